@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The harness for tests against programs nobody here wrote.
+//!
+//! A test starts the built `sockeye` and one peer, each as a [`Process`] that is killed when it is dropped, and reads
+//! what they print line by line. Every wait ends at one deadline, [`patience`]; nothing sleeps. A peer is a small program
+//! in `tests/peers/` that reports each case as one line of JSON ([`Report`]); the test knows the names of the cases it
+//! expects, so none can vanish quietly.
+//!
+//! The peers need tools from outside (Node, Python, a browser, ...). `cargo xtask test` installs them, names their
+//! folder in `SOCKEYE_PEERS` and turns the feature `external` on; without it these tests are ignored, never "passed".
+
+mod cases;
+mod certificate;
+mod foreign_server;
+mod patience;
+mod process;
+mod programs;
+mod report;
+
+pub use cases::{CLIENT_CASES, FRAGMENT_CASES, MESSAGE_SIZE_MAX, SIZES, client_cases, run_client};
+pub use certificate::Certificate;
+pub use foreign_server::ForeignServer;
+pub use patience::patience;
+pub use process::{Process, Signal};
+pub use programs::{Sockeye, artifacts, java, nginx, node, peers, python, tool};
+pub use report::Report;

@@ -1,0 +1,43 @@
+//! A certificate made for one test run.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+/// A self-signed certificate for `localhost` and `127.0.0.1`, and its key, as PEM files that go when it is dropped.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The certificate in DER, for a client that is to trust it.
+    pub der: Vec<u8>,
+    folder: TempDir,
+}
+
+impl Certificate {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// If it cannot be made or written.
+    pub fn generate() -> Self {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).expect("the names are valid");
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let certificate = Self {
+            der: made.cert.der().to_vec(),
+            folder,
+        };
+        std::fs::write(certificate.cert_path(), made.cert.pem()).expect("the folder is writable");
+        std::fs::write(certificate.key_path(), made.signing_key.serialize_pem())
+            .expect("the folder is writable");
+        certificate
+    }
+
+    /// The file with the certificate.
+    pub fn cert_path(&self) -> PathBuf {
+        self.folder.path().join("cert.pem")
+    }
+
+    /// The file with the key.
+    pub fn key_path(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
+    }
+}

@@ -1,0 +1,13 @@
+//! The one deadline of all tests.
+
+use std::{env, time::Duration};
+
+/// How long a test waits for anything before it fails: 30 s, times `SOCKEYE_TEST_PATIENCE` (a number such as `3` or
+/// `0.5`) on machines that are slower or busier than usual.
+pub fn patience() -> Duration {
+    let scale = env::var("SOCKEYE_TEST_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1.0);
+    Duration::from_secs(30).mul_f64(scale)
+}

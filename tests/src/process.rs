@@ -1,0 +1,236 @@
+//! Other programs: started, read line by line, signalled, and never left behind.
+
+use std::{
+    ffi::OsStr,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::process::{Pid, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::patience;
+
+pub use rustix::process::Signal;
+
+/// Lines of output shown when a test fails.
+const LOG_LINES_MAX: usize = 200;
+
+/// A running program. Dropping it kills it, by its own process id.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: mpsc::UnboundedReceiver<String>,
+    stderr: Option<JoinHandle<()>>,
+    log: Log,
+}
+
+impl Process {
+    /// Starts `command` with all three standard streams connected to this process.
+    ///
+    /// # Panics
+    /// If the program cannot be started. Must be called within a tokio runtime.
+    #[track_caller]
+    pub fn start(command: Command) -> Self {
+        let mut command = command;
+        let name = describe(&command);
+        let spawned = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => panic!("cannot start {name}: {error}"),
+        };
+        let log = Log::default();
+        let (lines, stdout) = mpsc::unbounded_channel();
+        if let Some(stream) = child.stdout.take() {
+            tokio::spawn(read_lines(stream, "out", log.clone(), Some(lines)));
+        }
+        let stderr = child.stderr.take();
+        let stderr =
+            stderr.map(|stream| tokio::spawn(read_lines(stream, "err", log.clone(), None)));
+        Self {
+            name,
+            stdin: child.stdin.take(),
+            child,
+            stdout,
+            stderr,
+            log,
+        }
+    }
+
+    /// The next line of standard output, without its end; `None` once the program has closed it.
+    ///
+    /// # Panics
+    /// If no line came in time.
+    pub async fn line(&mut self) -> Option<String> {
+        match timeout(patience(), self.stdout.recv()).await {
+            Ok(line) => line,
+            Err(_) => self.fail("printed nothing in time"),
+        }
+    }
+
+    /// The rest of the first line of standard output that starts with `prefix`; lines before it are passed over.
+    ///
+    /// # Panics
+    /// If the program ended or the time passed before such a line came.
+    pub async fn line_after(&mut self, prefix: &str) -> String {
+        loop {
+            match self.line().await {
+                Some(line) => {
+                    if let Some(rest) = line.strip_prefix(prefix) {
+                        return rest.to_owned();
+                    }
+                }
+                None => self.fail(&format!("ended before it printed {prefix:?}")),
+            }
+        }
+    }
+
+    /// Writes one line to standard input.
+    ///
+    /// # Panics
+    /// If the program no longer reads it.
+    pub async fn write_line(&mut self, line: &str) {
+        let text = format!("{line}\n");
+        let Some(stdin) = &mut self.stdin else {
+            self.fail("had its standard input closed")
+        };
+        if let Err(error) = stdin.write_all(text.as_bytes()).await {
+            self.fail(&format!("does not read its standard input: {error}"));
+        }
+    }
+
+    /// Ends standard input.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Sends a signal; nothing happens if the program has ended.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // An error means that it ended just now, which the wait for its exit will tell.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits until the program has ended and closed its standard error. Its standard output can still be read.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub async fn exit(&mut self) -> ExitStatus {
+        match timeout(patience(), self.child.wait()).await {
+            Ok(Ok(status)) => {
+                self.stderr_read().await;
+                status
+            }
+            Ok(Err(error)) => self.fail(&format!("cannot be waited for: {error}")),
+            Err(_) => self.fail("did not end in time"),
+        }
+    }
+
+    /// Waits until the program has ended by itself with status 0.
+    ///
+    /// # Panics
+    /// If it ended in another way or not in time.
+    pub async fn exit_ok(&mut self) {
+        let status = self.exit().await;
+        if !status.success() {
+            self.fail(&format!("ended with {status}"));
+        }
+    }
+
+    /// Kills the program at once and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+    }
+
+    /// What the program wrote last on both of its streams.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Fails the test, naming the program and showing what it wrote.
+    ///
+    /// # Panics
+    /// Always.
+    pub fn fail(&self, what: &str) -> ! {
+        panic!("{} {what}; its output was:\n{}", self.name, self.log())
+    }
+
+    /// Waits until all of standard error is in the log.
+    async fn stderr_read(&mut self) {
+        if let Some(task) = self.stderr.take()
+            && timeout(patience(), task).await.is_err()
+        {
+            self.fail("ended but left another program that holds its standard error");
+        }
+    }
+}
+
+/// The last lines of a program's output, shared with the tasks that read it.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn push(&self, stream: &str, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LOG_LINES_MAX {
+            lines.remove(0);
+        }
+        let shown: String = line.chars().take(1000).collect();
+        lines.push(format!("  {stream}| {shown}"));
+    }
+
+    fn text(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .join("\n")
+    }
+}
+
+/// Reads to the end, so that the program never blocks on a full pipe, whether or not anyone takes the lines.
+async fn read_lines(
+    stream: impl AsyncRead + Unpin,
+    name: &'static str,
+    log: Log,
+    lines: Option<mpsc::UnboundedSender<String>>,
+) {
+    let mut reader = BufReader::new(stream);
+    let mut bytes = Vec::new();
+    while matches!(reader.read_until(b'\n', &mut bytes).await, Ok(1..)) {
+        let line = String::from_utf8_lossy(&bytes);
+        let line = line.strip_suffix('\n').unwrap_or(&line).to_owned();
+        bytes.clear();
+        log.push(name, &line);
+        if let Some(lines) = &lines {
+            // An error means that the test is over; reading goes on.
+            let _ = lines.send(line);
+        }
+    }
+}
+
+fn describe(command: &Command) -> String {
+    let command = command.as_std();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    format!("`{}`", words.join(" "))
+}

@@ -1,0 +1,176 @@
+//! Where the programs are: our own binary, and the tools that `cargo xtask` prepared.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
+
+use crate::{Certificate, MESSAGE_SIZE_MAX, Process, SIZES};
+
+/// The program `sockeye`, listening.
+#[derive(Debug)]
+pub struct Sockeye {
+    /// The running program.
+    pub process: Process,
+    /// The address it printed, such as `ws://127.0.0.1:4711/`.
+    pub url: String,
+}
+
+impl Sockeye {
+    /// `sockeye echo` on a free port, with a message limit of [`MESSAGE_SIZE_MAX`] and the subprotocols `chat` and
+    /// `superchat`.
+    pub async fn echo(options: &[&str]) -> Self {
+        let limit = format!("{}MiB", MESSAGE_SIZE_MAX >> 20);
+        let subprotocols = ["--subprotocol", "chat", "--subprotocol", "superchat"];
+        let usual = [
+            "echo",
+            "--listen",
+            "127.0.0.1:0",
+            "--max-message-size",
+            &limit,
+        ];
+        Self::start(&[&usual, &subprotocols[..], options].concat()).await
+    }
+
+    /// `sockeye echo` over TLS with `certificate`.
+    pub async fn echo_tls(certificate: &Certificate) -> Self {
+        let (cert, key) = (certificate.cert_path(), certificate.key_path());
+        Self::echo(&[
+            "--tls-cert",
+            &cert.to_string_lossy(),
+            "--tls-key",
+            &key.to_string_lossy(),
+        ])
+        .await
+    }
+
+    /// `sockeye serve` on `address`, where port 0 picks a free one.
+    pub async fn serve(address: &str, options: &[&str]) -> Self {
+        Self::start(&[&["serve", "--listen", address], options].concat()).await
+    }
+
+    /// `sockeye` with these arguments; it is listening when this returns.
+    async fn start(arguments: &[&str]) -> Self {
+        let mut process = Process::start(Self::command(arguments));
+        let url = process.line_after("listening on ").await;
+        Self { process, url }
+    }
+
+    /// `sockeye connect` to `url`.
+    pub fn connect(url: &str) -> Process {
+        Process::start(Self::command(&["connect", url]))
+    }
+
+    /// The address without scheme and path: `127.0.0.1:4711`.
+    pub fn address(&self) -> &str {
+        let address = self
+            .url
+            .split_once("://")
+            .map_or(&*self.url, |(_, rest)| rest);
+        address.trim_end_matches('/')
+    }
+
+    /// The built program: `SOCKEYE_BIN`, else the one beside the running test.
+    fn command(arguments: &[&str]) -> Command {
+        let beside = || {
+            let test = env::current_exe().expect("the running test has a path");
+            let profile = test
+                .parent()
+                .and_then(Path::parent)
+                .expect("tests run in target/<profile>/deps");
+            profile.join(format!("sockeye{}", env::consts::EXE_SUFFIX))
+        };
+        let program = env::var_os("SOCKEYE_BIN").map_or_else(beside, PathBuf::from);
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    }
+}
+
+/// A peer from `tests/peers/` written for Node, with `arguments`.
+pub fn node(script: &str, arguments: &[&str]) -> Command {
+    let mut command = peer(tool("node"));
+    // `peers/node/peers` is a link to `tests/peers`; kept as such, modules are found in `peers/node/node_modules`.
+    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]);
+    command
+        .arg(peers().join("node/peers").join(script))
+        .args(arguments);
+    command
+}
+
+/// A peer from `tests/peers/` written in Python, with `arguments`.
+pub fn python(script: &str, arguments: &[&str]) -> Command {
+    let mut command = peer(peers().join("python/bin/python"));
+    // -B: no compiled files beside the sources.
+    command
+        .arg("-B")
+        .arg(sources().join(script))
+        .args(arguments);
+    command
+}
+
+/// A peer from `tests/peers/` that is one file of Java, with `arguments`.
+pub fn java(source: &str, arguments: &[&str]) -> Command {
+    let mut command = peer(tool("java"));
+    command.arg(sources().join(source)).args(arguments);
+    command
+}
+
+/// nginx in the foreground, with `folder` for its files and `nginx.conf` in it.
+pub fn nginx(folder: &Path) -> Command {
+    let mut command = peer(tool("nginx"));
+    command
+        .arg("-p")
+        .arg(folder)
+        .arg("-c")
+        .arg(folder.join("nginx.conf"))
+        .arg("-e")
+        .arg("stderr");
+    command
+}
+
+/// The folder that `cargo xtask` prepared.
+///
+/// # Panics
+/// If there is none.
+pub fn peers() -> PathBuf {
+    match env::var_os("SOCKEYE_PEERS") {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            panic!("SOCKEYE_PEERS is not set: run `cargo xtask test`, which prepares the peers")
+        }
+    }
+}
+
+/// The path of an installed program, as `cargo xtask` found it; `name` itself if it recorded none.
+pub fn tool(name: &str) -> PathBuf {
+    let variable = format!("SOCKEYE_TOOL_{}", name.to_uppercase());
+    env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
+}
+
+/// The folder for what a person looks at afterwards, such as screenshots; it exists.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn artifacts() -> PathBuf {
+    let folder = env::var_os("SOCKEYE_ARTIFACTS")
+        .map_or_else(|| peers().join("../artifacts"), PathBuf::from);
+    std::fs::create_dir_all(&folder).expect("the target folder is writable");
+    folder
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
+}
+
+/// What every peer is told.
+fn peer(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    let sizes: Vec<_> = SIZES.iter().map(usize::to_string).collect();
+    command.env("PEER_SIZES", sizes.join(","));
+    command.env("PEER_TOO_BIG", (MESSAGE_SIZE_MAX + 1).to_string());
+    command
+}

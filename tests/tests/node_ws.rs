@@ -1,0 +1,60 @@
+//! Node's `ws`, as a client of `sockeye echo` and as a server for `sockeye connect`.
+
+use sockeye_tests::{Certificate, FRAGMENT_CASES, Sockeye, client_cases, node, run_client};
+
+mod connect;
+
+#[tokio::test]
+#[cfg_attr(
+    not(feature = "external"),
+    ignore = "needs Node: run `cargo xtask test`"
+)]
+async fn ws_client_talks_to_echo() {
+    let server = Sockeye::echo(&[]).await;
+    let client = node("ws_client.mjs", &[&server.url]);
+    run_client(client, server, &ws_cases()).await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    not(feature = "external"),
+    ignore = "needs Node: run `cargo xtask test`"
+)]
+async fn ws_client_talks_to_echo_over_tls() {
+    let certificate = Certificate::generate();
+    let server = Sockeye::echo_tls(&certificate).await;
+    let mut client = node("ws_client.mjs", &[&server.url]);
+    client.env("PEER_CA", certificate.cert_path());
+    run_client(client, server, &ws_cases()).await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    not(feature = "external"),
+    ignore = "needs Node: run `cargo xtask test`"
+)]
+async fn connect_talks_to_ws_server() {
+    connect::exchanges_lines(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    not(feature = "external"),
+    ignore = "needs Node: run `cargo xtask test`"
+)]
+async fn connect_reports_how_ws_server_closed() {
+    connect::fails_when_closed_with_3005(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    not(feature = "external"),
+    ignore = "needs Node: run `cargo xtask test`"
+)]
+async fn connect_reports_that_ws_server_refused() {
+    connect::fails_when_refused_with_403(node("ws_server.mjs", &[])).await;
+}
+
+fn ws_cases() -> std::collections::BTreeSet<String> {
+    client_cases(&[&FRAGMENT_CASES[..], &["close without a code"]].concat())
+}
