@@ -1,7 +1,24 @@
-//! Placeholder: the crate page comes with the connection.
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod close;
+mod config;
+mod connection;
+mod fault;
+pub mod frame;
 pub mod handshake;
+mod time;
+mod utf8;
+
+pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose};
+pub use config::{Config, Keepalive, Limits};
+pub use connection::{
+    Cause, Closure, Connection, Data, Delivery, Event, Fragment, MessageKind, Received, Role, SendError, Side, State,
+    Transport,
+};
+pub use fault::Fault;
+pub use frame::MaskingKey;
+pub use time::Instant;

@@ -1,0 +1,271 @@
+//! Close codes and the payload of close frames (RFC 6455 §5.5.1, §7.4).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::fault::Fault;
+use crate::frame::MaskingKey;
+use crate::utf8;
+
+/// RFC 6455 §5.5: 125 bytes of control payload less two of the code.
+pub const CLOSE_REASON_LEN_MAX: usize = 123;
+
+/// Why a connection is closed, as a number (RFC 6455 §7.4 and the IANA registry it founded).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// 1000: the purpose is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// 1001: a server going down, or a browser leaving the page.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// 1002: the peer broke the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// 1003: a kind of data that this endpoint cannot accept.
+    pub const UNSUPPORTED_DATA: Self = Self(1003);
+    /// 1005: the close frame had no code. Never sent; reported only.
+    pub const NO_STATUS: Self = Self(1005);
+    /// 1006: the connection ended without a close frame. Never sent; reported only.
+    pub const ABNORMAL: Self = Self(1006);
+    /// 1007: the data is not what its type says, such as text that is not UTF-8.
+    pub const INVALID_DATA: Self = Self(1007);
+    /// 1008: a policy of this endpoint was broken.
+    pub const POLICY_VIOLATION: Self = Self(1008);
+    /// 1009: a message too big to process.
+    pub const MESSAGE_TOO_BIG: Self = Self(1009);
+    /// 1010: the client misses an extension that it needs.
+    pub const EXTENSION_REQUIRED: Self = Self(1010);
+    /// 1011: something unexpected at this endpoint.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// 1012: the service restarts.
+    pub const SERVICE_RESTART: Self = Self(1012);
+    /// 1013: try again later.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// 1014: a gateway got a bad answer from upstream.
+    pub const BAD_GATEWAY: Self = Self(1014);
+
+    /// Whether the code may stand in a close frame.
+    ///
+    /// RFC 6455 §7.4: 1000 to 1015 are the protocol's own, of which 1004, 1005, 1006 and 1015 never travel;
+    /// 1016 to 2999 are not assigned; 3000 to 4999 belong to libraries and applications.
+    pub const fn is_valid_on_wire(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Self::NORMAL => "normal",
+            Self::GOING_AWAY => "going away",
+            Self::PROTOCOL_ERROR => "protocol error",
+            Self::UNSUPPORTED_DATA => "unsupported data",
+            Self::NO_STATUS => "no status",
+            Self::ABNORMAL => "abnormal",
+            Self::INVALID_DATA => "invalid data",
+            Self::POLICY_VIOLATION => "policy violation",
+            Self::MESSAGE_TOO_BIG => "message too big",
+            Self::EXTENSION_REQUIRED => "extension required",
+            Self::INTERNAL_ERROR => "internal error",
+            Self::SERVICE_RESTART => "service restart",
+            Self::TRY_AGAIN_LATER => "try again later",
+            Self::BAD_GATEWAY => "bad gateway",
+            _ => return write!(f, "{}", self.0),
+        };
+        write!(f, "{} ({name})", self.0)
+    }
+}
+
+impl fmt::Debug for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CloseCode({})", self.0)
+    }
+}
+
+impl From<u16> for CloseCode {
+    fn from(code: u16) -> Self {
+        Self(code)
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        code.0
+    }
+}
+
+/// What a close frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// The code; [`CloseCode::NO_STATUS`] stands for a close frame without one.
+    pub code: CloseCode,
+    /// The reason, at most [`CLOSE_REASON_LEN_MAX`] bytes. For programs and logs, not for people to see (§5.5.1).
+    pub reason: String,
+}
+
+impl CloseFrame {
+    /// A close frame to send.
+    ///
+    /// # Errors
+    ///
+    /// The code never travels ([`CloseCode::is_valid_on_wire`]), or the reason is longer than
+    /// [`CLOSE_REASON_LEN_MAX`]. [`CloseCode::NO_STATUS`] with an empty reason is the close frame without a body.
+    pub fn new(code: CloseCode, reason: &str) -> Result<Self, InvalidClose> {
+        if code == CloseCode::NO_STATUS && reason.is_empty() {
+            return Ok(Self::without_code());
+        }
+        if !code.is_valid_on_wire() {
+            return Err(InvalidClose::Code(code));
+        }
+        if reason.len() > CLOSE_REASON_LEN_MAX {
+            return Err(InvalidClose::ReasonTooLong { len: reason.len() });
+        }
+        Ok(Self {
+            code,
+            reason: reason.into(),
+        })
+    }
+
+    /// The close frame without a body.
+    pub(crate) const fn without_code() -> Self {
+        Self {
+            code: CloseCode::NO_STATUS,
+            reason: String::new(),
+        }
+    }
+
+    /// Reads the (unmasked) payload of a close frame.
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, Fault> {
+        let (code, reason) = match payload {
+            [] => return Ok(Self::without_code()),
+            // RFC 6455 §5.5.1: if there is a body, it begins with a two-byte code.
+            [_] => return Err(Fault::TruncatedCloseCode),
+            [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
+        };
+        if !code.is_valid_on_wire() {
+            return Err(Fault::InvalidCloseCode(code));
+        }
+        if !utf8::is_utf8(reason) {
+            return Err(Fault::InvalidUtf8);
+        }
+        Ok(Self {
+            code,
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        })
+    }
+
+    /// Appends the payload to `out`, masked if there is a key.
+    pub(crate) fn append_payload(&self, mask: Option<MaskingKey>, out: &mut Vec<u8>) {
+        let start = out.len();
+        if self.code != CloseCode::NO_STATUS {
+            out.extend_from_slice(&self.code.0.to_be_bytes());
+            out.extend_from_slice(self.reason.as_bytes());
+        }
+        if let Some(key) = mask {
+            key.apply(&mut out[start..]);
+        }
+    }
+
+    /// The length of the payload on the wire.
+    pub(crate) fn payload_len(&self) -> u64 {
+        match self.code {
+            CloseCode::NO_STATUS => 0,
+            _ => 2 + self.reason.len() as u64,
+        }
+    }
+}
+
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if !self.reason.is_empty() {
+            write!(f, " {:?}", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// The caller asked for a close frame that may not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidClose {
+    /// The code is reserved or not assigned (RFC 6455 §7.4).
+    Code(CloseCode),
+    /// The reason is longer than [`CLOSE_REASON_LEN_MAX`] bytes.
+    ReasonTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+impl fmt::Display for InvalidClose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "close code {code} may not be sent"),
+            Self::ReasonTooLong { len } => {
+                write!(f, "close reason of {len} bytes is longer than {CLOSE_REASON_LEN_MAX}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for InvalidClose {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn codes_on_the_wire_are_those_of_section_7_4() {
+        for code in 0..=u16::MAX {
+            let expected = match code {
+                1004..=1006 | 1015 => false,
+                1000..=1014 | 3000..=4999 => true,
+                _ => false,
+            };
+            assert_eq!(CloseCode(code).is_valid_on_wire(), expected, "{code}");
+            let parsed = CloseFrame::parse(&code.to_be_bytes());
+            assert_eq!(parsed.is_ok(), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_empty_or_a_code_with_a_utf8_reason() {
+        assert_eq!(CloseFrame::parse(&[]), Ok(CloseFrame::without_code()));
+        assert_eq!(CloseFrame::parse(&[3]), Err(Fault::TruncatedCloseCode));
+        assert_eq!(
+            CloseFrame::parse(b"\x03\xe8bye"),
+            CloseFrame::new(CloseCode::NORMAL, "bye").map_err(|_| Fault::InvalidUtf8)
+        );
+        assert_eq!(CloseFrame::parse(b"\x03\xe8\xff"), Err(Fault::InvalidUtf8));
+    }
+
+    #[test]
+    fn a_reason_has_at_most_123_bytes() {
+        let reason = "r".repeat(124);
+        assert!(CloseFrame::new(CloseCode::NORMAL, &reason[..123]).is_ok());
+        assert_eq!(
+            CloseFrame::new(CloseCode::NORMAL, &reason),
+            Err(InvalidClose::ReasonTooLong { len: 124 })
+        );
+        assert_eq!(
+            CloseFrame::new(CloseCode::ABNORMAL, ""),
+            Err(InvalidClose::Code(CloseCode::ABNORMAL))
+        );
+    }
+
+    #[test]
+    fn a_close_frame_survives_the_wire() {
+        for frame in [
+            CloseFrame::without_code(),
+            CloseFrame::new(CloseCode(4001), "später").unwrap(),
+        ] {
+            let mut out = vec![];
+            frame.append_payload(None, &mut out);
+            assert_eq!(out.len() as u64, frame.payload_len());
+            assert_eq!(CloseFrame::parse(&out), Ok(frame));
+        }
+    }
+}

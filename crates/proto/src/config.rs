@@ -1,0 +1,100 @@
+//! What a connection is told when it is made: limits and deadlines, none of them infinite by default.
+
+use core::time::Duration;
+
+/// How much a peer may ask of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest message that is received, in bytes, all fragments together. Default 16 MiB.
+    ///
+    /// A larger one closes the connection with 1009, as soon as a frame header shows it. Worst-case memory per
+    /// connection: twice this, while the last fragments arrive; memory follows bytes that arrived, never a length
+    /// that was declared. When messages are [received in chunks](crate::Delivery::Chunks) nothing is stored and the
+    /// limit only bounds how long one message may go on.
+    pub message_size_max: u64,
+    /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
+    ///
+    /// They cost the peer two bytes and this endpoint work, and bring nothing. No program sends more than a few.
+    pub empty_fragments_max: u32,
+}
+
+impl Limits {
+    /// The defaults, to change one by one.
+    pub const DEFAULT: Self = Self {
+        message_size_max: 16 * 1024 * 1024,
+        empty_fragments_max: 1000,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How a connection learns that its peer is gone (RFC 6455 §5.5.2: a ping may serve as a keepalive).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// A ping is sent after nothing was received for so long. Default 20 s.
+    ///
+    /// Shorter finds dead peers sooner and keeps middleboxes with short memories from forgetting the connection;
+    /// longer saves phones' batteries.
+    pub interval: Duration,
+    /// The peer is taken to be gone when nothing at all was received for so long after the ping. Default 10 s.
+    pub timeout: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(20),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Everything a [`Connection`](crate::Connection) is told when it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// How much the peer may ask.
+    pub limits: Limits,
+    /// When to ping and when to give up; `None` never pings, and then a vanished peer is not noticed.
+    pub keepalive: Option<Keepalive>,
+    /// How long the closing handshake may take, from the first close frame until TCP is closed. Default 5 s.
+    pub close_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            keepalive: Some(Keepalive::default()),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_default_is_infinite() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let Config {
+            limits,
+            keepalive,
+            close_timeout,
+        } = Config::default();
+        let Limits {
+            message_size_max,
+            empty_fragments_max,
+        } = limits;
+        assert!(message_size_max <= 1 << 30);
+        assert!(empty_fragments_max <= 1 << 16);
+        let Keepalive { interval, timeout } = keepalive.expect("on by default");
+        assert!(interval < day && timeout < day && close_timeout < day);
+    }
+}

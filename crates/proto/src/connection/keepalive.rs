@@ -1,0 +1,119 @@
+//! Liveness: when to ping, which pong answers, how long it took, and when the peer is gone.
+//!
+//! Anything received is a sign of life. A ping goes out after [`Keepalive::interval`] of silence, and the peer is gone
+//! after [`Keepalive::timeout`] more of it: a pong that waits behind a large message does not count as missing while
+//! that message is arriving.
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use crate::config::Keepalive;
+use crate::time::Instant;
+
+/// What a passed deadline means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is due.
+    Wait,
+    /// A ping is due.
+    Ping,
+    /// The peer is gone.
+    Gone,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Liveness {
+    last_received: Instant,
+    ping: Ping,
+    round_trip: Option<Duration>,
+    /// Numbers our own pings, so that a pong is never taken for the answer to another ping.
+    next_nonce: u32,
+}
+
+/// The one ping that matters: the newest.
+#[derive(Clone, Debug)]
+enum Ping {
+    None,
+    /// To be sent as soon as there is room.
+    Due(Box<[u8]>),
+    /// On its way since `at`.
+    Sent {
+        payload: Box<[u8]>,
+        at: Instant,
+    },
+}
+
+impl Liveness {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last_received: now,
+            ping: Ping::None,
+            round_trip: None,
+            next_nonce: 0,
+        }
+    }
+
+    /// Notes that bytes arrived.
+    pub(super) fn handle_received(&mut self, now: Instant) {
+        self.last_received = now;
+    }
+
+    /// Notes a pong; one that answers no ping of ours is ignored (RFC 6455 §5.5.3).
+    pub(super) fn handle_pong(&mut self, now: Instant, answer: &[u8]) {
+        if let Ping::Sent { payload, at } = &self.ping
+            && **payload == *answer
+        {
+            self.round_trip = Some(now - *at);
+            self.ping = Ping::None;
+        }
+    }
+
+    /// Queues a ping; an earlier one that is not answered yet is forgotten.
+    pub(super) fn ping(&mut self, payload: Box<[u8]>) {
+        self.ping = Ping::Due(payload);
+    }
+
+    /// Takes the ping to be sent now, if there is one.
+    pub(super) fn poll_ping(&mut self, now: Instant) -> Option<&[u8]> {
+        let Ping::Due(payload) = &mut self.ping else {
+            return None;
+        };
+        let payload = core::mem::take(payload);
+        self.ping = Ping::Sent { payload, at: now };
+        match &self.ping {
+            Ping::Sent { payload, .. } => Some(payload),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_ping_due(&self) -> bool {
+        matches!(self.ping, Ping::Due(_))
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout). Moves later with each byte that arrives.
+    pub(super) fn deadline(&self, keepalive: &Keepalive) -> Option<Instant> {
+        match &self.ping {
+            Ping::None => Some(self.last_received + keepalive.interval),
+            // A ping that cannot be written is the business of the write deadline.
+            Ping::Due(_) => None,
+            Ping::Sent { at, .. } => Some(self.last_received.max(*at) + keepalive.timeout),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, keepalive: &Keepalive) -> Verdict {
+        match self.deadline(keepalive) {
+            Some(deadline) if now >= deadline => {}
+            _ => return Verdict::Wait,
+        }
+        if matches!(self.ping, Ping::Sent { .. }) {
+            return Verdict::Gone;
+        }
+        self.ping(Box::from(self.next_nonce.to_be_bytes()));
+        self.next_nonce = self.next_nonce.wrapping_add(1);
+        Verdict::Ping
+    }
+}

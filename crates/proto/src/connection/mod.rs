@@ -1,0 +1,483 @@
+//! A WebSocket connection after its opening handshake, the same for both roles.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `lifecycle` | every transition from open to closed |
+//! | `receive` | bytes to messages |
+//! | `send` | messages and control frames to bytes |
+//! | `keepalive` | pings, round-trip time, the peer that is gone |
+//! | `closure` | what is known of how it ended |
+
+mod closure;
+mod keepalive;
+mod lifecycle;
+mod receive;
+mod send;
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+pub use closure::{Cause, Closure, Side};
+pub use lifecycle::State;
+pub use send::{Data, Fragment, SendError};
+
+use crate::close::{CloseCode, CloseFrame, InvalidClose};
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::frame::{MaskingKey, Opcode};
+use crate::time::Instant;
+use keepalive::{Liveness, Verdict};
+use lifecycle::{Action, Input};
+use receive::{Found, Masked, Receiver};
+
+/// How long a server, or an endpoint that failed the connection, reads on after its last frame so that the peer gets
+/// it: closing a socket with unread input makes TCP throw away what was sent last.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of what comes after the last frame is read and thrown away for the same purpose.
+const DISCARDED_MAX: usize = 64 * 1024;
+
+/// Which side of the connection this is. Only masking and the end of TCP depend on it.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// Accepted the connection; receives masked frames and sends unmasked ones.
+    Server,
+    /// Opened the connection; masks each frame with a fresh key.
+    Client {
+        /// Gives a key that nobody can predict, a new one at each call (RFC 6455 §10.3).
+        mask: fn() -> MaskingKey,
+    },
+}
+
+/// What a message is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// UTF-8 text.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl MessageKind {
+    fn of(opcode: Opcode) -> Option<Self> {
+        match opcode {
+            Opcode::Text => Some(Self::Text),
+            Opcode::Binary => Some(Self::Binary),
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+        }
+    }
+}
+
+/// How messages are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Delivery {
+    /// Whole: [`Event::Message`].
+    #[default]
+    Whole,
+    /// As their bytes arrive, with nothing stored: [`Event::Chunk`].
+    Chunks,
+}
+
+/// Something that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A whole message.
+    Message {
+        /// Text or binary.
+        kind: MessageKind,
+        /// Its bytes: borrowed where they lie in the caller's input, owned if they came in parts. Valid UTF-8 if
+        /// `kind` is text.
+        payload: Cow<'a, [u8]>,
+    },
+    /// A part of a message, with [`Delivery::Chunks`].
+    Chunk {
+        /// Text or binary.
+        kind: MessageKind,
+        /// The bytes. Text is checked, but a code point may go on in the next chunk.
+        data: &'a [u8],
+        /// Whether the message begins here.
+        first: bool,
+        /// Whether the message ends here.
+        last: bool,
+    },
+    /// A ping. The pong is on its way by itself.
+    Ping(&'a [u8]),
+    /// A pong, answer or not. The round-trip time is measured by itself.
+    Pong(&'a [u8]),
+    /// The peer's close frame. The answer is on its way by itself.
+    Close(CloseFrame),
+    /// The peer broke a rule and the connection failed; what the peer is told is on its way.
+    Fault(Fault),
+}
+
+/// What [`Connection::handle_bytes`] made of its input.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// How many bytes of the input were used. The rest is to be given again.
+    pub consumed: usize,
+    /// What they completed. `None` means that all input is consumed.
+    pub event: Option<Event<'a>>,
+}
+
+/// What the transport (TCP, or a stream of HTTP/2 or HTTP/3) is to do. See [`Connection::transport`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Go on.
+    Open,
+    /// When all that was to be sent is written, close the sending half; go on reading until the peer does the same.
+    HalfClose,
+    /// Close at once.
+    Close,
+}
+
+/// A connection after its opening handshake.
+///
+/// See [the crate page](crate#driving-a-connection) for how it is driven.
+#[derive(Debug)]
+pub struct Connection {
+    config: Arc<Config>,
+    role: Role,
+    state: State,
+    receiver: Receiver,
+    liveness: Liveness,
+    /// The kind of the message that is being sent in fragments.
+    sending: Option<MessageKind>,
+    /// The payload of the newest ping that is not answered yet (RFC 6455 §5.5.3 allows to answer only that).
+    pong_due: Option<Box<[u8]>>,
+    close_due: bool,
+    close_deadline: Option<Instant>,
+    /// Bytes thrown away since the state is [`State::Ending`].
+    discarded: usize,
+    closure: Option<Box<Closure>>,
+}
+
+impl Connection {
+    /// A connection whose opening handshake has just succeeded.
+    pub fn new(role: Role, config: Arc<Config>, now: Instant) -> Self {
+        let masked = match role {
+            Role::Server => Masked::Always,
+            Role::Client { .. } => Masked::Never,
+        };
+        Self {
+            config,
+            role,
+            state: State::Open,
+            receiver: Receiver::new(masked),
+            liveness: Liveness::new(now),
+            sending: None,
+            pong_due: None,
+            close_due: false,
+            close_deadline: None,
+            discarded: 0,
+            closure: None,
+        }
+    }
+
+    /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
+    ///
+    /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it
+    /// needs of an unfinished frame is kept. Afterwards [`poll_transmit`](Self::poll_transmit),
+    /// [`poll_timeout`](Self::poll_timeout) and [`transport`](Self::transport) may have changed.
+    ///
+    /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
+    #[inline]
+    pub fn handle_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
+        if matches!(self.state, State::Ending | State::Closed) {
+            let consumed = input.len();
+            self.discard(consumed);
+            return Received { consumed, event: None };
+        }
+        if !input.is_empty() {
+            self.liveness.handle_received(now);
+        }
+        let (consumed, found) = self.receiver.receive(&self.config.limits, input);
+        Received {
+            consumed,
+            event: self.digest(now, found, input),
+        }
+    }
+
+    /// A large message's own buffer, to read into directly, and how many bytes at most may be appended to it.
+    ///
+    /// `Some` while the rest of a large frame is outstanding: the vector has spare capacity, and bytes that the
+    /// transport appends there (and nothing else) are handed over with [`handle_appended`](Self::handle_appended)
+    /// instead of being copied by [`handle_bytes`](Self::handle_bytes). Taking this way is never necessary.
+    pub fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        match self.state {
+            State::Open | State::CloseSent => self.receiver.direct_buffer(),
+            State::Ending | State::Closed => None,
+        }
+    }
+
+    /// Takes what was appended to [`direct_buffer`](Self::direct_buffer).
+    pub fn handle_appended(&mut self, now: Instant) -> Option<Event<'_>> {
+        if matches!(self.state, State::Ending | State::Closed) {
+            return None;
+        }
+        self.liveness.handle_received(now);
+        let found = self.receiver.receive_appended();
+        self.digest(now, found, &[])
+    }
+
+    /// Takes note that the peer closed its sending half, or that the transport broke.
+    ///
+    /// Without a close frame before it, the connection ended abnormally (1006).
+    pub fn handle_transport_end(&mut self) {
+        if self.enter(Input::TransportEnd) == Action::Abandon {
+            self.end_abnormally(Cause::TransportEnd);
+        }
+    }
+
+    /// Takes note that the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    ///
+    /// Give [`handle_bytes`](Self::handle_bytes) what has already arrived first: a process that was stopped for a
+    /// minute would otherwise take every peer to be gone. Calling too early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let (is_over, cause) = match (self.state, &self.config.keepalive) {
+            (State::Open, Some(keepalive)) => {
+                let verdict = self.liveness.handle_timeout(now, keepalive);
+                (verdict == Verdict::Gone, Cause::PeerGone)
+            }
+            _ => (
+                self.close_deadline.is_some_and(|deadline| now >= deadline),
+                Cause::CloseTimeout,
+            ),
+        };
+        if is_over && self.enter(Input::Deadline) == Action::GiveUp {
+            self.end_abnormally(cause);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called. May change after every other call, and moves
+    /// later whenever bytes arrive: a timer that is armed early and checks again costs least.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Open => self
+                .config
+                .keepalive
+                .as_ref()
+                .and_then(|keepalive| self.liveness.deadline(keepalive)),
+            State::CloseSent | State::Ending => self.close_deadline,
+            State::Closed => None,
+        }
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes; its pong updates
+    /// [`round_trip_time`](Self::round_trip_time). An earlier ping without an answer is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long, or the connection is closing.
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        if payload.len() > crate::frame::CONTROL_PAYLOAD_MAX {
+            return Err(SendError::PingTooLong { len: payload.len() });
+        }
+        self.check_open()?;
+        self.liveness.ping(Box::from(payload));
+        Ok(())
+    }
+
+    /// Starts the closing handshake (RFC 6455 §7.1.2): the close frame goes out after what was sent before, and then
+    /// nothing more is sent. Messages that the peer still sends are received until its close frame comes.
+    ///
+    /// Does nothing if the connection is already closing.
+    ///
+    /// # Errors
+    ///
+    /// The code or the reason may not be sent.
+    pub fn close(&mut self, now: Instant, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
+        let frame = CloseFrame::new(code, reason)?;
+        if self.enter(Input::LocalClose) == Action::SendClose {
+            self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Local)));
+            self.queue_close(now, frame);
+        }
+        Ok(())
+    }
+
+    /// Chooses how messages are received from now on. The choice for a message is made when its first byte arrives:
+    /// in the middle of one, this does nothing and returns `false`.
+    pub fn set_delivery(&mut self, delivery: Delivery) -> bool {
+        if self.receiver.is_inside_message() && self.receiver.delivery() != delivery {
+            return false;
+        }
+        self.receiver.set_delivery(delivery);
+        true
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What the transport is to do now. Look after every other call.
+    ///
+    /// RFC 6455 §7.1.1: the server closes TCP first, so that the waiting is on its side; a client waits for that, and
+    /// gives up at its deadline.
+    pub fn transport(&self) -> Transport {
+        match (self.state, self.role) {
+            (State::Open | State::CloseSent, _) => Transport::Open,
+            (State::Ending, Role::Server) => Transport::HalfClose,
+            (State::Ending, Role::Client { .. }) => match self.closure().map(Closure::cause) {
+                Some(Cause::Fault(_)) => Transport::HalfClose,
+                _ => Transport::Open,
+            },
+            (State::Closed, _) => Transport::Close,
+        }
+    }
+
+    /// How the connection was closed, as far as it is known; `None` while it is open.
+    pub fn closure(&self) -> Option<&Closure> {
+        self.closure.as_deref()
+    }
+
+    /// The time between the newest answered ping and its pong.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.liveness.round_trip()
+    }
+
+    /// Which side this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Bytes of heap memory held for a message or control frame that has not arrived whole.
+    pub fn buffered_len(&self) -> usize {
+        self.receiver.buffered_len()
+    }
+
+    /// Turns what the receiver found into an event, and does what the protocol asks for.
+    #[inline]
+    fn digest<'a>(&'a mut self, now: Instant, found: Result<Found, Fault>, input: &'a [u8]) -> Option<Event<'a>> {
+        let (opcode, place) = match found {
+            Ok(Found::Nothing) => return None,
+            Ok(Found::MessageInPlace(kind, range)) => {
+                let payload = Cow::Borrowed(&input[range]);
+                return Some(Event::Message { kind, payload });
+            }
+            Ok(Found::Message(kind)) => {
+                let payload = Cow::Owned(self.receiver.take_message());
+                return Some(Event::Message { kind, payload });
+            }
+            Ok(Found::Chunk(chunk, range)) => {
+                return Some(Event::Chunk {
+                    kind: chunk.kind,
+                    data: &input[range],
+                    first: chunk.first,
+                    last: chunk.last,
+                });
+            }
+            Ok(Found::ControlInPlace(opcode, range)) => (opcode, Some(range)),
+            Ok(Found::Control(opcode)) => (opcode, None),
+            Err(fault) => return Some(self.fail(now, fault)),
+        };
+        if opcode == Opcode::Close {
+            let frame = CloseFrame::parse(place.map_or(self.receiver.control(), |range| &input[range]));
+            return Some(match frame {
+                Ok(frame) => self.handle_close(now, frame),
+                Err(fault) => self.fail(now, fault),
+            });
+        }
+        let payload = place.map_or(self.receiver.control(), |range| &input[range]);
+        if opcode == Opcode::Pong {
+            self.liveness.handle_pong(now, payload);
+            return Some(Event::Pong(payload));
+        }
+        // RFC 6455 §5.5.2: a pong as soon as is practical, unless the connection is closing.
+        // §5.5.3: of several pings, the newest may be answered alone.
+        if self.state == State::Open {
+            self.pong_due = Some(Box::from(payload));
+        }
+        Some(Event::Ping(payload))
+    }
+
+    fn handle_close(&mut self, now: Instant, frame: CloseFrame) -> Event<'static> {
+        let answers = self.enter(Input::PeerClose) == Action::AnswerClose;
+        if answers {
+            self.closure = Some(Box::new(Closure::new(Side::Peer, Cause::Peer)));
+            // RFC 6455 §5.5.1: the answer typically echoes the code.
+            let reason = Default::default();
+            self.queue_close(
+                now,
+                CloseFrame {
+                    code: frame.code,
+                    reason,
+                },
+            );
+        }
+        if let Some(closure) = &mut self.closure {
+            closure.received = Some(frame.clone());
+        }
+        self.begin_ending(now);
+        Event::Close(frame)
+    }
+
+    /// Fails the connection (RFC 6455 §7.1.7).
+    fn fail(&mut self, now: Instant, fault: Fault) -> Event<'static> {
+        if self.enter(Input::Fault) == Action::SendFault {
+            self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Fault(fault))));
+            let reason = fault.reason().into();
+            self.queue_close(
+                now,
+                CloseFrame {
+                    code: fault.close_code(),
+                    reason,
+                },
+            );
+        } else if let Some(closure) = &mut self.closure {
+            closure.cause = Cause::Fault(fault);
+        }
+        self.begin_ending(now);
+        Event::Fault(fault)
+    }
+
+    fn discard(&mut self, len: usize) {
+        self.discarded = self.discarded.saturating_add(len);
+        if self.discarded > DISCARDED_MAX {
+            self.enter(Input::Flood);
+        }
+    }
+
+    /// Makes one transition, drops what the new state has no use for, and says what remains to be done.
+    fn enter(&mut self, input: Input) -> Action {
+        let (state, action) = lifecycle::transition(self.state, input);
+        self.state = state;
+        if matches!(state, State::Ending | State::Closed) {
+            self.pong_due = None;
+            self.receiver.release();
+        }
+        if state == State::Closed {
+            self.close_due = false;
+            self.close_deadline = None;
+        }
+        action
+    }
+
+    fn queue_close(&mut self, now: Instant, frame: CloseFrame) {
+        if let Some(closure) = &mut self.closure {
+            closure.sent = Some(frame);
+        }
+        self.close_due = true;
+        self.close_deadline = Some(now + self.config.close_timeout);
+    }
+
+    /// Arms the deadline for the peer to end the transport.
+    fn begin_ending(&mut self, now: Instant) {
+        let patience = match self.transport() {
+            Transport::HalfClose => LINGER,
+            Transport::Open | Transport::Close => self.config.close_timeout,
+        };
+        let deadline = now + patience;
+        self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+
+    /// Takes note that the connection ended before its closing handshake did.
+    fn end_abnormally(&mut self, cause: Cause) {
+        match &mut self.closure {
+            Some(closure) => closure.cause = cause,
+            None => self.closure = Some(Box::new(Closure::new(Side::Local, cause))),
+        }
+    }
+}

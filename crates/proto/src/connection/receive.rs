@@ -1,0 +1,407 @@
+//! From bytes to messages: headers, fragments, masks, limits and UTF-8, at any split of the input.
+//!
+//! A message that lies whole in the caller's buffer is unmasked there and never copied. Everything else is kept in
+//! one growing buffer, and of an unfinished frame only what has arrived. Every byte given is consumed, so the caller
+//! never has to keep any.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::{Delivery, MessageKind};
+use crate::config::Limits;
+use crate::fault::Fault;
+use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode};
+use crate::utf8::{self, Utf8Validator};
+
+/// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
+const DIRECT_READ_MIN: usize = 32 * 1024;
+
+/// What the receiver found; ranges are of the caller's input.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// All input is consumed and nothing is complete.
+    Nothing,
+    /// A message that lies whole in the input.
+    MessageInPlace(MessageKind, Range<usize>),
+    /// A message that is whole in [`Receiver::take_message`].
+    Message(MessageKind),
+    /// A part of a message, in the input.
+    Chunk(Chunk, Range<usize>),
+    /// A control frame, in the input.
+    ControlInPlace(Opcode, Range<usize>),
+    /// A control frame, whole in [`Receiver::control`].
+    Control(Opcode),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) kind: MessageKind,
+    pub(super) first: bool,
+    pub(super) last: bool,
+}
+
+/// What this endpoint expects of every frame that it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Masked {
+    /// RFC 6455 §5.1: a server closes on a frame that is not masked.
+    Always,
+    /// RFC 6455 §5.1: a client closes on a frame that is masked.
+    Never,
+}
+
+#[derive(Debug)]
+pub(super) struct Receiver {
+    masked: Masked,
+    delivery: Delivery,
+    /// The beginning of a header that the last input cut.
+    cut_header: CutHeader,
+    frame: Option<Frame>,
+    message: Option<Message>,
+    /// What has arrived of a message that was not whole in one input.
+    buffer: Vec<u8>,
+    /// How much of `buffer` is unmasked and checked; less than its length only while the caller reads directly.
+    accepted: usize,
+    /// What has arrived of a control frame that was not whole in one input; kept until the next frame begins.
+    control: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct CutHeader {
+    bytes: [u8; HEADER_LEN_MAX],
+    len: u8,
+}
+
+/// A frame whose payload is arriving.
+#[derive(Debug)]
+struct Frame {
+    fin: bool,
+    opcode: Opcode,
+    /// The key for the next byte; zeros, which change nothing, if the frame is not masked.
+    key: MaskingKey,
+    remaining: u64,
+}
+
+/// A message whose fragments are arriving.
+#[derive(Debug)]
+struct Message {
+    kind: MessageKind,
+    /// Bytes declared by its frames so far: what the limit counts.
+    size: u64,
+    utf8: Utf8Validator,
+    empty_fragments: u32,
+    /// Whether a chunk of it was delivered.
+    begun: bool,
+}
+
+impl Receiver {
+    pub(super) fn new(masked: Masked) -> Self {
+        Self {
+            masked,
+            delivery: Delivery::Whole,
+            cut_header: CutHeader::default(),
+            frame: None,
+            message: None,
+            buffer: Vec::new(),
+            accepted: 0,
+            control: Vec::new(),
+        }
+    }
+
+    pub(super) fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// Whether part of a message has arrived, so that how it is delivered is settled.
+    pub(super) fn is_inside_message(&self) -> bool {
+        self.message.is_some()
+    }
+
+    pub(super) fn set_delivery(&mut self, delivery: Delivery) {
+        self.delivery = delivery;
+    }
+
+    pub(super) fn take_message(&mut self) -> Vec<u8> {
+        self.accepted = 0;
+        core::mem::take(&mut self.buffer)
+    }
+
+    pub(super) fn control(&self) -> &[u8] {
+        &self.control
+    }
+
+    pub(super) fn buffered_len(&self) -> usize {
+        self.buffer.capacity() + self.control.capacity()
+    }
+
+    /// Gives up what is held, when nothing more will be received.
+    pub(super) fn release(&mut self) {
+        (self.frame, self.message) = (None, None);
+        (self.buffer, self.control) = (Vec::new(), Vec::new());
+        self.accepted = 0;
+    }
+
+    /// Goes through `input` until something is complete: how many bytes that took, and what it is.
+    #[inline]
+    pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, Fault>) {
+        let mut pos = 0;
+        let found = loop {
+            match self.step(limits, input, &mut pos) {
+                Ok(None) => {}
+                Ok(Some(found)) => break Ok(found),
+                Err(fault) => break Err(fault),
+            }
+        };
+        (pos, found)
+    }
+
+    /// One header, or one stretch of payload.
+    #[inline]
+    fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, Fault> {
+        if self.frame.is_some() {
+            return self.receive_payload(input, pos);
+        }
+        let Some(header) = self.receive_header(input, pos)? else {
+            return Ok(Some(Found::Nothing));
+        };
+        self.check_header(limits, &header)?;
+        let key = header.mask.unwrap_or_default();
+
+        // The straight path: the frame lies whole in the input, and is a control frame or a whole message.
+        let rest = input.len() - *pos;
+        if header.fin && header.payload_len <= rest as u64 && header.opcode != Opcode::Continuation {
+            let payload = *pos..*pos + header.payload_len as usize;
+            *pos = payload.end;
+            key.apply(&mut input[payload.clone()]);
+            let Some(kind) = MessageKind::of(header.opcode) else {
+                return Ok(Some(Found::ControlInPlace(header.opcode, payload)));
+            };
+            if kind == MessageKind::Text && !utf8::is_utf8(&input[payload.clone()]) {
+                return Err(Fault::InvalidUtf8);
+            }
+            return Ok(Some(match self.delivery {
+                Delivery::Whole => Found::MessageInPlace(kind, payload),
+                Delivery::Chunks => {
+                    let (first, last) = (true, true);
+                    Found::Chunk(Chunk { kind, first, last }, payload)
+                }
+            }));
+        }
+
+        self.begin_frame(limits, &header, key)?;
+        Ok(None)
+    }
+
+    /// Reads a header that may have begun in an earlier input; `None` if it goes on in a later one.
+    #[inline]
+    fn receive_header(&mut self, input: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
+        let rest = &input[*pos..];
+        if self.cut_header.len > 0 {
+            return self.complete_header(rest, pos);
+        }
+        if let Some((header, len)) = FrameHeader::decode(rest)? {
+            *pos += len;
+            return Ok(Some(header));
+        }
+        self.cut_header.bytes[..rest.len()].copy_from_slice(rest);
+        self.cut_header.len = rest.len() as u8;
+        *pos = input.len();
+        Ok(None)
+    }
+
+    #[cold]
+    fn complete_header(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
+        let CutHeader { bytes, len } = &mut self.cut_header;
+        let had = usize::from(*len);
+        let added = rest.len().min(HEADER_LEN_MAX - had);
+        bytes[had..had + added].copy_from_slice(&rest[..added]);
+        if let Some((header, header_len)) = FrameHeader::decode(&bytes[..had + added])? {
+            *len = 0;
+            *pos += header_len - had;
+            return Ok(Some(header));
+        }
+        // Fourteen bytes are a header or a fault, so what was added is all there was.
+        *len += added as u8;
+        *pos += added;
+        Ok(None)
+    }
+
+    /// What a frame may be here and now.
+    #[inline]
+    fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), Fault> {
+        // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated.
+        if header.rsv != 0 {
+            return Err(Fault::ReservedBits);
+        }
+        match (self.masked, header.mask.is_some()) {
+            (Masked::Always, false) => return Err(Fault::UnmaskedFrame),
+            (Masked::Never, true) => return Err(Fault::MaskedFrame),
+            (Masked::Always, true) | (Masked::Never, false) => {}
+        }
+        // RFC 6455 §5.4: fragments of one message are not interleaved with another's; control frames may come between.
+        let size = match (&self.message, header.opcode) {
+            (_, Opcode::Close | Opcode::Ping | Opcode::Pong) => return Ok(()),
+            (None, Opcode::Continuation) => return Err(Fault::UnexpectedContinuation),
+            (Some(_), Opcode::Text | Opcode::Binary) => return Err(Fault::ExpectedContinuation),
+            (Some(message), Opcode::Continuation) => message.size,
+            (None, Opcode::Text | Opcode::Binary) => 0,
+        };
+        // Subtracted, not added: the declared length may be near the top of its type.
+        if header.payload_len > limits.message_size_max.saturating_sub(size) {
+            return Err(Fault::MessageTooBig);
+        }
+        Ok(())
+    }
+
+    fn begin_frame(&mut self, limits: &Limits, header: &FrameHeader, key: MaskingKey) -> Result<(), Fault> {
+        self.control = Vec::new();
+        if !header.opcode.is_control() {
+            let kind = MessageKind::of(header.opcode);
+            let message = self.message.get_or_insert_with(|| Message {
+                // A continuation without a message was refused with its header.
+                kind: kind.unwrap_or(MessageKind::Binary),
+                size: 0,
+                utf8: Utf8Validator::default(),
+                empty_fragments: 0,
+                begun: false,
+            });
+            message.size += header.payload_len;
+            message.empty_fragments = match header.payload_len {
+                0 if !header.fin => message.empty_fragments + 1,
+                _ => 0,
+            };
+            if message.empty_fragments > limits.empty_fragments_max {
+                return Err(Fault::TooManyEmptyFragments);
+            }
+        }
+        self.frame = Some(Frame {
+            fin: header.fin,
+            opcode: header.opcode,
+            key,
+            remaining: header.payload_len,
+        });
+        Ok(())
+    }
+
+    /// Takes what the input has of the frame's payload.
+    fn receive_payload(&mut self, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, Fault> {
+        let Some(frame) = &mut self.frame else {
+            return Ok(None);
+        };
+        let len =
+            usize::try_from(frame.remaining).map_or(input.len() - *pos, |remaining| remaining.min(input.len() - *pos));
+        let stretch = *pos..*pos + len;
+        if stretch.is_empty() && frame.remaining > 0 {
+            return Ok(Some(Found::Nothing));
+        }
+        *pos = stretch.end;
+        let bytes = &mut input[stretch.clone()];
+        frame.take(bytes);
+
+        let Some(message) = self.message.as_mut().filter(|_| !frame.opcode.is_control()) else {
+            self.control.extend_from_slice(bytes);
+            return Ok(self.end_control_frame());
+        };
+        message.check(bytes, frame.ends_message())?;
+        if self.delivery == Delivery::Whole {
+            append(&mut self.buffer, bytes, frame.remaining);
+            self.accepted = self.buffer.len();
+            return Ok(self.end_data_frame());
+        }
+        let chunk = Chunk {
+            kind: message.kind,
+            first: !message.begun,
+            last: frame.ends_message(),
+        };
+        // An empty stretch is news only if it begins or ends the message.
+        let is_news = !stretch.is_empty() || chunk.first || chunk.last;
+        message.begun = true;
+        self.end_data_frame();
+        Ok(is_news.then_some(Found::Chunk(chunk, stretch)))
+    }
+
+    fn end_control_frame(&mut self) -> Option<Found> {
+        let frame = self.frame.take_if(|frame| frame.remaining == 0)?;
+        Some(Found::Control(frame.opcode))
+    }
+
+    fn end_data_frame(&mut self) -> Option<Found> {
+        let frame = self.frame.take_if(|frame| frame.remaining == 0)?;
+        if !frame.fin {
+            return None;
+        }
+        self.message.take().map(|message| Found::Message(message.kind))
+    }
+
+    /// The message's own buffer, with room, if the rest of the present frame is worth reading straight into it;
+    /// and how many bytes may be appended.
+    pub(super) fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let frame = self.frame.as_ref().filter(|frame| !frame.opcode.is_control())?;
+        let is_worth = self.delivery == Delivery::Whole
+            && frame.remaining >= DIRECT_READ_MIN as u64
+            && self.buffer.len() >= DIRECT_READ_MIN;
+        if !is_worth {
+            return None;
+        }
+        let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+        if self.buffer.capacity() == self.buffer.len() {
+            // Memory follows what arrived: at most twice of it is held, whatever the header declared.
+            self.buffer.reserve_exact(remaining.min(self.buffer.len()));
+        }
+        Some((&mut self.buffer, remaining))
+    }
+
+    /// Takes what the caller appended to [`direct_buffer`](Self::direct_buffer).
+    pub(super) fn receive_appended(&mut self) -> Result<Found, Fault> {
+        let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
+            return Ok(Found::Nothing);
+        };
+        // More than the frame still has cannot be told from its payload: refuse to guess.
+        let end = usize::try_from(frame.remaining).map_or(self.buffer.len(), |remaining| {
+            self.buffer.len().min(self.accepted + remaining)
+        });
+        debug_assert_eq!(end, self.buffer.len(), "appended more than allowed");
+        self.buffer.truncate(end);
+        let bytes = &mut self.buffer[self.accepted..];
+        frame.take(bytes);
+        message.check(bytes, frame.ends_message())?;
+        self.accepted = end;
+        Ok(self.end_data_frame().unwrap_or(Found::Nothing))
+    }
+}
+
+impl Frame {
+    /// Unmasks the next bytes of the payload.
+    fn take(&mut self, bytes: &mut [u8]) {
+        self.key.apply(bytes);
+        self.key = self.key.advanced(bytes.len());
+        self.remaining -= bytes.len() as u64;
+    }
+
+    /// Whether nothing of the message comes after what has been taken.
+    fn ends_message(&self) -> bool {
+        self.fin && self.remaining == 0
+    }
+}
+
+impl Message {
+    /// RFC 6455 §8.1: text that is not UTF-8 fails the connection, here as soon as it shows.
+    fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), Fault> {
+        if self.kind != MessageKind::Text {
+            return Ok(());
+        }
+        self.utf8.push(bytes).map_err(|_| Fault::InvalidUtf8)?;
+        if ends {
+            self.utf8.finish().map_err(|_| Fault::InvalidUtf8)?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends to the message; grows exactly where the rest of the frame is small, else by doubling what arrived.
+fn append(buffer: &mut Vec<u8>, bytes: &[u8], remaining: u64) {
+    let room = usize::try_from(remaining).map_or(bytes.len(), |remaining| remaining.min(bytes.len()));
+    if buffer.is_empty() {
+        buffer.reserve_exact(bytes.len() + room);
+    }
+    buffer.extend_from_slice(bytes);
+}

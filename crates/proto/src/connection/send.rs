@@ -1,0 +1,215 @@
+//! From messages and control frames to bytes.
+//!
+//! Everything is appended to a buffer of the caller's, in the order in which it is to leave.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{Connection, MessageKind, Role, State};
+use crate::frame::{FrameHeader, MaskingKey, Opcode};
+use crate::time::Instant;
+
+/// The data of a message, or of a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Any bytes.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Data<'a> {
+    /// Text or binary.
+    pub fn kind(self) -> MessageKind {
+        match self {
+            Self::Text(_) => MessageKind::Text,
+            Self::Binary(_) => MessageKind::Binary,
+        }
+    }
+
+    /// The bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
+/// Whether a fragment ends its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fragment {
+    /// More fragments follow.
+    More,
+    /// The message ends here.
+    Last,
+}
+
+/// The caller asked to send what may not be sent now. Nothing was sent and nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The connection is closing or closed (RFC 6455 §5.5.1: no data after a close frame).
+    Closed,
+    /// A fragmented message is not finished (RFC 6455 §5.4: messages are not interleaved).
+    MessageInProgress,
+    /// A ping's payload has at most 125 bytes (RFC 6455 §5.5).
+    PingTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the connection is closed"),
+            Self::MessageInProgress => f.write_str("a fragmented message is not finished"),
+            Self::PingTooLong { len } => write!(f, "ping payload of {len} bytes is longer than 125"),
+        }
+    }
+}
+
+impl core::error::Error for SendError {}
+
+impl Connection {
+    /// Appends a message, in one frame, to `out`.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closing, or a fragmented message is not finished.
+    #[inline]
+    pub fn send(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<(), SendError> {
+        let bytes = data.bytes();
+        let mask = self.start_message(data.kind(), bytes.len() as u64, out)?;
+        append(bytes, mask, out);
+        Ok(())
+    }
+
+    /// Appends only the header of a message in one frame of `len` payload bytes. The caller then sends the payload
+    /// itself, masked with the key that is returned, if any, before anything else.
+    ///
+    /// This spares a large payload the copy: a vectored write takes it from where it lies.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closing, or a fragmented message is not finished.
+    #[inline]
+    pub fn start_message(
+        &mut self,
+        kind: MessageKind,
+        len: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<MaskingKey>, SendError> {
+        self.check_open()?;
+        if self.sending.is_some() {
+            return Err(SendError::MessageInProgress);
+        }
+        let opcode = match kind {
+            MessageKind::Text => Opcode::Text,
+            MessageKind::Binary => Opcode::Binary,
+        };
+        Ok(self.append_header(Fragment::Last, opcode, len, out))
+    }
+
+    /// Appends the next fragment of a message to `out`; the first one begins the message. Pings, pongs and the close
+    /// frame may go between.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closing, or the message in progress is of the other kind.
+    pub fn send_fragment(&mut self, data: Data<'_>, fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.check_open()?;
+        // RFC 6455 §5.4: the first fragment has the opcode of the message, the others are continuations.
+        let opcode = match (self.sending, data.kind()) {
+            (None, MessageKind::Text) => Opcode::Text,
+            (None, MessageKind::Binary) => Opcode::Binary,
+            (Some(begun), kind) if begun == kind => Opcode::Continuation,
+            (Some(_), _) => return Err(SendError::MessageInProgress),
+        };
+        self.sending = match fragment {
+            Fragment::More => Some(data.kind()),
+            Fragment::Last => None,
+        };
+        let bytes = data.bytes();
+        let mask = self.append_header(fragment, opcode, bytes.len() as u64, out);
+        append(bytes, mask, out);
+        Ok(())
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has anything to append.
+    pub fn wants_transmit(&self) -> bool {
+        self.close_due || self.state == State::Open && (self.pong_due.is_some() || self.liveness.is_ping_due())
+    }
+
+    /// Appends what the protocol itself has to send: the answer to the newest ping, a ping that is due, the close
+    /// frame. Returns whether there was anything.
+    ///
+    /// There is at most one of each, however many pings arrive: a caller whose `out` is not drained waits with
+    /// calling this, and a flood of pings costs it nothing.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        if self.state == State::Open {
+            if let Some(payload) = self.pong_due.take() {
+                let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
+                append(&payload, mask, out);
+            }
+            let mask = self.next_mask();
+            if let Some(payload) = self.liveness.poll_ping(now) {
+                append_header(Fragment::Last, Opcode::Ping, payload.len() as u64, mask, out);
+                append(payload, mask, out);
+            }
+        }
+        if self.close_due {
+            self.close_due = false;
+            let mask = self.next_mask();
+            if let Some(frame) = self.closure.as_ref().and_then(|closure| closure.sent()) {
+                append_header(Fragment::Last, Opcode::Close, frame.payload_len(), mask, out);
+                frame.append_payload(mask, out);
+            }
+        }
+        out.len() > before
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), SendError> {
+        match self.state {
+            State::Open => Ok(()),
+            State::CloseSent | State::Ending | State::Closed => Err(SendError::Closed),
+        }
+    }
+
+    /// RFC 6455 §5.1, §5.3: a client masks every frame, each with a fresh key; a server masks none.
+    fn next_mask(&self) -> Option<MaskingKey> {
+        match self.role {
+            Role::Server => None,
+            Role::Client { mask } => Some(mask()),
+        }
+    }
+
+    #[inline]
+    fn append_header(&self, fragment: Fragment, opcode: Opcode, len: u64, out: &mut Vec<u8>) -> Option<MaskingKey> {
+        let mask = self.next_mask();
+        append_header(fragment, opcode, len, mask, out);
+        mask
+    }
+}
+
+#[inline]
+fn append_header(fragment: Fragment, opcode: Opcode, payload_len: u64, mask: Option<MaskingKey>, out: &mut Vec<u8>) {
+    let header = FrameHeader {
+        fin: fragment == Fragment::Last,
+        rsv: 0,
+        opcode,
+        mask,
+        payload_len,
+    };
+    header.encode(out);
+}
+
+#[inline]
+fn append(bytes: &[u8], mask: Option<MaskingKey>, out: &mut Vec<u8>) {
+    match mask {
+        Some(key) => key.append(bytes, out),
+        None => out.extend_from_slice(bytes),
+    }
+}

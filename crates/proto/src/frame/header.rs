@@ -1,0 +1,273 @@
+//! The header of a frame (RFC 6455 §5.2): two to fourteen bytes.
+
+use alloc::vec::Vec;
+
+use super::MaskingKey;
+use crate::fault::Fault;
+
+/// The longest header: 2 + 8 + 4 bytes (flags and short length, 64-bit length, masking key).
+pub const HEADER_LEN_MAX: usize = 14;
+
+/// RFC 6455 §5.5: the payload of a control frame has at most 125 bytes.
+pub(crate) const CONTROL_PAYLOAD_MAX: usize = 125;
+
+/// The largest payload length that the first two bytes can carry themselves.
+const SHORT_MAX: u64 = 125;
+/// Stands for "a 16-bit length follows".
+const LENGTH_16: u8 = 126;
+/// Stands for "a 64-bit length follows".
+const LENGTH_64: u8 = 127;
+
+const FIN: u8 = 0x80;
+const RSV: u8 = 0x70;
+const OPCODE: u8 = 0x0f;
+const MASKED: u8 = 0x80;
+const LENGTH: u8 = 0x7f;
+
+/// What a frame is (RFC 6455 §5.2, §11.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Opcode {
+    /// A further fragment of the message in progress.
+    Continuation = 0x0,
+    /// A text message, or its first fragment.
+    Text = 0x1,
+    /// A binary message, or its first fragment.
+    Binary = 0x2,
+    /// The closing handshake.
+    Close = 0x8,
+    /// Are you there?
+    Ping = 0x9,
+    /// I am; or an unsolicited sign of life.
+    Pong = 0xa,
+}
+
+impl Opcode {
+    /// The opcode with these four bits, if it is not reserved.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xa => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    /// The four bits on the wire.
+    pub const fn bits(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether this is a close, ping or pong.
+    pub const fn is_control(self) -> bool {
+        self.bits() & 0x8 != 0
+    }
+}
+
+/// A decoded frame header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Whether this is the last (or only) fragment of its message.
+    pub fin: bool,
+    /// The three reserved bits, RSV1 as 4, RSV2 as 2, RSV3 as 1.
+    pub rsv: u8,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// The masking key, if the frame is masked.
+    pub mask: Option<MaskingKey>,
+    /// How many payload bytes follow, as declared. Nothing is allocated because of it.
+    pub payload_len: u64,
+}
+
+impl FrameHeader {
+    /// Reads a header at the start of `input`: the header and its own length in bytes, or `None` if more bytes are
+    /// needed.
+    ///
+    /// # Errors
+    ///
+    /// The first rule, in the order of the bytes, that the header breaks by itself. Masking and reserved bits
+    /// depend on the connection and are not judged here.
+    #[inline]
+    pub fn decode(input: &[u8]) -> Result<Option<(Self, usize)>, Fault> {
+        let [first, second, rest @ ..] = input else {
+            return Ok(None);
+        };
+        // RFC 6455 §5.2: an unknown opcode fails the connection.
+        let Some(opcode) = Opcode::from_bits(first & OPCODE) else {
+            return Err(Fault::ReservedOpcode(first & OPCODE));
+        };
+        let fin = first & FIN != 0;
+        let short = second & LENGTH;
+        if opcode.is_control() {
+            // RFC 6455 §5.5: control frames carry at most 125 bytes and are not fragmented.
+            if !fin {
+                return Err(Fault::FragmentedControl);
+            }
+            if short > CONTROL_PAYLOAD_MAX as u8 {
+                return Err(Fault::OversizedControl);
+            }
+        }
+
+        let (payload_len, rest, mut len) = match short {
+            LENGTH_16 => {
+                let Some((bytes, rest)) = rest.split_first_chunk::<2>() else {
+                    return Ok(None);
+                };
+                (u64::from(u16::from_be_bytes(*bytes)), rest, 4)
+            }
+            LENGTH_64 => {
+                let Some((bytes, rest)) = rest.split_first_chunk::<8>() else {
+                    return Ok(None);
+                };
+                (u64::from_be_bytes(*bytes), rest, 10)
+            }
+            short => (u64::from(short), rest, 2),
+        };
+        // RFC 6455 §5.2: the most significant bit of a 64-bit length is zero.
+        if payload_len >> 63 != 0 {
+            return Err(Fault::LengthOverflow);
+        }
+        // RFC 6455 §5.2: the shortest form that holds the length is the only legal one.
+        if payload_len < shortest_length_of(short) {
+            return Err(Fault::NonMinimalLength);
+        }
+
+        let mask = if second & MASKED != 0 {
+            let Some(key) = rest.first_chunk::<4>() else {
+                return Ok(None);
+            };
+            len += 4;
+            Some(MaskingKey(*key))
+        } else {
+            None
+        };
+        let header = Self {
+            fin,
+            rsv: (first & RSV) >> 4,
+            opcode,
+            mask,
+            payload_len,
+        };
+        Ok(Some((header, len)))
+    }
+
+    /// Appends the header to `out`, its length in the shortest form.
+    #[inline]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.rsv < 8 && self.payload_len >> 63 == 0);
+        let mut bytes = [0; HEADER_LEN_MAX];
+        bytes[0] = if self.fin { FIN } else { 0 } | self.rsv << 4 | self.opcode.bits();
+        let mut len = if self.payload_len <= SHORT_MAX {
+            bytes[1] = self.payload_len as u8;
+            2
+        } else if let Ok(short) = u16::try_from(self.payload_len) {
+            bytes[1] = LENGTH_16;
+            bytes[2..4].copy_from_slice(&short.to_be_bytes());
+            4
+        } else {
+            bytes[1] = LENGTH_64;
+            bytes[2..10].copy_from_slice(&self.payload_len.to_be_bytes());
+            10
+        };
+        if let Some(MaskingKey(key)) = self.mask {
+            bytes[1] |= MASKED;
+            bytes[len..len + 4].copy_from_slice(&key);
+            len += 4;
+        }
+        out.extend_from_slice(&bytes[..len]);
+    }
+}
+
+/// The smallest payload length that may be written in the form that the seven bits `short` announce.
+const fn shortest_length_of(short: u8) -> u64 {
+    match short {
+        LENGTH_16 => SHORT_MAX + 1,
+        LENGTH_64 => u16::MAX as u64 + 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[track_caller]
+    fn check_decode(input: &[u8], expected: Result<Option<(FrameHeader, usize)>, Fault>) {
+        assert_eq!(FrameHeader::decode(input), expected);
+        if let Ok(Some((header, len))) = expected {
+            for cut in 0..len {
+                assert_eq!(FrameHeader::decode(&input[..cut]), Ok(None), "cut at {cut}");
+            }
+            let mut out = vec![];
+            header.encode(&mut out);
+            assert_eq!(out, &input[..len]);
+        }
+    }
+
+    fn binary(payload_len: u64, mask: Option<[u8; 4]>) -> FrameHeader {
+        FrameHeader {
+            fin: true,
+            rsv: 0,
+            opcode: Opcode::Binary,
+            mask: mask.map(MaskingKey),
+            payload_len,
+        }
+    }
+
+    #[test]
+    fn the_three_length_forms_are_decoded_at_their_boundaries() {
+        check_decode(&[0x82, 0], Ok(Some((binary(0, None), 2))));
+        check_decode(&[0x82, 125], Ok(Some((binary(125, None), 2))));
+        check_decode(&[0x82, 126, 0, 126], Ok(Some((binary(126, None), 4))));
+        check_decode(&[0x82, 126, 0xff, 0xff], Ok(Some((binary(65535, None), 4))));
+        check_decode(
+            &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0],
+            Ok(Some((binary(65536, None), 10))),
+        );
+        check_decode(
+            &[0x82, 127, 0x7f, 255, 255, 255, 255, 255, 255, 255],
+            Ok(Some((binary(u64::MAX >> 1, None), 10))),
+        );
+        check_decode(&[0x82, 0x85, 1, 2, 3, 4], Ok(Some((binary(5, Some([1, 2, 3, 4])), 6))));
+        check_decode(
+            &[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 9, 8, 7, 6],
+            Ok(Some((binary(65536, Some([9, 8, 7, 6])), 14))),
+        );
+    }
+
+    #[test]
+    fn longer_length_forms_than_needed_are_refused() {
+        check_decode(&[0x82, 126, 0, 125], Err(Fault::NonMinimalLength));
+        check_decode(&[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255], Err(Fault::NonMinimalLength));
+    }
+
+    #[test]
+    fn a_length_with_the_top_bit_set_is_refused() {
+        check_decode(&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0], Err(Fault::LengthOverflow));
+        check_decode(
+            &[0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255],
+            Err(Fault::LengthOverflow),
+        );
+    }
+
+    #[test]
+    fn reserved_opcodes_are_refused_by_their_first_two_bytes() {
+        for bits in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
+            check_decode(&[0x80 | bits, 0x80], Err(Fault::ReservedOpcode(bits)));
+        }
+    }
+
+    #[test]
+    fn control_frames_are_neither_fragmented_nor_long() {
+        for bits in [8, 9, 0xa] {
+            check_decode(&[bits, 0], Err(Fault::FragmentedControl));
+            check_decode(&[0x80 | bits, 126], Err(Fault::OversizedControl));
+            check_decode(&[0x80 | bits, 127], Err(Fault::OversizedControl));
+            assert!(matches!(FrameHeader::decode(&[0x80 | bits, 125]), Ok(Some(_))));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The caller's clock, as the core sees it.
+
+use core::ops::{Add, Sub};
+use core::time::Duration;
+
+/// A moment on the caller's monotonic clock.
+///
+/// The core has no clock: each call that needs to know the time is given it. An `Instant` counts from an origin
+/// that the caller chooses once (program start, say) and never moves. Resolution 1 ns, range 584 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant {
+    nanos: u64,
+}
+
+impl Instant {
+    /// The caller's origin of time.
+    pub const ORIGIN: Self = Self { nanos: 0 };
+
+    /// The moment `elapsed` after the origin; saturates after 584 years.
+    pub fn from_origin(elapsed: Duration) -> Self {
+        Self {
+            nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How long after the origin this is.
+    pub const fn since_origin(self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates instead of overflowing.
+    fn add(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            nanos: self.nanos.saturating_add(nanos),
+        }
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    /// Saturates at zero.
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
