@@ -24,11 +24,7 @@ pub const CLIENT_CASES: [&str; 7] = [
 ];
 
 /// What a client does as well whose API lets it send fragments.
-pub const FRAGMENT_CASES: [&str; 3] = [
-    "fragmented text",
-    "fragmented binary",
-    "ping between fragments",
-];
+pub const FRAGMENT_CASES: [&str; 3] = ["fragmented text", "fragmented binary", "ping between fragments"];
 
 /// The names of all cases expected of a client, `more` being those that only this one has.
 pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
@@ -64,8 +60,5 @@ pub async fn run_client(command: Command, mut server: Sockeye, expected: &BTreeS
     }
     peer.exit_ok().await;
     server.process.exit_ok().await;
-    assert_eq!(
-        &passed, expected,
-        "the cases run differ from those expected"
-    );
+    assert_eq!(&passed, expected, "the cases run differ from those expected");
 }

@@ -26,8 +26,7 @@ impl Certificate {
             folder,
         };
         std::fs::write(certificate.cert_path(), made.cert.pem()).expect("the folder is writable");
-        std::fs::write(certificate.key_path(), made.signing_key.serialize_pem())
-            .expect("the folder is writable");
+        std::fs::write(certificate.key_path(), made.signing_key.serialize_pem()).expect("the folder is writable");
         certificate
     }
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustix::process::{Pid, kill_process};
@@ -58,8 +59,7 @@ impl Process {
             tokio::spawn(read_lines(stream, "out", log.clone(), Some(lines)));
         }
         let stderr = child.stderr.take();
-        let stderr =
-            stderr.map(|stream| tokio::spawn(read_lines(stream, "err", log.clone(), None)));
+        let stderr = stderr.map(|stream| tokio::spawn(read_lines(stream, "err", log.clone(), None)));
         Self {
             name,
             stdin: child.stdin.take(),
@@ -135,7 +135,12 @@ impl Process {
     /// # Panics
     /// If it does not end in time.
     pub async fn exit(&mut self) -> ExitStatus {
-        match timeout(patience(), self.child.wait()).await {
+        self.exit_within(patience()).await
+    }
+
+    /// As [`Process::exit`], for a program with long work to do.
+    pub async fn exit_within(&mut self, time: Duration) -> ExitStatus {
+        match timeout(time, self.child.wait()).await {
             Ok(Ok(status)) => {
                 self.stderr_read().await;
                 status
@@ -200,10 +205,7 @@ impl Log {
     }
 
     fn text(&self) -> String {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .join("\n")
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 }
 

@@ -25,13 +25,7 @@ impl Sockeye {
     pub async fn echo(options: &[&str]) -> Self {
         let limit = format!("{}MiB", MESSAGE_SIZE_MAX >> 20);
         let subprotocols = ["--subprotocol", "chat", "--subprotocol", "superchat"];
-        let usual = [
-            "echo",
-            "--listen",
-            "127.0.0.1:0",
-            "--max-message-size",
-            &limit,
-        ];
+        let usual = ["echo", "--listen", "127.0.0.1:0", "--max-message-size", &limit];
         Self::start(&[&usual, &subprotocols[..], options].concat()).await
     }
 
@@ -53,7 +47,7 @@ impl Sockeye {
     }
 
     /// `sockeye` with these arguments; it is listening when this returns.
-    async fn start(arguments: &[&str]) -> Self {
+    pub async fn start(arguments: &[&str]) -> Self {
         let mut process = Process::start(Self::command(arguments));
         let url = process.line_after("listening on ").await;
         Self { process, url }
@@ -66,28 +60,33 @@ impl Sockeye {
 
     /// The address without scheme and path: `127.0.0.1:4711`.
     pub fn address(&self) -> &str {
-        let address = self
-            .url
-            .split_once("://")
-            .map_or(&*self.url, |(_, rest)| rest);
+        let address = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
         address.trim_end_matches('/')
     }
 
-    /// The built program: `SOCKEYE_BIN`, else the one beside the running test.
     fn command(arguments: &[&str]) -> Command {
-        let beside = || {
-            let test = env::current_exe().expect("the running test has a path");
-            let profile = test
-                .parent()
-                .and_then(Path::parent)
-                .expect("tests run in target/<profile>/deps");
-            profile.join(format!("sockeye{}", env::consts::EXE_SUFFIX))
-        };
-        let program = env::var_os("SOCKEYE_BIN").map_or_else(beside, PathBuf::from);
-        let mut command = Command::new(program);
+        let mut command = built("sockeye", "SOCKEYE_BIN");
         command.args(arguments);
         command
     }
+}
+
+/// A built example of the workspace.
+pub fn example(name: &str) -> Command {
+    built(&format!("examples/{name}"), &format!("SOCKEYE_{}", name.to_uppercase()))
+}
+
+/// A program of this workspace: the one that `variable` names, else the one built beside the running test.
+fn built(name: &str, variable: &str) -> Command {
+    let beside = || {
+        let test = env::current_exe().expect("the running test has a path");
+        let profile = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("tests run in target/<profile>/deps");
+        profile.join(format!("{name}{}", env::consts::EXE_SUFFIX))
+    };
+    Command::new(env::var_os(variable).map_or_else(beside, PathBuf::from))
 }
 
 /// A peer from `tests/peers/` written for Node, with `arguments`.
@@ -95,9 +94,7 @@ pub fn node(script: &str, arguments: &[&str]) -> Command {
     let mut command = peer(tool("node"));
     // `peers/node/peers` is a link to `tests/peers`; kept as such, modules are found in `peers/node/node_modules`.
     command.args(["--preserve-symlinks", "--preserve-symlinks-main"]);
-    command
-        .arg(peers().join("node/peers").join(script))
-        .args(arguments);
+    command.arg(peers().join("node/peers").join(script)).args(arguments);
     command
 }
 
@@ -105,10 +102,7 @@ pub fn node(script: &str, arguments: &[&str]) -> Command {
 pub fn python(script: &str, arguments: &[&str]) -> Command {
     let mut command = peer(peers().join("python/bin/python"));
     // -B: no compiled files beside the sources.
-    command
-        .arg("-B")
-        .arg(sources().join(script))
-        .args(arguments);
+    command.arg("-B").arg(sources().join(script)).args(arguments);
     command
 }
 
@@ -156,8 +150,7 @@ pub fn tool(name: &str) -> PathBuf {
 /// # Panics
 /// If it cannot be made.
 pub fn artifacts() -> PathBuf {
-    let folder = env::var_os("SOCKEYE_ARTIFACTS")
-        .map_or_else(|| peers().join("../artifacts"), PathBuf::from);
+    let folder = env::var_os("SOCKEYE_ARTIFACTS").map_or_else(|| peers().join("../artifacts"), PathBuf::from);
     std::fs::create_dir_all(&folder).expect("the target folder is writable");
     folder
 }

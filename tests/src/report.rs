@@ -59,9 +59,7 @@ impl Report {
             return u16::try_from(port).ok().map(Self::Listening);
         }
         let closed = &value["closed"];
-        let code = closed["code"]
-            .as_u64()
-            .and_then(|code| u16::try_from(code).ok())?;
+        let code = closed["code"].as_u64().and_then(|code| u16::try_from(code).ok())?;
         Some(Self::Closed {
             code,
             reason: closed["reason"].as_str()?.to_owned(),
@@ -89,18 +87,12 @@ mod tests {
             Report::parse(r#"{"waiting":"shutdown"}"#),
             Some(Report::Waiting("shutdown".to_owned()))
         );
-        assert_eq!(
-            Report::parse(r#"{"listening":4711}"#),
-            Some(Report::Listening(4711))
-        );
+        assert_eq!(Report::parse(r#"{"listening":4711}"#), Some(Report::Listening(4711)));
         let closed = Report::Closed {
             code: 1005,
             reason: String::new(),
         };
-        assert_eq!(
-            Report::parse(r#"{"closed":{"code":1005,"reason":""}}"#),
-            Some(closed)
-        );
+        assert_eq!(Report::parse(r#"{"closed":{"code":1005,"reason":""}}"#), Some(closed));
     }
 
     #[test]

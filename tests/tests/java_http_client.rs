@@ -3,10 +3,7 @@
 use sockeye_tests::{FRAGMENT_CASES, Sockeye, client_cases, java, run_client};
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs a JDK: run `cargo xtask test`"
-)]
+#[ignore = "needs a JDK: run `cargo xtask test`"]
 async fn java_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = java("EchoClient.java", &[&server.url]);

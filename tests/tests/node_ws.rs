@@ -5,10 +5,7 @@ use sockeye_tests::{Certificate, FRAGMENT_CASES, Sockeye, client_cases, node, ru
 mod connect;
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Node: run `cargo xtask test`"
-)]
+#[ignore = "needs Node: run `cargo xtask test`"]
 async fn ws_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = node("ws_client.mjs", &[&server.url]);
@@ -16,10 +13,7 @@ async fn ws_client_talks_to_echo() {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Node: run `cargo xtask test`"
-)]
+#[ignore = "needs Node: run `cargo xtask test`"]
 async fn ws_client_talks_to_echo_over_tls() {
     let certificate = Certificate::generate();
     let server = Sockeye::echo_tls(&certificate).await;
@@ -29,28 +23,19 @@ async fn ws_client_talks_to_echo_over_tls() {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Node: run `cargo xtask test`"
-)]
+#[ignore = "needs Node: run `cargo xtask test`"]
 async fn connect_talks_to_ws_server() {
     connect::exchanges_lines(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Node: run `cargo xtask test`"
-)]
+#[ignore = "needs Node: run `cargo xtask test`"]
 async fn connect_reports_how_ws_server_closed() {
     connect::fails_when_closed_with_3005(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Node: run `cargo xtask test`"
-)]
+#[ignore = "needs Node: run `cargo xtask test`"]
 async fn connect_reports_that_ws_server_refused() {
     connect::fails_when_refused_with_403(node("ws_server.mjs", &[])).await;
 }

@@ -5,10 +5,7 @@ use sockeye_tests::{Sockeye, client_cases, python, run_client};
 mod connect;
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn aiohttp_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = python("aiohttp_client.py", &[&server.url]);
@@ -16,28 +13,19 @@ async fn aiohttp_client_talks_to_echo() {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn connect_talks_to_aiohttp_server() {
     connect::exchanges_lines(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn connect_reports_how_aiohttp_server_closed() {
     connect::fails_when_closed_with_3005(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn connect_reports_that_aiohttp_server_refused() {
     connect::fails_when_refused_with_403(python("aiohttp_server.py", &[])).await;
 }

@@ -5,10 +5,7 @@ use sockeye_tests::{Certificate, FRAGMENT_CASES, Sockeye, client_cases, python, 
 mod connect;
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn websockets_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = python("websockets_client.py", &[&server.url]);
@@ -16,10 +13,7 @@ async fn websockets_client_talks_to_echo() {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn websockets_client_talks_to_echo_over_tls() {
     let certificate = Certificate::generate();
     let server = Sockeye::echo_tls(&certificate).await;
@@ -29,28 +23,19 @@ async fn websockets_client_talks_to_echo_over_tls() {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn connect_talks_to_websockets_server() {
     connect::exchanges_lines(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn connect_reports_how_websockets_server_closed() {
     connect::fails_when_closed_with_3005(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(feature = "external"),
-    ignore = "needs Python: run `cargo xtask test`"
-)]
+#[ignore = "needs Python: run `cargo xtask test`"]
 async fn connect_reports_that_websockets_server_refused() {
     connect::fails_when_refused_with_403(python("websockets_server.py", &[])).await;
 }

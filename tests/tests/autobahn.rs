@@ -1,0 +1,112 @@
+//! Autobahn|Testsuite against `sockeye echo`, and against the example `autobahn_client`.
+//!
+//! `cargo xtask autobahn` installs the suite and runs this. `AUTOBAHN_CASES` narrows the cases (`1.*,9.1.*`). The suite's
+//! own reports and a summary for programs, `summary.json`, land in `target/autobahn/<role>`.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::json;
+use sockeye_tests::{
+    Process, Sockeye,
+    autobahn::{DEFAULT_CASES, Outcome, announced_cases},
+    example, patience, peers,
+};
+use tokio::process::Command;
+
+#[tokio::test]
+#[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
+async fn autobahn_server_cases_are_ok() {
+    let server = Sockeye::start(&["echo", "--listen", "127.0.0.1:0", "--max-message-size", "64MiB"]).await;
+    let run = Run::prepare("server");
+    let spec = json!({
+        "outdir": run.folder, "servers": [{ "agent": "sockeye", "url": server.url }],
+        "cases": run.patterns(), "exclude-cases": [], "exclude-agent-cases": {},
+    });
+    let mut suite = run.start("fuzzingclient", &spec);
+    let cases = run.announced(&mut suite).await;
+    suite.exit_within(deadline()).await;
+    run.assert_ok(&cases);
+}
+
+#[tokio::test]
+#[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
+async fn autobahn_client_cases_are_ok() {
+    let run = Run::prepare("client");
+    let spec = json!({
+        "outdir": run.folder, "url": "ws://127.0.0.1:9001",
+        "cases": run.patterns(), "exclude-cases": [], "exclude-agent-cases": {},
+    });
+    let mut suite = run.start("fuzzingserver", &spec);
+    let cases = run.announced(&mut suite).await;
+    let url = suite.line_after("listening on ").await;
+    let mut command = example("autobahn_client");
+    command.env("AB_URL", url);
+    let mut client = Process::start(command);
+    client.exit_within(deadline()).await;
+    suite.kill().await;
+    run.assert_ok(&cases);
+}
+
+/// All cases together get the time of twenty ordinary waits.
+fn deadline() -> Duration {
+    patience() * 20
+}
+
+/// One run of the suite, for one of our roles.
+struct Run {
+    role: &'static str,
+    folder: PathBuf,
+    cases: String,
+}
+
+impl Run {
+    /// Makes an empty folder for the reports.
+    fn prepare(role: &'static str) -> Self {
+        let folder = peers().join("../autobahn").join(role);
+        // It does not exist the first time.
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("the target folder is writable");
+        let folder = folder.canonicalize().expect("the folder was just made");
+        Self {
+            role,
+            folder,
+            cases: env::var("AUTOBAHN_CASES").unwrap_or_else(|_| DEFAULT_CASES.to_owned()),
+        }
+    }
+
+    fn patterns(&self) -> Vec<&str> {
+        self.cases.split(',').map(str::trim).collect()
+    }
+
+    fn start(&self, mode: &str, spec: &serde_json::Value) -> Process {
+        let path = self.folder.join("spec.json");
+        std::fs::write(&path, spec.to_string()).expect("the folder was just made");
+        let mut command = Command::new(peers().join("autobahn/wstest"));
+        // -u 0: no web server, which would show the working folder to all.
+        command.args(["-m", mode, "-u", "0", "-s"]).arg(path);
+        Process::start(command)
+    }
+
+    async fn announced(&self, suite: &mut Process) -> Vec<String> {
+        announced_cases(&suite.line_after("Cases = ").await, &self.patterns())
+    }
+
+    /// Writes the summary, then judges.
+    fn assert_ok(&self, cases: &[String]) {
+        let outcome = Outcome::read(&self.folder.join("index.json"), cases);
+        let summary = outcome.to_json(self.role).to_string();
+        std::fs::write(Path::new(&self.folder).join("summary.json"), summary).expect("the folder was just made");
+        let failed = &outcome.failed;
+        assert!(
+            failed.is_empty(),
+            "{} of {} cases failed:\n{}",
+            failed.len(),
+            cases.len(),
+            failed.join("\n")
+        );
+    }
+}
