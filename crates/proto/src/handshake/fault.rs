@@ -1,0 +1,225 @@
+//! What a peer can do wrong in the opening handshake, and the one ladder from there to HTTP.
+
+use core::error::Error;
+use core::fmt;
+
+use super::StatusCode;
+
+/// A rule of the opening handshake that the peer broke.
+///
+/// The text never holds bytes of the peer, so it can be logged and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandshakeFault {
+    // HTTP/1.1 syntax, either direction.
+    /// The first line alone is larger than the limit for the whole head.
+    StartLineTooLong {
+        /// The limit, in bytes.
+        size_max: usize,
+    },
+    /// The head is larger than the limit.
+    HeadTooLarge {
+        /// The limit, in bytes.
+        size_max: usize,
+    },
+    /// The head has more header lines than the limit.
+    TooManyHeaders {
+        /// The limit, in lines.
+        count_max: usize,
+    },
+    /// A line ends in LF without CR.
+    BareLineFeed,
+    /// A CR is followed by something else than LF.
+    BareCarriageReturn,
+    /// A control byte other than the tab stands in the head.
+    ControlByte(u8),
+    /// The first line is not `METHOD target HTTP/x.y`.
+    InvalidRequestLine,
+    /// The first line is not `HTTP/x.y code reason`.
+    InvalidStatusLine,
+    /// A header line is folded, has a space before its colon, or a name that is no token.
+    InvalidHeaderLine,
+    /// HTTP/1.0 or older, which has no Upgrade.
+    HttpVersionTooOld,
+    /// A major version of HTTP that does not look like this on the wire.
+    HttpVersionUnknown,
+    /// The peer closed before its head was complete.
+    ClosedEarly,
+    /// The head was not complete in time.
+    TimedOut,
+
+    // The request.
+    /// The method is not GET.
+    MethodNotGet,
+    /// The target is neither a path nor an absolute http, https, ws or wss URI.
+    InvalidTarget,
+    /// No Host header.
+    HostMissing,
+    /// More than one Host header.
+    HostRepeated,
+    /// The Host header is not `host` or `host:port`.
+    HostInvalid,
+    /// The host named is none of those this server answers for.
+    HostDenied,
+    /// The request announces a body.
+    RequestHasBody,
+    /// The Upgrade header of the request lacks `websocket`, or there is none.
+    UpgradeMissing,
+    /// The Connection header lacks `upgrade`, or there is none.
+    ConnectionMissing,
+    /// Not exactly one `Sec-WebSocket-Version: 13`.
+    VersionUnsupported,
+    /// No Sec-WebSocket-Key header.
+    KeyMissing,
+    /// More than one Sec-WebSocket-Key header.
+    KeyRepeated,
+    /// The key is not the base64 of 16 bytes.
+    KeyInvalid,
+    /// The subprotocols offered are empty, repeated or no tokens.
+    SubprotocolsInvalid,
+    /// The list of extensions does not follow its grammar.
+    ExtensionsInvalid,
+    /// More than one Origin header.
+    OriginRepeated,
+    /// The origin is not allowed here.
+    OriginDenied,
+    /// An extended CONNECT carries headers of the HTTP/1.1 handshake.
+    HopByHopHeader,
+    /// An extended CONNECT asks for another protocol.
+    ProtocolUnknown,
+
+    // The response.
+    /// The Upgrade header of the response is not exactly `websocket`.
+    UpgradeInvalid,
+    /// No Sec-WebSocket-Accept header.
+    AcceptMissing,
+    /// More than one Sec-WebSocket-Accept header.
+    AcceptRepeated,
+    /// Sec-WebSocket-Accept does not answer the key sent.
+    AcceptMismatch,
+    /// The server chose more than one subprotocol.
+    SubprotocolRepeated,
+    /// The server chose a subprotocol that was not offered.
+    SubprotocolNotOffered,
+    /// The server chose an extension that was not offered.
+    ExtensionNotOffered,
+    /// The 101 announces a body.
+    ResponseHasBody,
+    /// More informational responses than the limit.
+    TooManyInformational {
+        /// The limit, in responses.
+        count_max: usize,
+    },
+}
+
+impl HandshakeFault {
+    /// The status a server answers this fault with: the one place where that is decided.
+    ///
+    /// Faults of a response have no status of their own; a gateway passes them on as 502.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::BareLineFeed
+            | Self::BareCarriageReturn
+            | Self::ControlByte(_)
+            | Self::InvalidRequestLine
+            | Self::InvalidHeaderLine
+            | Self::InvalidTarget
+            | Self::HostMissing
+            | Self::HostRepeated
+            | Self::HostInvalid
+            | Self::RequestHasBody
+            | Self::ConnectionMissing
+            | Self::KeyMissing
+            | Self::KeyRepeated
+            | Self::KeyInvalid
+            | Self::SubprotocolsInvalid
+            | Self::ExtensionsInvalid
+            | Self::OriginRepeated
+            | Self::HopByHopHeader
+            | Self::ClosedEarly => StatusCode::BAD_REQUEST,
+            // RFC 9110 §7.8: an Upgrade in an HTTP/1.0 request is to be ignored; what is left of
+            // the request is nothing this server can answer. 505 is about the major version.
+            Self::HttpVersionTooOld => StatusCode::BAD_REQUEST,
+            Self::HttpVersionUnknown => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::OriginDenied => StatusCode::FORBIDDEN,
+            Self::MethodNotGet => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
+            Self::StartLineTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Self::HostDenied => StatusCode::MISDIRECTED_REQUEST,
+            // RFC 9110 §15.5.22 for the plain request, RFC 6455 §4.4 for the other version.
+            Self::UpgradeMissing | Self::VersionUnsupported => StatusCode::UPGRADE_REQUIRED,
+            Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            // RFC 9220 §3.
+            Self::ProtocolUnknown => StatusCode::NOT_IMPLEMENTED,
+            Self::InvalidStatusLine
+            | Self::UpgradeInvalid
+            | Self::AcceptMissing
+            | Self::AcceptRepeated
+            | Self::AcceptMismatch
+            | Self::SubprotocolRepeated
+            | Self::SubprotocolNotOffered
+            | Self::ExtensionNotOffered
+            | Self::ResponseHasBody
+            | Self::TooManyInformational { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl fmt::Display for HandshakeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartLineTooLong { size_max } => {
+                return write!(f, "first line is larger than {size_max} bytes");
+            }
+            Self::HeadTooLarge { size_max } => {
+                return write!(f, "head is larger than {size_max} bytes");
+            }
+            Self::TooManyHeaders { count_max } => {
+                return write!(f, "head has more than {count_max} header lines");
+            }
+            Self::ControlByte(byte) => return write!(f, "control byte {byte:#04x} in the head"),
+            Self::TooManyInformational { count_max } => {
+                return write!(f, "more than {count_max} informational responses");
+            }
+            Self::BareLineFeed => "line ends in LF without CR",
+            Self::BareCarriageReturn => "CR is not followed by LF",
+            Self::InvalidRequestLine => "invalid request line",
+            Self::InvalidStatusLine => "invalid status line",
+            Self::InvalidHeaderLine => "invalid header line",
+            Self::HttpVersionTooOld => "websocket needs HTTP/1.1",
+            Self::HttpVersionUnknown => "unknown HTTP version",
+            Self::ClosedEarly => "connection closed before the head was complete",
+            Self::TimedOut => "head was not complete in time",
+            Self::MethodNotGet => "method is not GET",
+            Self::InvalidTarget => "invalid request target",
+            Self::HostMissing => "missing Host header",
+            Self::HostRepeated => "more than one Host header",
+            Self::HostInvalid => "invalid Host header",
+            Self::HostDenied => "host is not served here",
+            Self::RequestHasBody => "websocket request with a body",
+            Self::UpgradeMissing => "this is a websocket endpoint: Upgrade: websocket is needed",
+            Self::ConnectionMissing => "Connection header lacks upgrade",
+            Self::VersionUnsupported => "Sec-WebSocket-Version is not 13",
+            Self::KeyMissing => "missing Sec-WebSocket-Key header",
+            Self::KeyRepeated => "more than one Sec-WebSocket-Key header",
+            Self::KeyInvalid => "Sec-WebSocket-Key is not the base64 of 16 bytes",
+            Self::SubprotocolsInvalid => "invalid Sec-WebSocket-Protocol header",
+            Self::ExtensionsInvalid => "invalid Sec-WebSocket-Extensions header",
+            Self::OriginRepeated => "more than one Origin header",
+            Self::OriginDenied => "origin is not allowed",
+            Self::HopByHopHeader => "header of the HTTP/1.1 handshake in an extended CONNECT",
+            Self::ProtocolUnknown => "protocol of the extended CONNECT is not websocket",
+            Self::UpgradeInvalid => "Upgrade header of the response is not websocket",
+            Self::AcceptMissing => "missing Sec-WebSocket-Accept header",
+            Self::AcceptRepeated => "more than one Sec-WebSocket-Accept header",
+            Self::AcceptMismatch => "Sec-WebSocket-Accept does not answer the key sent",
+            Self::SubprotocolRepeated => "server chose more than one subprotocol",
+            Self::SubprotocolNotOffered => "server chose a subprotocol that was not offered",
+            Self::ExtensionNotOffered => "server chose an extension that was not offered",
+            Self::ResponseHasBody => "switching response with a body",
+        })
+    }
+}
+
+impl Error for HandshakeFault {}

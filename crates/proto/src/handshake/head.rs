@@ -1,0 +1,313 @@
+//! Collecting and reading the head of an HTTP/1.1 message, the same for both roles.
+//!
+//! Each byte is looked at once while it is collected, whatever the size of the pieces it comes in,
+//! and the head is parsed once, when it is whole. So the cost is linear, and what is wrong in the
+//! bytes themselves is found at the byte that is wrong: a peer that speaks TLS or anything else to
+//! us is refused at once, not at the limit.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::headers::is_control;
+use super::{HandshakeFault, HandshakeLimits, HeaderName, HeaderValue, Headers, StatusCode};
+
+/// Gathers a head up to its empty line.
+#[derive(Clone, Debug)]
+pub(super) struct HeadCollector {
+    kind: HeadKind,
+    limits: HandshakeLimits,
+    /// Bytes this head may still take; less than the limit after informational responses.
+    size_left: usize,
+    bytes: Vec<u8>,
+    /// Lines that ended, the first line included, the ignored empty one not.
+    line_count: usize,
+    line_len: usize,
+    after_carriage_return: bool,
+    /// An empty line before the first one, ignored once.
+    skipped_empty_line: bool,
+    #[cfg(test)]
+    pub(super) step_count: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadKind {
+    Request,
+    Response,
+}
+
+impl HeadCollector {
+    pub(super) const fn new(kind: HeadKind, limits: HandshakeLimits) -> Self {
+        Self {
+            kind,
+            limits,
+            size_left: limits.head_size_max,
+            bytes: Vec::new(),
+            line_count: 0,
+            line_len: 0,
+            after_carriage_return: false,
+            skipped_empty_line: false,
+            #[cfg(test)]
+            step_count: 0,
+        }
+    }
+
+    /// Takes bytes up to the end of the head, and says how many that were once it is whole.
+    pub(super) fn handle_bytes(&mut self, input: &[u8]) -> Result<Option<usize>, HandshakeFault> {
+        for (idx, byte) in input.iter().enumerate() {
+            if self.step(*byte)? {
+                self.bytes.extend_from_slice(&input[..=idx]);
+                return Ok(Some(idx + 1));
+            }
+        }
+        self.bytes.extend_from_slice(input);
+        Ok(None)
+    }
+
+    /// The collector for the head after this one, which shares its size limit.
+    pub(super) fn next(self) -> Self {
+        Self {
+            size_left: self.size_left,
+            ..Self::new(self.kind, self.limits)
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) const fn limits(&self) -> &HandshakeLimits {
+        &self.limits
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The first line without its end, and the field lines with the empty line after them.
+    pub(super) fn split(&self) -> (&[u8], &[u8]) {
+        let head = match self.bytes.as_slice() {
+            [b'\r', b'\n', rest @ ..] => rest,
+            whole => whole,
+        };
+        match memchr::memchr(b'\r', head) {
+            Some(end) => (&head[..end], head.get(end + 2..).unwrap_or_default()),
+            None => (head, &[]),
+        }
+    }
+
+    /// The field lines. The head must be whole.
+    pub(super) fn headers(&self) -> Result<Headers, HandshakeFault> {
+        let (_, lines) = self.split();
+        let mut fields = vec![httparse::EMPTY_HEADER; self.line_count.saturating_sub(1)];
+        // RFC 9112 §5.1 and §5.2: a space before the colon and folded lines are refused.
+        let parsed = httparse::parse_headers(lines, &mut fields);
+        let Ok(httparse::Status::Complete((_, fields))) = parsed else {
+            return Err(HandshakeFault::InvalidHeaderLine);
+        };
+        let mut headers = Headers::new();
+        for field in fields {
+            let name = HeaderName::new(field.name);
+            let value = HeaderValue::new(field.value);
+            let (Ok(name), Ok(value)) = (name, value) else {
+                return Err(HandshakeFault::InvalidHeaderLine);
+            };
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
+
+    /// Judges one byte; true when it ends the head.
+    fn step(&mut self, byte: u8) -> Result<bool, HandshakeFault> {
+        #[cfg(test)]
+        {
+            self.step_count += 1;
+        }
+        if self.size_left == 0 {
+            let size_max = self.limits.head_size_max;
+            return Err(if self.line_count == 0 {
+                HandshakeFault::StartLineTooLong { size_max }
+            } else {
+                HandshakeFault::HeadTooLarge { size_max }
+            });
+        }
+        self.size_left -= 1;
+        match (self.after_carriage_return, byte) {
+            (true, b'\n') => {
+                self.after_carriage_return = false;
+                return self.end_line();
+            }
+            // RFC 9112 §2.2: a bare CR is invalid, and a lone LF, which a recipient may take for
+            // a line end, is where two parsers begin to disagree about one message.
+            (true, _) => return Err(HandshakeFault::BareCarriageReturn),
+            (false, b'\n') => return Err(HandshakeFault::BareLineFeed),
+            (false, b'\r') => self.after_carriage_return = true,
+            (false, byte) if is_control(byte) => return Err(HandshakeFault::ControlByte(byte)),
+            (false, _) => self.line_len += 1,
+        }
+        Ok(false)
+    }
+
+    fn end_line(&mut self) -> Result<bool, HandshakeFault> {
+        let is_empty = self.line_len == 0;
+        self.line_len = 0;
+        if is_empty && self.line_count == 0 {
+            return self.skip_leading_empty_line();
+        }
+        if is_empty {
+            return Ok(true);
+        }
+        self.line_count += 1;
+        let count_max = self.limits.header_count_max;
+        if self.line_count - 1 > count_max {
+            return Err(HandshakeFault::TooManyHeaders { count_max });
+        }
+        Ok(false)
+    }
+
+    /// RFC 9112 §2.2: a server should ignore at least one empty line before the request line.
+    fn skip_leading_empty_line(&mut self) -> Result<bool, HandshakeFault> {
+        match self.kind {
+            HeadKind::Request if !self.skipped_empty_line => {
+                self.skipped_empty_line = true;
+                Ok(false)
+            }
+            HeadKind::Request => Err(HandshakeFault::InvalidRequestLine),
+            HeadKind::Response => Err(HandshakeFault::InvalidStatusLine),
+        }
+    }
+}
+
+/// The parts of a request line, of which the method may be any token.
+pub(super) struct RequestLine<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+}
+
+impl<'a> RequestLine<'a> {
+    /// RFC 9112 §3: exactly one space between method, target and version.
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HandshakeFault> {
+        let line = core::str::from_utf8(line).map_err(|_| HandshakeFault::InvalidRequestLine)?;
+        let mut parts = line.split(' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(HandshakeFault::InvalidRequestLine);
+        };
+        if !super::headers::is_token(method.as_bytes()) || target.is_empty() {
+            return Err(HandshakeFault::InvalidRequestLine);
+        }
+        let version = HttpVersion::parse(version.as_bytes()).ok_or(HandshakeFault::InvalidRequestLine)?;
+        version.check_upgrade()?;
+        Ok(Self { method, target })
+    }
+}
+
+/// The parts of a status line that mean something.
+#[derive(Clone, Copy)]
+pub(super) struct StatusLine {
+    pub(super) version: HttpVersion,
+    pub(super) status: StatusCode,
+}
+
+impl StatusLine {
+    /// RFC 9112 §4. The space after the code must be there, but servers without a reason phrase
+    /// are known to leave it out, and no one can be misled by that.
+    pub(super) fn parse(line: &[u8]) -> Result<Self, HandshakeFault> {
+        let Some((version, rest)) = line.split_at_checked(8) else {
+            return Err(HandshakeFault::InvalidStatusLine);
+        };
+        let version = HttpVersion::parse(version).ok_or(HandshakeFault::InvalidStatusLine)?;
+        let [b' ', a, b, c, reason @ ..] = rest else {
+            return Err(HandshakeFault::InvalidStatusLine);
+        };
+        if !matches!(reason, [] | [b' ', ..]) {
+            return Err(HandshakeFault::InvalidStatusLine);
+        }
+        let mut code = 0;
+        for digit in [a, b, c] {
+            if !digit.is_ascii_digit() {
+                return Err(HandshakeFault::InvalidStatusLine);
+            }
+            code = code * 10 + u16::from(digit - b'0');
+        }
+        let status = StatusCode::new(code).ok_or(HandshakeFault::InvalidStatusLine)?;
+        if version.major != 1 {
+            return Err(HandshakeFault::HttpVersionUnknown);
+        }
+        Ok(Self { version, status })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct HttpVersion {
+    major: u8,
+    minor: u8,
+}
+
+impl HttpVersion {
+    /// RFC 9112 §2.3: `HTTP/` in capitals, one digit, a dot, one digit.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let [major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = text.strip_prefix(b"HTTP/")? else {
+            return None;
+        };
+        Some(Self {
+            major: major - b'0',
+            minor: minor - b'0',
+        })
+    }
+
+    /// RFC 6455 §4.2.1 (1): HTTP/1.1 or higher; and higher than 1 does not come in this syntax.
+    pub(super) const fn check_upgrade(self) -> Result<(), HandshakeFault> {
+        match (self.major, self.minor) {
+            (0, _) | (1, 0) => Err(HandshakeFault::HttpVersionTooOld),
+            (1, _) => Ok(()),
+            _ => Err(HandshakeFault::HttpVersionUnknown),
+        }
+    }
+
+    /// Whether Transfer-Encoding means anything (RFC 9112 §6.1: from HTTP/1.1 on).
+    pub(super) const fn has_transfer_encoding(self) -> bool {
+        self.minor >= 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    #[test]
+    fn every_byte_is_looked_at_once_however_it_arrives() {
+        for piece_len in 1..=HEAD.len() {
+            let mut head = HeadCollector::new(HeadKind::Request, HandshakeLimits::default());
+            let mut done = false;
+            for piece in HEAD.chunks(piece_len) {
+                done = head.handle_bytes(piece) == Ok(Some(piece.len()));
+            }
+            assert!(done, "{piece_len}");
+            assert_eq!(head.step_count, HEAD.len());
+            assert_eq!(head.bytes(), HEAD);
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_head_are_left_alone() {
+        let mut head = HeadCollector::new(HeadKind::Request, HandshakeLimits::default());
+        let input = [HEAD, b"\x81\x80rest"].concat();
+        assert_eq!(head.handle_bytes(&input), Ok(Some(HEAD.len())));
+        assert_eq!(head.bytes(), HEAD);
+    }
+
+    #[test]
+    fn limit_counts_the_empty_line() {
+        for (size_max, fits) in [(HEAD.len() - 1, false), (HEAD.len(), true)] {
+            let limits = HandshakeLimits {
+                head_size_max: size_max,
+                ..HandshakeLimits::default()
+            };
+            let mut head = HeadCollector::new(HeadKind::Request, limits);
+            assert_eq!(head.handle_bytes(HEAD).is_ok(), fits, "{size_max}");
+        }
+    }
+}

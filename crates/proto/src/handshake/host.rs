@@ -1,0 +1,53 @@
+//! Which hosts a server answers for.
+//!
+//! A page of `attacker.net` can have its own name resolve to 127.0.0.1 a minute later (DNS
+//! rebinding). Its requests then reach a server on this machine with `attacker.net` as origin and as
+//! host alike, which passes for the same host. Checking the host itself is what stops it.
+
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{Authority, HandshakeFault, Request};
+
+/// Which hosts a request may be for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// Any host. Right for a server that faces the network, where names are the proxy's matter.
+    #[default]
+    Any,
+    /// `localhost`, names under it, and loopback addresses, at any port. Right for a server that
+    /// listens on a loopback address and has no proxy in front.
+    Loopback,
+    /// These hosts; one given without a port is meant at any port.
+    List(Vec<Authority>),
+}
+
+impl HostPolicy {
+    /// Judges a request.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::HostDenied`], which is answered with 421.
+    pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
+        let authority = request.authority();
+        let is_allowed = match self {
+            Self::Any => true,
+            Self::Loopback => is_loopback(authority.host()),
+            Self::List(hosts) => hosts.iter().any(|host| {
+                host.host() == authority.host() && (host.port().is_none() || host.port() == authority.port())
+            }),
+        };
+        match is_allowed {
+            true => Ok(()),
+            false => Err(HandshakeFault::HostDenied),
+        }
+    }
+}
+
+/// RFC 6761 §6.3 for the names.
+fn is_loopback(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
+}

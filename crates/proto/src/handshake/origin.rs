@@ -1,0 +1,158 @@
+//! Who may connect from a browser: the Origin header against a policy.
+//!
+//! A browser lets any page open a WebSocket to any host, with that host's cookies. The Origin
+//! header says which page it is, and checking it is the server's only defence (RFC 6455 §10.2).
+//! Origins are parsed and compared as a whole. Comparing their text by prefix, suffix or substring
+//! is how `https://example.com.attacker.net` gets in.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt;
+use core::str::FromStr;
+
+use super::{Authority, HandshakeFault, Request};
+
+/// Where a page comes from: scheme, host and port (RFC 6454 §4).
+///
+/// The default ports of http, https, ws and wss need not be written: `https://example.com` equals
+/// `https://example.com:443`. Nothing else is equal that is not the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// In lower case.
+    scheme: String,
+    /// Without the port if that is the scheme's default.
+    authority: Authority,
+}
+
+impl Origin {
+    /// Parses `scheme://host` or `scheme://host:port`.
+    ///
+    /// # Errors
+    /// [`OriginError`] for anything else, the `null` of an opaque origin included.
+    pub fn parse(text: &str) -> Result<Self, OriginError> {
+        let (scheme, authority) = text.split_once("://").ok_or(OriginError)?;
+        if !is_scheme(scheme) {
+            return Err(OriginError);
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let mut authority = Authority::parse(authority).map_err(|_| OriginError)?;
+        if let Some(default) = default_port(&scheme) {
+            authority = authority.without_default_port(default);
+        }
+        Ok(Self { scheme, authority })
+    }
+
+    /// The scheme, in lower case.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The host, in lower case; an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.authority.host()
+    }
+
+    /// The port, written or by default; `None` for schemes without a default.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.authority.port().or_else(|| default_port(&self.scheme))
+    }
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        Self::parse(text)
+    }
+}
+
+/// Writes it as browsers do: without the default port.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
+/// A text that is no origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginError;
+
+impl fmt::Display for OriginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an origin: write scheme://host or scheme://host:port, without a path")
+    }
+}
+
+impl Error for OriginError {}
+
+/// Which origins a server accepts.
+///
+/// A request without an Origin header always passes: no browser sent it, so there is no page to be
+/// protected from, and a program can write into the header whatever it likes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OriginPolicy {
+    /// Pages of the host that the request is for, by http or https, at the same port.
+    ///
+    /// A Host without a port means the default port of the origin's scheme. This server does not
+    /// know whether TLS is in front of it, so where pages come over https only and the difference
+    /// to http matters, give a [`List`](Self::List).
+    #[default]
+    SameHost,
+    /// Pages of these origins.
+    List(Vec<Origin>),
+    /// Any page, `null` included. For public data that no cookie or private network guards.
+    Any,
+}
+
+impl OriginPolicy {
+    /// Judges a request.
+    ///
+    /// # Errors
+    /// [`HandshakeFault::OriginDenied`]; answer it with
+    /// [`Pending::refuse`](super::Pending::refuse).
+    pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
+        let Some(value) = request.origin() else {
+            return Ok(());
+        };
+        let is_allowed = match self {
+            Self::Any => true,
+            Self::List(origins) => parse(value.as_bytes()).is_some_and(|it| origins.contains(&it)),
+            Self::SameHost => parse(value.as_bytes()).is_some_and(|it| is_same_host(&it, request.authority())),
+        };
+        match is_allowed {
+            true => Ok(()),
+            false => Err(HandshakeFault::OriginDenied),
+        }
+    }
+}
+
+fn parse(value: &[u8]) -> Option<Origin> {
+    Origin::parse(core::str::from_utf8(value).ok()?).ok()
+}
+
+fn is_same_host(origin: &Origin, authority: &Authority) -> bool {
+    // An extension's page may carry any name as its host, so only pages of the web can match.
+    if !matches!(origin.scheme(), "http" | "https") {
+        return false;
+    }
+    let port = authority.port().or_else(|| default_port(origin.scheme()));
+    origin.host() == authority.host() && origin.port() == port
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+/// RFC 3986 §3.1.
+fn is_scheme(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(is_allowed)
+}

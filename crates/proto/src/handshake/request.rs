@@ -1,0 +1,288 @@
+//! A client's request as the application sees it, and the rules it had to pass.
+//!
+//! The rules are those of RFC 6455 §4.2.1, and of RFC 8441 §5 where WebSocket runs over HTTP/2 or
+//! HTTP/3. They start from parsed headers; HTTP/1.1 syntax is the matter of `head`.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+
+use super::headers::Single;
+use super::uri::absolute;
+use super::{
+    Authority, Extension, HandshakeFault, HeaderValue, Headers, Key, Subprotocol, extension, name, subprotocol,
+};
+
+/// How a WebSocket rides on HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpBinding {
+    /// HTTP/1.1: a GET with Upgrade, answered by 101 (RFC 6455).
+    Upgrade,
+    /// HTTP/2 or HTTP/3: a CONNECT with `:protocol`, answered by 200 (RFC 8441, RFC 9220).
+    ExtendedConnect,
+}
+
+/// An HTTP/1.1 request that something else has parsed, such as hyper.
+#[derive(Clone, Debug)]
+pub struct UpgradeParts<'a> {
+    /// The method, in its case.
+    pub method: &'a str,
+    /// The request target as received.
+    pub target: &'a str,
+    /// All headers.
+    pub headers: Headers,
+}
+
+/// An extended CONNECT of HTTP/2 or HTTP/3: its pseudo-headers and headers.
+#[derive(Clone, Debug)]
+pub struct ConnectParts<'a> {
+    /// `:protocol`.
+    pub protocol: &'a str,
+    /// `:scheme`.
+    pub scheme: &'a str,
+    /// `:authority`.
+    pub authority: &'a str,
+    /// `:path`.
+    pub path: &'a str,
+    /// All other headers.
+    pub headers: Headers,
+}
+
+/// A valid request to open a WebSocket.
+#[derive(Clone, Debug)]
+pub struct Request {
+    binding: HttpBinding,
+    target: String,
+    /// Path and query, where they are not the target itself.
+    resource: Option<String>,
+    authority: Authority,
+    headers: Headers,
+}
+
+impl Request {
+    /// The request target as received: path and query, or an absolute URI.
+    ///
+    /// It may hold a token in its query; think before writing it to a log.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Path and query of the target. Begins with a slash.
+    #[must_use]
+    pub fn resource(&self) -> &str {
+        self.resource.as_deref().unwrap_or(&self.target)
+    }
+
+    /// The path of the target, as received: still percent-encoded.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let resource = self.resource();
+        resource.split_once('?').map_or(resource, |(path, _)| path)
+    }
+
+    /// The query of the target, without the question mark.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.resource().split_once('?').map(|(_, query)| query)
+    }
+
+    /// The host, and the port if it was written, that the client means to talk to.
+    ///
+    /// From an absolute target if there is one, else from Host (RFC 9112 §3.2.2).
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// All headers.
+    #[must_use]
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The Origin header: present when a browser sent the request. Judged by
+    /// [`OriginPolicy`](super::OriginPolicy).
+    #[must_use]
+    pub fn origin(&self) -> Option<HeaderValue<'_>> {
+        self.headers.get(name::ORIGIN)
+    }
+
+    /// The subprotocols offered, in the client's order of preference.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
+        subprotocol::offered(&self.headers)
+    }
+
+    /// The first of the server's subprotocols, in its order, that the client offered.
+    pub fn choose_subprotocol<S: AsRef<str>>(&self, supported: impl IntoIterator<Item = S>) -> Option<Subprotocol> {
+        let mut supported = supported.into_iter();
+        let chosen = supported.find(|one| self.offers_subprotocol(one.as_ref()))?;
+        Subprotocol::new(chosen.as_ref()).ok()
+    }
+
+    /// The extensions offered, in the client's order of preference.
+    pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
+        extension::list(&self.headers)
+    }
+
+    /// How the request came.
+    #[must_use]
+    pub const fn binding(&self) -> HttpBinding {
+        self.binding
+    }
+
+    pub(super) fn offers_subprotocol(&self, name: &str) -> bool {
+        self.subprotocols().any(|offered| offered == name)
+    }
+}
+
+/// Checks an HTTP/1.1 request (RFC 6455 §4.2.1) and takes its key out.
+///
+/// The order of the checks decides which of several faults is answered: first what is no HTTP, then
+/// what is no WebSocket, then the version, because older versions have other keys.
+pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), HandshakeFault> {
+    let UpgradeParts {
+        method,
+        target,
+        headers,
+    } = parts;
+    if method != "GET" {
+        return Err(HandshakeFault::MethodNotGet);
+    }
+    let target_parts = TargetParts::parse(target)?;
+    let host = parse_host(&headers)?;
+    check_no_body(&headers)?;
+    if !headers.contains_token(name::UPGRADE, "websocket") {
+        return Err(HandshakeFault::UpgradeMissing);
+    }
+    if !headers.contains_token(name::CONNECTION, "upgrade") {
+        return Err(HandshakeFault::ConnectionMissing);
+    }
+    check_version(&headers)?;
+    let key = match headers.single(name::KEY) {
+        Single::Absent => return Err(HandshakeFault::KeyMissing),
+        Single::Repeated => return Err(HandshakeFault::KeyRepeated),
+        Single::One(value) => Key::parse(value).ok_or(HandshakeFault::KeyInvalid)?,
+    };
+    check_negotiation(&headers)?;
+    let request = Request {
+        binding: HttpBinding::Upgrade,
+        target: target.to_owned(),
+        resource: target_parts.resource,
+        // RFC 9112 §3.2.2: the host of an absolute target replaces the Host header.
+        authority: target_parts.authority.unwrap_or(host),
+        headers,
+    };
+    Ok((request, key))
+}
+
+/// Checks an extended CONNECT (RFC 8441 §4 and §5).
+pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, HandshakeFault> {
+    if parts.protocol != "websocket" {
+        return Err(HandshakeFault::ProtocolUnknown);
+    }
+    // RFC 8441 §5: the scheme is http for ws and https for wss.
+    if !matches!(parts.scheme, "http" | "https") {
+        return Err(HandshakeFault::InvalidTarget);
+    }
+    let TargetParts::ORIGIN_FORM = TargetParts::parse(parts.path)? else {
+        return Err(HandshakeFault::InvalidTarget);
+    };
+    let authority = Authority::parse(parts.authority).map_err(|_| HandshakeFault::HostInvalid)?;
+    let headers = parts.headers;
+    // RFC 8441 §5: these are not used; RFC 9113 §8.2.2: Connection and Upgrade are malformed.
+    let unused = [name::CONNECTION, name::UPGRADE, name::KEY, name::ACCEPT];
+    if unused.iter().any(|name| headers.contains(name)) {
+        return Err(HandshakeFault::HopByHopHeader);
+    }
+    check_version(&headers)?;
+    check_negotiation(&headers)?;
+    Ok(Request {
+        binding: HttpBinding::ExtendedConnect,
+        target: parts.path.to_owned(),
+        resource: None,
+        authority,
+        headers,
+    })
+}
+
+/// RFC 6455 §4.2.1 (6), §4.4: exactly one version, and 13 it is. No drafts.
+fn check_version(headers: &Headers) -> Result<(), HandshakeFault> {
+    match headers.single(name::VERSION) {
+        Single::One(b"13") => Ok(()),
+        _ => Err(HandshakeFault::VersionUnsupported),
+    }
+}
+
+/// What both bindings negotiate: subprotocols, extensions, and the origin's being one.
+fn check_negotiation(headers: &Headers) -> Result<(), HandshakeFault> {
+    subprotocol::check_offer(headers)?;
+    extension::check(headers)?;
+    // Two origins mean that someone on the way added one; which one a check sees would be chance.
+    match headers.single(name::ORIGIN) {
+        Single::Repeated => Err(HandshakeFault::OriginRepeated),
+        Single::Absent | Single::One(_) => Ok(()),
+    }
+}
+
+/// RFC 9112 §3.2: exactly one Host, and a valid one, even beside an absolute target.
+fn parse_host(headers: &Headers) -> Result<Authority, HandshakeFault> {
+    let value = match headers.single(name::HOST) {
+        Single::Absent => return Err(HandshakeFault::HostMissing),
+        Single::Repeated => return Err(HandshakeFault::HostRepeated),
+        Single::One(value) => value,
+    };
+    let text = core::str::from_utf8(value).map_err(|_| HandshakeFault::HostInvalid)?;
+    Authority::parse(text).map_err(|_| HandshakeFault::HostInvalid)
+}
+
+/// A body would lie where the frames begin, and proxies would disagree about where it ends
+/// (RFC 9112 §11.2). So none is allowed but the one announced, once, to be empty.
+fn check_no_body(headers: &Headers) -> Result<(), HandshakeFault> {
+    if headers.contains(name::TRANSFER_ENCODING) {
+        return Err(HandshakeFault::RequestHasBody);
+    }
+    match headers.single(name::CONTENT_LENGTH) {
+        Single::Absent | Single::One(b"0") => Ok(()),
+        _ => Err(HandshakeFault::RequestHasBody),
+    }
+}
+
+/// What a target says.
+#[derive(PartialEq, Eq)]
+struct TargetParts {
+    /// Of an absolute URI.
+    authority: Option<Authority>,
+    /// Path and query, if they are not the whole target.
+    resource: Option<String>,
+}
+
+impl TargetParts {
+    /// A target that is path and query and nothing else.
+    const ORIGIN_FORM: Self = Self {
+        authority: None,
+        resource: None,
+    };
+
+    /// RFC 9112 §3.2: origin-form, or absolute-form, which a server MUST accept.
+    ///
+    /// Any visible ASCII is taken but the `#`: browsers leave some characters unencoded that
+    /// RFC 3986 would not, and it is the application that gives them a meaning.
+    fn parse(target: &str) -> Result<Self, HandshakeFault> {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(HandshakeFault::InvalidTarget);
+        }
+        if target.starts_with('/') {
+            return Ok(Self::ORIGIN_FORM);
+        }
+        let (scheme, rest) = target.split_once("://").ok_or(HandshakeFault::InvalidTarget)?;
+        if !name::is_in(&["ws", "wss", "http", "https"], scheme) {
+            return Err(HandshakeFault::InvalidTarget);
+        }
+        let (authority, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let authority = Authority::parse(authority).map_err(|_| HandshakeFault::InvalidTarget)?;
+        Ok(Self {
+            authority: Some(authority),
+            resource: Some(absolute(resource)),
+        })
+    }
+}

@@ -1,0 +1,323 @@
+//! The server's side: a head comes in, the application decides, a response goes out.
+//!
+//! Each state is consumed by what leads to the next, so a response cannot be made before the
+//! request was seen, nor twice.
+
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt;
+
+use super::head::{HeadCollector, HeadKind, RequestLine};
+use super::request::{check_connect, check_upgrade};
+use super::{
+    ConnectParts, Extension, HandshakeFault, HandshakeLimits, HandshakeMisuse, Headers, HttpBinding, Key, Rejection,
+    Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
+};
+
+/// A server waiting for a request over HTTP/1.1.
+#[derive(Debug)]
+pub struct ServerHandshake {
+    head: HeadCollector,
+}
+
+/// What came of the bytes a server received.
+#[derive(Debug)]
+pub enum ServerStep {
+    /// The head is not whole yet: go on with this.
+    Incomplete(ServerHandshake),
+    /// A valid request: look at it, then [`accept`](Pending::accept) or
+    /// [`reject`](Pending::reject) it.
+    Requested(Pending),
+    /// No valid request: send the response and close.
+    Refused(Refusal),
+}
+
+impl ServerHandshake {
+    /// Starts with nothing received. Allocates nothing until bytes come.
+    #[must_use]
+    pub const fn new(limits: HandshakeLimits) -> Self {
+        Self {
+            head: HeadCollector::new(HeadKind::Request, limits),
+        }
+    }
+
+    /// Takes bytes from the client, in pieces of any size.
+    #[must_use]
+    pub fn handle_bytes(mut self, input: &[u8]) -> ServerStep {
+        let outcome = match self.head.handle_bytes(input) {
+            Ok(None) => return ServerStep::Incomplete(self),
+            Ok(Some(head_len)) => self.read(input.get(head_len..).unwrap_or_default()),
+            Err(fault) => Err(fault),
+        };
+        match outcome {
+            Ok(pending) => ServerStep::Requested(pending),
+            Err(fault) => ServerStep::Refused(self.refuse(fault)),
+        }
+    }
+
+    /// Ends the wait because the time for the whole handshake is over.
+    ///
+    /// `None` if the client sent nothing at all: then there is no request to answer, and the
+    /// connection is only to be closed.
+    #[must_use]
+    pub fn handle_timeout(self) -> Option<Refusal> {
+        match self.head.is_empty() {
+            true => None,
+            false => Some(self.refuse(HandshakeFault::TimedOut)),
+        }
+    }
+
+    /// Bytes of memory held for what has arrived.
+    #[must_use]
+    pub fn buffered_len(&self) -> usize {
+        self.head.bytes().len()
+    }
+
+    fn read(&self, leftover: &[u8]) -> Result<Pending, HandshakeFault> {
+        let (line, _) = self.head.split();
+        let RequestLine { method, target } = RequestLine::parse(line)?;
+        let (request, key) = check_upgrade(UpgradeParts {
+            method,
+            target,
+            headers: self.head.headers()?,
+        })?;
+        Ok(Pending {
+            request,
+            key: Some(key),
+            leftover: leftover.to_vec(),
+        })
+    }
+
+    fn refuse(&self, fault: HandshakeFault) -> Refusal {
+        let mut refusal = Refusal::new(fault, HttpBinding::Upgrade);
+        // RFC 9110 §9.3.2: the answer to HEAD has the length of a body and no body.
+        if self.head.split().0.starts_with(b"HEAD ") {
+            refusal.response.body.clear();
+        }
+        refusal
+    }
+}
+
+/// A valid request that waits for the application's word.
+#[derive(Debug)]
+pub struct Pending {
+    request: Request,
+    /// None where HTTP/2 or HTTP/3 has no need of it.
+    key: Option<Key>,
+    leftover: Vec<u8>,
+}
+
+impl Pending {
+    /// Checks an HTTP/1.1 request that something else has parsed, such as hyper.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub fn from_upgrade(parts: UpgradeParts<'_>) -> Result<Self, Refusal> {
+        match check_upgrade(parts) {
+            Ok((request, key)) => Ok(Self {
+                request,
+                key: Some(key),
+                leftover: Vec::new(),
+            }),
+            Err(fault) => Err(Refusal::new(fault, HttpBinding::Upgrade)),
+        }
+    }
+
+    /// Checks an extended CONNECT of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
+    ///
+    /// # Errors
+    /// The refusal to send. [`HandshakeFault::HopByHopHeader`] makes the request malformed, which
+    /// HTTP/2 and HTTP/3 rather answer with a stream error.
+    pub fn from_extended_connect(parts: ConnectParts<'_>) -> Result<Self, Refusal> {
+        match check_connect(parts) {
+            Ok(request) => Ok(Self {
+                request,
+                key: None,
+                leftover: Vec::new(),
+            }),
+            Err(fault) => Err(Refusal::new(fault, HttpBinding::ExtendedConnect)),
+        }
+    }
+
+    /// The request.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Opens the WebSocket: makes the 101, or the 200 of HTTP/2 and HTTP/3.
+    ///
+    /// # Errors
+    /// If the acceptance chooses what the client did not offer. The error holds a 500 to send.
+    pub fn accept(self, acceptance: Acceptance) -> Result<Accepted, AcceptError> {
+        if let Err(misuse) = acceptance.check(&self.request) {
+            let response = Rejection::internal_error().into_response(self.request.binding());
+            return Err(AcceptError { misuse, response });
+        }
+        let mut response = match self.key {
+            Some(_) => Response::new(StatusCode::SWITCHING_PROTOCOLS),
+            None => Response::new(StatusCode::OK),
+        };
+        let headers = &mut response.headers;
+        // RFC 6455 §4.2.2 (5).
+        if let Some(key) = self.key {
+            headers.push(name::UPGRADE, "websocket");
+            headers.push(name::CONNECTION, "Upgrade");
+            headers.push(name::ACCEPT, key.accept().as_str());
+        }
+        if let Some(subprotocol) = &acceptance.subprotocol {
+            headers.push(name::PROTOCOL, subprotocol.as_str());
+        }
+        if let Some(extensions) = &acceptance.extensions {
+            headers.push(name::EXTENSIONS, extensions);
+        }
+        headers.extend(&acceptance.headers);
+        Ok(Accepted {
+            response,
+            request: self.request,
+            subprotocol: acceptance.subprotocol,
+            leftover: self.leftover,
+        })
+    }
+
+    /// Turns the request down for a reason of the application: the response to send before closing.
+    #[must_use]
+    pub fn reject(self, rejection: Rejection) -> Response {
+        rejection.into_response(self.request.binding())
+    }
+
+    /// Turns the request down for a fault found in it later, such as its origin.
+    #[must_use]
+    pub fn refuse(self, fault: HandshakeFault) -> Refusal {
+        Refusal::new(fault, self.request.binding())
+    }
+}
+
+/// What the server says yes to.
+#[derive(Clone, Debug, Default)]
+pub struct Acceptance {
+    subprotocol: Option<Subprotocol>,
+    extensions: Option<String>,
+    headers: Headers,
+}
+
+impl Acceptance {
+    /// Plain yes: no subprotocol, no extension, no further headers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses a subprotocol, which must be among those offered; `None` chooses none.
+    ///
+    /// [`Request::choose_subprotocol`] finds one.
+    #[must_use]
+    pub fn subprotocol(mut self, subprotocol: impl Into<Option<Subprotocol>>) -> Self {
+        self.subprotocol = subprotocol.into();
+        self
+    }
+
+    /// Adds an extension, as the header has it: `name; param; param=value`.
+    ///
+    /// Its name must be among those offered. Whoever adds it also has to speak it: this says so to
+    /// the client and does no more.
+    ///
+    /// # Errors
+    /// [`HandshakeMisuse::InvalidExtension`] if the text is not of that form.
+    pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeMisuse> {
+        append_extension(&mut self.extensions, extension)?;
+        Ok(self)
+    }
+
+    /// Adds a header to the response, such as Set-Cookie.
+    ///
+    /// # Errors
+    /// [`HandshakeMisuse`] if name or value cannot be sent, or the handshake owns the header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeMisuse> {
+        if name::is_in(&name::RESERVED, name) {
+            return Err(HandshakeMisuse::ReservedHeader);
+        }
+        self.headers.try_append(name, value)?;
+        Ok(self)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), HandshakeMisuse> {
+        // RFC 6455 §4.2.2 (5): only what was offered.
+        if let Some(subprotocol) = &self.subprotocol
+            && !request.offers_subprotocol(subprotocol.as_str())
+        {
+            return Err(HandshakeMisuse::SubprotocolNotOffered);
+        }
+        let extensions = self.extensions.as_deref().unwrap_or_default();
+        for chosen in extensions.split(", ").filter_map(Extension::parse) {
+            if !request.extensions().any(|offer| offer.name() == chosen.name()) {
+                return Err(HandshakeMisuse::ExtensionNotOffered);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds an element to a list of extensions, once it is known to be one.
+pub(super) fn append_extension(list: &mut Option<String>, extension: &str) -> Result<(), HandshakeMisuse> {
+    Extension::parse(extension).ok_or(HandshakeMisuse::InvalidExtension)?;
+    match list {
+        Some(list) => {
+            list.push_str(", ");
+            list.push_str(extension);
+        }
+        None => *list = Some(extension.to_string()),
+    }
+    Ok(())
+}
+
+/// A WebSocket that is open once the response is sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// What to send: [`to_bytes`](Response::to_bytes) for HTTP/1.1, status and headers elsewhere.
+    pub response: Response,
+    /// The request accepted.
+    pub request: Request,
+    /// The subprotocol chosen.
+    pub subprotocol: Option<Subprotocol>,
+    /// Bytes that came right after the request's head: the first of the frames.
+    pub leftover: Vec<u8>,
+}
+
+/// A request that was no valid opening handshake, and what to answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// What was wrong.
+    pub fault: HandshakeFault,
+    /// What to send before closing. Bytes received after the head are to be thrown away: they were
+    /// never frames, and reading them as another request is how requests get smuggled.
+    pub response: Response,
+}
+
+impl Refusal {
+    fn new(fault: HandshakeFault, binding: HttpBinding) -> Self {
+        let response = Response::to_fault(&fault, binding);
+        Self { fault, response }
+    }
+}
+
+/// An acceptance that does not fit its request: the application's mistake.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AcceptError {
+    /// The mistake.
+    pub misuse: HandshakeMisuse,
+    /// A 500 for the client, which says nothing about it.
+    pub response: Response,
+}
+
+impl fmt::Display for AcceptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.misuse, f)
+    }
+}
+
+impl Error for AcceptError {}

@@ -1,0 +1,83 @@
+//! What the two applications speak over the WebSocket: offered by the client, chosen by the server.
+
+use alloc::borrow::ToOwned as _;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use core::fmt;
+
+use super::headers::is_token;
+use super::{HandshakeFault, HandshakeMisuse, Headers, name};
+
+/// The name of a subprotocol: an HTTP token, compared exactly.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subprotocol(String);
+
+impl Subprotocol {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`HandshakeMisuse::InvalidSubprotocol`] if it is empty or not an HTTP token.
+    pub fn new(name: &str) -> Result<Self, HandshakeMisuse> {
+        // RFC 6455 §4.1 (10): U+0021 to U+007E without separators, which is HTTP's token.
+        if is_token(name.as_bytes()) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(HandshakeMisuse::InvalidSubprotocol)
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Subprotocol {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for Subprotocol {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Subprotocol {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Display for Subprotocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Checks a client's offer: RFC 6455 §4.1 (10) wants unique tokens, at least one.
+///
+/// Nothing of the offer is copied, or one head of 16 KiB could cost ten times that.
+pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeFault> {
+    if !headers.contains(name::PROTOCOL) {
+        return Ok(());
+    }
+    let mut seen = BTreeSet::new();
+    for element in headers.list(name::PROTOCOL) {
+        if !is_token(element) || !seen.insert(element) {
+            return Err(HandshakeFault::SubprotocolsInvalid);
+        }
+    }
+    match seen.is_empty() {
+        true => Err(HandshakeFault::SubprotocolsInvalid),
+        false => Ok(()),
+    }
+}
+
+/// The subprotocols of an offer that was checked.
+pub(super) fn offered(headers: &Headers) -> impl Iterator<Item = &str> {
+    let elements = headers.list(name::PROTOCOL);
+    elements.filter_map(|element| core::str::from_utf8(element).ok())
+}
