@@ -1,2 +1,45 @@
-//! Placeholder.
-fn main() {}
+//! The commands of the house: `cargo xtask <command>`. One file per command; `tools/` prepares what they need from
+//! outside, `workspace.rs` and `process.rs` are what they share.
+
+mod autobahn;
+mod ci;
+mod process;
+mod suites;
+mod tally;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::workspace::Workspace;
+
+/// The commands of the house.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+enum Command {
+    /// Everything a change must pass: format, lints, docs, wasm32, feature combinations, then `test`.
+    Ci,
+    /// All tests: with Rust alone, then against programs nobody here wrote, which are installed as needed.
+    Test(test::Options),
+    /// Autobahn|Testsuite against our server and our client.
+    Autobahn(autobahn::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let result = Workspace::find().and_then(|workspace| match command {
+        Command::Ci => ci::run(&workspace),
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Autobahn(options) => autobahn::run(&workspace, &options),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

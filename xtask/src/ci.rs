@@ -1,0 +1,69 @@
+//! `cargo xtask ci`: everything a change must pass, from the cheapest check to the dearest.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    process::{call, output, step},
+    test,
+    workspace::Workspace,
+};
+
+/// The target without an operating system's help that proves the protocol crate does no I/O.
+const WASM: &str = "wasm32-unknown-unknown";
+
+/// Runs each step in turn; the first that fails ends it.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    step("format", || call(&mut workspace.cargo(["fmt", "--all", "--check"])))?;
+    step("lints", || {
+        let everything = ["clippy", "--workspace", "--all-targets", "--all-features"];
+        call(workspace.cargo(everything).args(["--", "-D", "warnings"]))
+    })?;
+    step("documentation", || {
+        let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps", "--all-features"]);
+        call(docs.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    step("sockeye-proto for wasm32", || {
+        install_wasm()?;
+        call(&mut workspace.cargo(["build", "-p", "sockeye-proto", "--target", WASM]))
+    })?;
+    for package in ["sockeye-proto", "sockeye"] {
+        step(&format!("feature combinations of {package}"), || {
+            feature_combinations(workspace, package)
+        })?;
+    }
+    test::run(workspace, &test::Options::default())
+}
+
+/// Adds the target if it is missing, which takes rustup.
+fn install_wasm() -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]))?;
+    if Path::new(sysroot.trim()).exists() {
+        return Ok(());
+    }
+    call(Command::new("rustup").args(["target", "add", WASM]))
+        .with_context(|| format!("the target {WASM} is missing and rustup cannot add it; install it and run again"))
+}
+
+/// Checks the package with no feature, with each alone, and with all of them.
+fn feature_combinations(workspace: &Workspace, package: &str) -> Result<()> {
+    let features = workspace.features(package)?;
+    let check = |choice: &[&str]| {
+        let mut command = workspace.cargo(["check", "--quiet", "--no-default-features", "-p", package]);
+        println!(
+            "    {package} {}",
+            if choice.is_empty() {
+                "without features".to_owned()
+            } else {
+                choice.join(" ")
+            }
+        );
+        call(command.args(choice))
+    };
+    check(&[])?;
+    for feature in &features {
+        check(&["--features", feature])?;
+    }
+    check(&["--all-features"])
+}

@@ -1,0 +1,91 @@
+//! Counting what `cargo test` says.
+
+use std::fmt;
+
+/// How many tests passed, failed and were not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
+}
+
+impl Tally {
+    /// Takes one line of a test program's output into account.
+    ///
+    /// A test that is ignored because it `cargo xtask` runs it is not counted here: it is when it runs.
+    pub(crate) fn look(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.passed += number_before(result, " passed");
+            self.failed += number_before(result, " failed");
+        } else if line.starts_with("test ") && line.contains(" ... ignored") && !line.contains("cargo xtask") {
+            self.skipped += 1;
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+fn number_before(text: &str, word: &str) -> usize {
+    let before = text.split(word).next().unwrap_or("");
+    before
+        .rsplit(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn adds_up_the_results_of_several_programs() {
+        let mut tally = Tally::default();
+        for line in [
+            "running 3 tests",
+            "test a ... ok",
+            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            tally.look(line);
+        }
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 13,
+                failed: 2,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn counts_as_skipped_what_no_later_step_runs() {
+        let mut tally = Tally::default();
+        tally.look("test slow ... ignored, takes an hour");
+        tally.look("test peer ... ignored, needs Node: run `cargo xtask test`");
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 0,
+                failed: 0,
+                skipped: 1
+            }
+        );
+    }
+}

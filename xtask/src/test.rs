@@ -1,0 +1,99 @@
+//! `cargo xtask test`: all tests, and one line at the end that says how it went.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    autobahn,
+    process::{call, step, watch},
+    suites::{SUITES, Suite},
+    tally::Tally,
+    tools::Environment,
+    workspace::Workspace,
+};
+
+/// What to run, and how to judge what could not be.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Options {
+    /// Do not fail because a suite was skipped for something that is missing on this machine.
+    #[arg(long)]
+    allow_missing: bool,
+    /// Run only these suites (the names of the files in tests/tests), and not the tests that need Rust alone.
+    #[arg(long, value_name = "SUITE", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+/// Runs the tests that need Rust alone, then each suite that can be prepared.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let suites = options.suites()?;
+    let mut total = Tally::default();
+    step("build", || {
+        // With the tests' own dependencies, so that the tests find what is built here as they would build it.
+        call(&mut workspace.cargo(["build", "--workspace", "--all-targets"]))
+    })?;
+    if options.only.is_empty() {
+        total.add(step("tests that need Rust alone", || rust_tests(workspace))?);
+    }
+
+    let mut environment = Environment::new(workspace)?;
+    let mut skipped = Vec::new();
+    for suite in suites {
+        match step(&format!("prepare {}", suite.name), || {
+            suite.prepare(workspace, &mut environment)
+        }) {
+            Ok(()) => {
+                let tally = step(suite.name, || suite.run(workspace, &environment, ""))?;
+                if suite.name == "autobahn" {
+                    autobahn::print_tables(workspace)?;
+                }
+                total.add(tally);
+            }
+            Err(error) => {
+                println!("skipped: {}: {error:#}", suite.name);
+                total.skipped += suite.count(workspace)?;
+                skipped.push(format!("skipped: {}: {error:#}", suite.name));
+            }
+        }
+    }
+
+    println!();
+    skipped.iter().for_each(|line| println!("{line}"));
+    println!("{total}");
+    if total.failed > 0 {
+        bail!("{} tests failed", total.failed);
+    }
+    if !skipped.is_empty() && !options.allow_missing {
+        bail!(
+            "{} suites were skipped; install what they need, or pass --allow-missing",
+            skipped.len()
+        );
+    }
+    Ok(())
+}
+
+impl Options {
+    fn suites(&self) -> Result<Vec<&'static Suite>> {
+        if let Some(name) = self
+            .only
+            .iter()
+            .find(|name| SUITES.iter().all(|suite| suite.name != *name))
+        {
+            let names: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+            bail!("there is no suite {name}; there are {}", names.join(", "));
+        }
+        let chosen = |suite: &&Suite| self.only.is_empty() || self.only.iter().any(|name| name == suite.name);
+        Ok(SUITES.iter().filter(chosen).collect())
+    }
+}
+
+fn rust_tests(workspace: &Workspace) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let ok = watch(
+        &mut workspace.cargo(["test", "--workspace", "--no-fail-fast"]),
+        |line| tally.look(line),
+    )?;
+    if !ok && tally.failed == 0 {
+        bail!("`cargo test --workspace` failed before it could run a test");
+    }
+    Ok(tally)
+}

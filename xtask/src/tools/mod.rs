@@ -1,0 +1,106 @@
+//! Programs from outside that the suites need. Each is looked for, installed if it is missing, and told to the tests by
+//! environment variables. Nothing is installed outside `target/` but Debian packages.
+
+mod apt;
+mod autobahn;
+mod node;
+mod python;
+mod stamp;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+
+/// One thing a suite can need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tool {
+    /// Node with the packages of `tests/peers/package.json`.
+    Node,
+    /// A virtual environment with the packages of `tests/peers/requirements.txt`.
+    Python,
+    /// A JDK.
+    Java,
+    /// nginx.
+    Nginx,
+    /// Chromium, with Node to drive it.
+    Chromium,
+    /// Autobahn|Testsuite on CPython 2.7.
+    Autobahn,
+}
+
+/// The variables by which the tests find what was prepared.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    variables: BTreeMap<String, PathBuf>,
+    prepared: BTreeSet<Tool>,
+}
+
+impl Environment {
+    pub(crate) fn new(workspace: &Workspace) -> Result<Self> {
+        let (peers, artifacts) = (workspace.peers(), workspace.target.join("artifacts"));
+        fs::create_dir_all(&peers)?;
+        fs::create_dir_all(&artifacts)?;
+        let variables = [
+            ("SOCKEYE_PEERS".to_owned(), peers),
+            ("SOCKEYE_ARTIFACTS".to_owned(), artifacts),
+        ];
+        Ok(Self {
+            variables: variables.into(),
+            prepared: BTreeSet::new(),
+        })
+    }
+
+    /// Prepares `tool`, unless it was before.
+    pub(crate) fn add(&mut self, workspace: &Workspace, tool: Tool) -> Result<()> {
+        if self.prepared.contains(&tool) {
+            return Ok(());
+        }
+        match tool {
+            Tool::Node => self.set("SOCKEYE_TOOL_NODE", node::prepare(workspace)?),
+            Tool::Python => drop(python::prepare(workspace)?),
+            Tool::Java => {
+                // A runtime alone cannot compile the peer.
+                apt::ensure("javac", "default-jdk-headless")?;
+                self.set("SOCKEYE_TOOL_JAVA", apt::ensure("java", "default-jdk-headless")?);
+            }
+            Tool::Nginx => self.set("SOCKEYE_TOOL_NGINX", apt::ensure("nginx", "nginx-light")?),
+            Tool::Chromium => self.set("SOCKEYE_TOOL_CHROMIUM", apt::ensure("chromium", "chromium")?),
+            Tool::Autobahn => autobahn::prepare(workspace)?,
+        }
+        self.prepared.insert(tool);
+        Ok(())
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<PathBuf>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
+    pub(crate) fn variables(&self) -> &BTreeMap<String, PathBuf> {
+        &self.variables
+    }
+}
+
+/// The path of an installed program.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers out of an ordinary user's PATH.
+    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(more)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// Replaces a folder by an empty one.
+fn empty_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(fs::create_dir_all(folder)?)
+}

@@ -1,0 +1,50 @@
+//! Node and the npm packages of the peers.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use super::{apt, empty_folder, stamp::Stamp};
+use crate::{process::output, workspace::Workspace};
+
+/// The oldest Node that all packages run on.
+const MAJOR_MIN: u32 = 18;
+
+/// Installs the packages under `target/peers/node`; gives the path of Node.
+pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
+    let node = apt::ensure("node", "nodejs")?;
+    let version = output(Command::new(&node).arg("--version"))?.trim().to_owned();
+    let major = version
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < MAJOR_MIN) {
+        bail!(
+            "{} is {version}; install Node {MAJOR_MIN} or newer and run again",
+            node.display()
+        );
+    }
+
+    let folder = workspace.peers().join("node");
+    let sources = workspace.peer_sources();
+    let files = ["package.json", "package-lock.json", ".npmrc"].map(|name| (sources.join(name), folder.join(name)));
+    let stamp = Stamp::new(&folder, &files.each_ref().map(|(source, _)| source.clone()), &version)?;
+    if !stamp.holds() {
+        let npm = apt::ensure("npm", "npm")?;
+        empty_folder(&folder)?;
+        for (source, copy) in files {
+            fs::copy(&source, copy).with_context(|| format!("cannot copy {}", source.display()))?;
+        }
+        println!("    npm ci");
+        output(
+            Command::new(npm)
+                .args(["ci", "--no-audit", "--no-fund"])
+                .current_dir(&folder),
+        )?;
+        // The peers are run by this name, so that they find the packages beside it.
+        std::os::unix::fs::symlink(&sources, folder.join("peers"))?;
+        stamp.write()?;
+    }
+    Ok(node)
+}

@@ -1,0 +1,48 @@
+//! Python 3 and the packages of the peers.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::{apt, empty_folder, stamp::Stamp};
+use crate::{process::output, workspace::Workspace};
+
+/// Installs the packages in a virtual environment at `target/peers/python`; gives the path of its Python.
+pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
+    let system = apt::ensure("python3", "python3")?;
+    let folder = workspace.peers().join("python");
+    let python = folder.join("bin/python");
+    let requirements = workspace.peer_sources().join("requirements.txt");
+    let version = output(Command::new(&system).arg("--version"))?;
+    let stamp = Stamp::new(&folder, std::slice::from_ref(&requirements), version.trim())?;
+    if !stamp.holds() {
+        make_environment(&system, &folder)?;
+        println!("    pip install --requirement requirements.txt");
+        output(pip(&python).args(["install", "--requirement"]).arg(requirements))?;
+        stamp.write()?;
+    }
+    Ok(python)
+}
+
+/// `pip`, quiet and without questions.
+pub(super) fn pip(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]);
+    command
+}
+
+fn make_environment(system: &Path, folder: &Path) -> Result<()> {
+    let make = || {
+        empty_folder(folder)?;
+        output(Command::new(system).args(["-m", "venv"]).arg(folder))
+    };
+    if make().is_err() {
+        // Debian keeps `venv`, and the pip it puts in place, in a package of their own.
+        apt::install("python3-venv")?;
+        make().context("Python cannot make a virtual environment (on Debian: apt-get install python3-venv)")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Where things are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process::output;
+
+/// The workspace, as cargo describes it.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// The folder of the workspace's `Cargo.toml`.
+    pub(crate) root: PathBuf,
+    /// Where cargo builds, and where everything installed or written by a command goes.
+    pub(crate) target: PathBuf,
+    metadata: Value,
+}
+
+impl Workspace {
+    pub(crate) fn find() -> Result<Self> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let mut command = cargo();
+        command
+            .args(["metadata", "--no-deps", "--format-version=1", "--manifest-path"])
+            .arg(manifest);
+        let metadata: Value = serde_json::from_str(&output(&mut command)?)?;
+        let folder = |name: &str| {
+            metadata[name]
+                .as_str()
+                .map(PathBuf::from)
+                .context("cargo metadata names no folder")
+        };
+        Ok(Self {
+            root: folder("workspace_root")?,
+            target: folder("target_directory")?,
+            metadata,
+        })
+    }
+
+    /// `cargo`, to be run in the workspace.
+    pub(crate) fn cargo<const N: usize>(&self, arguments: [&str; N]) -> Command {
+        let mut command = cargo();
+        command.args(arguments).current_dir(&self.root);
+        command
+    }
+
+    /// The folder of the peers' sources.
+    pub(crate) fn peer_sources(&self) -> PathBuf {
+        self.root.join("tests/peers")
+    }
+
+    /// The folder in which peers are installed.
+    pub(crate) fn peers(&self) -> PathBuf {
+        self.target.join("peers")
+    }
+
+    /// The features a package declares, without `default` and the internal ones that start with `__`.
+    pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
+        let packages = self.metadata["packages"]
+            .as_array()
+            .context("cargo metadata lists no packages")?;
+        let found = packages.iter().find(|found| found["name"] == package);
+        let found = found.with_context(|| format!("there is no package {package}"))?;
+        let features = found["features"]
+            .as_object()
+            .context("cargo metadata lists no features")?;
+        let public = features
+            .keys()
+            .filter(|name| *name != "default" && !name.starts_with("__"));
+        Ok(public.cloned().collect())
+    }
+}
+
+fn cargo() -> Command {
+    // Set by cargo when it runs us, so that the same toolchain is used.
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
