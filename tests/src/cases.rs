@@ -1,4 +1,4 @@
-//! The cases every foreign client runs against `sockeye echo`.
+//! The cases that foreign clients run against our servers.
 
 use std::collections::BTreeSet;
 
@@ -12,38 +12,71 @@ pub const SIZES: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 <<
 /// The message limit of the echo server under test: one byte more is answered with 1009.
 pub const MESSAGE_SIZE_MAX: usize = 2 << 20;
 
-/// What every client does besides the sizes.
-pub const CLIENT_CASES: [&str; 7] = [
+/// What every client of the echo server does besides the sizes.
+const ECHO_CASES: [&str; 6] = [
     "subprotocol",
     "unicode",
     "burst in order",
-    "ping",
     "close with code and reason",
     "too big",
     "shutdown",
 ];
 
-/// What a client does as well whose API lets it send fragments.
+/// What a client does as well whose API knows pings.
+pub const PING_CASES: [&str; 1] = ["ping"];
+
+/// What a client does as well whose API can send fragments.
 pub const FRAGMENT_CASES: [&str; 3] = ["fragmented text", "fragmented binary", "ping between fragments"];
 
-/// The names of all cases expected of a client, `more` being those that only this one has.
+/// What a client of the real-time server does.
+const REALTIME_CASES: [&str; 10] = [
+    "connect and subscribe",
+    "join",
+    "publish",
+    "publish from the client",
+    "order",
+    "presence",
+    "unknown method",
+    "leave",
+    "resubscribe after a restart",
+    "disconnect",
+];
+
+/// The names of all cases expected of a client of the echo server, `more` being those that not all have.
 pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
     let sizes = SIZES
         .iter()
         .flat_map(|size| [format!("text {size}"), format!("binary {size}")]);
     sizes
-        .chain(CLIENT_CASES.iter().chain(more).map(|&case| case.to_owned()))
+        .chain(ECHO_CASES.iter().chain(more).map(|&case| case.to_owned()))
         .collect()
 }
 
-/// Runs the client `command` against `server` and demands that exactly the cases `expected` were run and passed.
-///
-/// When the client waits for "shutdown", the server is told to stop; it must then end with status 0.
+/// Runs a client of the echo server `server`; demands that exactly the cases `expected` were run and passed, and that the
+/// server, once it was told to stop, ended with status 0.
 ///
 /// # Panics
 /// If anything else happens.
-pub async fn run_client(command: Command, mut server: Sockeye, expected: &BTreeSet<String>) {
-    let mut peer = Process::start(command);
+pub async fn run_client(client: Command, server: Sockeye, expected: &BTreeSet<String>) {
+    let mut server = run_cases(client, server, expected).await;
+    server.process.exit_ok().await;
+}
+
+/// Runs a client of the real-time server `server`, which is killed and started again when the client asks for it.
+///
+/// # Panics
+/// If a case failed or was not run.
+pub async fn run_realtime_client(client: Command, server: Sockeye) {
+    let expected = REALTIME_CASES.iter().map(|&case| case.to_owned()).collect();
+    run_cases(client, server, &expected).await;
+}
+
+/// Runs `client` and does for it what it waits for; gives back the server, which may be another by then.
+///
+/// # Panics
+/// If the cases that passed are not exactly those expected.
+pub async fn run_cases(client: Command, mut server: Sockeye, expected: &BTreeSet<String>) -> Sockeye {
+    let mut peer = Process::start(client);
     let mut passed = BTreeSet::new();
     while let Some(report) = Report::next(&mut peer).await {
         match report {
@@ -55,10 +88,14 @@ pub async fn run_client(command: Command, mut server: Sockeye, expected: &BTreeS
                 )
             }
             Report::Waiting(what) if what == "shutdown" => server.process.signal(Signal::TERM),
+            Report::Waiting(what) if what == "restart" => {
+                server.process.kill().await;
+                server = Sockeye::serve(server.address(), &[]).await;
+            }
             other => peer.fail(&format!("reported {other:?}")),
         }
     }
     peer.exit_ok().await;
-    server.process.exit_ok().await;
     assert_eq!(&passed, expected, "the cases run differ from those expected");
+    server
 }

@@ -12,14 +12,18 @@ pub mod autobahn;
 mod cases;
 mod certificate;
 mod foreign_server;
+mod net;
 mod patience;
 mod process;
 mod programs;
 mod report;
 
-pub use cases::{CLIENT_CASES, FRAGMENT_CASES, MESSAGE_SIZE_MAX, SIZES, client_cases, run_client};
+pub use cases::{
+    FRAGMENT_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES, client_cases, run_cases, run_client, run_realtime_client,
+};
 pub use certificate::Certificate;
 pub use foreign_server::ForeignServer;
+pub use net::{free_address, http_get};
 pub use patience::patience;
 pub use process::{Process, Signal};
 pub use programs::{Sockeye, artifacts, example, java, nginx, node, peers, python, tool};

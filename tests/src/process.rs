@@ -81,19 +81,19 @@ impl Process {
         }
     }
 
-    /// The rest of the first line of standard output that starts with `prefix`; lines before it are passed over.
+    /// What follows `marker` in the first line of standard output that has it; lines before it are passed over.
     ///
     /// # Panics
     /// If the program ended or the time passed before such a line came.
-    pub async fn line_after(&mut self, prefix: &str) -> String {
+    pub async fn line_after(&mut self, marker: &str) -> String {
         loop {
             match self.line().await {
                 Some(line) => {
-                    if let Some(rest) = line.strip_prefix(prefix) {
+                    if let Some((_, rest)) = line.split_once(marker) {
                         return rest.to_owned();
                     }
                 }
-                None => self.fail(&format!("ended before it printed {prefix:?}")),
+                None => self.fail(&format!("ended before it printed {marker:?}")),
             }
         }
     }

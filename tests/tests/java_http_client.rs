@@ -1,11 +1,16 @@
 //! Java's `java.net.http.WebSocket`, a client of `sockeye echo`.
 
-use sockeye_tests::{FRAGMENT_CASES, Sockeye, client_cases, java, run_client};
+use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, java, run_client};
 
 #[tokio::test]
 #[ignore = "needs a JDK: run `cargo xtask test`"]
 async fn java_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = java("EchoClient.java", &[&server.url]);
-    run_client(client, server, &client_cases(&FRAGMENT_CASES)).await;
+    run_client(
+        client,
+        server,
+        &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
+    )
+    .await;
 }

@@ -1,6 +1,6 @@
 //! Node's `ws`, as a client of `sockeye echo` and as a server for `sockeye connect`.
 
-use sockeye_tests::{Certificate, FRAGMENT_CASES, Sockeye, client_cases, node, run_client};
+use sockeye_tests::{Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, node, run_client};
 
 mod connect;
 
@@ -41,5 +41,5 @@ async fn connect_reports_that_ws_server_refused() {
 }
 
 fn ws_cases() -> std::collections::BTreeSet<String> {
-    client_cases(&[&FRAGMENT_CASES[..], &["close without a code"]].concat())
+    client_cases(&[&PING_CASES[..], &FRAGMENT_CASES, &["close without a code"]].concat())
 }

@@ -1,6 +1,6 @@
 //! Python's `aiohttp`, as a client of `sockeye echo` and as a server for `sockeye connect`.
 
-use sockeye_tests::{Sockeye, client_cases, python, run_client};
+use sockeye_tests::{PING_CASES, Sockeye, client_cases, python, run_client};
 
 mod connect;
 
@@ -9,7 +9,7 @@ mod connect;
 async fn aiohttp_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = python("aiohttp_client.py", &[&server.url]);
-    run_client(client, server, &client_cases(&[])).await;
+    run_client(client, server, &client_cases(&PING_CASES)).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Python's `websockets`, as a client of `sockeye echo` and as a server for `sockeye connect`.
 
-use sockeye_tests::{Certificate, FRAGMENT_CASES, Sockeye, client_cases, python, run_client};
+use sockeye_tests::{Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, python, run_client};
 
 mod connect;
 
@@ -41,5 +41,5 @@ async fn connect_reports_that_websockets_server_refused() {
 }
 
 fn websockets_cases() -> std::collections::BTreeSet<String> {
-    client_cases(&FRAGMENT_CASES)
+    client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat())
 }

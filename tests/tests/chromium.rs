@@ -1,0 +1,20 @@
+//! Headless Chromium: its own WebSocket against `sockeye echo`, and people talking in the page of `sockeye serve`.
+
+use sockeye_tests::{Certificate, Sockeye, client_cases, node, run_client};
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn chromium_talks_to_echo() {
+    let server = Sockeye::echo(&[]).await;
+    let client = node("chromium_client.mjs", &[&server.url]);
+    run_client(client, server, &client_cases(&["close without a code"])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn chromium_talks_to_echo_over_tls() {
+    let certificate = Certificate::generate();
+    let server = Sockeye::echo_tls(&certificate).await;
+    let client = node("chromium_client.mjs", &[&server.url]);
+    run_client(client, server, &client_cases(&["close without a code"])).await;
+}

@@ -1,0 +1,74 @@
+//! nginx as a reverse proxy in front of `sockeye serve` and `sockeye echo`.
+
+use std::{fs, path::Path};
+
+use sockeye_tests::{
+    FRAGMENT_CASES, PING_CASES, Process, Sockeye, client_cases, free_address, http_get, nginx, node, run_client,
+    run_realtime_client,
+};
+use tempfile::TempDir;
+
+#[tokio::test]
+#[ignore = "needs nginx: run `cargo xtask test`"]
+async fn ws_client_talks_to_echo_through_nginx() {
+    let server = Sockeye::echo(&[]).await;
+    let proxy = Proxy::start(server.address(), server.address()).await;
+    let url = format!("ws://{}/echo/", proxy.address);
+    let cases = client_cases(&[&PING_CASES[..], &FRAGMENT_CASES, &["close without a code"]].concat());
+    run_client(node("ws_client.mjs", &[&url]), server, &cases).await;
+}
+
+#[tokio::test]
+#[ignore = "needs nginx: run `cargo xtask test`"]
+async fn centrifuge_clients_talk_through_nginx_and_survive_a_restart_behind_it() {
+    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    let proxy = Proxy::start(server.address(), server.address()).await;
+    let url = format!("ws://{}/connection/websocket", proxy.address);
+    run_realtime_client(node("centrifuge.mjs", &[&url]), server).await;
+}
+
+#[tokio::test]
+#[ignore = "needs nginx: run `cargo xtask test`"]
+async fn the_page_is_served_through_nginx() {
+    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    let proxy = Proxy::start(server.address(), server.address()).await;
+    let [direct, proxied] = [
+        http_get(server.address(), "/").await,
+        http_get(&proxy.address, "/").await,
+    ];
+    assert!(proxied.starts_with("HTTP/1.1 200"), "{proxied}");
+    assert_eq!(body(&proxied), body(&direct));
+}
+
+fn body(response: &str) -> &str {
+    response.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+/// nginx with a folder of its own, both gone when it is dropped.
+struct Proxy {
+    address: String,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl Proxy {
+    async fn start(serve: &str, echo: &str) -> Self {
+        let address = free_address();
+        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/nginx.conf");
+        let template = fs::read_to_string(template).expect("the file is part of this crate");
+        let config = template
+            .replace("@LISTEN@", &address)
+            .replace("@SERVE@", serve)
+            .replace("@ECHO@", echo);
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        fs::write(folder.path().join("nginx.conf"), config).expect("the folder is writable");
+        let mut process = Process::start(nginx(folder.path()));
+        // It says so once it has opened its sockets.
+        process.line_after("event method").await;
+        Self {
+            address,
+            _process: process,
+            _folder: folder,
+        }
+    }
+}
