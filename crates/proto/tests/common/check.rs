@@ -1,0 +1,101 @@
+//! One wire in every shape that TCP may give it.
+
+use sockeye_proto::{Cause, Fault, Side, State, Transport};
+
+use super::endpoint::{Endpoint, Got, Local};
+use super::frame::{Frame, KEY, binary, close, ping, text};
+
+/// A server receives `wire`, fails the connection for `fault`, and tells the peer.
+#[track_caller]
+pub(crate) fn server_fails(wire: impl AsRef<[u8]>, fault: Fault) {
+    check_fails(Local::Server, wire.as_ref(), &[], fault);
+}
+
+/// A client receives `wire`, fails the connection for `fault`, and tells the peer.
+#[track_caller]
+pub(crate) fn client_fails(wire: impl AsRef<[u8]>, fault: Fault) {
+    check_fails(Local::Client, wire.as_ref(), &[], fault);
+}
+
+/// A server receives `wire` and stays open.
+#[track_caller]
+pub(crate) fn server_receives(wire: impl AsRef<[u8]>, expected: &[Got]) {
+    check_receives(Local::Server, wire.as_ref(), expected);
+}
+
+/// A client receives `wire` and stays open.
+#[track_caller]
+pub(crate) fn client_receives(wire: impl AsRef<[u8]>, expected: &[Got]) {
+    check_receives(Local::Client, wire.as_ref(), expected);
+}
+
+/// `wire` gives `before`, then the fault, then silence.
+#[track_caller]
+pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], fault: Fault) {
+    let mut expected = before.to_vec();
+    expected.push(Got::Fault(fault));
+    in_every_shape(local, wire, &expected, |mut endpoint| {
+        let Endpoint { connection, .. } = &endpoint;
+        let closure = connection.closure().expect("failed").clone();
+        assert_eq!((closure.cause(), closure.first()), (Cause::Fault(fault), Side::Local));
+        assert_eq!((closure.received(), closure.code().0), (None, 1006));
+        assert!(!closure.is_clean());
+        assert_eq!(connection.buffered_len(), 0, "nothing is kept for a failed connection");
+        endpoint.is(State::Ending, Transport::HalfClose);
+        assert_eq!(endpoint.transmits(), [close(fault.close_code().0, fault.reason())]);
+        // Failed stays failed.
+        assert_eq!(endpoint.receives([text("later"), ping(""), close(1000, "")]), []);
+        assert_eq!(endpoint.transmits(), []);
+        assert_eq!(endpoint.connection.closure(), Some(&closure));
+    });
+}
+
+/// `wire`, which ends between messages, gives `expected`, and the connection stays open.
+#[track_caller]
+pub(crate) fn check_receives(local: Local, wire: &[u8], expected: &[Got]) {
+    let ends_in_control = matches!(expected.last(), Some(Got::Ping(_) | Got::Pong(_)));
+    in_every_shape(local, wire, expected, |mut endpoint| {
+        endpoint.is(State::Open, Transport::Open);
+        assert_eq!(endpoint.receives([text("after")]), [Got::text("after")]);
+        // Of a control frame that came in pieces, the payload is kept until the next such frame.
+        let kept = if ends_in_control { 2 * 125 } else { 0 };
+        assert!(
+            endpoint.connection.buffered_len() <= kept,
+            "no message is kept once it is delivered"
+        );
+    });
+}
+
+#[track_caller]
+fn in_every_shape(local: Local, wire: &[u8], expected: &[Got], check_end: impl Fn(Endpoint)) {
+    let check = |pieces: &[&[u8]], expected: &[Got], shape: &str| {
+        let mut endpoint = Endpoint::new(local);
+        let got: Vec<Got> = pieces.iter().flat_map(|piece| endpoint.receives_bytes(piece)).collect();
+        assert_eq!(got, expected, "{shape}");
+        check_end(endpoint);
+    };
+    check(&[wire], expected, "whole");
+    for cut in cuts(wire.len()) {
+        let (head, tail) = wire.split_at(cut);
+        check(&[head, tail], expected, &format!("cut at {cut}"));
+    }
+    let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+    check(&bytes, expected, "byte by byte");
+
+    let as_peer_sends = |frame: Frame| match local {
+        Local::Server => frame.masked(KEY).bytes(),
+        Local::Client => frame.bytes(),
+    };
+    let glued = [as_peer_sends(binary("before")), wire.to_vec()].concat();
+    let with_neighbour = [&[Got::binary("before")], expected].concat();
+    check(&[&glued], &with_neighbour, "glued to a message before");
+    if let Some(Got::Fault(_)) = expected.last() {
+        let glued = [wire.to_vec(), as_peer_sends(binary("after"))].concat();
+        check(&[&glued], expected, "glued to a message after");
+    }
+}
+
+/// Everywhere in a short wire; around both ends and here and there in a long one.
+fn cuts(len: usize) -> impl Iterator<Item = usize> {
+    (0..=len).filter(move |&cut| len <= 400 || cut < 20 || len - cut < 20 || cut % 8191 < 2)
+}

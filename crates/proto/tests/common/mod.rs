@@ -1,0 +1,20 @@
+//! What the tests of the connection share: frames, endpoints that record, and the two checks.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `frame` | a DSL of frames: `text("a").fin(false)` |
+//! | `endpoint` | a connection, its clock, and all that it said, as owned values |
+//! | `check` | one wire, fed whole, cut in two everywhere, byte by byte, and between neighbours |
+//! | `reference` | a naive decoder, written from the RFC, that sees the whole stream at once |
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of this")]
+
+mod check;
+mod endpoint;
+mod frame;
+mod reference;
+
+pub(crate) use check::{check_fails, check_receives, client_fails, client_receives, server_fails, server_receives};
+pub(crate) use endpoint::{Endpoint, Got, Local, at, keys_drawn, mask};
+pub(crate) use frame::{Frame, KEY, binary, close, continuation, frame, ping, pong, text, wire};
+pub(crate) use reference::decode_naively;

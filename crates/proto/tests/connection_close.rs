@@ -1,0 +1,407 @@
+//! The closing handshake: what a close frame may say, who closes and who answers (RFC 6455 §5.5.1, §7.1 to §7.4).
+
+mod common;
+
+use common::{
+    Endpoint, Frame, Got, Local, at, binary, check_fails, client_fails, close, continuation, frame, ping, server_fails,
+    text,
+};
+use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Fault, InvalidClose, SendError, Side, State, Transport};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+/// Codes that never travel (RFC 6455 §7.4), with the ends of each range.
+const INVALID_CODES: [u16; 17] = [
+    0, 1, 100, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 5001, 32_767, 32_768, 65_535,
+];
+const VALID_CODES: [u16; 15] = [
+    1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4999,
+];
+
+impl Endpoint {
+    fn close(&mut self, code: u16, reason: &str) {
+        self.connection.close(at(self.now_ms), CloseCode(code), reason).unwrap();
+    }
+
+    fn closure(&self) -> &Closure {
+        self.connection.closure().expect("closing")
+    }
+}
+
+fn close_frame(code: u16, reason: &str) -> CloseFrame {
+    CloseFrame::new(CloseCode(code), reason).unwrap()
+}
+
+fn empty_close() -> Frame {
+    frame(0x8, "")
+}
+
+// RFC 6455 §5.5.1, §7.4: what a close frame may say.
+
+#[test]
+fn server_receives_close_with_a_body_of_one_byte_fails_1002() {
+    server_fails([0x88, 0x81, 0, 0, 0, 0, 0x03], Fault::TruncatedCloseCode);
+}
+
+#[test]
+fn client_receives_close_with_a_body_of_one_byte_fails_1002() {
+    client_fails([0x88, 0x01, 0x03], Fault::TruncatedCloseCode);
+}
+
+#[test]
+fn server_receives_close_code_that_never_travels_fails_1002() {
+    for code in INVALID_CODES {
+        let [high, low] = code.to_be_bytes();
+        let fault = Fault::InvalidCloseCode(CloseCode(code));
+        server_fails([0x88, 0x82, 0, 0, 0, 0, high, low], fault);
+    }
+}
+
+#[test]
+fn client_receives_close_code_that_never_travels_fails_1002() {
+    for code in INVALID_CODES {
+        let [high, low] = code.to_be_bytes();
+        client_fails([0x88, 0x02, high, low], Fault::InvalidCloseCode(CloseCode(code)));
+    }
+}
+
+#[test]
+fn server_receives_close_reason_that_is_not_utf8_fails_1007() {
+    server_fails([0x88, 0x83, 0, 0, 0, 0, 0x03, 0xe8, 0xff], Fault::InvalidUtf8);
+    // The first two of three bytes of U+20AC.
+    server_fails([0x88, 0x84, 0, 0, 0, 0, 0x03, 0xe8, 0xe2, 0x82], Fault::InvalidUtf8);
+}
+
+#[test]
+fn client_receives_close_reason_that_is_not_utf8_fails_1007() {
+    client_fails([0x88, 0x03, 0x03, 0xe8, 0xff], Fault::InvalidUtf8);
+    client_fails([0x88, 0x04, 0x03, 0xe8, 0xe2, 0x82], Fault::InvalidUtf8);
+}
+
+#[test]
+fn server_receives_every_valid_close_code_and_echoes_it() {
+    for code in VALID_CODES {
+        check_echo(
+            Local::Server,
+            close(code, "reason"),
+            close(code, ""),
+            close_frame(code, "reason"),
+        );
+    }
+}
+
+#[test]
+fn client_receives_every_valid_close_code_and_echoes_it() {
+    for code in VALID_CODES {
+        check_echo(
+            Local::Client,
+            close(code, "reason"),
+            close(code, ""),
+            close_frame(code, "reason"),
+        );
+    }
+}
+
+#[test]
+fn server_receives_close_without_a_code_and_echoes_none() {
+    check_echo(Local::Server, empty_close(), empty_close(), close_frame(1005, ""));
+}
+
+#[test]
+fn client_receives_close_without_a_code_and_echoes_none() {
+    check_echo(Local::Client, empty_close(), empty_close(), close_frame(1005, ""));
+}
+
+#[test]
+fn the_longest_reason_has_123_bytes_in_both_directions() {
+    let reason = "r".repeat(123);
+    for local in BOTH {
+        check_echo(local, close(1000, &reason), close(1000, ""), close_frame(1000, &reason));
+        let mut endpoint = Endpoint::new(local);
+        endpoint.close(1000, &reason);
+        assert_eq!(endpoint.transmits(), [close(1000, &reason)]);
+    }
+}
+
+#[track_caller]
+fn check_echo(local: Local, received: Frame, answer: Frame, known: CloseFrame) {
+    let mut endpoint = Endpoint::new(local);
+    let expected = Got::Close(known.code.0, known.reason.clone());
+    assert_eq!(
+        endpoint.receives([received.clone(), received]),
+        [expected],
+        "the second means nothing"
+    );
+    assert_eq!(endpoint.transmits(), [answer]);
+    let closure = endpoint.closure();
+    assert_eq!((closure.first(), closure.cause()), (Side::Peer, Cause::Peer));
+    assert_eq!((closure.code(), closure.reason()), (known.code, known.reason.as_str()));
+    assert_eq!(closure.received(), Some(&known));
+    assert_eq!(closure.sent().unwrap().code, known.code);
+    assert!(closure.is_clean());
+    assert_eq!(endpoint.transmits(), [], "one close frame each, no loop");
+}
+
+#[test]
+fn a_close_that_may_not_be_sent_is_refused_and_changes_nothing() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        for code in INVALID_CODES.into_iter().filter(|&code| code != 1005) {
+            let refused = endpoint.connection.close(at(0), CloseCode(code), "");
+            assert_eq!(refused, Err(InvalidClose::Code(CloseCode(code))));
+        }
+        let refused = endpoint
+            .connection
+            .close(at(0), CloseCode::NO_STATUS, "reason without a code");
+        assert_eq!(refused, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
+        let refused = endpoint.connection.close(at(0), CloseCode::NORMAL, &"r".repeat(124));
+        assert_eq!(refused, Err(InvalidClose::ReasonTooLong { len: 124 }));
+        endpoint.is(State::Open, Transport::Open);
+        assert_eq!(endpoint.transmits(), []);
+        assert_eq!(endpoint.connection.closure(), None);
+    }
+}
+
+#[test]
+fn a_close_without_a_code_is_an_empty_frame() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.close(1005, "");
+        assert_eq!(endpoint.transmits(), [empty_close()]);
+        assert_eq!(endpoint.closure().sent(), Some(&close_frame(1005, "")));
+    }
+}
+
+// RFC 6455 §7.1: who closes, who answers, who ends TCP.
+
+#[test]
+fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
+    let mut server = Endpoint::server();
+    server.close(1000, "done");
+    server.is(State::CloseSent, Transport::Open);
+    assert_eq!(server.transmits(), [close(1000, "done")]);
+    assert_eq!(server.receives([close(1000, "done")]), [Got::close(1000, "done")]);
+    server.is(State::Ending, Transport::HalfClose);
+    assert_eq!(server.transmits(), []);
+    server.connection.handle_transport_end();
+    server.is(State::Closed, Transport::Close);
+    assert_eq!(
+        (server.closure().first(), server.closure().cause()),
+        (Side::Local, Cause::Local)
+    );
+    assert!(server.closure().is_clean());
+}
+
+#[test]
+fn client_closes_and_waits_for_the_server_to_end_tcp() {
+    let mut client = Endpoint::client();
+    client.close(1000, "done");
+    client.is(State::CloseSent, Transport::Open);
+    assert_eq!(client.transmits(), [close(1000, "done")]);
+    assert_eq!(client.receives([close(1000, "done")]), [Got::close(1000, "done")]);
+    client.is(State::Ending, Transport::Open);
+    client.connection.handle_transport_end();
+    client.is(State::Closed, Transport::Close);
+    assert_eq!(
+        (client.closure().first(), client.closure().cause()),
+        (Side::Local, Cause::Local)
+    );
+    assert!(client.closure().is_clean());
+}
+
+#[test]
+fn server_receives_close_answers_and_half_closes_tcp() {
+    let mut server = Endpoint::server();
+    server.receives([close(1001, "")]);
+    server.is(State::Ending, Transport::HalfClose);
+    assert_eq!(server.transmits(), [close(1001, "")]);
+}
+
+#[test]
+fn client_receives_close_answers_and_waits_for_the_server_to_end_tcp() {
+    let mut client = Endpoint::client();
+    client.receives([close(1001, "")]);
+    client.is(State::Ending, Transport::Open);
+    assert_eq!(client.transmits(), [close(1001, "")]);
+}
+
+#[test]
+fn server_closes_at_the_same_time_as_the_client() {
+    let mut server = Endpoint::server();
+    server.close(1001, "ours");
+    server.receives([close(4000, "theirs")]);
+    // One close frame each: theirs answers ours, whatever it says.
+    assert_eq!(server.transmits(), [close(1001, "ours")]);
+    server.is(State::Ending, Transport::HalfClose);
+    check_both_frames_known(&server);
+}
+
+#[test]
+fn client_closes_at_the_same_time_as_the_server() {
+    let mut client = Endpoint::client();
+    client.close(1001, "ours");
+    client.receives([close(4000, "theirs")]);
+    assert_eq!(client.transmits(), [close(1001, "ours")]);
+    client.is(State::Ending, Transport::Open);
+    check_both_frames_known(&client);
+}
+
+#[track_caller]
+fn check_both_frames_known(endpoint: &Endpoint) {
+    let closure = endpoint.closure();
+    assert_eq!(closure.sent(), Some(&close_frame(1001, "ours")));
+    assert_eq!(closure.received(), Some(&close_frame(4000, "theirs")));
+    assert_eq!((closure.code().0, closure.reason()), (4000, "theirs"));
+    assert_eq!((closure.first(), closure.is_clean()), (Side::Local, true));
+}
+
+#[test]
+fn the_first_close_of_the_application_counts() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.close(1000, "first");
+        endpoint.close(1011, "second");
+        assert_eq!(endpoint.transmits(), [close(1000, "first")]);
+        endpoint.close(1011, "third");
+        assert_eq!(endpoint.transmits(), []);
+        // A close after the peer's changes nothing either.
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([close(1000, "")]);
+        endpoint.close(1011, "late");
+        assert_eq!(endpoint.transmits(), [close(1000, "")]);
+        assert_eq!(endpoint.closure().first(), Side::Peer);
+    }
+}
+
+#[test]
+fn messages_that_the_peer_still_sends_are_received_until_its_close() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        assert_eq!(endpoint.receives([text("be").fin(false)]), []);
+        endpoint.close(1000, "");
+        endpoint.transmits();
+        let got = endpoint.receives([
+            continuation("fore"),
+            ping("p"),
+            text("and after"),
+            close(1000, ""),
+            text("never"),
+        ]);
+        let expected = [
+            Got::text("before"),
+            Got::ping("p"),
+            Got::text("and after"),
+            Got::close(1000, ""),
+        ];
+        assert_eq!(got, expected);
+        assert_eq!(endpoint.transmits(), []);
+    }
+}
+
+#[test]
+fn data_after_close_is_ignored_even_if_it_breaks_the_rules() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([close(1000, "")]);
+        let junk = [frame(0x3, "reserved"), text([0xff]), continuation(""), close(999, "")];
+        assert_eq!(endpoint.receives(junk), []);
+        assert_eq!(endpoint.receives_bytes(&[0xff; 100]), []);
+        assert_eq!(endpoint.transmits(), [close(1000, "")]);
+        assert_eq!(endpoint.closure().cause(), Cause::Peer);
+    }
+}
+
+#[test]
+fn nothing_is_sent_after_a_close() {
+    let closings: [fn(&mut Endpoint); 4] = [
+        |endpoint| endpoint.close(1000, ""),
+        |endpoint| drop(endpoint.receives([close(1000, "")])),
+        |endpoint| drop(endpoint.receives([frame(0x3, "")])),
+        |endpoint| endpoint.connection.handle_transport_end(),
+    ];
+    for local in BOTH {
+        for closing in closings {
+            let mut endpoint = Endpoint::new(local);
+            closing(&mut endpoint);
+            endpoint.transmits();
+            let connection = &mut endpoint.connection;
+            let mut out = Vec::new();
+            let text = sockeye_proto::Data::Text("a");
+            assert_eq!(connection.send(text, &mut out), Err(SendError::Closed));
+            let last = sockeye_proto::Fragment::Last;
+            assert_eq!(connection.send_fragment(text, last, &mut out), Err(SendError::Closed));
+            let kind = sockeye_proto::MessageKind::Text;
+            assert_eq!(connection.start_message(kind, 1, &mut out), Err(SendError::Closed));
+            assert_eq!(connection.ping(b""), Err(SendError::Closed));
+            assert_eq!(out, b"");
+            assert_eq!(endpoint.transmits(), []);
+        }
+    }
+}
+
+#[test]
+fn server_receives_fault_after_its_own_close_and_sends_no_second_close() {
+    let mut server = Endpoint::server();
+    server.close(1000, "");
+    assert_eq!(server.transmits(), [close(1000, "")]);
+    assert_eq!(server.receives_bytes(&[0x81, 0x00]), [Got::Fault(Fault::UnmaskedFrame)]);
+    check_fault_after_close(&mut server, Fault::UnmaskedFrame);
+}
+
+#[test]
+fn client_receives_fault_after_its_own_close_and_sends_no_second_close() {
+    let mut client = Endpoint::client();
+    client.close(1000, "");
+    assert_eq!(client.transmits(), [close(1000, "")]);
+    let masked = [0x81, 0x80, 0, 0, 0, 0];
+    assert_eq!(client.receives_bytes(&masked), [Got::Fault(Fault::MaskedFrame)]);
+    check_fault_after_close(&mut client, Fault::MaskedFrame);
+}
+
+#[track_caller]
+fn check_fault_after_close(endpoint: &mut Endpoint, fault: Fault) {
+    assert_eq!(endpoint.transmits(), []);
+    endpoint.is(State::Ending, Transport::HalfClose);
+    let closure = endpoint.closure();
+    assert_eq!((closure.first(), closure.cause()), (Side::Local, Cause::Fault(fault)));
+    assert_eq!(closure.sent(), Some(&close_frame(1000, "")));
+    assert_eq!((closure.received(), closure.is_clean()), (None, false));
+}
+
+#[test]
+fn a_close_that_did_not_leave_yet_is_replaced_by_no_fault() {
+    // The application closed; before the frame left, the peer broke a rule. The application's frame is the one sent.
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.close(1000, "");
+        assert_eq!(
+            endpoint.receives([frame(0x3, "")]),
+            [Got::Fault(Fault::ReservedOpcode(3))]
+        );
+        assert_eq!(endpoint.transmits(), [close(1000, "")]);
+    }
+}
+
+#[test]
+fn a_close_that_arrives_in_pieces_is_the_same_close() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let wire = endpoint.as_peer_sends(close(4001, "gr\u{fc}n")).bytes();
+        let got: Vec<Got> = wire.chunks(1).flat_map(|byte| endpoint.receives_bytes(byte)).collect();
+        assert_eq!(got, [Got::close(4001, "gr\u{fc}n")]);
+        assert_eq!(endpoint.transmits(), [close(4001, "")]);
+    }
+}
+
+#[test]
+fn a_fault_after_messages_in_the_same_input_delivers_the_messages() {
+    let wire = [binary("one").bytes(), text("two").bytes(), frame(0x3, "").bytes()].concat();
+    let before = [Got::binary("one"), Got::text("two")];
+    check_fails(Local::Client, &wire, &before, Fault::ReservedOpcode(3));
+    let wire = [
+        binary("one").masked([1; 4]).bytes(),
+        frame(0x4, "").masked([1; 4]).bytes(),
+    ]
+    .concat();
+    check_fails(Local::Server, &wire, &[Got::binary("one")], Fault::ReservedOpcode(4));
+}

@@ -1,0 +1,212 @@
+//! Pings and pongs (RFC 6455 §5.5.2, §5.5.3). Keepalive in the course of time is in `pair.rs`.
+
+mod common;
+
+use common::{Endpoint, Got, Local, close, continuation, ping, pong, text};
+use sockeye_proto::{CloseCode, SendError, State, Transport};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+#[test]
+fn server_receives_ping_and_answers_with_its_payload() {
+    for payload in [&b""[..], b"a", b"\xff\x00", &[7; 124], &[7; 125]] {
+        let mut server = Endpoint::server();
+        assert_eq!(server.receives([ping(payload)]), [Got::ping(payload)]);
+        assert_eq!(server.transmits(), [pong(payload)]);
+        assert_eq!(server.transmits(), []);
+    }
+}
+
+#[test]
+fn client_receives_ping_and_answers_with_its_payload() {
+    for payload in [&b""[..], b"a", b"\xff\x00", &[7; 124], &[7; 125]] {
+        let mut client = Endpoint::client();
+        assert_eq!(client.receives([ping(payload)]), [Got::ping(payload)]);
+        assert_eq!(client.transmits(), [pong(payload)]);
+        assert_eq!(client.transmits(), []);
+    }
+}
+
+#[test]
+fn a_ping_that_arrives_byte_by_byte_is_answered_whole() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let wire = endpoint.as_peer_sends(ping("payload")).bytes();
+        let got: Vec<Got> = wire.chunks(1).flat_map(|byte| endpoint.receives_bytes(byte)).collect();
+        assert_eq!(got, [Got::ping("payload")]);
+        assert_eq!(endpoint.transmits(), [pong("payload")]);
+    }
+}
+
+#[test]
+fn server_receives_many_pings_and_answers_the_newest() {
+    let mut server = Endpoint::server();
+    let got = server.receives((0..100_u8).map(|number| ping([number])));
+    assert_eq!(got.len(), 100);
+    assert_eq!(server.transmits(), [pong([99])]);
+}
+
+#[test]
+fn client_receives_many_pings_and_answers_the_newest() {
+    let mut client = Endpoint::client();
+    let got = client.receives((0..100_u8).map(|number| ping([number])));
+    assert_eq!(got.len(), 100);
+    assert_eq!(client.transmits(), [pong([99])]);
+}
+
+#[test]
+fn pings_that_are_polled_between_are_all_answered() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        for number in 0..3 {
+            endpoint.receives([ping([number])]);
+            assert_eq!(endpoint.transmits(), [pong([number])]);
+        }
+    }
+}
+
+#[test]
+fn a_ping_inside_a_message_is_answered_before_the_message_ends() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        assert_eq!(
+            endpoint.receives([text("a").fin(false), ping("now")]),
+            [Got::ping("now")]
+        );
+        assert_eq!(endpoint.transmits(), [pong("now")]);
+        assert_eq!(endpoint.receives([continuation("b")]), [Got::text("ab")]);
+    }
+}
+
+#[test]
+fn server_receives_unsolicited_pong_and_ignores_it() {
+    let mut server = Endpoint::server();
+    assert_eq!(server.receives([pong(""), pong("x")]), [Got::pong(""), Got::pong("x")]);
+    assert_eq!(server.transmits(), []);
+    assert_eq!(server.connection.round_trip_time(), None);
+    server.is(State::Open, Transport::Open);
+}
+
+#[test]
+fn client_receives_unsolicited_pong_and_ignores_it() {
+    let mut client = Endpoint::client();
+    assert_eq!(client.receives([pong(""), pong("x")]), [Got::pong(""), Got::pong("x")]);
+    assert_eq!(client.transmits(), []);
+    assert_eq!(client.connection.round_trip_time(), None);
+    client.is(State::Open, Transport::Open);
+}
+
+#[test]
+fn server_receives_ping_after_close_and_does_not_answer() {
+    let mut server = Endpoint::server();
+    assert_eq!(server.receives([close(1000, ""), ping("late")]), [Got::close(1000, "")]);
+    assert_eq!(server.transmits(), [close(1000, "")]);
+}
+
+#[test]
+fn client_receives_ping_after_close_and_does_not_answer() {
+    let mut client = Endpoint::client();
+    assert_eq!(client.receives([close(1000, ""), ping("late")]), [Got::close(1000, "")]);
+    assert_eq!(client.transmits(), [close(1000, "")]);
+}
+
+#[test]
+fn no_pong_leaves_after_our_close_frame() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint
+            .connection
+            .close(endpoint.now(), CloseCode::NORMAL, "")
+            .unwrap();
+        assert_eq!(endpoint.transmits(), [close(1000, "")]);
+        assert_eq!(endpoint.receives([ping("late")]), [Got::ping("late")]);
+        assert_eq!(endpoint.transmits(), []);
+    }
+}
+
+#[test]
+fn pong_goes_before_ping_and_a_close_ends_both() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.connection.ping(b"ours").unwrap();
+        endpoint.receives([ping("theirs")]);
+        assert_eq!(endpoint.transmits(), [pong("theirs"), ping("ours")]);
+
+        endpoint.connection.ping(b"ours").unwrap();
+        endpoint.receives([close(1000, "")]);
+        assert_eq!(endpoint.transmits(), [close(1000, "")]);
+    }
+}
+
+#[test]
+fn a_ping_has_at_most_125_bytes() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        for len in [0, 124, 125] {
+            assert_eq!(endpoint.connection.ping(&vec![1; len]), Ok(()));
+            assert_eq!(endpoint.transmits(), [ping(vec![1; len])]);
+        }
+        let too_long = endpoint.connection.ping(&[1; 126]);
+        assert_eq!(too_long, Err(SendError::PingTooLong { len: 126 }));
+        assert_eq!(endpoint.transmits(), []);
+    }
+}
+
+#[test]
+fn the_matching_pong_gives_the_round_trip_time_and_others_do_not() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.connection.ping(b"a").unwrap();
+        endpoint.now_ms = 1000;
+        // The time counts from when the ping leaves.
+        endpoint.transmits();
+        endpoint.now_ms = 1007;
+        endpoint.receives([pong("b"), pong("")]);
+        assert_eq!(endpoint.connection.round_trip_time(), None);
+        endpoint.now_ms = 1042;
+        endpoint.receives([pong("a")]);
+        assert_eq!(endpoint.connection.round_trip_time().unwrap().as_millis(), 42);
+        // The same pong once more answers nothing.
+        endpoint.now_ms = 2000;
+        endpoint.receives([pong("a")]);
+        assert_eq!(endpoint.connection.round_trip_time().unwrap().as_millis(), 42);
+    }
+}
+
+#[test]
+fn a_pong_to_a_ping_that_was_replaced_is_not_measured() {
+    let mut client = Endpoint::client();
+    client.connection.ping(b"old").unwrap();
+    client.transmits();
+    client.connection.ping(b"new").unwrap();
+    client.transmits();
+    client.now_ms = 10;
+    client.receives([pong("old")]);
+    assert_eq!(client.connection.round_trip_time(), None);
+    client.receives([pong("new")]);
+    assert_eq!(client.connection.round_trip_time().unwrap().as_millis(), 10);
+}
+
+#[test]
+fn a_clock_that_goes_back_gives_no_time_rather_than_a_panic() {
+    let mut client = Endpoint::client();
+    client.now_ms = 1000;
+    client.connection.ping(b"").unwrap();
+    client.transmits();
+    client.now_ms = 500;
+    client.receives([pong("")]);
+    assert_eq!(client.connection.round_trip_time().unwrap().as_millis(), 0);
+}
+
+#[test]
+fn a_flood_of_pings_and_pongs_costs_one_pong() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        for _ in 0..10_000 {
+            let got = endpoint.receives([ping([1; 125]), pong([2; 125]), ping("")]);
+            assert_eq!(got.len(), 3);
+            assert_eq!(endpoint.connection.buffered_len(), 0);
+        }
+        assert_eq!(endpoint.transmits(), [pong("")]);
+    }
+}

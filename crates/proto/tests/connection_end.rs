@@ -1,0 +1,286 @@
+//! The end of TCP, with and without a closing handshake: what is known, how long it takes, how much is read (RFC 6455 §7).
+
+mod common;
+
+use common::{Endpoint, Got, Local, at, close, frame, text};
+use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Event, Fault, Side, State, Transport};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+impl Endpoint {
+    fn close(&mut self, code: u16, reason: &str) {
+        self.connection.close(at(self.now_ms), CloseCode(code), reason).unwrap();
+    }
+
+    fn closure(&self) -> &Closure {
+        self.connection.closure().expect("closing")
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        let deadline = self.connection.poll_timeout()?;
+        Some(deadline.since_origin().as_millis() as u64)
+    }
+}
+
+fn close_frame(code: u16, reason: &str) -> CloseFrame {
+    CloseFrame::new(CloseCode(code), reason).unwrap()
+}
+
+// RFC 6455 §7.1.5, §7.1.7: TCP ends without a closing handshake.
+
+#[test]
+fn server_receives_end_of_tcp_without_close_is_1006() {
+    let mut server = Endpoint::server();
+    server.connection.handle_transport_end();
+    check_abnormal(&server, Cause::TransportEnd);
+}
+
+#[test]
+fn client_receives_end_of_tcp_without_close_is_1006() {
+    let mut client = Endpoint::client();
+    client.connection.handle_transport_end();
+    check_abnormal(&client, Cause::TransportEnd);
+}
+
+#[track_caller]
+fn check_abnormal(endpoint: &Endpoint, cause: Cause) {
+    endpoint.is(State::Closed, Transport::Close);
+    let closure = endpoint.closure();
+    assert_eq!(
+        (closure.cause(), closure.code(), closure.reason()),
+        (cause, CloseCode::ABNORMAL, "")
+    );
+    assert_eq!((closure.received(), closure.is_clean()), (None, false));
+    assert_eq!(
+        endpoint.connection.poll_timeout(),
+        None,
+        "a closed connection waits for nothing"
+    );
+    assert!(!endpoint.connection.wants_transmit());
+    assert_eq!(endpoint.connection.buffered_len(), 0);
+}
+
+#[test]
+fn the_end_of_tcp_inside_a_frame_delivers_no_part_of_it() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let wire = endpoint.as_peer_sends(text("never delivered")).bytes();
+        for cut in 0..wire.len() {
+            let mut endpoint = Endpoint::new(local);
+            assert_eq!(endpoint.receives_bytes(&wire[..cut]), []);
+            endpoint.connection.handle_transport_end();
+            assert_eq!(endpoint.receives_bytes(&wire[cut..]), []);
+            check_abnormal(&endpoint, Cause::TransportEnd);
+        }
+        endpoint.receives([text("x").fin(false)]);
+        endpoint.connection.handle_transport_end();
+        check_abnormal(&endpoint, Cause::TransportEnd);
+    }
+}
+
+#[test]
+fn the_end_of_tcp_after_our_close_alone_is_1006_and_keeps_what_we_sent() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.close(1001, "ours");
+        endpoint.transmits();
+        endpoint.connection.handle_transport_end();
+        check_abnormal(&endpoint, Cause::TransportEnd);
+        assert_eq!(endpoint.closure().sent(), Some(&close_frame(1001, "ours")));
+        assert_eq!(endpoint.closure().first(), Side::Local);
+    }
+}
+
+#[test]
+fn the_end_of_tcp_after_a_fault_keeps_the_fault() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([frame(0x3, "")]);
+        endpoint.transmits();
+        for _ in 0..2 {
+            endpoint.connection.handle_transport_end();
+            check_abnormal(&endpoint, Cause::Fault(Fault::ReservedOpcode(3)));
+        }
+    }
+}
+
+// Deadlines: 5 s for the closing handshake, 1 s to linger.
+
+#[test]
+fn server_gives_up_on_a_client_that_does_not_answer_close() {
+    check_close_timeout(Local::Server);
+}
+
+#[test]
+fn client_gives_up_on_a_server_that_does_not_answer_close() {
+    check_close_timeout(Local::Client);
+}
+
+#[track_caller]
+fn check_close_timeout(local: Local) {
+    let mut endpoint = Endpoint::new(local);
+    endpoint.advance_to(1000);
+    // The close frame never leaves: the deadline does not depend on it. Nor does data that goes on coming move it.
+    endpoint.close(1000, "");
+    assert_eq!(endpoint.deadline_ms(), Some(6000));
+    endpoint.advance_to(5999);
+    assert_eq!(
+        endpoint.receives([text("and on it goes")]),
+        [Got::text("and on it goes")]
+    );
+    endpoint.connection.handle_timeout(at(5999));
+    endpoint.is(State::CloseSent, Transport::Open);
+    endpoint.advance_to(6000);
+    check_abnormal(&endpoint, Cause::CloseTimeout);
+    assert_eq!(endpoint.closure().sent(), Some(&close_frame(1000, "")));
+}
+
+#[test]
+fn server_lingers_one_second_after_the_closing_handshake() {
+    let mut server = Endpoint::server();
+    server.advance_to(1000);
+    server.receives([close(1000, "")]);
+    check_linger(&mut server, 2000);
+    assert!(server.closure().is_clean(), "the handshake was complete");
+
+    let mut server = Endpoint::server();
+    server.close(1000, "");
+    server.advance_to(4500);
+    server.receives([close(1000, "")]);
+    // What is left of the five seconds is less than one.
+    check_linger(&mut server, 5000);
+    assert!(server.closure().is_clean());
+}
+
+#[test]
+fn client_waits_five_seconds_for_the_server_to_end_tcp() {
+    let mut client = Endpoint::client();
+    client.advance_to(1000);
+    client.receives([close(1000, "")]);
+    check_linger(&mut client, 6000);
+    assert!(client.closure().is_clean(), "the handshake was complete");
+
+    let mut client = Endpoint::client();
+    client.close(1000, "");
+    client.advance_to(4000);
+    client.receives([close(1000, "")]);
+    check_linger(&mut client, 5000);
+    assert!(client.closure().is_clean());
+}
+
+#[test]
+fn server_lingers_one_second_after_a_fault() {
+    let mut server = Endpoint::server();
+    server.advance_to(1000);
+    server.receives([frame(0x3, "")]);
+    check_linger(&mut server, 2000);
+    assert_eq!(server.closure().cause(), Cause::Fault(Fault::ReservedOpcode(3)));
+}
+
+#[test]
+fn client_lingers_one_second_after_a_fault() {
+    let mut client = Endpoint::client();
+    client.advance_to(1000);
+    client.receives([frame(0x3, "")]);
+    check_linger(&mut client, 2000);
+    assert_eq!(client.closure().cause(), Cause::Fault(Fault::ReservedOpcode(3)));
+}
+
+/// In `Ending`, whatever arrives, until `deadline_ms`; then closed.
+#[track_caller]
+fn check_linger(endpoint: &mut Endpoint, deadline_ms: u64) {
+    endpoint.transmits();
+    assert_eq!(endpoint.deadline_ms(), Some(deadline_ms));
+    endpoint.advance_to(deadline_ms - 1);
+    endpoint.receives([text("junk")]);
+    endpoint.connection.handle_timeout(at(deadline_ms - 1));
+    assert_eq!(
+        (endpoint.connection.state(), endpoint.deadline_ms()),
+        (State::Ending, Some(deadline_ms))
+    );
+    endpoint.advance_to(deadline_ms);
+    endpoint.is(State::Closed, Transport::Close);
+    assert_eq!(endpoint.deadline_ms(), None);
+}
+
+#[test]
+fn the_close_timeout_is_configurable() {
+    let mut config = sockeye_proto::Config::default();
+    config.close_timeout = std::time::Duration::from_millis(300);
+    for local in BOTH {
+        let mut endpoint = Endpoint::with(local, config.clone());
+        endpoint.close(1000, "");
+        assert_eq!(endpoint.deadline_ms(), Some(300));
+        let mut endpoint = Endpoint::with(local, config.clone());
+        endpoint.receives([close(1000, "")]);
+        assert_eq!(
+            endpoint.deadline_ms(),
+            Some(300),
+            "a shorter timeout also shortens the linger"
+        );
+    }
+}
+
+// What comes after the end is read and thrown away, up to 64 KiB.
+
+#[test]
+fn server_discards_64_kib_after_the_end_and_then_closes() {
+    check_discard(Endpoint::server(), |server| drop(server.receives([close(1000, "")])));
+    check_discard(Endpoint::server(), |server| drop(server.receives([frame(0x3, "")])));
+}
+
+#[test]
+fn client_discards_64_kib_after_the_end_and_then_closes() {
+    check_discard(Endpoint::client(), |client| drop(client.receives([close(1000, "")])));
+    check_discard(Endpoint::client(), |client| {
+        drop(client.receives([frame(0x3, "").declaring(0)]))
+    });
+}
+
+#[track_caller]
+fn check_discard(mut endpoint: Endpoint, end: fn(&mut Endpoint)) {
+    end(&mut endpoint);
+    endpoint.transmits();
+    assert_eq!(endpoint.receives_bytes(&[0; 60 * 1024]), []);
+    assert_eq!(endpoint.connection.state(), State::Ending);
+    let closure = endpoint.closure().clone();
+    assert_eq!(endpoint.receives_bytes(&[0; 4 * 1024]), []);
+    assert_eq!(endpoint.receives_bytes(&[0; 1]), []);
+    endpoint.is(State::Closed, Transport::Close);
+    assert_eq!(
+        endpoint.closure(),
+        &closure,
+        "too much junk does not change what is known"
+    );
+    assert_eq!(endpoint.receives_bytes(&[0; 100]), []);
+}
+
+#[test]
+fn exactly_64_kib_after_the_end_is_not_too_much() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([close(1000, "")]);
+        endpoint.receives_bytes(&[0; 64 * 1024]);
+        assert_eq!(endpoint.connection.state(), State::Ending);
+        endpoint.receives_bytes(&[0]);
+        assert_eq!(endpoint.connection.state(), State::Closed);
+    }
+}
+
+#[test]
+fn a_closed_connection_ignores_everything() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.connection.handle_transport_end();
+        let closure = endpoint.closure().clone();
+        endpoint.receives([text("a"), close(1000, ""), frame(0x3, "")]);
+        endpoint.close(1000, "");
+        endpoint.connection.handle_timeout(at(u64::MAX / 1_000_000));
+        endpoint.connection.handle_transport_end();
+        assert!(endpoint.connection.direct_buffer().is_none());
+        assert_eq!(endpoint.connection.handle_appended(at(0)), None::<Event<'_>>);
+        endpoint.is(State::Closed, Transport::Close);
+        assert_eq!(endpoint.transmits(), []);
+        assert_eq!(endpoint.closure(), &closure);
+    }
+}
