@@ -1,0 +1,557 @@
+//! Which clients of this node listen to which channels, and handing them what the channels say.
+//!
+//! A message is encoded once and shared by all queues. A channel's lock is held while it is handed out, so all
+//! subscribers see the same order.
+//!
+//! A subscription begins in two steps, so that nothing is lost between reading the history and hearing what is new:
+//! after [`Hub::join`] what the channel says is kept aside, and [`Hub::release`] queues the reply, then what was kept
+//! aside and is newer than the reply, and lets the rest through directly. The reply is therefore always first.
+//!
+//! In a channel with history the numbers are checked here, once per channel and not once per client. Should one be
+//! missing, every subscriber that wants an unbroken stream is unsubscribed with "insufficient state", and recovers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::RandomState;
+use std::sync::{Arc, Mutex};
+
+use super::ChannelName;
+use crate::codes::UnsubscribeCode;
+use crate::engine::{Epoch, Position, Publication};
+use crate::presence::{ClientId, ClientInfo, ClientMap};
+use crate::protocol::Push;
+use crate::queue::{Item, Queue, Text};
+use crate::sync::lock;
+
+/// Where an engine hands over what happened in a channel. Never waits.
+pub(crate) trait Deliver: Send + Sync {
+    /// Whether anybody on this node listens to the channel.
+    fn is_wanted(&self, channel: &ChannelName) -> bool;
+
+    /// A publication, in the order of the offsets; `epoch` is there if the channel has a history.
+    fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>);
+
+    /// A client came.
+    fn join(&self, channel: &ChannelName, info: &ClientInfo);
+
+    /// A client went.
+    fn leave(&self, channel: &ChannelName, info: &ClientInfo);
+}
+
+/// What a subscriber wants beside publications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// To be told who comes and goes.
+    pub(crate) join_leave: bool,
+    /// To be told when a publication is missing.
+    pub(crate) unbroken: bool,
+}
+
+/// A publication was lost while a subscription began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap;
+
+/// The channels of this node.
+pub(crate) struct Hub {
+    shards: Box<[Mutex<ChannelMap>]>,
+    hasher: RandomState,
+}
+
+type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
+
+#[derive(Debug, Default)]
+struct Channel {
+    subscribers: ClientMap<Subscriber>,
+    /// Of the newest publication seen, in a channel with history.
+    position: Option<Position>,
+    /// Set when the last subscriber left and the channel was taken off the map.
+    is_gone: bool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    queue: Arc<Queue>,
+    wants: Wants,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between `join` and `release`.
+    Held(Box<Held>),
+    /// Everything newer than this offset goes straight to the queue.
+    Live { after: u64 },
+}
+
+/// What a channel said while a subscription began.
+#[derive(Debug, Default)]
+struct Held {
+    /// With their offsets, zero for what has none.
+    texts: Vec<(u64, Text)>,
+    bytes: usize,
+    is_broken: bool,
+}
+
+const SHARDS: usize = 64;
+
+/// More than this said while a subscription begins, and the client has to try again.
+const HELD_BYTES_MAX: usize = 256 << 10;
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Adds a subscriber whose publications are kept aside until [`release`](Self::release).
+    pub(crate) fn join(&self, name: &ChannelName, client: ClientId, queue: Arc<Queue>, wants: Wants) {
+        let mut subscriber = Some(Subscriber {
+            queue,
+            wants,
+            phase: Phase::Held(Box::default()),
+        });
+        while let Some(waiting) = subscriber.take() {
+            let channel = lock(self.shard(name)).entry(name.clone()).or_default().clone();
+            let mut channel = lock(&channel);
+            if channel.is_gone {
+                // The last subscriber left at this very moment; the next look finds a new channel.
+                subscriber = Some(waiting);
+            } else {
+                channel.subscribers.insert(client, waiting);
+            }
+        }
+    }
+
+    /// Queues the reply to the subscription and, after it, what was said since `from`.
+    ///
+    /// # Errors
+    /// [`Gap`] if what was kept aside does not continue `from` without a hole. Nothing is queued then.
+    pub(crate) fn release(
+        &self,
+        name: &ChannelName,
+        client: ClientId,
+        reply: Text,
+        from: Option<&Position>,
+    ) -> Result<(), Gap> {
+        let channel = self.channel(name).ok_or(Gap)?;
+        let mut channel = lock(&channel);
+        let Channel {
+            subscribers, position, ..
+        } = &mut *channel;
+        let subscriber = subscribers.get_mut(&client).ok_or(Gap)?;
+        let mut after = from.map_or(0, |from| from.offset);
+        let Phase::Held(held) = std::mem::replace(&mut subscriber.phase, Phase::Live { after }) else {
+            debug_assert!(false, "released twice");
+            return Ok(());
+        };
+        if held.is_broken {
+            return Err(Gap);
+        }
+        let mut texts = held.texts;
+        texts.retain(|(offset, _)| *offset == 0 || *offset > after);
+        if let Some(from) = from {
+            let known = position.get_or_insert_with(|| from.clone());
+            for (offset, _) in texts.iter().filter(|(offset, _)| *offset != 0) {
+                after += 1;
+                if subscriber.wants.unbroken && *offset != after {
+                    return Err(Gap);
+                }
+                after = *offset;
+            }
+            if subscriber.wants.unbroken && known.epoch != from.epoch {
+                return Err(Gap);
+            }
+        }
+        subscriber.phase = Phase::Live { after };
+        subscriber.queue.push(Item::Reply(reply));
+        for (_, text) in texts {
+            subscriber.queue.push(Item::Push(text));
+        }
+        Ok(())
+    }
+
+    /// Takes a subscriber out.
+    pub(crate) fn leave(&self, name: &ChannelName, client: ClientId) {
+        let Some(channel) = self.channel(name) else { return };
+        let is_empty = {
+            let mut channel = lock(&channel);
+            channel.subscribers.remove(&client);
+            if channel.subscribers.len() < channel.subscribers.capacity() / 4 {
+                channel.subscribers.shrink_to_fit();
+            }
+            channel.subscribers.is_empty()
+        };
+        if is_empty {
+            self.remove_if_empty(name);
+        }
+    }
+
+    fn remove_if_empty(&self, name: &ChannelName) {
+        let mut shard = lock(self.shard(name));
+        let Some(channel) = shard.get(name).cloned() else {
+            return;
+        };
+        let mut channel = lock(&channel);
+        if channel.subscribers.is_empty() {
+            channel.is_gone = true;
+            shard.remove(name);
+        }
+    }
+
+    fn channel(&self, name: &ChannelName) -> Option<Arc<Mutex<Channel>>> {
+        lock(self.shard(name)).get(name).cloned()
+    }
+
+    fn shard(&self, name: &ChannelName) -> &Mutex<ChannelMap> {
+        name.shard(&self.shards, &self.hasher)
+    }
+
+    fn tell_members(&self, name: &ChannelName, push: &Push<'_>) {
+        let Some(channel) = self.channel(name) else { return };
+        let mut channel = lock(&channel);
+        let mut interested = channel
+            .subscribers
+            .values_mut()
+            .filter(|subscriber| subscriber.wants.join_leave)
+            .peekable();
+        if interested.peek().is_none() {
+            return;
+        }
+        let text = Text::from(push.encode(name.as_str()));
+        for subscriber in interested {
+            subscriber.hand(0, &text);
+        }
+    }
+}
+
+impl Deliver for Hub {
+    fn is_wanted(&self, name: &ChannelName) -> bool {
+        lock(self.shard(name)).contains_key(name)
+    }
+
+    fn publication(&self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+        let Some(channel) = self.channel(name) else { return };
+        let text = Text::from(Push::Pub(publication.wire()).encode(name.as_str()));
+        let mut channel = lock(&channel);
+        if let Some(epoch) = epoch {
+            match channel.advance(epoch, publication.offset) {
+                Advance::Next => {}
+                Advance::Repeated => return,
+                Advance::Broken => channel.unsubscribe_unbroken(name),
+            }
+        }
+        for subscriber in channel.subscribers.values_mut() {
+            subscriber.hand(publication.offset, &text);
+        }
+        if channel.subscribers.is_empty() {
+            drop(channel);
+            self.remove_if_empty(name);
+        }
+    }
+
+    fn join(&self, name: &ChannelName, info: &ClientInfo) {
+        self.tell_members(name, &Push::join(info.wire()));
+    }
+
+    fn leave(&self, name: &ChannelName, info: &ClientInfo) {
+        self.tell_members(name, &Push::leave(info.wire()));
+    }
+}
+
+/// How a publication follows the one before it.
+enum Advance {
+    Next,
+    /// It was seen before.
+    Repeated,
+    /// Something is missing between them.
+    Broken,
+}
+
+impl Channel {
+    fn advance(&mut self, epoch: &Epoch, offset: u64) -> Advance {
+        let position = Position {
+            epoch: epoch.clone(),
+            offset,
+        };
+        let Some(last) = self.position.replace(position) else {
+            return Advance::Next;
+        };
+        if last.epoch != *epoch {
+            for subscriber in self.subscribers.values_mut() {
+                if let Phase::Live { after } = &mut subscriber.phase {
+                    // Offsets of the old epoch say nothing about the new one.
+                    *after = 0;
+                }
+            }
+            Advance::Broken
+        } else if offset <= last.offset {
+            self.position = Some(last);
+            Advance::Repeated
+        } else if offset > last.offset + 1 {
+            Advance::Broken
+        } else {
+            Advance::Next
+        }
+    }
+
+    /// Ends every subscription that promised an unbroken stream. Those clients come back and recover.
+    fn unsubscribe_unbroken(&mut self, name: &ChannelName) {
+        tracing::warn!(channel = %name, "a publication is missing; subscribers were told to recover");
+        let text = Text::from(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
+        self.subscribers.retain(|_, subscriber| {
+            if !subscriber.wants.unbroken {
+                return true;
+            }
+            match &mut subscriber.phase {
+                Phase::Held(held) => {
+                    held.is_broken = true;
+                    true
+                }
+                Phase::Live { .. } => {
+                    subscriber.queue.push(Item::Unsubscribe(name.clone(), text.clone()));
+                    false
+                }
+            }
+        });
+    }
+}
+
+impl Subscriber {
+    fn hand(&mut self, offset: u64, text: &Text) {
+        match &mut self.phase {
+            Phase::Live { after } if offset != 0 && offset <= *after => {}
+            Phase::Live { .. } => self.queue.push(Item::Push(text.clone())),
+            Phase::Held(held) => {
+                held.bytes += text.len();
+                if held.bytes > HELD_BYTES_MAX {
+                    held.is_broken = true;
+                    held.texts = Vec::new();
+                } else {
+                    held.texts.push((offset, text.clone()));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Content;
+    use crate::protocol::Json;
+    use crate::queue::Outgoing;
+
+    const ALL: Wants = Wants {
+        join_leave: true,
+        unbroken: true,
+    };
+
+    struct Room {
+        hub: Hub,
+        name: ChannelName,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            Self {
+                hub: Hub::new(),
+                name: ChannelName::new("room").unwrap(),
+            }
+        }
+
+        fn join(&self, bits: u128, wants: Wants) -> Arc<Queue> {
+            let queue = Arc::new(Queue::new(1 << 20));
+            self.hub
+                .join(&self.name, ClientId::from_random(bits), queue.clone(), wants);
+            queue
+        }
+
+        fn release(&self, bits: u128, from: Option<Position>) -> Result<(), Gap> {
+            self.hub
+                .release(&self.name, ClientId::from_random(bits), "reply".into(), from.as_ref())
+        }
+
+        fn say(&self, epoch: &str, offset: u64) {
+            let content = Content {
+                data: Json::parse(offset.to_string()).unwrap(),
+                info: None,
+            };
+            let epoch = (offset > 0).then(|| Epoch::new(epoch));
+            self.hub.publication(
+                &self.name,
+                &Publication {
+                    content,
+                    offset,
+                    time_ms: 0,
+                },
+                epoch.as_ref(),
+            );
+        }
+    }
+
+    fn at(epoch: &str, offset: u64) -> Option<Position> {
+        Some(Position {
+            epoch: Epoch::new(epoch),
+            offset,
+        })
+    }
+
+    /// What lies in a queue: offsets of publications, and everything else by its kind.
+    fn drain(queue: &Queue) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(outgoing) = queue.take() {
+            seen.push(match outgoing {
+                Outgoing::Frame(text) if text.contains("\"pub\"") => text
+                    .split_once("\"data\":")
+                    .unwrap()
+                    .1
+                    .split([',', '}'])
+                    .next()
+                    .unwrap()
+                    .to_owned(),
+                Outgoing::Frame(text) if text.contains("\"join\"") => "join".to_owned(),
+                Outgoing::Frame(text) => text.to_string(),
+                Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
+                Outgoing::Close(code) => code.to_string(),
+            });
+        }
+        seen
+    }
+
+    #[test]
+    fn the_reply_comes_first_and_what_it_covers_is_not_repeated() {
+        let room = Room::new();
+        let queue = room.join(1, ALL);
+        for offset in 4..=6 {
+            room.say("e", offset);
+        }
+        assert_eq!(drain(&queue), [""; 0]);
+        room.release(1, at("e", 5)).unwrap();
+        room.say("e", 7);
+        assert_eq!(drain(&queue), ["reply", "6", "7"]);
+    }
+
+    #[test]
+    fn a_reply_ahead_of_the_channel_mutes_what_it_covers() {
+        let room = Room::new();
+        let early = room.join(1, ALL);
+        room.release(1, at("e", 1)).unwrap();
+        let late = room.join(2, ALL);
+        room.release(2, at("e", 3)).unwrap();
+        for offset in 2..=4 {
+            room.say("e", offset);
+        }
+        assert_eq!(drain(&early), ["reply", "2", "3", "4"]);
+        assert_eq!(drain(&late), ["reply", "4"]);
+    }
+
+    #[test]
+    fn a_gap_unsubscribes_those_who_want_an_unbroken_stream() {
+        let room = Room::new();
+        let strict = room.join(1, ALL);
+        let loose = room.join(2, Wants::default());
+        for client in [1, 2] {
+            room.release(client, at("e", 0)).unwrap();
+        }
+        for offset in [1, 2, 2, 4] {
+            room.say("e", offset);
+        }
+        assert_eq!(drain(&strict), ["reply", "1", "2", "unsubscribed"]);
+        assert_eq!(drain(&loose), ["reply", "1", "2", "4"]);
+    }
+
+    #[test]
+    fn a_new_epoch_is_a_gap() {
+        let room = Room::new();
+        let strict = room.join(1, ALL);
+        let loose = room.join(2, Wants::default());
+        for client in [1, 2] {
+            room.release(client, at("old", 7)).unwrap();
+        }
+        room.say("new", 1);
+        assert_eq!(drain(&strict), ["reply", "unsubscribed"]);
+        assert_eq!(drain(&loose), ["reply", "1"]);
+    }
+
+    #[test]
+    fn a_gap_while_a_subscription_begins_is_told() {
+        let room = Room::new();
+        let _queue = room.join(1, ALL);
+        room.say("e", 7);
+        assert_eq!(room.release(1, at("e", 5)), Err(Gap));
+
+        let room = Room::new();
+        let _queue = room.join(1, ALL);
+        room.say("new", 1);
+        assert_eq!(room.release(1, at("old", 0)), Err(Gap));
+    }
+
+    #[test]
+    fn a_channel_without_history_delivers_everything() {
+        let room = Room::new();
+        let queue = room.join(1, ALL);
+        room.say("", 0);
+        room.release(1, None).unwrap();
+        room.say("", 0);
+        assert_eq!(drain(&queue), ["reply", "0", "0"]);
+    }
+
+    #[test]
+    fn joins_go_to_those_who_asked() {
+        let room = Room::new();
+        let curious = room.join(1, ALL);
+        let busy = room.join(2, Wants::default());
+        for client in [1, 2] {
+            room.release(client, None).unwrap();
+        }
+        let info = ClientInfo {
+            client: ClientId::from_random(2),
+            user: "".into(),
+            conn_info: None,
+        };
+        Deliver::join(&room.hub, &room.name, &info);
+        assert_eq!(drain(&curious), ["reply", "join"]);
+        assert_eq!(drain(&busy), ["reply"]);
+    }
+
+    #[test]
+    fn a_channel_ends_with_its_last_subscriber() {
+        let room = Room::new();
+        let _queue = room.join(1, ALL);
+        assert!(room.hub.is_wanted(&room.name));
+        room.hub.leave(&room.name, ClientId::from_random(2));
+        assert!(room.hub.is_wanted(&room.name));
+        room.hub.leave(&room.name, ClientId::from_random(1));
+        assert!(!room.hub.is_wanted(&room.name));
+        let queue = room.join(1, ALL);
+        room.release(1, None).unwrap();
+        assert_eq!(drain(&queue), ["reply"]);
+    }
+
+    #[test]
+    fn a_flood_while_a_subscription_begins_costs_a_bounded_amount() {
+        let room = Room::new();
+        let _queue = room.join(1, ALL);
+        let content = Content {
+            data: Json::parse(format!("\"{}\"", "x".repeat(60_000))).unwrap(),
+            info: None,
+        };
+        for _ in 0..10 {
+            let publication = Publication {
+                content: content.clone(),
+                offset: 0,
+                time_ms: 0,
+            };
+            room.hub.publication(&room.name, &publication, None);
+        }
+        assert_eq!(room.release(1, None), Err(Gap));
+    }
+}

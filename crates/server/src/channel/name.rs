@@ -1,0 +1,103 @@
+//! What a channel may be called.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+/// The name of a channel: shared by everything that refers to it, compared byte by byte.
+///
+/// Two names that differ in case or in Unicode normalization are two channels.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChannelName(Arc<str>);
+
+/// The name is empty, longer than [`ChannelName::LENGTH_BYTES_MAX`] or contains a control character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidChannelName;
+
+impl ChannelName {
+    /// The longest name, in bytes of UTF-8.
+    pub(crate) const LENGTH_BYTES_MAX: usize = 255;
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`InvalidChannelName`] as described there.
+    pub(crate) fn new(name: &str) -> Result<Self, InvalidChannelName> {
+        let is_valid = !name.is_empty() && name.len() <= Self::LENGTH_BYTES_MAX && !name.chars().any(char::is_control);
+        is_valid.then(|| Self(name.into())).ok_or(InvalidChannelName)
+    }
+
+    /// The name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the name is of a kind that only a token or a known user may enter: a leading `$` marks a private
+    /// channel, a `#` separates the users it is limited to.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.0.starts_with('$') || self.0.contains('#')
+    }
+
+    /// The shard this channel lives in.
+    pub(crate) fn shard<'a, T>(&self, shards: &'a [T], hasher: &RandomState) -> &'a T {
+        let hash = hasher.hash_one(self.as_str()) as usize;
+        &shards[hash % shards.len()]
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl fmt::Display for InvalidChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a channel name has 1 to {} bytes and no control character",
+            ChannelName::LENGTH_BYTES_MAX
+        )
+    }
+}
+
+impl std::error::Error for InvalidChannelName {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_1_to_255_bytes() {
+        assert!(ChannelName::new("").is_err());
+        assert!(ChannelName::new("a").is_ok());
+        assert!(ChannelName::new(&"a".repeat(255)).is_ok());
+        assert!(ChannelName::new(&"a".repeat(256)).is_err());
+        assert!(ChannelName::new(&"é".repeat(128)).is_err());
+    }
+
+    #[test]
+    fn control_characters_are_refused_and_case_matters() {
+        assert!(ChannelName::new("a\nb").is_err());
+        assert!(ChannelName::new("a\u{9b}b").is_err());
+        assert_ne!(ChannelName::new("Room").unwrap(), ChannelName::new("room").unwrap());
+    }
+
+    #[test]
+    fn private_and_user_limited_names_are_restricted() {
+        for (name, restricted) in [
+            ("$secret", true),
+            ("dialog#ada,bob", true),
+            ("chat:general", false),
+            ("a$b", false),
+        ] {
+            assert_eq!(ChannelName::new(name).unwrap().is_restricted(), restricted, "{name}");
+        }
+    }
+}

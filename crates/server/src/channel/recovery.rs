@@ -1,0 +1,82 @@
+//! Whether a client that was away has missed nothing that cannot be given to it.
+
+use crate::engine::{History, Position};
+
+/// Whether `history`, read from just after `from`, holds everything since then.
+///
+/// All or nothing: a part of what was missed is never passed off as the whole.
+pub(crate) fn is_recovered(from: &Position, history: &History) -> bool {
+    // A client that never learned an epoch has seen nothing that could be of another one.
+    if !from.epoch.as_str().is_empty() && from.epoch != history.top.epoch {
+        return false;
+    }
+    match (history.publications.first(), history.publications.last()) {
+        (Some(first), Some(last)) => {
+            Some(first.offset) == from.offset.checked_add(1)
+                && last.offset == history.top.offset
+                && last.offset - first.offset + 1 == history.publications.len() as u64
+        }
+        _ => from.offset == history.top.offset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Content, Epoch, Publication};
+    use crate::protocol::Json;
+
+    #[track_caller]
+    fn check(from: (&str, u64), remembered: &[u64], top: (&str, u64), expect: bool) {
+        let at = |(epoch, offset): (&str, u64)| Position {
+            epoch: Epoch::new(epoch),
+            offset,
+        };
+        let content = Content {
+            data: Json::parse("1").unwrap(),
+            info: None,
+        };
+        let publication = |&offset: &u64| Publication {
+            content: content.clone(),
+            offset,
+            time_ms: 0,
+        };
+        let history = History {
+            publications: remembered.iter().map(publication).collect(),
+            top: at(top),
+        };
+        assert_eq!(is_recovered(&at(from), &history), expect);
+    }
+
+    #[test]
+    fn nothing_missed() {
+        check(("e", 5), &[], ("e", 5), true);
+        check(("", 0), &[], ("e", 0), true);
+    }
+
+    #[test]
+    fn everything_missed_is_still_there() {
+        check(("e", 5), &[6, 7], ("e", 7), true);
+        check(("", 5), &[6], ("e", 6), true);
+    }
+
+    #[test]
+    fn another_epoch_is_never_recovered() {
+        check(("old", 5), &[], ("e", 5), false);
+        check(("old", 5), &[6], ("e", 6), false);
+    }
+
+    #[test]
+    fn a_part_is_not_the_whole() {
+        check(("e", 5), &[], ("e", 6), false);
+        check(("e", 5), &[7], ("e", 7), false);
+        check(("e", 5), &[6], ("e", 7), false);
+        check(("e", 5), &[6, 8], ("e", 8), false);
+    }
+
+    #[test]
+    fn a_position_from_the_future_is_not_recovered() {
+        check(("e", 9), &[], ("e", 5), false);
+        check(("e", u64::MAX), &[6], ("e", 6), false);
+    }
+}

@@ -1,0 +1,310 @@
+//! One client on its node: its session, carried out. It still knows no socket: frames go in, and what is to be
+//! written comes out of its queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::channel::{ChannelName, Gap, is_recovered};
+use crate::codes::{DisconnectCode, ErrorCode};
+use crate::engine::{EngineError, HistoryQuery};
+use crate::node::Node;
+use crate::presence::ClientId;
+use crate::protocol::{
+    Command, Empty, HistoryResult, Malformed, PING, PresenceResult, PresenceStatsResult, Reply, ReplyBody,
+    SubscribeResult, encode,
+};
+use crate::queue::{Item, Outgoing, Queue, Text};
+use crate::session::{Call, PingDue, ReadHistory, Session, Step, Subscribe};
+
+/// A client, on the node's list from when it is made until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Client {
+    node: Arc<Node>,
+    id: ClientId,
+    session: Session,
+    queue: Arc<Queue>,
+}
+
+/// Why a subscription did not come about.
+enum SubscribeFailure {
+    Refused(ErrorCode),
+    Gap,
+}
+
+impl Client {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let id = ClientId::from_random(rand::random());
+        let interval = node.config().timeouts.ping_interval;
+        // The upper half of the interval: pings are spread, and none follows hard on the connect.
+        let first_ping = interval / 2 + Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
+        let session = Session::new(node.config().clone(), id, first_ping, Instant::now().into_std());
+        let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max));
+        node.register(id, &queue);
+        Self {
+            node,
+            id,
+            session,
+            queue,
+        }
+    }
+
+    /// Takes one command and carries it out; the answer, if it wants one, is in the queue afterwards.
+    ///
+    /// # Errors
+    /// The reason to disconnect the client.
+    pub(crate) async fn handle_command(
+        &mut self,
+        command: Result<Command<'_>, Malformed>,
+    ) -> Result<(), DisconnectCode> {
+        let id = command.as_ref().map_or(0, |command| command.id);
+        match self.session.handle_command(command, Instant::now().into_std())? {
+            Step::Nothing => {}
+            Step::Reply(body) => self.reply(id, body),
+            Step::Call(Call::Subscribe(call)) => self.subscribe(id, call).await?,
+            Step::Call(call) => {
+                if let Err(code) = self.carry_out(id, call).await {
+                    self.reply(id, ReplyBody::Error(code));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the time; see [`deadline`](Self::deadline).
+    ///
+    /// # Errors
+    /// The reason to disconnect the client.
+    pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
+        if let Some(PingDue) = self.session.handle_timeout(Instant::now().into_std())? {
+            self.queue.push(Item::Push(PING.into()));
+        }
+        Ok(())
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::from_std(self.session.deadline())
+    }
+
+    /// The next text frame to write.
+    ///
+    /// # Errors
+    /// The reason to disconnect the client instead.
+    pub(crate) async fn next_frame(&mut self) -> Result<Option<Text>, DisconnectCode> {
+        match self.queue.take() {
+            None => Ok(None),
+            Some(Outgoing::Frame(text)) => Ok(Some(text)),
+            Some(Outgoing::Unsubscribe(channel, text)) => {
+                self.session.handle_unsubscribed(&channel);
+                if let Some(info) = self.session.info() {
+                    self.node.tell_left(&channel, info).await;
+                }
+                Ok(Some(text))
+            }
+            Some(Outgoing::Close(code)) => Err(code),
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    async fn subscribe(&mut self, id: u32, call: Subscribe) -> Result<(), DisconnectCode> {
+        match self.try_subscribe(id, &call).await {
+            Ok(()) => Ok(()),
+            Err(SubscribeFailure::Gap) => Err(DisconnectCode::InsufficientState),
+            Err(SubscribeFailure::Refused(code)) => {
+                self.session.handle_unsubscribed(&call.channel);
+                self.leave(&call.channel).await;
+                self.reply(id, ReplyBody::Error(code));
+                Ok(())
+            }
+        }
+    }
+
+    /// The order matters: publications are kept aside first, so that none can slip between history and hub.
+    async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
+        let Subscribe {
+            channel,
+            wants,
+            is_recoverable,
+            recover_from,
+            rejects_unrecovered,
+        } = call;
+        let (engine, options) = (self.node.engine(), &self.node.config().channels);
+        let info = self.session.info().ok_or(ErrorCode::Internal)?;
+        self.node.hub().join(channel, self.id, self.queue.clone(), *wants);
+        engine.interest_changed(channel).await?;
+        if options.presence {
+            engine.presence_add(channel, info.clone()).await?;
+        }
+        let mut history = None;
+        if wants.unbroken {
+            let since = recover_from.as_ref().map(|from| from.offset);
+            let query = HistoryQuery {
+                since,
+                limit: since.map_or(0, |_| usize::MAX),
+                is_reversed: false,
+            };
+            history = Some(engine.history(channel, query).await?);
+        }
+        let mut result = SubscribeResult::default();
+        if let Some(history) = &history {
+            result.positioned = true;
+            result.recoverable = *is_recoverable;
+            result.epoch = history.top.epoch.as_str();
+            result.offset = Some(history.top.offset);
+            if let Some(from) = recover_from {
+                result.was_recovering = true;
+                result.recovered = is_recovered(from, history);
+                if result.recovered {
+                    // The client counts up from where it was as it takes the publications.
+                    result.offset = Some(from.offset);
+                    result.publications = history
+                        .publications
+                        .iter()
+                        .map(|publication| publication.wire())
+                        .collect();
+                } else if *rejects_unrecovered {
+                    return Err(ErrorCode::UnrecoverablePosition.into());
+                }
+            }
+        }
+        let reply = self.encode(id, ReplyBody::Subscribe(result))?;
+        self.node
+            .hub()
+            .release(channel, self.id, reply, history.as_ref().map(|history| &history.top))?;
+        if options.join_leave
+            && let Err(error) = engine.publish_join(channel, info.clone()).await
+        {
+            tracing::warn!(%channel, %error, "a client came, and the engine did not tell");
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, channel: &ChannelName) {
+        self.node.hub().leave(channel, self.id);
+        if let Some(info) = self.session.info() {
+            self.node.tell_left(channel, info).await;
+        }
+    }
+
+    async fn carry_out(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
+        let engine = self.node.engine();
+        match call {
+            Call::Subscribe(_) => debug_assert!(false, "taken by the caller"),
+            Call::Unsubscribe(channel) => {
+                self.leave(&channel).await;
+                self.reply(id, ReplyBody::Unsubscribe(Empty {}));
+            }
+            Call::Publish(channel, content) => {
+                engine.publish(&channel, content).await?;
+                self.reply(id, ReplyBody::Publish(Empty {}));
+            }
+            Call::Presence(channel) => {
+                let clients_max = self.node.config().limits.presence_clients_max;
+                let clients = engine
+                    .presence(&channel, clients_max)
+                    .await?
+                    .ok_or(ErrorCode::LimitExceeded)?;
+                self.reply(id, ReplyBody::Presence(PresenceResult { clients }));
+            }
+            Call::PresenceStats(channel) => {
+                let stats = engine.presence_stats(&channel).await?;
+                let result = PresenceStatsResult {
+                    num_clients: stats.clients,
+                    num_users: stats.users,
+                };
+                self.reply(id, ReplyBody::PresenceStats(result));
+            }
+            Call::History(channel, read) => self.history(id, &channel, read).await?,
+        }
+        Ok(())
+    }
+
+    async fn history(&self, id: u32, channel: &ChannelName, read: ReadHistory) -> Result<(), ErrorCode> {
+        let ReadHistory {
+            since,
+            limit,
+            is_reversed,
+        } = read;
+        let query = HistoryQuery {
+            since: since.as_ref().map(|since| since.offset),
+            limit,
+            is_reversed,
+        };
+        let history = self.node.engine().history(channel, query).await?;
+        if let Some(since) = since
+            && !since.epoch.as_str().is_empty()
+            && since.epoch != history.top.epoch
+        {
+            return Err(ErrorCode::UnrecoverablePosition);
+        }
+        let result = HistoryResult {
+            publications: history
+                .publications
+                .iter()
+                .map(|publication| publication.wire())
+                .collect(),
+            epoch: history.top.epoch.as_str(),
+            offset: history.top.offset,
+        };
+        self.reply(id, ReplyBody::History(result));
+        Ok(())
+    }
+
+    fn reply(&self, id: u32, body: ReplyBody<'_>) {
+        let reply = self.encode(id, body).unwrap_or_else(|code| {
+            let body = ReplyBody::Error(code);
+            encode(&Reply { id, body }).into()
+        });
+        self.queue.push(Item::Reply(reply));
+    }
+
+    fn encode(&self, id: u32, body: ReplyBody<'_>) -> Result<Text, ErrorCode> {
+        let reply = encode(&Reply { id, body });
+        if reply.len() > self.node.config().limits.reply_size_max {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        Ok(reply.into())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // However the client's task ends, by a panic too, nobody goes on counting it as present.
+        self.node
+            .unregister(self.id, self.session.info().cloned(), self.session.take_subscriptions());
+    }
+}
+
+impl From<ErrorCode> for SubscribeFailure {
+    fn from(code: ErrorCode) -> Self {
+        Self::Refused(code)
+    }
+}
+
+impl From<EngineError> for SubscribeFailure {
+    fn from(error: EngineError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<Gap> for SubscribeFailure {
+    fn from(Gap: Gap) -> Self {
+        Self::Gap
+    }
+}
+
+impl From<EngineError> for ErrorCode {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NoHistory => Self::NotAvailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

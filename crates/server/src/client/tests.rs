@@ -1,0 +1,320 @@
+//! Clients that meet on one node: frames in, frames out, time on pause, no socket.
+
+use super::*;
+use crate::config::Config;
+use crate::protocol::commands;
+
+struct Peer(Client);
+
+impl Peer {
+    fn new(node: &Arc<Node>) -> Self {
+        Self(Client::new(node.clone()))
+    }
+
+    async fn connected(node: &Arc<Node>, name: &str) -> Self {
+        let mut peer = Self::new(node);
+        peer.say(&format!(r#"{{"id":1,"connect":{{"data":{{"name":"{name}"}}}}}}"#))
+            .await
+            .unwrap();
+        peer.hear().await;
+        peer
+    }
+
+    /// In the room, told of comings and goings, and with what came of it already heard.
+    async fn in_room(node: &Arc<Node>, name: &str) -> Self {
+        let mut peer = Self::connected(node, name).await;
+        peer.say(r#"{"id":2,"subscribe":{"channel":"room","join_leave":true,"recoverable":true}}"#)
+            .await
+            .unwrap();
+        peer.hear().await;
+        peer
+    }
+
+    async fn say(&mut self, frame: &str) -> Result<(), DisconnectCode> {
+        for command in commands(frame).unwrap() {
+            self.0.handle_command(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self) -> Vec<String> {
+        let mut heard = Vec::new();
+        while let Some(frame) = self.0.next_frame().await.unwrap() {
+            heard.push(frame.to_string());
+        }
+        heard
+    }
+
+    async fn ask(&mut self, frame: &str) -> String {
+        self.say(frame).await.unwrap();
+        let mut heard = self.hear().await;
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        heard.remove(0)
+    }
+}
+
+fn node() -> Arc<Node> {
+    Node::new(Config::default())
+}
+
+/// The text between two others, for ids and epochs that are drawn at random.
+#[track_caller]
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    text.split_once(start)
+        .and_then(|(_, rest)| rest.split_once(end))
+        .map(|(found, _)| found)
+        .expect("no such text")
+}
+
+/// Lets the tasks run that tell the engine who left.
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn replies_to_one_frame_leave_in_one_frame_and_in_order() {
+    let mut peer = Peer::new(&node());
+    let frame = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"ping\":{}}";
+    peer.say(frame).await.unwrap();
+    let heard = peer.hear().await;
+    assert_eq!(heard.len(), 1);
+    let lines: Vec<&str> = heard[0].lines().collect();
+    assert!(lines[0].starts_with(r#"{"id":1,"connect":{"client":""#));
+    assert_eq!(lines[1..], [r#"{"id":2,"subscribe":{}}"#, r#"{"id":3,"ping":{}}"#]);
+}
+
+#[tokio::test]
+async fn what_one_says_all_hear() {
+    let node = node();
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    let mut bob = Peer::in_room(&node, "Bob").await;
+    ada.hear().await;
+    ada.say(r#"{"id":3,"publish":{"channel":"room","data":{"text":"hi"}}}"#)
+        .await
+        .unwrap();
+    let (heard_by_ada, heard_by_bob) = (ada.hear().await, bob.hear().await);
+    assert_eq!(heard_by_ada[0], heard_by_bob[0]);
+    assert_eq!(heard_by_ada[1], r#"{"id":3,"publish":{}}"#);
+    let push = &heard_by_bob[0];
+    assert!(push.starts_with(r#"{"push":{"channel":"room","pub":{"data":{"text":"hi"},"info":{"user":"","client":""#));
+    assert!(push.contains(r#""conn_info":{"unverified":{"name":"Ada"}}},"offset":1,"time":"#));
+}
+
+#[tokio::test]
+async fn joins_leaves_and_presence_agree() {
+    let node = node();
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    let bob = Peer::in_room(&node, "Bob").await;
+    let heard = ada.hear().await;
+    assert!(
+        heard[0].contains(r#""join":{"info":{"#) && heard[0].contains("Bob"),
+        "{heard:?}"
+    );
+
+    let stats = r#"{"id":4,"presence_stats":{"channel":"room"}}"#;
+    assert_eq!(
+        ada.ask(stats).await,
+        r#"{"id":4,"presence_stats":{"num_clients":2,"num_users":1}}"#
+    );
+    drop(bob);
+    settle().await;
+    let heard = ada.hear().await;
+    assert!(
+        heard[0].contains(r#""leave":{"info":{"#) && heard[0].contains("Bob"),
+        "{heard:?}"
+    );
+    let presence = ada.ask(r#"{"id":5,"presence":{"channel":"room"}}"#).await;
+    assert!(presence.contains("Ada") && !presence.contains("Bob"));
+
+    ada.say(r#"{"id":6,"unsubscribe":{"channel":"room"}}"#).await.unwrap();
+    // Gone before it is told: a client does not hear of its own leaving.
+    assert_eq!(ada.hear().await, [r#"{"id":6,"unsubscribe":{}}"#]);
+    assert_eq!(
+        node.engine()
+            .presence_stats(&ChannelName::new("room").unwrap())
+            .await
+            .unwrap()
+            .clients,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_gets_what_it_missed() {
+    let node = node();
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    let mut bob = Peer::connected(&node, "Bob").await;
+    let reply = bob
+        .ask(r#"{"id":2,"subscribe":{"channel":"room","recoverable":true,"positioned":true}}"#)
+        .await;
+    let epoch = between(&reply, "\"epoch\":\"", "\"");
+    assert!(reply.ends_with(r#""offset":0}}"#), "{reply}");
+
+    drop(bob);
+    for text in 1..=2 {
+        ada.say(&format!(r#"{{"id":3,"publish":{{"channel":"room","data":{text}}}}}"#))
+            .await
+            .unwrap();
+    }
+    let mut bob = Peer::connected(&node, "Bob").await;
+    let reply = bob
+        .ask(&format!(
+            r#"{{"id":2,"subscribe":{{"channel":"room","recoverable":true,"recover":true,"offset":0,"epoch":"{epoch}"}}}}"#
+        ))
+        .await;
+    assert!(
+        reply.contains(r#""offset":0,"was_recovering":true,"recovered":true,"publications":[{"data":1,"#),
+        "{reply}"
+    );
+    assert!(reply.contains(r#"{"data":2,"#));
+    ada.say(r#"{"id":3,"publish":{"channel":"room","data":3}}"#)
+        .await
+        .unwrap();
+    let heard = bob.hear().await;
+    assert_eq!(heard.len(), 1);
+    assert!(heard[0].contains(r#""data":3"#) && heard[0].contains(r#""offset":3"#));
+}
+
+#[tokio::test]
+async fn what_cannot_be_recovered_is_said_so() {
+    let node = node();
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    ada.say(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
+        .await
+        .unwrap();
+    let mut bob = Peer::connected(&node, "Bob").await;
+    let subscribe = r#""subscribe":{"channel":"room","recover":true,"offset":7,"epoch":"another","#;
+    let reply = bob.ask(&format!(r#"{{"id":2,{subscribe}"flag":0}}}}"#)).await;
+    assert!(reply.contains(r#""offset":1,"was_recovering":true}"#), "{reply}");
+    assert!(!reply.contains("recovered") && !reply.contains("publications"));
+
+    let mut eve = Peer::connected(&node, "Eve").await;
+    let reply = eve.ask(&format!(r#"{{"id":2,{subscribe}"flag":2}}}}"#)).await;
+    assert!(reply.contains(r#""error":{"code":112"#), "{reply}");
+    // The refused subscription left nothing behind.
+    let stats = ada
+        .0
+        .node
+        .engine()
+        .presence_stats(&ChannelName::new("room").unwrap())
+        .await
+        .unwrap();
+    assert_eq!(stats.clients, 2);
+    assert!(
+        eve.ask(r#"{"id":3,"history":{"channel":"room"}}"#)
+            .await
+            .contains("103")
+    );
+}
+
+#[tokio::test]
+async fn history_is_read_in_pages_from_either_end() {
+    let node = node();
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    for data in 1..=5 {
+        ada.say(&format!(r#"{{"id":3,"publish":{{"channel":"room","data":{data}}}}}"#))
+            .await
+            .unwrap();
+    }
+    ada.hear().await;
+    let offsets = |reply: &str| -> Vec<String> {
+        reply
+            .split("\"data\":")
+            .skip(1)
+            .map(|rest| rest[..1].to_owned())
+            .collect()
+    };
+    let newest = ada
+        .ask(r#"{"id":4,"history":{"channel":"room","limit":2,"reverse":true}}"#)
+        .await;
+    assert_eq!(offsets(&newest), ["5", "4"]);
+    let after = ada
+        .ask(r#"{"id":4,"history":{"channel":"room","limit":-1,"since":{"offset":3}}}"#)
+        .await;
+    assert_eq!(offsets(&after), ["4", "5"]);
+    let top = ada.ask(r#"{"id":4,"history":{"channel":"room"}}"#).await;
+    assert!(top.starts_with(r#"{"id":4,"history":{"publications":[],"epoch":""#) && top.ends_with(r#""offset":5}}"#));
+    let lost = ada
+        .ask(r#"{"id":4,"history":{"channel":"room","since":{"offset":3,"epoch":"old"}}}"#)
+        .await;
+    assert!(lost.contains("112"));
+}
+
+#[tokio::test]
+async fn a_reply_larger_than_the_limit_is_an_error_and_not_a_burden() {
+    let mut config = Config::default();
+    config.limits.reply_size_max = 300;
+    let node = Node::new(config);
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    assert!(
+        ada.ask(r#"{"id":3,"presence":{"channel":"room"}}"#)
+            .await
+            .contains("\"presence\"")
+    );
+    let _bob = Peer::in_room(&node, "Bob").await;
+    ada.hear().await;
+    assert!(
+        ada.ask(r#"{"id":3,"presence":{"channel":"room"}}"#)
+            .await
+            .contains(r#""code":106"#)
+    );
+}
+
+#[tokio::test]
+async fn a_slow_client_is_given_up_and_its_neighbour_is_not() {
+    let mut config = Config::default();
+    config.limits.queue_bytes_max = 8 << 10;
+    let node = Node::new(config);
+    let mut slow = Peer::in_room(&node, "Slow").await;
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    let big = format!(
+        r#"{{"id":3,"publish":{{"channel":"room","data":"{}"}}}}"#,
+        "x".repeat(1000)
+    );
+    for _ in 0..20 {
+        ada.say(&big).await.unwrap();
+        assert!(!ada.hear().await.is_empty());
+    }
+    assert_eq!(slow.0.next_frame().await, Err(DisconnectCode::Slow));
+    assert_eq!(slow.0.queue().bytes(), 0);
+}
+
+#[tokio::test]
+async fn draining_sends_everybody_away_and_those_who_come_late_too() {
+    let node = node();
+    let mut ada = Peer::in_room(&node, "Ada").await;
+    node.drain();
+    assert_eq!(ada.0.next_frame().await, Err(DisconnectCode::Shutdown));
+    let mut late = Peer::new(&node);
+    assert_eq!(late.0.next_frame().await, Err(DisconnectCode::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_pinged_within_the_interval_and_gone_after_33_seconds() {
+    let node = node();
+    let mut ada = Peer::connected(&node, "Ada").await;
+    let start = Instant::now();
+    tokio::time::sleep_until(ada.0.deadline()).await;
+    ada.0.handle_timeout().unwrap();
+    assert_eq!(ada.hear().await, ["{}"]);
+    tokio::time::sleep_until(ada.0.deadline()).await;
+    assert_eq!(ada.0.handle_timeout(), Err(DisconnectCode::NoPong));
+    assert!(start.elapsed() <= Duration::from_secs(33));
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_subscribes_leave_128() {
+    let node = node();
+    let mut peer = Peer::connected(&node, "Eve").await;
+    for n in 0..100_000 {
+        peer.say(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#))
+            .await
+            .unwrap();
+        if n % 1000 == 0 {
+            peer.hear().await;
+        }
+    }
+    assert_eq!(peer.0.session.take_subscriptions().len(), 128);
+}

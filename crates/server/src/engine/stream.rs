@@ -1,0 +1,264 @@
+//! The history of one channel: the newest publications, bounded in number, size and age.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Content, Epoch, History, HistoryQuery, Position, Publication};
+
+/// How much a stream keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamLimits {
+    pub(super) size_max: usize,
+    pub(super) bytes_max: usize,
+    pub(super) ttl: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    epoch: Epoch,
+    /// The offset of the newest publication, remembered or not.
+    top: u64,
+    publications: VecDeque<(Instant, Publication)>,
+    bytes: usize,
+    last_used: Instant,
+    /// Set when the stream was forgotten while somebody still held it: it must not be written to any more.
+    is_forgotten: bool,
+}
+
+/// What a stream weighs before its first publication: itself, its place in the map, its epoch and its name.
+pub(super) const STREAM_BYTES: usize = 512;
+
+/// What a publication weighs beyond its JSON.
+const PUBLICATION_BYTES: usize = 128;
+
+impl Stream {
+    pub(super) fn new(epoch: Epoch, now: Instant) -> Self {
+        Self {
+            epoch,
+            top: 0,
+            publications: VecDeque::new(),
+            bytes: STREAM_BYTES,
+            last_used: now,
+            is_forgotten: false,
+        }
+    }
+
+    /// Numbers and keeps a publication. What no longer fits is forgotten, the oldest first.
+    pub(super) fn append(&mut self, content: Content, time_ms: u64, now: Instant, limits: StreamLimits) -> Publication {
+        self.top += 1;
+        let publication = Publication {
+            content,
+            offset: self.top,
+            time_ms,
+        };
+        self.bytes += weight(&publication);
+        self.publications.push_back((now, publication.clone()));
+        self.last_used = now;
+        while self.publications.len() > limits.size_max || self.bytes > limits.bytes_max + STREAM_BYTES {
+            self.drop_oldest();
+        }
+        self.expire(now, limits.ttl);
+        publication
+    }
+
+    /// Reads a part, leaving out what has grown too old.
+    pub(super) fn read(&mut self, query: HistoryQuery, now: Instant, ttl: Duration) -> History {
+        self.last_used = now;
+        self.expire(now, ttl);
+        let all = self.publications.iter().map(|(_, publication)| publication);
+        let publications = if query.is_reversed {
+            let before = query.since.unwrap_or(u64::MAX);
+            all.rev()
+                .filter(|publication| publication.offset < before)
+                .take(query.limit)
+                .cloned()
+                .collect()
+        } else {
+            let after = query.since.unwrap_or(0);
+            all.filter(|publication| publication.offset > after)
+                .take(query.limit)
+                .cloned()
+                .collect()
+        };
+        History {
+            publications,
+            top: self.top(),
+        }
+    }
+
+    /// Forgets what is older than `ttl`.
+    pub(super) fn expire(&mut self, now: Instant, ttl: Duration) {
+        while self
+            .publications
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) >= ttl)
+        {
+            self.drop_oldest();
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.is_forgotten = true;
+        self.publications = VecDeque::new();
+    }
+
+    pub(super) fn top(&self) -> Position {
+        Position {
+            epoch: self.epoch.clone(),
+            offset: self.top,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn last_used(&self) -> Instant {
+        self.last_used
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.publications.is_empty()
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.is_forgotten
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((_, oldest)) = self.publications.pop_front() else {
+            return;
+        };
+        self.bytes -= weight(&oldest);
+        if self.publications.is_empty() {
+            self.publications = VecDeque::new();
+        }
+    }
+}
+
+fn weight(publication: &Publication) -> usize {
+    let info = publication
+        .content
+        .info
+        .as_ref()
+        .and_then(|info| info.conn_info.as_ref());
+    PUBLICATION_BYTES + publication.content.data.len_bytes() + info.map_or(0, |info| info.len_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Json;
+
+    const LIMITS: StreamLimits = StreamLimits {
+        size_max: 3,
+        bytes_max: 4096,
+        ttl: Duration::from_secs(60),
+    };
+
+    fn content(text: &str) -> Content {
+        Content {
+            data: Json::parse(text).unwrap(),
+            info: None,
+        }
+    }
+
+    fn stream_of(count: u64, now: Instant) -> Stream {
+        let mut stream = Stream::new(Epoch::new("e"), now);
+        for expect in 1..=count {
+            assert_eq!(stream.append(content("1"), 0, now, LIMITS).offset, expect);
+        }
+        stream
+    }
+
+    #[track_caller]
+    fn check(stream: &mut Stream, query: HistoryQuery, now: Instant, expect: &[u64]) {
+        let offsets: Vec<u64> = stream
+            .read(query, now, LIMITS.ttl)
+            .publications
+            .iter()
+            .map(|p| p.offset)
+            .collect();
+        assert_eq!(offsets, expect);
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        let now = Instant::now();
+        let all = HistoryQuery {
+            limit: usize::MAX,
+            ..Default::default()
+        };
+        check(&mut stream_of(0, now), all, now, &[]);
+        check(&mut stream_of(3, now), all, now, &[1, 2, 3]);
+        check(&mut stream_of(5, now), all, now, &[3, 4, 5]);
+    }
+
+    #[test]
+    fn pages_go_both_ways() {
+        let now = Instant::now();
+        let mut stream = stream_of(5, now);
+        let query = |since, limit, is_reversed| HistoryQuery {
+            since,
+            limit,
+            is_reversed,
+        };
+        check(&mut stream, query(Some(3), 10, false), now, &[4, 5]);
+        check(&mut stream, query(Some(0), 1, false), now, &[3]);
+        check(&mut stream, query(Some(5), 10, false), now, &[]);
+        check(&mut stream, query(None, 2, true), now, &[5, 4]);
+        check(&mut stream, query(Some(5), 2, true), now, &[4, 3]);
+        check(&mut stream, query(None, 0, false), now, &[]);
+    }
+
+    #[test]
+    fn the_old_are_forgotten_and_their_numbers_stay_taken() {
+        let start = Instant::now();
+        let mut stream = stream_of(2, start);
+        let later = start + LIMITS.ttl;
+        check(
+            &mut stream,
+            HistoryQuery {
+                limit: 9,
+                ..Default::default()
+            },
+            later - Duration::from_nanos(1),
+            &[1, 2],
+        );
+        check(
+            &mut stream,
+            HistoryQuery {
+                limit: 9,
+                ..Default::default()
+            },
+            later,
+            &[],
+        );
+        assert_eq!(stream.append(content("1"), 0, later, LIMITS).offset, 3);
+    }
+
+    #[test]
+    fn size_in_bytes_is_bounded_too() {
+        let now = Instant::now();
+        let mut stream = Stream::new(Epoch::new("e"), now);
+        let big = format!("\"{}\"", "x".repeat(1900));
+        for _ in 0..3 {
+            stream.append(content(&big), 0, now, LIMITS);
+            assert!(stream.bytes() <= LIMITS.bytes_max + STREAM_BYTES);
+        }
+        check(
+            &mut stream,
+            HistoryQuery {
+                limit: 9,
+                ..Default::default()
+            },
+            now,
+            &[2, 3],
+        );
+        stream.append(content(&format!("\"{}\"", "x".repeat(9000))), 0, now, LIMITS);
+        assert!(stream.is_empty());
+        assert_eq!((stream.bytes(), stream.top().offset), (STREAM_BYTES, 4));
+    }
+}

@@ -1,0 +1,128 @@
+//! What all clients of this process share: the configuration, the channels, the engine, and the list of clients.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use crate::channel::{ChannelName, Hub};
+use crate::codes::DisconnectCode;
+use crate::config::Config;
+use crate::engine::{Engine, MemoryEngine};
+use crate::presence::{ClientId, ClientInfo, ClientMap};
+use crate::queue::Queue;
+use crate::sync::lock;
+
+/// One server process.
+#[derive(Debug)]
+pub(crate) struct Node {
+    config: Arc<Config>,
+    hub: Arc<Hub>,
+    engine: Arc<MemoryEngine>,
+    clients: Mutex<ClientMap<Arc<Queue>>>,
+    is_draining: AtomicBool,
+}
+
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Node {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        let hub = Arc::new(Hub::new());
+        let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
+        let config = Arc::new(config);
+        Arc::new(Self {
+            config,
+            hub,
+            engine,
+            clients: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// Adds a client to the list. One that comes while the node drains is sent away at once.
+    pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
+        lock(&self.clients).insert(client, queue.clone());
+        // Looked at after the client is on the list: whichever of the two comes first, the other one sees it.
+        if self.is_draining() {
+            queue.close(DisconnectCode::Shutdown);
+        }
+    }
+
+    /// Takes a client off the list and out of its channels.
+    ///
+    /// It is silent for others at once; that it went is told to the engine by a task of its own, because this is
+    /// called where nothing can be waited for.
+    pub(crate) fn unregister(
+        self: &Arc<Self>,
+        client: ClientId,
+        info: Option<Arc<ClientInfo>>,
+        left: Vec<ChannelName>,
+    ) {
+        lock(&self.clients).remove(&client);
+        for channel in &left {
+            self.hub.leave(channel, client);
+        }
+        let Some(info) = info.filter(|_| !left.is_empty()) else {
+            return;
+        };
+        let node = self.clone();
+        tokio::spawn(async move {
+            for channel in left {
+                node.tell_left(&channel, &info).await;
+            }
+        });
+    }
+
+    /// Tells the engine that a client, already out of the hub, is out of a channel.
+    pub(crate) async fn tell_left(&self, channel: &ChannelName, info: &Arc<ClientInfo>) {
+        let options = &self.config.channels;
+        let result = async {
+            self.engine.interest_changed(channel).await?;
+            if options.presence {
+                self.engine.presence_remove(channel, info.client).await?;
+            }
+            if options.join_leave {
+                self.engine.publish_leave(channel, info.clone()).await?;
+            }
+            Ok::<_, crate::engine::EngineError>(())
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(%channel, %error, "a client left, and the engine did not take note");
+        }
+    }
+
+    /// Asks all clients, those to come included, to go elsewhere.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+        for queue in lock(&self.clients).values() {
+            queue.close(DisconnectCode::Shutdown);
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Gives back memory that nobody asks for any more, for as long as it is polled.
+    pub(crate) async fn keep_house(&self) {
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.engine.sweep();
+        }
+    }
+}

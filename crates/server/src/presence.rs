@@ -1,0 +1,222 @@
+//! Who is connected, and who is in which channel on this node.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex};
+
+use serde::{Serialize, Serializer};
+
+use crate::channel::ChannelName;
+use crate::protocol::{Json, WireClientInfo};
+use crate::sync::lock;
+
+/// The name of one connection, drawn at random by the server and shown to others as a UUID (version 4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClientId(u128);
+
+impl ClientId {
+    /// Makes an id from 128 random bits; six of them become the version and variant of RFC 9562 §5.4.
+    pub(crate) fn from_random(bits: u128) -> Self {
+        const VERSION: u128 = 0xf << 76;
+        const VARIANT: u128 = 0b11 << 62;
+        Self(bits & !VERSION & !VARIANT | 0x4 << 76 | 0b10 << 62)
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e] = [
+            self.0 >> 96,
+            self.0 >> 80 & 0xffff,
+            self.0 >> 64 & 0xffff,
+            self.0 >> 48 & 0xffff,
+            self.0,
+        ];
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{:012x}", e & 0xffff_ffff_ffff)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ClientId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl std::hash::Hash for ClientId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0 as u64 ^ (self.0 >> 64) as u64);
+    }
+}
+
+/// A map keyed by client. The ids are random and not chosen by clients, so hashing them again would buy nothing.
+pub(crate) type ClientMap<T> = HashMap<ClientId, T, BuildHasherDefault<AlreadyRandom>>;
+
+/// Passes a random number on as its own hash.
+#[derive(Default)]
+pub(crate) struct AlreadyRandom(u64);
+
+impl Hasher for AlreadyRandom {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 ^= value;
+    }
+}
+
+/// What others may know about a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientInfo {
+    /// The connection.
+    pub(crate) client: ClientId,
+    /// The user it belongs to; empty for an anonymous one.
+    pub(crate) user: Arc<str>,
+    /// What the connection carries along. What a client claimed about itself stands under `"unverified"`.
+    pub(crate) conn_info: Option<Json>,
+}
+
+impl ClientInfo {
+    pub(crate) fn wire(&self) -> WireClientInfo<'_> {
+        WireClientInfo {
+            user: &self.user,
+            client: self.client.to_string(),
+            conn_info: self.conn_info.as_ref(),
+        }
+    }
+}
+
+/// How many are in a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PresenceStats {
+    /// Connections.
+    pub(crate) clients: usize,
+    /// Different users among them; all anonymous connections together count as one.
+    pub(crate) users: usize,
+}
+
+/// The members of this node's channels, kept in memory.
+pub(crate) struct Presence {
+    shards: Box<[Shard]>,
+    hasher: std::hash::RandomState,
+}
+
+type Shard = Mutex<HashMap<ChannelName, ClientMap<Arc<ClientInfo>>>>;
+
+/// Enough that two cores seldom meet at one lock, few enough to cost nothing.
+const SHARDS: usize = 64;
+
+impl Presence {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: Default::default(),
+        }
+    }
+
+    /// Puts a client into a channel, or replaces what was known about it.
+    pub(crate) fn add(&self, channel: &ChannelName, info: Arc<ClientInfo>) {
+        lock(self.shard(channel))
+            .entry(channel.clone())
+            .or_default()
+            .insert(info.client, info);
+    }
+
+    pub(crate) fn remove(&self, channel: &ChannelName, client: ClientId) {
+        let mut shard = lock(self.shard(channel));
+        let Some(members) = shard.get_mut(channel) else { return };
+        members.remove(&client);
+        if members.is_empty() {
+            shard.remove(channel);
+        } else if members.len() < members.capacity() / 4 {
+            members.shrink_to_fit();
+        }
+    }
+
+    /// The members, or `None` if there are more than `clients_max`.
+    pub(crate) fn members(&self, channel: &ChannelName, clients_max: usize) -> Option<Vec<Arc<ClientInfo>>> {
+        let shard = lock(self.shard(channel));
+        let Some(members) = shard.get(channel) else {
+            return Some(Vec::new());
+        };
+        (members.len() <= clients_max).then(|| members.values().cloned().collect())
+    }
+
+    pub(crate) fn stats(&self, channel: &ChannelName) -> PresenceStats {
+        let shard = lock(self.shard(channel));
+        let Some(members) = shard.get(channel) else {
+            return PresenceStats { clients: 0, users: 0 };
+        };
+        let users: HashSet<&str> = members.values().map(|info| &*info.user).collect();
+        PresenceStats {
+            clients: members.len(),
+            users: users.len(),
+        }
+    }
+
+    fn shard(&self, channel: &ChannelName) -> &Shard {
+        channel.shard(&self.shards, &self.hasher)
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(bits: u128, user: &str) -> Arc<ClientInfo> {
+        Arc::new(ClientInfo {
+            client: ClientId::from_random(bits),
+            user: user.into(),
+            conn_info: None,
+        })
+    }
+
+    #[test]
+    fn an_id_reads_as_a_random_uuid() {
+        assert_eq!(
+            ClientId::from_random(u128::MAX).to_string(),
+            "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        );
+        assert_eq!(
+            ClientId::from_random(0).to_string(),
+            "00000000-0000-4000-8000-000000000000"
+        );
+    }
+
+    #[test]
+    fn members_come_and_go() {
+        let presence = Presence::new();
+        let room = ChannelName::new("room").unwrap();
+        for bits in 1..=3 {
+            presence.add(&room, member(bits, if bits == 1 { "ada" } else { "" }));
+        }
+        assert_eq!(presence.stats(&room), PresenceStats { clients: 3, users: 2 });
+        presence.remove(&room, ClientId::from_random(2));
+        presence.remove(&room, ClientId::from_random(9));
+        assert_eq!(presence.members(&room, 2).unwrap().len(), 2);
+        assert_eq!(presence.members(&room, 1), None);
+        presence.remove(&room, ClientId::from_random(1));
+        presence.remove(&room, ClientId::from_random(3));
+        assert_eq!(presence.members(&room, 0), Some(Vec::new()));
+        assert!(presence.shards.iter().all(|shard| lock(shard).is_empty()));
+    }
+}

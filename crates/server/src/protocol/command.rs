@@ -1,0 +1,259 @@
+//! What a client says.
+//!
+//! Strict where it matters and lenient where the protocol grows: a wrong type or a second request in one command is an
+//! error, an unknown field is ignored, an absent field is zero.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::value::RawValue;
+
+use super::Json;
+use super::frame::Malformed;
+
+/// One command: a request, and the number its reply will carry.
+#[derive(Debug)]
+pub(crate) struct Command<'a> {
+    /// Zero when no reply is wanted: a pong or a `send`.
+    pub(crate) id: u32,
+    /// `None` when the command names nothing this server knows.
+    pub(crate) request: Option<Request<'a>>,
+}
+
+impl<'a> Command<'a> {
+    /// Reads one line of a frame.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is not a command.
+    pub(super) fn parse(line: &'a str) -> Result<Self, Malformed> {
+        // The JSON library would take an array for the fields of an object in order.
+        if !line.trim_ascii_start().starts_with('{') {
+            return Err(Malformed);
+        }
+        serde_json::from_str(line).map_err(|_| Malformed)
+    }
+}
+
+/// What a command asks for.
+#[derive(Debug)]
+pub(crate) enum Request<'a> {
+    Connect(ConnectRequest<'a>),
+    Subscribe(SubscribeRequest<'a>),
+    Unsubscribe(ChannelRequest<'a>),
+    Publish(PublishRequest<'a>),
+    Presence(ChannelRequest<'a>),
+    PresenceStats(ChannelRequest<'a>),
+    History(HistoryRequest<'a>),
+    Ping,
+    Send,
+    Rpc,
+    Refresh,
+    SubRefresh,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConnectRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) token: Cow<'a, str>,
+    #[serde(deserialize_with = "raw")]
+    pub(crate) data: Option<Json>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SubscribeRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) channel: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) token: Cow<'a, str>,
+    pub(crate) recover: bool,
+    #[serde(borrow)]
+    pub(crate) epoch: Cow<'a, str>,
+    pub(crate) offset: u64,
+    pub(crate) positioned: bool,
+    pub(crate) recoverable: bool,
+    pub(crate) join_leave: bool,
+    pub(crate) flag: u64,
+}
+
+impl SubscribeRequest<'_> {
+    /// Bit of `flag`: the client would rather have an error than a subscription that could not recover.
+    const FLAG_REJECT_UNRECOVERED: u64 = 2;
+
+    pub(crate) fn rejects_unrecovered(&self) -> bool {
+        self.flag & Self::FLAG_REJECT_UNRECOVERED != 0
+    }
+}
+
+/// A request that names a channel and nothing else this server needs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ChannelRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) channel: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PublishRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) channel: Cow<'a, str>,
+    #[serde(deserialize_with = "raw")]
+    pub(crate) data: Option<Json>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct HistoryRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) channel: Cow<'a, str>,
+    /// Absent or zero asks for the position alone; negative asks for all there is.
+    pub(crate) limit: i32,
+    #[serde(borrow)]
+    pub(crate) since: Option<StreamPosition<'a>>,
+    pub(crate) reverse: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StreamPosition<'a> {
+    pub(crate) offset: u64,
+    #[serde(borrow)]
+    pub(crate) epoch: Cow<'a, str>,
+}
+
+/// The object on the wire: one optional field per request.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WireCommand<'a> {
+    id: u32,
+    #[serde(borrow)]
+    connect: Option<ConnectRequest<'a>>,
+    #[serde(borrow)]
+    subscribe: Option<SubscribeRequest<'a>>,
+    #[serde(borrow)]
+    unsubscribe: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    publish: Option<PublishRequest<'a>>,
+    #[serde(borrow)]
+    presence: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    presence_stats: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    history: Option<HistoryRequest<'a>>,
+    ping: Option<Unread>,
+    send: Option<Unread>,
+    rpc: Option<Unread>,
+    refresh: Option<Unread>,
+    sub_refresh: Option<Unread>,
+}
+
+/// The body of a request whose fields nothing here uses.
+#[derive(Deserialize)]
+struct Unread {}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Command<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = WireCommand::deserialize(deserializer)?;
+        let mut requests = [
+            wire.connect.map(Request::Connect),
+            wire.subscribe.map(Request::Subscribe),
+            wire.unsubscribe.map(Request::Unsubscribe),
+            wire.publish.map(Request::Publish),
+            wire.presence.map(Request::Presence),
+            wire.presence_stats.map(Request::PresenceStats),
+            wire.history.map(Request::History),
+            wire.ping.map(|_| Request::Ping),
+            wire.send.map(|_| Request::Send),
+            wire.rpc.map(|_| Request::Rpc),
+            wire.refresh.map(|_| Request::Refresh),
+            wire.sub_refresh.map(|_| Request::SubRefresh),
+        ]
+        .into_iter()
+        .flatten();
+        let request = requests.next();
+        if requests.next().is_some() {
+            return Err(D::Error::custom("two requests in one command"));
+        }
+        Ok(Self { id: wire.id, request })
+    }
+}
+
+fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(Some(Json::from_frame(raw)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Command<'_>, Malformed> {
+        Command::parse(text)
+    }
+
+    #[test]
+    fn connect_with_its_data_kept_raw() {
+        let command = parse(r#"{"id":1,"connect":{"token":"t","data":{ "b":1, "a":[2] },"name":"js"}}"#).unwrap();
+        let Some(Request::Connect(connect)) = command.request else {
+            panic!("not a connect")
+        };
+        assert_eq!((command.id, &*connect.token), (1, "t"));
+        assert_eq!(connect.data.unwrap().as_str(), r#"{ "b":1, "a":[2] }"#);
+    }
+
+    #[test]
+    fn absent_fields_are_zero_and_unknown_ones_ignored() {
+        let command = parse(r#"{"id":2,"subscribe":{"channel":"c","tf":{"op":"x"},"new":[1]},"later":{}}"#).unwrap();
+        let Some(Request::Subscribe(subscribe)) = command.request else {
+            panic!("not a subscribe")
+        };
+        assert_eq!(subscribe.channel, "c");
+        assert!(!subscribe.recover && !subscribe.join_leave && !subscribe.rejects_unrecovered());
+        assert_eq!((subscribe.offset, &*subscribe.epoch), (0, ""));
+    }
+
+    #[test]
+    fn a_channel_with_escapes_is_unescaped() {
+        let command = parse(r#"{"id":2,"presence":{"channel":"caf\u00e9"}}"#).unwrap();
+        let Some(Request::Presence(presence)) = command.request else {
+            panic!("not a presence")
+        };
+        assert_eq!(presence.channel, "café");
+    }
+
+    #[test]
+    fn an_empty_object_and_an_unknown_request_name_nothing() {
+        assert!(matches!(parse("{}").unwrap(), Command { id: 0, request: None }));
+        assert!(matches!(
+            parse(r#"{"id":7,"teleport":{}}"#).unwrap(),
+            Command { id: 7, request: None }
+        ));
+    }
+
+    #[test]
+    fn what_is_not_a_command_is_refused() {
+        for text in [
+            "",
+            "null",
+            "[]",
+            "1",
+            "\"x\"",
+            "{",
+            r#"{"id":-1}"#,
+            r#"{"id":4294967296,"ping":{}}"#,
+            r#"{"id":"1","ping":{}}"#,
+            r#"{"id":1,"id":2,"ping":{}}"#,
+            r#"{"id":1,"ping":{},"rpc":{}}"#,
+            r#"{"id":1,"ping":[1]}"#,
+            r#"{"id":1,"subscribe":{"channel":5}}"#,
+            r#"{"id":1,"subscribe":{"channel":"c","offset":-1}}"#,
+            r#"{"id":1,"publish":{"channel":"c","data":}}"#,
+            r#"{"id":1,"publish":{"channel":"c","data":{"a"}}}"#,
+            r#"{"id":1,"ping":{}} trailing"#,
+        ] {
+            assert!(parse(text).is_err(), "accepted {text}");
+        }
+    }
+}

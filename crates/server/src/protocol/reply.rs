@@ -1,0 +1,311 @@
+//! What a client is told.
+//!
+//! Fields that are zero are left out where the client libraries read an absent field as zero, and written where a
+//! person reading the frame would ask for them.
+
+use std::sync::Arc;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::Json;
+use crate::codes::{ErrorCode, UnsubscribeCode};
+use crate::presence::ClientInfo;
+
+/// The server's ping: an empty object, answered by the same.
+pub(crate) const PING: &str = "{}";
+
+/// The answer to one command.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reply<'a> {
+    pub(crate) id: u32,
+    #[serde(flatten)]
+    pub(crate) body: ReplyBody<'a>,
+}
+
+/// The result of a command under its own name, or an error.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplyBody<'a> {
+    Error(#[serde(serialize_with = "error")] ErrorCode),
+    Connect(ConnectResult),
+    Subscribe(SubscribeResult<'a>),
+    Unsubscribe(Empty),
+    Publish(Empty),
+    Presence(PresenceResult),
+    PresenceStats(PresenceStatsResult),
+    History(HistoryResult<'a>),
+    Ping(Empty),
+}
+
+/// A result that says only that it was done.
+#[derive(Debug, Serialize)]
+pub(crate) struct Empty {}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectResult {
+    pub(crate) client: String,
+    pub(crate) version: &'static str,
+    /// Seconds between the server's pings.
+    pub(crate) ping: u64,
+    /// Whether the client has to answer them.
+    pub(crate) pong: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct SubscribeResult<'a> {
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) recoverable: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) positioned: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) epoch: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offset: Option<u64>,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) was_recovering: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) recovered: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) publications: Vec<WirePublication<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct WirePublication<'a> {
+    pub(crate) data: &'a Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) info: Option<WireClientInfo<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) offset: u64,
+    /// Milliseconds since 1970.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) time: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct WireClientInfo<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) conn_info: Option<&'a Json>,
+}
+
+/// Who is in a channel: on the wire a map from client id to client.
+#[derive(Debug)]
+pub(crate) struct PresenceResult {
+    pub(crate) clients: Vec<Arc<ClientInfo>>,
+}
+
+impl Serialize for PresenceResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Clients<'a>(&'a PresenceResult);
+        impl Serialize for Clients<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(Some(self.0.clients.len()))?;
+                for info in &self.0.clients {
+                    map.serialize_entry(&info.client, &info.wire())?;
+                }
+                map.end()
+            }
+        }
+        let mut result = serializer.serialize_map(Some(1))?;
+        result.serialize_entry("presence", &Clients(self))?;
+        result.end()
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PresenceStatsResult {
+    pub(crate) num_clients: usize,
+    pub(crate) num_users: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryResult<'a> {
+    pub(crate) publications: Vec<WirePublication<'a>>,
+    pub(crate) epoch: &'a str,
+    pub(crate) offset: u64,
+}
+
+/// What the server says unasked about one channel.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Push<'a> {
+    Pub(WirePublication<'a>),
+    Join(WireMember<'a>),
+    Leave(WireMember<'a>),
+    Unsubscribe(#[serde(serialize_with = "unsubscribe")] UnsubscribeCode),
+}
+
+/// The client that came or went.
+#[derive(Debug, Serialize)]
+pub(crate) struct WireMember<'a> {
+    pub(crate) info: WireClientInfo<'a>,
+}
+
+impl<'a> Push<'a> {
+    pub(crate) fn join(info: WireClientInfo<'a>) -> Self {
+        Self::Join(WireMember { info })
+    }
+
+    pub(crate) fn leave(info: WireClientInfo<'a>) -> Self {
+        Self::Leave(WireMember { info })
+    }
+
+    /// The frame for every subscriber of `channel`.
+    pub(crate) fn encode(&self, channel: &str) -> String {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            push: ChannelPush<'a>,
+        }
+        #[derive(Serialize)]
+        struct ChannelPush<'a> {
+            channel: &'a str,
+            #[serde(flatten)]
+            body: &'a Push<'a>,
+        }
+        encode(&Wire {
+            push: ChannelPush { channel, body: self },
+        })
+    }
+}
+
+/// Writes a reply or push as one line of JSON.
+pub(crate) fn encode(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("string keys and a sink in memory: nothing can fail")
+}
+
+fn error<S: Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Wire {
+        code: u32,
+        message: &'static str,
+        #[serde(skip_serializing_if = "is_false")]
+        temporary: bool,
+    }
+    Wire {
+        code: code.code(),
+        message: code.message(),
+        temporary: code.is_temporary(),
+    }
+    .serialize(serializer)
+}
+
+fn unsubscribe<S: Serializer>(code: &UnsubscribeCode, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Wire {
+        code: u32,
+        reason: &'static str,
+    }
+    Wire {
+        code: code.code(),
+        reason: code.reason(),
+    }
+    .serialize(serializer)
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::ClientId;
+
+    #[track_caller]
+    fn check(body: ReplyBody<'_>, expect: &str) {
+        assert_eq!(encode(&Reply { id: 7, body }), expect);
+    }
+
+    fn ada() -> Arc<ClientInfo> {
+        let info = Json::parse(r#"{"name":"Ada"}"#).unwrap();
+        Arc::new(ClientInfo {
+            client: ClientId::from_random(1),
+            user: "".into(),
+            conn_info: Some(info),
+        })
+    }
+
+    #[test]
+    fn an_error_says_temporary_only_when_it_is() {
+        check(
+            ReplyBody::Error(ErrorCode::PermissionDenied),
+            r#"{"id":7,"error":{"code":103,"message":"permission denied"}}"#,
+        );
+        check(
+            ReplyBody::Error(ErrorCode::Internal),
+            r#"{"id":7,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
+        );
+    }
+
+    #[test]
+    fn results_stand_under_the_name_of_their_command() {
+        check(
+            ReplyBody::PresenceStats(PresenceStatsResult {
+                num_clients: 2,
+                num_users: 1,
+            }),
+            r#"{"id":7,"presence_stats":{"num_clients":2,"num_users":1}}"#,
+        );
+        check(ReplyBody::Publish(Empty {}), r#"{"id":7,"publish":{}}"#);
+        check(
+            ReplyBody::Subscribe(SubscribeResult::default()),
+            r#"{"id":7,"subscribe":{}}"#,
+        );
+    }
+
+    #[test]
+    fn a_recoverable_subscription_tells_its_position_even_at_zero() {
+        let result = SubscribeResult {
+            recoverable: true,
+            epoch: "abcd",
+            offset: Some(0),
+            ..Default::default()
+        };
+        check(
+            ReplyBody::Subscribe(result),
+            r#"{"id":7,"subscribe":{"recoverable":true,"epoch":"abcd","offset":0}}"#,
+        );
+    }
+
+    #[test]
+    fn presence_is_a_map_from_client_to_info() {
+        check(
+            ReplyBody::Presence(PresenceResult { clients: vec![ada()] }),
+            concat!(
+                r#"{"id":7,"presence":{"presence":{"00000000-0000-4000-8000-000000000001":"#,
+                r#"{"user":"","client":"00000000-0000-4000-8000-000000000001","conn_info":{"name":"Ada"}}}}}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn pushes_carry_their_channel_and_the_data_as_it_came() {
+        let data = Json::parse("{ \"x\" : 1 }").unwrap();
+        let publication = WirePublication {
+            data: &data,
+            info: None,
+            offset: 3,
+            time: 0,
+        };
+        assert_eq!(
+            Push::Pub(publication).encode("a\"b"),
+            r#"{"push":{"channel":"a\"b","pub":{"data":{ "x" : 1 },"offset":3}}}"#
+        );
+        assert_eq!(
+            Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode("c"),
+            r#"{"push":{"channel":"c","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
+        );
+        let ada = ada();
+        assert!(
+            Push::join(ada.wire())
+                .encode("c")
+                .starts_with(r#"{"push":{"channel":"c","join":{"info":{"user":"","#)
+        );
+    }
+}

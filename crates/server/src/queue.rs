@@ -1,0 +1,276 @@
+//! What waits to be written to one client: bounded in bytes, filled by anyone, emptied by the client's own task.
+//!
+//! Texts are shared, not copied: a publication to ten thousand subscribers is ten thousand references to one text.
+//! Order is the order of queueing, for replies and pushes alike. An empty queue owns no memory beyond itself.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+
+use crate::channel::ChannelName;
+use crate::codes::DisconnectCode;
+use crate::sync::lock;
+
+/// One encoded message, cheap to clone.
+pub(crate) type Text = std::sync::Arc<str>;
+
+/// The outbound queue of one client.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// Why nothing more will be queued.
+    closed: Option<DisconnectCode>,
+    waker: Option<Waker>,
+}
+
+/// Something to be written.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// The answer to a command. Consecutive replies may leave in one frame.
+    Reply(Text),
+    /// What a channel says, or a ping.
+    Push(Text),
+    /// The push which says that the client is no longer subscribed; its session has to know as well.
+    Unsubscribe(ChannelName, Text),
+}
+
+/// What to do next for a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outgoing {
+    /// Write this text frame.
+    Frame(Text),
+    /// Write this text frame; the client's subscription to the channel has ended.
+    Unsubscribe(ChannelName, Text),
+    /// Close the connection.
+    Close(DisconnectCode),
+}
+
+/// What an entry costs beyond its text.
+const ITEM_BYTES: usize = 64;
+
+/// Replies are joined into one frame up to this size.
+const JOINED_BYTES_MAX: usize = 16 << 10;
+
+impl Queue {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Queues something and wakes the client's task.
+    ///
+    /// One item more than the queue may hold and the client counts as slow: everything queued is dropped, and what is
+    /// left to do is to disconnect it.
+    pub(crate) fn push(&self, item: Item) {
+        let waker = {
+            let mut state = lock(&self.state);
+            if state.closed.is_some() {
+                return;
+            }
+            state.bytes += item.cost();
+            if state.bytes > self.bytes_max {
+                state.drop_items();
+                state.closed = Some(DisconnectCode::Slow);
+            } else {
+                state.items.push_back(item);
+            }
+            state.waker.take()
+        };
+        // Woken outside the lock, so that the task does not run into it at once.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Asks for the connection to be closed after what is already queued. The first reason stays.
+    pub(crate) fn close(&self, reason: DisconnectCode) {
+        let waker = {
+            let mut state = lock(&self.state);
+            state.closed.get_or_insert(reason);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes what is to be done next.
+    pub(crate) fn take(&self) -> Option<Outgoing> {
+        let mut state = lock(&self.state);
+        let Some(item) = state.pop() else {
+            return state.closed.map(Outgoing::Close);
+        };
+        Some(match item {
+            Item::Reply(first) => Outgoing::Frame(state.join_replies(first)),
+            Item::Push(text) => Outgoing::Frame(text),
+            Item::Unsubscribe(channel, text) => Outgoing::Unsubscribe(channel, text),
+        })
+    }
+
+    /// Bytes waiting.
+    pub(crate) fn bytes(&self) -> usize {
+        lock(&self.state).bytes
+    }
+
+    /// Whether the client was given up as too slow.
+    pub(crate) fn is_overflown(&self) -> bool {
+        lock(&self.state).closed == Some(DisconnectCode::Slow)
+    }
+
+    /// Waits until [`take`](Self::take) has something. For one task at a time: the client's.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken, so nothing can be lost.
+    pub(crate) async fn ready(&self) {
+        std::future::poll_fn(|cx| self.poll(cx, |state| !state.items.is_empty() || state.closed.is_some())).await;
+    }
+
+    /// Waits until the client has to be disconnected whatever is still queued: it is too slow.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken, so nothing can be lost.
+    pub(crate) async fn overflown(&self) {
+        std::future::poll_fn(|cx| self.poll(cx, |state| state.closed == Some(DisconnectCode::Slow))).await;
+    }
+
+    fn poll(&self, cx: &mut Context<'_>, is_ready: impl Fn(&State) -> bool) -> Poll<()> {
+        let mut state = lock(&self.state);
+        if is_ready(&state) {
+            return Poll::Ready(());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.cost();
+        if self.items.is_empty() {
+            self.drop_items();
+        }
+        Some(item)
+    }
+
+    /// The reply and those right behind it, one per line.
+    fn join_replies(&mut self, first: Text) -> Text {
+        if !matches!(self.items.front(), Some(Item::Reply(_))) {
+            return first;
+        }
+        let mut joined = String::from(&*first);
+        while let Some(Item::Reply(next)) = self.items.front()
+            && joined.len() + next.len() < JOINED_BYTES_MAX
+        {
+            joined.push('\n');
+            joined.push_str(next);
+            self.pop();
+        }
+        joined.into()
+    }
+
+    fn drop_items(&mut self) {
+        self.items = VecDeque::new();
+        self.bytes = 0;
+    }
+}
+
+impl Item {
+    fn cost(&self) -> usize {
+        let (Self::Reply(text) | Self::Push(text) | Self::Unsubscribe(_, text)) = self;
+        ITEM_BYTES + text.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    fn reply(text: &str) -> Item {
+        Item::Reply(text.into())
+    }
+
+    fn push(text: &str) -> Item {
+        Item::Push(text.into())
+    }
+
+    fn frame(text: &str) -> Option<Outgoing> {
+        Some(Outgoing::Frame(text.into()))
+    }
+
+    #[test]
+    fn replies_are_joined_and_order_is_kept() {
+        let queue = Queue::new(1024);
+        for item in [reply("1"), reply("2"), push("p"), push("q"), reply("3")] {
+            queue.push(item);
+        }
+        for expect in [frame("1\n2"), frame("p"), frame("q"), frame("3"), None] {
+            assert_eq!(queue.take(), expect);
+        }
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn one_byte_too_many_makes_the_client_slow() {
+        let queue = Queue::new(2 * (ITEM_BYTES + 10));
+        queue.push(push(&"x".repeat(10)));
+        queue.push(push(&"x".repeat(10)));
+        assert!(!queue.is_overflown());
+        queue.push(push(""));
+        assert!(queue.is_overflown());
+        assert_eq!(queue.bytes(), 0);
+        queue.push(push("late"));
+        queue.close(DisconnectCode::Shutdown);
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn closing_comes_after_what_is_queued() {
+        let queue = Queue::new(1024);
+        queue.push(push("last"));
+        queue.close(DisconnectCode::Shutdown);
+        queue.push(push("too late"));
+        assert_eq!(queue.take(), frame("last"));
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Shutdown)));
+    }
+
+    #[test]
+    fn every_push_wakes_a_waiting_task_once() {
+        struct Count(AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+
+        let queue = Queue::new(1024);
+        assert!(pin!(queue.ready()).poll(&mut cx).is_pending());
+        queue.push(push("a"));
+        queue.push(push("b"));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(pin!(queue.ready()).poll(&mut cx).is_ready());
+        assert!(pin!(queue.overflown()).poll(&mut cx).is_pending());
+        queue.close(DisconnectCode::Shutdown);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,408 @@
+//! One client's side of the protocol as a state machine: what it may do now, what it is subscribed to, when it is
+//! pinged and when it is given up.
+//!
+//! It does nothing itself. A command goes in through [`Session::handle_command`] and comes out as a [`Step`]: an
+//! answer, or a [`Call`] that whoever drives the session carries out before the next command goes in. Time is an
+//! argument. A reason to disconnect is an error and stays one: from then on every call returns it again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::channel::{ChannelName, Wants};
+use crate::codes::{DisconnectCode, ErrorCode};
+use crate::config::{Config, PublishPolicy};
+use crate::engine::{Content, Epoch, Position};
+use crate::presence::{ClientId, ClientInfo};
+use crate::protocol::{
+    Command, ConnectRequest, ConnectResult, Empty, HistoryRequest, Json, Malformed, PublishRequest, ReplyBody, Request,
+    SubscribeRequest,
+};
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: Arc<Config>,
+    client: ClientId,
+    state: State,
+    /// Few enough, 128 by default, that looking through them is as quick as hashing.
+    subscriptions: Vec<ChannelName>,
+    /// Why the client is being disconnected.
+    failed: Option<DisconnectCode>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing but `connect` is allowed, and only until the deadline.
+    Opening { deadline: Instant, first_ping: Duration },
+    /// `connect` was refused: nothing is allowed any more.
+    Refused { deadline: Instant },
+    Connected {
+        info: Arc<ClientInfo>,
+        heartbeat: Heartbeat,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Heartbeat {
+    /// The next ping goes out then.
+    Resting { ping_at: Instant },
+    /// A ping went out and its pong is due.
+    Waiting { pong_by: Instant, ping_at: Instant },
+}
+
+/// What follows from a command.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing: the command wants no answer.
+    Nothing,
+    /// This answer.
+    Reply(ReplyBody<'static>),
+    /// The answer to this call.
+    Call(Call),
+}
+
+/// What the session needs done outside of it.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Subscribe(Subscribe),
+    Unsubscribe(ChannelName),
+    Publish(ChannelName, Content),
+    Presence(ChannelName),
+    PresenceStats(ChannelName),
+    History(ChannelName, ReadHistory),
+}
+
+/// A subscription that the session has granted. Should it fail, [`Session::handle_unsubscribed`] takes it back.
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    pub(crate) channel: ChannelName,
+    pub(crate) wants: Wants,
+    /// Whether the client means to recover when it comes back.
+    pub(crate) is_recoverable: bool,
+    /// Where the client was before, if it asks to go on from there.
+    pub(crate) recover_from: Option<Position>,
+    /// Whether to fail rather than to begin anew.
+    pub(crate) rejects_unrecovered: bool,
+}
+
+/// Which part of a channel's history a client asked for.
+#[derive(Debug)]
+pub(crate) struct ReadHistory {
+    /// An empty epoch stands for whichever is current.
+    pub(crate) since: Option<Position>,
+    pub(crate) limit: usize,
+    pub(crate) is_reversed: bool,
+}
+
+/// A ping is to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PingDue;
+
+/// Why a command is not carried out.
+enum Refusal {
+    Error(ErrorCode),
+    Disconnect(DisconnectCode),
+}
+
+const VERSION: &str = concat!("sockeye ", env!("CARGO_PKG_VERSION"));
+
+impl Session {
+    /// Begins with the upgrade of a connection. `first_ping`, at most the ping interval, spreads the pings of clients
+    /// that arrive together.
+    pub(crate) fn new(config: Arc<Config>, client: ClientId, first_ping: Duration, now: Instant) -> Self {
+        let deadline = now + config.timeouts.connect;
+        let state = State::Opening { deadline, first_ping };
+        Self {
+            config,
+            client,
+            state,
+            subscriptions: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Takes one command.
+    ///
+    /// # Errors
+    /// The reason to disconnect, if the command is not allowed at all.
+    pub(crate) fn handle_command(
+        &mut self,
+        command: Result<Command<'_>, Malformed>,
+        now: Instant,
+    ) -> Result<Step, DisconnectCode> {
+        if let Some(code) = self.failed {
+            return Err(code);
+        }
+        let step = match command {
+            Ok(command) => self.command(command, now),
+            Err(Malformed) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+        };
+        match step {
+            Ok(step) => Ok(step),
+            Err(Refusal::Error(code)) => Ok(Step::Reply(ReplyBody::Error(code))),
+            Err(Refusal::Disconnect(code)) => Err(self.fail(code)),
+        }
+    }
+
+    /// Takes note that a subscription has ended, or was granted and did not come about.
+    pub(crate) fn handle_unsubscribed(&mut self, channel: &ChannelName) {
+        if let Some(index) = self.subscriptions.iter().position(|subscribed| subscribed == channel) {
+            self.subscriptions.swap_remove(index);
+        }
+    }
+
+    /// Takes the time, which may have come to ping or to give up. Early calls do nothing.
+    ///
+    /// # Errors
+    /// The reason to disconnect, if a deadline has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<Option<PingDue>, DisconnectCode> {
+        let timeouts = &self.config.timeouts;
+        match &mut self.state {
+            _ if let Some(code) = self.failed => Err(code),
+            State::Opening { deadline, .. } | State::Refused { deadline } if now >= *deadline => {
+                Err(self.fail(DisconnectCode::Stale))
+            }
+            State::Connected {
+                heartbeat: Heartbeat::Waiting { pong_by, .. },
+                ..
+            } if now >= *pong_by => Err(self.fail(DisconnectCode::NoPong)),
+            State::Connected { heartbeat, .. } => match *heartbeat {
+                Heartbeat::Resting { ping_at } if now >= ping_at => {
+                    let (pong_by, ping_at) = (now + timeouts.pong, now + timeouts.ping_interval);
+                    *heartbeat = Heartbeat::Waiting { pong_by, ping_at };
+                    Ok(Some(PingDue))
+                }
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn deadline(&self) -> Instant {
+        match self.state {
+            State::Opening { deadline, .. } | State::Refused { deadline } => deadline,
+            State::Connected {
+                heartbeat: Heartbeat::Resting { ping_at },
+                ..
+            } => ping_at,
+            State::Connected {
+                heartbeat: Heartbeat::Waiting { pong_by, .. },
+                ..
+            } => pong_by,
+        }
+    }
+
+    /// What others may know about the client, once it is connected.
+    pub(crate) fn info(&self) -> Option<&Arc<ClientInfo>> {
+        match &self.state {
+            State::Connected { info, .. } => Some(info),
+            State::Opening { .. } | State::Refused { .. } => None,
+        }
+    }
+
+    /// Ends all subscriptions and returns them, for whoever drives the session to take back elsewhere.
+    pub(crate) fn take_subscriptions(&mut self) -> Vec<ChannelName> {
+        std::mem::take(&mut self.subscriptions)
+    }
+
+    fn fail(&mut self, code: DisconnectCode) -> DisconnectCode {
+        *self.failed.get_or_insert(code)
+    }
+
+    fn command(&mut self, command: Command<'_>, now: Instant) -> Result<Step, Refusal> {
+        let request = match (&self.state, command.id, command.request) {
+            (State::Opening { first_ping, .. }, 1.., Some(Request::Connect(connect))) => {
+                let ping_at = now + *first_ping;
+                return self.connect(&connect, ping_at);
+            }
+            (State::Opening { .. } | State::Refused { .. }, ..) | (_, _, Some(Request::Connect(_))) => {
+                return Err(Refusal::Disconnect(DisconnectCode::BadRequest));
+            }
+            (State::Connected { .. }, 0, None) => return self.pong(),
+            (State::Connected { .. }, _, Some(Request::Send)) => return Ok(Step::Nothing),
+            // A request without an id could not be answered.
+            (State::Connected { .. }, 0, Some(_)) => return Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            (State::Connected { .. }, 1.., None) => return Err(ErrorCode::MethodNotFound.into()),
+            (State::Connected { info, .. }, 1.., Some(request)) => (request, info.clone()),
+        };
+        let (request, info) = request;
+        match request {
+            Request::Subscribe(subscribe) => self.subscribe(&subscribe),
+            Request::Unsubscribe(request) => self.unsubscribe(&request.channel),
+            Request::Publish(publish) => self.publish(publish, info),
+            Request::Presence(request) => Ok(Step::Call(Call::Presence(self.presence(&request.channel)?))),
+            Request::PresenceStats(request) => Ok(Step::Call(Call::PresenceStats(self.presence(&request.channel)?))),
+            Request::History(history) => self.history(&history),
+            Request::Ping => Ok(Step::Reply(ReplyBody::Ping(Empty {}))),
+            Request::Rpc => Err(ErrorCode::MethodNotFound.into()),
+            // There are no tokens yet that could be refreshed.
+            Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
+            Request::Connect(_) | Request::Send => unreachable!("taken above"),
+        }
+    }
+
+    fn connect(&mut self, connect: &ConnectRequest<'_>, ping_at: Instant) -> Result<Step, Refusal> {
+        // No key is configured that a token could be checked with, and an unchecked one must not pass for checked.
+        if !connect.token.is_empty() {
+            return Err(Refusal::Disconnect(DisconnectCode::InvalidToken));
+        }
+        let conn_info = match self.unverified_info(connect.data.as_ref()) {
+            Ok(conn_info) => conn_info,
+            Err(code) => {
+                self.state = State::Refused {
+                    deadline: self.deadline(),
+                };
+                return Err(code.into());
+            }
+        };
+        let info = Arc::new(ClientInfo {
+            client: self.client,
+            user: Arc::default(),
+            conn_info,
+        });
+        self.state = State::Connected {
+            info,
+            heartbeat: Heartbeat::Resting { ping_at },
+        };
+        Ok(Step::Reply(ReplyBody::Connect(ConnectResult {
+            client: self.client.to_string(),
+            version: VERSION,
+            ping: self.config.timeouts.ping_interval.as_secs(),
+            pong: true,
+        })))
+    }
+
+    /// What the client says about itself, marked as such so that nobody takes it for more.
+    fn unverified_info(&self, data: Option<&Json>) -> Result<Option<Json>, ErrorCode> {
+        let size_max = self.config.limits.client_info_size_max;
+        match data {
+            None => Ok(None),
+            Some(_) if size_max == 0 => Ok(None),
+            Some(data) if data.len_bytes() > size_max => Err(ErrorCode::LimitExceeded),
+            Some(data) => Json::parse(format!("{{\"unverified\":{}}}", data.as_str()))
+                .map(Some)
+                .map_err(|_| ErrorCode::BadRequest),
+        }
+    }
+
+    fn pong(&mut self) -> Result<Step, Refusal> {
+        match &mut self.state {
+            State::Connected { heartbeat, .. } if let Heartbeat::Waiting { ping_at, .. } = *heartbeat => {
+                *heartbeat = Heartbeat::Resting { ping_at };
+                Ok(Step::Nothing)
+            }
+            _ => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+        }
+    }
+
+    fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, Refusal> {
+        let channel = self.channel(&request.channel)?;
+        if self.is_subscribed(&channel) {
+            return Err(ErrorCode::AlreadySubscribed.into());
+        }
+        if self.subscriptions.len() >= self.config.limits.channels_per_client_max {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        // As with the token of a connection: there is nothing yet to check it with.
+        if channel.is_restricted() || !request.token.is_empty() {
+            return Err(ErrorCode::PermissionDenied.into());
+        }
+        let options = &self.config.channels;
+        let has_history = options.history_size > 0;
+        self.subscriptions.push(channel.clone());
+        Ok(Step::Call(Call::Subscribe(Subscribe {
+            channel,
+            wants: Wants {
+                join_leave: request.join_leave && options.join_leave,
+                unbroken: (request.recoverable || request.positioned || request.recover) && has_history,
+            },
+            is_recoverable: (request.recoverable || request.recover) && has_history,
+            recover_from: (request.recover && has_history).then(|| Position {
+                epoch: Epoch::new(&*request.epoch),
+                offset: request.offset,
+            }),
+            rejects_unrecovered: request.rejects_unrecovered(),
+        })))
+    }
+
+    fn unsubscribe(&mut self, channel: &str) -> Result<Step, Refusal> {
+        let channel = self.channel(channel)?;
+        if !self.is_subscribed(&channel) {
+            // The client wanted to be out of it, and it is.
+            return Ok(Step::Reply(ReplyBody::Unsubscribe(Empty {})));
+        }
+        self.handle_unsubscribed(&channel);
+        Ok(Step::Call(Call::Unsubscribe(channel)))
+    }
+
+    fn publish(&mut self, request: PublishRequest<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
+        let channel = self.channel(&request.channel)?;
+        let data = request.data.ok_or(ErrorCode::BadRequest)?;
+        let is_allowed = match self.config.channels.publish {
+            PublishPolicy::Nobody => false,
+            PublishPolicy::Subscribers => self.is_subscribed(&channel),
+            PublishPolicy::Everyone => !channel.is_restricted(),
+        };
+        if !is_allowed {
+            return Err(ErrorCode::PermissionDenied.into());
+        }
+        Ok(Step::Call(Call::Publish(channel, Content { data, info: Some(info) })))
+    }
+
+    /// The channel whose presence may be asked for.
+    fn presence(&self, channel: &str) -> Result<ChannelName, Refusal> {
+        let channel = self.subscribed_channel(channel)?;
+        if !self.config.channels.presence {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        Ok(channel)
+    }
+
+    fn history(&self, request: &HistoryRequest<'_>) -> Result<Step, Refusal> {
+        let channel = self.subscribed_channel(&request.channel)?;
+        let size_max = self.config.channels.history_size;
+        if size_max == 0 {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        let since = request.since.as_ref();
+        let read = ReadHistory {
+            since: since.map(|since| Position {
+                epoch: Epoch::new(&*since.epoch),
+                offset: since.offset,
+            }),
+            // A negative limit asks for everything there is.
+            limit: usize::try_from(request.limit).unwrap_or(size_max).min(size_max),
+            is_reversed: request.reverse,
+        };
+        Ok(Step::Call(Call::History(channel, read)))
+    }
+
+    fn subscribed_channel(&self, name: &str) -> Result<ChannelName, Refusal> {
+        let channel = self.channel(name)?;
+        if !self.is_subscribed(&channel) {
+            return Err(ErrorCode::PermissionDenied.into());
+        }
+        Ok(channel)
+    }
+
+    /// The channel of this name, sharing the name where the client is subscribed to it.
+    fn channel(&self, name: &str) -> Result<ChannelName, ErrorCode> {
+        match self.subscriptions.iter().find(|subscribed| subscribed.as_str() == name) {
+            Some(subscribed) => Ok(subscribed.clone()),
+            None => ChannelName::new(name).map_err(|_| ErrorCode::BadRequest),
+        }
+    }
+
+    fn is_subscribed(&self, channel: &ChannelName) -> bool {
+        self.subscriptions.contains(channel)
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
+#[cfg(test)]
+mod tests;

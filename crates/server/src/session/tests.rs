@@ -1,0 +1,386 @@
+//! The session in virtual time, spoken to in the words of the protocol.
+
+use super::*;
+use crate::protocol::{Reply, commands, encode};
+
+/// A session, and what it says to frames of JSON.
+struct Client {
+    session: Session,
+    now: Instant,
+}
+
+impl Client {
+    fn opening() -> Self {
+        Self::with_config(Config::default())
+    }
+
+    fn with_config(config: Config) -> Self {
+        let now = Instant::now();
+        let first_ping = Duration::from_secs(5);
+        let session = Session::new(Arc::new(config), ClientId::from_random(1), first_ping, now);
+        Self { session, now }
+    }
+
+    fn connected() -> Self {
+        let mut client = Self::opening();
+        client.say(r#"{"id":1,"connect":{}}"#).unwrap();
+        client
+    }
+
+    fn subscribed(channel: &str) -> Self {
+        let mut client = Self::connected();
+        client
+            .say(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#))
+            .unwrap();
+        client
+    }
+
+    /// What comes of each command of a frame: a reply as JSON, a call by its name, nothing as nothing.
+    fn say(&mut self, frame: &str) -> Result<Vec<String>, DisconnectCode> {
+        let lines = commands(frame).map_err(|malformed| self.session.handle_command(Err(malformed), self.now));
+        let lines = match lines {
+            Ok(lines) => lines,
+            Err(outcome) => return outcome.map(|_| Vec::new()),
+        };
+        let mut said = Vec::new();
+        for line in lines {
+            let id = line.as_ref().map_or(0, |command| command.id);
+            match self.session.handle_command(line, self.now)? {
+                Step::Nothing => {}
+                Step::Reply(body) => said.push(encode(&Reply { id, body })),
+                Step::Call(call) => said.push(format!("{call:?}").split(['(', ' ']).next().unwrap().to_owned()),
+            }
+        }
+        Ok(said)
+    }
+
+    fn wait(&mut self, seconds: u64) -> Result<Option<PingDue>, DisconnectCode> {
+        self.now += Duration::from_secs(seconds);
+        self.session.handle_timeout(self.now)
+    }
+}
+
+#[track_caller]
+fn check_error(client: &mut Client, frame: &str, code: u32) {
+    let said = client.say(frame).unwrap();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&format!("\"error\":{{\"code\":{code},")), "{said:?}");
+}
+
+#[track_caller]
+fn check_disconnect(client: &mut Client, frame: &str, code: DisconnectCode) {
+    assert_eq!(client.say(frame), Err(code));
+    // Once failed, always failed.
+    assert_eq!(client.say(r#"{"id":9,"ping":{}}"#), Err(code));
+    assert_eq!(client.wait(1000), Err(code));
+}
+
+#[test]
+fn connect_tells_who_the_client_is_and_how_it_is_pinged() {
+    let said = Client::opening().say(r#"{"id":1,"connect":{"name":"js"}}"#).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        said,
+        [format!(
+            concat!(
+                r#"{{"id":1,"connect":{{"client":"00000000-0000-4000-8000-000000000001","#,
+                r#""version":"sockeye {}","ping":25,"pong":true}}}}"#
+            ),
+            version
+        )]
+    );
+}
+
+#[test]
+fn a_command_before_connect_disconnects() {
+    for frame in [
+        "{}",
+        r#"{"id":1,"ping":{}}"#,
+        r#"{"send":{}}"#,
+        r#"{"id":1,"subscribe":{"channel":"c"}}"#,
+    ] {
+        check_disconnect(&mut Client::opening(), frame, DisconnectCode::BadRequest);
+    }
+}
+
+#[test]
+fn a_second_connect_disconnects() {
+    check_disconnect(
+        &mut Client::connected(),
+        r#"{"id":2,"connect":{}}"#,
+        DisconnectCode::BadRequest,
+    );
+}
+
+#[test]
+fn a_request_without_an_id_disconnects() {
+    check_disconnect(&mut Client::opening(), r#"{"connect":{}}"#, DisconnectCode::BadRequest);
+    for frame in [r#"{"ping":{}}"#, r#"{"id":0,"publish":{"channel":"c","data":1}}"#] {
+        check_disconnect(&mut Client::connected(), frame, DisconnectCode::BadRequest);
+    }
+}
+
+#[test]
+fn what_is_not_the_protocol_disconnects() {
+    let deep = format!(
+        r#"{{"id":2,"publish":{{"channel":"c","data":{}}}}}"#,
+        "[".repeat(100_000)
+    );
+    for frame in ["", "\n", "hello", "{\"id\":", "[]", "\0", deep.as_str()] {
+        check_disconnect(&mut Client::connected(), frame, DisconnectCode::BadRequest);
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_checked_is_refused() {
+    check_disconnect(
+        &mut Client::opening(),
+        r#"{"id":1,"connect":{"token":"t"}}"#,
+        DisconnectCode::InvalidToken,
+    );
+    let subscribe = r#"{"id":2,"subscribe":{"channel":"c","token":"t"}}"#;
+    check_error(&mut Client::connected(), subscribe, 103);
+}
+
+#[test]
+fn what_a_client_says_about_itself_is_bounded_and_marked() {
+    let mut client = Client::opening();
+    client.say(r#"{"id":1,"connect":{"data":{"name":"Ada"}}}"#).unwrap();
+    let info = client.session.info().unwrap().conn_info.clone();
+    assert_eq!(info.unwrap().as_str(), r#"{"unverified":{"name":"Ada"}}"#);
+
+    let connect = |len: usize| format!(r#"{{"id":1,"connect":{{"data":"{}"}}}}"#, "x".repeat(len - 2));
+    assert!(Client::opening().say(&connect(1024)).unwrap()[0].contains("\"client\""));
+    let mut client = Client::opening();
+    check_error(&mut client, &connect(1025), 106);
+    check_disconnect(&mut client, r#"{"id":2,"connect":{}}"#, DisconnectCode::BadRequest);
+}
+
+#[test]
+fn commands_of_one_frame_are_taken_in_order() {
+    let frame = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"ping\":{}}";
+    let said = Client::opening().say(frame).unwrap();
+    assert!(said[0].starts_with("{\"id\":1,\"connect\""));
+    assert_eq!(said[1..], ["Subscribe", "{\"id\":3,\"ping\":{}}"]);
+}
+
+#[test]
+fn a_channel_is_subscribed_to_once() {
+    let mut client = Client::subscribed("c");
+    check_error(&mut client, r#"{"id":3,"subscribe":{"channel":"c"}}"#, 105);
+    assert_eq!(
+        client.say(r#"{"id":4,"unsubscribe":{"channel":"c"}}"#).unwrap(),
+        ["Unsubscribe"]
+    );
+    assert_eq!(
+        client.say(r#"{"id":5,"subscribe":{"channel":"c"}}"#).unwrap(),
+        ["Subscribe"]
+    );
+    client.session.handle_unsubscribed(&ChannelName::new("c").unwrap());
+    assert_eq!(
+        client.say(r#"{"id":6,"subscribe":{"channel":"c"}}"#).unwrap(),
+        ["Subscribe"]
+    );
+}
+
+#[test]
+fn unsubscribing_from_nothing_is_fine() {
+    let said = Client::connected()
+        .say(r#"{"id":3,"unsubscribe":{"channel":"c"}}"#)
+        .unwrap();
+    assert_eq!(said, [r#"{"id":3,"unsubscribe":{}}"#]);
+}
+
+#[test]
+fn a_client_has_at_most_128_channels() {
+    let mut client = Client::connected();
+    for n in 0..128 {
+        let said = client
+            .say(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#))
+            .unwrap();
+        assert_eq!(said, ["Subscribe"]);
+    }
+    for n in 128..1_000 {
+        check_error(
+            &mut client,
+            &format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#),
+            106,
+        );
+    }
+    assert_eq!(client.session.take_subscriptions().len(), 128);
+}
+
+#[test]
+fn impossible_channel_names_are_refused() {
+    let long = "x".repeat(256);
+    for name in ["", long.as_str(), "a\\u0000b", "a\\nb"] {
+        for command in ["subscribe", "unsubscribe", "presence", "history"] {
+            check_error(
+                &mut Client::connected(),
+                &format!(r#"{{"id":2,"{command}":{{"channel":"{name}"}}}}"#),
+                107,
+            );
+        }
+    }
+}
+
+#[test]
+fn private_channels_are_closed_to_anonymous_clients() {
+    for name in ["$private", "dialog#42"] {
+        check_error(
+            &mut Client::connected(),
+            &format!(r#"{{"id":2,"subscribe":{{"channel":"{name}"}}}}"#),
+            103,
+        );
+    }
+}
+
+#[test]
+fn subscribers_may_publish_and_others_not() {
+    let publish = r#"{"id":3,"publish":{"channel":"c","data":{"x":1}}}"#;
+    assert_eq!(Client::subscribed("c").say(publish).unwrap(), ["Publish"]);
+    check_error(&mut Client::connected(), publish, 103);
+    check_error(
+        &mut Client::subscribed("c"),
+        r#"{"id":3,"publish":{"channel":"c"}}"#,
+        107,
+    );
+}
+
+#[test]
+fn who_may_publish_is_an_option() {
+    for (policy, subscriber, other) in [
+        (PublishPolicy::Nobody, false, false),
+        (PublishPolicy::Everyone, true, true),
+        (PublishPolicy::Subscribers, true, false),
+    ] {
+        let mut config = Config::default();
+        config.channels.publish = policy;
+        let mut client = Client::with_config(config);
+        client
+            .say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"mine\"}}")
+            .unwrap();
+        for (channel, allowed) in [("mine", subscriber), ("other", other), ("$private", false)] {
+            let said = client
+                .say(&format!(r#"{{"id":3,"publish":{{"channel":"{channel}","data":1}}}}"#))
+                .unwrap();
+            assert_eq!(said == ["Publish"], allowed, "{policy:?} {channel}");
+        }
+    }
+}
+
+#[test]
+fn presence_and_history_are_for_subscribers() {
+    for command in ["presence", "presence_stats", "history"] {
+        let frame = format!(r#"{{"id":3,"{command}":{{"channel":"c"}}}}"#);
+        check_error(&mut Client::connected(), &frame, 103);
+        assert_eq!(Client::subscribed("c").say(&frame).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn what_is_turned_off_is_not_available() {
+    let mut config = Config::default();
+    config.channels.presence = false;
+    config.channels.history_size = 0;
+    let mut client = Client::with_config(config);
+    client
+        .say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"c\"}}")
+        .unwrap();
+    for command in ["presence", "presence_stats", "history", "refresh", "sub_refresh"] {
+        check_error(
+            &mut client,
+            &format!(r#"{{"id":3,"{command}":{{"channel":"c"}}}}"#),
+            108,
+        );
+    }
+}
+
+#[test]
+fn recovery_is_asked_for_and_history_grants_it() {
+    let frame =
+        r#"{"id":2,"subscribe":{"channel":"c","recover":true,"offset":7,"epoch":"e","flag":3,"join_leave":true}}"#;
+    let mut client = Client::connected();
+    let command = commands(frame).unwrap().next().unwrap();
+    let Ok(Step::Call(Call::Subscribe(subscribe))) = client.session.handle_command(command, client.now) else {
+        panic!("not a subscribe")
+    };
+    assert_eq!(
+        subscribe.wants,
+        Wants {
+            join_leave: true,
+            unbroken: true
+        }
+    );
+    assert_eq!(
+        subscribe.recover_from,
+        Some(Position {
+            epoch: Epoch::new("e"),
+            offset: 7
+        })
+    );
+    assert!(subscribe.rejects_unrecovered);
+}
+
+#[test]
+fn methods_nobody_knows_are_not_found_and_sends_are_swallowed() {
+    for frame in [
+        r#"{"id":2,"rpc":{"method":"m","data":{}}}"#,
+        r#"{"id":2,"teleport":{}}"#,
+        r#"{"id":2}"#,
+    ] {
+        check_error(&mut Client::connected(), frame, 104);
+    }
+    assert_eq!(Client::connected().say(r#"{"send":{"data":{}}}"#).unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_client_that_never_connects_is_stale_after_10_seconds() {
+    let mut client = Client::opening();
+    assert_eq!(client.wait(9), Ok(None));
+    assert_eq!(client.wait(1), Err(DisconnectCode::Stale));
+}
+
+#[test]
+fn pings_come_every_25_seconds_and_want_a_pong() {
+    let mut client = Client::connected();
+    assert_eq!(client.wait(4), Ok(None));
+    assert_eq!(client.wait(1), Ok(Some(PingDue)));
+    for _ in 0..3 {
+        assert_eq!(client.wait(7), Ok(None));
+        assert_eq!(client.say("{}").unwrap(), [""; 0]);
+        assert_eq!(client.wait(17), Ok(None));
+        assert_eq!(client.wait(1), Ok(Some(PingDue)));
+    }
+}
+
+#[test]
+fn a_silent_client_is_gone_8_seconds_after_a_ping_whatever_else_it_says() {
+    let mut client = Client::connected();
+    client.wait(5).unwrap();
+    assert_eq!(client.wait(7), Ok(None));
+    client.say(r#"{"id":2,"ping":{}}"#).unwrap();
+    assert_eq!(client.wait(1), Err(DisconnectCode::NoPong));
+}
+
+#[test]
+fn an_unsolicited_pong_disconnects() {
+    check_disconnect(&mut Client::connected(), "{}", DisconnectCode::BadRequest);
+    let mut client = Client::connected();
+    client.wait(5).unwrap();
+    check_disconnect(&mut client, "{}\n{}", DisconnectCode::BadRequest);
+}
+
+#[test]
+fn the_deadline_is_always_the_next_thing_to_do() {
+    let mut client = Client::opening();
+    let start = client.now;
+    let after = |client: &Client| (client.session.deadline() - start).as_secs();
+    assert_eq!(after(&client), 10);
+    client.say(r#"{"id":1,"connect":{}}"#).unwrap();
+    assert_eq!(after(&client), 5);
+    client.wait(5).unwrap();
+    assert_eq!(after(&client), 13);
+    client.say("{}").unwrap();
+    assert_eq!(after(&client), 30);
+}
