@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Endpoint, Frame, KEY, Local, binary, close, continuation, ping, pong, text};
+use common::{Endpoint, Frame, KEY, Local, binary, close, continuation, keys_drawn, ping, pong, text};
 use sockeye_proto::{CloseCode, Data, Fragment, MaskingKey, MessageKind, SendError};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
@@ -180,4 +180,26 @@ fn send_errors_say_what_is_wrong() {
         "ping payload of 126 bytes is longer than 125",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn client_draws_one_key_for_each_frame_and_none_for_nothing() {
+    let mut client = Endpoint::client();
+    let before = keys_drawn();
+    client.sends(Data::Text("a"));
+    client.sends_fragment(Data::Text("b"), Fragment::More);
+    client.sends_fragment(Data::Text("c"), Fragment::Last);
+    assert_eq!(keys_drawn() - before, 3);
+    for _ in 0..10 {
+        assert_eq!(client.transmits(), []);
+    }
+    assert_eq!(keys_drawn() - before, 3, "a poll that sends nothing costs no key");
+    client.receives([ping("")]);
+    client.connection.ping(b"").unwrap();
+    client.transmits();
+    assert_eq!(keys_drawn() - before, 5);
+    client.connection.close(common::at(0), CloseCode::NORMAL, "").unwrap();
+    client.transmits();
+    client.transmits();
+    assert_eq!(keys_drawn() - before, 6);
 }

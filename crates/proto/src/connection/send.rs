@@ -154,10 +154,12 @@ impl Connection {
                 let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
                 append(&payload, mask, out);
             }
-            let mask = self.next_mask();
-            if let Some(payload) = self.liveness.poll_ping(now) {
-                append_header(Fragment::Last, Opcode::Ping, payload.len() as u64, mask, out);
-                append(payload, mask, out);
+            if self.liveness.is_ping_due() {
+                let mask = self.next_mask();
+                if let Some(payload) = self.liveness.poll_ping(now) {
+                    append_header(Fragment::Last, Opcode::Ping, payload.len() as u64, mask, out);
+                    append(payload, mask, out);
+                }
             }
         }
         if self.close_due {
