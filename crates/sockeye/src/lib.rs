@@ -1,1 +1,26 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod connection;
+mod error;
+#[cfg(feature = "hyper")]
+pub mod hyper;
+mod message;
+mod server;
+mod settings;
+mod split;
+#[cfg(feature = "tls")]
+mod tls;
+mod websocket;
+
+pub use client::{Client, ClientBuilder, connect};
+pub use error::Error;
+pub use message::{Message, Payload, Text};
+pub use server::{Pending, Server, ServerBuilder, accept};
+pub use settings::{Limits, Timeouts};
+pub use split::{Receiver, Sender};
+pub use websocket::{TrySendError, WebSocket};
+
+pub use sockeye_proto::handshake;
+pub use sockeye_proto::handshake::{Acceptance, Origin, OriginPolicy, Rejection, Request, Response, StatusCode};
+pub use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Fault, Keepalive, Side};

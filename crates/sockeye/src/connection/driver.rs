@@ -1,0 +1,404 @@
+//! Moves bytes between the transport and the state machine.
+
+use std::fmt;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BufMut;
+use sockeye_proto::{CloseCode, Connection, Event, Instant, Role, SendError, Transport};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::Sleep;
+
+use super::output::{BY_REFERENCE_MIN, Output};
+use super::{Io, buffers, clock};
+use crate::error::{Error, Kind};
+use crate::message::{Message, Payload};
+use crate::settings::Settings;
+
+/// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
+const WRITE_EAGERLY_FROM: usize = 128 * 1024;
+
+/// A connection and what it runs over.
+pub(crate) struct Driver {
+    /// `None` once the transport is closed.
+    io: Option<Box<dyn Io>>,
+    connection: Connection,
+    settings: Arc<Settings>,
+    input: Input,
+    output: Output,
+    /// Armed at the latest for the earliest deadline; when it goes off too early, it is armed again.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the peer takes none of the bytes that wait for it.
+    stalled_since: Option<Instant>,
+    is_half_closed: bool,
+    /// Why the transport is gone, if not by the protocol's own doing.
+    failure: Option<Error>,
+    /// Whether a stream over this connection has ended with an error.
+    has_given_error: bool,
+}
+
+/// Received bytes that are not delivered yet.
+#[derive(Default)]
+struct Input {
+    buffer: Vec<u8>,
+    pos: usize,
+    /// When they were read.
+    at: Instant,
+}
+
+impl Driver {
+    /// A connection after its opening handshake; `glued` came behind the head.
+    pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, glued: Vec<u8>) -> Self {
+        let now = clock::now();
+        Self {
+            io: Some(io),
+            connection: Connection::new(role, settings.connection.clone(), now),
+            settings,
+            input: Input {
+                buffer: glued,
+                pos: 0,
+                at: now,
+            },
+            output: Output::default(),
+            timer: None,
+            stalled_since: None,
+            is_half_closed: false,
+            failure: None,
+            has_given_error: false,
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The next message; `None` after a clean close.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+        loop {
+            if let Some(message) = self.deliver() {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            // Nothing waits unsent while we wait for more.
+            let _ = self.poll_drain(cx);
+            if self.is_over() {
+                return Poll::Ready(self.end());
+            }
+            // What has arrived counts before any deadline does: the process may have been stopped.
+            match self.poll_read(cx) {
+                Poll::Ready(Some(message)) => return Poll::Ready(Ok(Some(message))),
+                Poll::Ready(None) => continue,
+                Poll::Pending => {}
+            }
+            ready!(self.poll_deadline(cx));
+        }
+    }
+
+    /// [`poll_recv`](Self::poll_recv) as a stream: an error is given once, then the end.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        if self.has_given_error {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.poll_recv(cx));
+        self.has_given_error = next.is_err();
+        Poll::Ready(next.transpose())
+    }
+
+    /// Queues a message; waits only while too much is queued already. Takes the message when it is queued.
+    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &mut Option<Message>) -> Poll<Result<(), Error>> {
+        ready!(self.poll_ready(cx))?;
+        if let Some(message) = message.take() {
+            self.queue(message)?;
+        }
+        if self.output.len() >= WRITE_EAGERLY_FROM {
+            // What could not be written now, and any failure, is the business of the next call.
+            let _ = self.poll_drain(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until a message may be queued.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while !self.has_room() {
+            if self.poll_drain(cx).is_pending() {
+                ready!(self.poll_deadline(cx));
+            }
+            self.check_failure()?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether [`queue`](Self::queue) may be called.
+    pub(crate) fn has_room(&self) -> bool {
+        self.output.len() < self.settings.write_buffer_max && self.output.accepts_frames()
+    }
+
+    /// Queues a message, whatever is queued already.
+    pub(crate) fn queue(&mut self, message: Message) -> Result<(), Error> {
+        self.check_failure()?;
+        let Some(out) = self.output.buffer() else {
+            debug_assert!(false, "asked has_room first");
+            return Err(Error::misuse(SendError::MessageInProgress));
+        };
+        let is_server = matches!(self.connection.role(), Role::Server);
+        let sent = if is_server && message.len() >= BY_REFERENCE_MIN {
+            let begun = self.connection.start_message(message.kind(), message.len() as u64, out);
+            begun.map(|_| self.output.push_payload(message.into_payload()))
+        } else {
+            self.connection.send(message.data(), out)
+        };
+        sent.map_err(|error| self.send_error(error))
+    }
+
+    /// Hands everything to the kernel.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while self.poll_drain(cx).is_pending() {
+            ready!(self.poll_deadline(cx));
+        }
+        Poll::Ready(self.check_failure())
+    }
+
+    pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.check_failure()?;
+        self.connection.ping(payload).map_err(|error| self.send_error(error))
+    }
+
+    /// Begins the closing handshake.
+    pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        Ok(self.connection.close(clock::now(), code, reason)?)
+    }
+
+    /// Goes through the closing handshake to its end; messages that still arrive are dropped.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while ready!(self.poll_recv(cx))?.is_some() {}
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the next message out of what was received.
+    #[inline]
+    fn deliver(&mut self) -> Option<Message> {
+        while self.input.pos < self.input.buffer.len() {
+            let unread = &mut self.input.buffer[self.input.pos..];
+            let received = self.connection.handle_bytes(self.input.at, unread);
+            self.input.pos += received.consumed;
+            if let Some(message) = received.event.and_then(to_message) {
+                return Some(message);
+            }
+        }
+        self.input.release();
+        None
+    }
+
+    /// Reads once: a message, or `None` if there is news of another kind.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let Some(io) = &mut self.io else {
+            return Poll::Ready(None);
+        };
+        let (read, message) = match self.connection.direct_buffer() {
+            Some((buffer, len_max)) => {
+                let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
+                let event = self.connection.handle_appended(clock::now());
+                (read, event.and_then(to_message))
+            }
+            None => {
+                let read = ready!(self.input.poll_fill(io.as_mut(), cx));
+                (read, None)
+            }
+        };
+        match read {
+            Ok(0) => self.end_transport(None),
+            Ok(_) => {}
+            Err(error) => self.end_transport(Some(error)),
+        }
+        Poll::Ready(message)
+    }
+
+    /// Writes all that waits, and what the protocol itself has to say; then half-closes if it is time. A failure to
+    /// write is kept, like any other.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.connection.wants_transmit()
+                && let Some(out) = self.output.control_buffer()
+            {
+                self.connection.poll_transmit(clock::now(), out);
+                self.output.mark_control();
+            }
+            if self.output.is_drained() {
+                self.output.release();
+                break;
+            }
+            let Some(io) = &mut self.io else {
+                self.output.clear();
+                break;
+            };
+            let mut wrote = false;
+            let drained = self.output.poll_write(io.as_mut(), cx, &mut wrote);
+            if wrote || drained.is_ready() {
+                self.stalled_since = None;
+            }
+            match drained {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.end_transport(Some(error)),
+                Poll::Pending => {
+                    self.stalled_since.get_or_insert_with(clock::now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.connection.transport() == Transport::HalfClose
+            && !self.is_half_closed
+            && let Some(io) = &mut self.io
+        {
+            // If it fails, the transport has ended already, and reading will tell.
+            let _ = ready!(Pin::new(io).poll_shutdown(cx));
+            self.is_half_closed = true;
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready when a deadline passed and was dealt with.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let write_deadline = self.stalled_since.map(|since| since + self.settings.write_timeout);
+            let Some(deadline) = earlier(self.connection.poll_timeout(), write_deadline) else {
+                return Poll::Pending;
+            };
+            let alarm = clock::to_tokio(deadline);
+            match &mut self.timer {
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(alarm))),
+                Some(timer) if timer.deadline() > alarm => timer.as_mut().reset(alarm),
+                Some(_) => {}
+            }
+            let Some(timer) = &mut self.timer else {
+                continue;
+            };
+            ready!(timer.as_mut().poll(cx));
+            let now = clock::now();
+            if now < deadline {
+                timer.as_mut().reset(alarm);
+                continue;
+            }
+            if write_deadline.is_some_and(|deadline| now >= deadline) {
+                self.fail(Error::timeout("writing to the peer"));
+            }
+            self.connection.handle_timeout(now);
+            return Poll::Ready(());
+        }
+    }
+
+    /// Whether nothing more will come.
+    fn is_over(&self) -> bool {
+        self.failure.is_some() || self.connection.transport() == Transport::Close
+    }
+
+    /// Closes the transport and says how it ended.
+    fn end(&mut self) -> Result<Option<Message>, Error> {
+        self.close_transport();
+        if let Some(closure) = self.connection.closure().filter(|closure| !closure.is_clean()) {
+            self.failure
+                .get_or_insert_with(|| Error::new(Kind::Closed(closure.clone())));
+        }
+        self.check_failure().map(|()| None)
+    }
+
+    /// Takes note that the transport ended. An error matters only if the close handshake was not done: after it, a
+    /// reset is as good as an end.
+    fn end_transport(&mut self, error: Option<io::Error>) {
+        self.connection.handle_transport_end();
+        let is_clean = self.connection.closure().is_some_and(|closure| closure.is_clean());
+        match error {
+            Some(error) if !is_clean => self.fail(error.into()),
+            _ => self.close_transport(),
+        }
+    }
+
+    /// Fails for good. The first failure stays.
+    fn fail(&mut self, error: Error) {
+        self.connection.handle_transport_end();
+        self.failure.get_or_insert(error);
+        self.close_transport();
+    }
+
+    fn close_transport(&mut self) {
+        self.io = None;
+        self.timer = None;
+        self.stalled_since = None;
+        self.output.clear();
+    }
+
+    fn check_failure(&self) -> Result<(), Error> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    fn send_error(&self, error: SendError) -> Error {
+        match (error, self.connection.closure()) {
+            (SendError::Closed, Some(closure)) => Error::new(Kind::Closed(closure.clone())),
+            (error, _) => error.into(),
+        }
+    }
+}
+
+impl Input {
+    /// Reads into a buffer of the thread's; keeps it only if something was read.
+    fn poll_fill(&mut self, io: &mut dyn Io, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
+        let mut buffer = buffers::take_read();
+        let read = pin!(io.read_buf(&mut buffer)).poll(cx);
+        if let Poll::Ready(Ok(1..)) = read {
+            *self = Self {
+                buffer,
+                pos: 0,
+                at: clock::now(),
+            };
+        } else {
+            buffers::give_read(buffer);
+        }
+        read
+    }
+
+    fn release(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.pos = 0;
+        if buffer.capacity() >= buffers::READ_BUFFER_LEN {
+            buffers::give_read(buffer);
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.input.release();
+        self.output.clear();
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("state", &self.connection.state())
+            .field("waiting", &self.output.len())
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The message in an event. The others are dealt with by the state machine, or seen in its closure.
+#[inline]
+fn to_message(event: Event<'_>) -> Option<Message> {
+    let Event::Message { kind, payload } = event else {
+        return None;
+    };
+    let payload = match payload {
+        std::borrow::Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
+        std::borrow::Cow::Owned(bytes) => Payload::from(bytes),
+    };
+    Some(Message::received(kind, payload))
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,18 @@
+//! The connection: the protocol's state machine, a transport, and nothing that belongs to a task.
+//!
+//! [`Driver`] moves bytes between the two. Its `poll_*` methods keep all their progress in the driver itself, so a
+//! future over them can be dropped at any await point and nothing is lost: that is the whole of cancel safety here.
+
+mod buffers;
+mod clock;
+mod driver;
+mod output;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(crate) use driver::Driver;
+
+/// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}

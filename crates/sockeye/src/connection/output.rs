@@ -1,0 +1,140 @@
+//! What waits to be written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::{Io, buffers};
+use crate::message::Payload;
+
+/// From this size on, a payload is written from where it lies instead of being copied behind its header.
+pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
+
+/// Bytes in the order in which they are to leave: a buffer, and behind it at most one large payload.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    buffer: Vec<u8>,
+    /// How much of `buffer` is written.
+    written: usize,
+    /// Where in `buffer` the last control frame ends.
+    control_end: usize,
+    /// A payload whose header is the end of `buffer`, and how much of it is written.
+    payload: Option<(Payload, usize)>,
+    /// Whether the transport may still hold bytes that it took.
+    unflushed: bool,
+}
+
+impl Output {
+    /// How many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        let payload = self
+            .payload
+            .as_ref()
+            .map_or(0, |(payload, written)| payload.len() - written);
+        self.buffer.len() - self.written + payload
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.buffer.is_empty() && self.payload.is_none() && !self.unflushed
+    }
+
+    /// Whether frames may be appended now: not behind a large payload that has not left.
+    pub(super) fn accepts_frames(&self) -> bool {
+        self.payload.is_none()
+    }
+
+    /// The buffer to append frames to, unless a large payload must leave before anything may come behind it.
+    #[inline]
+    pub(super) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
+        if self.payload.is_some() {
+            return None;
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffers::take_write();
+        }
+        Some(&mut self.buffer)
+    }
+
+    /// The buffer to append control frames to: as [`buffer`](Self::buffer), and only once the control frames before
+    /// have left, so that a peer that pings and does not read cannot make it grow.
+    pub(super) fn control_buffer(&mut self) -> Option<&mut Vec<u8>> {
+        if self.control_end > self.written {
+            return None;
+        }
+        self.buffer()
+    }
+
+    /// Notes that the end of the buffer is a control frame.
+    pub(super) fn mark_control(&mut self) {
+        self.control_end = self.buffer.len();
+    }
+
+    /// Puts a large payload behind the header that was just appended.
+    pub(super) fn push_payload(&mut self, payload: Payload) {
+        debug_assert!(self.payload.is_none());
+        self.payload = Some((payload, 0));
+    }
+
+    /// Gives the buffer back, if nothing is in it.
+    pub(super) fn release(&mut self) {
+        if self.buffer.is_empty() {
+            buffers::give_write(std::mem::take(&mut self.buffer));
+        }
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        buffers::give_write(std::mem::take(&mut self.buffer));
+        *self = Self::default();
+    }
+
+    /// Writes until all is with the kernel. `wrote` tells whether any progress was made, also when pending.
+    pub(super) fn poll_write(
+        &mut self,
+        io: &mut dyn Io,
+        cx: &mut Context<'_>,
+        wrote: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() || self.payload.is_some() {
+            let written = ready!(self.poll_write_some(Pin::new(io), cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *wrote = true;
+            self.unflushed = true;
+            self.advance(written);
+        }
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_some(&self, io: Pin<&mut dyn Io>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let buffer = &self.buffer[self.written..];
+        match &self.payload {
+            None => io.poll_write(cx, buffer),
+            Some((payload, written)) => {
+                let slices = [IoSlice::new(buffer), IoSlice::new(&payload[*written..])];
+                io.poll_write_vectored(cx, if buffer.is_empty() { &slices[1..] } else { &slices })
+            }
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        let of_buffer = written.min(self.buffer.len() - self.written);
+        self.written += of_buffer;
+        written -= of_buffer;
+        if self.written == self.buffer.len() {
+            buffers::give_write(std::mem::take(&mut self.buffer));
+            (self.written, self.control_end) = (0, 0);
+        }
+        if let Some((payload, done)) = &mut self.payload {
+            *done += written;
+            if *done == payload.len() {
+                self.payload = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What can go wrong, as questions.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use sockeye_proto::handshake::{HandshakeFault, Response};
+use sockeye_proto::{Cause, Closure, InvalidClose, SendError};
+
+/// Why something did not work.
+///
+/// Cheap to clone: once a connection has failed, each later call on it gives the same error. What happened is asked
+/// with the `is_…` methods; the underlying error, where there is one, is the [`source`](StdError::source).
+#[derive(Clone)]
+pub struct Error(Arc<Kind>);
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// The connection ended otherwise than by a clean close handshake, or is closed and was to be written to.
+    Closed(Closure),
+    /// Reading or writing failed.
+    Io(io::Error),
+    /// A deadline passed; the name of what it was for.
+    Timeout(&'static str),
+    /// What was to be sent may not be sent.
+    Misuse(Box<dyn StdError + Send + Sync>),
+    /// The address is not a WebSocket URI, or nothing can be connected to by it.
+    Address(Box<dyn StdError + Send + Sync>),
+    /// TLS did not come about.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
+    Tls(io::Error),
+    /// The opening handshake broke a rule.
+    Handshake(HandshakeFault),
+    /// The server answered with another status than 101.
+    Refused(Response),
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self(Arc::new(kind))
+    }
+
+    pub(crate) fn timeout(of: &'static str) -> Self {
+        Self::new(Kind::Timeout(of))
+    }
+
+    pub(crate) fn misuse(error: impl StdError + Send + Sync + 'static) -> Self {
+        Self::new(Kind::Misuse(Box::new(error)))
+    }
+
+    pub(crate) fn address(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Kind::Address(error.into()))
+    }
+
+    /// Whether a deadline passed: connecting, the handshake, writing, the answer to a ping or to a close frame.
+    pub fn is_timeout(&self) -> bool {
+        match &*self.0 {
+            Kind::Timeout(_) => true,
+            Kind::Closed(closure) => matches!(closure.cause(), Cause::PeerGone | Cause::CloseTimeout),
+            _ => false,
+        }
+    }
+
+    /// Whether the connection is over: it was closed, it was lost, or the peer is gone. A new one may work.
+    pub fn is_closed(&self) -> bool {
+        matches!(&*self.0, Kind::Closed(_) | Kind::Io(_))
+    }
+
+    /// Whether the peer broke the protocol, in the opening handshake or after.
+    pub fn is_protocol(&self) -> bool {
+        match &*self.0 {
+            Kind::Handshake(_) => true,
+            Kind::Closed(closure) => matches!(closure.cause(), Cause::Fault(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether the operating system reported an error: no route, connection refused, connection reset.
+    pub fn is_io(&self) -> bool {
+        matches!(&*self.0, Kind::Io(_))
+    }
+
+    /// Whether TLS failed: a certificate, a name, a version.
+    pub fn is_tls(&self) -> bool {
+        matches!(&*self.0, Kind::Tls(_))
+    }
+
+    /// Whether the caller asked for something that cannot be: an address, a message, a close code. The connection,
+    /// if there is one, goes on.
+    pub fn is_misuse(&self) -> bool {
+        matches!(&*self.0, Kind::Misuse(_) | Kind::Address(_))
+    }
+
+    /// How the connection was closed, if that is what happened.
+    pub fn closure(&self) -> Option<&Closure> {
+        match &*self.0 {
+            Kind::Closed(closure) => Some(closure),
+            _ => None,
+        }
+    }
+
+    /// The server's answer, if it was another status than 101: with its headers, and with its body up to
+    /// [`Limits::refusal_body_size_max`](crate::Limits::refusal_body_size_max).
+    pub fn refusal(&self) -> Option<&Response> {
+        match &*self.0 {
+            Kind::Refused(response) => Some(response),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Kind::Closed(closure) => fmt::Display::fmt(closure, f),
+            Kind::Io(_) => f.write_str("the transport failed"),
+            Kind::Timeout(of) => write!(f, "{of} took too long"),
+            Kind::Misuse(_) => f.write_str("not possible"),
+            Kind::Address(_) => f.write_str("bad address"),
+            Kind::Tls(_) => f.write_str("TLS failed"),
+            Kind::Handshake(_) => f.write_str("opening handshake failed"),
+            Kind::Refused(response) => {
+                let status = response.status();
+                write!(f, "the server answered with status {status} {}", status.reason())
+            }
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            Kind::Io(error) | Kind::Tls(error) => Some(error),
+            Kind::Misuse(error) | Kind::Address(error) => Some(error.as_ref()),
+            Kind::Handshake(fault) => Some(fault),
+            Kind::Closed(_) | Kind::Timeout(_) | Kind::Refused(_) => None,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::new(Kind::Io(error))
+    }
+}
+
+impl From<HandshakeFault> for Error {
+    fn from(fault: HandshakeFault) -> Self {
+        Self::new(Kind::Handshake(fault))
+    }
+}
+
+impl From<InvalidClose> for Error {
+    fn from(error: InvalidClose) -> Self {
+        Self::misuse(error)
+    }
+}
+
+impl From<SendError> for Error {
+    fn from(error: SendError) -> Self {
+        Self::misuse(error)
+    }
+}

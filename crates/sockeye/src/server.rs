@@ -1,0 +1,319 @@
+//! Servers: from an accepted transport to an open WebSocket.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sockeye_proto::handshake::{
+    self, Acceptance, Accepted, HostPolicy, OriginPolicy, Rejection, Request, Response, ServerHandshake, ServerStep,
+};
+use sockeye_proto::{Keepalive, Role};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::connection::Io;
+use crate::error::Error;
+use crate::settings::{Limits, Options, Settings, Timeouts};
+use crate::websocket::WebSocket;
+
+/// How much is read at once while the request is awaited: most requests are smaller.
+const READ_LEN: usize = 2 * 1024;
+
+/// How long, and how much, is read from a client that was refused, so that it gets to see why: closing a socket with
+/// unread input makes TCP throw away what was sent last.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_LEN: usize = 64 * 1024;
+
+/// Accepts a WebSocket over a transport, with the defaults of [`Server`]: any resource, pages of the same host.
+///
+/// # Errors
+///
+/// As [`Server::accept`].
+pub async fn accept<S>(io: S) -> Result<WebSocket, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    Server::default().accept(io).await?.accept().await
+}
+
+/// Accepts WebSockets. Made once and used for any number of connections; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Server {
+    policy: Arc<Policy>,
+    settings: Arc<Settings>,
+}
+
+/// Collects what a [`Server`] is to do; each method says its default.
+#[derive(Debug, Default)]
+pub struct ServerBuilder {
+    policy: Policy,
+}
+
+#[derive(Debug, Default)]
+struct Policy {
+    options: Options,
+    origins: OriginPolicy,
+    hosts: HostPolicy,
+    subprotocols: Vec<String>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// A client's valid request that waits for the application's word.
+///
+/// Dropping it closes the transport without an answer.
+pub struct Pending {
+    io: Box<dyn Io>,
+    handshake: handshake::Pending,
+    server: Server,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        ServerBuilder::default().build()
+    }
+}
+
+impl Server {
+    /// A server with settings of your own.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// Reads a client's request from a transport, TLS first if it is configured, and checks it: first step of two.
+    ///
+    /// A request that is not a valid opening handshake, or comes from a page that may not connect, is answered with
+    /// the HTTP status that says so. On a TCP stream, Nagle's algorithm is switched off.
+    ///
+    /// # Errors
+    ///
+    /// The request was refused ([`Error::is_protocol`]), did not come in time ([`Error::is_timeout`]) or at all
+    /// ([`Error::is_io`], [`Error::is_tls`]). The transport is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// The transport is closed.
+    pub async fn accept<S>(&self, io: S) -> Result<Pending, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        if let Some(tcp) = (&io as &dyn Any).downcast_ref::<TcpStream>() {
+            // A message is to leave when it is sent, not when the peer has acknowledged the one before.
+            tcp.set_nodelay(true)?;
+        }
+        let deadline = Instant::now() + self.policy.options.timeouts.handshake;
+        let io = timeout_at(deadline, self.start_tls(io))
+            .await
+            .map_err(|_| Error::timeout("the TLS handshake"))??;
+        self.read_request(io, deadline).await
+    }
+
+    async fn start_tls<S>(&self, io: S) -> Result<Box<dyn Io>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        #[cfg(feature = "tls")]
+        if let Some(config) = &self.policy.tls {
+            return Ok(Box::new(crate::tls::accept(config.clone(), io).await?));
+        }
+        Ok(Box::new(io))
+    }
+
+    async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant) -> Result<Pending, Error> {
+        let mut handshake = ServerHandshake::new(self.policy.options.handshake_limits());
+        let mut buffer = Vec::with_capacity(READ_LEN);
+        let refusal = loop {
+            buffer.clear();
+            match timeout_at(deadline, io.read_buf(&mut buffer)).await {
+                Ok(Ok(0)) => return Err(handshake::HandshakeFault::ClosedEarly.into()),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    if let Some(refusal) = handshake.handle_timeout() {
+                        turn_away(io, &refusal.response).await;
+                    }
+                    return Err(Error::timeout("the opening handshake"));
+                }
+            }
+            match handshake.handle_bytes(&buffer) {
+                ServerStep::Incomplete(next) => handshake = next,
+                ServerStep::Refused(refusal) => break refusal,
+                ServerStep::Requested(pending) => match self.check(pending.request()) {
+                    Err(fault) => break pending.refuse(fault),
+                    Ok(()) => {
+                        let server = self.clone();
+                        return Ok(Pending {
+                            io,
+                            handshake: pending,
+                            server,
+                        });
+                    }
+                },
+            }
+        };
+        turn_away(io, &refusal.response).await;
+        Err(refusal.fault.into())
+    }
+
+    /// Whether the request may come from where it comes from, and go where it goes.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), handshake::HandshakeFault> {
+        self.policy.hosts.check(request)?;
+        self.policy.origins.check(request)
+    }
+
+    /// Yes, with the first subprotocol of the server's that the client offered.
+    pub(crate) fn acceptance(&self, request: &Request) -> Acceptance {
+        Acceptance::new().subprotocol(request.choose_subprotocol(&self.policy.subprotocols))
+    }
+
+    pub(crate) fn open(&self, io: Box<dyn Io>, accepted: Accepted) -> WebSocket {
+        let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
+        let settings = self.settings.clone();
+        WebSocket::new(io, Role::Server, settings, accepted.leftover, subprotocol)
+    }
+}
+
+impl ServerBuilder {
+    /// Which pages may connect. Default: those of the same host; programs that are not browsers always may.
+    pub fn origins(mut self, origins: OriginPolicy) -> Self {
+        self.policy.origins = origins;
+        self
+    }
+
+    /// Which hosts the server answers for. Default: any.
+    pub fn hosts(mut self, hosts: HostPolicy) -> Self {
+        self.policy.hosts = hosts;
+        self
+    }
+
+    /// The subprotocols that the server speaks, the best liked first. Default: none. A client that offers none of them
+    /// gets a connection without one.
+    pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.policy.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Speaks TLS first. Default: plain.
+    #[cfg(feature = "tls")]
+    pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.policy.tls = Some(config);
+        self
+    }
+
+    /// What a client may ask of this server.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.policy.options.limits = limits;
+        self
+    }
+
+    /// How long things may take.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.policy.options.timeouts = timeouts;
+        self
+    }
+
+    /// When to ping, and when a client is taken to be gone. Default: a ping after 20 s of silence, gone 10 s later;
+    /// `None` never pings.
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
+        self.policy.options.keepalive = keepalive.into();
+        self
+    }
+
+    /// The server.
+    pub fn build(self) -> Server {
+        let settings = self.policy.options.settings();
+        let policy = Arc::new(self.policy);
+        Server { policy, settings }
+    }
+}
+
+impl Pending {
+    /// The request: its resource, headers, origin, the subprotocols offered.
+    pub fn request(&self) -> &Request {
+        self.handshake.request()
+    }
+
+    /// Opens the WebSocket, with the first of the server's subprotocols that the client offered.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone ([`Error::is_io`], [`Error::is_timeout`]).
+    ///
+    /// # Cancel safety
+    ///
+    /// The transport is closed.
+    pub async fn accept(self) -> Result<WebSocket, Error> {
+        let acceptance = self.server.acceptance(self.request());
+        self.accept_with(acceptance).await
+    }
+
+    /// Opens the WebSocket, with a subprotocol and headers of your choice.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone, or the acceptance has what the client did not offer ([`Error::is_misuse`]; the client gets
+    /// a 500).
+    ///
+    /// # Cancel safety
+    ///
+    /// The transport is closed.
+    pub async fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
+        let Self {
+            mut io,
+            handshake,
+            server,
+        } = self;
+        let accepted = match handshake.accept(acceptance) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                turn_away(io, &error.response).await;
+                return Err(Error::misuse(error));
+            }
+        };
+        let response = accepted.response.to_bytes();
+        timeout(server.policy.options.timeouts.handshake, async {
+            io.write_all(&response).await?;
+            io.flush().await
+        })
+        .await
+        .map_err(|_| Error::timeout("the opening handshake"))??;
+        Ok(server.open(io, accepted))
+    }
+
+    /// Turns the request down, with a status, headers and a body of your choice.
+    ///
+    /// # Cancel safety
+    ///
+    /// The transport is closed.
+    pub async fn reject(self, rejection: Rejection) {
+        turn_away(self.io, &self.handshake.reject(rejection)).await;
+    }
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending")
+            .field("request", self.request())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Answers a client that does not get its WebSocket, and closes. Whether it still listens is of no interest.
+async fn turn_away(mut io: Box<dyn Io>, response: &Response) {
+    let response = response.to_bytes();
+    let farewell = async {
+        io.write_all(&response).await?;
+        io.shutdown().await?;
+        let mut scratch = [0; 1024];
+        let mut discarded = 0;
+        while discarded < LINGER_LEN {
+            match io.read(&mut scratch).await? {
+                0 => break,
+                len => discarded += len,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, farewell).await;
+}

@@ -1,0 +1,149 @@
+//! Limits and deadlines, the same for clients and servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sockeye_proto::handshake::HandshakeLimits;
+use sockeye_proto::{Config, Keepalive};
+
+/// How much a peer may ask of this endpoint. Every limit has a default and none is infinite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest message that is received, in bytes, all fragments together. Default 16 MiB; beyond it, the
+    /// connection is closed with 1009.
+    ///
+    /// Raise it for large transfers, lower it where messages are known to be small: a hostile peer can make one
+    /// connection hold up to twice this while a message arrives.
+    pub message_size_max: u64,
+    /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
+    pub empty_fragments_max: u32,
+    /// How many bytes may wait to be written before [`feed`](crate::WebSocket::feed) and
+    /// [`send`](crate::WebSocket::send) wait. Default 1 MiB. One message may go beyond it, whatever its size.
+    pub write_buffer_max: usize,
+    /// The size of a request or response head, in bytes. Default 16 KiB; a request beyond it is answered with 431.
+    pub head_size_max: usize,
+    /// The number of header fields in a request or response. Default 100; a request beyond it is answered with 431.
+    pub header_count_max: usize,
+    /// How much of the body of a refusal a client keeps, in bytes. Default 16 KiB; the rest is cut off.
+    pub refusal_body_size_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let connection = sockeye_proto::Limits::default();
+        let handshake = HandshakeLimits::default();
+        Self {
+            message_size_max: connection.message_size_max,
+            empty_fragments_max: connection.empty_fragments_max,
+            write_buffer_max: 1024 * 1024,
+            head_size_max: handshake.head_size_max,
+            header_count_max: handshake.header_count_max,
+            refusal_body_size_max: handshake.body_size_max,
+        }
+    }
+}
+
+/// How long things may take. Every wait has a deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Name resolution and TCP connection of a client. Default 10 s.
+    pub connect: Duration,
+    /// The opening handshake, TLS included, from the first byte to the last. Default 10 s.
+    pub handshake: Duration,
+    /// How long a peer may take none of the bytes that wait for it before it is dropped. Default 10 s.
+    pub write: Duration,
+    /// The closing handshake. Default 5 s; then TCP is closed without the peer.
+    pub close: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            write: Duration::from_secs(10),
+            close: Config::default().close_timeout,
+        }
+    }
+}
+
+/// What a builder collects.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) keepalive: Option<Keepalive>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            keepalive: Some(Keepalive::default()),
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn handshake_limits(&self) -> HandshakeLimits {
+        let mut limits = HandshakeLimits::default();
+        limits.head_size_max = self.limits.head_size_max;
+        limits.header_count_max = self.limits.header_count_max;
+        limits.body_size_max = self.limits.refusal_body_size_max;
+        limits
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        let mut connection = Config::default();
+        connection.limits.message_size_max = self.limits.message_size_max;
+        connection.limits.empty_fragments_max = self.limits.empty_fragments_max;
+        connection.keepalive = self.keepalive.clone();
+        connection.close_timeout = self.timeouts.close;
+        Arc::new(Settings {
+            connection: Arc::new(connection),
+            write_buffer_max: self.limits.write_buffer_max,
+            write_timeout: self.timeouts.write,
+        })
+    }
+}
+
+/// What every connection of a client or server shares.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) connection: Arc<Config>,
+    pub(crate) write_buffer_max: usize,
+    pub(crate) write_timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_default_is_infinite() {
+        let Limits {
+            message_size_max,
+            empty_fragments_max,
+            write_buffer_max,
+            head_size_max,
+            header_count_max,
+            refusal_body_size_max,
+        } = Limits::default();
+        assert!(message_size_max <= 1 << 30 && write_buffer_max <= 1 << 30);
+        assert!(head_size_max <= 1 << 20 && refusal_body_size_max <= 1 << 20);
+        assert!(header_count_max <= 1000 && empty_fragments_max <= 1 << 16);
+        let Timeouts {
+            connect,
+            handshake,
+            write,
+            close,
+        } = Timeouts::default();
+        for timeout in [connect, handshake, write, close] {
+            assert!(timeout <= Duration::from_secs(60));
+        }
+        assert!(Options::default().keepalive.is_some());
+    }
+}

@@ -1,0 +1,245 @@
+//! One connection, several tasks.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures_core::Stream;
+use sockeye_proto::{CloseCode, Closure, State};
+
+use crate::connection::Driver;
+use crate::error::Error;
+use crate::message::Message;
+use crate::websocket::{TrySendError, try_send};
+
+/// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
+/// messages never mix.
+///
+/// Its futures are cancel-safe as those of [`WebSocket`](crate::WebSocket) are.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+/// Receives on a connection that was [split](crate::WebSocket::split).
+///
+/// Pings are answered and the peer's silence is noticed while [`recv`](Self::recv) is being awaited. The connection
+/// stays as long as the receiver or any sender does; without the receiver nothing is read any more.
+#[derive(Debug)]
+pub struct Receiver {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    driver: Mutex<Driver>,
+    waiters: Arc<Waiters>,
+    /// Wakes `waiters`.
+    waker: Waker,
+    subprotocol: Option<Box<str>>,
+}
+
+/// The tasks that wait for anything of the connection. A transport remembers one waker for each direction, and the
+/// timer one; here they all remember this, and every task looks for itself what has changed.
+#[derive(Debug, Default)]
+struct Waiters(Mutex<Vec<Waker>>);
+
+impl Waiters {
+    fn register(&self, waker: &Waker) {
+        let mut wakers = lock(&self.0);
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+}
+
+impl Wake for Waiters {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wakers = std::mem::take(&mut *lock(&self.0));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
+    let waiters = Arc::<Waiters>::default();
+    let shared = Arc::new(Shared {
+        driver: Mutex::new(driver),
+        waker: Waker::from(waiters.clone()),
+        waiters,
+        subprotocol,
+    });
+    let sender = Sender { shared: shared.clone() };
+    (sender, Receiver { shared })
+}
+
+impl Shared {
+    fn driver(&self) -> MutexGuard<'_, Driver> {
+        lock(&self.driver)
+    }
+
+    /// Lets one task make progress with the connection. The lock is never held while a task waits.
+    fn poll<R>(&self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
+        let mut driver = self.driver();
+        self.waiters.register(cx.waker());
+        poll(&mut driver, &mut Context::from_waker(&self.waker))
+    }
+}
+
+impl Sender {
+    /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
+        self.feed(message).await?;
+        self.flush().await
+    }
+
+    /// Queues a message; waits only while [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) is exceeded.
+    /// It leaves with [`flush`](Self::flush), or when the receiver next looks.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    pub async fn feed(&self, message: impl Into<Message>) -> Result<(), Error> {
+        let mut message = Some(message.into());
+        poll_fn(|cx| self.shared.poll(cx, |driver, cx| driver.poll_feed(cx, &mut message))).await
+    }
+
+    /// Hands everything that is queued to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn flush(&self) -> Result<(), Error> {
+        poll_fn(|cx| self.shared.poll(cx, Driver::poll_flush)).await
+    }
+
+    /// Queues a message if there is room for it now, and never waits. The receiver's task writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] gives the message back.
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
+        try_send(&mut self.shared.driver(), message.into())?;
+        self.shared.waker.wake_by_ref();
+        Ok(())
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes; see [`WebSocket::ping`](crate::WebSocket::ping).
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::ping`](crate::WebSocket::ping).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
+        self.shared.driver().ping(payload)?;
+        self.flush().await?;
+        // The receiver's alarm is set for a later deadline than that of the pong.
+        self.shared.waker.wake_by_ref();
+        Ok(())
+    }
+
+    /// Sends the close frame after everything queued. The receiver goes through the rest of the closing handshake: it
+    /// gives the messages that still arrive, then `None`.
+    ///
+    /// # Errors
+    ///
+    /// The code or reason may not be sent, or the connection is lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// The close frame leaves with the next call of any method.
+    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.shared.driver().start_close(code, reason)?;
+        // The receiver's alarm is set for a later deadline than that of the closing handshake.
+        self.shared.waker.wake_by_ref();
+        self.flush().await
+    }
+
+    /// How the connection was closed, as far as it is known; `None` while it is open.
+    pub fn closure(&self) -> Option<Closure> {
+        self.shared.driver().connection().closure().cloned()
+    }
+
+    /// Whether messages can still be sent.
+    pub fn is_open(&self) -> bool {
+        self.shared.driver().connection().state() == State::Open
+    }
+
+    /// The round-trip time of the newest answered ping.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.shared.driver().connection().round_trip_time()
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.shared.subprotocol.as_deref()
+    }
+}
+
+impl Receiver {
+    /// Receives the next message; `None` after a clean close, from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::recv`](crate::WebSocket::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
+        poll_fn(|cx| self.shared.poll(cx, Driver::poll_recv)).await
+    }
+
+    /// How the connection was closed, as far as it is known; `None` while it is open.
+    pub fn closure(&self) -> Option<Closure> {
+        self.shared.driver().connection().closure().cloned()
+    }
+
+    /// The round-trip time of the newest answered ping.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.shared.driver().connection().round_trip_time()
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.shared.subprotocol.as_deref()
+    }
+}
+
+/// The messages until the connection is closed. After an error comes the end.
+impl Stream for Receiver {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.shared.poll(cx, Driver::poll_next)
+    }
+}
+
+/// A panic of another task leaves the connection as it was between two calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

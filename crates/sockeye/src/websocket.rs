@@ -1,0 +1,259 @@
+//! The connection as its user sees it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_sink::Sink;
+use sockeye_proto::{CloseCode, Closure, Role, State};
+
+use crate::connection::{Driver, Io};
+use crate::error::Error;
+use crate::message::Message;
+use crate::settings::Settings;
+use crate::split::{Receiver, Sender};
+
+/// An open WebSocket, client or server, whatever it runs over.
+///
+/// Pings are answered, silent peers are pinged, and the closing handshake is done while [`recv`](Self::recv) (or
+/// [`close`](Self::close)) is being awaited: a task that does nothing but send should [`split`](Self::split) and receive
+/// in another.
+///
+/// Dropping it closes TCP without a closing handshake; the peer sees 1006.
+///
+/// # Cancel safety
+///
+/// Every future of this type may be dropped at any point, in `select!` or by a timeout, and the connection goes on:
+///
+/// | dropped | what is lost |
+/// |---|---|
+/// | [`recv`](Self::recv) | nothing; what has arrived of a message stays |
+/// | [`send`](Self::send), [`feed`](Self::feed) | the message, if there was no room for it yet; once queued, it leaves whole |
+/// | [`flush`](Self::flush) | nothing; what is queued leaves with the next call |
+/// | [`ping`](Self::ping) | nothing; the ping leaves with the next call |
+/// | [`close`](Self::close) | nothing; the handshake has begun and goes on with `recv` or `close`, its deadline running |
+#[derive(Debug)]
+pub struct WebSocket {
+    driver: Driver,
+    subprotocol: Option<Box<str>>,
+}
+
+impl WebSocket {
+    pub(crate) fn new(
+        io: Box<dyn Io>,
+        role: Role,
+        settings: Arc<Settings>,
+        glued: Vec<u8>,
+        subprotocol: Option<&str>,
+    ) -> Self {
+        Self {
+            driver: Driver::new(io, role, settings, glued),
+            subprotocol: subprotocol.map(Box::from),
+        }
+    }
+
+    /// Receives the next message; `None` after a clean close, from then on.
+    ///
+    /// What [`feed`](Self::feed) queued is written before this waits, so a loop of `recv` and `feed` makes one write
+    /// for each burst of messages.
+    ///
+    /// # Errors
+    ///
+    /// The connection was lost, the peer is gone ([`Error::is_timeout`]) or broke the protocol
+    /// ([`Error::is_protocol`]). The same error from then on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
+        poll_fn(|cx| self.driver.poll_recv(cx)).await
+    }
+
+    /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost, or the peer took nothing for
+    /// [`Timeouts::write`](crate::Timeouts::write).
+    ///
+    /// # Cancel safety
+    ///
+    /// A message that was not queued yet, because too much was waiting already, is not sent. Otherwise it leaves
+    /// whole, with the next call.
+    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+        self.feed(message).await?;
+        self.flush().await
+    }
+
+    /// Queues a message; waits only while [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) is exceeded.
+    ///
+    /// It leaves with [`flush`](Self::flush), at the latest when [`recv`](Self::recv) waits for more, and earlier if
+    /// much is queued. Cheaper than [`send`](Self::send) for several messages at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn feed(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+        let mut message = Some(message.into());
+        poll_fn(|cx| self.driver.poll_feed(cx, &mut message)).await
+    }
+
+    /// Hands everything that is queued to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.driver.poll_flush(cx)).await
+    }
+
+    /// Queues a message if there is room for it now, and never waits. It leaves as with [`feed`](Self::feed).
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] gives the message back.
+    pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), TrySendError> {
+        try_send(&mut self.driver, message.into())
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2). Its pong is received within
+    /// [`recv`](Self::recv), and updates [`rtt`](Self::rtt).
+    ///
+    /// Silent peers are pinged anyway: see [`Keepalive`](crate::Keepalive).
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long, or as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.driver.ping(payload)?;
+        self.flush().await
+    }
+
+    /// Closes the connection: sends the close frame after everything queued, waits for the peer's, then for the end of
+    /// TCP, all within [`Timeouts::close`](crate::Timeouts::close). Messages that arrive meanwhile are dropped; to have
+    /// them, call [`start_close`](Self::start_close) and go on receiving.
+    ///
+    /// # Errors
+    ///
+    /// The code or reason may not be sent (at most 123 bytes); the peer did not answer in time, or broke the protocol,
+    /// or the connection was lost. In every case but the first the connection is closed afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// The closing handshake has begun and goes on with the next call of this or [`recv`](Self::recv).
+    pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.start_close(code, reason)?;
+        poll_fn(|cx| self.driver.poll_close(cx)).await
+    }
+
+    /// Begins to close, without waiting: the close frame leaves after everything queued, when [`recv`](Self::recv) is
+    /// next awaited. Messages of the peer are received until its close frame comes.
+    ///
+    /// # Errors
+    ///
+    /// The code or reason may not be sent.
+    pub fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.driver.start_close(code, reason)
+    }
+
+    /// Closes TCP at once. What is queued is lost and the peer sees 1006. The same as dropping, spelled out.
+    pub fn abort(self) {}
+
+    /// How the connection was closed, as far as it is known; `None` while it is open.
+    pub fn closure(&self) -> Option<&Closure> {
+        self.driver.connection().closure()
+    }
+
+    /// Whether messages can still be sent: neither side has begun to close, and the connection is not known to be lost.
+    pub fn is_open(&self) -> bool {
+        self.driver.connection().state() == State::Open
+    }
+
+    /// The round-trip time of the newest answered ping.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.driver.connection().round_trip_time()
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    /// Splits into a sender, which can be cloned, and a receiver, for different tasks.
+    pub fn split(self) -> (Sender, Receiver) {
+        crate::split::split(self.driver, self.subprotocol)
+    }
+}
+
+/// A message could not be queued.
+#[derive(Clone, Debug)]
+pub enum TrySendError {
+    /// Too much waits to be written already. The message is given back.
+    Full(Message),
+    /// The connection is closed or lost.
+    Closed(Error),
+}
+
+impl std::fmt::Display for TrySendError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("too much waits to be written"),
+            Self::Closed(error) => std::fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl std::error::Error for TrySendError {}
+
+pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TrySendError> {
+    if !driver.has_room() {
+        return Err(TrySendError::Full(message));
+    }
+    driver.queue(message).map_err(TrySendError::Closed)
+}
+
+/// The messages until the connection is closed. After an error comes the end.
+impl Stream for WebSocket {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.driver.poll_next(cx)
+    }
+}
+
+/// `send` and `feed` of `futures::SinkExt` do as the methods of the same name; `close` closes with 1000.
+impl Sink<Message> for WebSocket {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.driver.poll_ready(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+        self.driver.queue(message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.driver.poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.driver.start_close(CloseCode::NORMAL, "")?;
+        self.driver.poll_close(cx)
+    }
+}
