@@ -1,4 +1,15 @@
 //! The client's side: a request goes out, and the response is held against it.
+//!
+//! A wait that has ended cannot be fed more:
+//!
+//! ```compile_fail,E0382
+//! use sockeye_proto::handshake::AwaitingResponse;
+//!
+//! fn feed_twice(awaiting: AwaitingResponse) {
+//!     let first = awaiting.handle_bytes(b"HTTP/1.1 ");
+//!     let second = awaiting.handle_bytes(b"101");
+//! }
+//! ```
 
 use alloc::format;
 use alloc::string::{String, ToString as _};

@@ -1,7 +1,16 @@
 //! The server's side: a head comes in, the application decides, a response goes out.
 //!
 //! Each state is consumed by what leads to the next, so a response cannot be made before the
-//! request was seen, nor twice.
+//! request was seen, nor twice:
+//!
+//! ```compile_fail,E0382
+//! use sockeye_proto::handshake::{Acceptance, Pending, Rejection, StatusCode};
+//!
+//! fn answer_twice(pending: Pending) {
+//!     let accepted = pending.accept(Acceptance::new());
+//!     let rejected = pending.reject(Rejection::new(StatusCode::FORBIDDEN).unwrap());
+//! }
+//! ```
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
