@@ -1,0 +1,199 @@
+//! A client and a server, a link between them, and virtual time: a number of milliseconds that only `run_until` moves.
+//!
+//! Each side is driven as the crate page says: what arrived before the deadline that passed, then what is to be sent,
+//! then what the transport is to do. The link keeps the order of bytes, as TCP does.
+
+use std::collections::VecDeque;
+
+use sockeye_proto::{CloseCode, Config, Data, Transport};
+
+use super::endpoint::{Endpoint, Got, Local, at};
+
+pub(crate) struct Pair {
+    pub(crate) now_ms: u64,
+    pub(crate) client: Node,
+    pub(crate) server: Node,
+}
+
+/// One side: its connection, what is on its way to it, and what happened to it when.
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) log: Vec<(u64, Got)>,
+    /// When it closed its sending half of TCP.
+    pub(crate) half_closed_at: Option<u64>,
+    /// When it closed TCP.
+    pub(crate) closed_at: Option<u64>,
+    /// Whether the program around the connection leaves TCP alone, whatever it is told.
+    pub(crate) never_ends_tcp: bool,
+    /// Whether the program around the connection is stopped.
+    pub(crate) is_stopped: bool,
+    /// Whether what this node sends is lost.
+    pub(crate) is_unheard: bool,
+    latency_ms: u64,
+    out: Vec<u8>,
+    link: VecDeque<(u64, Packet)>,
+}
+
+enum Packet {
+    Bytes(Vec<u8>),
+    End,
+}
+
+impl Pair {
+    /// Two endpoints with everything by default, and a link that takes `latency_ms` in each direction.
+    pub(crate) fn new(latency_ms: u64) -> Self {
+        Self::with(latency_ms, Config::default(), Config::default())
+    }
+
+    pub(crate) fn with(latency_ms: u64, client: Config, server: Config) -> Self {
+        Self {
+            now_ms: 0,
+            client: Node::new(Endpoint::with(Local::Client, client), latency_ms),
+            server: Node::new(Endpoint::with(Local::Server, server), latency_ms),
+        }
+    }
+
+    pub(crate) fn node(&mut self, local: Local) -> &mut Node {
+        match local {
+            Local::Client => &mut self.client,
+            Local::Server => &mut self.server,
+        }
+    }
+
+    /// From now on nothing arrives, in either direction, and nobody is told.
+    pub(crate) fn cut_link(&mut self) {
+        for node in [&mut self.client, &mut self.server] {
+            node.is_unheard = true;
+            node.link.clear();
+        }
+    }
+
+    /// Lets time pass until `ms`, stopping whenever something arrives or is due.
+    pub(crate) fn run_until(&mut self, ms: u64) {
+        loop {
+            self.client.flush(self.now_ms, &mut self.server.link);
+            self.server.flush(self.now_ms, &mut self.client.link);
+            let next = [&self.client, &self.server].into_iter().filter_map(Node::next_ms).min();
+            let Some(next) = next.filter(|&next| next.max(self.now_ms) <= ms) else {
+                break;
+            };
+            self.now_ms = next.max(self.now_ms);
+            self.client.wake(self.now_ms);
+            self.server.wake(self.now_ms);
+        }
+        self.now_ms = ms;
+        self.client.endpoint.now_ms = ms;
+        self.server.endpoint.now_ms = ms;
+    }
+}
+
+impl Node {
+    fn new(endpoint: Endpoint, latency_ms: u64) -> Self {
+        Self {
+            endpoint,
+            log: Vec::new(),
+            half_closed_at: None,
+            closed_at: None,
+            never_ends_tcp: false,
+            is_stopped: false,
+            is_unheard: false,
+            latency_ms,
+            out: Vec::new(),
+            link: VecDeque::new(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, data: Data<'_>) {
+        self.endpoint.connection.send(data, &mut self.out).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn close(&mut self, code: u16, reason: &str) {
+        let now = self.endpoint.now();
+        self.endpoint.connection.close(now, CloseCode(code), reason).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn ping(&mut self, payload: &[u8]) {
+        self.endpoint.connection.ping(payload).unwrap();
+    }
+
+    /// Lets `bytes` from the peer arrive, `piece_len` at a time and `every_ms` apart, the first after as long.
+    /// What the peer sends meanwhile comes behind them.
+    pub(crate) fn drip(&mut self, bytes: &[u8], piece_len: usize, every_ms: u64) {
+        let mut arrival = self.endpoint.now_ms;
+        for piece in bytes.chunks(piece_len) {
+            arrival += every_ms;
+            self.link.push_back((arrival, Packet::Bytes(piece.to_vec())));
+        }
+    }
+
+    /// What happened, without when.
+    pub(crate) fn got(&self) -> Vec<Got> {
+        self.log.iter().map(|(_, got)| got.clone()).collect()
+    }
+
+    pub(crate) fn pings_received(&self) -> usize {
+        self.log.iter().filter(|(_, got)| matches!(got, Got::Ping(_))).count()
+    }
+
+    pub(crate) fn round_trip_ms(&self) -> Option<u128> {
+        self.endpoint.connection.round_trip_time().map(|time| time.as_millis())
+    }
+
+    fn next_ms(&self) -> Option<u64> {
+        if self.is_stopped || self.closed_at.is_some() {
+            return None;
+        }
+        let arrival = self.link.front().map(|(arrival, _)| *arrival);
+        let deadline = self.endpoint.connection.poll_timeout();
+        let deadline = deadline.map(|deadline| deadline.since_origin().as_millis() as u64);
+        arrival.into_iter().chain(deadline).min()
+    }
+
+    fn wake(&mut self, now_ms: u64) {
+        self.endpoint.now_ms = now_ms;
+        if self.is_stopped || self.closed_at.is_some() {
+            return;
+        }
+        while let Some((_, packet)) = self.link.pop_front_if(|(arrival, _)| *arrival <= now_ms) {
+            match packet {
+                Packet::Bytes(bytes) => {
+                    let got = self.endpoint.receives_bytes(&bytes);
+                    self.log.extend(got.into_iter().map(|got| (now_ms, got)));
+                }
+                Packet::End => self.endpoint.connection.handle_transport_end(),
+            }
+        }
+        self.endpoint.connection.handle_timeout(at(now_ms));
+    }
+
+    fn flush(&mut self, now_ms: u64, link: &mut VecDeque<(u64, Packet)>) {
+        if self.is_stopped || self.closed_at.is_some() {
+            return;
+        }
+        self.endpoint.connection.poll_transmit(at(now_ms), &mut self.out);
+        let behind = link.back().map_or(0, |(arrival, _)| *arrival);
+        let arrival = behind.max(now_ms + self.latency_ms);
+        let mut deliver = |packet| {
+            if !self.is_unheard {
+                link.push_back((arrival, packet));
+            }
+        };
+        if !self.out.is_empty() {
+            deliver(Packet::Bytes(std::mem::take(&mut self.out)));
+        }
+        let transport = self.endpoint.connection.transport();
+        if self.never_ends_tcp || transport == Transport::Open {
+            return;
+        }
+        if self.half_closed_at.is_none() {
+            self.half_closed_at = Some(now_ms);
+            deliver(Packet::End);
+        }
+        if transport == Transport::Close {
+            self.closed_at = Some(now_ms);
+        }
+    }
+}

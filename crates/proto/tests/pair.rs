@@ -1,0 +1,411 @@
+//! Two endpoints in virtual time: liveness and the closing handshake, as both sides live through them.
+
+mod common;
+
+use common::{Got, Local, Node, Pair, at, binary, pong};
+use sockeye_proto::{Cause, CloseCode, Config, Data, Keepalive, Side, State};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+/// The payload of the first keepalive ping.
+const FIRST: [u8; 4] = [0; 4];
+
+fn without_keepalive() -> Config {
+    let mut config = Config::default();
+    config.keepalive = None;
+    config
+}
+
+/// A pair in which only `local` keeps alive.
+fn kept_alive_by(local: Local, latency_ms: u64) -> Pair {
+    match local {
+        Local::Client => Pair::with(latency_ms, Config::default(), without_keepalive()),
+        Local::Server => Pair::with(latency_ms, without_keepalive(), Config::default()),
+    }
+}
+
+fn peer_of(local: Local) -> Local {
+    match local {
+        Local::Client => Local::Server,
+        Local::Server => Local::Client,
+    }
+}
+
+#[track_caller]
+fn check_end(node: &Node, closed_at: u64, cause: Cause, is_clean: bool) {
+    assert_eq!(node.closed_at, Some(closed_at));
+    let connection = &node.endpoint.connection;
+    let closure = connection.closure().expect("closed");
+    assert_eq!(
+        (connection.state(), closure.cause(), closure.is_clean()),
+        (State::Closed, cause, is_clean)
+    );
+}
+
+// Keepalive.
+
+#[test]
+fn server_pings_after_20_s_of_silence_and_measures_the_round_trip() {
+    check_keepalive(Local::Server);
+}
+
+#[test]
+fn client_pings_after_20_s_of_silence_and_measures_the_round_trip() {
+    check_keepalive(Local::Client);
+}
+
+#[track_caller]
+fn check_keepalive(local: Local) {
+    let mut pair = kept_alive_by(local, 35);
+    pair.run_until(19_999);
+    assert_eq!(pair.node(peer_of(local)).log, []);
+    pair.run_until(30_000);
+    assert_eq!(pair.node(peer_of(local)).log, [(20_035, Got::ping(FIRST))]);
+    assert_eq!(pair.node(local).log, [(20_070, Got::pong(FIRST))]);
+    assert_eq!(pair.node(local).round_trip_ms(), Some(70));
+    // The next ping comes 20 s after the pong, and has a payload of its own.
+    pair.run_until(40_104);
+    assert_eq!(pair.node(peer_of(local)).pings_received(), 1);
+    pair.run_until(40_105);
+    assert_eq!(pair.node(peer_of(local)).log[1], (40_105, Got::ping([0, 0, 0, 1])));
+}
+
+#[test]
+fn the_round_trip_time_follows_the_link() {
+    for latency_ms in [0, 1, 50, 1000, 4999] {
+        let mut pair = Pair::new(latency_ms);
+        pair.client.ping(b"how far?");
+        pair.run_until(2 * latency_ms);
+        assert_eq!(pair.client.round_trip_ms(), Some(2 * u128::from(latency_ms)));
+    }
+}
+
+#[test]
+fn an_idle_pair_stays_open_for_a_day() {
+    let mut pair = Pair::new(50);
+    pair.run_until(24 * 60 * 60 * 1000);
+    assert_eq!((pair.client.closed_at, pair.server.closed_at), (None, None));
+    // Both ping in the same moment; at most one ping of each every 20 s.
+    assert!((4000..=4320).contains(&pair.client.pings_received()));
+    assert!((4000..=4320).contains(&pair.server.pings_received()));
+}
+
+#[test]
+fn traffic_puts_off_the_ping() {
+    let mut pair = kept_alive_by(Local::Client, 10);
+    for second in (0..120).step_by(15) {
+        pair.run_until(second * 1000);
+        pair.server.send(Data::Text("tick"));
+    }
+    pair.run_until(105_010 + 19_999);
+    assert_eq!(pair.server.pings_received(), 0);
+    pair.run_until(105_010 + 20_010);
+    assert_eq!(pair.server.pings_received(), 1);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
+    for local in BOTH {
+        let mut pair = kept_alive_by(local, 0);
+        pair.run_until(3000);
+        pair.node(peer_of(local)).send(Data::Text("the last byte"));
+        pair.run_until(3000);
+        pair.cut_link();
+        pair.run_until(32_999);
+        assert_eq!(pair.node(local).endpoint.connection.state(), State::Open);
+        pair.run_until(100_000);
+        // 20 s of silence, a ping, and 10 s more.
+        check_end(pair.node(local), 33_000, Cause::PeerGone, false);
+        let connection = &pair.node(local).endpoint.connection;
+        let closure = connection.closure().unwrap();
+        assert_eq!((closure.code(), closure.sent()), (CloseCode::ABNORMAL, None));
+        assert_eq!(closure.to_string(), "the peer does not answer");
+    }
+}
+
+#[test]
+fn both_sides_of_a_dead_link_find_out() {
+    let mut pair = Pair::new(20);
+    pair.run_until(5000);
+    pair.client.send(Data::Text("hello"));
+    pair.run_until(5020);
+    pair.cut_link();
+    pair.run_until(100_000);
+    check_end(&pair.client, 30_000, Cause::PeerGone, false);
+    check_end(&pair.server, 35_020, Cause::PeerGone, false);
+}
+
+#[test]
+fn a_pong_in_the_last_moment_counts_and_one_a_moment_later_does_not() {
+    for local in BOTH {
+        for (latency_ms, is_alive) in [(4999, true), (5000, true), (5001, false)] {
+            let mut pair = kept_alive_by(local, latency_ms);
+            pair.run_until(32_000);
+            let node = pair.node(local);
+            assert_eq!(node.closed_at.is_none(), is_alive, "{latency_ms}");
+            assert_eq!(node.round_trip_ms().is_some(), is_alive);
+        }
+    }
+}
+
+#[test]
+fn an_unrelated_pong_is_a_sign_of_life_but_no_answer() {
+    for local in BOTH {
+        let mut pair = kept_alive_by(local, 0);
+        pair.node(local).is_unheard = true;
+        pair.run_until(25_000);
+        let unrelated = pair.node(local).endpoint.as_peer_sends(pong("unrelated")).bytes();
+        pair.node(local).drip(&unrelated, unrelated.len(), 0);
+        pair.run_until(34_999);
+        let node = pair.node(local);
+        assert_eq!(
+            (node.closed_at, node.got(), node.round_trip_ms()),
+            (None, vec![Got::pong("unrelated")], None)
+        );
+        // The ping is still without an answer, so 10 s of silence are enough now.
+        pair.run_until(60_000);
+        check_end(pair.node(local), 35_000, Cause::PeerGone, false);
+    }
+}
+
+#[test]
+fn a_long_message_before_the_pong_is_no_death() {
+    for local in BOTH {
+        let mut pair = kept_alive_by(local, 10);
+        pair.run_until(19_999);
+        // The peer began a message just before our ping reached it: its pong has to wait behind.
+        let node = pair.node(local);
+        let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
+        node.drip(&message, 100, 9_000);
+        let pieces = message.len().div_ceil(100) as u64;
+        // Ping without a pong for 99 s, but never 10 s of silence after it.
+        pair.node(local).ping(b"waits");
+        pair.run_until(19_999 + pieces * 9_000);
+        let node = pair.node(local);
+        assert_eq!(node.closed_at, None);
+        assert_eq!(node.got(), [Got::binary([7; 1000]), Got::pong("waits")]);
+        assert_eq!(node.round_trip_ms(), Some(u128::from(pieces * 9_000)));
+    }
+}
+
+#[test]
+fn a_long_message_that_stops_arriving_is_a_death() {
+    for local in BOTH {
+        let mut pair = kept_alive_by(local, 10);
+        pair.run_until(20_000);
+        pair.node(peer_of(local)).is_unheard = true;
+        let node = pair.node(local);
+        let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
+        node.drip(&message[..300], 100, 9_000);
+        pair.run_until(100_000);
+        check_end(pair.node(local), 20_000 + 3 * 9_000 + 10_000, Cause::PeerGone, false);
+        assert_eq!(pair.node(local).got(), []);
+    }
+}
+
+#[test]
+fn pings_of_the_application_are_answered_as_often_as_it_likes() {
+    for local in BOTH {
+        // The round trip takes longer than the time between two pings: each one replaces the one before.
+        let mut pair = kept_alive_by(local, 600);
+        for second in 1..200 {
+            pair.run_until(second * 1000);
+            pair.node(local).ping(&second.to_be_bytes());
+        }
+        pair.run_until(210_000);
+        assert_eq!(pair.node(local).closed_at, None);
+        assert_eq!(pair.node(local).round_trip_ms(), Some(1200));
+    }
+}
+
+#[test]
+fn a_process_that_was_stopped_does_not_take_its_peer_to_be_gone() {
+    for local in BOTH {
+        let mut pair = kept_alive_by(local, 10);
+        // Stopped between its ping and the pong, which then waits in the socket until long after the deadline.
+        pair.run_until(20_000);
+        pair.node(local).is_stopped = true;
+        pair.run_until(60_000);
+        pair.node(local).is_stopped = false;
+        pair.run_until(70_000);
+        // What arrived is read before any deadline is judged.
+        assert_eq!(pair.node(local).log, [(60_000, Got::pong(FIRST))]);
+        assert_eq!(pair.node(local).closed_at, None);
+    }
+}
+
+#[test]
+fn without_keepalive_nothing_is_sent_and_nobody_is_missed() {
+    let mut pair = Pair::with(10, without_keepalive(), without_keepalive());
+    pair.cut_link();
+    pair.run_until(1_000_000_000);
+    assert_eq!(pair.client.endpoint.connection.poll_timeout(), None);
+    assert_eq!((pair.client.closed_at, pair.server.closed_at), (None, None));
+}
+
+#[test]
+fn keepalive_has_the_times_that_it_is_given() {
+    let mut config = Config::default();
+    config.keepalive = Some(Keepalive {
+        interval: std::time::Duration::from_millis(300),
+        timeout: std::time::Duration::from_millis(50),
+    });
+    let mut pair = Pair::with(0, config, without_keepalive());
+    pair.run_until(299);
+    assert_eq!(pair.server.log, []);
+    pair.run_until(300);
+    assert_eq!(pair.server.log, [(300, Got::ping(FIRST))]);
+    pair.cut_link();
+    pair.run_until(10_000);
+    check_end(&pair.client, 650, Cause::PeerGone, false);
+}
+
+#[test]
+fn a_timeout_that_comes_early_does_nothing() {
+    let mut pair = Pair::new(10);
+    for ms in (0..20_000).step_by(100) {
+        pair.client.endpoint.connection.handle_timeout(at(ms));
+        assert!(!pair.client.endpoint.connection.wants_transmit(), "{ms}");
+    }
+}
+
+// Messages.
+
+#[test]
+fn messages_arrive_in_order_in_both_directions() {
+    let mut pair = Pair::new(10);
+    for number in 0..10_u8 {
+        pair.client.send(Data::Text("from the client"));
+        pair.server.send(Data::Binary(&[number]));
+        pair.run_until(u64::from(number) * 7);
+    }
+    pair.run_until(100);
+    assert_eq!(pair.server.got(), vec![Got::text("from the client"); 10]);
+    let numbers: Vec<Got> = (0..10_u8).map(|number| Got::binary([number])).collect();
+    assert_eq!(pair.client.got(), numbers);
+}
+
+// The closing handshake.
+
+#[test]
+fn client_closes_and_the_server_ends_tcp_first() {
+    let mut pair = Pair::new(50);
+    pair.run_until(1000);
+    pair.client.close(1000, "bye");
+    pair.run_until(10_000);
+    assert_eq!(pair.server.log, [(1050, Got::close(1000, "bye"))]);
+    assert_eq!(pair.client.log, [(1100, Got::close(1000, ""))]);
+    assert_eq!(
+        (pair.server.half_closed_at, pair.client.half_closed_at),
+        (Some(1050), Some(1100))
+    );
+    check_end(&pair.client, 1100, Cause::Local, true);
+    check_end(&pair.server, 1150, Cause::Peer, true);
+    check_first(&pair, Side::Local, Side::Peer);
+}
+
+#[test]
+fn server_closes_and_ends_tcp_first() {
+    let mut pair = Pair::new(50);
+    pair.run_until(1000);
+    pair.server.close(1001, "restart");
+    pair.run_until(10_000);
+    assert_eq!(pair.client.log, [(1050, Got::close(1001, "restart"))]);
+    assert_eq!(pair.server.log, [(1100, Got::close(1001, ""))]);
+    assert_eq!(
+        (pair.server.half_closed_at, pair.client.half_closed_at),
+        (Some(1100), Some(1150))
+    );
+    check_end(&pair.client, 1150, Cause::Peer, true);
+    check_end(&pair.server, 1200, Cause::Local, true);
+    check_first(&pair, Side::Peer, Side::Local);
+}
+
+#[test]
+fn both_close_at_once_and_the_server_ends_tcp_first() {
+    let mut pair = Pair::new(50);
+    pair.run_until(1000);
+    pair.client.close(1000, "client");
+    pair.server.close(1001, "server");
+    pair.run_until(10_000);
+    assert_eq!(pair.client.log, [(1050, Got::close(1001, "server"))]);
+    assert_eq!(pair.server.log, [(1050, Got::close(1000, "client"))]);
+    assert_eq!(
+        (pair.server.half_closed_at, pair.client.half_closed_at),
+        (Some(1050), Some(1100))
+    );
+    check_end(&pair.client, 1100, Cause::Local, true);
+    check_end(&pair.server, 1150, Cause::Local, true);
+    check_first(&pair, Side::Local, Side::Local);
+}
+
+#[track_caller]
+fn check_first(pair: &Pair, client: Side, server: Side) {
+    let first = |node: &Node| node.endpoint.connection.closure().unwrap().first();
+    assert_eq!((first(&pair.client), first(&pair.server)), (client, server));
+}
+
+#[test]
+fn a_message_on_its_way_when_the_other_side_closes_is_delivered() {
+    for local in BOTH {
+        let mut pair = Pair::new(50);
+        pair.node(local).close(1000, "");
+        pair.run_until(20);
+        pair.node(peer_of(local)).send(Data::Text("crossing"));
+        pair.run_until(10_000);
+        assert_eq!(pair.node(local).got(), [Got::text("crossing"), Got::close(1000, "")]);
+    }
+}
+
+#[test]
+fn client_gives_up_on_a_server_that_does_not_answer_its_close_after_5_s() {
+    check_unanswered_close(Local::Client);
+}
+
+#[test]
+fn server_gives_up_on_a_client_that_does_not_answer_its_close_after_5_s() {
+    check_unanswered_close(Local::Server);
+}
+
+#[track_caller]
+fn check_unanswered_close(local: Local) {
+    let mut pair = Pair::new(50);
+    pair.run_until(1000);
+    pair.cut_link();
+    pair.node(local).close(1000, "");
+    pair.run_until(100_000);
+    check_end(pair.node(local), 6000, Cause::CloseTimeout, false);
+    check_end(pair.node(peer_of(local)), 30_000, Cause::PeerGone, false);
+}
+
+#[test]
+fn client_gives_up_on_a_server_that_answers_but_does_not_end_tcp_after_5_s() {
+    let mut pair = Pair::new(50);
+    pair.server.never_ends_tcp = true;
+    pair.run_until(1000);
+    pair.client.close(1000, "");
+    pair.run_until(100_000);
+    check_end(&pair.client, 6000, Cause::Local, true);
+}
+
+#[test]
+fn server_gives_up_on_a_client_that_does_not_end_tcp_after_1_s() {
+    let mut pair = Pair::new(50);
+    pair.client.never_ends_tcp = true;
+    pair.run_until(1000);
+    pair.server.close(1000, "");
+    pair.run_until(100_000);
+    check_end(&pair.server, 1100 + 1000, Cause::Local, true);
+}
+
+#[test]
+fn a_close_is_answered_even_if_the_program_was_busy_for_a_while() {
+    let mut pair = Pair::new(50);
+    pair.server.is_stopped = true;
+    pair.client.close(1000, "");
+    pair.run_until(4000);
+    pair.server.is_stopped = false;
+    pair.run_until(10_000);
+    check_end(&pair.client, 4050, Cause::Local, true);
+    check_end(&pair.server, 4100, Cause::Peer, true);
+}
