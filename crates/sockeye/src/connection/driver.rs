@@ -182,12 +182,27 @@ impl Driver {
             let unread = &mut self.input.buffer[self.input.pos..];
             let received = self.connection.handle_bytes(self.input.at, unread);
             self.input.pos += received.consumed;
-            if let Some(message) = received.event.and_then(to_message) {
+            let Some(event) = received.event else {
+                continue;
+            };
+            if let Some(message) = to_message(event) {
                 return Some(message);
             }
+            // A control frame came: each ping of a burst gets its pong.
+            self.queue_control();
         }
         self.input.release();
         None
+    }
+
+    /// Queues what the protocol itself has to say: pongs, pings, the close frame.
+    fn queue_control(&mut self) {
+        if self.connection.wants_transmit() {
+            let now = clock::now();
+            self.output.append_control(|out| {
+                self.connection.poll_transmit(now, out);
+            });
+        }
     }
 
     /// Reads once: a message, or `None` if there is news of another kind.
@@ -218,12 +233,7 @@ impl Driver {
     /// write is kept, like any other.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.connection.wants_transmit()
-                && let Some(out) = self.output.control_buffer()
-            {
-                self.connection.poll_transmit(clock::now(), out);
-                self.output.mark_control();
-            }
+            self.queue_control();
             if self.output.is_drained() {
                 self.output.release();
                 break;

@@ -10,6 +10,10 @@ use crate::message::Payload;
 /// From this size on, a payload is written from where it lies instead of being copied behind its header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 
+/// How many bytes of control frames may wait in the buffer. A peer that sends pings in a burst gets a pong for each;
+/// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
+const CONTROL_LEN_MAX: usize = 2 * 1024;
+
 /// Bytes in the order in which they are to leave: a buffer, and behind it at most one large payload.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -18,6 +22,8 @@ pub(super) struct Output {
     written: usize,
     /// Where in `buffer` the last control frame ends.
     control_end: usize,
+    /// How many bytes of control frames came into `buffer` since all before them had left.
+    control_len: usize,
     /// A payload whose header is the end of `buffer`, and how much of it is written.
     payload: Option<(Payload, usize)>,
     /// Whether the transport may still hold bytes that it took.
@@ -55,18 +61,21 @@ impl Output {
         Some(&mut self.buffer)
     }
 
-    /// The buffer to append control frames to: as [`buffer`](Self::buffer), and only once the control frames before
-    /// have left, so that a peer that pings and does not read cannot make it grow.
-    pub(super) fn control_buffer(&mut self) -> Option<&mut Vec<u8>> {
-        if self.control_end > self.written {
-            return None;
+    /// Has `append` append control frames, if there is room for them now.
+    pub(super) fn append_control(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        if self.control_end <= self.written {
+            self.control_len = 0;
         }
-        self.buffer()
-    }
-
-    /// Notes that the end of the buffer is a control frame.
-    pub(super) fn mark_control(&mut self) {
-        self.control_end = self.buffer.len();
+        if self.control_len >= CONTROL_LEN_MAX {
+            return;
+        }
+        let Some(buffer) = self.buffer() else {
+            return;
+        };
+        let before = buffer.len();
+        append(buffer);
+        self.control_end = buffer.len();
+        self.control_len += self.control_end - before;
     }
 
     /// Puts a large payload behind the header that was just appended.
@@ -128,7 +137,7 @@ impl Output {
         written -= of_buffer;
         if self.written == self.buffer.len() {
             buffers::give_write(std::mem::take(&mut self.buffer));
-            (self.written, self.control_end) = (0, 0);
+            (self.written, self.control_end, self.control_len) = (0, 0, 0);
         }
         if let Some((payload, done)) = &mut self.payload {
             *done += written;
