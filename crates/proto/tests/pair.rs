@@ -204,6 +204,22 @@ fn a_long_message_that_stops_arriving_is_a_death() {
 }
 
 #[test]
+fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
+    for local in BOTH {
+        let mut pair = kept_alive_by(local, 10);
+        pair.cut_link();
+        for second in (1..100).step_by(5) {
+            pair.run_until(second * 1000);
+            if pair.node(local).closed_at.is_none() {
+                pair.node(local).ping(b"are you there?");
+            }
+        }
+        // 10 s after the first ping that nothing answered.
+        check_end(pair.node(local), 11_000, Cause::PeerGone, false);
+    }
+}
+
+#[test]
 fn pings_of_the_application_are_answered_as_often_as_it_likes() {
     for local in BOTH {
         // The round trip takes longer than the time between two pings: each one replaces the one before.

@@ -25,6 +25,9 @@ pub(super) enum Verdict {
 pub(super) struct Liveness {
     last_received: Instant,
     ping: Ping,
+    /// When the oldest ping left that is not answered, by its own pong or by that of a newer ping. A newer ping does
+    /// not move it: else a program that pings by itself would never see its peer go.
+    unanswered_since: Option<Instant>,
     round_trip: Option<Duration>,
     /// Numbers our own pings, so that a pong is never taken for the answer to another ping.
     next_nonce: u32,
@@ -48,6 +51,7 @@ impl Liveness {
         Self {
             last_received: now,
             ping: Ping::None,
+            unanswered_since: None,
             round_trip: None,
             next_nonce: 0,
         }
@@ -65,6 +69,7 @@ impl Liveness {
         {
             self.round_trip = Some(now - *at);
             self.ping = Ping::None;
+            self.unanswered_since = None;
         }
     }
 
@@ -80,6 +85,7 @@ impl Liveness {
         };
         let payload = core::mem::take(payload);
         self.ping = Ping::Sent { payload, at: now };
+        self.unanswered_since.get_or_insert(now);
         match &self.ping {
             Ping::Sent { payload, .. } => Some(payload),
             _ => None,
@@ -96,11 +102,11 @@ impl Liveness {
 
     /// When to call [`handle_timeout`](Self::handle_timeout). Moves later with each byte that arrives.
     pub(super) fn deadline(&self, keepalive: &Keepalive) -> Option<Instant> {
-        match &self.ping {
-            Ping::None => Some(self.last_received + keepalive.interval),
+        match (self.unanswered_since, &self.ping) {
+            (Some(since), _) => Some(self.last_received.max(since) + keepalive.timeout),
             // A ping that cannot be written is the business of the write deadline.
-            Ping::Due(_) => None,
-            Ping::Sent { at, .. } => Some(self.last_received.max(*at) + keepalive.timeout),
+            (None, Ping::Due(_)) => None,
+            (None, Ping::None | Ping::Sent { .. }) => Some(self.last_received + keepalive.interval),
         }
     }
 
@@ -109,7 +115,7 @@ impl Liveness {
             Some(deadline) if now >= deadline => {}
             _ => return Verdict::Wait,
         }
-        if matches!(self.ping, Ping::Sent { .. }) {
+        if self.unanswered_since.is_some() {
             return Verdict::Gone;
         }
         self.ping(Box::from(self.next_nonce.to_be_bytes()));
