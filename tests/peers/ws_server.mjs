@@ -45,7 +45,7 @@ server.on('upgrade', (request, socket, head) => {
   }
   sockets.handleUpgrade(request, socket, head, (ws) => {
     ws.on('message', (data, isBinary) => onMessage[path](ws, data, isBinary));
-    ws.on('pong', (data) => ws.send(`pong ${data}`));
+    if (path === '/ping') ws.on('pong', (data) => ws.send(`pong ${data}`));
     ws.on('close', (code, reason) => report({ closed: { code, reason: reason.toString() } }));
     ws.on('error', (error) => report({ closed: { code: 0, reason: String(error) } }));
   });

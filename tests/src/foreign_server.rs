@@ -58,4 +58,9 @@ impl ForeignServer {
                 .fail(&format!("should have seen a close but reported {other:?}")),
         }
     }
+
+    /// Kills it at once.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
 }

@@ -11,6 +11,8 @@
 pub mod autobahn;
 mod cases;
 mod certificate;
+pub mod client;
+pub mod connect;
 mod foreign_server;
 mod net;
 mod patience;

@@ -1,6 +1,6 @@
 //! Autobahn|Testsuite against `sockeye echo`, and against the example `autobahn_client`.
 //!
-//! `cargo xtask autobahn` installs the suite and runs this. `AUTOBAHN_CASES` narrows the cases (`1.*,9.1.*`). The suite's
+//! `cargo xtask autobahn` installs the suite and runs this. `SOCKEYE_AUTOBAHN_CASES` narrows the cases (`1.*,9.1.*`). The suite's
 //! own reports and a summary for programs, `summary.json`, land in `target/autobahn/<role>`.
 
 use std::{
@@ -74,7 +74,7 @@ impl Run {
         Self {
             role,
             folder,
-            cases: env::var("AUTOBAHN_CASES").unwrap_or_else(|_| DEFAULT_CASES.to_owned()),
+            cases: env::var("SOCKEYE_AUTOBAHN_CASES").unwrap_or_else(|_| DEFAULT_CASES.to_owned()),
         }
     }
 

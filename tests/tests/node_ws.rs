@@ -1,8 +1,8 @@
-//! Node's `ws`, as a client of `sockeye echo` and as a server for `sockeye connect`.
+//! Node's `ws`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
 
-use sockeye_tests::{Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, node, run_client};
-
-mod connect;
+use sockeye_tests::{
+    Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, node, run_client,
+};
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
@@ -20,6 +20,54 @@ async fn ws_client_talks_to_echo_over_tls() {
     let mut client = node("ws_client.mjs", &[&server.url]);
     client.env("PEER_CA", certificate.cert_path());
     run_client(client, server, &ws_cases()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_talks_to_ws_server() {
+    client::talks(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_talks_to_ws_server_over_tls() {
+    client::talks_over_tls(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_pings_and_answers_ws_server() {
+    client::pings(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_receives_fragments_of_ws_server() {
+    client::receives_fragments(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_receives_a_close_of_ws_server() {
+    client::receives_close(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_refuses_a_message_too_big_of_ws_server() {
+    client::refuses_what_is_too_big(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_keeps_the_refusal_of_ws_server() {
+    client::keeps_the_refusal(node("ws_server.mjs", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_client_notices_that_ws_server_died() {
+    client::notices_that_the_server_died(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]

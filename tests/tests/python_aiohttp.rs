@@ -1,8 +1,6 @@
-//! Python's `aiohttp`, as a client of `sockeye echo` and as a server for `sockeye connect`.
+//! Python's `aiohttp`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
 
-use sockeye_tests::{PING_CASES, Sockeye, client_cases, python, run_client};
-
-mod connect;
+use sockeye_tests::{Certificate, PING_CASES, Sockeye, client, client_cases, connect, python, run_client};
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
@@ -10,6 +8,58 @@ async fn aiohttp_client_talks_to_echo() {
     let server = Sockeye::echo(&[]).await;
     let client = python("aiohttp_client.py", &[&server.url]);
     run_client(client, server, &client_cases(&PING_CASES)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn aiohttp_client_talks_to_echo_over_tls() {
+    let certificate = Certificate::generate();
+    let server = Sockeye::echo_tls(&certificate).await;
+    let mut client = python("aiohttp_client.py", &[&server.url]);
+    client.env("PEER_CA", certificate.cert_path());
+    run_client(client, server, &client_cases(&PING_CASES)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_talks_to_aiohttp_server() {
+    client::talks(python("aiohttp_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_talks_to_aiohttp_server_over_tls() {
+    client::talks_over_tls(python("aiohttp_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_pings_and_answers_aiohttp_server() {
+    client::pings(python("aiohttp_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_receives_a_close_of_aiohttp_server() {
+    client::receives_close(python("aiohttp_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_refuses_a_message_too_big_of_aiohttp_server() {
+    client::refuses_what_is_too_big(python("aiohttp_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_keeps_the_refusal_of_aiohttp_server() {
+    client::keeps_the_refusal(python("aiohttp_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_notices_that_aiohttp_server_died() {
+    client::notices_that_the_server_died(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Python's `websockets`, as a client of `sockeye echo` and as a server for `sockeye connect`.
+//! Python's `websockets`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
 
-use sockeye_tests::{Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, python, run_client};
-
-mod connect;
+use sockeye_tests::{
+    Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, python, run_client,
+};
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
@@ -20,6 +20,54 @@ async fn websockets_client_talks_to_echo_over_tls() {
     let mut client = python("websockets_client.py", &[&server.url]);
     client.env("PEER_CA", certificate.cert_path());
     run_client(client, server, &websockets_cases()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_talks_to_websockets_server() {
+    client::talks(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_talks_to_websockets_server_over_tls() {
+    client::talks_over_tls(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_pings_and_answers_websockets_server() {
+    client::pings(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_receives_fragments_of_websockets_server() {
+    client::receives_fragments(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_receives_a_close_of_websockets_server() {
+    client::receives_close(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_refuses_a_message_too_big_of_websockets_server() {
+    client::refuses_what_is_too_big(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_keeps_the_refusal_of_websockets_server() {
+    client::keeps_the_refusal(python("websockets_server.py", &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_client_notices_that_websockets_server_died() {
+    client::notices_that_the_server_died(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         AUTOBAHN.prepare(workspace, &mut environment)
     })?;
     if let Some(cases) = &options.cases {
-        environment.set("AUTOBAHN_CASES", cases);
+        environment.set("SOCKEYE_AUTOBAHN_CASES", cases);
     }
     step("build", || {
         call(&mut workspace.cargo(["build", "--workspace", "--all-targets"]))

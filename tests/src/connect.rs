@@ -1,10 +1,13 @@
-//! What `sockeye connect` does with any server: shared by the tests of each foreign server.
+//! What `sockeye connect` does with any server, whoever wrote it.
+//!
+//! Each of these fails the test, by a panic, when something else happens.
 
-use sockeye_tests::{ForeignServer, Sockeye};
 use tokio::process::Command;
 
+use crate::{ForeignServer, Sockeye};
+
 /// Lines go out as text messages and come back as lines; the end of input ends in a normal close and status 0.
-pub(crate) async fn exchanges_lines(server: Command) {
+pub async fn exchanges_lines(server: Command) {
     let mut server = ForeignServer::start(server).await;
     let mut client = Sockeye::connect(&server.url("/echo"));
     let long = "x".repeat(100_000);
@@ -26,7 +29,7 @@ pub(crate) async fn exchanges_lines(server: Command) {
 }
 
 /// A close that is not normal: a non-zero status, and the code and reason for a person to read.
-pub(crate) async fn fails_when_closed_with_3005(server: Command) {
+pub async fn fails_when_closed_with_3005(server: Command) {
     let mut server = ForeignServer::start(server).await;
     let mut client = Sockeye::connect(&server.url("/close"));
     client.write_line("go").await;
@@ -41,7 +44,7 @@ pub(crate) async fn fails_when_closed_with_3005(server: Command) {
 }
 
 /// A server that says no: a non-zero status, and its HTTP status for a person to read.
-pub(crate) async fn fails_when_refused_with_403(server: Command) {
+pub async fn fails_when_refused_with_403(server: Command) {
     let server = ForeignServer::start(server).await;
     let mut client = Sockeye::connect(&server.url("/refuse"));
     let status = client.exit().await;

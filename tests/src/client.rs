@@ -1,0 +1,190 @@
+//! What our client does with any server, whoever wrote it.
+//!
+//! Each of these fails the test, by a panic, when something else happens.
+
+use std::sync::Arc;
+
+use sockeye::{Client, CloseCode, Error, Limits, Message, WebSocket};
+use tokio::{process::Command, time::timeout};
+
+use crate::{Certificate, ForeignServer, SIZES, patience};
+
+/// Messages of all sizes and kinds, a burst, and a close of ours, with its code and reason seen by the server.
+pub async fn talks(server: Command) {
+    talks_to(ForeignServer::start(server).await, Client::builder()).await;
+}
+
+/// The same over TLS.
+pub async fn talks_over_tls(server: Command) {
+    let certificate = Certificate::generate();
+    let server = ForeignServer::start_tls(server, &certificate).await;
+    talks_to(server, Client::builder().tls_config(Arc::new(trusting(&certificate)))).await;
+}
+
+async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
+    let client = client
+        .subprotocol("superchat")
+        .subprotocol("chat")
+        .build()
+        .expect("the names are tokens");
+    in_time(async {
+        let mut ws = client.connect(&server.url("/echo")).await?;
+        assert_eq!(ws.subprotocol(), Some("chat"));
+        for size in SIZES {
+            let text: String = ('a'..='z').cycle().take(size).collect();
+            comes_back(&mut ws, Message::text(text)).await?;
+            let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + (at >> 8)) as u8).collect();
+            comes_back(&mut ws, Message::binary(bytes)).await?;
+        }
+        comes_back(&mut ws, Message::text("Grüße, 世界 🐟")).await?;
+
+        for at in 0..200 {
+            ws.feed(format!("message {at}")).await?;
+        }
+        for at in 0..200 {
+            assert_eq!(ws.recv().await?, Some(Message::text(format!("message {at}"))));
+        }
+        ws.close(CloseCode::from(3001), "done here").await
+    })
+    .await;
+    assert_eq!(server.closed().await, (3001, "done here".to_owned()));
+}
+
+/// Pings both ways: the server's is answered, ours is measured.
+pub async fn pings(server: Command) {
+    let server = ForeignServer::start(server).await;
+    in_time(async {
+        let mut ws = sockeye::connect(&server.url("/ping")).await?;
+        assert_eq!(ws.rtt(), None);
+        ws.ping(b"are you there").await?;
+        ws.send("payload of the ping").await?;
+        assert_eq!(ws.recv().await?, Some(Message::text("pong payload of the ping")));
+        // Our pong came before that message.
+        assert!(ws.rtt().is_some());
+        ws.close(CloseCode::NORMAL, "").await
+    })
+    .await;
+}
+
+/// Messages that the server sends in fragments, with a ping between them, arrive whole.
+pub async fn receives_fragments(server: Command) {
+    let server = ForeignServer::start(server).await;
+    in_time(async {
+        let mut ws = sockeye::connect(&server.url("/fragments")).await?;
+        for size in SIZES {
+            comes_back(&mut ws, Message::binary(vec![0x5a; size])).await?;
+        }
+        comes_back(&mut ws, Message::text("one, two, three")).await?;
+        ws.close(CloseCode::NORMAL, "").await
+    })
+    .await;
+}
+
+/// A close of the server's is an orderly end; code and reason are known, and the server sees its code again.
+pub async fn receives_close(server: Command) {
+    let mut server = ForeignServer::start(server).await;
+    in_time(async {
+        let mut ws = sockeye::connect(&server.url("/close")).await?;
+        ws.send("go").await?;
+        assert_eq!(ws.recv().await?, None);
+        let received = ws
+            .closure()
+            .and_then(|closure| closure.received().cloned())
+            .expect("the server closed");
+        assert_eq!(received.code, CloseCode::from(3005));
+        assert_eq!(received.reason, "that is all");
+        Ok(())
+    })
+    .await;
+    assert_eq!(server.closed().await.0, 3005);
+}
+
+/// A message beyond our limit ends the connection with 1009, which the server is told.
+pub async fn refuses_what_is_too_big(server: Command) {
+    let mut server = ForeignServer::start(server).await;
+    let mut limits = Limits::default();
+    limits.message_size_max = 1 << 16;
+    let client = Client::builder().limits(limits).build().expect("the limits are valid");
+    in_time(async {
+        let mut ws = client.connect(&server.url("/echo")).await?;
+        comes_back(&mut ws, Message::binary(vec![1; 1 << 16])).await?;
+        ws.send(vec![1; (1 << 16) + 1]).await?;
+        let error = ws.recv().await.expect_err("the message is too big");
+        let sent = error
+            .closure()
+            .and_then(|closure| closure.sent().cloned())
+            .expect("we closed");
+        assert_eq!(sent.code, CloseCode::MESSAGE_TOO_BIG);
+        Ok(())
+    })
+    .await;
+    assert_eq!(server.closed().await.0, 1009);
+}
+
+/// A server that says no: its status and body are known.
+pub async fn keeps_the_refusal(server: Command) {
+    let server = ForeignServer::start(server).await;
+    in_time(async {
+        let error = sockeye::connect(&server.url("/refuse"))
+            .await
+            .expect_err("the server refuses");
+        let refusal = error.refusal().expect("the server answered");
+        assert_eq!(refusal.status().as_u16(), 403);
+        assert_eq!(refusal.body(), b"not here, thank you\n");
+        Ok(())
+    })
+    .await;
+}
+
+/// A server that is killed: the connection is known to be over, and it was not an orderly end.
+pub async fn notices_that_the_server_died(server: Command) {
+    let mut server = ForeignServer::start(server).await;
+    in_time(async {
+        let mut ws = sockeye::connect(&server.url("/echo")).await?;
+        comes_back(&mut ws, Message::text("still here")).await?;
+        server.kill().await;
+        let error = ws.recv().await.expect_err("the server is gone");
+        assert!(error.is_closed(), "{error:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[track_caller]
+fn same(received: Option<Message>, sent: &Message) {
+    let received = received.expect("the connection is open");
+    assert_eq!(received.is_text(), sent.is_text());
+    assert!(
+        received.as_bytes() == sent.as_bytes(),
+        "{} bytes differ from {} sent",
+        received.len(),
+        sent.len()
+    );
+}
+
+async fn comes_back(ws: &mut WebSocket, message: Message) -> Result<(), Error> {
+    ws.send(message.clone()).await?;
+    same(ws.recv().await?, &message);
+    Ok(())
+}
+
+async fn in_time(exchange: impl Future<Output = Result<(), Error>>) {
+    match timeout(patience(), exchange).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => panic!("{error:?}"),
+        Err(_) => panic!("the exchange did not end in time"),
+    }
+}
+
+fn trusting(certificate: &Certificate) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(certificate.der.clone().into())
+        .expect("the certificate is valid");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    versions
+        .expect("ring does all versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
