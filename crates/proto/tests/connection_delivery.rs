@@ -1,0 +1,336 @@
+//! How messages are handed over: borrowed in place, in chunks, and by way of the message's own buffer.
+
+mod common;
+
+use std::borrow::Cow;
+
+use common::{Endpoint, Got, KEY, Local, at, binary, close, continuation, ping, text};
+use sockeye_proto::{Delivery, Event, Fault, MessageKind, State};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+const TEXT: MessageKind = MessageKind::Text;
+const BINARY: MessageKind = MessageKind::Binary;
+
+// In place.
+
+#[test]
+fn a_message_that_lies_whole_in_the_input_is_borrowed_there() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        for len in [0, 1, 125, 126, 70_000] {
+            let mut input = endpoint.as_peer_sends(binary(vec![7; len])).bytes();
+            let received = endpoint.connection.handle_bytes(at(0), &mut input);
+            let Some(Event::Message { payload, .. }) = received.event else {
+                panic!("a message");
+            };
+            assert!(matches!(payload, Cow::Borrowed(_)));
+            assert_eq!(payload, vec![7; len]);
+        }
+        assert_eq!(endpoint.connection.buffered_len(), 0);
+    }
+}
+
+#[test]
+fn a_message_that_comes_in_parts_is_owned_by_the_event() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let mut input = endpoint.as_peer_sends(text("hello")).bytes();
+        let last = input.len() - 2;
+        let (head, tail) = input.split_at_mut(last);
+        assert_eq!(endpoint.connection.handle_bytes(at(0), head).event, None);
+        let received = endpoint.connection.handle_bytes(at(0), tail);
+        assert!(matches!(
+            received.event,
+            Some(Event::Message {
+                payload: Cow::Owned(_),
+                ..
+            })
+        ));
+        assert_eq!(endpoint.connection.buffered_len(), 0);
+    }
+}
+
+#[test]
+fn each_call_consumes_up_to_its_event() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let frames = [text("a"), ping("b"), binary("c")].map(|frame| endpoint.as_peer_sends(frame).bytes());
+        let mut input = [&frames.concat()[..], &[0x81]].concat();
+        let mut rest = &mut input[..];
+        for frame in &frames {
+            let received = endpoint.connection.handle_bytes(at(0), rest);
+            assert!(received.event.is_some());
+            let consumed = received.consumed;
+            assert_eq!(consumed, frame.len());
+            rest = &mut rest[consumed..];
+        }
+        let received = endpoint.connection.handle_bytes(at(0), rest);
+        assert_eq!((received.consumed, received.event), (1, None));
+    }
+}
+
+#[test]
+fn an_empty_input_is_nothing() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let wire = endpoint.as_peer_sends(text("a")).bytes();
+        for byte in wire.chunks(1).take(wire.len() - 1) {
+            assert_eq!(endpoint.receives_bytes(byte), []);
+            assert_eq!(endpoint.receives_bytes(&[]), []);
+        }
+        assert_eq!(endpoint.receives_bytes(&wire[wire.len() - 1..]), [Got::text("a")]);
+    }
+}
+
+// In chunks.
+
+fn in_chunks(local: Local) -> Endpoint {
+    let mut endpoint = Endpoint::new(local);
+    assert!(endpoint.connection.set_delivery(Delivery::Chunks));
+    endpoint
+}
+
+#[test]
+fn a_whole_message_is_one_chunk() {
+    for local in BOTH {
+        let mut endpoint = in_chunks(local);
+        let got = endpoint.receives([text("abc"), binary(""), ping("p")]);
+        let expected = [
+            Got::chunk(TEXT, "abc", true, true),
+            Got::chunk(BINARY, "", true, true),
+            Got::ping("p"),
+        ];
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn chunks_follow_fragments_and_inputs() {
+    for local in BOTH {
+        let mut endpoint = in_chunks(local);
+        assert_eq!(
+            endpoint.receives([text("ab").fin(false)]),
+            [Got::chunk(TEXT, "ab", true, false)]
+        );
+        assert_eq!(endpoint.receives([ping("")]), [Got::ping("")]);
+        let wire = endpoint.as_peer_sends(continuation("cdef")).bytes();
+        let (head, tail) = wire.split_at(wire.len() - 2);
+        assert_eq!(endpoint.receives_bytes(head), [Got::chunk(TEXT, "cd", false, false)]);
+        assert_eq!(endpoint.receives_bytes(tail), [Got::chunk(TEXT, "ef", false, true)]);
+        assert_eq!(endpoint.connection.buffered_len(), 0, "nothing is stored");
+    }
+}
+
+#[test]
+fn empty_fragments_are_chunks_only_where_a_message_begins_or_ends() {
+    for local in BOTH {
+        let mut endpoint = in_chunks(local);
+        let got = endpoint.receives([
+            binary("").fin(false),
+            continuation("").fin(false),
+            continuation("x").fin(false),
+            continuation("").fin(false),
+            continuation(""),
+        ]);
+        let expected = [
+            Got::chunk(BINARY, "", true, false),
+            Got::chunk(BINARY, "x", false, false),
+            Got::chunk(BINARY, "", false, true),
+        ];
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn chunks_of_text_are_checked_across_their_borders() {
+    for local in BOTH {
+        let mut endpoint = in_chunks(local);
+        // U+20AC in two fragments: legal, and each chunk is as it came.
+        let got = endpoint.receives([text(b"\xe2\x82").fin(false), continuation(b"\xac")]);
+        let expected = [
+            Got::chunk(TEXT, b"\xe2\x82", true, false),
+            Got::chunk(TEXT, b"\xac", false, true),
+        ];
+        assert_eq!(got, expected);
+        let got = endpoint.receives([text(b"\xe2\x82").fin(false), continuation(b"x")]);
+        let expected = [
+            Got::chunk(TEXT, b"\xe2\x82", true, false),
+            Got::Fault(Fault::InvalidUtf8),
+        ];
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn the_limit_counts_for_chunks_too() {
+    let mut config = sockeye_proto::Config::default();
+    config.limits.message_size_max = 3;
+    for local in BOTH {
+        let mut endpoint = Endpoint::with(local, config.clone());
+        endpoint.connection.set_delivery(Delivery::Chunks);
+        let got = endpoint.receives([binary("abc").fin(false), continuation("d")]);
+        let expected = [Got::chunk(BINARY, "abc", true, false), Got::Fault(Fault::MessageTooBig)];
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn delivery_is_chosen_between_messages() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([text("a").fin(false)]);
+        assert!(
+            !endpoint.connection.set_delivery(Delivery::Chunks),
+            "not inside a message"
+        );
+        assert!(endpoint.connection.set_delivery(Delivery::Whole), "what it is already");
+        assert_eq!(endpoint.receives([continuation("b")]), [Got::text("ab")]);
+
+        assert!(endpoint.connection.set_delivery(Delivery::Chunks));
+        assert_eq!(
+            endpoint.receives([text("c").fin(false)]),
+            [Got::chunk(TEXT, "c", true, false)]
+        );
+        assert!(!endpoint.connection.set_delivery(Delivery::Whole));
+        assert_eq!(
+            endpoint.receives([continuation("d")]),
+            [Got::chunk(TEXT, "d", false, true)]
+        );
+
+        assert!(endpoint.connection.set_delivery(Delivery::Whole));
+        assert_eq!(endpoint.receives([text("e")]), [Got::text("e")]);
+    }
+}
+
+// By way of the message's own buffer.
+
+/// Gives `wire` in pieces of `piece_len`, into the message's own buffer whenever it is offered.
+/// Also how many bytes took that way.
+#[track_caller]
+fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> (Vec<Got>, usize) {
+    let mut got = Vec::new();
+    let mut rest = wire;
+    let mut direct = 0;
+    while !rest.is_empty() {
+        let mut piece = &rest[..piece_len.min(rest.len())];
+        if let Some((buffer, at_most)) = endpoint.connection.direct_buffer() {
+            let room = buffer.capacity() - buffer.len();
+            assert!(room > 0, "there is room");
+            piece = &piece[..piece.len().min(at_most).min(room)];
+            buffer.extend_from_slice(piece);
+            direct += piece.len();
+            got.extend(endpoint.connection.handle_appended(at(0)).map(Got::from));
+        } else {
+            got.extend(endpoint.receives_bytes(piece));
+        }
+        rest = &rest[piece.len()..];
+    }
+    (got, direct)
+}
+
+#[test]
+fn a_large_message_may_be_read_into_its_own_buffer() {
+    let payload: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
+    for local in BOTH {
+        for piece_len in [1000, 4097, 65_536, 150_001] {
+            let mut endpoint = Endpoint::new(local);
+            let wire = endpoint.as_peer_sends(binary(&payload)).bytes();
+            let (got, direct) = receives_directly(&mut endpoint, &wire, piece_len);
+            assert!(direct > 100_000, "the way was taken for {direct} bytes");
+            assert!(got == [Got::binary(&payload)]);
+            assert_eq!(endpoint.connection.buffered_len(), 0);
+            assert!(endpoint.connection.direct_buffer().is_none());
+        }
+    }
+}
+
+#[test]
+fn text_and_fragments_take_the_direct_way_too() {
+    let part = "a\u{e9}\u{20ac}\u{1f600}".repeat(20_000);
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        // The border between the fragments cuts a code point.
+        let (head, tail) = part.as_bytes().split_at(part.len() - 2);
+        let wire: Vec<u8> = [
+            text(head).fin(false),
+            ping("between"),
+            continuation([tail, part.as_bytes()].concat()),
+            text("next"),
+        ]
+        .into_iter()
+        .flat_map(|frame| endpoint.as_peer_sends(frame).bytes())
+        .collect();
+        let (got, direct) = receives_directly(&mut endpoint, &wire, 10_007);
+        assert!(direct > part.len());
+        assert!(got == [Got::ping("between"), Got::Text(part.repeat(2)), Got::text("next")]);
+    }
+}
+
+#[test]
+fn bad_text_in_the_direct_way_fails_at_once() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let mut payload = vec![b'x'; 200_000];
+        payload[150_000] = 0xff;
+        let wire = endpoint.as_peer_sends(text(&payload)).bytes();
+        let (got, direct) = receives_directly(&mut endpoint, &wire[..160_000], 10_000);
+        assert!(direct > 0);
+        assert_eq!(got, [Got::Fault(Fault::InvalidUtf8)]);
+        assert_eq!(endpoint.connection.state(), State::Ending);
+        assert_eq!(endpoint.connection.buffered_len(), 0);
+    }
+}
+
+#[test]
+fn the_direct_way_is_offered_from_32_kib_on_while_32_kib_are_outstanding() {
+    const MIN: usize = 32 * 1024;
+    // Frame, bytes of it that arrived, whether the way is open.
+    let cases = [
+        (2 * MIN, MIN - 1, false),
+        (2 * MIN, MIN, true),
+        (2 * MIN - 1, MIN, false),
+        (3 * MIN, 2 * MIN, true),
+        (3 * MIN, 2 * MIN + 1, false),
+    ];
+    for (len, arrived, is_offered) in cases {
+        let mut server = Endpoint::server();
+        let wire = binary(vec![1; len]).masked(KEY).bytes();
+        let header_len = wire.len() - len;
+        server.receives_bytes(&wire[..header_len + arrived]);
+        let offered = server.connection.direct_buffer().map(|(_, at_most)| at_most);
+        assert_eq!(offered, is_offered.then_some(len - arrived), "{len} {arrived}");
+        // Not taken, it changes nothing.
+        assert!(server.receives_bytes(&wire[header_len + arrived..]) == [Got::binary(vec![1; len])]);
+    }
+}
+
+#[test]
+fn the_direct_way_is_not_offered_for_chunks_or_after_the_end() {
+    let wire = binary(vec![1; 100_000]).masked(KEY).bytes();
+    let mut server = in_chunks(Local::Server);
+    server.receives_bytes(&wire[..50_000]);
+    assert!(server.connection.direct_buffer().is_none());
+
+    let mut server = Endpoint::server();
+    server.receives_bytes(&wire[..50_000]);
+    assert!(server.connection.direct_buffer().is_some());
+    server.connection.handle_transport_end();
+    assert!(server.connection.direct_buffer().is_none());
+    assert_eq!(server.connection.handle_appended(at(0)), None);
+}
+
+#[test]
+fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
+    let mut server = Endpoint::server();
+    let wire = [binary(vec![1; 100_000]), close(1000, "")]
+        .map(|frame| frame.masked(KEY).bytes())
+        .concat();
+    server.receives_bytes(&wire[..50_000]);
+    server
+        .connection
+        .close(at(0), sockeye_proto::CloseCode::NORMAL, "")
+        .unwrap();
+    let (got, direct) = receives_directly(&mut server, &wire[50_000..], 10_000);
+    assert!(direct > 0);
+    assert!(got == [Got::binary(vec![1; 100_000]), Got::close(1000, "")]);
+}

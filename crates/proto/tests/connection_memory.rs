@@ -1,0 +1,167 @@
+//! Memory follows bytes that arrived, never a length that was declared.
+
+mod common;
+
+use common::{Endpoint, Frame, Got, Local, at, binary, close, continuation, frame, ping, text};
+use sockeye_proto::Connection;
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+/// What a message may cost beyond twice what arrived of it: the smallest allocation of a vector.
+const SLACK: usize = 8;
+
+#[test]
+fn a_header_that_declares_16_mib_costs_nothing() {
+    for local in BOTH {
+        for declared in [16 << 20, (16 << 20) - 1, 70_000, 1] {
+            for opcode in [0x1, 0x2] {
+                let mut endpoint = Endpoint::new(local);
+                assert_eq!(endpoint.receives([frame(opcode, "").declaring(declared)]), []);
+                assert_eq!(endpoint.connection.buffered_len(), 0);
+                assert!(endpoint.connection.direct_buffer().is_none(), "no way around the rule");
+            }
+        }
+    }
+}
+
+#[test]
+fn after_n_bytes_of_a_16_mib_message_at_most_2_n_are_held() {
+    for local in BOTH {
+        for piece_len in [1, 7, 1000, 16_384, 100_000] {
+            let mut endpoint = Endpoint::new(local);
+            let header = endpoint.as_peer_sends(binary("").declaring(16 << 20)).bytes();
+            endpoint.receives_bytes(&header);
+            let piece = vec![0; piece_len];
+            let mut arrived = 0;
+            while arrived < 600_000.min(piece_len * 3000) {
+                assert_eq!(endpoint.receives_bytes(&piece), []);
+                arrived += piece_len;
+                check_held(&endpoint.connection, arrived);
+            }
+        }
+    }
+}
+
+#[test]
+fn after_n_bytes_by_the_direct_way_at_most_2_n_are_held() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let header = endpoint.as_peer_sends(binary("").declaring(16 << 20)).bytes();
+        endpoint.receives_bytes(&header);
+        endpoint.receives_bytes(&[0; 40_000]);
+        let mut arrived = 40_000;
+        while arrived < 16 << 20 {
+            let Some((buffer, at_most)) = endpoint.connection.direct_buffer() else {
+                break;
+            };
+            let len = at_most.min(buffer.capacity() - buffer.len()).min(30_000);
+            buffer.resize(buffer.len() + len, 0);
+            arrived += len;
+            assert!(buffer.capacity() <= 2 * arrived);
+            assert!(endpoint.connection.handle_appended(at(0)).is_none());
+            check_held(&endpoint.connection, arrived);
+        }
+        assert!(
+            arrived > (16 << 20) - 64 * 1024,
+            "the way stays open until near the end"
+        );
+        assert!(
+            endpoint.connection.buffered_len() <= 16 << 20,
+            "the buffer of a known frame does not outgrow it"
+        );
+    }
+}
+
+#[test]
+fn fragments_of_one_byte_cost_no_more_than_one_large_one() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([binary("x").fin(false)]);
+        for arrived in 2..20_000 {
+            endpoint.receives([continuation("x").fin(false)]);
+            check_held(&endpoint.connection, arrived);
+        }
+    }
+}
+
+#[test]
+fn empty_fragments_cost_nothing() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([text("").fin(false)]);
+        for _ in 0..999 {
+            endpoint.receives([continuation("").fin(false), ping("")]);
+            assert_eq!(endpoint.connection.buffered_len(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_refused_message_costs_nothing_however_it_was_cut() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([binary(vec![1; 100_000]).fin(false)]);
+        let got = endpoint.receives([continuation("").declaring(16 << 20)]);
+        assert_eq!(got, [Got::Fault(sockeye_proto::Fault::MessageTooBig)]);
+        assert_eq!(endpoint.connection.buffered_len(), 0);
+    }
+}
+
+#[test]
+fn a_close_gives_back_what_an_unfinished_message_held() {
+    let unfinished: fn(&mut Endpoint) = |endpoint| drop(endpoint.receives([binary(vec![1; 100_000]).fin(false)]));
+    let ends: [fn(&mut Endpoint); 4] = [
+        |endpoint| drop(endpoint.receives([close(1000, "")])),
+        |endpoint| drop(endpoint.receives([frame(0x3, "")])),
+        |endpoint| endpoint.connection.handle_transport_end(),
+        |endpoint| {
+            // The ping, and then the end of patience.
+            endpoint.connection.handle_timeout(at(20_000));
+            endpoint.now_ms = 20_000;
+            endpoint.transmits();
+            endpoint.connection.handle_timeout(at(30_000));
+        },
+    ];
+    for local in BOTH {
+        for end in ends {
+            let mut endpoint = Endpoint::new(local);
+            unfinished(&mut endpoint);
+            assert!(endpoint.connection.buffered_len() >= 100_000);
+            end(&mut endpoint);
+            assert_eq!(endpoint.connection.buffered_len(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_control_frame_in_pieces_holds_at_most_twice_its_payload() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        for _ in 0..10 {
+            for sent in [ping([7; 125]), frame(0xa, [7; 125])] {
+                let wire: Vec<Frame> = vec![sent, text("between").fin(false), continuation("")];
+                let wire: Vec<u8> = wire
+                    .into_iter()
+                    .flat_map(|frame| endpoint.as_peer_sends(frame).bytes())
+                    .collect();
+                for byte in wire.chunks(1) {
+                    endpoint.receives_bytes(byte);
+                    assert!(endpoint.connection.buffered_len() <= 2 * 125);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    // User memory of an idle connection is counted in hundreds of bytes, and this is its core.
+    let size = size_of::<Connection>();
+    assert!(size <= 384, "{size} bytes");
+}
+
+#[track_caller]
+fn check_held(connection: &Connection, arrived: usize) {
+    let held = connection.buffered_len();
+    assert!(held <= 2 * arrived + SLACK, "{held} bytes held after {arrived} arrived");
+}
