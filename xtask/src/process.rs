@@ -11,10 +11,23 @@ use anyhow::{Context, Result, bail};
 
 /// Runs one named step and says how long it took.
 pub(crate) fn step<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    judged_step(name, body, |_| true)
+}
+
+/// As [`step`], where a result can be bad without being an error: `is_good` says.
+pub(crate) fn judged_step<T>(
+    name: &str,
+    body: impl FnOnce() -> Result<T>,
+    is_good: impl FnOnce(&T) -> bool,
+) -> Result<T> {
     println!("==> {name}");
     let start = Instant::now();
     let result = body().with_context(|| format!("step failed: {name}"));
-    let word = if result.is_ok() { "ok" } else { "FAILED" };
+    let word = if result.as_ref().is_ok_and(is_good) {
+        "ok"
+    } else {
+        "FAILED"
+    };
     println!("    {word}: {name} ({:.1} s)", start.elapsed().as_secs_f64());
     result
 }
@@ -69,6 +82,10 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
 
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    let words = words.map(OsStr::to_string_lossy);
+    // A whole script among the words would hide the rest.
+    let words: Vec<_> = words
+        .map(|word| if word.contains('\n') { "<script>".into() } else { word })
+        .collect();
     format!("`{}`", words.join(" "))
 }

@@ -13,7 +13,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Takes one line of a test program's output into account.
     ///
-    /// A test that is ignored because it `cargo xtask` runs it is not counted here: it is when it runs.
+    /// A test that is ignored because `cargo xtask` runs it later is not counted: it is when it runs.
     pub(crate) fn look(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += number_before(result, " passed");
@@ -21,6 +21,10 @@ impl Tally {
         } else if line.starts_with("test ") && line.contains(" ... ignored") && !line.contains("cargo xtask") {
             self.skipped += 1;
         }
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        self.failed == 0
     }
 
     pub(crate) fn add(&mut self, other: Self) {

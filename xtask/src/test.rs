@@ -5,8 +5,8 @@ use clap::Args;
 
 use crate::{
     autobahn,
-    process::{call, step, watch},
-    suites::{SUITES, Suite},
+    process::{call, judged_step, step, watch},
+    suites::{AUTOBAHN, SUITES, Suite},
     tally::Tally,
     tools::Environment,
     workspace::Workspace,
@@ -32,27 +32,35 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         call(&mut workspace.cargo(["build", "--workspace", "--all-targets"]))
     })?;
     if options.only.is_empty() {
-        total.add(step("tests that need Rust alone", || rust_tests(workspace))?);
+        total.add(judged_step(
+            "tests that need Rust alone",
+            || rust_tests(workspace),
+            Tally::is_good,
+        )?);
     }
 
     let mut environment = Environment::new(workspace)?;
     let mut skipped = Vec::new();
     for suite in suites {
-        match step(&format!("prepare {}", suite.name), || {
-            suite.prepare(workspace, &mut environment)
-        }) {
-            Ok(()) => {
-                let tally = step(suite.name, || suite.run(workspace, &environment, ""))?;
-                if suite.name == "autobahn" {
-                    autobahn::print_tables(workspace)?;
-                }
-                total.add(tally);
-            }
-            Err(error) => {
-                println!("skipped: {}: {error:#}", suite.name);
-                total.skipped += suite.count(workspace)?;
-                skipped.push(format!("skipped: {}: {error:#}", suite.name));
-            }
+        if let Err(error) = suite.prepare(workspace, &mut environment) {
+            println!("skipped: {}: {error:#}", suite.name);
+            // The whole error may be pages; its first line says what to do.
+            let error = error.to_string();
+            skipped.push(format!(
+                "skipped: {}: {}",
+                suite.name,
+                error.lines().next().unwrap_or_default()
+            ));
+            total.skipped += suite.count(workspace)?;
+            continue;
+        }
+        total.add(judged_step(
+            suite.name,
+            || suite.run(workspace, &environment, ""),
+            Tally::is_good,
+        )?);
+        if suite.name == AUTOBAHN.name {
+            autobahn::print_tables(workspace)?;
         }
     }
 
