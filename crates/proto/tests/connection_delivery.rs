@@ -334,3 +334,18 @@ fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
     assert!(direct > 0);
     assert!(got == [Got::binary(vec![1; 100_000]), Got::close(1000, "")]);
 }
+
+#[test]
+fn appending_nothing_changes_nothing_and_is_no_sign_of_life() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        assert_eq!(endpoint.connection.handle_appended(at(500)), None);
+        let wire = endpoint.as_peer_sends(binary(vec![1; 100_000])).bytes();
+        endpoint.receives_bytes(&wire[..50_000]);
+        let deadline = endpoint.connection.poll_timeout();
+        assert!(endpoint.connection.direct_buffer().is_some());
+        assert_eq!(endpoint.connection.handle_appended(at(1000)), None);
+        assert_eq!(endpoint.connection.poll_timeout(), deadline);
+        assert!(endpoint.receives_bytes(&wire[50_000..]) == [Got::binary(vec![1; 100_000])]);
+    }
+}

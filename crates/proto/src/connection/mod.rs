@@ -217,6 +217,10 @@ impl Connection {
         if matches!(self.state, State::Ending | State::Closed) {
             return None;
         }
+        // Nothing appended is no sign of life.
+        if !self.receiver.has_appended() {
+            return None;
+        }
         self.liveness.handle_received(now);
         let found = self.receiver.receive_appended();
         self.digest(now, found, &[])

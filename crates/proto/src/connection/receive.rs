@@ -350,6 +350,11 @@ impl Receiver {
         Some((&mut self.buffer, remaining))
     }
 
+    /// Whether the caller appended anything to [`direct_buffer`](Self::direct_buffer).
+    pub(super) fn has_appended(&self) -> bool {
+        self.buffer.len() > self.accepted
+    }
+
     /// Takes what the caller appended to [`direct_buffer`](Self::direct_buffer).
     pub(super) fn receive_appended(&mut self) -> Result<Found, Fault> {
         let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
