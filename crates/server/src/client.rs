@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sockeye::Text;
 use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap, is_recovered};
@@ -15,7 +16,7 @@ use crate::protocol::{
     Command, Empty, HistoryResult, Malformed, PING, PresenceResult, PresenceStatsResult, Reply, ReplyBody,
     SubscribeResult, encode,
 };
-use crate::queue::{Item, Outgoing, Queue, Text};
+use crate::queue::{Item, Outgoing, Queue};
 use crate::session::{Call, PingDue, ReadHistory, Session, Step, Subscribe};
 
 /// A client, on the node's list from when it is made until it is dropped.
@@ -105,6 +106,11 @@ impl Client {
             }
             Some(Outgoing::Close(code)) => Err(code),
         }
+    }
+
+    /// How long the client may take for what is being written to it.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.node.config().timeouts.write
     }
 
     pub(crate) fn queue(&self) -> &Queue {

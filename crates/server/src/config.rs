@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use sockeye::OriginPolicy;
+use sockeye::handshake::HostPolicy;
+
 /// How a server behaves. `Config::default()` suits a server that browsers reach under its own address.
 ///
 /// ```
@@ -16,43 +19,16 @@ pub struct Config {
     /// From which web pages browsers may connect. Change it when the page lives on another host than this server,
     /// or when a proxy in front of it does not pass the `Host` header on.
     pub origins: OriginPolicy,
-    /// Under which names the server answers.
-    pub hosts: HostPolicy,
+    /// Under which names clients may connect. By default (`None`) a listener on a loopback address takes loopback names
+    /// only, which keeps out pages that rename themselves to this machine (DNS rebinding), and any other listener takes
+    /// any name. Change it when a proxy on the same machine passes public names on.
+    pub hosts: Option<HostPolicy>,
     /// What channels offer.
     pub channels: ChannelOptions,
     /// What one client, and all of them together, may use.
     pub limits: Limits,
     /// How long the server waits for things.
     pub timeouts: Timeouts,
-}
-
-/// Which web pages may connect, told by the `Origin` header that every browser sends. Programs that send none pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OriginPolicy {
-    /// Pages from the host and port that the request itself names.
-    #[default]
-    SameHost,
-    /// Pages from these origins, each as `scheme://host` or `scheme://host:port`.
-    List(Vec<String>),
-    /// Any page. A user's cookies and network position then serve whichever page the user happens to open.
-    Any,
-}
-
-/// Which `Host` headers are answered.
-///
-/// A page of a hostile site can rename itself to a loopback address (DNS rebinding) and would then pass as same-host.
-/// A server that only this machine can reach therefore answers only to the names of this machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HostPolicy {
-    /// Loopback names only when the listener is bound to a loopback address, any name otherwise.
-    #[default]
-    Automatic,
-    /// These names only, without port.
-    List(Vec<String>),
-    /// Any name. Right behind a proxy on the same machine that passes the public name on.
-    Any,
 }
 
 /// What a channel offers to its subscribers. One set of options holds for all channels.
@@ -144,6 +120,8 @@ impl Default for Limits {
 pub struct Timeouts {
     /// For the whole head of an HTTP request, and for the next request on an idle connection. Then: closed.
     pub request_head: Duration,
+    /// For an HTTP connection that has not become a WebSocket, all its requests and answers together. Then: closed.
+    pub http_connection: Duration,
     /// From the upgrade to the `connect` command. Then: disconnect 3502.
     pub connect: Duration,
     /// Between the server's pings. Clients learn it when they connect.
@@ -163,6 +141,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             request_head: Duration::from_secs(10),
+            http_connection: Duration::from_secs(60),
             connect: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong: Duration::from_secs(8),
@@ -209,6 +188,7 @@ mod tests {
 
         let Timeouts {
             request_head,
+            http_connection,
             connect,
             ping_interval,
             pong,
@@ -216,7 +196,16 @@ mod tests {
             close,
             shutdown,
         } = Timeouts::default();
-        for timeout in [request_head, connect, ping_interval, pong, write, close, shutdown] {
+        for timeout in [
+            request_head,
+            http_connection,
+            connect,
+            ping_interval,
+            pong,
+            write,
+            close,
+            shutdown,
+        ] {
             assert!((1..=60).contains(&timeout.as_secs()));
         }
         assert!(ping_interval + pong <= Duration::from_secs(35));

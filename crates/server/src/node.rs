@@ -1,9 +1,9 @@
 //! What all clients of this process share: the configuration, the channels, the engine, and the list of clients.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::channel::{ChannelName, Hub};
@@ -21,7 +21,7 @@ pub(crate) struct Node {
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
-    is_draining: AtomicBool,
+    is_draining: watch::Sender<bool>,
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ impl Node {
             hub,
             engine,
             clients: Mutex::default(),
-            is_draining: AtomicBool::new(false),
+            is_draining: watch::Sender::new(false),
         })
     }
 
@@ -106,14 +106,23 @@ impl Node {
 
     /// Asks all clients, those to come included, to go elsewhere.
     pub(crate) fn drain(&self) {
-        self.is_draining.store(true, Ordering::SeqCst);
+        self.is_draining.send_replace(true);
         for queue in lock(&self.clients).values() {
             queue.close(DisconnectCode::Shutdown);
         }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::SeqCst)
+        *self.is_draining.borrow()
+    }
+
+    /// Waits until the node drains.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn draining(&self) {
+        // An error would mean that the sender is gone, and it is part of the node.
+        let _ = self.is_draining.subscribe().wait_for(|is_draining| *is_draining).await;
     }
 
     /// Gives back memory that nobody asks for any more, for as long as it is polled.

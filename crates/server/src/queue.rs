@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
+use sockeye::Text;
+
 use crate::channel::ChannelName;
 use crate::codes::DisconnectCode;
 use crate::sync::lock;
-
-/// One encoded message, cheap to clone.
-pub(crate) type Text = std::sync::Arc<str>;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -121,31 +120,26 @@ impl Queue {
         lock(&self.state).bytes
     }
 
-    /// Whether the client was given up as too slow.
-    pub(crate) fn is_overflown(&self) -> bool {
-        lock(&self.state).closed == Some(DisconnectCode::Slow)
-    }
-
     /// Waits until [`take`](Self::take) has something. For one task at a time: the client's.
     ///
     /// # Cancel safety
     /// Nothing is taken, so nothing can be lost.
     pub(crate) async fn ready(&self) {
-        std::future::poll_fn(|cx| self.poll(cx, |state| !state.items.is_empty() || state.closed.is_some())).await;
+        std::future::poll_fn(|cx| self.poll(cx, State::has_something)).await;
     }
 
-    /// Waits until the client has to be disconnected whatever is still queued: it is too slow.
+    /// Waits until nothing more will be queued, and says why.
     ///
     /// # Cancel safety
     /// Nothing is taken, so nothing can be lost.
-    pub(crate) async fn overflown(&self) {
-        std::future::poll_fn(|cx| self.poll(cx, |state| state.closed == Some(DisconnectCode::Slow))).await;
+    pub(crate) async fn closed(&self) -> DisconnectCode {
+        std::future::poll_fn(|cx| self.poll(cx, |state| state.closed)).await
     }
 
-    fn poll(&self, cx: &mut Context<'_>, is_ready: impl Fn(&State) -> bool) -> Poll<()> {
+    fn poll<T>(&self, cx: &mut Context<'_>, look: impl Fn(&State) -> Option<T>) -> Poll<T> {
         let mut state = lock(&self.state);
-        if is_ready(&state) {
-            return Poll::Ready(());
+        if let Some(found) = look(&state) {
+            return Poll::Ready(found);
         }
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -156,6 +150,10 @@ impl Queue {
 }
 
 impl State {
+    fn has_something(&self) -> Option<()> {
+        (!self.items.is_empty() || self.closed.is_some()).then_some(())
+    }
+
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= item.cost();
@@ -170,7 +168,7 @@ impl State {
         if !matches!(self.items.front(), Some(Item::Reply(_))) {
             return first;
         }
-        let mut joined = String::from(&*first);
+        let mut joined = String::from(first);
         while let Some(Item::Reply(next)) = self.items.front()
             && joined.len() + next.len() < JOINED_BYTES_MAX
         {
@@ -232,9 +230,8 @@ mod tests {
         let queue = Queue::new(2 * (ITEM_BYTES + 10));
         queue.push(push(&"x".repeat(10)));
         queue.push(push(&"x".repeat(10)));
-        assert!(!queue.is_overflown());
+        assert_eq!(queue.bytes(), 2 * (ITEM_BYTES + 10));
         queue.push(push(""));
-        assert!(queue.is_overflown());
         assert_eq!(queue.bytes(), 0);
         queue.push(push("late"));
         queue.close(DisconnectCode::Shutdown);
@@ -269,7 +266,7 @@ mod tests {
         queue.push(push("b"));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(pin!(queue.ready()).poll(&mut cx).is_ready());
-        assert!(pin!(queue.overflown()).poll(&mut cx).is_pending());
+        assert!(pin!(queue.closed()).poll(&mut cx).is_pending());
         queue.close(DisconnectCode::Shutdown);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
     }

@@ -15,12 +15,14 @@ use std::fmt;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
 
+use sockeye::Text;
+
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
 use crate::engine::{Epoch, Position, Publication};
 use crate::presence::{ClientId, ClientInfo, ClientMap};
 use crate::protocol::Push;
-use crate::queue::{Item, Queue, Text};
+use crate::queue::{Item, Queue};
 use crate::sync::lock;
 
 /// Where an engine hands over what happened in a channel. Never waits.

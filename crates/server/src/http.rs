@@ -1,0 +1,174 @@
+//! What is under which path, and one HTTP connection from its first byte to its last, or to its upgrade.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use ::http::header::{self, HeaderName, HeaderValue};
+use ::http::{Method, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sockeye::handshake::HostPolicy;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::connection;
+use crate::node::Node;
+use crate::page;
+
+type Request = hyper::Request<Incoming>;
+type Response = hyper::Response<Full<Bytes>>;
+
+/// What all HTTP connections share.
+#[derive(Debug)]
+pub(crate) struct Site {
+    node: Arc<Node>,
+    server: sockeye::Server,
+}
+
+/// The one subprotocol spoken; clients that offer none speak it too.
+const SUBPROTOCOL: &str = "centrifuge-json";
+
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const HEADERS_MAX: usize = 100;
+
+/// Sent with every answer: the page runs its own script and style and talks to its own server, and nothing else.
+const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+impl Site {
+    pub(crate) fn new(node: Arc<Node>, is_loopback: bool) -> Self {
+        let server = websocket_server(node.config(), is_loopback);
+        Self { node, server }
+    }
+
+    /// Answers one request. The permit goes with the connection when it becomes a WebSocket.
+    fn answer(&self, mut request: Request, permit: &Arc<OwnedSemaphorePermit>) -> Response {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            // There may be a body, which nobody is going to read.
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
+        match request.uri().path() {
+            "/connection/websocket" => self.upgrade(&mut request, permit),
+            "/health" if self.node.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+            "/health" => text(StatusCode::OK, "ok\n"),
+            path => match page::asset(path) {
+                Some(asset) => content(StatusCode::OK, asset.content_type, asset.body),
+                None => text(StatusCode::NOT_FOUND, "not found\n"),
+            },
+        }
+    }
+
+    fn upgrade(&self, request: &mut Request, permit: &Arc<OwnedSemaphorePermit>) -> Response {
+        if self.node.is_draining() {
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
+        }
+        match sockeye::hyper::upgrade(&self.server, request) {
+            Err(refusal) => *refusal,
+            Ok((response, upgrade)) => {
+                let (node, permit) = (self.node.clone(), permit.clone());
+                tokio::spawn(async move {
+                    // The client may be gone before it has its answer, which concerns nobody.
+                    if let Ok(ws) = upgrade.await {
+                        connection::run(ws, node).await;
+                    }
+                    drop(permit);
+                });
+                response
+            }
+        }
+    }
+}
+
+/// Serves the requests of one connection.
+pub(crate) async fn serve_connection(site: Arc<Site>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    let timeouts = site.node.config().timeouts.clone();
+    let node = site.node.clone();
+    let permit = Arc::new(permit);
+    let service = service_fn(move |request| {
+        let mut response = site.answer(request, &permit);
+        for (name, value) in SECURITY_HEADERS {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.request_head)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    // An error here is the client's doing, or its network's: there is nothing to do about it but to close.
+    let _ = timeout(timeouts.http_connection, async {
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = node.draining() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
+    })
+    .await;
+}
+
+fn websocket_server(config: &Config, is_loopback: bool) -> sockeye::Server {
+    let mut limits = sockeye::Limits::default();
+    limits.message_size_max = config.limits.message_size_max as u64;
+    limits.write_buffer_max = connection::WRITE_BUFFER_BYTES_MAX;
+    let mut timeouts = sockeye::Timeouts::default();
+    timeouts.close = config.timeouts.close;
+    let hosts = config.hosts.clone().unwrap_or(if is_loopback {
+        HostPolicy::Loopback
+    } else {
+        HostPolicy::Any
+    });
+    sockeye::Server::builder()
+        .origins(config.origins.clone())
+        .hosts(hosts)
+        .subprotocols([SUBPROTOCOL])
+        .limits(limits)
+        .timeouts(timeouts)
+        // The client protocol has pings of its own, which reach the application on the other side.
+        .keepalive(None)
+        .build()
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response {
+    content(status, "text/plain; charset=utf-8", body)
+}
+
+fn content(status: StatusCode, content_type: &'static str, body: &'static str) -> Response {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // The page changes with the server, which says so by nothing else.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}

@@ -1,0 +1,326 @@
+//! The whole server over real sockets, spoken to by the client of the house and by plain TCP.
+
+use std::net::SocketAddr;
+
+use sockeye::{Client, Message, WebSocket};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// No test waits longer than this for anything; it only matters when one fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Fixture {
+    address: SocketAddr,
+    shutdown: oneshot::Sender<()>,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+impl Fixture {
+    async fn start(config: Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, told) = oneshot::channel();
+        let serving = tokio::spawn(serve(listener, config, async { drop(told.await) }));
+        Self {
+            address,
+            shutdown,
+            serving,
+        }
+    }
+
+    async fn connect(&self) -> WebSocket {
+        sockeye::connect(&format!("ws://{}/connection/websocket", self.address))
+            .await
+            .unwrap()
+    }
+
+    /// Connected and in the room.
+    async fn join(&self) -> WebSocket {
+        let mut ws = self.connect().await;
+        ws.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room\"}}")
+            .await
+            .unwrap();
+        assert!(text(&mut ws).await.contains("\"subscribe\":{}"));
+        ws
+    }
+
+    /// Everything the server answers to `request` until it closes the connection.
+    async fn http(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer))
+            .await
+            .expect("the server did not close")
+            .unwrap();
+        answer
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.http(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        ))
+        .await
+    }
+
+    async fn stop(self) {
+        self.shutdown.send(()).unwrap();
+        timeout(PATIENCE, self.serving)
+            .await
+            .expect("the server did not stop")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+async fn text(ws: &mut WebSocket) -> String {
+    match timeout(PATIENCE, ws.recv()).await.expect("nothing came").unwrap() {
+        Some(Message::Text(text)) => text.to_string(),
+        other => panic!("not a text: {other:?}"),
+    }
+}
+
+/// The close frame that ends the connection, after any messages before it.
+async fn close(ws: &mut WebSocket) -> (u16, String) {
+    let ended = async { while let Ok(Some(_)) = ws.recv().await {} };
+    timeout(PATIENCE, ended).await.expect("the connection did not end");
+    let frame = ws
+        .closure()
+        .and_then(|closure| closure.received())
+        .expect("no close frame came");
+    (frame.code.into(), frame.reason.clone())
+}
+
+#[tokio::test]
+async fn what_one_client_publishes_the_other_hears() {
+    let server = Fixture::start(Config::default()).await;
+    let (mut ada, mut bob) = (server.join().await, server.join().await);
+    ada.send(r#"{"id":3,"publish":{"channel":"room","data":{"text":"hi"}}}"#)
+        .await
+        .unwrap();
+    assert!(text(&mut bob).await.contains(r#""pub":{"data":{"text":"hi"}"#));
+    assert!(text(&mut ada).await.contains(r#""pub":{"data":{"text":"hi"}"#));
+    assert_eq!(text(&mut ada).await, r#"{"id":3,"publish":{}}"#);
+    drop((ada, bob));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn shutting_down_asks_clients_to_come_back_later() {
+    let server = Fixture::start(Config::default()).await;
+    let mut opened = server.connect().await;
+    let mut joined = server.join().await;
+    let closes = async { (close(&mut opened).await, close(&mut joined).await) };
+    let (closes, ()) = tokio::join!(closes, server.stop());
+    assert_eq!(closes, ((3001, "shutdown".to_owned()), (3001, "shutdown".to_owned())));
+}
+
+#[tokio::test]
+async fn shutting_down_does_not_wait_for_those_who_do_not_answer() {
+    let mut config = Config::default();
+    config.timeouts.close = Duration::from_millis(50);
+    let server = Fixture::start(config).await;
+    let _silent = server.join().await;
+    let _half_open = TcpStream::connect(server.address).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_the_protocol_is_closed_with_its_code() {
+    let server = Fixture::start(Config::default()).await;
+    for (message, code, reason) in [
+        (Message::text("hello"), 3501, "bad request"),
+        (Message::text(r#"{"id":1,"ping":{}}"#), 3501, "bad request"),
+        (
+            Message::text(r#"{"id":1,"connect":{"token":"t"}}"#),
+            3500,
+            "invalid token",
+        ),
+        (Message::binary(&b"\x08\x01"[..]), 3506, "inappropriate protocol"),
+        (Message::text(" ".repeat((64 << 10) + 1)), 1009, ""),
+    ] {
+        let mut ws = server.connect().await;
+        ws.send(message).await.unwrap();
+        let (received, text) = close(&mut ws).await;
+        assert_eq!(received, code);
+        assert!(reason.is_empty() || text == reason, "{text}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_before_a_fault_still_arrives() {
+    let server = Fixture::start(Config::default()).await;
+    let mut ws = server.connect().await;
+    ws.send("{\"id\":1,\"connect\":{}}\nnonsense").await.unwrap();
+    assert!(text(&mut ws).await.contains("\"connect\""));
+    assert_eq!(close(&mut ws).await.0, 3501);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_sent_away_and_others_learn_of_it() {
+    let mut config = Config::default();
+    config.timeouts.ping_interval = Duration::from_millis(100);
+    config.timeouts.pong = Duration::from_millis(50);
+    let server = Fixture::start(config).await;
+    let mut silent = server.connect().await;
+    silent
+        .send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room\"}}")
+        .await
+        .unwrap();
+    let mut ada = server.connect().await;
+    ada.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room\",\"join_leave\":true}}")
+        .await
+        .unwrap();
+    let watching = async {
+        loop {
+            let heard = text(&mut ada).await;
+            if heard == "{}" {
+                ada.send("{}").await.unwrap();
+            } else if heard.contains("\"leave\"") {
+                break;
+            }
+        }
+    };
+    let ((code, reason), ()) = tokio::join!(close(&mut silent), watching);
+    assert_eq!((code, &*reason), (3012, "no pong"));
+    drop(ada);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_connects_is_sent_away() {
+    let mut config = Config::default();
+    config.timeouts.connect = Duration::from_millis(20);
+    let server = Fixture::start(config).await;
+    assert_eq!(close(&mut server.connect().await).await, (3502, "stale".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_and_the_others_hear_everything() {
+    let mut config = Config::default();
+    config.limits.queue_bytes_max = 256 << 10;
+    config.limits.reply_size_max = 128 << 10;
+    config.timeouts.close = Duration::from_millis(20);
+    let server = Fixture::start(config).await;
+    let mut slow = server.join().await;
+    let (mut ada, mut bob) = (server.join().await, server.join().await);
+    let big = format!(
+        r#"{{"id":3,"publish":{{"channel":"room","data":"{}"}}}}"#,
+        "x".repeat(32 << 10)
+    );
+    // 16 MiB: more than the kernel's buffers, the connection's and the queue together.
+    for _ in 0..512 {
+        ada.send(big.as_str()).await.unwrap();
+        for ws in [&mut ada, &mut bob] {
+            assert!(text(ws).await.contains("\"pub\""));
+        }
+        assert_eq!(text(&mut ada).await, r#"{"id":3,"publish":{}}"#);
+    }
+    ada.send(r#"{"id":4,"presence_stats":{"channel":"room"}}"#)
+        .await
+        .unwrap();
+    assert!(text(&mut ada).await.contains(r#""num_clients":2"#));
+    let drained = async { while let Ok(Some(_)) = slow.recv().await {} };
+    timeout(PATIENCE, drained).await.expect("the connection did not end");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_may_not_connect() {
+    let server = Fixture::start(Config::default()).await;
+    let upgrade = |host: &str, origin: &str| {
+        format!(
+            "GET /connection/websocket HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n"
+        )
+    };
+    let own = server.address.to_string();
+    let foreign = server.http(&upgrade(&own, "https://attacker.example")).await;
+    assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
+    // A name that was made to lead to this machine (DNS rebinding).
+    let rebound = server
+        .http(&upgrade("attacker.example", "http://attacker.example"))
+        .await;
+    assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
+    let client = Client::builder()
+        .origin(format!("http://{own}").parse().unwrap())
+        .build()
+        .unwrap();
+    assert!(
+        client
+            .connect(&format!("ws://{own}/connection/websocket"))
+            .await
+            .is_ok()
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_and_its_files_are_there_and_nothing_else_is() {
+    let server = Fixture::start(Config::default()).await;
+    for (path, content_type) in [
+        ("/", "text/html"),
+        ("/?room=x", "text/html"),
+        ("/chat.css", "text/css"),
+        ("/chat.js", "text/javascript"),
+        ("/protocol.js", "text/javascript"),
+        ("/favicon.svg", "image/svg+xml"),
+    ] {
+        let answer = server.get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        assert!(
+            answer.contains(&format!("content-type: {content_type}")),
+            "{path}: {answer}"
+        );
+        assert!(
+            answer.contains("content-security-policy: default-src 'none';"),
+            "{path}"
+        );
+    }
+    assert!(server.get("/index.html").await.starts_with("HTTP/1.1 404"));
+    assert!(server.get("/../Cargo.toml").await.starts_with("HTTP/1.1 404"));
+    assert!(server.get("/connection/websocket").await.starts_with("HTTP/1.1 426"));
+    let post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n";
+    assert!(server.http(post).await.starts_with("HTTP/1.1 405"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_or_too_slow_are_not_waited_for() {
+    let mut config = Config::default();
+    config.timeouts.request_head = Duration::from_millis(50);
+    let server = Fixture::start(config).await;
+    let large = format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
+        "x".repeat(20 << 10)
+    );
+    let answer = server.http(&large).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(!server.http("GET / HTTP/1.1\r\nHost:").await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_a_place_freed_is_given_away() {
+    let mut config = Config::default();
+    config.limits.connections_max = 2;
+    let server = Fixture::start(config).await;
+    let (first, mut second) = (server.join().await, server.join().await);
+    assert!(server.get("/health").await.starts_with("HTTP/1.1 503"));
+    first.abort();
+    // The server notices when the other client is told of it.
+    let health = async {
+        while !server.get("/health").await.starts_with("HTTP/1.1 200") {
+            second.ping(b"").await.unwrap();
+        }
+    };
+    timeout(PATIENCE, health).await.expect("the place was not freed");
+    drop(second);
+    server.stop().await;
+}
