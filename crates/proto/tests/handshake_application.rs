@@ -2,7 +2,7 @@
 
 use sockeye_proto::handshake::{
     Acceptance, Authority, ConnectParts, HandshakeFault, HandshakeMisuse, Headers, HostPolicy, HttpBinding,
-    OriginPolicy, Pending, Rejection, StatusCode, Subprotocol, UpgradeParts,
+    HttpVersion, Origin, OriginError, OriginPolicy, Pending, Rejection, StatusCode, Subprotocol, UpgradeParts,
 };
 
 mod handshake_support;
@@ -145,6 +145,10 @@ fn server_application_cannot_send_a_byte_that_ends_a_line() {
         assert_eq!(Subprotocol::new(&name).is_ok(), is_token, "{byte:#x}");
     }
     assert!(Acceptance::new().header("", "v").is_err());
+    // What HTTP would drop on the way is dropped here, so both sides see the same value.
+    let padded = Acceptance::new().header("X-Y", " \ta b\t ").unwrap();
+    let response = pending(&plus(&[])).accept(padded).unwrap().response;
+    assert!(response.to_bytes().ends_with(b"\r\nX-Y: a b\r\n\r\n"));
     assert!(Subprotocol::new("").is_err());
 }
 
@@ -238,6 +242,37 @@ fn server_judges_origins() {
 }
 
 #[test]
+fn server_reads_and_writes_origins_in_one_spelling() {
+    for (text, written) in [
+        ("https://example.com", "https://example.com"),
+        ("HTTPS://Example.com:443", "https://example.com"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("http://[0::1]:80", "http://[::1]"),
+        ("Chrome-Extension://abcdef", "chrome-extension://abcdef"),
+    ] {
+        assert_eq!(Origin::parse(text).unwrap().to_string(), written, "{text}");
+    }
+    for text in [
+        "null",
+        "",
+        "h",
+        "1x://h",
+        "-://h",
+        "://h",
+        "x y://h",
+        "http://h/",
+        "http://",
+    ] {
+        assert_eq!(Origin::parse(text), Err(OriginError), "{text}");
+    }
+    let port = |text| Origin::parse(text).unwrap().port();
+    assert_eq!(
+        (port("https://h"), port("app://h"), port("app://h:1")),
+        (Some(443), None, Some(1))
+    );
+}
+
+#[test]
 fn server_without_an_origin_header_lets_pass() {
     let pending = pending(&plus(&[]));
     for policy in [OriginPolicy::SameHost, OriginPolicy::List(vec![]), OriginPolicy::Any] {
@@ -300,19 +335,26 @@ fn server_takes_a_request_that_hyper_parsed() {
         let (name, value) = line.split_once(": ").expect("a header line");
         headers.try_append(name, value).expect("clean");
     }
-    let parts = |method| UpgradeParts {
+    let parts = |method, version| UpgradeParts {
         method,
         target: "/chat",
+        version,
         headers: headers.clone(),
     };
-    let pending = Pending::from_upgrade(parts("GET")).expect("valid");
+    let pending = Pending::from_upgrade(parts("GET", HttpVersion::HTTP_11)).expect("valid");
     let accepted = pending.accept(Acceptance::new()).expect("plain");
     let fields: Vec<_> = accepted.response.headers().iter().collect();
     assert_eq!(accepted.response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(fields.len(), 3);
     assert_eq!(fields[2].1.as_bytes(), b"HSmrc0sMlYUkAGmm5OPpG2HaGWk=");
-    let refusal = Pending::from_upgrade(parts("POST")).expect_err("not GET");
-    assert_eq!(refusal.fault, HandshakeFault::MethodNotGet);
+    for (method, version, fault) in [
+        ("POST", HttpVersion::HTTP_11, HandshakeFault::MethodNotGet),
+        ("GET", HttpVersion::HTTP_10, HandshakeFault::HttpVersionTooOld),
+        ("GET", HttpVersion::new(2, 0), HandshakeFault::HttpVersionUnknown),
+    ] {
+        let refusal = Pending::from_upgrade(parts(method, version));
+        assert_eq!(refusal.expect_err("invalid").fault, fault);
+    }
 }
 
 #[test]

@@ -442,6 +442,10 @@ fn client_receives_status_lines() {
     }
     fails(&with("HTTP", &["HTTP/1.0 101 x"]), &HandshakeFault::HttpVersionTooOld);
     fails(&with("HTTP", &["HTTP/2.0 101 x"]), &HandshakeFault::HttpVersionUnknown);
+    for version in ["HTTP/0.9", "HTTP/2.0"] {
+        let response = with("HTTP", &[&format!("{version} 403 x")]);
+        fails(&response, &HandshakeFault::HttpVersionUnknown);
+    }
     fails(b"\r\n", &HandshakeFault::InvalidStatusLine);
 }
 
@@ -543,6 +547,10 @@ fn client_receives_a_body_by_length() {
         let response = no(&format!("Content-Length: {length}\r\n\r\nnope"));
         refuses(&response, Then::Silence, 403, b"", true);
     }
+    for status in [204, 304] {
+        let response = format!("HTTP/1.1 {status} x\r\nContent-Length: 4\r\n\r\n");
+        refuses(response.as_bytes(), Then::Silence, status, b"", false);
+    }
     let huge = no("Content-Length: 18446744073709551615\r\n\r\nnope");
     refuses(&huge, Then::Eof, 403, b"nope", true);
 }
@@ -561,6 +569,9 @@ fn client_receives_a_body_in_chunks() {
     refuses(&cut, Then::Eof, 403, b"nope", true);
     let by_close = no(" gzip\r\n\r\nnope");
     refuses(&by_close, Then::Eof, 403, b"nope", false);
+    // HTTP/1.0 has no chunks, so this body is what it looks like.
+    let old = b"HTTP/1.0 403 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    refuses(old, Then::Eof, 403, b"0\r\n\r\n", false);
     for chunks in [
         "\r\n",
         "x\r\n",

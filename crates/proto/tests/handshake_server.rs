@@ -125,6 +125,7 @@ fn server_receives_broken_request_lines_and_answers_400() {
         "GET / HTTP/1.1 ",
         " GET / HTTP/1.1",
         "GET /a b HTTP/1.1",
+        "GET  HTTP/1.1",
         "GET\t/\tHTTP/1.1",
         "G(T / HTTP/1.1",
         " / HTTP/1.1",
@@ -499,7 +500,7 @@ fn server_receives_line_folding_and_space_before_the_colon_and_answers_400() {
 
 #[test]
 fn server_refuses_wrong_bytes_at_the_byte() {
-    let rows: [(&[u8], HandshakeFault); 8] = [
+    let rows: [(&[u8], HandshakeFault); 9] = [
         (b"\x16", HandshakeFault::ControlByte(0x16)), // a TLS hello
         (b"GET /\x00", HandshakeFault::ControlByte(0)),
         (b"GET / HTTP/1.1\n", HandshakeFault::BareLineFeed),
@@ -508,6 +509,7 @@ fn server_refuses_wrong_bytes_at_the_byte() {
         (b"GET / HTTP/1.1\r\nHost: h\n", HandshakeFault::BareLineFeed),
         (b"GET / HTTP/1.1\r\nHost: \x7f", HandshakeFault::ControlByte(0x7f)),
         (b"\n", HandshakeFault::BareLineFeed),
+        (b"\r\n\r\n", HandshakeFault::InvalidRequestLine),
     ];
     for (input, fault) in rows {
         check(input, &fault);

@@ -35,7 +35,7 @@ use ::hyper::upgrade::{OnUpgrade, Upgraded};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use sockeye_proto::handshake::{self, Accepted, Headers, UpgradeParts};
+use sockeye_proto::handshake::{self, Accepted, Headers, HttpVersion, UpgradeParts};
 use tokio::net::TcpStream;
 
 use crate::connection::Io;
@@ -81,6 +81,11 @@ fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Pe
     let pending = handshake::Pending::from_upgrade(UpgradeParts {
         method: request.method().as_str(),
         target: &request.uri().to_string(),
+        // Newer versions have no Upgrade header and are refused for that.
+        version: match request.version() < http::Version::HTTP_11 {
+            true => HttpVersion::HTTP_10,
+            false => HttpVersion::HTTP_11,
+        },
         headers,
     })?;
     match server.check(pending.request()) {

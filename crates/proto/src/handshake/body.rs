@@ -5,9 +5,9 @@
 
 use alloc::vec::Vec;
 
-use super::head::{HttpVersion, StatusLine};
+use super::head::StatusLine;
 use super::headers::Single;
-use super::{Headers, name};
+use super::{Headers, HttpVersion, name};
 
 /// A size line longer than this is not about size. Sixteen digits and an extension fit.
 const CHUNK_LINE_LEN_MAX: usize = 256;

@@ -5,7 +5,7 @@
 use alloc::borrow::Cow;
 use alloc::string::String;
 
-use super::headers::{is_token, is_token_byte};
+use super::headers::is_token_byte;
 use super::{HandshakeFault, Headers, name};
 
 /// One element of an extension list: a name and its parameters.
@@ -140,7 +140,7 @@ impl<'a> Cursor<'a> {
         let mut value = String::new();
         loop {
             let (byte, rest) = match self.rest {
-                [b'"', rest @ ..] if is_token(value.as_bytes()) => {
+                [b'"', rest @ ..] if !value.is_empty() => {
                     self.rest = rest;
                     return Ok(Cow::Owned(value));
                 }

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::headers::is_control;
-use super::{HandshakeFault, HandshakeLimits, HeaderName, HeaderValue, Headers, StatusCode};
+use super::{HandshakeFault, HandshakeLimits, HeaderName, HeaderValue, Headers, HttpVersion, StatusCode};
 
 /// Gathers a head up to its empty line.
 pub(super) struct HeadCollector {
@@ -192,6 +192,7 @@ impl fmt::Debug for HeadCollector {
 pub(super) struct RequestLine<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
+    pub(super) version: HttpVersion,
 }
 
 impl<'a> RequestLine<'a> {
@@ -208,8 +209,11 @@ impl<'a> RequestLine<'a> {
             return Err(HandshakeFault::InvalidRequestLine);
         }
         let version = HttpVersion::parse(version.as_bytes()).ok_or(HandshakeFault::InvalidRequestLine)?;
-        version.check_upgrade()?;
-        Ok(Self { method, target })
+        Ok(Self {
+            method,
+            target,
+            version,
+        })
     }
 }
 
@@ -242,43 +246,10 @@ impl StatusLine {
             code = code * 10 + u16::from(digit - b'0');
         }
         let status = StatusCode::new(code).ok_or(HandshakeFault::InvalidStatusLine)?;
-        if version.major != 1 {
+        if !version.is_http_1() {
             return Err(HandshakeFault::HttpVersionUnknown);
         }
         Ok(Self { version, status })
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct HttpVersion {
-    major: u8,
-    minor: u8,
-}
-
-impl HttpVersion {
-    /// RFC 9112 §2.3: `HTTP/` in capitals, one digit, a dot, one digit.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let [major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = text.strip_prefix(b"HTTP/")? else {
-            return None;
-        };
-        Some(Self {
-            major: major - b'0',
-            minor: minor - b'0',
-        })
-    }
-
-    /// RFC 6455 §4.2.1 (1): HTTP/1.1 or higher; and higher than 1 does not come in this syntax.
-    pub(super) const fn check_upgrade(self) -> Result<(), HandshakeFault> {
-        match (self.major, self.minor) {
-            (0, _) | (1, 0) => Err(HandshakeFault::HttpVersionTooOld),
-            (1, _) => Ok(()),
-            _ => Err(HandshakeFault::HttpVersionUnknown),
-        }
-    }
-
-    /// Whether Transfer-Encoding means anything (RFC 9112 §6.1: from HTTP/1.1 on).
-    pub(super) const fn has_transfer_encoding(self) -> bool {
-        self.minor >= 1
     }
 }
 

@@ -118,6 +118,7 @@ mod server;
 mod status;
 mod subprotocol;
 mod uri;
+mod version;
 
 pub use authority::Authority;
 pub use client::{AwaitingConnect, AwaitingResponse, ClientRequest, ClientStep, Connected};
@@ -135,3 +136,4 @@ pub use server::{AcceptError, Acceptance, Accepted, Pending, Refusal, ServerHand
 pub use status::StatusCode;
 pub use subprotocol::Subprotocol;
 pub use uri::{Scheme, Uri, UriError};
+pub use version::HttpVersion;

@@ -9,7 +9,8 @@ use alloc::string::String;
 use super::headers::Single;
 use super::uri::absolute;
 use super::{
-    Authority, Extension, HandshakeFault, HeaderValue, Headers, Key, Subprotocol, extension, name, subprotocol,
+    Authority, Extension, HandshakeFault, HeaderValue, Headers, HttpVersion, Key, Subprotocol, extension, name,
+    subprotocol,
 };
 
 /// How a WebSocket rides on HTTP.
@@ -28,6 +29,8 @@ pub struct UpgradeParts<'a> {
     pub method: &'a str,
     /// The request target as received.
     pub target: &'a str,
+    /// The version of HTTP.
+    pub version: HttpVersion,
     /// All headers.
     pub headers: Headers,
 }
@@ -143,8 +146,10 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
     let UpgradeParts {
         method,
         target,
+        version,
         headers,
     } = parts;
+    version.check_upgrade()?;
     if method != "GET" {
         return Err(HandshakeFault::MethodNotGet);
     }

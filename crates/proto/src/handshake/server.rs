@@ -85,10 +85,15 @@ impl ServerHandshake {
 
     fn read(&self, leftover: &[u8]) -> Result<Pending, HandshakeFault> {
         let (line, _) = self.head.split();
-        let RequestLine { method, target } = RequestLine::parse(line)?;
+        let RequestLine {
+            method,
+            target,
+            version,
+        } = RequestLine::parse(line)?;
         let (request, key) = check_upgrade(UpgradeParts {
             method,
             target,
+            version,
             headers: self.head.headers()?,
         })?;
         Ok(Pending {

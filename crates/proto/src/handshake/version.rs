@@ -1,0 +1,47 @@
+use super::HandshakeFault;
+
+/// A version of HTTP, such as 1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HttpVersion {
+    major: u8,
+    minor: u8,
+}
+
+impl HttpVersion {
+    /// HTTP/1.0, which has no Upgrade.
+    pub const HTTP_10: Self = Self::new(1, 0);
+    /// HTTP/1.1.
+    pub const HTTP_11: Self = Self::new(1, 1);
+
+    /// A version of these two numbers.
+    #[must_use]
+    pub const fn new(major: u8, minor: u8) -> Self {
+        Self { major, minor }
+    }
+
+    /// RFC 9112 §2.3: `HTTP/` in capitals, one digit, a dot, one digit.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let [major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = text.strip_prefix(b"HTTP/")? else {
+            return None;
+        };
+        Some(Self::new(major - b'0', minor - b'0'))
+    }
+
+    /// RFC 6455 §4.2.1 (1): HTTP/1.1 or higher; and higher than 1 has no Upgrade again.
+    pub(super) fn check_upgrade(self) -> Result<(), HandshakeFault> {
+        match self {
+            _ if self < Self::HTTP_11 => Err(HandshakeFault::HttpVersionTooOld),
+            _ if self.is_http_1() => Ok(()),
+            _ => Err(HandshakeFault::HttpVersionUnknown),
+        }
+    }
+
+    pub(super) const fn is_http_1(self) -> bool {
+        self.major == 1
+    }
+
+    /// Whether Transfer-Encoding means anything (RFC 9112 §6.1: from HTTP/1.1 on).
+    pub(super) fn has_transfer_encoding(self) -> bool {
+        self >= Self::HTTP_11
+    }
+}
