@@ -260,10 +260,29 @@ fn exactly_64_kib_after_the_end_is_not_too_much() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
+        endpoint.transmits();
         endpoint.receives_bytes(&[0; 64 * 1024]);
         assert_eq!(endpoint.connection.state(), State::Ending);
         endpoint.receives_bytes(&[0]);
         assert_eq!(endpoint.connection.state(), State::Closed);
+    }
+}
+
+#[test]
+fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
+    for local in BOTH {
+        // One large read: a frame that breaks a rule, and much behind it, before anything could be sent.
+        let mut endpoint = Endpoint::new(local);
+        let mut wire = endpoint.as_peer_sends(frame(0x3, "")).bytes();
+        wire.resize(1 << 20, 0);
+        assert_eq!(endpoint.receives_bytes(&wire), [Got::Fault(Fault::ReservedOpcode(3))]);
+        endpoint.is(State::Ending, Transport::HalfClose);
+        assert_eq!(endpoint.transmits(), [close(1002, "reserved opcode")]);
+        // From here on it counts.
+        endpoint.receives_bytes(&[0; 64 * 1024]);
+        assert_eq!(endpoint.connection.state(), State::Ending);
+        endpoint.receives_bytes(&[0]);
+        endpoint.is(State::Closed, Transport::Close);
     }
 }
 

@@ -149,7 +149,7 @@ pub struct Connection {
     pong_due: Option<Box<[u8]>>,
     close_due: bool,
     close_deadline: Option<Instant>,
-    /// Bytes thrown away since the state is [`State::Ending`].
+    /// Bytes thrown away in [`State::Ending`], since our close frame was taken to be sent.
     discarded: usize,
     closure: Option<Box<Closure>>,
 }
@@ -438,6 +438,10 @@ impl Connection {
     }
 
     fn discard(&mut self, len: usize) {
+        // What comes before our close frame could leave is no sign that the peer does not heed it.
+        if self.close_due {
+            return;
+        }
         self.discarded = self.discarded.saturating_add(len);
         if self.discarded > DISCARDED_MAX {
             self.enter(Input::Flood);
