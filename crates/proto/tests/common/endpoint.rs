@@ -114,6 +114,7 @@ pub(crate) struct Endpoint {
     pub(crate) connection: Connection,
     pub(crate) now_ms: u64,
     pub(crate) local: Local,
+    pub(crate) message_size_max: usize,
     keys_seen: RefCell<Vec<[u8; 4]>>,
 }
 
@@ -136,6 +137,7 @@ impl Endpoint {
             Local::Client => Role::Client { mask },
         };
         Self {
+            message_size_max: config.limits.message_size_max.try_into().unwrap_or(usize::MAX),
             connection: Connection::new(role, Arc::new(config), at(0)),
             now_ms: 0,
             local,
