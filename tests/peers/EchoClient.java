@@ -160,8 +160,8 @@ public class EchoClient {
 
         check("close with code and reason", () -> {
             ws.sendClose(3001, "done here").join();
-            Event close = inbox.next("close");
-            equal(close.code + " " + close.value, "3001 done here");
+            // The code comes back; whether the reason does is the server's choice.
+            equal(inbox.next("close").code, 3001);
         });
 
         check("too big", () -> {
@@ -183,6 +183,10 @@ public class EchoClient {
     }
 
     static void check(String name, Body body) {
+        String only = System.getenv("PEER_ONLY");
+        if (only != null && !only.equals(name)) {
+            return;
+        }
         try {
             body.run();
             report("{\"case\":\"" + name + "\"}");

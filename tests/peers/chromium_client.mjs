@@ -50,7 +50,8 @@ await page.evaluate(`
 const ask = (expression) => page.evaluate(expression);
 const open = (name) => ask(`open(${JSON.stringify(name)}, ${JSON.stringify(url)})`);
 
-await check('subprotocol', async () => assert.equal(await open('main'), 'chat'));
+const subprotocol = await open('main');
+await check('subprotocol', () => assert.equal(subprotocol, 'chat'));
 for (const size of sizes) {
   await check(`text ${size}`, async () => assert.ok(await ask(`textComesBack(textOf(${size}))`)));
   await check(`binary ${size}`, async () => assert.ok(await ask(`bytesComeBack(${size})`)));
@@ -60,7 +61,9 @@ await check('burst in order', async () => assert.ok(await ask('burst(200)')));
 
 await check('close with code and reason', async () => {
   await ask(`connections.main.ws.close(3001, 'done here')`);
-  assert.deepEqual(await ask('next(connections.main)'), { code: 3001, reason: 'done here', wasClean: true });
+  // The code comes back; whether the reason does is the server's choice.
+  const { code, wasClean } = await ask('next(connections.main)');
+  assert.deepEqual({ code, wasClean }, { code: 3001, wasClean: true });
 });
 
 await check('close without a code', async () => {

@@ -58,8 +58,8 @@ async def main():
 
         async def close():
             await ws.close(3001, "done here")
-            received = ws.protocol.close_rcvd
-            equal((received.code, received.reason), (3001, "done here"))
+            # The code comes back; whether the reason does is the server's choice.
+            equal(ws.protocol.close_rcvd.code, 3001)
 
         await check("subprotocol", subprotocol)
         for size in SIZES:

@@ -80,7 +80,8 @@ await check('ping between fragments', async () => {
 
 await check('close with code and reason', async () => {
   ws.close(3001, 'done here');
-  await ws.inbox.expect({ close: 3001, reason: 'done here' });
+  // The code comes back; whether the reason does is the server's choice.
+  assert.equal((await ws.inbox.next()).close, 3001);
 });
 
 await check('close without a code', async () => {

@@ -19,6 +19,7 @@ mod patience;
 mod process;
 mod programs;
 mod report;
+pub mod server;
 
 pub use cases::{
     FRAGMENT_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES, client_cases, run_cases, run_client, run_realtime_client,

@@ -1,6 +1,6 @@
 //! Headless Chromium: its own WebSocket against `sockeye echo`, and people talking in the page of `sockeye serve`.
 
-use sockeye_tests::{Certificate, Sockeye, client_cases, node, run_client};
+use sockeye_tests::{Certificate, Sockeye, client_cases, node, run_client, server};
 
 #[tokio::test]
 #[ignore = "needs Chromium: run `cargo xtask test`"]
@@ -17,4 +17,10 @@ async fn chromium_talks_to_echo_over_tls() {
     let server = Sockeye::echo_tls(&certificate).await;
     let client = node("chromium_client.mjs", &[&server.url]);
     run_client(client, server, &client_cases(&["close without a code"])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn our_server_receives_the_close_of_chromium() {
+    server::receives_close(|url| node("chromium_client.mjs", &[url])).await;
 }

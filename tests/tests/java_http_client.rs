@@ -1,6 +1,6 @@
 //! Java's `java.net.http.WebSocket`, a client of `sockeye echo`.
 
-use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, java, run_client};
+use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, java, run_client, server};
 
 #[tokio::test]
 #[ignore = "needs a JDK: run `cargo xtask test`"]
@@ -13,4 +13,10 @@ async fn java_client_talks_to_echo() {
         &client_cases(&[&PING_CASES[..], &FRAGMENT_CASES].concat()),
     )
     .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a JDK: run `cargo xtask test`"]
+async fn our_server_receives_the_close_of_java_client() {
+    server::receives_close(|url| java("EchoClient.java", &[url])).await;
 }

@@ -1,7 +1,7 @@
 //! Node's `ws`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
 
 use sockeye_tests::{
-    Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, node, run_client,
+    Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, node, run_client, server,
 };
 
 #[tokio::test]
@@ -20,6 +20,12 @@ async fn ws_client_talks_to_echo_over_tls() {
     let mut client = node("ws_client.mjs", &[&server.url]);
     client.env("PEER_CA", certificate.cert_path());
     run_client(client, server, &ws_cases()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn our_server_receives_the_close_of_ws_client() {
+    server::receives_close(|url| node("ws_client.mjs", &[url])).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Python's `aiohttp`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
 
-use sockeye_tests::{Certificate, PING_CASES, Sockeye, client, client_cases, connect, python, run_client};
+use sockeye_tests::{Certificate, PING_CASES, Sockeye, client, client_cases, connect, python, run_client, server};
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
@@ -18,6 +18,12 @@ async fn aiohttp_client_talks_to_echo_over_tls() {
     let mut client = python("aiohttp_client.py", &[&server.url]);
     client.env("PEER_CA", certificate.cert_path());
     run_client(client, server, &client_cases(&PING_CASES)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_server_receives_the_close_of_aiohttp_client() {
+    server::receives_close(|url| python("aiohttp_client.py", &[url])).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Python's `websockets`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
 
 use sockeye_tests::{
-    Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, python, run_client,
+    Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, python, run_client, server,
 };
 
 #[tokio::test]
@@ -20,6 +20,12 @@ async fn websockets_client_talks_to_echo_over_tls() {
     let mut client = python("websockets_client.py", &[&server.url]);
     client.env("PEER_CA", certificate.cert_path());
     run_client(client, server, &websockets_cases()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: run `cargo xtask test`"]
+async fn our_server_receives_the_close_of_websockets_client() {
+    server::receives_close(|url| python("websockets_client.py", &[url])).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,38 @@
+//! What our server sees of any client, whoever wrote it.
+//!
+//! Each of these fails the test, by a panic, when something else happens.
+
+use sockeye::{CloseCode, OriginPolicy, Server};
+use tokio::{net::TcpListener, process::Command, time::timeout};
+
+use crate::{Process, Report, patience};
+
+/// The code and reason with which `client`, made for an URL, closes are known to the server.
+pub async fn receives_close(client: impl FnOnce(&str) -> Command) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("the listener is bound");
+    let mut command = client(&format!("ws://{address}/"));
+    command.env("PEER_ONLY", "close with code and reason");
+    let mut client = Process::start(command);
+
+    let server = Server::builder()
+        .origins(OriginPolicy::Any)
+        .subprotocols(["chat"])
+        .build();
+    let serving = async {
+        let (tcp, _) = listener.accept().await.expect("the listener works");
+        let mut ws = server.accept(tcp).await?.accept().await?;
+        assert_eq!(ws.recv().await?, None);
+        Ok::<_, sockeye::Error>(ws.closure().and_then(|closure| closure.received().cloned()))
+    };
+    let received = match timeout(patience(), serving).await {
+        Ok(Ok(Some(received))) => received,
+        other => client.fail(&format!("did not close as it should: {other:?}")),
+    };
+    assert_eq!((received.code, &*received.reason), (CloseCode::from(3001), "done here"));
+    assert_eq!(
+        Report::next(&mut client).await,
+        Some(Report::Passed("close with code and reason".to_owned()))
+    );
+    client.exit_ok().await;
+}
