@@ -201,4 +201,16 @@ mod tests {
             check(text, Err(UriError::InvalidPort));
         }
     }
+
+    #[test]
+    fn names_are_as_long_as_dns_allows() {
+        let label = "a".repeat(63);
+        assert!(Authority::parse(&label).is_ok());
+        assert!(Authority::parse(&(label.clone() + "a")).is_err());
+        // Four labels of 63 and three dots are two more than 253.
+        let name = [label.as_str(); 4].join(".");
+        assert!(Authority::parse(&name).is_err());
+        assert!(Authority::parse(&name[1..]).is_err());
+        assert!(Authority::parse(&name[2..]).is_ok());
+    }
 }

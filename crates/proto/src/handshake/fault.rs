@@ -223,3 +223,70 @@ impl fmt::Display for HandshakeFault {
 }
 
 impl Error for HandshakeFault {}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, faults: &[HandshakeFault]) {
+        for fault in faults {
+            assert_eq!(fault.status().as_u16(), status, "{fault:?}");
+            let text = fault.to_string();
+            assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
+        }
+    }
+
+    #[test]
+    fn server_answers_each_fault_with_its_status() {
+        use HandshakeFault as F;
+        check(400, &[F::BareLineFeed, F::BareCarriageReturn, F::ControlByte(0)]);
+        check(
+            400,
+            &[
+                F::InvalidRequestLine,
+                F::InvalidHeaderLine,
+                F::InvalidTarget,
+                F::ClosedEarly,
+            ],
+        );
+        check(400, &[F::HostMissing, F::HostRepeated, F::HostInvalid]);
+        check(400, &[F::RequestHasBody, F::ConnectionMissing, F::HttpVersionTooOld]);
+        check(400, &[F::KeyMissing, F::KeyRepeated, F::KeyInvalid]);
+        check(
+            400,
+            &[
+                F::SubprotocolsInvalid,
+                F::ExtensionsInvalid,
+                F::OriginRepeated,
+                F::HopByHopHeader,
+            ],
+        );
+        check(403, &[F::OriginDenied]);
+        check(405, &[F::MethodNotGet]);
+        check(408, &[F::TimedOut]);
+        check(414, &[F::StartLineTooLong { size_max: 1 }]);
+        check(421, &[F::HostDenied]);
+        check(426, &[F::UpgradeMissing, F::VersionUnsupported]);
+        check(
+            431,
+            &[F::HeadTooLarge { size_max: 1 }, F::TooManyHeaders { count_max: 1 }],
+        );
+        check(501, &[F::ProtocolUnknown]);
+        check(505, &[F::HttpVersionUnknown]);
+    }
+
+    #[test]
+    fn gateway_answers_each_fault_of_a_response_with_502() {
+        use HandshakeFault as F;
+        check(502, &[F::InvalidStatusLine, F::UpgradeInvalid, F::ResponseHasBody]);
+        check(502, &[F::AcceptMissing, F::AcceptRepeated, F::AcceptMismatch]);
+        check(
+            502,
+            &[F::SubprotocolRepeated, F::SubprotocolNotOffered, F::ExtensionNotOffered],
+        );
+        check(502, &[F::TooManyInformational { count_max: 1 }]);
+    }
+}

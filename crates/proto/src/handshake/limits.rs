@@ -37,3 +37,19 @@ impl Default for HandshakeLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_finite_and_as_documented() {
+        let expect = HandshakeLimits {
+            head_size_max: 16_384,
+            header_count_max: 100,
+            body_size_max: 16_384,
+            informational_count_max: 10,
+        };
+        assert_eq!(HandshakeLimits::default(), expect);
+    }
+}
