@@ -1,2 +1,24 @@
-//! Placeholder.
-fn main() {}
+//! The program `sockeye`: WebSocket servers, and a client for the terminal.
+
+mod accept;
+mod cli;
+mod echo;
+mod log;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let command_line = match cli::parse() {
+        Ok(command_line) => command_line,
+        Err(exit_code) => return exit_code,
+    };
+    // Dropped last: what was said until then is written out.
+    let _log = log::start(command_line.log_filter());
+    match cli::run(command_line.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            log::line(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `sockeye serve`: the library's server.
+
+use sockeye_server::{Config, OriginPolicy};
+use tokio::net::TcpListener;
+
+use super::{Failure, ServeOptions, Signals, announce, bind};
+
+/// Serves until a signal.
+pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let listener = bind(&options.listen, 1)?.remove(0);
+    let config = config(options);
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let listener = TcpListener::from_std(listener)?;
+        announce(&format!("http://{}/", listener.local_addr()?));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = sockeye_server::serve(listener, config, async { drop(stopped.await) });
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            result = &mut serving => return Ok(result?),
+            _ = signals.next() => drop(stop),
+        }
+        tokio::select! {
+            result = &mut serving => Ok(result?),
+            signal = signals.next() => Err(Failure::Signal(signal)),
+        }
+    })
+}
+
+fn config(options: ServeOptions) -> Config {
+    let mut config = Config::default();
+    if !options.origins.is_empty() {
+        config.origins = OriginPolicy::List(options.origins);
+    }
+    config
+}

@@ -1,0 +1,146 @@
+//! `sockeye echo`: a server that sends every message back.
+//!
+//! Nothing here is private: a server by anyone else can be made of the same calls. Each thread has a listener, a
+//! runtime and connections of its own, and shares nothing with the others but the moment when all of them stop.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use sockeye::{CloseCode, Error, OriginPolicy, Server, WebSocket};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
+
+use crate::accept::accept_all;
+use crate::cli::{self, EchoOptions, Failure, Signals};
+
+/// How long connections may take to close when the server stops; as long as the close handshake may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Echoes until a signal.
+pub(crate) fn run(options: EchoOptions) -> Result<(), Failure> {
+    let server = server(&options)?;
+    let listeners = cli::bind(&options.listen, usize::from(options.threads.get()))?;
+    let url = url(&options, &listeners[0])?;
+    let (stop, _) = watch::channel(false);
+    let waiter = Builder::new_current_thread().enable_all().build()?;
+    let mut signals = waiter.block_on(async { Signals::new() })?;
+
+    let threads: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| start_thread(listener, server.clone(), stop.subscribe()))
+        .collect::<Result<_, _>>()?;
+    cli::announce(&url);
+
+    waiter.block_on(async {
+        signals.next().await;
+        // Ready when the last thread has let go of its end.
+        stop.send_replace(true);
+        tokio::select! {
+            () = stop.closed() => Ok(()),
+            signal = signals.next() => Err(Failure::Signal(signal)),
+        }
+    })?;
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+fn server(options: &EchoOptions) -> Result<Server, Failure> {
+    let mut limits = sockeye::Limits::default();
+    limits.message_size_max = options.max_message_size;
+    let mut server = Server::builder()
+        .subprotocols(options.subprotocols.iter().cloned())
+        .limits(limits)
+        .origins(match options.origins.as_slice() {
+            // An echo gives nobody anything that was not theirs, so pages of any origin may have it.
+            [] => OriginPolicy::Any,
+            origins => OriginPolicy::List(origins.to_vec()),
+        });
+    if let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) {
+        server = server.tls_config(cli::tls::server_config(cert, key)?);
+    }
+    Ok(server.build())
+}
+
+fn url(options: &EchoOptions, listener: &std::net::TcpListener) -> Result<String, Failure> {
+    let scheme = if options.tls_cert.is_some() { "wss" } else { "ws" };
+    Ok(format!("{scheme}://{}/", listener.local_addr()?))
+}
+
+/// Serves one listener on a thread of its own, from now on.
+fn start_thread(
+    listener: std::net::TcpListener,
+    server: Server,
+    stop: watch::Receiver<bool>,
+) -> Result<thread::JoinHandle<()>, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    let serve = move || runtime.block_on(serve(listener, server, stop));
+    Ok(thread::Builder::new().name("echo".into()).spawn(serve)?)
+}
+
+/// Accepts connections until the server stops, then has them closed.
+async fn serve(listener: TcpListener, server: Server, mut stop: watch::Receiver<bool>) {
+    let going_away = Arc::new(Notify::new());
+    // Every connection holds a sender; nothing is ever sent.
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    tokio::select! {
+        never = accept_all(
+            |cx| listener.poll_accept(cx),
+            |(tcp, _)| {
+                let connection = serve_connection(server.clone(), tcp, going_away.clone().notified_owned());
+                let alive = alive.clone();
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(alive);
+                });
+            },
+        ) => match never {},
+        _ = stop.wait_for(|is_stopped| *is_stopped) => {}
+    }
+    drop(listener);
+    drop(alive);
+    going_away.notify_waiters();
+    let _ = timeout(STOP_TIMEOUT, all_gone.recv()).await;
+}
+
+async fn serve_connection(server: Server, tcp: TcpStream, going_away: OwnedNotified) {
+    let mut going_away = pin!(going_away);
+    // In a box that is gone afterwards, so that the idle connection does not carry the handshake's room around.
+    let opening = Box::pin(async move { server.accept(tcp).await?.accept().await });
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = going_away.as_mut() => return,
+    };
+    let ended = match opened {
+        Ok(ws) => echo(ws, going_away).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Sends every message back. What arrived in one burst leaves in one write: `recv` sends what `feed` has queued before
+/// it waits.
+async fn echo(mut ws: WebSocket, mut going_away: Pin<&mut OwnedNotified>) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            biased;
+            message = ws.recv() => match message? {
+                Some(message) => ws.feed(message).await?,
+                None => return Ok(()),
+            },
+            () = going_away.as_mut() => return ws.close(CloseCode::GOING_AWAY, "").await,
+        }
+    }
+}
