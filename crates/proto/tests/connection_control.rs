@@ -111,6 +111,22 @@ fn client_receives_ping_after_close_and_does_not_answer() {
 }
 
 #[test]
+fn a_ping_received_before_our_close_is_answered_before_it() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([ping("early")]);
+        endpoint.connection.ping(b"ours, too late").unwrap();
+        endpoint
+            .connection
+            .close(endpoint.now(), CloseCode::NORMAL, "")
+            .unwrap();
+        assert_eq!(endpoint.receives([ping("late")]), [Got::ping("late")]);
+        assert_eq!(endpoint.transmits(), [pong("early"), close(1000, "")]);
+        assert_eq!(endpoint.transmits(), []);
+    }
+}
+
+#[test]
 fn no_pong_leaves_after_our_close_frame() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);

@@ -139,7 +139,7 @@ impl Connection {
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has anything to append.
     pub fn wants_transmit(&self) -> bool {
-        self.close_due || self.state == State::Open && (self.pong_due.is_some() || self.liveness.is_ping_due())
+        self.close_due || self.pong_due.is_some() || self.state == State::Open && self.liveness.is_ping_due()
     }
 
     /// Appends what the protocol itself has to send: the answer to the newest ping, a ping that is due, the close
@@ -149,17 +149,16 @@ impl Connection {
     /// calling this, and a flood of pings costs it nothing.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        if self.state == State::Open {
-            if let Some(payload) = self.pong_due.take() {
-                let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
-                append(&payload, mask, out);
-            }
-            if self.liveness.is_ping_due() {
-                let mask = self.next_mask();
-                if let Some(payload) = self.liveness.poll_ping(now) {
-                    append_header(Fragment::Last, Opcode::Ping, payload.len() as u64, mask, out);
-                    append(payload, mask, out);
-                }
+        // RFC 6455 §5.5.2: a ping is answered, even if we have begun to close since; it is due only if it came before.
+        if let Some(payload) = self.pong_due.take() {
+            let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
+            append(&payload, mask, out);
+        }
+        if self.state == State::Open && self.liveness.is_ping_due() {
+            let mask = self.next_mask();
+            if let Some(payload) = self.liveness.poll_ping(now) {
+                append_header(Fragment::Last, Opcode::Ping, payload.len() as u64, mask, out);
+                append(payload, mask, out);
             }
         }
         if self.close_due {
