@@ -266,7 +266,7 @@ impl Receiver {
             });
             message.size += header.payload_len;
             message.empty_fragments = match header.payload_len {
-                0 if !header.fin => message.empty_fragments + 1,
+                0 if !header.fin => message.empty_fragments.saturating_add(1),
                 _ => 0,
             };
             if message.empty_fragments > limits.empty_fragments_max {
