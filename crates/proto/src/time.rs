@@ -54,3 +54,23 @@ impl Sub for Instant {
         self.saturating_since(earlier)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_range_saturates_instead_of_wrapping() {
+        let end = Instant::from_origin(Duration::MAX);
+        assert_eq!(end.since_origin(), Duration::from_nanos(u64::MAX));
+        assert_eq!(end + Duration::from_nanos(1), end);
+        assert_eq!(Instant::ORIGIN + Duration::MAX, end);
+    }
+
+    #[test]
+    fn the_time_since_something_later_is_zero() {
+        let later = Instant::ORIGIN + Duration::from_secs(1);
+        assert_eq!(Instant::ORIGIN - later, Duration::ZERO);
+        assert_eq!(later - Instant::ORIGIN, Duration::from_secs(1));
+    }
+}

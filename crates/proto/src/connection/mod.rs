@@ -270,7 +270,8 @@ impl Connection {
     }
 
     /// Sends a ping with a payload of at most 125 bytes; its pong updates
-    /// [`round_trip_time`](Self::round_trip_time). An earlier ping without an answer is forgotten.
+    /// [`round_trip_time`](Self::round_trip_time). An earlier ping without an answer is no longer measured, but the
+    /// wait for a sign of life goes on from it.
     ///
     /// # Errors
     ///
