@@ -16,12 +16,14 @@ fn limits() -> Limits {
     limits
 }
 
-/// A failure worth keeping becomes a test with a name, not a line in a file of seeds.
+/// `cases` of them, and more or fewer as `PROPTEST_CASES` is to its default of 256. A failure worth keeping becomes a
+/// test with a name, not a line in a file of seeds.
 fn cases(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
     ProptestConfig {
-        cases,
+        cases: u32::try_from(u64::from(cases) * u64::from(default.cases) / 256).unwrap_or(u32::MAX),
         failure_persistence: None,
-        ..ProptestConfig::default()
+        ..default
     }
 }
 
