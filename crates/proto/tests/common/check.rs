@@ -89,10 +89,12 @@ fn in_every_shape(local: Local, wire: &[u8], expected: &[Got], check_end: impl F
     let glued = [as_peer_sends(binary("before")), wire.to_vec()].concat();
     let with_neighbour = [&[Got::binary("before")], expected].concat();
     check(&[&glued], &with_neighbour, "glued to a message before");
-    if let Some(Got::Fault(_)) = expected.last() {
-        let glued = [wire.to_vec(), as_peer_sends(binary("after"))].concat();
-        check(&[&glued], expected, "glued to a message after");
+    let glued = [wire.to_vec(), as_peer_sends(binary("after"))].concat();
+    let mut with_neighbour = expected.to_vec();
+    if !matches!(expected.last(), Some(Got::Fault(_))) {
+        with_neighbour.push(Got::binary("after"));
     }
+    check(&[&glued], &with_neighbour, "glued to a message after");
 }
 
 /// Everywhere in a short wire; around both ends and here and there in a long one.
