@@ -348,7 +348,8 @@ impl Connection {
         self.role
     }
 
-    /// Bytes of heap memory held for a message or control frame that has not arrived whole.
+    /// Bytes of heap memory held for a message or control frame that has not arrived whole. Of a control frame that
+    /// came in pieces, its payload (at most 250 bytes) stays until the next frame that does.
     pub fn buffered_len(&self) -> usize {
         self.receiver.buffered_len()
     }
