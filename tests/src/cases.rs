@@ -42,6 +42,19 @@ const REALTIME_CASES: [&str; 10] = [
     "disconnect",
 ];
 
+/// What two people do in the chat page.
+const CHAT_CASES: [&str; 9] = [
+    "two people see each other",
+    "they talk",
+    "a burst stays in order",
+    "markup stays text",
+    "another room is apart, and its address opens it",
+    "they come back after the server was away",
+    "screenshots",
+    "who leaves is seen to leave",
+    "no error in the pages",
+];
+
 /// The names of all cases expected of a client of the echo server, `more` being those that not all have.
 pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
     let sizes = SIZES
@@ -71,6 +84,15 @@ pub async fn run_realtime_client(client: Command, server: Sockeye) {
     run_cases(client, server, &expected).await;
 }
 
+/// Runs people in the chat page of the real-time server `server`, which is stopped and started again meanwhile.
+///
+/// # Panics
+/// If a case failed or was not run.
+pub async fn run_chat(people: Command, server: Sockeye) {
+    let expected = CHAT_CASES.iter().map(|&case| case.to_owned()).collect();
+    run_cases(people, server, &expected).await;
+}
+
 /// Runs `client` and does for it what it waits for; gives back the server, which may be another by then.
 ///
 /// # Panics
@@ -92,6 +114,8 @@ pub async fn run_cases(client: Command, mut server: Sockeye, expected: &BTreeSet
                 server.process.kill().await;
                 server = Sockeye::serve(server.address(), &[]).await;
             }
+            Report::Waiting(what) if what == "stop" => server.process.kill().await,
+            Report::Waiting(what) if what == "start" => server = Sockeye::serve(server.address(), &[]).await,
             other => peer.fail(&format!("reported {other:?}")),
         }
     }

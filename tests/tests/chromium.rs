@@ -1,6 +1,6 @@
 //! Headless Chromium: its own WebSocket against `sockeye echo`, and people talking in the page of `sockeye serve`.
 
-use sockeye_tests::{Certificate, Sockeye, client_cases, node, run_client, server};
+use sockeye_tests::{Certificate, Sockeye, artifacts, client_cases, node, run_chat, run_client, server};
 
 #[tokio::test]
 #[ignore = "needs Chromium: run `cargo xtask test`"]
@@ -23,4 +23,12 @@ async fn chromium_talks_to_echo_over_tls() {
 #[ignore = "needs Chromium: run `cargo xtask test`"]
 async fn our_server_receives_the_close_of_chromium() {
     server::receives_close(|url| node("chromium_client.mjs", &[url])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn two_people_talk_in_the_page() {
+    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    let folder = artifacts();
+    run_chat(node("chat.mjs", &[&server.url, &folder.to_string_lossy()]), server).await;
 }
