@@ -76,7 +76,10 @@ fn an_empty_input_is_nothing() {
         let wire = endpoint.as_peer_sends(text("a")).bytes();
         for byte in wire.chunks(1).take(wire.len() - 1) {
             assert_eq!(endpoint.receives_bytes(byte), []);
+            let deadline = endpoint.connection.poll_timeout();
+            endpoint.now_ms += 10;
             assert_eq!(endpoint.receives_bytes(&[]), []);
+            assert_eq!(endpoint.connection.poll_timeout(), deadline, "and no sign of life");
         }
         assert_eq!(endpoint.receives_bytes(&wire[wire.len() - 1..]), [Got::text("a")]);
     }
