@@ -22,10 +22,10 @@ use crate::cli::{self, EchoOptions, Failure, Signals};
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Echoes until a signal.
-pub(crate) fn run(options: EchoOptions) -> Result<(), Failure> {
-    let server = server(&options)?;
+pub(crate) fn run(options: &EchoOptions) -> Result<(), Failure> {
+    let server = server(options)?;
     let listeners = cli::bind(&options.listen, usize::from(options.threads.get()))?;
-    let url = url(&options, &listeners[0])?;
+    let url = url(options, &listeners[0])?;
     let (stop, _) = watch::channel(false);
     let waiter = Builder::new_current_thread().enable_all().build()?;
     let mut signals = waiter.block_on(async { Signals::new() })?;
@@ -142,5 +142,31 @@ async fn echo(mut ws: WebSocket, mut going_away: Pin<&mut OwnedNotified>) -> Res
             },
             () = going_away.as_mut() => return ws.close(CloseCode::GOING_AWAY, "").await,
         }
+    }
+}
+
+#[cfg(test)]
+mod size_probe {
+    use super::*;
+    #[tokio::test]
+    async fn sizes() {
+        let l = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(l.local_addr().unwrap()).await.unwrap();
+        let n = Arc::new(Notify::new());
+        let server = Server::default();
+        println!(
+            "ws {} tcp {} notified {}",
+            size_of::<WebSocket>(),
+            size_of::<TcpStream>(),
+            size_of::<OwnedNotified>()
+        );
+        let o = {
+            let server = server.clone();
+            let tcp = TcpStream::connect(l.local_addr().unwrap()).await.unwrap();
+            async move { server.accept(tcp).await?.accept().await }
+        };
+        println!("opening {}", std::mem::size_of_val(&o));
+        let f = serve_connection(server, tcp, n.notified_owned());
+        println!("conn {}", std::mem::size_of_val(&f));
     }
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod cli;
+mod connect;
 mod echo;
 mod log;
 
@@ -14,10 +15,14 @@ fn main() -> ExitCode {
     };
     // Dropped last: what was said until then is written out.
     let _log = log::start(command_line.log_filter());
-    match cli::run(command_line.command) {
+    match cli::run(&command_line.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            log::line(&failure.to_string());
+            if !command_line.is_quiet()
+                && let Some(message) = failure.message()
+            {
+                log::line(&format!("sockeye: {message}"));
+            }
             ExitCode::from(failure.exit_code())
         }
     }

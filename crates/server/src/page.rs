@@ -1,4 +1,4 @@
-//! The chat that comes with the server: three files in the program, none from elsewhere.
+//! The chat that comes with the server: a few files in the program, none from elsewhere.
 
 /// A file of the page.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,7 @@ pub(crate) fn asset(path: &str) -> Option<Asset> {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
         "/chat.css" => ("text/css; charset=utf-8", include_str!("page/chat.css")),
         "/chat.js" => ("text/javascript; charset=utf-8", include_str!("page/chat.js")),
+        "/view.js" => ("text/javascript; charset=utf-8", include_str!("page/view.js")),
         "/protocol.js" => ("text/javascript; charset=utf-8", include_str!("page/protocol.js")),
         "/favicon.svg" => ("image/svg+xml", include_str!("page/favicon.svg")),
         _ => return None,

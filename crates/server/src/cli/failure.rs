@@ -1,49 +1,179 @@
-//! Why the program ends otherwise than well: one line that says what to do, and an exit status.
+//! Why the program ends otherwise than well: an exit status, and one line that says what to do.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use sockeye::handshake::{HandshakeFault, Uri};
+use sockeye::{Cause, CloseFrame, Error, StatusCode};
 
 use super::Signal;
+use crate::connect::InputError;
 
 /// What went wrong.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The address to listen on cannot be had.
     Listen { address: String, error: io::Error },
-    /// A file with a certificate or key is of no use.
+    /// A file with certificates or a key is of no use.
     TlsFile { path: PathBuf, reason: String },
     /// The system does not give what every program needs.
     System(io::Error),
+    /// Standard input cannot be sent.
+    Input(InputError),
+    /// Standard output does not take what was received.
+    Output(io::Error),
+    /// Flags ask for what cannot be.
+    Usage(String),
+    /// The URL is none.
+    BadUrl { url: String, reason: String },
+    /// The host has no address.
+    Unresolved { host: String, error: io::Error },
+    /// The host does not take the connection.
+    Unreachable { address: String, error: io::Error },
+    /// A step of connecting took too long.
+    TooLate {
+        step: &'static str,
+        uri: String,
+        timeout: Duration,
+    },
+    /// The peer has fallen silent.
+    Silent(Error),
+    /// The server opened no WebSocket.
+    Refused { uri: String, status: StatusCode },
+    /// TLS failed.
+    Tls(String),
+    /// The server's certificate is not trusted.
+    Certificate(String),
+    /// The connection ended without a close frame.
+    Lost(Error),
+    /// The peer closed with a code that is not a good end.
+    Closed(CloseFrame),
+    /// The peer broke the protocol.
+    Protocol(Error),
+    /// A signal ended a client.
+    Interrupted(Signal),
     /// A second signal came before the work for the first was done.
     Signal(Signal),
 }
 
 impl Failure {
-    /// The exit status; the numbers are curl's where curl has one.
+    /// The exit status. The numbers are curl's where curl has one; those in the sixties are our own.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } | Self::TlsFile { .. } | Self::System(_) => 1,
-            Self::Signal(signal) => signal.exit_code(),
+            Self::Listen { .. } | Self::TlsFile { .. } | Self::System(_) | Self::Input(_) | Self::Output(_) => 1,
+            Self::Usage(_) => 2,
+            Self::BadUrl { .. } => 3,
+            Self::Unresolved { .. } => 6,
+            Self::Unreachable { .. } => 7,
+            Self::Refused { .. } => 22,
+            Self::TooLate { .. } | Self::Silent(_) => 28,
+            Self::Tls(_) => 35,
+            Self::Lost(_) => 56,
+            Self::Certificate(_) => 60,
+            Self::Closed(_) => 64,
+            Self::Protocol(_) => 65,
+            Self::Interrupted(signal) | Self::Signal(signal) => signal.exit_code(),
         }
     }
-}
 
-/// One line that says what to do.
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sockeye: ")?;
-        match self {
+    /// One line that says what to do, if there is anything to say.
+    pub(crate) fn message(&self) -> Option<String> {
+        Some(match self {
             Self::Listen { address, error } => {
-                write!(
-                    f,
-                    "cannot listen on {address}: {error}; {}",
-                    advice_for_listening(error)
-                )
+                let advice = advice_for_listening(error);
+                format!("cannot listen on {address}: {error}; {advice}")
             }
-            Self::TlsFile { path, reason } => write!(f, "{}: {reason}", path.display()),
-            Self::System(error) => write!(f, "{error}"),
-            Self::Signal(_) => f.write_str("ended by a second signal; connections were dropped"),
+            Self::TlsFile { path, reason } => format!("{}: {reason}", path.display()),
+            Self::System(error) => error.to_string(),
+            Self::Input(error) => error.to_string(),
+            Self::Output(error) => format!("cannot write to standard output: {error}"),
+            Self::Usage(reason) => format!("{reason}; see `sockeye connect --help`"),
+            Self::BadUrl { url, reason } => format!("cannot connect to \"{url}\": {reason}"),
+            Self::Unresolved { host, error } => {
+                format!("cannot find the host {host}: {error}; check how it is written, and the network")
+            }
+            Self::Unreachable { address, error } => {
+                format!("cannot connect to {address}: {error}; check that the server runs and that this is its port")
+            }
+            Self::TooLate { step, uri, timeout } => {
+                format!("{uri}: {step} did not come within {timeout:?}; --connect-timeout waits longer")
+            }
+            Self::Silent(error) => error.to_string(),
+            Self::Refused { uri, status } => format!(
+                "{uri} answers {status} {} and opens no WebSocket; -v shows the whole answer",
+                status.reason()
+            ),
+            Self::Tls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
+            Self::Certificate(reason) => {
+                format!("the server's certificate is not trusted: {reason}; --cacert trusts a file, -k trusts anyone")
+            }
+            Self::Lost(error) => format!("the connection was lost without a close frame{}", because(error)),
+            Self::Closed(frame) => format!("closed by the server: {frame}"),
+            Self::Protocol(error) => format!("the server broke the protocol{}", because(error)),
+            Self::Interrupted(_) => return None,
+            Self::Signal(_) => "ended by a second signal; connections were dropped".into(),
+        })
+    }
+
+    pub(crate) fn usage(error: &Error) -> Self {
+        Self::Usage(format!("{error}{}", because(error)))
+    }
+
+    pub(crate) fn unresolved(uri: &Uri, error: io::Error) -> Self {
+        let host = uri.host().to_owned();
+        Self::Unresolved { host, error }
+    }
+
+    pub(crate) fn unreachable(uri: &Uri, error: io::Error) -> Self {
+        let address = format!("{}:{}", uri.host(), uri.port());
+        Self::Unreachable { address, error }
+    }
+
+    pub(crate) fn tls(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(reason) => Self::Certificate(reason.to_string()),
+            error => Self::Tls(error.to_string()),
+        }
+    }
+
+    /// Of an error while the WebSocket was being opened.
+    pub(crate) fn opening(uri: &Uri, error: Error) -> Self {
+        if let Some(response) = error.refusal() {
+            return Self::Refused {
+                uri: uri.to_string(),
+                status: response.status(),
+            };
+        }
+        if error.is_tls() {
+            let io_error = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            let cause = io_error.and_then(io::Error::get_ref);
+            return match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+                Some(error) => Self::tls(error.clone()),
+                None => Self::Tls(io_error.map_or_else(|| error.to_string(), io::Error::to_string)),
+            };
+        }
+        let fault = error
+            .source()
+            .and_then(|source| source.downcast_ref::<HandshakeFault>());
+        match fault {
+            Some(HandshakeFault::ClosedEarly) => Self::Lost(error),
+            Some(_) => Self::Protocol(error),
+            None => Self::connection(error),
+        }
+    }
+
+    /// Of an error of an open connection.
+    pub(crate) fn connection(error: Error) -> Self {
+        let cause = error.closure().map(|closure| closure.cause());
+        match cause {
+            Some(Cause::Fault(_)) => Self::Protocol(error),
+            Some(Cause::TransportEnd) => Self::Lost(error),
+            _ if error.is_timeout() => Self::Silent(error),
+            _ if error.is_misuse() => Self::usage(&error),
+            _ => Self::Lost(error),
         }
     }
 }
@@ -52,6 +182,16 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::System(error)
     }
+}
+
+/// What is behind an error, in brackets.
+fn because(error: &Error) -> impl fmt::Display {
+    let reason = match (error.source(), error.closure().map(|closure| closure.cause())) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(Cause::Fault(fault))) => fault.to_string(),
+        (None, _) => return String::new(),
+    };
+    format!(" ({reason})")
 }
 
 fn advice_for_listening(error: &io::Error) -> &'static str {

@@ -14,8 +14,9 @@ use clap::Parser;
 
 pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
-pub(crate) use options::{Command, CommandLine, EchoOptions, ServeOptions};
+pub(crate) use options::{BinaryOut, Command, CommandLine, ConnectOptions, EchoOptions, ServeOptions};
 pub(crate) use signals::{Signal, Signals};
+pub(crate) use values::Wait;
 
 /// Reads the command line. What is wrong with it, or the help it asks for, has been printed on an error.
 pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
@@ -27,8 +28,9 @@ pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
 }
 
 /// Does what the command line says.
-pub(crate) fn run(command: Command) -> Result<(), Failure> {
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
+        Command::Connect(options) => crate::connect::run(options),
         Command::Echo(options) => crate::echo::run(options),
         Command::Serve(options) => serve::run(options),
     }

@@ -2,16 +2,18 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sockeye::Origin;
+use sockeye::handshake::Authority;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::values::parse_size;
+use super::values::{Wait, parse_duration, parse_header, parse_host, parse_size};
 
 /// WebSocket servers, and a client for the terminal.
 #[derive(Debug, Parser)]
-#[command(name = "sockeye", version, after_help = EXAMPLES, after_long_help = EXAMPLES_AND_EXIT_STATUS)]
+#[command(name = "sockeye", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
 #[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct CommandLine {
     /// What to do.
@@ -26,19 +28,97 @@ pub(crate) struct CommandLine {
 }
 
 impl CommandLine {
-    /// What is to be logged.
+    /// What is to be logged: of a server, what it does; of a client, what goes wrong.
     pub(crate) fn log_filter(&self) -> Targets {
         let rust_log = || std::env::var("RUST_LOG").ok()?.parse().ok();
-        let default = || Targets::new().with_default(LevelFilter::INFO);
-        self.log_level.clone().or_else(rust_log).unwrap_or_else(default)
+        let default = match self.command {
+            _ if self.is_quiet() => LevelFilter::OFF,
+            Command::Connect(_) => LevelFilter::WARN,
+            Command::Echo(_) | Command::Serve(_) => LevelFilter::INFO,
+        };
+        let filter = self.log_level.clone().or_else(rust_log);
+        filter.unwrap_or_else(|| Targets::new().with_default(default))
+    }
+
+    /// Whether only the exit status is to tell what went wrong.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(&self.command, Command::Connect(options) if options.quiet)
     }
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Connect(ConnectOptions),
     Echo(EchoOptions),
     Serve(ServeOptions),
+}
+
+/// Send lines from standard input as text messages, and print messages as lines
+///
+/// Standard input is read once the connection is open. At its end, everything is sent, the replies are awaited (a ping
+/// is answered, then nothing comes for the time of --wait), and the connection is closed with 1000.
+///
+/// On a terminal, control characters in messages are spelled out and binary messages are shown in hexadecimal. In a pipe
+/// or file every message is exact, with a newline behind it.
+#[derive(Debug, Args)]
+#[command(after_help = CONNECT_EXAMPLES, after_long_help = format!("{CONNECT_EXAMPLES}\n\n{EXIT_STATUS}"))]
+pub(crate) struct ConnectOptions {
+    /// Where to connect: ws:// or wss://, also http(s)://, HOST:PORT/PATH, or :PORT on this machine
+    pub(crate) url: String,
+
+    /// Send this header with the request; repeat for more
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub(crate) headers: Vec<(String, String)>,
+
+    /// Offer this subprotocol, the best liked first; repeat for more
+    #[arg(long = "subprotocol", value_name = "NAME")]
+    pub(crate) subprotocols: Vec<String>,
+
+    /// Claim to be a web page of this origin, such as https://example.com
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) origin: Option<Origin>,
+
+    /// Take any certificate of the server: whoever sits in between can read and change everything
+    #[arg(short = 'k', long)]
+    pub(crate) insecure: bool,
+
+    /// Trust the certificates in this file (PEM) instead of the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// How long connecting may take, from the name to the open WebSocket
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Duration,
+
+    /// Ping the server after this much silence; without an answer within 10 s more it is taken to be gone
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
+    pub(crate) ping_interval: Duration,
+
+    /// After the end of input, close when nothing has arrived for so long; `forever` leaves closing to the server
+    #[arg(short = 'w', long, value_name = "TIME", default_value = "1s")]
+    pub(crate) wait: Wait,
+
+    /// How binary messages leave into a pipe or file
+    #[arg(long, value_name = "FORM", default_value = "raw")]
+    pub(crate) binary_out: BinaryOut,
+
+    /// Show the handshake on standard error, and the body when the server refuses
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// Say nothing on standard error; the exit status tells
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+/// How binary messages leave into a pipe or file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BinaryOut {
+    /// Byte for byte, with a newline behind each message.
+    Raw,
+    /// In hexadecimal, a line for each message.
+    Hex,
 }
 
 /// Send every message back: a server to try clients with
@@ -80,15 +160,42 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: String,
 
-    /// Also take web pages of this origin, such as https://example.com; repeat for more [default: pages of the same
+    /// Only take web pages of this origin, such as https://example.com; repeat for more [default: pages of the same
     /// host]
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) origins: Vec<Origin>,
+
+    /// Only answer for this host, as in the Host header; repeat for more [default: on a loopback address localhost,
+    /// otherwise any]
+    #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
+    pub(crate) hosts: Vec<Authority>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  sockeye echo                                    echo on ws://127.0.0.1:9001/
-  sockeye serve                                   a chat on http://127.0.0.1:8080/";
+  sockeye echo                        send messages back on ws://127.0.0.1:9001/
+  sockeye connect :9001               talk to it, line by line
+  sockeye serve                       a chat on http://127.0.0.1:8080/";
 
-const EXAMPLES_AND_EXIT_STATUS: &str = EXAMPLES;
+/// Kept in one place with [`Failure::exit_code`](super::Failure::exit_code) by a test.
+pub(super) const EXIT_STATUS: &str = "\
+Exit status:
+    0  done; with `connect`, closed with 1000, 1001 or without a code
+    1  trouble on this machine: a file, standard input or output, the address to listen on
+    2  the command line is wrong
+    3  the URL is wrong
+    6  the host is not found
+    7  the host does not take the connection
+   22  the server refuses to open a WebSocket (its HTTP status is shown)
+   28  something took too long, or the server has fallen silent
+   35  TLS fails
+   56  the connection is lost without a close frame
+   60  the server's certificate is not trusted
+   64  the server closed with another code (which is shown)
+   65  the server broke the protocol
+  130  Ctrl-C; 143: SIGTERM. A server that ends in good order exits with 0";
+
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  printf 'one\ntwo\n' | sockeye connect :9001
+  sockeye connect -H 'Authorization: Bearer abc' wss://example.com/feed --wait forever </dev/null | grep price";

@@ -1,12 +1,12 @@
 //! `sockeye serve`: the library's server.
 
-use sockeye_server::{Config, OriginPolicy};
+use sockeye_server::{Config, HostPolicy, OriginPolicy};
 use tokio::net::TcpListener;
 
 use super::{Failure, ServeOptions, Signals, announce, bind};
 
 /// Serves until a signal.
-pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
+pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     let listener = bind(&options.listen, 1)?.remove(0);
     let config = config(options);
@@ -28,10 +28,13 @@ pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
     })
 }
 
-fn config(options: ServeOptions) -> Config {
+fn config(options: &ServeOptions) -> Config {
     let mut config = Config::default();
     if !options.origins.is_empty() {
-        config.origins = OriginPolicy::List(options.origins);
+        config.origins = OriginPolicy::List(options.origins.clone());
+    }
+    if !options.hosts.is_empty() {
+        config.hosts = Some(HostPolicy::List(options.hosts.clone()));
     }
     config
 }

@@ -1,12 +1,13 @@
-//! TLS from files.
+//! TLS as the flags want it.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::Failure;
 
@@ -27,6 +28,83 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
     })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// TLS for a client that trusts the certificates in a file, and what they vouch for, and nobody else.
+pub(crate) fn client_config_trusting(path: &Path) -> Result<ClientConfig, Failure> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots.add(certificate).map_err(|error| Failure::TlsFile {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = builder.map_err(Failure::tls)?.with_root_certificates(roots);
+    Ok(with_alpn(config.with_no_client_auth()))
+}
+
+/// TLS for a client that takes whatever certificate it is shown. It is encrypted, but to whom is unknown.
+pub(crate) fn danger_client_config_trusting_anyone() -> Result<ClientConfig, Failure> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let verifier = Arc::new(DangerTrustAnyone(provider()));
+    let config = builder.map_err(Failure::tls)?.dangerous();
+    let config = config.with_custom_certificate_verifier(verifier);
+    Ok(with_alpn(config.with_no_client_auth()))
+}
+
+/// Takes any certificate for any name, expired ones too. Only that the server has the key to it is checked.
+#[derive(Debug)]
+struct DangerTrustAnyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for DangerTrustAnyone {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn with_alpn(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {

@@ -1,4 +1,66 @@
-//! Values of flags: sizes.
+//! Values of flags: sizes, times, headers.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sockeye::handshake::Authority;
+
+/// The longest time that can be asked for; the clock reaches further.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long to wait for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// So long.
+    For(Duration),
+    /// Until the other side has had enough.
+    Forever,
+}
+
+impl FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "forever" => Ok(Self::Forever),
+            _ => parse_duration(text).map(Self::For),
+        }
+    }
+}
+
+/// Reads a time: `10s`, `500ms`, `1.5m`, `2h`; seconds if it has no unit.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let advice = || String::from("write a time such as 10s, 500ms or 2m");
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(advice()),
+    };
+    let number: f64 = number.parse().map_err(|_| advice())?;
+    match Duration::try_from_secs_f64(number * unit_seconds) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        _ => Err(advice()),
+    }
+}
+
+/// Reads a header as curl's `-H` has it: `Name: value`.
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.trim().to_owned())),
+        _ => Err("write a header as `Name: value`".into()),
+    }
+}
+
+/// Reads `host` or `host:port`.
+pub(super) fn parse_host(text: &str) -> Result<Authority, String> {
+    Authority::parse(text).map_err(|error| error.to_string())
+}
 
 /// Reads a size in bytes: `1000`, `64KiB`, `16MiB`, `1GB`.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
@@ -40,6 +102,41 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(size), "{text}");
         }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, millis) in [
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("1.5m", 90_000),
+            ("2h", 7_200_000),
+            ("3", 3_000),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        assert_eq!("forever".parse(), Ok(Wait::Forever));
+        assert_eq!("2s".parse(), Ok(Wait::For(Duration::from_secs(2))));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in ["", "s", "-1s", "1 s", "1d", "1.2.3s", "99999999h", "ever"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_parted_at_its_first_colon() {
+        let parted = |text| parse_header(text).map(|(name, value)| format!("{name}|{value}"));
+        assert_eq!(
+            parted("Authorization: Bearer a:b"),
+            Ok("Authorization|Bearer a:b".into())
+        );
+        assert_eq!(parted("X-Empty:"), Ok("X-Empty|".into()));
+        assert!(parted("no colon").is_err());
+        assert!(parted(": value").is_err());
     }
 
     #[test]

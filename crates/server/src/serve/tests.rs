@@ -270,6 +270,7 @@ async fn the_page_and_its_files_are_there_and_nothing_else_is() {
         ("/chat.css", "text/css"),
         ("/chat.js", "text/javascript"),
         ("/protocol.js", "text/javascript"),
+        ("/view.js", "text/javascript"),
         ("/favicon.svg", "image/svg+xml"),
     ] {
         let answer = server.get(path).await;
