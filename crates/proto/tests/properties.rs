@@ -6,7 +6,7 @@ mod common;
 use common::{Endpoint, Frame, Got, KEY, Local, at, decode_naively, frame};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
+use proptest::sample::{Index, select};
 use sockeye_proto::{Closure, Config, Data, Delivery, Fragment, Limits, State, Transport};
 
 /// Small, so that random messages meet them.
@@ -45,6 +45,8 @@ fn any_payload() -> impl Strategy<Value = Vec<u8>> {
             text.as_bytes()[..cut.index(text.len())].to_vec()
         }),
         1 => vec(any::<u8>(), 0..20),
+        // What is almost UTF-8: the borders of the ranges in Unicode Table 3-7.
+        1 => vec(select(&b"\x7f\x80\x8f\x90\x9f\xa0\xbf\xc2\xdf\xe0\xed\xef\xf0\xf4\xf5"[..]), 1..6),
         1 => (100..140_usize).prop_map(|len| vec![b'x'; len]),
         1 => (300..600_usize).prop_map(|len| vec![b'y'; len]),
     ]
