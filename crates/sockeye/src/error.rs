@@ -21,8 +21,10 @@ pub(crate) enum Kind {
     Closed(Closure),
     /// Reading or writing failed.
     Io(io::Error),
-    /// A deadline passed; the name of what it was for.
+    /// A deadline passed while connecting; the name of what it was for.
     Timeout(&'static str),
+    /// The peer did not take what was written to it in time.
+    Stalled,
     /// What was to be sent may not be sent.
     Misuse(Box<dyn StdError + Send + Sync>),
     /// The address is not a WebSocket URI, or nothing can be connected to by it.
@@ -56,7 +58,7 @@ impl Error {
     /// Whether a deadline passed: connecting, the handshake, writing, the answer to a ping or to a close frame.
     pub fn is_timeout(&self) -> bool {
         match &*self.0 {
-            Kind::Timeout(_) => true,
+            Kind::Timeout(_) | Kind::Stalled => true,
             Kind::Closed(closure) => matches!(closure.cause(), Cause::PeerGone | Cause::CloseTimeout),
             _ => false,
         }
@@ -64,7 +66,7 @@ impl Error {
 
     /// Whether the connection is over: it was closed, it was lost, or the peer is gone. A new one may work.
     pub fn is_closed(&self) -> bool {
-        matches!(&*self.0, Kind::Closed(_) | Kind::Io(_))
+        matches!(&*self.0, Kind::Closed(_) | Kind::Io(_) | Kind::Stalled)
     }
 
     /// Whether the peer broke the protocol, in the opening handshake or after.
@@ -122,6 +124,7 @@ impl fmt::Display for Error {
             Kind::Closed(closure) => fmt::Display::fmt(closure, f),
             Kind::Io(_) => f.write_str("the transport failed"),
             Kind::Timeout(of) => write!(f, "{of} took too long"),
+            Kind::Stalled => f.write_str("the peer takes nothing that is written to it"),
             Kind::Misuse(_) => f.write_str("not possible"),
             Kind::Address(_) => f.write_str("bad address"),
             Kind::Tls(_) => f.write_str("TLS failed"),
@@ -140,7 +143,7 @@ impl StdError for Error {
             Kind::Io(error) | Kind::Tls(error) => Some(error),
             Kind::Misuse(error) | Kind::Address(error) => Some(error.as_ref()),
             Kind::Handshake(fault) => Some(fault),
-            Kind::Closed(_) | Kind::Timeout(_) | Kind::Refused(_) => None,
+            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::Refused(_) => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
-use sockeye_proto::{CloseCode, Connection, Event, Instant, Role, SendError, Transport};
+use sockeye_proto::{CloseCode, Connection, Event, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -33,6 +33,8 @@ pub(crate) struct Driver {
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
     is_half_closed: bool,
+    /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
+    has_peer_half_closed: bool,
     /// Why the transport is gone, if not by the protocol's own doing.
     failure: Option<Error>,
     /// Whether a stream over this connection has ended with an error.
@@ -65,6 +67,7 @@ impl Driver {
             timer: None,
             stalled_since: None,
             is_half_closed: false,
+            has_peer_half_closed: false,
             failure: None,
             has_given_error: false,
         }
@@ -81,7 +84,10 @@ impl Driver {
                 return Poll::Ready(Ok(Some(message)));
             }
             // Nothing waits unsent while we wait for more.
-            let _ = self.poll_drain(cx);
+            let is_drained = self.poll_drain(cx).is_ready();
+            if is_drained && self.has_peer_half_closed {
+                self.end_transport(None);
+            }
             if self.is_over() {
                 return Poll::Ready(self.end());
             }
@@ -207,6 +213,9 @@ impl Driver {
 
     /// Reads once: a message, or `None` if there is news of another kind.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        if self.has_peer_half_closed {
+            return Poll::Pending;
+        }
         let Some(io) = &mut self.io else {
             return Poll::Ready(None);
         };
@@ -222,6 +231,10 @@ impl Driver {
             }
         };
         match read {
+            // Our answer to the peer's close frame is still to leave.
+            Ok(0) if self.connection.state() == State::Ending && !self.output.is_drained() => {
+                self.has_peer_half_closed = true;
+            }
             Ok(0) => self.end_transport(None),
             Ok(_) => {}
             Err(error) => self.end_transport(Some(error)),
@@ -290,7 +303,7 @@ impl Driver {
                 continue;
             }
             if write_deadline.is_some_and(|deadline| now >= deadline) {
-                self.fail(Error::timeout("writing to the peer"));
+                self.fail(Error::new(Kind::Stalled));
             }
             self.connection.handle_timeout(now);
             return Poll::Ready(());

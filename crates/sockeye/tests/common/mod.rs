@@ -1,0 +1,114 @@
+//! What the tests of this crate share: a scripted transport, frames, and ways to get an open connection.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod script;
+pub(crate) mod wire;
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use sockeye::handshake::Key;
+use sockeye::{Client, Error, Message, Server, WebSocket};
+
+pub(crate) use script::Peer;
+
+/// A request as small as it may be.
+pub(crate) const REQUEST: &str = "GET / HTTP/1.1\r\n\
+    Host: localhost\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// Which side is under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Local {
+    Server,
+    Client,
+}
+
+pub(crate) const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+/// An open connection with the defaults.
+pub(crate) async fn open(local: Local) -> (WebSocket, Peer) {
+    match local {
+        Local::Server => open_server(&Server::default()).await,
+        Local::Client => open_client(&Client::default()).await,
+    }
+}
+
+pub(crate) async fn open_server(server: &Server) -> (WebSocket, Peer) {
+    let (io, peer) = script::transport(true);
+    peer.sends_bytes(REQUEST);
+    let ws = server.accept(io).await.unwrap().accept().await.unwrap();
+    peer.takes_bytes();
+    peer.writes();
+    (ws, peer)
+}
+
+pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
+    let (io, peer) = script::transport(false);
+    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    assert!(look(&mut connecting).await.is_pending());
+    peer.sends_bytes(answer(&peer.takes_bytes()));
+    let (ws, _) = connecting.await.unwrap();
+    peer.writes();
+    (ws, peer)
+}
+
+/// The response that opens the WebSocket that `request` asks for.
+pub(crate) fn answer(request: &[u8]) -> String {
+    let request = std::str::from_utf8(request).unwrap();
+    let key = request
+        .lines()
+        .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+    let key = Key::parse(key.unwrap().as_bytes()).unwrap();
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        key.accept().as_str()
+    )
+}
+
+/// Polls a future once, and keeps it.
+pub(crate) async fn look<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await
+}
+
+/// Polls a future at most `polls` times, each time that it is woken, and then drops it.
+pub(crate) async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut done = 0;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        done += 1;
+        if done < polls { Poll::Pending } else { Poll::Ready(None) }
+    })
+    .await
+}
+
+/// Fails instead of hanging. Where time is paused, it passes by itself when nothing else can happen.
+#[track_caller]
+pub(crate) fn within<F: Future>(secs: u64, future: F) -> impl Future<Output = F::Output> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let limit = Duration::from_secs(secs);
+        match tokio::time::timeout(limit, future).await {
+            Ok(output) => output,
+            Err(_) => panic!("nothing within {secs} s: {caller}"),
+        }
+    }
+}
+
+/// What `recv` gave, as text.
+#[track_caller]
+pub(crate) fn text_of(received: Result<Option<Message>, Error>) -> String {
+    let message = received.unwrap().expect("a message, not the end");
+    message.as_text().expect("text").to_owned()
+}
