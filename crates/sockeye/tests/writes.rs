@@ -1,0 +1,333 @@
+//! When bytes leave, in what order and in how many writes; and what happens when the peer does not take them.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::wire::{binary, close, ping, pong, text, texts};
+use common::{BOTH, Local, Peer, look, open, open_server, text_of, within};
+use sockeye::{CloseCode, Limits, Message, Server, Timeouts, TrySendError, WebSocket};
+use std::pin::pin;
+use tokio::time::Instant;
+
+/// From this size on, a payload is written from where it lies.
+const LARGE: usize = 16 * 1024;
+
+async fn open_with_write_buffer_max(bytes: usize) -> (WebSocket, Peer) {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = bytes;
+    open_server(&Server::builder().limits(limits).build()).await
+}
+
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("message {number}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_of_a_burst_is_one_read_and_one_write() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let reads = peer.reads();
+        peer.sends(numbered(100).iter().map(text));
+        for _ in 0..100 {
+            let message = ws.recv().await.unwrap().unwrap();
+            ws.feed(message).await.unwrap();
+        }
+        assert_eq!(peer.writes().len(), 0);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert_eq!((peer.reads() - reads, peer.writes().len()), (1, 1));
+        assert_eq!(texts(&peer.takes()), numbered(100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_echo_of_a_burst_is_one_write_when_split_too() {
+    let (ws, peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    peer.sends(numbered(100).iter().map(text));
+    for _ in 0..100 {
+        let message = receiver.recv().await.unwrap().unwrap();
+        sender.feed(message).await.unwrap();
+    }
+    assert!(look(pin!(receiver.recv())).await.is_pending());
+    assert_eq!(peer.writes().len(), 1);
+    assert_eq!(texts(&peer.takes()), numbered(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn recv_never_waits_with_bytes_unsent() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        ws.feed("queued").await.unwrap();
+        ws.try_send("too").unwrap();
+        assert_eq!(peer.takes(), []);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert_eq!(peer.takes(), [text("queued"), text("too")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn recv_writes_what_could_not_be_written_when_it_can() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        ws.feed("queued").await.unwrap();
+        let mut receiving = pin!(ws.recv());
+        assert!(look(&mut receiving).await.is_pending());
+        peer.rule(|rules| rules.room = usize::MAX);
+        assert!(look(&mut receiving).await.is_pending());
+        assert_eq!(peer.takes(), [text("queued")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn recv_receives_while_nothing_can_be_written() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed("queued").await.unwrap();
+    peer.sends([text("arrived")]);
+    assert_eq!(text_of(ws.recv().await), "arrived");
+}
+
+#[tokio::test(start_paused = true)]
+async fn send_returns_when_its_bytes_have_left() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 3);
+        let mut sending = pin!(ws.send("whole"));
+        assert!(look(&mut sending).await.is_pending());
+        assert_eq!(peer.takes(), []);
+        peer.rule(|rules| rules.room = usize::MAX);
+        sending.await.unwrap();
+        assert_eq!(peer.takes(), [text("whole")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn send_returns_when_a_transport_that_buffers_has_flushed() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| {
+            rules.buffers = true;
+            rules.flush_hangs = true;
+        });
+        let mut sending = pin!(ws.send("whole"));
+        assert!(look(&mut sending).await.is_pending());
+        assert_eq!(peer.takes(), []);
+        peer.rule(|rules| rules.flush_hangs = false);
+        sending.await.unwrap();
+        assert_eq!(peer.takes(), [text("whole")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_writes_a_large_payload_from_where_it_lies() {
+    let (mut ws, peer) = open(Local::Server).await;
+    let payload = Bytes::from(vec![7; LARGE]);
+    let place = payload.as_ptr() as usize;
+    ws.feed("before").await.unwrap();
+    ws.send(payload).await.unwrap();
+    let writes = peer.writes();
+    assert_eq!(writes.len(), 1);
+    // "before" with its header, then a header with a 16-bit length.
+    assert_eq!(writes[0].slices[0].1, 2 + 6 + 4);
+    assert_eq!(writes[0].slices[1], (place, LARGE));
+    assert_eq!(peer.takes(), [text("before"), binary(vec![7; LARGE])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_smaller_payload_is_copied_behind_its_header() {
+    let (mut ws, peer) = open(Local::Server).await;
+    ws.send(vec![7; LARGE - 1]).await.unwrap();
+    assert_eq!(peer.writes()[0].slices.len(), 1);
+    assert_eq!(peer.takes(), [binary(vec![7; LARGE - 1])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_and_small_messages_and_control_frames_leave_in_order() {
+    for (local, write_max) in [
+        (Local::Server, 1000),
+        (Local::Server, usize::MAX),
+        (Local::Client, 1000),
+    ] {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| {
+            rules.write_max = write_max;
+            rules.stutters = true;
+        });
+        let large = "L".repeat(3 * LARGE);
+        ws.feed("a").await.unwrap();
+        ws.feed(large.as_str()).await.unwrap();
+        ws.ping(b"p").await.unwrap();
+        ws.feed(large.as_str()).await.unwrap();
+        ws.feed(large.as_str()).await.unwrap();
+        ws.feed("b").await.unwrap();
+        peer.sends([ping("q"), close(1000, "")]);
+        ws.start_close(CloseCode::NORMAL, "").unwrap();
+        assert!(ws.recv().await.unwrap().is_none());
+        let expected = [
+            text("a"),
+            text(&large),
+            ping("p"),
+            text(&large),
+            text(&large),
+            text("b"),
+            // Its ping came after the close frame left, so there is no pong.
+            close(1000, ""),
+        ];
+        assert_eq!(peer.takes(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_waits_for_no_more_than_the_large_message_on_its_way() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 1000);
+    let large = vec![1; LARGE];
+    ws.feed(large.clone()).await.unwrap();
+    peer.sends([ping("now")]);
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    peer.rule(|rules| rules.room = usize::MAX);
+    ws.feed("next").await.unwrap();
+    ws.flush().await.unwrap();
+    assert_eq!(peer.takes(), [binary(large), pong("now"), text("next")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn feed_waits_while_too_much_is_queued() {
+    let (mut ws, peer) = open_with_write_buffer_max(100).await;
+    peer.rule(|rules| rules.room = 0);
+    let message = "m".repeat(60);
+    // Two bytes of header each: 62, then 124, which is beyond the limit.
+    ws.feed(message.as_str()).await.unwrap();
+    ws.feed(message.as_str()).await.unwrap();
+    let mut feeding = Box::pin(ws.feed(message.as_str()));
+    assert!(look(&mut feeding).await.is_pending());
+    peer.rule(|rules| rules.room = 20);
+    assert!(look(&mut feeding).await.is_pending(), "104 bytes are left");
+    peer.rule(|rules| rules.room = 5);
+    feeding.await.unwrap();
+    peer.rule(|rules| rules.room = usize::MAX);
+    ws.flush().await.unwrap();
+    assert_eq!(texts(&peer.takes()), [message.as_str(); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_message_may_be_larger_than_what_may_wait() {
+    let (mut ws, peer) = open_with_write_buffer_max(100).await;
+    let message = "m".repeat(10_000);
+    ws.feed(message.as_str()).await.unwrap();
+    ws.send("after").await.unwrap();
+    assert_eq!(texts(&peer.takes()), [message.as_str(), "after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_without_a_pause_gives_each_message_once() {
+    let (mut ws, peer) = open_with_write_buffer_max(1000).await;
+    peer.rule(|rules| {
+        rules.write_max = 700;
+        rules.stutters = true;
+    });
+    let mut arrived = vec![];
+    for number in 0..5000 {
+        ws.feed(format!("message {number}")).await.unwrap();
+        arrived.extend(peer.takes());
+    }
+    ws.flush().await.unwrap();
+    arrived.extend(peer.takes());
+    assert_eq!(texts(&arrived), numbered(5000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_send_gives_back_what_there_is_no_room_for() {
+    let (mut ws, peer) = open_with_write_buffer_max(10).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.try_send("0123456789").unwrap();
+    let Err(TrySendError::Full(message)) = ws.try_send("more") else {
+        panic!("there is no room");
+    };
+    assert_eq!(message, Message::text("more"));
+    peer.rule(|rules| rules.room = usize::MAX);
+    ws.flush().await.unwrap();
+    ws.try_send(message).unwrap();
+    ws.flush().await.unwrap();
+    assert_eq!(texts(&peer.takes()), ["0123456789", "more"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_send_after_the_end_says_that_it_is_closed() {
+    let (mut ws, peer) = open(Local::Client).await;
+    peer.ends();
+    ws.recv().await.unwrap_err();
+    let Err(TrySendError::Closed(error)) = ws.try_send("late") else {
+        panic!("it is closed");
+    };
+    assert!(error.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_for_ten_seconds_is_dropped() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        let start = Instant::now();
+        let error = within(60, ws.send("never")).await.unwrap_err();
+        assert!(error.is_timeout() && error.is_closed(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 10);
+        assert!(peer.sees_end());
+        assert!(!ws.is_open());
+        assert!(ws.recv().await.unwrap_err().is_timeout());
+        assert!(ws.feed("more").await.unwrap_err().is_timeout());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_is_dropped_by_recv_and_by_feed_too() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed("never").await.unwrap();
+    let error = within(60, ws.recv()).await.unwrap_err();
+    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+
+    let (mut ws, peer) = open_with_write_buffer_max(1).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed("never").await.unwrap();
+    let error = within(60, ws.feed("neither")).await.unwrap_err();
+    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_does_not_flush_is_dropped_too() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.flush_hangs = true);
+    let error = within(60, ws.send("never")).await.unwrap_err();
+    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_something_now_and_then_stays() {
+    let mut timeouts = Timeouts::default();
+    timeouts.write = Duration::from_secs(7);
+    let server = Server::builder().timeouts(timeouts).keepalive(None).build();
+    let (mut ws, peer) = open_server(&server).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed("a message of some length").await.unwrap();
+    for _ in 0..10 {
+        let waiting = tokio::time::timeout(Duration::from_secs(6), ws.flush());
+        assert!(waiting.await.is_err(), "it is not flushed yet");
+        peer.rule(|rules| rules.room = 1);
+    }
+    let start = Instant::now();
+    let error = within(60, ws.flush()).await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(start.elapsed().as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_takes_nothing_is_the_end() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.write_max = 0);
+    let error = ws.send("never").await.unwrap_err();
+    assert!(error.is_io() && error.is_closed(), "{error:?}");
+}
