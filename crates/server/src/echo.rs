@@ -3,20 +3,20 @@
 //! Nothing here is private: a server by anyone else can be made of the same calls. Each thread has a listener, a
 //! runtime and connections of its own, and shares nothing with the others but the moment when all of them stop.
 
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+mod roll;
+
 use std::thread;
 use std::time::Duration;
 
 use sockeye::{CloseCode, Error, OriginPolicy, Server, WebSocket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::futures::OwnedNotified;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::accept::accept_all;
 use crate::cli::{self, EchoOptions, Failure, Signals};
+use roll::{Member, Roll};
 
 /// How long connections may take to close when the server stops; as long as the close handshake may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,83 +90,52 @@ fn start_thread(
 
 /// Accepts connections until the server stops, then has them closed.
 async fn serve(listener: TcpListener, server: Server, mut stop: watch::Receiver<bool>) {
-    let going_away = Arc::new(Notify::new());
-    // Every connection holds a sender; nothing is ever sent.
-    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    let roll = Roll::default();
     tokio::select! {
         never = accept_all(
             |cx| listener.poll_accept(cx),
-            |(tcp, _)| {
-                let connection = serve_connection(server.clone(), tcp, going_away.clone().notified_owned());
-                let alive = alive.clone();
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(alive);
-                });
-            },
+            |(tcp, _)| drop(tokio::spawn(open(server.clone(), tcp, roll.join()))),
         ) => match never {},
         _ = stop.wait_for(|is_stopped| *is_stopped) => {}
     }
     drop(listener);
-    drop(alive);
-    going_away.notify_waiters();
-    let _ = timeout(STOP_TIMEOUT, all_gone.recv()).await;
+    roll.dismiss();
+    let _ = timeout(STOP_TIMEOUT, roll.empty()).await;
 }
 
-async fn serve_connection(server: Server, tcp: TcpStream, going_away: OwnedNotified) {
-    let mut going_away = pin!(going_away);
-    // In a box that is gone afterwards, so that the idle connection does not carry the handshake's room around.
-    let opening = Box::pin(async move { server.accept(tcp).await?.accept().await });
+/// Opens a connection and leaves it to a task of its own, a quarter of the size of this one: the room for the handshake
+/// is needed once, and is gone when this ends.
+async fn open(server: Server, tcp: TcpStream, member: Member) {
+    let opening = async { server.accept(tcp).await?.accept().await };
     let opened = tokio::select! {
         opened = opening => opened,
-        () = going_away.as_mut() => return,
+        () = member.dismissed() => return,
     };
-    let ended = match opened {
-        Ok(ws) => echo(ws, going_away).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
+    match opened {
+        Ok(mut ws) => drop(tokio::spawn(async move { report(echo(&mut ws, &member).await) })),
+        Err(error) => report(Err(error)),
     }
 }
 
 /// Sends every message back. What arrived in one burst leaves in one write: `recv` sends what `feed` has queued before
 /// it waits.
-async fn echo(mut ws: WebSocket, mut going_away: Pin<&mut OwnedNotified>) -> Result<(), Error> {
+async fn echo(ws: &mut WebSocket, member: &Member) -> Result<(), Error> {
     loop {
-        tokio::select! {
+        let message = tokio::select! {
             biased;
-            message = ws.recv() => match message? {
-                Some(message) => ws.feed(message).await?,
-                None => return Ok(()),
-            },
-            () = going_away.as_mut() => return ws.close(CloseCode::GOING_AWAY, "").await,
+            message = ws.recv() => message?,
+            // In a box, for it happens once at most.
+            () = member.dismissed() => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
+        };
+        match message {
+            Some(message) => ws.feed(message).await?,
+            None => return Ok(()),
         }
     }
 }
 
-#[cfg(test)]
-mod size_probe {
-    use super::*;
-    #[tokio::test]
-    async fn sizes() {
-        let l = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(l.local_addr().unwrap()).await.unwrap();
-        let n = Arc::new(Notify::new());
-        let server = Server::default();
-        println!(
-            "ws {} tcp {} notified {}",
-            size_of::<WebSocket>(),
-            size_of::<TcpStream>(),
-            size_of::<OwnedNotified>()
-        );
-        let o = {
-            let server = server.clone();
-            let tcp = TcpStream::connect(l.local_addr().unwrap()).await.unwrap();
-            async move { server.accept(tcp).await?.accept().await }
-        };
-        println!("opening {}", std::mem::size_of_val(&o));
-        let f = serve_connection(server, tcp, n.notified_owned());
-        println!("conn {}", std::mem::size_of_val(&f));
+fn report(ended: Result<(), Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
     }
 }

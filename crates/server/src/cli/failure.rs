@@ -202,3 +202,57 @@ fn advice_for_listening(error: &io::Error) -> &'static str {
         _ => "write --listen as ADDRESS:PORT, such as 127.0.0.1:9001",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::options::EXIT_STATUS;
+
+    fn io_error() -> io::Error {
+        io::ErrorKind::Other.into()
+    }
+
+    #[test]
+    fn the_help_knows_every_exit_status() {
+        let uri = Uri::parse("ws://localhost/").unwrap();
+        let failures = [
+            Failure::System(io_error()),
+            Failure::Usage(String::new()),
+            Failure::BadUrl {
+                url: String::new(),
+                reason: String::new(),
+            },
+            Failure::unresolved(&uri, io_error()),
+            Failure::unreachable(&uri, io_error()),
+            Failure::Refused {
+                uri: String::new(),
+                status: StatusCode::NOT_FOUND,
+            },
+            Failure::TooLate {
+                step: "",
+                uri: String::new(),
+                timeout: Duration::ZERO,
+            },
+            Failure::tls(rustls::Error::DecryptError),
+            Failure::tls(rustls::CertificateError::Expired.into()),
+            Failure::Interrupted(Signal::Interrupt),
+            Failure::Signal(Signal::Terminate),
+        ];
+        for failure in failures {
+            let code = failure.exit_code();
+            let words = EXIT_STATUS.split(|c: char| !c.is_ascii_digit());
+            assert!(words.into_iter().any(|word| word == code.to_string()), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn every_message_is_one_line() {
+        let failure = Failure::Listen {
+            address: "127.0.0.1:80".into(),
+            error: io::ErrorKind::PermissionDenied.into(),
+        };
+        let message = failure.message().unwrap();
+        assert!(message.ends_with("choose a port from 1024 on"), "{message}");
+        assert!(!message.contains('\n'));
+    }
+}

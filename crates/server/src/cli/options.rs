@@ -197,5 +197,5 @@ Exit status:
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
-  printf 'one\ntwo\n' | sockeye connect :9001
+  printf 'one\\ntwo\\n' | sockeye connect :9001
   sockeye connect -H 'Authorization: Bearer abc' wss://example.com/feed --wait forever </dev/null | grep price";
