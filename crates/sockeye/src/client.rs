@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connection::Io;
+use crate::connection::{self, Io};
 use crate::error::{Error, Kind};
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::websocket::WebSocket;
@@ -131,7 +131,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = Instant::now() + self.template.options.timeouts.handshake;
+        let deadline = connection::deadline(self.template.options.timeouts.handshake);
         let io: Box<dyn Io> = if uri.is_secure() {
             timeout_at(deadline, self.start_tls(io, uri))
                 .await

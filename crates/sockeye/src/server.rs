@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connection::Io;
+use crate::connection::{self, Io};
 use crate::error::Error;
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::websocket::WebSocket;
@@ -102,7 +102,7 @@ impl Server {
             // A message is to leave when it is sent, not when the peer has acknowledged the one before.
             tcp.set_nodelay(true)?;
         }
-        let deadline = Instant::now() + self.policy.options.timeouts.handshake;
+        let deadline = connection::deadline(self.policy.options.timeouts.handshake);
         let io = timeout_at(deadline, self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;

@@ -1,0 +1,257 @@
+//! Pings, pongs, and the peer that is gone. Time is paused: it passes when nothing else can happen.
+
+mod common;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use common::wire::{Frame, ping, pong, text};
+use common::{BOTH, Local, look, open, open_client, open_server, text_of, within};
+use sockeye::{Cause, Client, Keepalive, Server};
+use tokio::time::{Instant, advance, sleep};
+
+fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
+    range.map(|number| ping(format!("{number:0120}")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_ping_of_a_burst_gets_its_pong_in_one_write() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends((0..50).map(|number| ping(format!("{number}"))));
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert_eq!(peer.writes().len(), 1);
+        let pongs: Vec<Frame> = (0..50).map(|number| pong(format!("{number}"))).collect();
+        assert_eq!(peer.takes(), pongs);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_pings_that_is_not_read_makes_little_wait_and_its_newest_is_answered() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        for batch in 0..100 {
+            peer.sends(numbered_pings(batch * 100..(batch + 1) * 100));
+            assert!(look(pin!(ws.recv())).await.is_pending());
+        }
+        peer.rule(|rules| rules.room = usize::MAX);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        let written: usize = peer.writes().iter().map(|write| write.len).sum();
+        // 2 KiB, the frame that went beyond, and the newest: 120 bytes and a header of 2 or 6.
+        assert!(written <= 2048 + 2 * 126, "{local:?}: {written} bytes");
+        let newest = numbered_pings(9999..10_000).next().unwrap();
+        assert_eq!(peer.takes().last(), Some(&pong(newest.payload())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_pings_and_does_not_read_is_dropped_after_ten_seconds() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    let start = Instant::now();
+    let flooding = async {
+        loop {
+            peer.sends(numbered_pings(0..100));
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let error = tokio::select! {
+        received = ws.recv() => received.unwrap_err(),
+        () = flooding => unreachable!(),
+    };
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_leaves_however_much_is_queued() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    let mut queued = 0;
+    while ws.try_send("m".repeat(1000)).is_ok() {
+        queued += 1;
+    }
+    peer.sends([ping("now")]);
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    peer.rule(|rules| rules.room = usize::MAX);
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    let frames = peer.takes();
+    assert_eq!(frames.len(), queued + 1);
+    assert_eq!(frames.last(), Some(&pong("now")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_pinged_after_20_seconds_and_gone_10_later() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let start = Instant::now();
+        let watching = async {
+            sleep(Duration::from_millis(19_900)).await;
+            assert_eq!(peer.takes(), []);
+            sleep(Duration::from_millis(200)).await;
+            let frames = peer.takes();
+            assert!(matches!(&frames[..], [frame] if frame.is_ping()), "{frames:?}");
+        };
+        let (received, ()) = within(60, async { tokio::join!(ws.recv(), watching) }).await;
+        let error = received.unwrap_err();
+        assert!(error.is_timeout() && error.is_closed(), "{error:?}");
+        assert_eq!(error.closure().unwrap().cause(), Cause::PeerGone);
+        assert_eq!(start.elapsed().as_secs(), 30);
+        assert!(peer.sees_end() && !ws.is_open());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_gone_for_a_receiver_alone_too() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        let start = Instant::now();
+        let error = within(60, receiver.recv()).await.unwrap_err();
+        assert_eq!(error.closure().unwrap().cause(), Cause::PeerGone);
+        assert_eq!(start.elapsed().as_secs(), 30);
+        assert!(peer.sees_end() && !sender.is_open());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_pings_stays_for_as_long_as_it_likes() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let answering = async {
+            let mut pings = 0;
+            for _ in 0..36_000 {
+                sleep(Duration::from_millis(100)).await;
+                for frame in peer.takes() {
+                    assert!(frame.is_ping());
+                    pings += 1;
+                    peer.sends([pong(frame.payload())]);
+                }
+            }
+            pings
+        };
+        let pings = tokio::select! {
+            received = ws.recv() => panic!("{received:?}"),
+            pings = answering => pings,
+        };
+        // An hour, in steps of 20 s and the tenth of a second that the answer takes.
+        assert!((175..=180).contains(&pings), "{pings}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_byte_is_a_sign_of_life() {
+    let (mut ws, peer) = open(Local::Server).await;
+    let message = text("one byte at a time").bytes(true);
+    let trickling = async {
+        for byte in message {
+            // Its pings get no answer.
+            sleep(Duration::from_secs(9)).await;
+            peer.sends_bytes([byte]);
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        received = ws.recv() => assert_eq!(text_of(received), "one byte at a time"),
+        () = trickling => unreachable!(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_round_trip_time_is_that_of_the_newest_ping() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        assert_eq!(ws.rtt(), None);
+        for ms in [250, 30] {
+            ws.ping(b"timed").await.unwrap();
+            assert_eq!(peer.takes(), [ping("timed")]);
+            advance(Duration::from_millis(ms)).await;
+            // Not the answer.
+            peer.sends([pong("other"), pong("timed")]);
+            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert_eq!(ws.rtt(), Some(Duration::from_millis(ms)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
+    let (mut ws, peer) = open(Local::Client).await;
+    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_misuse());
+    ws.ping(&[0; 125]).await.unwrap();
+    assert_eq!(peer.takes(), [ping([0; 125])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_for_a_minute_receives_what_came_meanwhile() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        peer.sends([text("meanwhile")]);
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(text_of(ws.recv().await), "meanwhile");
+        assert!(look(pin!(ws.recv())).await.is_pending());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_with_a_ping_on_its_way_finds_the_pong() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        advance(Duration::from_secs(21)).await;
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        let frames = peer.takes();
+        let [sent] = &frames[..] else { panic!("{frames:?}") };
+        peer.sends([pong(sent.payload()), text("and more")]);
+        advance(Duration::from_secs(60)).await;
+        assert_eq!(text_of(ws.recv().await), "and more");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_while_it_could_not_write_goes_on_if_it_can_now() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed("queued").await.unwrap();
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    advance(Duration::from_secs(60)).await;
+    peer.rule(|rules| rules.room = usize::MAX);
+    peer.sends([text("meanwhile")]);
+    assert_eq!(text_of(ws.recv().await), "meanwhile");
+    assert_eq!(peer.takes(), [text("queued")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_keepalive_a_silent_peer_is_left_alone() {
+    let (mut ws, peer) = open_server(&Server::builder().keepalive(None).build()).await;
+    let waiting = tokio::time::timeout(Duration::from_secs(24 * 60 * 60), ws.recv());
+    assert!(waiting.await.is_err());
+    assert_eq!(peer.takes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_durations_there_are_mean_never() {
+    let mut timeouts = sockeye::Timeouts::default();
+    timeouts.connect = Duration::MAX;
+    timeouts.handshake = Duration::MAX;
+    timeouts.write = Duration::MAX;
+    timeouts.close = Duration::MAX;
+    let keepalive = || Keepalive {
+        interval: Duration::MAX,
+        timeout: Duration::MAX,
+    };
+    let server = Server::builder().timeouts(timeouts.clone()).keepalive(keepalive());
+    let client = Client::builder().timeouts(timeouts).keepalive(keepalive());
+    for (mut ws, peer) in [
+        open_server(&server.build()).await,
+        open_client(&client.build().unwrap()).await,
+    ] {
+        peer.rule(|rules| rules.room = 0);
+        ws.feed("queued").await.unwrap();
+        let waiting = tokio::time::timeout(Duration::from_secs(60 * 60), ws.recv());
+        assert!(waiting.await.is_err());
+    }
+}
