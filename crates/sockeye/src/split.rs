@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use sockeye_proto::{CloseCode, Closure, State};
+use sockeye_proto::{CloseCode, Closure};
 
 use crate::connection::Driver;
 use crate::error::Error;
@@ -186,7 +186,7 @@ impl Sender {
 
     /// Whether messages can still be sent.
     pub fn is_open(&self) -> bool {
-        self.shared.driver().connection().state() == State::Open
+        self.shared.driver().is_open()
     }
 
     /// The round-trip time of the newest answered ping.

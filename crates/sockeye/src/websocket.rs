@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use sockeye_proto::{CloseCode, Closure, Role, State};
+use sockeye_proto::{CloseCode, Closure, Role};
 
 use crate::connection::{Driver, Io};
 use crate::error::Error;
@@ -181,7 +181,7 @@ impl WebSocket {
 
     /// Whether messages can still be sent: neither side has begun to close, and the connection is not known to be lost.
     pub fn is_open(&self) -> bool {
-        self.driver.connection().state() == State::Open
+        self.driver.is_open()
     }
 
     /// The round-trip time of the newest answered ping.

@@ -351,7 +351,7 @@ async fn an_echo_of_dropped_futures_echoes_each_message_once_and_in_order() {
     async fn echo(polls: usize, ws: &mut WebSocket) {
         let mut dropped = 0;
         while let Some(message) = insist!(polls, dropped, ws.recv()).unwrap() {
-            if polls % 2 == 0 {
+            if polls.is_multiple_of(2) {
                 polled(polls, ws.ping(b"?")).await;
             }
             insist!(polls, dropped, ws.feed(message.clone())).unwrap();

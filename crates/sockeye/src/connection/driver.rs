@@ -35,6 +35,8 @@ pub(crate) struct Driver {
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
     has_peer_half_closed: bool,
+    /// Why nothing can be written any more. What had arrived before is still received.
+    write_failure: Option<Error>,
     /// Why the transport is gone, if not by the protocol's own doing.
     failure: Option<Error>,
     /// Whether a stream over this connection has ended with an error.
@@ -68,6 +70,7 @@ impl Driver {
             stalled_since: None,
             is_half_closed: false,
             has_peer_half_closed: false,
+            write_failure: None,
             failure: None,
             has_given_error: false,
         }
@@ -75,6 +78,11 @@ impl Driver {
 
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Whether messages can still be sent, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.state() == State::Open && self.write_failure.is_none()
     }
 
     /// The next message; `None` after a clean close.
@@ -96,6 +104,10 @@ impl Driver {
                 Poll::Ready(Some(message)) => return Poll::Ready(Ok(Some(message))),
                 Poll::Ready(None) => continue,
                 Poll::Pending => {}
+            }
+            if let Some(error) = self.write_failure.clone() {
+                self.end_transport(Some(error));
+                continue;
             }
             ready!(self.poll_deadline(cx));
         }
@@ -130,7 +142,7 @@ impl Driver {
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_deadline(cx));
             }
-            self.check_failure()?;
+            self.check_writable()?;
         }
         Poll::Ready(Ok(()))
     }
@@ -142,7 +154,7 @@ impl Driver {
 
     /// Queues a message, whatever is queued already.
     pub(crate) fn queue(&mut self, message: Message) -> Result<(), Error> {
-        self.check_failure()?;
+        self.check_writable()?;
         let Some(out) = self.output.buffer() else {
             debug_assert!(false, "asked has_room first");
             return Err(Error::misuse(SendError::MessageInProgress));
@@ -162,11 +174,11 @@ impl Driver {
         while self.poll_drain(cx).is_pending() {
             ready!(self.poll_deadline(cx));
         }
-        Poll::Ready(self.check_failure())
+        Poll::Ready(self.check_writable())
     }
 
     pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.check_failure()?;
+        self.check_writable()?;
         self.connection.ping(payload).map_err(|error| self.send_error(error))
     }
 
@@ -237,7 +249,7 @@ impl Driver {
             }
             Ok(0) => self.end_transport(None),
             Ok(_) => {}
-            Err(error) => self.end_transport(Some(error)),
+            Err(error) => self.end_transport(Some(error.into())),
         }
         Poll::Ready(message)
     }
@@ -251,7 +263,7 @@ impl Driver {
                 self.output.release();
                 break;
             }
-            let Some(io) = &mut self.io else {
+            let Some(io) = self.io.as_mut().filter(|_| self.write_failure.is_none()) else {
                 self.output.clear();
                 break;
             };
@@ -262,7 +274,7 @@ impl Driver {
             }
             match drained {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => self.end_transport(Some(error)),
+                Poll::Ready(Err(error)) => self.write_failure = Some(error.into()),
                 Poll::Pending => {
                     self.stalled_since.get_or_insert_with(clock::now);
                     return Poll::Pending;
@@ -327,11 +339,11 @@ impl Driver {
 
     /// Takes note that the transport ended. An error matters only if the close handshake was not done: after it, a
     /// reset is as good as an end.
-    fn end_transport(&mut self, error: Option<io::Error>) {
+    fn end_transport(&mut self, error: Option<Error>) {
         self.connection.handle_transport_end();
         let is_clean = self.connection.closure().is_some_and(|closure| closure.is_clean());
         match error {
-            Some(error) if !is_clean => self.fail(error.into()),
+            Some(error) if !is_clean => self.fail(error),
             _ => self.close_transport(),
         }
     }
@@ -352,6 +364,11 @@ impl Driver {
 
     fn check_failure(&self) -> Result<(), Error> {
         self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        self.check_failure()?;
+        self.write_failure.clone().map_or(Ok(()), Err)
     }
 
     fn send_error(&self, error: SendError) -> Error {

@@ -1,0 +1,452 @@
+//! The end of a connection, however it comes.
+
+mod common;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use common::wire::{Frame, binary, close, continuation, frame, ping, text};
+use common::{BOTH, Local, look, open, text_of, within};
+use futures_util::{SinkExt, StreamExt};
+use sockeye::{Cause, CloseCode, Fault, Message, Side};
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn the_peer_closes() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([text("before"), close(4001, "enough"), text("after")]);
+        assert_eq!(text_of(ws.recv().await), "before");
+        let mut receiving = Box::pin(ws.recv());
+        assert!(look(&mut receiving).await.is_pending());
+        assert_eq!(peer.takes(), [close(4001, "")]);
+        // RFC 6455 §7.1.1: the server closes TCP first, the client waits for it.
+        assert_eq!(peer.sees_half_close(), local == Local::Server);
+        assert!(!peer.sees_end());
+        peer.ends();
+        assert!(receiving.await.unwrap().is_none());
+        assert!(peer.sees_end());
+
+        let closure = ws.closure().unwrap();
+        assert_eq!((closure.code(), closure.reason()), (CloseCode(4001), "enough"));
+        assert_eq!((closure.first(), closure.cause()), (Side::Peer, Cause::Peer));
+        assert_eq!(closure.sent().unwrap().code, CloseCode(4001));
+        assert!(closure.is_clean() && !ws.is_open());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn this_side_closes() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        ws.feed("before").await.unwrap();
+        let mut closing = Box::pin(ws.close(CloseCode::GOING_AWAY, "restart"));
+        assert!(look(&mut closing).await.is_pending());
+        assert_eq!(peer.takes(), [text("before"), close(1001, "restart")]);
+        assert!(!peer.sees_half_close(), "the peer has not closed yet");
+        peer.sends([text("crossing"), close(1001, "")]);
+        assert!(look(&mut closing).await.is_pending());
+        assert_eq!(peer.sees_half_close(), local == Local::Server);
+        peer.ends();
+        closing.await.unwrap();
+        assert!(peer.sees_end());
+
+        let closure = ws.closure().unwrap();
+        assert_eq!((closure.code(), closure.reason()), (CloseCode::GOING_AWAY, ""));
+        assert_eq!((closure.first(), closure.cause()), (Side::Local, Cause::Local));
+        assert_eq!(closure.sent().unwrap().reason, "restart");
+        // Once more changes nothing.
+        ws.close(CloseCode::NORMAL, "").await.unwrap();
+        assert_eq!(peer.takes(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_close_at_once_and_each_sends_one_close_frame() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        ws.start_close(CloseCode::NORMAL, "here").unwrap();
+        peer.sends([close(3001, "there")]);
+        peer.ends();
+        assert!(ws.recv().await.unwrap().is_none());
+        assert_eq!(peer.takes(), [close(1000, "here")]);
+        let closure = ws.closure().unwrap();
+        assert!(closure.is_clean());
+        assert_eq!((closure.code(), closure.first()), (CloseCode(3001), Side::Local));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_frame_without_a_code_is_1005() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([frame(0x8, "")]);
+        peer.ends();
+        assert!(ws.recv().await.unwrap().is_none());
+        assert_eq!(peer.takes(), [frame(0x8, "")]);
+        assert_eq!(ws.closure().unwrap().code(), CloseCode::NO_STATUS);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_lingers_for_a_second_and_a_client_waits_for_five() {
+    for (local, secs) in [(Local::Server, 1), (Local::Client, 5)] {
+        let (mut ws, peer) = open(local).await;
+        let start = Instant::now();
+        peer.sends([close(1000, "")]);
+        assert!(within(60, ws.recv()).await.unwrap().is_none());
+        assert_eq!(start.elapsed().as_secs(), secs, "{local:?}");
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_answer_the_close_frame_is_left_after_five_seconds() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let start = Instant::now();
+        let error = within(60, ws.close(CloseCode::NORMAL, "")).await.unwrap_err();
+        assert!(error.is_timeout() && error.is_closed(), "{error:?}");
+        assert_eq!(error.closure().unwrap().cause(), Cause::CloseTimeout);
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_goes_on_talking_does_not_prolong_the_close() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let start = Instant::now();
+        let talking = async {
+            loop {
+                peer.sends([text("still"), ping("here")]);
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        let error = tokio::select! {
+            closed = ws.close(CloseCode::NORMAL, "") => closed.unwrap_err(),
+            () = talking => unreachable!(),
+        };
+        assert!(error.is_timeout(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_cannot_hold_up_the_close() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        ws.feed("queued").await.unwrap();
+        let start = Instant::now();
+        let error = within(60, ws.close(CloseCode::NORMAL, "")).await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_cannot_half_close_is_closed_after_the_linger() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.shutdown_hangs = true);
+    let start = Instant::now();
+    peer.sends([close(1000, "")]);
+    assert!(within(60, ws.recv()).await.unwrap().is_none());
+    assert_eq!(start.elapsed().as_secs(), 1);
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_close_only_so_much_is_read_and_thrown_away() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.sends([close(1000, "")]);
+    peer.sends_bytes(vec![0; 1024 * 1024]);
+    let start = Instant::now();
+    assert!(within(60, ws.recv()).await.unwrap().is_none());
+    assert_eq!(start.elapsed().as_secs(), 0);
+    assert!(peer.unread_len() >= 512 * 1024, "{} left", peer.unread_len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_after_the_close_handshake_is_as_good_as_an_end() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([close(1000, "")]);
+        peer.resets();
+        assert!(ws.recv().await.unwrap().is_none());
+        assert!(ws.closure().unwrap().is_clean());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_before_it_is_an_error() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([text("before")]);
+        peer.resets();
+        assert_eq!(text_of(ws.recv().await), "before");
+        let error = ws.recv().await.unwrap_err();
+        assert!(error.is_io() && error.is_closed(), "{error:?}");
+        assert_eq!(ws.closure().unwrap().cause(), Cause::TransportEnd);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_without_a_close_frame_is_an_error_that_stays() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([text("before")]);
+        peer.ends();
+        assert_eq!(text_of(ws.recv().await), "before");
+        for _ in 0..3 {
+            let error = ws.recv().await.unwrap_err();
+            assert!(error.is_closed() && !error.is_io() && !error.is_timeout(), "{error:?}");
+            assert_eq!(error.closure().unwrap().cause(), Cause::TransportEnd);
+            assert_eq!(error.closure().unwrap().code(), CloseCode::ABNORMAL);
+        }
+        assert!(ws.send("late").await.unwrap_err().is_closed());
+        assert!(ws.ping(b"late").await.unwrap_err().is_closed());
+        assert!(ws.close(CloseCode::NORMAL, "").await.unwrap_err().is_closed());
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_inside_a_message_never_delivers_a_part_of_it() {
+    let cut = |frame: Frame, mask: bool| {
+        let mut bytes = frame.bytes(mask);
+        bytes.pop();
+        bytes
+    };
+    for local in BOTH {
+        let mask = local == Local::Server;
+        for rest in [
+            cut(text("some text"), mask),
+            cut(binary(vec![0; 200_000]), mask),
+            text("first part").unfinished().bytes(mask),
+            [text("a").unfinished().bytes(mask), cut(continuation("bc"), mask)].concat(),
+        ] {
+            let (mut ws, peer) = open(local).await;
+            peer.sends_bytes(rest);
+            peer.ends();
+            assert!(ws.recv().await.unwrap_err().is_closed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn none_stays_none() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([close(1000, "")]);
+        peer.ends();
+        for _ in 0..3 {
+            assert!(ws.recv().await.unwrap().is_none());
+        }
+        let error = ws.send("late").await.unwrap_err();
+        assert!(error.is_closed() && error.closure().unwrap().is_clean(), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_after_start_close_is_received() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        ws.start_close(CloseCode::NORMAL, "").unwrap();
+        assert!(!ws.is_open());
+        assert!(ws.feed("late").await.unwrap_err().is_closed());
+        peer.sends([text("one"), text("two"), close(1000, "")]);
+        peer.ends();
+        assert_eq!(text_of(ws.recv().await), "one");
+        assert_eq!(text_of(ws.recv().await), "two");
+        assert!(ws.recv().await.unwrap().is_none());
+        assert_eq!(peer.takes(), [close(1000, "")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_or_reason_that_may_not_be_sent_changes_nothing() {
+    let (mut ws, peer) = open(Local::Client).await;
+    for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
+        let error = ws.close(CloseCode(code), "no").await.unwrap_err();
+        assert!(error.is_misuse() && !error.is_closed(), "{code}");
+    }
+    assert!(
+        ws.close(CloseCode::NORMAL, &"r".repeat(124))
+            .await
+            .unwrap_err()
+            .is_misuse()
+    );
+    ws.send("still open").await.unwrap();
+    assert_eq!(peer.takes(), [text("still open")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
+    for local in BOTH {
+        for (bytes, fault, code) in [
+            // The mask that this side does not expect.
+            (
+                text("x").bytes(local == Local::Client),
+                match local {
+                    Local::Server => Fault::UnmaskedFrame,
+                    Local::Client => Fault::MaskedFrame,
+                },
+                1002,
+            ),
+            (text(b"\xff").bytes(local == Local::Server), Fault::InvalidUtf8, 1007),
+            (
+                binary("").declaring(16 * 1024 * 1024 + 1).bytes(local == Local::Server),
+                Fault::MessageTooBig,
+                1009,
+            ),
+        ] {
+            let (mut ws, peer) = open(local).await;
+            let start = Instant::now();
+            peer.sends([text("before")]);
+            peer.sends_bytes(bytes);
+            assert_eq!(text_of(ws.recv().await), "before");
+            let error = within(60, ws.recv()).await.unwrap_err();
+            assert!(error.is_protocol() && error.is_closed(), "{error:?}");
+            assert_eq!(error.closure().unwrap().cause(), Cause::Fault(fault));
+            assert_eq!(peer.takes(), [close(code, fault.reason())]);
+            assert!(peer.sees_half_close() && peer.sees_end());
+            assert_eq!(
+                start.elapsed().as_secs(),
+                1,
+                "it lingers so that the peer gets to see why"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_arrived_is_received_after_writing_has_failed() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([text("one"), text("two"), close(1008, "you talk too much")]);
+        assert_eq!(text_of(ws.recv().await), "one");
+        // The peer is gone, as this side finds out when it writes.
+        peer.fails_after(0);
+        let error = ws.send("echo").await.unwrap_err();
+        assert!(error.is_io() && error.is_closed(), "{error:?}");
+        assert!(!ws.is_open());
+        assert_eq!(text_of(ws.recv().await), "two");
+        assert!(ws.recv().await.unwrap().is_none());
+        let closure = ws.closure().unwrap();
+        assert_eq!(
+            (closure.code(), closure.reason()),
+            (CloseCode(1008), "you talk too much")
+        );
+        assert!(ws.send("echo").await.unwrap_err().is_io());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_at_any_operation_is_an_error_and_closes_the_transport() {
+    for local in BOTH {
+        for operation in 0.. {
+            let (mut ws, peer) = open(local).await;
+            peer.rule(|rules| {
+                rules.read_max = 5;
+                rules.write_max = 5;
+            });
+            peer.fails_after(operation);
+            peer.sends([text("hello"), ping("there"), close(1000, "")]);
+            peer.ends();
+            let echo = async {
+                while let Some(message) = ws.recv().await? {
+                    ws.send(message).await?;
+                }
+                Ok::<(), sockeye::Error>(())
+            };
+            let result = within(60, echo).await;
+            // Until both close frames were there, it is an error; and it stays what it is.
+            let again = ws.recv().await;
+            assert!(again.is_err() || result.is_ok(), "{operation}: {result:?}, {again:?}");
+            assert!(ws.closure().is_some() && !ws.is_open());
+            assert!(peer.sees_end(), "{operation}: {result:?}");
+            if result.is_ok() && peer.takes().last() == Some(&close(1000, "")) {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_gives_an_error_once_and_then_ends() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([text("one")]);
+        peer.ends();
+        assert_eq!(ws.next().await.unwrap().unwrap(), Message::text("one"));
+        assert!(ws.next().await.unwrap().is_err());
+        assert!(ws.next().await.is_none());
+        assert!(ws.next().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_after_a_clean_close() {
+    let (ws, peer) = open(Local::Server).await;
+    let (_sender, receiver) = ws.split();
+    peer.sends([text("one"), text("two"), close(1000, "")]);
+    peer.ends();
+    let messages: Vec<_> = receiver.map(Result::unwrap).collect().await;
+    assert_eq!(messages, [Message::text("one"), Message::text("two")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_sends_and_closes() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        SinkExt::feed(&mut ws, Message::text("a")).await.unwrap();
+        assert_eq!(peer.takes(), []);
+        SinkExt::send(&mut ws, Message::text("b")).await.unwrap();
+        assert_eq!(peer.takes(), [text("a"), text("b")]);
+        peer.sends([text("dropped"), close(1000, "")]);
+        peer.ends();
+        SinkExt::close(&mut ws).await.unwrap();
+        assert_eq!(peer.takes(), [close(1000, "")]);
+        assert!(
+            SinkExt::send(&mut ws, Message::text("late"))
+                .await
+                .unwrap_err()
+                .is_closed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_is_the_end_for_the_peer() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        drop(ws);
+        assert!(peer.sees_end());
+        assert_eq!(peer.takes_bytes(), []);
+
+        let (ws, peer) = open(local).await;
+        ws.abort();
+        assert!(peer.sees_end());
+
+        let (ws, peer) = open(local).await;
+        let (sender, receiver) = ws.split();
+        drop(receiver);
+        assert!(!peer.sees_end(), "a sender is left");
+        drop(sender.clone());
+        drop(sender);
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_connection_leaves_no_timer_behind() {
+    let (mut ws, _peer) = open(Local::Server).await;
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    drop(ws);
+    let start = Instant::now();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
