@@ -29,6 +29,13 @@ async function person(name, viewport, address) {
 const field = (page, label) => page.locator(`::-p-aria([name="${label}"][role="textbox"])`);
 const button = (page, label) => page.locator(`::-p-aria([name="${label}"][role="button"])`);
 
+/** Goes to another room, in a window wide enough to show the list of them. */
+async function join(page, room) {
+  await field(page, 'Join or create a room').fill(room);
+  await button(page, 'Join').click();
+  await page.waitForFunction((room) => location.hash.includes(room), {}, room);
+}
+
 async function say(page, text) {
   await field(page, 'Message').fill(text);
   await button(page, 'Send').click();
@@ -62,11 +69,17 @@ await check('two people see each other', async () => {
   for (const page of [ada, grace]) for (const name of ['Ada', 'Grace']) await shows(page, PEOPLE, name);
 });
 
-const TALK = [
-  'Good morning! Did the night shift leave any notes?',
-  'They did: all quiet since two, one restart, nobody noticed.',
-  'That is how I like my restarts.',
-  'Grüße aus Tromsø, 世界 🐟',
+const TALK = ['hello, Grace', 'hello, Ada', 'Grüße, 世界 🐟', 'and the same to you'];
+
+/** What the screenshots show, so that they look like the chat of people. */
+const MORNING = [
+  ['Grace', 'Morning! The night was quiet. One deploy at two.'],
+  ['Ada', 'Did anyone notice?'],
+  ['Lin', 'Not a soul. I was in here the whole time and my page said it was back before I saw it was gone.'],
+  ['Ada', 'That is how I like my deploys.'],
+  ['Ada', 'Coffee in ten minutes, and then we look at the tide tables?'],
+  ['Grace', 'I am still on the ferry, so I join from the phone.'],
+  ['Lin', 'Wave when you pass the lighthouse.'],
 ];
 
 await check('they talk', async () => {
@@ -93,9 +106,7 @@ await check('markup stays text', async () => {
 });
 
 await check('another room is apart, and its address opens it', async () => {
-  await field(ada, 'Join or create a room').fill('salmon');
-  await button(ada, 'Join').click();
-  await ada.waitForFunction(() => location.hash.includes('salmon'));
+  await join(ada, 'salmon');
   await say(ada, 'only for this room');
   await shows(ada, LOG, 'only for this room');
   const other = await person('Lin', DESK, ada.url());
@@ -123,11 +134,20 @@ await check('they come back after the server was away', async () => {
 });
 
 await check('screenshots', async () => {
-  for (const text of TALK) await say(text === TALK[1] ? grace : ada, text);
-  await shows(grace, LOG, TALK.at(-1));
+  await join(ada, 'harbour');
+  await grace.goto(ada.url());
+  const lin = await person('Lin', DESK, ada.url());
+  for (const page of [ada, grace, lin]) for (const name of ['Ada', 'Grace', 'Lin']) await shows(page, PEOPLE, name);
+  const people = { Ada: ada, Grace: grace, Lin: lin };
+  for (const [name, text] of MORNING) {
+    await say(people[name], text);
+    for (const page of [ada, grace, lin]) await shows(page, LOG, text);
+  }
   for (const scheme of ['light', 'dark']) {
     for (const [name, page] of [['desktop', ada], ['phone', grace]]) {
       await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+      // What fades in has arrived.
+      await page.evaluate(() => Promise.allSettled(document.getAnimations().map(({ finished }) => finished)));
       await page.screenshot({ path: `${folder}/chat-${name}-${scheme}.png` });
       // Nothing hangs over the edge of a phone.
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));

@@ -32,13 +32,16 @@ impl Sockeye {
     /// `sockeye echo` over TLS with `certificate`.
     pub async fn echo_tls(certificate: &Certificate) -> Self {
         let (cert, key) = (certificate.cert_path(), certificate.key_path());
-        Self::echo(&[
+        let plain = Self::echo(&[
             "--tls-cert",
             &cert.to_string_lossy(),
             "--tls-key",
             &key.to_string_lossy(),
         ])
-        .await
+        .await;
+        // Whatever the line it printed says, the clients are to speak TLS.
+        let url = format!("wss://{}/", plain.address());
+        Self { url, ..plain }
     }
 
     /// `sockeye serve` on `address`, where port 0 picks a free one.

@@ -14,7 +14,14 @@ async fn ws_client_talks_to_echo_through_nginx() {
     let server = Sockeye::echo(&[]).await;
     let proxy = Proxy::start(server.address(), server.address()).await;
     let url = format!("ws://{}/echo/", proxy.address);
-    let cases = client_cases(&[&PING_CASES[..], &FRAGMENT_CASES, &["close without a code"]].concat());
+    let cases = client_cases(
+        &[
+            &PING_CASES[..],
+            &FRAGMENT_CASES,
+            &["close without a code", "far too big"],
+        ]
+        .concat(),
+    );
     run_client(node("ws_client.mjs", &[&url]), server, &cases).await;
 }
 

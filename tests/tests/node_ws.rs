@@ -95,5 +95,12 @@ async fn connect_reports_that_ws_server_refused() {
 }
 
 fn ws_cases() -> std::collections::BTreeSet<String> {
-    client_cases(&[&PING_CASES[..], &FRAGMENT_CASES, &["close without a code"]].concat())
+    client_cases(
+        &[
+            &PING_CASES[..],
+            &FRAGMENT_CASES,
+            &["close without a code", "far too big"],
+        ]
+        .concat(),
+    )
 }
