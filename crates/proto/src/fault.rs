@@ -34,6 +34,8 @@ pub enum Fault {
     InvalidCloseCode(CloseCode),
     /// Text or a close reason that is not UTF-8 (§5.6, §8.1).
     InvalidUtf8,
+    /// A compressed message that cannot be inflated (RFC 7692 §7.2.2).
+    InvalidDeflate,
     /// A message larger than [`Limits::message_size_max`](crate::Limits::message_size_max) (§10.4).
     MessageTooBig,
     /// More empty fragments in a row than
@@ -57,7 +59,7 @@ impl Fault {
             | Self::ExpectedContinuation
             | Self::TruncatedCloseCode
             | Self::InvalidCloseCode(_) => CloseCode::PROTOCOL_ERROR,
-            Self::InvalidUtf8 => CloseCode::INVALID_DATA,
+            Self::InvalidUtf8 | Self::InvalidDeflate => CloseCode::INVALID_DATA,
             Self::TooManyEmptyFragments => CloseCode::POLICY_VIOLATION,
             Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
         }
@@ -79,6 +81,7 @@ impl Fault {
             Self::TruncatedCloseCode => "close code truncated",
             Self::InvalidCloseCode(_) => "invalid close code",
             Self::InvalidUtf8 => "text not UTF-8",
+            Self::InvalidDeflate => "compressed data invalid",
             Self::MessageTooBig => "message too big",
             Self::TooManyEmptyFragments => "too many empty fragments",
         }

@@ -7,6 +7,11 @@ extern crate alloc;
 mod close;
 mod config;
 mod connection;
+#[cfg(feature = "deflate")]
+pub mod deflate;
+#[cfg(not(feature = "deflate"))]
+#[path = "deflate/absent.rs"]
+mod deflate;
 mod fault;
 pub mod frame;
 pub mod handshake;
@@ -16,8 +21,8 @@ mod utf8;
 pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose};
 pub use config::{Config, Keepalive, Limits};
 pub use connection::{
-    Cause, Closure, Connection, Data, Delivery, Event, Fragment, MessageKind, Received, Role, SendError, Side, State,
-    Transport,
+    Cause, Closure, Compress, Connection, Data, Delivery, Event, Fragment, MessageKind, Received, Role, SendError,
+    Side, State, Transport,
 };
 pub use fault::Fault;
 pub use frame::MaskingKey;

@@ -22,13 +22,17 @@ use core::time::Duration;
 
 pub use closure::{Cause, Closure, Side};
 pub use lifecycle::State;
-pub use send::{Data, Fragment, SendError};
+pub use send::{Compress, Data, Fragment, SendError};
 
 use crate::close::{CloseCode, CloseFrame, InvalidClose};
 use crate::config::Config;
+use crate::deflate::DeflateSession;
+#[cfg(feature = "deflate")]
+use crate::deflate::{Agreement, Codecs, DeflateConfig};
 use crate::fault::Fault;
 use crate::frame::{MaskingKey, Opcode};
 use crate::time::Instant;
+use crate::utf8;
 use keepalive::{Liveness, Verdict};
 use lifecycle::{Action, Input};
 use receive::{Found, Masked, Receiver};
@@ -77,7 +81,7 @@ pub enum Delivery {
     /// Whole: [`Event::Message`].
     #[default]
     Whole,
-    /// As their bytes arrive, with nothing stored: [`Event::Chunk`].
+    /// As their bytes arrive, with nothing stored: [`Event::Chunk`]. A compressed message still comes whole.
     Chunks,
 }
 
@@ -152,6 +156,7 @@ pub struct Connection {
     /// Bytes thrown away in [`State::Ending`], since our close frame was taken to be sent.
     discarded: usize,
     closure: Option<Box<Closure>>,
+    deflate: Option<Box<DeflateSession>>,
 }
 
 impl Connection {
@@ -173,7 +178,15 @@ impl Connection {
             close_deadline: None,
             discarded: 0,
             closure: None,
+            deflate: None,
         }
+    }
+
+    /// Compresses from now on, as was agreed on in the opening handshake (RFC 7692). Call it before anything else.
+    #[cfg(feature = "deflate")]
+    pub fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement, codecs: Codecs) {
+        self.receiver.allow_deflate();
+        self.deflate = Some(Box::new(DeflateSession::new(config, agreement, codecs)));
     }
 
     /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
@@ -367,6 +380,11 @@ impl Connection {
                 let payload = Cow::Owned(self.receiver.take_message());
                 return Some(Event::Message { kind, payload });
             }
+            Ok(Found::CompressedInPlace(kind, range)) => return self.inflate(now, kind, &input[range]),
+            Ok(Found::Compressed(kind)) => {
+                let compressed = self.receiver.take_message();
+                return self.inflate(now, kind, &compressed);
+            }
             Ok(Found::Chunk(chunk, range)) => {
                 return Some(Event::Chunk {
                     kind: chunk.kind,
@@ -397,6 +415,25 @@ impl Connection {
             self.pong_due = Some(Box::from(payload));
         }
         Some(Event::Ping(payload))
+    }
+
+    #[cold]
+    fn inflate(&mut self, now: Instant, kind: MessageKind, compressed: &[u8]) -> Option<Event<'static>> {
+        let size_max = self.config.limits.message_size_max;
+        let inflated = match &mut self.deflate {
+            Some(deflate) => deflate.inflate(compressed, size_max),
+            // RSV1 is refused unless this was negotiated.
+            None => Err(Fault::ReservedBits),
+        };
+        let is_text = kind == MessageKind::Text;
+        Some(match inflated {
+            Ok(message) if is_text && !utf8::is_utf8(&message) => self.fail(now, Fault::InvalidUtf8),
+            Ok(message) => Event::Message {
+                kind,
+                payload: Cow::Owned(message),
+            },
+            Err(fault) => self.fail(now, fault),
+        })
     }
 
     fn handle_close(&mut self, now: Instant, frame: CloseFrame) -> Event<'static> {

@@ -16,6 +16,9 @@ use crate::utf8::{self, Utf8Validator};
 /// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
 const DIRECT_READ_MIN: usize = 32 * 1024;
 
+/// RSV1 among the three reserved bits.
+pub(super) const RSV1: u8 = 4;
+
 /// What the receiver found; ranges are of the caller's input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -25,6 +28,10 @@ pub(super) enum Found {
     MessageInPlace(MessageKind, Range<usize>),
     /// A message that is whole in [`Receiver::take_message`].
     Message(MessageKind),
+    /// As `MessageInPlace`, still compressed; text is not checked.
+    CompressedInPlace(MessageKind, Range<usize>),
+    /// As `Message`, still compressed; text is not checked.
+    Compressed(MessageKind),
     /// A part of a message, in the input.
     Chunk(Chunk, Range<usize>),
     /// A control frame, in the input.
@@ -52,6 +59,8 @@ pub(super) enum Masked {
 #[derive(Debug)]
 pub(super) struct Receiver {
     masked: Masked,
+    /// Whether permessage-deflate was negotiated, which gives RSV1 its meaning (RFC 7692 §6).
+    is_deflate_negotiated: bool,
     delivery: Delivery,
     /// The beginning of a header that the last input cut.
     cut_header: CutHeader,
@@ -85,6 +94,7 @@ struct Frame {
 #[derive(Debug)]
 struct Message {
     kind: MessageKind,
+    is_compressed: bool,
     /// Bytes declared by its frames so far: what the limit counts.
     size: u64,
     utf8: Utf8Validator,
@@ -97,6 +107,7 @@ impl Receiver {
     pub(super) fn new(masked: Masked) -> Self {
         Self {
             masked,
+            is_deflate_negotiated: false,
             delivery: Delivery::Whole,
             cut_header: CutHeader::default(),
             frame: None,
@@ -105,6 +116,11 @@ impl Receiver {
             accepted: 0,
             control: Vec::new(),
         }
+    }
+
+    #[cfg(feature = "deflate")]
+    pub(super) fn allow_deflate(&mut self) {
+        self.is_deflate_negotiated = true;
     }
 
     pub(super) fn delivery(&self) -> Delivery {
@@ -175,6 +191,9 @@ impl Receiver {
             let Some(kind) = MessageKind::of(header.opcode) else {
                 return Ok(Some(Found::ControlInPlace(header.opcode, payload)));
             };
+            if header.rsv == RSV1 {
+                return Ok(Some(Found::CompressedInPlace(kind, payload)));
+            }
             if kind == MessageKind::Text && !utf8::is_utf8(&input[payload.clone()]) {
                 return Err(Fault::InvalidUtf8);
             }
@@ -228,8 +247,11 @@ impl Receiver {
     /// What a frame may be here and now.
     #[inline]
     fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), Fault> {
-        // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated.
-        if header.rsv != 0 {
+        // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated. RFC 7692 §6: permessage-deflate
+        // gives RSV1 a meaning, on the first frame of a message only.
+        let is_compressed =
+            header.rsv == RSV1 && self.is_deflate_negotiated && matches!(header.opcode, Opcode::Text | Opcode::Binary);
+        if header.rsv != 0 && !is_compressed {
             return Err(Fault::ReservedBits);
         }
         match (self.masked, header.mask.is_some()) {
@@ -238,15 +260,19 @@ impl Receiver {
             (Masked::Always, true) | (Masked::Never, false) => {}
         }
         // RFC 6455 §5.4: fragments of one message are not interleaved with another's; control frames may come between.
-        let size = match (&self.message, header.opcode) {
+        let (size, is_compressed) = match (&self.message, header.opcode) {
             (_, Opcode::Close | Opcode::Ping | Opcode::Pong) => return Ok(()),
             (None, Opcode::Continuation) => return Err(Fault::UnexpectedContinuation),
             (Some(_), Opcode::Text | Opcode::Binary) => return Err(Fault::ExpectedContinuation),
-            (Some(message), Opcode::Continuation) => message.size,
-            (None, Opcode::Text | Opcode::Binary) => 0,
+            (Some(message), Opcode::Continuation) => (message.size, message.is_compressed),
+            (None, Opcode::Text | Opcode::Binary) => (0, is_compressed),
+        };
+        let size_max = match is_compressed {
+            true => compressed_size_max(limits.message_size_max),
+            false => limits.message_size_max,
         };
         // Subtracted, not added: the declared length may be near the top of its type.
-        if header.payload_len > limits.message_size_max.saturating_sub(size) {
+        if header.payload_len > size_max.saturating_sub(size) {
             return Err(Fault::MessageTooBig);
         }
         Ok(())
@@ -259,6 +285,7 @@ impl Receiver {
             let message = self.message.get_or_insert_with(|| Message {
                 // A continuation without a message was refused with its header.
                 kind: kind.unwrap_or(MessageKind::Binary),
+                is_compressed: header.rsv == RSV1,
                 size: 0,
                 utf8: Utf8Validator::default(),
                 empty_fragments: 0,
@@ -302,7 +329,7 @@ impl Receiver {
             return Ok(self.end_control_frame());
         };
         message.check(bytes, frame.ends_message())?;
-        if self.delivery == Delivery::Whole {
+        if self.delivery == Delivery::Whole || message.is_compressed {
             append(&mut self.buffer, bytes, frame.remaining);
             self.accepted = self.buffer.len();
             return Ok(self.end_data_frame());
@@ -329,7 +356,10 @@ impl Receiver {
         if !frame.fin {
             return None;
         }
-        self.message.take().map(|message| Found::Message(message.kind))
+        self.message.take().map(|message| match message.is_compressed {
+            true => Found::Compressed(message.kind),
+            false => Found::Message(message.kind),
+        })
     }
 
     /// The message's own buffer, with room, if the rest of the present frame is worth reading straight into it;
@@ -391,7 +421,7 @@ impl Frame {
 impl Message {
     /// RFC 6455 §8.1: text that is not UTF-8 fails the connection, here as soon as it shows.
     fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), Fault> {
-        if self.kind != MessageKind::Text {
+        if self.kind != MessageKind::Text || self.is_compressed {
             return Ok(());
         }
         self.utf8.push(bytes).map_err(|_| Fault::InvalidUtf8)?;
@@ -409,4 +439,10 @@ fn append(buffer: &mut Vec<u8>, bytes: &[u8], remaining: u64) {
         buffer.reserve_exact(bytes.len() + room);
     }
     buffer.extend_from_slice(bytes);
+}
+
+/// How large a message within the limit can be when compressed: what does not compress grows by five bytes for each
+/// stored block, which is never shorter than 1 KiB for whoever does not want to waste bytes.
+const fn compressed_size_max(size_max: u64) -> u64 {
+    size_max.saturating_add(size_max / 128 + 64)
 }

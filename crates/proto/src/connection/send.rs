@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::receive::RSV1;
 use super::{Connection, MessageKind, Role, State};
 use crate::frame::{FrameHeader, MaskingKey, Opcode};
 use crate::time::Instant;
@@ -45,6 +46,19 @@ pub enum Fragment {
     Last,
 }
 
+/// Whether a message is compressed, on a connection that negotiated it; elsewhere it says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Compress {
+    /// If it is large enough (`DeflateConfig::size_min`).
+    #[default]
+    Auto,
+    /// Whatever its size, unless that would make it larger.
+    Always,
+    /// Not. For secrets in a connection that others can make carry their own text beside: the length of what is
+    /// compressed together tells whether the two are alike (RFC 7692 §8).
+    Never,
+}
+
 /// The caller asked to send what may not be sent now. Nothing was sent and nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -73,17 +87,62 @@ impl fmt::Display for SendError {
 impl core::error::Error for SendError {}
 
 impl Connection {
-    /// Appends a message, in one frame, to `out`.
+    /// Appends a message, in one frame, to `out`; compressed if that was negotiated and is worth it.
     ///
     /// # Errors
     ///
     /// The connection is closing, or a fragmented message is not finished.
     #[inline]
     pub fn send(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<(), SendError> {
+        self.send_with(data, Compress::Auto, out)
+    }
+
+    /// As [`send`](Self::send), with a choice about compression for this message.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_with(&mut self, data: Data<'_>, compress: Compress, out: &mut Vec<u8>) -> Result<(), SendError> {
         let bytes = data.bytes();
+        if self.compresses(bytes.len(), compress) && self.send_compressed(data, out)? {
+            return Ok(());
+        }
         let mask = self.start_message(data.kind(), bytes.len() as u64, out)?;
         append(bytes, mask, out);
         Ok(())
+    }
+
+    /// Whether [`send_with`](Self::send_with) would try to compress a message of this length.
+    #[inline]
+    pub fn compresses(&self, len: usize, compress: Compress) -> bool {
+        match (&self.deflate, compress) {
+            (None, _) | (Some(_), Compress::Never) => false,
+            (Some(_), Compress::Always) => true,
+            (Some(deflate), Compress::Auto) => deflate.is_worth(len),
+        }
+    }
+
+    /// Whether the message was appended; if not, it is better sent as it is.
+    #[cold]
+    fn send_compressed(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<bool, SendError> {
+        self.check_message_may_begin()?;
+        let mask = self.next_mask();
+        let Some(deflate) = &mut self.deflate else {
+            return Ok(false);
+        };
+        let sent = deflate.compress(data.bytes(), |payload| {
+            let header = FrameHeader {
+                fin: true,
+                rsv: RSV1,
+                opcode: opcode_of(data.kind()),
+                mask,
+                payload_len: payload.len() as u64,
+            };
+            header.encode(out);
+            append(payload, mask, out);
+        });
+        Ok(sent.is_some())
     }
 
     /// Appends only the header of a message in one frame of `len` payload bytes. The caller then sends the payload
@@ -101,18 +160,11 @@ impl Connection {
         len: u64,
         out: &mut Vec<u8>,
     ) -> Result<Option<MaskingKey>, SendError> {
-        self.check_open()?;
-        if self.sending.is_some() {
-            return Err(SendError::MessageInProgress);
-        }
-        let opcode = match kind {
-            MessageKind::Text => Opcode::Text,
-            MessageKind::Binary => Opcode::Binary,
-        };
-        Ok(self.append_header(Fragment::Last, opcode, len, out))
+        self.check_message_may_begin()?;
+        Ok(self.append_header(Fragment::Last, opcode_of(kind), len, out))
     }
 
-    /// Appends the next fragment of a message to `out`; the first one begins the message. Pings, pongs and the close
+    /// Appends the next fragment of a message to `out`, never compressed; the first one begins the message. Pings, pongs and the close
     /// frame may go between.
     ///
     /// # Errors
@@ -122,8 +174,7 @@ impl Connection {
         self.check_open()?;
         // RFC 6455 §5.4: the first fragment has the opcode of the message, the others are continuations.
         let opcode = match (self.sending, data.kind()) {
-            (None, MessageKind::Text) => Opcode::Text,
-            (None, MessageKind::Binary) => Opcode::Binary,
+            (None, kind) => opcode_of(kind),
             (Some(begun), kind) if begun == kind => Opcode::Continuation,
             (Some(_), _) => return Err(SendError::MessageInProgress),
         };
@@ -172,6 +223,14 @@ impl Connection {
         out.len() > before
     }
 
+    fn check_message_may_begin(&self) -> Result<(), SendError> {
+        self.check_open()?;
+        match self.sending {
+            Some(_) => Err(SendError::MessageInProgress),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn check_open(&self) -> Result<(), SendError> {
         match self.state {
             State::Open => Ok(()),
@@ -192,6 +251,13 @@ impl Connection {
         let mask = self.next_mask();
         append_header(fragment, opcode, len, mask, out);
         mask
+    }
+}
+
+fn opcode_of(kind: MessageKind) -> Opcode {
+    match kind {
+        MessageKind::Text => Opcode::Text,
+        MessageKind::Binary => Opcode::Binary,
     }
 }
 

@@ -103,6 +103,8 @@ pub enum HandshakeFault {
     SubprotocolNotOffered,
     /// The server chose an extension that was not offered.
     ExtensionNotOffered,
+    /// The server chose an extension twice, or with parameters that the offer does not allow.
+    ExtensionMismatch,
     /// The 101 announces a body.
     ResponseHasBody,
     /// More informational responses than the limit.
@@ -160,6 +162,7 @@ impl HandshakeFault {
             | Self::SubprotocolRepeated
             | Self::SubprotocolNotOffered
             | Self::ExtensionNotOffered
+            | Self::ExtensionMismatch
             | Self::ResponseHasBody
             | Self::TooManyInformational { .. } => StatusCode::BAD_GATEWAY,
         }
@@ -217,6 +220,7 @@ impl fmt::Display for HandshakeFault {
             Self::SubprotocolRepeated => "server chose more than one subprotocol",
             Self::SubprotocolNotOffered => "server chose a subprotocol that was not offered",
             Self::ExtensionNotOffered => "server chose an extension that was not offered",
+            Self::ExtensionMismatch => "server chose an extension otherwise than it was offered",
             Self::ResponseHasBody => "switching response with a body",
         })
     }

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::HandshakeMisuse;
+use super::{Extension, HandshakeMisuse, extension};
 
 /// The name of a header field: an HTTP token, compared without regard to ASCII case.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +166,11 @@ impl Headers {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
+    }
+
+    /// The elements of all `Sec-WebSocket-Extensions` fields, up to the first that is malformed.
+    pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
+        extension::list(self)
     }
 
     /// The elements of a comma-separated list, over all fields of this name.

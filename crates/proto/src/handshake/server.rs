@@ -244,6 +244,22 @@ impl Acceptance {
         Ok(self)
     }
 
+    /// Agrees to permessage-deflate (RFC 7692) if the request offers it in a form that `config` can take. What is agreed
+    /// on is for [`Connection::enable_deflate`](crate::Connection::enable_deflate).
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(
+        mut self,
+        config: &crate::deflate::DeflateConfig,
+        request: &Request,
+    ) -> (Self, Option<crate::deflate::Agreement>) {
+        let Some((extension, agreement)) = config.answer(request.extensions()) else {
+            return (self, None);
+        };
+        let appended = append_extension(&mut self.extensions, &extension);
+        (self, appended.is_ok().then_some(agreement))
+    }
+
     /// Adds a header to the response, such as Set-Cookie.
     ///
     /// # Errors

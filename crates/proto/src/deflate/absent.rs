@@ -1,0 +1,22 @@
+//! What stands for compression where the feature `deflate` is off: a session that cannot exist.
+
+use alloc::vec::Vec;
+
+use crate::fault::Fault;
+
+#[derive(Debug)]
+pub(crate) enum DeflateSession {}
+
+impl DeflateSession {
+    pub(crate) fn is_worth(&self, _len: usize) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn compress<R>(&mut self, _message: &[u8], _send: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        match *self {}
+    }
+
+    pub(crate) fn inflate(&mut self, _payload: &[u8], _size_max: u64) -> Result<Vec<u8>, Fault> {
+        match *self {}
+    }
+}

@@ -1,0 +1,364 @@
+//! One message through zlib, within bounds (RFC 7692 §7.2).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+use zlib_rs::{Deflate, DeflateConfig as ZlibConfig, DeflateFlush, Inflate, InflateFlush, Status};
+
+use super::window::Window;
+use super::{DeflateConfig, WindowBits};
+use crate::fault::Fault;
+
+/// RFC 7692 §7.2.1, §7.2.2: what ends a flushed block is cut off by the sender and put back by the receiver.
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+
+/// The tail, and behind it a final empty block: only a message that ends where a block ends comes to its end.
+const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
+
+/// The least room that a codec is given to compress into.
+const ROOM_MIN: usize = 1024;
+
+/// The most room that a pooled codec keeps.
+const OUT_KEPT_MAX: usize = 256 * 1024;
+
+/// Inflated at once, so that the limit is looked at often enough: a bomb swells about a thousandfold.
+const STEP: usize = 16 * 1024;
+
+/// How many final blocks (BFINAL=1) a message may have for each KiB of it: after each, a new codec has to be primed.
+const FINAL_BLOCKS_PER_KIB: usize = 4;
+
+/// Where connections borrow their codecs from and give them back to: two pairs of functions over a pool of the
+/// caller's, of its thread for example.
+///
+/// What `take_*` gives may be new or used; it is primed anew for each message.
+#[derive(Clone, Copy, Debug)]
+pub struct Codecs {
+    /// Gives a codec that compresses as configured.
+    pub take_deflater: fn(&DeflateConfig) -> Box<Deflater>,
+    /// Takes one back.
+    pub give_deflater: fn(Box<Deflater>),
+    /// Gives a codec that inflates.
+    pub take_inflater: fn() -> Box<Inflater>,
+    /// Takes one back.
+    pub give_inflater: fn(Box<Inflater>),
+}
+
+impl Codecs {
+    /// No pool: each message gets a new codec, which is freed after it.
+    pub const UNPOOLED: Self = Self {
+        take_deflater: |config| Box::new(Deflater::new(config)),
+        give_deflater: drop,
+        take_inflater: || Box::new(Inflater::new()),
+        give_inflater: drop,
+    };
+}
+
+/// Compresses messages, for any number of connections with the same level, memory level and window.
+pub struct Deflater {
+    zlib: Deflate,
+    /// Level, memory level, window bits.
+    settings: (u8, u8, u8),
+    /// Where the payload is made; its length is room, not content.
+    out: Vec<u8>,
+}
+
+impl Deflater {
+    /// A codec for this configuration. Allocates about 270 KiB with the largest window and memory level 8.
+    pub fn new(config: &DeflateConfig) -> Self {
+        let settings = Self::settings(config);
+        let (level, memory_level, window_bits) = settings;
+        let zlib = Deflate::new_with_config(ZlibConfig {
+            level: i32::from(level),
+            mem_level: i32::from(memory_level),
+            // Negative: raw deflate, without a header of zlib's.
+            window_bits: -i32::from(window_bits),
+            ..ZlibConfig::default()
+        });
+        Self {
+            zlib,
+            settings,
+            out: Vec::new(),
+        }
+    }
+
+    /// Whether this codec is made for such a configuration.
+    pub fn fits(&self, config: &DeflateConfig) -> bool {
+        self.settings == Self::settings(config)
+    }
+
+    fn settings(config: &DeflateConfig) -> (u8, u8, u8) {
+        // zlib knows no window of 8 bits: it would make one of 9 without a word.
+        (
+            config.level.clamp(1, 9),
+            config.memory_level.clamp(1, 9),
+            config.window_bits.bits().max(9),
+        )
+    }
+
+    /// Compresses a message that may refer back to `dictionary`: the payload to send, without the tail. `None` if the
+    /// codec failed, which leaves the message to be sent as it is.
+    pub(super) fn compress(&mut self, dictionary: &[u8], message: &[u8]) -> Option<&[u8]> {
+        self.zlib.reset();
+        if !dictionary.is_empty() {
+            self.zlib.set_dictionary(dictionary).ok()?;
+        }
+        loop {
+            let (consumed, produced) = (self.zlib.total_in() as usize, self.zlib.total_out() as usize);
+            if self.out.len() - produced < ROOM_MIN {
+                self.out.resize(produced + ROOM_MIN + message.len() / 2, 0);
+            }
+            // A flush ends at a byte boundary, with an empty stored block (§7.2.1).
+            let status = self
+                .zlib
+                .compress(&message[consumed..], &mut self.out[produced..], DeflateFlush::SyncFlush);
+            status.ok()?;
+            let produced = self.zlib.total_out() as usize;
+            // Room that is left means that the flush is complete.
+            if produced < self.out.len() {
+                // §7.2.3.6: of an empty message one byte remains, the header of the empty block.
+                return self.out[..produced].strip_suffix(&TAIL);
+            }
+        }
+    }
+
+    /// Frees what a large message left behind, before the codec is kept for others.
+    pub(super) fn trim(&mut self) {
+        if self.out.len() > OUT_KEPT_MAX {
+            self.out = Vec::new();
+        }
+    }
+}
+
+impl fmt::Debug for Deflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deflater")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Inflates messages of any connection, whatever window they were compressed with.
+pub struct Inflater {
+    zlib: Inflate,
+    step: Box<[u8]>,
+}
+
+impl Inflater {
+    /// A codec. Allocates about 64 KiB.
+    pub fn new() -> Self {
+        Self {
+            zlib: Inflate::new(false, 15),
+            step: alloc::vec![0; STEP].into_boxed_slice(),
+        }
+    }
+
+    /// Inflates a message that may refer back to `dictionary`, up to `size_max` bytes.
+    pub(super) fn inflate(&mut self, dictionary: &[u8], payload: &[u8], size_max: u64) -> Result<Vec<u8>, Fault> {
+        let mut message = Vec::new();
+        let mut final_blocks_left = 1 + payload.len() * FINAL_BLOCKS_PER_KIB / 1024;
+        self.prime(dictionary)?;
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (consumed, is_final) = self.run(rest, &mut message, size_max)?;
+            rest = &rest[consumed..];
+            if is_final {
+                // §7.2.3.4: a final block ends a stream of zlib's, not the message.
+                final_blocks_left = final_blocks_left.checked_sub(1).ok_or(Fault::InvalidDeflate)?;
+                self.prime_after(dictionary, &message)?;
+            }
+        }
+        match self.run(&TAIL_AND_END, &mut message, size_max)? {
+            (consumed, true) if consumed == TAIL_AND_END.len() => Ok(message),
+            _ => Err(Fault::InvalidDeflate),
+        }
+    }
+
+    /// Inflates all of `input`, or up to the end of a final block: how much it took, and whether that was why.
+    fn run(&mut self, input: &[u8], message: &mut Vec<u8>, size_max: u64) -> Result<(usize, bool), Fault> {
+        let mut consumed = 0;
+        loop {
+            let (total_in, total_out) = (self.zlib.total_in(), self.zlib.total_out());
+            let status = self
+                .zlib
+                .decompress(&input[consumed..], &mut self.step, InflateFlush::NoFlush);
+            let taken = (self.zlib.total_in() - total_in) as usize;
+            let given = &self.step[..(self.zlib.total_out() - total_out) as usize];
+            consumed += taken;
+            append(given, message, size_max)?;
+            match status {
+                Err(_) => return Err(Fault::InvalidDeflate),
+                Ok(Status::StreamEnd) => return Ok((consumed, true)),
+                // The room was used up, so the codec may hold more.
+                Ok(_) if given.len() == STEP => {}
+                Ok(_) if consumed == input.len() => return Ok((consumed, false)),
+                // What neither takes nor gives would go on for ever.
+                Ok(_) if taken == 0 && given.is_empty() => return Err(Fault::InvalidDeflate),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn prime(&mut self, dictionary: &[u8]) -> Result<(), Fault> {
+        self.zlib.reset(false);
+        if dictionary.is_empty() {
+            return Ok(());
+        }
+        self.zlib
+            .set_dictionary(dictionary)
+            .map(drop)
+            .map_err(|_| Fault::InvalidDeflate)
+    }
+
+    /// Primes for the rest of a message, which may refer back to its beginning.
+    fn prime_after(&mut self, dictionary: &[u8], message: &[u8]) -> Result<(), Fault> {
+        let mut window = Window::default();
+        window.push(dictionary, WindowBits::MAX);
+        window.push(message, WindowBits::MAX);
+        self.prime(window.as_slice())
+    }
+}
+
+impl Default for Inflater {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflater").finish_non_exhaustive()
+    }
+}
+
+/// Appends inflated bytes, unless that goes beyond the limit; never reserves beyond it either.
+fn append(given: &[u8], message: &mut Vec<u8>, size_max: u64) -> Result<(), Fault> {
+    let left = usize::try_from(size_max)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(message.len());
+    if given.len() > left {
+        return Err(Fault::MessageTooBig);
+    }
+    if message.capacity() - message.len() < given.len() {
+        message.reserve_exact(given.len().max(message.len()).min(left));
+    }
+    message.extend_from_slice(given);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    const LIMIT: u64 = 1 << 20;
+
+    #[track_caller]
+    fn check_inflate(dictionary: &[u8], payload: &[u8], expected: Result<&[u8], Fault>) {
+        let mut inflater = Inflater::new();
+        // Twice, for a codec is used again whatever became of the message before.
+        for _ in 0..2 {
+            let inflated = inflater.inflate(dictionary, payload, LIMIT);
+            assert_eq!(inflated.as_deref().map_err(|fault| *fault), expected);
+        }
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7692_section_7_2_3_are_inflated() {
+        let hello = Ok(b"Hello".as_slice());
+        check_inflate(b"", &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], hello); // one block
+        check_inflate(b"Hello", &[0xf2, 0x00, 0x11, 0x00, 0x00], hello); // with the window of the message before
+        check_inflate(
+            b"",
+            &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
+            hello,
+        ); // stored
+        check_inflate(b"", &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], hello); // a final block
+        check_inflate(
+            b"",
+            &[
+                0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00,
+            ],
+            hello,
+        ); // two blocks
+        check_inflate(b"", &[0x00], Ok(b"")); // empty
+    }
+
+    #[test]
+    fn the_example_is_what_is_sent() {
+        let mut deflater = Deflater::new(&DeflateConfig::default());
+        assert_eq!(
+            deflater.compress(b"", b"Hello"),
+            Some(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..])
+        );
+        assert_eq!(deflater.compress(b"", b""), Some(&[0x00][..]));
+    }
+
+    #[test]
+    fn broken_streams_are_faults_and_end() {
+        let invalid = Err(Fault::InvalidDeflate);
+        check_inflate(b"", b"", invalid); // not even the header of a block
+        check_inflate(b"", &[0xff], invalid); // reserved block type
+        check_inflate(b"", &[0xf2, 0x48, 0xcd], invalid); // cut within a block
+        check_inflate(b"", &[0x00, 0x05, 0x00, 0xfa, 0xfe, 0x48], invalid); // stored length and its complement differ
+        check_inflate(b"", &[0xf2, 0x00, 0x11, 0x00, 0x00], invalid); // refers to a window that is not there
+        check_inflate(b"", &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xff], invalid); // rubbish after a final block
+    }
+
+    #[test]
+    fn final_blocks_without_end_are_refused() {
+        // 03 00 is a final block with nothing in it; each one costs a new codec.
+        let payload = [0x03, 0x00].repeat(100_000);
+        check_inflate(b"", &payload, Err(Fault::InvalidDeflate));
+    }
+
+    #[test]
+    fn a_bomb_costs_the_limit_and_no_more() {
+        let zeros = vec![0; 8 << 20];
+        let mut deflater = Deflater::new(&DeflateConfig {
+            level: 9,
+            ..DeflateConfig::default()
+        });
+        let bomb = deflater.compress(b"", &zeros).map(<[u8]>::to_vec).expect("compresses");
+        assert!(bomb.len() < zeros.len() / 1000);
+        assert_eq!(Inflater::new().inflate(b"", &bomb, LIMIT), Err(Fault::MessageTooBig));
+
+        for len in [LIMIT - 1, LIMIT, LIMIT + 1] {
+            let payload = deflater
+                .compress(b"", &zeros[..len as usize])
+                .map(<[u8]>::to_vec)
+                .expect("compresses");
+            let inflated = Inflater::new().inflate(b"", &payload, LIMIT);
+            match inflated {
+                Ok(message) => assert!(len <= LIMIT && message.capacity() as u64 <= LIMIT),
+                Err(fault) => assert!(len > LIMIT && fault == Fault::MessageTooBig),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_is_inflated_at_every_size_and_level() {
+        let noise: Vec<u8> = (0_u32..100_000)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        let text = b"{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(3000);
+        let mut inflater = Inflater::new();
+        for level in [1, 4, 6, 9] {
+            for bits in [9, 12, 15] {
+                let config = DeflateConfig {
+                    level,
+                    window_bits: WindowBits::new(bits).expect("8 to 15"),
+                    ..DeflateConfig::default()
+                };
+                let mut deflater = Deflater::new(&config);
+                for data in [&noise, &text] {
+                    for len in [0, 1, 127, 1024, 16 * 1024, 70_000, data.len()] {
+                        let message = &data[..len];
+                        let payload = deflater.compress(b"", message).expect("compresses");
+                        assert_eq!(inflater.inflate(b"", payload, LIMIT).as_deref(), Ok(message));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! permessage-deflate (RFC 7692): what is negotiated, and the codecs.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `params` | offers, answers and what they agree on (§5, §7.1) |
+//! | `codec` | one message compressed or inflated, within bounds (§7.2) |
+//! | `window` | what a context takeover has to remember |
+//! | `session` | both directions of one connection |
+//!
+//! # Memory is the design
+//!
+//! A codec of zlib costs some 300 KiB to compress and 48 KiB to inflate, and most connections are idle most of the
+//! time. So no connection owns one: it borrows a codec for one message from a [`Codecs`] of the caller's, and gives it
+//! back. Without context takeover nothing is left behind. With it, what the codec would remember of earlier messages
+//! is kept as plain bytes, at most the window that was negotiated (256 bytes to 32 KiB, each direction), and given to
+//! the next codec as its dictionary.
+
+mod codec;
+mod params;
+mod session;
+mod window;
+
+pub use codec::{Codecs, Deflater, Inflater};
+pub use params::{Agreement, DeflateConfig, Takeover, WindowBits};
+pub(crate) use session::DeflateSession;

@@ -1,0 +1,76 @@
+//! Compression of one connection, both directions.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::codec::{Codecs, Deflater};
+use super::window::Window;
+use super::{Agreement, DeflateConfig, Takeover, WindowBits};
+use crate::fault::Fault;
+
+/// What a connection needs for permessage-deflate beyond the codecs that it borrows.
+#[derive(Debug)]
+pub(crate) struct DeflateSession {
+    /// With the window that was agreed on.
+    config: DeflateConfig,
+    agreement: Agreement,
+    codecs: Codecs,
+    sent: Window,
+    received: Window,
+}
+
+impl DeflateSession {
+    pub(crate) fn new(config: &DeflateConfig, agreement: Agreement, codecs: Codecs) -> Self {
+        Self {
+            config: DeflateConfig {
+                window_bits: agreement.window_bits,
+                ..config.clone()
+            },
+            agreement,
+            codecs,
+            sent: Window::default(),
+            received: Window::default(),
+        }
+    }
+
+    /// Whether a message of this length is worth compressing, if nobody said otherwise.
+    pub(crate) fn is_worth(&self, len: usize) -> bool {
+        len >= self.config.size_min
+    }
+
+    /// Has `send` take the compressed payload of a message; `None` if the message is better sent as it is.
+    pub(crate) fn compress<R>(&mut self, message: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        // zlib cannot keep within 256 bytes, and a message that is not compressed is always legal (RFC 7692 §6).
+        if self.agreement.window_bits == WindowBits::MIN {
+            return None;
+        }
+        let mut deflater = (self.codecs.take_deflater)(&self.config);
+        let sent = deflater
+            .compress(self.sent.as_slice(), message)
+            .filter(|payload| payload.len() < message.len() || message.is_empty())
+            .map(send);
+        self.give_back(deflater);
+        if sent.is_some() && self.agreement.takeover == Takeover::Keep {
+            self.sent.push(message, self.agreement.window_bits);
+        }
+        sent
+    }
+
+    /// Inflates a message of at most `size_max` bytes.
+    pub(crate) fn inflate(&mut self, payload: &[u8], size_max: u64) -> Result<Vec<u8>, Fault> {
+        let mut inflater = (self.codecs.take_inflater)();
+        let message = inflater.inflate(self.received.as_slice(), payload, size_max);
+        (self.codecs.give_inflater)(inflater);
+        if self.agreement.peer_takeover == Takeover::Keep
+            && let Ok(message) = &message
+        {
+            self.received.push(message, self.agreement.peer_window_bits);
+        }
+        message
+    }
+
+    fn give_back(&self, mut deflater: Box<Deflater>) {
+        deflater.trim();
+        (self.codecs.give_deflater)(deflater);
+    }
+}
