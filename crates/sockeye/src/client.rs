@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use rand::random;
+use sockeye_proto::deflate::{Agreement, DeflateConfig};
+use sockeye_proto::handshake::HandshakeFault;
 use sockeye_proto::handshake::{ClientRequest, ClientStep, HandshakeMisuse, Key, Origin, Response, Uri};
 use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -185,10 +187,14 @@ impl Client {
             match step {
                 ClientStep::Incomplete(next) => awaiting = next,
                 ClientStep::Connected(connected) => {
+                    let agreed = self.template.agree(&connected.response)?;
                     let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
                     let role = Role::Client { mask: masking_key };
                     let settings = self.settings.clone();
-                    let ws = WebSocket::new(io, role, settings, connected.leftover, subprotocol);
+                    let mut ws = WebSocket::new(io, role, settings, connected.leftover, subprotocol);
+                    if let Some((config, agreement)) = agreed {
+                        ws.enable_deflate(config, agreement);
+                    }
                     return Ok((ws, connected.response));
                 }
                 ClientStep::Refused(response) => return Err(Error::new(Kind::Refused(response))),
@@ -222,6 +228,16 @@ impl ClientBuilder {
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
         self.template.tls = Some(config);
+        self
+    }
+
+    /// Compresses messages (permessage-deflate, RFC 7692), if the server can. Default: off.
+    ///
+    /// Each message costs processor time; an idle connection costs no memory more, unless
+    /// [`DeflateConfig::takeover`] says so. Secrets do not belong into messages that are compressed together with what
+    /// others write (RFC 7692 §8): see [`Compress::Never`](crate::Compress::Never).
+    pub fn compression(mut self, config: DeflateConfig) -> Self {
+        self.template.options.deflate = Some(config);
         self
     }
 
@@ -264,6 +280,15 @@ impl ClientBuilder {
 }
 
 impl Template {
+    /// Whether and how messages are compressed, by the server's answer.
+    fn agree(&self, response: &Response) -> Result<Option<(&DeflateConfig, Agreement)>, HandshakeFault> {
+        let Some(config) = &self.options.deflate else {
+            return Ok(None);
+        };
+        let agreement = config.accept(response.headers().extensions())?;
+        Ok(agreement.map(|agreement| (config, agreement)))
+    }
+
     fn request(&self, uri: &Uri) -> Result<ClientRequest, HandshakeMisuse> {
         // RFC 6455 §4.1: the nonce is chosen at random for each connection.
         let mut request = ClientRequest::new(uri, Key::from_bytes(random())).limits(self.options.handshake_limits());
@@ -275,6 +300,9 @@ impl Template {
         }
         if let Some(origin) = &self.origin {
             request = request.origin(origin.clone());
+        }
+        if let Some(deflate) = &self.options.deflate {
+            request = request.extension(&deflate.offer())?;
         }
         Ok(request)
     }

@@ -35,12 +35,12 @@ use ::hyper::upgrade::{OnUpgrade, Upgraded};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use sockeye_proto::handshake::{self, Accepted, Headers, HttpVersion, UpgradeParts};
+use sockeye_proto::handshake::{self, Headers, HttpVersion, UpgradeParts};
 use tokio::net::TcpStream;
 
 use crate::connection::Io;
 use crate::error::Error;
-use crate::server::Server;
+use crate::server::{Answer, Server};
 use crate::websocket::WebSocket;
 
 /// A response as hyper is given it.
@@ -61,13 +61,13 @@ pub fn upgrade<B>(
 ) -> Result<(HttpResponse, Upgrade), Box<HttpResponse>> {
     let pending = check(server, request).map_err(|refusal| Box::new(to_http(&refusal.response)))?;
     let acceptance = server.acceptance(pending.request());
-    let accepted = pending
-        .accept(acceptance)
+    let answer = server
+        .answer(pending, acceptance)
         .map_err(|error| Box::new(to_http(&error.response)))?;
-    let response = to_http(&accepted.response);
+    let response = to_http(&answer.accepted.response);
     let upgrade = Upgrade {
         upgrading: ::hyper::upgrade::on(request),
-        accepted: Some((server.clone(), accepted)),
+        answer: Some((server.clone(), answer)),
     };
     Ok((response, upgrade))
 }
@@ -121,7 +121,7 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
 /// The connection is closed.
 pub struct Upgrade {
     upgrading: OnUpgrade,
-    accepted: Option<(Server, Accepted)>,
+    answer: Option<(Server, Answer)>,
 }
 
 impl Future for Upgrade {
@@ -129,11 +129,11 @@ impl Future for Upgrade {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let upgraded = ready!(Pin::new(&mut self.upgrading).poll(cx)).map_err(std::io::Error::other)?;
-        let Some((server, mut accepted)) = self.accepted.take() else {
+        let Some((server, mut answer)) = self.answer.take() else {
             return Poll::Ready(Err(std::io::Error::other("polled after it was ready").into()));
         };
-        let io = transport(upgraded, &mut accepted.leftover)?;
-        Poll::Ready(Ok(server.open(io, accepted)))
+        let io = transport(upgraded, &mut answer.accepted.leftover)?;
+        Poll::Ready(Ok(server.open(io, answer)))
     }
 }
 

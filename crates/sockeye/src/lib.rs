@@ -21,6 +21,7 @@ pub use settings::{Limits, Timeouts};
 pub use split::{Receiver, Sender};
 pub use websocket::{TrySendError, WebSocket};
 
+pub use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
 pub use sockeye_proto::handshake;
 pub use sockeye_proto::handshake::{Acceptance, Origin, OriginPolicy, Rejection, Request, Response, StatusCode};
-pub use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Fault, Keepalive, Side};
+pub use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Compress, Fault, Keepalive, Side};

@@ -4,8 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sockeye_proto::deflate::{Agreement, DeflateConfig};
 use sockeye_proto::handshake::{
-    self, Acceptance, Accepted, HostPolicy, OriginPolicy, Rejection, Request, Response, ServerHandshake, ServerStep,
+    self, AcceptError, Acceptance, Accepted, HostPolicy, OriginPolicy, Rejection, Request, Response, ServerHandshake,
+    ServerStep,
 };
 use sockeye_proto::{Keepalive, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -167,11 +169,33 @@ impl Server {
         Acceptance::new().subprotocol(request.choose_subprotocol(&self.policy.subprotocols))
     }
 
-    pub(crate) fn open(&self, io: Box<dyn Io>, accepted: Accepted) -> WebSocket {
+    /// Accepts the request, with compression if it is configured and offered.
+    pub(crate) fn answer(&self, handshake: handshake::Pending, acceptance: Acceptance) -> Result<Answer, AcceptError> {
+        let (acceptance, agreement) = match &self.policy.options.deflate {
+            None => (acceptance, None),
+            Some(config) => acceptance.deflate(config, handshake.request()),
+        };
+        let accepted = handshake.accept(acceptance)?;
+        Ok(Answer { accepted, agreement })
+    }
+
+    /// The connection, once the answer is sent.
+    pub(crate) fn open(&self, io: Box<dyn Io>, answer: Answer) -> WebSocket {
+        let accepted = answer.accepted;
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
         let settings = self.settings.clone();
-        WebSocket::new(io, Role::Server, settings, accepted.leftover, subprotocol)
+        let mut ws = WebSocket::new(io, Role::Server, settings, accepted.leftover, subprotocol);
+        if let (Some(config), Some(agreement)) = (&self.policy.options.deflate, answer.agreement) {
+            ws.enable_deflate(config, agreement);
+        }
+        ws
     }
+}
+
+/// What a client is answered, and what was agreed on with it.
+pub(crate) struct Answer {
+    pub(crate) accepted: Accepted,
+    agreement: Option<Agreement>,
 }
 
 impl ServerBuilder {
@@ -198,6 +222,16 @@ impl ServerBuilder {
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
         self.policy.tls = Some(config);
+        self
+    }
+
+    /// Compresses messages (permessage-deflate, RFC 7692), for clients that offer it. Default: off.
+    ///
+    /// Each message costs processor time; an idle connection costs no memory more, unless
+    /// [`DeflateConfig::takeover`] says so. Secrets do not belong into messages that are compressed together with what
+    /// others write (RFC 7692 §8): see [`Compress::Never`](crate::Compress::Never).
+    pub fn compression(mut self, config: DeflateConfig) -> Self {
+        self.policy.options.deflate = Some(config);
         self
     }
 
@@ -264,21 +298,21 @@ impl Pending {
             handshake,
             server,
         } = self;
-        let accepted = match handshake.accept(acceptance) {
-            Ok(accepted) => accepted,
+        let answer = match server.answer(handshake, acceptance) {
+            Ok(answer) => answer,
             Err(error) => {
                 turn_away(io, &error.response).await;
                 return Err(Error::misuse(error));
             }
         };
-        let response = accepted.response.to_bytes();
+        let response = answer.accepted.response.to_bytes();
         timeout(server.policy.options.timeouts.handshake, async {
             io.write_all(&response).await?;
             io.flush().await
         })
         .await
         .map_err(|_| Error::timeout("the opening handshake"))??;
-        Ok(server.open(io, accepted))
+        Ok(server.open(io, answer))
     }
 
     /// Turns the request down, with a status, headers and a body of your choice.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::HandshakeLimits;
 use sockeye_proto::{Config, Keepalive};
 
@@ -75,6 +76,7 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) deflate: Option<DeflateConfig>,
 }
 
 impl Default for Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             keepalive: Some(Keepalive::default()),
+            deflate: None,
         }
     }
 }

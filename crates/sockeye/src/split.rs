@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use sockeye_proto::{CloseCode, Closure};
+use sockeye_proto::{CloseCode, Closure, Compress};
 
 use crate::connection::Driver;
 use crate::error::Error;
@@ -117,8 +117,25 @@ impl Sender {
     ///
     /// As [`WebSocket::send`](crate::WebSocket::send).
     pub async fn feed(&self, message: impl Into<Message>) -> Result<(), Error> {
+        self.feed_with(message, Compress::Auto).await
+    }
+
+    /// As [`feed`](Self::feed), with a choice about compression for this message, where it was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    pub async fn feed_with(&self, message: impl Into<Message>, compress: Compress) -> Result<(), Error> {
         let mut message = Some(message.into());
-        poll_fn(|cx| self.shared.poll(cx, |driver, cx| driver.poll_feed(cx, &mut message))).await
+        poll_fn(|cx| {
+            self.shared
+                .poll(cx, |driver, cx| driver.poll_feed(cx, &mut message, compress))
+        })
+        .await
     }
 
     /// Hands everything that is queued to the kernel.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use sockeye_proto::{CloseCode, Closure, Role};
+use sockeye_proto::deflate::{Agreement, DeflateConfig};
+use sockeye_proto::{CloseCode, Closure, Compress, Role};
 
 use crate::connection::{Driver, Io};
 use crate::error::Error;
@@ -53,6 +54,10 @@ impl WebSocket {
             driver: Driver::new(io, role, settings, glued),
             subprotocol: subprotocol.map(Box::from),
         }
+    }
+
+    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement) {
+        self.driver.enable_deflate(config, agreement);
     }
 
     /// Receives the next message; `None` after a clean close, from then on.
@@ -101,8 +106,21 @@ impl WebSocket {
     ///
     /// As [`send`](Self::send).
     pub async fn feed(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+        self.feed_with(message, Compress::Auto).await
+    }
+
+    /// As [`feed`](Self::feed), with a choice about compression for this message, where it was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn feed_with(&mut self, message: impl Into<Message>, compress: Compress) -> Result<(), Error> {
         let mut message = Some(message.into());
-        poll_fn(|cx| self.driver.poll_feed(cx, &mut message)).await
+        poll_fn(|cx| self.driver.poll_feed(cx, &mut message, compress)).await
     }
 
     /// Hands everything that is queued to the kernel.
@@ -224,7 +242,7 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
     if !driver.has_room() {
         return Err(TrySendError::Full(message));
     }
-    driver.queue(message).map_err(TrySendError::Closed)
+    driver.queue(message, Compress::Auto).map_err(TrySendError::Closed)
 }
 
 /// The messages until the connection is closed. After an error comes the end.
@@ -245,7 +263,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(message)
+        self.driver.queue(message, Compress::Auto)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
-use sockeye_proto::{CloseCode, Connection, Event, Instant, Role, SendError, State, Transport};
+use sockeye_proto::deflate::{Agreement, DeflateConfig};
+use sockeye_proto::{CloseCode, Compress, Connection, Event, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -76,6 +77,12 @@ impl Driver {
         }
     }
 
+    /// Compresses from now on, as was agreed on in the opening handshake.
+    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement) {
+        self.connection
+            .enable_deflate(config, agreement, super::codecs::OF_THREAD);
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -124,10 +131,15 @@ impl Driver {
     }
 
     /// Queues a message; waits only while too much is queued already. Takes the message when it is queued.
-    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &mut Option<Message>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_feed(
+        &mut self,
+        cx: &mut Context<'_>,
+        message: &mut Option<Message>,
+        compress: Compress,
+    ) -> Poll<Result<(), Error>> {
         ready!(self.poll_ready(cx))?;
         if let Some(message) = message.take() {
-            self.queue(message)?;
+            self.queue(message, compress)?;
         }
         if self.output.len() >= WRITE_EAGERLY_FROM {
             // What could not be written now, and any failure, is the business of the next call.
@@ -153,18 +165,20 @@ impl Driver {
     }
 
     /// Queues a message, whatever is queued already.
-    pub(crate) fn queue(&mut self, message: Message) -> Result<(), Error> {
+    pub(crate) fn queue(&mut self, message: Message, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
         let Some(out) = self.output.buffer() else {
             debug_assert!(false, "asked has_room first");
             return Err(Error::misuse(SendError::MessageInProgress));
         };
-        let is_server = matches!(self.connection.role(), Role::Server);
-        let sent = if is_server && message.len() >= BY_REFERENCE_MIN {
+        // What leaves as it is, is written from where it is.
+        let is_as_it_is =
+            matches!(self.connection.role(), Role::Server) && !self.connection.compresses(message.len(), compress);
+        let sent = if is_as_it_is && message.len() >= BY_REFERENCE_MIN {
             let begun = self.connection.start_message(message.kind(), message.len() as u64, out);
             begun.map(|_| self.output.push_payload(message.into_payload()))
         } else {
-            self.connection.send(message.data(), out)
+            self.connection.send_with(message.data(), compress, out)
         };
         sent.map_err(|error| self.send_error(error))
     }

@@ -5,6 +5,7 @@
 
 mod buffers;
 mod clock;
+mod codecs;
 mod driver;
 mod output;
 
