@@ -93,19 +93,22 @@ impl Client {
     ///
     /// # Errors
     /// The reason to disconnect the client instead.
-    pub(crate) async fn next_frame(&mut self) -> Result<Option<Text>, DisconnectCode> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Text>, DisconnectCode> {
         match self.queue.take() {
             None => Ok(None),
             Some(Outgoing::Frame(text)) => Ok(Some(text)),
             Some(Outgoing::Unsubscribe(channel, text)) => {
                 self.session.handle_unsubscribed(&channel);
-                if let Some(info) = self.session.info() {
-                    self.node.tell_left(&channel, info).await;
-                }
+                self.node.leave_soon(self.session.info(), vec![channel]);
                 Ok(Some(text))
             }
             Some(Outgoing::Close(code)) => Err(code),
         }
+    }
+
+    /// How long the close handshake may take.
+    pub(crate) fn close_timeout(&self) -> Duration {
+        self.node.config().timeouts.close
     }
 
     /// How long the client may take for what is being written to it.
@@ -281,8 +284,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // However the client's task ends, by a panic too, nobody goes on counting it as present.
-        self.node
-            .unregister(self.id, self.session.info().cloned(), self.session.take_subscriptions());
+        let left = self.session.take_subscriptions();
+        self.node.unregister(self.id, self.session.info(), left);
     }
 }
 

@@ -5,16 +5,21 @@
 //! What is queued is handed to the WebSocket as far as it has room, and leaves in one write when there is nothing left
 //! to do but wait. A client that reads slowly is not read from either, so its own commands cannot make it slower.
 
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use sockeye::{CloseCode, Message, TrySendError, WebSocket};
+use sockeye::{CloseCode, Message, Text, TrySendError, WebSocket};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::client::Client;
 use crate::codes::DisconnectCode;
 use crate::node::Node;
 use crate::protocol::commands;
+
+/// A place among the connections that the server takes.
+pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
 
 /// Why a client's task ends.
 #[derive(Debug)]
@@ -34,96 +39,104 @@ const REPLIES_BYTES_MAX: usize = 64 << 10;
 /// Messages taken in a row, at most, before the clock is looked at.
 const MESSAGES_IN_A_ROW_MAX: u32 = 64;
 
-/// Serves a client until it is gone or sent away.
-pub(crate) async fn run(mut ws: WebSocket, node: Arc<Node>) {
-    let close_timeout = node.config().timeouts.close;
+/// Serves a client until it is gone or sent away. The permit is its place among all connections.
+// Not an `async fn`, whose future would hold its arguments twice.
+pub(crate) fn run(mut ws: WebSocket, node: Arc<Node>, permit: Permit) -> impl Future<Output = ()> + Send {
     let mut client = Client::new(node);
-    let Err(end) = talk(&mut ws, &mut client).await;
-    if let End::Disconnect(_) = end {
-        // What was answered before the end is still worth reading.
-        while let Ok(Some(frame)) = client.next_frame().await
-            && ws.try_send(frame).is_ok()
-        {}
-    }
-    // Others are told at once; the close handshake may take its time.
-    drop(client);
-    if let End::Disconnect(code) = end {
-        tracing::debug!(%code, "disconnecting a client");
-        let _ = timeout(close_timeout, ws.close(CloseCode::from(code.code()), code.reason())).await;
+    async move {
+        let close_timeout = client.close_timeout();
+        let Err(end) = talk(&mut ws, &mut client).await;
+        if let End::Disconnect(_) = end {
+            // What was answered before the end is still worth reading.
+            while let Ok(Some(frame)) = client.next_frame()
+                && ws.try_send(frame).is_ok()
+            {}
+        }
+        // Others are told at once; the close handshake may take its time.
+        drop(client);
+        if let End::Disconnect(code) = end {
+            tracing::debug!(%code, "disconnecting a client");
+            let _ = timeout(close_timeout, ws.close(CloseCode::from(code.code()), code.reason())).await;
+        }
+        drop(permit);
     }
 }
 
 /// Ends only with a reason to.
-async fn talk(ws: &mut WebSocket, client: &mut Client) -> Result<std::convert::Infallible, End> {
-    let mut timer = std::pin::pin!(sleep_until(client.deadline()));
+///
+/// What is rarely needed is boxed: an idle client should not hold room for a command in flight.
+async fn talk(ws: &mut WebSocket, client: &mut Client) -> Result<Infallible, End> {
+    let mut timer = pin!(sleep_until(client.deadline()));
     let mut messages_in_a_row = 0;
     loop {
-        tokio::select! {
+        let message = tokio::select! {
             // First what has arrived, then the clock: after a pause of the whole process the pong may lie unread.
             biased;
-            message = ws.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX => {
-                messages_in_a_row += 1;
-                handle_message(ws, client, message).await?;
-            }
-            () = client.queue().ready() => {}
+            message = ws.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX => Some(message),
+            () = client.queue().ready() => None,
             () = timer.as_mut() => {
-                messages_in_a_row = 0;
                 client.handle_timeout()?;
+                None
             }
-            () = std::future::ready(()), if messages_in_a_row >= MESSAGES_IN_A_ROW_MAX => messages_in_a_row = 0,
+            () = std::future::ready(()), if messages_in_a_row >= MESSAGES_IN_A_ROW_MAX => None,
+        };
+        match message {
+            None => messages_in_a_row = 0,
+            Some(Ok(Some(Message::Text(text)))) => {
+                messages_in_a_row += 1;
+                Box::pin(handle_frame(ws, client, text)).await?;
+            }
+            // Binary frames are for the protocol's other encoding, which this connection did not agree on.
+            Some(Ok(Some(Message::Binary(_)))) => return Err(DisconnectCode::InappropriateProtocol.into()),
+            Some(Ok(None) | Err(_)) => return Err(End::Gone),
         }
-        write_queued(ws, client).await?;
+        while let Some(unwritten) = write_queued(ws, client)? {
+            Box::pin(write_slowly(ws, client, unwritten)).await?;
+        }
         rearm(timer.as_mut(), client.deadline());
     }
 }
 
-async fn handle_message(
-    ws: &mut WebSocket,
-    client: &mut Client,
-    message: Result<Option<Message>, sockeye::Error>,
-) -> Result<(), End> {
-    let text = match message {
-        Ok(Some(Message::Text(text))) => text,
-        // Binary frames are for the protocol's other encoding, which this connection did not agree on.
-        Ok(Some(Message::Binary(_))) => return Err(DisconnectCode::InappropriateProtocol.into()),
-        Ok(None) | Err(_) => return Err(End::Gone),
+async fn handle_frame(ws: &mut WebSocket, client: &mut Client, frame: Text) -> Result<(), End> {
+    let commands = match commands(&frame) {
+        Ok(commands) => commands,
+        Err(malformed) => return Ok(client.handle_command(Err(malformed)).await?),
     };
-    match commands(&text) {
-        Err(malformed) => client.handle_command(Err(malformed)).await?,
-        Ok(commands) => {
-            for command in commands {
-                client.handle_command(command).await?;
-                if client.queue().bytes() > REPLIES_BYTES_MAX {
-                    write_queued(ws, client).await?;
-                }
-                // A frame of thousands of commands lets others have their turn in between.
-                tokio::task::coop::consume_budget().await;
-            }
+    for command in commands {
+        client.handle_command(command).await?;
+        while client.queue().bytes() > REPLIES_BYTES_MAX
+            && let Some(unwritten) = write_queued(ws, client)?
+        {
+            write_slowly(ws, client, unwritten).await?;
         }
+        // A frame of thousands of commands lets others have their turn in between.
+        tokio::task::coop::consume_budget().await;
     }
     Ok(())
 }
 
-/// Hands everything queued to the WebSocket, and waits for a client that reads slowly as long as the limits allow.
-async fn write_queued(ws: &mut WebSocket, client: &mut Client) -> Result<(), End> {
-    while let Some(frame) = client.next_frame().await? {
+/// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
+fn write_queued(ws: &mut WebSocket, client: &mut Client) -> Result<Option<Message>, End> {
+    while let Some(frame) = client.next_frame()? {
         match ws.try_send(frame) {
             Ok(()) => {}
+            Err(TrySendError::Full(message)) => return Ok(Some(message)),
             Err(TrySendError::Closed(_)) => return Err(End::Gone),
-            Err(TrySendError::Full(message)) => {
-                let patience = client.write_timeout();
-                tokio::select! {
-                    fed = timeout(patience, ws.feed(message)) => match fed {
-                        Ok(Ok(())) => {}
-                        Ok(Err(_)) => return Err(End::Gone),
-                        Err(_) => return Err(DisconnectCode::Slow.into()),
-                    },
-                    code = client.queue().closed() => return Err(code.into()),
-                }
-            }
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Waits for a client that reads slowly, as long as the limits allow.
+async fn write_slowly(ws: &mut WebSocket, client: &Client, message: Message) -> Result<(), End> {
+    tokio::select! {
+        fed = timeout(client.write_timeout(), ws.feed(message)) => match fed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(DisconnectCode::Slow.into()),
+        },
+        code = client.queue().closed() => Err(code.into()),
+    }
 }
 
 /// Sets the timer for an earlier deadline. For a later one it is left to ring in vain, which costs less than setting

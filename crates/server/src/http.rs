@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::connection;
+use crate::connection::{self, Permit};
 use crate::node::Node;
 use crate::page;
 
@@ -57,7 +57,7 @@ impl Site {
     }
 
     /// Answers one request. The permit goes with the connection when it becomes a WebSocket.
-    fn answer(&self, mut request: Request, permit: &Arc<OwnedSemaphorePermit>) -> Response {
+    fn answer(&self, mut request: Request, permit: &Permit) -> Response {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
             response
@@ -80,7 +80,7 @@ impl Site {
         }
     }
 
-    fn upgrade(&self, request: &mut Request, permit: &Arc<OwnedSemaphorePermit>) -> Response {
+    fn upgrade(&self, request: &mut Request, permit: &Permit) -> Response {
         if self.node.is_draining() {
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
             response
@@ -95,9 +95,9 @@ impl Site {
                 tokio::spawn(async move {
                     // The client may be gone before it has its answer, which concerns nobody.
                     if let Ok(ws) = upgrade.await {
-                        connection::run(ws, node).await;
+                        // A task of its own, so that it holds no room for what was needed to get here.
+                        tokio::spawn(connection::run(ws, node, permit));
                     }
-                    drop(permit);
                 });
                 response
             }

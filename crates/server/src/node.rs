@@ -61,21 +61,24 @@ impl Node {
         }
     }
 
-    /// Takes a client off the list and out of its channels.
-    ///
-    /// It is silent for others at once; that it went is told to the engine by a task of its own, because this is
-    /// called where nothing can be waited for.
+    /// Takes a client off the list and out of its channels, where others are no longer heard from then on.
     pub(crate) fn unregister(
         self: &Arc<Self>,
         client: ClientId,
-        info: Option<Arc<ClientInfo>>,
+        info: Option<&Arc<ClientInfo>>,
         left: Vec<ChannelName>,
     ) {
         lock(&self.clients).remove(&client);
         for channel in &left {
             self.hub.leave(channel, client);
         }
-        let Some(info) = info.filter(|_| !left.is_empty()) else {
+        self.leave_soon(info, left);
+    }
+
+    /// Tells the engine that a client, already out of the hub, is out of some channels: in a task of its own, for
+    /// where nothing can be waited for.
+    pub(crate) fn leave_soon(self: &Arc<Self>, info: Option<&Arc<ClientInfo>>, left: Vec<ChannelName>) {
+        let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
             return;
         };
         let node = self.clone();

@@ -39,7 +39,7 @@ impl Peer {
 
     async fn hear(&mut self) -> Vec<String> {
         let mut heard = Vec::new();
-        while let Some(frame) = self.0.next_frame().await.unwrap() {
+        while let Some(frame) = self.0.next_frame().unwrap() {
             heard.push(frame.to_string());
         }
         heard
@@ -277,7 +277,7 @@ async fn a_slow_client_is_given_up_and_its_neighbour_is_not() {
         ada.say(&big).await.unwrap();
         assert!(!ada.hear().await.is_empty());
     }
-    assert_eq!(slow.0.next_frame().await, Err(DisconnectCode::Slow));
+    assert_eq!(slow.0.next_frame(), Err(DisconnectCode::Slow));
     assert_eq!(slow.0.queue().bytes(), 0);
 }
 
@@ -286,9 +286,9 @@ async fn draining_sends_everybody_away_and_those_who_come_late_too() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     node.drain();
-    assert_eq!(ada.0.next_frame().await, Err(DisconnectCode::Shutdown));
+    assert_eq!(ada.0.next_frame(), Err(DisconnectCode::Shutdown));
     let mut late = Peer::new(&node);
-    assert_eq!(late.0.next_frame().await, Err(DisconnectCode::Shutdown));
+    assert_eq!(late.0.next_frame(), Err(DisconnectCode::Shutdown));
 }
 
 #[tokio::test(start_paused = true)]
