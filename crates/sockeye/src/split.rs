@@ -47,11 +47,24 @@ struct Shared {
 struct Waiters(Mutex<Vec<Waker>>);
 
 impl Waiters {
-    fn register(&self, waker: &Waker) {
+    /// Remembers a task; says whether it was not remembered already, for something else that it waits for.
+    fn register(&self, waker: &Waker) -> bool {
         let mut wakers = lock(&self.0);
-        if !wakers.iter().any(|known| known.will_wake(waker)) {
+        let is_new = !wakers.iter().any(|known| known.will_wake(waker));
+        if is_new {
             wakers.push(waker.clone());
         }
+        is_new
+    }
+
+    /// Forgets a task that does not wait after all: a waker keeps its task's memory alive.
+    fn forget(&self, waker: &Waker) {
+        let mut wakers = lock(&self.0);
+        let pos = wakers.iter().position(|known| known.will_wake(waker));
+        let forgotten = pos.map(|pos| wakers.swap_remove(pos));
+        // The last of a task goes when nothing is locked.
+        drop(wakers);
+        drop(forgotten);
     }
 }
 
@@ -86,8 +99,19 @@ impl Shared {
     /// Lets one task make progress with the connection. The lock is never held while a task waits.
     fn poll<R>(&self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
         let mut driver = self.driver();
-        self.waiters.register(cx.waker());
-        poll(&mut driver, &mut Context::from_waker(&self.waker))
+        let is_new = self.waiters.register(cx.waker());
+        let was_lost = driver.is_lost();
+        let polled = poll(&mut driver, &mut Context::from_waker(&self.waker));
+        let is_lost_now = !was_lost && driver.is_lost();
+        drop(driver);
+        if polled.is_ready() && is_new {
+            self.waiters.forget(cx.waker());
+        }
+        if is_lost_now {
+            // The others wait for a transport and a timer that may be gone.
+            self.waker.wake_by_ref();
+        }
+        polled
     }
 }
 
@@ -138,7 +162,7 @@ impl Sender {
         .await
     }
 
-    /// Hands everything that is queued to the kernel.
+    /// Hands to the kernel everything that is queued by now; what other senders queue meanwhile may stay behind.
     ///
     /// # Errors
     ///
@@ -148,7 +172,8 @@ impl Sender {
     ///
     /// Nothing is lost.
     pub async fn flush(&self) -> Result<(), Error> {
-        poll_fn(|cx| self.shared.poll(cx, Driver::poll_flush)).await
+        let mut end = None;
+        poll_fn(|cx| self.shared.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
     }
 
     /// Queues a message if there is room for it now, and never waits. The receiver's task writes it.

@@ -92,6 +92,11 @@ impl Driver {
         self.connection.state() == State::Open && self.write_failure.is_none()
     }
 
+    /// Whether what is waited for may never come: the transport has ended, or nothing can be written to it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_over() || self.write_failure.is_some()
+    }
+
     /// The next message; `None` after a clean close.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
@@ -186,6 +191,20 @@ impl Driver {
     /// Hands everything to the kernel.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while self.poll_drain(cx).is_pending() {
+            ready!(self.poll_deadline(cx));
+        }
+        Poll::Ready(self.check_writable())
+    }
+
+    /// Hands to the kernel all that was queued when it was first called with this `end`.
+    pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut Option<u64>) -> Poll<Result<(), Error>> {
+        while self.poll_drain(cx).is_pending() {
+            if end.is_none() && !self.connection.wants_transmit() {
+                *end = Some(self.output.end());
+            }
+            if end.is_some_and(|end| self.output.written_total() >= end) && self.poll_flush_transport(cx).is_ready() {
+                break;
+            }
             ready!(self.poll_deadline(cx));
         }
         Poll::Ready(self.check_writable())
@@ -302,6 +321,15 @@ impl Driver {
             // If it fails, the transport has ended already, and reading will tell.
             let _ = ready!(Pin::new(io).poll_shutdown(cx));
             self.is_half_closed = true;
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(io) = &mut self.io
+            && let Err(error) = ready!(Pin::new(io).poll_flush(cx))
+        {
+            self.write_failure = Some(error.into());
         }
         Poll::Ready(())
     }

@@ -26,6 +26,8 @@ pub(super) struct Output {
     control_len: usize,
     /// A payload whose header is the end of `buffer`, and how much of it is written.
     payload: Option<(Payload, usize)>,
+    /// How many bytes were written since the connection began.
+    written_total: u64,
     /// Whether the transport may still hold bytes that it took.
     unflushed: bool,
 }
@@ -38,6 +40,16 @@ impl Output {
             .as_ref()
             .map_or(0, |(payload, written)| payload.len() - written);
         self.buffer.len() - self.written + payload
+    }
+
+    /// How many bytes were written since the connection began.
+    pub(super) fn written_total(&self) -> u64 {
+        self.written_total
+    }
+
+    /// How many bytes will have been written when all that waits now is.
+    pub(super) fn end(&self) -> u64 {
+        self.written_total + self.len() as u64
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -132,6 +144,7 @@ impl Output {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.written_total += written as u64;
         let of_buffer = written.min(self.buffer.len() - self.written);
         self.written += of_buffer;
         written -= of_buffer;

@@ -1,0 +1,302 @@
+//! One connection in several tasks.
+
+mod common;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use common::wire::{close, ping, text, texts};
+use common::{BOTH, Local, look, open, open_server, text_of, within};
+use sockeye::{Cause, Client, CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
+use tokio::io::duplex;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, sleep};
+
+/// Lets every other task run until it waits.
+async fn settle() {
+    for _ in 0..20 {
+        yield_now().await;
+    }
+}
+
+/// A client and a server over a pipe of `len` bytes each way.
+async fn pair(len: usize, limits: Limits) -> (WebSocket, WebSocket) {
+    let (near, far) = duplex(len);
+    let server = Server::builder().limits(limits.clone()).build();
+    let client = Client::builder().limits(limits).build().unwrap();
+    let accepting = async { server.accept(far).await?.accept().await };
+    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    (connected.unwrap().0, accepted.unwrap())
+}
+
+async fn send_numbered(sender: Sender, name: usize, count: usize) {
+    for number in 0..count {
+        // Of several sizes, so that they end everywhere in the pipe.
+        let padding = "-".repeat((name * 7 + number * 13) % 300);
+        let message = format!("{name} {number} {padding}");
+        match number % 3 {
+            0 => sender.feed(message).await.unwrap(),
+            _ => sender.send(message).await.unwrap(),
+        }
+    }
+    sender.flush().await.unwrap();
+}
+
+/// Receives `count` messages of each sender, and checks that each is whole and in its sender's order.
+async fn receive_numbered(receiver: &mut Receiver, senders: usize, count: usize) {
+    let mut next = vec![0; senders];
+    for _ in 0..senders * count {
+        let received = text_of(receiver.recv().await);
+        let mut parts = received.split(' ');
+        let mut part = || parts.next().unwrap();
+        let (name, number): (usize, usize) = (part().parse().unwrap(), part().parse().unwrap());
+        assert_eq!(part(), "-".repeat((name * 7 + number * 13) % 300));
+        assert_eq!(number, next[name], "of sender {name}");
+        next[name] += 1;
+    }
+    assert!(next.iter().all(|next| *next == count));
+}
+
+/// Several senders on each side at once, over a pipe that holds next to nothing, until both have everything.
+async fn talk(pipe_len: usize, write_buffer_max: usize, senders: usize, count: usize) {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = write_buffer_max;
+    let (client, server) = pair(pipe_len, limits).await;
+    let (near, mut near_receiver) = client.split();
+    let (far, mut far_receiver) = server.split();
+    let mut tasks = JoinSet::new();
+    for name in 0..senders {
+        tasks.spawn(send_numbered(near.clone(), name, count));
+        tasks.spawn(send_numbered(far.clone(), name, count));
+    }
+    tokio::join!(
+        receive_numbered(&mut near_receiver, senders, count),
+        receive_numbered(&mut far_receiver, senders, count),
+    );
+    while let Some(joined) = tasks.join_next().await {
+        joined.unwrap();
+    }
+    let closing = near.close(CloseCode::NORMAL, "");
+    let (closed, near_end, far_end) = tokio::join!(closing, near_receiver.recv(), far_receiver.recv());
+    closed.unwrap();
+    assert!(near_end.unwrap().is_none() && far_end.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn messages_of_many_senders_arrive_whole_and_in_each_senders_order() {
+    within(60, talk(64, 1024 * 1024, 8, 200)).await;
+    within(60, talk(4096, 1000, 8, 200)).await;
+}
+
+/// A wakeup that gets lost shows as a test that hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_wakeup_is_lost() {
+    for round in 0..300 {
+        within(30, talk(1 + round % 17, 1 + round % 50, 3, 4)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
+    for local in BOTH {
+        let (ws, _peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        let start = Instant::now();
+        let pinging = async {
+            sleep(Duration::from_secs(1)).await;
+            sender.ping(b"there?").await.unwrap();
+        };
+        let (received, ()) = within(60, async { tokio::join!(receiver.recv(), pinging) }).await;
+        assert_eq!(received.unwrap_err().closure().unwrap().cause(), Cause::PeerGone);
+        assert_eq!(start.elapsed().as_secs(), 11);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_of_a_sender_sets_the_receivers_alarm() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        let start = Instant::now();
+        sleep(Duration::from_secs(1)).await;
+        sender.close(CloseCode::GOING_AWAY, "").await.unwrap();
+        assert_eq!(peer.takes(), [close(1001, "")]);
+        let error = within(60, receiving).await.unwrap().unwrap_err();
+        assert_eq!(error.closure().unwrap().cause(), Cause::CloseTimeout);
+        assert_eq!(start.elapsed().as_secs(), 6);
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_writes_what_try_send_queued() {
+    let (ws, peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    let receiving = tokio::spawn(async move { receiver.recv().await });
+    settle().await;
+    sender.try_send("now").unwrap();
+    assert_eq!(peer.takes(), []);
+    settle().await;
+    assert_eq!(peer.takes(), [text("now")]);
+    receiving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn senders_that_wait_for_room_are_woken_whoever_makes_it() {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 1;
+    let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    let (sender, mut receiver) = ws.split();
+    peer.rule(|rules| rules.room = 0);
+    sender.feed("0").await.unwrap();
+    let mut tasks = JoinSet::new();
+    for number in 1..5 {
+        let sender = sender.clone();
+        tasks.spawn(async move { sender.feed(format!("{number}")).await.unwrap() });
+    }
+    let receiving = tokio::spawn(async move { receiver.recv().await });
+    settle().await;
+    let start = Instant::now();
+    peer.rule(|rules| rules.room = usize::MAX);
+    while let Some(joined) = tasks.join_next().await {
+        joined.unwrap();
+    }
+    sender.flush().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(texts(&peer.takes()).len(), 5);
+    receiving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_is_woken_when_a_sender_finds_the_connection_lost() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        peer.fails_after(0);
+        settle().await;
+        let start = Instant::now();
+        assert!(sender.send("x").await.unwrap_err().is_io());
+        let error = within(60, receiving).await.unwrap().unwrap_err();
+        assert!(error.is_io(), "{error:?}");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn senders_are_woken_when_the_receiver_finds_the_connection_lost() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        peer.rule(|rules| rules.room = 0);
+        let sending = tokio::spawn(async move { sender.send("x").await });
+        settle().await;
+        let start = Instant::now();
+        peer.ends();
+        assert!(receiver.recv().await.unwrap_err().is_closed());
+        let error = within(60, sending).await.unwrap().unwrap_err();
+        assert!(error.is_closed(), "{error:?}");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_peer_is_noticed_by_all_tasks() {
+    let (ws, peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    peer.rule(|rules| rules.room = 0);
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..3 {
+        let sender = sender.clone();
+        tasks.spawn(async move { sender.send("x").await.unwrap_err() });
+    }
+    tasks.spawn(async move { receiver.recv().await.unwrap_err() });
+    while let Some(error) = within(60, tasks.join_next()).await {
+        assert!(error.unwrap().is_timeout());
+    }
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(peer.sees_end());
+}
+
+struct Nothing;
+
+impl Wake for Nothing {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_done_is_not_remembered() {
+    let (ws, _peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    assert!(look(pin!(receiver.recv())).await.is_pending());
+    let task = Arc::new(Nothing);
+    let waker = Waker::from(task.clone());
+    let mut cx = Context::from_waker(&waker);
+    for _ in 0..10 {
+        assert!(pin!(sender.send("x")).poll(&mut cx).is_ready());
+        assert!(pin!(sender.flush()).poll(&mut cx).is_ready());
+    }
+    // This one, and that in `waker`.
+    assert_eq!(Arc::strong_count(&task), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_in_the_same_task_as_a_sender_is_still_woken() {
+    let (ws, peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    let both = async {
+        tokio::join!(receiver.recv(), async {
+            sender.send("a").await.unwrap();
+            yield_now().await;
+            sender.send("b").await.unwrap();
+        })
+    };
+    let speaking = async {
+        settle().await;
+        peer.sends([text("c")]);
+    };
+    let start = Instant::now();
+    let ((received, ()), ()) = within(60, async { tokio::join!(both, speaking) }).await;
+    assert_eq!(text_of(received), "c");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_returns_though_another_sender_never_stops() {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 10_000;
+    let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    let (sender, _receiver) = ws.split();
+    peer.rule(|rules| rules.room = 0);
+    let feeder = sender.clone();
+    let feeding = tokio::spawn(async move {
+        loop {
+            feeder.feed("f".repeat(100)).await.unwrap();
+        }
+    });
+    settle().await;
+    let sending = tokio::spawn(async move { sender.send("s").await });
+    settle().await;
+    for _ in 0..30 {
+        peer.rule(|rules| rules.room = 500);
+        settle().await;
+    }
+    assert!(peer.takes().contains(&text("s")));
+    assert!(sending.is_finished());
+    feeding.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_receiver_a_connection_still_sends() {
+    let (ws, peer) = open(Local::Client).await;
+    let (sender, receiver) = ws.split();
+    drop(receiver);
+    sender.send(Message::text("x")).await.unwrap();
+    sender.ping(b"y").await.unwrap();
+    sender.close(CloseCode::NORMAL, "").await.unwrap();
+    assert_eq!(peer.takes(), [text("x"), ping("y"), close(1000, "")]);
+}
