@@ -43,6 +43,8 @@ pub(crate) enum Failure {
     Silent(Error),
     /// The server opened no WebSocket.
     Refused { uri: String, status: StatusCode },
+    /// The server's answer breaks the rules of the opening handshake.
+    NoWebSocket { uri: String, reason: String },
     /// TLS failed.
     Tls(String),
     /// The server's certificate is not trusted.
@@ -74,7 +76,7 @@ impl Failure {
             Self::Lost(_) => 56,
             Self::Certificate(_) => 60,
             Self::Closed(_) => 64,
-            Self::Protocol(_) => 65,
+            Self::NoWebSocket { .. } | Self::Protocol(_) => 65,
             Self::Interrupted(signal) | Self::Signal(signal) => signal.exit_code(),
         }
     }
@@ -106,6 +108,9 @@ impl Failure {
                 "{uri} answers {status} {} and opens no WebSocket; -v shows the whole answer",
                 status.reason()
             ),
+            Self::NoWebSocket { uri, reason } => {
+                format!("no WebSocket server answers at {uri} ({reason}); check the port, and whether it wants wss://")
+            }
             Self::Tls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
             Self::Certificate(reason) => {
                 format!("the server's certificate is not trusted: {reason}; --cacert trusts a file, -k trusts anyone")
@@ -160,7 +165,10 @@ impl Failure {
             .and_then(|source| source.downcast_ref::<HandshakeFault>());
         match fault {
             Some(HandshakeFault::ClosedEarly) => Self::Lost(error),
-            Some(_) => Self::Protocol(error),
+            Some(fault) => Self::NoWebSocket {
+                uri: uri.to_string(),
+                reason: fault.to_string(),
+            },
             None => Self::connection(error),
         }
     }

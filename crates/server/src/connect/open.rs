@@ -15,7 +15,8 @@ use crate::log;
 /// A client as the flags want it.
 pub(super) fn client(options: &ConnectOptions) -> Result<Client, Failure> {
     let mut timeouts = sockeye::Timeouts::default();
-    timeouts.handshake = options.connect_timeout;
+    // The end is set by `open`, for all steps together; this one is only to come later.
+    timeouts.handshake = options.connect_timeout * 2;
     let keepalive = Keepalive {
         interval: options.ping_interval,
         ..Keepalive::default()

@@ -1,0 +1,534 @@
+//! `sockeye connect` as a black box.
+#![cfg(unix)]
+
+mod cli_support;
+
+use std::fs::File;
+use std::process::Stdio;
+
+use cli_support::{Certificate, Left, Program, answer, echo, run, serve, serve_test, sockeye as program, soon};
+use rustix::process::Signal;
+use sockeye::{CloseCode, Message, OriginPolicy, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Replies are awaited for as long as this after the end of input; short, for what is tested is that nothing is lost.
+const WAIT: [&str; 2] = ["--wait", "100ms"];
+
+async fn echo_server() -> String {
+    serve(Server::default(), async |ws| drop(echo(ws).await)).await
+}
+
+/// A server that does by hand what comes after the handshake; gives `host:port`.
+async fn serve_raw<F>(serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> String
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        let len = tcp.read(&mut buffer).await.unwrap();
+        let (library, mut pipe) = tokio::io::duplex(buffer.len());
+        pipe.write_all(&buffer[..len]).await.unwrap();
+        let _ws = sockeye::accept(library).await.unwrap();
+        let len = pipe.read(&mut buffer).await.unwrap();
+        tcp.write_all(&buffer[..len]).await.unwrap();
+        serve(tcp).await;
+    });
+    address
+}
+
+/// The first byte and the payload of a client's short frame.
+async fn read_frame(tcp: &mut TcpStream) -> (u8, Vec<u8>) {
+    // Two bytes of header, the second with the mask bit and the length; then the masking key.
+    let mut header = [0; 6];
+    tcp.read_exact(&mut header).await.unwrap();
+    let mut payload = vec![0; usize::from(header[1] & 0x7f)];
+    tcp.read_exact(&mut payload).await.unwrap();
+    for (byte, key) in payload.iter_mut().zip(header[2..].iter().cycle()) {
+        *byte ^= key;
+    }
+    (header[0], payload)
+}
+
+/// Runs `sockeye connect` against a server that closes each connection like this.
+async fn closed_with(code: u16, reason: &'static str) -> Left {
+    let url = serve(Server::default(), move |mut ws| async move {
+        let _ = ws.close(CloseCode(code), reason).await;
+    });
+    run(&["connect", &url.await, "--wait", "forever"], b"").await
+}
+
+#[track_caller]
+fn assert_stderr(left: &Left, part: &str) {
+    assert!(left.stderr.contains(part), "{:?} has no {part:?}", left.stderr);
+    assert_eq!(left.stderr.lines().count(), 1, "{}", left.stderr);
+}
+
+#[tokio::test]
+async fn no_reply_is_lost_at_the_end_of_input() {
+    let url = echo_server().await;
+    for _ in 0..50 {
+        let left = run(&["connect", &url, "--wait", "20ms"], b"a\nb\nc\nd\n").await;
+        assert_eq!((left.stdout.as_slice(), left.code), (&b"a\nb\nc\nd\n"[..], Some(0)));
+        assert_eq!(left.stderr, "");
+    }
+}
+
+/// The server has not even begun to read when the input has ended; its pong comes when it does.
+#[tokio::test]
+async fn the_end_of_input_waits_for_a_server_that_is_busy() {
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url, "--wait", "0"]);
+    client.say("a\nb\n").await;
+    client.stdin = None;
+    let mut ws = soon(connections.recv()).await.unwrap();
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("a".into()));
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("b".into()));
+    // Queued before the pong that the next `recv` sends.
+    soon(ws.feed("first reply")).await.unwrap();
+    soon(ws.feed("second reply")).await.unwrap();
+    assert_eq!(soon(ws.recv()).await.unwrap(), None);
+    assert_eq!(ws.closure().unwrap().code(), CloseCode::NORMAL);
+    assert_eq!(client.line().await, "first reply");
+    assert_eq!(client.line().await, "second reply");
+    assert_eq!(client.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_comes_after_the_own_close_frame_is_printed_too() {
+    let address = serve_raw(async |mut tcp| {
+        assert_eq!(read_frame(&mut tcp).await, (0x81, b"go".to_vec()));
+        let (opcode, ping) = read_frame(&mut tcp).await;
+        assert_eq!(opcode, 0x89);
+        tcp.write_all(&[&[0x8a, ping.len() as u8], &ping[..]].concat())
+            .await
+            .unwrap();
+        assert_eq!(read_frame(&mut tcp).await, (0x88, vec![3, 0xe8]));
+        // A text, and the close frame 1000.
+        tcp.write_all(b"\x81\x04late\x88\x02\x03\xe8").await.unwrap();
+    });
+    let left = run(&["connect", &address.await, "-w", "0"], b"go\n").await;
+    assert_eq!((left.stdout.as_slice(), left.code), (&b"late\n"[..], Some(0)));
+}
+
+#[tokio::test]
+async fn wait_forever_leaves_the_end_to_the_server() {
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url, "--wait", "forever"]);
+    client.stdin = None;
+    let mut ws = soon(connections.recv()).await.unwrap();
+    for number in 0..3 {
+        soon(ws.send(number.to_string())).await.unwrap();
+        assert_eq!(client.line().await, number.to_string());
+    }
+    soon(ws.close(CloseCode::GOING_AWAY, "restart")).await.unwrap();
+    assert_eq!(client.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn lines_become_messages_without_their_ends() {
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url]);
+    client.say("one\ntwo\r\n\n äöü \nlast").await;
+    client.stdin = None;
+    let mut ws = soon(connections.recv()).await.unwrap();
+    for text in ["one", "two", "", " äöü ", "last"] {
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some(Message::text(text)));
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_gets_messages_byte_for_byte() {
+    let text = "a\u{1b}[31m\r\nb\u{202e}\0";
+    for (options, expected) in [
+        (&[][..], [text.as_bytes(), b"\n", &[0, 10, 255], b"\n"].concat()),
+        (&["--binary-out", "hex"], [text.as_bytes(), b"\n000aff\n"].concat()),
+    ] {
+        let url = serve(Server::default(), move |mut ws| async move {
+            ws.feed(text).await.unwrap();
+            ws.feed(&[0, 10, 255]).await.unwrap();
+            ws.close(CloseCode::NORMAL, "").await.unwrap();
+        });
+        let left = run(&[&["connect", &url.await, "-w", "forever"], options].concat(), b"").await;
+        assert_eq!(left.stdout, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_utf8_is_not_sent_and_reported() {
+    let url = echo_server().await;
+    let left = run(&["connect", &url], b"good\n\xff\xfe\nnever\n").await;
+    assert_eq!(left.code, Some(1));
+    assert_stderr(&left, "line 2 of standard input is not UTF-8");
+    assert_eq!(left.stdout, b"good\n");
+}
+
+#[tokio::test]
+async fn the_close_code_of_the_server_is_the_exit_status() {
+    for (code, exit_code, message) in [
+        (1000, 0, ""),
+        (1001, 0, ""),
+        (1005, 0, ""),
+        (1008, 64, "closed by the server: 1008 (policy violation)"),
+        (1011, 64, "closed by the server: 1011 (internal error)"),
+        (4001, 64, "closed by the server: 4001"),
+    ] {
+        let left = closed_with(code, "").await;
+        assert_eq!(left.code, Some(exit_code), "{code}");
+        match exit_code {
+            0 => assert_eq!(left.stderr, ""),
+            _ => assert_stderr(&left, message),
+        }
+    }
+    let left = closed_with(4001, "session \u{1b}[31m expired").await;
+    assert_stderr(&left, r#"4001 "session \u{1b}[31m expired""#);
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_ends_it_while_its_input_is_open() {
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url]);
+    client.say("hello\n").await;
+    let mut ws = soon(connections.recv()).await.unwrap();
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("hello".into()));
+    soon(ws.close(CloseCode(4000), "enough")).await.unwrap();
+    assert_eq!(client.exit_code().await, Some(64));
+    assert!(client.stdin.is_some());
+}
+
+#[tokio::test]
+async fn a_connection_lost_without_a_close_frame_is_56() {
+    let url = serve(Server::default(), async |ws| ws.abort()).await;
+    let left = run(&["connect", &url, "-w", "forever"], b"").await;
+    assert_eq!(left.code, Some(56));
+    assert_stderr(&left, "lost without a close frame");
+}
+
+/// What servers answer, what becomes of it, and what is said.
+#[tokio::test]
+async fn answers_that_open_nothing_have_exit_codes_of_their_own() {
+    for (bytes, code, message) in [
+        (
+            &b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope\n"[..],
+            22,
+            "404 Not Found",
+        ),
+        (
+            b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+            22,
+            "401 Unauthorized",
+        ),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+            22,
+            "302",
+        ),
+        (b"", 56, "lost"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", 65, "no WebSocket server"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
+            65,
+            "no WebSocket server",
+        ),
+    ] {
+        let left = run(&["connect", &answer(bytes).await], b"never read\n").await;
+        assert_eq!(left.code, Some(code), "{}", left.stderr);
+        assert_stderr(&left, message);
+        assert!(left.stdout.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_frame_against_the_protocol_is_65() {
+    let address = serve_raw(async |mut tcp| {
+        // A whole frame of an opcode that is reserved.
+        tcp.write_all(&[0x83, 0]).await.unwrap();
+        while read_frame(&mut tcp).await.0 != 0x88 {}
+    });
+    let address = address.await;
+    let left = run(&["connect", &address, "-w", "forever"], b"").await;
+    assert_eq!(left.code, Some(65));
+    assert_stderr(&left, "reserved opcode");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_has_exit_codes_of_its_own() {
+    // Bound and not listening: nobody else gets the port, and nobody answers.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent
+        .bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())
+        .unwrap();
+    let refused = silent.local_addr().unwrap().as_socket().unwrap().to_string();
+    for (url, code, message) in [
+        ("ws://localhost/#x", 3, "fragment"),
+        ("ftp://localhost/", 3, "ws://"),
+        ("ws://user:secret@localhost/", 3, "cannot connect to"),
+        (
+            "ws://no-such-host.invalid/",
+            6,
+            "cannot find the host no-such-host.invalid",
+        ),
+        (&refused, 7, "check that the server runs"),
+    ] {
+        let left = run(&["connect", url], b"").await;
+        assert_eq!(left.code, Some(code), "{url} {}", left.stderr);
+        assert_stderr(&left, message);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_28() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    let left = run(&["connect", &url, "--connect-timeout", "50ms"], b"").await;
+    assert_eq!(left.code, Some(28));
+    assert_stderr(&left, "--connect-timeout");
+}
+
+#[tokio::test]
+async fn quiet_leaves_only_the_exit_status() {
+    let left = run(&["connect", "-q", "ws://no-such-host.invalid/"], b"").await;
+    assert_eq!((left.code, left.stderr.as_str()), (Some(6), ""));
+}
+
+#[tokio::test]
+async fn verbose_shows_the_handshake_and_a_refusal_with_its_body() {
+    let url = echo_server().await;
+    let left = run(&["connect", "-v", &url, WAIT[0], WAIT[1]], b"").await;
+    for part in [
+        "* connected to 127.0.0.1:",
+        "< HTTP/1.1 101",
+        "Sec-WebSocket-Accept: ",
+        "* closed: 1000",
+    ] {
+        assert!(left.stderr.contains(part), "{}", left.stderr);
+    }
+    let refusal = b"HTTP/1.1 403 Forbidden\r\nX-Why: no\r\nContent-Length: 15\r\n\r\nask\n\x1b[31mnicely";
+    let left = run(&["connect", "-v", &answer(refusal).await], b"").await;
+    for part in [
+        "< HTTP/1.1 403 Forbidden\n",
+        "< X-Why: no\n",
+        "\nask\n",
+        "\n\\u001b[31mnicely\n",
+    ] {
+        assert!(left.stderr.contains(part), "{}", left.stderr);
+    }
+    assert!(!left.stderr.contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn headers_origin_and_subprotocols_are_sent() {
+    let origin = "https://a.example".parse().unwrap();
+    let server = Server::builder()
+        .origins(OriginPolicy::List(vec![origin]))
+        .subprotocols(["two"])
+        .build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let pending = server.accept(tcp).await.unwrap();
+        let headers = pending.request().headers();
+        let values = ["authorization", "x-empty", "origin"].map(|name| Some(headers.get(name)?.as_bytes().to_vec()));
+        let ws = pending.accept().await.unwrap();
+        (values, ws.subprotocol().map(str::to_owned))
+    });
+    // A header is one value, so the URL may follow it.
+    let arguments = [
+        ["connect", "-H", "Authorization: Bearer a:b", "--header", "X-Empty:"],
+        [
+            "--origin",
+            "https://a.example",
+            "--subprotocol",
+            "one",
+            "--subprotocol=two",
+        ],
+    ];
+    run(&[&arguments.concat()[..], &[&url]].concat(), b"").await;
+    let (values, subprotocol) = soon(serving).await.unwrap();
+    let expected = ["Bearer a:b", "", "https://a.example"].map(|value| Some(value.as_bytes().to_vec()));
+    assert_eq!(values, expected);
+    assert_eq!(subprotocol.as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn flags_that_cannot_be_are_2() {
+    for arguments in [
+        &["connect"][..],
+        &["connect", ":1", "-H", "no colon"],
+        &["connect", ":1", "-H", "Upgrade: x"],
+        &["connect", ":1", "-H", "X: a\r\nY: b"],
+        &["connect", ":1", "--subprotocol", "a b"],
+        &["connect", ":1", "--origin", "example.com"],
+        &["connect", ":1", "--wait", "long"],
+        &["connect", ":1", "-k", "--cacert", "x.pem"],
+        &["connect", ":1", "-q", "-v"],
+    ] {
+        assert_eq!(run(arguments, b"").await.code, Some(2), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_checked_unless_told_otherwise() {
+    let certificate = Certificate::new();
+    let server = Server::builder().tls_config(certificate.server_config()).build();
+    let url = serve(server, async |ws| drop(echo(ws).await)).await;
+    let url = url.replace("ws://", "wss://");
+    let cacert = certificate.cert();
+    for options in [&["-k"][..], &["--insecure"], &["--cacert", &cacert]] {
+        let left = run(&[&["connect", &url, WAIT[0], WAIT[1]], options].concat(), b"hi\n").await;
+        assert_eq!(
+            (left.stdout.as_slice(), left.code),
+            (&b"hi\n"[..], Some(0)),
+            "{}",
+            left.stderr
+        );
+    }
+    let other = Certificate::new();
+    for options in [&[][..], &["--cacert", &other.cert()]] {
+        let left = run(&[&["connect", &url], options].concat(), b"hi\n").await;
+        assert_eq!(left.code, Some(60), "{}", left.stderr);
+        assert_stderr(&left, "--cacert");
+    }
+    // TLS where plain text is expected, and the other way round.
+    let left = run(&["connect", &url.replace("wss://", "ws://")], b"").await;
+    assert_eq!(left.code, Some(65));
+    assert_stderr(&left, "wss://");
+    let url = echo_server().await.replace("ws://", "wss://");
+    let left = run(&["connect", &url], b"").await;
+    assert_eq!(left.code, Some(35));
+    assert_stderr(&left, "TLS");
+}
+
+#[tokio::test]
+async fn ctrl_c_closes_with_1001() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (url, mut connections) = serve_test().await;
+        let mut client = Program::start(&["connect", &url]);
+        client.say("hello\n").await;
+        let mut ws = soon(connections.recv()).await.unwrap();
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some("hello".into()));
+        client.signal(signal);
+        assert_eq!(soon(ws.recv()).await.unwrap(), None);
+        assert_eq!(ws.closure().unwrap().code(), CloseCode::GOING_AWAY);
+        assert_eq!(client.exit_code().await, Some(code));
+        assert_eq!(client.stderr().await, "");
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_it_before_it_is_connected_and_when_the_server_does_not_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = Program::start(&["connect", &listener.local_addr().unwrap().to_string()]);
+    let _tcp = soon(listener.accept()).await.unwrap();
+    client.signal(Signal::INT);
+    assert_eq!(client.exit_code().await, Some(130));
+
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url]);
+    let _silent = soon(connections.recv()).await.unwrap();
+    client.signal(Signal::INT);
+    assert_eq!(client.exit_code().await, Some(130));
+}
+
+#[tokio::test]
+async fn nothing_is_read_from_standard_input_before_the_connection_is_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, b"line\n").unwrap();
+    let mut rest = reader.try_clone().unwrap();
+    let mut client = Program::spawn(program(&["connect", &url]).stdin(Stdio::from(reader)));
+    let (tcp, _) = soon(listener.accept()).await.unwrap();
+    drop((tcp, writer));
+    assert_eq!(client.exit_code().await, Some(56));
+    let mut unread = String::new();
+    std::io::Read::read_to_string(&mut rest, &mut unread).unwrap();
+    assert_eq!(unread, "line\n");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_enough_ends_it_quietly() {
+    let url = serve(Server::default(), async |mut ws| while ws.send("tick").await.is_ok() {});
+    let mut client = Program::start(&["connect", &url.await, "-w", "forever"]);
+    assert_eq!(client.line().await, "tick");
+    drop(client.stop_reading());
+    assert_eq!(client.exit_code().await, Some(0));
+    assert_eq!(client.stderr().await, "");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported() {
+    let url = echo_server().await;
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut client = Program::spawn(program(&["connect", &url]).stdout(full()));
+    client.say("hello\n").await;
+    assert_eq!(client.exit_code().await, Some(1));
+    assert!(
+        client
+            .stderr()
+            .await
+            .contains("cannot write to standard output: No space left")
+    );
+    // Nowhere left to say it.
+    let mut client = Program::spawn(program(&["connect", &url]).stdout(full()).stderr(full()));
+    client.say("hello\n").await;
+    assert_eq!(client.exit_code().await, Some(1));
+}
+
+/// A pipe takes 64 KiB; the program holds more than that for it, and goes on with the protocol.
+#[tokio::test]
+async fn pings_are_answered_while_nobody_reads_standard_output() {
+    const MESSAGES: usize = 64;
+    let message = "x".repeat(16 << 10);
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url, "-w", "forever"]);
+    let ws = soon(connections.recv()).await.unwrap();
+    let (sender, mut receiver) = ws.split();
+    for _ in 0..MESSAGES {
+        soon(sender.send(message.as_str())).await.unwrap();
+    }
+    soon(sender.ping(b"there?")).await.unwrap();
+    // The pong is seen by what it changes; the reply to nothing is the end of the test.
+    client.say("after\n").await;
+    assert_eq!(soon(receiver.recv()).await.unwrap(), Some("after".into()));
+    soon(async {
+        while receiver.rtt().is_none() {
+            client.say("again\n").await;
+            receiver.recv().await.unwrap();
+        }
+    })
+    .await;
+    for _ in 0..MESSAGES {
+        assert_eq!(client.line().await, message);
+    }
+}
+
+/// More than the program holds for a reader that does not read: then the server is held back, and nothing is lost.
+#[tokio::test]
+async fn a_reader_that_pauses_holds_the_server_back_and_loses_nothing() {
+    const MESSAGES: usize = 40;
+    let message = "y".repeat(1 << 20);
+    let (url, mut connections) = serve_test().await;
+    let mut client = Program::start(&["connect", &url, "-w", "forever"]);
+    let mut ws = soon(connections.recv()).await.unwrap();
+    let sending = tokio::spawn({
+        let message = message.clone();
+        async move {
+            for _ in 0..MESSAGES {
+                ws.send(message.as_str()).await.unwrap();
+            }
+            ws.close(CloseCode::NORMAL, "").await.unwrap();
+        }
+    });
+    for _ in 0..MESSAGES {
+        assert!(client.line().await == message);
+    }
+    soon(sending).await.unwrap();
+    client.stdin = None;
+    assert_eq!(client.exit_code().await, Some(0));
+}

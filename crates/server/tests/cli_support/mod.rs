@@ -1,0 +1,264 @@
+//! The program as a black box: started, fed, read, signalled; and peers for it in this process.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::future::Future;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sockeye::{Error, Server, WebSocket};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long anything may take before a test fails: 30 s, times `SOCKEYE_TEST_PATIENCE` on machines that are slow.
+pub(crate) fn patience() -> Duration {
+    let scale = std::env::var("SOCKEYE_TEST_PATIENCE").ok();
+    let scale = scale.and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    Duration::from_secs(30).mul_f64(scale)
+}
+
+/// Fails the test if it takes too long.
+#[track_caller]
+pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let place = std::panic::Location::caller();
+    async move {
+        match timeout(patience(), future).await {
+            Ok(output) => output,
+            Err(_) => panic!("took too long: {place}"),
+        }
+    }
+}
+
+/// The program with these arguments, all its streams piped.
+pub(crate) fn sockeye(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockeye"));
+    command
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .env_remove("SOCKEYE_LOG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// What a program that has ended left behind.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+/// Runs the program to its end, with this standard input.
+pub(crate) async fn run(arguments: &[&str], input: &[u8]) -> Left {
+    let mut child = sockeye(arguments).spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // It may end without having read everything.
+    let feeding = async move { drop(stdin.write_all(input).await) };
+    let (output, ()) = soon(async { tokio::join!(child.wait_with_output(), feeding) }).await;
+    let output = output.expect("the program can be waited for");
+    Left {
+        code: output.status.code(),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A program that runs.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) stdin: Option<ChildStdin>,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Program {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::spawn(&mut sockeye(arguments))
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = child.stdout.take();
+        Self {
+            stdin: child.stdin.take(),
+            lines: stdout.map(|stdout| BufReader::new(stdout).lines()),
+            child,
+        }
+    }
+
+    /// `sockeye echo` on a free port, listening; and its URL.
+    pub(crate) async fn echo(options: &[&str]) -> (Self, String) {
+        let mut program = Self::start(&[&["echo", "--listen", "127.0.0.1:0"], options].concat());
+        let url = program.url().await;
+        (program, url)
+    }
+
+    /// The URL that a server prints when it is ready.
+    #[track_caller]
+    pub(crate) fn url(&mut self) -> impl Future<Output = String> {
+        soon(async {
+            let line = self.line().await;
+            let url = line.strip_prefix("listening on ").expect("the line of a server");
+            url.to_owned()
+        })
+    }
+
+    pub(crate) async fn say(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("still open");
+        soon(stdin.write_all(text.as_bytes())).await.expect("it reads");
+    }
+
+    /// The next line of its standard output.
+    pub(crate) async fn line(&mut self) -> String {
+        let lines = self.lines.as_mut().expect("piped");
+        let line = soon(lines.next_line()).await.expect("UTF-8");
+        match line {
+            Some(line) => line,
+            None => panic!("it ended: {}", self.stderr().await),
+        }
+    }
+
+    /// No more than this is read from its standard output.
+    pub(crate) fn stop_reading(&mut self) -> Box<dyn Send> {
+        Box::new(self.lines.take())
+    }
+
+    /// Everything on standard error, to its end.
+    pub(crate) async fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            soon(stderr.read_to_string(&mut text)).await.expect("UTF-8");
+        }
+        text
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        rustix::process::kill_process(pid.expect("it runs"), signal).expect("it can be signalled");
+    }
+
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let status: ExitStatus = soon(self.child.wait()).await.expect("it can be waited for");
+        status.code()
+    }
+}
+
+/// A server in this process; every connection is handed to `serve`.
+pub(crate) async fn serve<F>(server: Server, serve: impl Fn(WebSocket) -> F + Send + Sync + 'static) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            if let Ok(pending) = server.accept(tcp).await
+                && let Ok(ws) = pending.accept().await
+            {
+                tokio::spawn(serve(ws));
+            }
+        }
+    });
+    format!("ws://{address}/")
+}
+
+/// A server that gives each connection to the test.
+pub(crate) async fn serve_test() -> (String, mpsc::UnboundedReceiver<WebSocket>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let url = serve(Server::default(), move |ws| {
+        let _ = sender.send(ws);
+        std::future::ready(())
+    });
+    (url.await, receiver)
+}
+
+pub(crate) async fn echo(mut ws: WebSocket) -> Result<(), Error> {
+    while let Some(message) = ws.recv().await? {
+        ws.feed(message).await?;
+    }
+    Ok(())
+}
+
+/// Answers the first connection with these bytes, then closes it; gives `host:port`.
+pub(crate) async fn answer(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.expect("a client");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let read = tcp.read_buf(&mut request).await.expect("a request");
+            assert_ne!(read, 0, "a whole request");
+        }
+        tcp.write_all(bytes).await.expect("a client that reads");
+    });
+    address.to_string()
+}
+
+/// A certificate for localhost and 127.0.0.1 in files.
+pub(crate) struct Certificate {
+    folder: TempDir,
+    cert_pem: String,
+    key_pem: String,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Self {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let generated = rcgen::generate_simple_self_signed(names).expect("valid names");
+        let certificate = Self {
+            folder: tempfile::tempdir().expect("a place for files"),
+            cert_pem: generated.cert.pem(),
+            key_pem: generated.signing_key.serialize_pem(),
+        };
+        std::fs::write(certificate.cert(), &certificate.cert_pem).expect("room for files");
+        std::fs::write(certificate.key(), &certificate.key_pem).expect("room for files");
+        certificate
+    }
+
+    pub(crate) fn cert(&self) -> String {
+        self.folder.path().join("cert.pem").to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn key(&self) -> String {
+        self.folder.path().join("key.pem").to_string_lossy().into_owned()
+    }
+
+    /// For a server in this process.
+    pub(crate) fn server_config(&self) -> Arc<rustls::ServerConfig> {
+        let chain = vec![CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("just made")];
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("just made");
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(chain, key);
+        Arc::new(config.expect("they belong together"))
+    }
+
+    /// For a client in this process that trusts it.
+    pub(crate) fn client_config(&self) -> Arc<rustls::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("just made");
+        roots.add(certificate).expect("it can be trusted");
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(roots);
+        Arc::new(config.with_no_client_auth())
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
