@@ -14,6 +14,9 @@ pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 /// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
 const CONTROL_LEN_MAX: usize = 2 * 1024;
 
+/// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
+const COMPACT_FROM: usize = 32 * 1024;
+
 /// Bytes in the order in which they are to leave: a buffer, and behind it at most one large payload.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -151,6 +154,12 @@ impl Output {
         if self.written == self.buffer.len() {
             buffers::give_write(std::mem::take(&mut self.buffer));
             (self.written, self.control_end, self.control_len) = (0, 0, 0);
+        } else if self.written >= COMPACT_FROM && self.written >= self.buffer.len() / 2 {
+            // Where more is queued as fast as it is written, the buffer never becomes empty. No byte is moved that
+            // another has not paid for by leaving.
+            self.buffer.drain(..self.written);
+            self.control_end = self.control_end.saturating_sub(self.written);
+            self.written = 0;
         }
         if let Some((payload, done)) = &mut self.payload {
             *done += written;

@@ -212,7 +212,11 @@ impl AsyncRead for Transport {
         {
             return Poll::Ready(Err(kind.into()));
         }
-        buf.put_slice(&script.incoming.drain(..len).collect::<Vec<u8>>());
+        let (front, back) = script.incoming.as_slices();
+        let of_front = len.min(front.len());
+        buf.put_slice(&front[..of_front]);
+        buf.put_slice(&back[..len - of_front]);
+        script.incoming.drain(..len);
         Poll::Ready(Ok(()))
     }
 }
@@ -241,12 +245,16 @@ impl AsyncWrite for Transport {
         }
         script.write_waited = false;
         script.operate()?;
-        let bytes: Vec<u8> = bufs.iter().flat_map(|slice| slice.iter().copied()).collect();
-        let len = bytes.len().min(script.rules.write_max).min(script.rules.room);
+        let len_max = script.rules.write_max.min(script.rules.room);
+        let mut len = 0;
+        for slice in bufs {
+            let taken = slice.len().min(len_max - len);
+            script.unflushed.extend_from_slice(&slice[..taken]);
+            len += taken;
+        }
         if script.rules.room != usize::MAX {
             script.rules.room -= len;
         }
-        script.unflushed.extend(&bytes[..len]);
         script.writes.push(Write {
             len,
             slices: bufs

@@ -1,0 +1,187 @@
+//! What a connection holds on the heap, counted by the allocator: of each thread its own, and each test is one thread.
+#![allow(unsafe_code, reason = "an allocator cannot be written without")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::pin::pin;
+
+use common::wire::{Frame, binary, ping, text};
+use common::{BOTH, Local, Peer, look, open, open_server};
+use sockeye::{Limits, Server, WebSocket};
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(change: isize) {
+    // A thread that ends has no counter any more, and nobody who asks.
+    let _ = LIVE.try_with(|live| live.set(live.get() + change));
+}
+
+// SAFETY: every call goes to `System` as it came, which keeps the contract; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+fn live() -> isize {
+    LIVE.get()
+}
+
+/// How many bytes are freed with `value`.
+fn held_by<T>(value: T) -> usize {
+    let before = live();
+    drop(value);
+    usize::try_from(before - live()).unwrap()
+}
+
+/// Echoes what the peer has sent, until there is nothing more; the alarm of keepalive is set then.
+async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = Frame>) {
+    peer.sends(frames);
+    let mut echoing = pin!(async {
+        while let Some(message) = ws.recv().await.unwrap() {
+            ws.feed(message).await.unwrap();
+        }
+    });
+    assert!(look(&mut echoing).await.is_pending());
+    assert!(!peer.takes().is_empty());
+}
+
+/// The goal is 1.2 KiB with what the runtime needs for a socket and a task.
+const IDLE_MAX: usize = 900;
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_holds_no_buffers() {
+    const COUNT: usize = 200;
+    for local in BOTH {
+        let mut connections = Vec::with_capacity(COUNT);
+        let mut peers = Vec::with_capacity(COUNT);
+        for _ in 0..COUNT {
+            let (mut ws, peer) = open(local).await;
+            echo(&mut ws, &peer, [text("small"), ping("?"), binary(vec![1; 16 * 1024])]).await;
+            echo(&mut ws, &peer, (0..100).map(|_| text("one of a burst"))).await;
+            connections.push(ws);
+            peers.push(peer);
+        }
+        let each = held_by(connections) / COUNT;
+        println!(
+            "{local:?}: {each} bytes, of which {} are the WebSocket itself",
+            size_of::<WebSocket>()
+        );
+        assert!(each <= IDLE_MAX, "{local:?}: {each} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_length_that_is_declared_costs_nothing() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let header = binary("a few bytes").declaring(16 * 1024 * 1024);
+        peer.sends([header]);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        let held = held_by(ws);
+        assert!(held <= 2 * IDLE_MAX, "{local:?}: {held} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_message_costs_at_most_twice_what_has_arrived() {
+    const ARRIVED: usize = 1024 * 1024;
+    for local in BOTH {
+        for piece in [1000, 64 * 1024, ARRIVED] {
+            let (mut ws, peer) = open(local).await;
+            peer.rule(|rules| rules.read_max = piece);
+            peer.sends([binary(vec![1; ARRIVED]).declaring(16 * 1024 * 1024)]);
+            assert!(look(pin!(ws.recv())).await.is_pending());
+            let held = held_by(ws);
+            assert!(held >= ARRIVED, "{held} bytes");
+            assert!(
+                held <= 2 * ARRIVED + 4096,
+                "{local:?}, {piece} bytes a read: {held} bytes"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_fragments_cost_nothing() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.sends((0..1000).map(|number| {
+        if number == 0 {
+            binary("")
+        } else {
+            common::wire::continuation("")
+        }
+        .unfinished()
+    }));
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    let held = held_by(ws);
+    assert!(held <= 2 * IDLE_MAX, "{held} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_pings_to_a_peer_that_does_not_read_costs_little() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        for _ in 0..100 {
+            peer.sends((0..100).map(|number| ping(format!("{number:0120}"))));
+            assert!(look(pin!(ws.recv())).await.is_pending());
+        }
+        let before = live();
+        peer.sends((0..100).map(|number| ping(format!("{number:0120}"))));
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(live() - before <= 0, "more at each round");
+        let held = held_by(ws);
+        assert!(held <= 16 * 1024, "{local:?}: {held} bytes");
+    }
+}
+
+/// A peer that reads a little more slowly than the program writes: the queue is never empty, and must not grow.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_never_empty_stays_within_its_limit() {
+    const WRITE_BUFFER_MAX: usize = 64 * 1024;
+    let mut limits = Limits::default();
+    limits.write_buffer_max = WRITE_BUFFER_MAX;
+    let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    peer.rule(|rules| rules.room = 0);
+    // The thread has its receive buffer then.
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    let mut most = 0;
+    let begin = live();
+    for _ in 0..50_000 {
+        // 98 bytes and a header of 2.
+        ws.feed("m".repeat(98)).await.unwrap();
+        if ws.try_send("").is_err() {
+            peer.rule(|rules| rules.room = 1000);
+            assert!(look(pin!(ws.recv())).await.is_pending());
+            peer.takes();
+            peer.writes();
+        }
+        most = most.max(live() - begin);
+    }
+    let limit = 4 * WRITE_BUFFER_MAX as isize;
+    assert!(most <= limit, "{most} bytes at the most");
+}
