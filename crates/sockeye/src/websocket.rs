@@ -105,8 +105,9 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// As [`send`](Self::send).
-    pub async fn feed(&mut self, message: impl Into<Message>) -> Result<(), Error> {
-        self.feed_with(message, Compress::Auto).await
+    // Not `async`: each layer of it would keep a copy of the message in the future, and so in every task that feeds.
+    pub fn feed(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
+        self.feed_with(message, Compress::Auto)
     }
 
     /// As [`feed`](Self::feed), with a choice about compression for this message, where it was negotiated.
@@ -118,9 +119,13 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// As [`send`](Self::send).
-    pub async fn feed_with(&mut self, message: impl Into<Message>, compress: Compress) -> Result<(), Error> {
+    pub fn feed_with(
+        &mut self,
+        message: impl Into<Message>,
+        compress: Compress,
+    ) -> impl Future<Output = Result<(), Error>> {
         let mut message = Some(message.into());
-        poll_fn(|cx| self.driver.poll_feed(cx, &mut message, compress)).await
+        poll_fn(move |cx| self.driver.poll_feed(cx, &mut message, compress))
     }
 
     /// Hands everything that is queued to the kernel.
