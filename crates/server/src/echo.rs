@@ -8,7 +8,7 @@ mod roll;
 use std::thread;
 use std::time::Duration;
 
-use sockeye::{CloseCode, Error, OriginPolicy, Server, WebSocket};
+use sockeye::{CloseCode, Error, Message, OriginPolicy, Server, WebSocket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -120,16 +120,22 @@ async fn open(server: Server, tcp: TcpStream, member: Member) {
 /// Sends every message back. What arrived in one burst leaves in one write: `recv` sends what `feed` has queued before
 /// it waits.
 async fn echo(ws: &mut WebSocket, member: &Member) -> Result<(), Error> {
-    loop {
-        let message = tokio::select! {
-            biased;
-            message = ws.recv() => message?,
+    while let Some(message) = next(ws, member).await? {
+        ws.feed(message).await?;
+    }
+    Ok(())
+}
+
+/// The next message; `None` after the end, which comes from here when the server stops.
+async fn next(ws: &mut WebSocket, member: &Member) -> Result<Option<Message>, Error> {
+    tokio::select! {
+        // The server's end is looked at only when there is nothing to do but wait.
+        biased;
+        message = ws.recv() => message,
+        () = member.dismissed() => {
             // In a box, for it happens once at most.
-            () = member.dismissed() => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
-        };
-        match message {
-            Some(message) => ws.feed(message).await?,
-            None => return Ok(()),
+            Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await?;
+            Ok(None)
         }
     }
 }
