@@ -169,9 +169,12 @@ impl Client {
     ) -> Result<(WebSocket, Response), Error> {
         let request = self.template.request(uri).map_err(Error::misuse)?;
         let (bytes, mut awaiting) = request.start();
-        timeout_at(deadline, io.write_all(&bytes))
-            .await
-            .map_err(|_| Error::timeout("the opening handshake"))??;
+        timeout_at(deadline, async {
+            io.write_all(&bytes).await?;
+            io.flush().await
+        })
+        .await
+        .map_err(|_| Error::timeout("the opening handshake"))??;
 
         let mut buffer = Vec::with_capacity(READ_LEN);
         loop {

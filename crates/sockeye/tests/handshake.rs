@@ -1,0 +1,454 @@
+//! The opening handshake, as a client meets servers and a server meets clients.
+
+mod common;
+
+use std::error::Error as _;
+use std::pin::pin;
+use std::time::Duration;
+
+use common::script::transport;
+use common::wire::text;
+use common::{Peer, REQUEST, answer, look, text_of, within};
+use sockeye::handshake::{HandshakeFault, Subprotocol};
+use sockeye::{Acceptance, Client, Error, Origin, OriginPolicy, Pending, Rejection, Server, StatusCode, WebSocket};
+use tokio::time::Instant;
+
+/// What comes of a client that gets this response to its request, and then the end.
+async fn answered(response: impl AsRef<[u8]>) -> Error {
+    let (io, peer) = transport(false);
+    peer.sends_bytes(response);
+    peer.ends();
+    let client = Client::default();
+    let error = within(60, client.connect_over(io, "ws://localhost/"))
+        .await
+        .unwrap_err();
+    assert!(peer.sees_end());
+    error
+}
+
+/// A server's judgement of a request, and the other end.
+async fn asked(server: &Server, request: impl AsRef<[u8]>) -> (Result<Pending, Error>, Peer) {
+    let (io, peer) = transport(true);
+    peer.sends_bytes(request);
+    (within(60, server.accept(io)).await, peer)
+}
+
+/// The smallest request with these lines more.
+fn request_with(lines: &str) -> String {
+    format!("{}{lines}\r\n", REQUEST.strip_suffix("\r\n").unwrap())
+}
+
+#[track_caller]
+fn response(peer: &Peer) -> String {
+    String::from_utf8(peer.takes_bytes()).unwrap()
+}
+
+#[track_caller]
+fn fault(error: &Error) -> &HandshakeFault {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref())
+        .expect("a fault of the handshake")
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_gets_the_status_headers_and_body_of_a_refusal() {
+    let error =
+        answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 8\r\n\r\nno token").await;
+    let refusal = error.refusal().unwrap();
+    assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
+    let challenge = refusal.headers().get("www-authenticate").unwrap();
+    assert_eq!(challenge.as_bytes(), b"Bearer");
+    assert_eq!(refusal.body(), b"no token");
+    assert_eq!(error.to_string(), "the server answered with status 401 Unauthorized");
+    assert!(!error.is_protocol() && !error.is_closed() && !error.is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_does_not_follow_a_redirection() {
+    let error = answered("HTTP/1.1 302 Found\r\nLocation: ws://elsewhere/\r\nContent-Length: 0\r\n\r\n").await;
+    let location = error.refusal().unwrap().headers().get("location").unwrap();
+    assert_eq!(location.as_bytes(), b"ws://elsewhere/");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_keeps_no_more_of_a_refusals_body_than_its_limit() {
+    let body = "b".repeat(100_000);
+    let error = answered(format!("HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n{body}")).await;
+    assert_eq!(error.refusal().unwrap().body().len(), 16 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_takes_no_other_answer_than_that_to_its_key() {
+    let mut other = answer(REQUEST.as_bytes());
+    assert_eq!(*fault(&answered(&other).await), HandshakeFault::AcceptMismatch);
+    other = other.replace("Upgrade: websocket\r\n", "");
+    assert!(answered(&other).await.is_protocol());
+    assert_eq!(*fault(&answered("").await), HandshakeFault::ClosedEarly);
+    assert!(answered("SSH-2.0-OpenSSH_9.6\r\n").await.is_protocol());
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_gives_up_on_a_server_that_does_not_answer_within_ten_seconds() {
+    let (io, peer) = transport(false);
+    let start = Instant::now();
+    let client = Client::default();
+    let dribbling = async {
+        for byte in b"HTTP/1.1 101 Switching Protocols\r\n".iter().cycle() {
+            peer.sends_bytes([*byte]);
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+    };
+    let error = tokio::select! {
+        connected = client.connect_over(io, "ws://localhost/") => connected.unwrap_err(),
+        () = dribbling => unreachable!(),
+    };
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_gives_up_on_a_server_that_does_not_take_its_request() {
+    let (io, peer) = transport(false);
+    peer.rule(|rules| rules.room = 10);
+    let start = Instant::now();
+    let client = Client::default();
+    let error = within(60, client.connect_over(io, "ws://localhost/"))
+        .await
+        .unwrap_err();
+    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_receives_what_is_glued_to_the_response_however_it_is_cut() {
+    for read_max in [usize::MAX, 1, 7] {
+        let (io, peer) = transport(false);
+        peer.rule(|rules| rules.read_max = read_max);
+        let client = Client::default();
+        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        assert!(look(&mut connecting).await.is_pending());
+        let response = answer(&peer.takes_bytes());
+        peer.sends_bytes(
+            [
+                response.as_bytes(),
+                &text("hello").bytes(false),
+                &text("again").bytes(false),
+            ]
+            .concat(),
+        );
+        let (mut ws, _) = connecting.await.unwrap();
+        assert_eq!(text_of(ws.recv().await), "hello");
+        assert_eq!(text_of(ws.recv().await), "again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_flushes_its_request_to_a_transport_that_buffers() {
+    let (io, peer) = transport(false);
+    peer.rule(|rules| rules.buffers = true);
+    let client = Client::default();
+    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    assert!(look(&mut connecting).await.is_pending());
+    peer.sends_bytes(answer(&peer.takes_bytes()));
+    let (mut ws, _) = connecting.await.unwrap();
+    ws.send("hello").await.unwrap();
+    assert_eq!(peer.takes(), [text("hello")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_sends_what_its_builder_was_given() {
+    let (io, peer) = transport(false);
+    let client = Client::builder()
+        .header("Authorization", "Bearer x")
+        .subprotocol("chat")
+        .subprotocol("superchat")
+        .origin(Origin::parse("https://example.com").unwrap())
+        .build()
+        .unwrap();
+    let mut connecting = pin!(client.connect_over(io, "ws://example.com:8080/chat?room=1"));
+    assert!(look(&mut connecting).await.is_pending());
+    let request = response(&peer);
+    assert!(request.starts_with("GET /chat?room=1 HTTP/1.1\r\nHost: example.com:8080\r\n"));
+    for line in [
+        "Authorization: Bearer x\r\n",
+        "Sec-WebSocket-Protocol: chat, superchat\r\n",
+        "Origin: https://example.com\r\n",
+    ] {
+        assert!(request.contains(line), "{request}");
+    }
+    let response =
+        answer(request.as_bytes()).replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: superchat\r\nX-Id: 7\r\n\r\n");
+    peer.sends_bytes(response);
+    let (ws, response) = connecting.await.unwrap();
+    assert_eq!(ws.subprotocol(), Some("superchat"));
+    assert_eq!(response.headers().get("x-id").unwrap().as_bytes(), b"7");
+}
+
+#[test]
+fn client_is_not_built_with_what_cannot_be_sent() {
+    let builder = Client::builder;
+    for builder in [
+        builder().header("X-Name", "value\r\nX-Injected: 1"),
+        builder().header("X-Name", "nul\0"),
+        builder().header("X Name", "value"),
+        builder().header("X-Name:", "value"),
+        builder().header("", "value"),
+        builder().header("Host", "elsewhere"),
+        builder().header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        builder().subprotocol("two words"),
+        builder().subprotocol(""),
+        builder().subprotocol("same").subprotocol("same"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.is_misuse() && error.source().is_some(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn client_says_what_is_wrong_with_an_address() {
+    for (uri, says) in [
+        ("https://example.com/", "ws://"),
+        ("example.com", "ws://"),
+        ("ws://example.com/#part", "#"),
+        ("ws://user:password@example.com/", "user"),
+        ("ws:///path", "host"),
+        ("ws://example.com:99999/", "port"),
+        ("ws://example.com/a b", "character"),
+    ] {
+        let error = Client::default().connect(uri).await.unwrap_err();
+        assert!(error.is_misuse(), "{uri}: {error:?}");
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains(says), "{uri}: {source}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_refuses_a_page_of_another_host_on_the_wire() {
+    let (accepted, peer) = asked(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
+    let error = accepted.unwrap_err();
+    assert!(error.is_protocol());
+    assert_eq!(*fault(&error), HandshakeFault::OriginDenied);
+    let response = response(&peer);
+    assert!(response.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{response}");
+    assert!(response.contains("Connection: close\r\n"), "{response}");
+    assert!(!response.contains("evil"), "{response}");
+    assert!(peer.sees_half_close() && peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_accepts_the_pages_that_it_is_told_to() {
+    let listed = OriginPolicy::List(vec![Origin::parse("https://app.example").unwrap()]);
+    let listed = Server::builder().origins(listed).build();
+    let any = Server::builder().origins(OriginPolicy::Any).build();
+    for (server, origin, is_accepted) in [
+        (&Server::default(), "http://localhost", true),
+        (&Server::default(), "http://localhost:8080", false),
+        (&Server::default(), "null", false),
+        (&listed, "https://app.example", true),
+        (&listed, "http://app.example", false),
+        (&listed, "http://localhost", false),
+        (&any, "null", true),
+    ] {
+        let (accepted, _) = asked(server, request_with(&format!("Origin: {origin}\r\n"))).await;
+        assert_eq!(accepted.is_ok(), is_accepted, "{origin}");
+    }
+    let (accepted, _) = asked(&listed, REQUEST).await;
+    assert!(accepted.is_ok(), "not from a page");
+}
+
+async fn subprotocol(offered: &str) -> (WebSocket, String) {
+    let server = Server::builder().subprotocols(["superchat", "chat"]).build();
+    let (accepted, peer) = asked(&server, request_with(offered)).await;
+    let ws = accepted.unwrap().accept().await.unwrap();
+    (ws, response(&peer))
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_chooses_the_subprotocol_that_it_likes_best() {
+    let (ws, response) = subprotocol("Sec-WebSocket-Protocol: chat, superchat\r\n").await;
+    assert_eq!(ws.subprotocol(), Some("superchat"));
+    assert!(response.contains("Sec-WebSocket-Protocol: superchat\r\n"), "{response}");
+    for offered in ["Sec-WebSocket-Protocol: other\r\n", ""] {
+        let (ws, response) = subprotocol(offered).await;
+        assert_eq!(ws.subprotocol(), None);
+        assert!(!response.contains("Sec-WebSocket-Protocol"), "{response}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_accepts_with_headers_of_the_applications() {
+    let (accepted, peer) = asked(&Server::default(), request_with("Sec-WebSocket-Protocol: v1, v2\r\n")).await;
+    let pending = accepted.unwrap();
+    assert_eq!(pending.request().path(), "/");
+    let acceptance = Acceptance::new()
+        .subprotocol(Subprotocol::new("v2").unwrap())
+        .header("Set-Cookie", "a=b")
+        .unwrap();
+    let ws = pending.accept_with(acceptance).await.unwrap();
+    assert_eq!(ws.subprotocol(), Some("v2"));
+    assert!(response(&peer).contains("Set-Cookie: a=b\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_accepts_what_was_not_offered_says_500_and_why_to_its_own() {
+    let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+    let acceptance = Acceptance::new().subprotocol(Subprotocol::new("v2").unwrap());
+    let error = accepted.unwrap().accept_with(acceptance).await.unwrap_err();
+    assert!(error.is_misuse() && error.source().is_some(), "{error:?}");
+    let response = response(&peer);
+    assert!(
+        response.starts_with("HTTP/1.1 500 ") && !response.contains("v2"),
+        "{response}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_rejects_with_the_applications_words() {
+    let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+    let rejection = Rejection::new(StatusCode::UNAUTHORIZED)
+        .unwrap()
+        .header("WWW-Authenticate", "Bearer")
+        .unwrap()
+        .body("log in first\n");
+    within(60, accepted.unwrap().reject(rejection)).await;
+    let response = response(&peer);
+    assert!(response.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{response}");
+    assert!(response.contains("WWW-Authenticate: Bearer\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nlog in first\n"), "{response}");
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_gives_a_slow_client_ten_seconds() {
+    let (io, peer) = transport(true);
+    let start = Instant::now();
+    let dribbling = async {
+        for byte in REQUEST.bytes() {
+            peer.sends_bytes([byte]);
+            tokio::time::sleep(Duration::from_millis(600)).await;
+        }
+    };
+    let server = Server::default();
+    let error = tokio::select! {
+        accepted = server.accept(io) => accepted.unwrap_err(),
+        () = dribbling => unreachable!(),
+    };
+    assert!(error.is_timeout(), "{error:?}");
+    // Ten, and one for the answer to arrive.
+    assert!((10..=11).contains(&start.elapsed().as_secs()));
+    let response = response(&peer);
+    assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_says_nothing_to_a_client_that_says_nothing() {
+    let start = Instant::now();
+    let (accepted, peer) = asked(&Server::default(), "").await;
+    assert!(accepted.unwrap_err().is_timeout());
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_is_not_held_up_by_a_client_that_does_not_take_its_refusal() {
+    let (io, peer) = transport(true);
+    peer.rule(|rules| rules.room = 0);
+    peer.sends_bytes("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let start = Instant::now();
+    let server = Server::default();
+    assert!(within(60, server.accept(io)).await.unwrap_err().is_protocol());
+    assert!(start.elapsed().as_secs() <= 1);
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_refuses_with_the_status_that_says_why() {
+    let many: String = (0..101).map(|number| format!("X-{number}: x\r\n")).collect();
+    for (request, status) in [
+        (REQUEST.replace("GET", "POST"), "405 Method Not Allowed\r\n"),
+        (
+            "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+            "426 Upgrade Required\r\n",
+        ),
+        (REQUEST.replace("Version: 13", "Version: 8"), "426 Upgrade Required\r\n"),
+        (REQUEST.replace("Host: localhost\r\n", ""), "400 Bad Request\r\n"),
+        (REQUEST.replace("ZQ==", ""), "400 Bad Request\r\n"),
+        (
+            request_with(&format!("X: {}\r\n", "x".repeat(16 * 1024))),
+            "431 Request Header Fields Too Large\r\n",
+        ),
+        (request_with(&many), "431 Request Header Fields Too Large\r\n"),
+    ] {
+        let (accepted, peer) = asked(&Server::default(), request).await;
+        assert!(accepted.unwrap_err().is_protocol(), "{status}");
+        let response = response(&peer);
+        assert!(
+            response.starts_with(&format!("HTTP/1.1 {status}")),
+            "{status}: {response}"
+        );
+    }
+}
+
+/// Closing a socket with unread input resets the connection, and a reset throws the answer away.
+#[tokio::test(start_paused = true)]
+async fn server_reads_what_a_refused_client_still_sends() {
+    let mut request = request_with(&format!("X: {}\r\n", "x".repeat(16 * 1024))).into_bytes();
+    request.extend([0; 30_000]);
+    let (accepted, peer) = asked(&Server::default(), request).await;
+    assert!(accepted.is_err());
+    assert!(response(&peer).starts_with("HTTP/1.1 431 "));
+    assert_eq!(peer.unread_len(), 0);
+    assert!(peer.sees_half_close());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_reads_only_so_much_of_it() {
+    let mut request = REQUEST.replace("GET", "POST").into_bytes();
+    request.extend(vec![0; 1024 * 1024]);
+    let (accepted, peer) = asked(&Server::default(), request).await;
+    assert!(accepted.is_err());
+    assert!(peer.unread_len() > 900 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_receives_what_is_glued_to_the_request_however_it_is_cut() {
+    for read_max in [usize::MAX, 1, 7] {
+        let (io, peer) = transport(true);
+        peer.rule(|rules| rules.read_max = read_max);
+        peer.sends_bytes(REQUEST);
+        peer.sends([text("hello"), text("again")]);
+        let server = Server::default();
+        let mut ws = server.accept(io).await.unwrap().accept().await.unwrap();
+        assert_eq!(text_of(ws.recv().await), "hello");
+        assert_eq!(text_of(ws.recv().await), "again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_loses_clients_at_any_moment_of_the_handshake() {
+    for len in 0..REQUEST.len() {
+        let (io, peer) = transport(true);
+        peer.sends_bytes(&REQUEST[..len]);
+        peer.resets();
+        let error = Server::default().accept(io).await.unwrap_err();
+        assert!(error.is_io(), "{len}: {error:?}");
+        assert!(peer.sees_end());
+    }
+    let (io, peer) = transport(true);
+    peer.sends_bytes(REQUEST);
+    let pending = Server::default().accept(io).await.unwrap();
+    peer.fails_after(0);
+    assert!(pending.accept().await.unwrap_err().is_io());
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_pending_request_closes() {
+    let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+    drop(accepted);
+    assert!(peer.sees_end());
+    assert_eq!(response(&peer), "");
+}
