@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
-use common::wire::{Frame, ping, pong, text};
+use common::wire::{Frame, close, ping, pong, text};
 use common::{BOTH, Local, look, open, open_client, open_server, text_of, within};
-use sockeye::{Cause, Client, Keepalive, Server};
+use sockeye::{Cause, Client, CloseCode, Keepalive, Server};
 use tokio::time::{Instant, advance, sleep};
 
 fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
@@ -222,6 +223,64 @@ async fn a_process_that_was_stopped_while_it_could_not_write_goes_on_if_it_can_n
     peer.sends([text("meanwhile")]);
     assert_eq!(text_of(ws.recv().await), "meanwhile");
     assert_eq!(peer.takes(), [text("queued")]);
+}
+
+/// Two or three times is what happens at all in what follows; a timer may be early by part of a millisecond.
+const AWAKE_MAX: usize = 8;
+
+/// How often a future is polled until it is ready or this much time has passed.
+async fn polls(limit: Duration, future: impl Future) -> usize {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    let counted = poll_fn(|cx| {
+        polls += 1;
+        future.as_mut().poll(cx)
+    });
+    // One poll of these is the limit's own.
+    let _ = tokio::time::timeout(limit, counted).await;
+    polls
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_is_asleep() {
+    for local in BOTH {
+        let hour = Duration::from_secs(60 * 60);
+        // Begins to wait; a ping is due; the peer is gone.
+        let (mut ws, _peer) = open(local).await;
+        assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
+
+        // Cannot write, and then gives up.
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        assert!(polls(hour, ws.send("x")).await <= AWAKE_MAX);
+
+        // Cannot write while it closes, and then gives up.
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        assert!(polls(hour, ws.close(CloseCode::NORMAL, "")).await <= AWAKE_MAX);
+
+        // Cannot answer a close frame, nor half-close.
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| {
+            rules.room = 0;
+            rules.shutdown_hangs = true;
+        });
+        peer.sends([close(1000, "")]);
+        peer.ends();
+        assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
+
+        // The peer closes and lets it linger.
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.shutdown_hangs = true);
+        peer.sends([close(1000, "")]);
+        assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
+
+        let (ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        let (sender, mut receiver) = ws.split();
+        let both = async { tokio::join!(receiver.recv(), sender.send("x")) };
+        assert!(polls(hour, both).await <= AWAKE_MAX);
+    }
 }
 
 #[tokio::test(start_paused = true)]
