@@ -1,0 +1,297 @@
+//! Runs wires through connections, holds the outcome against the model, counts, and spreads the work over threads.
+
+use std::io::Write as _;
+use std::ops::{Add, AddAssign};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant as Clock;
+
+use sockeye_proto::{
+    Cause, Config, Connection, Event, Fault, Instant, MaskingKey, MessageKind, Role, State, Transport,
+};
+
+use crate::frame::{Frame, Local};
+use crate::model::{End, Expected, Heard, Limits, Rule};
+
+/// How much of a family is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// A part that takes a second without optimisation.
+    Small,
+    /// All of it.
+    Whole,
+}
+
+/// How much was run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Distinct inputs: a role, and the bytes that its peer sends, or the arguments of a call.
+    pub(crate) inputs: u64,
+    /// Runs of those inputs cut into pieces, beyond the run of each in one piece.
+    pub(crate) splits: u64,
+}
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            inputs: self.inputs + other.inputs,
+            splits: self.splits + other.splits,
+        }
+    }
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+/// Does the work for each number below `part_count`, on every processor, and adds up.
+pub(crate) fn in_parallel(part_count: u32, work: impl Fn(u32) -> Count + Sync) -> Count {
+    let next = AtomicU32::new(0);
+    let take_parts = || {
+        let mut count = Count::default();
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= part_count {
+                return count;
+            }
+            count += work(part);
+        }
+    };
+    let thread_count = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..thread_count).map(|_| scope.spawn(take_parts)).collect();
+        let counts = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no verdict was wrong"));
+        counts.fold(Count::default(), Add::add)
+    })
+}
+
+/// Runs a family, prints a line about it, and sees that all of it was run.
+pub(crate) fn timed(name: &str, expected: Count, family: impl FnOnce() -> Count) -> Count {
+    let begin = Clock::now();
+    let count = family();
+    print_line(name, count, begin.elapsed().as_secs_f64());
+    assert_eq!(count, expected, "{name}");
+    count
+}
+
+/// Prints past the test harness, which would keep it to itself.
+pub(crate) fn print_line(name: &str, Count { inputs, splits }: Count, seconds: f64) {
+    let line = format!("{name:<12} {inputs:>12} inputs {splits:>12} splits {seconds:>8.1} s\n");
+    let _ = std::io::stdout().lock().write_all(line.as_bytes());
+}
+
+/// A configuration with these limits and no keepalive.
+pub(crate) fn config(limits: Limits) -> Arc<Config> {
+    let mut config = Config::default();
+    config.limits.message_size_max = limits.message_size_max;
+    config.limits.empty_fragments_max = limits.empty_fragments_max;
+    config.keepalive = None;
+    Arc::new(config)
+}
+
+/// Feeds wires to fresh connections. Holds the memory for that.
+#[derive(Default)]
+pub(crate) struct Checker {
+    input: Vec<u8>,
+    out: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Checker {
+    /// A fresh connection receives `wire`, cut at `cuts`, and must do what is expected.
+    pub(crate) fn check(
+        &mut self,
+        local: Local,
+        config: &Arc<Config>,
+        wire: &[u8],
+        cuts: &[usize],
+        expected: &Expected,
+    ) {
+        if let Err(wrong) = self.run(local, config, wire, cuts, expected) {
+            panic!("{local:?} receives {wire:02x?} cut at {cuts:?}: {wrong}; expected {expected:?}");
+        }
+    }
+
+    /// The wire whole, and cut in two everywhere in its first 64 bytes; how many runs the latter were.
+    pub(crate) fn check_cut_in_two(
+        &mut self,
+        local: Local,
+        config: &Arc<Config>,
+        wire: &[u8],
+        expected: &Expected,
+    ) -> u64 {
+        self.check(local, config, wire, &[], expected);
+        let cuts = 1..wire.len().min(64);
+        let count = cuts.len() as u64;
+        cuts.for_each(|cut| self.check(local, config, wire, &[cut], expected));
+        count
+    }
+
+    fn run(
+        &mut self,
+        local: Local,
+        config: &Arc<Config>,
+        wire: &[u8],
+        cuts: &[usize],
+        expected: &Expected,
+    ) -> Result<(), String> {
+        let role = match local {
+            Local::Server => Role::Server,
+            Local::Client => Role::Client { mask: no_mask },
+        };
+        let mut connection = Connection::new(role, config.clone(), Instant::ORIGIN);
+        self.input.clear();
+        self.input.extend_from_slice(wire);
+        let mut heard = expected.heard.iter();
+        let mut fault = None;
+        let mut begin = 0;
+        for end in cuts.iter().copied().chain([wire.len()]) {
+            let mut piece = &mut self.input[begin..end];
+            begin = end;
+            loop {
+                let piece_len = piece.len();
+                let received = connection.handle_bytes(Instant::ORIGIN, piece);
+                let consumed = received.consumed;
+                match received.event {
+                    None if consumed == piece_len => break,
+                    None => return Err("not all is consumed".into()),
+                    Some(event) if fault.is_some() => return Err(format!("{event:?} after the fault")),
+                    Some(Event::Fault(found)) => fault = Some(found),
+                    Some(event) => {
+                        let is_right = heard.next().is_some_and(|expected| is_same(&event, expected));
+                        if !is_right {
+                            return Err(format!("{event:?}"));
+                        }
+                    }
+                }
+                piece = &mut piece[consumed..];
+            }
+        }
+        if let Some(missing) = heard.next() {
+            return Err(format!("{missing:?} is missing, the fault is {fault:?}"));
+        }
+        // What is held follows what arrived: twice a message, a cut control frame, the least that a vector holds.
+        let held = connection.buffered_len();
+        if held > 2 * wire.len() + 16 {
+            return Err(format!("{held} bytes are held"));
+        }
+        self.check_end(local, &mut connection, fault, &expected.end)
+    }
+
+    fn check_end(
+        &mut self,
+        local: Local,
+        connection: &mut Connection,
+        fault: Option<Fault>,
+        end: &End,
+    ) -> Result<(), String> {
+        self.out.clear();
+        self.answer.clear();
+        connection.poll_transmit(Instant::ORIGIN, &mut self.out);
+        let (state, transport) = (connection.state(), connection.transport());
+        let cause = connection.closure().map(|closure| closure.cause());
+        let is_right = match (end, fault) {
+            (End::Open(pong), None) => {
+                if let Some(payload) = pong {
+                    self.expect_answer(local, 0xa, payload);
+                }
+                self.out == self.answer && (state, transport, cause) == (State::Open, Transport::Open, None)
+            }
+            (End::Closed(code), None) => {
+                // RFC 6455 §5.5.1: the code is echoed. §7.1.1: it is the server that ends TCP.
+                let body = code.to_be_bytes();
+                self.expect_answer(local, 0x8, if *code == 1005 { &[] } else { &body });
+                let next = match local {
+                    Local::Server => Transport::HalfClose,
+                    Local::Client => Transport::Open,
+                };
+                self.out == self.answer && (state, transport, cause) == (State::Ending, next, Some(Cause::Peer))
+            }
+            (End::Failed(rules), Some(fault)) => {
+                let rule = rule_of(fault);
+                let mut body = rule.close_code().to_be_bytes().to_vec();
+                body.extend_from_slice(fault.reason().as_bytes());
+                self.expect_answer(local, 0x8, &body);
+                rules.contains(rule)
+                    && self.out == self.answer
+                    && (state, transport) == (State::Ending, Transport::HalfClose)
+                    && cause == Some(Cause::Fault(fault))
+                    && connection.buffered_len() == 0
+            }
+            _ => false,
+        };
+        match is_right {
+            true => Ok(()),
+            false => Err(format!("{fault:?}, {state:?}, {transport:?}, sends {:02x?}", self.out)),
+        }
+    }
+
+    /// One frame as this side sends it: a client's masked with zeros, which leave the payload as it is.
+    fn expect_answer(&mut self, local: Local, opcode: u8, payload: &[u8]) {
+        let mask_bit = match local {
+            Local::Server => 0,
+            Local::Client => 0x80,
+        };
+        self.answer
+            .extend_from_slice(&[0x80 | opcode, mask_bit | payload.len() as u8]);
+        if local == Local::Client {
+            self.answer.extend_from_slice(&[0; 4]);
+        }
+        self.answer.extend_from_slice(payload);
+    }
+}
+
+/// The bytes of several frames.
+pub(crate) fn wire_of<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> Vec<u8> {
+    let mut wire = Vec::new();
+    frames.into_iter().for_each(|frame| frame.append_to(&mut wire));
+    wire
+}
+
+fn no_mask() -> MaskingKey {
+    MaskingKey([0; 4])
+}
+
+fn is_same(event: &Event<'_>, expected: &Heard) -> bool {
+    match (event, expected) {
+        (Event::Message { kind, payload }, Heard::Text(text)) => *kind == MessageKind::Text && **payload == **text,
+        (Event::Message { kind, payload }, Heard::Binary(bytes)) => {
+            *kind == MessageKind::Binary && **payload == **bytes
+        }
+        (Event::Ping(payload), Heard::Ping(expected)) | (Event::Pong(payload), Heard::Pong(expected)) => {
+            payload == expected
+        }
+        (Event::Close(frame), Heard::Close(code, reason)) => {
+            frame.code.0 == *code && frame.reason.as_bytes() == &reason[..]
+        }
+        _ => false,
+    }
+}
+
+/// The model's name for a fault. A fault it has no name for fails the test.
+fn rule_of(fault: Fault) -> Rule {
+    match fault {
+        Fault::ReservedBits => Rule::ReservedBits,
+        Fault::ReservedOpcode(_) => Rule::ReservedOpcode,
+        Fault::UnmaskedFrame => Rule::Unmasked,
+        Fault::MaskedFrame => Rule::Masked,
+        Fault::NonMinimalLength => Rule::LengthNotShortest,
+        Fault::LengthOverflow => Rule::LengthTopBit,
+        Fault::FragmentedControl => Rule::ControlFragmented,
+        Fault::OversizedControl => Rule::ControlTooLong,
+        Fault::UnexpectedContinuation => Rule::NothingToContinue,
+        Fault::ExpectedContinuation => Rule::MessageNotFinished,
+        Fault::TruncatedCloseCode => Rule::CloseBodyOfOneByte,
+        Fault::InvalidCloseCode(_) => Rule::CloseCode,
+        Fault::InvalidUtf8 => Rule::NotUtf8,
+        Fault::TooManyEmptyFragments => Rule::TooManyEmptyFragments,
+        Fault::MessageTooBig => Rule::MessageTooBig,
+        other => panic!("the model does not know {other:?}"),
+    }
+}
