@@ -162,7 +162,7 @@ async fn a_transport_that_cannot_half_close_is_closed_after_the_linger() {
 async fn after_a_close_only_so_much_is_read_and_thrown_away() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.sends([close(1000, "")]);
-    peer.sends_bytes(vec![0; 1024 * 1024]);
+    peer.sends_bytes(vec![0; 65 << 20]);
     let start = Instant::now();
     assert!(within(60, ws.recv()).await.unwrap().is_none());
     assert_eq!(start.elapsed().as_secs(), 0);
@@ -315,8 +315,8 @@ async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
             assert!(peer.sees_half_close() && peer.sees_end());
             assert_eq!(
                 start.elapsed().as_secs(),
-                1,
-                "it lingers so that the peer gets to see why"
+                5,
+                "it reads on so that the peer gets to see why"
             );
         }
     }

@@ -37,12 +37,14 @@ use keepalive::{Liveness, Verdict};
 use lifecycle::{Action, Input};
 use receive::{Found, Masked, Receiver};
 
-/// How long a server, or an endpoint that failed the connection, reads on after its last frame so that the peer gets
-/// it: closing a socket with unread input makes TCP throw away what was sent last.
+/// How long a server reads on after a complete closing handshake, so that the client gets our close frame: closing a
+/// socket with unread input makes TCP throw away what was sent last. After a fault, when the peer may be in the middle
+/// of a large message, it is [`Config::close_timeout`] instead.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much of what comes after the last frame is read and thrown away for the same purpose.
-const DISCARDED_MAX: usize = 64 * 1024;
+/// How much of what comes after the last frame is read and thrown away for the same purpose: some four messages of the
+/// default limit.
+const DISCARDED_MAX: usize = 64 * 1024 * 1024;
 
 /// Which side of the connection this is. Only masking and the end of TCP depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -512,9 +514,10 @@ impl Connection {
 
     /// Arms the deadline for the peer to end the transport.
     fn begin_ending(&mut self, now: Instant) {
-        let patience = match self.transport() {
-            Transport::HalfClose => LINGER,
-            Transport::Open | Transport::Close => self.config.close_timeout,
+        let is_clean = self.closure().is_some_and(Closure::is_clean);
+        let patience = match self.role {
+            Role::Server if is_clean => LINGER,
+            Role::Server | Role::Client { .. } => self.config.close_timeout,
         };
         let deadline = now + patience;
         self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
