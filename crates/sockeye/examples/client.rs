@@ -1,13 +1,31 @@
-//! Says hello, prints what comes back, and closes.
+//! Says hello, prints what comes back and how long it took, and closes.
+//!
+//! `cargo run -p sockeye --example client -- ws://127.0.0.1:9001/ hello`
+
+use std::time::Instant;
 
 use sockeye::{CloseCode, Error};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let mut ws = sockeye::connect("ws://127.0.0.1:9001/").await?;
-    ws.send("hello").await?;
+    let mut args = std::env::args().skip(1);
+    let uri = args.next().unwrap_or_else(|| "ws://127.0.0.1:9001/".into());
+    let greeting = args.next().unwrap_or_else(|| "hello".into());
+
+    let mut ws = match sockeye::connect(&uri).await {
+        Ok(ws) => ws,
+        Err(error) => {
+            // A server that says no says why.
+            if let Some(refusal) = error.refusal() {
+                eprintln!("{}", String::from_utf8_lossy(refusal.body()).escape_debug());
+            }
+            return Err(error);
+        }
+    };
+    let start = Instant::now();
+    ws.send(greeting).await?;
     if let Some(message) = ws.recv().await? {
-        println!("{message:?}");
+        println!("{message:?} after {:?}", start.elapsed());
     }
     ws.close(CloseCode::NORMAL, "done").await
 }
