@@ -121,12 +121,18 @@ impl Client {
     }
 
     async fn subscribe(&mut self, id: u32, call: Subscribe) -> Result<(), DisconnectCode> {
-        match self.try_subscribe(id, &call).await {
-            Ok(()) => Ok(()),
-            Err(SubscribeFailure::Gap) => Err(DisconnectCode::InsufficientState),
-            Err(SubscribeFailure::Refused(code)) => {
-                self.session.handle_unsubscribed(&call.channel);
-                self.leave(&call.channel).await;
+        let Err(failure) = self.try_subscribe(id, &call).await else {
+            return Ok(());
+        };
+        // Nobody was told that the client came, so nobody is told that it left.
+        self.session.handle_unsubscribed(&call.channel);
+        self.node.hub().leave(&call.channel, self.id);
+        if let Some(info) = self.session.info() {
+            self.node.forget(&call.channel, info).await;
+        }
+        match failure {
+            SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
+            SubscribeFailure::Refused(code) => {
                 self.reply(id, ReplyBody::Error(code));
                 Ok(())
             }

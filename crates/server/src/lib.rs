@@ -4,6 +4,21 @@
 //! told who comes and goes, reads what was said before it came, and after a lost connection gets what it missed or is
 //! told that it cannot. The protocol is Centrifugo's, in JSON, so its client libraries work as they are.
 //!
+//! What a client can rely on:
+//!
+//! - Commands of one frame are carried out in order; the reply to a subscription comes before anything the channel says.
+//! - Publications of a channel are numbered, and arrive in order. Should one be missing, the client is unsubscribed with
+//!   2500 and recovers: everything it missed, or the word that this is not possible, never a part.
+//! - Whoever subscribes may publish ([`PublishPolicy`]), and ask for presence and history. Without authentication every
+//!   client is anonymous: a token is refused, and so are channels that only a token or a user could open (`$private`,
+//!   `dialog#42`).
+//! - The `data` of the `connect` command is what a client says about itself. Others see it as `conn_info.unverified`, up
+//!   to 1 KiB.
+//! - A client that falls silent is out of its channels within 33 s.
+//!
+//! What a server can rely on: every limit is finite ([`Limits`], [`Timeouts`]), and a client that breaks one is told by
+//! an error or a close code ([`codes`]) and costs its neighbours nothing.
+//!
 //! [`serve`] is the whole server; [`Config`] says how it behaves. The program `sockeye` is this library with a
 //! command line.
 

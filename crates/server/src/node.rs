@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
-use crate::engine::{Engine, MemoryEngine};
+use crate::engine::{Engine, EngineError, MemoryEngine};
 use crate::presence::{ClientId, ClientInfo, ClientMap};
 use crate::queue::Queue;
 use crate::sync::lock;
@@ -89,21 +89,19 @@ impl Node {
         });
     }
 
-    /// Tells the engine that a client, already out of the hub, is out of a channel.
+    /// Tells the engine, and through it the others, that a client, already out of the hub, left a channel.
     pub(crate) async fn tell_left(&self, channel: &ChannelName, info: &Arc<ClientInfo>) {
-        let options = &self.config.channels;
-        let result = async {
-            self.engine.interest_changed(channel).await?;
-            if options.presence {
-                self.engine.presence_remove(channel, info.client).await?;
-            }
-            if options.join_leave {
-                self.engine.publish_leave(channel, info.clone()).await?;
-            }
-            Ok::<_, crate::engine::EngineError>(())
-        };
-        if let Err(error) = result.await {
-            tracing::warn!(%channel, %error, "a client left, and the engine did not take note");
+        self.forget(channel, info).await;
+        if self.config.channels.join_leave {
+            took_note(channel, self.engine.publish_leave(channel, info.clone()).await);
+        }
+    }
+
+    /// Tells the engine that a client, already out of the hub, is not in a channel, where nobody was told it came.
+    pub(crate) async fn forget(&self, channel: &ChannelName, info: &Arc<ClientInfo>) {
+        took_note(channel, self.engine.interest_changed(channel).await);
+        if self.config.channels.presence {
+            took_note(channel, self.engine.presence_remove(channel, info.client).await);
         }
     }
 
@@ -136,5 +134,11 @@ impl Node {
             interval.tick().await;
             self.engine.sweep();
         }
+    }
+}
+
+fn took_note(channel: &ChannelName, result: Result<(), EngineError>) {
+    if let Err(error) = result {
+        tracing::warn!(%channel, %error, "a client left, and the engine did not take note");
     }
 }

@@ -267,7 +267,8 @@ impl Session {
         Ok(Step::Reply(ReplyBody::Connect(ConnectResult {
             client: self.client.to_string(),
             version: VERSION,
-            ping: self.config.timeouts.ping_interval.as_secs(),
+            // Zero would tell the client that there are no pings.
+            ping: self.config.timeouts.ping_interval.as_secs().max(1),
             pong: true,
         })))
     }

@@ -193,7 +193,8 @@ async fn what_cannot_be_recovered_is_said_so() {
     let mut eve = Peer::connected(&node, "Eve").await;
     let reply = eve.ask(&format!(r#"{{"id":2,{subscribe}"flag":2}}}}"#)).await;
     assert!(reply.contains(r#""error":{"code":112"#), "{reply}");
-    // The refused subscription left nothing behind.
+    // The refused subscription left nothing behind, and nobody heard of it.
+    assert!(!ada.hear().await.iter().any(|heard| heard.contains("Eve")));
     let stats = ada
         .0
         .node

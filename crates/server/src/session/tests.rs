@@ -384,3 +384,34 @@ fn the_deadline_is_always_the_next_thing_to_do() {
     client.say("{}").unwrap();
     assert_eq!(after(&client), 30);
 }
+
+#[test]
+fn no_frame_whatever_makes_it_panic() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    const FRAMES: [&str; 6] = [
+        "{\"id\":2,\"subscribe\":{\"channel\":\"a\",\"recover\":true,\"offset\":7,\"epoch\":\"e\",\"flag\":3}}\n{\"id\":3,\"ping\":{}}",
+        r#"{"id":4,"publish":{"channel":"a","data":{"x":[1,2,{"y":"\u00e9\n"}]}}}"#,
+        r#"{"id":5,"history":{"channel":"a","limit":-1,"since":{"offset":18446744073709551615,"epoch":"e"},"reverse":true}}"#,
+        r#"{"id":6,"presence":{"channel":"a"}}"#,
+        r#"{"id":4294967295,"unsubscribe":{"channel":"a"}}"#,
+        "{}",
+    ];
+    let mut rng = StdRng::seed_from_u64(6455);
+    for _ in 0..20_000 {
+        let mut frame = FRAMES[rng.random_range(0..FRAMES.len())].as_bytes().to_vec();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..frame.len());
+            match rng.random_range(0..4) {
+                0 => frame[at] = rng.random(),
+                1 => frame.insert(at, b"{}[]\":,\\-09en\n"[rng.random_range(0..14)]),
+                2 => frame.truncate(at.max(1)),
+                _ => frame.extend_from_within(at..),
+            }
+        }
+        let mut client = Client::connected();
+        let _ = client.say(&String::from_utf8_lossy(&frame));
+        let _ = client.wait(rng.random_range(0..40));
+    }
+}
