@@ -66,6 +66,47 @@ async fn a_peer_that_pings_and_does_not_read_is_dropped_after_ten_seconds() {
     assert!(peer.sees_end());
 }
 
+/// Lets time pass a second at a time, beside tasks that are never idle.
+async fn pass(secs: u64) {
+    for _ in 0..secs {
+        advance(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a_deadline() {
+    for local in BOTH {
+        let flood: Vec<u8> = numbered_pings(0..100)
+            .flat_map(|ping| ping.bytes(local == Local::Server))
+            .collect();
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.endless = flood.clone());
+        tokio::select! {
+            received = ws.recv() => panic!("{received:?}"),
+            () = pass(100) => {}
+        }
+
+        // It does not read the pongs.
+        peer.rule(|rules| rules.room = 0);
+        tokio::select! {
+            received = ws.recv() => assert!(received.unwrap_err().is_timeout()),
+            () = pass(12) => panic!("not dropped"),
+        }
+
+        let messages: Vec<u8> = (0..100)
+            .flat_map(|_| text("more").bytes(local == Local::Server))
+            .collect();
+        for flood in [flood, messages] {
+            let (mut ws, peer) = open(local).await;
+            peer.rule(|rules| rules.endless = flood);
+            tokio::select! {
+                closed = ws.close(CloseCode::NORMAL, "") => assert!(closed.unwrap_err().is_timeout()),
+                () = pass(7) => panic!("not closed"),
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pong_leaves_however_much_is_queued() {
     let (mut ws, peer) = open(Local::Server).await;

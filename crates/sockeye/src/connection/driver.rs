@@ -21,6 +21,10 @@ use crate::settings::Settings;
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
 
+/// After so many reads without a wait, up to 2 MiB, the deadlines are looked at and other tasks get their turn: a peer
+/// whose input never ends can neither outlast the one nor starve the others.
+const READS_IN_A_ROW_MAX: u32 = 16;
+
 /// A connection and what it runs over.
 pub(crate) struct Driver {
     /// `None` once the transport is closed.
@@ -33,6 +37,8 @@ pub(crate) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
+    /// How often something was there to be read since reading last had to wait.
+    reads_in_a_row: u32,
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
     has_peer_half_closed: bool,
@@ -69,6 +75,7 @@ impl Driver {
             output: Output::default(),
             timer: None,
             stalled_since: None,
+            reads_in_a_row: 0,
             is_half_closed: false,
             has_peer_half_closed: false,
             write_failure: None,
@@ -111,11 +118,17 @@ impl Driver {
             if self.is_over() {
                 return Poll::Ready(self.end());
             }
+            if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
+                self.reads_in_a_row = 0;
+                self.handle_deadlines(clock::now());
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // What has arrived counts before any deadline does: the process may have been stopped.
             match self.poll_read(cx) {
                 Poll::Ready(Some(message)) => return Poll::Ready(Ok(Some(message))),
                 Poll::Ready(None) => continue,
-                Poll::Pending => {}
+                Poll::Pending => self.reads_in_a_row = 0,
             }
             if let Some(error) = self.write_failure.clone() {
                 self.end_transport(Some(error));
@@ -275,6 +288,7 @@ impl Driver {
                 (read, None)
             }
         };
+        self.reads_in_a_row += 1;
         match read {
             // Our answer to the peer's close frame is still to leave.
             Ok(0) if self.connection.state() == State::Ending && !self.output.is_drained() => {
@@ -337,8 +351,7 @@ impl Driver {
     /// Ready when a deadline passed and was dealt with.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let write_deadline = self.stalled_since.map(|since| since + self.settings.write_timeout);
-            let Some(deadline) = earlier(self.connection.poll_timeout(), write_deadline) else {
+            let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
                 return Poll::Pending;
             };
             let alarm = clock::to_tokio(deadline);
@@ -356,12 +369,21 @@ impl Driver {
                 timer.as_mut().reset(alarm);
                 continue;
             }
-            if write_deadline.is_some_and(|deadline| now >= deadline) {
-                self.fail(Error::new(Kind::Stalled));
-            }
-            self.connection.handle_timeout(now);
+            self.handle_deadlines(now);
             return Poll::Ready(());
         }
+    }
+
+    /// Does what is due, if any deadline has passed.
+    fn handle_deadlines(&mut self, now: Instant) {
+        if self.write_deadline().is_some_and(|deadline| now >= deadline) {
+            self.fail(Error::new(Kind::Stalled));
+        }
+        self.connection.handle_timeout(now);
+    }
+
+    fn write_deadline(&self) -> Option<Instant> {
+        self.stalled_since.map(|since| since + self.settings.write_timeout)
     }
 
     /// Whether nothing more will come.

@@ -31,6 +31,8 @@ pub(crate) struct Rules {
     pub(crate) write_max: usize,
     /// How many bytes writes take altogether before they wait.
     pub(crate) room: usize,
+    /// What the peer sends again and again when there is nothing else: its input never ends.
+    pub(crate) endless: Vec<u8>,
     /// Whether each operation first waits once.
     pub(crate) stutters: bool,
     /// Whether what is written reaches the peer only when it is flushed.
@@ -49,6 +51,7 @@ impl Default for Rules {
             read_max: usize::MAX,
             write_max: usize::MAX,
             room: usize::MAX,
+            endless: vec![],
             stutters: false,
             buffers: false,
             flush_hangs: false,
@@ -198,6 +201,9 @@ impl AsyncRead for Transport {
         if script.rules.stutters && !std::mem::replace(&mut script.read_waited, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if script.incoming.is_empty() {
+            script.incoming.extend(&script.rules.endless);
         }
         let len = script.incoming.len().min(script.rules.read_max).min(buf.remaining());
         if len == 0 && !script.is_ended {
