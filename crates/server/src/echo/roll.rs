@@ -1,7 +1,7 @@
 //! The connections of one thread: whom to tell when the server stops, and whether anyone is left.
 //!
-//! Every connection keeps its place for as long as it lives. That costs it 16 bytes here and 16 in its task, a quarter
-//! of what waiting for a `tokio::sync::Notify` would, and asking costs no more than an uncontended lock.
+//! Every connection keeps its place for as long as it lives. That costs it 16 bytes here and 16 in its task, where
+//! waiting for a `tokio::sync::Notify` would take 64; and asking costs no more than an uncontended lock.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
