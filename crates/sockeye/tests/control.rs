@@ -90,7 +90,7 @@ async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a
         peer.rule(|rules| rules.room = 0);
         tokio::select! {
             received = ws.recv() => assert!(received.unwrap_err().is_timeout()),
-            () = pass(12) => panic!("not dropped"),
+            () = pass(20) => panic!("not dropped"),
         }
 
         let messages: Vec<u8> = (0..100)
@@ -101,7 +101,7 @@ async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a
             peer.rule(|rules| rules.endless = flood);
             tokio::select! {
                 closed = ws.close(CloseCode::NORMAL, "") => assert!(closed.unwrap_err().is_timeout()),
-                () = pass(7) => panic!("not closed"),
+                () = pass(20) => panic!("not closed"),
             }
         }
     }

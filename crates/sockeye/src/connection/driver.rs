@@ -121,6 +121,9 @@ impl Driver {
             if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
                 self.reads_in_a_row = 0;
                 self.handle_deadlines(clock::now());
+                if self.is_over() {
+                    return Poll::Ready(self.end());
+                }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
