@@ -121,6 +121,15 @@ pub(crate) enum BinaryOut {
     Hex,
 }
 
+/// How messages are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    /// Each message by itself.
+    NoTakeover,
+    /// With reference to earlier messages, in both directions.
+    Takeover,
+}
+
 /// Send every message back: a server to try clients with
 #[derive(Debug, Args)]
 pub(crate) struct EchoOptions {
@@ -135,6 +144,11 @@ pub(crate) struct EchoOptions {
     /// The largest message taken, such as 64KiB; beyond it a connection is closed with 1009
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
     pub(crate) max_message_size: u64,
+
+    /// Compress messages for clients that offer it (permessage-deflate); with `takeover`, messages refer back to earlier
+    /// ones, which compresses better and costs each connection up to 64 KiB
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "no-takeover")]
+    pub(crate) compression: Option<Compression>,
 
     /// Speak TLS (wss://): a file with the server's certificate and those above it, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
