@@ -1,0 +1,285 @@
+//! C5, C6, C7 where permessage-deflate (RFC 7692) was negotiated: bombs, bad parameters, bad data.
+
+use std::cell::Cell;
+
+use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Inflater, Takeover, WindowBits};
+use sockeye_proto::handshake::{Acceptance, HandshakeFault, Headers};
+use sockeye_proto::{Compress, Connection, Data, Event, Fault};
+
+use crate::bound::{Cost, FAILURE, connection, flood, limited, sent_to};
+use crate::common::{Frame, Local, at, binary, continuation, frame, text};
+use crate::handshake_support::{pending, plus};
+
+const LIMIT: u64 = 1 << 20;
+
+/// A message at the limit with its larger copy, the codec, and the 64 KiB that anything may cost.
+const BOUND: u64 = 2 * LIMIT + 64 * 1024 + 64 * 1024;
+
+/// A connection that agreed on the largest windows, with limits and without a pool.
+fn deflating(local: Local, peer_takeover: Takeover) -> Connection {
+    deflating_with(local, peer_takeover, Codecs::UNPOOLED)
+}
+
+fn deflating_with(local: Local, peer_takeover: Takeover, codecs: Codecs) -> Connection {
+    let mut connection = connection(local, limited(LIMIT));
+    let agreement = Agreement {
+        takeover: peer_takeover,
+        peer_takeover,
+        window_bits: WindowBits::MAX,
+        peer_window_bits: WindowBits::MAX,
+    };
+    // The hardest, for those that make bombs.
+    let mut config = DeflateConfig::default();
+    config.level = 9;
+    connection.enable_deflate(&config, agreement, codecs);
+    connection
+}
+
+/// The frame of a message, compressed by `peer`.
+fn compressed_by(peer: &mut Connection, message: &[u8]) -> Frame {
+    let mut out = Vec::new();
+    peer.send_with(Data::Binary(message), Compress::Always, &mut out)
+        .expect("open");
+    let mut frames = Frame::parse_all(&out);
+    assert_eq!((frames.len(), frames[0].rsv), (1, 4), "one frame, compressed");
+    let mut frame = frames.remove(0);
+    frame.mask = None;
+    frame
+}
+
+/// Zeros, a thousandth of their size on the wire.
+fn bomb(len: usize) -> Frame {
+    compressed_by(&mut deflating(Local::Server, Takeover::Reset), &vec![0; len])
+}
+
+fn receives(local: Local, frames: impl IntoIterator<Item = Frame>) -> Cost {
+    flood(&mut deflating(local, Takeover::Reset), &sent_to(local, frames), &[], 0)
+}
+
+#[track_caller]
+fn costs_the_limit(cost: Cost) {
+    assert_eq!(cost.fault, Some(Fault::MessageTooBig));
+    assert_eq!(Fault::MessageTooBig.close_code().0, 1009);
+    assert!(cost.bytes_max <= BOUND, "{cost:?}");
+    assert!(cost.bytes_left <= FAILURE as i64, "{cost:?}");
+}
+
+#[test]
+fn cve_2018_1000518_a_bomb_in_one_frame_costs_the_limit() {
+    let bomb = bomb(8 << 20);
+    assert!(bomb.payload.len() < 9000, "a thousand to one");
+    costs_the_limit(receives(Local::Server, [bomb]));
+}
+
+#[test]
+fn cve_2026_1526_a_bomb_costs_a_client_the_limit() {
+    costs_the_limit(receives(Local::Client, [bomb(8 << 20)]));
+}
+
+#[test]
+fn cve_2016_10544_a_message_of_the_limit_is_the_largest() {
+    let limit = LIMIT as usize;
+    for local in [Local::Server, Local::Client] {
+        let cost = receives(local, [bomb(limit - 1), bomb(limit)]);
+        assert_eq!((cost.fault, cost.event_count), (None, 2));
+        costs_the_limit(receives(local, [bomb(limit + 1)]));
+    }
+}
+
+#[test]
+fn cve_2026_39804_a_bomb_in_fragments_costs_the_limit() {
+    let bomb = bomb(8 << 20);
+    let last = bomb.payload.len().div_ceil(100) - 1;
+    let fragments = bomb.payload.chunks(100).enumerate().map(|(idx, payload)| match idx {
+        0 => binary(payload).rsv(4).fin(false),
+        _ => continuation(payload).fin(idx == last),
+    });
+    costs_the_limit(receives(Local::Server, fragments));
+}
+
+#[test]
+fn cve_2026_5680_a_bomb_primed_by_earlier_messages_costs_the_limit() {
+    let (mut peer, mut server) = (
+        deflating(Local::Client, Takeover::Keep),
+        deflating(Local::Server, Takeover::Keep),
+    );
+    for len in [40_000, 100, LIMIT as usize] {
+        let wire = sent_to(Local::Server, [compressed_by(&mut peer, &vec![7; len])]);
+        assert_eq!(flood(&mut server, &wire, &[], 0).event_count, 1);
+    }
+    let wire = sent_to(Local::Server, [compressed_by(&mut peer, &vec![7; 16 << 20])]);
+    costs_the_limit(flood(&mut server, &wire, &[], 0));
+}
+
+#[test]
+fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
+    let wire = sent_to(Local::Server, [bomb(8 << 20)]);
+    let cost = flood(&mut connection(Local::Server, limited(LIMIT)), &wire, &[], 0);
+    assert_eq!(cost.fault, Some(Fault::ReservedBits));
+    assert!(cost.bytes_max <= FAILURE, "{cost:?}");
+}
+
+#[test]
+fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
+    // Data that does not compress grows by a little, so that a little more than the limit may be declared.
+    let cost = receives(Local::Server, [binary("").rsv(4).declaring(2 * LIMIT)]);
+    assert_eq!(cost.fault, Some(Fault::MessageTooBig));
+    assert!(cost.bytes_max <= FAILURE, "at the header: {cost:?}");
+}
+
+#[test]
+fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
+    for local in [Local::Server, Local::Client] {
+        let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
+        assert_eq!(receives(local, fragments).fault, Some(Fault::ReservedBits));
+        for opcode in [0x8, 0x9, 0xa] {
+            let cost = receives(local, [frame(opcode, "").rsv(4)]);
+            assert_eq!(cost.fault, Some(Fault::ReservedBits));
+        }
+    }
+}
+
+#[test]
+fn cve_2022_39386_rsv2_and_rsv3_are_refused_with_compression_too() {
+    for local in [Local::Server, Local::Client] {
+        for rsv in [1, 2, 3, 5, 6, 7] {
+            assert_eq!(receives(local, [text("a").rsv(rsv)]).fault, Some(Fault::ReservedBits));
+        }
+    }
+}
+
+/// What may not stand behind `permessage-deflate;` (RFC 7692 §7.1).
+const BAD_PARAMS: [&str; 24] = [
+    "server_max_window_bits=0",
+    "server_max_window_bits=7",
+    "server_max_window_bits=16",
+    "server_max_window_bits=99",
+    "server_max_window_bits=256",
+    "server_max_window_bits=08",
+    "server_max_window_bits=+8",
+    "server_max_window_bits=-8",
+    "server_max_window_bits=8.0",
+    "server_max_window_bits=0x8",
+    "server_max_window_bits=x",
+    "server_max_window_bits=18446744073709551624",
+    "server_max_window_bits",
+    "client_max_window_bits=7",
+    "client_max_window_bits=16",
+    "client_max_window_bits=010",
+    "server_no_context_takeover=1",
+    "client_no_context_takeover=\"true\"",
+    "server_max_window_bits=9; server_max_window_bits=9",
+    "client_max_window_bits; client_max_window_bits",
+    "server_no_context_takeover; server_no_context_takeover",
+    "client_no_context_takeover; client_no_context_takeover",
+    "unknown",
+    "SERVER_MAX_WINDOW_BITS=9",
+];
+
+#[test]
+fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
+    for params in BAD_PARAMS {
+        let pending = pending(&plus(&[&format!(
+            "Sec-WebSocket-Extensions: permessage-deflate; {params}"
+        )]));
+        let (acceptance, agreement) = Acceptance::new().deflate(&DeflateConfig::default(), pending.request());
+        assert_eq!(agreement, None, "{params}");
+        let response = pending.accept(acceptance).expect("plain").response;
+        assert_eq!(response.status().as_u16(), 101);
+        assert!(!response.headers().contains("Sec-WebSocket-Extensions"), "{params}");
+    }
+}
+
+#[test]
+fn cve_2026_2229_bad_parameters_fail_the_connection_on_a_client() {
+    let client = DeflateConfig::default();
+    for params in BAD_PARAMS {
+        let mut headers = Headers::new();
+        let answer = format!("permessage-deflate; server_no_context_takeover; {params}");
+        headers.try_append("Sec-WebSocket-Extensions", answer).expect("clean");
+        let accepted = client.accept(headers.extensions());
+        assert_eq!(accepted, Err(HandshakeFault::ExtensionMismatch), "{params}");
+    }
+}
+
+/// A server receives this as the payload of a compressed message.
+#[track_caller]
+fn inflates(payload: &[u8], expected: Result<&[u8], Fault>) {
+    let mut connection = deflating(Local::Server, Takeover::Reset);
+    let mut wire = sent_to(Local::Server, [binary(payload).rsv(4)]);
+    let found = match connection.handle_bytes(at(0), &mut wire).event {
+        Some(Event::Message { payload, .. }) => Ok(payload.into_owned()),
+        Some(Event::Fault(fault)) => Err(fault),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        found.as_deref(),
+        expected.as_ref().map(|bytes| &**bytes),
+        "{payload:02x?}"
+    );
+}
+
+#[test]
+fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
+    let broken: [&[u8]; 5] = [
+        b"\x07",                                 // a kind of block that there is not
+        b"\xff\xff\xff\xff",                     //
+        b"\x00\x05\x00\x00\x00hello",            // a stored block whose length and its complement disagree
+        b"\xf2\x48\xcd",                         // cut in the middle of a block
+        b"\xf2\x48\xcd\xc9\xc9\x07\x00\x07\x00", // a good message, and behind it no block
+    ];
+    for payload in broken {
+        inflates(payload, Err(Fault::InvalidDeflate));
+    }
+    assert_eq!(Fault::InvalidDeflate.close_code().0, 1007);
+}
+
+#[test]
+fn cve_2026_87022_a_final_block_ends_neither_the_message_nor_the_connection() {
+    // RFC 7692 §7.2.3.4: a block with BFINAL, and the empty one that begins the tail.
+    inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", Ok(b"Hello"));
+    // Two of them, so that what is behind the first one counts.
+    inflates(
+        b"\xf3\x48\xcd\xc9\xc9\x07\x00\xf2\x48\xcd\xc9\xc9\x07\x00",
+        Ok(b"HelloHello"),
+    );
+}
+
+#[test]
+fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
+    // 100,000 empty final blocks of the fixed kind, two bytes each.
+    inflates(&b"\x03\x00".repeat(100_000), Err(Fault::InvalidDeflate));
+}
+
+#[test]
+fn cve_rustsec_2024_0401_a_hundred_thousand_blocks_need_no_stack() {
+    let empty_stored = b"\x00\x00\x00\xff\xff";
+    inflates(&[empty_stored.repeat(100_000), b"\x00".to_vec()].concat(), Ok(b""));
+}
+
+thread_local! {
+    static BORROWED: Cell<i32> = const { Cell::new(0) };
+}
+
+#[test]
+fn cve_2026_1605_a_codec_is_given_back_whatever_became_of_the_message() {
+    let codecs = Codecs {
+        take_inflater: || {
+            BORROWED.set(BORROWED.get() + 1);
+            Box::new(Inflater::new())
+        },
+        give_inflater: |_| BORROWED.set(BORROWED.get() - 1),
+        ..Codecs::UNPOOLED
+    };
+    for frame in [
+        bomb(100),
+        bomb(2 << 20),
+        binary(b"\x07").rsv(4),
+        text(b"\x00\x01\x00\xfe\xff\xff\x00").rsv(4),
+    ] {
+        let mut connection = deflating_with(Local::Server, Takeover::Reset, codecs);
+        let cost = flood(&mut connection, &sent_to(Local::Server, [frame]), &[], 0);
+        assert!(cost.fault.is_some() || cost.event_count == 1, "{cost:?}");
+        assert_eq!(BORROWED.get(), 0);
+    }
+}

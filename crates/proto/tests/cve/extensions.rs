@@ -1,0 +1,67 @@
+//! C6, C7: extensions that nobody agreed on.
+
+use sockeye_proto::Fault;
+use sockeye_proto::handshake::{Acceptance, ClientRequest, ClientStep, HandshakeFault, Key, Uri};
+
+use crate::bound::{refuses, sent_to};
+use crate::common::{Local, binary, frame, text};
+use crate::handshake_support::{pending, plus};
+
+#[test]
+fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_refused_unless_it_was_negotiated() {
+    for local in [Local::Server, Local::Client] {
+        for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
+            refuses(
+                local,
+                sent_to(local, [frame(opcode, "").rsv(4)]),
+                Fault::ReservedBits,
+                1002,
+            );
+        }
+        let continued = [text("a").fin(false), frame(0x0, "b").rsv(4)];
+        refuses(local, sent_to(local, continued), Fault::ReservedBits, 1002);
+    }
+}
+
+#[test]
+fn cve_2022_39386_rsv2_and_rsv3_are_refused_and_nothing_is_thrown() {
+    for local in [Local::Server, Local::Client] {
+        for rsv in [1, 2, 3, 5, 6, 7] {
+            refuses(local, sent_to(local, [binary("a").rsv(rsv)]), Fault::ReservedBits, 1002);
+        }
+    }
+}
+
+#[test]
+fn cve_2026_2229_bad_parameters_of_an_extension_decline_it_and_throw_nothing() {
+    for params in [
+        "server_max_window_bits=0",
+        "server_max_window_bits=99",
+        "client_max_window_bits=\"7\"",
+        "x; x",
+    ] {
+        let request = plus(&[&format!("Sec-WebSocket-Extensions: permessage-deflate; {params}")]);
+        let accepted = pending(&request).accept(Acceptance::new()).expect("plain");
+        assert_eq!(accepted.response.status().as_u16(), 101);
+        assert!(!accepted.response.headers().contains("Sec-WebSocket-Extensions"));
+    }
+}
+
+#[test]
+fn cve_2026_2229_an_extension_that_was_not_offered_fails_the_client() {
+    for params in ["", "; server_max_window_bits=0", "; server_max_window_bits=99"] {
+        let uri = Uri::parse("ws://h/").expect("valid");
+        let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
+        let (_, awaiting) = ClientRequest::new(&uri, key).start();
+        let response = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n\
+            Sec-WebSocket-Extensions: permessage-deflate{params}\r\n\r\n"
+        );
+        let step = awaiting.handle_bytes(response.as_bytes());
+        assert!(
+            matches!(step, ClientStep::Failed(HandshakeFault::ExtensionNotOffered)),
+            "{step:?}"
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! C14, C15: what heads cost in time.
+//!
+//! Time is not measured: it would make a test that fails on a busy machine. Instead the limits are raised, and heads
+//! are read that are so large that a quadratic reader would take hours over them.
+
+use sockeye_proto::handshake::{
+    AwaitingResponse, ClientRequest, ClientStep, HandshakeFault, HandshakeLimits, Key, Pending, ServerHandshake,
+    ServerStep, Uri,
+};
+
+use crate::handshake_support::{pending, plus};
+
+/// A quadratic reader takes 10^12 steps over so many bytes.
+const LARGE: usize = 1 << 20;
+
+/// Room for a large head.
+fn roomy() -> HandshakeLimits {
+    HandshakeLimits {
+        head_size_max: 2 * LARGE,
+        header_count_max: LARGE,
+        ..HandshakeLimits::default()
+    }
+}
+
+#[test]
+fn cve_rustsec_2023_0065_a_megabyte_in_single_bytes_is_read_once() {
+    let request = plus(&[&format!("X: {}", "a".repeat(LARGE))]);
+    let request = pending_in_pieces(&request, 1).expect("valid");
+    assert_eq!(request.request().path(), "/chat");
+}
+
+#[test]
+fn cve_rustsec_2023_0065_a_hundred_thousand_headers_in_small_pieces_are_read_once() {
+    let request = plus(&vec!["X: y"; LARGE / 8]);
+    let request = pending_in_pieces(&request, 7).expect("valid");
+    assert_eq!(request.request().headers().iter().count(), LARGE / 8 + 5);
+}
+
+#[test]
+fn cve_2021_32640_spaces_in_a_list_of_subprotocols_take_linear_time() {
+    let spaces = " ".repeat(LARGE / 2);
+    let request = plus(&[&format!("Sec-WebSocket-Protocol: b{spaces},{spaces}x")]);
+    let offered = pending_in_pieces(&request, LARGE).expect("valid");
+    assert!(offered.request().subprotocols().eq(["b", "x"]));
+    let inside = plus(&[&format!("Sec-WebSocket-Protocol: b{spaces}x")]);
+    let refused = pending_in_pieces(&inside, LARGE).map(drop);
+    assert_eq!(refused, Err(HandshakeFault::SubprotocolsInvalid));
+}
+
+#[test]
+fn cve_2021_32640_many_subprotocols_are_compared_in_less_than_quadratic_time() {
+    let names: Vec<_> = (0..LARGE / 8).map(|number| format!("p{number}")).collect();
+    let request = plus(&[&format!("Sec-WebSocket-Protocol: {}", names.join(","))]);
+    let offered = pending_in_pieces(&request, LARGE).expect("valid");
+    assert_eq!(offered.request().subprotocols().count(), names.len());
+}
+
+#[test]
+fn cve_2024_37890_two_thousand_headers_are_refused_with_431() {
+    let request = plus(&vec!["X: y"; 2000]);
+    match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request) {
+        ServerStep::Refused(refusal) => {
+            assert_eq!(refusal.fault, HandshakeFault::TooManyHeaders { count_max: 100 });
+            assert_eq!(refusal.response.status().as_u16(), 431);
+        }
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn cve_ghsa_5v72_xg48_5rpm_names_that_objects_have_are_only_names() {
+    for name in ["constructor", "__proto__", "toString", "hasOwnProperty"] {
+        let line = format!("Sec-WebSocket-Extensions: {name}; {name}={name}");
+        let pending = pending(&plus(&[&line]));
+        assert!(pending.request().extensions().map(|offer| offer.name()).eq([name]));
+    }
+}
+
+#[test]
+fn cve_2020_7662_quoted_backslashes_take_linear_time_on_a_server() {
+    let quoted = "\\c".repeat(LARGE / 2);
+    let open = plus(&[&format!("Sec-WebSocket-Extensions: a; b=\"{quoted}")]);
+    let refused = pending_in_pieces(&open, LARGE).map(drop);
+    assert_eq!(refused, Err(HandshakeFault::ExtensionsInvalid));
+    let closed = plus(&[&format!("Sec-WebSocket-Extensions: a; b=\"{quoted}\"")]);
+    assert!(pending_in_pieces(&closed, LARGE).is_ok());
+    let semicolons = plus(&[&format!("Sec-WebSocket-Extensions: a{}", ";b".repeat(LARGE / 2))]);
+    assert!(pending_in_pieces(&semicolons, LARGE).is_ok());
+}
+
+#[test]
+fn cve_ghsa_g6wq_qcwm_j5g2_quoted_backslashes_take_linear_time_on_a_client() {
+    let quoted = "\\c".repeat(LARGE / 2);
+    let response = format!(
+        "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\nSec-WebSocket-Extensions: a; b=\"{quoted}\r\n\r\n"
+    );
+    let step = awaiting(roomy()).handle_bytes(response.as_bytes());
+    assert!(matches!(step, ClientStep::Failed(HandshakeFault::ExtensionsInvalid)));
+}
+
+#[test]
+fn cve_2026_47073_informational_responses_do_not_go_on_for_ever() {
+    let mut awaiting = awaiting(HandshakeLimits::default());
+    for count in 1.. {
+        match awaiting.handle_bytes(b"HTTP/1.1 100 x\r\n\r\n") {
+            ClientStep::Incomplete(next) => awaiting = next,
+            ClientStep::Failed(fault) => {
+                assert_eq!(fault, HandshakeFault::TooManyInformational { count_max: 10 });
+                assert_eq!(count, 11);
+                return;
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+}
+
+#[test]
+fn cve_2026_47073_the_body_of_a_refusal_does_not_go_on_for_ever() {
+    let head = b"HTTP/1.1 403 No\r\n\r\n";
+    let info = allocation_counter::measure(|| {
+        let ClientStep::Incomplete(mut awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(head) else {
+            panic!("the body is to come");
+        };
+        for _ in 0..1000 {
+            match awaiting.handle_bytes(&[b'x'; 1000]) {
+                ClientStep::Incomplete(next) => awaiting = next,
+                ClientStep::Refused(response) => {
+                    assert!(response.is_body_truncated());
+                    return assert_eq!(response.body().len(), HandshakeLimits::default().body_size_max);
+                }
+                step => panic!("{step:?}"),
+            }
+        }
+        panic!("read on for ever");
+    });
+    assert!(info.bytes_max <= 4 * 16 * 1024, "{info:?}");
+}
+
+#[test]
+fn cve_ghsa_8j3g_f24p_4mpw_a_handshake_that_drips_is_ended_whenever_its_driver_says() {
+    for len in [1, 20, 100] {
+        let request = plus(&[]);
+        let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request[..len]);
+        let ServerStep::Incomplete(handshake) = step else {
+            panic!("{len} bytes are no request");
+        };
+        let refusal = handshake.handle_timeout().expect("something came");
+        assert_eq!(refusal.response.status().as_u16(), 408);
+    }
+    let ClientStep::Incomplete(awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(b"HTTP/1.1 1") else {
+        panic!("no response is whole");
+    };
+    assert_eq!(awaiting.handle_timeout().map(drop), Err(HandshakeFault::TimedOut));
+}
+
+fn pending_in_pieces(request: &[u8], piece_len: usize) -> Result<Pending, HandshakeFault> {
+    let mut handshake = ServerHandshake::new(roomy());
+    for piece in request.chunks(piece_len) {
+        match handshake.handle_bytes(piece) {
+            ServerStep::Incomplete(next) => handshake = next,
+            ServerStep::Requested(pending) => return Ok(pending),
+            ServerStep::Refused(refusal) => return Err(refusal.fault),
+        }
+    }
+    panic!("the head is whole");
+}
+
+fn awaiting(limits: HandshakeLimits) -> AwaitingResponse {
+    let uri = Uri::parse("ws://h/").expect("valid");
+    let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
+    ClientRequest::new(&uri, key).limits(limits).start().1
+}

@@ -1,0 +1,136 @@
+//! C1, C2: lengths that are declared.
+
+use sockeye_proto::handshake::{HandshakeFault, HandshakeLimits, ServerHandshake, ServerStep};
+use sockeye_proto::{Config, Fault};
+
+use crate::bound::{connection, flood, limited, refuses, sent_to};
+use crate::common::{Local, binary, continuation, frame, text};
+
+#[test]
+fn cve_2020_13935_length_with_the_top_bit_is_refused() {
+    let wire = [0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
+    refuses(Local::Server, wire, Fault::LengthOverflow, 1002);
+}
+
+#[test]
+fn cve_2020_27813_length_of_2_63_minus_1_after_a_fragment_does_not_wrap() {
+    for local in [Local::Server, Local::Client] {
+        let wire = sent_to(
+            local,
+            [binary("x").fin(false), continuation("").declaring(i64::MAX as u64)],
+        );
+        refuses(local, wire, Fault::MessageTooBig, 1009);
+    }
+}
+
+#[test]
+fn cve_2021_26423_length_that_is_negative_when_signed_ends_at_once() {
+    let wire = [0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0];
+    refuses(Local::Client, wire, Fault::LengthOverflow, 1002);
+}
+
+#[test]
+fn cve_2026_1528_the_largest_length_is_too_big_for_a_client() {
+    let wire = [0x82, 0x7f, 0x7f, 255, 255, 255, 255, 255, 255, 255];
+    refuses(Local::Client, wire, Fault::MessageTooBig, 1009);
+}
+
+#[test]
+fn cve_pysec_2026_4395_length_beside_a_kept_fragment_never_sums_to_little() {
+    // What is kept and what is declared sum to 2^63 - 8 up to 2^63 + 11: around the sign of the sum.
+    for declared in (0..20).map(|n| (1_u64 << 63) - 18 + n) {
+        let wire = sent_to(
+            Local::Client,
+            [text("0123456789").fin(false), continuation("").declaring(declared)],
+        );
+        let (fault, code) = match declared >> 63 {
+            0 => (Fault::MessageTooBig, 1009),
+            _ => (Fault::LengthOverflow, 1002),
+        };
+        refuses(Local::Client, wire, fault, code);
+    }
+}
+
+#[test]
+fn cve_2026_50161_room_for_the_mask_does_not_overflow() {
+    // A length to which nobody can add the four bytes of the masking key, in 64 and in 63 bits.
+    for declared in u64::MAX - 4..=u64::MAX {
+        let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
+        refuses(Local::Server, wire, Fault::LengthOverflow, 1002);
+    }
+    for declared in (1 << 63) - 5..1 << 63 {
+        let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
+        refuses(Local::Server, wire, Fault::MessageTooBig, 1009);
+    }
+}
+
+#[test]
+fn cve_go_2026_6559_lengths_around_32_bits_are_too_big() {
+    for declared in [
+        (1 << 31) - 1,
+        1 << 31,
+        (1 << 32) - 4,
+        (1 << 32) - 1,
+        1 << 32,
+        (1 << 32) + 1,
+    ] {
+        for local in [Local::Server, Local::Client] {
+            let wire = sent_to(local, [binary("").declaring(declared)]);
+            refuses(local, wire, Fault::MessageTooBig, 1009);
+        }
+    }
+}
+
+#[test]
+fn cve_rustsec_2022_0035_a_declared_length_allocates_nothing() {
+    for local in [Local::Server, Local::Client] {
+        let mut connection = connection(local, Config::default());
+        let header = sent_to(local, [binary("").declaring(16 << 20)]);
+        let cost = flood(&mut connection, &header, &[], 0);
+        assert_eq!((cost.fault, cost.bytes_max), (None, 0));
+    }
+}
+
+#[test]
+fn cve_2018_21035_two_gigabytes_are_refused_at_the_header() {
+    for local in [Local::Server, Local::Client] {
+        let wire = sent_to(local, [text("").declaring((2 << 30) - 1)]);
+        refuses(local, wire, Fault::MessageTooBig, 1009);
+    }
+}
+
+#[test]
+fn cve_2018_21035_even_without_a_limit_memory_follows_what_arrived() {
+    let mut connection = connection(Local::Server, limited(u64::MAX));
+    let header = sent_to(Local::Server, [binary("").declaring(i64::MAX as u64)]);
+    let cost = flood(&mut connection, &header, &[0; 1000], 100);
+    assert_eq!(cost.fault, None);
+    assert!(cost.bytes_max <= 3 * 100_000, "{cost:?}");
+}
+
+#[test]
+fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_then_431() {
+    let HandshakeLimits { head_size_max, .. } = HandshakeLimits::default();
+    let head = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20]].concat();
+    let mut fault = None;
+    let info = allocation_counter::measure(|| {
+        let mut handshake = ServerHandshake::new(HandshakeLimits::default());
+        for (idx, piece) in head.chunks(100).enumerate() {
+            match handshake.handle_bytes(piece) {
+                ServerStep::Incomplete(next) => handshake = next,
+                ServerStep::Refused(refusal) => return fault = Some((refusal.fault, idx)),
+                ServerStep::Requested(_) => panic!("no head is whole"),
+            }
+        }
+    });
+    let (fault, idx) = fault.expect("refused");
+    assert_eq!(fault.status().as_u16(), 431);
+    assert_eq!(
+        fault,
+        HandshakeFault::HeadTooLarge {
+            size_max: head_size_max
+        }
+    );
+    assert_eq!(idx, head_size_max / 100, "at the piece that goes beyond");
+    assert!(info.bytes_max <= 3 * head_size_max as u64 + 1024, "{info:?}");
+}

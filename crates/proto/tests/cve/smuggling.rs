@@ -1,0 +1,165 @@
+//! C12, C13: what stands around an upgrade, and what looks like one.
+
+use sockeye_proto::handshake::{
+    Acceptance, ClientRequest, ClientStep, ConnectParts, HandshakeFault, HandshakeLimits, Headers, Key, Pending,
+    Rejection, ServerHandshake, ServerStep, StatusCode, Uri,
+};
+use sockeye_proto::{Config, Fault};
+
+use crate::bound::{connection, flood, refuses};
+use crate::common::Local;
+use crate::handshake_support::{pending, plus, with};
+
+#[test]
+fn cve_2026_2833_what_follows_a_refused_request_is_never_read_as_anything() {
+    let bad = with("Connection", &[]);
+    let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+    let (fault, response) = refused(&glued);
+    assert_eq!(fault, HandshakeFault::ConnectionMissing);
+    assert_eq!(refused(&bad).1, response);
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+}
+
+#[test]
+fn cve_2026_2833_what_follows_a_rejected_request_is_never_read_as_anything() {
+    let glued = [plus(&[]).as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+    let rejection = Rejection::new(StatusCode::UNAUTHORIZED).expect("a refusal");
+    // Rejecting consumes the request, and the bytes behind it with it.
+    let response = String::from_utf8(pending(&glued).reject(rejection).to_bytes()).expect("ASCII");
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+    assert_eq!(response.matches("HTTP/1.1").count(), 1);
+}
+
+#[test]
+fn cve_2026_69243_an_upgrade_with_a_body_is_refused() {
+    for line in [
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+        "Content-Length: +5",
+        "Content-Length: 5, 5",
+    ] {
+        let (fault, response) = refused(&[plus(&[line]).as_slice(), b"hello"].concat());
+        assert_eq!(fault, HandshakeFault::RequestHasBody, "{line}");
+        assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+    }
+}
+
+#[test]
+fn cve_2026_130647_a_request_behind_an_accepted_one_is_frames_and_no_request() {
+    let second = b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n";
+    let glued = [plus(&[]).as_slice(), second].concat();
+    let accepted = pending(&glued).accept(Acceptance::new()).expect("plain");
+    assert_eq!(accepted.leftover, second);
+    // G is a fragment with reserved bits and the opcode 7.
+    refuses(Local::Server, accepted.leftover, Fault::ReservedOpcode(7), 1002);
+}
+
+#[test]
+fn cve_2026_100658_pipelined_requests_are_not_queued() {
+    let requests = with("Connection", &[]).repeat(10_000);
+    let info = allocation_counter::measure(|| drop(refused(&requests)));
+    assert!(info.bytes_max <= 8 * 1024, "{info:?}");
+    assert_eq!(info.bytes_current, 0);
+}
+
+#[test]
+fn cve_2024_23326_a_200_with_the_headers_of_an_upgrade_is_a_refusal() {
+    for status in [200, 201, 204, 301, 304, 401, 503] {
+        let response = format!(
+            "HTTP/1.1 {status} x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\nContent-Length: 0\r\n\r\n\x01\x02hi"
+        );
+        let step = awaiting().handle_bytes(response.as_bytes());
+        assert!(
+            matches!(&step, ClientStep::Refused(response) if response.status().as_u16() == status),
+            "{step:?}"
+        );
+    }
+}
+
+#[test]
+fn cve_2026_71324_a_101_that_announces_a_body_fails_the_client() {
+    for line in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let response = format!(
+            "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n{line}\r\n\r\n"
+        );
+        let step = awaiting().handle_bytes(response.as_bytes());
+        assert!(
+            matches!(step, ClientStep::Failed(HandshakeFault::ResponseHasBody)),
+            "{step:?}"
+        );
+    }
+}
+
+#[test]
+fn cve_2026_55458_the_answer_over_http2_has_no_header_of_the_upgrade() {
+    let mut headers = Headers::new();
+    headers.try_append("sec-websocket-version", "13").expect("clean");
+    let parts = ConnectParts {
+        protocol: "websocket",
+        scheme: "https",
+        authority: "example.com",
+        path: "/",
+        headers,
+    };
+    let pending = Pending::from_extended_connect(parts).expect("valid");
+    let response = pending.accept(Acceptance::new()).expect("plain").response;
+    assert_eq!(response.status(), StatusCode::OK);
+    for name in ["Connection", "Upgrade", "Sec-WebSocket-Accept", "Transfer-Encoding"] {
+        assert!(!response.headers().contains(name), "{name}");
+    }
+}
+
+#[test]
+fn cve_2026_59898_an_older_version_is_no_way_around_the_tokens() {
+    for version in ["0", "7", "8", "12"] {
+        let line = format!("Sec-WebSocket-Version: {version}");
+        let old = with("Sec-WebSocket-Version", &[&line]);
+        assert_eq!(refused(&old).0, HandshakeFault::VersionUnsupported);
+        for (missing, fault) in [
+            ("Upgrade: websocket\r\n", HandshakeFault::UpgradeMissing),
+            ("Connection: Upgrade\r\n", HandshakeFault::ConnectionMissing),
+        ] {
+            let text = String::from_utf8(old.clone()).expect("ASCII").replace(missing, "");
+            assert_eq!(refused(text.as_bytes()).0, fault);
+        }
+    }
+}
+
+#[test]
+fn cve_2026_54463_the_draft_with_two_keys_is_refused_with_426() {
+    let draft = b"GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
+        Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n\
+        Origin: http://example.com\r\n\r\n^n:ds[4U";
+    let (fault, response) = refused(draft);
+    assert_eq!(fault, HandshakeFault::VersionUnsupported);
+    assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
+    assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
+}
+
+#[test]
+fn cve_2026_54466_frames_of_a_draft_are_no_frames() {
+    // Text between 00 and FF; and 80 with a length in as many bytes of seven bits as the peer likes.
+    refuses(Local::Server, b"\x00hello\xff", Fault::UnmaskedFrame, 1002);
+    let mut connection = connection(Local::Server, Config::default());
+    let cost = flood(&mut connection, b"\x80", b"\xff", 1_000_000);
+    assert!(cost.fault.is_some_and(|fault| fault.close_code().0 == 1002), "{cost:?}");
+}
+
+#[track_caller]
+fn refused(request: &[u8]) -> (HandshakeFault, String) {
+    match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request) {
+        ServerStep::Refused(refusal) => {
+            let response = String::from_utf8(refusal.response.to_bytes()).expect("ASCII");
+            (refusal.fault, response)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn awaiting() -> sockeye_proto::handshake::AwaitingResponse {
+    let uri = Uri::parse("ws://h/").expect("valid");
+    let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
+    ClientRequest::new(&uri, key).start().1
+}
