@@ -1,6 +1,6 @@
 //! Every sequence of up to three frames over all kinds of frames, cut in two everywhere; and every one of four, whole.
 //!
-//! The limits are small, so that three frames can exceed them: 200 bytes a message, one empty fragment in a row.
+//! The limits are small, so that two frames can reach or exceed them: 127 bytes a message, one empty fragment in a row.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) const OF_FOUR: Count = Count {
 };
 
 const LIMITS: Limits = Limits {
-    message_size_max: 200,
+    message_size_max: 127,
     empty_fragments_max: 1,
 };
 
@@ -106,7 +106,7 @@ fn kinds(local: Local) -> Vec<Frame> {
         // Lengths: longer than they need to be, with the top bit, over the limit, as large as can be.
         frame(whole, 0x2, b"x").declaring(LengthForm::Two, 1),
         frame(whole, 0x0, b"").declaring(LengthForm::Eight, 1 << 63),
-        frame(whole, 0x1, b"").declaring(LengthForm::Two, 201),
+        frame(whole, 0x1, b"").declaring(LengthForm::Two, 128),
         frame(first, 0x0, b"").declaring(LengthForm::Eight, (1 << 63) - 1),
     ]
 }
