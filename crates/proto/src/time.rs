@@ -1,5 +1,6 @@
 //! The caller's clock, as the core sees it.
 
+use core::num::NonZeroU64;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
@@ -7,30 +8,36 @@ use core::time::Duration;
 ///
 /// The core has no clock: each call that needs to know the time is given it. An `Instant` counts from an origin
 /// that the caller chooses once (program start, say) and never moves. Resolution 1 ns, range 584 years.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {
-    nanos: u64,
+    /// Nanoseconds since the origin, and one: an `Option<Instant>` is as small as an `Instant`.
+    count: NonZeroU64,
 }
 
 impl Instant {
     /// The caller's origin of time.
-    pub const ORIGIN: Self = Self { nanos: 0 };
+    pub const ORIGIN: Self = Self { count: NonZeroU64::MIN };
 
     /// The moment `elapsed` after the origin; saturates after 584 years.
     pub fn from_origin(elapsed: Duration) -> Self {
-        Self {
-            nanos: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
-        }
+        Self::ORIGIN + elapsed
     }
 
     /// How long after the origin this is.
     pub const fn since_origin(self) -> Duration {
-        Duration::from_nanos(self.nanos)
+        Duration::from_nanos(self.count.get() - 1)
     }
 
     /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+        Duration::from_nanos(self.count.get().saturating_sub(earlier.count.get()))
+    }
+}
+
+impl Default for Instant {
+    /// The origin.
+    fn default() -> Self {
+        Self::ORIGIN
     }
 }
 
@@ -41,7 +48,7 @@ impl Add<Duration> for Instant {
     fn add(self, duration: Duration) -> Self {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            nanos: self.nanos.saturating_add(nanos),
+            count: self.count.saturating_add(nanos),
         }
     }
 }

@@ -169,6 +169,18 @@ fn client_waits_five_seconds_for_the_server_to_end_tcp() {
 }
 
 #[test]
+fn the_time_to_end_runs_from_our_close_frame_not_from_when_the_peers_was_read() {
+    for (local, patience_ms) in [(Local::Server, 1000), (Local::Client, 5000)] {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([close(1000, "")]);
+        // The application was busy with a message before it, and only now comes to send anything.
+        endpoint.advance_to(900);
+        endpoint.transmits();
+        assert_eq!(endpoint.deadline_ms(), Some(900 + patience_ms));
+    }
+}
+
+#[test]
 fn server_reads_on_for_five_seconds_after_a_fault() {
     let mut server = Endpoint::server();
     server.advance_to(1000);

@@ -514,13 +514,17 @@ impl Connection {
 
     /// Arms the deadline for the peer to end the transport.
     fn begin_ending(&mut self, now: Instant) {
-        let is_clean = self.closure().is_some_and(Closure::is_clean);
-        let patience = match self.role {
-            Role::Server if is_clean => LINGER,
-            Role::Server | Role::Client { .. } => self.config.close_timeout,
-        };
-        let deadline = now + patience;
+        let deadline = now + self.ending_patience();
         self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+
+    /// How long the peer may take to end the transport, once it has our close frame.
+    fn ending_patience(&self) -> Duration {
+        let is_clean = self.closure().is_some_and(Closure::is_clean);
+        match self.role {
+            Role::Server if is_clean => LINGER.min(self.config.close_timeout),
+            Role::Server | Role::Client { .. } => self.config.close_timeout,
+        }
     }
 
     /// Takes note that the connection ended before its closing handshake did.

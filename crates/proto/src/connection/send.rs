@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::receive::RSV1;
-use super::{Connection, MessageKind, Role, State};
+use super::{Cause, Connection, MessageKind, Role, State};
 use crate::frame::{FrameHeader, MaskingKey, Opcode};
 use crate::time::Instant;
 
@@ -218,6 +218,12 @@ impl Connection {
             if let Some(frame) = self.closure.as_ref().and_then(|closure| closure.sent()) {
                 append_header(Fragment::Last, Opcode::Close, frame.payload_len(), mask, out);
                 frame.append_payload(mask, out);
+            }
+            // The peer's time runs from here, for what made us close may have been handled late; but a close of our own
+            // has had its time since it was asked for.
+            let is_own = self.closure().is_some_and(|closure| closure.cause() == Cause::Local);
+            if self.state == State::Ending && !is_own {
+                self.close_deadline = Some(now + self.ending_patience());
             }
         }
         out.len() > before
