@@ -5,6 +5,7 @@
 //! same few buffers again and again, so these stay in the processor's cache.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The size of a receive buffer: a burst of 64 messages of 1 KiB and their headers arrives in one read, and it is a
 /// small part of a second-level cache.
@@ -17,6 +18,14 @@ const WRITE_BUFFER_KEPT_MAX: usize = 256 * 1024;
 /// connections that hold theirs across an await.
 const KEPT_MAX: usize = 4;
 
+/// How many receive buffers, of all threads, connections may hold while their messages wait to be taken; 32 MiB. From
+/// then on a connection that waits keeps a copy of what it has instead. Without this, a peer would make a slow
+/// application hold 128 KiB with two small messages.
+const HELD_MAX: usize = 256;
+
+/// How many receive buffers are held.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
 #[derive(Default)]
 struct Pool {
     read: Vec<Vec<u8>>,
@@ -27,14 +36,21 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
+/// Whether connections hold so many receive buffers that they should rather hold copies.
+pub(super) fn are_scarce() -> bool {
+    HELD.load(Ordering::Relaxed) > HELD_MAX
+}
+
 /// An empty buffer to receive into.
 pub(super) fn take_read() -> Vec<u8> {
+    HELD.fetch_add(1, Ordering::Relaxed);
     let kept = POOL.with_borrow_mut(|pool| pool.read.pop());
     kept.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_LEN))
 }
 
 /// Gives back a buffer of [`take_read`].
 pub(super) fn give_read(mut buffer: Vec<u8>) {
+    HELD.fetch_sub(1, Ordering::Relaxed);
     buffer.clear();
     POOL.with_borrow_mut(|pool| {
         if pool.read.len() < KEPT_MAX {

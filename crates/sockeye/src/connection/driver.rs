@@ -253,6 +253,9 @@ impl Driver {
                 continue;
             };
             if let Some(message) = to_message(event) {
+                if buffers::are_scarce() {
+                    self.input.copy_rest();
+                }
                 return Some(message);
             }
             // A control frame came: each ping of a burst gets its pong.
@@ -464,12 +467,28 @@ impl Input {
         read
     }
 
+    /// Gives the thread's buffer back and keeps a copy of what is not delivered yet.
+    #[cold]
+    fn copy_rest(&mut self) {
+        if self.is_of_thread() {
+            let rest = self.buffer[self.pos..].to_vec();
+            self.release();
+            self.buffer = rest;
+        }
+    }
+
     fn release(&mut self) {
+        let is_of_thread = self.is_of_thread();
         let buffer = std::mem::take(&mut self.buffer);
         self.pos = 0;
-        if buffer.capacity() >= buffers::READ_BUFFER_LEN {
+        if is_of_thread {
             buffers::give_read(buffer);
         }
+    }
+
+    /// Whether the buffer is one of the thread's, not a copy or what was glued to the handshake.
+    fn is_of_thread(&self) -> bool {
+        self.buffer.capacity() >= buffers::READ_BUFFER_LEN
     }
 }
 

@@ -27,8 +27,9 @@ pub(super) struct Output {
     control_end: usize,
     /// How many bytes of control frames came into `buffer` since all before them had left.
     control_len: usize,
-    /// A payload whose header is the end of `buffer`, and how much of it is written.
-    payload: Option<(Payload, usize)>,
+    /// A payload whose header is the end of `buffer`, and how much of it is written. Boxed, for an idle connection has
+    /// none.
+    payload: Option<Box<(Payload, usize)>>,
     /// How many bytes were written since the connection began.
     written_total: u64,
     /// Whether the transport may still hold bytes that it took.
@@ -38,10 +39,7 @@ pub(super) struct Output {
 impl Output {
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
-        let payload = self
-            .payload
-            .as_ref()
-            .map_or(0, |(payload, written)| payload.len() - written);
+        let payload = self.payload.as_ref().map_or(0, |payload| payload.0.len() - payload.1);
         self.buffer.len() - self.written + payload
     }
 
@@ -96,7 +94,7 @@ impl Output {
     /// Puts a large payload behind the header that was just appended.
     pub(super) fn push_payload(&mut self, payload: Payload) {
         debug_assert!(self.payload.is_none());
-        self.payload = Some((payload, 0));
+        self.payload = Some(Box::new((payload, 0)));
     }
 
     /// Gives the buffer back, if nothing is in it.
@@ -139,7 +137,8 @@ impl Output {
         let buffer = &self.buffer[self.written..];
         match &self.payload {
             None => io.poll_write(cx, buffer),
-            Some((payload, written)) => {
+            Some(payload) => {
+                let (payload, written) = &**payload;
                 let slices = [IoSlice::new(buffer), IoSlice::new(&payload[*written..])];
                 io.poll_write_vectored(cx, if buffer.is_empty() { &slices[1..] } else { &slices })
             }
@@ -161,7 +160,8 @@ impl Output {
             self.control_end = self.control_end.saturating_sub(self.written);
             self.written = 0;
         }
-        if let Some((payload, done)) = &mut self.payload {
+        if let Some(payload) = &mut self.payload {
+            let (payload, done) = &mut **payload;
             *done += written;
             if *done == payload.len() {
                 self.payload = None;
