@@ -3,7 +3,9 @@
 
 mod autobahn;
 mod ci;
+mod hostile;
 mod process;
+mod spec;
 mod suites;
 mod tally;
 mod test;
@@ -26,6 +28,10 @@ enum Command {
     Test(test::Options),
     /// Autobahn|Testsuite against our server and our client.
     Autobahn(autobahn::Options),
+    /// Thousands of peers that misbehave, against `sockeye echo`, and what they cost it.
+    Hostile(hostile::Options),
+    /// What the RFCs ask for, and where it is obeyed and checked.
+    Spec(spec::Options),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +40,8 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
+        Command::Hostile(options) => hostile::run(&workspace, &options),
+        Command::Spec(options) => spec::run(&workspace, &options),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,222 @@
+//! `cargo xtask spec`: holds the ledgers of the RFCs in `specs/` against the markers in the sources.
+//!
+//! A requirement is obeyed where a comment ends with its id, and checked where a test says so; or the ledger says why
+//! not. Everything else is a fault: of the code, of the tests, or of the ledger.
+
+mod ledger;
+mod marker;
+mod page;
+
+use std::{collections::BTreeSet, fmt, fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use self::{
+    ledger::{Ledger, Level, Requirement},
+    marker::{Marker, Markers, Purpose},
+};
+use crate::workspace::Workspace;
+
+/// Where the ledgers are, from the root of the repository.
+const LEDGERS: [&str; 2] = ["specs/rfc6455.toml", "specs/rfc7692.toml"];
+
+/// What the RFCs ask for, and where it is obeyed and checked; fails on what is not.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Print the faults and the sums only.
+    #[arg(long)]
+    pub(crate) brief: bool,
+    /// Write docs/rfc.md anew.
+    #[arg(long)]
+    write: bool,
+}
+
+/// Prints the tables, and fails if anything is not as it should be.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let ledgers = Ledgers::read(&workspace.root)?;
+    if !options.brief {
+        ledgers.print();
+    }
+    let mut faults = ledgers.faults();
+    let path = workspace.root.join(page::PATH);
+    let page = page::render(&ledgers);
+    if options.write {
+        fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    } else if fs::read_to_string(&path).ok() != Some(page) {
+        faults.push(format!("{} is out of date: run `cargo xtask spec --write`", page::PATH));
+    }
+    for ledger in &ledgers.all {
+        println!("    RFC {}: {}", ledger.rfc, ledgers.count(ledger));
+    }
+    for fault in &faults {
+        eprintln!("    {fault}");
+    }
+    if !faults.is_empty() {
+        bail!("{} faults", faults.len());
+    }
+    Ok(())
+}
+
+/// The ledgers and the markers.
+#[derive(Debug)]
+struct Ledgers {
+    all: Vec<Ledger>,
+    markers: Markers,
+}
+
+impl Ledgers {
+    fn read(root: &Path) -> Result<Self> {
+        let all = LEDGERS.iter().map(|path| Ledger::read(&root.join(path)));
+        Ok(Self {
+            all: all.collect::<Result<_>>()?,
+            markers: Markers::read(root)?,
+        })
+    }
+
+    /// Where a requirement is obeyed, or checked.
+    fn at(&self, id: &str, purpose: Purpose) -> impl Iterator<Item = &Marker> {
+        let found = self.markers.found.iter();
+        found.filter(move |marker| marker.id == id && marker.purpose == purpose)
+    }
+
+    fn has(&self, id: &str, purpose: Purpose) -> bool {
+        self.at(id, purpose).next().is_some()
+    }
+
+    fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.all.iter().flat_map(Ledger::requirements)
+    }
+
+    fn count(&self, ledger: &Ledger) -> Count {
+        let of = |is: &dyn Fn(&Requirement) -> bool| ledger.requirements().filter(|it| is(it)).count();
+        Count {
+            requirements: of(&|_| true),
+            obeyed: of(&|it| self.has(&it.id, Purpose::Obeys)),
+            checked: of(&|it| self.has(&it.id, Purpose::Checks)),
+            exceptions: of(&|it| it.exception.is_some()),
+        }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.markers.faults.clone();
+        let mut ids = BTreeSet::new();
+        for ledger in &self.all {
+            for section in &ledger.sections {
+                for requirement in &section.requirements {
+                    let id = &requirement.id;
+                    if !id.starts_with(&format!("{}-{}-", ledger.rfc, section.number)) {
+                        faults.push(format!("{id} stands in section {} of {}", section.number, ledger.rfc));
+                    }
+                    if !ids.insert(id.as_str()) {
+                        faults.push(format!("{id} is there twice"));
+                    }
+                }
+            }
+        }
+        for requirement in self.requirements() {
+            let Requirement { id, level, text, .. } = requirement;
+            let faults_of_it = self.faults_of(requirement);
+            faults.extend(
+                faults_of_it
+                    .into_iter()
+                    .map(|fault| format!("{id} {fault}: {level} {text}")),
+            );
+        }
+        for marker in &self.markers.found {
+            if !ids.contains(marker.id.as_str()) {
+                faults.push(format!("{marker}: there is no {}", marker.id));
+            }
+        }
+        faults
+    }
+
+    /// What is missing of a requirement, or too much.
+    fn faults_of(&self, requirement: &Requirement) -> Vec<&'static str> {
+        let (id, level) = (&requirement.id, requirement.level);
+        let is_must = matches!(level, Level::Must | Level::MustNot);
+        let (is_obeyed, is_checked) = (self.has(id, Purpose::Obeys), self.has(id, Purpose::Checks));
+        let is_excepted = requirement.exception.is_some();
+        let is_untested = requirement.untested.is_some();
+        let reasons = [&requirement.exception, &requirement.untested];
+        let faults = [
+            (!is_obeyed && !is_excepted, "is obeyed nowhere"),
+            (
+                !is_checked && !is_excepted && !is_untested && level != Level::May,
+                "is checked nowhere",
+            ),
+            (is_must && is_untested, "has to have a test"),
+            (
+                is_excepted && (is_obeyed || is_checked),
+                "is an exception and yet marked",
+            ),
+            (is_untested && is_checked, "is untested and yet checked"),
+            (
+                reasons.into_iter().flatten().any(|reason| reason.trim().is_empty()),
+                "has no reason",
+            ),
+        ];
+        faults
+            .into_iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, fault)| fault)
+            .collect()
+    }
+
+    fn print(&self) {
+        for ledger in &self.all {
+            println!("RFC {}: {}", ledger.rfc, ledger.title);
+            for section in &ledger.sections {
+                println!("\n  §{} {}", section.number, section.title);
+                section.requirements.iter().for_each(|it| self.print_one(it));
+            }
+            println!();
+        }
+    }
+
+    fn print_one(&self, requirement: &Requirement) {
+        let Requirement {
+            id, level, role, text, ..
+        } = requirement;
+        println!("    {id:<16} {level:<10} {role:<13} {text}");
+        for (word, purpose) in [("obeyed", Purpose::Obeys), ("checked", Purpose::Checks)] {
+            self.at(id, purpose)
+                .for_each(|marker| println!("      {word:<9} {marker}"));
+        }
+        for (word, reason) in [
+            ("exception", &requirement.exception),
+            ("untested", &requirement.untested),
+        ] {
+            reason.iter().for_each(|reason| println!("      {word:<9} {reason}"));
+        }
+    }
+}
+
+/// The sums of one ledger.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    requirements: usize,
+    obeyed: usize,
+    checked: usize,
+    exceptions: usize,
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            requirements,
+            obeyed,
+            checked,
+            exceptions,
+        } = self;
+        write!(
+            f,
+            "{requirements} requirements: {obeyed} obeyed, {checked} checked by tests, {exceptions} exceptions with a reason."
+        )
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
