@@ -1,0 +1,214 @@
+//! Compressed messages on a connection (RFC 7692 §6 to §8).
+
+use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::{Compress, Data, Fault};
+
+use crate::common::{Endpoint, Frame, Got, Local, binary, continuation, frame, ping, text};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+/// An endpoint that agreed on this, with a window of its own.
+fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
+    let mut endpoint = Endpoint::new(local);
+    let agreement = Agreement {
+        takeover,
+        peer_takeover: takeover,
+        window_bits,
+        peer_window_bits: WindowBits::MAX,
+    };
+    let mut config = DeflateConfig::default();
+    config.size_min = 0;
+    endpoint.connection.enable_deflate(&config, agreement, Codecs::UNPOOLED);
+    endpoint
+}
+
+fn keeping(local: Local) -> Endpoint {
+    deflating(local, Takeover::Keep, WindowBits::MAX)
+}
+
+fn resetting(local: Local) -> Endpoint {
+    deflating(local, Takeover::Reset, WindowBits::MAX)
+}
+
+/// RFC 7692 §7.2.3: "Hello", in the ways that are shown there, in an order in which each can refer back.
+fn examples() -> Vec<(&'static str, Vec<Frame>)> {
+    let compressed = |payload: &[u8]| vec![text(payload).rsv(4)];
+    vec![
+        ("§7.2.3.1 one block", compressed(b"\xf2\x48\xcd\xc9\xc9\x07\x00")),
+        (
+            "§7.2.3.1 in two fragments",
+            vec![
+                text(b"\xf2\x48\xcd").rsv(4).fin(false),
+                continuation(b"\xc9\xc9\x07\x00"),
+            ],
+        ),
+        (
+            "§7.2.3.2 refers back to the message before",
+            compressed(b"\xf2\x00\x11\x00\x00"),
+        ),
+        ("§7.2.3.3 stored", compressed(b"\x00\x05\x00\xfa\xffHello\x00")),
+        (
+            "§7.2.3.4 a final block",
+            compressed(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"),
+        ),
+        (
+            "§7.2.3.5 two blocks",
+            compressed(b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"),
+        ),
+    ]
+}
+
+#[test]
+fn both_roles_inflate_the_examples_of_the_rfc_in_every_cut() {
+    for local in BOTH {
+        let frames: Vec<_> = examples().into_iter().flat_map(|(_, frames)| frames).collect();
+        let wire: Vec<u8> = frames
+            .into_iter()
+            .flat_map(|frame| keeping(local).as_peer_sends(frame).bytes())
+            .collect();
+        let hellos = vec![Got::text("Hello"); examples().len()];
+        for cut in 0..=wire.len() {
+            let mut endpoint = keeping(local);
+            let mut got = endpoint.receives_bytes(&wire[..cut]);
+            got.extend(endpoint.receives_bytes(&wire[cut..]));
+            assert_eq!(got, hellos, "{local:?} cut at {cut}");
+        }
+        let mut endpoint = keeping(local);
+        let got: Vec<_> = wire.chunks(1).flat_map(|byte| endpoint.receives_bytes(byte)).collect();
+        assert_eq!(got, hellos);
+        // §7.2.3.6: an empty message is one byte.
+        assert_eq!(endpoint.receives([text(b"\x00").rsv(4)]), [Got::text("")]);
+    }
+}
+
+#[test]
+fn without_takeover_a_message_that_refers_back_fails_1007() {
+    assert_eq!(Fault::InvalidDeflate.close_code().0, 1007);
+    for local in BOTH {
+        let mut endpoint = resetting(local);
+        for (name, frames) in examples() {
+            let refers_back = name.contains("refers back");
+            let got = endpoint.receives(frames);
+            if refers_back {
+                assert_eq!(got, [Got::Fault(Fault::InvalidDeflate)], "{name}");
+                endpoint = resetting(local);
+            } else {
+                assert_eq!(got, [Got::text("Hello")], "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn plain_messages_and_pings_stand_between_compressed_ones() {
+    for local in BOTH {
+        let mut endpoint = keeping(local);
+        let got = endpoint.receives([
+            text(b"\xf2\x48\xcd\xc9\xc9\x07\x00").rsv(4),
+            text("plain"),
+            binary("plain").fin(false),
+            continuation(" too"),
+            text(b"\xf2\x00").rsv(4).fin(false),
+            ping("p"),
+            continuation(b"\x11\x00\x00"),
+        ]);
+        let expected = [
+            Got::text("Hello"),
+            Got::text("plain"),
+            Got::binary("plain too"),
+            Got::ping("p"),
+            // What refers back does so past the plain ones: they are no part of the window.
+            Got::text("Hello"),
+        ];
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
+    for local in BOTH {
+        for rsv in 1..8 {
+            for opcode in 0..16 {
+                for begun in [false, true] {
+                    let mut endpoint = resetting(local);
+                    if begun {
+                        endpoint.receives([text(b"\xf2").rsv(4).fin(false)]);
+                    }
+                    let got = endpoint.receives([frame(opcode, b"\x00").rsv(rsv)]);
+                    let is_compressed = rsv == 4 && matches!(opcode, 1 | 2) && !begun;
+                    let expected = match (is_compressed, opcode) {
+                        (true, 1) => Got::text(""),
+                        (true, _) => Got::binary(""),
+                        (false, _) => {
+                            // Which of the rules it breaks is found first is not said.
+                            let [Got::Fault(fault)] = got[..] else {
+                                panic!("{local:?} {rsv} {opcode}: {got:?}");
+                            };
+                            assert_eq!(fault.close_code().0, 1002, "{local:?} {rsv} {opcode}");
+                            continue;
+                        }
+                    };
+                    assert_eq!(got, [expected]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn compressed_text_that_is_not_utf8_fails_1007() {
+    for local in BOTH {
+        // A stored block with half a character.
+        let stored = b"\x00\x01\x00\xfe\xff\xc3\x00";
+        let got = resetting(local).receives([text(stored).rsv(4)]);
+        assert_eq!(got, [Got::Fault(Fault::InvalidUtf8)]);
+        assert_eq!(
+            resetting(local).receives([binary(stored).rsv(4)]),
+            [Got::binary([0xc3])]
+        );
+    }
+}
+
+#[test]
+fn with_a_window_of_8_bits_nothing_is_compressed() {
+    for local in BOTH {
+        for (bits, rsv) in [(8, 0), (9, 4), (15, 4)] {
+            let window_bits = WindowBits::new(bits).expect("8 to 15");
+            let mut endpoint = deflating(local, Takeover::Keep, window_bits);
+            let mut out = Vec::new();
+            let message = "Hello ".repeat(1000);
+            let sent = endpoint
+                .connection
+                .send_with(Data::Text(&message), Compress::Always, &mut out);
+            assert_eq!(sent, Ok(()));
+            assert_eq!(Frame::parse_all(&out)[0].rsv, rsv, "{bits}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_compressed_has_the_length_that_it_has() {
+    for local in BOTH {
+        let [wrong, right, none] = lengths_after_guesses(local, Compress::Never);
+        assert_eq!((wrong, none), (right, right));
+        // What the choice is for: compressed, the right guess makes it shorter.
+        let [wrong, right, none] = lengths_after_guesses(local, Compress::Always);
+        assert!(right < wrong && right < none);
+    }
+}
+
+/// The length on the wire of a secret behind an attacker's text: a wrong guess, the right one, and none.
+fn lengths_after_guesses(local: Local, compress: Compress) -> [usize; 3] {
+    ["token=0000000000", "token=1234567890", "nothing at all.."].map(|guess| {
+        let mut endpoint = keeping(local);
+        let mut out = Vec::new();
+        let guessed = endpoint
+            .connection
+            .send_with(Data::Text(&guess.repeat(10)), Compress::Always, &mut out);
+        out.clear();
+        let secret = Data::Text("token=1234567890");
+        let sent = endpoint.connection.send_with(secret, compress, &mut out);
+        assert_eq!((guessed, sent), (Ok(()), Ok(())));
+        out.len()
+    })
+}

@@ -1,0 +1,79 @@
+//! From the handshake into the connection, in every cut; and a server that wants no more of them.
+
+use sockeye_proto::handshake::{
+    Acceptance, ClientRequest, ClientStep, HandshakeLimits, Key, Rejection, ServerHandshake, ServerStep, StatusCode,
+    Uri,
+};
+
+use crate::common::{Endpoint, Got, KEY, Local, ping, text, wire};
+use crate::handshake_support::{pending, plus};
+
+fn expected() -> [Got; 3] {
+    [Got::text("first"), Got::ping("p"), Got::text("second")]
+}
+
+#[test]
+fn server_delivers_frames_glued_to_the_request_at_every_split() {
+    let frames = [text("first"), ping("p"), text("second")].map(|frame| frame.masked(KEY));
+    let stream = [plus(&[]), wire(frames)].concat();
+    for cut in 0..=stream.len() {
+        let (head, tail) = stream.split_at(cut);
+        let got = match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(head) {
+            ServerStep::Requested(pending) => {
+                let accepted = pending.accept(Acceptance::new()).expect("plain");
+                then_receives(Local::Server, &[&accepted.leftover, tail])
+            }
+            ServerStep::Incomplete(handshake) => {
+                let ServerStep::Requested(pending) = handshake.handle_bytes(tail) else {
+                    panic!("cut at {cut}: the rest makes it whole");
+                };
+                let accepted = pending.accept(Acceptance::new()).expect("plain");
+                then_receives(Local::Server, &[&accepted.leftover])
+            }
+            ServerStep::Refused(refusal) => panic!("cut at {cut}: {refusal:?}"),
+        };
+        assert_eq!(got, expected(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn client_delivers_frames_glued_to_the_response_at_every_split() {
+    let uri = Uri::parse("ws://server.example.com/chat").expect("valid");
+    let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
+    let response = pending(&plus(&[])).accept(Acceptance::new()).expect("plain").response;
+    let frames = wire([text("first"), ping("p"), text("second")]);
+    let stream = [response.to_bytes(), frames].concat();
+    for cut in 0..=stream.len() {
+        let (head, tail) = stream.split_at(cut);
+        let (_, awaiting) = ClientRequest::new(&uri, key).start();
+        let got = match awaiting.handle_bytes(head) {
+            ClientStep::Connected(connected) => then_receives(Local::Client, &[&connected.leftover, tail]),
+            ClientStep::Incomplete(awaiting) => {
+                let ClientStep::Connected(connected) = awaiting.handle_bytes(tail) else {
+                    panic!("cut at {cut}: the rest makes it whole");
+                };
+                then_receives(Local::Client, &[&connected.leftover])
+            }
+            step => panic!("cut at {cut}: {step:?}"),
+        };
+        assert_eq!(got, expected(), "cut at {cut}");
+    }
+}
+
+fn then_receives(local: Local, pieces: &[&[u8]]) -> Vec<Got> {
+    let mut endpoint = Endpoint::new(local);
+    pieces.iter().flat_map(|piece| endpoint.receives_bytes(piece)).collect()
+}
+
+#[test]
+fn server_sheds_load_with_503_and_retry_after() {
+    let status = StatusCode::new(503).expect("three digits");
+    let rejection = Rejection::new(status).and_then(|rejection| rejection.header("Retry-After", "5"));
+    let response = pending(&plus(&[])).reject(rejection.expect("allowed"));
+    let response = String::from_utf8(response.to_bytes()).expect("ASCII");
+    assert!(
+        response.starts_with("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"),
+        "{response}"
+    );
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+}
