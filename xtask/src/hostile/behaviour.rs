@@ -1,0 +1,363 @@
+//! The behaviours: what the peers do, what it may cost, and who ends it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    peer::{Script, Step},
+    wire::{self, Bytes, first, frame, header},
+};
+
+/// One way to misbehave.
+#[derive(Debug)]
+pub(super) struct Behaviour {
+    pub(super) name: &'static str,
+    /// The server's flags besides its address.
+    pub(super) arguments: &'static [&'static str],
+    pub(super) needs_compression: bool,
+    /// What the peers do; with several scripts, each is followed by as many peers.
+    pub(super) scripts: Vec<Arc<Script>>,
+    pub(super) bounds: Bounds,
+    pub(super) end: End,
+}
+
+/// What one connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// User memory in bytes, at the peak.
+    pub(super) memory: u64,
+    /// Processor time from the first byte until all is in place.
+    pub(super) cpu: Duration,
+    /// How long the server may keep it: from the beginning, or, where the peers or a signal end it, from then.
+    pub(super) let_go: Duration,
+}
+
+/// Who ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The server, by a deadline or a limit, while the peers hold on.
+    Server,
+    /// The peers, by leaving; the server is to be rid of them at once.
+    Peers,
+    /// A signal to the server, which is to end in good order although nobody answers.
+    Signal,
+}
+
+const KIB: u64 = 1024;
+
+/// The limit of a message where none is tried out; the default.
+const DEFAULT_LIMIT: &[&str] = &["--max-message-size", "16MiB"];
+
+/// A limit that two thousand peers can reach.
+const SMALL_LIMIT: &[&str] = &["--max-message-size", "16KiB"];
+const SMALL_LIMIT_LEN: u64 = 16 * KIB;
+
+/// How many bytes may wait to be written to one peer.
+const WRITE_LIMIT_LEN: u64 = 1024 * KIB;
+
+/// What an open connection costs on top of what it makes the server hold.
+const CONNECTION_LEN: u64 = 4 * KIB;
+
+/// A server's patience with an opening handshake, and with a peer that takes no bytes.
+const TEN_SECONDS: Duration = Duration::from_secs(12);
+
+/// All of them, after the well-behaved idle connection that they are to be compared with.
+pub(super) fn all() -> Vec<Behaviour> {
+    vec![
+        idle(),
+        silent(),
+        slow_handshake(),
+        endless_header(),
+        declared(),
+        tiny_fragments(),
+        empty_fragments(),
+        ping_flood(),
+        never_reading(),
+        half_closed(),
+        never_closing(),
+        deaf_to_close(),
+        reset(),
+        bomb(),
+        garbage(),
+        one_byte_per_segment(),
+    ]
+}
+
+fn idle() -> Behaviour {
+    Behaviour {
+        bounds: bounds(2 * KIB, 100, Duration::from_secs(2)),
+        ..after_handshake("idle", [Step::Hold])
+    }
+}
+
+/// Not a byte.
+fn silent() -> Behaviour {
+    Behaviour {
+        bounds: bounds(2 * KIB, 100, TEN_SECONDS),
+        end: End::Server,
+        ..before_handshake("silent", [Step::Hold])
+    }
+}
+
+/// A byte a second: each one is in time, all of them are not.
+fn slow_handshake() -> Behaviour {
+    let steps = [Step::Trickle(wire::request().into(), Duration::from_secs(1))];
+    Behaviour {
+        bounds: bounds(2 * KIB, 100, TEN_SECONDS),
+        end: End::Server,
+        ..before_handshake("slow-handshake", steps)
+    }
+}
+
+/// As much of a head as is taken without an answer; then more.
+fn endless_header() -> Behaviour {
+    let more = Step::Flood {
+        bytes: wire::HEADER_FIELD.into(),
+        len: wire::HEADER_FIELD.len(),
+        interval: Duration::from_millis(100),
+    };
+    let steps = [
+        Step::Send(wire::endless_header(16_300).into()),
+        Step::Hold,
+        Step::Send(wire::HEADER_FIELD.into()),
+        more,
+    ];
+    Behaviour {
+        bounds: bounds(16 * KIB, 500, TEN_SECONDS),
+        end: End::Server,
+        ..before_handshake("endless-header", steps)
+    }
+}
+
+/// The header of a frame of 16 MiB, which is within the limit, and nothing of the frame.
+fn declared() -> Behaviour {
+    let steps = [Step::Send(header(first::BINARY, 16 << 20).into()), Step::Hold];
+    Behaviour {
+        bounds: bounds(4 * KIB, 100, Duration::from_secs(2)),
+        ..after_handshake("declared-16MiB", steps)
+    }
+}
+
+/// A message at its limit, a byte in each fragment, that does not end.
+fn tiny_fragments() -> Behaviour {
+    let mut fragments = frame(first::BINARY_TO_BE_CONTINUED, b"a");
+    for _ in 1..SMALL_LIMIT_LEN {
+        fragments.extend(frame(first::CONTINUATION_TO_BE_CONTINUED, b"a"));
+    }
+    let steps = [
+        Step::Send(fragments.into()),
+        Step::Hold,
+        Step::Send(frame(first::CONTINUATION, b"a").into()),
+    ];
+    Behaviour {
+        arguments: SMALL_LIMIT,
+        bounds: bounds(2 * SMALL_LIMIT_LEN + CONNECTION_LEN, 10_000, Duration::from_secs(20)),
+        end: End::Server,
+        ..after_handshake("tiny-fragments", steps)
+    }
+}
+
+/// A message that begins with as many empty fragments as are taken, then one more.
+fn empty_fragments() -> Behaviour {
+    let mut fragments = frame(first::BINARY_TO_BE_CONTINUED, b"");
+    for _ in 1..1000 {
+        fragments.extend(frame(first::CONTINUATION_TO_BE_CONTINUED, b""));
+    }
+    let one_more = frame(first::CONTINUATION_TO_BE_CONTINUED, b"");
+    let steps = [Step::Send(fragments.into()), Step::Hold, Step::Send(one_more.into())];
+    Behaviour {
+        bounds: bounds(CONNECTION_LEN, 1000, Duration::from_secs(20)),
+        end: End::Server,
+        ..after_handshake("empty-fragments", steps)
+    }
+}
+
+/// Pings of the largest size for ever, whose pongs are not read.
+fn ping_flood() -> Behaviour {
+    let pings = frame(first::PING, &[b'p'; 125]).repeat(30);
+    let flood = flood(pings, Duration::from_secs(1));
+    Behaviour {
+        bounds: bounds(2 * CONNECTION_LEN, 20_000, Duration::from_secs(30)),
+        end: End::Server,
+        ..without_reading(after_handshake("ping-flood", [flood]))
+    }
+}
+
+/// Messages for ever, whose echoes are not read.
+fn never_reading() -> Behaviour {
+    let messages = frame(first::BINARY, &[b'm'; 8 * 1024]).repeat(8);
+    let flood = flood(messages, Duration::from_secs(1));
+    Behaviour {
+        arguments: SMALL_LIMIT,
+        bounds: bounds(
+            SMALL_LIMIT_LEN + WRITE_LIMIT_LEN + 16 * KIB,
+            20_000,
+            Duration::from_secs(30),
+        ),
+        end: End::Server,
+        ..without_reading(after_handshake("never-reading", [flood]))
+    }
+}
+
+/// TCP's sending half is closed: before the request, after it, and inside a frame.
+fn half_closed() -> Behaviour {
+    let half_a_frame = &frame(first::BINARY, &[b'h'; 1000])[..500];
+    let scripts = [
+        vec![Step::EndSending],
+        handshake([Step::EndSending]),
+        handshake([Step::Send(half_a_frame.into()), Step::EndSending]),
+    ];
+    Behaviour {
+        scripts: scripts.map(deaf_script).to_vec(),
+        bounds: bounds(CONNECTION_LEN, 200, Duration::from_secs(5)),
+        end: End::Server,
+        ..after_handshake("half-closed", [])
+    }
+}
+
+/// A close frame, whose answer is ignored, and TCP is not closed.
+fn never_closing() -> Behaviour {
+    let close = frame(first::CLOSE, &1000_u16.to_be_bytes());
+    Behaviour {
+        bounds: bounds(CONNECTION_LEN, 200, Duration::from_secs(5)),
+        end: End::Server,
+        ..without_reading(after_handshake("never-closing", [Step::Send(close.into()), Step::Hold]))
+    }
+}
+
+/// The server is told to stop, and nobody answers its close frames.
+fn deaf_to_close() -> Behaviour {
+    Behaviour {
+        bounds: bounds(2 * KIB, 100, Duration::from_secs(7)),
+        end: End::Signal,
+        ..without_reading(after_handshake("deaf-to-close", [Step::Hold]))
+    }
+}
+
+/// Resets, about one a second from each peer: before, during and after the handshake, inside a frame, after a close
+/// frame.
+fn reset() -> Behaviour {
+    let reset = || Step::ResetAfter(Duration::from_secs(1));
+    let half_a_request = &wire::request()[..50];
+    let half_a_frame = &frame(first::BINARY, &[b'h'; 1000])[..500];
+    let close = frame(first::CLOSE, &1000_u16.to_be_bytes());
+    let scripts = [
+        vec![reset()],
+        vec![Step::Send(half_a_request.into()), reset()],
+        handshake([reset()]),
+        handshake([Step::Send(half_a_frame.into()), reset()]),
+        handshake([Step::Send(close.into()), reset()]),
+    ];
+    Behaviour {
+        scripts: scripts.map(deaf_script).to_vec(),
+        bounds: bounds(CONNECTION_LEN, 200, Duration::from_secs(2)),
+        ..after_handshake("reset", [])
+    }
+}
+
+/// Compressed messages that are a thousand times as long, sent but for their last byte, then whole.
+fn bomb() -> Behaviour {
+    let mut bomb = wire::zeros_compressed(16 << 20);
+    let last = bomb.split_off(bomb.len() - 1);
+    let steps = vec![
+        Step::Send(wire::request_with_compression().into()),
+        Step::AwaitAnswer,
+        Step::Send(frame(first::COMPRESSED_TO_BE_CONTINUED, &bomb).into()),
+        Step::Hold,
+        Step::Send(frame(first::CONTINUATION, &last).into()),
+    ];
+    Behaviour {
+        arguments: &["--compression", "--max-message-size", "64KiB"],
+        needs_compression: true,
+        scripts: vec![deaf_script(steps)],
+        bounds: bounds(64 * KIB + CONNECTION_LEN, 10_000, Duration::from_secs(20)),
+        end: End::Server,
+        ..after_handshake("bomb", [])
+    }
+}
+
+/// Bytes without meaning, instead of the handshake and after it.
+fn garbage() -> Behaviour {
+    let noise = || Step::Send(wire::noise(16 * 1024).into());
+    let scripts = [vec![noise()], handshake([noise()])];
+    Behaviour {
+        scripts: scripts.map(deaf_script).to_vec(),
+        bounds: bounds(CONNECTION_LEN, 500, Duration::from_secs(10)),
+        end: End::Server,
+        ..after_handshake("garbage", [])
+    }
+}
+
+/// The handshake, and then messages, in segments of a byte, 25 a second from each peer.
+fn one_byte_per_segment() -> Behaviour {
+    let interval = Duration::from_millis(40);
+    let messages = Step::Flood {
+        bytes: frame(first::TEXT, b"twenty bytes of text").into(),
+        len: 1,
+        interval,
+    };
+    let script = Script {
+        steps: vec![Step::Trickle(wire::request().into(), interval), messages],
+        reads: true,
+    };
+    Behaviour {
+        scripts: vec![Arc::new(script)],
+        bounds: bounds(CONNECTION_LEN, 20_000, Duration::from_secs(2)),
+        ..after_handshake("one-byte-segments", [])
+    }
+}
+
+fn before_handshake<const N: usize>(name: &'static str, steps: [Step; N]) -> Behaviour {
+    Behaviour {
+        scripts: vec![Arc::new(Script {
+            steps: steps.to_vec(),
+            reads: true,
+        })],
+        ..after_handshake(name, [])
+    }
+}
+
+/// Peers that read, leave by themselves, and hold a server at its defaults to nothing; to be refined.
+fn after_handshake<const N: usize>(name: &'static str, steps: [Step; N]) -> Behaviour {
+    Behaviour {
+        name,
+        arguments: DEFAULT_LIMIT,
+        needs_compression: false,
+        scripts: vec![Arc::new(Script {
+            steps: handshake(steps),
+            reads: true,
+        })],
+        bounds: bounds(0, 0, Duration::ZERO),
+        end: End::Peers,
+    }
+}
+
+fn without_reading(behaviour: Behaviour) -> Behaviour {
+    let deaf = |script: &Arc<Script>| deaf_script(script.steps.clone());
+    Behaviour {
+        scripts: behaviour.scripts.iter().map(deaf).collect(),
+        ..behaviour
+    }
+}
+
+fn deaf_script(steps: Vec<Step>) -> Arc<Script> {
+    Arc::new(Script { steps, reads: false })
+}
+
+fn handshake<const N: usize>(then: [Step; N]) -> Vec<Step> {
+    let opening = [Step::Send(wire::request().into()), Step::AwaitAnswer];
+    opening.into_iter().chain(then).collect()
+}
+
+fn flood(bytes: Vec<u8>, interval: Duration) -> Step {
+    let len = bytes.len();
+    let bytes: Bytes = bytes.into();
+    Step::Flood { bytes, len, interval }
+}
+
+const fn bounds(memory: u64, cpu_us: u64, let_go: Duration) -> Bounds {
+    Bounds {
+        memory,
+        cpu: Duration::from_micros(cpu_us),
+        let_go,
+    }
+}

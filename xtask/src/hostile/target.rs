@@ -1,0 +1,127 @@
+//! The server that is attacked: a process, and what it uses, read from outside.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, ErrorKind},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running `sockeye echo` on the loopback interface; killed when dropped.
+#[derive(Debug)]
+pub(super) struct Target {
+    child: Child,
+    pub(super) address: SocketAddr,
+}
+
+/// What a process uses at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// User memory in bytes: anonymous pages, each counted for those who share it. What sockets hold is the kernel's
+    /// and not in it.
+    pub(super) memory: u64,
+    /// Processor time of all its threads so far.
+    pub(super) cpu: Duration,
+    /// Open descriptors.
+    pub(super) descriptors: usize,
+}
+
+impl Target {
+    /// Starts `sockeye echo` on a free port; it is listening when this returns.
+    pub(super) fn start(binary: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut child = Command::new(binary)
+            .args(["echo", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let address = line
+            .trim_end()
+            .strip_prefix("listening on ws://")
+            .and_then(|rest| rest.trim_end_matches('/').parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("`sockeye echo` did not say where it listens, but {line:?}");
+        };
+        Ok(Self { child, address })
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage> {
+        Ok(Usage {
+            memory: self.memory()?,
+            cpu: self.cpu()?,
+            descriptors: self.descriptors()?,
+        })
+    }
+
+    pub(super) fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(self.file("fd")).context("the server has died")?.count())
+    }
+
+    fn memory(&self) -> Result<u64> {
+        let text = fs::read_to_string(self.file("smaps_rollup")).context("the server has died")?;
+        let kib = text.lines().find_map(|line| {
+            line.strip_prefix("Pss_Anon:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        });
+        // A kernel before 5.4 tells only the sum of all kinds.
+        Ok(kib.context("smaps_rollup has no Pss_Anon")? * 1024)
+    }
+
+    fn cpu(&self) -> Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for task in fs::read_dir(self.file("task")).context("the server has died")? {
+            // A thread may end while we look; then its time is lost, which no thread of the server does.
+            let text = match fs::read_to_string(task?.path().join("schedstat")) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok());
+            sum += Duration::from_nanos(nanoseconds.context("schedstat has no number")?);
+        }
+        Ok(sum)
+    }
+
+    /// Tells it to stop, and waits for it to end.
+    pub(super) fn stop(&mut self, within: Duration) -> Result<(ExitStatus, Duration)> {
+        let began_at = Instant::now();
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a process has an id")?, Signal::TERM)?;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((status, began_at.elapsed()));
+            }
+            if began_at.elapsed() > within {
+                bail!("the server was told to stop and still runs after {within:?}");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.child.id())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
