@@ -118,6 +118,7 @@ fn parse_name(text: &str) -> Result<String, UriError> {
     if text.is_empty() {
         return Err(UriError::MissingHost);
     }
+    // RFC 6455 §11.1: a name beyond ASCII comes in its converted form or not at all. [6455-11.1.1-1, 6455-11.1.2-1]
     if !text.is_ascii() {
         return Err(UriError::NonAsciiHost);
     }

@@ -71,7 +71,7 @@ impl ClientRequest {
     /// [`HandshakeMisuse::RepeatedSubprotocol`] if it is offered already.
     pub fn subprotocol(mut self, name: &str) -> Result<Self, HandshakeMisuse> {
         let subprotocol = Subprotocol::new(name)?;
-        // RFC 6455 §4.1 (10): the values MUST be unique.
+        // RFC 6455 §4.1 (10): the values MUST be unique. [6455-4.1-27]
         if self.subprotocols.contains(&subprotocol) {
             return Err(HandshakeMisuse::RepeatedSubprotocol);
         }
@@ -109,13 +109,16 @@ impl ClientRequest {
     #[must_use]
     pub fn start(self) -> (Vec<u8>, AwaitingResponse) {
         // RFC 6455 §4.1, in the order it lists them; Host first, as RFC 9110 §7.2 advises.
+        // [6455-4.1-15, 6455-4.1-17, 6455-4.1-18]
         let mut headers = Headers::new();
         headers.push(name::HOST, &self.uri.authority().to_string());
+        // [6455-4.1-19, 6455-4.1-20, 6455-4.1-21]
         headers.push(name::UPGRADE, "websocket");
         headers.push(name::CONNECTION, "Upgrade");
         headers.push(name::KEY, &self.key.to_string());
         self.push_negotiation(&mut headers);
 
+        // [6455-4.1-16]
         let mut bytes = format!("GET {} HTTP/1.1\r\n", self.uri.resource()).into_bytes();
         headers.write_lines(&mut bytes);
         bytes.extend_from_slice(b"\r\n");
@@ -148,8 +151,10 @@ impl ClientRequest {
     /// What both bindings send alike.
     fn push_negotiation(&self, headers: &mut Headers) {
         if let Some(origin) = &self.origin {
+            // [6455-4.1-24]
             headers.push(name::ORIGIN, &origin.to_string());
         }
+        // [6455-4.1-25, 6455-11.3.5-1]
         headers.push(name::VERSION, "13");
         if !self.subprotocols.is_empty() {
             let names: Vec<_> = self.subprotocols.iter().map(Subprotocol::as_str).collect();
@@ -175,6 +180,7 @@ impl ClientRequest {
 }
 
 /// A client waiting for the response over HTTP/1.1.
+// [6455-4.1-28]
 #[derive(Debug)]
 pub struct AwaitingResponse {
     offer: Offer,
@@ -326,7 +332,7 @@ impl Offer {
         let line = StatusLine::parse(head.split().0)?;
         let mut response = Response::new(line.status);
         response.headers = head.headers()?;
-        // RFC 6455 §4.1 (1): nothing but 101 opens a WebSocket, whatever else a response says.
+        // RFC 6455 §4.1 (1): nothing but 101 opens a WebSocket, whatever else a response says. [6455-4.1-29]
         if line.status == StatusCode::SWITCHING_PROTOCOLS {
             line.version.check_upgrade()?;
             let subprotocol = self.check_switch(&response.headers)?;
@@ -346,15 +352,19 @@ impl Offer {
     }
 
     /// RFC 6455 §4.1, what a client must verify in the server's response, (2) to (6).
+    // [6455-4.1-36]
     fn check_switch(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeFault> {
+        // [6455-4.1-30]
         let mut upgrade = headers.list(name::UPGRADE);
         match (upgrade.next(), upgrade.next()) {
             (Some(protocol), None) if protocol.eq_ignore_ascii_case(b"websocket") => {}
             _ => return Err(HandshakeFault::UpgradeInvalid),
         }
+        // [6455-4.1-31]
         if !headers.contains_token(name::CONNECTION, "upgrade") {
             return Err(HandshakeFault::ConnectionMissing);
         }
+        // RFC 6455 §11.3.3: once, and the answer to the key. [6455-4.1-32, 6455-11.3.3-1]
         match headers.single(name::ACCEPT) {
             Single::Absent => return Err(HandshakeFault::AcceptMissing),
             Single::Repeated => return Err(HandshakeFault::AcceptRepeated),
@@ -370,10 +380,12 @@ impl Offer {
         extension::check(headers)?;
         for chosen in extension::list(headers) {
             let mut offered = extension::list(&self.extensions);
+            // RFC 6455 §4.1 (5): only what was offered is in use. [6455-4.1-34, 6455-9.1-5]
             if !offered.any(|offered| offered.name() == chosen.name()) {
                 return Err(HandshakeFault::ExtensionNotOffered);
             }
         }
+        // RFC 6455 §11.3.4: one subprotocol at most; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
         let value = match headers.single(name::PROTOCOL) {
             Single::Absent => return Ok(None),
             Single::Repeated => return Err(HandshakeFault::SubprotocolRepeated),

@@ -41,12 +41,14 @@ impl<'a> Extension<'a> {
 }
 
 /// The extensions listed over all header lines, up to the first that is malformed.
+// [6455-9.1-2, 6455-11.3.2-2]
 pub(super) fn list(headers: &Headers) -> impl Iterator<Item = Extension<'_>> {
     let elements = elements(headers);
     elements.map_while(Result::ok)
 }
 
 /// Checks all lists of a head, and that a header that is there lists something.
+// [6455-4.2.1-11, 6455-9.1-1]
 pub(super) fn check(headers: &Headers) -> Result<(), HandshakeFault> {
     if !headers.contains(name::EXTENSIONS) {
         return Ok(());
@@ -130,6 +132,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// RFC 6455 §9.1: what a quoted string says, without its escapes, is a token.
+    // [6455-4.3-1]
     fn quoted(&mut self) -> Result<Cow<'a, str>, Malformed> {
         let plain_len = self.rest.iter().take_while(|byte| is_token_byte(**byte)).count();
         let (plain, rest) = self.rest.split_at(plain_len);

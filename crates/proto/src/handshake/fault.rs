@@ -118,6 +118,7 @@ impl HandshakeFault {
     /// The status a server answers this fault with: the one place where that is decided.
     ///
     /// Faults of a response have no status of their own; a gateway passes them on as 502.
+    // [6455-10.7-3]
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -144,12 +145,13 @@ impl HandshakeFault {
             // the request is nothing this server can answer. 505 is about the major version.
             Self::HttpVersionTooOld => StatusCode::BAD_REQUEST,
             Self::HttpVersionUnknown => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            // RFC 6455 §10.2. [6455-4.2.2-4, 6455-10.2-2]
             Self::OriginDenied => StatusCode::FORBIDDEN,
             Self::MethodNotGet => StatusCode::METHOD_NOT_ALLOWED,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::StartLineTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::HostDenied => StatusCode::MISDIRECTED_REQUEST,
-            // RFC 9110 §15.5.22 for the plain request, RFC 6455 §4.4 for the other version.
+            // RFC 9110 §15.5.22 for the plain request, RFC 6455 §4.4 for the other version. [6455-4.2.2-5]
             Self::UpgradeMissing | Self::VersionUnsupported => StatusCode::UPGRADE_REQUIRED,
             Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // RFC 9220 §3.

@@ -137,7 +137,7 @@ impl HeadCollector {
                 return self.end_line();
             }
             // RFC 9112 §2.2: a bare CR is invalid, and a lone LF, which a recipient may take for
-            // a line end, is where two parsers begin to disagree about one message.
+            // a line end, is where two parsers begin to disagree about one message. [6455-10.7-1]
             (true, _) => return Err(HandshakeFault::BareCarriageReturn),
             (false, b'\n') => return Err(HandshakeFault::BareLineFeed),
             (false, b'\r') => self.after_carriage_return = true,

@@ -9,6 +9,7 @@ use core::fmt;
 use super::{Extension, HandshakeMisuse, extension};
 
 /// The name of a header field: an HTTP token, compared without regard to ASCII case.
+// [6455-4.1-37]
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderName<'a>(&'a str);
 
@@ -56,7 +57,7 @@ impl<'a> HeaderValue<'a> {
     /// # Errors
     /// [`HandshakeMisuse::InvalidHeaderValue`] if it holds a control byte other than the tab.
     pub fn new(value: &'a [u8]) -> Result<Self, HandshakeMisuse> {
-        // RFC 9110 §5.5: visible characters, space, tab, and bytes above 0x7f.
+        // RFC 9110 §5.5: visible characters, space, tab, and bytes above 0x7f. [6455-4.1-33]
         if value.iter().any(|byte| is_control(*byte)) {
             return Err(HandshakeMisuse::InvalidHeaderValue);
         }

@@ -41,7 +41,7 @@ impl Key {
         if text.len() != KEY_TEXT_LEN {
             return None;
         }
-        // The decoder wants room for whole groups: 24 / 4 * 3.
+        // The decoder wants room for whole groups: 24 / 4 * 3. [6455-4.2.1-7]
         let mut room = [0; 18];
         let len = STANDARD.decode_slice(text, &mut room).ok()?;
         room.get(..len)?.try_into().ok().map(Self)
@@ -54,6 +54,7 @@ impl Key {
     }
 
     /// The answer a server gives to this key.
+    // [6455-4.2.2-15]
     #[must_use]
     pub fn accept(&self) -> AcceptKey {
         let mut hash = Sha1::new();

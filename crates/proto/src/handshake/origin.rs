@@ -114,6 +114,7 @@ impl OriginPolicy {
     /// # Errors
     /// [`HandshakeFault::OriginDenied`]; answer it with
     /// [`Pending::refuse`](super::Pending::refuse).
+    // [6455-10.1-1, 6455-10.2-1]
     pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
         let Some(value) = request.origin() else {
             return Ok(());

@@ -105,6 +105,7 @@ impl Request {
 
     /// The Origin header: present when a browser sent the request. Judged by
     /// [`OriginPolicy`](super::OriginPolicy).
+    // [6455-4.2.1-9]
     #[must_use]
     pub fn origin(&self) -> Option<HeaderValue<'_>> {
         self.headers.get(name::ORIGIN)
@@ -142,6 +143,7 @@ impl Request {
 ///
 /// The order of the checks decides which of several faults is answered: first what is no HTTP, then
 /// what is no WebSocket, then the version, because older versions have other keys.
+// [6455-4.2.1-1, 6455-4.2.1-12, 6455-10.7-1]
 pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), HandshakeFault> {
     let UpgradeParts {
         method,
@@ -149,20 +151,25 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
         version,
         headers,
     } = parts;
+    // RFC 6455 §4.2.1 (1). [6455-4.2.1-2]
     version.check_upgrade()?;
     if method != "GET" {
         return Err(HandshakeFault::MethodNotGet);
     }
     let target_parts = TargetParts::parse(target)?;
+    // RFC 6455 §4.2.1 (2). [6455-4.2.1-4]
     let host = parse_host(&headers)?;
     check_no_body(&headers)?;
+    // RFC 6455 §4.2.1 (3). [6455-4.2.1-5]
     if !headers.contains_token(name::UPGRADE, "websocket") {
         return Err(HandshakeFault::UpgradeMissing);
     }
+    // RFC 6455 §4.2.1 (4). [6455-4.2.1-6]
     if !headers.contains_token(name::CONNECTION, "upgrade") {
         return Err(HandshakeFault::ConnectionMissing);
     }
     check_version(&headers)?;
+    // RFC 6455 §4.2.1 (5), §11.3.1: once, and 16 bytes. [6455-4.2.1-7, 6455-11.3.1-1]
     let key = match headers.single(name::KEY) {
         Single::Absent => return Err(HandshakeFault::KeyMissing),
         Single::Repeated => return Err(HandshakeFault::KeyRepeated),
@@ -211,6 +218,7 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
 }
 
 /// RFC 6455 §4.2.1 (6), §4.4: exactly one version, and 13 it is. No drafts.
+// [6455-4.2.1-8, 6455-4.3-2, 6455-11.3.5-1]
 fn check_version(headers: &Headers) -> Result<(), HandshakeFault> {
     match headers.single(name::VERSION) {
         Single::One(b"13") => Ok(()),
@@ -272,6 +280,7 @@ impl TargetParts {
     ///
     /// Any visible ASCII is taken but the `#`: browsers leave some characters unencoded that
     /// RFC 3986 would not, and it is the application that gives them a meaning.
+    // [6455-4.2.1-3]
     fn parse(target: &str) -> Result<Self, HandshakeFault> {
         if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(HandshakeFault::InvalidTarget);

@@ -89,7 +89,7 @@ impl Response {
             }
             (HttpBinding::ExtendedConnect, _) => {}
         }
-        // RFC 6455 §4.4: tell the client which version would do.
+        // RFC 6455 §4.4: tell the client which version would do. [6455-4.2.2-5, 6455-4.4-1]
         if is_upgrade_required && !self.headers.contains(name::VERSION) {
             self.headers.push(name::VERSION, "13");
         }

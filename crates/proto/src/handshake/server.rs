@@ -174,12 +174,14 @@ impl Pending {
             None => Response::new(StatusCode::OK),
         };
         let headers = &mut response.headers;
-        // RFC 6455 §4.2.2 (5).
+        // RFC 6455 §4.2.2 (5). [6455-4.2.2-12, 6455-4.2.2-13, 6455-4.2.2-14]
         if let Some(key) = self.key {
             headers.push(name::UPGRADE, "websocket");
             headers.push(name::CONNECTION, "Upgrade");
             headers.push(name::ACCEPT, key.accept().as_str());
         }
+        // RFC 6455 §4.2.2 (4), §11.3: nothing agreed on, no header; else one.
+        // [6455-4.2.2-8, 6455-11.3.2-1, 6455-11.3.4-1]
         if let Some(subprotocol) = &acceptance.subprotocol {
             headers.push(name::PROTOCOL, subprotocol.as_str());
         }
@@ -196,6 +198,7 @@ impl Pending {
     }
 
     /// Turns the request down for a reason of the application: the response to send before closing.
+    // [6455-4.2.2-3, 6455-4.2.2-6]
     #[must_use]
     pub fn reject(self, rejection: Rejection) -> Response {
         rejection.into_response(self.request.binding())
@@ -273,7 +276,7 @@ impl Acceptance {
     }
 
     fn check(&self, request: &Request) -> Result<(), HandshakeMisuse> {
-        // RFC 6455 §4.2.2 (5): only what was offered.
+        // RFC 6455 §4.2.2 (5): only what was offered. [6455-4.2.2-7, 6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1]
         if let Some(subprotocol) = &self.subprotocol
             && !request.offers_subprotocol(subprotocol.as_str())
         {
@@ -290,6 +293,7 @@ impl Acceptance {
 }
 
 /// Adds an element to a list of extensions, once it is known to be one.
+// [6455-4.2.2-11]
 pub(super) fn append_extension(list: &mut Option<String>, extension: &str) -> Result<(), HandshakeMisuse> {
     Extension::parse(extension).ok_or(HandshakeMisuse::InvalidExtension)?;
     match list {

@@ -18,7 +18,7 @@ impl Subprotocol {
     /// # Errors
     /// [`HandshakeMisuse::InvalidSubprotocol`] if it is empty or not an HTTP token.
     pub fn new(name: &str) -> Result<Self, HandshakeMisuse> {
-        // RFC 6455 §4.1 (10): U+0021 to U+007E without separators, which is HTTP's token.
+        // RFC 6455 §4.1 (10): U+0021 to U+007E without separators, which is HTTP's token. [6455-4.1-26, 6455-4.2.2-11]
         if is_token(name.as_bytes()) {
             Ok(Self(name.to_owned()))
         } else {
@@ -60,6 +60,7 @@ impl fmt::Display for Subprotocol {
 /// Checks a client's offer: RFC 6455 §4.1 (10) wants unique tokens, at least one.
 ///
 /// Nothing of the offer is copied, or one head of 16 KiB could cost ten times that.
+// [6455-4.2.1-10, 6455-11.3.4-2]
 pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeFault> {
     if !headers.contains(name::PROTOCOL) {
         return Ok(());

@@ -50,6 +50,7 @@ impl Scheme {
     }
 
     /// The port that need not be written.
+    // [6455-3-1]
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
@@ -65,13 +66,15 @@ impl Uri {
     /// # Errors
     /// Each [`UriError`] says what stands in the way and how to write it instead.
     pub fn parse(text: &str) -> Result<Self, UriError> {
+        // RFC 6455 §4.1: what is no valid WebSocket URI goes no further. [6455-4.1-2]
         let (scheme, rest) = text.split_once("://").ok_or(UriError::MissingScheme)?;
+        // RFC 6455 §3: the scheme, in any case of letters, says whether there is TLS. [6455-3-2]
         let scheme = match scheme {
             _ if scheme.eq_ignore_ascii_case("ws") => Scheme::Ws,
             _ if scheme.eq_ignore_ascii_case("wss") => Scheme::Wss,
             _ => return Err(UriError::UnsupportedScheme),
         };
-        // RFC 6455 §3: fragment identifiers are meaningless here and MUST NOT be used.
+        // RFC 6455 §3: fragment identifiers are meaningless here and MUST NOT be used. [6455-3-4, 6455-3-5]
         if rest.contains('#') {
             return Err(UriError::Fragment);
         }
@@ -192,6 +195,7 @@ impl fmt::Display for UriError {
 impl Error for UriError {}
 
 fn check_resource(resource: &str) -> Result<(), UriError> {
+    // RFC 6455 §11.1: other characters come percent-encoded or not at all. [6455-11.1.1-2, 6455-11.1.2-2]
     if let Some(character) = resource.chars().find(|c| !is_in_resource(*c)) {
         return Err(UriError::InvalidCharacter(character));
     }
@@ -218,6 +222,7 @@ const fn is_never_in_uri(character: char) -> bool {
 }
 
 /// RFC 6455 §3: the resource name begins with a slash, even where the URI has no path.
+// [6455-3-3]
 pub(super) fn absolute(resource: &str) -> String {
     if resource.starts_with('/') {
         return resource.to_owned();
