@@ -50,6 +50,8 @@ impl CloseCode {
     /// RFC 6455 §7.4: 1000 to 1015 are the protocol's own, of which 1004, 1005, 1006 and 1015 never travel;
     /// 1016 to 2999 are not assigned; 3000 to 4999 belong to libraries and applications.
     pub const fn is_valid_on_wire(self) -> bool {
+        // [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4]
+        // [6455-7.4.2-1, 6455-7.4.2-2, 6455-7.4.2-3]
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 }
@@ -139,13 +141,14 @@ impl CloseFrame {
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, Fault> {
         let (code, reason) = match payload {
             [] => return Ok(Self::without_code()),
-            // RFC 6455 §5.5.1: if there is a body, it begins with a two-byte code.
+            // RFC 6455 §5.5.1: if there is a body, it begins with a two-byte code. [6455-5.5.1-1]
             [_] => return Err(Fault::TruncatedCloseCode),
             [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
         };
         if !code.is_valid_on_wire() {
             return Err(Fault::InvalidCloseCode(code));
         }
+        // [6455-8.1-1]
         if !utf8::is_utf8(reason) {
             return Err(Fault::InvalidUtf8);
         }
@@ -156,6 +159,7 @@ impl CloseFrame {
     }
 
     /// Appends the payload to `out`, masked if there is a key.
+    // [6455-5.5.1-1]
     pub(crate) fn append_payload(&self, mask: Option<MaskingKey>, out: &mut Vec<u8>) {
         let start = out.len();
         if self.code != CloseCode::NO_STATUS {

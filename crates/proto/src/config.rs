@@ -12,6 +12,7 @@ pub struct Limits {
     /// connection: twice this, while the last fragments arrive; memory follows bytes that arrived, never a length
     /// that was declared. When messages are [received in chunks](crate::Delivery::Chunks) nothing is stored and the
     /// limit only bounds how long one message may go on.
+    // [6455-10.4-2]
     pub message_size_max: u64,
     /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
     ///

@@ -45,6 +45,7 @@ pub enum Fault {
 
 impl Fault {
     /// The ladder from fault to close code (RFC 6455 §7.4.1).
+    // [6455-5.1-3, 6455-5.1-6, 6455-7.4.1-5]
     pub const fn close_code(self) -> CloseCode {
         match self {
             Self::ReservedOpcode(_)

@@ -7,6 +7,7 @@ pub(crate) struct InvalidUtf8;
 /// Checks text that arrives in pieces, and fails at the first byte that no continuation could make right.
 ///
 /// Whole blocks go through simdutf8; only a code point that is cut by the end of a piece is followed byte by byte.
+// [6455-5.6-1, 6455-8.1-1]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Utf8Validator {
     /// Continuation bytes that the current code point still needs.

@@ -72,17 +72,20 @@ impl Closure {
     }
 
     /// Whether both close frames were exchanged and no rule was broken (RFC 6455 §7.1.4, "cleanly").
+    // [6455-7.1.4-1]
     pub fn is_clean(&self) -> bool {
         self.sent.is_some() && self.received.is_some() && matches!(self.cause, Cause::Local | Cause::Peer)
     }
 
     /// The connection close code (RFC 6455 §7.1.5): that of the peer's close frame, [`CloseCode::NO_STATUS`] if it
     /// had none, and [`CloseCode::ABNORMAL`] if no close frame was received.
+    // [6455-7.1.5-1, 6455-7.1.5-2, 6455-7.1.5-3]
     pub fn code(&self) -> CloseCode {
         self.received.as_ref().map_or(CloseCode::ABNORMAL, |frame| frame.code)
     }
 
     /// The connection close reason (RFC 6455 §7.1.6): that of the peer's close frame, else empty.
+    // [6455-7.1.6-1]
     pub fn reason(&self) -> &str {
         self.received.as_ref().map_or("", |frame| &frame.reason)
     }

@@ -63,6 +63,7 @@ impl Liveness {
     }
 
     /// Notes a pong; one that answers no ping of ours is ignored (RFC 6455 §5.5.3).
+    // [6455-5.5.3-3]
     pub(super) fn handle_pong(&mut self, now: Instant, answer: &[u8]) {
         if let Ping::Sent { payload, at } = &self.ping
             && **payload == *answer

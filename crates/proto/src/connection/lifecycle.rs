@@ -57,6 +57,7 @@ pub(crate) enum Action {
 }
 
 /// The life of a connection, whole.
+// [6455-7.1.2-2, 6455-7.1.7-6, 6455-7.2.1-2, 6455-7.3-1]
 pub(crate) const fn transition(state: State, input: Input) -> (State, Action) {
     use {Action as A, Input as I, State as S};
     match (state, input) {
@@ -69,6 +70,7 @@ pub(crate) const fn transition(state: State, input: Input) -> (State, Action) {
         (S::Open | S::CloseSent, I::Deadline) => (S::Closed, A::GiveUp),
         (S::Ending, I::TransportEnd | I::Deadline | I::Flood) => (S::Closed, A::Release),
         // RFC 6455 §5.5.1: a second close frame changes nothing, and neither does data after the first.
+        // [6455-5.5.1-12, 6455-7.1.7-5]
         (S::CloseSent | S::Ending, I::LocalClose) => (state, A::Ignore),
         (S::Ending, I::PeerClose | I::Fault) => (state, A::Ignore),
         // Only what comes after the end is discarded, so only then can there be too much of it.

@@ -54,6 +54,7 @@ pub enum Role {
     /// Opened the connection; masks each frame with a fresh key.
     Client {
         /// Gives a key that nobody can predict, a new one at each call (RFC 6455 §10.3).
+        // [6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
         mask: fn() -> MaskingKey,
     },
 }
@@ -185,6 +186,7 @@ impl Connection {
     }
 
     /// Compresses from now on, as was agreed on in the opening handshake (RFC 7692). Call it before anything else.
+    // [6455-5.8-1, 7692-5-10]
     #[cfg(feature = "deflate")]
     pub fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement, codecs: Codecs) {
         self.receiver.allow_deflate();
@@ -198,6 +200,7 @@ impl Connection {
     /// [`poll_timeout`](Self::poll_timeout) and [`transport`](Self::transport) may have changed.
     ///
     /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
+    // [6455-7.1.7-5]
     #[inline]
     pub fn handle_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
         if matches!(self.state, State::Ending | State::Closed) {
@@ -244,6 +247,7 @@ impl Connection {
     /// Takes note that the peer closed its sending half, or that the transport broke.
     ///
     /// Without a close frame before it, the connection ended abnormally (1006).
+    // [6455-7.2.1-1]
     pub fn handle_transport_end(&mut self) {
         if self.enter(Input::TransportEnd) == Action::Abandon {
             self.end_abnormally(Cause::TransportEnd);
@@ -291,6 +295,7 @@ impl Connection {
     /// # Errors
     ///
     /// The payload is too long, or the connection is closing.
+    // [6455-5.5-1, 6455-5.5.2-4]
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
         if payload.len() > crate::frame::CONTROL_PAYLOAD_MAX {
             return Err(SendError::PingTooLong { len: payload.len() });
@@ -308,6 +313,7 @@ impl Connection {
     /// # Errors
     ///
     /// The code or the reason may not be sent.
+    // [6455-7.1.2-1, 6455-7.3-2]
     pub fn close(&mut self, now: Instant, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
         let frame = CloseFrame::new(code, reason)?;
         if self.enter(Input::LocalClose) == Action::SendClose {
@@ -336,6 +342,7 @@ impl Connection {
     ///
     /// RFC 6455 §7.1.1: the server closes TCP first, so that the waiting is on its side; a client waits for that, and
     /// gives up at its deadline.
+    // [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-2, 6455-7.1.1-3]
     pub fn transport(&self) -> Transport {
         match (self.state, self.role) {
             (State::Open | State::CloseSent, _) => Transport::Open,
@@ -383,6 +390,7 @@ impl Connection {
                 return Some(Event::Message { kind, payload });
             }
             Ok(Found::CompressedInPlace(kind, range)) => return self.inflate(now, kind, &input[range]),
+            // [7692-6.2-1]
             Ok(Found::Compressed(kind)) => {
                 let compressed = self.receiver.take_message();
                 return self.inflate(now, kind, &compressed);
@@ -412,7 +420,7 @@ impl Connection {
             return Some(Event::Pong(payload));
         }
         // RFC 6455 §5.5.2: a pong as soon as is practical, unless the connection is closing.
-        // §5.5.3: of several pings, the newest may be answered alone.
+        // §5.5.3: of several pings, the newest may be answered alone. [6455-5.5.2-1, 6455-5.5.3-1, 6455-5.5.3-2]
         if self.state == State::Open {
             self.pong_due = Some(Box::from(payload));
         }
@@ -429,6 +437,7 @@ impl Connection {
         };
         let is_text = kind == MessageKind::Text;
         Some(match inflated {
+            // [6455-8.1-1]
             Ok(message) if is_text && !utf8::is_utf8(&message) => self.fail(now, Fault::InvalidUtf8),
             Ok(message) => Event::Message {
                 kind,
@@ -442,7 +451,7 @@ impl Connection {
         let answers = self.enter(Input::PeerClose) == Action::AnswerClose;
         if answers {
             self.closure = Some(Box::new(Closure::new(Side::Peer, Cause::Peer)));
-            // RFC 6455 §5.5.1: the answer typically echoes the code.
+            // RFC 6455 §5.5.1: the answer typically echoes the code. [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-7]
             let reason = Default::default();
             self.queue_close(
                 now,
@@ -460,6 +469,7 @@ impl Connection {
     }
 
     /// Fails the connection (RFC 6455 §7.1.7).
+    // [6455-7.1.7-4, 6455-10.7-2]
     fn fail(&mut self, now: Instant, fault: Fault) -> Event<'static> {
         if self.enter(Input::Fault) == Action::SendFault {
             self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Fault(fault))));
@@ -513,6 +523,7 @@ impl Connection {
     }
 
     /// Arms the deadline for the peer to end the transport.
+    // [6455-5.5.1-11]
     fn begin_ending(&mut self, now: Instant) {
         let deadline = now + self.ending_patience();
         self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));

@@ -157,6 +157,7 @@ impl Receiver {
     }
 
     /// Goes through `input` until something is complete: how many bytes that took, and what it is.
+    // [6455-5.4-3, 6455-5.4-8]
     #[inline]
     pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, Fault>) {
         let mut pos = 0;
@@ -188,12 +189,15 @@ impl Receiver {
             let payload = *pos..*pos + header.payload_len as usize;
             *pos = payload.end;
             key.apply(&mut input[payload.clone()]);
+            // [6455-6.2-2, 6455-6.2-3]
             let Some(kind) = MessageKind::of(header.opcode) else {
                 return Ok(Some(Found::ControlInPlace(header.opcode, payload)));
             };
+            // [7692-6-5]
             if header.rsv == RSV1 {
                 return Ok(Some(Found::CompressedInPlace(kind, payload)));
             }
+            // RFC 6455 §5.6: text is UTF-8, other bytes are as they are. [6455-5.6-1, 6455-5.6-2]
             if kind == MessageKind::Text && !utf8::is_utf8(&input[payload.clone()]) {
                 return Err(Fault::InvalidUtf8);
             }
@@ -248,18 +252,20 @@ impl Receiver {
     #[inline]
     fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), Fault> {
         // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated. RFC 7692 §6: permessage-deflate
-        // gives RSV1 a meaning, on the first frame of a message only.
+        // gives RSV1 a meaning, on the first frame of a message only. [6455-5.2-2, 7692-6-3]
         let is_compressed =
             header.rsv == RSV1 && self.is_deflate_negotiated && matches!(header.opcode, Opcode::Text | Opcode::Binary);
         if header.rsv != 0 && !is_compressed {
             return Err(Fault::ReservedBits);
         }
+        // RFC 6455 §5.1: a client masks, a server does not. [6455-5.1-2, 6455-5.1-5]
         match (self.masked, header.mask.is_some()) {
             (Masked::Always, false) => return Err(Fault::UnmaskedFrame),
             (Masked::Never, true) => return Err(Fault::MaskedFrame),
             (Masked::Always, true) | (Masked::Never, false) => {}
         }
         // RFC 6455 §5.4: fragments of one message are not interleaved with another's; control frames may come between.
+        // [6455-5.4-6, 6455-5.4-7, 6455-5.4-13, 6455-6.2-4]
         let (size, is_compressed) = match (&self.message, header.opcode) {
             (_, Opcode::Close | Opcode::Ping | Opcode::Pong) => return Ok(()),
             (None, Opcode::Continuation) => return Err(Fault::UnexpectedContinuation),
@@ -271,7 +277,7 @@ impl Receiver {
             true => compressed_size_max(limits.message_size_max),
             false => limits.message_size_max,
         };
-        // Subtracted, not added: the declared length may be near the top of its type.
+        // Subtracted, not added: the declared length may be near the top of its type. [6455-10.4-1, 6455-10.4-2]
         if header.payload_len > size_max.saturating_sub(size) {
             return Err(Fault::MessageTooBig);
         }
@@ -283,7 +289,7 @@ impl Receiver {
         if !header.opcode.is_control() {
             let kind = MessageKind::of(header.opcode);
             let message = self.message.get_or_insert_with(|| Message {
-                // A continuation without a message was refused with its header.
+                // A continuation without a message was refused with its header. [6455-6.2-3]
                 kind: kind.unwrap_or(MessageKind::Binary),
                 is_compressed: header.rsv == RSV1,
                 size: 0,
@@ -310,6 +316,7 @@ impl Receiver {
     }
 
     /// Takes what the input has of the frame's payload.
+    // [6455-5.4-2, 6455-5.4-5]
     fn receive_payload(&mut self, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, Fault> {
         let Some(frame) = &mut self.frame else {
             return Ok(None);
@@ -406,6 +413,7 @@ impl Receiver {
 
 impl Frame {
     /// Unmasks the next bytes of the payload.
+    // [6455-6.2-5]
     fn take(&mut self, bytes: &mut [u8]) {
         self.key.apply(bytes);
         self.key = self.key.advanced(bytes.len());
@@ -420,6 +428,7 @@ impl Frame {
 
 impl Message {
     /// RFC 6455 §8.1: text that is not UTF-8 fails the connection, here as soon as it shows.
+    // [6455-5.6-1, 6455-8.1-1]
     fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), Fault> {
         if self.kind != MessageKind::Text || self.is_compressed {
             return Ok(());

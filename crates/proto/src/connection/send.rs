@@ -47,6 +47,7 @@ pub enum Fragment {
 }
 
 /// Whether a message is compressed, on a connection that negotiated it; elsewhere it says nothing.
+// [7692-6.1-2, 7692-8-1]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Compress {
     /// If it is large enough (`DeflateConfig::size_min`).
@@ -134,7 +135,9 @@ impl Connection {
         let sent = deflate.compress(data.bytes(), |payload| {
             let header = FrameHeader {
                 fin: true,
+                // [7692-6.1-1]
                 rsv: RSV1,
+                // [7692-6-4]
                 opcode: opcode_of(data.kind()),
                 mask,
                 payload_len: payload.len() as u64,
@@ -153,6 +156,7 @@ impl Connection {
     /// # Errors
     ///
     /// The connection is closing, or a fragmented message is not finished.
+    // [6455-6.1-3]
     #[inline]
     pub fn start_message(
         &mut self,
@@ -173,6 +177,7 @@ impl Connection {
     pub fn send_fragment(&mut self, data: Data<'_>, fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
         self.check_open()?;
         // RFC 6455 §5.4: the first fragment has the opcode of the message, the others are continuations.
+        // [6455-5.4-1, 6455-6.1-4]
         let opcode = match (self.sending, data.kind()) {
             (None, kind) => opcode_of(kind),
             (Some(begun), kind) if begun == kind => Opcode::Continuation,
@@ -198,9 +203,11 @@ impl Connection {
     ///
     /// There is at most one of each, however many pings arrive: a caller whose `out` is not drained waits with
     /// calling this, and a flood of pings costs it nothing.
+    // [6455-5.5.3-2]
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         // RFC 6455 §5.5.2: a ping is answered, even if we have begun to close since; it is due only if it came before.
+        // [6455-5.5.2-1, 6455-5.5.2-3]
         if let Some(payload) = self.pong_due.take() {
             let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
             append(&payload, mask, out);
@@ -237,6 +244,8 @@ impl Connection {
         }
     }
 
+    /// RFC 6455 §5.5.1, §6.1: nothing but the protocol's own answers leaves a connection that is closing.
+    // [6455-5.5.1-4, 6455-6.1-1, 6455-6.1-2]
     pub(super) fn check_open(&self) -> Result<(), SendError> {
         match self.state {
             State::Open => Ok(()),
@@ -245,6 +254,7 @@ impl Connection {
     }
 
     /// RFC 6455 §5.1, §5.3: a client masks every frame, each with a fresh key; a server masks none.
+    // [6455-5.1-1, 6455-5.1-4, 6455-5.3-2, 6455-5.5.1-3, 6455-6.1-6, 6455-10.3-1]
     fn next_mask(&self) -> Option<MaskingKey> {
         match self.role {
             Role::Server => None,
@@ -270,7 +280,9 @@ fn opcode_of(kind: MessageKind) -> Opcode {
 #[inline]
 fn append_header(fragment: Fragment, opcode: Opcode, payload_len: u64, mask: Option<MaskingKey>, out: &mut Vec<u8>) {
     let header = FrameHeader {
+        // [6455-6.1-5]
         fin: fragment == Fragment::Last,
+        // [6455-5.2-1, 7692-6-1, 7692-6-2, 7692-6.1-3]
         rsv: 0,
         opcode,
         mask,

@@ -11,6 +11,7 @@ use super::{DeflateConfig, WindowBits};
 use crate::fault::Fault;
 
 /// RFC 7692 §7.2.1, §7.2.2: what ends a flushed block is cut off by the sender and put back by the receiver.
+// [7692-7.2.1-2, 7692-7.2.2-1]
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// The tail, and behind it a final empty block: only a message that ends where a block ends comes to its end.
@@ -71,7 +72,7 @@ impl Deflater {
         let zlib = Deflate::new_with_config(ZlibConfig {
             level: i32::from(level),
             mem_level: i32::from(memory_level),
-            // Negative: raw deflate, without a header of zlib's.
+            // Negative: raw deflate, without a header of zlib's. [7692-7.2.1-1]
             window_bits: -i32::from(window_bits),
             ..ZlibConfig::default()
         });
@@ -108,7 +109,7 @@ impl Deflater {
             if self.out.len() - produced < ROOM_MIN {
                 self.out.resize(produced + ROOM_MIN + message.len() / 2, 0);
             }
-            // A flush ends at a byte boundary, with an empty stored block (§7.2.1).
+            // A flush ends at a byte boundary, with an empty stored block (§7.2.1). [7692-7.2.1-2, 7692-7.2.1-5]
             let status = self
                 .zlib
                 .compress(&message[consumed..], &mut self.out[produced..], DeflateFlush::SyncFlush);
@@ -116,7 +117,7 @@ impl Deflater {
             let produced = self.zlib.total_out() as usize;
             // Room that is left means that the flush is complete.
             if produced < self.out.len() {
-                // §7.2.3.6: of an empty message one byte remains, the header of the empty block.
+                // §7.2.3.6: of an empty message one byte remains, the header of the empty block. [7692-7.2.3.6-1]
                 return self.out[..produced].strip_suffix(&TAIL);
             }
         }
@@ -139,6 +140,7 @@ impl fmt::Debug for Deflater {
 }
 
 /// Inflates messages of any connection, whatever window they were compressed with.
+// [7692-7.2.2-3]
 pub struct Inflater {
     zlib: Inflate,
     step: Box<[u8]>,
@@ -163,11 +165,12 @@ impl Inflater {
             let (consumed, is_final) = self.run(rest, &mut message, size_max)?;
             rest = &rest[consumed..];
             if is_final {
-                // §7.2.3.4: a final block ends a stream of zlib's, not the message.
+                // §7.2.3.4: a final block ends a stream of zlib's, not the message. [7692-7.2.1-6]
                 final_blocks_left = final_blocks_left.checked_sub(1).ok_or(Fault::InvalidDeflate)?;
                 self.prime_after(dictionary, &message)?;
             }
         }
+        // [7692-7.2.2-1]
         match self.run(&TAIL_AND_END, &mut message, size_max)? {
             (consumed, true) if consumed == TAIL_AND_END.len() => Ok(message),
             _ => Err(Fault::InvalidDeflate),
@@ -232,6 +235,7 @@ impl fmt::Debug for Inflater {
 }
 
 /// Appends inflated bytes, unless that goes beyond the limit; never reserves beyond it either.
+// [6455-10.4-1]
 fn append(given: &[u8], message: &mut Vec<u8>, size_max: u64) -> Result<(), Fault> {
     let left = usize::try_from(size_max)
         .unwrap_or(usize::MAX)

@@ -7,6 +7,7 @@ use alloc::string::String;
 use crate::handshake::{Extension, HandshakeFault};
 
 /// The name in `Sec-WebSocket-Extensions`.
+// [6455-9.1-3, 7692-7-1]
 const NAME: &str = "permessage-deflate";
 
 const SERVER_NO_CONTEXT_TAKEOVER: &str = "server_no_context_takeover";
@@ -43,6 +44,7 @@ impl WindowBits {
     }
 
     /// RFC 7692 §7.1.2.1: a decimal integer without leading zeros, 8 to 15.
+    // [7692-7.1.2.1-1, 7692-7.1.2.2-1]
     fn parse(text: &str) -> Option<Self> {
         Some(Self(match text {
             "8" => 8,
@@ -131,6 +133,7 @@ struct Params {
 
 impl Params {
     /// RFC 7692 §7.1: unknown, repeated and invalid parameters make the element unusable.
+    // [7692-7-2, 7692-7-4, 7692-7-6, 7692-7-8]
     fn read(extension: Extension<'_>) -> Option<Self> {
         let mut params = Self::default();
         for (name, value) in extension.params() {
@@ -143,6 +146,7 @@ impl Params {
     }
 
     /// Sets one parameter: whether it was not set before, or `None` if it is unknown or invalid.
+    // [7692-7-3, 7692-7-7, 7692-7.1.1.1-1, 7692-7.1.1.2-1]
     fn set(&mut self, name: &str, value: Option<Cow<'_, str>>) -> Option<bool> {
         let value = value.as_deref();
         Some(match (name, value) {
@@ -183,6 +187,7 @@ impl Params {
 impl DeflateConfig {
     /// A server's answer to the offers of a request, the first that it can take: what to write into the response, and
     /// what then holds. `None` declines, and the connection goes without compression.
+    // [7692-5-2, 7692-5-3, 7692-5-4, 7692-5-9]
     pub fn answer<'a>(&self, offers: impl IntoIterator<Item = Extension<'a>>) -> Option<(String, Agreement)> {
         let mut offers = offers.into_iter().filter(|offer| offer.name() == NAME);
         offers.find_map(|offer| Some(self.answer_one(Params::read(offer)?)))
@@ -190,11 +195,12 @@ impl DeflateConfig {
 
     fn answer_one(&self, offer: Params) -> (String, Agreement) {
         // RFC 7692 §7.1.1.1: asked not to take over, the server says so in its answer; it may say so unasked.
+        // [7692-7.1.1.1-2, 7692-7.1.1.1-3]
         let takeover = match offer.server_no_context_takeover {
             true => Takeover::Reset,
             false => self.takeover,
         };
-        // §7.1.2.1: asked for a smaller window, the server says that one or a smaller one.
+        // §7.1.2.1: asked for a smaller window, the server says that one or a smaller one. [7692-7.1.2.1-2]
         let window_bits = offer
             .server_max_window_bits
             .map_or(self.window_bits, |asked| asked.min(self.window_bits));
@@ -205,6 +211,7 @@ impl DeflateConfig {
             false => self.peer_takeover,
         };
         // §7.1.2.2: the client's window may be limited only if the client said that it can.
+        // [7692-7.1.2.2-2, 7692-7.1.2.2-3]
         let peer_window_bits = match offer.client_max_window_bits {
             Some(asked) => asked.unwrap_or(WindowBits::MAX).min(self.peer_window_bits),
             None => WindowBits::MAX,
@@ -225,6 +232,7 @@ impl DeflateConfig {
     }
 
     /// A client's offer, as the request has it.
+    // [6455-9-2, 6455-9.1-4, 7692-5-1]
     pub fn offer(&self) -> String {
         self.offer_params().write()
     }
@@ -244,6 +252,7 @@ impl DeflateConfig {
     /// # Errors
     ///
     /// RFC 7692 §5.1, §7.1: the connection fails on an answer that the offer does not allow, and on a second one.
+    // [7692-5-6, 7692-5-11]
     pub fn accept<'a>(
         &self,
         answers: impl IntoIterator<Item = Extension<'a>>,
@@ -261,7 +270,7 @@ impl DeflateConfig {
 
     fn accept_one(&self, answer: Params) -> Option<Agreement> {
         let offer = self.offer_params();
-        // §7.1.1.1: a server that accepts the offer includes what it was asked.
+        // §7.1.1.1: a server that accepts the offer includes what it was asked. [7692-7-9]
         if offer.server_no_context_takeover && !answer.server_no_context_takeover {
             return None;
         }
@@ -271,13 +280,14 @@ impl DeflateConfig {
             (Some(_), _) => return None,
         };
         let window_bits = match answer.client_max_window_bits {
-            // §7.1.2.2: in an answer it has a value.
+            // §7.1.2.2: in an answer it has a value. [7692-7.1.2.2-1]
             Some(None) => return None,
             Some(Some(answered)) if answered <= self.window_bits => answered,
             Some(Some(_)) => return None,
             None => self.window_bits,
         };
         Some(Agreement {
+            // [7692-7.1.1.2-2]
             takeover: match answer.client_no_context_takeover {
                 true => Takeover::Reset,
                 false => self.takeover,

@@ -23,6 +23,7 @@ impl DeflateSession {
     pub(crate) fn new(config: &DeflateConfig, agreement: Agreement, codecs: Codecs) -> Self {
         Self {
             config: DeflateConfig {
+                // [7692-7.1.2.1-3, 7692-7.1.2.2-4, 7692-7.2.1-4]
                 window_bits: agreement.window_bits,
                 ..config.clone()
             },
@@ -50,6 +51,8 @@ impl DeflateSession {
             .filter(|payload| payload.len() < message.len() || message.is_empty())
             .map(send);
         self.give_back(deflater);
+        // RFC 7692 §7.2.1: without takeover nothing is remembered of a message.
+        // [7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-3]
         if sent.is_some() && self.agreement.takeover == Takeover::Keep {
             self.sent.push(message, self.agreement.window_bits);
         }
@@ -61,6 +64,7 @@ impl DeflateSession {
         let mut inflater = (self.codecs.take_inflater)();
         let message = inflater.inflate(self.received.as_slice(), payload, size_max);
         (self.codecs.give_inflater)(inflater);
+        // RFC 7692 §7.2.2: with takeover, the next message may refer back to this one. [7692-7.2.2-2]
         if self.agreement.peer_takeover == Takeover::Keep
             && let Ok(message) = &message
         {

@@ -79,6 +79,7 @@ pub struct FrameHeader {
     /// The masking key, if the frame is masked.
     pub mask: Option<MaskingKey>,
     /// How many payload bytes follow, as declared. Nothing is allocated because of it.
+    // [6455-5.3-6]
     pub payload_len: u64,
 }
 
@@ -95,7 +96,7 @@ impl FrameHeader {
         let [first, second, rest @ ..] = input else {
             return Ok(None);
         };
-        // RFC 6455 §5.2: an unknown opcode fails the connection.
+        // RFC 6455 §5.2: an unknown opcode fails the connection. [6455-5.2-3]
         let Some(opcode) = Opcode::from_bits(first & OPCODE) else {
             return Err(Fault::ReservedOpcode(first & OPCODE));
         };
@@ -103,6 +104,7 @@ impl FrameHeader {
         let short = second & LENGTH;
         if opcode.is_control() {
             // RFC 6455 §5.5: control frames carry at most 125 bytes and are not fragmented.
+            // [6455-5.4-4, 6455-5.5-1, 6455-5.5-2]
             if !fin {
                 return Err(Fault::FragmentedControl);
             }
@@ -111,6 +113,7 @@ impl FrameHeader {
             }
         }
 
+        // [6455-5.2-6, 6455-6.2-1]
         let (payload_len, rest, mut len) = match short {
             LENGTH_16 => {
                 let Some((bytes, rest)) = rest.split_first_chunk::<2>() else {
@@ -126,15 +129,16 @@ impl FrameHeader {
             }
             short => (u64::from(short), rest, 2),
         };
-        // RFC 6455 §5.2: the most significant bit of a 64-bit length is zero.
+        // RFC 6455 §5.2: the most significant bit of a 64-bit length is zero. [6455-5.2-4]
         if payload_len >> 63 != 0 {
             return Err(Fault::LengthOverflow);
         }
-        // RFC 6455 §5.2: the shortest form that holds the length is the only legal one.
+        // RFC 6455 §5.2: the shortest form that holds the length is the only legal one. [6455-5.2-5]
         if payload_len < shortest_length_of(short) {
             return Err(Fault::NonMinimalLength);
         }
 
+        // [6455-5.2-7]
         let mask = if second & MASKED != 0 {
             let Some(key) = rest.first_chunk::<4>() else {
                 return Ok(None);
@@ -155,6 +159,7 @@ impl FrameHeader {
     }
 
     /// Appends the header to `out`, its length in the shortest form.
+    // [6455-5.2-5, 6455-5.2-6]
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.rsv < 8 && self.payload_len >> 63 == 0);
@@ -172,6 +177,7 @@ impl FrameHeader {
             bytes[2..10].copy_from_slice(&self.payload_len.to_be_bytes());
             10
         };
+        // [6455-5.2-7, 6455-5.3-1]
         if let Some(MaskingKey(key)) = self.mask {
             bytes[1] |= MASKED;
             bytes[len..len + 4].copy_from_slice(&key);

@@ -24,6 +24,7 @@ impl MaskingKey {
     /// Masks or unmasks `data` in place; the two are the same operation.
     ///
     /// `data` begins where the key begins: see [`advanced`](Self::advanced) for the rest of a frame.
+    // [6455-5.3-5]
     #[inline]
     pub fn apply(self, data: &mut [u8]) {
         let key = u32::from_ne_bytes(self.0);
