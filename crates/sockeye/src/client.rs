@@ -102,6 +102,8 @@ impl Client {
     /// The socket is closed.
     pub async fn connect_with_response(&self, uri: &str) -> Result<(WebSocket, Response), Error> {
         let uri = Uri::parse(uri).map_err(Error::address)?;
+        // RFC 6455 §4.1: without a proxy, straight to host and port; a failure is the end of it.
+        // [6455-4.1-8, 6455-4.1-10]
         let connecting = TcpStream::connect((uri.host(), uri.port()));
         let tcp = timeout(self.template.options.timeouts.connect, connecting)
             .await
@@ -134,6 +136,7 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let deadline = connection::deadline(self.template.options.timeouts.handshake);
+        // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if uri.is_secure() {
             timeout_at(deadline, self.start_tls(io, uri))
                 .await
@@ -168,6 +171,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<(WebSocket, Response), Error> {
         let request = self.template.request(uri).map_err(Error::misuse)?;
+        // RFC 6455 §4.1: one request, and nothing more before its response. [6455-4.1-1, 6455-4.1-28]
         let (bytes, mut awaiting) = request.start();
         timeout_at(deadline, async {
             io.write_all(&bytes).await?;
@@ -293,7 +297,7 @@ impl Template {
     }
 
     fn request(&self, uri: &Uri) -> Result<ClientRequest, HandshakeMisuse> {
-        // RFC 6455 §4.1: the nonce is chosen at random for each connection.
+        // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
         let mut request = ClientRequest::new(uri, Key::from_bytes(random())).limits(self.options.handshake_limits());
         for (name, value) in &self.headers {
             request = request.header(name, value)?;
@@ -312,6 +316,7 @@ impl Template {
 }
 
 /// RFC 6455 §10.3: from a generator that nobody can predict, seeded by the operating system.
+// [6455-5.3-2, 6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
 fn masking_key() -> MaskingKey {
     MaskingKey(random())
 }

@@ -105,6 +105,7 @@ impl Server {
             tcp.set_nodelay(true)?;
         }
         let deadline = connection::deadline(self.policy.options.timeouts.handshake);
+        // RFC 6455 §4.2.2 (1): TLS first, and everything through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;
@@ -159,6 +160,7 @@ impl Server {
     }
 
     /// Whether the request may come from where it comes from, and go where it goes.
+    // [6455-10.2-1]
     pub(crate) fn check(&self, request: &Request) -> Result<(), handshake::HandshakeFault> {
         self.policy.hosts.check(request)?;
         self.policy.origins.check(request)
@@ -334,6 +336,7 @@ impl std::fmt::Debug for Pending {
 }
 
 /// Answers a client that does not get its WebSocket, and closes. Whether it still listens is of no interest.
+// [6455-7.2.2-1]
 async fn turn_away(mut io: Box<dyn Io>, response: &Response) {
     let response = response.to_bytes();
     let farewell = async {

@@ -15,6 +15,7 @@ use crate::error::{Error, Kind};
 const ALPN: &[u8] = b"http/1.1";
 
 /// TLS 1.2 and 1.3 with the platform's roots of trust, made once.
+// [6455-10.6-1, 6455-10.6-3]
 pub(crate) fn default_client_config() -> Result<Arc<ClientConfig>, Error> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
@@ -35,11 +36,13 @@ pub(crate) async fn connect<S>(config: Arc<ClientConfig>, host: &str, io: S) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // RFC 6455 §4.1 (5): the name is sent along (SNI), and held against the certificate. [6455-4.1-12, 6455-4.1-14]
     let name = ServerName::try_from(host.to_owned()).map_err(Error::address)?;
     TlsConnector::from(config).connect(name, io).await.map_err(tls_error)
 }
 
 /// The server's side.
+// [6455-4.2.2-1, 6455-10.6-1]
 pub(crate) async fn accept<S>(config: Arc<ServerConfig>, io: S) -> Result<server::TlsStream<S>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,

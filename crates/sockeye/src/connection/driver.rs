@@ -186,6 +186,7 @@ impl Driver {
     }
 
     /// Queues a message, whatever is queued already.
+    // [6455-10.3-2]
     pub(crate) fn queue(&mut self, message: Message, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
         let Some(out) = self.output.buffer() else {
@@ -309,6 +310,7 @@ impl Driver {
 
     /// Writes all that waits, and what the protocol itself has to say; then half-closes if it is time. A failure to
     /// write is kept, like any other.
+    // [6455-6.1-7, 6455-7.1.1-1]
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.queue_control();
@@ -398,6 +400,7 @@ impl Driver {
     }
 
     /// Closes the transport and says how it ended.
+    // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
     fn end(&mut self) -> Result<Option<Message>, Error> {
         self.close_transport();
         if let Some(closure) = self.connection.closure().filter(|closure| !closure.is_clean()) {
@@ -409,6 +412,7 @@ impl Driver {
 
     /// Takes note that the transport ended. An error matters only if the close handshake was not done: after it, a
     /// reset is as good as an end.
+    // [6455-7.2.1-1]
     fn end_transport(&mut self, error: Option<Error>) {
         self.connection.handle_transport_end();
         let is_clean = self.connection.closure().is_some_and(|closure| closure.is_clean());
