@@ -88,7 +88,12 @@ async fn talk(ws: &mut WebSocket, client: &mut Client) -> Result<Infallible, End
             }
             // Binary frames are for the protocol's other encoding, which this connection did not agree on.
             Some(Ok(Some(Message::Binary(_)))) => return Err(DisconnectCode::InappropriateProtocol.into()),
-            Some(Ok(None) | Err(_)) => return Err(End::Gone),
+            Some(Ok(None)) => return Err(End::Gone),
+            Some(Err(error)) => {
+                // RFC 6455 §7.1.7: a failure is logged. [6455-7.1.7-3]
+                tracing::debug!(%error, "a connection ended badly");
+                return Err(End::Gone);
+            }
         }
         while let Some(unwritten) = write_queued(ws, client)? {
             Box::pin(write_slowly(ws, client, unwritten)).await?;

@@ -155,6 +155,7 @@ async fn next(ws: &mut WebSocket, member: &Member) -> Result<Option<Message>, Er
 
 fn report(ended: Result<(), Error>) {
     if let Err(error) = ended {
+        // RFC 6455 §7.1.7. [6455-7.1.7-3]
         tracing::debug!(%error, "a connection ended badly");
     }
 }
