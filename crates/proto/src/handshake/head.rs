@@ -54,9 +54,17 @@ impl HeadCollector {
     /// Takes bytes up to the end of the head, and says how many that were once it is whole.
     pub(super) fn handle_bytes(&mut self, input: &[u8]) -> Result<Option<usize>, HandshakeFault> {
         for (idx, byte) in input.iter().enumerate() {
-            if self.step(*byte)? {
-                self.bytes.extend_from_slice(&input[..=idx]);
-                return Ok(Some(idx + 1));
+            match self.step(*byte) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.bytes.extend_from_slice(&input[..=idx]);
+                    return Ok(Some(idx + 1));
+                }
+                Err(fault) => {
+                    // How a fault is answered depends on the method, wherever the pieces were cut.
+                    self.bytes.extend_from_slice(&input[..idx]);
+                    return Err(fault);
+                }
             }
         }
         self.bytes.extend_from_slice(input);

@@ -1,0 +1,29 @@
+//! What fuzzing found, each input made as small as it goes.
+
+use sockeye_proto::handshake::{HandshakeFault, HandshakeLimits, Refusal, ServerHandshake, ServerStep};
+
+#[track_caller]
+fn refusal(pieces: &[&[u8]]) -> Refusal {
+    let mut handshake = ServerHandshake::new(HandshakeLimits::default());
+    for piece in pieces {
+        match handshake.handle_bytes(piece) {
+            ServerStep::Incomplete(next) => handshake = next,
+            ServerStep::Requested(_) => panic!("accepted"),
+            ServerStep::Refused(refusal) => return refusal,
+        }
+    }
+    panic!("incomplete");
+}
+
+/// RFC 9110 §9.3.2. A fault in the piece that begins the head used to be answered with a body, for nothing of that piece
+/// was kept and the method with it was lost.
+#[test]
+fn server_answers_a_faulty_head_request_without_a_body_wherever_it_is_cut() {
+    let request = b"HEAD / HTTP/1.1\r\nHost: \0";
+    for cut in 0..request.len() {
+        let (first, second) = request.split_at(cut);
+        let refusal = refusal(&[first, second]);
+        assert_eq!(refusal.fault, HandshakeFault::ControlByte(0));
+        assert_eq!(refusal.response.body(), b"", "cut at {cut}");
+    }
+}
