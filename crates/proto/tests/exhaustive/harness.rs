@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant as Clock;
 
 use sockeye_proto::{
-    Cause, Config, Connection, Event, Fault, Instant, MaskingKey, MessageKind, Role, State, Transport,
+    Cause, Config, Connection, Delivery, Event, Fault, Instant, MaskingKey, MessageKind, Role, State, Transport,
 };
 
 use crate::frame::{Frame, Local};
@@ -98,12 +98,23 @@ pub(crate) fn config(limits: Limits) -> Arc<Config> {
 /// Feeds wires to fresh connections. Holds the memory for that.
 #[derive(Default)]
 pub(crate) struct Checker {
+    delivery: Delivery,
     input: Vec<u8>,
+    /// The message whose chunks are being delivered.
+    chunks: Option<Vec<u8>>,
     out: Vec<u8>,
     answer: Vec<u8>,
 }
 
 impl Checker {
+    /// Has messages delivered in chunks, and puts them together.
+    pub(crate) fn in_chunks() -> Self {
+        Self {
+            delivery: Delivery::Chunks,
+            ..Self::default()
+        }
+    }
+
     /// A fresh connection receives `wire`, cut at `cuts`, and must do what is expected.
     pub(crate) fn check(
         &mut self,
@@ -146,8 +157,10 @@ impl Checker {
             Local::Client => Role::Client { mask: no_mask },
         };
         let mut connection = Connection::new(role, config.clone(), Instant::ORIGIN);
+        connection.set_delivery(self.delivery);
         self.input.clear();
         self.input.extend_from_slice(wire);
+        self.chunks = None;
         let mut heard = expected.heard.iter();
         let mut fault = None;
         let mut begin = 0;
@@ -163,6 +176,22 @@ impl Checker {
                     None => return Err("not all is consumed".into()),
                     Some(event) if fault.is_some() => return Err(format!("{event:?} after the fault")),
                     Some(Event::Fault(found)) => fault = Some(found),
+                    Some(Event::Chunk {
+                        kind,
+                        data,
+                        first,
+                        last,
+                    }) => {
+                        let message = append(&mut self.chunks, data, first, last)?;
+                        let is_right = message.is_none_or(|message| {
+                            let payload = message.into();
+                            let event = Event::Message { kind, payload };
+                            heard.next().is_some_and(|expected| is_same(&event, expected))
+                        });
+                        if !is_right {
+                            return Err("another message in chunks".into());
+                        }
+                    }
                     Some(event) => {
                         let is_right = heard.next().is_some_and(|expected| is_same(&event, expected));
                         if !is_right {
@@ -252,6 +281,15 @@ pub(crate) fn wire_of<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> Vec<u8
     let mut wire = Vec::new();
     frames.into_iter().for_each(|frame| frame.append_to(&mut wire));
     wire
+}
+
+/// Puts a chunk to those before it: the message, if it is the last.
+fn append(chunks: &mut Option<Vec<u8>>, data: &[u8], first: bool, last: bool) -> Result<Option<Vec<u8>>, String> {
+    if first != chunks.is_none() {
+        return Err("a chunk is the first if none was before, and else not".into());
+    }
+    chunks.get_or_insert_default().extend_from_slice(data);
+    Ok(chunks.take_if(|_| last))
 }
 
 fn no_mask() -> MaskingKey {

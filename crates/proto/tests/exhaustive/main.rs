@@ -11,7 +11,7 @@
 //!
 //! The model is `model.rs`: what RFC 6455 asks for, written from the RFC over frames as fields. For every input the
 //! events, the close code and the rule named, what is sent back, the state, what the transport is to do and the memory
-//! held must be as the model says.
+//! held must be as the model says. Compression is not negotiated here.
 //!
 //! `cargo test` runs a small part of each family. All of it takes some minutes on two cores, and prints its counts:
 //!
@@ -19,7 +19,7 @@
 //! $ cargo test --release -p sockeye-proto --test exhaustive -- --ignored
 //! ```
 //!
-//! Inputs are counted once: within a family no two are the same bytes to the same role. A few dozen short ones belong
+//! Inputs are counted once: within a family no two are the same bytes to the same role. Some hundred short ones belong
 //! to two families. Runs of an input cut in pieces are counted apart, as splits. Both counts are asserted, so that no
 //! part of a family can be lost without a test failing.
 

@@ -1,5 +1,7 @@
 //! Every sequence of up to three frames over all kinds of frames, cut in two everywhere; and every one of four, whole.
 //!
+//! Each is run twice, with messages delivered whole and in chunks. That counts once.
+//!
 //! The limits are small, so that two frames can reach or exceed them: 127 bytes a message, one empty fragment in a row.
 
 use std::sync::Arc;
@@ -171,7 +173,7 @@ impl Kinds {
 
 struct Sequences<'a> {
     kinds: &'a Kinds,
-    checker: Checker,
+    checkers: [Checker; 2],
     wire: Vec<u8>,
     count: Count,
 }
@@ -180,7 +182,7 @@ impl<'a> Sequences<'a> {
     fn new(kinds: &'a Kinds) -> Self {
         Self {
             kinds,
-            checker: Checker::default(),
+            checkers: [Checker::in_chunks(), Checker::default()],
             wire: vec![],
             count: Count::default(),
         }
@@ -189,13 +191,17 @@ impl<'a> Sequences<'a> {
     fn check_whole(&mut self, sequence: &[usize]) {
         let Kinds { local, config, .. } = self.kinds;
         let expected = self.prepare(sequence);
-        self.checker.check(*local, config, &self.wire, &[], &expected);
+        for checker in &mut self.checkers {
+            checker.check(*local, config, &self.wire, &[], &expected);
+        }
     }
 
     fn check_cut(&mut self, sequence: &[usize]) {
         let Kinds { local, config, .. } = self.kinds;
         let expected = self.prepare(sequence);
-        self.count.splits += self.checker.check_cut_in_two(*local, config, &self.wire, &expected);
+        let [in_chunks, whole] = &mut self.checkers;
+        in_chunks.check_cut_in_two(*local, config, &self.wire, &expected);
+        self.count.splits += whole.check_cut_in_two(*local, config, &self.wire, &expected);
     }
 
     fn prepare(&mut self, sequence: &[usize]) -> crate::model::Expected {
