@@ -223,6 +223,7 @@ mod tests {
 
     #[test]
     fn codes_on_the_wire_are_those_of_section_7_4() {
+        // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2, 6455-7.4.2-3]
         for code in 0..=u16::MAX {
             let expected = match code {
                 1004..=1006 | 1015 => false,

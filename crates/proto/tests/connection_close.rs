@@ -40,16 +40,19 @@ fn empty_close() -> Frame {
 
 #[test]
 fn server_receives_close_with_a_body_of_one_byte_fails_1002() {
+    // checks [6455-5.5.1-1]
     server_fails([0x88, 0x81, 0, 0, 0, 0, 0x03], Fault::TruncatedCloseCode);
 }
 
 #[test]
 fn client_receives_close_with_a_body_of_one_byte_fails_1002() {
+    // checks [6455-5.5.1-1]
     client_fails([0x88, 0x01, 0x03], Fault::TruncatedCloseCode);
 }
 
 #[test]
 fn server_receives_close_code_that_never_travels_fails_1002() {
+    // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
         let fault = Fault::InvalidCloseCode(CloseCode(code));
@@ -59,6 +62,7 @@ fn server_receives_close_code_that_never_travels_fails_1002() {
 
 #[test]
 fn client_receives_close_code_that_never_travels_fails_1002() {
+    // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
         client_fails([0x88, 0x02, high, low], Fault::InvalidCloseCode(CloseCode(code)));
@@ -67,6 +71,7 @@ fn client_receives_close_code_that_never_travels_fails_1002() {
 
 #[test]
 fn server_receives_close_reason_that_is_not_utf8_fails_1007() {
+    // checks [6455-8.1-1]
     server_fails([0x88, 0x83, 0, 0, 0, 0, 0x03, 0xe8, 0xff], Fault::InvalidUtf8);
     // The first two of three bytes of U+20AC.
     server_fails([0x88, 0x84, 0, 0, 0, 0, 0x03, 0xe8, 0xe2, 0x82], Fault::InvalidUtf8);
@@ -80,6 +85,7 @@ fn client_receives_close_reason_that_is_not_utf8_fails_1007() {
 
 #[test]
 fn server_receives_every_valid_close_code_and_echoes_it() {
+    // checks [6455-5.5.1-5, 6455-5.5.1-7, 6455-7.1.5-1, 6455-7.4.2-3]
     for code in VALID_CODES {
         check_echo(
             Local::Server,
@@ -92,6 +98,7 @@ fn server_receives_every_valid_close_code_and_echoes_it() {
 
 #[test]
 fn client_receives_every_valid_close_code_and_echoes_it() {
+    // checks [6455-5.5.1-3, 6455-5.5.1-5, 6455-5.5.1-7, 6455-7.1.5-1, 6455-7.4.2-3]
     for code in VALID_CODES {
         check_echo(
             Local::Client,
@@ -104,6 +111,7 @@ fn client_receives_every_valid_close_code_and_echoes_it() {
 
 #[test]
 fn server_receives_close_without_a_code_and_echoes_none() {
+    // checks [6455-7.1.5-2]
     check_echo(Local::Server, empty_close(), empty_close(), close_frame(1005, ""));
 }
 
@@ -144,6 +152,7 @@ fn check_echo(local: Local, received: Frame, answer: Frame, known: CloseFrame) {
 
 #[test]
 fn a_close_that_may_not_be_sent_is_refused_and_changes_nothing() {
+    // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for code in INVALID_CODES.into_iter().filter(|&code| code != 1005) {
@@ -176,6 +185,7 @@ fn a_close_without_a_code_is_an_empty_frame() {
 
 #[test]
 fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
+    // checks [6455-5.5.1-8, 6455-5.5.1-9, 6455-7.1.1-2, 6455-7.1.2-1]
     let mut server = Endpoint::server();
     server.close(1000, "done");
     server.is(State::CloseSent, Transport::Open);
@@ -194,6 +204,7 @@ fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
 
 #[test]
 fn client_closes_and_waits_for_the_server_to_end_tcp() {
+    // checks [6455-5.5.1-8, 6455-5.5.1-10, 6455-7.1.1-3, 6455-7.1.2-1]
     let mut client = Endpoint::client();
     client.close(1000, "done");
     client.is(State::CloseSent, Transport::Open);
@@ -211,6 +222,7 @@ fn client_closes_and_waits_for_the_server_to_end_tcp() {
 
 #[test]
 fn server_receives_close_answers_and_half_closes_tcp() {
+    // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-9]
     let mut server = Endpoint::server();
     server.receives([close(1001, "")]);
     server.is(State::Ending, Transport::HalfClose);
@@ -219,6 +231,7 @@ fn server_receives_close_answers_and_half_closes_tcp() {
 
 #[test]
 fn client_receives_close_answers_and_waits_for_the_server_to_end_tcp() {
+    // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-10]
     let mut client = Endpoint::client();
     client.receives([close(1001, "")]);
     client.is(State::Ending, Transport::Open);
@@ -227,6 +240,7 @@ fn client_receives_close_answers_and_waits_for_the_server_to_end_tcp() {
 
 #[test]
 fn server_closes_at_the_same_time_as_the_client() {
+    // checks [6455-5.5.1-12, 6455-7.1.2-2]
     let mut server = Endpoint::server();
     server.close(1001, "ours");
     server.receives([close(4000, "theirs")]);
@@ -238,6 +252,7 @@ fn server_closes_at_the_same_time_as_the_client() {
 
 #[test]
 fn client_closes_at_the_same_time_as_the_server() {
+    // checks [6455-5.5.1-12, 6455-7.1.2-2]
     let mut client = Endpoint::client();
     client.close(1001, "ours");
     client.receives([close(4000, "theirs")]);
@@ -300,6 +315,7 @@ fn messages_that_the_peer_still_sends_are_received_until_its_close() {
 
 #[test]
 fn data_after_close_is_ignored_even_if_it_breaks_the_rules() {
+    // checks [6455-7.1.7-5]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
@@ -313,6 +329,7 @@ fn data_after_close_is_ignored_even_if_it_breaks_the_rules() {
 
 #[test]
 fn nothing_is_sent_after_a_close() {
+    // checks [6455-5.5.1-4, 6455-6.1-1, 6455-6.1-2]
     let closings: [fn(&mut Endpoint); 4] = [
         |endpoint| endpoint.close(1000, ""),
         |endpoint| drop(endpoint.receives([close(1000, "")])),

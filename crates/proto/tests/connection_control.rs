@@ -9,6 +9,7 @@ const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
 #[test]
 fn server_receives_ping_and_answers_with_its_payload() {
+    // checks [6455-5.5.2-1, 6455-5.5.3-1]
     for payload in [&b""[..], b"a", b"\xff\x00", &[7; 124], &[7; 125]] {
         let mut server = Endpoint::server();
         assert_eq!(server.receives([ping(payload)]), [Got::ping(payload)]);
@@ -19,6 +20,7 @@ fn server_receives_ping_and_answers_with_its_payload() {
 
 #[test]
 fn client_receives_ping_and_answers_with_its_payload() {
+    // checks [6455-5.5.2-1, 6455-5.5.3-1]
     for payload in [&b""[..], b"a", b"\xff\x00", &[7; 124], &[7; 125]] {
         let mut client = Endpoint::client();
         assert_eq!(client.receives([ping(payload)]), [Got::ping(payload)]);
@@ -40,6 +42,7 @@ fn a_ping_that_arrives_byte_by_byte_is_answered_whole() {
 
 #[test]
 fn server_receives_many_pings_and_answers_the_newest() {
+    // checks [6455-5.5.3-2]
     let mut server = Endpoint::server();
     let got = server.receives((0..100_u8).map(|number| ping([number])));
     assert_eq!(got.len(), 100);
@@ -67,6 +70,7 @@ fn pings_that_are_polled_between_are_all_answered() {
 
 #[test]
 fn a_ping_inside_a_message_is_answered_before_the_message_ends() {
+    // checks [6455-5.5.2-3]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         assert_eq!(
@@ -80,6 +84,7 @@ fn a_ping_inside_a_message_is_answered_before_the_message_ends() {
 
 #[test]
 fn server_receives_unsolicited_pong_and_ignores_it() {
+    // checks [6455-5.5.3-3]
     let mut server = Endpoint::server();
     assert_eq!(server.receives([pong(""), pong("x")]), [Got::pong(""), Got::pong("x")]);
     assert_eq!(server.transmits(), []);
@@ -156,6 +161,7 @@ fn pong_goes_before_ping_and_a_close_ends_both() {
 
 #[test]
 fn a_ping_has_at_most_125_bytes() {
+    // checks [6455-5.5-1]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for len in [0, 124, 125] {

@@ -30,6 +30,7 @@ fn close_frame(code: u16, reason: &str) -> CloseFrame {
 
 #[test]
 fn server_receives_end_of_tcp_without_close_is_1006() {
+    // checks [6455-7.1.4-1, 6455-7.1.5-3, 6455-7.1.6-1]
     let mut server = Endpoint::server();
     server.connection.handle_transport_end();
     check_abnormal(&server, Cause::TransportEnd);
@@ -37,6 +38,7 @@ fn server_receives_end_of_tcp_without_close_is_1006() {
 
 #[test]
 fn client_receives_end_of_tcp_without_close_is_1006() {
+    // checks [6455-7.1.4-1, 6455-7.1.5-3, 6455-7.1.6-1, 6455-7.2.1-1]
     let mut client = Endpoint::client();
     client.connection.handle_transport_end();
     check_abnormal(&client, Cause::TransportEnd);
@@ -80,6 +82,7 @@ fn the_end_of_tcp_inside_a_frame_delivers_no_part_of_it() {
 
 #[test]
 fn the_end_of_tcp_after_our_close_alone_is_1006_and_keeps_what_we_sent() {
+    // checks [6455-7.1.4-1]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(1001, "ours");
@@ -154,6 +157,7 @@ fn server_lingers_one_second_after_the_closing_handshake() {
 
 #[test]
 fn client_waits_five_seconds_for_the_server_to_end_tcp() {
+    // checks [6455-5.5.1-11, 6455-7.1.1-3]
     let mut client = Endpoint::client();
     client.advance_to(1000);
     client.receives([close(1000, "")]);

@@ -19,6 +19,7 @@ fn masked_empty(first: u8) -> [u8; 6] {
 
 #[test]
 fn server_receives_unmasked_frame_fails_1002() {
+    // checks [6455-5.1-2, 6455-5.1-3, 6455-7.1.7-2]
     server_fails([0x81, 0x01, b'a'], Fault::UnmaskedFrame);
     server_fails([0x89, 0x00], Fault::UnmaskedFrame);
     server_fails([0x88, 0x02, 0x03, 0xe8], Fault::UnmaskedFrame);
@@ -26,6 +27,7 @@ fn server_receives_unmasked_frame_fails_1002() {
 
 #[test]
 fn client_receives_masked_frame_fails_1002() {
+    // checks [6455-5.1-5, 6455-5.1-6, 6455-7.1.7-1]
     client_fails([0x81, 0x81, 1, 2, 3, 4, b'a' ^ 1], Fault::MaskedFrame);
     client_fails(masked_empty(0x89), Fault::MaskedFrame);
     client_fails([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], Fault::MaskedFrame);
@@ -38,6 +40,7 @@ fn server_receives_frame_masked_with_zeros_and_accepts_it() {
 
 #[test]
 fn server_receives_the_masked_hello_of_the_rfc() {
+    // checks [6455-5.2-7, 6455-6.2-5]
     // RFC 6455 §5.7.
     let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     server_receives(hello, &[Got::text("Hello")]);
@@ -57,6 +60,7 @@ fn client_receives_the_unmasked_hello_of_the_rfc() {
 
 #[test]
 fn server_receives_any_reserved_bits_on_any_opcode_fails_1002() {
+    // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
             server_fails(masked_empty(0x80 | rsv << 4 | opcode), Fault::ReservedBits);
@@ -68,6 +72,7 @@ fn server_receives_any_reserved_bits_on_any_opcode_fails_1002() {
 
 #[test]
 fn client_receives_any_reserved_bits_on_any_opcode_fails_1002() {
+    // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
             client_fails([0x80 | rsv << 4 | opcode, 0], Fault::ReservedBits);
@@ -89,6 +94,7 @@ fn client_receives_reserved_bits_on_a_continuation_fails_1002() {
 
 #[test]
 fn server_receives_reserved_opcode_fails_1002() {
+    // checks [6455-5.2-3]
     for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
         server_fails(masked_empty(0x80 | opcode), Fault::ReservedOpcode(opcode));
         server_fails(masked_empty(opcode), Fault::ReservedOpcode(opcode));
@@ -97,6 +103,7 @@ fn server_receives_reserved_opcode_fails_1002() {
 
 #[test]
 fn client_receives_reserved_opcode_fails_1002() {
+    // checks [6455-5.2-3]
     for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
         client_fails([0x80 | opcode, 0], Fault::ReservedOpcode(opcode));
         client_fails([opcode, 0], Fault::ReservedOpcode(opcode));
@@ -107,6 +114,7 @@ fn client_receives_reserved_opcode_fails_1002() {
 
 #[test]
 fn server_receives_every_boundary_of_the_length_forms() {
+    // checks [6455-5.2-6, 6455-5.3-6, 6455-6.2-1]
     for len in [0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537] {
         let payload = vec![b'x'; len];
         server_receives(binary(&payload).masked([9, 8, 7, 6]).bytes(), &[Got::binary(&payload)]);
@@ -123,6 +131,7 @@ fn client_receives_every_boundary_of_the_length_forms() {
 
 #[test]
 fn server_receives_length_in_a_longer_form_than_needed_fails_1002() {
+    // checks [6455-5.2-5]
     for len in [0, 1, 125] {
         server_fails([0x82, 0xfe, 0, len, 0, 0, 0, 0], Fault::NonMinimalLength);
         server_fails(
@@ -147,6 +156,7 @@ fn client_receives_length_in_a_longer_form_than_needed_fails_1002() {
 
 #[test]
 fn server_receives_length_with_the_top_bit_fails_1002() {
+    // checks [6455-5.2-4]
     server_fails(
         [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         Fault::LengthOverflow,
@@ -159,6 +169,7 @@ fn server_receives_length_with_the_top_bit_fails_1002() {
 
 #[test]
 fn client_receives_length_with_the_top_bit_fails_1002() {
+    // checks [6455-5.2-4]
     client_fails([0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0], Fault::LengthOverflow);
     client_fails(
         [0x82, 0x7f, 255, 255, 255, 255, 255, 255, 255, 255],
@@ -227,6 +238,7 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
 
 #[test]
 fn server_receives_fragmented_control_fails_1002() {
+    // checks [6455-5.4-4, 6455-5.5-2]
     for opcode in [0x8, 0x9, 0xa] {
         server_fails(masked_empty(opcode), Fault::FragmentedControl);
     }
@@ -234,6 +246,7 @@ fn server_receives_fragmented_control_fails_1002() {
 
 #[test]
 fn client_receives_fragmented_control_fails_1002() {
+    // checks [6455-5.4-4, 6455-5.5-2]
     for opcode in [0x8, 0x9, 0xa] {
         client_fails([opcode, 0], Fault::FragmentedControl);
     }
@@ -241,6 +254,7 @@ fn client_receives_fragmented_control_fails_1002() {
 
 #[test]
 fn server_receives_control_of_126_bytes_fails_1002() {
+    // checks [6455-5.5-1]
     for opcode in [0x8, 0x9, 0xa] {
         let oversized = frame(opcode, [b'x'; 126]).masked([0; 4]);
         server_fails(oversized.bytes(), Fault::OversizedControl);
@@ -251,6 +265,7 @@ fn server_receives_control_of_126_bytes_fails_1002() {
 
 #[test]
 fn client_receives_control_of_126_bytes_fails_1002() {
+    // checks [6455-5.5-1]
     for opcode in [0x8, 0x9, 0xa] {
         client_fails(frame(opcode, [b'x'; 126]).bytes(), Fault::OversizedControl);
         client_fails([0x80 | opcode, 0x7f], Fault::OversizedControl);

@@ -17,6 +17,7 @@ fn masked(frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
 
 #[test]
 fn server_receives_continuation_of_nothing_fails_1002() {
+    // checks [6455-5.4-13]
     server_fails(masked([continuation("a")]), Fault::UnexpectedContinuation);
     server_fails(masked([continuation("").fin(false)]), Fault::UnexpectedContinuation);
 }
@@ -29,6 +30,7 @@ fn client_receives_continuation_of_nothing_fails_1002() {
 
 #[test]
 fn server_receives_continuation_after_a_finished_message_fails_1002() {
+    // checks [6455-6.2-4]
     let frames = [text("a").fin(false), continuation("b"), continuation("c")];
     check_fails(
         Local::Server,
@@ -51,6 +53,7 @@ fn client_receives_continuation_after_a_finished_message_fails_1002() {
 
 #[test]
 fn server_receives_new_message_inside_another_fails_1002() {
+    // checks [6455-5.4-6]
     for second in [text("b"), binary("b"), text("b").fin(false), binary("")] {
         server_fails(masked([text("a").fin(false), second]), Fault::ExpectedContinuation);
     }
@@ -58,6 +61,7 @@ fn server_receives_new_message_inside_another_fails_1002() {
 
 #[test]
 fn client_receives_new_message_inside_another_fails_1002() {
+    // checks [6455-5.4-6]
     for second in [text("b"), binary("b"), text("b").fin(false), binary("")] {
         client_fails(wire([binary("a").fin(false), second]), Fault::ExpectedContinuation);
     }
@@ -65,12 +69,14 @@ fn client_receives_new_message_inside_another_fails_1002() {
 
 #[test]
 fn server_receives_fragments_as_one_message() {
+    // checks [6455-5.4-2, 6455-5.4-5, 6455-5.4-8, 6455-6.2-3]
     let frames = [binary("a").fin(false), continuation("bc").fin(false), continuation("d")];
     server_receives(masked(frames), &[Got::binary("abcd")]);
 }
 
 #[test]
 fn client_receives_fragments_as_one_message() {
+    // checks [6455-5.4-2, 6455-5.4-5, 6455-5.4-8]
     // Binary "a" without FIN, continuation "bc" without FIN, continuation "d" with it.
     let fragments = [0x02, 0x01, b'a', 0x00, 0x02, b'b', b'c', 0x80, 0x01, b'd'];
     client_receives(fragments, &[Got::binary("abcd")]);
@@ -89,6 +95,7 @@ fn server_receives_fragments_each_masked_with_its_own_key() {
 
 #[test]
 fn server_receives_control_frames_between_fragments_at_once() {
+    // checks [6455-5.4-7, 6455-6.2-2]
     let frames = [
         text("a").fin(false),
         ping("1"),
@@ -103,6 +110,7 @@ fn server_receives_control_frames_between_fragments_at_once() {
 
 #[test]
 fn client_receives_control_frames_between_fragments_at_once() {
+    // checks [6455-5.4-7, 6455-6.2-2]
     let frames = [
         binary("").fin(false),
         ping("1"),
@@ -169,6 +177,7 @@ const BAD_TEXT: &[&[u8]] = &[
 
 #[test]
 fn server_receives_text_that_is_not_utf8_fails_1007() {
+    // checks [6455-5.6-1, 6455-7.4.1-5, 6455-8.1-1]
     for bad in BAD_TEXT {
         server_fails(masked([text(bad)]), Fault::InvalidUtf8);
         let long = [b"ok ".repeat(40), bad.to_vec(), b"ok ".repeat(40)].concat();
@@ -178,6 +187,7 @@ fn server_receives_text_that_is_not_utf8_fails_1007() {
 
 #[test]
 fn client_receives_text_that_is_not_utf8_fails_1007() {
+    // checks [6455-5.6-1, 6455-8.1-1]
     for bad in BAD_TEXT {
         client_fails(wire([text(bad)]), Fault::InvalidUtf8);
         let long = [b"ok ".repeat(40), bad.to_vec(), b"ok ".repeat(40)].concat();
@@ -247,6 +257,7 @@ fn client_receives_text_that_ends_inside_a_code_point_fails_1007() {
 
 #[test]
 fn server_receives_code_points_cut_by_fragments_and_pings() {
+    // checks [6455-5.6-1]
     let whole = "x\u{e9}\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}";
     for cut in 0..=whole.len() {
         let (head, tail) = whole.as_bytes().split_at(cut);
@@ -267,6 +278,7 @@ fn client_receives_code_points_cut_by_fragments_and_pings() {
 
 #[test]
 fn server_receives_any_bytes_as_binary_ping_and_pong() {
+    // checks [6455-5.6-2]
     for bad in BAD_TEXT {
         let expected = [Got::binary(bad), Got::ping(bad), Got::pong(bad)];
         server_receives(masked([binary(bad), ping(bad), pong(bad)]), &expected);
@@ -304,6 +316,7 @@ fn client_receives_messages_around_the_limit() {
 
 #[test]
 fn server_receives_fragments_around_the_limit() {
+    // checks [6455-10.4-1, 6455-10.4-2]
     for (last, expected) in [
         (4, Got::text("fffffffff")),
         (5, Got::text("ffffffffff")),
@@ -345,6 +358,7 @@ fn server_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payl
 
 #[test]
 fn client_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payload() {
+    // checks [6455-10.4-1]
     let mut client = with_limit(Local::Client, 10);
     assert_eq!(
         client.receives([binary("").declaring(11)]),
@@ -430,6 +444,7 @@ fn a_ping_between_empty_fragments_does_not_start_the_count_again() {
 
 #[test]
 fn server_receives_65_536_small_fragments_as_one_message() {
+    // checks [6455-5.4-3]
     // Autobahn 9.3.1 and 9.4.1: 4 MiB in fragments of 64 bytes.
     let mut server = Endpoint::server();
     assert_eq!(server.receives([binary([7; 64]).fin(false)]), []);

@@ -25,6 +25,7 @@ impl Endpoint {
 
 #[test]
 fn server_sends_the_unmasked_hello_of_the_rfc() {
+    // checks [6455-5.1-4, 6455-5.2-1, 6455-6.1-3, 6455-6.1-4]
     let mut out = Vec::new();
     Endpoint::server()
         .connection
@@ -35,6 +36,7 @@ fn server_sends_the_unmasked_hello_of_the_rfc() {
 
 #[test]
 fn client_sends_the_masked_hello_of_the_rfc() {
+    // checks [6455-5.1-1, 6455-5.3-1, 6455-6.1-6]
     let role = sockeye_proto::Role::Client {
         mask: || MaskingKey(KEY),
     };
@@ -46,6 +48,7 @@ fn client_sends_the_masked_hello_of_the_rfc() {
 
 #[test]
 fn every_boundary_of_the_length_forms_is_sent_in_the_shortest() {
+    // checks [6455-5.2-5, 6455-5.2-6]
     for local in BOTH {
         let mask_len = if local == Local::Client { 4 } else { 0 };
         for (len, header_len) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10), (65_537, 10)] {
@@ -96,6 +99,7 @@ fn client_leaves_a_payload_to_the_caller_with_its_key() {
 
 #[test]
 fn a_message_is_streamed_in_fragments_with_control_frames_between() {
+    // checks [6455-5.4-1, 6455-6.1-3, 6455-6.1-4, 6455-6.1-5]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         assert_eq!(
@@ -124,6 +128,7 @@ fn a_message_is_streamed_in_fragments_with_control_frames_between() {
 
 #[test]
 fn a_close_may_come_inside_a_stream_and_ends_it() {
+    // checks [6455-6.1-2]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.sends_fragment(Data::Text("a"), Fragment::More);
@@ -142,6 +147,7 @@ fn a_close_may_come_inside_a_stream_and_ends_it() {
 
 #[test]
 fn another_message_inside_a_stream_is_refused_and_the_stream_goes_on() {
+    // checks [6455-5.4-6]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.sends_fragment(Data::Text("a"), Fragment::More);
@@ -184,6 +190,7 @@ fn send_errors_say_what_is_wrong() {
 
 #[test]
 fn client_draws_one_key_for_each_frame_and_none_for_nothing() {
+    // checks [6455-5.3-2, 6455-10.3-1]
     let mut client = Endpoint::client();
     let before = keys_drawn();
     client.sends(Data::Text("a"));

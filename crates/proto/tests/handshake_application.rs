@@ -11,6 +11,7 @@ use handshake_support::{LINES, pending, plus, with};
 
 #[test]
 fn server_receives_the_example_and_answers_its_accept_and_chat() {
+    // checks [6455-4.2.2-12, 6455-4.2.2-13, 6455-4.2.2-14, 6455-4.2.2-15, 6455-11.3.3-1, 6455-11.3.4-1]
     let request = plus(&["Sec-WebSocket-Protocol: chat, superchat", "Origin: http://example.com"]);
     let pending = pending(&request);
     let offered: Vec<_> = pending.request().subprotocols().collect();
@@ -31,6 +32,7 @@ fn server_receives_the_example_and_answers_its_accept_and_chat() {
 
 #[test]
 fn server_chooses_by_its_own_order_and_only_what_was_offered() {
+    // checks [6455-4.2.1-10, 6455-4.2.2-7, 6455-4.2.2-11]
     let pending = pending(&plus(&["Sec-WebSocket-Protocol: chat, superchat"]));
     let request = pending.request();
     let choose = |supported: &[&str]| request.choose_subprotocol(supported);
@@ -49,6 +51,7 @@ fn server_chooses_by_its_own_order_and_only_what_was_offered() {
 
 #[test]
 fn server_sees_offers_of_extensions_and_accepts_only_those() {
+    // checks [6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1, 6455-9.1-2, 6455-11.3.2-2]
     let request = plus(&[
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits; x=\"1\\5\"",
         "Sec-WebSocket-Extensions: other",
@@ -80,7 +83,29 @@ fn server_sees_offers_of_extensions_and_accepts_only_those() {
 }
 
 #[test]
+fn server_answers_all_extensions_in_one_header_and_never_an_empty_one() {
+    // checks [6455-4.2.2-8, 6455-4.2.2-9, 6455-4.2.2-11, 6455-11.3.2-1]
+    let request = plus(&["Sec-WebSocket-Extensions: first, second; p=1"]);
+    let acceptance = Acceptance::new()
+        .extension("first")
+        .and_then(|acceptance| acceptance.extension("second; p=1"));
+    let accepted = pending(&request).accept(acceptance.expect("well formed"));
+    let response = accepted.expect("offered").response;
+    let lines: Vec<_> = response.headers().get_all("Sec-WebSocket-Extensions").collect();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0].as_bytes(), b"first, second; p=1");
+
+    let empty = Acceptance::new().extension("");
+    assert_eq!(empty.unwrap_err(), HandshakeMisuse::InvalidExtension);
+    assert_eq!(Subprotocol::new(""), Err(HandshakeMisuse::InvalidSubprotocol));
+    let accepted = pending(&request).accept(Acceptance::new()).expect("plain");
+    assert!(!accepted.response.headers().contains("Sec-WebSocket-Extensions"));
+    assert!(!accepted.response.headers().contains("Sec-WebSocket-Protocol"));
+}
+
+#[test]
 fn server_rejects_with_status_headers_and_body() {
+    // checks [6455-4.2.2-3, 6455-4.2.2-6]
     let rejection = Rejection::new(StatusCode::UNAUTHORIZED)
         .and_then(|rejection| rejection.header("WWW-Authenticate", "Bearer"))
         .expect("allowed")
@@ -154,6 +179,7 @@ fn server_application_cannot_send_a_byte_that_ends_a_line() {
 
 #[test]
 fn server_judges_origins() {
+    // checks [6455-10.2-1]
     let list = OriginPolicy::List(vec![
         "https://example.com".parse().unwrap(),
         "http://localhost:3000".parse().unwrap(),
@@ -274,6 +300,7 @@ fn server_reads_and_writes_origins_in_one_spelling() {
 
 #[test]
 fn server_without_an_origin_header_lets_pass() {
+    // checks [6455-4.2.1-9]
     let pending = pending(&plus(&[]));
     for policy in [OriginPolicy::SameHost, OriginPolicy::List(vec![]), OriginPolicy::Any] {
         assert_eq!(policy.check(pending.request()), Ok(()));
@@ -283,6 +310,7 @@ fn server_without_an_origin_header_lets_pass() {
 
 #[test]
 fn server_refuses_an_origin_with_403() {
+    // checks [6455-4.2.2-4, 6455-10.2-2]
     let pending = pending(&plus(&["Origin: https://attacker.net"]));
     let fault = OriginPolicy::SameHost.check(pending.request()).unwrap_err();
     let text = String::from_utf8(pending.refuse(fault).response.to_bytes()).expect("ASCII");

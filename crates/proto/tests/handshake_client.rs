@@ -159,6 +159,8 @@ fn sent(request: ClientRequest) -> String {
 
 #[test]
 fn client_sends_the_example() {
+    // checks [6455-4.1-15, 6455-4.1-16, 6455-4.1-17, 6455-4.1-18, 6455-4.1-19, 6455-4.1-20, 6455-4.1-21, 6455-4.1-24]
+    // checks [6455-4.1-25, 6455-11.3.1-1, 6455-11.3.5-1]
     let uri = Uri::parse("ws://server.example.com/chat").unwrap();
     let request = ClientRequest::new(&uri, key())
         .origin("http://example.com".parse().unwrap())
@@ -182,6 +184,7 @@ fn client_sends_the_example() {
 
 #[test]
 fn client_and_server_agree() {
+    // checks [6455-4.1-1, 6455-4.2.2-12]
     let (to_server, awaiting) = request().start();
     let handshake = ServerHandshake::new(HandshakeLimits::default());
     let ServerStep::Requested(pending) = handshake.handle_bytes(&to_server) else {
@@ -201,6 +204,7 @@ fn client_and_server_agree() {
 
 #[test]
 fn client_sends_host_and_target_of_the_uri() {
+    // checks [6455-3-2, 6455-3-3, 6455-4.1-17, 6455-4.1-18]
     for (uri, target, host) in [
         ("ws://h", "/", "h"),
         ("ws://h/", "/", "h"),
@@ -225,6 +229,7 @@ fn client_sends_host_and_target_of_the_uri() {
 
 #[test]
 fn client_connects_to_host_and_port_of_the_uri() {
+    // checks [6455-3-1, 6455-3-2]
     for (uri, is_secure, host, port) in [
         ("ws://h", false, "h", 80),
         ("wss://h", true, "h", 443),
@@ -239,6 +244,7 @@ fn client_connects_to_host_and_port_of_the_uri() {
 
 #[test]
 fn client_refuses_uris_that_are_not_clearly_websocket() {
+    // checks [6455-3-4, 6455-3-5, 6455-4.1-2, 6455-11.1.1-1, 6455-11.1.1-2, 6455-11.1.2-1, 6455-11.1.2-2]
     let rows = [
         ("", UriError::MissingScheme),
         ("h/p", UriError::MissingScheme),
@@ -319,6 +325,7 @@ fn client_receives_less_than_a_head_and_waits() {
 
 #[test]
 fn client_receives_upgrade_and_connection() {
+    // checks [6455-4.1-30, 6455-4.1-31, 6455-4.1-37]
     for line in ["Upgrade: WebSocket", "upgrade:websocket", "Upgrade: , websocket ,"] {
         connects(&with("Upgrade", &[line]), None);
     }
@@ -346,6 +353,7 @@ fn client_receives_upgrade_and_connection() {
 
 #[test]
 fn client_receives_accept_keys() {
+    // checks [6455-4.1-32, 6455-4.1-33, 6455-4.1-37, 6455-11.3.3-1]
     connects(
         &with(LINES[3], &["sec-websocket-accept: \tHSmrc0sMlYUkAGmm5OPpG2HaGWk= \t"]),
         None,
@@ -372,6 +380,7 @@ fn client_receives_accept_keys() {
 
 #[test]
 fn client_receives_subprotocols() {
+    // checks [6455-4.1-35, 6455-11.3.4-1]
     connects(&plus(&["Sec-WebSocket-Protocol: superchat"]), Some("superchat"));
     for value in ["other", "Chat", "", "\"chat\"", "chat superchat"] {
         let response = plus(&[&format!("Sec-WebSocket-Protocol: {value}")]);
@@ -388,6 +397,7 @@ fn client_receives_subprotocols() {
 
 #[test]
 fn client_receives_extensions() {
+    // checks [6455-4.1-34, 6455-9.1-1, 6455-9.1-5]
     connects(&plus(&["Sec-WebSocket-Extensions: x-known; p=1"]), None);
     for value in ["permessage-deflate", "x-known, other", "X-Known"] {
         let response = plus(&[&format!("Sec-WebSocket-Extensions: {value}")]);
@@ -401,6 +411,7 @@ fn client_receives_extensions() {
 
 #[test]
 fn client_receives_a_101_with_a_body() {
+    // checks [6455-4.1-36]
     connects(&plus(&["Content-Length: 0"]), None);
     for lines in [
         &["Content-Length: 5"][..],
@@ -451,6 +462,7 @@ fn client_receives_status_lines() {
 
 #[test]
 fn client_receives_broken_syntax() {
+    // checks [6455-4.1-36]
     for lines in [&["X : a"][..], &["X: a", " b"], &["X"], &["X y: a"]] {
         fails(&plus(lines), &HandshakeFault::InvalidHeaderLine);
     }
@@ -504,6 +516,7 @@ fn client_skips_informational_responses_up_to_the_limit() {
 
 #[test]
 fn client_receives_other_statuses_and_gives_them_up_whatever_they_claim() {
+    // checks [6455-4.1-29]
     for status in [200, 201, 204, 301, 302, 304, 401, 403, 404, 426, 500, 503, 999] {
         let line = format!("HTTP/1.1 {status} x");
         let response = with("HTTP", &[&line, "Content-Length: 0"]);
@@ -648,6 +661,7 @@ fn client_receives_more_than_the_limits() {
 
 #[test]
 fn client_application_cannot_send_headers_of_the_handshake() {
+    // checks [6455-4.1-27]
     for name in [
         "Host",
         "upgrade",

@@ -95,6 +95,7 @@ fn server_receives_less_than_a_head_and_waits() {
 
 #[test]
 fn server_receives_versions_of_http() {
+    // checks [6455-4.2.1-2]
     accepts(&with("GET", &["GET / HTTP/1.1"]));
     accepts(&with("GET", &["GET / HTTP/1.2"]));
     for old in ["HTTP/1.0", "HTTP/0.9"] {
@@ -111,6 +112,7 @@ fn server_receives_versions_of_http() {
 
 #[test]
 fn server_receives_broken_request_lines_and_answers_400() {
+    // checks [6455-4.2.1-1, 6455-10.7-3]
     for line in [
         "GET /",
         "GET",
@@ -145,6 +147,7 @@ fn server_ignores_one_empty_line_before_the_request() {
 
 #[test]
 fn server_receives_another_method_and_answers_405_with_allow() {
+    // checks [6455-4.2.1-2]
     for method in ["POST", "HEAD", "CONNECT", "get", "Get", "GETX", "OPTIONS"] {
         let request = with("GET", &[&format!("{method} / HTTP/1.1")]);
         check(&request, &HandshakeFault::MethodNotGet);
@@ -164,6 +167,7 @@ fn server_answers_head_without_a_body() {
 
 #[test]
 fn server_receives_targets() {
+    // checks [6455-4.2.1-3]
     let rows = [
         ("/", "/", "server.example.com"),
         ("/a/b?c=d&e", "/a/b?c=d&e", "server.example.com"),
@@ -212,6 +216,7 @@ fn server_gives_path_and_query_apart() {
 
 #[test]
 fn server_receives_hosts() {
+    // checks [6455-4.2.1-4, 6455-8.1-1]
     for host in [
         "h",
         "H:80",
@@ -261,6 +266,7 @@ fn server_receives_a_body_and_answers_400() {
 
 #[test]
 fn server_receives_connection_and_upgrade_as_lists_over_lines() {
+    // checks [6455-4.1-37, 6455-4.2.1-5, 6455-4.2.1-6]
     for lines in [
         &["Connection: keep-alive, Upgrade"][..],
         &["Connection: keep-alive", "Connection: upgrade"],
@@ -324,6 +330,7 @@ fn server_receives_a_plain_request_and_answers_426() {
 
 #[test]
 fn server_receives_other_versions_and_answers_426() {
+    // checks [6455-4.2.1-8, 6455-4.2.2-5, 6455-4.3-2, 6455-4.4-1, 6455-11.3.5-1]
     for lines in [
         &[][..],
         &["Sec-WebSocket-Version: 12"],
@@ -348,6 +355,7 @@ fn server_receives_other_versions_and_answers_426() {
 
 #[test]
 fn server_receives_keys() {
+    // checks [6455-4.2.1-7, 6455-11.3.1-1]
     // Other bytes, the four last digits there can be, and spaces around.
     for key in [
         "AAAAAAAAAAAAAAAAAAAAAA==",
@@ -391,6 +399,7 @@ fn server_receives_keys() {
 
 #[test]
 fn server_receives_offers_of_subprotocols() {
+    // checks [6455-4.2.1-10, 6455-11.3.4-2]
     let many = (0..1000).map(|n| format!("p{n}")).collect::<Vec<_>>();
     let many = format!("Sec-WebSocket-Protocol: {}", many.join(","));
     for (lines, count) in [
@@ -421,6 +430,7 @@ fn server_receives_offers_of_subprotocols() {
 
 #[test]
 fn server_receives_offers_of_extensions() {
+    // checks [6455-4.2.1-11, 6455-4.3-1, 6455-9.1-1]
     let flood = format!("Sec-WebSocket-Extensions: a{}", ";b".repeat(7000));
     for line in [
         "Sec-WebSocket-Extensions: permessage-deflate",
@@ -519,6 +529,7 @@ fn server_refuses_wrong_bytes_at_the_byte() {
 
 #[test]
 fn server_receives_each_byte_in_name_value_and_target() {
+    // checks [6455-4.2.1-12, 6455-10.7-1]
     for byte in 0..=255_u8 {
         let put = |before: &[u8], after: &[u8]| {
             let mut request = Vec::new();
@@ -656,6 +667,7 @@ proptest! {
 
     #[test]
     fn server_survives_any_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+        // checks [6455-10.1-1, 6455-10.7-1]
         run([input.as_slice()]);
         let after_line = [b"GET / HTTP/1.1\r\n", input.as_slice(), b"\r\n\r\n"].concat();
         run([after_line.as_slice()]);

@@ -82,6 +82,7 @@ fn the_round_trip_time_follows_the_link() {
 
 #[test]
 fn an_idle_pair_stays_open_for_a_day() {
+    // checks [6455-7.1.7-6, 6455-7.2.1-2, 6455-7.3-1]
     let mut pair = Pair::new(50);
     pair.run_until(24 * 60 * 60 * 1000);
     assert_eq!((pair.client.closed_at, pair.server.closed_at), (None, None));
@@ -289,6 +290,7 @@ fn a_timeout_that_comes_early_does_nothing() {
 
 #[test]
 fn messages_arrive_in_order_in_both_directions() {
+    // checks [6455-5.4-5]
     let mut pair = Pair::new(10);
     for number in 0..10_u8 {
         pair.client.send(Data::Text("from the client"));
@@ -305,6 +307,7 @@ fn messages_arrive_in_order_in_both_directions() {
 
 #[test]
 fn client_closes_and_the_server_ends_tcp_first() {
+    // checks [6455-5.5.1-8, 6455-7.1.1-2, 6455-7.1.1-3, 6455-7.3-2]
     let mut pair = Pair::new(50);
     pair.run_until(1000);
     pair.client.close(1000, "bye");
@@ -322,6 +325,7 @@ fn client_closes_and_the_server_ends_tcp_first() {
 
 #[test]
 fn server_closes_and_ends_tcp_first() {
+    // checks [6455-5.5.1-9, 6455-7.1.1-2, 6455-7.3-2]
     let mut pair = Pair::new(50);
     pair.run_until(1000);
     pair.server.close(1001, "restart");

@@ -105,6 +105,7 @@ fn messages() -> [String; 5] {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_send_had_queued_its_message_which_leaves_whole_and_once() {
+    // checks [6455-10.3-2]
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
 async fn the_peer_closes() {
+    // checks [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-1, 6455-7.1.5-1, 6455-7.1.6-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("before"), close(4001, "enough"), text("after")]);
@@ -37,6 +38,7 @@ async fn the_peer_closes() {
 
 #[tokio::test(start_paused = true)]
 async fn this_side_closes() {
+    // checks [6455-7.1.2-1, 6455-7.1.2-2, 6455-7.3-2]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.feed("before").await.unwrap();
@@ -102,6 +104,7 @@ async fn a_server_lingers_for_a_second_and_a_client_waits_for_five() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_answer_the_close_frame_is_left_after_five_seconds() {
+    // checks [6455-5.5.1-11]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let start = Instant::now();
@@ -160,6 +163,7 @@ async fn a_transport_that_cannot_half_close_is_closed_after_the_linger() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_close_only_so_much_is_read_and_thrown_away() {
+    // checks [6455-7.1.1-1]
     let (mut ws, peer) = open(Local::Server).await;
     peer.sends([close(1000, "")]);
     peer.sends_bytes(vec![0; 65 << 20]);
@@ -195,6 +199,7 @@ async fn a_reset_before_it_is_an_error() {
 
 #[tokio::test(start_paused = true)]
 async fn an_end_without_a_close_frame_is_an_error_that_stays() {
+    // checks [6455-7.2.1-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("before")]);
@@ -285,6 +290,7 @@ async fn a_code_or_reason_that_may_not_be_sent_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
+    // checks [6455-7.1.7-1, 6455-7.1.7-2, 6455-7.1.7-4, 6455-7.4.1-5, 6455-10.7-2]
     for local in BOTH {
         for (bytes, fault, code) in [
             // The mask that this side does not expect.

@@ -17,6 +17,7 @@ fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
 
 #[tokio::test(start_paused = true)]
 async fn each_ping_of_a_burst_gets_its_pong_in_one_write() {
+    // checks [6455-5.5.2-1, 6455-5.5.3-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends((0..50).map(|number| ping(format!("{number}"))));

@@ -84,7 +84,9 @@ async fn client_takes_no_other_answer_than_that_to_its_key() {
     assert_eq!(*fault(&answered(&other).await), HandshakeFault::AcceptMismatch);
     other = other.replace("Upgrade: websocket\r\n", "");
     assert!(answered(&other).await.is_protocol());
-    assert_eq!(*fault(&answered("").await), HandshakeFault::ClosedEarly);
+    let left = answered("").await;
+    assert!(left.is_closed() && !left.is_protocol());
+    assert_eq!(*fault(&left), HandshakeFault::ClosedEarly);
     assert!(answered("SSH-2.0-OpenSSH_9.6\r\n").await.is_protocol());
 }
 
@@ -188,6 +190,7 @@ async fn client_sends_what_its_builder_was_given() {
 
 #[test]
 fn client_is_not_built_with_what_cannot_be_sent() {
+    // checks [6455-4.1-26, 6455-4.1-27]
     let builder = Client::builder;
     for builder in [
         builder().header("X-Name", "value\r\nX-Injected: 1"),
@@ -226,9 +229,10 @@ async fn client_says_what_is_wrong_with_an_address() {
 
 #[tokio::test(start_paused = true)]
 async fn server_refuses_a_page_of_another_host_on_the_wire() {
+    // checks [6455-4.2.2-4, 6455-10.2-1, 6455-10.2-2]
     let (accepted, peer) = asked(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
     let error = accepted.unwrap_err();
-    assert!(error.is_protocol());
+    assert!(error.is_denied() && !error.is_protocol());
     assert_eq!(*fault(&error), HandshakeFault::OriginDenied);
     let response = response(&peer);
     assert!(response.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{response}");
@@ -267,6 +271,7 @@ async fn subprotocol(offered: &str) -> (WebSocket, String) {
 
 #[tokio::test(start_paused = true)]
 async fn server_chooses_the_subprotocol_that_it_likes_best() {
+    // checks [6455-4.2.2-8]
     let (ws, response) = subprotocol("Sec-WebSocket-Protocol: chat, superchat\r\n").await;
     assert_eq!(ws.subprotocol(), Some("superchat"));
     assert!(response.contains("Sec-WebSocket-Protocol: superchat\r\n"), "{response}");
@@ -354,6 +359,7 @@ async fn server_says_nothing_to_a_client_that_says_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn server_is_not_held_up_by_a_client_that_does_not_take_its_refusal() {
+    // checks [6455-7.2.2-1]
     let (io, peer) = transport(true);
     peer.rule(|rules| rules.room = 0);
     peer.sends_bytes("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -366,6 +372,7 @@ async fn server_is_not_held_up_by_a_client_that_does_not_take_its_refusal() {
 
 #[tokio::test(start_paused = true)]
 async fn server_refuses_with_the_status_that_says_why() {
+    // checks [6455-10.7-3]
     let many: String = (0..101).map(|number| format!("X-{number}: x\r\n")).collect();
     for (request, status) in [
         (REQUEST.replace("GET", "POST"), "405 Method Not Allowed\r\n"),

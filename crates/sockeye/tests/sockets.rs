@@ -38,6 +38,7 @@ async fn speak(client: &Client, uri: &str) {
 
 #[tokio::test]
 async fn a_client_and_a_server_over_tcp() {
+    // checks [6455-4.1-1, 6455-4.1-8]
     for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         let (address, echoing) = echo_once(Server::default(), ip).await;
         within(30, speak(&Client::default(), &format!("ws://{address}/"))).await;
@@ -64,6 +65,7 @@ async fn an_accepted_socket_does_not_wait_for_acknowledgements() {
 
 #[tokio::test]
 async fn nobody_listens() {
+    // checks [6455-4.1-10]
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -158,6 +160,7 @@ mod tls {
 
     #[tokio::test]
     async fn a_client_and_a_server_over_tls() {
+        // checks [6455-4.1-11, 6455-4.1-13, 6455-4.2.2-2, 6455-5.1-1, 6455-10.6-1]
         let certified = certified();
         let (address, echoing) = tls_echo(&certified).await;
         within(
@@ -170,6 +173,7 @@ mod tls {
 
     #[tokio::test]
     async fn a_certificate_that_is_not_trusted() {
+        // checks [6455-4.1-12, 6455-4.2.2-1]
         let (address, echoing) = tls_echo(&certified()).await;
         let client = client(&certified());
         let error = client
@@ -182,6 +186,7 @@ mod tls {
 
     #[tokio::test]
     async fn a_name_that_is_not_the_certificates() {
+        // checks [6455-4.1-12]
         let certified = certified();
         let (address, _echoing) = tls_echo(&certified).await;
         let error = client(&certified)

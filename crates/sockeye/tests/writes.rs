@@ -92,6 +92,7 @@ async fn recv_receives_while_nothing_can_be_written() {
 
 #[tokio::test(start_paused = true)]
 async fn send_returns_when_its_bytes_have_left() {
+    // checks [6455-6.1-7]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 3);

@@ -87,6 +87,7 @@ mod tests {
 
     #[test]
     fn every_input_in_every_state_has_the_outcome_written_here() {
+        // checks [6455-7.1.2-2, 6455-7.1.7-5, 6455-7.1.7-6]
         use {Input as I, State as S};
         let mut table = String::new();
         for state in [S::Open, S::CloseSent, S::Ending, S::Closed] {

@@ -269,6 +269,7 @@ mod tests {
 
     #[test]
     fn the_examples_of_rfc_7692_section_7_2_3_are_inflated() {
+        // checks [7692-7.2.1-5, 7692-7.2.1-6, 7692-7.2.2-1, 7692-7.2.3.6-1]
         let hello = Ok(b"Hello".as_slice());
         check_inflate(b"", &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], hello); // one block
         check_inflate(b"Hello", &[0xf2, 0x00, 0x11, 0x00, 0x00], hello); // with the window of the message before
@@ -290,6 +291,7 @@ mod tests {
 
     #[test]
     fn the_example_is_what_is_sent() {
+        // checks [7692-7.2.1-1, 7692-7.2.1-2, 7692-7.2.3.6-1]
         let mut deflater = Deflater::new(&DeflateConfig::default());
         assert_eq!(
             deflater.compress(b"", b"Hello"),
@@ -318,6 +320,7 @@ mod tests {
 
     #[test]
     fn a_bomb_costs_the_limit_and_no_more() {
+        // checks [6455-10.4-1]
         let zeros = vec![0; 8 << 20];
         let mut deflater = Deflater::new(&DeflateConfig {
             level: 9,

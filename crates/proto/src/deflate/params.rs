@@ -338,6 +338,8 @@ mod tests {
 
     #[test]
     fn server_answers_an_offer_with_what_was_asked_and_what_it_wants() {
+        // checks [6455-9-2, 6455-9.1-3, 6455-9.1-4, 7692-5-4, 7692-7-1, 7692-7.1.1.1-2, 7692-7.1.1.1-3]
+        // checks [7692-7.1.2.1-2, 7692-7.1.2.2-2, 7692-7.1.2.2-3]
         let pmd = |rest: &str| format!("permessage-deflate{rest}");
         let keep = keeping();
         for (offer, answer) in [
@@ -370,6 +372,8 @@ mod tests {
 
     #[test]
     fn server_declines_offers_that_are_not_valid_and_takes_the_first_that_is() {
+        // checks [7692-5-2, 7692-5-3, 7692-5-9, 7692-7-2, 7692-7-3, 7692-7-4, 7692-7.1.1.1-1, 7692-7.1.1.2-1]
+        // checks [7692-7.1.2.1-1, 7692-7.1.2.2-1]
         let keep = keeping();
         for bad in [
             "unknown",
@@ -407,6 +411,7 @@ mod tests {
 
     #[test]
     fn server_and_client_agree_for_every_pair_of_configurations() {
+        // checks [6455-9-2, 6455-9.1-4, 7692-5-1, 7692-5-4, 7692-7.1.1.2-2]
         let takeovers = [Takeover::Keep, Takeover::Reset];
         let mut configs: Vec<DeflateConfig> = vec![];
         for takeover in takeovers {
@@ -444,6 +449,7 @@ mod tests {
 
     #[test]
     fn client_fails_on_answers_that_its_offer_does_not_allow() {
+        // checks [7692-5-6, 7692-5-11, 7692-7-6, 7692-7-8, 7692-7-9, 7692-7.1.2.2-1]
         let config = DeflateConfig {
             window_bits: bits(12),
             peer_window_bits: bits(11),

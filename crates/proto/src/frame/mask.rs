@@ -66,6 +66,7 @@ mod tests {
 
     #[test]
     fn masking_equals_the_formula_of_the_rfc_at_every_length_and_alignment() {
+        // checks [6455-5.3-5]
         let key = [0x37, 0xfa, 0x21, 0x3d];
         for start in 0..8 {
             for len in 0..300 {

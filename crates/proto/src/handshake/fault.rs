@@ -247,6 +247,7 @@ mod tests {
 
     #[test]
     fn server_answers_each_fault_with_its_status() {
+        // checks [6455-10.7-3]
         use HandshakeFault as F;
         check(400, &[F::BareLineFeed, F::BareCarriageReturn, F::ControlByte(0)]);
         check(

@@ -113,6 +113,7 @@ mod tests {
 
     #[test]
     fn key_of_the_rfc_gets_the_accept_of_the_rfc() {
+        // checks [6455-4.2.2-15]
         // RFC 6455 §1.3.
         let key = Key::parse(b"dGhlIHNhbXBsZSBub25jZQ==").expect("canonical");
         assert_eq!(key.as_bytes(), b"the sample nonce");

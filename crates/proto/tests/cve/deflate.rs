@@ -113,6 +113,7 @@ fn cve_2026_5680_a_bomb_primed_by_earlier_messages_costs_the_limit() {
 
 #[test]
 fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
+    // checks [6455-5.8-1, 7692-5-10]
     let wire = sent_to(Local::Server, [bomb(8 << 20)]);
     let cost = flood(&mut connection(Local::Server, limited(LIMIT)), &wire, &[], 0);
     assert_eq!(cost.fault, Some(Fault::ReservedBits));
@@ -129,6 +130,7 @@ fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
 
 #[test]
 fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
+    // checks [7692-6-1, 7692-6-2, 7692-6-3]
     for local in [Local::Server, Local::Client] {
         let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
         assert_eq!(receives(local, fragments).fault, Some(Fault::ReservedBits));
@@ -178,6 +180,7 @@ const BAD_PARAMS: [&str; 24] = [
 
 #[test]
 fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
+    // checks [7692-5-9, 7692-7-2, 7692-7-3, 7692-7-4]
     for params in BAD_PARAMS {
         let pending = pending(&plus(&[&format!(
             "Sec-WebSocket-Extensions: permessage-deflate; {params}"
@@ -192,6 +195,7 @@ fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
 
 #[test]
 fn cve_2026_2229_bad_parameters_fail_the_connection_on_a_client() {
+    // checks [7692-5-11, 7692-7-6, 7692-7-7, 7692-7-8]
     let client = DeflateConfig::default();
     for params in BAD_PARAMS {
         let mut headers = Headers::new();
@@ -236,6 +240,7 @@ fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
 
 #[test]
 fn cve_2026_87022_a_final_block_ends_neither_the_message_nor_the_connection() {
+    // checks [7692-7.2.1-6]
     // RFC 7692 §7.2.3.4: a block with BFINAL, and the empty one that begins the tail.
     inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", Ok(b"Hello"));
     // Two of them, so that what is behind the first one counts.

@@ -49,6 +49,7 @@ fn cve_2026_2229_bad_parameters_of_an_extension_decline_it_and_throw_nothing() {
 
 #[test]
 fn cve_2026_2229_an_extension_that_was_not_offered_fails_the_client() {
+    // checks [7692-5-11]
     for params in ["", "; server_max_window_bits=0", "; server_max_window_bits=99"] {
         let uri = Uri::parse("ws://h/").expect("valid");
         let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");

@@ -1,0 +1,197 @@
+//! Compressed messages on a connection (RFC 7692 §6, §7.2): the bit that marks them, fragments, windows.
+
+#![cfg(feature = "deflate")]
+
+mod common;
+
+use common::{Endpoint, Frame, Got, Local, continuation, ping, text};
+use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::{CloseCode, Compress, Data, Fragment};
+
+const BOTH: [Local; 2] = [Local::Server, Local::Client];
+
+/// The same in both directions.
+fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
+    let agreement = Agreement {
+        takeover,
+        peer_takeover: takeover,
+        window_bits,
+        peer_window_bits: window_bits,
+    };
+    let mut endpoint = Endpoint::new(local);
+    let connection = &mut endpoint.connection;
+    connection.enable_deflate(&DeflateConfig::default(), agreement, Codecs::UNPOOLED);
+    endpoint
+}
+
+fn resetting(local: Local) -> Endpoint {
+    deflating(local, Takeover::Reset, WindowBits::MAX)
+}
+
+/// The one frame of a message that is sent compressed, its mask taken off.
+#[track_caller]
+fn compressed(endpoint: &mut Endpoint, data: Data<'_>) -> Frame {
+    let mut out = vec![];
+    let sent = endpoint.connection.send_with(data, Compress::Always, &mut out);
+    sent.expect("open");
+    let mut frames = endpoint.read_sent(&out);
+    assert_eq!((frames.len(), frames[0].rsv), (1, 4), "one frame, compressed");
+    let mut frame = frames.remove(0);
+    frame.mask = None;
+    frame
+}
+
+/// Bytes that do not compress by themselves.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+#[test]
+fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
+    // checks [6455-5.8-1, 7692-6-4, 7692-6.1-1, 7692-7.2.1-1]
+    let repeated = "again ".repeat(100);
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        let (mut local, mut peer) = (resetting(local), resetting(peer));
+        let frame = compressed(&mut local, Data::Text(&repeated));
+        assert_eq!((frame.opcode, frame.fin), (0x1, true));
+        assert!(frame.payload.len() < repeated.len() / 10);
+        assert_eq!(peer.receives([frame]), [Got::text(&repeated)]);
+
+        let frame = compressed(&mut local, Data::Binary(repeated.as_bytes()));
+        assert_eq!((frame.opcode, frame.fin), (0x2, true));
+        assert_eq!(peer.receives([frame]), [Got::binary(&repeated)]);
+    }
+}
+
+#[test]
+fn what_is_not_compressed_has_no_rsv1() {
+    // checks [7692-6-1, 7692-6-2, 7692-6.1-2, 7692-6.1-3, 7692-8-1]
+    for local in BOTH {
+        let mut endpoint = resetting(local);
+        let repeated = "again ".repeat(100);
+        let data = Data::Text(&repeated);
+        let mut out = vec![];
+        let connection = &mut endpoint.connection;
+        connection.send_with(data, Compress::Never, &mut out).expect("open");
+        // Shorter than what is worth it.
+        connection.send(Data::Text("short"), &mut out).expect("open");
+        connection.send_fragment(data, Fragment::More, &mut out).expect("open");
+        connection.send_fragment(data, Fragment::Last, &mut out).expect("open");
+        connection.ping(b"ping").expect("open");
+        let now = endpoint.now();
+        endpoint.receives([ping("answer me")]);
+        endpoint
+            .connection
+            .close(now, CloseCode::NORMAL, "")
+            .expect("may be sent");
+        endpoint.connection.poll_transmit(now, &mut out);
+        let sent: Vec<_> = endpoint
+            .read_sent(&out)
+            .iter()
+            .map(|sent| (sent.opcode, sent.rsv))
+            .collect();
+        let messages = [(0x1, 0), (0x1, 0), (0x1, 0), (0x0, 0)];
+        assert_eq!(sent[..4], messages);
+        assert!(
+            sent[4..].iter().all(|(opcode, rsv)| *opcode >= 0x8 && *rsv == 0),
+            "{sent:?}"
+        );
+        assert!(sent.len() > 5, "a pong and a close at least: {sent:?}");
+    }
+}
+
+#[test]
+fn an_uncompressed_message_is_taken_as_it_is() {
+    // checks [7692-6-5]
+    for local in BOTH {
+        let mut endpoint = resetting(local);
+        let expected = [Got::text("plain"), Got::text("in parts")];
+        let frames = [text("plain"), text("in ").fin(false), continuation("parts")];
+        assert_eq!(endpoint.receives(frames), expected);
+    }
+}
+
+#[test]
+fn a_compressed_message_in_fragments_is_inflated_as_one() {
+    // checks [7692-6.2-1]
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        let whole = compressed(&mut resetting(peer), Data::Text("Hello, hello, hello"));
+        for cut in 0..=whole.payload.len() {
+            let (head, tail) = whole.payload.split_at(cut);
+            let frames = [text(head).rsv(4).fin(false), ping("between"), continuation(tail)];
+            let expected = [Got::ping("between"), Got::text("Hello, hello, hello")];
+            assert_eq!(resetting(local).receives(frames), expected, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn without_takeover_each_message_starts_with_an_empty_window() {
+    // checks [7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-3]
+    for local in BOTH {
+        let mut endpoint = resetting(local);
+        let message = noise(40).repeat(3);
+        let first = compressed(&mut endpoint, Data::Binary(&message));
+        let second = compressed(&mut endpoint, Data::Binary(&message));
+        assert_eq!(first.payload, second.payload);
+    }
+}
+
+#[test]
+fn with_takeover_messages_refer_to_those_before() {
+    // checks [7692-7.2.2-2]
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        let keeping = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
+        let (mut local, mut peer) = (keeping(local), keeping(peer));
+        let message = noise(40).repeat(3);
+        let first = compressed(&mut local, Data::Binary(&message));
+        let second = compressed(&mut local, Data::Binary(&message));
+        assert!(second.payload.len() < first.payload.len() / 4);
+        let expected = [Got::binary(&message), Got::binary(&message)];
+        assert_eq!(peer.receives([first, second]), expected);
+    }
+}
+
+#[test]
+fn nothing_is_referred_to_beyond_the_window_agreed_on() {
+    // checks [7692-7.1.2.1-3, 7692-7.1.2.2-4, 7692-7.2.1-4]
+    let message = noise(1500).repeat(2);
+    for local in BOTH {
+        let len_with = |bits| {
+            let window_bits = WindowBits::new(bits).expect("8 to 15");
+            let mut endpoint = deflating(local, Takeover::Reset, window_bits);
+            let mut out = vec![];
+            let data = Data::Binary(&message);
+            let sent = endpoint.connection.send_with(data, Compress::Always, &mut out);
+            sent.expect("open");
+            out.len()
+        };
+        assert!(len_with(15) < 1700, "the second half refers to the first");
+        assert!(len_with(11) < 1700, "2,048 bytes are enough for that");
+        for bits in [8, 9, 10] {
+            assert!(len_with(bits) >= 3000, "{bits} bits are not");
+        }
+    }
+}
+
+#[test]
+fn the_window_has_32_kib_unless_agreed_on_otherwise() {
+    // checks [7692-7.2.2-3]
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        let keeping = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
+        let mut message = noise(32 * 1024);
+        message[..3].copy_from_slice(b"far");
+        // Something that compresses, so that it is sent compressed; it is no part of the window any more.
+        let padded = [vec![0; 4096], message].concat();
+        let first = compressed(&mut keeping(peer), Data::Binary(&padded));
+        // A block with fixed codes: three bytes from 32,768 bytes back, and the end.
+        let second = text([0x02, 0xde, 0xff, 0x0f, 0x00]).rsv(4);
+        let expected = [Got::binary(&padded), Got::text("far")];
+        assert_eq!(keeping(local).receives([first, second]), expected);
+    }
+}
