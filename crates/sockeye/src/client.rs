@@ -231,9 +231,13 @@ impl ClientBuilder {
         self
     }
 
-    /// How TLS is done for `wss://`. Default: the platform's roots of trust.
+    /// How TLS is done for `wss://`. Default: the platform's roots of trust. The protocol `http/1.1` is added (ALPN) where
+    /// the configuration names none.
     #[cfg(feature = "tls")]
-    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+    pub fn tls_config(mut self, mut config: Arc<rustls::ClientConfig>) -> Self {
+        if config.alpn_protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols = vec![crate::tls::ALPN.to_vec()];
+        }
         self.template.tls = Some(config);
         self
     }

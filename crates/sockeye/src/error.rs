@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     /// TLS did not come about.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
     Tls(io::Error),
-    /// The opening handshake broke a rule.
+    /// The opening handshake broke a rule, or a rule of ours on who may connect.
     Handshake(HandshakeFault),
     /// The server answered with another status than 101.
     Refused(Response),
@@ -66,16 +66,28 @@ impl Error {
 
     /// Whether the connection is over: it was closed, it was lost, or the peer is gone. A new one may work.
     pub fn is_closed(&self) -> bool {
-        matches!(&*self.0, Kind::Closed(_) | Kind::Io(_) | Kind::Stalled)
+        matches!(
+            &*self.0,
+            Kind::Closed(_) | Kind::Io(_) | Kind::Stalled | Kind::Handshake(HandshakeFault::ClosedEarly)
+        )
     }
 
     /// Whether the peer broke the protocol, in the opening handshake or after.
     pub fn is_protocol(&self) -> bool {
         match &*self.0 {
-            Kind::Handshake(_) => true,
+            Kind::Handshake(_) => !self.is_denied() && !self.is_closed(),
             Kind::Closed(closure) => matches!(closure.cause(), Cause::Fault(_)),
             _ => false,
         }
+    }
+
+    /// Whether a client was turned away for where it comes from or which host it asked for, as the server's policies
+    /// have it.
+    pub fn is_denied(&self) -> bool {
+        matches!(
+            &*self.0,
+            Kind::Handshake(HandshakeFault::OriginDenied | HandshakeFault::HostDenied)
+        )
     }
 
     /// Whether the operating system reported an error: no route, connection refused, connection reset.
@@ -125,7 +137,7 @@ impl fmt::Display for Error {
             Kind::Io(_) => f.write_str("the transport failed"),
             Kind::Timeout(of) => write!(f, "{of} took too long"),
             Kind::Stalled => f.write_str("the peer takes nothing that is written to it"),
-            Kind::Misuse(_) => f.write_str("not possible"),
+            Kind::Misuse(_) => f.write_str("what was asked for cannot be sent"),
             Kind::Address(_) => f.write_str("bad address"),
             Kind::Tls(_) => f.write_str("TLS failed"),
             Kind::Handshake(_) => f.write_str("opening handshake failed"),

@@ -67,7 +67,8 @@ impl Message {
         }
     }
 
-    pub(crate) fn into_payload(self) -> Payload {
+    /// The bytes, of either kind, without a copy.
+    pub fn into_payload(self) -> Payload {
         match self {
             Self::Text(Text(payload)) | Self::Binary(payload) => payload,
         }
@@ -145,7 +146,7 @@ impl From<Payload> for Message {
     }
 }
 
-/// The bytes of a message: up to 23 of them in place, more of them shared, so that a clone costs next to nothing.
+/// The bytes of a message: shared, so that a clone costs next to nothing; a copy of up to 23 bytes lies in place.
 ///
 /// Converts from and to [`Bytes`], `Vec<u8>` and slices; without a copy where the bytes are on the heap already.
 #[derive(Clone)]
@@ -234,6 +235,18 @@ impl Eq for Payload {}
 impl std::hash::Hash for Payload {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.as_slice().hash(state);
+    }
+}
+
+impl PartialEq<[u8]> for Payload {
+    fn eq(&self, other: &[u8]) -> bool {
+        self.as_slice() == other
+    }
+}
+
+impl From<Text> for Payload {
+    fn from(text: Text) -> Self {
+        text.0
     }
 }
 

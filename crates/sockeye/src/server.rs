@@ -1,16 +1,19 @@
 //! Servers: from an accepted transport to an open WebSocket.
 
 use std::any::Any;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
 use sockeye_proto::handshake::{
-    self, AcceptError, Acceptance, Accepted, HostPolicy, OriginPolicy, Rejection, Request, Response, ServerHandshake,
-    ServerStep,
+    self, AcceptError, Acceptance, Accepted, HandshakeFault, HostPolicy, OriginPolicy, Rejection, Request, Response,
+    ServerHandshake, ServerStep,
 };
 use sockeye_proto::{Keepalive, Role};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -90,8 +93,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The request was refused ([`Error::is_protocol`]), did not come in time ([`Error::is_timeout`]) or at all
-    /// ([`Error::is_io`], [`Error::is_tls`]). The transport is closed.
+    /// The request broke a rule ([`Error::is_protocol`]) or came from where it may not ([`Error::is_denied`]), did not
+    /// come in time ([`Error::is_timeout`]) or at all ([`Error::is_closed`], [`Error::is_io`], [`Error::is_tls`]). The
+    /// transport is closed.
     ///
     /// # Cancel safety
     ///
@@ -124,25 +128,12 @@ impl Server {
     }
 
     async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant) -> Result<Pending, Error> {
-        let mut handshake = ServerHandshake::new(self.policy.options.handshake_limits());
-        let mut buffer = Vec::with_capacity(READ_LEN);
+        let mut handshake = Some(ServerHandshake::new(self.policy.options.handshake_limits()));
         let refusal = loop {
-            buffer.clear();
-            match timeout_at(deadline, io.read_buf(&mut buffer)).await {
-                Ok(Ok(0)) => return Err(handshake::HandshakeFault::ClosedEarly.into()),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) => {
-                    if let Some(refusal) = handshake.handle_timeout() {
-                        turn_away(io, &refusal.response).await;
-                    }
-                    return Err(Error::timeout("the opening handshake"));
-                }
-            }
-            match handshake.handle_bytes(&buffer) {
-                ServerStep::Incomplete(next) => handshake = next,
-                ServerStep::Refused(refusal) => break refusal,
-                ServerStep::Requested(pending) => match self.check(pending.request()) {
+            match timeout_at(deadline, poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx))).await {
+                Ok(Ok(ServerStep::Incomplete(next))) => handshake = Some(next),
+                Ok(Ok(ServerStep::Refused(refusal))) => break refusal,
+                Ok(Ok(ServerStep::Requested(pending))) => match self.check(pending.request()) {
                     Err(fault) => break pending.refuse(fault),
                     Ok(()) => {
                         let server = self.clone();
@@ -153,15 +144,23 @@ impl Server {
                         });
                     }
                 },
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    if let Some(refusal) = handshake.and_then(ServerHandshake::handle_timeout) {
+                        Box::pin(turn_away(io, &refusal.response)).await;
+                    }
+                    return Err(Error::timeout("the opening handshake"));
+                }
             }
         };
-        turn_away(io, &refusal.response).await;
+        // In a box: it is needed by few, and would make the wait of all others as large.
+        Box::pin(turn_away(io, &refusal.response)).await;
         Err(refusal.fault.into())
     }
 
     /// Whether the request may come from where it comes from, and go where it goes.
     // [6455-10.2-1]
-    pub(crate) fn check(&self, request: &Request) -> Result<(), handshake::HandshakeFault> {
+    pub(crate) fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
         self.policy.hosts.check(request)?;
         self.policy.origins.check(request)
     }
@@ -220,9 +219,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Speaks TLS first. Default: plain.
+    /// Speaks TLS first. Default: plain. The protocol `http/1.1` is added (ALPN) where the configuration names none.
     #[cfg(feature = "tls")]
-    pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+    pub fn tls_config(mut self, mut config: Arc<rustls::ServerConfig>) -> Self {
+        if config.alpn_protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols = vec![crate::tls::ALPN.to_vec()];
+        }
         self.policy.tls = Some(config);
         self
     }
@@ -280,11 +282,20 @@ impl Pending {
     ///
     /// The transport is closed.
     pub async fn accept(self) -> Result<WebSocket, Error> {
-        let acceptance = self.server.acceptance(self.request());
+        let acceptance = self.acceptance();
         self.accept_with(acceptance).await
     }
 
-    /// Opens the WebSocket, with a subprotocol and headers of your choice.
+    /// What [`accept`](Self::accept) says: the first of the server's subprotocols that the client offered. For
+    /// [`accept_with`](Self::accept_with), to add headers to or to choose another subprotocol.
+    pub fn acceptance(&self) -> Acceptance {
+        self.server.acceptance(self.request())
+    }
+
+    /// Opens the WebSocket, with a subprotocol and headers of your choice; mostly made from
+    /// [`acceptance`](Self::acceptance).
+    ///
+    /// Compression is agreed on here, if the server is built with it. An extension that you add is yours to speak.
     ///
     /// # Errors
     ///
@@ -333,6 +344,22 @@ impl std::fmt::Debug for Pending {
             .field("request", self.request())
             .finish_non_exhaustive()
     }
+}
+
+/// Reads once, and takes `handshake` a step further. What is read into is gone at once: a client that keeps us waiting
+/// costs what it has sent and no buffer.
+fn poll_step(
+    io: &mut dyn Io,
+    handshake: &mut Option<ServerHandshake>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<ServerStep, Error>> {
+    let mut scratch = [0; READ_LEN];
+    let mut read = ReadBuf::new(&mut scratch);
+    ready!(Pin::new(io).poll_read(cx, &mut read))?;
+    Poll::Ready(match handshake.take() {
+        Some(handshake) if !read.filled().is_empty() => Ok(handshake.handle_bytes(read.filled())),
+        _ => Err(handshake::HandshakeFault::ClosedEarly.into()),
+    })
 }
 
 /// Answers a client that does not get its WebSocket, and closes. Whether it still listens is of no interest.

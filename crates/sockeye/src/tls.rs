@@ -12,7 +12,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use crate::error::{Error, Kind};
 
 /// The opening handshake is an HTTP/1.1 request, and a server that speaks more is to know.
-const ALPN: &[u8] = b"http/1.1";
+pub(crate) const ALPN: &[u8] = b"http/1.1";
 
 /// TLS 1.2 and 1.3 with the platform's roots of trust, made once.
 // [6455-10.6-1, 6455-10.6-3]

@@ -241,7 +241,14 @@ impl std::fmt::Display for TrySendError {
     }
 }
 
-impl std::error::Error for TrySendError {}
+impl std::error::Error for TrySendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Full(_) => None,
+            Self::Closed(error) => error.source(),
+        }
+    }
+}
 
 pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TrySendError> {
     if !driver.has_room() {
