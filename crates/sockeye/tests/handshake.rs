@@ -87,7 +87,7 @@ async fn client_takes_no_other_answer_than_that_to_its_key() {
     let left = answered("").await;
     assert!(left.is_closed() && !left.is_protocol());
     assert_eq!(*fault(&left), HandshakeFault::ClosedEarly);
-    assert!(answered("SSH-2.0-OpenSSH_9.6\r\n").await.is_protocol());
+    assert!(answered("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_protocol());
 }
 
 #[tokio::test(start_paused = true)]
