@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::pin::pin;
 
+use common::script::transport;
 use common::wire::{Frame, binary, ping, text};
 use common::{BOTH, Local, Peer, look, open, open_server};
 use sockeye::{Limits, Server, WebSocket};
@@ -91,6 +92,36 @@ async fn an_idle_connection_holds_no_buffers() {
             size_of::<WebSocket>()
         );
         assert!(each <= IDLE_MAX, "{local:?}: {each} bytes");
+    }
+}
+
+/// What a client costs whose request does not end, besides its bytes: the future that waits for it, and its alarm.
+const WAIT_FOR_REQUEST_MAX: usize = 1536;
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_end_costs_what_has_arrived() {
+    let server = Server::default();
+    let head_size_max = Limits::default().head_size_max;
+    for len in [0, 500, 8000, head_size_max - 1] {
+        let (io, peer) = transport(true);
+        let mut accepting = Box::pin(server.accept(io));
+        let bytes: Vec<u8> = b"GET / HTTP/1.1\r\na: "
+            .iter()
+            .copied()
+            .chain([b'a'; 20_000])
+            .take(len)
+            .collect();
+        for piece in bytes.chunks(1500) {
+            peer.sends_bytes(piece);
+            assert!(look(&mut accepting).await.is_pending());
+        }
+        assert!(look(&mut accepting).await.is_pending());
+        let held = held_by(accepting);
+        println!("{len} bytes of a request: {held} bytes");
+        assert!(
+            held <= WAIT_FOR_REQUEST_MAX + (2 * len).min(head_size_max),
+            "{len}: {held}"
+        );
     }
 }
 

@@ -57,18 +57,29 @@ impl HeadCollector {
             match self.step(*byte) {
                 Ok(false) => {}
                 Ok(true) => {
-                    self.bytes.extend_from_slice(&input[..=idx]);
+                    self.store(&input[..=idx]);
                     return Ok(Some(idx + 1));
                 }
                 Err(fault) => {
                     // How a fault is answered depends on the method, wherever the pieces were cut.
-                    self.bytes.extend_from_slice(&input[..idx]);
+                    self.store(&input[..idx]);
                     return Err(fault);
                 }
             }
         }
-        self.bytes.extend_from_slice(input);
+        self.store(input);
         Ok(None)
+    }
+
+    /// Grows by doubling, as vectors do, but not beyond what may come.
+    fn store(&mut self, input: &[u8]) {
+        let len = self.bytes.len();
+        let needed = len + input.len();
+        if needed > self.bytes.capacity() {
+            let doubled = self.bytes.capacity().saturating_mul(2).min(self.limits.head_size_max);
+            self.bytes.reserve_exact(needed.max(doubled) - len);
+        }
+        self.bytes.extend_from_slice(input);
     }
 
     /// The collector for the head after this one, which shares its size limit.
@@ -278,6 +289,28 @@ mod tests {
             assert!(done, "{piece_len}");
             assert_eq!(head.step_count, HEAD.len());
             assert_eq!(head.bytes(), HEAD);
+        }
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_takes_no_more_memory_than_its_limit() {
+        for piece_len in [1, 7, 100, 1500] {
+            let limits = HandshakeLimits::default();
+            let size_max = limits.head_size_max;
+            let mut head = HeadCollector::new(HeadKind::Request, limits);
+            let mut endless = HEAD[..16].iter().chain([b'a'; 1000].iter().cycle()).copied();
+            loop {
+                let piece: Vec<u8> = endless.by_ref().take(piece_len).collect();
+                let ended = head.handle_bytes(&piece).is_err();
+                assert!(
+                    head.bytes.capacity() <= size_max,
+                    "{} in pieces of {piece_len}",
+                    head.bytes.capacity()
+                );
+                if ended {
+                    break;
+                }
+            }
         }
     }
 
