@@ -8,10 +8,11 @@ use core::time::Duration;
 pub struct Limits {
     /// The largest message that is received, in bytes, all fragments together. Default 16 MiB.
     ///
-    /// A larger one closes the connection with 1009, as soon as a frame header shows it. Worst-case memory per
-    /// connection: twice this, while the last fragments arrive; memory follows bytes that arrived, never a length
-    /// that was declared. When messages are [received in chunks](crate::Delivery::Chunks) nothing is stored and the
-    /// limit only bounds how long one message may go on.
+    /// A larger one closes the connection with 1009, as soon as a frame header shows it; a compressed one, as soon as
+    /// inflating it goes beyond. Worst-case memory per connection: twice this. Memory follows bytes that arrived,
+    /// never a length that was declared; of a compressed message, it is what arrived and what that inflates to. When
+    /// messages are [received in chunks](crate::Delivery::Chunks), nothing is stored of those that are not compressed,
+    /// and the limit only bounds how long one may go on.
     // [6455-10.4-2]
     pub message_size_max: u64,
     /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.

@@ -313,8 +313,9 @@ mod tests {
 
     #[test]
     fn final_blocks_without_end_are_refused() {
-        // 03 00 is a final block with nothing in it; each one costs a new codec.
-        let payload = [0x03, 0x00].repeat(100_000);
+        // 03 00 is a final block with nothing in it, each one costs a new codec; and the 00 that a valid message ends with.
+        let mut payload = [0x03, 0x00].repeat(100_000);
+        payload.push(0x00);
         check_inflate(b"", &payload, Err(Fault::InvalidDeflate));
     }
 

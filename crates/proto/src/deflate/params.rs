@@ -75,10 +75,10 @@ pub enum Takeover {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeflateConfig {
-    /// How hard to compress, 1 (fast) to 9 (small). Default 1: on messages of a few KiB, higher levels save few bytes
+    /// How hard to compress, 1 (fast) to 9 (small); other values count as the nearest. Default 1: on messages of a few KiB, higher levels save few bytes
     /// and cost several times the time.
     pub level: u8,
-    /// How much memory a codec may use to compress, 1 to 9. Default 8. It is the codec's, not the connection's.
+    /// How much memory a codec may use to compress, 1 to 9; other values count as the nearest. Default 8. It is the codec's, not the connection's.
     pub memory_level: u8,
     /// Messages smaller than this are sent as they are. Default 128 bytes: below, there is nothing to gain.
     pub size_min: usize,
