@@ -1,0 +1,35 @@
+//! A pool of codecs, so that an input does not pay for making them.
+#![allow(clippy::vec_box)] // Boxed, as connections take them and give them back.
+
+use std::cell::RefCell;
+
+use sockeye_proto::deflate::{Codecs, Deflater, Inflater};
+
+/// How many deflaters are kept: one for each of 9 levels, 9 memory levels and 7 windows, some 150 MiB in all.
+const DEFLATERS_MAX: usize = 9 * 9 * 7;
+
+thread_local! {
+    static DEFLATERS: RefCell<Vec<Box<Deflater>>> = const { RefCell::new(vec![]) };
+    static INFLATERS: RefCell<Vec<Box<Inflater>>> = const { RefCell::new(vec![]) };
+}
+
+/// Codecs that are used again.
+pub const POOLED: Codecs = Codecs {
+    take_deflater: |config| {
+        let kept = DEFLATERS.with_borrow_mut(|kept| {
+            let fitting = kept.iter().position(|deflater| deflater.fits(config))?;
+            Some(kept.swap_remove(fitting))
+        });
+        kept.unwrap_or_else(|| Box::new(Deflater::new(config)))
+    },
+    give_deflater: |deflater| {
+        DEFLATERS.with_borrow_mut(|kept| {
+            if kept.len() == DEFLATERS_MAX {
+                kept.remove(0);
+            }
+            kept.push(deflater);
+        });
+    },
+    take_inflater: || INFLATERS.with_borrow_mut(Vec::pop).unwrap_or_default(),
+    give_inflater: |inflater| INFLATERS.with_borrow_mut(|kept| kept.push(inflater)),
+};

@@ -1,0 +1,201 @@
+//! Text messages and close frames, against the standard library's idea of UTF-8 and a list of close codes.
+#![no_main]
+
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use sockeye_fuzz::cuts::Cuts;
+use sockeye_fuzz::reading::{CLIENT, SERVER};
+use sockeye_proto::{
+    CloseCode, Config, Connection, Delivery, Event, Fault, Instant, MaskingKey, MessageKind, Role,
+    frame::{FrameHeader, Opcode},
+};
+
+const NOW: Instant = Instant::ORIGIN;
+
+fuzz_target!(|input: &[u8]| {
+    let [choices, seed, bytes @ ..] = input else { return };
+    let role = if choices & 1 == 0 { SERVER } else { CLIENT };
+    let delivery = if choices & 2 == 0 {
+        Delivery::Whole
+    } else {
+        Delivery::Chunks
+    };
+    let mut cuts = Cuts::new(*seed);
+    text_is_received_if_it_is_utf8(role, delivery, bytes, &mut cuts);
+    text_fails_at_the_first_bad_byte(role, delivery, bytes);
+    let body = &bytes[..bytes.len().min(125)];
+    close_frame_is_received_if_it_is_valid(role, body, &mut cuts);
+    close_is_sent_if_it_is_valid(role, body);
+});
+
+/// The text in fragments, each frame and each piece of input cut anywhere.
+fn text_is_received_if_it_is_utf8(role: Role, delivery: Delivery, text: &[u8], cuts: &mut Cuts) {
+    let mut wire = vec![];
+    let mut rest = text;
+    let mut opcode = Opcode::Text;
+    loop {
+        let len = if rest.is_empty() { 0 } else { cuts.next_len(rest.len()) };
+        let fragment = rest.split_off(..len).unwrap_or_default();
+        append_frame(role, rest.is_empty(), opcode, fragment, &mut wire);
+        opcode = Opcode::Continuation;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let mut received = vec![];
+    let mut fault = None;
+    let mut is_whole = false;
+    let mut connection = connection(role, delivery);
+    feed(&mut connection, &mut wire, cuts, |event| match event {
+        Event::Message { kind, payload } => {
+            assert_eq!(kind, MessageKind::Text);
+            received.extend_from_slice(&payload);
+            is_whole = true;
+        }
+        Event::Chunk { data, last, .. } => {
+            received.extend_from_slice(data);
+            is_whole |= last;
+        }
+        Event::Fault(found) => fault = Some(found),
+        event => panic!("no one sent {event:?}"),
+    });
+    match std::str::from_utf8(text) {
+        Ok(_) => assert_eq!((is_whole, fault, &received[..]), (true, None, text)),
+        Err(_) => assert_eq!((is_whole, fault), (false, Some(Fault::InvalidUtf8))),
+    }
+}
+
+/// One frame, byte by byte: the fault comes with the byte that no continuation could make right.
+fn text_fails_at_the_first_bad_byte(role: Role, delivery: Delivery, text: &[u8]) {
+    let mut wire = vec![];
+    append_frame(role, true, Opcode::Text, text, &mut wire);
+    let header_len = wire.len() - text.len();
+    let mut connection = connection(role, delivery);
+    let mut failed_at = None;
+    for (at, byte) in wire.iter_mut().enumerate() {
+        let received = connection.handle_bytes(NOW, std::slice::from_mut(byte));
+        if let Some(Event::Fault(Fault::InvalidUtf8)) = received.event {
+            failed_at = Some(at);
+        }
+    }
+    let expected = std::str::from_utf8(text).err().map(|error| {
+        // The shortest beginning that is already wrong: at most four bytes behind what is right.
+        let first = error.valid_up_to();
+        let is_wrong = |end: &usize| {
+            let error = std::str::from_utf8(&text[..*end]).err();
+            error.is_some_and(|error| error.error_len().is_some())
+        };
+        let end = (first + 1..=text.len()).find(is_wrong).unwrap_or(text.len());
+        header_len + end - 1
+    });
+    assert_eq!(failed_at, expected);
+}
+
+fn close_frame_is_received_if_it_is_valid(role: Role, body: &[u8], cuts: &mut Cuts) {
+    let mut wire = vec![];
+    append_frame(role, true, Opcode::Close, body, &mut wire);
+    let mut told = None;
+    let mut connection = connection(role, Delivery::Whole);
+    feed(&mut connection, &mut wire, cuts, |event| match event {
+        Event::Close(frame) => told = Some(Ok((frame.code.0, frame.reason.into_bytes()))),
+        Event::Fault(fault) => told = Some(Err(fault.close_code().0)),
+        event => panic!("no one sent {event:?}"),
+    });
+    let expected = match body {
+        [] => Ok((1005, vec![])),
+        [_] => Err(1002),
+        [high, low, reason @ ..] => match (u16::from_be_bytes([*high, *low]), std::str::from_utf8(reason)) {
+            (code, _) if !may_travel(code) => Err(1002),
+            (_, Err(_)) => Err(1007),
+            (code, Ok(_)) => Ok((code, reason.to_vec())),
+        },
+    };
+    assert_eq!(told, Some(expected.clone()));
+
+    // RFC 6455 §5.5.1: the answer has the code that came, or that of the fault.
+    let mut answer = vec![];
+    assert!(connection.poll_transmit(NOW, &mut answer));
+    let payload = read_frame(&answer, Opcode::Close);
+    match expected {
+        Ok((1005, _)) => assert_eq!(payload, b""),
+        Ok((code, _)) | Err(code) => assert_eq!(payload[..2], code.to_be_bytes()),
+    }
+}
+
+fn close_is_sent_if_it_is_valid(role: Role, body: &[u8]) {
+    let (code, reason) = match body {
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+        _ => (1005, &[][..]),
+    };
+    let Ok(reason) = std::str::from_utf8(reason) else {
+        return;
+    };
+    let mut connection = connection(role, Delivery::Whole);
+    let is_sent = connection.close(NOW, CloseCode(code), reason).is_ok();
+    assert_eq!(is_sent, may_travel(code) || code == 1005 && reason.is_empty());
+    let mut out = vec![];
+    assert_eq!(connection.poll_transmit(NOW, &mut out), is_sent);
+    if is_sent {
+        let payload = read_frame(&out, Opcode::Close);
+        let expected = if code == 1005 { &[][..] } else { body };
+        assert_eq!(payload, expected);
+    }
+}
+
+/// RFC 6455 §7.4 and the registry: what an endpoint may put in a close frame.
+fn may_travel(code: u16) -> bool {
+    match code {
+        1004..=1006 | 1015 => false,
+        1000..=1014 => true,
+        _ => (3000..5000).contains(&code),
+    }
+}
+
+fn connection(role: Role, delivery: Delivery) -> Connection {
+    let mut connection = Connection::new(role, Arc::new(Config::default()), NOW);
+    connection.set_delivery(delivery);
+    connection
+}
+
+fn feed(connection: &mut Connection, wire: &mut [u8], cuts: &mut Cuts, mut tell: impl FnMut(Event<'_>)) {
+    let mut left = wire;
+    while !left.is_empty() {
+        let mut piece = cuts.take(&mut left);
+        loop {
+            let received = connection.handle_bytes(NOW, piece);
+            let consumed = received.consumed;
+            let Some(event) = received.event else { break };
+            tell(event);
+            piece = &mut piece[consumed..];
+        }
+    }
+}
+
+/// Appends a frame as the peer of `role` sends it.
+fn append_frame(role: Role, fin: bool, opcode: Opcode, payload: &[u8], wire: &mut Vec<u8>) {
+    let mask = matches!(role, Role::Server).then_some(MaskingKey([0xa5, 0x00, 0xff, 0x3c]));
+    let payload_len = payload.len() as u64;
+    let header = FrameHeader {
+        fin,
+        rsv: 0,
+        opcode,
+        mask,
+        payload_len,
+    };
+    header.encode(wire);
+    let key = mask.map_or([0; 4], |key| key.0);
+    wire.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+}
+
+/// The payload of the only frame in `wire`.
+fn read_frame(wire: &[u8], opcode: Opcode) -> Vec<u8> {
+    let Ok(Some((header, header_len))) = FrameHeader::decode(wire) else {
+        panic!("no header: {wire:02x?}");
+    };
+    assert_eq!((header.opcode, header.fin, header.rsv), (opcode, true, 0));
+    assert_eq!(header.payload_len, (wire.len() - header_len) as u64);
+    let key = header.mask.map_or([0; 4], |key| key.0);
+    let payload = wire[header_len..].iter().zip(key.iter().cycle());
+    payload.map(|(byte, key)| byte ^ key).collect()
+}

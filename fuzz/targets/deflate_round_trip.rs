@@ -1,0 +1,220 @@
+//! Two connections that compress, with any settings on either side: what one sends the other receives, and what is
+//! sent keeps to what was agreed on.
+#![no_main]
+
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use sockeye_fuzz::codecs::POOLED;
+use sockeye_fuzz::cuts::Cuts;
+use sockeye_fuzz::inflate;
+use sockeye_fuzz::reading::{CLIENT, SERVER};
+use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::frame::FrameHeader;
+use sockeye_proto::handshake::Headers;
+use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, Role};
+
+const NOW: Instant = Instant::ORIGIN;
+
+/// The largest message that an input can ask for, beyond the largest window.
+const MESSAGE_LEN_MAX: usize = 70_000;
+
+fuzz_target!(|input: &[u8]| {
+    let [a, b, c, d, e, f, seed, script @ ..] = input else {
+        return;
+    };
+    let client_config = config(*a, *b, *c);
+    let server_config = config(*d, *e, *f);
+    let (answer, server_agreement) = {
+        let offer = headers(&client_config.offer());
+        server_config.answer(offer.extensions()).expect("our own offer")
+    };
+    let client_agreement = {
+        let answer = headers(&answer);
+        client_config
+            .accept(answer.extensions())
+            .expect("our own answer")
+            .expect("accepted")
+    };
+    let mut client = Side::new(CLIENT, &client_config, client_agreement);
+    let mut server = Side::new(SERVER, &server_config, server_agreement);
+    let mut cuts = Cuts::new(*seed);
+    let mut script = Script {
+        bytes: script,
+        earlier: vec![],
+    };
+    while let Some((choices, message)) = script.message() {
+        let compress = match choices >> 1 & 3 {
+            0 => Compress::Never,
+            1 => Compress::Auto,
+            _ => Compress::Always,
+        };
+        match choices & 1 {
+            0 => exchange(&mut client, &mut server, compress, &message, &mut cuts),
+            _ => exchange(&mut server, &mut client, compress, &message, &mut cuts),
+        }
+        script.earlier = message;
+    }
+});
+
+struct Side {
+    connection: Connection,
+    agreement: Agreement,
+    size_min: usize,
+    /// What was sent compressed, which the next message may refer back to.
+    sent: Vec<u8>,
+}
+
+impl Side {
+    fn new(role: Role, config: &DeflateConfig, agreement: Agreement) -> Self {
+        let mut connection = Connection::new(role, Arc::new(Config::default()), NOW);
+        connection.enable_deflate(config, agreement, POOLED);
+        Self {
+            connection,
+            agreement,
+            size_min: config.size_min,
+            sent: vec![],
+        }
+    }
+}
+
+/// What an input does, one message after the other.
+struct Script<'a> {
+    bytes: &'a [u8],
+    earlier: Vec<u8>,
+}
+
+impl Script<'_> {
+    /// The next message, and the choices for it.
+    fn message(&mut self) -> Option<(u8, Vec<u8>)> {
+        let [choices, size, rest @ ..] = self.bytes else {
+            return None;
+        };
+        let (given, rest) = rest.split_at(usize::from(size & 0x1f).min(rest.len()));
+        self.bytes = rest;
+        // Large ones are rare, for they are slow.
+        let times = match (size >> 5, choices >> 5) {
+            (0..5, _) => 1,
+            (5 | 6, _) => 16,
+            (_, 0..7) => 128,
+            _ => 4096,
+        };
+        let mut message = match choices >> 3 & 3 {
+            0 => given.to_vec(),
+            1 => given.repeat(times),
+            2 => noise(given, times),
+            _ => [&self.earlier[..], given].concat(),
+        };
+        message.truncate(MESSAGE_LEN_MAX);
+        Some((*choices, message))
+    }
+}
+
+/// Bytes that do not compress.
+fn noise(seed: &[u8], times: usize) -> Vec<u8> {
+    let mut state = seed.iter().fold(1_u32, |state, byte| {
+        (state.wrapping_mul(31) + u32::from(*byte)) & 0xff_ffff
+    });
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(seed.len() * times).collect()
+}
+
+fn exchange(from: &mut Side, to: &mut Side, compress: Compress, message: &[u8], cuts: &mut Cuts) {
+    let data = match std::str::from_utf8(message) {
+        Ok(text) if message.len().is_multiple_of(2) => Data::Text(text),
+        _ => Data::Binary(message),
+    };
+    let mut wire = vec![];
+    from.connection.send_with(data, compress, &mut wire).expect("open");
+    check_wire(from, compress, message, &wire);
+
+    let mut told = None;
+    let mut left = &mut wire[..];
+    while !left.is_empty() {
+        // Large frames in large pieces, or nothing would ever be read directly.
+        let len = cuts.next_len(left.len()) * if left.len() > 4096 { 97 } else { 1 };
+        let mut piece = left.split_off_mut(..len.min(left.len())).unwrap_or_default();
+        loop {
+            let received = to.connection.handle_bytes(NOW, piece);
+            let consumed = received.consumed;
+            match received.event {
+                None => break,
+                Some(Event::Message { kind, payload }) => told = Some((kind, payload.into_owned())),
+                Some(event) => panic!("no one sent {event:?}"),
+            }
+            piece = &mut piece[consumed..];
+        }
+    }
+    let (kind, payload) = told.expect("a whole message came to nothing");
+    assert_eq!(kind, data.kind());
+    assert!(
+        payload == message,
+        "{} bytes became {} others",
+        message.len(),
+        payload.len()
+    );
+}
+
+/// What was agreed on holds on the wire, by a naive inflater.
+fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) {
+    let Ok(Some((header, header_len))) = FrameHeader::decode(wire) else {
+        panic!("no header")
+    };
+    assert_eq!(header.payload_len, (wire.len() - header_len) as u64);
+    let key = header.mask.map_or([0; 4], |key| key.0);
+    let payload = wire[header_len..].iter().zip(key.iter().cycle());
+    let payload: Vec<u8> = payload.map(|(byte, key)| byte ^ key).collect();
+    if header.rsv == 0 {
+        assert!(payload == message);
+        return;
+    }
+    assert!(compress != Compress::Never && from.agreement.window_bits > WindowBits::MIN);
+    assert!(compress == Compress::Always || message.len() >= from.size_min);
+    assert!(
+        payload.len() < message.len() || message.is_empty(),
+        "compressed to more"
+    );
+    let window = from.agreement.window_bits.size();
+    let inflated = inflate::message(&from.sent, &payload, MESSAGE_LEN_MAX);
+    assert!(inflated.message.is_ok_and(|inflated| inflated == message));
+    assert!(
+        inflated.distance_max <= window,
+        "{} back in a window of {window}",
+        inflated.distance_max
+    );
+    if from.agreement.takeover == Takeover::Keep {
+        from.sent.extend_from_slice(message);
+        from.sent.drain(..from.sent.len().saturating_sub(window));
+    }
+}
+
+fn config(choices: u8, windows: u8, levels: u8) -> DeflateConfig {
+    let takeover = |bit: u8| {
+        if choices >> bit & 1 == 0 {
+            Takeover::Reset
+        } else {
+            Takeover::Keep
+        }
+    };
+    let bits = |nibble: u8| WindowBits::new(8 + (nibble & 7)).expect("8 to 15");
+    let mut config = DeflateConfig::default();
+    config.takeover = takeover(0);
+    config.peer_takeover = takeover(1);
+    config.size_min = usize::from(choices >> 2);
+    config.window_bits = bits(windows);
+    config.peer_window_bits = bits(windows >> 4);
+    config.level = levels & 15;
+    config.memory_level = levels >> 4;
+    config
+}
+
+fn headers(extension: &str) -> Headers {
+    let mut headers = Headers::new();
+    headers
+        .try_append("Sec-WebSocket-Extensions", extension)
+        .expect("valid");
+    headers
+}

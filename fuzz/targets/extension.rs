@@ -1,0 +1,197 @@
+//! `Sec-WebSocket-Extensions` in both directions: read as a naive reader reads it, answered as RFC 7692 allows, and
+//! every answer of our server taken by our client.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sockeye_fuzz::grammar::{self, Deflate, Element};
+use sockeye_fuzz::memory::Meter;
+use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::handshake::{HandshakeFault, Headers, HttpVersion, Pending, UpgradeParts};
+
+const NAME: &str = "Sec-WebSocket-Extensions";
+
+fuzz_target!(|input: &[u8]| {
+    let [server, client, windows, more_windows, text @ ..] = input else {
+        return;
+    };
+    let server = config(*server, *windows);
+    let client = config(*client, *more_windows);
+    our_client_takes_the_answer_of_our_server(&server, &client);
+
+    let mut headers = Headers::new();
+    let mut expected = Some(vec![]);
+    // One header for each line; what cannot be a header at all ends the input.
+    for line in text.split(|byte| *byte == b'\n') {
+        if headers.try_append(NAME, line).is_err() {
+            return;
+        }
+        let elements = grammar::list(line.trim_ascii());
+        expected = expected.zip(elements).map(|(all, elements)| [all, elements].concat());
+    }
+    the_list_is_read_as_the_naive_reader_reads_it(&headers, expected.as_deref());
+    let elements = expected.unwrap_or_default();
+    our_server_answers_as_it_may(&server, &headers, &elements);
+    our_client_takes_what_it_may(&client, &headers, &elements);
+});
+
+/// Any settings: the byte's bits are the two takeovers, the window's nibbles the two windows.
+fn config(choices: u8, windows: u8) -> DeflateConfig {
+    let takeover = |bit: u8| {
+        if choices >> bit & 1 == 0 {
+            Takeover::Reset
+        } else {
+            Takeover::Keep
+        }
+    };
+    let bits = |nibble: u8| WindowBits::new(8 + (nibble & 7)).expect("8 to 15");
+    let mut config = DeflateConfig::default();
+    config.takeover = takeover(0);
+    config.peer_takeover = takeover(1);
+    config.window_bits = bits(windows);
+    config.peer_window_bits = bits(windows >> 4);
+    config
+}
+
+fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Option<&[Element]>) {
+    let mut all = Headers::new();
+    for (name, value) in [
+        ("Host", "h"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "x3JJHMbDL1EzLkh9GBhXDw=="),
+    ] {
+        all.try_append(name, value).expect("valid");
+    }
+    let mut len = 0;
+    for (name, value) in headers.iter() {
+        len += value.as_bytes().len();
+        all.append(name, value);
+    }
+    let parts = UpgradeParts {
+        method: "GET",
+        target: "/",
+        version: HttpVersion::HTTP_11,
+        headers: all,
+    };
+    let meter = Meter::start();
+    let pending = Pending::from_upgrade(parts);
+    // Elements are read where they lie; at most a quoted value with escapes is copied, and forgotten again.
+    assert!(
+        meter.peak() <= 2 * len + 2048 && meter.asked() <= 8 * len + 2048,
+        "{} bytes held",
+        meter.peak()
+    );
+    match (pending, expected) {
+        (Ok(pending), Some(expected)) if !expected.is_empty() => {
+            let read: Vec<_> = pending.request().extensions().map(element).collect();
+            assert_eq!(read, expected);
+        }
+        (Err(refusal), None | Some([])) => assert_eq!(refusal.fault, HandshakeFault::ExtensionsInvalid),
+        (pending, expected) => panic!("{pending:?}, and by the naive reader {expected:?}"),
+    }
+}
+
+fn our_server_answers_as_it_may(server: &DeflateConfig, headers: &Headers, offers: &[Element]) {
+    let mut usable = offers
+        .iter()
+        .filter(|offer| offer.name == "permessage-deflate")
+        .filter_map(Element::deflate);
+    // What is malformed is refused before anything is answered; nothing is said here of the elements before it.
+    if offers.is_empty() {
+        return;
+    }
+    match (server.answer(headers.extensions()), usable.next()) {
+        (None, None) => {}
+        (Some((answer, agreement)), Some(offer)) => {
+            let answer = only_deflate(&answer);
+            assert!(answer.may_answer(&offer), "{answer:?} to {offer:?}");
+            assert_eq!(agreement.takeover == Takeover::Reset, answer.server_reset);
+            assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.client_reset);
+            assert_eq!(agreement.window_bits.bits(), answer.server_bits.unwrap_or(15));
+            assert_eq!(
+                agreement.peer_window_bits.bits(),
+                answer.client_bits.flatten().unwrap_or(15)
+            );
+            // No more than is configured, either.
+            assert!(agreement.takeover == Takeover::Reset || server.takeover == Takeover::Keep);
+            assert!(agreement.window_bits <= server.window_bits);
+        }
+        (answer, offer) => panic!("{answer:?} to {offer:?}"),
+    }
+}
+
+fn our_client_takes_what_it_may(client: &DeflateConfig, headers: &Headers, answers: &[Element]) {
+    let offer = only_deflate(&client.offer());
+    let ours: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.name == "permessage-deflate")
+        .collect();
+    if answers.is_empty() {
+        return;
+    }
+    let agreement = client.accept(headers.extensions());
+    let usable = match &ours[..] {
+        [] => return assert_eq!(agreement, Ok(None)),
+        [answer] => answer.deflate().filter(|answer| answer.may_answer(&offer)),
+        _ => None,
+    };
+    match (agreement, usable) {
+        (Ok(Some(agreement)), Some(answer)) => check_client_agreement(client, &agreement, &answer),
+        (Err(HandshakeFault::ExtensionMismatch), None) => {}
+        (agreement, answer) => panic!("{agreement:?} from {answer:?} to {offer:?}"),
+    }
+}
+
+/// RFC 7692 §7.1: what a client may do after an answer, and what it has to expect.
+fn check_client_agreement(client: &DeflateConfig, agreement: &Agreement, answer: &Deflate) {
+    assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.server_reset);
+    assert_eq!(agreement.peer_window_bits.bits(), answer.server_bits.unwrap_or(15));
+    let keeps = client.takeover == Takeover::Keep && !answer.client_reset;
+    assert_eq!(agreement.takeover == Takeover::Keep, keeps);
+    let bits = answer
+        .client_bits
+        .flatten()
+        .unwrap_or(15)
+        .min(client.window_bits.bits());
+    assert_eq!(agreement.window_bits.bits(), bits);
+}
+
+fn our_client_takes_the_answer_of_our_server(server: &DeflateConfig, client: &DeflateConfig) {
+    let header = |text: &str| {
+        let mut headers = Headers::new();
+        headers.try_append(NAME, text).expect("valid");
+        headers
+    };
+    let (answer, servers) = server.answer(header(&client.offer()).extensions()).expect("an offer");
+    let clients = client
+        .accept(header(&answer).extensions())
+        .expect("an answer to it")
+        .expect("accepted");
+    // Whoever inflates expects at least what the other may do.
+    assert_eq!(
+        (clients.peer_takeover, clients.peer_window_bits),
+        (servers.takeover, servers.window_bits)
+    );
+    assert!(servers.peer_window_bits >= clients.window_bits);
+    assert!(servers.peer_takeover == Takeover::Keep || clients.takeover == Takeover::Reset);
+}
+
+fn only_deflate(text: &str) -> Deflate {
+    let elements = grammar::list(text.as_bytes()).expect("of the grammar");
+    let [element] = &elements[..] else {
+        panic!("one element: {text}")
+    };
+    assert_eq!(element.name, "permessage-deflate");
+    element.deflate().expect("valid parameters")
+}
+
+fn element(extension: sockeye_proto::handshake::Extension<'_>) -> Element {
+    let params = extension
+        .params()
+        .map(|(name, value)| (name.to_owned(), value.map(String::from)));
+    Element {
+        name: extension.name().to_owned(),
+        params: params.collect(),
+    }
+}
