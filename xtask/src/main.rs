@@ -3,6 +3,7 @@
 
 mod autobahn;
 mod ci;
+mod fuzz;
 mod hostile;
 mod process;
 mod spec;
@@ -28,6 +29,8 @@ enum Command {
     Test(test::Options),
     /// Autobahn|Testsuite against our server and our client.
     Autobahn(autobahn::Options),
+    /// The fuzz targets, for a minute each.
+    Fuzz(fuzz::Options),
     /// Thousands of peers that misbehave, against `sockeye echo`, and what they cost it.
     Hostile(hostile::Options),
     /// What the RFCs ask for, and where it is obeyed and checked.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Hostile(options) => hostile::run(&workspace, &options),
         Command::Spec(options) => spec::run(&workspace, &options),
     });

@@ -1,0 +1,173 @@
+//! How often each target was executed, over all the runs that were entered: one line a run in a file that only grows,
+//! and the sums in the page about fuzzing.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+
+use super::{Folders, campaign::Run, targets::TARGETS};
+
+const HEADING: &str = "date\ttarget\tseconds\texecutions\tcorpus\tedges\n";
+
+/// The lines of the page between which the sums stand.
+const BEGIN: &str = "<!-- ledger: written by cargo xtask fuzz --ledger -->\n";
+const END: &str = "<!-- end of ledger -->";
+
+/// Enters the runs.
+pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
+    let path = folders.docs.join("fuzz-ledger.tsv");
+    let mut ledger = fs::read_to_string(&path).unwrap_or_else(|_| HEADING.to_owned());
+    let date = date(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / (24 * 60 * 60));
+    for run in runs {
+        let (
+            name,
+            Run {
+                seconds,
+                executions,
+                corpus,
+                edges,
+                ..
+            },
+        ) = (run.target.name, run);
+        writeln!(ledger, "{date}\t{name}\t{seconds}\t{executions}\t{corpus}\t{edges}")?;
+    }
+    fs::write(&path, &ledger)?;
+
+    let path = folders.docs.join("fuzzing.md");
+    let page = fs::read_to_string(&path)?;
+    let (before, rest) = page
+        .split_once(BEGIN)
+        .context("docs/fuzzing.md has no place for the ledger")?;
+    let (_, after) = rest
+        .split_once(END)
+        .context("the ledger in docs/fuzzing.md has no end")?;
+    fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", summary(&ledger)))?;
+    Ok(())
+}
+
+/// What all runs of one target come to.
+#[derive(Default)]
+struct Sum<'a> {
+    executions: u64,
+    seconds: u64,
+    /// Of the latest run.
+    date: &'a str,
+    corpus: &'a str,
+    edges: &'a str,
+}
+
+/// The table in the page.
+fn summary(ledger: &str) -> String {
+    let mut sums = BTreeMap::<&str, Sum<'_>>::new();
+    for line in ledger.lines().skip(1) {
+        let [date, target, seconds, executions, corpus, edges] = line.split('\t').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let sum = sums.entry(target).or_default();
+        sum.executions += executions.parse().unwrap_or(0);
+        sum.seconds += seconds.parse().unwrap_or(0);
+        (sum.date, sum.corpus, sum.edges) = (date, corpus, edges);
+    }
+    let mut table = String::from("\n| target | executions | hours | inputs kept while working | edges | last run |\n");
+    table += "|---|---:|---:|---:|---:|---|\n";
+    let mut total = Sum::default();
+    for target in &TARGETS {
+        let Some(sum) = sums.get(target.name) else { continue };
+        total.executions += sum.executions;
+        total.seconds += sum.seconds;
+        table += &format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
+            target.name,
+            grouped(sum.executions),
+            hours(sum.seconds),
+            sum.corpus,
+            sum.edges,
+            sum.date
+        );
+    }
+    table += &format!(
+        "| all | {} | {} | | | |\n\n",
+        grouped(total.executions),
+        hours(total.seconds)
+    );
+    table
+}
+
+fn hours(seconds: u64) -> String {
+    format!("{:.1}", seconds as f64 / 3600.0)
+}
+
+/// A number with commas between its thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The date that many days after 1970-01-01.
+fn date(days: u64) -> String {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut left) = (1970, days);
+    while left >= 365 + u64::from(is_leap(year)) {
+        left -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let lengths = [
+        31,
+        28 + u64::from(is_leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    let mut month = 0;
+    while left >= lengths[month] {
+        left -= lengths[month];
+        month += 1;
+    }
+    format!("{year}-{:02}-{:02}", month + 1, left + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_a_target_are_added_up() {
+        let ledger = format!(
+            "{HEADING}2026-11-22\tpair\t1800\t1000000\t7\t50\n2026-11-23\tpair\t1800\t234567\t9\t60\n\
+            2026-11-23\trequest\t3600\t5\t1\t2\n"
+        );
+        let table = summary(&ledger);
+        assert!(
+            table.contains("| pair | 1,234,567 | 1.0 | 9 | 60 | 2026-11-23 |"),
+            "{table}"
+        );
+        assert!(table.contains("| all | 1,234,572 | 2.0 |"), "{table}");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(11_016), "2000-02-29");
+        assert_eq!(date(20_779), "2026-11-22");
+        assert_eq!(date(20_818), "2026-12-31");
+    }
+}

@@ -1,0 +1,97 @@
+//! The targets, and how each is built.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::campaign::Program;
+use crate::{
+    process::{call, output},
+    workspace::Workspace,
+};
+
+/// What tells libFuzzer which edges an input took and what it compared: the flags that `cargo fuzz` sets, too.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// One fuzz target.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// The name of its program.
+    pub(crate) name: &'static str,
+    /// How long an input may be: long enough for all that can be said, short enough to be fast.
+    pub(crate) len_max: usize,
+    /// Whether what it reaches has `unsafe` in it, and is worth the address sanitizer: it halves the speed.
+    sanitizes: bool,
+    /// Whether libFuzzer is helped with words of HTTP.
+    pub(crate) speaks_http: bool,
+}
+
+/// All of them, the fastest first.
+pub(crate) const TARGETS: [Target; 9] = [
+    Target::new("server_read", 192),
+    Target::new("client_read", 192),
+    Target::new("close_utf8", 64),
+    Target::new("request", 300).speaks_http(),
+    Target::new("response", 300).speaks_http(),
+    Target::new("extension", 100).speaks_http(),
+    Target::new("inflate", 128).sanitizes(),
+    Target::new("deflate_round_trip", 96).sanitizes(),
+    Target::new("pair", 80),
+];
+
+impl Target {
+    const fn new(name: &'static str, len_max: usize) -> Self {
+        Self {
+            name,
+            len_max,
+            sanitizes: false,
+            speaks_http: false,
+        }
+    }
+
+    const fn sanitizes(self) -> Self {
+        Self {
+            sanitizes: true,
+            ..self
+        }
+    }
+
+    const fn speaks_http(self) -> Self {
+        Self {
+            speaks_http: true,
+            ..self
+        }
+    }
+
+    /// Builds its program, apart from everything else that is built.
+    pub(crate) fn build(&'static self, workspace: &Workspace) -> Result<Program> {
+        // With --target, for what runs while building must not be instrumented.
+        let host = host()?;
+        let folder = workspace
+            .target
+            .join(if self.sanitizes { "fuzz/asan" } else { "fuzz/plain" });
+        let mut cargo = workspace.cargo(["build", "--quiet", "--release", "--manifest-path", "fuzz/Cargo.toml"]);
+        cargo.args(["--target", &host, "--bin", self.name]);
+        cargo.env("CARGO_TARGET_DIR", &folder);
+        if self.sanitizes {
+            // -Z is for nightly compilers, and for those that are told to act like one.
+            cargo.env("RUSTC_BOOTSTRAP", "1");
+            cargo.env("RUSTFLAGS", format!("{COVERAGE} -Zsanitizer=address"));
+        } else {
+            cargo.env("RUSTFLAGS", COVERAGE);
+        }
+        call(&mut cargo)?;
+        Ok(Program {
+            target: self,
+            path: folder.join(host).join("release").join(self.name),
+        })
+    }
+}
+
+fn host() -> Result<String> {
+    let version = output(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not name its host")?.to_owned())
+}
