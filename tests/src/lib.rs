@@ -13,6 +13,7 @@ mod cases;
 mod certificate;
 pub mod client;
 pub mod connect;
+pub mod differential;
 mod foreign_server;
 mod net;
 mod patience;

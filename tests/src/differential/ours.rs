@@ -1,0 +1,120 @@
+//! What `sockeye-proto` makes of a session.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use sockeye_proto::{CloseCode, Config, Connection, Event, Fault, Instant, MaskingKey, MessageKind, Role};
+
+use super::{EMPTY_FRAGMENTS_MAX, End, Heard, MESSAGE_SIZE_MAX, Receiver, Verdict};
+
+/// Our verdict with what the rules ask about it.
+#[derive(Debug)]
+pub(super) struct Ours {
+    pub(super) verdict: Verdict,
+    pub(super) fault: Option<Fault>,
+    /// How many bytes had been given when the fault showed.
+    pub(super) fault_at: Option<usize>,
+}
+
+/// How many empty fragments are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EmptyFragments {
+    Limited,
+    /// As many as one likes, as tungstenite does.
+    Unlimited,
+}
+
+/// Gives the stream in these pieces.
+pub(super) fn receive<'a>(
+    receiver: Receiver,
+    empty_fragments: EmptyFragments,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Ours {
+    let mut connection = connection(receiver, empty_fragments);
+    let mut ours = Ours {
+        verdict: Verdict {
+            heard: Vec::new(),
+            end: End::Waiting,
+        },
+        fault: None,
+        fault_at: None,
+    };
+    let mut given = 0;
+    let mut scratch = Vec::new();
+    for piece in pieces {
+        given += piece.len();
+        scratch.clear();
+        scratch.extend_from_slice(piece);
+        let mut rest = &mut scratch[..];
+        loop {
+            let received = connection.handle_bytes(Instant::ORIGIN, rest);
+            let consumed = received.consumed;
+            let Some(event) = received.event else {
+                break;
+            };
+            match hear(event) {
+                Ok(heard) => {
+                    if matches!(heard, Heard::Close(..)) {
+                        ours.verdict.end = End::Closed;
+                    }
+                    ours.verdict.heard.push(heard);
+                }
+                Err(fault) => {
+                    let code = sent_code(&mut connection);
+                    assert_eq!(
+                        code,
+                        Some(fault.close_code()),
+                        "the close frame that leaves has the code of {fault:?}"
+                    );
+                    ours.verdict.end = End::Refused {
+                        code: fault.close_code().0,
+                        fault: fault.to_string(),
+                    };
+                    (ours.fault, ours.fault_at) = (Some(fault), Some(given));
+                }
+            }
+            rest = &mut rest[consumed..];
+        }
+    }
+    ours
+}
+
+fn connection(receiver: Receiver, empty_fragments: EmptyFragments) -> Connection {
+    let role = match receiver {
+        Receiver::Server => Role::Server,
+        Receiver::Client => Role::Client {
+            mask: || MaskingKey([1, 2, 3, 4]),
+        },
+    };
+    let mut config = Config::default();
+    config.limits.message_size_max = MESSAGE_SIZE_MAX as u64;
+    config.limits.empty_fragments_max = match empty_fragments {
+        EmptyFragments::Limited => EMPTY_FRAGMENTS_MAX,
+        EmptyFragments::Unlimited => u32::MAX,
+    };
+    Connection::new(role, Arc::new(config), Instant::ORIGIN)
+}
+
+fn hear(event: Event<'_>) -> Result<Heard, Fault> {
+    Ok(match event {
+        Event::Message { kind, payload } => {
+            let payload = Cow::into_owned(payload);
+            match kind {
+                MessageKind::Text => Heard::Text(String::from_utf8(payload).expect("text is checked")),
+                MessageKind::Binary => Heard::Binary(payload),
+            }
+        }
+        Event::Chunk { .. } => unreachable!("messages are delivered whole by default"),
+        Event::Ping(payload) => Heard::Ping(payload.to_vec()),
+        Event::Pong(payload) => Heard::Pong(payload.to_vec()),
+        Event::Close(frame) => Heard::Close(frame.code.0, frame.reason),
+        Event::Fault(fault) => return Err(fault),
+    })
+}
+
+/// The code in the close frame that leaves after a fault.
+fn sent_code(connection: &mut Connection) -> Option<CloseCode> {
+    let mut out = Vec::new();
+    connection.poll_transmit(Instant::ORIGIN, &mut out);
+    connection.closure()?.sent().map(|frame| frame.code)
+}

@@ -1,0 +1,270 @@
+//! Why two implementations may differ. Each rule checks that its explanation holds for the session at hand: with the
+//! one thing repaired, they agree, or the frame at fault really breaks the rule that the other one names.
+
+use std::fmt;
+
+use sockeye_proto::Fault;
+
+use super::frames::{Found, walk};
+use super::ours::{self, EmptyFragments, Ours};
+use super::{End, Heard, MESSAGE_SIZE_MAX, Receiver, Session, Verdict, theirs};
+
+/// A difference that has an explanation; `docs/differences.md` has each in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// We refuse a length in a longer form than it needs; tungstenite reads on as if it were in the shortest.
+    NonMinimalLength,
+    /// A 64-bit length with the top bit set: we say 1002, tungstenite 1009.
+    LengthTopBit,
+    /// We limit empty fragments in a row; tungstenite does not.
+    EmptyFragments,
+    /// We take 1014 for a close code; tungstenite answers it with 1002.
+    CloseCode1014,
+    /// A close code that may not be sent: to us a fault with 1002, to tungstenite a close frame, which it shows with
+    /// 1002 in place of the code, and answers with that.
+    CloseCodeReplaced,
+    /// We refuse before the frame is whole; tungstenite refuses when it is.
+    FoundLater,
+    /// The frame breaks two rules with different close codes, and each names another: tungstenite a length beyond the
+    /// limit, or a close reason that is not UTF-8.
+    TwoFaults,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NonMinimalLength,
+        Self::LengthTopBit,
+        Self::EmptyFragments,
+        Self::CloseCode1014,
+        Self::CloseCodeReplaced,
+        Self::FoundLater,
+        Self::TwoFaults,
+    ];
+}
+
+/// What came of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explained {
+    /// Both give this verdict.
+    Agreed(Verdict),
+    /// They differ, for this reason.
+    Differ(Class),
+}
+
+/// A difference that no rule explains.
+#[derive(Debug)]
+pub struct Unexplained {
+    session: Session,
+    ours: Verdict,
+    theirs: Verdict,
+    why: String,
+}
+
+impl fmt::Display for Unexplained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            session,
+            ours,
+            theirs,
+            why,
+        } = self;
+        write!(
+            f,
+            "{why}\n{session:?}\nsockeye-proto: {ours:#?}\ntungstenite: {theirs:#?}"
+        )
+    }
+}
+
+/// Gives a session to both, and explains the difference, if there is one.
+///
+/// # Errors
+///
+/// There is a difference and no rule explains it.
+pub fn judge(session: &Session) -> Result<Explained, Box<Unexplained>> {
+    let ours = ours::receive(session.receiver, EmptyFragments::Limited, session.pieces());
+    let theirs = theirs::receive(session.receiver, session.pieces());
+    let unexplained = |why: &str| {
+        Box::new(Unexplained {
+            session: session.clone(),
+            ours: ours.verdict.clone(),
+            theirs: theirs.clone(),
+            why: why.into(),
+        })
+    };
+    if ours.verdict.agrees_with(&theirs) {
+        return Ok(Explained::Agreed(ours.verdict));
+    }
+    if ours::receive(session.receiver, EmptyFragments::Limited, [&session.bytes[..]]).verdict != ours.verdict {
+        return Err(unexplained("our verdict depends on how the bytes are cut"));
+    }
+    if theirs::receive(session.receiver, [&session.bytes[..]]) != theirs {
+        return Err(unexplained("tungstenite's verdict depends on how the bytes are cut"));
+    }
+    let stream = Stream {
+        receiver: session.receiver,
+        empty_fragments: EmptyFragments::Limited,
+        bytes: session.bytes.clone(),
+    };
+    stream.explain().map(Explained::Differ).map_err(unexplained)
+}
+
+/// Completes a header that was cut: lengths of these bytes are minimal, or beyond the limit.
+const HEADER_FILLER: u8 = 1;
+
+/// Bytes that may have been repaired.
+#[derive(Clone)]
+struct Stream {
+    receiver: Receiver,
+    empty_fragments: EmptyFragments,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    /// Byte by byte, so that the place of a fault is known.
+    fn ours(&self) -> Ours {
+        ours::receive(self.receiver, self.empty_fragments, self.bytes.chunks(1))
+    }
+
+    fn theirs(&self) -> Verdict {
+        theirs::receive(self.receiver, [&self.bytes[..]])
+    }
+
+    fn explain(&self) -> Result<Class, &'static str> {
+        let (ours, theirs) = (self.ours(), self.theirs());
+        let (Some(fault), Some(fault_at)) = (ours.fault, ours.fault_at) else {
+            return match is_1014(&ours.verdict, &theirs) {
+                true => Ok(Class::CloseCode1014),
+                false => Err("we take what tungstenite does not"),
+            };
+        };
+        if !theirs.heard.starts_with(&ours.verdict.heard) {
+            return Err("they heard different things before the fault");
+        }
+        let frames = walk(&self.bytes);
+        let frame = frames.iter().find(|frame| frame.place.contains(&(fault_at - 1)));
+        let Some(frame) = frame else {
+            return Err("the fault is in no frame");
+        };
+        match fault {
+            Fault::NonMinimalLength => self.explain_non_minimal(frame, &theirs),
+            // The form alone makes it too long for a control frame.
+            Fault::OversizedControl if frame.len.is_some_and(|len| len <= 125) => {
+                self.explain_non_minimal(frame, &theirs)
+            }
+            Fault::TooManyEmptyFragments => self.explain_empty_fragments(),
+            Fault::InvalidCloseCode(_) if is_replaced(&ours.verdict, &theirs) => Ok(Class::CloseCodeReplaced),
+            _ if theirs.heard != ours.verdict.heard => Err("tungstenite heard more before it ended"),
+            _ if theirs.end == End::Waiting => self.explain_later(frame),
+            Fault::LengthOverflow if theirs.code() == Some(1009) => Ok(Class::LengthTopBit),
+            _ => match theirs.code().is_some_and(|code| breaks(&self.bytes, frame, code)) {
+                true => Ok(Class::TwoFaults),
+                false => Err("the frame at fault does not break the rule that tungstenite names"),
+            },
+        }
+    }
+
+    /// With the length in its shortest form, tungstenite says the same as before, and we agree or differ for a reason.
+    fn explain_non_minimal(&self, frame: &Found, theirs: &Verdict) -> Result<Class, &'static str> {
+        let Some(repaired) = self.with_minimal_length(frame) else {
+            return Err("the length is minimal");
+        };
+        if !repaired.theirs().agrees_with(theirs) {
+            return Err("tungstenite does not read the length as it reads the minimal one");
+        }
+        repaired.explain_rest().map(|()| Class::NonMinimalLength)
+    }
+
+    fn explain_empty_fragments(&self) -> Result<Class, &'static str> {
+        let repaired = Self {
+            empty_fragments: EmptyFragments::Unlimited,
+            ..self.clone()
+        };
+        repaired.explain_rest().map(|()| Class::EmptyFragments)
+    }
+
+    /// With the frame filled up, tungstenite refuses it too.
+    fn explain_later(&self, frame: &Found) -> Result<Class, &'static str> {
+        if frame.missing_header == 0 && frame.missing_payload == 0 {
+            return Err("tungstenite waits behind the frame at fault");
+        }
+        let mut filled = self.clone();
+        // First the header, which may tell a length, then the payload.
+        for filler in [HEADER_FILLER, 0] {
+            let missing = match walk(&filled.bytes).last() {
+                Some(frame) if filler == HEADER_FILLER => frame.missing_header as u64,
+                Some(frame) if filled.theirs().end == End::Waiting => frame.missing_payload,
+                _ => break,
+            };
+            if missing > MESSAGE_SIZE_MAX as u64 {
+                return Err("tungstenite waits for a frame beyond the limit");
+            }
+            filled.bytes.resize(filled.bytes.len() + missing as usize, filler);
+        }
+        filled.explain_rest().map(|()| Class::FoundLater)
+    }
+
+    /// Whether a repaired stream holds no difference, or one with an explanation.
+    fn explain_rest(&self) -> Result<(), &'static str> {
+        match self.ours().verdict.agrees_with(&self.theirs()) {
+            true => Ok(()),
+            false => self.explain().map(|_| ()),
+        }
+    }
+
+    fn with_minimal_length(&self, frame: &Found) -> Option<Self> {
+        let len = frame.len?;
+        let place = frame.place.start + 2..frame.place.start + 2 + frame.len_bytes;
+        let (short, long) = match (frame.len_bytes, len) {
+            (2 | 8, 0..126) => (len as u8, Vec::new()),
+            (8, 126..65_536) => (126, (len as u16).to_be_bytes().to_vec()),
+            _ => return None,
+        };
+        let mut bytes = self.bytes.clone();
+        bytes[place.start - 1] = bytes[place.start - 1] & 0x80 | short;
+        bytes.splice(place, long);
+        Some(Self { bytes, ..self.clone() })
+    }
+}
+
+fn is_1014(ours: &Verdict, theirs: &Verdict) -> bool {
+    let (Some((Heard::Close(1014, _), before)), Some((last, theirs_before))) =
+        (ours.heard.split_last(), theirs.heard.split_last())
+    else {
+        return false;
+    };
+    before == theirs_before && *last == replaced()
+}
+
+/// Whether tungstenite heard what we heard and then a close frame whose code it replaced.
+fn is_replaced(ours: &Verdict, theirs: &Verdict) -> bool {
+    theirs.heard.split_last() == Some((&replaced(), &ours.heard))
+}
+
+fn replaced() -> Heard {
+    Heard::Close(1002, "Protocol violation".into())
+}
+
+/// Whether a frame, taken by itself, breaks a rule whose breach has this close code.
+fn breaks(stream: &[u8], frame: &Found, code: u16) -> bool {
+    match code {
+        1002 => breaks_framing(frame),
+        1007 => is_not_utf8(&frame.unmasked(stream), frame),
+        1009 => frame.len.is_some_and(|len| len > MESSAGE_SIZE_MAX as u64),
+        _ => false,
+    }
+}
+
+fn breaks_framing(frame: &Found) -> bool {
+    let is_reserved = matches!(frame.opcode, 3..=7 | 11..=15);
+    let is_long = frame.len.is_some_and(|len| len > 125);
+    frame.rsv != 0 || is_reserved || frame.is_control() && (!frame.fin || is_long)
+}
+
+fn is_not_utf8(payload: &[u8], frame: &Found) -> bool {
+    let text = match frame.opcode {
+        8 => payload.get(2..).unwrap_or_default(),
+        _ => payload,
+    };
+    std::str::from_utf8(text).is_err()
+}
