@@ -22,7 +22,7 @@ pub const SECTIONS: [(u32, usize); 11] = [
     (13, 126),
 ];
 
-/// The sections run by default. 12 and 13 are compression.
+/// The sections run by default. 12 and 13 are compression and take some ten minutes for each role: `--all` runs them.
 pub const DEFAULT_CASES: &str = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*";
 
 /// Cases in which RFC 6455 leaves the choice open, so the suite only tells what it saw.

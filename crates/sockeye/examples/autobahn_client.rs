@@ -3,7 +3,7 @@
 //!
 //! `AB_URL` is the server's address, `ws://127.0.0.1:9001` by default; the agent is called `sockeye`.
 
-use sockeye::{Client, Error, Limits, WebSocket};
+use sockeye::{Client, DeflateConfig, Error, Limits, Takeover, WebSocket};
 
 const AGENT: &str = "sockeye";
 
@@ -13,7 +13,10 @@ async fn main() -> Result<(), Error> {
     let mut limits = Limits::default();
     // Section 9 sends messages of 16 MiB.
     limits.message_size_max = 16 * 1024 * 1024;
-    let client = Client::builder().limits(limits).build()?;
+    let mut deflate = DeflateConfig::default();
+    // Sections 12 and 13 are about compression, of small messages too.
+    (deflate.takeover, deflate.peer_takeover, deflate.size_min) = (Takeover::Keep, Takeover::Keep, 0);
+    let client = Client::builder().limits(limits).compression(deflate).build()?;
 
     let count = case_count(client.connect(&format!("{url}/getCaseCount")).await?).await?;
     for case in 1..=count {
