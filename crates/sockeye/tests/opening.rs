@@ -75,45 +75,81 @@ async fn client_sends_nothing_between_its_request_and_the_response() {
 }
 
 #[cfg(feature = "tls")]
-#[tokio::test]
-async fn client_names_the_host_in_tls() {
-    // checks [6455-4.1-14]
+mod tls {
     use std::sync::Arc;
 
+    use common::within;
     use rustls::pki_types::PrivatePkcs8KeyDer;
     use rustls::server::ResolvesServerCertUsingSni;
     use rustls::sign::CertifiedKey;
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
-    use sockeye::Server;
+    use sockeye::{CloseCode, Server};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = certified.cert.der().clone();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    // Has a certificate for who says that name, and for nobody else.
-    let mut by_name = ResolvesServerCertUsingSni::new();
-    let certified = CertifiedKey::from_der(vec![certificate.clone()], key.into(), &provider).unwrap();
-    by_name.add("localhost", certified).unwrap();
-    let config = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(by_name));
-    let server = Server::builder().tls_config(Arc::new(config)).build();
+    use super::*;
 
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = Client::builder().tls_config(Arc::new(config)).build().unwrap();
+    /// A server with a certificate for who says `localhost`, and for nobody else; and a client that trusts it.
+    fn configured() -> (Arc<ServerConfig>, Client) {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = certified.cert.der().clone();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let certified = CertifiedKey::from_der(vec![certificate.clone()], key.into(), &provider).unwrap();
+        let mut by_name = ResolvesServerCertUsingSni::new();
+        by_name.add("localhost", certified).unwrap();
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(by_name));
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = Client::builder().tls_config(Arc::new(client)).build().unwrap();
+        (Arc::new(server), client)
+    }
 
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let accepting = async { server.accept(far).await?.accept().await };
-    let both = async { tokio::join!(client.connect_over(near, "wss://localhost/"), accepting) };
-    let (connected, accepted) = common::within(30, both).await;
-    connected.unwrap();
-    accepted.unwrap();
+    #[tokio::test]
+    async fn client_names_the_host_in_tls() {
+        // checks [6455-4.1-14]
+        let (config, client) = configured();
+        let server = Server::builder().tls_config(config).build();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let accepting = async { server.accept(far).await?.accept().await };
+        let both = async { tokio::join!(client.connect_over(near, "wss://localhost/"), accepting) };
+        let (connected, accepted) = within(30, both).await;
+        connected.unwrap();
+        accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn client_ends_tls_after_the_closing_handshake() {
+        // checks [6455-7.1.1-1]
+        let (config, client) = configured();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let closing = async {
+            let (mut ws, _) = client.connect_over(near, "wss://localhost/").await.unwrap();
+            ws.close(CloseCode::NORMAL, "").await.unwrap();
+        };
+        let peer = async {
+            let mut tls = tokio_rustls::TlsAcceptor::from(config).accept(far).await.unwrap();
+            let mut request = vec![];
+            while !request.ends_with(b"\r\n\r\n") {
+                assert_ne!(tls.read_buf(&mut request).await.unwrap(), 0);
+            }
+            tls.write_all(answer(&request).as_bytes()).await.unwrap();
+            // The client's close frame: two bytes, four of the key, two of the code.
+            tls.read_exact(&mut [0; 8]).await.unwrap();
+            tls.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+            tls.shutdown().await.unwrap();
+            // An end that TLS was not told of would be an error.
+            tls.read(&mut [0]).await
+        };
+        let (_, end) = within(30, async { tokio::join!(closing, peer) }).await;
+        assert_eq!(end.unwrap(), 0);
+    }
 }

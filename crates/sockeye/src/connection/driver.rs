@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
@@ -430,7 +430,10 @@ impl Driver {
     }
 
     fn close_transport(&mut self) {
-        self.io = None;
+        if let Some(mut io) = self.io.take().filter(|_| !self.is_half_closed) {
+            // RFC 6455 §7.1.1: TLS has an end of its own. What cannot leave at once is not waited for. [6455-7.1.1-1]
+            let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
         self.timer = None;
         self.stalled_since = None;
         self.output.clear();
