@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     process::{call, output, step},
-    test,
+    spec, test,
     workspace::Workspace,
 };
 
@@ -16,6 +16,9 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// Runs each step in turn; the first that fails ends it.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     step("format", || call(&mut workspace.cargo(["fmt", "--all", "--check"])))?;
+    step("requirements of the RFCs", || {
+        spec::run(workspace, &spec::Options::brief())
+    })?;
     step("lints", || {
         let everything = ["clippy", "--workspace", "--all-targets", "--all-features"];
         call(workspace.cargo(everything).args(["--", "-D", "warnings"]))

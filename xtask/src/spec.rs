@@ -21,14 +21,24 @@ use crate::workspace::Workspace;
 const LEDGERS: [&str; 2] = ["specs/rfc6455.toml", "specs/rfc7692.toml"];
 
 /// What the RFCs ask for, and where it is obeyed and checked; fails on what is not.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Print the faults and the sums only.
     #[arg(long)]
-    pub(crate) brief: bool,
+    brief: bool,
     /// Write docs/rfc.md anew.
     #[arg(long)]
     write: bool,
+}
+
+impl Options {
+    /// What CI needs: it reads everything and writes nothing.
+    pub(crate) fn brief() -> Self {
+        Self {
+            brief: true,
+            write: false,
+        }
+    }
 }
 
 /// Prints the tables, and fails if anything is not as it should be.
@@ -218,5 +228,73 @@ impl fmt::Display for Count {
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The faults of one section with these requirements, of a source and of a test.
+    fn faults(requirements: &str, source: &str, test: &str) -> Vec<String> {
+        let ledger = format!("rfc = 1234\ntitle = \"T\"\n[[section]]\nnumber = \"5.1\"\ntitle = \"S\"\n{requirements}");
+        let mut markers = Markers::default();
+        markers.read_source(Path::new("crates/a/src/lib.rs"), source);
+        markers.read_source(Path::new("crates/a/tests/a.rs"), test);
+        let all = vec![toml::from_str(&ledger).expect("a ledger")];
+        Ledgers { all, markers }.faults()
+    }
+
+    fn requirement(id: &str, level: &str, more: &str) -> String {
+        format!(
+            "[[section.requirement]]\nid = \"{id}\"\nlevel = \"{level}\"\nrole = \"both\"\ntext = \"It is.\"\n{more}\n"
+        )
+    }
+
+    #[track_caller]
+    fn check(level: &str, more: &str, source: &str, test: &str, expected: &[&str]) {
+        let found = faults(&requirement("1234-5.1-1", level, more), source, test);
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|fault| format!("1234-5.1-1 {fault}: {level} It is."))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    const OBEYED: &str = "// [1234-5.1-1]";
+    const CHECKED: &str = "// checks [1234-5.1-1]";
+
+    #[test]
+    fn a_requirement_is_obeyed_and_checked() {
+        for level in ["MUST", "MUST NOT", "SHOULD", "SHOULD NOT"] {
+            check(level, "", OBEYED, CHECKED, &[]);
+            check(level, "", "", CHECKED, &["is obeyed nowhere"]);
+            check(level, "", OBEYED, "", &["is checked nowhere"]);
+            check(level, "", "", "", &["is obeyed nowhere", "is checked nowhere"]);
+        }
+        check("MAY", "", OBEYED, "", &[]);
+    }
+
+    #[test]
+    fn or_there_is_a_reason() {
+        check("MUST", "exception = \"No browser.\"", "", "", &[]);
+        check("MUST", "exception = \" \"", "", "", &["has no reason"]);
+        let both = ["is an exception and yet marked"];
+        check("MUST", "exception = \"No browser.\"", OBEYED, CHECKED, &both);
+        check("SHOULD", "untested = \"A matter of taste.\"", OBEYED, "", &[]);
+        check("MUST", "untested = \"Hard.\"", OBEYED, "", &["has to have a test"]);
+        let both = ["is untested and yet checked"];
+        check("SHOULD", "untested = \"Hard.\"", OBEYED, CHECKED, &both);
+    }
+
+    #[test]
+    fn ids_are_unique_and_known() {
+        let one = requirement("1234-5.1-1", "MUST", "");
+        assert_eq!(faults(&one.repeat(2), OBEYED, CHECKED), ["1234-5.1-1 is there twice"]);
+        let elsewhere = requirement("1234-5-1", "MAY", "");
+        let found = faults(&elsewhere, "// [1234-5-1]", "");
+        assert_eq!(found, ["1234-5-1 stands in section 5.1 of 1234"]);
+        let found = faults(&one, "// [1234-5.1-1]\n// [1234-5.1-2]", CHECKED);
+        assert_eq!(found, ["crates/a/src/lib.rs:2: there is no 1234-5.1-2"]);
     }
 }

@@ -54,7 +54,8 @@ impl Markers {
         Ok(markers)
     }
 
-    fn read_source(&mut self, path: &Path, text: &str) {
+    /// Reads one of them.
+    pub(super) fn read_source(&mut self, path: &Path, text: &str) {
         let is_test_file = path.iter().any(|part| part == "tests" || part == "tests.rs");
         let mut is_test = is_test_file;
         let mut lines = text.lines().enumerate().peekable();

@@ -49,8 +49,8 @@ fn render_row(ledgers: &Ledgers, requirement: &Requirement) -> String {
         id, level, role, text, ..
     } = requirement;
     let (obeyed, checked) = match (&requirement.exception, &requirement.untested) {
-        (Some(reason), _) => (format!("*not: {reason}*"), String::new()),
-        (None, Some(reason)) => (links(ledgers, id, Purpose::Obeys), format!("*not: {reason}*")),
+        (Some(reason), _) => (format!("*Exception:* {reason}"), String::new()),
+        (None, Some(reason)) => (links(ledgers, id, Purpose::Obeys), format!("*No test:* {reason}")),
         (None, None) => (links(ledgers, id, Purpose::Obeys), links(ledgers, id, Purpose::Checks)),
     };
     format!("| {id} | {level} | {role} | {text} | {obeyed} | {checked} |\n")
