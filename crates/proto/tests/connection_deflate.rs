@@ -6,7 +6,7 @@ mod common;
 
 use common::{Endpoint, Frame, Got, Local, continuation, ping, text};
 use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
-use sockeye_proto::{CloseCode, Compress, Data, Fragment};
+use sockeye_proto::{CloseCode, Compress, Data, Fault, Fragment};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -53,7 +53,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 #[test]
 fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
-    // checks [6455-5.8-1, 7692-6-4, 7692-6.1-1, 7692-7.2.1-1]
+    // checks [6455-5.8-1, 7692-6-1, 7692-6.1-1, 7692-7.2.1-1, 7692-7.2.1-7]
     let repeated = "again ".repeat(100);
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         let (mut local, mut peer) = (resetting(local), resetting(peer));
@@ -70,7 +70,7 @@ fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
 
 #[test]
 fn what_is_not_compressed_has_no_rsv1() {
-    // checks [7692-6-1, 7692-6-2, 7692-6.1-2, 7692-6.1-3, 7692-8-1]
+    // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-2, 7692-6.1-3, 7692-8-1]
     for local in BOTH {
         let mut endpoint = resetting(local);
         let repeated = "again ".repeat(100);
@@ -107,7 +107,7 @@ fn what_is_not_compressed_has_no_rsv1() {
 
 #[test]
 fn an_uncompressed_message_is_taken_as_it_is() {
-    // checks [7692-6-5]
+    // checks [7692-6-2]
     for local in BOTH {
         let mut endpoint = resetting(local);
         let expected = [Got::text("plain"), Got::text("in parts")];
@@ -127,6 +127,18 @@ fn a_compressed_message_in_fragments_is_inflated_as_one() {
             let expected = [Got::ping("between"), Got::text("Hello, hello, hello")];
             assert_eq!(resetting(local).receives(frames), expected, "cut at {cut}");
         }
+    }
+}
+
+#[test]
+fn text_is_utf8_once_it_is_inflated() {
+    // checks [6455-8.1-1, 7692-6-3]
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        let mut frame = compressed(&mut resetting(peer), Data::Binary(&[0xff; 40]));
+        assert_eq!(resetting(local).receives([frame.clone()]), [Got::binary([0xff; 40])]);
+        frame.opcode = 0x1;
+        let expected = [Got::Fault(Fault::InvalidUtf8)];
+        assert_eq!(resetting(local).receives([frame]), expected);
     }
 }
 

@@ -437,7 +437,7 @@ impl Connection {
         };
         let is_text = kind == MessageKind::Text;
         Some(match inflated {
-            // [6455-8.1-1]
+            // [6455-8.1-1, 7692-6-3]
             Ok(message) if is_text && !utf8::is_utf8(&message) => self.fail(now, Fault::InvalidUtf8),
             Ok(message) => Event::Message {
                 kind,

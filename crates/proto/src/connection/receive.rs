@@ -193,7 +193,7 @@ impl Receiver {
             let Some(kind) = MessageKind::of(header.opcode) else {
                 return Ok(Some(Found::ControlInPlace(header.opcode, payload)));
             };
-            // [7692-6-5]
+            // [7692-6-2]
             if header.rsv == RSV1 {
                 return Ok(Some(Found::CompressedInPlace(kind, payload)));
             }
@@ -252,7 +252,7 @@ impl Receiver {
     #[inline]
     fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), Fault> {
         // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated. RFC 7692 §6: permessage-deflate
-        // gives RSV1 a meaning, on the first frame of a message only. [6455-5.2-2, 7692-6-3]
+        // gives RSV1 a meaning, on the first frame of a message only. [6455-5.2-2, 7692-6.1-6]
         let is_compressed =
             header.rsv == RSV1 && self.is_deflate_negotiated && matches!(header.opcode, Opcode::Text | Opcode::Binary);
         if header.rsv != 0 && !is_compressed {

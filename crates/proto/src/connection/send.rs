@@ -134,10 +134,11 @@ impl Connection {
         };
         let sent = deflate.compress(data.bytes(), |payload| {
             let header = FrameHeader {
+                // What is compressed is one frame. [7692-7.2.1-7]
                 fin: true,
                 // [7692-6.1-1]
                 rsv: RSV1,
-                // [7692-6-4]
+                // [7692-6-1]
                 opcode: opcode_of(data.kind()),
                 mask,
                 payload_len: payload.len() as u64,
@@ -282,7 +283,7 @@ fn append_header(fragment: Fragment, opcode: Opcode, payload_len: u64, mask: Opt
     let header = FrameHeader {
         // [6455-6.1-5]
         fin: fragment == Fragment::Last,
-        // [6455-5.2-1, 7692-6-1, 7692-6-2, 7692-6.1-3]
+        // [6455-5.2-1, 7692-6.1-4, 7692-6.1-5, 7692-6.1-3]
         rsv: 0,
         opcode,
         mask,

@@ -206,6 +206,7 @@ impl DeflateConfig {
             .map_or(self.window_bits, |asked| asked.min(self.window_bits));
         let says_window = offer.server_max_window_bits.is_some() || window_bits < WindowBits::MAX;
         // §7.1.1.2: the server may always tell the client not to take over; a client that offers it does so anyway.
+        // [7692-7.2.2-4]
         let peer_takeover = match offer.client_no_context_takeover {
             true => Takeover::Reset,
             false => self.peer_takeover,
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn server_answers_an_offer_with_what_was_asked_and_what_it_wants() {
         // checks [6455-9-2, 6455-9.1-3, 6455-9.1-4, 7692-5-4, 7692-7-1, 7692-7.1.1.1-2, 7692-7.1.1.1-3]
-        // checks [7692-7.1.2.1-2, 7692-7.1.2.2-2, 7692-7.1.2.2-3]
+        // checks [7692-7.1.2.1-2, 7692-7.1.2.2-2, 7692-7.1.2.2-3, 7692-7.2.2-4]
         let pmd = |rest: &str| format!("permessage-deflate{rest}");
         let keep = keeping();
         for (offer, answer) in [

@@ -130,7 +130,7 @@ fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
 
 #[test]
 fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
-    // checks [7692-6-1, 7692-6-2, 7692-6-3]
+    // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-6]
     for local in [Local::Server, Local::Client] {
         let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
         assert_eq!(receives(local, fragments).fault, Some(Fault::ReservedBits));
