@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use sockeye::{Client, Message, WebSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -125,7 +126,13 @@ async fn shutting_down_does_not_wait_for_those_who_do_not_answer() {
     let server = Fixture::start(config).await;
     let _silent = server.join().await;
     let _half_open = TcpStream::connect(server.address).await.unwrap();
+    // Connections are accepted in order: once this one is answered, the other one is in.
+    assert!(server.get("/health").await.starts_with("HTTP/1.1 200"));
+    // From here on nobody sends anything, and the clock leaps from one deadline to the next.
+    tokio::time::pause();
+    let start = Instant::now();
     server.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
