@@ -1,7 +1,9 @@
 //! Everything that can be set about a server, as plain values that do nothing by themselves.
 //!
-//! No limit is infinite by default, and a test holds that every limit has a value a machine can bear.
+//! No limit is infinite by default, and a test holds that every limit has a value a machine can bear. Some limits make
+//! sense only beside others: [`Config::check`] knows how, and no server starts with values that contradict each other.
 
+use std::fmt;
 use std::time::Duration;
 
 use sockeye::OriginPolicy;
@@ -30,6 +32,85 @@ pub struct Config {
     /// How long the server waits for things.
     pub timeouts: Timeouts,
 }
+
+impl Config {
+    /// Checks that no field contradicts another; [`serve`](crate::serve) does so before anything else.
+    ///
+    /// ```
+    /// let mut config = sockeye_server::Config::default();
+    /// config.timeouts.pong = config.timeouts.ping_interval;
+    /// assert_eq!(config.check().unwrap_err().field(), "timeouts.pong");
+    /// ```
+    ///
+    /// # Errors
+    /// The first relation that does not hold, of those stated at the fields of [`Limits`] and [`Timeouts`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Limits {
+            message_size_max,
+            queue_bytes_max,
+            reply_size_max,
+            history_bytes_per_channel_max,
+            ..
+        } = self.limits;
+        let Timeouts {
+            ping_interval, pong, ..
+        } = self.timeouts;
+        let has_history = self.channels.history_size > 0;
+
+        for (field, size_max) in [
+            ("limits.message_size_max", message_size_max),
+            ("limits.reply_size_max", reply_size_max),
+        ] {
+            if size_max > queue_bytes_max / 2 {
+                let must = format!("at most half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
+                return Err(ConfigError::new(field, size_max, must));
+            }
+        }
+        let history_bytes_limit = reply_size_max.saturating_sub(REPLY_FRAME_BYTES);
+        if has_history && history_bytes_per_channel_max > history_bytes_limit {
+            let must = format!("at most limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
+            let field = "limits.history_bytes_per_channel_max";
+            return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
+        }
+        if pong >= ping_interval {
+            let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");
+            return Err(ConfigError::new("timeouts.pong", format_args!("{pong:?}"), must));
+        }
+        Ok(())
+    }
+}
+
+/// What a reply with the history of a channel holds beside the publications: 160 bytes, and some to spare.
+const REPLY_FRAME_BYTES: usize = 1 << 10;
+
+/// A field of a [`Config`] that contradicts another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    field: &'static str,
+    value: String,
+    must: String,
+}
+
+impl ConfigError {
+    fn new(field: &'static str, value: impl fmt::Display, must: String) -> Self {
+        let value = value.to_string();
+        Self { field, value, must }
+    }
+
+    /// The path of the field within [`Config`], such as `limits.reply_size_max`.
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, value, must } = self;
+        write!(f, "{field} is {value}, but must be {must}")
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 /// What a channel offers to its subscribers. One set of options holds for all channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,20 +160,24 @@ pub struct Limits {
     /// Open connections, HTTP and WebSocket together. Beyond: answered 503 and closed. An idle client costs about
     /// 4 KiB here and as much in the kernel.
     pub connections_max: usize,
-    /// Size of one message from a client, in bytes. Beyond: WebSocket close 1009.
+    /// Size of one message from a client, in bytes. Beyond: WebSocket close 1009. At most half of
+    /// [`queue_bytes_max`](Self::queue_bytes_max), or one publication would make all its subscribers slow.
     pub message_size_max: usize,
     /// Channels one client is subscribed to. Beyond: error 106.
     pub channels_per_client_max: usize,
     /// What a client may say about itself when it connects, in bytes of JSON; others see it as `conn_info.unverified`.
     /// Beyond: error 106. At zero it is not shown to anyone.
     pub client_info_size_max: usize,
-    /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008.
+    /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the largest message
+    /// and the largest reply.
     pub queue_bytes_max: usize,
-    /// Size of one reply, in bytes; half of the queue keeps room for what channels say meanwhile. Beyond: error 106.
+    /// Size of one reply, in bytes. Beyond: error 106. At most half of [`queue_bytes_max`](Self::queue_bytes_max), to
+    /// keep room for what channels say meanwhile.
     pub reply_size_max: usize,
     /// Clients listed by one `presence` reply. Beyond: error 106; `presence_stats` still counts them.
     pub presence_clients_max: usize,
-    /// Memory of one channel's history. Beyond: the oldest publications are forgotten.
+    /// Memory of one channel's history. Beyond: the oldest publications are forgotten. At least 1 KiB less than
+    /// [`reply_size_max`](Self::reply_size_max), for a client that recovers gets all of it in one reply.
     pub history_bytes_per_channel_max: usize,
     /// Memory of all history. Beyond: the channels silent for longest are forgotten, and their subscribers told so.
     pub history_bytes_max: usize,
@@ -124,10 +209,11 @@ pub struct Timeouts {
     pub http_connection: Duration,
     /// From the upgrade to the `connect` command. Then: disconnect 3502.
     pub connect: Duration,
-    /// Between the server's pings. Clients learn it when they connect.
+    /// Between the server's pings. Clients learn it when they connect. Longer than [`pong`](Self::pong).
     pub ping_interval: Duration,
-    /// For the answer to a ping; must be shorter than the interval. Then: disconnect 3012. A client that falls silent
-    /// is out of its channels after both together, 33 s by default.
+    /// For the answer to a ping. Then: disconnect 3012. Shorter than [`ping_interval`](Self::ping_interval), so that
+    /// one ping at a time is unanswered. A client that falls silent is out of its channels after both together, 33 s by
+    /// default.
     pub pong: Duration,
     /// For a client that takes what is sent to it, but slowly, to take 64 KiB of it. Then: disconnect 3008.
     pub write: Duration,
@@ -182,9 +268,6 @@ mod tests {
         ] {
             assert!((1..=1 << 30).contains(&limit));
         }
-        assert!(reply_size_max <= queue_bytes_max / 2);
-        // A recovery reply carries the whole history of a channel, framed as JSON.
-        assert!(history_bytes_per_channel_max < reply_size_max);
 
         let Timeouts {
             request_head,
@@ -209,6 +292,71 @@ mod tests {
             assert!((1..=60).contains(&timeout.as_secs()));
         }
         assert!(ping_interval + pong <= Duration::from_secs(35));
-        assert!(pong < ping_interval);
+    }
+
+    #[test]
+    fn the_security_page_names_every_limit_and_timeout() {
+        let page = include_str!("../../../SECURITY.md");
+        let Config { limits, timeouts, .. } = Config::default();
+        for (group, debug) in [
+            ("limits", format!("{limits:#?}")),
+            ("timeouts", format!("{timeouts:#?}")),
+        ] {
+            for (field, _) in debug.lines().filter_map(|line| line.trim().split_once(": ")) {
+                assert!(page.contains(&format!("| `{group}.{field}` |")), "{group}.{field}");
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Config), expect: Result<(), &str>) {
+        let mut config = Config::default();
+        change(&mut config);
+        let checked = config.check().map_err(|error| error.to_string());
+        assert_eq!(checked, expect.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn defaults_do_not_contradict_each_other() {
+        check(|_| {}, Ok(()));
+    }
+
+    #[test]
+    fn a_queue_holds_two_of_the_largest_messages_and_replies() {
+        check(|config| config.limits.message_size_max = 512 << 10, Ok(()));
+        check(
+            |config| config.limits.message_size_max = (512 << 10) + 1,
+            Err("limits.message_size_max is 524289, but must be at most half of limits.queue_bytes_max, 524288"),
+        );
+        check(|config| config.limits.queue_bytes_max = 1 << 20, Ok(()));
+        check(
+            |config| config.limits.queue_bytes_max = (1 << 20) - 1,
+            Err("limits.reply_size_max is 524288, but must be at most half of limits.queue_bytes_max, 524287"),
+        );
+    }
+
+    #[test]
+    fn a_reply_holds_the_history_of_a_channel() {
+        check(|config| config.limits.reply_size_max = 385 << 10, Ok(()));
+        check(
+            |config| config.limits.reply_size_max = (385 << 10) - 1,
+            Err(
+                "limits.history_bytes_per_channel_max is 393216, but must be at most limits.reply_size_max less 1024, \
+                 393215",
+            ),
+        );
+        let without_history = |config: &mut Config| {
+            config.channels.history_size = 0;
+            config.limits.reply_size_max = 0;
+        };
+        check(without_history, Ok(()));
+    }
+
+    #[test]
+    fn a_pong_is_due_before_the_next_ping() {
+        let pong = |ms| move |config: &mut Config| config.timeouts.pong = Duration::from_millis(ms);
+        check(pong(24_999), Ok(()));
+        let error = "timeouts.pong is 25s, but must be shorter than timeouts.ping_interval, 25s";
+        check(pong(25_000), Err(error));
     }
 }

@@ -39,7 +39,7 @@ mod serve;
 mod session;
 mod sync;
 
-pub use config::{ChannelOptions, Config, Limits, PublishPolicy, Timeouts};
+pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
 pub use serve::serve;
 pub use sockeye::OriginPolicy;
 pub use sockeye::handshake::HostPolicy;

@@ -29,11 +29,15 @@ use crate::node::Node;
 /// ```
 ///
 /// # Errors
-/// The listener has no local address. Trouble with single connections is logged and never ends the server.
+/// Fields of the configuration contradict each other: [`InvalidInput`](io::ErrorKind::InvalidInput) around a
+/// [`ConfigError`](crate::ConfigError). Or the listener has no local address. Trouble with single connections is logged and never ends the server.
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting; connected clients stay until the runtime ends.
 pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    config
+        .check()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let is_loopback = listener.local_addr()?.ip().is_loopback();
     let connections_max = config
         .limits

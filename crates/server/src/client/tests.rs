@@ -319,3 +319,23 @@ async fn a_hundred_thousand_subscribes_leave_128() {
     }
     assert_eq!(peer.0.session.take_subscriptions().len(), 128);
 }
+
+#[tokio::test]
+async fn the_largest_history_fits_into_one_reply() {
+    let mut config = Config::default();
+    config.channels.history_size = usize::MAX;
+    config.limits.reply_size_max = 64 << 10;
+    config.limits.history_bytes_per_channel_max = 63 << 10;
+    config.check().unwrap();
+    let mut ada = Peer::in_room(&Node::new(config), "Ada").await;
+    // The smallest publications: nowhere is there more around them.
+    for _ in 0..500 {
+        ada.say(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
+            .await
+            .unwrap();
+        ada.hear().await;
+    }
+    let reply = ada.ask(r#"{"id":4,"history":{"channel":"room","limit":-1}}"#).await;
+    let publications = reply.matches("\"data\":1").count();
+    assert!((300..500).contains(&publications), "{publications}");
+}

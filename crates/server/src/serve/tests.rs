@@ -136,6 +136,16 @@ async fn shutting_down_does_not_wait_for_those_who_do_not_answer() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_contradicts_itself_is_not_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = Config::default();
+    config.limits.queue_bytes_max = 0;
+    let error = serve(listener, config, std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("limits.queue_bytes_max"), "{error}");
+}
+
+#[tokio::test]
 async fn what_is_not_the_protocol_is_closed_with_its_code() {
     let server = Fixture::start(Config::default()).await;
     for (message, code, reason) in [
@@ -213,6 +223,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_the_others_hear_everything()
     let mut config = Config::default();
     config.limits.queue_bytes_max = 256 << 10;
     config.limits.reply_size_max = 128 << 10;
+    config.limits.history_bytes_per_channel_max = 96 << 10;
     config.timeouts.close = Duration::from_millis(20);
     let server = Fixture::start(config).await;
     let mut slow = server.join().await;
