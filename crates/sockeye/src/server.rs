@@ -13,7 +13,7 @@ use sockeye_proto::handshake::{
     ServerHandshake, ServerStep,
 };
 use sockeye_proto::{Keepalive, Role};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -369,10 +369,9 @@ async fn turn_away(mut io: Box<dyn Io>, response: &Response) {
     let farewell = async {
         io.write_all(&response).await?;
         io.shutdown().await?;
-        let mut scratch = [0; 1024];
         let mut discarded = 0;
         while discarded < LINGER_LEN {
-            match io.read(&mut scratch).await? {
+            match poll_fn(|cx| poll_discard(io.as_mut(), cx)).await? {
                 0 => break,
                 len => discarded += len,
             }
@@ -380,4 +379,12 @@ async fn turn_away(mut io: Box<dyn Io>, response: &Response) {
         std::io::Result::Ok(())
     };
     let _ = timeout(LINGER, farewell).await;
+}
+
+/// Reads once and keeps nothing, not even the room for it.
+fn poll_discard(io: &mut dyn Io, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+    let mut scratch = [0; 1024];
+    let mut read = ReadBuf::new(&mut scratch);
+    ready!(Pin::new(io).poll_read(cx, &mut read))?;
+    Poll::Ready(Ok(read.filled().len()))
 }

@@ -125,6 +125,23 @@ async fn a_request_that_does_not_end_costs_what_has_arrived() {
     }
 }
 
+/// What a client costs that was turned away and does not go, for the second that it gets to see why: as above, and the
+/// answer.
+const TURNED_AWAY_MAX: usize = 2304;
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_turned_away_costs_little() {
+    let server = Server::default();
+    let (io, peer) = transport(true);
+    let mut accepting = Box::pin(server.accept(io));
+    peer.sends_bytes("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(look(&mut accepting).await.is_pending());
+    assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 405 "));
+    let held = held_by(accepting);
+    println!("turned away: {held} bytes");
+    assert!(held <= TURNED_AWAY_MAX, "{held}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_length_that_is_declared_costs_nothing() {
     for local in BOTH {
