@@ -54,8 +54,18 @@ const SMALL_LIMIT_LEN: u64 = 16 * KIB;
 /// How many bytes may wait to be written to one peer.
 const WRITE_LIMIT_LEN: u64 = 1024 * KIB;
 
-/// What an open connection costs on top of what it makes the server hold.
+/// What an idle connection costs, after the 1.2 KiB of the library what the program and the allocator add.
+const IDLE_LEN: u64 = 3 * KIB;
+
+/// What a busy connection costs on top of what it makes the server hold.
 const CONNECTION_LEN: u64 = 4 * KIB;
+
+/// What a connection costs before its handshake is done, on top of the head that has arrived. A task that waits for a
+/// request is larger than one that waits for messages.
+const HANDSHAKE_LEN: u64 = 4 * KIB;
+
+/// The limit of a request head; the default.
+const HEAD_LIMIT_LEN: u64 = 16 * KIB;
 
 /// A server's patience with an opening handshake, and with a peer that takes no bytes.
 const TEN_SECONDS: Duration = Duration::from_secs(12);
@@ -84,7 +94,7 @@ pub(super) fn all() -> Vec<Behaviour> {
 
 fn idle() -> Behaviour {
     Behaviour {
-        bounds: bounds(2 * KIB, 100, Duration::from_secs(2)),
+        bounds: bounds(IDLE_LEN, 100, Duration::from_secs(2)),
         ..after_handshake("idle", [Step::Hold])
     }
 }
@@ -92,7 +102,7 @@ fn idle() -> Behaviour {
 /// Not a byte.
 fn silent() -> Behaviour {
     Behaviour {
-        bounds: bounds(2 * KIB, 100, TEN_SECONDS),
+        bounds: bounds(HANDSHAKE_LEN, 100, TEN_SECONDS),
         end: End::Server,
         ..before_handshake("silent", [Step::Hold])
     }
@@ -102,7 +112,7 @@ fn silent() -> Behaviour {
 fn slow_handshake() -> Behaviour {
     let steps = [Step::Trickle(wire::request().into(), Duration::from_secs(1))];
     Behaviour {
-        bounds: bounds(2 * KIB, 100, TEN_SECONDS),
+        bounds: bounds(HANDSHAKE_LEN, 100, TEN_SECONDS),
         end: End::Server,
         ..before_handshake("slow-handshake", steps)
     }
@@ -114,6 +124,7 @@ fn endless_header() -> Behaviour {
         bytes: wire::HEADER_FIELD.into(),
         len: wire::HEADER_FIELD.len(),
         interval: Duration::from_millis(100),
+        fill: 0,
     };
     let steps = [
         Step::Send(wire::endless_header(16_300).into()),
@@ -122,7 +133,7 @@ fn endless_header() -> Behaviour {
         more,
     ];
     Behaviour {
-        bounds: bounds(16 * KIB, 500, TEN_SECONDS),
+        bounds: bounds(HEAD_LIMIT_LEN + HANDSHAKE_LEN, 500, TEN_SECONDS),
         end: End::Server,
         ..before_handshake("endless-header", steps)
     }
@@ -132,7 +143,7 @@ fn endless_header() -> Behaviour {
 fn declared() -> Behaviour {
     let steps = [Step::Send(header(first::BINARY, 16 << 20).into()), Step::Hold];
     Behaviour {
-        bounds: bounds(4 * KIB, 100, Duration::from_secs(2)),
+        bounds: bounds(IDLE_LEN + 2 * KIB, 100, Duration::from_secs(2)),
         ..after_handshake("declared-16MiB", steps)
     }
 }
@@ -174,7 +185,8 @@ fn empty_fragments() -> Behaviour {
 /// Pings of the largest size for ever, whose pongs are not read.
 fn ping_flood() -> Behaviour {
     let pings = frame(first::PING, &[b'p'; 125]).repeat(30);
-    let flood = flood(pings, Duration::from_secs(1));
+    // Twice what the kernel holds.
+    let flood = flood(pings, 256 * KIB);
     Behaviour {
         bounds: bounds(2 * CONNECTION_LEN, 20_000, Duration::from_secs(30)),
         end: End::Server,
@@ -185,7 +197,7 @@ fn ping_flood() -> Behaviour {
 /// Messages for ever, whose echoes are not read.
 fn never_reading() -> Behaviour {
     let messages = frame(first::BINARY, &[b'm'; 8 * 1024]).repeat(8);
-    let flood = flood(messages, Duration::from_secs(1));
+    let flood = flood(messages, u64::MAX);
     Behaviour {
         arguments: SMALL_LIMIT,
         bounds: bounds(
@@ -227,7 +239,7 @@ fn never_closing() -> Behaviour {
 /// The server is told to stop, and nobody answers its close frames.
 fn deaf_to_close() -> Behaviour {
     Behaviour {
-        bounds: bounds(2 * KIB, 100, Duration::from_secs(7)),
+        bounds: bounds(IDLE_LEN, 100, Duration::from_secs(7)),
         end: End::Signal,
         ..without_reading(after_handshake("deaf-to-close", [Step::Hold]))
     }
@@ -294,6 +306,7 @@ fn one_byte_per_segment() -> Behaviour {
         bytes: frame(first::TEXT, b"twenty bytes of text").into(),
         len: 1,
         interval,
+        fill: 0,
     };
     let script = Script {
         steps: vec![Step::Trickle(wire::request().into(), interval), messages],
@@ -301,7 +314,7 @@ fn one_byte_per_segment() -> Behaviour {
     };
     Behaviour {
         scripts: vec![Arc::new(script)],
-        bounds: bounds(CONNECTION_LEN, 20_000, Duration::from_secs(2)),
+        bounds: bounds(HANDSHAKE_LEN + KIB, 20_000, Duration::from_secs(2)),
         ..after_handshake("one-byte-segments", [])
     }
 }
@@ -348,10 +361,17 @@ fn handshake<const N: usize>(then: [Step; N]) -> Vec<Step> {
     opening.into_iter().chain(then).collect()
 }
 
-fn flood(bytes: Vec<u8>, interval: Duration) -> Step {
+/// Once a second, all of it.
+fn flood(bytes: Vec<u8>, fill: u64) -> Step {
     let len = bytes.len();
     let bytes: Bytes = bytes.into();
-    Step::Flood { bytes, len, interval }
+    let interval = Duration::from_secs(1);
+    Step::Flood {
+        bytes,
+        len,
+        interval,
+        fill,
+    }
 }
 
 const fn bounds(memory: u64, cpu_us: u64, let_go: Duration) -> Bounds {

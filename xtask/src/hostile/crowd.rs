@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -29,7 +29,7 @@ pub(super) struct Crowd {
 
 #[derive(Debug, Default)]
 struct Shared {
-    mood: AtomicU8,
+    is_released: AtomicBool,
     settled: AtomicUsize,
     is_over: AtomicBool,
 }
@@ -39,7 +39,6 @@ struct Shared {
 pub(super) struct Sent {
     pub(super) connections: u64,
     pub(super) bytes: u64,
-    pub(super) writes: u64,
 }
 
 impl Crowd {
@@ -71,8 +70,9 @@ impl Crowd {
         self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
-    pub(super) fn set_mood(&self, mood: Mood) {
-        self.shared.mood.store(mood as u8, Ordering::Release);
+    /// Lets those who hold go on.
+    pub(super) fn release(&self) {
+        self.shared.is_released.store(true, Ordering::Release);
     }
 
     /// Closes all connections.
@@ -96,10 +96,9 @@ fn run(mut peers: Vec<Peer>, shared: &Shared) -> io::Result<Sent> {
     let mut opened = 0;
     while !shared.is_over.load(Ordering::Acquire) {
         opened = peers.len().min(opened + OPENED_PER_ROUND);
-        let mood = match shared.mood.load(Ordering::Acquire) {
-            mood if mood == Mood::Calm as u8 => Mood::Calm,
-            mood if mood == Mood::Released as u8 => Mood::Released,
-            _ => Mood::Eager,
+        let mood = match shared.is_released.load(Ordering::Acquire) {
+            false => Mood::Hold,
+            true => Mood::Released,
         };
         let mut settled = 0;
         for peer in &mut peers[..opened] {
@@ -115,6 +114,5 @@ fn run(mut peers: Vec<Peer>, shared: &Shared) -> io::Result<Sent> {
     Ok(peers.iter().fold(Sent::default(), |sum, peer| Sent {
         connections: sum.connections + peer.opened_total,
         bytes: sum.bytes + peer.sent_total,
-        writes: sum.writes + peer.writes_total,
     }))
 }

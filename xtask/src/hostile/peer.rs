@@ -28,40 +28,46 @@ pub(super) enum Step {
     Trickle(Bytes, Duration),
     /// Waits for the end of the server's answer to the opening handshake.
     AwaitAnswer,
-    /// Sends it again and again until released: as fast as the socket takes it while the server has yet to be filled,
+    /// Sends it again and again: as fast as the socket takes it until `fill` bytes have left or none have for a while,
     /// then up to `len` bytes of it every so often.
     Flood {
         bytes: Bytes,
         len: usize,
         interval: Duration,
+        fill: u64,
     },
-    /// Does nothing until released.
+    /// Does nothing until the mood is [`Mood::Released`].
     Hold,
     /// Closes the sending half of TCP.
     EndSending,
-    /// After so long, breaks the connection with a reset and starts all over on another one.
+    /// After about so long, half of it for the first peer and one and a half for the last, breaks the connection with a
+    /// reset and starts all over on another one.
     ResetAfter(Duration),
 }
 
 /// What all peers of a crowd are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mood {
-    /// Get into position, fill the server.
-    Eager,
-    /// Go on evenly.
-    Calm,
-    /// Done with holding and flooding: go on with what the script has after it.
+    /// Get into position, and stay there.
+    Hold,
+    /// Done with holding: go on with what the script has after it.
     Released,
 }
 
 /// How soon a peer that could not go on is visited again.
 const RETRY: Duration = Duration::from_millis(2);
 
+/// After so many visits to no avail, a socket that takes nothing is taken to be full.
+const FULL_AFTER: u32 = 100;
+
 /// How soon one that has nothing to do is.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// A receive buffer that is soon full, for those who do not read.
+/// What makes the kernel's part small for those who do not read, so that what they cause waits in the server: segments
+/// as on Ethernet, from whose size the server's kernel derives its send buffer, and little room of their own.
+const SEGMENT_LEN: u32 = 1448;
 const RECEIVE_BUFFER_LEN: usize = 4 * 1024;
+const SEND_BUFFER_LEN: usize = 32 * 1024;
 
 pub(super) struct Peer {
     address: SocketAddr,
@@ -79,13 +85,13 @@ pub(super) struct Peer {
     pub(super) due: Instant,
     /// Between 0 and 1: where in an interval its turn is, so that all of them are spread evenly.
     phase: f64,
-    was_calm: bool,
+    /// How many visits in a row the socket took nothing, while it is filled.
+    refusals: u32,
     is_lost: bool,
     /// Whether it has been where it wants to be: holding, trickling, flooding, or once around.
     pub(super) is_settled: bool,
-    /// Bytes that the socket took, and in how many pieces.
+    /// Bytes that the socket took.
     pub(super) sent_total: u64,
-    pub(super) writes_total: u64,
     /// Connections opened.
     pub(super) opened_total: u64,
 }
@@ -102,11 +108,10 @@ impl Peer {
             tail: [0; 4],
             due: Instant::now(),
             phase,
-            was_calm: false,
+            refusals: 0,
             is_lost: false,
             is_settled: false,
             sent_total: 0,
-            writes_total: 0,
             opened_total: 0,
         }
     }
@@ -135,7 +140,9 @@ impl Peer {
     fn open(&self) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         if !self.script.reads {
+            socket.set_tcp_mss(SEGMENT_LEN)?;
             socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN)?;
+            socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
         }
         socket.connect(&self.address.into())?;
         socket.set_tcp_nodelay(true)?;
@@ -178,9 +185,16 @@ impl Peer {
                     }
                     self.next_step();
                 }
-                Some(Step::Flood { .. } | Step::Hold) if mood == Mood::Released => self.next_step(),
+                Some(Step::Hold) if mood == Mood::Released => self.next_step(),
                 Some(Step::Hold) => return self.rest(now + IDLE),
-                Some(Step::Flood { bytes, len, interval }) => return self.flood(now, mood, bytes, *len, *interval),
+                Some(Step::Flood {
+                    bytes,
+                    len,
+                    interval,
+                    fill,
+                }) => {
+                    return self.flood(now, bytes, *len, *interval, *fill);
+                }
                 Some(Step::EndSending) => {
                     if let Some(stream) = &self.stream {
                         stream.shutdown(Shutdown::Write)?;
@@ -189,8 +203,9 @@ impl Peer {
                 }
                 Some(Step::ResetAfter(pause)) => {
                     let since = *self.since.get_or_insert(now);
-                    if now < since + *pause {
-                        return self.rest(since + *pause);
+                    let until = since + pause.mul_f64(0.5 + self.phase);
+                    if now < until {
+                        return self.rest(until);
                     }
                     return self.reset();
                 }
@@ -210,21 +225,21 @@ impl Peer {
         self.since = None;
     }
 
-    fn flood(&mut self, now: Instant, mood: Mood, bytes: &[u8], len: usize, interval: Duration) -> io::Result<()> {
-        self.is_settled = true;
-        if mood == Mood::Calm && !self.was_calm {
-            self.was_calm = true;
-            return self.rest(now + interval.mul_f64(self.phase));
-        }
+    fn flood(&mut self, now: Instant, bytes: &[u8], len: usize, interval: Duration, fill: u64) -> io::Result<()> {
         let end = bytes.len().min(self.sent + len);
-        self.send(&bytes[self.sent..end])?;
+        let took_any = self.send(&bytes[self.sent..end])?;
         if self.sent == bytes.len() {
             self.sent = 0;
         }
-        if mood == Mood::Calm {
+        if self.is_settled {
             self.due = now + interval;
+            return Ok(());
         }
-        Ok(())
+        self.refusals = if took_any { 0 } else { self.refusals + 1 };
+        if self.sent_total < fill && self.refusals < FULL_AFTER {
+            return Ok(());
+        }
+        self.rest(now + interval.mul_f64(self.phase))
     }
 
     /// Breaks the connection so that the server gets a reset, whatever state it is in.
@@ -245,7 +260,6 @@ impl Peer {
             Ok(len) => {
                 self.sent += len;
                 self.sent_total += len as u64;
-                self.writes_total += 1;
                 Ok(len > 0)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),

@@ -12,7 +12,6 @@ use super::{
     behaviour::{Behaviour, End},
     crowd::Crowd,
     neighbours::Neighbours,
-    peer::Mood,
     report::Row,
     target::{Target, Usage},
 };
@@ -21,7 +20,7 @@ use super::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the crowd may take to get into position; then it is measured as it is.
-const FILL_TIME_MAX: Duration = Duration::from_secs(8);
+const FILL_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// So many looks in a row without growth end the filling.
 const STEADY_LOOKS: u32 = 5;
@@ -55,7 +54,6 @@ pub(super) fn run(behaviour: &Behaviour, count: usize, binary: &Path, control: &
     fill(&mut watch, &crowd, count, began_at)?;
     let filled = watch.look()?;
 
-    crowd.set_mood(Mood::Calm);
     thread::sleep(HELD_TIME);
     let held = watch.look()?;
     let held_share = (held.cpu - filled.cpu).as_secs_f64() / HELD_TIME.as_secs_f64();
@@ -66,7 +64,7 @@ pub(super) fn run(behaviour: &Behaviour, count: usize, binary: &Path, control: &
         watch.look()?;
     }
 
-    crowd.set_mood(Mood::Released);
+    crowd.release();
     let mut since = began_at;
     let mut crowd = Some(crowd);
     let mut sent = Default::default();
