@@ -14,7 +14,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hands every connection that `poll_accept` yields to `handle`. Never returns.
-pub(crate) async fn accept_all<T>(
+pub async fn accept_all<T>(
     mut poll_accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
     mut handle: impl FnMut(T),
 ) -> std::convert::Infallible {

@@ -1,6 +1,6 @@
 //! `sockeye echo`: a server that sends every message back.
 //!
-//! Nothing here is private: a server by anyone else can be made of the same calls. Each thread has a listener, a
+//! Nothing of the protocol here is private: a server by anyone else can be made of the same calls. Each thread has a listener, a
 //! runtime and connections of its own, and shares nothing with the others but the moment when all of them stop.
 
 mod roll;
@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use sockeye::{CloseCode, DeflateConfig, Error, Message, OriginPolicy, Server, Takeover, WebSocket};
+use sockeye_server::accept::accept_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::accept::accept_all;
 use crate::cli::{self, Compression, EchoOptions, Failure, Signals};
 use roll::{Member, Roll};
 

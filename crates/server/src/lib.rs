@@ -22,7 +22,12 @@
 //! [`serve`] is the whole server; [`Config`] says how it behaves. The program `sockeye` is this library with a
 //! command line.
 
-mod accept;
+// For the program `sockeye`, which is built on this library, and no part of what the library promises.
+#[doc(hidden)]
+pub mod accept;
+#[doc(hidden)]
+pub mod sync;
+
 mod channel;
 mod client;
 pub mod codes;
@@ -37,7 +42,6 @@ mod protocol;
 mod queue;
 mod serve;
 mod session;
-mod sync;
 
 pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
 pub use serve::serve;

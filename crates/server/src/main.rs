@@ -1,6 +1,5 @@
 //! The program `sockeye`: WebSocket servers, and a client for the terminal.
 
-mod accept;
 mod cli;
 mod connect;
 mod echo;

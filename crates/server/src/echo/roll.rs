@@ -5,8 +5,10 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+
+use sockeye_server::sync::lock;
 
 /// The roll; clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -105,7 +107,7 @@ impl Drop for Member {
 
 impl Shared {
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.places)
     }
 }
 
