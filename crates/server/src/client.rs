@@ -63,7 +63,7 @@ impl Client {
         match self.session.handle_command(command, Instant::now().into_std())? {
             Step::Nothing => {}
             Step::Reply(body) => self.reply(id, body),
-            Step::Call(Call::Subscribe(call)) => self.subscribe(id, call).await?,
+            Step::Subscribe(call) => self.subscribe(id, call).await?,
             Step::Call(call) => {
                 if let Err(code) = self.carry_out(id, call).await {
                     self.reply(id, ReplyBody::Error(code));
@@ -209,7 +209,6 @@ impl Client {
     async fn carry_out(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
-            Call::Subscribe(_) => debug_assert!(false, "taken by the caller"),
             Call::Unsubscribe(channel) => {
                 self.leave(&channel).await;
                 self.reply(id, ReplyBody::Unsubscribe(Empty {}));

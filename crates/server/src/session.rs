@@ -2,7 +2,7 @@
 //! pinged and when it is given up.
 //!
 //! It does nothing itself. A command goes in through [`Session::handle_command`] and comes out as a [`Step`]: an
-//! answer, or a [`Call`] that whoever drives the session carries out before the next command goes in. Time is an
+//! answer, or something that whoever drives the session carries out before the next command goes in. Time is an
 //! argument. A reason to disconnect is an error and stays one: from then on every call returns it again.
 
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub(crate) enum Step {
     Nothing,
     /// This answer.
     Reply(ReplyBody<'static>),
+    /// The answer to this subscription, which is queued together with what the channel says.
+    Subscribe(Subscribe),
     /// The answer to this call.
     Call(Call),
 }
@@ -63,7 +65,6 @@ pub(crate) enum Step {
 /// What the session needs done outside of it.
 #[derive(Debug)]
 pub(crate) enum Call {
-    Subscribe(Subscribe),
     Unsubscribe(ChannelName),
     Publish(ChannelName, Content),
     Presence(ChannelName),
@@ -210,23 +211,28 @@ impl Session {
     }
 
     fn command(&mut self, command: Command<'_>, now: Instant) -> Result<Step, Refusal> {
-        let request = match (&self.state, command.id, command.request) {
-            (State::Opening { first_ping, .. }, 1.., Some(Request::Connect(connect))) => {
+        match (&self.state, command.request) {
+            (State::Opening { first_ping, .. }, Some(Request::Connect(connect))) if command.id > 0 => {
                 let ping_at = now + *first_ping;
-                return self.connect(&connect, ping_at);
+                self.connect(&connect, ping_at)
             }
-            (State::Opening { .. } | State::Refused { .. }, ..) | (_, _, Some(Request::Connect(_))) => {
-                return Err(Refusal::Disconnect(DisconnectCode::BadRequest));
+            (State::Opening { .. } | State::Refused { .. }, _) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            (State::Connected { .. }, None) if command.id == 0 => self.pong(),
+            (State::Connected { .. }, None) => Err(ErrorCode::MethodNotFound.into()),
+            (State::Connected { info, .. }, Some(request)) => {
+                let info = info.clone();
+                self.request(command.id, request, info)
             }
-            (State::Connected { .. }, 0, None) => return self.pong(),
-            (State::Connected { .. }, _, Some(Request::Send)) => return Ok(Step::Nothing),
-            // A request without an id could not be answered.
-            (State::Connected { .. }, 0, Some(_)) => return Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
-            (State::Connected { .. }, 1.., None) => return Err(ErrorCode::MethodNotFound.into()),
-            (State::Connected { info, .. }, 1.., Some(request)) => (request, info.clone()),
-        };
-        let (request, info) = request;
+        }
+    }
+
+    /// Takes what a connected client asks for.
+    fn request(&mut self, id: u32, request: Request<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
         match request {
+            Request::Connect(_) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            Request::Send => Ok(Step::Nothing),
+            // It could not be answered.
+            _ if id == 0 => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
             Request::Subscribe(subscribe) => self.subscribe(&subscribe),
             Request::Unsubscribe(request) => self.unsubscribe(&request.channel),
             Request::Publish(publish) => self.publish(publish, info),
@@ -237,7 +243,6 @@ impl Session {
             Request::Rpc => Err(ErrorCode::MethodNotFound.into()),
             // There are no tokens yet that could be refreshed.
             Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
-            Request::Connect(_) | Request::Send => unreachable!("taken above"),
         }
     }
 
@@ -311,7 +316,7 @@ impl Session {
         let options = &self.config.channels;
         let has_history = options.history_size > 0;
         self.subscriptions.push(channel.clone());
-        Ok(Step::Call(Call::Subscribe(Subscribe {
+        Ok(Step::Subscribe(Subscribe {
             channel,
             wants: Wants {
                 join_leave: request.join_leave && options.join_leave,
@@ -323,7 +328,7 @@ impl Session {
                 offset: request.offset,
             }),
             rejects_unrecovered: request.rejects_unrecovered(),
-        })))
+        }))
     }
 
     fn unsubscribe(&mut self, channel: &str) -> Result<Step, Refusal> {
