@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap, is_recovered};
 use crate::codes::{DisconnectCode, ErrorCode};
-use crate::engine::{EngineError, HistoryQuery};
+use crate::engine::{EngineError, History, HistoryQuery};
 use crate::node::Node;
 use crate::presence::ClientId;
 use crate::protocol::{
@@ -141,23 +141,17 @@ impl Client {
 
     /// The order matters: publications are kept aside first, so that none can slip between history and hub.
     async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
-        let Subscribe {
-            channel,
-            wants,
-            is_recoverable,
-            recover_from,
-            rejects_unrecovered,
-        } = call;
+        let (channel, wants) = (&call.channel, call.wants);
         let (engine, options) = (self.node.engine(), &self.node.config().channels);
         let info = self.session.info().ok_or(ErrorCode::Internal)?;
-        self.node.hub().join(channel, self.id, self.queue.clone(), *wants);
+        self.node.hub().join(channel, self.id, self.queue.clone(), wants);
         engine.interest_changed(channel).await?;
         if options.presence {
             engine.presence_add(channel, info.clone()).await?;
         }
         let mut history = None;
         if wants.unbroken {
-            let since = recover_from.as_ref().map(|from| from.offset);
+            let since = call.recover_from.as_ref().map(|from| from.offset);
             let query = HistoryQuery {
                 since,
                 limit: since.map_or(0, |_| usize::MAX),
@@ -165,28 +159,7 @@ impl Client {
             };
             history = Some(engine.history(channel, query).await?);
         }
-        let mut result = SubscribeResult::default();
-        if let Some(history) = &history {
-            result.positioned = true;
-            result.recoverable = *is_recoverable;
-            result.epoch = history.top.epoch.as_str();
-            result.offset = Some(history.top.offset);
-            if let Some(from) = recover_from {
-                result.was_recovering = true;
-                result.recovered = is_recovered(from, history);
-                if result.recovered {
-                    // The client counts up from where it was as it takes the publications.
-                    result.offset = Some(from.offset);
-                    result.publications = history
-                        .publications
-                        .iter()
-                        .map(|publication| publication.wire())
-                        .collect();
-                } else if *rejects_unrecovered {
-                    return Err(ErrorCode::UnrecoverablePosition.into());
-                }
-            }
-        }
+        let result = subscribe_result(call, history.as_ref())?;
         let reply = self.encode(id, ReplyBody::Subscribe(result))?;
         self.node
             .hub()
@@ -284,6 +257,39 @@ impl Client {
         }
         Ok(reply.into())
     }
+}
+
+/// What a client is told about its subscription, given the history since it was last there.
+///
+/// # Errors
+/// It cannot recover, and does not want to begin anew.
+fn subscribe_result<'a>(call: &Subscribe, history: Option<&'a History>) -> Result<SubscribeResult<'a>, ErrorCode> {
+    let Some(history) = history else {
+        return Ok(SubscribeResult::default());
+    };
+    let mut result = SubscribeResult {
+        positioned: true,
+        recoverable: call.is_recoverable,
+        epoch: history.top.epoch.as_str(),
+        offset: Some(history.top.offset),
+        ..Default::default()
+    };
+    if let Some(from) = &call.recover_from {
+        result.was_recovering = true;
+        result.recovered = is_recovered(from, history);
+        if result.recovered {
+            // The client counts up from where it was as it takes the publications.
+            result.offset = Some(from.offset);
+            result.publications = history
+                .publications
+                .iter()
+                .map(|publication| publication.wire())
+                .collect();
+        } else if call.rejects_unrecovered {
+            return Err(ErrorCode::UnrecoverablePosition);
+        }
+    }
+    Ok(result)
 }
 
 impl Drop for Client {
