@@ -7,9 +7,9 @@ use std::time::Duration;
 use sockeye::Text;
 use tokio::time::Instant;
 
-use crate::channel::{ChannelName, Gap, is_recovered};
+use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode};
-use crate::engine::{EngineError, History, HistoryQuery};
+use crate::engine::{EngineError, History, HistoryQuery, is_recovered};
 use crate::node::Node;
 use crate::presence::ClientId;
 use crate::protocol::{
@@ -196,6 +196,7 @@ impl Client {
                     .presence(&channel, clients_max)
                     .await?
                     .ok_or(ErrorCode::LimitExceeded)?;
+                let clients = clients.iter().map(|info| info.wire()).collect();
                 self.reply(id, ReplyBody::Presence(PresenceResult { clients }));
             }
             Call::PresenceStats(channel) => {

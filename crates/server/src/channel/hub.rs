@@ -19,26 +19,11 @@ use sockeye::Text;
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
-use crate::engine::{Epoch, Position, Publication};
+use crate::engine::{Deliver, Epoch, Position, Publication};
 use crate::presence::{ClientId, ClientInfo, ClientMap};
 use crate::protocol::Push;
 use crate::queue::{Item, Queue};
 use crate::sync::lock;
-
-/// Where an engine hands over what happened in a channel. Never waits.
-pub(crate) trait Deliver: Send + Sync {
-    /// Whether anybody on this node listens to the channel.
-    fn is_wanted(&self, channel: &ChannelName) -> bool;
-
-    /// A publication, in the order of the offsets; `epoch` is there if the channel has a history.
-    fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>);
-
-    /// A client came.
-    fn join(&self, channel: &ChannelName, info: &ClientInfo);
-
-    /// A client went.
-    fn leave(&self, channel: &ChannelName, info: &ClientInfo);
-}
 
 /// What a subscriber wants beside publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,6 @@
 
 mod hub;
 mod name;
-mod recovery;
 
-pub(crate) use hub::{Deliver, Gap, Hub, Wants};
+pub(crate) use hub::{Gap, Hub, Wants};
 pub(crate) use name::ChannelName;
-pub(crate) use recovery::is_recovered;

@@ -17,8 +17,8 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::stream::{STREAM_BYTES, Stream, StreamLimits};
-use super::{Content, Engine, EngineError, EngineFuture, Epoch, History, HistoryQuery, Publication};
-use crate::channel::{ChannelName, Deliver};
+use super::{Content, Deliver, Engine, EngineError, EngineFuture, Epoch, History, HistoryQuery, Publication};
+use crate::channel::ChannelName;
 use crate::config::{ChannelOptions, Limits};
 use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats};
 use crate::sync::lock;

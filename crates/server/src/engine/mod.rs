@@ -6,6 +6,7 @@
 //! back from an engine is checked before it is used.
 
 mod memory;
+mod recovery;
 mod stream;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub(crate) use memory::MemoryEngine;
+pub(crate) use recovery::is_recovered;
 
 use crate::channel::ChannelName;
 use crate::presence::{ClientId, ClientInfo, PresenceStats};
@@ -58,6 +60,21 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 
     /// How many members a channel has.
     fn presence_stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats>;
+}
+
+/// Where an engine hands over what happened in a channel. Never waits.
+pub(crate) trait Deliver: Send + Sync {
+    /// Whether anybody on this node listens to the channel.
+    fn is_wanted(&self, channel: &ChannelName) -> bool;
+
+    /// A publication, in the order of the offsets; `epoch` is there if the channel has a history.
+    fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>);
+
+    /// A client came.
+    fn join(&self, channel: &ChannelName, info: &ClientInfo);
+
+    /// A client went.
+    fn leave(&self, channel: &ChannelName, info: &ClientInfo);
 }
 
 /// What a publication says, before it is numbered.

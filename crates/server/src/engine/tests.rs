@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::channel::Deliver;
 use crate::config::{ChannelOptions, Limits};
 use crate::sync::lock;
 

@@ -3,14 +3,11 @@
 //! Fields that are zero are left out where the client libraries read an absent field as zero, and written where a
 //! person reading the frame would ask for them.
 
-use std::sync::Arc;
-
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::Json;
 use crate::codes::{ErrorCode, UnsubscribeCode};
-use crate::presence::ClientInfo;
 
 /// The server's ping: an empty object, answered by the same.
 pub(crate) const PING: &str = "{}";
@@ -32,7 +29,7 @@ pub(crate) enum ReplyBody<'a> {
     Subscribe(SubscribeResult<'a>),
     Unsubscribe(Empty),
     Publish(Empty),
-    Presence(PresenceResult),
+    Presence(PresenceResult<'a>),
     PresenceStats(PresenceStatsResult),
     History(HistoryResult<'a>),
     Ping(Empty),
@@ -92,24 +89,20 @@ pub(crate) struct WireClientInfo<'a> {
 
 /// Who is in a channel: on the wire a map from client id to client.
 #[derive(Debug)]
-pub(crate) struct PresenceResult {
-    pub(crate) clients: Vec<Arc<ClientInfo>>,
+pub(crate) struct PresenceResult<'a> {
+    pub(crate) clients: Vec<WireClientInfo<'a>>,
 }
 
-impl Serialize for PresenceResult {
+impl Serialize for PresenceResult<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Clients<'a>(&'a PresenceResult);
+        struct Clients<'a>(&'a [WireClientInfo<'a>]);
         impl Serialize for Clients<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut map = serializer.serialize_map(Some(self.0.clients.len()))?;
-                for info in &self.0.clients {
-                    map.serialize_entry(&info.client, &info.wire())?;
-                }
-                map.end()
+                serializer.collect_map(self.0.iter().map(|info| (&info.client, info)))
             }
         }
         let mut result = serializer.serialize_map(Some(1))?;
-        result.serialize_entry("presence", &Clients(self))?;
+        result.serialize_entry("presence", &Clients(&self.clients))?;
         result.end()
     }
 }
@@ -215,20 +208,18 @@ fn is_zero(value: &u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::ClientId;
 
     #[track_caller]
     fn check(body: ReplyBody<'_>, expect: &str) {
         assert_eq!(encode(&Reply { id: 7, body }), expect);
     }
 
-    fn ada() -> Arc<ClientInfo> {
-        let info = Json::parse(r#"{"name":"Ada"}"#).unwrap();
-        Arc::new(ClientInfo {
-            client: ClientId::from_random(1),
-            user: "".into(),
-            conn_info: Some(info),
-        })
+    fn ada(conn_info: &Json) -> WireClientInfo<'_> {
+        WireClientInfo {
+            user: "",
+            client: "ada-1".to_owned(),
+            conn_info: Some(conn_info),
+        }
     }
 
     #[test]
@@ -275,11 +266,13 @@ mod tests {
 
     #[test]
     fn presence_is_a_map_from_client_to_info() {
+        let conn_info = Json::parse(r#"{"name":"Ada"}"#).unwrap();
+        let clients = vec![ada(&conn_info)];
         check(
-            ReplyBody::Presence(PresenceResult { clients: vec![ada()] }),
+            ReplyBody::Presence(PresenceResult { clients }),
             concat!(
-                r#"{"id":7,"presence":{"presence":{"00000000-0000-4000-8000-000000000001":"#,
-                r#"{"user":"","client":"00000000-0000-4000-8000-000000000001","conn_info":{"name":"Ada"}}}}}"#
+                r#"{"id":7,"presence":{"presence":{"ada-1":"#,
+                r#"{"user":"","client":"ada-1","conn_info":{"name":"Ada"}}}}}"#
             ),
         );
     }
@@ -301,9 +294,8 @@ mod tests {
             Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode("c"),
             r#"{"push":{"channel":"c","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
         );
-        let ada = ada();
         assert!(
-            Push::join(ada.wire())
+            Push::join(ada(&data))
                 .encode("c")
                 .starts_with(r#"{"push":{"channel":"c","join":{"info":{"user":"","#)
         );

@@ -1,6 +1,6 @@
 //! Whether a client that was away has missed nothing that cannot be given to it.
 
-use crate::engine::{History, Position};
+use super::{History, Position};
 
 /// Whether `history`, read from just after `from`, holds everything since then.
 ///
