@@ -55,7 +55,7 @@ impl Config {
         let Timeouts {
             ping_interval, pong, ..
         } = self.timeouts;
-        let has_history = self.channels.history_size > 0;
+        let has_history = self.channels.history_count_max > 0;
 
         for (field, size_max) in [
             ("limits.message_size_max", message_size_max),
@@ -124,7 +124,7 @@ pub struct ChannelOptions {
     pub join_leave: bool,
     /// How many publications a channel remembers, for newcomers and for clients that were away. Zero turns history
     /// and recovery off.
-    pub history_size: usize,
+    pub history_count_max: usize,
     /// How long a publication is remembered.
     pub history_ttl: Duration,
 }
@@ -135,7 +135,7 @@ impl Default for ChannelOptions {
             publish: PublishPolicy::Subscribers,
             presence: true,
             join_leave: true,
-            history_size: 100,
+            history_count_max: 100,
             history_ttl: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -346,7 +346,7 @@ mod tests {
             ),
         );
         let without_history = |config: &mut Config| {
-            config.channels.history_size = 0;
+            config.channels.history_count_max = 0;
             config.limits.reply_size_max = 0;
         };
         check(without_history, Ok(()));

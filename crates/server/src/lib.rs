@@ -45,5 +45,5 @@ mod session;
 
 pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
 pub use serve::serve;
-pub use sockeye::OriginPolicy;
-pub use sockeye::handshake::HostPolicy;
+pub use sockeye::handshake::{Authority, HostPolicy};
+pub use sockeye::{Origin, OriginPolicy};

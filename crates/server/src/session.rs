@@ -314,7 +314,7 @@ impl Session {
             return Err(ErrorCode::PermissionDenied.into());
         }
         let options = &self.config.channels;
-        let has_history = options.history_size > 0;
+        let has_history = options.history_count_max > 0;
         self.subscriptions.push(channel.clone());
         Ok(Step::Subscribe(Subscribe {
             channel,
@@ -366,8 +366,8 @@ impl Session {
 
     fn history(&self, request: &HistoryRequest<'_>) -> Result<Step, Refusal> {
         let channel = self.subscribed_channel(&request.channel)?;
-        let size_max = self.config.channels.history_size;
-        if size_max == 0 {
+        let count_max = self.config.channels.history_count_max;
+        if count_max == 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
         let since = request.since.as_ref();
@@ -377,7 +377,7 @@ impl Session {
                 offset: since.offset,
             }),
             // A negative limit asks for everything there is.
-            limit: usize::try_from(request.limit).unwrap_or(size_max).min(size_max),
+            limit: usize::try_from(request.limit).unwrap_or(count_max).min(count_max),
             is_reversed: request.reverse,
         };
         Ok(Step::Call(Call::History(channel, read)))

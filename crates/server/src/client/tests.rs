@@ -323,7 +323,7 @@ async fn a_hundred_thousand_subscribes_leave_128() {
 #[tokio::test]
 async fn the_largest_history_fits_into_one_reply() {
     let mut config = Config::default();
-    config.channels.history_size = usize::MAX;
+    config.channels.history_count_max = usize::MAX;
     config.limits.reply_size_max = 64 << 10;
     config.limits.history_bytes_per_channel_max = 63 << 10;
     config.check().unwrap();

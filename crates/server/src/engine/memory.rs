@@ -31,11 +31,11 @@ pub(crate) struct MemoryEngine {
 
 impl MemoryEngine {
     pub(crate) fn new(deliver: Arc<dyn Deliver>, options: &ChannelOptions, limits: &Limits) -> Self {
-        let streams = (options.history_size > 0).then(|| Streams {
+        let streams = (options.history_count_max > 0).then(|| Streams {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             limits: StreamLimits {
-                size_max: options.history_size,
+                count_max: options.history_count_max,
                 bytes_max: limits.history_bytes_per_channel_max,
                 ttl: options.history_ttl,
             },

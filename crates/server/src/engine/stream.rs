@@ -10,7 +10,7 @@ use super::{Content, Epoch, History, HistoryQuery, Position, Publication};
 /// How much a stream keeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamLimits {
-    pub(super) size_max: usize,
+    pub(super) count_max: usize,
     pub(super) bytes_max: usize,
     pub(super) ttl: Duration,
 }
@@ -57,7 +57,7 @@ impl Stream {
         self.bytes += weight(&publication);
         self.publications.push_back((now, publication.clone()));
         self.last_used = now;
-        while self.publications.len() > limits.size_max || self.bytes > limits.bytes_max + STREAM_BYTES {
+        while self.publications.len() > limits.count_max || self.bytes > limits.bytes_max + STREAM_BYTES {
             self.drop_oldest();
         }
         self.expire(now, limits.ttl);
@@ -154,7 +154,7 @@ mod tests {
     use crate::protocol::Json;
 
     const LIMITS: StreamLimits = StreamLimits {
-        size_max: 3,
+        count_max: 3,
         bytes_max: 4096,
         ttl: Duration::from_secs(60),
     };

@@ -42,9 +42,9 @@ struct Fixture {
 const TTL: Duration = Duration::from_secs(60);
 
 impl Fixture {
-    fn new(history_size: usize, limits: Limits) -> Self {
+    fn new(history_count_max: usize, limits: Limits) -> Self {
         let options = ChannelOptions {
-            history_size,
+            history_count_max,
             history_ttl: TTL,
             ..Default::default()
         };

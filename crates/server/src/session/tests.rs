@@ -283,7 +283,7 @@ fn presence_and_history_are_for_subscribers() {
 fn what_is_turned_off_is_not_available() {
     let mut config = Config::default();
     config.channels.presence = false;
-    config.channels.history_size = 0;
+    config.channels.history_count_max = 0;
     let mut client = Client::with_config(config);
     client
         .say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"c\"}}")
