@@ -20,7 +20,7 @@ use super::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the crowd may take to get into position; then it is measured as it is.
-const FILL_TIME_MAX: Duration = Duration::from_secs(15);
+const FILL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// So many looks in a row without growth end the filling.
 const STEADY_LOOKS: u32 = 5;
