@@ -21,9 +21,12 @@ use crate::settings::Settings;
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
 
-/// After so many reads without a wait, up to 2 MiB, the deadlines are looked at and other tasks get their turn: a peer
-/// whose input never ends can neither outlast the one nor starve the others.
-const READS_IN_A_ROW_MAX: u32 = 16;
+/// How much a connection does before the deadlines are looked at and other tasks get their turn: a peer whose input never
+/// ends can neither outlast the one nor starve the others. A read straight into a large message counts one; one into
+/// the thread's buffer counts four, for in 128 KiB there may be 60,000 frames: some milliseconds of work.
+const TURN_MAX: u32 = 16;
+const READ_COST: u32 = 4;
+const DIRECT_READ_COST: u32 = 1;
 
 /// A connection and what it runs over.
 pub(crate) struct Driver {
@@ -37,8 +40,8 @@ pub(crate) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
-    /// How often something was there to be read since reading last had to wait.
-    reads_in_a_row: u32,
+    /// What was done, in [`TURN_MAX`]'s coin, since other tasks last had their turn.
+    turn: u32,
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
     has_peer_half_closed: bool,
@@ -75,7 +78,7 @@ impl Driver {
             output: Output::default(),
             timer: None,
             stalled_since: None,
-            reads_in_a_row: 0,
+            turn: 0,
             is_half_closed: false,
             has_peer_half_closed: false,
             write_failure: None,
@@ -118,20 +121,21 @@ impl Driver {
             if self.is_over() {
                 return Poll::Ready(self.end());
             }
-            if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
-                self.reads_in_a_row = 0;
+            if self.turn >= TURN_MAX {
+                self.turn = 0;
                 self.handle_deadlines(clock::now());
                 if self.is_over() {
                     return Poll::Ready(self.end());
                 }
-                cx.waker().wake_by_ref();
+                // Not `wake_by_ref`: the runtime would poll this task again before it looks at any other socket.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
             }
             // What has arrived counts before any deadline does: the process may have been stopped.
             match self.poll_read(cx) {
                 Poll::Ready(Some(message)) => return Poll::Ready(Ok(Some(message))),
                 Poll::Ready(None) => continue,
-                Poll::Pending => self.reads_in_a_row = 0,
+                Poll::Pending => self.turn = 0,
             }
             if let Some(error) = self.write_failure.clone() {
                 self.end_transport(Some(error));
@@ -287,15 +291,16 @@ impl Driver {
         let (read, message) = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
+                self.turn += DIRECT_READ_COST;
                 let event = self.connection.handle_appended(clock::now());
                 (read, event.and_then(to_message))
             }
             None => {
                 let read = ready!(self.input.poll_fill(io.as_mut(), cx));
+                self.turn += READ_COST;
                 (read, None)
             }
         };
-        self.reads_in_a_row += 1;
         match read {
             // Our answer to the peer's close frame is still to leave.
             Ok(0) if self.connection.state() == State::Ending && !self.output.is_drained() => {
