@@ -11,7 +11,8 @@ use sockeye_proto::{Cause, Closure, InvalidClose, SendError};
 /// Why something did not work.
 ///
 /// Cheap to clone: once a connection has failed, each later call on it gives the same error. What happened is asked
-/// with the `is_…` methods; the underlying error, where there is one, is the [`source`](StdError::source).
+/// with the `is_…` methods; the underlying error, where there is one, is the [`source`](StdError::source), and `{:?}`
+/// writes the whole chain.
 #[derive(Clone)]
 pub struct Error(Arc<Kind>);
 
@@ -124,9 +125,16 @@ impl Error {
     }
 }
 
+/// The message and those of its causes, so that a `main` which returns an error tells all that is known.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Display::fmt(self, f)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -134,11 +142,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             Kind::Closed(closure) => fmt::Display::fmt(closure, f),
-            Kind::Io(_) => f.write_str("the transport failed"),
+            Kind::Io(_) => f.write_str("the network connection failed"),
             Kind::Timeout(of) => write!(f, "{of} took too long"),
             Kind::Stalled => f.write_str("the peer takes nothing that is written to it"),
             Kind::Misuse(_) => f.write_str("what was asked for cannot be sent"),
-            Kind::Address(_) => f.write_str("bad address"),
+            Kind::Address(_) => f.write_str("cannot connect to this address"),
             Kind::Tls(_) => f.write_str("TLS failed"),
             Kind::Handshake(_) => f.write_str("opening handshake failed"),
             Kind::Refused(response) => {
