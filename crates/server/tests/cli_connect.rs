@@ -24,6 +24,14 @@ async fn serve_raw<F>(serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> St
 where
     F: Future<Output = ()> + Send,
 {
+    serve_raw_with("", serve).await
+}
+
+/// As [`serve_raw`], with these lines added to the head of the response.
+async fn serve_raw_with<F>(lines: &'static str, serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> String
+where
+    F: Future<Output = ()> + Send,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -34,7 +42,10 @@ where
         pipe.write_all(&buffer[..len]).await.unwrap();
         let _ws = sockeye::accept(library).await.unwrap();
         let len = pipe.read(&mut buffer).await.unwrap();
-        tcp.write_all(&buffer[..len]).await.unwrap();
+        let head = buffer[..len].strip_suffix(b"\r\n").expect("a whole head");
+        tcp.write_all(&[head, lines.as_bytes(), b"\r\n"].concat())
+            .await
+            .unwrap();
         serve(tcp).await;
     });
     address
@@ -184,7 +195,7 @@ async fn the_close_code_of_the_server_is_the_exit_status() {
         }
     }
     let left = closed_with(4001, "session \u{1b}[31m expired").await;
-    assert_stderr(&left, r#"4001 "session \u{1b}[31m expired""#);
+    assert_stderr(&left, r#"4001 "session \u001b[31m expired""#);
 }
 
 #[tokio::test]
@@ -232,13 +243,93 @@ async fn answers_that_open_nothing_have_exit_codes_of_their_own() {
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
               Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
             65,
-            "no WebSocket server",
+            "handshake is faulty: Sec-WebSocket-Accept does not answer the key sent",
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
+            65,
+            "handshake is faulty: Upgrade header",
         ),
     ] {
         let left = run(&["connect", &answer(bytes).await], b"never read\n").await;
         assert_eq!(left.code, Some(code), "{}", left.stderr);
         assert_stderr(&left, message);
         assert!(left.stdout.is_empty());
+        // Another port or TLS is of no help where HTTP is spoken.
+        assert_eq!(
+            left.stderr.contains("wss://"),
+            !bytes.starts_with(b"HTTP") && !bytes.is_empty()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_chooses_what_was_not_offered_has_a_faulty_handshake() {
+    for (line, fault) in [
+        ("Sec-WebSocket-Protocol: chat\r\n", "a subprotocol that was not offered"),
+        (
+            "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            "an extension that was not offered",
+        ),
+    ] {
+        let left = run(&["connect", &serve_raw_with(line, async |_| ()).await], b"").await;
+        assert_eq!(left.code, Some(65));
+        assert_stderr(&left, fault);
+        assert!(left.stderr.contains("handshake is faulty"), "{}", left.stderr);
+        assert!(!left.stderr.contains("wss://"), "{}", left.stderr);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_limit_is_66() {
+    let address = serve_raw_with(TWENTY_KIB_OF_HEADERS.as_str(), async |_| ());
+    let left = run(&["connect", &address.await], b"").await;
+    assert_eq!(left.code, Some(66));
+    assert_stderr(&left, "answer is larger than is taken here");
+}
+
+static TWENTY_KIB_OF_HEADERS: std::sync::LazyLock<String> =
+    std::sync::LazyLock::new(|| format!("X-Long: {}\r\n", "x".repeat(1000)).repeat(20));
+
+/// The status is there long before the time is over, and tells more than that it is.
+#[tokio::test]
+async fn a_refusal_whose_body_never_ends_is_a_refusal() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let head = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000\r\n\r\nthe first of it";
+        tcp.write_all(head).await.unwrap();
+        // Until the client has gone.
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    });
+    let left = run(&["connect", "-v", &url, "--connect-timeout", "2s"], b"").await;
+    assert_eq!(left.code, Some(22), "{}", left.stderr);
+    for part in ["\nthe first of it\n", "* the rest of the body", "answers 500"] {
+        assert!(left.stderr.contains(part), "{}", left.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_is_66_and_says_how_to_raise_it() {
+    for (len, code, stdout_len) in [(1024, 0, 1025), (1025, 66, 0)] {
+        let (url, mut connections) = serve_test().await;
+        let serving = tokio::spawn(async move {
+            let mut ws = soon(connections.recv()).await.unwrap();
+            soon(ws.send("x".repeat(len))).await.unwrap();
+            let _ = soon(ws.close(CloseCode::NORMAL, "")).await;
+        });
+        let left = run(&["connect", &url, "-w", "forever", "--max-message-size", "1KiB"], b"").await;
+        assert_eq!(
+            (left.code, left.stdout.len()),
+            (Some(code), stdout_len),
+            "{}",
+            left.stderr
+        );
+        if code != 0 {
+            assert_stderr(&left, "larger than 1 KiB, the most that is taken; --max-message-size");
+        }
+        serving.await.unwrap();
     }
 }
 
@@ -318,6 +409,7 @@ async fn verbose_shows_the_handshake_and_a_refusal_with_its_body() {
         assert!(left.stderr.contains(part), "{}", left.stderr);
     }
     assert!(!left.stderr.contains('\u{1b}'));
+    assert!(!left.stderr.contains("-v shows"), "{}", left.stderr);
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use sockeye::handshake::{HandshakeFault, Uri};
 use sockeye::{Cause, CloseFrame, Error, StatusCode};
 
 use super::Signal;
-use crate::connect::InputError;
+use super::values::size;
+use crate::connect::{InputError, close_frame};
 
 /// What went wrong.
 #[derive(Debug)]
@@ -42,9 +43,20 @@ pub(crate) enum Failure {
     /// The peer has fallen silent.
     Silent(Error),
     /// The server opened no WebSocket.
-    Refused { uri: String, status: StatusCode },
-    /// The server's answer breaks the rules of the opening handshake.
-    NoWebSocket { uri: String, reason: String },
+    Refused {
+        uri: String,
+        status: StatusCode,
+        /// Whether the answer has been shown already.
+        is_shown: bool,
+    },
+    /// What answers is no HTTP server.
+    NoWebSocket { uri: String, fault: HandshakeFault },
+    /// The server's answer breaks a rule of the opening handshake.
+    Handshake { uri: String, fault: HandshakeFault },
+    /// The server's answer is larger than is taken here.
+    AnswerTooBig { uri: String, fault: HandshakeFault },
+    /// A message is larger than is taken here.
+    TooBig { size_max: u64 },
     /// TLS failed.
     Tls(String),
     /// The server's certificate is not trusted.
@@ -76,7 +88,8 @@ impl Failure {
             Self::Lost(_) => 56,
             Self::Certificate(_) => 60,
             Self::Closed(_) => 64,
-            Self::NoWebSocket { .. } | Self::Protocol(_) => 65,
+            Self::NoWebSocket { .. } | Self::Handshake { .. } | Self::Protocol(_) => 65,
+            Self::AnswerTooBig { .. } | Self::TooBig { .. } => 66,
             Self::Interrupted(signal) | Self::Signal(signal) => signal.exit_code(),
         }
     }
@@ -104,19 +117,28 @@ impl Failure {
                 format!("{uri}: {step} did not come within {timeout:?}; --connect-timeout waits longer")
             }
             Self::Silent(error) => error.to_string(),
-            Self::Refused { uri, status } => format!(
-                "{uri} answers {status} {} and opens no WebSocket; -v shows the whole answer",
-                status.reason()
-            ),
-            Self::NoWebSocket { uri, reason } => {
-                format!("no WebSocket server answers at {uri} ({reason}); check the port, and whether it wants wss://")
+            Self::Refused { uri, status, is_shown } => {
+                let advice = if *is_shown { "" } else { "; -v shows the whole answer" };
+                let reason = status.reason();
+                format!("{uri} answers {status} {reason} and opens no WebSocket{advice}")
             }
+            Self::NoWebSocket { uri, fault } => {
+                format!("no WebSocket server answers at {uri} ({fault}); check the port, and whether it wants wss://")
+            }
+            Self::Handshake { uri, fault } => format!("{uri}: the server's handshake is faulty: {fault}"),
+            Self::AnswerTooBig { uri, fault } => {
+                format!("{uri}: the server's answer is larger than is taken here: {fault}")
+            }
+            Self::TooBig { size_max } => format!(
+                "the server sent a message larger than {}, the most that is taken; --max-message-size takes larger ones",
+                size(*size_max)
+            ),
             Self::Tls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
             Self::Certificate(reason) => {
                 format!("the server's certificate is not trusted: {reason}; --cacert trusts a file, -k trusts anyone")
             }
             Self::Lost(error) => format!("the connection was lost without a close frame{}", because(error)),
-            Self::Closed(frame) => format!("closed by the server: {frame}"),
+            Self::Closed(frame) => format!("closed by the server: {}", close_frame(frame)),
             Self::Protocol(error) => format!("the server broke the protocol{}", because(error)),
             Self::Interrupted(_) => return None,
             Self::Signal(_) => "ended by a second signal; connections were dropped".into(),
@@ -133,7 +155,11 @@ impl Failure {
     }
 
     pub(crate) fn unreachable(uri: &Uri, error: io::Error) -> Self {
-        let address = format!("{}:{}", uri.host(), uri.port());
+        let (host, port) = (uri.host(), uri.port());
+        let address = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
         Self::Unreachable { address, error }
     }
 
@@ -144,12 +170,13 @@ impl Failure {
         }
     }
 
-    /// Of an error while the WebSocket was being opened.
-    pub(crate) fn opening(uri: &Uri, error: Error) -> Self {
+    /// Of an error while the WebSocket was being opened; a refusal may have been shown already.
+    pub(crate) fn opening(uri: &Uri, error: Error, is_shown: bool) -> Self {
         if let Some(response) = error.refusal() {
             return Self::Refused {
                 uri: uri.to_string(),
                 status: response.status(),
+                is_shown,
             };
         }
         if error.is_tls() {
@@ -165,11 +192,27 @@ impl Failure {
             .and_then(|source| source.downcast_ref::<HandshakeFault>());
         match fault {
             Some(HandshakeFault::ClosedEarly) => Self::Lost(error),
-            Some(fault) => Self::NoWebSocket {
-                uri: uri.to_string(),
-                reason: fault.to_string(),
-            },
+            Some(fault) => Self::handshake(uri, fault.clone()),
             None => Self::connection(error),
+        }
+    }
+
+    /// Of an answer that is not as it should be.
+    fn handshake(uri: &Uri, fault: HandshakeFault) -> Self {
+        let uri = uri.to_string();
+        match fault {
+            // Not even the first line is HTTP's: a server of something else, or one that wants TLS.
+            HandshakeFault::StartLineTooLong { .. }
+            | HandshakeFault::BareLineFeed
+            | HandshakeFault::BareCarriageReturn
+            | HandshakeFault::ControlByte(_)
+            | HandshakeFault::InvalidStatusLine
+            | HandshakeFault::HttpVersionTooOld
+            | HandshakeFault::HttpVersionUnknown => Self::NoWebSocket { uri, fault },
+            HandshakeFault::HeadTooLarge { .. }
+            | HandshakeFault::TooManyHeaders { .. }
+            | HandshakeFault::TooManyInformational { .. } => Self::AnswerTooBig { uri, fault },
+            _ => Self::Handshake { uri, fault },
         }
     }
 
@@ -235,7 +278,10 @@ mod tests {
             Failure::Refused {
                 uri: String::new(),
                 status: StatusCode::NOT_FOUND,
+                is_shown: false,
             },
+            Failure::handshake(&uri, HandshakeFault::AcceptMismatch),
+            Failure::TooBig { size_max: 1 },
             Failure::TooLate {
                 step: "",
                 uri: String::new(),

@@ -99,6 +99,10 @@ pub(crate) struct ConnectOptions {
     #[arg(short = 'w', long, value_name = "TIME", default_value = "1s")]
     pub(crate) wait: Wait,
 
+    /// The largest message taken, such as 64KiB; at a larger one the connection is closed with 1009
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
+    pub(crate) max_message_size: u64,
+
     /// How binary messages leave into a pipe or file
     #[arg(long, value_name = "FORM", default_value = "raw")]
     pub(crate) binary_out: BinaryOut,
@@ -206,7 +210,8 @@ Exit status:
    56  the connection is lost without a close frame
    60  the server's certificate is not trusted
    64  the server closed with another code (which is shown)
-   65  the server broke the protocol
+   65  the server broke the protocol, or does not speak it
+   66  the server sent more at once than is taken here; --max-message-size takes larger messages
   130  Ctrl-C; 143: SIGTERM. A server that ends in good order exits with 0";
 
 const CONNECT_EXAMPLES: &str = "\

@@ -86,6 +86,19 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A size as [`parse_size`] reads it, in the largest unit that leaves nothing over.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units
+        .into_iter()
+        .find(|(_, unit_bytes)| bytes != 0 && bytes.is_multiple_of(*unit_bytes));
+    match unit {
+        Some((unit, unit_bytes)) => format!("{} {unit}", bytes / unit_bytes),
+        None if bytes == 1 => "1 byte".into(),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +114,19 @@ mod tests {
             ("1GB", 1_000_000_000),
         ] {
             assert_eq!(parse_size(text), Ok(size), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_in_the_unit_that_fits() {
+        for (bytes, text) in [
+            (1, "1 byte"),
+            (1000, "1000 bytes"),
+            (1 << 10, "1 KiB"),
+            (16 << 20, "16 MiB"),
+            (3 << 30, "3 GiB"),
+        ] {
+            assert_eq!(size(bytes), text);
         }
     }
 

@@ -4,6 +4,8 @@
 //! line. Controls of the writing direction make text read as what it is not. None of them gets through; all other text,
 //! of any language, does.
 
+use sockeye::CloseFrame;
+
 /// Text in which every control character is spelled out, as `\n`, `\u001b` and so on.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -24,6 +26,14 @@ pub(crate) fn escape(text: &str) -> String {
 /// As [`escape`], for bytes that should be text; what is not reads as the replacement character.
 pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     escape(&String::from_utf8_lossy(bytes))
+}
+
+/// A close frame: its code, and its reason as [`escape`] has it.
+pub(crate) fn close_frame(frame: &CloseFrame) -> String {
+    match frame.reason.is_empty() {
+        true => frame.code.to_string(),
+        false => format!("{} \"{}\"", frame.code, escape(&frame.reason)),
+    }
 }
 
 fn is_dangerous(character: char) -> bool {

@@ -10,6 +10,7 @@ mod open;
 mod output;
 mod session;
 
+pub(crate) use escape::close_frame;
 pub(crate) use input::InputError;
 
 use std::io::{self, IsTerminal};
@@ -19,19 +20,20 @@ use tokio::runtime::Builder;
 
 use crate::cli::{ConnectOptions, Failure, Signals};
 use crate::log;
+use open::Opener;
 use output::{Form, Output};
 
 /// Connects, talks until either side has had enough, and says how it ended.
 pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
     let uri = address::parse(&options.url)?;
-    let client = open::client(options)?;
+    let opener = Opener::new(options)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let ws = tokio::select! {
             biased;
             signal = signals.next() => return Err(Failure::Interrupted(signal)),
-            opened = open::open(&client, &uri, options) => opened?,
+            opened = opener.open(&uri) => opened?,
         };
         greet(&uri, options);
         let (output, writer) = Output::start(Form::of_standard_output(options.binary_out))?;

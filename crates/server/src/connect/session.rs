@@ -10,10 +10,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use sockeye::{CloseCode, Closure, Error, Message, Receiver, Sender, WebSocket};
+use sockeye::{Cause, CloseCode, Closure, Error, Fault, Message, Receiver, Sender, WebSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::escape::close_frame;
 use super::input::{self, InputError};
 use super::output::{Output, Writer};
 use crate::cli::{ConnectOptions, Failure, Signal, Signals, Wait};
@@ -95,7 +96,7 @@ pub(super) async fn talk(
         End::Input(error) => finish(writer, signals).await.and(Err(Failure::Input(error))),
         End::Connection(ended) => {
             finish(writer, signals).await?;
-            ended.map_err(Failure::connection)?;
+            ended.map_err(|error| failure(error, options))?;
             judge(receiver.closure().as_ref(), options)
         }
     }
@@ -221,6 +222,17 @@ async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
     }
 }
 
+/// What a bad end is called.
+fn failure(error: Error, options: &ConnectOptions) -> Failure {
+    match error.closure().map(Closure::cause) {
+        // The limit is ours, and the peer may know nothing of it.
+        Some(Cause::Fault(Fault::MessageTooBig)) => Failure::TooBig {
+            size_max: options.max_message_size,
+        },
+        _ => Failure::connection(error),
+    }
+}
+
 /// Whether the end was a good one: the peer's close code says.
 fn judge(closure: Option<&Closure>, options: &ConnectOptions) -> Result<(), Failure> {
     let Some(frame) = closure.and_then(Closure::received) else {
@@ -229,7 +241,7 @@ fn judge(closure: Option<&Closure>, options: &ConnectOptions) -> Result<(), Fail
     match frame.code {
         CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS => {
             if options.verbose {
-                log::line(&format!("* closed: {frame}"));
+                log::line(&format!("* closed: {}", close_frame(frame)));
             }
             Ok(())
         }
