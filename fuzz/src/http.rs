@@ -17,17 +17,20 @@ impl<'a> Head<'a> {
         // RFC 9112 §2.2: one empty line before a request means nothing.
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-        let mut lines = bytes[..end]
-            .split(|byte| *byte == b'\n')
-            .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let first_line = lines.next()?;
+        let mut lines = vec![];
+        let mut left = &bytes[..end];
+        while let Some(len) = left.windows(2).position(|window| window == b"\r\n") {
+            lines.push(&left[..len]);
+            left = &left[len + 2..];
+        }
+        lines.push(left);
         let mut fields = vec![];
-        for line in lines {
+        for line in &lines[1..] {
             let colon = line.iter().position(|byte| *byte == b':')?;
-            fields.push((&line[..colon], line[colon + 1..].trim_ascii()));
+            fields.push((&line[..colon], trim(&line[colon + 1..])));
         }
         Some(Self {
-            first_line,
+            first_line: lines[0],
             fields,
             rest: &bytes[end + 4..],
         })
@@ -53,7 +56,7 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn lists(&self, name: &str, element: &str) -> bool {
         let mut elements = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
-        elements.any(|other| other.trim_ascii().eq_ignore_ascii_case(element.as_bytes()))
+        elements.any(|other| trim(other).eq_ignore_ascii_case(element.as_bytes()))
     }
 
     /// Whether all names are tokens and no value has a control byte.
@@ -72,6 +75,14 @@ impl<'a> Head<'a> {
     pub fn names(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
         self.fields.iter().map(|(name, _)| *name)
     }
+}
+
+/// RFC 9110 §5.6.3: spaces and tabs, and no other white space, are optional around a value.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// RFC 9110 §5.6.2.

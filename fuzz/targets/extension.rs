@@ -11,12 +11,19 @@ use sockeye_proto::handshake::{HandshakeFault, Headers, HttpVersion, Pending, Up
 const NAME: &str = "Sec-WebSocket-Extensions";
 
 fuzz_target!(|input: &[u8]| {
-    let [server, client, windows, more_windows, text @ ..] = input else {
+    let [server, client, windows, more_windows, made, values, text @ ..] = input else {
         return;
     };
     let server = config(*server, *windows);
     let client = config(*client, *more_windows);
     our_client_takes_the_answer_of_our_server(&server, &client);
+    // Mutation is long in finding four parameters that are valid together.
+    let made = made_element(*made, *values);
+    let mut headers = Headers::new();
+    headers.try_append(NAME, &made).expect("valid");
+    let elements = grammar::list(made.as_bytes()).expect("of the grammar");
+    our_server_answers_as_it_may(&server, &headers, &elements);
+    our_client_takes_what_it_may(&client, &headers, &elements);
 
     let mut headers = Headers::new();
     let mut expected = Some(vec![]);
@@ -50,6 +57,24 @@ fn config(choices: u8, windows: u8) -> DeflateConfig {
     config.window_bits = bits(windows);
     config.peer_window_bits = bits(windows >> 4);
     config
+}
+
+/// An element with any set of valid parameters.
+fn made_element(choices: u8, values: u8) -> String {
+    let mut element = String::from("permessage-deflate");
+    let (server_bits, client_bits) = (8 + (values & 7), 8 + (values >> 4 & 7));
+    for (bit, param) in [
+        (0, "server_no_context_takeover".to_owned()),
+        (1, "client_no_context_takeover".to_owned()),
+        (2, format!("server_max_window_bits={server_bits}")),
+        (3, format!("client_max_window_bits={client_bits}")),
+        (4, "client_max_window_bits".to_owned()),
+    ] {
+        if choices >> bit & 1 == 1 {
+            element = element + "; " + &param;
+        }
+    }
+    element
 }
 
 fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Option<&[Element]>) {

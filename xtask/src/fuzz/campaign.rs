@@ -56,13 +56,14 @@ impl Program {
         let name = self.target.name;
         let found = folders.work.join("corpus").join(name);
         let artifacts = folders.fuzz.join("artifacts").join(name);
+        let committed = folders.committed(name);
         let log = folders.work.join("log").join(name);
-        for folder in [&found, &artifacts, &folders.work.join("log")] {
+        for folder in [&found, &artifacts, &committed, &folders.work.join("log")] {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let mut command = self.command();
         // New inputs go to the first folder; those of the second are read only.
-        command.args([&found, &folders.committed(name)]);
+        command.args([&found, &committed]);
         command
             .arg(format!("-max_len={}", len_max.unwrap_or(self.target.len_max)))
             .arg(format!("-max_total_time={}", duration.as_secs()))

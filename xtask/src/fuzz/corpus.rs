@@ -54,13 +54,14 @@ pub(crate) fn minimize(program: &Program, folders: &Folders) -> Result<()> {
         let file = file?;
         files.push((file.metadata()?.len(), file.path()));
     }
-    files.sort();
+    // The longest first: where not all can stay, they are the ones that take the most edges each.
+    files.sort_by(|a, b| b.cmp(a));
     fs::remove_dir_all(&committed)?;
     fs::create_dir_all(&committed)?;
     let (mut count, mut bytes) = (0, 0);
     for (len, path) in &files {
         if count == FILES_MAX || bytes + len > BYTES_MAX {
-            break;
+            continue;
         }
         let file_name = path.file_name().context("a file has a name")?;
         fs::copy(path, committed.join(file_name))?;
