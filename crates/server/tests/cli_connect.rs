@@ -7,6 +7,7 @@ use std::fs::File;
 use std::process::Stdio;
 
 use cli_support::{Certificate, Left, Program, answer, echo, run, serve, serve_test, sockeye as program, soon};
+use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use rustix::process::Signal;
 use sockeye::{CloseCode, Message, OriginPolicy, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -494,6 +495,68 @@ async fn certificates_are_checked_unless_told_otherwise() {
     let left = run(&["connect", &url], b"").await;
     assert_eq!(left.code, Some(35));
     assert_stderr(&left, "TLS");
+}
+
+/// The address of a server with this certificate, for `wss://`.
+async fn secure_echo_server(certificate: &Certificate) -> String {
+    let server = Server::builder().tls_config(certificate.server_config()).build();
+    let url = serve(server, async |ws| drop(echo(ws).await)).await;
+    url.replace("ws://", "wss://")
+}
+
+/// What `openssl req -x509` makes: an authority that vouches for itself.
+fn be_an_authority(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_when_it_is_the_file_that_is_trusted() {
+    let names = ["localhost", "127.0.0.1"];
+    let certificate = Certificate::with(&names, be_an_authority);
+    let url = secure_echo_server(&certificate).await;
+    let left = run(
+        &["connect", &url, "--cacert", &certificate.cert(), WAIT[0], WAIT[1]],
+        b"hi\n",
+    )
+    .await;
+    assert_eq!(
+        (left.stdout.as_slice(), left.code),
+        (&b"hi\n"[..], Some(0)),
+        "{}",
+        left.stderr
+    );
+    // Another one of the same names is not.
+    let other = Certificate::with(&names, be_an_authority);
+    for options in [&[][..], &["--cacert", &other.cert()]] {
+        let left = run(&[&["connect", &url], options].concat(), b"").await;
+        assert_eq!(left.code, Some(60));
+        assert_stderr(&left, "it is self-signed; --cacert");
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_file_does_not_excuse_a_wrong_name_or_time() {
+    let elsewhere = Certificate::with(&["a.example", "10.0.0.1"], be_an_authority);
+    let expired = Certificate::with(&["127.0.0.1"], |params| {
+        be_an_authority(params);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let early = Certificate::with(&["127.0.0.1"], |params| {
+        params.not_before = rcgen::date_time_ymd(4000, 1, 1)
+    });
+    let plain = Certificate::with(&["b.example"], |_| {});
+    for (certificate, message) in [
+        (elsewhere, "it is for a.example, 10.0.0.1, not for 127.0.0.1;"),
+        (expired, " days ago; have it renewed"),
+        (early, "not valid yet"),
+        (plain, "it is for b.example, not for 127.0.0.1;"),
+    ] {
+        let url = secure_echo_server(&certificate).await;
+        let left = run(&["connect", &url, "--cacert", &certificate.cert()], b"").await;
+        assert_eq!(left.code, Some(60), "{message}");
+        assert_stderr(&left, message);
+        assert!(!left.stderr.contains("--cacert"), "it would not help: {}", left.stderr);
+    }
 }
 
 #[tokio::test]

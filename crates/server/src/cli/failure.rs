@@ -10,6 +10,7 @@ use sockeye::handshake::{HandshakeFault, Uri};
 use sockeye::{Cause, CloseFrame, Error, StatusCode};
 
 use super::Signal;
+use super::certificate::explain;
 use super::values::size;
 use crate::connect::{InputError, close_frame};
 
@@ -134,9 +135,7 @@ impl Failure {
                 size(*size_max)
             ),
             Self::Tls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
-            Self::Certificate(reason) => {
-                format!("the server's certificate is not trusted: {reason}; --cacert trusts a file, -k trusts anyone")
-            }
+            Self::Certificate(reason) => format!("the server's certificate is not trusted: {reason}"),
             Self::Lost(error) => format!("the connection was lost without a close frame{}", because(error)),
             Self::Closed(frame) => format!("closed by the server: {}", close_frame(frame)),
             Self::Protocol(error) => format!("the server broke the protocol{}", because(error)),
@@ -165,7 +164,7 @@ impl Failure {
 
     pub(crate) fn tls(error: rustls::Error) -> Self {
         match error {
-            rustls::Error::InvalidCertificate(reason) => Self::Certificate(reason.to_string()),
+            rustls::Error::InvalidCertificate(error) => Self::Certificate(explain(&error)),
             error => Self::Tls(error.to_string()),
         }
     }

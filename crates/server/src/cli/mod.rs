@@ -1,5 +1,6 @@
 //! The command line: flags become plain values here, and nothing happens until [`run`].
 
+mod certificate;
 mod failure;
 mod listen;
 mod options;

@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::Failure;
+use super::certificate::is_authority_as_server;
 
 /// The opening handshake is an HTTP/1.1 request.
 const ALPN: &[u8] = b"http/1.1";
@@ -32,15 +35,23 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
 
 /// TLS for a client that trusts the certificates in a file, and what they vouch for, and nobody else.
 pub(crate) fn client_config_trusting(path: &Path) -> Result<ClientConfig, Failure> {
+    let bad = |reason: String| Failure::TlsFile {
+        path: path.to_owned(),
+        reason,
+    };
+    let certificates = read_certificates(path)?;
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
-        roots.add(certificate).map_err(|error| Failure::TlsFile {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+    for certificate in &certificates {
+        roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
     }
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+    let verifier = TrustFile {
+        authorities: authorities.build().map_err(|error| bad(error.to_string()))?,
+        certificates,
+    };
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let config = builder.map_err(Failure::tls)?.with_root_certificates(roots);
+    let config = builder.map_err(Failure::tls)?.dangerous();
+    let config = config.with_custom_certificate_verifier(Arc::new(verifier));
     Ok(with_alpn(config.with_no_client_auth()))
 }
 
@@ -51,6 +62,68 @@ pub(crate) fn danger_client_config_trusting_anyone() -> Result<ClientConfig, Fai
     let config = builder.map_err(Failure::tls)?.dangerous();
     let config = config.with_custom_certificate_verifier(verifier);
     Ok(with_alpn(config.with_no_client_auth()))
+}
+
+/// Takes what the certificates in a file vouch for, and each of them as a server's own. Names and times count for all.
+#[derive(Debug)]
+struct TrustFile {
+    authorities: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for TrustFile {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .authorities
+            .verify_server_cert(certificate, intermediates, name, ocsp_response, now);
+        let is_own = |certificate| self.certificates.iter().any(|own| own == certificate);
+        match verified {
+            Err(rustls::Error::InvalidCertificate(error)) if is_issuer_missing(&error) && is_own(certificate) => {
+                // The time was held against it before its issuer was looked for; the name is last.
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
+
+/// Whether all that is wrong with a certificate is who signed it.
+fn is_issuer_missing(error: &CertificateError) -> bool {
+    match error {
+        CertificateError::UnknownIssuer => true,
+        CertificateError::Other(other) => is_authority_as_server(other),
+        _ => false,
+    }
 }
 
 /// Takes any certificate for any name, expired ones too. Only that the server has the key to it is checked.

@@ -10,7 +10,7 @@ mod open;
 mod output;
 mod session;
 
-pub(crate) use escape::close_frame;
+pub(crate) use escape::{close_frame, escape};
 pub(crate) use input::InputError;
 
 use std::io::{self, IsTerminal};

@@ -214,12 +214,19 @@ pub(crate) struct Certificate {
 
 impl Certificate {
     pub(crate) fn new() -> Self {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let generated = rcgen::generate_simple_self_signed(names).expect("valid names");
+        Self::with(&["localhost", "127.0.0.1"], |_| {})
+    }
+
+    /// A certificate for these names, with what else it is to say.
+    pub(crate) fn with(names: &[&str], change: impl FnOnce(&mut rcgen::CertificateParams)) -> Self {
+        let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
+        let mut params = rcgen::CertificateParams::new(names).expect("valid names");
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().expect("randomness");
         let certificate = Self {
             folder: tempfile::tempdir().expect("a place for files"),
-            cert_pem: generated.cert.pem(),
-            key_pem: generated.signing_key.serialize_pem(),
+            cert_pem: params.self_signed(&key).expect("a valid key").pem(),
+            key_pem: key.serialize_pem(),
         };
         std::fs::write(certificate.cert(), &certificate.cert_pem).expect("room for files");
         std::fs::write(certificate.key(), &certificate.key_pem).expect("room for files");
