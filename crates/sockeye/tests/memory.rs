@@ -235,3 +235,30 @@ async fn a_queue_that_is_never_empty_stays_within_its_limit() {
     let limit = 4 * WRITE_BUFFER_MAX as isize;
     assert!(most <= limit, "{most} bytes at the most");
 }
+
+/// A peer that sends and does not read: what waits for it is bounded by the limit, and so is the room for it.
+#[tokio::test(start_paused = true)]
+async fn echoes_that_are_not_read_cost_what_may_wait() {
+    const WRITE_BUFFER_MAX: usize = 512 * 1024;
+    const MESSAGE_LEN: usize = 8 * 1024;
+    let mut limits = Limits::default();
+    limits.write_buffer_max = WRITE_BUFFER_MAX;
+    let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    peer.rule(|rules| rules.room = 0);
+    peer.sends((0..100).map(|_| binary(vec![1; MESSAGE_LEN])));
+    {
+        let mut echoing = pin!(async {
+            while let Some(message) = ws.recv().await.unwrap() {
+                ws.feed(message).await.unwrap();
+            }
+        });
+        // Others get their turn between.
+        for _ in 0..100 {
+            assert!(look(&mut echoing).await.is_pending());
+        }
+    }
+    let held = held_by(ws);
+    println!("{held} bytes");
+    assert!(held > WRITE_BUFFER_MAX, "it did not come to that");
+    assert!(held <= WRITE_BUFFER_MAX + MESSAGE_LEN + 8 * 1024, "{held} bytes");
+}

@@ -28,6 +28,9 @@ const TURN_MAX: u32 = 16;
 const READ_COST: u32 = 4;
 const DIRECT_READ_COST: u32 = 1;
 
+/// How much is read at once while bytes wait to be written.
+const UNDRAINED_READ_LEN: usize = 16 * 1024;
+
 /// A connection and what it runs over.
 pub(crate) struct Driver {
     /// `None` once the transport is closed.
@@ -193,14 +196,16 @@ impl Driver {
     // [6455-10.3-2]
     pub(crate) fn queue(&mut self, message: Message, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
-        let Some(out) = self.output.buffer() else {
-            debug_assert!(false, "asked has_room first");
-            return Err(Error::misuse(SendError::MessageInProgress));
-        };
         // What leaves as it is, is written from where it is.
         let is_as_it_is =
             matches!(self.connection.role(), Role::Server) && !self.connection.compresses(message.len(), compress);
-        let sent = if is_as_it_is && message.len() >= BY_REFERENCE_MIN {
+        let is_by_reference = is_as_it_is && message.len() >= BY_REFERENCE_MIN;
+        let copied_len = if is_by_reference { 0 } else { message.len() };
+        let Some(out) = self.output.buffer_for(copied_len, self.settings.write_buffer_max) else {
+            debug_assert!(false, "asked has_room first");
+            return Err(Error::misuse(SendError::MessageInProgress));
+        };
+        let sent = if is_by_reference {
             let begun = self.connection.start_message(message.kind(), message.len() as u64, out);
             begun.map(|_| self.output.push_payload(message.into_payload()))
         } else {
@@ -296,7 +301,12 @@ impl Driver {
                 (read, event.and_then(to_message))
             }
             None => {
-                let read = ready!(self.input.poll_fill(io.as_mut(), cx));
+                // What a peer sends that does not take what it is sent may have to wait here.
+                let len_max = match self.output.is_drained() {
+                    true => buffers::READ_BUFFER_LEN,
+                    false => UNDRAINED_READ_LEN,
+                };
+                let read = ready!(self.input.poll_fill(io.as_mut(), len_max, cx));
                 self.turn += READ_COST;
                 (read, None)
             }
@@ -463,10 +473,10 @@ impl Driver {
 
 impl Input {
     /// Reads into a buffer of the thread's; keeps it only if something was read.
-    fn poll_fill(&mut self, io: &mut dyn Io, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill(&mut self, io: &mut dyn Io, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
         let mut buffer = buffers::take_read();
-        let read = pin!(io.read_buf(&mut buffer)).poll(cx);
+        let read = pin!(io.read_buf(&mut (&mut buffer).limit(len_max))).poll(cx);
         if let Poll::Ready(Ok(1..)) = read {
             *self = Self {
                 buffer,

@@ -14,6 +14,9 @@ pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 /// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
 const CONTROL_LEN_MAX: usize = 2 * 1024;
 
+/// Besides the payload of a frame: its header, and the control frames that may come behind it.
+const FRAME_ROOM: usize = 14 + CONTROL_LEN_MAX;
+
 /// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
 const COMPACT_FROM: usize = 32 * 1024;
 
@@ -72,6 +75,19 @@ impl Output {
             self.buffer = buffers::take_write();
         }
         Some(&mut self.buffer)
+    }
+
+    /// As [`buffer`](Self::buffer), with room for a frame of so many bytes. Grows by doubling as vectors do, but not
+    /// beyond what may wait: the peer decides how much does.
+    #[inline]
+    pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> Option<&mut Vec<u8>> {
+        let buffer = self.buffer()?;
+        let needed = buffer.len().saturating_add(payload_len).saturating_add(FRAME_ROOM);
+        if needed > buffer.capacity() {
+            let doubled = (2 * buffer.capacity()).min(wait_max.saturating_add(FRAME_ROOM));
+            buffer.reserve_exact(needed.max(doubled) - buffer.len());
+        }
+        Some(buffer)
     }
 
     /// Has `append` append control frames, if there is room for them now.
