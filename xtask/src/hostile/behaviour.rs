@@ -185,8 +185,8 @@ fn empty_fragments() -> Behaviour {
 /// Pings of the largest size for ever, whose pongs are not read.
 fn ping_flood() -> Behaviour {
     let pings = frame(first::PING, &[b'p'; 125]).repeat(30);
-    // Twice what the kernel holds.
-    let flood = flood(pings, 256 * KIB);
+    // More than the kernel holds.
+    let flood = flood(pings, 512 * KIB);
     Behaviour {
         bounds: bounds(2 * CONNECTION_LEN, 20_000, Duration::from_secs(30)),
         end: End::Server,
