@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cli::{self, Compression, EchoOptions, Failure, Signals};
+use crate::cli::{self, AllowedOrigin, Compression, EchoOptions, Failure, Signals};
 use roll::{Member, Roll};
 
 /// How long connections may take to close when the server stops; as long as the close handshake may take.
@@ -57,11 +57,8 @@ fn server(options: &EchoOptions) -> Result<Server, Failure> {
     let mut server = Server::builder()
         .subprotocols(options.subprotocols.iter().cloned())
         .limits(limits)
-        .origins(match options.origins.as_slice() {
-            // An echo gives nobody anything that was not theirs, so pages of any origin may have it.
-            [] => OriginPolicy::Any,
-            origins => OriginPolicy::List(origins.to_vec()),
-        });
+        // An echo gives nobody anything that was not theirs, so pages of any origin may have it.
+        .origins(AllowedOrigin::policy(&options.origins).unwrap_or(OriginPolicy::Any));
     if let Some(mode) = options.compression {
         server = server.compression(deflate_config(mode));
     }

@@ -450,18 +450,25 @@ async fn headers_origin_and_subprotocols_are_sent() {
 
 #[tokio::test]
 async fn flags_that_cannot_be_are_2() {
-    for arguments in [
-        &["connect"][..],
-        &["connect", ":1", "-H", "no colon"],
-        &["connect", ":1", "-H", "Upgrade: x"],
-        &["connect", ":1", "-H", "X: a\r\nY: b"],
-        &["connect", ":1", "--subprotocol", "a b"],
-        &["connect", ":1", "--origin", "example.com"],
-        &["connect", ":1", "--wait", "long"],
-        &["connect", ":1", "-k", "--cacert", "x.pem"],
-        &["connect", ":1", "-q", "-v"],
+    for (arguments, message) in [
+        (&[][..], "<URL>"),
+        (&[":1", "-H", "no colon"], "`Name: value`"),
+        (
+            &[":1", "-H", "X-Good: x", "-H", "Upgrade: x"],
+            "the header `Upgrade` cannot be sent",
+        ),
+        (&[":1", "-H", "X: a\r\nY: b"], "the header `X` cannot be sent"),
+        (&[":1", "--subprotocol", "a b"], "one name"),
+        (&[":1", "--subprotocol", "a", "--subprotocol", "a"], "offered already"),
+        (&[":1", "--origin", "example.com"], "scheme://host"),
+        (&[":1", "--wait", "long"], "a time such as"),
+        (&[":1", "--max-message-size", "0"], "at least 1 byte"),
+        (&[":1", "-k", "--cacert", "x.pem"], "cannot be used with"),
+        (&[":1", "-q", "-v"], "cannot be used with"),
     ] {
-        assert_eq!(run(arguments, b"").await.code, Some(2), "{arguments:?}");
+        let left = run(&[&["connect"], arguments].concat(), b"").await;
+        assert_eq!(left.code, Some(2), "{arguments:?}");
+        assert!(left.stderr.contains(message), "{arguments:?} {}", left.stderr);
     }
 }
 

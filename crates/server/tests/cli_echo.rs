@@ -70,6 +70,10 @@ async fn allowed_origins_keep_the_others_out() {
     assert_eq!(error.refusal().unwrap().status().as_u16(), 403);
     // No browser, no page.
     soon(connect(&url)).await.unwrap();
+
+    let (_server, url) = Program::echo(&["--allow-origin", "*"]).await;
+    let client = Client::builder().origin(Origin::parse("https://anyone.example").unwrap());
+    soon(client.build().unwrap().connect(&url)).await.unwrap();
 }
 
 #[tokio::test]
@@ -234,7 +238,7 @@ async fn full_and_closed_streams_do_not_end_it() {
         assert_eq!(server.exit_code().await, Some(0), "{name}");
     }
     // What cannot be said is told by the exit status all the same.
-    let mut command = program(&["echo", "--listen", "nowhere"]);
+    let mut command = program(&["echo", "--listen", "1.2.3.4:0"]);
     assert_eq!(
         Program::spawn(command.stdout(full_device()).stderr(full_device()))
             .exit_code()
@@ -262,9 +266,13 @@ async fn mistakes_on_the_command_line_say_what_to_do() {
         (&["echo", "--max-message-size", "big"][..], 2, "16MiB"),
         (&["echo", "--tls-cert", "x.pem"], 2, "--tls-key"),
         (&["echo", "--allow-origin", "example.com"], 2, "scheme://host"),
-        (&["echo", "--threads", "0"], 2, "--threads"),
+        (&["echo", "--max-message-size", "0"], 2, "at least 1 byte"),
+        (&["echo", "--subprotocol", "a b"], 2, "one name"),
+        (&["echo", "--threads", "0"], 2, "from 1 to 255"),
+        (&["echo", "--threads", "256"], 2, "from 1 to 255"),
         (&["echo", "--listen", "1.2.3.4:0"], 1, "of this machine"),
-        (&["echo", "--listen", "nonsense"], 1, "ADDRESS:PORT"),
+        (&["echo", "--listen", "nonsense"], 2, "ADDRESS:PORT"),
+        (&["serve", "--listen", "127.0.0.1"], 2, "ADDRESS:PORT"),
         (
             &["echo", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"],
             1,
@@ -287,6 +295,7 @@ async fn help_and_version_are_on_standard_output() {
         (&["-h"], "Examples:"),
         (&["echo", "--help"], "--max-message-size"),
         (&["connect", "--help"], "Exit status:"),
+        (&["connect", "--help"], "never falls quiet"),
     ] {
         let left = run(arguments, b"").await;
         assert_eq!(left.code, Some(0));

@@ -299,6 +299,17 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_address_has_its_brackets() {
+        for (uri, address) in [
+            ("ws://[::1]:9/", "to [::1]:9:"),
+            ("ws://a.example/", "to a.example:80:"),
+        ] {
+            let message = Failure::unreachable(&Uri::parse(uri).unwrap(), io_error()).message();
+            assert!(message.as_ref().unwrap().contains(address), "{message:?}");
+        }
+    }
+
+    #[test]
     fn every_message_is_one_line() {
         let failure = Failure::Listen {
             address: "127.0.0.1:80".into(),

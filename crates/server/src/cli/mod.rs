@@ -17,7 +17,7 @@ pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
 pub(crate) use options::{BinaryOut, Command, CommandLine, Compression, ConnectOptions, EchoOptions, ServeOptions};
 pub(crate) use signals::{Signal, Signals};
-pub(crate) use values::Wait;
+pub(crate) use values::{AllowedOrigin, Wait};
 
 /// Reads the command line. What is wrong with it, or the help it asks for, has been printed on an error.
 pub(crate) fn parse() -> Result<CommandLine, ExitCode> {

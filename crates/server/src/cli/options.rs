@@ -9,7 +9,10 @@ use sockeye::Origin;
 use sockeye::handshake::Authority;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::values::{Wait, parse_duration, parse_header, parse_host, parse_size};
+use super::values::{
+    AllowedOrigin, Wait, parse_duration, parse_header, parse_host, parse_listen, parse_size, parse_subprotocol,
+    parse_threads,
+};
 
 /// WebSocket servers, and a client for the terminal.
 #[derive(Debug, Parser)]
@@ -72,7 +75,7 @@ pub(crate) struct ConnectOptions {
     pub(crate) headers: Vec<(String, String)>,
 
     /// Offer this subprotocol, the best liked first; repeat for more
-    #[arg(long = "subprotocol", value_name = "NAME")]
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
     pub(crate) subprotocols: Vec<String>,
 
     /// Claim to be a web page of this origin, such as https://example.com
@@ -96,6 +99,9 @@ pub(crate) struct ConnectOptions {
     pub(crate) ping_interval: Duration,
 
     /// After the end of input, close when nothing has arrived for so long; `forever` leaves closing to the server
+    ///
+    /// A server that never falls quiet for that long, such as a feed, is never closed: end it with Ctrl-C, or by closing
+    /// what reads its messages, as `| head` does.
     #[arg(short = 'w', long, value_name = "TIME", default_value = "1s")]
     pub(crate) wait: Wait,
 
@@ -107,7 +113,7 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "FORM", default_value = "raw")]
     pub(crate) binary_out: BinaryOut,
 
-    /// Show the handshake on standard error, and the body when the server refuses
+    /// Show the server's response on standard error, with its body when it refuses
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
@@ -138,11 +144,11 @@ pub(crate) enum Compression {
 #[derive(Debug, Args)]
 pub(crate) struct EchoOptions {
     /// Where to listen; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9001")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9001", value_parser = parse_listen)]
     pub(crate) listen: String,
 
     /// A subprotocol that the server speaks, the best liked first; repeat for more
-    #[arg(long = "subprotocol", value_name = "NAME")]
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
     pub(crate) subprotocols: Vec<String>,
 
     /// The largest message taken, such as 64KiB; beyond it a connection is closed with 1009
@@ -162,12 +168,13 @@ pub(crate) struct EchoOptions {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
 
-    /// Only take web pages of this origin, such as https://example.com; repeat for more [default: any page]
+    /// Only take web pages of this origin, such as https://example.com; repeat for more; `*` takes any page [default: any
+    /// page]
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
-    pub(crate) origins: Vec<Origin>,
+    pub(crate) origins: Vec<AllowedOrigin>,
 
-    /// Threads that serve connections, each with a listener of its own
-    #[arg(long, value_name = "N", default_value = "1")]
+    /// Threads that serve connections, each with a listener of its own; 1 to 255
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_threads)]
     pub(crate) threads: NonZero<u8>,
 }
 
@@ -175,13 +182,13 @@ pub(crate) struct EchoOptions {
 #[derive(Debug, Args)]
 pub(crate) struct ServeOptions {
     /// Where to listen; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
     pub(crate) listen: String,
 
-    /// Only take web pages of this origin, such as https://example.com; repeat for more [default: pages of the same
-    /// host]
+    /// Only take web pages of this origin, such as https://example.com; repeat for more; `*` takes any page, whoever
+    /// made it [default: pages of the same host]
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
-    pub(crate) origins: Vec<Origin>,
+    pub(crate) origins: Vec<AllowedOrigin>,
 
     /// Only answer for this host, as in the Host header; repeat for more [default: on a loopback address localhost,
     /// otherwise any]
@@ -198,7 +205,8 @@ Examples:
 /// Kept in one place with [`Failure::exit_code`](super::Failure::exit_code) by a test.
 pub(super) const EXIT_STATUS: &str = "\
 Exit status:
-    0  done; with `connect`, closed with 1000, 1001 or without a code
+    0  done; with `connect`, closed with 1000, 1001 or without a code, or who reads standard
+       output has closed it, as `head` does
     1  trouble on this machine: a file, standard input or output, the address to listen on
     2  the command line is wrong
     3  the URL is wrong
@@ -217,4 +225,4 @@ Exit status:
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   printf 'one\\ntwo\\n' | sockeye connect :9001
-  sockeye connect -H 'Authorization: Bearer abc' wss://example.com/feed --wait forever </dev/null | grep price";
+  sockeye connect -H 'Authorization: Bearer abc' wss://example.com/feed -w forever </dev/null | head";

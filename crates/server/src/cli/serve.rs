@@ -1,9 +1,9 @@
 //! `sockeye serve`: the library's server.
 
-use sockeye_server::{Config, HostPolicy, OriginPolicy};
+use sockeye_server::{Config, HostPolicy};
 use tokio::net::TcpListener;
 
-use super::{Failure, ServeOptions, Signals, announce, bind};
+use super::{AllowedOrigin, Failure, ServeOptions, Signals, announce, bind};
 
 /// Serves until a signal.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
@@ -30,8 +30,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
 
 fn config(options: &ServeOptions) -> Config {
     let mut config = Config::default();
-    if !options.origins.is_empty() {
-        config.origins = OriginPolicy::List(options.origins.clone());
+    if let Some(policy) = AllowedOrigin::policy(&options.origins) {
+        config.origins = policy;
     }
     if !options.hosts.is_empty() {
         config.hosts = Some(HostPolicy::List(options.hosts.clone()));

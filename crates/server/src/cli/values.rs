@@ -1,9 +1,13 @@
 //! Values of flags: sizes, times, headers.
 
+use std::num::NonZero;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sockeye::handshake::Authority;
+use sockeye::handshake::{Authority, ClientRequest, Key, OriginError, Subprotocol, Uri};
+use sockeye::{Origin, OriginPolicy};
+
+use crate::connect::escape;
 
 /// The longest time that can be asked for; the clock reaches further.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -24,6 +28,43 @@ impl FromStr for Wait {
         match text {
             "forever" => Ok(Self::Forever),
             _ => parse_duration(text).map(Self::For),
+        }
+    }
+}
+
+/// Whose web pages may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AllowedOrigin {
+    /// Anybody's: `*`.
+    Any,
+    /// This one's.
+    Only(Origin),
+}
+
+impl AllowedOrigin {
+    /// All that are allowed together; `None` if the flag was not given.
+    pub(crate) fn policy(allowed: &[Self]) -> Option<OriginPolicy> {
+        let list: Option<Vec<_>> = allowed
+            .iter()
+            .map(|allowed| match allowed {
+                Self::Any => None,
+                Self::Only(origin) => Some(origin.clone()),
+            })
+            .collect();
+        match list {
+            None => Some(OriginPolicy::Any),
+            Some(list) => (!list.is_empty()).then_some(OriginPolicy::List(list)),
+        }
+    }
+}
+
+impl FromStr for AllowedOrigin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        match text {
+            "*" => Ok(Self::Any),
+            _ => Origin::parse(text).map(Self::Only),
         }
     }
 }
@@ -51,10 +92,38 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads a header as curl's `-H` has it: `Name: value`.
 pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.trim().to_owned())),
-        _ => Err("write a header as `Name: value`".into()),
+    let (name, value) = match text.split_once(':') {
+        Some((name, value)) if !name.is_empty() => (name, value.trim()),
+        _ => return Err("write a header as `Name: value`".into()),
+    };
+    // A request that is never sent tells whether the header may be in one.
+    let uri = Uri::parse("ws://localhost/").map_err(|error| error.to_string())?;
+    match ClientRequest::new(&uri, Key::from_bytes([0; 16])).header(name, value) {
+        Ok(_) => Ok((name.to_owned(), value.to_owned())),
+        Err(error) => Err(format!("the header `{}` cannot be sent: {error}", escape(name))),
     }
+}
+
+/// Reads the name of a subprotocol.
+pub(super) fn parse_subprotocol(text: &str) -> Result<String, String> {
+    match Subprotocol::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write one name, without spaces, commas and other separators".into()),
+    }
+}
+
+/// Reads where to listen; whether it can be had is seen later.
+pub(super) fn parse_listen(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("write it as ADDRESS:PORT, such as 127.0.0.1:9001; 0.0.0.0 listens on all IPv4 addresses".into()),
+    }
+}
+
+/// Reads a number of threads.
+pub(super) fn parse_threads(text: &str) -> Result<NonZero<u8>, String> {
+    text.parse()
+        .map_err(|_| format!("write a number from 1 to {}", NonZero::<u8>::MAX))
 }
 
 /// Reads `host` or `host:port`.
@@ -81,8 +150,9 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number: u64| number.checked_mul(unit_bytes));
     match size {
-        Some(size @ 1..) => Ok(size),
-        _ => Err("write a size such as 1000, 64KiB or 16MiB".into()),
+        Some(0) => Err("at least 1 byte is needed; write a size such as 1000, 64KiB or 16MiB".into()),
+        Some(size) => Ok(size),
+        None => Err("write a size such as 1000, 64KiB or 16MiB".into()),
     }
 }
 
@@ -155,14 +225,54 @@ mod tests {
 
     #[test]
     fn a_header_is_parted_at_its_first_colon() {
-        let parted = |text| parse_header(text).map(|(name, value)| format!("{name}|{value}"));
+        let parted = |text: &str| parse_header(text).map(|(name, value)| format!("{name}|{value}"));
         assert_eq!(
             parted("Authorization: Bearer a:b"),
             Ok("Authorization|Bearer a:b".into())
         );
         assert_eq!(parted("X-Empty:"), Ok("X-Empty|".into()));
         assert!(parted("no colon").is_err());
+        for name in ["Sec-WebSocket-Key", "upgrade", "Host", "a b"] {
+            let error = parted(&format!("{name}: x")).unwrap_err();
+            assert!(error.contains(&format!("`{name}` cannot be sent")), "{error}");
+        }
         assert!(parted(": value").is_err());
+    }
+
+    #[test]
+    fn origins_add_up_to_a_policy() {
+        let policy = |texts: &[&str]| {
+            let allowed: Vec<_> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            AllowedOrigin::policy(&allowed)
+        };
+        let origin = |text| Origin::parse(text).unwrap();
+        assert_eq!(policy(&[]), None);
+        let list = vec![origin("https://a.example"), origin("http://b.example")];
+        assert_eq!(
+            policy(&["https://a.example", "http://b.example"]),
+            Some(OriginPolicy::List(list))
+        );
+        assert_eq!(policy(&["https://a.example", "*"]), Some(OriginPolicy::Any));
+        assert!("*.example".parse::<AllowedOrigin>().is_err());
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port() {
+        for text in ["127.0.0.1:0", "localhost:65535", "[::1]:9001"] {
+            assert_eq!(parse_listen(text), Ok(text.into()));
+        }
+        for text in [
+            "",
+            "foo",
+            ":9001",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "a:65536",
+            "a:http",
+            "[::1]",
+        ] {
+            assert!(parse_listen(text).unwrap_err().contains("127.0.0.1:9001"), "{text}");
+        }
     }
 
     #[test]
