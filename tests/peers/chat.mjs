@@ -3,6 +3,7 @@
 // What they use are the labels a person reads or hears, so a page without them fails.
 
 import { strict as assert } from 'node:assert';
+import WebSocket from 'ws';
 import { launch } from './browser.mjs';
 import { check, finish, report } from './report.mjs';
 
@@ -11,7 +12,7 @@ const browser = await launch();
 const errors = [];
 
 const DESK = { width: 1280, height: 800 };
-const PHONE = { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+const PHONE = { width: 360, height: 780, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
 /** A browser of their own for someone, with the page open and their name given. */
 async function person(name, viewport, address) {
@@ -51,6 +52,43 @@ const PEOPLE = '[aria-label="People here"]';
 
 const connected = (page) => page.waitForSelector('[data-state=connected]');
 const away = (page) => page.waitForSelector('[data-state]:not([data-state=connected])');
+
+/** How the log shows the one message with this text: with what around it, and whether it stands with the reader's own. */
+async function shown(page, text) {
+  const found = await page.$$eval(`${LOG} li`, (items, text) => items
+    .filter((item) => item.textContent.includes(text))
+    .map((item) => ({ whole: item.textContent, isMine: item.matches('.mine') })), text);
+  assert.equal(found.length, 1, `${text} is shown ${found.length} times`);
+  return found[0];
+}
+
+/** The names in the list of people, and which of them is the reader's. */
+const names = (page) => page.$$eval(`${PEOPLE} li`, (items) => items.map((item) => {
+  const [name, you] = [...item.children].slice(1).map((child) => child.textContent);
+  return you ? `${name} (${you})` : name;
+}));
+
+/** A client without a page, in a room: sends commands one at a time and gives back their results. */
+async function raw(data, channel) {
+  const socket = new WebSocket(new URL('connection/websocket', url.replace(/^http/, 'ws')));
+  await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject));
+  const waiting = new Map();
+  socket.on('message', (frame) => {
+    for (const reply of frame.toString().split('\n').map((line) => JSON.parse(line))) waiting.get(reply.id)?.(reply);
+  });
+  let id = 0;
+  const ask = async (method, params) => {
+    id += 1;
+    const reply = new Promise((resolve) => waiting.set(id, resolve));
+    socket.send(JSON.stringify({ id, [method]: params }));
+    const { error, ...results } = await reply;
+    assert.equal(error, undefined);
+    return results[method];
+  };
+  await ask('connect', { data });
+  await ask('subscribe', { channel, join_leave: true });
+  return { ask, close: () => socket.close() };
+}
 
 /** Asserts that these texts are in the log, in this order. */
 async function inOrder(page, texts) {
@@ -120,13 +158,80 @@ await check('another room is apart, and its address opens it', async () => {
   await shows(ada, LOG, TALK[0]);
 });
 
+await check('nobody can speak as another', async () => {
+  const channel = 'chat:general';
+  const watcher = await raw({}, channel);
+  const { publications } = await watcher.ask('history', { channel, limit: -1 });
+  const heard = publications.find(({ data }) => data.text === TALK[0]);
+  const forger = await raw(heard.info.conn_info.unverified, channel);
+  await forger.ask('publish', { channel, data: { id: 'anew', text: 'I pay for everybody' } });
+  await forger.ask('publish', { channel, data: { id: heard.data.id, text: 'under an id that was heard' } });
+  const honest = 'that was not me';
+  await shows(ada, LOG, 'I pay for everybody');
+  await say(ada, honest);
+  await shows(ada, LOG, honest);
+  assert.deepEqual(await names(ada), ['Ada (you)', 'Ada', 'Grace', 'Somebody']);
+  // What was said live and what is read from the history afterwards.
+  for (const look of [() => {}, () => ada.reload()]) {
+    await look();
+    for (const text of [TALK[0], 'I pay for everybody', 'under an id that was heard', honest]) await shows(ada, LOG, text);
+    for (const text of [TALK[0], honest]) assert.ok((await shown(ada, text)).isMine, text);
+    for (const text of ['I pay for everybody', 'under an id that was heard']) {
+      assert.ok(!(await shown(ada, text)).isMine, text);
+    }
+    assert.ok(!(await shown(ada, 'I pay for everybody')).whole.includes('You'));
+  }
+  forger.close();
+  watcher.close();
+  await ada.waitForFunction((people) => document.querySelectorAll(`${people} li`).length === 2, {}, PEOPLE);
+});
+
+await check('two tabs are one person, and each keeps what it has to send', async () => {
+  const tab = await ada.browserContext().newPage();
+  await tab.setViewport(DESK);
+  await tab.goto(url);
+  await shows(tab, LOG, TALK[0]);
+  assert.ok((await shown(tab, TALK[0])).isMine);
+  await shows(tab, PEOPLE, 'Grace');
+  assert.deepEqual(await names(tab), ['Ada (you)', 'Grace']);
+  assert.deepEqual(await names(ada), ['Ada (you)', 'Grace']);
+  assert.deepEqual(await names(grace), ['Grace (you)', 'Ada']);
+  report({ waiting: 'stop' });
+  await away(tab);
+  await say(tab, 'from the second tab');
+  await ada.bringToFront();
+  await away(ada);
+  await say(ada, 'from the first tab');
+  // What waits outlives the page. The server, which the page comes from, is there again when Grace is.
+  for (const page of [ada, tab]) await page.goto('about:blank');
+  await away(grace);
+  report({ waiting: 'start' });
+  await connected(grace);
+  for (const page of [ada, tab]) await page.goto(`${url}#general`);
+  for (const page of [ada, tab]) {
+    await page.bringToFront();
+    for (const text of ['from the first tab', 'from the second tab']) {
+      await shows(page, `${LOG} ol:first-of-type`, text);
+      assert.ok((await shown(page, text)).isMine);
+    }
+  }
+  await tab.close();
+  await ada.bringToFront();
+});
+
 await check('they come back after the server was away', async () => {
   report({ waiting: 'stop' });
   await Promise.all([away(ada), away(grace)]);
   await say(ada, 'written while the server was away');
   await ada.screenshot({ path: `${folder}/chat-away.png` });
+  const told = Promise.all([ada, grace].map(async (page) => {
+    await shows(page, 'main', 'The server was restarted; it remembers nothing from before.');
+    // Nothing of it is cut off, on a phone either.
+    assert.ok(await page.$eval('#hint', (hint) => hint.scrollWidth <= hint.clientWidth && hint.scrollHeight <= hint.clientHeight));
+    await page.screenshot({ path: `${folder}/chat-back-${page === ada ? 'desktop' : 'phone'}.png` });
+  }));
   report({ waiting: 'start' });
-  await Promise.all([connected(ada), connected(grace)]);
+  await Promise.all([connected(ada), connected(grace), told]);
   await shows(grace, LOG, 'written while the server was away');
   await say(grace, 'and we are back');
   await shows(ada, LOG, 'and we are back');

@@ -43,12 +43,14 @@ const REALTIME_CASES: [&str; 10] = [
 ];
 
 /// What two people do in the chat page.
-const CHAT_CASES: [&str; 9] = [
+const CHAT_CASES: [&str; 11] = [
     "two people see each other",
     "they talk",
     "a burst stays in order",
     "markup stays text",
     "another room is apart, and its address opens it",
+    "nobody can speak as another",
+    "two tabs are one person, and each keeps what it has to send",
     "they come back after the server was away",
     "screenshots",
     "who leaves is seen to leave",

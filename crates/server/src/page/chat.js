@@ -1,7 +1,9 @@
 // The chat: rooms, who is in them, what was said, and what is still waiting to be said.
 //
-// A room is the channel "chat:<name>". A message is `{id, text}`; its author is what the server attached, whose name is
-// only what the author claims. Whatever came from others enters the page as text, never as markup.
+// A room is the channel "chat:<name>". A message is `{id, text}`; its author is what the server attached, whose name and
+// id are only what the author claims, and anybody can claim those of another. What is the reader's own is therefore told
+// by the ids that the server gave to this browser's connections, which it attaches to whatever they say.
+// Whatever came from others enters the page as text, never as markup.
 
 import { Connection } from './protocol.js';
 import { icon, initials, make, messageNodes, tint, withLinks } from './view.js';
@@ -11,6 +13,7 @@ const MESSAGES_MAX = 500;
 const ROOMS_MAX = 60;
 const NEAR_END_PX = 80;
 const CROWD_MS = 4_000;
+const OWN_CLIENTS_MAX = 500;
 const FIRST_ROOM = 'general';
 
 const $ = (id) => document.getElementById(id);
@@ -21,19 +24,25 @@ const ui = Object.fromEntries([
   'state-text', 'text', 'welcome', 'welcome-form', 'welcome-submit',
 ].map((id) => [id.replace(/-./g, ([, letter]) => letter.toUpperCase()), $(id)]));
 
-/** What outlives the page; a browser that keeps nothing still chats. */
-const storage = {
+/** What outlives the page; a browser that keeps nothing still chats. Even asking for the storage may be forbidden. */
+const keeping = (open) => ({
   get(key, otherwise) {
-    try { return JSON.parse(localStorage.getItem(`sockeye.${key}`)) ?? otherwise; } catch { return otherwise; }
+    try { return JSON.parse(open().getItem(`sockeye.${key}`)) ?? otherwise; } catch { return otherwise; }
   },
   set(key, value) {
-    try { localStorage.setItem(`sockeye.${key}`, JSON.stringify(value)); } catch { /* It is not kept, then. */ }
+    try { open().setItem(`sockeye.${key}`, JSON.stringify(value)); } catch { /* It is not kept, then. */ }
   },
-};
+});
+/** All tabs of the browser share it: they are one person. */
+const storage = keeping(() => localStorage);
+/** The tab's own: what two tabs wrote and could not send yet must not meet. */
+const tabStorage = keeping(() => sessionStorage);
 
 const me = storage.get('me', null) ?? { id: randomId(), name: '' };
+/** The ids that the server gave to connections of this browser, in whichever tab, the newest last. */
+let ownClients = new Set(storage.get('clients', []));
 /** Messages not yet known to be in their room: {id, room, text, at, error?}. */
-let outbox = storage.get('outbox', []);
+let outbox = tabStorage.get('outbox', []);
 /** Ids of those that are on their way. */
 const sending = new Set();
 const rooms = new Map();
@@ -53,6 +62,7 @@ class Room {
     this.firstUnread = null;
     this.error = null;
     this.enteredAt = 0;
+    this.enteredAs = null;
     connection.subscribe(this.channel, {
       subscribed: (how) => this.#entered(how),
       publication: (publication) => this.#heard(publication, true),
@@ -64,16 +74,23 @@ class Room {
 
   get channel() { return `chat:${this.name}`; }
 
-  async #entered({ isNew, isRecovered }) {
+  async #entered({ isNew, isRecovered, isSameEpoch, lastOffset }) {
     this.error = null;
     this.enteredAt = Date.now();
+    const isBack = this.enteredAs !== connection.client;
+    this.enteredAs = connection.client;
     try {
       const presence = connection.request('presence', { channel: this.channel });
       if (isNew || !isRecovered) {
         const params = { channel: this.channel, limit: HISTORY_LENGTH, reverse: true };
-        const { publications } = await connection.request('history', params);
+        const { publications, offset } = await connection.request('history', params);
+        const oldest = publications?.at(-1)?.offset ?? offset + 1;
         this.#fill((publications ?? []).reverse());
-        if (!isNew && this === current) hint('You are back. The server has forgotten some of what was said meanwhile.');
+        if (!isNew && this === current) {
+          // A server that was there all the time can have run out of room for this room only.
+          if (!isSameEpoch) hint(`The server ${isBack ? 'was restarted; it ' : ''}remembers nothing from before.`);
+          else if (oldest > lastOffset + 1) hint('Some of what was said meanwhile is no longer kept.');
+        }
       }
       const { presence: clients } = await presence;
       this.people = new Map(Object.entries(clients ?? {}));
@@ -93,11 +110,11 @@ class Room {
 
   #heard(publication, isLive) {
     const message = read(publication);
-    if (!message || this.ids.has(message.id)) return;
-    this.ids.add(message.id);
+    if (!message || this.ids.has(idOf(message))) return;
+    this.ids.add(idOf(message));
     this.messages.push(message);
-    if (this.messages.length > MESSAGES_MAX) this.ids.delete(this.messages.shift().id);
-    const wasWaiting = settle(message.id);
+    if (this.messages.length > MESSAGES_MAX) this.ids.delete(idOf(this.messages.shift()));
+    const wasWaiting = message.isMine && settle(message.id);
     if (!isLive) return;
     const isSeen = this === current && document.visibilityState === 'visible';
     if (!isSeen && !message.isMine) {
@@ -132,8 +149,7 @@ class Room {
 
   /** Whether the person is here through any connection. */
   has(info) {
-    const { key } = person(info);
-    return [...this.people.values()].some((other) => person(other).key === key);
+    return [...this.people.values()].some((other) => isSamePerson(other, info));
   }
 }
 
@@ -204,7 +220,7 @@ function read({ data, info, offset, time }) {
     id: data.id.slice(0, 64),
     text: data.text.slice(0, 8000),
     author,
-    isMine: author.key === me.id,
+    isMine: isOwn(info),
     at: time ?? Date.now(),
     offset: offset ?? 0,
   };
@@ -215,6 +231,31 @@ function person(info) {
   const name = typeof claimed?.name === 'string' ? claimed.name.trim().slice(0, 40) : '';
   const key = typeof claimed?.id === 'string' ? claimed.id.slice(0, 64) : info?.client ?? '';
   return { key, name: name || 'Somebody' };
+}
+
+/** Whether it is about a connection of this browser. What only looks like one is somebody else's. */
+function isOwn(info) {
+  if (!info?.client) return false;
+  // Another tab may have connected since.
+  if (!ownClients.has(info.client) && person(info).key === me.id) {
+    for (const client of storage.get('clients', [])) ownClients.add(client);
+  }
+  return ownClients.has(info.client);
+}
+
+function isSamePerson(info, other) {
+  return isOwn(info) === isOwn(other) && person(info).key === person(other).key;
+}
+
+function rememberOwnClient(client) {
+  const all = new Set([...storage.get('clients', []), ...ownClients, client]);
+  ownClients = new Set([...all].slice(-OWN_CLIENTS_MAX));
+  storage.set('clients', [...ownClients]);
+}
+
+/** What tells whether a message was heard before. Nobody can make one that passes for the reader's, and so hide it. */
+function idOf({ id, isMine }) {
+  return `${isMine ? 'own' : 'other'} ${id}`;
 }
 
 function say(text) {
@@ -261,7 +302,7 @@ function settle(id) {
 }
 
 function saveOutbox() {
-  storage.set('outbox', outbox);
+  tabStorage.set('outbox', outbox);
 }
 
 // ---- What is seen ----
@@ -343,12 +384,17 @@ function renderRooms() {
 
 function renderPeople() {
   const people = new Map();
-  for (const info of current.people.values()) people.set(person(info).key, person(info));
-  const sorted = [...people.values()].sort((a, b) => (b.key === me.id) - (a.key === me.id) || a.name.localeCompare(b.name));
-  ui.people.replaceChildren(...sorted.map(({ key, name }) => {
+  for (const info of current.people.values()) {
+    const { key, name } = person(info);
+    if (isOwn(info)) people.set('you', { key: me.id, name: me.name, isMe: true });
+    // Whoever takes the id of another under another name does not take the name away.
+    else people.set(`${key} ${name}`, { key, name, isMe: false });
+  }
+  const sorted = [...people.values()].sort((a, b) => b.isMe - a.isMe || a.name.localeCompare(b.name));
+  ui.people.replaceChildren(...sorted.map(({ key, name, isMe }) => {
     const item = make('li', {},
       make('span', { class: `avatar ${tint(key)}`, 'aria-hidden': 'true' }, initials(name)), make('bdi', { class: 'name' }, name));
-    if (key === me.id) item.append(make('span', { class: 'you' }, 'you'));
+    if (isMe) item.append(make('span', { class: 'you' }, 'you'));
     return item;
   }));
   ui.peopleCount.textContent = String(people.size);
@@ -387,8 +433,9 @@ function updateJump() {
 let interruption = null;
 let countdown = 0;
 
-function stateChanged({ state, reason, retryAt }) {
+function stateChanged({ state, reason, retryAt, client }) {
   clearInterval(countdown);
+  if (client) rememberOwnClient(client);
   ui.state.dataset.state = state;
   ui.people.classList.toggle('is-stale', state !== 'connected');
   const texts = { connecting: 'Connecting', connected: 'Connected', waiting: 'Offline', ended: 'Disconnected' };
@@ -496,9 +543,31 @@ function named(event) {
   if (name === me.name) return;
   me.name = name;
   storage.set('me', me);
+  introduce();
+}
+
+/** Goes by a name, at first or anew. */
+function introduce() {
   renderMe();
   if (rooms.size) connection.reconnectAs({ id: me.id, name: me.name });
   else start();
+}
+
+/** Another tab of this browser wrote something down. */
+function otherTabStored({ key }) {
+  if (key === 'sockeye.clients') {
+    const clients = storage.get('clients', []);
+    for (const client of clients) ownClients.add(client);
+    // Both may have written at the same time.
+    if (connection?.client && !clients.includes(connection.client)) rememberOwnClient(connection.client);
+    if (current) renderPeople();
+  } else if (key === 'sockeye.me') {
+    const { id, name } = storage.get('me', me);
+    if (!name || (id === me.id && name === me.name)) return;
+    Object.assign(me, { id, name });
+    ui.welcome.close();
+    introduce();
+  }
 }
 
 function listen() {
@@ -552,6 +621,7 @@ function listen() {
     }
   };
   window.onhashchange = () => enter(roomOfHash() || FIRST_ROOM);
+  window.addEventListener('storage', otherTabStored);
   document.addEventListener('visibilitychange', () => {
     if (document.visibilityState !== 'visible' || !current?.unread) return;
     renderMessages();
@@ -577,9 +647,5 @@ function start() {
 }
 
 listen();
-if (me.name) {
-  renderMe();
-  start();
-} else {
-  askName();
-}
+if (me.name) introduce();
+else askName();

@@ -12,9 +12,9 @@ const PING_GRACE_MS = 8_000;
 
 /**
  * A connection that comes back by itself. Events, all with a `detail`:
- * `state` {state: 'connecting'|'connected'|'waiting'|'ended', retryAt?, reason?}, `roundtrip` {ms}.
- * A subscription's handlers: `subscribed({isNew, isRecovered})`, `publication(publication)`, `join(info)`,
- * `leave(info)`, `failed(error)`.
+ * `state` {state: 'connecting'|'connected'|'waiting'|'ended', retryAt?, reason?, client?}, `roundtrip` {ms}.
+ * A subscription's handlers: `subscribed({isNew, isRecovered, isSameEpoch, lastOffset})`, where the last two compare
+ * with what was known before, `publication(publication)`, `join(info)`, `leave(info)`, `failed(error)`.
  */
 export class Connection extends EventTarget {
   #url;
@@ -113,11 +113,13 @@ export class Connection extends EventTarget {
     const { handlers } = subscription;
     const isNew = !subscription.hasPosition;
     const isRecovered = result.recovered === true;
+    const isSameEpoch = subscription.epoch === result.epoch;
+    const lastOffset = subscription.offset;
     subscription.hasPosition = result.recoverable === true;
     subscription.epoch = result.epoch ?? '';
     subscription.offset = result.offset ?? 0;
     for (const publication of result.publications ?? []) this.#published(subscription, publication);
-    handlers.subscribed({ isNew, isRecovered });
+    handlers.subscribed({ isNew, isRecovered, isSameEpoch, lastOffset });
   }
 
   #published(subscription, publication) {
@@ -156,7 +158,7 @@ export class Connection extends EventTarget {
     this.#attempts = 0;
     this.#client = result.client;
     if (result.ping) this.#silenceMs = result.ping * 1000 + PING_GRACE_MS;
-    this.#changeState({ state: 'connected' });
+    this.#changeState({ state: 'connected', client: result.client });
     this.#measureRoundTrip();
   }
 

@@ -12,7 +12,8 @@ export function messageNodes(message, previous, isFirstUnread) {
   if (isNewDay) nodes.push(make('li', { class: 'divider day', role: 'separator' }, dayName(message.at)));
   if (isFirstUnread) nodes.push(make('li', { class: 'divider new', role: 'separator' }, 'New'));
   const isFirst = isNewDay || isFirstUnread || previous.author.key !== message.author.key
-    || previous.author.name !== message.author.name || message.at - previous.at > SAME_BREATH_MS;
+    || previous.author.name !== message.author.name || previous.isMine !== message.isMine
+    || message.at - previous.at > SAME_BREATH_MS;
   nodes.push(messageNode(message, isFirst));
   return nodes;
 }
