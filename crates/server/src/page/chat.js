@@ -443,6 +443,8 @@ function stateChanged({ state, reason, retryAt, client }) {
   ui.stateText.className = state === 'connected' ? 'usual' : '';
   if (state !== 'connected') ui.roundTrip.textContent = '';
   if (state === 'waiting') {
+    // What was hinted at was about the connection before, or is less urgent now.
+    if (!interruption) hint('');
     interruption = reason === 'offline' ? reason : interruption ?? reason;
     const why = { offline: 'You are offline.', restart: 'The server is restarting.' }[interruption] ?? 'The connection was lost.';
     const tick = () => {
