@@ -58,26 +58,33 @@ impl Site {
 
     /// Answers one request. The permit goes with the connection when it becomes a WebSocket.
     fn answer(&self, mut request: Request, permit: &Permit) -> Response {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
-            response
-                .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            // There may be a body, which nobody is going to read.
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return response;
-        }
-        match request.uri().path() {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let mut response = match request.uri().path() {
+            // The handshake has its own answer to other methods: HEAD is none of its.
             "/connection/websocket" => self.upgrade(&mut request, permit),
-            "/health" if self.node.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
-            "/health" => text(StatusCode::OK, "ok\n"),
-            path => match page::asset(path) {
-                Some(asset) => content(StatusCode::OK, asset.content_type, asset.body),
-                None => text(StatusCode::NOT_FOUND, "not found\n"),
+            path => match (self.file(path), is_read) {
+                (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
+                (Some(response), true) => response,
+                (Some(_), false) => only_reading(),
             },
+        };
+        if !is_read {
+            // There may be a body, which nobody is going to read.
+            let connection = response.headers_mut().entry(header::CONNECTION);
+            connection.or_insert(HeaderValue::from_static("close"));
         }
+        response
+    }
+
+    /// What is to be read under a path.
+    fn file(&self, path: &str) -> Option<Response> {
+        if path == "/health" {
+            return Some(match self.node.is_draining() {
+                true => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+                false => text(StatusCode::OK, "ok\n"),
+            });
+        }
+        page::asset(path).map(|asset| content(StatusCode::OK, asset.content_type, asset.body))
     }
 
     fn upgrade(&self, request: &mut Request, permit: &Permit) -> Response {
@@ -159,6 +166,15 @@ fn websocket_server(config: &Config, is_loopback: bool) -> sockeye::Server {
         .build()
 }
 
+fn only_reading() -> Response {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+    // RFC 9110 §10.2.1: a 405 says what is allowed.
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
 fn text(status: StatusCode, body: &'static str) -> Response {
     content(status, "text/plain; charset=utf-8", body)
 }
@@ -171,4 +187,81 @@ fn content(status: StatusCode, content_type: &'static str, body: &'static str) -
     // The page changes with the server, which says so by nothing else.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// The whole answer to a request that may leave the connection open, which is then ended from this side.
+    async fn answer(request: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let site = Arc::new(Site::new(Node::new(Config::default()), true));
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let serving = tokio::spawn(serve_connection(site, stream, permit));
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        timeout(Duration::from_secs(20), client.read_to_string(&mut answer))
+            .await
+            .expect("the server did not close")
+            .unwrap();
+        serving.await.unwrap();
+        answer
+    }
+
+    /// Sends a request without a body; asserts the status, the methods allowed, and how the answer ends.
+    async fn check(request_line: &str, headers: &str, status: &str, allow: Option<&str>, end: &str) {
+        let answer = answer(&format!("{request_line}\r\nHost: localhost\r\n{headers}\r\n")).await;
+        let of = format!("{request_line}: {answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{of}");
+        let allowed = answer
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("allow: ").map(str::to_owned));
+        assert_eq!(allowed, allow.map(str::to_ascii_lowercase), "{of}");
+        assert!(answer.ends_with(end), "{of}");
+    }
+
+    #[tokio::test]
+    async fn a_path_says_which_methods_it_takes() {
+        for path in ["/", "/health"] {
+            let line = format!("DELETE {path} HTTP/1.1");
+            let end = "only GET and HEAD are answered here\n";
+            check(&line, "", "405", Some("GET, HEAD"), end).await;
+        }
+        for method in ["POST", "HEAD", "OPTIONS"] {
+            let line = format!("{method} /connection/websocket HTTP/1.1");
+            let end = match method {
+                "HEAD" => "\r\n\r\n",
+                _ => "method is not GET\n",
+            };
+            check(&line, "", "405", Some("GET"), end).await;
+        }
+        check("POST /nothing HTTP/1.1", "", "404", None, "not found\n").await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_may_have_a_body_is_the_last() {
+        for path in ["/", "/nothing", "/connection/websocket"] {
+            let line = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
+            let answer = answer(&line).await.to_ascii_lowercase();
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_websocket_is_told_why() {
+        let line = "GET /connection/websocket HTTP/1.1";
+        check(line, "", "426", None, "Upgrade: websocket is needed\n").await;
+        let keyless = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+        check(line, keyless, "400", None, "missing Sec-WebSocket-Key header\n").await;
+    }
 }
