@@ -5,6 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
+    fuzz,
     process::{call, output, step},
     spec, test,
     workspace::Workspace,
@@ -27,6 +28,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps", "--all-features"]);
         call(docs.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    step("fuzz targets", || fuzz::check(workspace))?;
     step("sockeye-proto for wasm32", || {
         install_wasm()?;
         call(&mut workspace.cargo(["build", "-p", "sockeye-proto", "--target", WASM]))

@@ -94,6 +94,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     bail!("{}", failed.join("\n"))
 }
 
+/// Checks the targets as the other workspace is checked, without building libFuzzer and without running anything.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    call(workspace.cargo(["fmt", "--check"]).args(manifest))?;
+    let mut clippy = workspace.cargo(["clippy", "--quiet", "--all-targets", "--no-default-features"]);
+    clippy.args(manifest).args(["--", "-D", "warnings"]);
+    call(clippy.env("CARGO_TARGET_DIR", workspace.target.join("fuzz/check")))
+}
+
 /// Where things are kept.
 #[derive(Debug)]
 pub(crate) struct Folders {
