@@ -64,9 +64,8 @@ const FULL_AFTER: u32 = 100;
 const IDLE: Duration = Duration::from_millis(200);
 
 /// What makes the kernel's part small for those who do not read, so that what they cause waits in the server: segments
-/// an eighth of the loopback interface's, from whose size the server's kernel derives its send buffer, and little room
-/// of their own.
-const SEGMENT_LEN: u32 = 8 * 1024;
+/// as on Ethernet, from whose size the server's kernel derives its send buffer, and little room of their own.
+const SEGMENT_LEN: u32 = 1448;
 const RECEIVE_BUFFER_LEN: usize = 4 * 1024;
 const SEND_BUFFER_LEN: usize = 32 * 1024;
 
