@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Folders, campaign::Program};
-use crate::process::call;
+use crate::process::output;
 
 /// How many files of a target are committed at most.
 const FILES_MAX: usize = 60;
@@ -47,7 +47,7 @@ pub(crate) fn minimize(program: &Program, folders: &Folders) -> Result<()> {
         .arg(&chosen)
         .arg(folders.work.join("corpus").join(name))
         .arg(&committed);
-    call(&mut merge)?;
+    output(&mut merge)?;
 
     let mut files = Vec::new();
     for file in fs::read_dir(&chosen)? {
