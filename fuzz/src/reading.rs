@@ -16,7 +16,7 @@ use crate::trace::Trace;
 /// What is held beyond twice of what arrived: a control frame's payload and its pong, a close frame in both directions.
 const SMALL: usize = 2048;
 
-/// What the issue of memory allows beyond the limit.
+/// What may be held beyond the limit.
 const SLACK: usize = 64 * 1024;
 
 /// What remains of a connection when its input is over.
