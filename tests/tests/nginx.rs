@@ -14,15 +14,13 @@ async fn ws_client_talks_to_echo_through_nginx() {
     let server = Sockeye::echo(&[]).await;
     let proxy = Proxy::start(server.address(), server.address()).await;
     let url = format!("ws://{}/echo/", proxy.address);
-    let cases = client_cases(
-        &[
-            &PING_CASES[..],
-            &FRAGMENT_CASES,
-            &["close without a code", "far too big"],
-        ]
-        .concat(),
-    );
-    run_client(node("ws_client.mjs", &[&url]), server, &cases).await;
+    let mut cases = client_cases(&[&PING_CASES[..], &FRAGMENT_CASES, &["close without a code"]].concat());
+    let mut client = node("ws_client.mjs", &[&url]);
+    // When the server closes its half after a fault, nginx ends the client's connection at once, also while the client is
+    // still sending. That resets TCP, and the close frame may be lost on its way. Without nginx these cases run too.
+    cases.remove("too big");
+    client.env("PEER_SKIP", "too big,far too big");
+    run_client(client, server, &cases).await;
 }
 
 #[tokio::test]
