@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// The cases to run, such as `1.*,9.1.*`; sections 1 to 7, 9 and 10 unless given.
     #[arg(long, value_name = "PATTERNS", conflicts_with = "all")]
     cases: Option<String>,
-    /// All 517 cases, with the compression of sections 12 and 13: some twenty minutes.
+    /// All 517 cases, with the compression of sections 12 and 13: many minutes.
     #[arg(long)]
     all: bool,
     /// Write what came of it to docs/conformance.md.
