@@ -1,0 +1,132 @@
+//! What every server of the benchmark does around its own code.
+//!
+//! Each is a program that takes `--listen ADDRESS`, prints `listening on ADDRESS:PORT`, and serves until its standard
+//! input closes. Nothing here touches a byte of a connection: what is measured is in each server's own file.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[cfg(feature = "tokio")]
+mod accept;
+#[cfg(feature = "tls")]
+mod tls;
+
+#[cfg(feature = "tokio")]
+pub use accept::serve;
+#[cfg(feature = "tls")]
+pub use tls::server_config;
+
+/// What the flags said.
+#[derive(Debug, Clone)]
+pub struct Flags {
+    /// Where to listen. Default: a free port of 127.0.0.1.
+    pub listen: SocketAddr,
+    /// The PEM files of the certificate chain and its key: serve TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Agree to permessage-deflate.
+    pub deflate: Option<Takeover>,
+}
+
+/// Whether permessage-deflate remembers earlier messages (RFC 7692 §7.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// Each message by itself, in both directions.
+    No,
+    /// Each direction remembers.
+    Yes,
+}
+
+/// What a server can do beyond plain echo; a flag outside of it is refused.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Can {
+    /// `--tls CERT KEY`.
+    pub tls: bool,
+    /// `--deflate`.
+    pub deflate: bool,
+    /// `--deflate=takeover`.
+    pub takeover: bool,
+}
+
+impl Flags {
+    /// Reads the flags of this process, or exits with 2 and what is wrong with them.
+    pub fn parse(can: Can) -> Flags {
+        match Flags::read(std::env::args().skip(1), can) {
+            Ok(flags) => flags,
+            Err(fault) => {
+                eprintln!("{fault}");
+                std::process::exit(2);
+            }
+        }
+    }
+
+    fn read(mut arguments: impl Iterator<Item = String>, can: Can) -> Result<Flags, String> {
+        let mut flags = Flags {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+            deflate: None,
+        };
+        while let Some(flag) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
+            match flag.as_str() {
+                "--listen" => flags.listen = value()?.parse().map_err(|error| format!("--listen: {error}"))?,
+                "--tls" if can.tls => flags.tls = Some((value()?.into(), value()?.into())),
+                "--deflate" if can.deflate => flags.deflate = Some(Takeover::No),
+                "--deflate=takeover" if can.takeover => flags.deflate = Some(Takeover::Yes),
+                _ => return Err(format!("this server does not know {flag}")),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// Says where the server listens, on standard output, and arranges that the process ends when standard input does.
+pub fn announce(address: SocketAddr) {
+    println!("listening on {address}");
+    std::thread::spawn(|| {
+        // Whoever started the server holds the other end. It dies with it, however that died.
+        let mut ignored = [0; 256];
+        while matches!(std::io::stdin().read(&mut ignored), Ok(1..)) {}
+        std::process::exit(0);
+    });
+}
+
+/// Turns what stopped a server into its exit code.
+pub fn exit(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str, can: Can) -> Result<Flags, String> {
+        Flags::read(line.split_whitespace().map(String::from), can)
+    }
+
+    #[test]
+    fn a_flag_that_the_server_cannot_follow_is_refused() {
+        let all = Can {
+            tls: true,
+            deflate: true,
+            takeover: true,
+        };
+        let flags = read("--listen 127.0.0.1:9 --tls c k --deflate=takeover", all).unwrap();
+        assert_eq!(flags.listen.port(), 9);
+        assert_eq!(flags.tls, Some(("c".into(), "k".into())));
+        assert_eq!(flags.deflate, Some(Takeover::Yes));
+        assert_eq!(read("--deflate", all).unwrap().deflate, Some(Takeover::No));
+
+        for line in ["--tls c k", "--deflate", "--deflate=takeover", "--listen", "--listen 9"] {
+            assert!(read(line, Can::default()).is_err(), "{line}");
+        }
+        assert!(read("--tls c", all).is_err());
+    }
+}
