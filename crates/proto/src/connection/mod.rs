@@ -5,10 +5,12 @@
 //! | `lifecycle` | every transition from open to closed |
 //! | `receive` | bytes to messages |
 //! | `send` | messages and control frames to bytes |
+//! | `framing` | messages framed once for many connections |
 //! | `keepalive` | pings, round-trip time, the peer that is gone |
 //! | `closure` | what is known of how it ended |
 
 mod closure;
+mod framing;
 mod keepalive;
 mod lifecycle;
 mod receive;
@@ -21,6 +23,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use closure::{Cause, Closure, Side};
+pub use framing::Framing;
 pub use lifecycle::State;
 pub use send::{Compress, Data, Fragment, SendError};
 

@@ -73,6 +73,8 @@ pub enum SendError {
         /// Its length in bytes.
         len: usize,
     },
+    /// The frame was made for connections of another kind: see [`Connection::start_framed`].
+    FrameMismatch,
 }
 
 impl fmt::Display for SendError {
@@ -81,6 +83,7 @@ impl fmt::Display for SendError {
             Self::Closed => f.write_str("the connection is closed"),
             Self::MessageInProgress => f.write_str("a fragmented message is not finished"),
             Self::PingTooLong { len } => write!(f, "ping payload of {len} bytes is longer than 125"),
+            Self::FrameMismatch => f.write_str("the frame was made for connections of another kind"),
         }
     }
 }
@@ -237,7 +240,7 @@ impl Connection {
         out.len() > before
     }
 
-    fn check_message_may_begin(&self) -> Result<(), SendError> {
+    pub(super) fn check_message_may_begin(&self) -> Result<(), SendError> {
         self.check_open()?;
         match self.sending {
             Some(_) => Err(SendError::MessageInProgress),
@@ -271,7 +274,7 @@ impl Connection {
     }
 }
 
-fn opcode_of(kind: MessageKind) -> Opcode {
+pub(super) fn opcode_of(kind: MessageKind) -> Opcode {
     match kind {
         MessageKind::Text => Opcode::Text,
         MessageKind::Binary => Opcode::Binary,
@@ -279,7 +282,13 @@ fn opcode_of(kind: MessageKind) -> Opcode {
 }
 
 #[inline]
-fn append_header(fragment: Fragment, opcode: Opcode, payload_len: u64, mask: Option<MaskingKey>, out: &mut Vec<u8>) {
+pub(super) fn append_header(
+    fragment: Fragment,
+    opcode: Opcode,
+    payload_len: u64,
+    mask: Option<MaskingKey>,
+    out: &mut Vec<u8>,
+) {
     let header = FrameHeader {
         // [6455-6.1-5]
         fin: fragment == Fragment::Last,

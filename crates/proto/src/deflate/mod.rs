@@ -22,4 +22,4 @@ mod window;
 
 pub use codec::{Codecs, Deflater, Inflater};
 pub use params::{Agreement, DeflateConfig, Takeover, WindowBits};
-pub(crate) use session::DeflateSession;
+pub(crate) use session::{DeflateSession, compress_alone};

@@ -1,9 +1,8 @@
 //! Compression of one connection, both directions.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::codec::{Codecs, Deflater};
+use super::codec::Codecs;
 use super::window::Window;
 use super::{Agreement, DeflateConfig, Takeover, WindowBits};
 use crate::fault::Fault;
@@ -39,24 +38,25 @@ impl DeflateSession {
         len >= self.config.size_min
     }
 
+    /// How messages are compressed: with the window that was agreed on.
+    pub(crate) fn config(&self) -> &DeflateConfig {
+        &self.config
+    }
+
     /// Has `send` take the compressed payload of a message; `None` if the message is better sent as it is.
     pub(crate) fn compress<R>(&mut self, message: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        // zlib cannot keep within 256 bytes, and a message that is not compressed is always legal (RFC 7692 §6).
-        if self.agreement.window_bits == WindowBits::MIN {
-            return None;
-        }
-        let mut deflater = (self.codecs.take_deflater)(&self.config);
-        let sent = deflater
-            .compress(self.sent.as_slice(), message)
-            .filter(|payload| payload.len() < message.len() || message.is_empty())
-            .map(send);
-        self.give_back(deflater);
+        let sent = compress_with(&self.config, self.codecs, self.sent.as_slice(), message, send)?;
+        self.remember_sent(message);
+        Some(sent)
+    }
+
+    /// Takes note of a message that was sent compressed: the next one may refer back to it.
+    pub(crate) fn remember_sent(&mut self, message: &[u8]) {
         // RFC 7692 §7.2.1: without takeover nothing is remembered of a message.
         // [7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-3]
-        if sent.is_some() && self.agreement.takeover == Takeover::Keep {
+        if self.agreement.takeover == Takeover::Keep {
             self.sent.push(message, self.agreement.window_bits);
         }
-        sent
     }
 
     /// Inflates a message of at most `size_max` bytes.
@@ -72,9 +72,35 @@ impl DeflateSession {
         }
         message
     }
+}
 
-    fn give_back(&self, mut deflater: Box<Deflater>) {
-        deflater.trim();
-        (self.codecs.give_deflater)(deflater);
+/// Compresses a message by itself, so that any connection with such a window can inflate it.
+pub(crate) fn compress_alone<R>(
+    config: &DeflateConfig,
+    codecs: Codecs,
+    message: &[u8],
+    send: impl FnOnce(&[u8]) -> R,
+) -> Option<R> {
+    compress_with(config, codecs, &[], message, send)
+}
+
+fn compress_with<R>(
+    config: &DeflateConfig,
+    codecs: Codecs,
+    dictionary: &[u8],
+    message: &[u8],
+    send: impl FnOnce(&[u8]) -> R,
+) -> Option<R> {
+    // zlib cannot keep within 256 bytes, and a message that is not compressed is always legal (RFC 7692 §6).
+    if config.window_bits == WindowBits::MIN {
+        return None;
     }
+    let mut deflater = (codecs.take_deflater)(config);
+    let sent = deflater
+        .compress(dictionary, message)
+        .filter(|payload| payload.len() < message.len() || message.is_empty())
+        .map(send);
+    deflater.trim();
+    (codecs.give_deflater)(deflater);
+    sent
 }
