@@ -6,6 +6,7 @@ mod error;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod message;
+mod prepared;
 mod server;
 mod settings;
 mod split;
@@ -16,6 +17,7 @@ mod websocket;
 pub use client::{Client, ClientBuilder, connect};
 pub use error::Error;
 pub use message::{Message, Payload, Text};
+pub use prepared::Prepared;
 pub use server::{Pending, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use split::{Receiver, Sender};

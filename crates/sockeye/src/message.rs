@@ -88,6 +88,16 @@ impl Message {
         }
     }
 
+    /// The same message, its bytes a part of `bytes` that is equal to them. Few stay in place.
+    pub(crate) fn stored_in(&self, bytes: &Bytes) -> Self {
+        debug_assert!(*bytes == self.as_bytes());
+        let payload = match bytes.len() {
+            ..=INLINE_MAX => Payload::copy_from_slice(bytes),
+            _ => bytes.clone().into(),
+        };
+        Self::received(self.kind(), payload)
+    }
+
     /// A received message; the connection has checked that text is UTF-8.
     #[inline]
     pub(crate) fn received(kind: MessageKind, payload: Payload) -> Self {

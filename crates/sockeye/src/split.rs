@@ -12,7 +12,8 @@ use sockeye_proto::{CloseCode, Closure, Compress};
 use crate::connection::Driver;
 use crate::error::Error;
 use crate::message::Message;
-use crate::websocket::{TrySendError, try_send};
+use crate::prepared::Prepared;
+use crate::websocket::{TrySendError, try_send, try_send_prepared};
 
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
 /// messages never mix.
@@ -162,6 +163,23 @@ impl Sender {
         .await
     }
 
+    /// As [`feed`](Self::feed), of a message that other connections are sent too.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    pub async fn feed_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
+        poll_fn(|cx| {
+            self.shared
+                .poll(cx, |driver, cx| driver.poll_feed_prepared(cx, prepared))
+        })
+        .await
+    }
+
     /// Hands to the kernel everything that is queued by now; what other senders queue meanwhile may stay behind.
     ///
     /// # Errors
@@ -183,6 +201,18 @@ impl Sender {
     /// [`TrySendError::Full`] gives the message back.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         try_send(&mut self.shared.driver(), message.into())?;
+        self.shared.waker.wake_by_ref();
+        Ok(())
+    }
+
+    /// As [`try_send`](Self::try_send), of a message that other connections are sent too: what a broadcast calls for
+    /// each of its receivers.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_prepared(&self, prepared: &Prepared) -> Result<(), TrySendError> {
+        try_send_prepared(&mut self.shared.driver(), prepared)?;
         self.shared.waker.wake_by_ref();
         Ok(())
     }

@@ -14,6 +14,7 @@ use sockeye_proto::{CloseCode, Closure, Compress, Role};
 use crate::connection::{Driver, Io};
 use crate::error::Error;
 use crate::message::Message;
+use crate::prepared::Prepared;
 use crate::settings::Settings;
 use crate::split::{Receiver, Sender};
 
@@ -128,6 +129,19 @@ impl WebSocket {
         poll_fn(move |cx| self.driver.poll_feed(cx, &mut message, compress))
     }
 
+    /// As [`feed`](Self::feed), of a message that other connections are sent too.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn feed_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        poll_fn(|cx| self.driver.poll_feed_prepared(cx, prepared)).await
+    }
+
     /// Hands everything that is queued to the kernel.
     ///
     /// # Errors
@@ -148,6 +162,15 @@ impl WebSocket {
     /// [`TrySendError::Full`] gives the message back.
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), TrySendError> {
         try_send(&mut self.driver, message.into())
+    }
+
+    /// As [`try_send`](Self::try_send), of a message that other connections are sent too.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_prepared(&mut self, prepared: &Prepared) -> Result<(), TrySendError> {
+        try_send_prepared(&mut self.driver, prepared)
     }
 
     /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2). Its pong is received within
@@ -255,6 +278,13 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
         return Err(TrySendError::Full(message));
     }
     driver.queue(message, Compress::Auto).map_err(TrySendError::Closed)
+}
+
+pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &Prepared) -> Result<(), TrySendError> {
+    if !driver.has_room() {
+        return Err(TrySendError::Full(prepared.message().clone()));
+    }
+    driver.queue_prepared(prepared).map_err(TrySendError::Closed)
 }
 
 /// The messages until the connection is closed. After an error comes the end.

@@ -16,6 +16,7 @@ use super::output::{BY_REFERENCE_MIN, Output};
 use super::{Io, buffers, clock};
 use crate::error::{Error, Kind};
 use crate::message::{Message, Payload};
+use crate::prepared::{Frame, Prepared};
 use crate::settings::Settings;
 
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
@@ -169,11 +170,23 @@ impl Driver {
         if let Some(message) = message.take() {
             self.queue(message, compress)?;
         }
+        self.write_if_much(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    /// As [`poll_feed`](Self::poll_feed).
+    pub(crate) fn poll_feed_prepared(&mut self, cx: &mut Context<'_>, prepared: &Prepared) -> Poll<Result<(), Error>> {
+        ready!(self.poll_ready(cx))?;
+        self.queue_prepared(prepared)?;
+        self.write_if_much(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_if_much(&mut self, cx: &mut Context<'_>) {
         if self.output.len() >= WRITE_EAGERLY_FROM {
             // What could not be written now, and any failure, is the business of the next call.
             let _ = self.poll_drain(cx);
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Waits until a message may be queued.
@@ -189,7 +202,7 @@ impl Driver {
 
     /// Whether [`queue`](Self::queue) may be called.
     pub(crate) fn has_room(&self) -> bool {
-        self.output.len() < self.settings.write_buffer_max && self.output.accepts_frames()
+        self.output.len() < self.settings.write_buffer_max
     }
 
     /// Queues a message, whatever is queued already.
@@ -201,10 +214,7 @@ impl Driver {
             matches!(self.connection.role(), Role::Server) && !self.connection.compresses(message.len(), compress);
         let is_by_reference = is_as_it_is && message.len() >= BY_REFERENCE_MIN;
         let copied_len = if is_by_reference { 0 } else { message.len() };
-        let Some(out) = self.output.buffer_for(copied_len, self.settings.write_buffer_max) else {
-            debug_assert!(false, "asked has_room first");
-            return Err(Error::misuse(SendError::MessageInProgress));
-        };
+        let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
         let sent = if is_by_reference {
             let begun = self.connection.start_message(message.kind(), message.len() as u64, out);
             begun.map(|_| self.output.push_payload(message.into_payload()))
@@ -212,6 +222,24 @@ impl Driver {
             self.connection.send_with(message.data(), compress, out)
         };
         sent.map_err(|error| self.send_error(error))
+    }
+
+    /// Queues a message that others get too, whatever is queued already.
+    pub(crate) fn queue_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        if matches!(self.connection.role(), Role::Client { .. }) {
+            return self.queue(prepared.message().clone(), prepared.compress());
+        }
+        self.check_writable()?;
+        let Frame { framing, bytes } = prepared.frame_for(&self.connection);
+        let sent = self.connection.start_framed(prepared.message().data(), *framing);
+        sent.map_err(|error| self.send_error(error))?;
+        if bytes.len() >= BY_REFERENCE_MIN {
+            self.output.push_payload(bytes.clone());
+        } else {
+            let out = self.output.buffer_for(bytes.len(), self.settings.write_buffer_max);
+            out.extend_from_slice(bytes);
+        }
+        Ok(())
     }
 
     /// Hands everything to the kernel.

@@ -12,6 +12,7 @@ mod output;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use clock::deadline;
+pub(crate) use codecs::OF_THREAD as CODECS;
 pub(crate) use driver::Driver;
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.

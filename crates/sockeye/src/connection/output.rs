@@ -1,5 +1,6 @@
 //! What waits to be written.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,30 +21,47 @@ const FRAME_ROOM: usize = 14 + CONTROL_LEN_MAX;
 /// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
 const COMPACT_FROM: usize = 32 * 1024;
 
-/// Bytes in the order in which they are to leave: a buffer, and behind it at most one large payload.
+/// How many pieces one `writev` is given at most.
+const SLICES_MAX: usize = 16;
+
+/// Bytes in the order in which they are to leave: a buffer, and before it what refers to large payloads.
 #[derive(Debug, Default)]
 pub(super) struct Output {
+    /// What leaves before `buffer`, if a large payload is among it. Boxed, for an idle connection has none.
+    ahead: Option<Box<Ahead>>,
     buffer: Vec<u8>,
-    /// How much of `buffer` is written.
+    /// How much is written of the piece that leaves first: the first one ahead, else the buffer.
     written: usize,
-    /// Where in `buffer` the last control frame ends.
-    control_end: usize,
-    /// How many bytes of control frames came into `buffer` since all before them had left.
+    /// How many bytes will have been written in all when the last control frame has left.
+    control_end: u64,
+    /// How many bytes of control frames were queued since all before them had left.
     control_len: usize,
-    /// A payload whose header is the end of `buffer`, and how much of it is written. Boxed, for an idle connection has
-    /// none.
-    payload: Option<Box<(Payload, usize)>>,
     /// How many bytes were written since the connection began.
     written_total: u64,
     /// Whether the transport may still hold bytes that it took.
     unflushed: bool,
 }
 
+/// Large payloads, and what lies before, between and behind them. Not empty.
+#[derive(Debug, Default)]
+struct Ahead {
+    pieces: VecDeque<Piece>,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// What was in the buffer when a large payload came behind it.
+    Buffer(Vec<u8>),
+    /// A large payload, or a whole frame of one, where it lies.
+    Payload(Payload),
+}
+
 impl Output {
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
-        let payload = self.payload.as_ref().map_or(0, |payload| payload.0.len() - payload.1);
-        self.buffer.len() - self.written + payload
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len);
+        ahead + self.buffer.len() - self.written
     }
 
     /// How many bytes were written since the connection began.
@@ -57,60 +75,57 @@ impl Output {
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        self.buffer.is_empty() && self.payload.is_none() && !self.unflushed
+        self.is_empty() && !self.unflushed
     }
 
-    /// Whether frames may be appended now: not behind a large payload that has not left.
-    pub(super) fn accepts_frames(&self) -> bool {
-        self.payload.is_none()
+    fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.ahead.is_none()
     }
 
-    /// The buffer to append frames to, unless a large payload must leave before anything may come behind it.
+    /// The buffer to append frames to.
     #[inline]
-    pub(super) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
-        if self.payload.is_some() {
-            return None;
-        }
+    fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
             self.buffer = buffers::take_write();
         }
-        Some(&mut self.buffer)
+        &mut self.buffer
     }
 
-    /// As [`buffer`](Self::buffer), with room for a frame of so many bytes. Grows by doubling as vectors do, but not
+    /// The buffer to append frames to, with room for one of so many bytes. Grows by doubling as vectors do, but not
     /// beyond what may wait: the peer decides how much does.
     #[inline]
-    pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> Option<&mut Vec<u8>> {
-        let buffer = self.buffer()?;
+    pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
+        let buffer = self.buffer();
         let needed = buffer.len().saturating_add(payload_len).saturating_add(FRAME_ROOM);
         if needed > buffer.capacity() {
             let doubled = (2 * buffer.capacity()).min(wait_max.saturating_add(FRAME_ROOM));
             buffer.reserve_exact(needed.max(doubled) - buffer.len());
         }
-        Some(buffer)
+        buffer
     }
 
     /// Has `append` append control frames, if there is room for them now.
     pub(super) fn append_control(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
-        if self.control_end <= self.written {
+        if self.control_end <= self.written_total {
             self.control_len = 0;
         }
         if self.control_len >= CONTROL_LEN_MAX {
             return;
         }
-        let Some(buffer) = self.buffer() else {
-            return;
-        };
+        let buffer = self.buffer();
         let before = buffer.len();
         append(buffer);
-        self.control_end = buffer.len();
-        self.control_len += self.control_end - before;
+        self.control_len += self.buffer.len() - before;
+        self.control_end = self.end();
     }
 
-    /// Puts a large payload behind the header that was just appended.
+    /// Puts a large payload behind what was appended, without a copy.
     pub(super) fn push_payload(&mut self, payload: Payload) {
-        debug_assert!(self.payload.is_none());
-        self.payload = Some(Box::new((payload, 0)));
+        let ahead = self.ahead.get_or_insert_default();
+        if !self.buffer.is_empty() {
+            ahead.push(Piece::Buffer(std::mem::take(&mut self.buffer)));
+        }
+        ahead.push(Piece::Payload(payload));
     }
 
     /// Gives the buffer back, if nothing is in it.
@@ -133,7 +148,7 @@ impl Output {
         cx: &mut Context<'_>,
         wrote: &mut bool,
     ) -> Poll<io::Result<()>> {
-        while !self.buffer.is_empty() || self.payload.is_some() {
+        while !self.is_empty() {
             let written = ready!(self.poll_write_some(Pin::new(io), cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -150,38 +165,67 @@ impl Output {
     }
 
     fn poll_write_some(&self, io: Pin<&mut dyn Io>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let buffer = &self.buffer[self.written..];
-        match &self.payload {
-            None => io.poll_write(cx, buffer),
-            Some(payload) => {
-                let (payload, written) = &**payload;
-                let slices = [IoSlice::new(buffer), IoSlice::new(&payload[*written..])];
-                io.poll_write_vectored(cx, if buffer.is_empty() { &slices[1..] } else { &slices })
-            }
+        let Some(ahead) = &self.ahead else {
+            return io.poll_write(cx, &self.buffer[self.written..]);
+        };
+        let pieces = ahead.pieces.iter().map(Piece::bytes).chain([self.buffer.as_slice()]);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut len = 0;
+        for (slice, bytes) in slices.iter_mut().zip(pieces) {
+            let unwritten = if len == 0 { &bytes[self.written..] } else { bytes };
+            *slice = IoSlice::new(unwritten);
+            len += 1;
         }
+        io.poll_write_vectored(cx, &slices[..len])
     }
 
-    fn advance(&mut self, mut written: usize) {
+    fn advance(&mut self, written: usize) {
         self.written_total += written as u64;
-        let of_buffer = written.min(self.buffer.len() - self.written);
-        self.written += of_buffer;
-        written -= of_buffer;
+        self.written += written;
+        while let Some(ahead) = &mut self.ahead {
+            match ahead.pop(self.written) {
+                Some(piece_len) => self.written -= piece_len,
+                None if ahead.pieces.is_empty() => self.ahead = None,
+                None => return,
+            }
+        }
         if self.written == self.buffer.len() {
             buffers::give_write(std::mem::take(&mut self.buffer));
-            (self.written, self.control_end, self.control_len) = (0, 0, 0);
+            self.written = 0;
         } else if self.written >= COMPACT_FROM && self.written >= self.buffer.len() / 2 {
             // Where more is queued as fast as it is written, the buffer never becomes empty. No byte is moved that
             // another has not paid for by leaving.
             self.buffer.drain(..self.written);
-            self.control_end = self.control_end.saturating_sub(self.written);
             self.written = 0;
         }
-        if let Some(payload) = &mut self.payload {
-            let (payload, done) = &mut **payload;
-            *done += written;
-            if *done == payload.len() {
-                self.payload = None;
-            }
+    }
+}
+
+impl Ahead {
+    fn push(&mut self, piece: Piece) {
+        self.len += piece.bytes().len();
+        self.pieces.push_back(piece);
+    }
+
+    /// Drops the first piece if that much of it, all there is, is written; tells how much that was.
+    fn pop(&mut self, written: usize) -> Option<usize> {
+        let piece_len = self.pieces.front()?.bytes().len();
+        if written < piece_len {
+            return None;
+        }
+        self.len -= piece_len;
+        if let Some(Piece::Buffer(buffer)) = self.pieces.pop_front() {
+            buffers::give_write(buffer);
+        }
+        Some(piece_len)
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Buffer(buffer) => buffer,
+            Self::Payload(payload) => payload,
         }
     }
 }

@@ -1,0 +1,181 @@
+//! Messages made once for many connections.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use sockeye_proto::deflate::DeflateConfig;
+use sockeye_proto::{Compress, Connection, Framing};
+
+use crate::connection::CODECS;
+use crate::message::{Message, Payload};
+
+/// A message that is framed once, and compressed at most once for each set of parameters, whatever number of
+/// connections it is sent on: for broadcasts. A clone costs a reference count.
+///
+/// ```
+/// # use sockeye::{Prepared, Sender};
+/// # fn publish(senders: &[Sender]) {
+/// let news = Prepared::new("to everyone");
+/// for sender in senders {
+///     if let Err(error) = sender.try_send_prepared(&news) {
+///         // Slow or gone: what becomes of it is yours to say.
+///         eprintln!("not sent: {error}");
+///     }
+/// }
+/// # }
+/// ```
+///
+/// # Cost
+///
+/// A connection copies a frame of less than 16 KiB into its write buffer, and refers to a larger one. Compression is
+/// done by the first connection that needs it, with nothing but this message in its window: on connections with
+/// context takeover it comes out larger than it would alone. Clients mask every frame anew, so to them it is a message
+/// like any other.
+#[derive(Clone)]
+pub struct Prepared(Arc<Inner>);
+
+struct Inner {
+    /// Its bytes lie in those of `plain`, unless they are few.
+    message: Message,
+    compress: Compress,
+    plain: Frame,
+    compressed: OnceLock<Box<Variant>>,
+}
+
+/// A frame as it leaves.
+pub(crate) struct Frame {
+    pub(crate) framing: Framing,
+    pub(crate) bytes: Payload,
+}
+
+/// The frame for all connections that compress alike; a list, of one nearly always.
+struct Variant {
+    config: DeflateConfig,
+    /// `None` if compressed it would not be smaller.
+    frame: Option<Frame>,
+    next: OnceLock<Box<Self>>,
+}
+
+impl Prepared {
+    /// Frames a message, with one copy of it. It is compressed where that was negotiated and is worth it.
+    pub fn new(message: impl Into<Message>) -> Self {
+        Self::with(message, Compress::Auto)
+    }
+
+    /// As [`new`](Self::new), with a choice about compression.
+    pub fn with(message: impl Into<Message>, compress: Compress) -> Self {
+        let message = message.into();
+        let mut bytes = Vec::new();
+        let framing = Framing::plain(message.data(), &mut bytes);
+        let header_len = bytes.len() - message.len();
+        let bytes = Bytes::from(bytes);
+        Self(Arc::new(Inner {
+            message: message.stored_in(&bytes.slice(header_len..)),
+            compress,
+            plain: Frame {
+                framing,
+                bytes: bytes.into(),
+            },
+            compressed: OnceLock::new(),
+        }))
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.0.message
+    }
+
+    pub(crate) fn compress(&self) -> Compress {
+        self.0.compress
+    }
+
+    /// The frame to send on this connection, a server's.
+    pub(crate) fn frame_for(&self, connection: &Connection) -> &Frame {
+        let message = &self.0.message;
+        let config = connection
+            .deflate_config()
+            .filter(|_| connection.compresses(message.len(), self.0.compress));
+        config
+            .and_then(|config| self.compressed_frame(config))
+            .unwrap_or(&self.0.plain)
+    }
+
+    fn compressed_frame(&self, config: &DeflateConfig) -> Option<&Frame> {
+        let mut slot = &self.0.compressed;
+        loop {
+            let variant = slot.get_or_init(|| Box::new(Variant::new(&self.0.message, config)));
+            if variant.config == *config {
+                return variant.frame.as_ref();
+            }
+            slot = &variant.next;
+        }
+    }
+}
+
+impl Variant {
+    fn new(message: &Message, config: &DeflateConfig) -> Self {
+        let mut bytes = Vec::new();
+        let framing = Framing::compressed(message.data(), config, CODECS, &mut bytes);
+        Self {
+            config: config.clone(),
+            frame: framing.map(|framing| Frame {
+                framing,
+                bytes: bytes.into(),
+            }),
+            next: OnceLock::new(),
+        }
+    }
+}
+
+impl From<Message> for Prepared {
+    fn from(message: Message) -> Self {
+        Self::new(message)
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Prepared").field(&self.0.message).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+    use sockeye_proto::{Config, Connection, Instant, Role};
+
+    use super::*;
+
+    fn connection(window_bits: u8, takeover: Takeover) -> Connection {
+        let window_bits = WindowBits::new(window_bits).unwrap();
+        let agreement = Agreement {
+            takeover,
+            peer_takeover: takeover,
+            window_bits,
+            peer_window_bits: window_bits,
+        };
+        let mut connection = Connection::new(Role::Server, Arc::new(Config::default()), Instant::default());
+        connection.enable_deflate(&DeflateConfig::default(), agreement, CODECS);
+        connection
+    }
+
+    #[test]
+    fn connections_that_compress_alike_share_one_frame() {
+        let prepared = Prepared::new("again ".repeat(100));
+        let (wide, narrow) = (connection(15, Takeover::Reset), connection(9, Takeover::Reset));
+        let frame = prepared.frame_for(&wide);
+        assert!(frame.bytes.len() < 100);
+        let alike = [connection(15, Takeover::Reset), connection(15, Takeover::Keep)];
+        for other in &alike {
+            assert!(std::ptr::eq(frame, prepared.clone().frame_for(other)));
+        }
+        let narrow = prepared.frame_for(&narrow);
+        assert!(!std::ptr::eq(frame, narrow) && !std::ptr::eq(narrow, &raw const prepared.0.plain));
+
+        let never = Prepared::with("again ".repeat(100), Compress::Never);
+        assert!(std::ptr::eq(never.frame_for(&wide), &raw const never.0.plain));
+    }
+}
