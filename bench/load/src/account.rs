@@ -1,0 +1,105 @@
+//! Processor time and memory, as the system's books have them.
+
+use std::{fs, io::ErrorKind, ops::Sub, time::Duration};
+
+use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
+
+/// What a process or thread has used of the processors up to a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    /// Time on a processor, to the nanosecond.
+    pub(crate) cpu: Duration,
+    /// Time it was ready to run and another was running.
+    pub(crate) waited: Duration,
+    /// The parts of `cpu` outside and inside the kernel, by the ticks of a clock: rough.
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+}
+
+impl Sub for Used {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            waited: self.waited.saturating_sub(before.waited),
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
+}
+
+/// The account of a process, all its threads together.
+pub(crate) fn of_process(pid: u32) -> Result<Used> {
+    let mut used = Used::default();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the server has died")? {
+        // A thread may end while we look; then its time is lost, which no thread of a server does.
+        let text = match fs::read_to_string(task?.path().join("schedstat")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let (cpu, waited) = schedstat(&text).context("schedstat has no numbers")?;
+        used.cpu += cpu;
+        used.waited += waited;
+    }
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the server has died")?;
+    (used.user, used.system) = ticks(&text).context("stat has no numbers")?;
+    Ok(used)
+}
+
+/// The account of this thread.
+pub(crate) fn of_this_thread() -> Result<Used> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").context("cannot read schedstat")?;
+    let (_, waited) = schedstat(&text).context("schedstat has no numbers")?;
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Ok(Used {
+        cpu: Duration::new(u64::try_from(now.tv_sec)?, u32::try_from(now.tv_nsec)?),
+        waited,
+        ..Used::default()
+    })
+}
+
+/// Time running and time waiting, in nanoseconds.
+fn schedstat(text: &str) -> Option<(Duration, Duration)> {
+    let mut numbers = text
+        .split_whitespace()
+        .map(|word| word.parse().map(Duration::from_nanos));
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// `utime` and `stime` of /proc/PID/stat, the 14th and 15th field, in hundredths of a second on every Linux. The second
+/// field is a name in brackets with whatever in it.
+fn ticks(text: &str) -> Option<(Duration, Duration)> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11).map(|word| word.parse::<u64>());
+    let mut next = || Some(Duration::from_millis(10 * fields.next()?.ok()?));
+    Some((next()?, next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{of_process, of_this_thread, schedstat, ticks};
+
+    #[test]
+    fn the_books_are_read() {
+        assert_eq!(
+            schedstat("1500 20 3\n"),
+            Some((Duration::from_nanos(1500), Duration::from_nanos(20)))
+        );
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 12 34 0 0 20 0 1 0 100 0 0";
+        assert_eq!(
+            ticks(stat),
+            Some((Duration::from_millis(120), Duration::from_millis(340)))
+        );
+    }
+
+    #[test]
+    fn this_process_has_an_account() {
+        let own = std::process::id();
+        assert!(of_process(own).expect("this runs").cpu > Duration::ZERO);
+        assert!(of_this_thread().expect("this runs").cpu > Duration::ZERO);
+    }
+}
