@@ -128,6 +128,15 @@ impl Variant {
     }
 }
 
+/// Equal messages, to be compressed alike.
+impl PartialEq for Prepared {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.compress == other.0.compress && self.0.message == other.0.message
+    }
+}
+
+impl Eq for Prepared {}
+
 impl From<Message> for Prepared {
     fn from(message: Message) -> Self {
         Self::new(message)

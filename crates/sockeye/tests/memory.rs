@@ -10,7 +10,7 @@ use std::pin::pin;
 use common::script::transport;
 use common::wire::{Frame, binary, ping, text};
 use common::{BOTH, Local, Peer, look, open, open_server};
-use sockeye::{Limits, Server, WebSocket};
+use sockeye::{Client, DeflateConfig, Limits, Server, Takeover, WebSocket, WindowBits};
 
 thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
@@ -92,6 +92,57 @@ async fn an_idle_connection_holds_no_buffers() {
             size_of::<WebSocket>()
         );
         assert!(each <= IDLE_MAX, "{local:?}: {each} bytes");
+    }
+}
+
+/// What both directions need to know of compression, without their windows.
+const DEFLATE_MAX: usize = 256;
+
+/// How many bytes a server's connection holds after many messages both ways, compressed or not.
+async fn held_after_messages(config: Option<&DeflateConfig>) -> usize {
+    let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+    let (mut server, mut client) = (Server::builder(), Client::builder());
+    if let Some(config) = config {
+        server = server.compression(config.clone());
+        client = client.compression(config.clone());
+    }
+    let (server, client) = (server.build(), client.build().unwrap());
+    let accepting = async { server.accept(ours).await?.accept().await };
+    let (ours, theirs) = tokio::join!(accepting, client.connect_over(theirs, "ws://localhost/"));
+    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap().0);
+    for number in 0..200 {
+        let message = format!("{number:05} {}", "again ".repeat(170));
+        theirs.send(message.as_str()).await.unwrap();
+        let received = ours.recv().await.unwrap().unwrap();
+        assert_eq!(received.as_text(), Some(message.as_str()));
+        ours.send(received).await.unwrap();
+        theirs.recv().await.unwrap();
+    }
+    // The alarm of keepalive is set then.
+    assert!(look(pin!(ours.recv())).await.is_pending());
+    held_by(ours)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_connection_holds_its_windows_and_no_codec() {
+    let plain = held_after_messages(None).await;
+    for takeover in [Takeover::Reset, Takeover::Keep] {
+        for bits in [9, 12, 15] {
+            let mut config = DeflateConfig::default();
+            (config.takeover, config.peer_takeover) = (takeover, takeover);
+            config.window_bits = WindowBits::new(bits).unwrap();
+            config.peer_window_bits = config.window_bits;
+            let more = held_after_messages(Some(&config)).await - plain;
+            println!("{takeover:?}, {bits} bits: {more} bytes more");
+            let windows = match takeover {
+                Takeover::Reset => 0,
+                Takeover::Keep => 2 * config.window_bits.size(),
+            };
+            assert!(
+                (windows..=windows + DEFLATE_MAX).contains(&more),
+                "{takeover:?}, {bits} bits: {more} bytes"
+            );
+        }
     }
 }
 
