@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockeye::Text;
+use sockeye::{Prepared, Text};
 use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap};
@@ -79,7 +79,7 @@ impl Client {
     /// The reason to disconnect the client.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
         if let Some(PingDue) = self.session.handle_timeout(Instant::now().into_std())? {
-            self.queue.push(Item::Push(PING.into()));
+            self.queue.push(Item::Push(Prepared::new(PING)));
         }
         Ok(())
     }
@@ -93,14 +93,14 @@ impl Client {
     ///
     /// # Errors
     /// The reason to disconnect the client instead.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<Text>, DisconnectCode> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Prepared>, DisconnectCode> {
         match self.queue.take() {
             None => Ok(None),
-            Some(Outgoing::Frame(text)) => Ok(Some(text)),
-            Some(Outgoing::Unsubscribe(channel, text)) => {
+            Some(Outgoing::Frame(frame)) => Ok(Some(frame)),
+            Some(Outgoing::Unsubscribe(channel, frame)) => {
                 self.session.handle_unsubscribed(&channel);
                 self.node.leave_soon(self.session.info(), vec![channel]);
-                Ok(Some(text))
+                Ok(Some(frame))
             }
             Some(Outgoing::Close(code)) => Err(code),
         }

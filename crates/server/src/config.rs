@@ -6,8 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use sockeye::OriginPolicy;
 use sockeye::handshake::HostPolicy;
+use sockeye::{DeflateConfig, OriginPolicy};
 
 /// How a server behaves. `Config::default()` suits a server that browsers reach under its own address.
 ///
@@ -15,7 +15,7 @@ use sockeye::handshake::HostPolicy;
 /// let mut config = sockeye_server::Config::default();
 /// config.limits.channels_per_client_max = 16;
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// From which web pages browsers may connect. Change it when the page lives on another host than this server,
@@ -25,12 +25,28 @@ pub struct Config {
     /// only, which keeps out pages that rename themselves to this machine (DNS rebinding), and any other listener takes
     /// any name. Change it when a proxy on the same machine passes public names on.
     pub hosts: Option<HostPolicy>,
+    /// How messages are compressed for clients that offer permessage-deflate, as browsers do; `None` turns it off. By
+    /// default each message by itself, and a publication once for all that hear it.
+    pub compression: Option<DeflateConfig>,
     /// What channels offer.
     pub channels: ChannelOptions,
     /// What one client, and all of them together, may use.
     pub limits: Limits,
     /// How long the server waits for things.
     pub timeouts: Timeouts,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            origins: OriginPolicy::default(),
+            hosts: None,
+            compression: Some(DeflateConfig::default()),
+            channels: ChannelOptions::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
 }
 
 impl Config {

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use sockeye::{CloseCode, Message, Text, TrySendError, WebSocket};
+use sockeye::{CloseCode, Message, Prepared, Text, TrySendError, WebSocket};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -49,7 +49,7 @@ pub(crate) fn run(mut ws: WebSocket, node: Arc<Node>, permit: Permit) -> impl Fu
         if let End::Disconnect(_) = end {
             // What was answered before the end is still worth reading.
             while let Ok(Some(frame)) = client.next_frame()
-                && ws.try_send(frame).is_ok()
+                && ws.try_send_prepared(&frame).is_ok()
             {}
         }
         // Others are told at once; the close handshake may take its time.
@@ -121,11 +121,11 @@ async fn handle_frame(ws: &mut WebSocket, client: &mut Client, frame: Text) -> R
 }
 
 /// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
-fn write_queued(ws: &mut WebSocket, client: &mut Client) -> Result<Option<Message>, End> {
+fn write_queued(ws: &mut WebSocket, client: &mut Client) -> Result<Option<Prepared>, End> {
     while let Some(frame) = client.next_frame()? {
-        match ws.try_send(frame) {
+        match ws.try_send_prepared(&frame) {
             Ok(()) => {}
-            Err(TrySendError::Full(message)) => return Ok(Some(message)),
+            Err(TrySendError::Full(_)) => return Ok(Some(frame)),
             Err(TrySendError::Closed(_)) => return Err(End::Gone),
         }
     }
@@ -133,9 +133,9 @@ fn write_queued(ws: &mut WebSocket, client: &mut Client) -> Result<Option<Messag
 }
 
 /// Waits for a client that reads slowly, as long as the limits allow.
-async fn write_slowly(ws: &mut WebSocket, client: &Client, message: Message) -> Result<(), End> {
+async fn write_slowly(ws: &mut WebSocket, client: &Client, frame: Prepared) -> Result<(), End> {
     tokio::select! {
-        fed = timeout(client.write_timeout(), ws.feed(message)) => match fed {
+        fed = timeout(client.write_timeout(), ws.feed_prepared(&frame)) => match fed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(DisconnectCode::Slow.into()),

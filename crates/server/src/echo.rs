@@ -8,14 +8,14 @@ mod roll;
 use std::thread;
 use std::time::Duration;
 
-use sockeye::{CloseCode, DeflateConfig, Error, Message, OriginPolicy, Server, Takeover, WebSocket};
+use sockeye::{CloseCode, Error, Message, OriginPolicy, Server, WebSocket};
 use sockeye_server::accept::accept_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cli::{self, AllowedOrigin, Compression, EchoOptions, Failure, Signals};
+use crate::cli::{self, AllowedOrigin, EchoOptions, Failure, Signals};
 use roll::{Member, Roll};
 
 /// How long connections may take to close when the server stops; as long as the close handshake may take.
@@ -59,23 +59,13 @@ fn server(options: &EchoOptions) -> Result<Server, Failure> {
         .limits(limits)
         // An echo gives nobody anything that was not theirs, so pages of any origin may have it.
         .origins(AllowedOrigin::policy(&options.origins).unwrap_or(OriginPolicy::Any));
-    if let Some(mode) = options.compression {
-        server = server.compression(deflate_config(mode));
+    if let Some(config) = options.compression.config() {
+        server = server.compression(config);
     }
     if let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) {
         server = server.tls_config(cli::tls::server_config(cert, key)?);
     }
     Ok(server.build())
-}
-
-fn deflate_config(mode: Compression) -> DeflateConfig {
-    let mut config = DeflateConfig::default();
-    let takeover = match mode {
-        Compression::NoTakeover => Takeover::Reset,
-        Compression::Takeover => Takeover::Keep,
-    };
-    (config.takeover, config.peer_takeover) = (takeover, takeover);
-    config
 }
 
 fn url(options: &EchoOptions, listener: &std::net::TcpListener) -> Result<String, Failure> {

@@ -155,15 +155,18 @@ fn websocket_server(config: &Config, is_loopback: bool) -> sockeye::Server {
     } else {
         HostPolicy::Any
     });
-    sockeye::Server::builder()
+    let mut server = sockeye::Server::builder()
         .origins(config.origins.clone())
         .hosts(hosts)
         .subprotocols([SUBPROTOCOL])
         .limits(limits)
         .timeouts(timeouts)
         // The client protocol has pings of its own, which reach the application on the other side.
-        .keepalive(None)
-        .build()
+        .keepalive(None);
+    if let Some(config) = &config.compression {
+        server = server.compression(config.clone());
+    }
+    server.build()
 }
 
 fn only_reading() -> Response {

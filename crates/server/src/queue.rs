@@ -1,13 +1,13 @@
 //! What waits to be written to one client: bounded in bytes, filled by anyone, emptied by the client's own task.
 //!
-//! Texts are shared, not copied: a publication to ten thousand subscribers is ten thousand references to one text.
+//! Pushes are shared, not copied: a publication to ten thousand subscribers is ten thousand references to one frame.
 //! Order is the order of queueing, for replies and pushes alike. An empty queue owns no memory beyond itself.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
-use sockeye::Text;
+use sockeye::{Prepared, Text};
 
 use crate::channel::ChannelName;
 use crate::codes::DisconnectCode;
@@ -35,18 +35,18 @@ pub(crate) enum Item {
     /// The answer to a command. Consecutive replies may leave in one frame.
     Reply(Text),
     /// What a channel says, or a ping.
-    Push(Text),
+    Push(Prepared),
     /// The push which says that the client is no longer subscribed; its session has to know as well.
-    Unsubscribe(ChannelName, Text),
+    Unsubscribe(ChannelName, Prepared),
 }
 
 /// What to do next for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
     /// Write this text frame.
-    Frame(Text),
+    Frame(Prepared),
     /// Write this text frame; the client's subscription to the channel has ended.
-    Unsubscribe(ChannelName, Text),
+    Unsubscribe(ChannelName, Prepared),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -109,9 +109,9 @@ impl Queue {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
-            Item::Reply(first) => Outgoing::Frame(state.join_replies(first)),
-            Item::Push(text) => Outgoing::Frame(text),
-            Item::Unsubscribe(channel, text) => Outgoing::Unsubscribe(channel, text),
+            Item::Reply(first) => Outgoing::Frame(Prepared::new(state.join_replies(first))),
+            Item::Push(push) => Outgoing::Frame(push),
+            Item::Unsubscribe(channel, push) => Outgoing::Unsubscribe(channel, push),
         })
     }
 
@@ -187,8 +187,11 @@ impl State {
 
 impl Item {
     fn cost(&self) -> usize {
-        let (Self::Reply(text) | Self::Push(text) | Self::Unsubscribe(_, text)) = self;
-        ITEM_BYTES + text.len()
+        let len = match self {
+            Self::Reply(text) => text.len(),
+            Self::Push(push) | Self::Unsubscribe(_, push) => push.message().len(),
+        };
+        ITEM_BYTES + len
     }
 }
 
@@ -206,11 +209,11 @@ mod tests {
     }
 
     fn push(text: &str) -> Item {
-        Item::Push(text.into())
+        Item::Push(Prepared::new(text))
     }
 
     fn frame(text: &str) -> Option<Outgoing> {
-        Some(Outgoing::Frame(text.into()))
+        Some(Outgoing::Frame(Prepared::new(text)))
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::fmt;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
 
-use sockeye::Text;
+use sockeye::{Prepared, Text};
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
@@ -74,7 +74,7 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Held {
     /// With their offsets, zero for what has none.
-    texts: Vec<(u64, Text)>,
+    pushes: Vec<(u64, Prepared)>,
     bytes: usize,
     is_broken: bool,
 }
@@ -136,11 +136,11 @@ impl Hub {
         if held.is_broken {
             return Err(Gap);
         }
-        let mut texts = held.texts;
-        texts.retain(|(offset, _)| *offset == 0 || *offset > after);
+        let mut pushes = held.pushes;
+        pushes.retain(|(offset, _)| *offset == 0 || *offset > after);
         if let Some(from) = from {
             let known = position.get_or_insert_with(|| from.clone());
-            for (offset, _) in texts.iter().filter(|(offset, _)| *offset != 0) {
+            for (offset, _) in pushes.iter().filter(|(offset, _)| *offset != 0) {
                 after += 1;
                 if subscriber.wants.unbroken && *offset != after {
                     return Err(Gap);
@@ -153,8 +153,8 @@ impl Hub {
         }
         subscriber.phase = Phase::Live { after };
         subscriber.queue.push(Item::Reply(reply));
-        for (_, text) in texts {
-            subscriber.queue.push(Item::Push(text));
+        for (_, push) in pushes {
+            subscriber.queue.push(Item::Push(push));
         }
         Ok(())
     }
@@ -206,9 +206,9 @@ impl Hub {
         if interested.peek().is_none() {
             return;
         }
-        let text = Text::from(push.encode(name.as_str()));
+        let push = Prepared::new(push.encode(name.as_str()));
         for subscriber in interested {
-            subscriber.hand(0, &text);
+            subscriber.hand(0, &push);
         }
     }
 }
@@ -220,7 +220,7 @@ impl Deliver for Hub {
 
     fn publication(&self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let Some(channel) = self.channel(name) else { return };
-        let text = Text::from(Push::Pub(publication.wire()).encode(name.as_str()));
+        let push = Prepared::new(Push::Pub(publication.wire()).encode(name.as_str()));
         let mut channel = lock(&channel);
         if let Some(epoch) = epoch {
             match channel.advance(epoch, publication.offset) {
@@ -230,7 +230,7 @@ impl Deliver for Hub {
             }
         }
         for subscriber in channel.subscribers.values_mut() {
-            subscriber.hand(publication.offset, &text);
+            subscriber.hand(publication.offset, &push);
         }
         if channel.subscribers.is_empty() {
             drop(channel);
@@ -286,7 +286,7 @@ impl Channel {
     /// Ends every subscription that promised an unbroken stream. Those clients come back and recover.
     fn unsubscribe_unbroken(&mut self, name: &ChannelName) {
         tracing::warn!(channel = %name, "a publication is missing; subscribers were told to recover");
-        let text = Text::from(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
+        let push = Prepared::new(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
         self.subscribers.retain(|_, subscriber| {
             if !subscriber.wants.unbroken {
                 return true;
@@ -297,7 +297,7 @@ impl Channel {
                     true
                 }
                 Phase::Live { .. } => {
-                    subscriber.queue.push(Item::Unsubscribe(name.clone(), text.clone()));
+                    subscriber.queue.push(Item::Unsubscribe(name.clone(), push.clone()));
                     false
                 }
             }
@@ -306,17 +306,17 @@ impl Channel {
 }
 
 impl Subscriber {
-    fn hand(&mut self, offset: u64, text: &Text) {
+    fn hand(&mut self, offset: u64, push: &Prepared) {
         match &mut self.phase {
             Phase::Live { after } if offset != 0 && offset <= *after => {}
-            Phase::Live { .. } => self.queue.push(Item::Push(text.clone())),
+            Phase::Live { .. } => self.queue.push(Item::Push(push.clone())),
             Phase::Held(held) => {
-                held.bytes += text.len();
+                held.bytes += push.message().len();
                 if held.bytes > HELD_BYTES_MAX {
                     held.is_broken = true;
-                    held.texts = Vec::new();
+                    held.pushes = Vec::new();
                 } else {
-                    held.texts.push((offset, text.clone()));
+                    held.pushes.push((offset, push.clone()));
                 }
             }
         }
@@ -396,16 +396,13 @@ mod tests {
         let mut seen = Vec::new();
         while let Some(outgoing) = queue.take() {
             seen.push(match outgoing {
-                Outgoing::Frame(text) if text.contains("\"pub\"") => text
-                    .split_once("\"data\":")
-                    .unwrap()
-                    .1
-                    .split([',', '}'])
-                    .next()
-                    .unwrap()
-                    .to_owned(),
-                Outgoing::Frame(text) if text.contains("\"join\"") => "join".to_owned(),
-                Outgoing::Frame(text) => text.to_string(),
+                Outgoing::Frame(frame) => match frame.message().as_text().unwrap() {
+                    text if text.contains("\"join\"") => "join".to_owned(),
+                    text => match text.split_once("\"data\":") {
+                        Some((_, data)) => data.split([',', '}']).next().unwrap().to_owned(),
+                        None => text.to_owned(),
+                    },
+                },
                 Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
                 Outgoing::Close(code) => code.to_string(),
             });

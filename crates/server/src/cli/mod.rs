@@ -15,7 +15,7 @@ use clap::Parser;
 
 pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
-pub(crate) use options::{BinaryOut, Command, CommandLine, Compression, ConnectOptions, EchoOptions, ServeOptions};
+pub(crate) use options::{BinaryOut, Command, CommandLine, ConnectOptions, EchoOptions, ServeOptions};
 pub(crate) use signals::{Signal, Signals};
 pub(crate) use values::{AllowedOrigin, Wait};
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sockeye::Origin;
 use sockeye::handshake::Authority;
+use sockeye::{DeflateConfig, Origin, Takeover};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::values::{
@@ -134,10 +134,26 @@ pub(crate) enum BinaryOut {
 /// How messages are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compression {
+    /// Not at all.
+    Off,
     /// Each message by itself.
     NoTakeover,
     /// With reference to earlier messages, in both directions.
     Takeover,
+}
+
+impl Compression {
+    /// What the library is to be told.
+    pub(crate) fn config(self) -> Option<DeflateConfig> {
+        let takeover = match self {
+            Self::Off => return None,
+            Self::NoTakeover => Takeover::Reset,
+            Self::Takeover => Takeover::Keep,
+        };
+        let mut config = DeflateConfig::default();
+        (config.takeover, config.peer_takeover) = (takeover, takeover);
+        Some(config)
+    }
 }
 
 /// Send every message back: a server to try clients with
@@ -157,8 +173,9 @@ pub(crate) struct EchoOptions {
 
     /// Compress messages for clients that offer it (permessage-deflate); with `takeover`, messages refer back to earlier
     /// ones, which compresses better and costs each connection up to 64 KiB
-    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "no-takeover")]
-    pub(crate) compression: Option<Compression>,
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "off", default_missing_value = "no-takeover")]
+    pub(crate) compression: Compression,
 
     /// Speak TLS (wss://): a file with the server's certificate and those above it, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -194,6 +211,11 @@ pub(crate) struct ServeOptions {
     /// otherwise any]
     #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
     pub(crate) hosts: Vec<Authority>,
+
+    /// Compress messages for clients that offer it (permessage-deflate), a publication once for all who hear it; with
+    /// `takeover`, clients' messages refer back to earlier ones, which costs each connection up to 64 KiB
+    #[arg(long, value_name = "MODE", require_equals = true, default_value = "no-takeover")]
+    pub(crate) compression: Compression,
 }
 
 const EXAMPLES: &str = "\

@@ -30,6 +30,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
 
 fn config(options: &ServeOptions) -> Config {
     let mut config = Config::default();
+    config.compression = options.compression.config();
     if let Some(policy) = AllowedOrigin::policy(&options.origins) {
         config.origins = policy;
     }

@@ -40,7 +40,7 @@ impl Peer {
     async fn hear(&mut self) -> Vec<String> {
         let mut heard = Vec::new();
         while let Some(frame) = self.0.next_frame().unwrap() {
-            heard.push(frame.to_string());
+            heard.push(frame.message().as_text().unwrap().to_owned());
         }
         heard
     }

@@ -109,6 +109,62 @@ async fn what_one_client_publishes_the_other_hears() {
     server.stop().await;
 }
 
+/// A text frame of a client, masked with zeros.
+fn masked(text: &str) -> Vec<u8> {
+    let len = u16::try_from(text.len()).unwrap().to_be_bytes();
+    let mut frame = vec![0x81, 0xfe, len[0], len[1], 0, 0, 0, 0];
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+/// Joins the room, publishes `data` there, and tells how many bytes come until the publication is answered.
+async fn bytes_of_a_publication(server: &Fixture, extensions: &str, data: &str) -> usize {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = format!(
+        "GET /connection/websocket HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n",
+        server.address
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let publish = format!(r#"{{"id":3,"publish":{{"channel":"room","data":"{data}"}}}}"#);
+    // Long enough to need the length field of 16 bits.
+    let join = format!(
+        "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"room\"}}}}{:100}",
+        ""
+    );
+    for commands in [&join, &publish] {
+        stream.write_all(&masked(commands)).await.unwrap();
+    }
+    let mut received = Vec::new();
+    let answered = async {
+        while !received.ends_with(br#"{"id":3,"publish":{}}"#) {
+            assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
+        }
+    };
+    timeout(PATIENCE, answered)
+        .await
+        .expect("the publication was not answered");
+    received.len()
+}
+
+#[tokio::test]
+async fn a_publication_is_compressed_for_those_who_offer_it() {
+    const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let data = "again ".repeat(1000);
+    let server = Fixture::start(Config::default()).await;
+    assert!(bytes_of_a_publication(&server, OFFER, &data).await < 1000);
+    assert!(bytes_of_a_publication(&server, "", &data).await > data.len());
+    server.stop().await;
+
+    let config = Config {
+        compression: None,
+        ..Config::default()
+    };
+    let server = Fixture::start(config).await;
+    assert!(bytes_of_a_publication(&server, OFFER, &data).await > data.len());
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn shutting_down_asks_clients_to_come_back_later() {
     let server = Fixture::start(Config::default()).await;
