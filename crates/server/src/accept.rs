@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_lost_in_the_backlog_costs_no_time() {
+    async fn cve_rustsec_2024_0376_a_connection_lost_in_the_backlog_costs_no_time() {
         let lost = Err(io::ErrorKind::ConnectionAborted.into());
         assert_eq!(
             accept_script(vec![Ok(1), lost, Ok(2)]).await,
@@ -98,12 +98,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_descriptors_it_waits_longer_and_longer_up_to_a_second() {
+    async fn cve_rustsec_2024_0376_without_descriptors_it_waits_longer_and_longer_up_to_a_second() {
         let script = std::iter::repeat_with(no_descriptors).take(12).chain([Ok(1)]).collect();
         let (accepted, took) = accept_script(script).await;
         assert_eq!(accepted, [1]);
         // 10 + 20 + 40 + 80 + 160 + 320 + 640 ms, then five times a second.
         assert_eq!(took.as_millis(), 1270 + 5000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cve_rustsec_2024_0376_no_error_there_is_ends_it_or_costs_more_than_a_moment() {
+        // All of Linux, and some that there are not.
+        for code in 1..200 {
+            let (accepted, took) = accept_script(vec![Err(io::Error::from_raw_os_error(code)), Ok(1)]).await;
+            assert_eq!(accepted, [1], "{code}");
+            assert!(took <= BACK_OFF_MIN, "{code}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,62 +1,16 @@
-//! What a connection holds on the heap, counted by the allocator: of each thread its own, and each test is one thread.
-#![allow(unsafe_code, reason = "an allocator cannot be written without")]
+//! What a connection holds on the heap.
 
 mod common;
+#[path = "common/heap.rs"]
+mod heap;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::pin::pin;
 
 use common::script::transport;
 use common::wire::{Frame, binary, ping, text};
 use common::{BOTH, Local, Peer, look, open, open_server};
+use heap::{held_by, live};
 use sockeye::{Client, DeflateConfig, Limits, Server, Takeover, WebSocket, WindowBits};
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count(change: isize) {
-    // A thread that ends has no counter any more, and nobody who asks.
-    let _ = LIVE.try_with(|live| live.set(live.get() + change));
-}
-
-// SAFETY: every call goes to `System` as it came, which keeps the contract; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
-
-fn live() -> isize {
-    LIVE.get()
-}
-
-/// How many bytes are freed with `value`.
-fn held_by<T>(value: T) -> usize {
-    let before = live();
-    drop(value);
-    usize::try_from(before - live()).unwrap()
-}
 
 /// Echoes what the peer has sent, until there is nothing more; the alarm of keepalive is set then.
 async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = Frame>) {

@@ -29,7 +29,7 @@
 //! | C21 | memory sent that was never written | `secrets` |
 //! | C22 | unsafe code | `secrets` |
 //!
-//! The other half of C8, C9, C11 and C15 (sockets, clocks, writers that stall) is tested where there are sockets.
+//! The other half of C8, C9, C11 and C15 (transports, clocks, writers that stall) is in `crates/sockeye/tests/cve`.
 
 #[path = "../common/mod.rs"]
 mod common;

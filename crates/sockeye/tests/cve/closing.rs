@@ -1,0 +1,201 @@
+//! C9 and C10: peers that never close, and what is left of those that did.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use sockeye::{CloseCode, Error, WebSocket};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::common::wire::{close, frame, ping, pong, text};
+use crate::common::{BOTH, Peer, look, open, within};
+use crate::heap::{live, most_during};
+use crate::{ASLEEP, READ_BUFFER, echo, watched};
+
+/// The ways to keep a connection half closed.
+#[derive(Clone, Copy, Debug)]
+enum Half {
+    /// Our close frame is never answered.
+    Unanswered,
+    /// Our close frame does not even leave.
+    ZeroWindow,
+    /// It closed, and keeps TCP open.
+    NeverFin,
+    /// It closed, and does not take our answer.
+    AnswerUntaken,
+    /// It ended TCP alone, and does not take what waits.
+    FinUntaken,
+    /// It broke the protocol, and stays.
+    Fault,
+    /// It closed; the transport cannot half-close.
+    ShutdownHangs,
+}
+
+const HALVES: [Half; 7] = [
+    Half::Unanswered,
+    Half::ZeroWindow,
+    Half::NeverFin,
+    Half::AnswerUntaken,
+    Half::FinUntaken,
+    Half::Fault,
+    Half::ShutdownHangs,
+];
+
+/// Runs a connection that its peer keeps half closed, until it is over.
+async fn half_closed(half: Half, mut ws: WebSocket, peer: &Peer) -> Result<(), Error> {
+    match half {
+        Half::ZeroWindow | Half::AnswerUntaken | Half::FinUntaken => peer.rule(|rules| rules.room = 0),
+        Half::ShutdownHangs => peer.rule(|rules| rules.shutdown_hangs = true),
+        Half::Unanswered | Half::NeverFin | Half::Fault => {}
+    }
+    match half {
+        Half::Unanswered | Half::ZeroWindow => return ws.close(CloseCode::NORMAL, "").await,
+        Half::NeverFin | Half::AnswerUntaken | Half::ShutdownHangs => peer.sends([close(1000, "")]),
+        Half::FinUntaken => {
+            ws.feed("queued").await?;
+            peer.ends();
+        }
+        Half::Fault => peer.sends([frame(0x3, "")]),
+    }
+    echo(&mut ws).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2024_22201_no_transport_of_a_peer_that_never_closes_is_left_after_10_s() {
+    for local in BOTH {
+        for half in HALVES {
+            let start = Instant::now();
+            let mut tasks = JoinSet::new();
+            for _ in 0..100 {
+                let (ws, peer) = open(local).await;
+                tasks.spawn(async move {
+                    let _ = half_closed(half, ws, &peer).await;
+                    peer
+                });
+            }
+            let peers = tasks.join_all().await;
+            assert!(peers.iter().all(Peer::sees_end), "{half:?}");
+            assert!(start.elapsed() <= Duration::from_secs(10), "{local:?}, {half:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_77791_a_connection_that_waits_for_its_end_is_asleep() {
+    for local in BOTH {
+        for half in HALVES {
+            let (ws, peer) = open(local).await;
+            let (_, _, polls) = watched(half_closed(half, ws, &peer)).await;
+            assert!(polls <= ASLEEP, "{local:?}, {half:?}: {polls}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2024_23672_a_close_ends_after_5_s_whatever_else_is_waited_for() {
+    for local in BOTH {
+        for half in [Half::Unanswered, Half::ZeroWindow] {
+            let (ws, peer) = open(local).await;
+            let (closed, secs, _) = watched(half_closed(half, ws, &peer)).await;
+            assert!(closed.unwrap_err().is_timeout() && peer.sees_end());
+            assert_eq!(secs, 5, "{local:?}, {half:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_79677_a_write_that_stalls_is_noticed_though_data_goes_on_coming() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        ws.feed("queued").await.unwrap();
+        let start = Instant::now();
+        let talking = async {
+            loop {
+                peer.sends([text("still"), pong("")]);
+                sleep(Duration::from_millis(90)).await;
+            }
+        };
+        let receiving = async {
+            loop {
+                if let Err(error) = ws.recv().await {
+                    return error;
+                }
+            }
+        };
+        let ended = async {
+            tokio::select! {
+                error = receiving => error,
+                () = talking => unreachable!(),
+            }
+        };
+        let error = within(60, ended).await;
+        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2024_22201_a_flood_after_a_fault_costs_a_buffer_and_5_s() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([frame(0x3, "")]);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        peer.takes_bytes();
+        let flooding = async {
+            let flood = vec![0; 100_000];
+            loop {
+                peer.sends_bytes(&flood);
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let ended = async {
+            tokio::select! {
+                ended = watched(ws.recv()) => ended,
+                () = flooding => unreachable!(),
+            }
+        };
+        let ((ended, secs, _), most) = most_during(ended).await;
+        assert!(ended.unwrap_err().is_protocol() && peer.sees_end());
+        assert!(secs <= 5, "{secs}");
+        // The flood is here three times: the test's, on its way, and in the buffer that reads it.
+        assert!(most <= READ_BUFFER + 4 * 131_072, "{local:?}: {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2021_3690_a_hundred_thousand_pings_and_pongs_leave_nothing_behind() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let mut round = async |count: usize| {
+            for _ in 0..count {
+                peer.sends((0..50).flat_map(|_| [ping("?"), pong("unasked for")]));
+                assert!(look(pin!(ws.recv())).await.is_pending());
+                assert_eq!(peer.takes().len(), 50);
+                peer.writes();
+            }
+            live()
+        };
+        let before = round(100).await;
+        assert_eq!(round(1000).await, before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_1605_connections_leave_nothing_behind_however_they_end() {
+    for half in HALVES {
+        let lived = async |count: usize| {
+            for _ in 0..count {
+                for local in BOTH {
+                    let (ws, peer) = open(local).await;
+                    let _ = half_closed(half, ws, &peer).await;
+                }
+            }
+            live()
+        };
+        // The thread has its buffers then.
+        let before = lived(20).await;
+        let after = lived(200).await;
+        assert!(after - before <= 0, "{half:?}: {} bytes", after - before);
+    }
+}

@@ -1,0 +1,167 @@
+//! C2 to C5 on an open connection: lengths, fragments, pieces and bombs.
+
+use std::pin::pin;
+
+use sockeye::{Cause, Client, Compress, DeflateConfig, Fault, Limits, Server, WebSocket};
+
+use crate::common::wire::{binary, continuation, frame, text};
+use crate::common::{BOTH, Local, Peer, look, open, open_client, open_server, within};
+use crate::heap::{held_by, most_during};
+use crate::{IDLE, READ_BUFFER, watched};
+
+const LIMIT: usize = 64 * 1024;
+
+/// A connection with a limit of 64 KiB on messages.
+async fn open_limited(local: Local) -> (WebSocket, Peer) {
+    let mut limits = Limits::default();
+    limits.message_size_max = LIMIT as u64;
+    match local {
+        Local::Server => open_server(&Server::builder().limits(limits).build()).await,
+        Local::Client => open_client(&Client::builder().limits(limits).build().unwrap()).await,
+    }
+}
+
+/// The fault that a connection ends with when the peer sends `first` and then `more` for ever, and what it cost.
+async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (Fault, usize) {
+    let (mut ws, peer) = open_limited(local).await;
+    peer.sends_bytes(first);
+    // A receive buffer is the thread's from then on.
+    assert!(look(pin!(ws.recv())).await.is_pending());
+    peer.rule(|rules| rules.endless = more);
+    let ((received, secs, _), most) = most_during(watched(ws.recv())).await;
+    assert!(received.is_err() && secs <= 5 && peer.sees_end());
+    match ws.closure().unwrap().cause() {
+        Cause::Fault(fault) => (fault, most),
+        cause => panic!("{cause:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2022_0035_a_header_and_then_silence_costs_nothing_and_30_s() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([binary("").declaring(16 * 1024 * 1024)]);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        let ((received, secs, _), most) = most_during(watched(ws.recv())).await;
+        assert!(received.unwrap_err().is_timeout() && peer.sees_end());
+        assert_eq!(secs, 30);
+        assert!(most <= IDLE, "{local:?}: {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2018_21035_a_length_beyond_the_limit_is_refused_before_its_payload() {
+    for local in BOTH {
+        for declared in [LIMIT as u64 + 1, 1 << 31, 1 << 32, (1 << 63) - 1] {
+            let (mut ws, peer) = open_limited(local).await;
+            peer.sends([binary("").declaring(declared)]);
+            let error = within(60, ws.recv()).await.unwrap_err();
+            assert_eq!(error.closure().unwrap().cause(), Cause::Fault(Fault::MessageTooBig));
+            assert!(peer.sees_end());
+            let held = held_by(ws);
+            assert!(held <= IDLE, "{held}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_42786_endless_continuations_cost_the_limit() {
+    for local in BOTH {
+        for len in [1, 100, 10_000] {
+            let piece = continuation(vec![1; len]).unfinished().bytes(local == Local::Server);
+            // Some 10 KB of them at a time, however small they are.
+            let piece = piece.repeat(1 + 10_000 / piece.len());
+            let piece_len = piece.len();
+            let first = binary("first").unfinished().bytes(local == Local::Server);
+            let (fault, most) = flooded(local, first, piece).await;
+            assert_eq!(fault, Fault::MessageTooBig);
+            let allowed = 2 * LIMIT + READ_BUFFER + 4 * piece_len + IDLE;
+            assert!(most <= allowed, "{local:?}, {len}: {most} of {allowed}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_48779_endless_empty_fragments_cost_nothing_and_end_at_a_thousand() {
+    for local in BOTH {
+        let piece = continuation("").unfinished().bytes(local == Local::Server);
+        let first = text("first").unfinished().bytes(local == Local::Server);
+        let (fault, most) = flooded(local, first, piece.repeat(100)).await;
+        assert_eq!(fault, Fault::TooManyEmptyFragments);
+        assert!(most <= READ_BUFFER + 8 * 1024, "{local:?}: {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_123817_a_message_in_single_bytes_costs_twice_its_bytes() {
+    const LEN: usize = 50_000;
+    for local in BOTH {
+        let (mut ws, peer) = open_limited(local).await;
+        peer.rule(|rules| rules.read_max = 1);
+        peer.sends([binary(vec![1; LEN]).declaring(LEN as u64 + 1)]);
+        let receiving = async {
+            while peer.unread_len() > 0 {
+                assert!(look(pin!(ws.recv())).await.is_pending());
+            }
+        };
+        let ((), most) = most_during(receiving).await;
+        assert!(most <= READ_BUFFER + 2 * LEN + IDLE, "{local:?}: {most}");
+        let held = held_by(ws);
+        assert!((LEN..=2 * LEN + IDLE).contains(&held), "{local:?}: {held}");
+    }
+}
+
+/// A connection that compresses, with a limit of 64 KiB on messages.
+async fn open_deflating() -> (WebSocket, WebSocket) {
+    let mut limits = Limits::default();
+    limits.message_size_max = LIMIT as u64;
+    let server = Server::builder()
+        .limits(limits.clone())
+        .compression(DeflateConfig::default());
+    let client = Client::builder().limits(limits).compression(DeflateConfig::default());
+    let (near, far) = tokio::io::duplex(1024 * 1024);
+    let (server, client) = (server.build(), client.build().unwrap());
+    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), async {
+        server.accept(far).await?.accept().await
+    });
+    (connected.unwrap().0, accepted.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
+    let bomb = vec![0_u8; 8 * 1024 * 1024];
+    for from_client in [true, false] {
+        let (client, server) = open_deflating().await;
+        let (mut attacker, mut victim) = match from_client {
+            true => (client, server),
+            false => (server, client),
+        };
+        // The thread has its buffers and codecs then.
+        attacker.feed_with("x".repeat(1000), Compress::Always).await.unwrap();
+        attacker.flush().await.unwrap();
+        victim.recv().await.unwrap();
+        attacker.feed_with(bomb.as_slice(), Compress::Always).await.unwrap();
+        attacker.flush().await.unwrap();
+        let (received, most) = most_during(async { look(pin!(victim.recv())).await }).await;
+        assert!(received.is_pending(), "failed, and waits for the end");
+        assert!(!victim.is_open());
+        drop(attacker);
+        let error = within(60, victim.recv()).await.unwrap_err();
+        assert_eq!(error.closure().unwrap().cause(), Cause::Fault(Fault::MessageTooBig));
+        assert!(most <= 2 * LIMIT + 64 * 1024, "{most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_27571_nothing_is_inflated_where_nothing_was_negotiated() {
+    for local in BOTH {
+        let (mut ws, peer) = open_limited(local).await;
+        // A text frame with RSV1, and deflated bytes as its payload.
+        let mut bytes = frame(0x1, [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]).bytes(local == Local::Server);
+        bytes[0] |= 0x40;
+        peer.sends_bytes(bytes);
+        let error = within(60, ws.recv()).await.unwrap_err();
+        assert_eq!(error.closure().unwrap().cause(), Cause::Fault(Fault::ReservedBits));
+        assert_eq!(peer.takes()[0].payload()[..2], 1002_u16.to_be_bytes());
+    }
+}

@@ -1,0 +1,155 @@
+//! C11: peers that go away in every state. Whatever happens to a transport is a value, and closes it.
+
+use std::pin::pin;
+
+use sockeye::{Cause, Client, Error, Server, WebSocket};
+
+use crate::common::script::transport;
+use crate::common::wire::{binary, close, ping, text};
+use crate::common::{BOTH, Local, Peer, REQUEST, answer, look, open, within};
+use crate::echo;
+
+/// Both ways to go.
+fn goes(peer: &Peer, resets: bool) {
+    match resets {
+        true => peer.resets(),
+        false => peer.ends(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_126343_an_end_at_any_byte_of_a_request_is_a_value() {
+    for resets in [false, true] {
+        for len in 0..REQUEST.len() {
+            let (io, peer) = transport(true);
+            peer.sends_bytes(&REQUEST[..len]);
+            goes(&peer, resets);
+            let error = within(60, Server::default().accept(io)).await.unwrap_err();
+            assert_eq!(error.is_io(), resets, "{len}: {error:?}");
+            assert!(peer.sees_end() && peer.takes_bytes().is_empty());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_126343_an_end_at_any_byte_of_a_response_is_a_value() {
+    let client = Client::default();
+    for resets in [false, true] {
+        for len in 0.. {
+            let (io, peer) = transport(false);
+            let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+            assert!(look(&mut connecting).await.is_pending());
+            let response = answer(&peer.takes_bytes());
+            if len == response.len() {
+                break;
+            }
+            peer.sends_bytes(&response[..len]);
+            goes(&peer, resets);
+            let error = within(60, connecting).await.unwrap_err();
+            assert_eq!(error.is_io(), resets, "{len}: {error:?}");
+            assert!(peer.sees_end());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2022_41940_a_reset_at_any_byte_of_an_answer_is_a_value() {
+    for request in [REQUEST.to_owned(), REQUEST.replace("GET", "POST")] {
+        for operation in 0.. {
+            let (io, peer) = transport(true);
+            peer.rule(|rules| rules.write_max = 1);
+            peer.fails_after(operation);
+            peer.sends_bytes(&request);
+            peer.ends();
+            let accepted = within(60, async { Server::default().accept(io).await?.accept().await }).await;
+            if accepted.is_ok() {
+                break;
+            }
+            assert!(peer.sees_end(), "{operation}");
+            if peer.takes_bytes().ends_with(b"\r\n\r\n") && !request.starts_with("GET") {
+                break;
+            }
+            assert!(operation < 1000, "neither answered nor failed");
+        }
+    }
+}
+
+/// An echo over a transport that fails at one of its operations.
+async fn failing(local: Local, operation: usize) -> (WebSocket, Peer, Result<(), Error>) {
+    let (mut ws, peer) = open(local).await;
+    peer.rule(|rules| {
+        rules.read_max = 3;
+        rules.write_max = 3;
+    });
+    peer.fails_after(operation);
+    peer.sends([text("hello"), ping("there"), binary([0; 40]), close(1000, "")]);
+    peer.ends();
+    let ended = within(60, echo(&mut ws)).await;
+    (ws, peer, ended)
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_129500_a_failure_at_any_operation_of_a_connection_closes_it() {
+    for local in BOTH {
+        let mut failures = 0;
+        for operation in 0..1000 {
+            let (mut ws, peer, ended) = failing(local, operation).await;
+            assert!(peer.sees_end() && !ws.is_open(), "{operation}");
+            if ended.is_ok() && peer.takes().contains(&close(1000, "")) {
+                break;
+            }
+            failures += usize::from(ended.is_err());
+            // And again, and at any call.
+            assert!(ws.send("late").await.is_err() && ws.ping(b"late").await.is_err());
+            let again = ws.recv().await;
+            assert!(ended.is_ok() || again.is_err(), "{operation}: {ended:?}, {again:?}");
+        }
+        // Of 70 bytes and more each way, three at a time.
+        assert!(failures > 40, "{failures}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_129500_an_end_at_any_byte_of_a_frame_is_1006() {
+    for local in BOTH {
+        let wire = [text("first").unfinished(), ping("?"), binary([0; 130])];
+        let wire: Vec<u8> = wire
+            .into_iter()
+            .flat_map(|frame| frame.bytes(local == Local::Server))
+            .take(30)
+            .collect();
+        for len in 0..wire.len() {
+            for resets in [false, true] {
+                let (mut ws, peer) = open(local).await;
+                peer.sends_bytes(&wire[..len]);
+                goes(&peer, resets);
+                let error = within(60, ws.recv()).await.unwrap_err();
+                assert!(error.is_closed(), "{len}: {error:?}");
+                let closure = ws.closure().unwrap();
+                assert!(
+                    closure.code().0 == 1006 || closure.cause() != Cause::TransportEnd,
+                    "{len}"
+                );
+                assert!(peer.sees_end());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2022_21676_any_first_bytes_are_answered_or_refused_and_never_a_panic() {
+    for first in 0..=u8::MAX {
+        for second in [0, b' ', b'\r', b'\n', b'E', 0x80, 0xff] {
+            let (io, peer) = transport(true);
+            peer.sends_bytes([first, second]);
+            peer.sends_bytes(&REQUEST.as_bytes()[2..]);
+            peer.ends();
+            let accepted = within(60, Server::default().accept(io)).await;
+            assert_eq!(accepted.is_ok(), [first, second] == *b"GE", "{first}, {second}");
+            drop(accepted);
+            assert!(peer.sees_end());
+            let response = peer.takes_bytes();
+            assert!(response.is_empty() || response.starts_with(b"HTTP/1.1 4"));
+        }
+    }
+}

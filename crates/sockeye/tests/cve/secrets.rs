@@ -1,0 +1,107 @@
+//! C19, C21 and C22: keys that repeat, memory of others, unsafe code.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+
+use crate::common::wire::{binary, close, ping, text};
+use crate::common::{BOTH, Local, Peer, look, open};
+
+#[tokio::test(start_paused = true)]
+async fn cve_2025_10148_no_key_of_any_connection_comes_again() {
+    let mut keys = BTreeSet::new();
+    for _ in 0..100 {
+        let (mut ws, peer) = open(Local::Client).await;
+        for _ in 0..20 {
+            ws.send("x").await.unwrap();
+            let bytes = peer.takes_bytes();
+            keys.insert(<[u8; 4]>::try_from(&bytes[2..6]).unwrap());
+        }
+    }
+    // Of 2,000 out of 2^32, one pair is the same in one run of 2,000; two pairs never are.
+    assert!(keys.len() >= 1999, "{}", keys.len());
+}
+
+const SECRET: &[u8] = b"the secret of another connection";
+
+fn shows_secret(bytes: &[u8]) -> bool {
+    bytes
+        .windows(8)
+        .any(|window| SECRET.windows(8).any(|part| part == window))
+}
+
+/// The buffers of the thread have the secret in them then: those that read and those that write.
+async fn spread_secret(local: Local) {
+    let (mut ws, peer) = open(local).await;
+    peer.sends((0..1000).map(|_| binary(SECRET)));
+    for _ in 0..1000 {
+        let message = ws.recv().await.unwrap().unwrap();
+        ws.feed(message).await.unwrap();
+    }
+    ws.flush().await.unwrap();
+    assert_eq!(peer.takes().len(), 1000);
+}
+
+/// All that a connection makes of input that is short, cut off or wrong.
+async fn told_by(local: Local, peer_sends: impl FnOnce(&Peer)) -> Vec<u8> {
+    let (mut ws, peer) = open(local).await;
+    peer_sends(&peer);
+    peer.ends();
+    let mut told = vec![];
+    while let Ok(Some(message)) = ws.recv().await {
+        told.extend_from_slice(message.as_bytes());
+        ws.feed(message).await.unwrap();
+    }
+    let mut receiving = pin!(ws.recv());
+    let _ = look(&mut receiving).await;
+    told.extend(peer.takes_bytes());
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_45736_nothing_that_another_connection_received_comes_out_of_this_one() {
+    assert!(shows_secret(&[b"x", SECRET].concat()), "or else the rest shows nothing");
+    for local in BOTH {
+        spread_secret(local).await;
+        // A client masks; its own close frame would be hidden from this test.
+        for sends in [
+            |peer: &Peer| peer.sends([text(""), ping(""), close(1000, "")]),
+            |peer: &Peer| peer.sends([binary("ab"), binary([]), close(3000, "")]),
+            |peer: &Peer| peer.sends([binary("cut off").declaring(30_000)]),
+            |peer: &Peer| peer.sends([text("cut off").declaring(100)]),
+            |peer: &Peer| peer.sends([ping("cut off").declaring(125)]),
+            |peer: &Peer| peer.sends_bytes([0x88, 0x81, 0, 0, 0, 0, 1]),
+        ] {
+            let told = told_by(local, sends).await;
+            assert!(!shows_secret(&told), "{local:?}: {told:?}");
+        }
+    }
+}
+
+/// The files of a folder, and of those in it.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+#[test]
+fn cve_rustsec_2026_0007_the_one_unsafe_block_is_where_it_was() {
+    // The workspace denies unsafe code; this is about who allows it again.
+    let mut sources = vec![];
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+    assert!(sources.len() > 10, "{sources:?}");
+    let allowing: Vec<_> = sources
+        .iter()
+        .flat_map(|path| {
+            let source = std::fs::read_to_string(path).unwrap();
+            let count = source.matches("unsafe_code").count() + source.matches("unsafe {").count();
+            std::iter::repeat_n(path.file_name().unwrap().to_owned(), count)
+        })
+        .collect();
+    assert_eq!(allowing, ["message.rs", "message.rs"], "one permission and one block");
+}

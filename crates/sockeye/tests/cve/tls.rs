@@ -1,0 +1,233 @@
+//! C11, C15 and C25 below the WebSocket.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sockeye::{Client, Server};
+use tokio::time::{Instant, sleep};
+
+use crate::common::script::transport;
+use crate::common::{look, within};
+use crate::heap::{live, most_during};
+use crate::watched;
+
+/// The header of a TLS record: type, version, length.
+const RECORD_HEADER: usize = 5;
+
+/// What rustls may keep of one handshake.
+const TLS_HANDSHAKE: usize = 64 * 1024;
+
+fn certified() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
+}
+
+fn server() -> Server {
+    let certified = certified();
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .unwrap();
+    Server::builder().tls_config(Arc::new(config)).build()
+}
+
+fn client() -> Client {
+    let mut roots = RootCertStore::empty();
+    roots.add(certified().cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder().tls_config(Arc::new(config)).build().unwrap()
+}
+
+/// The first record that a client sends: its ClientHello.
+async fn client_hello() -> Vec<u8> {
+    let (io, peer) = transport(false);
+    let client = client();
+    let mut connecting = pin!(client.connect_over(io, "wss://localhost/"));
+    assert!(look(&mut connecting).await.is_pending());
+    let hello = peer.takes_bytes();
+    assert_eq!(hello[0], 22, "a handshake record");
+    assert_eq!(
+        hello.len(),
+        RECORD_HEADER + usize::from(u16::from_be_bytes([hello[3], hello[4]]))
+    );
+    hello
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_126343_an_end_at_any_byte_of_a_client_hello_is_a_value() {
+    let (server, hello) = (server(), client_hello().await);
+    for resets in [false, true] {
+        for len in 0..hello.len() {
+            let (io, peer) = transport(true);
+            peer.sends_bytes(&hello[..len]);
+            match resets {
+                true => peer.resets(),
+                false => peer.ends(),
+            }
+            assert!(within(60, server.accept(io)).await.is_err(), "{len}");
+            assert!(peer.sees_end(), "{len}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_129500_a_failure_at_any_operation_of_tls_is_a_value() {
+    let hello = client_hello().await;
+    let server = server();
+    let mut failures = 0;
+    for operation in 0..1000 {
+        let (io, peer) = transport(true);
+        peer.rule(|rules| {
+            rules.read_max = 50;
+            rules.write_max = 50;
+        });
+        peer.fails_after(operation);
+        peer.sends_bytes(&hello);
+        peer.ends();
+        let error = within(60, server.accept(io)).await.unwrap_err();
+        assert!(peer.sees_end(), "{operation}");
+        // From here on the transport works to its end, which comes in the middle of the handshake.
+        if peer.takes_bytes().len() > 500 {
+            break;
+        }
+        assert!(error.is_io() || error.is_tls(), "{error:?}");
+        failures += 1;
+    }
+    assert!((10..1000).contains(&failures), "{failures}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
+    let (server, hello) = (server(), client_hello().await);
+    // In drops; late; in drops after the whole hello.
+    for (at_once, every) in [(0, 100), (0, 9000), (hello.len(), 100)] {
+        let (io, peer) = transport(true);
+        let start = Instant::now();
+        let dripping = async {
+            peer.sends_bytes(&hello[..at_once]);
+            for byte in hello[at_once..].iter().chain(&[22, 3, 3, 0, 200]).chain([&0; 1000]) {
+                sleep(Duration::from_millis(every)).await;
+                peer.sends_bytes([*byte]);
+            }
+            std::future::pending().await
+        };
+        let ended = async {
+            tokio::select! {
+                accepted = server.accept(io) => accepted,
+                () = dripping => unreachable!(),
+            }
+        };
+        let (accepted, most) = most_during(ended).await;
+        let error = accepted.unwrap_err();
+        assert!(peer.sees_end());
+        assert!(error.is_timeout() || error.is_tls(), "{error:?}");
+        assert!(start.elapsed().as_secs() <= 10, "{at_once}, {every}");
+        assert!(most <= TLS_HANDSHAKE, "{most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2024_0336_a_close_notify_in_the_handshake_ends_it_and_does_not_spin() {
+    // An alert record: warning, close_notify.
+    const CLOSE_NOTIFY: [u8; 7] = [21, 3, 3, 0, 2, 1, 0];
+    let (server, hello) = (server(), client_hello().await);
+    for first in [&hello[..0], &hello[..]] {
+        for ends in [true, false] {
+            let (io, peer) = transport(true);
+            peer.sends_bytes(first);
+            peer.sends_bytes(CLOSE_NOTIFY);
+            if ends {
+                peer.ends();
+            }
+            let (accepted, secs, polls) = watched(server.accept(io)).await;
+            assert!(accepted.is_err() && peer.sees_end());
+            assert!(secs <= 10 && polls <= 16, "{secs} s, {polls} polls");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2024_0399_a_client_hello_in_records_of_one_byte_is_no_panic() {
+    let (server, hello) = (server(), client_hello().await);
+    let records: Vec<u8> = hello[RECORD_HEADER..]
+        .iter()
+        .flat_map(|byte| [22, hello[1], hello[2], 0, 1, *byte])
+        .collect();
+    for read_max in [usize::MAX, 1] {
+        let (io, peer) = transport(true);
+        peer.rule(|rules| rules.read_max = read_max);
+        peer.sends_bytes(&records);
+        let mut accepting = pin!(server.accept(io));
+        let before = live();
+        let answered = look(&mut accepting).await;
+        let told = peer.takes_bytes();
+        assert!(
+            answered.is_ready() || told.first() == Some(&22),
+            "{answered:?}: {told:?}"
+        );
+        assert!(live() - before <= TLS_HANDSHAKE as isize);
+        peer.ends();
+        if answered.is_pending() {
+            assert!(within(60, accepting).await.is_err());
+        }
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2026_0346_a_record_or_message_without_end_is_not_collected() {
+    let server = server();
+    // A record of the greatest length that its header can say; a ClientHello that declares 16 MiB, in whole records.
+    let mut hello = vec![22, 3, 3, 0x40, 0, 1, 0xff, 0xff, 0xff];
+    hello.resize(RECORD_HEADER + 0x4000, 0);
+    let mut more = vec![22, 3, 3, 0x40, 0];
+    more.resize(RECORD_HEADER + 0x4000, 0);
+    for (first, more) in [(vec![22, 3, 3, 0xff, 0xff], vec![0; 1000]), (hello, more)] {
+        let (io, peer) = transport(true);
+        let more_len = more.len();
+        peer.sends_bytes(first);
+        peer.rule(|rules| rules.endless = more);
+        let ((accepted, secs, _), most) = most_during(watched(server.accept(io))).await;
+        assert!(accepted.unwrap_err().is_tls() && peer.sees_end());
+        assert!(secs <= 1, "{secs}");
+        assert!(most <= 2 * TLS_HANDSHAKE + 4 * more_len, "{most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_2026_126343_a_server_hello_that_is_none_is_a_value() {
+    let client = client();
+    for bytes in [
+        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        &[22, 3, 3, 0, 4, 2, 0, 0, 0],
+        &[21, 3, 3, 0, 2, 2, 40],
+        &[0; 100],
+        &[0xff; 100],
+    ] {
+        for resets in [false, true] {
+            let (io, peer) = transport(false);
+            peer.sends_bytes(bytes);
+            match resets {
+                true => peer.resets(),
+                false => peer.ends(),
+            }
+            let error = within(60, client.connect_over(io, "wss://localhost/"))
+                .await
+                .unwrap_err();
+            assert!(error.is_tls() || error.is_io(), "{error:?}");
+            assert!(peer.sees_end());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! C8: peers that do not read.
+
+use std::pin::pin;
+
+use sockeye::TrySendError;
+
+use crate::common::wire::{Frame, binary, ping, pong};
+use crate::common::{BOTH, Local, look, open};
+use crate::heap::{held_by, most_during};
+use crate::{ASLEEP, READ_BUFFER, echo, watched};
+
+/// How much may wait by default.
+const WRITE_BUFFER_MAX: usize = 1024 * 1024;
+
+fn repeated(local: Local, frame: Frame) -> Vec<u8> {
+    frame.bytes(local == Local::Server).repeat(16)
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2020_0043_echoes_that_are_not_read_cost_what_may_wait_and_end_after_10_s() {
+    const MESSAGE_LEN: usize = 4096;
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let flood = repeated(local, binary([1; MESSAGE_LEN]));
+        let flood_len = flood.len();
+        peer.rule(|rules| {
+            rules.room = 0;
+            rules.endless = flood;
+        });
+        let ((ended, secs, _), most) = most_during(watched(echo(&mut ws))).await;
+        assert!(ended.unwrap_err().is_timeout() && peer.sees_end());
+        assert_eq!(secs, 10);
+        // What waits; what has been read and not been taken; the script's own copy of the flood.
+        let allowed = WRITE_BUFFER_MAX + MESSAGE_LEN + READ_BUFFER + 4 * flood_len;
+        assert!(
+            (WRITE_BUFFER_MAX..=allowed).contains(&most),
+            "{local:?}: {most} of {allowed}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2020_0043_a_fan_out_is_refused_when_too_much_waits() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, receiver) = ws.split();
+        peer.rule(|rules| rules.room = 0);
+        let message = "m".repeat(1000);
+        let count = (0..100_000)
+            .take_while(|_| sender.try_send(message.as_str()).is_ok())
+            .count();
+        assert!(count * 1004 <= WRITE_BUFFER_MAX + 1008, "{count}");
+        assert!(matches!(sender.try_send("one more"), Err(TrySendError::Full(_))));
+        let held = held_by((sender, receiver));
+        assert!(
+            (WRITE_BUFFER_MAX..WRITE_BUFFER_MAX + 8 * 1024).contains(&held),
+            "{held}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_and_ends_after_10_s() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let flood = repeated(local, ping([7; 125]));
+        peer.rule(|rules| {
+            rules.room = 0;
+            rules.endless = flood;
+        });
+        // The clock stands while there is something to read: this is some 160,000 pings.
+        for _ in 0..10_000 {
+            assert!(look(pin!(ws.recv())).await.is_pending());
+        }
+        let ((), most) = most_during(async {
+            for _ in 0..10_000 {
+                assert!(look(pin!(ws.recv())).await.is_pending());
+            }
+        })
+        .await;
+        assert!(most <= 1024, "{local:?}: {most} bytes more");
+        peer.rule(|rules| rules.endless = vec![]);
+        while peer.unread_len() > 0 {
+            assert!(look(pin!(ws.recv())).await.is_pending());
+        }
+        peer.rule(|rules| rules.room = usize::MAX);
+        assert!(look(pin!(ws.recv())).await.is_pending());
+        let pongs = peer.takes();
+        assert!(pongs.len() <= 2048 / 127 + 3, "{} pongs", pongs.len());
+        assert!(pongs.iter().all(|frame| *frame == pong([7; 125])));
+
+        peer.rule(|rules| rules.room = 0);
+        peer.sends([ping("?")]);
+        let (received, secs, polls) = watched(ws.recv()).await;
+        assert!(received.unwrap_err().is_timeout() && peer.sees_end());
+        assert_eq!(secs, 10);
+        assert!(polls <= ASLEEP, "{polls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2020_0043_pings_of_our_own_do_not_pile_up_either() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.rule(|rules| rules.room = 0);
+        for _ in 0..10_000 {
+            // Waits for the kernel, in vain.
+            assert!(look(pin!(ws.ping(&[1; 125]))).await.is_pending());
+        }
+        let held = held_by(ws);
+        assert!(held <= 8 * 1024, "{local:?}: {held} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cve_rustsec_2024_0003_a_thousand_tasks_that_wait_for_one_peer_are_all_told_after_10_s() {
+    let (ws, peer) = open(Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    peer.rule(|rules| rules.room = 0);
+    while sender.try_send("m".repeat(1000)).is_ok() {}
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..1000 {
+        let sender = sender.clone();
+        waiting.spawn(async move { sender.send("one more").await });
+    }
+    let all = async {
+        let (received, sent) = tokio::join!(receiver.recv(), waiting.join_all());
+        assert!(received.unwrap_err().is_timeout());
+        sent
+    };
+    let (sent, secs, _) = watched(all).await;
+    assert!(
+        sent.iter()
+            .all(|sent| sent.as_ref().is_err_and(|error| error.is_timeout()))
+    );
+    assert_eq!((sent.len(), secs), (1000, 10));
+    // What waited went with the connection, though somebody still holds it.
+    let held = held_by((sender, receiver));
+    assert!(held <= 8 * 1024, "{held}");
+    assert!(peer.sees_end());
+}
