@@ -77,11 +77,34 @@ fn ticks(text: &str) -> Option<(Duration, Duration)> {
     Some((next()?, next()?))
 }
 
+/// User memory of a process at a moment, in bytes. What sockets hold is the kernel's and not in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Resident pages of all kinds.
+    pub(crate) resident: u64,
+    /// Those that belong to no file, each divided by those who share it.
+    pub(crate) anonymous: u64,
+}
+
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the server has died")?;
+    let bytes = |name: &str| {
+        let kib = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok::<_, anyhow::Error>(kib.with_context(|| format!("smaps_rollup has no {name}"))? * 1024)
+    };
+    Ok(Memory {
+        resident: bytes("Rss:")?,
+        anonymous: bytes("Pss_Anon:")?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{of_process, of_this_thread, schedstat, ticks};
+    use super::{memory, of_process, of_this_thread, schedstat, ticks};
 
     #[test]
     fn the_books_are_read() {
@@ -101,5 +124,7 @@ mod tests {
         let own = std::process::id();
         assert!(of_process(own).expect("this runs").cpu > Duration::ZERO);
         assert!(of_this_thread().expect("this runs").cpu > Duration::ZERO);
+        let memory = memory(own).expect("this runs");
+        assert!(memory.resident >= memory.anonymous && memory.anonymous > 0);
     }
 }

@@ -14,10 +14,13 @@
 //! | `run` | the loop of all connections, and its parts `pace` (open loop) and `fanout` |
 //! | `tally`, `report` | counting, and what comes of it |
 //! | `account` | processor time and memory, read from the system's books |
+//! | `idle` | what connections cost that do nothing |
+//! | `self_check` | known delays, to see whether they are reported |
 
 mod account;
 mod connection;
 mod fanout;
+mod idle;
 mod inbound;
 mod ledger;
 mod opening;
@@ -27,10 +30,13 @@ mod plan;
 mod report;
 mod run;
 mod script;
+mod self_check;
 mod tally;
 mod transport;
 mod wire;
 
+pub use idle::{IdlePlan, IdleReport, idle};
 pub use plan::{Drive, Kind, Plan, Protocol, Target, Verify, trust};
 pub use report::{Cpu, Generator, Latency, Report, Server, Verdict};
 pub use run::run;
+pub use self_check::{Check, self_check};

@@ -1,11 +1,12 @@
 //! `load`: the load generator at the command line.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt, fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use load::{Drive, Kind, Plan, Protocol, Target, Verify};
+use load::{Check, Drive, IdlePlan, Kind, Plan, Protocol, Target, Verify};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
 
 /// Measures a server, and itself.
 #[derive(Debug, Parser)]
@@ -27,6 +28,15 @@ enum Command {
     Echo(EchoOptions),
     /// A server that gives each message to all connections but the one that it came from.
     Fanout(FanoutOptions),
+    /// What connections cost that do nothing, in a server that sends back what it is sent.
+    Idle(IdleOptions),
+    /// Measure a server of known delays, to see whether they are reported.
+    SelfCheck,
+    /// Make a certificate for `localhost` that servers of TLS can show: cert.pem and key.pem.
+    Certificate {
+        /// Where to put them.
+        folder: PathBuf,
+    },
 }
 
 /// How a server is reached.
@@ -119,6 +129,18 @@ struct FanoutOptions {
     in_flight: usize,
 }
 
+#[derive(Args, Debug)]
+struct IdleOptions {
+    #[command(flatten)]
+    target: TargetOptions,
+    /// Connections.
+    #[arg(short, long, default_value_t = 10_000)]
+    connections: usize,
+    /// Payload bytes of the message that each echoes.
+    #[arg(long, default_value_t = 16 * 1024)]
+    size: usize,
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     match options.run() {
@@ -147,6 +169,33 @@ impl Options {
                 };
                 self.measure(&options.messages.plan(&options.target, options.connections, drive)?)
             }
+            Command::Idle(options) => {
+                let report = load::idle(&IdlePlan {
+                    target: options.target.target(options.connections)?,
+                    connections: options.connections,
+                    size: options.size,
+                    pid: options.target.pid.context("say with --pid whose memory it is")?,
+                })?;
+                self.print(&report)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::SelfCheck => {
+                let checks = load::self_check()?;
+                for check in &checks {
+                    println!("{check}");
+                }
+                Ok(if checks.iter().all(Check::passes) {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                })
+            }
+            Command::Certificate { folder } => {
+                let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+                fs::write(folder.join("cert.pem"), made.cert.pem())?;
+                fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Fanout(options) => {
                 let drive = Drive::Fanout {
                     in_flight: options.in_flight,
@@ -158,16 +207,23 @@ impl Options {
 
     fn measure(&self, plan: &Plan) -> Result<ExitCode> {
         let report = load::run(plan)?;
-        if self.json {
-            println!("{}", serde_json::to_string(&report)?);
-        } else {
-            println!("{report}");
-        }
+        self.print(&report)?;
         Ok(if report.unanswered == 0 {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
+    }
+}
+
+impl Options {
+    fn print(&self, report: &(impl Serialize + fmt::Display)) -> Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string(report)?);
+        } else {
+            println!("{report}");
+        }
+        Ok(())
     }
 }
 

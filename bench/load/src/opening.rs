@@ -14,8 +14,15 @@ const HEAD_LEN_MAX: usize = 16 * 1024;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Connects, and opens what the protocol wants opened; waits, with deadlines.
+/// As `open_waiting`; then nothing waits.
 pub(crate) fn open(target: &Target, idx: usize) -> Result<Transport> {
+    let transport = open_waiting(target, idx)?;
+    transport.start()?;
+    Ok(transport)
+}
+
+/// Connects, and opens what the protocol wants opened; waits, with deadlines.
+pub(crate) fn open_waiting(target: &Target, idx: usize) -> Result<Transport> {
     let mut transport =
         Transport::connect(target, idx).with_context(|| format!("cannot connect to {}", target.address))?;
     if target.protocol != Protocol::Raw {
@@ -23,7 +30,6 @@ pub(crate) fn open(target: &Target, idx: usize) -> Result<Transport> {
         let head = read_head(&mut transport).context("no answer to the opening handshake")?;
         check(&head, target.protocol).with_context(|| format!("answer to the opening handshake: {head:?}"))?;
     }
-    transport.start()?;
     Ok(transport)
 }
 

@@ -7,6 +7,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 /// Opcodes, with the bit that says that the message ends here.
 pub(crate) const TEXT: u8 = 0x81;
 pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8a;
 
 /// The bit of permessage-deflate (RFC 7692 §6).
 pub(crate) const COMPRESSED: u8 = 0x40;

@@ -1,0 +1,23 @@
+//! Known delays are reported. Alone in its program, so that no other test is in the way of its clocks.
+
+#[test]
+fn known_delays_are_reported() {
+    let checks = load::self_check().expect("the server is our own");
+    for check in &checks {
+        println!("{check}");
+    }
+    let [closed, open, stall_intended, stall_actual, stall_longest] = &checks[..] else {
+        panic!("checks were added: {checks:#?}");
+    };
+    for delayed in [closed, open] {
+        // Never too early. How late is for `load self-check` on a quiet machine: here others may be in the way.
+        let found = delayed.found_ms;
+        assert!((20.0..100.0).contains(&found), "{delayed}");
+    }
+    assert!(stall_intended.found_ms >= 150.0, "{stall_intended}");
+    assert!(stall_longest.found_ms >= 380.0, "{stall_longest}");
+    assert!(
+        stall_actual.found_ms < stall_intended.found_ms / 2.0,
+        "{stall_actual}; {stall_intended}"
+    );
+}
