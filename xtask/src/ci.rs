@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    fuzz,
+    bench, fuzz,
     process::{call, output, step},
     spec, test,
     workspace::Workspace,
@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         call(docs.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("fuzz targets", || fuzz::check(workspace))?;
+    step("load generator", || bench::check(workspace))?;
     step("sockeye-proto for wasm32", || {
         install_wasm()?;
         call(&mut workspace.cargo(["build", "-p", "sockeye-proto", "--target", WASM]))

@@ -2,6 +2,7 @@
 //! outside, `workspace.rs` and `process.rs` are what they share.
 
 mod autobahn;
+mod bench;
 mod ci;
 mod fuzz;
 mod hostile;
@@ -33,6 +34,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Thousands of peers that misbehave, against `sockeye echo`, and what they cost it.
     Hostile(hostile::Options),
+    /// Sockeye beside its peers and raw TCP: processor time, memory and latency.
+    Bench(bench::Options),
     /// What the RFCs ask for, and where it is obeyed and checked.
     Spec(spec::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Hostile(options) => hostile::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
         Command::Spec(options) => spec::run(&workspace, &options),
     });
     match result {

@@ -1,0 +1,136 @@
+//! What came of a workload, as it is kept between measuring and rendering.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    machine::Machine,
+    workload::{Group, Metric},
+};
+
+/// One workload, all servers.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Results {
+    pub(super) workload: String,
+    pub(super) title: String,
+    pub(super) group: Group,
+    pub(super) metric: Metric,
+    /// Measured too briefly to be quoted.
+    pub(super) is_quick: bool,
+    pub(super) commit: String,
+    pub(super) machine: Machine,
+    pub(super) rows: Vec<Row>,
+}
+
+/// One server.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Row {
+    pub(super) server: String,
+    pub(super) version: String,
+    pub(super) is_baseline: bool,
+    pub(super) rounds: Vec<Round>,
+}
+
+/// One measurement: a report, or why there is none.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Round {
+    pub(super) round: u16,
+    /// In an open loop, what was asked for.
+    pub(super) rate: Option<u32>,
+    pub(super) report: Option<Value>,
+    pub(super) failure: Option<String>,
+}
+
+impl Results {
+    /// Those that the others are compared with.
+    pub(super) fn baselines(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.is_baseline)
+    }
+}
+
+impl Row {
+    /// The median of a number of the reports.
+    pub(super) fn median(&self, pointer: &str) -> Option<f64> {
+        median(self.rounds.iter().filter_map(|round| round.number(pointer)).collect())
+    }
+
+    /// How much better it is than another, as the median of the ratios within rounds.
+    pub(super) fn ratio(&self, base: &Self, metric: Metric) -> Option<f64> {
+        let within = |round: &Round| {
+            let other = base
+                .rounds
+                .iter()
+                .find(|other| (other.round, other.rate) == (round.round, round.rate))?;
+            Some(metric.ratio(round.number(metric.pointer())?, other.number(metric.pointer())?))
+        };
+        median(self.rounds.iter().filter_map(within).collect())
+    }
+
+    /// Why a measurement failed, if one did.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.rounds.iter().find_map(|round| round.failure.as_deref())
+    }
+
+    /// How many measurements ended with this verdict of the load.
+    pub(super) fn verdicts(&self, verdict: &str) -> usize {
+        let is_it = |round: &&Round| {
+            let report = round.report.as_ref();
+            report.is_some_and(|report| report["verdict"] == verdict)
+        };
+        self.rounds.iter().filter(is_it).count()
+    }
+}
+
+impl Round {
+    /// A number of the report, by its JSON pointer.
+    pub(super) fn number(&self, pointer: &str) -> Option<f64> {
+        self.report.as_ref()?.pointer(pointer)?.as_f64()
+    }
+}
+
+/// The middle one, or between the two in the middle.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.retain(|value| value.is_finite());
+    values.sort_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2)?;
+    let lower = values.get((values.len() - 1) / 2)?;
+    Some((lower + upper) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Round, Row, median};
+    use crate::bench::workload::Metric;
+
+    fn row(cpu_ns: &[f64]) -> Row {
+        let round = |(idx, cpu_ns): (usize, &f64)| Round {
+            round: idx as u16,
+            rate: None,
+            report: Some(json!({ "server": { "cpu_ns": cpu_ns } })),
+            failure: None,
+        };
+        Row {
+            server: "a".into(),
+            version: String::new(),
+            is_baseline: false,
+            rounds: cpu_ns.iter().enumerate().map(round).collect(),
+        }
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn ratios_are_taken_within_rounds() {
+        // Twice as good in each round, though the machine was ten times slower in the last.
+        let (ours, base) = (row(&[1.0, 2.0, 30.0]), row(&[2.0, 4.0, 60.0]));
+        assert_eq!(ours.ratio(&base, Metric::Cpu), Some(2.0));
+        assert_eq!(base.ratio(&ours, Metric::Cpu), Some(0.5));
+    }
+}

@@ -1,0 +1,142 @@
+//! One measurement, and the rounds of a workload.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
+
+use super::{
+    Folders,
+    machine::version,
+    results::{Round, Row},
+    servers::{Process, Server},
+    workload::{Group, Workload},
+};
+use crate::process::call;
+
+/// What all measurements of a run share.
+#[derive(Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) folders: &'a Folders,
+    pub(super) certificate: &'a Certificate,
+    pub(super) rounds: u16,
+    pub(super) is_quick: bool,
+    /// Of the servers, and of the load.
+    pub(super) cpus: (usize, usize),
+}
+
+/// A certificate for `localhost`, and its key, as PEM files.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Certificate {
+    pub(super) fn make(folders: &Folders) -> Result<Self> {
+        call(
+            Command::new(folders.binary("load"))
+                .arg("certificate")
+                .arg(&folders.results),
+        )?;
+        Ok(Self {
+            cert: folders.results.join("cert.pem"),
+            key: folders.results.join("key.pem"),
+        })
+    }
+}
+
+/// Measures all servers of a workload, in rounds.
+pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Setting<'_>) -> Result<Vec<Row>> {
+    let servers: Vec<_> = servers.iter().filter(|server| workload.group.takes(server)).collect();
+    let mut rows: Vec<_> = servers
+        .iter()
+        .map(|server| Row {
+            server: server.name.into(),
+            version: version(setting.folders, server),
+            is_baseline: server.is_baseline,
+            rounds: Vec::new(),
+        })
+        .collect();
+    // Without a rate the loop is closed.
+    let rates: Vec<_> = match workload.rates {
+        [] => vec![None],
+        rates => rates.iter().map(|rate| Some(*rate)).collect(),
+    };
+    println!("==> {}: {} ({} servers)", workload.name, workload.title, servers.len());
+    for round in 0..setting.rounds {
+        for rate in &rates {
+            // What the machine is doing beside hits the first of a round and the last in turns.
+            let forward = 0..servers.len();
+            let order: Vec<_> = if round % 2 == 0 {
+                forward.collect()
+            } else {
+                forward.rev().collect()
+            };
+            for idx in order {
+                let measured = measure(workload, servers[idx], *rate, setting);
+                let (report, failure) = match measured {
+                    Ok(report) => (Some(report), None),
+                    Err(error) => (None, Some(format!("{error:#}"))),
+                };
+                rows[idx].rounds.push(Round {
+                    round,
+                    rate: *rate,
+                    report,
+                    failure,
+                });
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Starts a server, lets the load loose on it, and gives the load's report.
+fn measure(workload: &Workload, server: &Server, rate: Option<u32>, setting: &Setting<'_>) -> Result<Value> {
+    let process = on_cpu(setting.cpus.0, || {
+        Process::start(server, workload.group, setting.folders, setting.certificate)
+    })?;
+    let mut words = workload.load.split(' ');
+    let mut load = Command::new(setting.folders.binary("load"));
+    load.arg(words.next().unwrap_or_default())
+        .arg(&process.address)
+        .args(words);
+    load.args(["--protocol", server.protocol(workload.group)]);
+    if workload.group == Group::Tls {
+        load.arg("--ca").arg(&setting.certificate.cert);
+    }
+    if let Some(rate) = rate {
+        load.args(["--rate", &rate.to_string()]);
+    }
+    let (warm_up, duration) = if setting.is_quick {
+        ("0.1", "0.3")
+    } else {
+        ("0.25", "1")
+    };
+    load.args(["--warm-up", warm_up, "--duration", duration]);
+    load.args(["--json", "--cpu", &setting.cpus.1.to_string()]);
+    load.args(["--pid", &process.pid().to_string()]);
+    let output = load.stdin(Stdio::null()).output().context("cannot run the load")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(
+        output.status.success(),
+        "{}",
+        stderr.trim().trim_start_matches("error: ")
+    );
+    serde_json::from_slice(&output.stdout).context("the load's report is not JSON")
+}
+
+/// Does something on one processor: what is started meanwhile stays there.
+fn on_cpu<T>(cpu: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = sched_getaffinity(None)?;
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).with_context(|| format!("there is no processor {cpu} for this"))?;
+    let result = body();
+    sched_setaffinity(None, &before)?;
+    result
+}

@@ -1,0 +1,193 @@
+//! What is measured.
+
+use serde::{Deserialize, Serialize};
+
+use super::servers::{Server, Speaks};
+
+/// One thing to measure of several servers.
+#[derive(Debug)]
+pub(super) struct Workload {
+    /// As said to `--only`, and the name of the file.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) group: Group,
+    pub(super) metric: Metric,
+    /// What the load is told besides the address, the protocol and the time.
+    pub(super) load: &'static str,
+    /// In an open loop, the rates asked for, one after the other.
+    pub(super) rates: &'static [u32],
+}
+
+/// Which servers take part, and over what.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Group {
+    Echo,
+    Tls,
+    Deflate,
+    Fanout,
+}
+
+/// What is told of each server.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Metric {
+    /// Processor time of the server for each message.
+    Cpu,
+    /// The part of it outside the kernel, where an idle client makes the kernel's part grow.
+    UserCpu,
+    /// Messages a second, where much of the work is outside the server's account.
+    Rate,
+    /// User memory of a connection that does nothing.
+    Memory,
+    /// The time until the reply at a given rate.
+    Latency,
+}
+
+impl Group {
+    /// Whether the server can take part.
+    pub(super) fn takes(self, server: &Server) -> bool {
+        let is_raw = matches!(server.speaks, Speaks::Raw | Speaks::RawTls);
+        match self {
+            Self::Echo => matches!(server.speaks, Speaks::Raw | Speaks::WebSocket),
+            Self::Tls => server.has_tls,
+            Self::Deflate => server.has_deflate && !is_raw,
+            Self::Fanout => server.speaks == Speaks::Fanout,
+        }
+    }
+}
+
+impl Metric {
+    /// Where in the load's report it is.
+    pub(super) fn pointer(self) -> &'static str {
+        match self {
+            Self::Cpu => "/server/cpu_ns",
+            Self::UserCpu => "/server/user_ns",
+            Self::Rate => "/rate",
+            Self::Memory => "/open",
+            Self::Latency => "/latency/p99",
+        }
+    }
+
+    /// How much better `value` is than `base`: 2 is twice as good, whichever way that is.
+    pub(super) fn ratio(self, value: f64, base: f64) -> f64 {
+        match self {
+            Self::Rate => value / base,
+            _ => base / value,
+        }
+    }
+}
+
+const fn echo(name: &'static str, title: &'static str, load: &'static str, metric: Metric) -> Workload {
+    Workload {
+        name,
+        title,
+        group: Group::Echo,
+        metric,
+        load,
+        rates: &[],
+    }
+}
+
+/// All of them, in the order in which they are told.
+pub(super) const WORKLOADS: &[Workload] = &[
+    echo(
+        "20b-1",
+        "20 B, 1 in flight, 100 connections",
+        "echo --size 20 -d 1 -c 100",
+        Metric::Cpu,
+    ),
+    echo(
+        "1k-1",
+        "1 KiB, 1 in flight, 500 connections",
+        "echo --size 1024 -d 1 -c 500",
+        Metric::Cpu,
+    ),
+    echo(
+        "16k-1",
+        "16 KiB, 1 in flight, 100 connections",
+        "echo --size 16384 -d 1 -c 100",
+        Metric::Cpu,
+    ),
+    echo(
+        "20b-16",
+        "20 B, 16 in flight, 100 connections",
+        "echo --size 20 -d 16 -c 100",
+        Metric::Cpu,
+    ),
+    echo(
+        "1k-text-16",
+        "1 KiB of text, 16 in flight, 100 connections",
+        "echo --size 1024 --kind text -d 16 -c 100",
+        Metric::Cpu,
+    ),
+    echo(
+        "1k-64",
+        "1 KiB, 64 in flight, 10 connections",
+        "echo --size 1024 -d 64 -c 10",
+        Metric::Cpu,
+    ),
+    echo(
+        "20b-256",
+        "20 B, 256 in flight, 10 connections",
+        "echo --size 20 -d 256 -c 10",
+        Metric::Cpu,
+    ),
+    echo(
+        "1m-1",
+        "1 MiB, 1 in flight, 10 connections",
+        "echo --size 1048576 -d 1 -c 10",
+        Metric::Rate,
+    ),
+    echo(
+        "16m-1",
+        "16 MiB, 1 in flight, 2 connections",
+        "echo --size 16777216 -d 1 -c 2",
+        Metric::Rate,
+    ),
+    Workload {
+        group: Group::Tls,
+        ..echo(
+            "tls-1k-1",
+            "TLS, 1 KiB, 1 in flight, 100 connections",
+            "echo --size 1024 -d 1 -c 100",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Tls,
+        ..echo(
+            "tls-1k-16",
+            "TLS, 1 KiB, 16 in flight, 100 connections",
+            "echo --size 1024 -d 16 -c 100",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Deflate,
+        ..echo(
+            "deflate-1k-1",
+            "permessage-deflate without takeover, 1 KiB of JSON, 1 in flight, 50 connections",
+            "echo --size 1024 --kind json -d 1 -c 50",
+            Metric::UserCpu,
+        )
+    },
+    Workload {
+        group: Group::Fanout,
+        ..echo(
+            "fanout-1",
+            "64 B to 1,000 subscribers, 1 in flight",
+            "fanout --path /fanout --size 64 -d 1 -s 1000",
+            Metric::Cpu,
+        )
+    },
+    Workload {
+        group: Group::Fanout,
+        ..echo(
+            "fanout-16",
+            "64 B to 1,000 subscribers, 16 in flight",
+            "fanout --path /fanout --size 64 -d 16 -s 1000",
+            Metric::Cpu,
+        )
+    },
+];
