@@ -1,0 +1,77 @@
+//! Sockeye: a connection is split, its sender kept in a list; a message is prepared once and queued for all others, and
+//! each connection's task writes what has come together.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bench_listen::{Can, Flags};
+use sockeye::{Error, Prepared, Receiver, Sender, Server};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+#[derive(Clone, Default)]
+struct Members(Arc<Mutex<List>>);
+
+#[derive(Default)]
+struct List {
+    members: HashMap<u64, (Sender, AbortHandle)>,
+    last_id: u64,
+}
+
+fn main() -> ExitCode {
+    let server = Server::default();
+    let members = Members::default();
+    let open = move |tcp| open(server.clone(), tcp, members.clone());
+    bench_listen::exit(bench_listen::serve(&Flags::parse(Can::default()), open))
+}
+
+async fn open(server: Server, tcp: TcpStream, members: Members) -> Result<(), Error> {
+    let ws = server.accept(tcp).await?.accept().await?;
+    let (sender, receiver) = ws.split();
+    members.join(sender, |id| serve(receiver, id, members.clone()));
+    Ok(())
+}
+
+async fn serve(mut receiver: Receiver, id: u64, members: Members) {
+    while let Ok(Some(message)) = receiver.recv().await {
+        members.publish(id, &Prepared::new(message));
+    }
+    members.leave(id);
+}
+
+impl Members {
+    /// Takes a member in and starts its task.
+    fn join<F>(&self, sender: Sender, task: impl FnOnce(u64) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.with(|list| {
+            list.last_id += 1;
+            // On a runtime of one thread it starts when this one waits: in the list it can find itself.
+            let task = tokio::spawn(task(list.last_id)).abort_handle();
+            list.members.insert(list.last_id, (sender, task));
+        });
+    }
+
+    fn leave(&self, id: u64) {
+        self.with(|list| list.members.remove(&id));
+    }
+
+    /// Queues a message for all members but one. Who has no room is disconnected: with a gap it would not know of it.
+    fn publish(&self, from: u64, message: &Prepared) {
+        self.with(|list| {
+            list.members.retain(|&id, (sender, task)| {
+                let is_kept = id == from || sender.try_send_prepared(message).is_ok();
+                if !is_kept {
+                    task.abort();
+                }
+                is_kept
+            });
+        });
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut List) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
