@@ -207,3 +207,45 @@ fn the_window_has_32_kib_unless_agreed_on_otherwise() {
         assert_eq!(keeping(local).receives([first, second]), expected);
     }
 }
+
+const GUESSED: &str = "93d1-7c0f-a24e-58b6";
+
+/// What somebody sees who sees lengths alone: those of a secret and of a guess at it on the wire, sent in this order over
+/// a connection that remembers.
+fn lengths_seen(local: Local, secret: &str, compress: Compress, is_secret_first: bool) -> [usize; 2] {
+    // What compresses by itself: the rest would be sent as it is.
+    let in_form = |token: &str| format!("{}{token}", "the token, ".repeat(10));
+    let (secret, guess) = (in_form(secret), in_form(GUESSED));
+    let mut endpoint = deflating(local, Takeover::Keep, WindowBits::MAX);
+    let mut sent_len = |data: &str, compress| {
+        let mut out = vec![];
+        let sent = endpoint.connection.send_with(Data::Text(data), compress, &mut out);
+        sent.expect("open");
+        out.len()
+    };
+    sent_len(&"what both have in common: the token, ".repeat(10), Compress::Always);
+    let (secret, guess) = ((secret, compress), (guess, Compress::Always));
+    let messages = match is_secret_first {
+        true => [secret, guess],
+        false => [guess, secret],
+    };
+    messages.map(|(data, compress)| sent_len(&data, compress))
+}
+
+#[test]
+fn a_secret_that_is_never_compressed_shows_in_no_length() {
+    // checks [7692-8-1]
+    const OTHERS: [&str; 3] = ["6e82-1b9d-f537-c04a", "93d1-7c0f-a24e-58b7", "93D1-7C0F-A24E-58B6"];
+    for local in BOTH {
+        for is_secret_first in [true, false] {
+            let seen = |secret, compress| lengths_seen(local, secret, compress, is_secret_first);
+            for other in OTHERS {
+                assert_eq!(other.len(), GUESSED.len(), "or else its length tells");
+                assert_eq!(seen(GUESSED, Compress::Never), seen(other, Compress::Never), "{other}");
+            }
+            // And this is what there would be to see.
+            let (guessed, other) = (seen(GUESSED, Compress::Always), seen(OTHERS[0], Compress::Always));
+            assert!(guessed[1] + 8 < other[1], "{guessed:?}, {other:?}");
+        }
+    }
+}
