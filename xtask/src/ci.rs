@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    bench, fuzz,
+    bench, deny, fuzz,
     process::{call, output, step},
     spec, test,
     workspace::Workspace,
@@ -39,6 +39,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             feature_combinations(workspace, package)
         })?;
     }
+    step("dependencies", || deny::run(workspace))?;
     test::run(workspace, &test::Options::default())
 }
 

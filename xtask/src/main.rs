@@ -4,6 +4,7 @@
 mod autobahn;
 mod bench;
 mod ci;
+mod deny;
 mod fuzz;
 mod hostile;
 mod process;
@@ -24,8 +25,11 @@ use crate::workspace::Workspace;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", disable_help_subcommand = true)]
 enum Command {
-    /// Everything a change must pass: format, lints, docs, wasm32, feature combinations, then `test`.
+    /// Everything a change must pass: format, lints, docs, wasm32, feature combinations, dependencies, all that can be
+    /// enumerated, then `test`.
     Ci,
+    /// The dependencies: their licences, where they come from, those there twice, known faults of theirs.
+    Deny,
     /// All tests: with Rust alone, then against programs nobody here wrote, which are installed as needed.
     Test(test::Options),
     /// Autobahn|Testsuite against our server and our client.
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let result = Workspace::find().and_then(|workspace| match command {
         Command::Ci => ci::run(&workspace),
+        Command::Deny => deny::run(&workspace),
         Command::Test(options) => test::run(&workspace, &options),
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

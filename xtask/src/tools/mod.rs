@@ -3,6 +3,7 @@
 
 mod apt;
 mod autobahn;
+pub(crate) mod cargo_deny;
 mod node;
 mod python;
 mod stamp;

@@ -1,0 +1,55 @@
+//! `cargo xtask deny`: the dependencies, by cargo-deny and deny.toml.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use anyhow::Result;
+
+use crate::{
+    process::{call, output},
+    tools::cargo_deny,
+    workspace::Workspace,
+};
+
+/// The advisories of RustSec, as deny.toml names them.
+const DATABASE: &str = "https://github.com/RustSec/advisory-db";
+
+/// Checks licences, sources and duplicates always, and known faults as far as their database can be had.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let program = cargo_deny::prepare(workspace)?;
+    let deny = || {
+        let mut command = Command::new(&program);
+        command.current_dir(&workspace.root).arg("--all-features");
+        command
+    };
+    call(deny().args(["check", "licenses", "bans", "sources"]))?;
+
+    // Asked first whether it is there: a fetch that fails makes an old copy look new.
+    let mut ask = Command::new("git");
+    ask.args(["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=20"])
+        .args(["ls-remote", "--quiet", DATABASE, "HEAD"])
+        .env("GIT_TERMINAL_PROMPT", "0");
+    match output(&mut ask) {
+        Ok(_) => call(deny().args(["check", "advisories"])),
+        // deny.toml says how old a copy may be.
+        Err(_) if has_database() => {
+            println!("    the advisory database is out of reach; held against the copy that is here");
+            call(deny().args(["--offline", "check", "advisories"]))
+        }
+        Err(error) => {
+            println!("    SKIPPED: advisories: there is no copy of their database here, and it is out of reach:");
+            println!("    {}", format!("{error:#}").trim().replace('\n', "\n    "));
+            Ok(())
+        }
+    }
+}
+
+/// Whether cargo-deny has fetched its database at some time.
+fn has_database() -> bool {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let Some(entries) = home.and_then(|home| fs::read_dir(home.join("advisory-dbs")).ok()) else {
+        return false;
+    };
+    // A fetch that failed may leave an empty folder.
+    entries.flatten().any(|entry| entry.path().join(".git").exists())
+}
