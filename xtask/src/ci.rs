@@ -40,7 +40,14 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         })?;
     }
     step("dependencies", || deny::run(workspace))?;
+    step("enumeration", || enumerate(workspace))?;
     test::run(workspace, &test::Options::default())
+}
+
+/// All inputs up to a size, of which the tests run a small part. Prints how many; the test asserts it.
+fn enumerate(workspace: &Workspace) -> Result<()> {
+    let exhaustive = ["test", "--release", "-p", "sockeye-proto", "--test", "exhaustive"];
+    call(workspace.cargo(exhaustive).args(["--", "--ignored"]))
 }
 
 /// Adds the target if it is missing, which takes rustup.
