@@ -208,6 +208,37 @@ fn the_window_has_32_kib_unless_agreed_on_otherwise() {
     }
 }
 
+#[test]
+fn no_window_is_larger_than_32_kib_and_the_default_is_not_smaller() {
+    // checks [7692-7.2.1-9, 7692-7.3-1]
+    let sizes: Vec<_> = (0..=u8::MAX)
+        .filter_map(WindowBits::new)
+        .map(WindowBits::size)
+        .collect();
+    assert_eq!(
+        (sizes.first(), sizes.last(), sizes.len()),
+        (Some(&256), Some(&32_768), 8)
+    );
+    let config = DeflateConfig::default();
+    assert_eq!(
+        (config.window_bits, config.peer_window_bits),
+        (WindowBits::MAX, WindowBits::MAX)
+    );
+    // What comes again is referred to within the window, and not beyond it.
+    for local in BOTH {
+        let len_of = |distance| {
+            let message = noise(distance).repeat(2);
+            let mut out = vec![];
+            let data = Data::Binary(&message);
+            let sent = resetting(local).connection.send_with(data, Compress::Always, &mut out);
+            sent.expect("open");
+            out.len()
+        };
+        assert!(len_of(30_000) < 40_000);
+        assert!(len_of(33_000) >= 66_000);
+    }
+}
+
 const GUESSED: &str = "93d1-7c0f-a24e-58b6";
 
 /// What somebody sees who sees lengths alone: those of a secret and of a guess at it on the wire, sent in this order over

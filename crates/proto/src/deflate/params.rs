@@ -23,6 +23,7 @@ impl WindowBits {
     /// 8 bits, 256 bytes. What is compressed with it cannot be made by zlib: an endpoint held to it sends plain.
     pub const MIN: Self = Self(8);
     /// 15 bits, 32 KiB: what holds when nothing is said.
+    // No window is larger, whatever is agreed on. [7692-7.2.1-9]
     pub const MAX: Self = Self(15);
 
     /// A window of 2 to the `bits` bytes; `None` unless 8 to 15.
@@ -102,6 +103,7 @@ impl Default for DeflateConfig {
             size_min: 128,
             takeover: Takeover::Reset,
             peer_takeover: Takeover::Reset,
+            // [7692-7.3-1]
             window_bits: WindowBits::MAX,
             peer_window_bits: WindowBits::MAX,
         }
