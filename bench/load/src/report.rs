@@ -16,6 +16,10 @@ pub struct Report {
     pub rate: f64,
     /// Bytes that came back in that time.
     pub bytes: u64,
+    /// The same in a second.
+    pub bytes_per_second: f64,
+    /// Replies or deliveries over the whole run, for who counts something else over all of it.
+    pub total: u64,
     /// Replies that were compared byte for byte, over the whole run; every one was right.
     pub verified: u64,
     /// Messages that had no reply ten seconds after the end. They are in the histograms, as having taken until then.
@@ -160,7 +164,7 @@ impl fmt::Display for Report {
             self.messages,
             self.seconds,
             self.rate,
-            self.bytes as f64 / self.seconds / 1e6,
+            self.bytes_per_second / 1e6,
             self.verified,
             self.unanswered
         )?;

@@ -399,6 +399,8 @@ impl<'a> Load<'a> {
             messages,
             rate: messages / seconds,
             bytes: window.bytes,
+            bytes_per_second: window.bytes as f64 / seconds,
+            total: self.tally.replies,
             verified: self.reader.verified,
             unanswered: self.unanswered,
             verdict: Verdict::of(

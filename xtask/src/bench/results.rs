@@ -1,5 +1,7 @@
 //! What came of a workload, as it is kept between measuring and rendering.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,7 +50,22 @@ impl Results {
     }
 }
 
+impl Results {
+    /// The rates of an open loop, from the lowest.
+    pub(super) fn rates(&self) -> Vec<u32> {
+        let all = self.rows.iter().flat_map(|row| &row.rounds);
+        let rates: BTreeSet<_> = all.filter_map(|round| round.rate).collect();
+        rates.into_iter().collect()
+    }
+}
+
 impl Row {
+    /// The median of a number of the reports at one rate; none if any round there failed.
+    pub(super) fn median_at(&self, rate: u32, pointer: &str) -> Option<f64> {
+        let rounds = self.rounds.iter().filter(|round| round.rate == Some(rate));
+        median(rounds.map(|round| round.number(pointer)).collect::<Option<_>>()?)
+    }
+
     /// The median of a number of the reports.
     pub(super) fn median(&self, pointer: &str) -> Option<f64> {
         median(self.rounds.iter().filter_map(|round| round.number(pointer)).collect())

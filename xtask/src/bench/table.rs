@@ -8,6 +8,45 @@ use super::{
 };
 
 pub(super) fn of(results: &Results) -> String {
+    match results.metric {
+        Metric::Memory => memory(results),
+        Metric::Latency => latency(results),
+        _ => ratios(results),
+    }
+}
+
+fn memory(results: &Results) -> String {
+    let mut text = format!(
+        "    {:20} {:>12} {:>12}  bytes for each connection\n",
+        "server", "open", "after 16 KiB"
+    );
+    for row in &results.rows {
+        let (open, after) = (row.median("/open"), row.median("/after"));
+        let (open, after) = (number(open, 0), number(after, 0));
+        let _ = writeln!(text, "    {:20} {open:>12} {after:>12}  {}", row.server, remark(row));
+    }
+    text
+}
+
+/// p99 from the intended time in milliseconds, a column for each rate.
+fn latency(results: &Results) -> String {
+    let mut text = format!("    {:20}", "p99 ms at a rate of");
+    for rate in results.rates() {
+        let _ = write!(text, " {rate:>9}");
+    }
+    text.push('\n');
+    for row in &results.rows {
+        let _ = write!(text, "    {:20}", row.server);
+        for rate in results.rates() {
+            let p99 = row.median_at(rate, results.metric.pointer());
+            let _ = write!(text, " {:>9}", number(p99.map(|ns| ns / 1e6), 3));
+        }
+        let _ = writeln!(text, "  {}", remark(row));
+    }
+    text
+}
+
+fn ratios(results: &Results) -> String {
     let mut text = String::new();
     let baselines: Vec<_> = results.baselines().collect();
     let _ = write!(
@@ -26,7 +65,10 @@ pub(super) fn of(results: &Results) -> String {
             text,
             "    {:20} {:>12} {:>12}",
             row.server,
-            value(results.metric, row.median(results.metric.pointer())),
+            match results.metric {
+                Metric::Rate => number(row.median("/bytes_per_second").map(|bytes| bytes / 1e6), 1),
+                metric => number(row.median(metric.pointer()), 0),
+            },
             number(row.median("/rate"), 0)
         );
         for base in &baselines {
@@ -41,18 +83,7 @@ fn heading(metric: Metric) -> &'static str {
     match metric {
         Metric::Cpu => "CPU ns each",
         Metric::UserCpu => "user ns each",
-        Metric::Rate => "MB/s",
-        Metric::Memory => "B each",
-        Metric::Latency => "p99 ms",
-    }
-}
-
-/// A median, in the unit of the heading.
-fn value(metric: Metric, median: Option<f64>) -> String {
-    match metric {
-        Metric::Rate => String::new(),
-        Metric::Latency => number(median.map(|ns| ns / 1e6), 3),
-        _ => number(median, 0),
+        _ => "MB/s",
     }
 }
 

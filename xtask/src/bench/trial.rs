@@ -68,7 +68,7 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
         rates => rates.iter().map(|rate| Some(*rate)).collect(),
     };
     println!("==> {}: {} ({} servers)", workload.name, workload.title, servers.len());
-    for round in 0..setting.rounds {
+    for round in 0..setting.rounds.min(workload.rounds_max) {
         for rate in &rates {
             // What the machine is doing beside hits the first of a round and the last in turns.
             let forward = 0..servers.len();
@@ -112,12 +112,13 @@ fn measure(workload: &Workload, server: &Server, rate: Option<u32>, setting: &Se
     if let Some(rate) = rate {
         load.args(["--rate", &rate.to_string()]);
     }
-    let (warm_up, duration) = if setting.is_quick {
-        ("0.1", "0.3")
+    let is_quick = setting.is_quick;
+    if workload.is_idle() {
+        load.args(["-c", if is_quick { "1000" } else { "10000" }]);
     } else {
-        ("0.25", "1")
-    };
-    load.args(["--warm-up", warm_up, "--duration", duration]);
+        load.args(["--warm-up", if is_quick { "0.1" } else { "0.25" }]);
+        load.args(["--duration", if is_quick { "0.3" } else { "1" }]);
+    }
     load.args(["--json", "--cpu", &setting.cpus.1.to_string()]);
     load.args(["--pid", &process.pid().to_string()]);
     let output = load.stdin(Stdio::null()).output().context("cannot run the load")?;

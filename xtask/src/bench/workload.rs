@@ -16,6 +16,8 @@ pub(super) struct Workload {
     pub(super) load: &'static str,
     /// In an open loop, the rates asked for, one after the other.
     pub(super) rates: &'static [u32],
+    /// More rounds than this say nothing more.
+    pub(super) rounds_max: u16,
 }
 
 /// Which servers take part, and over what.
@@ -86,6 +88,25 @@ const fn echo(name: &'static str, title: &'static str, load: &'static str, metri
         metric,
         load,
         rates: &[],
+        rounds_max: u16::MAX,
+    }
+}
+
+/// Memory is the same in every round, or nearly so.
+const fn idle(name: &'static str, title: &'static str, group: Group) -> Workload {
+    Workload {
+        group,
+        rounds_max: 2,
+        ..echo(name, title, "idle", Metric::Memory)
+    }
+}
+
+/// Latency at rising rates, until a server cannot keep up.
+const fn open_loop(name: &'static str, title: &'static str, load: &'static str) -> Workload {
+    Workload {
+        rates: &[5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000, 120_000],
+        rounds_max: 5,
+        ..echo(name, title, load, Metric::Latency)
     }
 }
 
@@ -190,4 +211,28 @@ pub(super) const WORKLOADS: &[Workload] = &[
             Metric::Cpu,
         )
     },
+    idle("idle", "10,000 idle connections", Group::Echo),
+    idle("idle-tls", "10,000 idle connections over TLS", Group::Tls),
+    idle(
+        "idle-deflate",
+        "10,000 idle connections with permessage-deflate",
+        Group::Deflate,
+    ),
+    open_loop(
+        "open-20b",
+        "20 B on 100 connections, at given rates",
+        "echo --size 20 -c 100",
+    ),
+    open_loop(
+        "open-1k",
+        "1 KiB on 100 connections, at given rates",
+        "echo --size 1024 -c 100",
+    ),
 ];
+
+impl Workload {
+    /// Whether connections are looked at that do nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.metric == Metric::Memory
+    }
+}
