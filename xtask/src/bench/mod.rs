@@ -12,15 +12,18 @@
 //! | `results` | what came of it, as kept in `target/bench/*.json` |
 //! | `machine` | where it was measured |
 //! | `table` | the same for the terminal |
+//! | `render`, `plot`, `page.md` | the same as docs/performance.md, and its plots |
 
 mod machine;
+mod plot;
+mod render;
 mod results;
 mod servers;
 mod table;
 mod trial;
 mod workload;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -58,6 +61,9 @@ pub(crate) struct Options {
     /// Say what there is, and measure nothing.
     #[arg(long)]
     list: bool,
+    /// Measure nothing, and render docs/performance.md from what was measured last.
+    #[arg(long)]
+    render: bool,
 }
 
 /// Where things are kept.
@@ -74,6 +80,9 @@ struct Folders {
 /// Measures, prints a table for each workload, and keeps the figures.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let folders = Folders::of(workspace);
+    if options.render {
+        return render::run(workspace, &folders);
+    }
     let servers = options.servers(&folders)?;
     let workloads = options.workloads()?;
     if options.list {
@@ -87,6 +96,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .collect();
     build(workspace, &folders, &wanted)?;
     fs::create_dir_all(&folders.results)?;
+    if !options.quick {
+        step("the load finds known delays", || {
+            call(Command::new(folders.binary("load")).arg("self-check"))
+        })?;
+    }
     let certificate = trial::Certificate::make(&folders)?;
     let machine = machine::describe();
     let commit = machine::commit(workspace)?;

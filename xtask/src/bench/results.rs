@@ -31,6 +31,8 @@ pub(super) struct Row {
     pub(super) version: String,
     pub(super) is_baseline: bool,
     pub(super) rounds: Vec<Round>,
+    /// System calls of the server for each message, where they were counted.
+    pub(super) syscalls: Option<f64>,
 }
 
 /// One measurement: a report, or why there is none.
@@ -44,6 +46,10 @@ pub(super) struct Round {
 }
 
 impl Results {
+    pub(super) fn row(&self, server: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.server == server)
+    }
+
     /// Those that the others are compared with.
     pub(super) fn baselines(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.is_baseline)
@@ -133,6 +139,7 @@ mod tests {
             version: String::new(),
             is_baseline: false,
             rounds: cpu_ns.iter().enumerate().map(round).collect(),
+            syscalls: None,
         }
     }
 

@@ -100,7 +100,7 @@ pub(super) const SERVERS: &[Server] = &[
 ];
 
 /// The one that all this is about.
-const OURS: &str = "ours";
+pub(super) const OURS: &str = "ours";
 
 impl Server {
     pub(super) fn package(&self) -> String {

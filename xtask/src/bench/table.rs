@@ -59,7 +59,7 @@ fn ratios(results: &Results) -> String {
     for base in &baselines {
         let _ = write!(text, " {:>16}", format!("of {}", base.server));
     }
-    let _ = writeln!(text, "  load");
+    let _ = writeln!(text, "  syscalls  load");
     for row in &results.rows {
         let _ = write!(
             text,
@@ -74,7 +74,7 @@ fn ratios(results: &Results) -> String {
         for base in &baselines {
             let _ = write!(text, " {:>16}", number(row.ratio(base, results.metric), 2));
         }
-        let _ = writeln!(text, "  {}", remark(row));
+        let _ = writeln!(text, "  {:>8}  {}", number(row.syscalls, 3), remark(row));
     }
     text
 }

@@ -1,7 +1,8 @@
 //! One measurement, and the rounds of a workload.
 
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -14,7 +15,7 @@ use super::{
     machine::version,
     results::{Round, Row},
     servers::{Process, Server},
-    workload::{Group, Workload},
+    workload::{Group, Metric, Workload},
 };
 use crate::process::call;
 
@@ -60,6 +61,7 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
             version: version(setting.folders, server),
             is_baseline: server.is_baseline,
             rounds: Vec::new(),
+            syscalls: None,
         })
         .collect();
     // Without a rate the loop is closed.
@@ -92,16 +94,57 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
             }
         }
     }
+    // Calls for each message say something of those that leave in turns, one after the other or in bursts.
+    if workload.group == Group::Echo && workload.metric == Metric::Cpu {
+        for (row, server) in rows.iter_mut().zip(&servers) {
+            row.syscalls = syscalls(workload, server, setting);
+        }
+    }
     Ok(rows)
+}
+
+/// How many system calls the server makes for each message, the opening of the connections included. By the kernel's
+/// count, which makes each dearer, and so in a run of its own; none where `perf` is missing or may not count.
+fn syscalls(workload: &Workload, server: &Server, setting: &Setting<'_>) -> Option<f64> {
+    let file = setting.folders.results.join("syscalls.csv");
+    let report = measure_under(workload, server, None, setting, Some(&file)).ok()?;
+    let text = fs::read_to_string(&file).ok()?;
+    let count = text
+        .lines()
+        .find(|line| line.contains("sys_enter"))?
+        .split(',')
+        .next()?;
+    Some(count.parse::<f64>().ok()? / report["total"].as_f64()?)
 }
 
 /// Starts a server, lets the load loose on it, and gives the load's report.
 fn measure(workload: &Workload, server: &Server, rate: Option<u32>, setting: &Setting<'_>) -> Result<Value> {
+    measure_under(workload, server, rate, setting, None)
+}
+
+/// As `measure`; where there is a file, the server's system calls are counted into it.
+fn measure_under(
+    workload: &Workload,
+    server: &Server,
+    rate: Option<u32>,
+    setting: &Setting<'_>,
+    counts: Option<&Path>,
+) -> Result<Value> {
     let process = on_cpu(setting.cpus.0, || {
         Process::start(server, workload.group, setting.folders, setting.certificate)
     })?;
     let mut words = workload.load.split(' ');
-    let mut load = Command::new(setting.folders.binary("load"));
+    let program = setting.folders.binary("load");
+    let mut load = match counts {
+        None => Command::new(program),
+        Some(file) => {
+            let mut perf = Command::new("perf");
+            perf.args(["stat", "-x,", "-e", "raw_syscalls:sys_enter", "-o"])
+                .arg(file);
+            perf.args(["-p", &process.pid().to_string(), "--"]).arg(program);
+            perf
+        }
+    };
     load.arg(words.next().unwrap_or_default())
         .arg(&process.address)
         .args(words);

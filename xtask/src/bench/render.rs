@@ -1,0 +1,509 @@
+//! `docs/performance.md` and its plots, from the figures that were kept.
+
+use std::{collections::BTreeMap, fmt::Write, fs};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Folders,
+    plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
+    results::{Results, Row},
+    servers::{OURS, SERVERS},
+    workload::{Group, Metric, WORKLOADS},
+};
+use crate::workspace::Workspace;
+
+/// The text around the figures.
+const PAGE: &str = include_str!("page.md");
+
+/// What stands where nothing was measured.
+const NOTHING: &str = "Not measured yet.";
+
+pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
+    let all = read(folders)?;
+    let docs = workspace.root.join("docs");
+    let plots = docs.join("performance");
+    fs::create_dir_all(&plots)?;
+    for (name, svg) in [
+        ("echo.svg", echo_plot(&all)),
+        ("memory.svg", memory_plot(&all)),
+        ("latency.svg", latency_plot(&all)),
+    ] {
+        let file = plots.join(name);
+        match svg {
+            Some(svg) => fs::write(&file, svg)?,
+            // A plot of an earlier run says nothing of this one.
+            None if file.exists() => fs::remove_file(&file)?,
+            None => {}
+        }
+    }
+    let page = docs.join("performance.md");
+    fs::write(&page, page_of(&all, &plots))?;
+    println!("rendered {} from {} workloads", page.display(), all.len());
+    Ok(())
+}
+
+/// All results that there are, in the order of the workloads.
+fn read(folders: &Folders) -> Result<Vec<Results>> {
+    let mut all = Vec::new();
+    for workload in WORKLOADS {
+        let file = folders.results.join(format!("{}.json", workload.name));
+        if !file.exists() {
+            continue;
+        }
+        let text = fs::read_to_string(&file)?;
+        let results = serde_json::from_str(&text)
+            .with_context(|| format!("{} is of another version: measure again", file.display()))?;
+        all.push(results);
+    }
+    ensure!(!all.is_empty(), "nothing was measured yet: run `cargo xtask bench`");
+    Ok(all)
+}
+
+/// The text with each `<!-- name -->` followed by what it stands for.
+fn page_of(all: &[Results], plots: &std::path::Path) -> String {
+    let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
+    let mut page = String::new();
+    for line in PAGE.lines() {
+        let name = line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->"));
+        let plot = line
+            .split_once("](performance/")
+            .map(|(_, rest)| rest.trim_end_matches(')'));
+        match (name, plot) {
+            (Some(name), _) => {
+                let text = match name {
+                    "notice" => notice(all),
+                    "absolute" => table(&echo, value),
+                    "syscalls" => syscalls(&echo),
+                    "memory" => memory_table(all),
+                    "latency" => latency_tables(all),
+                    "machine" => machine(all),
+                    "group: tls" => group_table(all, Group::Tls),
+                    "group: deflate" => group_table(all, Group::Deflate),
+                    "group: fanout" => group_table(all, Group::Fanout),
+                    _ => ratios(&echo, name.trim_start_matches("ratios: ")),
+                };
+                let text = text.trim_end();
+                if !text.is_empty() {
+                    page.push_str(text);
+                    page.push('\n');
+                }
+            }
+            (None, Some(plot)) if !plots.join(plot).exists() => {}
+            _ => {
+                page.push_str(line);
+                page.push('\n');
+            }
+        }
+    }
+    // Where something was left out.
+    while page.contains("\n\n\n") {
+        page = page.replace("\n\n\n", "\n\n");
+    }
+    page
+}
+
+fn select(all: &[Results], group: Group, is_wanted: impl Fn(Metric) -> bool) -> Vec<&Results> {
+    all.iter()
+        .filter(|results| results.group == group && is_wanted(results.metric))
+        .collect()
+}
+
+fn notice(all: &[Results]) -> String {
+    let mut text = String::new();
+    if all.iter().any(|results| results.is_quick) {
+        text.push_str("**Measured with `--quick`: to see that it runs, not to be quoted.**\n");
+    }
+    text
+}
+
+/// The servers of several workloads in the order of the list, and a column for each workload.
+fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> String {
+    if columns.is_empty() {
+        return NOTHING.into();
+    }
+    let titles: Vec<_> = columns.iter().map(|results| short(&results.title)).collect();
+    let mut text = format!(
+        "| server | {} |\n|---|{}\n",
+        titles.join(" | "),
+        "---:|".repeat(columns.len())
+    );
+    for server in SERVERS {
+        let rows: Vec<_> = columns.iter().map(|results| results.row(server.name)).collect();
+        if rows.iter().all(Option::is_none) {
+            continue;
+        }
+        let cells: Vec<_> = rows
+            .iter()
+            .zip(columns)
+            .map(|(row, results)| row.map_or_else(|| "–".into(), |row| cell(results, row)))
+            .collect();
+        let name = if is_ours(server.name) {
+            format!("**{}**", server.name)
+        } else {
+            server.name.into()
+        };
+        let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+    }
+    text
+}
+
+fn ratios(columns: &[&Results], base: &str) -> String {
+    table(columns, |results, row| {
+        let ratio = results.row(base).and_then(|base| row.ratio(base, results.metric));
+        told(ratio.map(|ratio| format!("{ratio:.2}")), row)
+    })
+}
+
+/// The median, in the unit of the metric.
+fn value(results: &Results, row: &Row) -> String {
+    let text = match results.metric {
+        Metric::Rate => row
+            .median("/bytes_per_second")
+            .map(|bytes| format!("{} MB/s", figure(bytes / 1e6))),
+        metric => row.median(metric.pointer()).map(figure),
+    };
+    told(text, row)
+}
+
+/// Of what was counted.
+fn syscalls(columns: &[&Results]) -> String {
+    let has_any = |results: &&Results| results.rows.iter().any(|row| row.syscalls.is_some());
+    let columns: Vec<_> = columns.iter().copied().filter(has_any).collect();
+    table(&columns, |_, row| {
+        row.syscalls.map_or_else(|| "–".into(), |count| format!("{count:.3}"))
+    })
+}
+
+/// Values, and the ratio to whom the group is compared with; for compression the length of a reply instead.
+fn group_table(all: &[Results], group: Group) -> String {
+    let columns = select(all, group, |metric| matches!(metric, Metric::Cpu | Metric::UserCpu));
+    table(&columns, |results, row| {
+        let mut text = value(results, row);
+        let base = results.baselines().next();
+        if let Some(ratio) = base.and_then(|base| row.ratio(base, results.metric)) {
+            let _ = write!(text, " · {ratio:.2}");
+        }
+        if group == Group::Deflate
+            && let (Some(bytes), Some(count)) = (row.median("/bytes"), row.median("/messages"))
+        {
+            let _ = write!(text, " · {:.0} B", bytes / count);
+        }
+        text
+    })
+}
+
+fn memory_table(all: &[Results]) -> String {
+    let columns: Vec<_> = all.iter().filter(|results| results.metric == Metric::Memory).collect();
+    table(&columns, |_, row| {
+        let both = row.median("/open").zip(row.median("/after"));
+        told(
+            both.map(|(open, after)| format!("{} / {}", figure(open), figure(after))),
+            row,
+        )
+    })
+}
+
+/// A table for each workload, a column for each rate.
+fn latency_tables(all: &[Results]) -> String {
+    let mut text = String::new();
+    for results in all.iter().filter(|results| results.metric == Metric::Latency) {
+        let rates = results.rates();
+        let heads: Vec<_> = rates
+            .iter()
+            .map(|rate| format!("{}k/s", f64::from(*rate) / 1000.0))
+            .collect();
+        let _ = writeln!(
+            text,
+            "{}; p99 in milliseconds:\n\n| server | {} |\n|---|{}",
+            results.title,
+            heads.join(" | "),
+            "---:|".repeat(rates.len())
+        );
+        for row in &results.rows {
+            let cell = |rate: &u32| match row.median_at(*rate, Metric::Latency.pointer()) {
+                Some(ns) => format!("{:.3}", ns / 1e6),
+                None => "–".into(),
+            };
+            let cells: Vec<_> = rates.iter().map(cell).collect();
+            let _ = writeln!(text, "| {} | {} |", row.server, cells.join(" | "));
+        }
+        let late: usize = results.rows.iter().map(|row| row.verdicts("late")).sum();
+        let count: usize = results.rows.iter().map(|row| row.rounds.len()).sum();
+        if late > 0 {
+            let _ = writeln!(
+                text,
+                "\nIn {late} of {count} measurements the load generator itself was late by more than a tenth of what it reported."
+            );
+        }
+        text.push('\n');
+    }
+    if text.is_empty() { NOTHING.into() } else { text }
+}
+
+fn machine(all: &[Results]) -> String {
+    let mut machines = BTreeMap::new();
+    for results in all {
+        let machine = &results.machine;
+        let line = format!(
+            "{}, {} processors{}, {} GiB, {}; {}",
+            machine.processor,
+            machine.processors,
+            if machine.is_virtual {
+                " of a virtual machine"
+            } else {
+                ""
+            },
+            machine.memory_gib,
+            machine.kernel,
+            machine.rustc
+        );
+        let found: &mut Vec<_> = machines.entry((line, results.commit.clone())).or_default();
+        found.push(results.workload.as_str());
+    }
+    let is_one = machines.len() == 1;
+    let mut text = String::new();
+    for ((line, commit), workloads) in machines {
+        let which = if is_one {
+            String::new()
+        } else {
+            format!(" ({})", workloads.join(", "))
+        };
+        let _ = writeln!(text, "- Measured at commit {commit} on {line}{which}.");
+    }
+    let rows = all.iter().flat_map(|results| &results.rows);
+    let versions: BTreeMap<_, _> = rows
+        .filter(|row| !row.version.is_empty())
+        .map(|row| (row.server.as_str(), row.version.as_str()))
+        .collect();
+    let versions: Vec<_> = versions
+        .iter()
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
+    if !versions.is_empty() {
+        let _ = writeln!(
+            text,
+            "- Versions (of the crate that a server is made of): {}.",
+            versions.join(", ")
+        );
+    }
+    text
+}
+
+fn echo_plot(all: &[Results]) -> Option<String> {
+    let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
+    let panel = |results: &&Results| {
+        let base = results.row("raw-epoll")?;
+        let ratio = |row: &Row| row.ratio(base, results.metric);
+        let title = match results.metric {
+            Metric::Rate => format!("{} (rate)", short(&results.title)),
+            _ => short(&results.title),
+        };
+        Some(Panel {
+            title,
+            bars: bars(results, |row| Some((ratio(row)?, None)), true),
+        })
+    };
+    let panels: Vec<_> = echo.iter().filter_map(panel).collect();
+    let chart = BarChart {
+        title: "Echo: efficiency against raw TCP (1 = as good as no protocol; longer is better)".into(),
+        axis: "share of raw-epoll: processor time for each message, or rate".into(),
+        panels,
+        mark: Some(1.0),
+        columns: 3,
+        format: |value| format!("{value:.2}"),
+    };
+    (!chart.panels.is_empty()).then(|| chart.to_svg())
+}
+
+fn memory_plot(all: &[Results]) -> Option<String> {
+    let idle = all.iter().filter(|results| results.metric == Metric::Memory);
+    let panel = |results: &Results| Panel {
+        title: results.title.clone(),
+        bars: bars(
+            results,
+            |row| Some((row.median("/open")? / 1024.0, Some(row.median("/after")? / 1024.0))),
+            false,
+        ),
+    };
+    let chart = BarChart {
+        title: "Memory of a connection: idle / after an echo of 16 KiB (shorter is better)".into(),
+        axis: "KiB of user memory for each connection".into(),
+        panels: idle.map(panel).filter(|panel| !panel.bars.is_empty()).collect(),
+        mark: None,
+        columns: 3,
+        format: |value| {
+            if value < 10.0 {
+                format!("{value:.1}")
+            } else {
+                format!("{value:.0}")
+            }
+        },
+    };
+    (!chart.panels.is_empty()).then(|| chart.to_svg())
+}
+
+fn latency_plot(all: &[Results]) -> Option<String> {
+    let results = all.iter().find(|results| results.metric == Metric::Latency)?;
+    let curve = |row: &Row| Curve {
+        label: row.server.clone(),
+        role: role(row),
+        points: results
+            .rates()
+            .into_iter()
+            .filter_map(|rate| Some((f64::from(rate), row.median_at(rate, Metric::Latency.pointer())? / 1e6)))
+            .collect(),
+    };
+    let chart = CurveChart {
+        title: format!("Latency in an open loop: {} (lower is better)", short(&results.title)),
+        x_axis: "messages a second, asked for".into(),
+        y_axis: "p99 from the intended time, ms".into(),
+        curves: results.rows.iter().map(curve).collect(),
+    };
+    chart
+        .curves
+        .iter()
+        .any(|curve| !curve.points.is_empty())
+        .then(|| chart.to_svg())
+}
+
+/// From the best to the worst.
+fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, is_more_better: bool) -> Vec<Bar> {
+    let bar = |row: &Row| {
+        let (value, second) = values(row)?;
+        Some(Bar {
+            label: row.server.clone(),
+            role: role(row),
+            value: value.max(0.0),
+            second: second.map(|second| second.max(0.0)),
+        })
+    };
+    let mut bars: Vec<_> = results.rows.iter().filter_map(bar).collect();
+    bars.sort_by(|one, other| one.value.total_cmp(&other.value));
+    if is_more_better {
+        bars.reverse();
+    }
+    bars
+}
+
+fn role(row: &Row) -> Role {
+    match row.is_baseline {
+        _ if is_ours(&row.server) => Role::Ours,
+        true => Role::Baseline,
+        false => Role::Peer,
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name == OURS || name.ends_with("-ours")
+}
+
+/// `20 B ×16, 100 conns` of `20 B, 16 in flight, 100 connections`.
+fn short(title: &str) -> String {
+    let mut text = String::new();
+    for part in title.split(", ") {
+        match part.strip_suffix(" in flight") {
+            Some(count) => {
+                let _ = write!(text, " ×{count}");
+            }
+            None if text.is_empty() => text.push_str(part),
+            None => {
+                let _ = write!(text, ", {}", part.replace(" connections", " conns"));
+            }
+        }
+    }
+    text
+}
+
+/// Three digits that count.
+fn figure(value: f64) -> String {
+    if value.abs() < 10.0 {
+        return format!("{value:.1}");
+    }
+    // 12,345: in groups of three from the right.
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (idx, digit) in digits.chars().enumerate() {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value < 0.0 { format!("-{text}") } else { text }
+}
+
+/// What is to be told of a server, whose failures are never left out.
+fn told(text: Option<String>, row: &Row) -> String {
+    match (text, row.failure()) {
+        (_, Some(_)) => "failed".into(),
+        (Some(text), None) => text,
+        (None, None) => "–".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Results, figure, page_of, short};
+    use crate::bench::{
+        machine,
+        results::{Round, Row},
+        workload::{Group, Metric},
+    };
+
+    fn results() -> Results {
+        let row = |server: &str, cpu_ns: Option<f64>| Row {
+            server: server.into(),
+            version: String::new(),
+            is_baseline: server == "raw-epoll",
+            rounds: vec![Round {
+                round: 0,
+                rate: None,
+                report: cpu_ns.map(|cpu_ns| json!({ "server": { "cpu_ns": cpu_ns } })),
+                failure: cpu_ns.is_none().then(|| "it ended".into()),
+            }],
+            syscalls: (server == "ours").then_some(2.0),
+        };
+        Results {
+            workload: "20b-1".into(),
+            title: "20 B, 1 in flight, 100 connections".into(),
+            group: Group::Echo,
+            metric: Metric::Cpu,
+            is_quick: true,
+            commit: "abc".into(),
+            machine: machine::describe(),
+            rows: vec![
+                row("raw-epoll", Some(3000.0)),
+                row("ours", Some(4000.0)),
+                row("soketto", None),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_page_tells_ratios_failures_and_that_it_was_quick() {
+        let page = page_of(&[results()], std::path::Path::new("nowhere"));
+        assert!(page.contains("| **ours** | 0.75 |"), "{page}");
+        assert!(page.contains("| **ours** | 4,000 |"), "{page}");
+        assert!(page.contains("| soketto | failed |"), "{page}");
+        assert!(page.contains("| **ours** | 2.000 |"), "{page}");
+        assert!(page.contains("--quick`: to see that it runs"), "{page}");
+        assert!(!page.contains("<!--"), "every place is filled: {page}");
+        assert!(!page.contains("![Memory"), "there is no plot of what was not measured");
+    }
+
+    #[test]
+    fn titles_are_short() {
+        assert_eq!(short("20 B, 16 in flight, 100 connections"), "20 B ×16, 100 conns");
+        assert_eq!(short("10,000 idle connections"), "10,000 idle connections");
+    }
+
+    #[test]
+    fn figures_are_grouped() {
+        assert_eq!(figure(1_234_567.0), "1,234,567");
+        assert_eq!(figure(123.4), "123");
+        assert_eq!(figure(-1234.0), "-1,234");
+        assert_eq!(figure(7.25), "7.2");
+    }
+}
