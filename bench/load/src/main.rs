@@ -39,6 +39,9 @@ enum Command {
     },
 }
 
+/// One read in so many is looked at. A prime, so that it is not always the turn of the same connections.
+const SAMPLE: u32 = 61;
+
 /// How a server is reached.
 #[derive(Args, Debug)]
 struct TargetOptions {
@@ -86,7 +89,7 @@ struct MessageOptions {
     /// How long it counts, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     duration: f64,
-    /// Compare every reply byte for byte, instead of those in one read of 64.
+    /// Compare every reply byte for byte, instead of those in one read of 61.
     #[arg(long)]
     verify_all: bool,
 }
@@ -262,7 +265,7 @@ impl MessageOptions {
             verify: if self.verify_all {
                 Verify::All
             } else {
-                Verify::OneIn(64)
+                Verify::OneIn(SAMPLE)
             },
             pid: target.pid,
         })
