@@ -204,8 +204,23 @@ impl Connection {
     ///
     /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
     // [6455-7.1.7-5]
-    #[inline]
+    #[inline(always)]
     pub fn handle_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
+        if matches!(self.state, State::Open | State::CloseSent)
+            && let Some((kind, place)) = self.receiver.receive_straight(&self.config.limits, input)
+        {
+            self.liveness.handle_received(now);
+            let consumed = place.end;
+            let payload = Cow::Borrowed(&input[place]);
+            let event = Some(Event::Message { kind, payload });
+            return Received { consumed, event };
+        }
+        self.handle_any_bytes(now, input)
+    }
+
+    /// As [`handle_bytes`](Self::handle_bytes), for whatever comes.
+    #[inline(never)]
+    fn handle_any_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
         if matches!(self.state, State::Ending | State::Closed) {
             let consumed = input.len();
             self.discard(consumed);

@@ -156,6 +156,52 @@ impl Receiver {
         self.accepted = 0;
     }
 
+    /// The message at the start of `input`, if it is as nearly all are: one frame that lies whole in the input, not
+    /// compressed, with nothing before it unfinished. Leaves everything else, and all that is wrong, to
+    /// [`receive`](Self::receive), which knows the rules; this is the short way for what obeys them.
+    #[inline(always)]
+    pub(super) fn receive_straight(&self, limits: &Limits, input: &mut [u8]) -> Option<(MessageKind, Range<usize>)> {
+        let is_between_messages = self.frame.is_none() && self.message.is_none() && self.cut_header.len == 0;
+        if !is_between_messages || self.delivery != Delivery::Whole {
+            return None;
+        }
+        let kind = match input.first()? {
+            0x81 => MessageKind::Text,
+            0x82 => MessageKind::Binary,
+            _ => return None,
+        };
+        let (masked_bit, key_len) = match self.masked {
+            Masked::Always => (0x80, 4),
+            Masked::Never => (0, 0),
+        };
+        let (payload_len, key_start) = match input.get(1)? ^ masked_bit {
+            len @ ..=125 => (usize::from(len), 2),
+            126 => match u16::from_be_bytes(*input.get(2..)?.first_chunk()?) {
+                len @ 126.. => (usize::from(len), 4),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let start = key_start + key_len;
+        let place = start..start + payload_len;
+        if payload_len as u64 > limits.message_size_max || place.end > input.len() {
+            return None;
+        }
+        if self.masked == Masked::Always {
+            let key = MaskingKey(*input[key_start..].first_chunk()?);
+            key.apply(&mut input[place.clone()]);
+        }
+        if kind == MessageKind::Text && !utf8::is_utf8(&input[place.clone()]) {
+            // To be found again by the rules, as it came.
+            if self.masked == Masked::Always {
+                let key = MaskingKey(*input[key_start..].first_chunk()?);
+                key.apply(&mut input[place]);
+            }
+            return None;
+        }
+        Some((kind, place))
+    }
+
     /// Goes through `input` until something is complete: how many bytes that took, and what it is.
     // [6455-5.4-3, 6455-5.4-8]
     #[inline]

@@ -163,8 +163,13 @@ impl FrameHeader {
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.rsv < 8 && self.payload_len >> 63 == 0);
+        let first = if self.fin { FIN } else { 0 } | self.rsv << 4 | self.opcode.bits();
+        if self.payload_len <= SHORT_MAX && self.mask.is_none() {
+            out.extend_from_slice(&[first, self.payload_len as u8]);
+            return;
+        }
         let mut bytes = [0; HEADER_LEN_MAX];
-        bytes[0] = if self.fin { FIN } else { 0 } | self.rsv << 4 | self.opcode.bits();
+        bytes[0] = first;
         let mut len = if self.payload_len <= SHORT_MAX {
             bytes[1] = self.payload_len as u8;
             2

@@ -40,7 +40,11 @@ impl MaskingKey {
         for word in words {
             *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
         }
-        for (byte, key) in rest.iter_mut().zip(wide.to_ne_bytes()) {
+        let (halves, rest) = rest.as_chunks_mut::<4>();
+        for half in halves {
+            *half = (u32::from_ne_bytes(*half) ^ key).to_ne_bytes();
+        }
+        for (byte, key) in rest.iter_mut().zip(self.0) {
             *byte ^= key;
         }
     }
