@@ -1,0 +1,187 @@
+//! What is counted.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Deflater, Inflater, Takeover, WindowBits};
+use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, MaskingKey, Role};
+
+use crate::echo::echo;
+
+/// One of them.
+pub(crate) struct Case {
+    /// Which, and of what size.
+    pub(crate) name: &'static str,
+    /// Does it so many times.
+    pub(crate) run: fn(u64),
+}
+
+/// All of them. An echo is a whole message through the public API of the socket crate, over a transport in memory.
+pub(crate) const CASES: [Case; 13] = [
+    case("decode-20B", |count| decode(count, 20, false)),
+    case("decode-1KiB-text", |count| decode(count, 1024, true)),
+    case("encode-20B", |count| encode(count, 20)),
+    case("encode-1KiB", |count| encode(count, 1024)),
+    case("mask-1KiB", |count| mask(count, 1024)),
+    case("mask-64KiB", |count| mask(count, 64 * 1024)),
+    case("deflate-1KiB", deflate),
+    case("inflate-1KiB", inflate),
+    case("echo-20B-x1", |count| echo(count, 1, 20, false)),
+    case("echo-20B-x16", |count| echo(count, 16, 20, false)),
+    case("echo-20B-x256", |count| echo(count, 256, 20, false)),
+    case("echo-1KiB-text-x16", |count| echo(count, 16, 1024, true)),
+    case("echo-16KiB-x1", |count| echo(count, 1, 16 * 1024, false)),
+];
+
+const fn case(name: &'static str, run: fn(u64)) -> Case {
+    Case { name, run }
+}
+
+/// How many frames lie behind each other, where several do.
+const BURST: u64 = 64;
+
+/// A client's frame, masked.
+pub(crate) fn frame(payload_len: usize, is_text: bool) -> Vec<u8> {
+    let key = MaskingKey([0x37, 0xfa, 0x21, 0x3d]);
+    let mut frame = vec![if is_text { 0x81 } else { 0x82 }];
+    match payload_len {
+        ..126 => frame.push(0x80 | payload_len as u8),
+        126..65536 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(payload_len as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(payload_len as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&key.0);
+    let start = frame.len();
+    // Text of one, two and three bytes a letter.
+    frame.extend("grün 赤 azul ".bytes().cycle().take(payload_len));
+    frame[start..]
+        .iter_mut()
+        .rev()
+        .take(payload_len % 17)
+        .for_each(|byte| *byte = b' ');
+    key.apply(&mut frame[start..]);
+    frame
+}
+
+fn server() -> Connection {
+    Connection::new(Role::Server, Arc::new(Config::default()), Instant::default())
+}
+
+/// With the copy of the burst that unmasking changes.
+fn decode(count: u64, payload_len: usize, is_text: bool) {
+    let mut connection = server();
+    let template = frame(payload_len, is_text).repeat(BURST as usize);
+    let mut input = template.clone();
+    let mut decoded = 0;
+    while decoded < count {
+        input.copy_from_slice(&template);
+        let mut rest = input.as_mut_slice();
+        loop {
+            let received = connection.handle_bytes(Instant::default(), rest);
+            let consumed = received.consumed;
+            match black_box(received.event) {
+                Some(Event::Message { .. }) => decoded += 1,
+                Some(event) => panic!("{event:?}"),
+                None => break,
+            }
+            rest = &mut rest[consumed..];
+        }
+    }
+}
+
+fn encode(count: u64, payload_len: usize) {
+    let mut connection = server();
+    let payload = vec![b'x'; payload_len];
+    let mut out = Vec::new();
+    for number in 0..count {
+        if number % BURST == 0 {
+            out.clear();
+        }
+        let sent = connection.send(Data::Binary(black_box(&payload)), &mut out);
+        sent.expect("the connection is open");
+        black_box(&out);
+    }
+}
+
+fn mask(count: u64, len: usize) {
+    let mut data = vec![b'x'; len];
+    for _ in 0..count {
+        MaskingKey([0x37, 0xfa, 0x21, 0x3d]).apply(black_box(&mut data));
+    }
+}
+
+/// One codec of each kind for all, as a thread has.
+fn deflating() -> Connection {
+    use std::cell::Cell;
+    thread_local! {
+        static DEFLATER: Cell<Option<Box<Deflater>>> = const { Cell::new(None) };
+        static INFLATER: Cell<Option<Box<Inflater>>> = const { Cell::new(None) };
+    }
+    let codecs = Codecs {
+        take_deflater: |config| DEFLATER.take().unwrap_or_else(|| Box::new(Deflater::new(config))),
+        give_deflater: |codec| DEFLATER.set(Some(codec)),
+        take_inflater: || INFLATER.take().unwrap_or_default(),
+        give_inflater: |codec| INFLATER.set(Some(codec)),
+    };
+    let agreement = Agreement {
+        takeover: Takeover::Reset,
+        peer_takeover: Takeover::Reset,
+        window_bits: WindowBits::MAX,
+        peer_window_bits: WindowBits::MAX,
+    };
+    let mut connection = server();
+    connection.enable_deflate(&DeflateConfig::default(), agreement, codecs);
+    connection
+}
+
+/// Some 1 KiB of what markets send.
+fn json() -> String {
+    let mut json = String::from("[");
+    for number in 0..10_u64 {
+        let price = 10_000 + number * 7919 % 977;
+        let entry = format!(
+            r#"{{"symbol":"SOCK{number}","side":"{}","price":{}.{:02},"quantity":{},"sequence":{}}},"#,
+            if number % 3 == 0 { "sell" } else { "buy" },
+            price / 100,
+            price % 100,
+            number * 104_729 % 1000,
+            1_700_000_000 + number * 31,
+        );
+        json += &entry;
+    }
+    json.truncate(1023);
+    json + "]"
+}
+
+fn deflate(count: u64) {
+    let mut connection = deflating();
+    let json = json();
+    let mut out = Vec::new();
+    for _ in 0..count {
+        out.clear();
+        let sent = connection.send_with(Data::Text(black_box(&json)), Compress::Always, &mut out);
+        sent.expect("the connection is open");
+        black_box(&out);
+    }
+}
+
+fn inflate(count: u64) {
+    let mut connection = deflating();
+    let mut template = Vec::new();
+    let sent = connection.send_with(Data::Text(&json()), Compress::Always, &mut template);
+    sent.expect("the connection is open");
+    // The frame of a client, masked with zeros.
+    template[1] |= 0x80;
+    template.splice(4..4, [0; 4]);
+    let mut input = template.clone();
+    for _ in 0..count {
+        input.copy_from_slice(&template);
+        let received = connection.handle_bytes(Instant::default(), &mut input);
+        assert!(matches!(black_box(received.event), Some(Event::Message { .. })));
+    }
+}

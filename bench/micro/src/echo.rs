@@ -1,0 +1,95 @@
+//! The echo of the README, over a transport in memory that gives a burst of frames and then waits once.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use sockeye::Server;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::cases::frame;
+
+const REQUEST: &str = "GET / HTTP/1.1\r\n\
+    Host: localhost\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+struct Bursts {
+    request: Option<&'static str>,
+    burst: Vec<u8>,
+    /// How many bursts are still to come.
+    left: u64,
+    waits: bool,
+    written: usize,
+}
+
+impl AsyncRead for Bursts {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(request) = self.request.take() {
+            buf.put_slice(request.as_bytes());
+        } else if std::mem::replace(&mut self.waits, false) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        } else if self.left > 0 {
+            self.left -= 1;
+            self.waits = true;
+            buf.put_slice(&self.burst);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bursts {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written += bytes.len();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.written += len;
+        Poll::Ready(Ok(len))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Echoes `count` messages that come `burst` at a time.
+pub(crate) fn echo(count: u64, burst: u64, payload_len: usize, is_text: bool) {
+    let transport = Bursts {
+        request: Some(REQUEST),
+        burst: frame(payload_len, is_text).repeat(burst as usize),
+        left: count / burst,
+        waits: false,
+        written: 0,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.expect("a runtime can be made");
+    let echoed = runtime.block_on(async {
+        let mut ws = Server::default().accept(transport).await?.accept().await?;
+        let mut echoed = 0;
+        // The end comes without a close frame, as an error.
+        while let Ok(Some(message)) = ws.recv().await {
+            ws.feed(message).await?;
+            echoed += 1;
+        }
+        Ok::<_, sockeye::Error>(echoed)
+    });
+    assert_eq!(echoed.expect("the connection is open"), count / burst * burst);
+}
