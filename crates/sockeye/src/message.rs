@@ -164,40 +164,87 @@ pub struct Payload(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE_MAX] },
+    Inline(Small),
     Shared(Bytes),
 }
 
 impl Payload {
     /// No bytes.
     pub const fn new() -> Self {
-        Self(Repr::Inline {
-            len: 0,
-            bytes: [0; INLINE_MAX],
-        })
+        Self(Repr::Inline(Small::EMPTY))
     }
 
     /// A copy of `bytes`.
     #[inline]
     pub fn copy_from_slice(bytes: &[u8]) -> Self {
-        if bytes.len() > INLINE_MAX {
-            return Self(Repr::Shared(Bytes::copy_from_slice(bytes)));
+        match Small::copy_of(bytes) {
+            Some(small) => Self(Repr::Inline(small)),
+            None => Self(Repr::Shared(Bytes::copy_from_slice(bytes))),
         }
-        let mut inline = [0; INLINE_MAX];
-        inline[..bytes.len()].copy_from_slice(bytes);
-        Self(Repr::Inline {
-            len: bytes.len() as u8,
-            bytes: inline,
-        })
     }
 
     /// The bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Inline(small) => &small.bytes[..usize::from(small.len)],
             Repr::Shared(bytes) => bytes,
         }
+    }
+}
+
+/// A few bytes in place. The bytes come first, so that a copy of the whole moves them as they were stored.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Small {
+    bytes: [u8; INLINE_MAX],
+    len: u8,
+}
+
+impl Small {
+    const EMPTY: Self = Self {
+        bytes: [0; INLINE_MAX],
+        len: 0,
+    };
+
+    /// Copies at most [`INLINE_MAX`] bytes, in registers: most messages are small, and `memcpy` is made for many.
+    #[inline]
+    fn copy_of(from: &[u8]) -> Option<Self> {
+        let len = from.len();
+        let mut words = [0_u64; 3];
+        match len {
+            16..=INLINE_MAX => {
+                words[0] = u64::from_le_bytes(*from.first_chunk()?);
+                words[1] = u64::from_le_bytes(*from[8..].first_chunk()?);
+                words[2] = u64::from_le_bytes(*from.last_chunk()?)
+                    .checked_shr(8 * (24 - len as u32))
+                    .unwrap_or(0);
+            }
+            8..16 => {
+                words[0] = u64::from_le_bytes(*from.first_chunk()?);
+                words[1] = u64::from_le_bytes(*from.last_chunk()?)
+                    .checked_shr(8 * (16 - len as u32))
+                    .unwrap_or(0);
+            }
+            4..8 => {
+                let (head, tail) = (
+                    u32::from_le_bytes(*from.first_chunk()?),
+                    u32::from_le_bytes(*from.last_chunk()?),
+                );
+                words[0] = u64::from(head) | u64::from(tail) << (8 * (len - 4));
+            }
+            0..4 => {
+                for (i, byte) in from.iter().enumerate() {
+                    words[0] |= u64::from(*byte) << (8 * i);
+                }
+            }
+            _ => return None,
+        }
+        let mut bytes = [0; INLINE_MAX];
+        bytes[..8].copy_from_slice(&words[0].to_le_bytes());
+        bytes[8..16].copy_from_slice(&words[1].to_le_bytes());
+        bytes[16..].copy_from_slice(&words[2].to_le_bytes()[..INLINE_MAX - 16]);
+        Some(Self { bytes, len: len as u8 })
     }
 }
 
@@ -287,7 +334,7 @@ impl From<Bytes> for Payload {
 impl From<Payload> for Bytes {
     fn from(payload: Payload) -> Self {
         match payload.0 {
-            Repr::Inline { .. } => Self::copy_from_slice(&payload),
+            Repr::Inline(_) => Self::copy_from_slice(&payload),
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -296,7 +343,7 @@ impl From<Payload> for Bytes {
 impl From<Payload> for Vec<u8> {
     fn from(payload: Payload) -> Self {
         match payload.0 {
-            Repr::Inline { .. } => payload.to_vec(),
+            Repr::Inline(_) => payload.to_vec(),
             Repr::Shared(bytes) => bytes.into(),
         }
     }

@@ -155,10 +155,10 @@ impl Sender {
     ///
     /// As [`WebSocket::send`](crate::WebSocket::send).
     pub async fn feed_with(&self, message: impl Into<Message>, compress: Compress) -> Result<(), Error> {
-        let mut message = Some(message.into());
+        let message = message.into();
         poll_fn(|cx| {
             self.shared
-                .poll(cx, |driver, cx| driver.poll_feed(cx, &mut message, compress))
+                .poll(cx, |driver, cx| driver.poll_feed(cx, &message, compress))
         })
         .await
     }

@@ -125,8 +125,8 @@ impl WebSocket {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let mut message = Some(message.into());
-        poll_fn(move |cx| self.driver.poll_feed(cx, &mut message, compress))
+        let message = message.into();
+        poll_fn(move |cx| self.driver.poll_feed(cx, &message, compress))
     }
 
     /// As [`feed`](Self::feed), of a message that other connections are sent too.
@@ -277,7 +277,7 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
     if !driver.has_room() {
         return Err(TrySendError::Full(message));
     }
-    driver.queue(message, Compress::Auto).map_err(TrySendError::Closed)
+    driver.queue(&message, Compress::Auto).map_err(TrySendError::Closed)
 }
 
 pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &Prepared) -> Result<(), TrySendError> {
@@ -305,7 +305,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(message, Compress::Auto)
+        self.driver.queue(&message, Compress::Auto)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

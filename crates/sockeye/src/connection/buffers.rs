@@ -36,21 +36,29 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// Whether connections hold so many receive buffers that they should rather hold copies.
-pub(super) fn are_scarce() -> bool {
-    HELD.load(Ordering::Relaxed) > HELD_MAX
+/// Counts a receive buffer that a connection wants to keep while its user is busy; `false` if too many are kept, and
+/// it is to keep a copy instead.
+pub(super) fn hold() -> bool {
+    let may = HELD.fetch_add(1, Ordering::Relaxed) < HELD_MAX;
+    if !may {
+        let_go();
+    }
+    may
+}
+
+/// A receive buffer is no longer kept.
+pub(super) fn let_go() {
+    HELD.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// An empty buffer to receive into.
 pub(super) fn take_read() -> Vec<u8> {
-    HELD.fetch_add(1, Ordering::Relaxed);
     let kept = POOL.with_borrow_mut(|pool| pool.read.pop());
     kept.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_LEN))
 }
 
 /// Gives back a buffer of [`take_read`].
 pub(super) fn give_read(mut buffer: Vec<u8>) {
-    HELD.fetch_sub(1, Ordering::Relaxed);
     buffer.clear();
     POOL.with_borrow_mut(|pool| {
         if pool.read.len() < KEPT_MAX {

@@ -10,8 +10,8 @@ use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
 use sockeye_proto::{CloseCode, Compress, Connection, Event, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::time::Sleep;
 
+use super::alarm::Alarm;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::{Io, buffers, clock};
 use crate::error::{Error, Kind};
@@ -40,8 +40,7 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     input: Input,
     output: Output,
-    /// Armed at the latest for the earliest deadline; when it goes off too early, it is armed again.
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
     /// What was done, in [`TURN_MAX`]'s coin, since other tasks last had their turn.
@@ -64,6 +63,8 @@ struct Input {
     pos: usize,
     /// When they were read.
     at: Instant,
+    /// Whether `buffer` is counted among those that are held.
+    is_counted: bool,
 }
 
 impl Driver {
@@ -76,11 +77,11 @@ impl Driver {
             settings,
             input: Input {
                 buffer: glued,
-                pos: 0,
                 at: now,
+                ..Input::default()
             },
             output: Output::default(),
-            timer: None,
+            alarm: Alarm::default(),
             stalled_since: None,
             turn: 0,
             is_half_closed: false,
@@ -112,13 +113,20 @@ impl Driver {
     }
 
     /// The next message; `None` after a clean close.
+    #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+        match self.deliver() {
+            Some(message) => Poll::Ready(Ok(Some(message))),
+            None => self.poll_recv_more(cx),
+        }
+    }
+
+    /// As [`poll_recv`](Self::poll_recv), when nothing of what was received is left.
+    #[inline(never)]
+    fn poll_recv_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
-            if let Some(message) = self.deliver() {
-                return Poll::Ready(Ok(Some(message)));
-            }
             // Nothing waits unsent while we wait for more.
-            let is_drained = self.poll_drain(cx).is_ready();
+            let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
             if is_drained && self.has_peer_half_closed {
                 self.end_transport(None);
             }
@@ -138,7 +146,10 @@ impl Driver {
             // What has arrived counts before any deadline does: the process may have been stopped.
             match self.poll_read(cx) {
                 Poll::Ready(Some(message)) => return Poll::Ready(Ok(Some(message))),
-                Poll::Ready(None) => continue,
+                Poll::Ready(None) => match self.deliver() {
+                    Some(message) => return Poll::Ready(Ok(Some(message))),
+                    None => continue,
+                },
                 Poll::Pending => self.turn = 0,
             }
             if let Some(error) = self.write_failure.clone() {
@@ -159,17 +170,16 @@ impl Driver {
         Poll::Ready(next.transpose())
     }
 
-    /// Queues a message; waits only while too much is queued already. Takes the message when it is queued.
+    /// Queues a message, once; waits only while too much is queued already.
+    #[inline]
     pub(crate) fn poll_feed(
         &mut self,
         cx: &mut Context<'_>,
-        message: &mut Option<Message>,
+        message: &Message,
         compress: Compress,
     ) -> Poll<Result<(), Error>> {
         ready!(self.poll_ready(cx))?;
-        if let Some(message) = message.take() {
-            self.queue(message, compress)?;
-        }
+        self.queue(message, compress)?;
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -182,6 +192,7 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn write_if_much(&mut self, cx: &mut Context<'_>) {
         if self.output.len() >= WRITE_EAGERLY_FROM {
             // What could not be written now, and any failure, is the business of the next call.
@@ -190,7 +201,16 @@ impl Driver {
     }
 
     /// Waits until a message may be queued.
+    #[inline]
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match self.has_room() {
+            true => Poll::Ready(Ok(())),
+            false => self.poll_room(cx),
+        }
+    }
+
+    #[cold]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while !self.has_room() {
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_deadline(cx));
@@ -207,17 +227,18 @@ impl Driver {
 
     /// Queues a message, whatever is queued already.
     // [6455-10.3-2]
-    pub(crate) fn queue(&mut self, message: Message, compress: Compress) -> Result<(), Error> {
+    #[inline]
+    pub(crate) fn queue(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
         // What leaves as it is, is written from where it is.
-        let is_as_it_is =
-            matches!(self.connection.role(), Role::Server) && !self.connection.compresses(message.len(), compress);
-        let is_by_reference = is_as_it_is && message.len() >= BY_REFERENCE_MIN;
+        let is_by_reference = message.len() >= BY_REFERENCE_MIN
+            && matches!(self.connection.role(), Role::Server)
+            && !self.connection.compresses(message.len(), compress);
         let copied_len = if is_by_reference { 0 } else { message.len() };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
         let sent = if is_by_reference {
             let begun = self.connection.start_message(message.kind(), message.len() as u64, out);
-            begun.map(|_| self.output.push_payload(message.into_payload()))
+            begun.map(|_| self.output.push_payload(message.payload().clone()))
         } else {
             self.connection.send_with(message.data(), compress, out)
         };
@@ -227,7 +248,7 @@ impl Driver {
     /// Queues a message that others get too, whatever is queued already.
     pub(crate) fn queue_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
-            return self.queue(prepared.message().clone(), prepared.compress());
+            return self.queue(prepared.message(), prepared.compress());
         }
         self.check_writable()?;
         let Frame { framing, bytes } = prepared.frame_for(&self.connection);
@@ -291,9 +312,7 @@ impl Driver {
                 continue;
             };
             if let Some(message) = to_message(event) {
-                if buffers::are_scarce() {
-                    self.input.copy_rest();
-                }
+                self.input.settle();
                 return Some(message);
             }
             // A control frame came: each ping of a burst gets its pong.
@@ -390,6 +409,12 @@ impl Driver {
         Poll::Ready(())
     }
 
+    /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
+    #[inline]
+    fn has_nothing_to_write(&self) -> bool {
+        self.output.is_drained() && !self.connection.wants_transmit() && self.connection.state() == State::Open
+    }
+
     fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(io) = &mut self.io
             && let Err(error) = ready!(Pin::new(io).poll_flush(cx))
@@ -401,28 +426,12 @@ impl Driver {
 
     /// Ready when a deadline passed and was dealt with.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
-                return Poll::Pending;
-            };
-            let alarm = clock::to_tokio(deadline);
-            match &mut self.timer {
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(alarm))),
-                Some(timer) if timer.deadline() > alarm => timer.as_mut().reset(alarm),
-                Some(_) => {}
-            }
-            let Some(timer) = &mut self.timer else {
-                continue;
-            };
-            ready!(timer.as_mut().poll(cx));
-            let now = clock::now();
-            if now < deadline {
-                timer.as_mut().reset(alarm);
-                continue;
-            }
-            self.handle_deadlines(now);
-            return Poll::Ready(());
-        }
+        let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
+            return Poll::Pending;
+        };
+        ready!(self.alarm.poll(cx, deadline));
+        self.handle_deadlines(clock::now());
+        Poll::Ready(())
     }
 
     /// Does what is due, if any deadline has passed.
@@ -477,7 +486,7 @@ impl Driver {
             // RFC 6455 §7.1.1: TLS has an end of its own. What cannot leave at once is not waited for. [6455-7.1.1-1]
             let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
-        self.timer = None;
+        self.alarm = Alarm::default();
         self.stalled_since = None;
         self.output.clear();
     }
@@ -508,8 +517,8 @@ impl Input {
         if let Poll::Ready(Ok(1..)) = read {
             *self = Self {
                 buffer,
-                pos: 0,
                 at: clock::now(),
+                ..Self::default()
             };
         } else {
             buffers::give_read(buffer);
@@ -517,10 +526,22 @@ impl Input {
         read
     }
 
-    /// Gives the thread's buffer back and keeps a copy of what is not delivered yet.
+    /// Decides what becomes of the buffer while the message that was just taken out of it is with the user: it goes
+    /// back if that was all, and is held while there is more, if not too many are.
+    #[inline]
+    fn settle(&mut self) {
+        if self.pos == self.buffer.len() {
+            self.release();
+        } else if !self.is_counted && self.is_of_thread() {
+            self.hold();
+        }
+    }
+
+    /// Keeps the thread's buffer, or a copy of what is not delivered yet.
     #[cold]
-    fn copy_rest(&mut self) {
-        if self.is_of_thread() {
+    fn hold(&mut self) {
+        self.is_counted = buffers::hold();
+        if !self.is_counted {
             let rest = self.buffer[self.pos..].to_vec();
             self.release();
             self.buffer = rest;
@@ -528,6 +549,9 @@ impl Input {
     }
 
     fn release(&mut self) {
+        if std::mem::take(&mut self.is_counted) {
+            buffers::let_go();
+        }
         let is_of_thread = self.is_of_thread();
         let buffer = std::mem::take(&mut self.buffer);
         self.pos = 0;

@@ -3,6 +3,7 @@
 //! [`Driver`] moves bytes between the two. Its `poll_*` methods keep all their progress in the driver itself, so a
 //! future over them can be dropped at any await point and nothing is lost: that is the whole of cancel safety here.
 
+mod alarm;
 mod buffers;
 mod clock;
 mod codecs;
