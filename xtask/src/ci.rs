@@ -40,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         })?;
     }
     step("dependencies", || deny::run(workspace))?;
+    step("the unsafe block under Miri", || miri(workspace))?;
     step("enumeration", || enumerate(workspace))?;
     test::run(workspace, &test::Options::default())
 }
@@ -48,6 +49,27 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 fn enumerate(workspace: &Workspace) -> Result<()> {
     let exhaustive = ["test", "--release", "-p", "sockeye-proto", "--test", "exhaustive"];
     call(workspace.cargo(exhaustive).args(["--", "--ignored"]))
+}
+
+/// The one unsafe block there is, `Text::as_str`, and all ways to get to it. Where there is no Miri, it says so.
+fn miri(workspace: &Workspace) -> Result<()> {
+    let miri = ["run", "nightly", "cargo", "miri"];
+    if let Err(error) = output(Command::new("rustup").args(miri).arg("--version")) {
+        println!("    SKIPPED: rustup toolchain install nightly --component miri,rust-src");
+        println!("    {}", format!("{error:#}").trim().replace('\n', "\n    "));
+        return Ok(());
+    }
+    let tests = ["test", "-p", "sockeye", "--no-default-features", "--lib", "message::"];
+    call(
+        Command::new("rustup")
+            .args(miri)
+            .args(tests)
+            .current_dir(&workspace.root)
+            .env("CARGO_TARGET_DIR", workspace.target.join("miri"))
+            // What cargo set for the toolchain that runs us is not the nightly's.
+            .env_remove("CARGO")
+            .env_remove("RUSTUP_TOOLCHAIN"),
+    )
 }
 
 /// Adds the target if it is missing, which takes rustup.

@@ -473,6 +473,31 @@ mod tests {
         }
     }
 
+    /// Every way to make a `Text`, in place and shared, for whoever watches the one unsafe block: Miri, in CI.
+    #[test]
+    fn text_is_the_same_however_it_came_to_be() {
+        for len in [0, 1, INLINE_MAX - 2, INLINE_MAX - 1, INLINE_MAX, INLINE_MAX + 1, 1000] {
+            // Two bytes each, and one to make the length odd.
+            let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
+            assert_eq!(string.len(), len);
+            let bytes = Bytes::from(string.clone().into_bytes());
+            let received = Message::received(MessageKind::Text, Payload::copy_from_slice(&bytes));
+            let texts = [
+                Text::from(string.as_str()),
+                Text::from(string.clone()),
+                Text::try_from(bytes).unwrap(),
+                received.as_text().unwrap().into(),
+            ];
+            for text in texts {
+                assert_eq!(text.as_str(), string);
+                let clone = text.clone();
+                drop(text);
+                assert_eq!(clone.as_str(), string);
+                assert_eq!(clone.into_payload().as_slice(), string.as_bytes());
+            }
+        }
+    }
+
     #[test]
     fn text_is_utf_8() {
         assert!(Text::try_from(Bytes::from_static(b"\xff")).is_err());
