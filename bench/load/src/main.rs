@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use load::{Check, Drive, IdlePlan, Kind, Plan, Protocol, Target, Verify};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -211,11 +211,12 @@ impl Options {
     fn measure(&self, plan: &Plan) -> Result<ExitCode> {
         let report = load::run(plan)?;
         self.print(&report)?;
-        Ok(if report.unanswered == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        ensure!(
+            report.unanswered == 0,
+            "{} messages had no reply ten seconds after the end",
+            report.unanswered
+        );
+        Ok(ExitCode::SUCCESS)
     }
 }
 

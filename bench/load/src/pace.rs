@@ -1,15 +1,30 @@
 //! The times at which messages leave in an open loop, fixed before the first one does.
 
-/// Message i leaves at i / rate, on connection i modulo their number.
+/// Message i leaves at i / rate, on connection i modulo their number, up to an end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     rate: f64,
     next: u64,
+    end: u64,
 }
 
 impl Pace {
     pub(crate) fn new(rate: f64) -> Self {
-        Self { rate, next: 0 }
+        Self {
+            rate,
+            next: 0,
+            end: u64::MAX,
+        }
+    }
+
+    /// What is due at `end` or later does not leave; all before it does, however late it is.
+    pub(crate) fn end_at(&mut self, end: u64) {
+        self.end = end;
+    }
+
+    /// Whether all have left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.due() >= self.end
     }
 
     /// When the next message is to leave, in nanoseconds from the start.
@@ -21,7 +36,7 @@ impl Pace {
     /// The next message, if it is time: its number, and when it was to leave.
     pub(crate) fn take(&mut self, now: u64) -> Option<(u64, u64)> {
         let due = self.due();
-        if due > now {
+        if due > now || due >= self.end {
             return None;
         }
         self.next += 1;
@@ -41,5 +56,11 @@ mod tests {
         // After a pause of three milliseconds all that was missed leaves, each with the time it was meant for.
         let missed: Vec<_> = std::iter::from_fn(|| pace.take(3_500_000)).collect();
         assert_eq!(missed, [(1, 1_000_000), (2, 2_000_000), (3, 3_000_000)]);
+        // The end leaves out nothing that was due before it.
+        pace.end_at(6_000_000);
+        assert!(!pace.is_over());
+        let missed: Vec<_> = std::iter::from_fn(|| pace.take(9_000_000)).collect();
+        assert_eq!(missed, [(4, 4_000_000), (5, 5_000_000)]);
+        assert!(pace.is_over());
     }
 }

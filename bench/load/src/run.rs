@@ -199,9 +199,6 @@ impl<'a> Load<'a> {
         let (Phase::WarmUp { until } | Phase::Measure { until } | Phase::Drain { until }) = self.phase else {
             return Ok(now);
         };
-        if matches!(self.phase, Phase::Drain { .. }) {
-            return Ok(until);
-        }
         let Mode::Open(mut pace) = self.mode else {
             return Ok(until);
         };
@@ -225,7 +222,7 @@ impl<'a> Load<'a> {
             "the server is {} messages behind: it does not keep up with this rate",
             self.outstanding
         );
-        Ok(pace.due().min(until))
+        Ok(if pace.is_over() { until } else { pace.due().min(until) })
     }
 
     /// Something happened to a connection.
@@ -329,18 +326,24 @@ impl<'a> Load<'a> {
         );
         match self.phase {
             Phase::WarmUp { until } if now >= until => {
-                self.tally.begin(now, self.reader.bytes)?;
-                self.phase = Phase::Measure {
-                    until: now + self.plan.duration.as_nanos() as u64,
-                };
+                let start = if self.is_open() { until } else { now };
+                self.tally.begin(start, now, self.reader.bytes)?;
+                let until = start + self.plan.duration.as_nanos() as u64;
+                if let Mode::Open(pace) = &mut self.mode {
+                    pace.end_at(until);
+                }
+                self.phase = Phase::Measure { until };
             }
             Phase::Measure { until } if now >= until => {
-                self.tally.end(now, self.reader.bytes)?;
+                // What was meant to leave by then still leaves: who skips it makes a late generator look like a fast
+                // server.
+                let end = if self.is_open() { until } else { now };
+                self.tally.end(end, now, self.reader.bytes)?;
                 self.phase = Phase::Drain {
                     until: now + PATIENCE.as_nanos() as u64,
                 };
             }
-            Phase::Drain { until } if self.outstanding == 0 || now >= until => {
+            Phase::Drain { until } if self.is_all_done() || now >= until => {
                 self.give_up(now);
                 self.phase = Phase::Done;
             }
@@ -349,8 +352,27 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.mode, Mode::Open(_))
+    }
+
+    /// Whether all has left and was answered.
+    fn is_all_done(&self) -> bool {
+        let has_left = match &self.mode {
+            Mode::Open(pace) => pace.is_over(),
+            _ => true,
+        };
+        has_left && self.outstanding == 0
+    }
+
     fn give_up(&mut self, now: u64) {
         self.unanswered = self.outstanding;
+        if let Mode::Open(pace) = &mut self.mode {
+            while let Some((_, intended)) = pace.take(now) {
+                self.unanswered += 1;
+                self.tally.give_up(1, intended, now);
+            }
+        }
         for connection in &self.connections {
             for (count, intended) in connection.ledger.unanswered() {
                 self.tally.give_up(count, intended, now);

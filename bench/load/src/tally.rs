@@ -72,16 +72,16 @@ impl Tally {
         })
     }
 
-    /// From now on it counts.
-    pub(crate) fn begin(&mut self, now: u64, bytes: u64) -> Result<()> {
-        self.window = now..u64::MAX;
+    /// From now on it counts: messages that were meant to leave at `start` or later.
+    pub(crate) fn begin(&mut self, start: u64, now: u64, bytes: u64) -> Result<()> {
+        self.window = start..u64::MAX;
         self.began = Some(self.moment(now, bytes)?);
         Ok(())
     }
 
-    /// Up to now it counted; only messages that were meant to leave before may still be answered.
-    pub(crate) fn end(&mut self, now: u64, bytes: u64) -> Result<()> {
-        self.window.end = now;
+    /// Up to now it counted; only messages that were meant to leave before `end` may still be answered.
+    pub(crate) fn end(&mut self, end: u64, now: u64, bytes: u64) -> Result<()> {
+        self.window.end = end;
         self.ended = Some(self.moment(now, bytes)?);
         Ok(())
     }
