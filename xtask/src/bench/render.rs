@@ -114,6 +114,16 @@ fn notice(all: &[Results]) -> String {
     if all.iter().any(|results| results.is_quick) {
         text.push_str("**Measured with `--quick`: to see that it runs, not to be quoted.**\n");
     }
+    let rows = || all.iter().flat_map(|results| &results.rows);
+    let disturbed: usize = rows().map(Row::disturbed).sum();
+    let count: usize = rows().map(|row| row.rounds.len()).sum();
+    if disturbed > 0 {
+        let _ = writeln!(
+            text,
+            "\nIn {disturbed} of {count} measurements something else kept the server or the load from its processor for \
+             more than a twentieth of the time."
+        );
+    }
     text
 }
 

@@ -94,6 +94,16 @@ impl Row {
         self.rounds.iter().find_map(|round| round.failure.as_deref())
     }
 
+    /// How many measurements another program had a part in: it kept the server or the load from its processor for more
+    /// than a twentieth of the time.
+    pub(super) fn disturbed(&self) -> usize {
+        let is_it = |round: &&Round| {
+            let waited = ["/server/cpu/waited", "/generator/cpu/waited"].map(|pointer| round.number(pointer));
+            waited.into_iter().flatten().any(|share| share > 0.05)
+        };
+        self.rounds.iter().filter(is_it).count()
+    }
+
     /// How many measurements ended with this verdict of the load.
     pub(super) fn verdicts(&self, verdict: &str) -> usize {
         let is_it = |round: &&Round| {
@@ -148,6 +158,14 @@ mod tests {
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn what_was_disturbed_is_counted() {
+        let mut row = row(&[1.0, 1.0]);
+        assert_eq!(row.disturbed(), 0);
+        row.rounds[1].report = Some(json!({ "generator": { "cpu": { "waited": 0.06 } } }));
+        assert_eq!(row.disturbed(), 1);
     }
 
     #[test]

@@ -96,9 +96,14 @@ fn remark(row: &Row) -> String {
     if let Some(failure) = row.failure() {
         return format!("FAILED: {failure}");
     }
-    match (row.verdicts("generator"), row.verdicts("late")) {
-        (0, 0) => String::new(),
-        (limit, 0) => format!("the limit in {limit} of {}", row.rounds.len()),
-        (_, late) => format!("late in {late} of {}", row.rounds.len()),
-    }
+    let remarks = [
+        (row.verdicts("generator"), "the limit"),
+        (row.verdicts("late"), "late"),
+        (row.disturbed(), "disturbed"),
+    ];
+    let told = remarks.iter().filter(|(count, _)| *count > 0);
+    let told: Vec<_> = told
+        .map(|(count, what)| format!("{what} in {count} of {}", row.rounds.len()))
+        .collect();
+    told.join(", ")
 }

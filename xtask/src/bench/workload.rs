@@ -105,7 +105,7 @@ const fn idle(name: &'static str, title: &'static str, group: Group) -> Workload
 const fn open_loop(name: &'static str, title: &'static str, load: &'static str) -> Workload {
     Workload {
         rates: &[5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000, 120_000],
-        rounds_max: 5,
+        rounds_max: 3,
         ..echo(name, title, load, Metric::Latency)
     }
 }
