@@ -36,13 +36,14 @@ fn run(flags: &Flags) -> io::Result<()> {
 }
 
 async fn open(server: Server, tcp: TcpStream) -> Result<(), Error> {
-    let ws = server.accept(tcp).await?.accept().await?;
-    // A task of its own: what the handshake needed goes with this one.
-    tokio::spawn(async { drop(echo(ws).await) });
+    let mut ws = server.accept(tcp).await?.accept().await?;
+    // A task of its own: what the handshake needed goes with this one. Its WebSocket is lent to the loop, not given: a
+    // future has room for what it was given and again for what it gives on.
+    tokio::spawn(async move { drop(echo(&mut ws).await) });
     Ok(())
 }
 
-async fn echo(mut ws: WebSocket) -> Result<(), Error> {
+async fn echo(ws: &mut WebSocket) -> Result<(), Error> {
     while let Some(message) = ws.recv().await? {
         ws.feed(message).await?;
     }

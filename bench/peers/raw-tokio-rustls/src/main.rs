@@ -28,12 +28,12 @@ fn run(flags: &Flags) -> io::Result<()> {
 }
 
 async fn open(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<()> {
-    let tls = acceptor.accept(tcp).await?;
-    tokio::spawn(echo(tls));
+    let mut tls = acceptor.accept(tcp).await?;
+    tokio::spawn(async move { echo(&mut tls).await });
     Ok(())
 }
 
-async fn echo(mut tls: TlsStream<TcpStream>) -> io::Result<()> {
+async fn echo(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         match tls.read(&mut buffer).await? {

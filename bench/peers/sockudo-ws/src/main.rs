@@ -41,10 +41,14 @@ async fn open(mut tcp: TcpStream, policy: Option<DeflateConfig>) -> Result<()> {
     let agreed = shake_hands(&mut tcp, policy).await?;
     let config = Config::default();
     match agreed {
-        None => drop(tokio::spawn(echo(WebSocketStream::server(tcp, config)))),
-        Some(deflate) => drop(tokio::spawn(echo(CompressedWebSocketStream::server(
-            tcp, config, deflate,
-        )))),
+        None => {
+            let mut ws = WebSocketStream::server(tcp, config);
+            tokio::spawn(async move { drop(echo(&mut ws).await) });
+        }
+        Some(deflate) => {
+            let mut ws = CompressedWebSocketStream::server(tcp, config, deflate);
+            tokio::spawn(async move { drop(echo(&mut ws).await) });
+        }
     }
     Ok(())
 }
@@ -67,7 +71,7 @@ async fn shake_hands(tcp: &mut TcpStream, policy: Option<DeflateConfig>) -> Resu
     Ok(deflate)
 }
 
-async fn echo<W>(mut ws: W) -> Result<()>
+async fn echo<W>(ws: &mut W) -> Result<()>
 where
     W: Stream<Item = Result<Message>> + Sink<Message, Error = Error> + Unpin,
 {

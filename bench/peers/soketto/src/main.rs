@@ -27,12 +27,12 @@ async fn open(tcp: TcpStream) -> Result<(), BoxedError> {
     let mut server = Server::new(BufReader::with_capacity(READ_BUFFER_SIZE, io));
     let key = server.receive_request().await?.key();
     server.send_response(&Response::Accept { key, protocol: None }).await?;
-    let (sender, receiver) = server.into_builder().finish();
-    tokio::spawn(async { drop(echo(sender, receiver).await) });
+    let (mut sender, mut receiver) = server.into_builder().finish();
+    tokio::spawn(async move { drop(echo(&mut sender, &mut receiver).await) });
     Ok(())
 }
 
-async fn echo(mut sender: Sender<Io>, mut receiver: Receiver<Io>) -> Result<(), BoxedError> {
+async fn echo(sender: &mut Sender<Io>, receiver: &mut Receiver<Io>) -> Result<(), BoxedError> {
     let mut message = Vec::new();
     loop {
         message.clear();

@@ -39,12 +39,12 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_SIZE);
-    let ws = tokio_tungstenite::accept_async_with_config(io, Some(config)).await?;
-    tokio::spawn(async { drop(echo(ws).await) });
+    let mut ws = tokio_tungstenite::accept_async_with_config(io, Some(config)).await?;
+    tokio::spawn(async move { drop(echo(&mut ws).await) });
     Ok(())
 }
 
-async fn echo<S>(mut ws: WebSocketStream<S>) -> Result<(), Error>
+async fn echo<S>(ws: &mut WebSocketStream<S>) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -13,16 +13,16 @@ fn main() -> ExitCode {
 }
 
 async fn open(tcp: TcpStream) -> Result<(), Error> {
-    let (_, ws) = ServerBuilder::new()
+    let (_, mut ws) = ServerBuilder::new()
         .config(Config::default().frame_size(usize::MAX))
         .limits(Limits::unlimited())
         .accept(tcp)
         .await?;
-    tokio::spawn(unconstrained(async { drop(echo(ws).await) }));
+    tokio::spawn(unconstrained(async move { drop(echo(&mut ws).await) }));
     Ok(())
 }
 
-async fn echo(mut ws: WebSocketStream<TcpStream>) -> Result<(), Error> {
+async fn echo(ws: &mut WebSocketStream<TcpStream>) -> Result<(), Error> {
     while let Some(message) = ws.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {

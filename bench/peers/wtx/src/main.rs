@@ -27,8 +27,8 @@ fn main() -> ExitCode {
 }
 
 async fn open(tcp: TcpStream) -> wtx::Result<()> {
-    let ws = WebSocketAcceptor::default().accept(tcp).await?;
-    tokio::spawn(async { drop(echo(ws).await) });
+    let mut ws = WebSocketAcceptor::default().accept(tcp).await?;
+    tokio::spawn(async move { drop(echo(&mut ws).await) });
     Ok(())
 }
 
@@ -37,15 +37,15 @@ async fn open_compressed(tcp: TcpStream) -> wtx::Result<()> {
         compression_level: CompressionLevel::One,
         ..DeflateConfig::default()
     };
-    let ws = WebSocketAcceptor::default()
+    let mut ws = WebSocketAcceptor::default()
         .compression(Flate2::from(config))
         .accept(tcp)
         .await?;
-    tokio::spawn(async { drop(echo(ws).await) });
+    tokio::spawn(async move { drop(echo(&mut ws).await) });
     Ok(())
 }
 
-async fn echo<C>(mut ws: WebSocketOwned<C, Xorshift64, TcpStream, false>) -> wtx::Result<()>
+async fn echo<C>(ws: &mut WebSocketOwned<C, Xorshift64, TcpStream, false>) -> wtx::Result<()>
 where
     C: NegotiatedCompression,
 {
