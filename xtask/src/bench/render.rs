@@ -232,6 +232,7 @@ fn latency_tables(all: &[Results]) -> String {
         );
         for row in &results.rows {
             let cell = |rate: &u32| match row.median_at(*rate, Metric::Latency.pointer()) {
+                Some(ns) if row.is_late_at(*rate) => format!("({:.3})", ns / 1e6),
                 Some(ns) => format!("{:.3}", ns / 1e6),
                 None => "–".into(),
             };
@@ -361,6 +362,7 @@ fn latency_plot(all: &[Results]) -> Option<String> {
         points: results
             .rates()
             .into_iter()
+            .filter(|rate| !row.is_late_at(*rate))
             .filter_map(|rate| Some((f64::from(rate), row.median_at(rate, Metric::Latency.pointer())? / 1e6)))
             .collect(),
     };

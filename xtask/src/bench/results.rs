@@ -77,6 +77,13 @@ impl Row {
         median(self.rounds.iter().filter_map(|round| round.number(pointer)).collect())
     }
 
+    /// Whether most measurements at one rate say more of the load, which was late, than of the server.
+    pub(super) fn is_late_at(&self, rate: u32) -> bool {
+        let rounds = || self.rounds.iter().filter(|round| round.rate == Some(rate));
+        let late = rounds().filter(|round| round.verdict() == Some("late")).count();
+        late * 2 > rounds().count()
+    }
+
     /// How much better it is than another, as the median of the ratios within rounds.
     pub(super) fn ratio(&self, base: &Self, metric: Metric) -> Option<f64> {
         let within = |round: &Round| {
@@ -106,15 +113,17 @@ impl Row {
 
     /// How many measurements ended with this verdict of the load.
     pub(super) fn verdicts(&self, verdict: &str) -> usize {
-        let is_it = |round: &&Round| {
-            let report = round.report.as_ref();
-            report.is_some_and(|report| report["verdict"] == verdict)
-        };
+        let is_it = |round: &&Round| round.verdict() == Some(verdict);
         self.rounds.iter().filter(is_it).count()
     }
 }
 
 impl Round {
+    /// Who was the limit, as the load has it.
+    fn verdict(&self) -> Option<&str> {
+        self.report.as_ref()?["verdict"].as_str()
+    }
+
     /// A number of the report, by its JSON pointer.
     pub(super) fn number(&self, pointer: &str) -> Option<f64> {
         self.report.as_ref()?.pointer(pointer)?.as_f64()
@@ -158,6 +167,18 @@ mod tests {
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn a_rate_is_late_when_most_of_its_rounds_are() {
+        let mut row = row(&[1.0, 1.0, 1.0]);
+        for (round, verdict) in row.rounds.iter_mut().zip(["late", "server", "late"]) {
+            round.rate = Some(5);
+            round.report = Some(json!({ "verdict": verdict }));
+        }
+        assert!(row.is_late_at(5));
+        row.rounds[0].report = Some(json!({ "verdict": "server" }));
+        assert!(!row.is_late_at(5));
     }
 
     #[test]
