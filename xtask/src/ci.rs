@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    bench, deny, fuzz,
+    bench, count, deny, fuzz,
     process::{call, output, step},
     spec, test,
     workspace::Workspace,
@@ -39,6 +39,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
             feature_combinations(workspace, package)
         })?;
     }
+    step("instructions", || count::run(workspace, &count::Options::default()))?;
     step("dependencies", || deny::run(workspace))?;
     step("the unsafe block under Miri", || miri(workspace))?;
     step("enumeration", || enumerate(workspace))?;

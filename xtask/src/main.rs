@@ -4,6 +4,7 @@
 mod autobahn;
 mod bench;
 mod ci;
+mod count;
 mod deny;
 mod fuzz;
 mod hostile;
@@ -40,6 +41,8 @@ enum Command {
     Hostile(hostile::Options),
     /// Sockeye beside its peers and raw TCP: processor time, memory and latency.
     Bench(bench::Options),
+    /// What the inner loops cost in instructions, against a budget.
+    Count(count::Options),
     /// What the RFCs ask for, and where it is obeyed and checked.
     Spec(spec::Options),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Hostile(options) => hostile::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Count(options) => count::run(&workspace, &options),
         Command::Spec(options) => spec::run(&workspace, &options),
     });
     match result {

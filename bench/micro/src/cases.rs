@@ -17,8 +17,9 @@ pub(crate) struct Case {
 }
 
 /// All of them. An echo is a whole message through the public API of the socket crate, over a transport in memory.
-pub(crate) const CASES: [Case; 13] = [
+pub(crate) const CASES: [Case; 14] = [
     case("decode-20B", |count| decode(count, 20, false)),
+    case("decode-1KiB", |count| decode(count, 1024, false)),
     case("decode-1KiB-text", |count| decode(count, 1024, true)),
     case("encode-20B", |count| encode(count, 20)),
     case("encode-1KiB", |count| encode(count, 1024)),

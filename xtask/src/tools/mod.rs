@@ -35,6 +35,11 @@ pub(crate) enum Tool {
     Autobahn,
 }
 
+/// valgrind, for `cargo xtask count`.
+pub(crate) fn valgrind() -> Result<PathBuf> {
+    apt::ensure("valgrind", "valgrind")
+}
+
 /// The variables by which the tests find what was prepared.
 #[derive(Debug)]
 pub(crate) struct Environment {

@@ -1,0 +1,118 @@
+//! `cargo xtask count`: what the inner loops cost in instructions, under callgrind, against a budget.
+//!
+//! Unlike time, the count of instructions is the same on a loaded machine. It is no measure of speed by itself: it
+//! notices work that has come in.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{
+    process::{call, output},
+    tools,
+    workspace::Workspace,
+};
+
+/// Which cases, and what to do with the counts.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Options {
+    /// Take what is counted as the new budget.
+    #[arg(long)]
+    write: bool,
+    /// Only these cases.
+    cases: Vec<String>,
+}
+
+/// How often a case is run, and twice that: the difference leaves out what comes once. A multiple of every burst.
+const COUNT: u64 = 10 * 1024;
+
+/// By how many percent a count may be over its budget: another C library or processor copies memory in another way.
+const TOLERANCE_PERCENT: f64 = 5.0;
+
+/// Instructions for each case.
+type Counts = BTreeMap<String, f64>;
+
+/// Counts, prints, and fails where more is spent than the budget allows.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let valgrind = tools::valgrind()?;
+    let program = build(workspace)?;
+    let names = output(&mut Command::new(&program))?;
+    let budget_path = workspace.root.join("bench/micro/budget.toml");
+    let budget: Counts = match fs::read_to_string(&budget_path) {
+        Ok(text) => toml::from_str(&text).with_context(|| format!("{} is no budget", budget_path.display()))?,
+        Err(_) if options.write => Counts::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", budget_path.display())),
+    };
+    let mut counts = budget.clone();
+    let mut exceeded = Vec::new();
+    println!("    {:20} {:>12} {:>12}", "instructions of", "counted", "budget");
+    for name in names.lines() {
+        if !options.cases.is_empty() && !options.cases.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let counted = count(&valgrind, &program, name)?;
+        let allowed = budget.get(name).copied();
+        let shown = allowed.map_or("none".to_owned(), |allowed| format!("{allowed:.1}"));
+        println!("    {name:20} {counted:12.1} {shown:>12}");
+        if allowed.is_none_or(|allowed| counted > allowed * (1.0 + TOLERANCE_PERCENT / 100.0)) {
+            exceeded.push(name.to_owned());
+        }
+        counts.insert(name.to_owned(), (counted * 10.0).round() / 10.0);
+    }
+    if options.write {
+        counts.retain(|name, _| names.lines().any(|known| known == name));
+        return write(&budget_path, &counts);
+    }
+    if !exceeded.is_empty() {
+        bail!(
+            "over the budget by more than {TOLERANCE_PERCENT} %: {}; if the work is worth it, `cargo xtask count \
+             --write` and say why in the commit",
+            exceeded.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.target.join("bench/build");
+    let mut command = workspace.cargo(["build", "--quiet", "--locked", "--release", "-p", "bench-micro"]);
+    command
+        .args(["--manifest-path", "bench/Cargo.toml", "--target-dir"])
+        .arg(&folder);
+    call(&mut command)?;
+    Ok(folder.join("release/bench-micro"))
+}
+
+/// What one costs.
+fn count(valgrind: &Path, program: &Path, case: &str) -> Result<f64> {
+    let total = |count: u64| -> Result<u64> {
+        let mut command = Command::new(valgrind);
+        command
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--log-fd=1"])
+            .arg(program)
+            .args([case, &count.to_string()]);
+        let printed = output(&mut command)?;
+        let collected = printed.lines().find_map(|line| line.split_once("Collected : "));
+        let (_, total) = collected.context("callgrind says nothing of what it counted")?;
+        total.trim().parse().context("callgrind's count is no number")
+    };
+    let (once, twice) = (total(COUNT)?, total(2 * COUNT)?);
+    Ok((twice as f64 - once as f64) / COUNT as f64)
+}
+
+fn write(path: &Path, counts: &Counts) -> Result<()> {
+    let mut text = String::from(
+        "# What one of each costs in instructions, as counted by `cargo xtask count --write`. `cargo xtask count`, \
+         which CI\n# runs, fails where more is spent.\n",
+    );
+    for (name, count) in counts {
+        text += &format!("{name:?} = {count:?}\n");
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
