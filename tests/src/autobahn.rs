@@ -7,6 +7,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Value, json};
 
+/// The name that our server and our client have in the suite's reports.
+pub const AGENT: &str = "sockeye";
+
 /// How many cases each section has; there is no section 8 or 11.
 pub const SECTIONS: [(u32, usize); 11] = [
     (1, 16),

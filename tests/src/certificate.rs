@@ -1,7 +1,8 @@
 //! A certificate made for one test run.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tempfile::TempDir;
 
 /// A self-signed certificate for `localhost` and `127.0.0.1`, and its key, as PEM files that go when it is dropped.
@@ -39,4 +40,20 @@ impl Certificate {
     pub fn key_path(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
+}
+
+/// TLS for a client that trusts `certificate` and no other.
+///
+/// # Panics
+/// If it is no certificate.
+pub fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).expect("the certificate is valid");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions
+        .expect("ring does all versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
 }

@@ -2,12 +2,10 @@
 //!
 //! Each of these fails the test, by a panic, when something else happens.
 
-use std::sync::Arc;
-
 use sockeye::{Client, CloseCode, Error, Limits, Message, WebSocket};
 use tokio::{process::Command, time::timeout};
 
-use crate::{Certificate, ForeignServer, SIZES, patience};
+use crate::{Certificate, ForeignServer, SIZES, patience, trusting};
 
 /// Messages of all sizes and kinds, a burst, and a close of ours, with its code and reason seen by the server.
 pub async fn talks(server: Command) {
@@ -18,7 +16,11 @@ pub async fn talks(server: Command) {
 pub async fn talks_over_tls(server: Command) {
     let certificate = Certificate::generate();
     let server = ForeignServer::start_tls(server, &certificate).await;
-    talks_to(server, Client::builder().tls_config(Arc::new(trusting(&certificate)))).await;
+    talks_to(
+        server,
+        Client::builder().tls_config(trusting(certificate.der.clone().into())),
+    )
+    .await;
 }
 
 async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
@@ -174,17 +176,4 @@ async fn in_time(exchange: impl Future<Output = Result<(), Error>>) {
         Ok(Err(error)) => panic!("{error:?}"),
         Err(_) => panic!("the exchange did not end in time"),
     }
-}
-
-fn trusting(certificate: &Certificate) -> rustls::ClientConfig {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(certificate.der.clone().into())
-        .expect("the certificate is valid");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    versions
-        .expect("ring does all versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }

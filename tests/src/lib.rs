@@ -26,10 +26,10 @@ pub use cases::{
     FRAGMENT_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES, client_cases, run_cases, run_chat, run_client,
     run_realtime_client,
 };
-pub use certificate::Certificate;
+pub use certificate::{Certificate, trusting};
 pub use foreign_server::ForeignServer;
 pub use net::{free_address, http_get};
 pub use patience::patience;
 pub use process::{Process, Signal};
-pub use programs::{Sockeye, artifacts, example, java, nginx, node, peers, python, tool};
+pub use programs::{Sockeye, artifacts, java, nginx, node, peers, python, tool};
 pub use report::Report;

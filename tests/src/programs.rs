@@ -67,29 +67,20 @@ impl Sockeye {
         address.trim_end_matches('/')
     }
 
+    /// The program that `SOCKEYE_BIN` names, else the one built beside the running test.
     fn command(arguments: &[&str]) -> Command {
-        let mut command = built("sockeye", "SOCKEYE_BIN");
+        let beside = || {
+            let test = env::current_exe().expect("the running test has a path");
+            let profile = test
+                .parent()
+                .and_then(Path::parent)
+                .expect("tests run in target/<profile>/deps");
+            profile.join(format!("sockeye{}", env::consts::EXE_SUFFIX))
+        };
+        let mut command = Command::new(env::var_os("SOCKEYE_BIN").map_or_else(beside, PathBuf::from));
         command.args(arguments);
         command
     }
-}
-
-/// A built example of the workspace.
-pub fn example(name: &str) -> Command {
-    built(&format!("examples/{name}"), &format!("SOCKEYE_{}", name.to_uppercase()))
-}
-
-/// A program of this workspace: the one that `variable` names, else the one built beside the running test.
-fn built(name: &str, variable: &str) -> Command {
-    let beside = || {
-        let test = env::current_exe().expect("the running test has a path");
-        let profile = test
-            .parent()
-            .and_then(Path::parent)
-            .expect("tests run in target/<profile>/deps");
-        profile.join(format!("{name}{}", env::consts::EXE_SUFFIX))
-    };
-    Command::new(env::var_os(variable).map_or_else(beside, PathBuf::from))
 }
 
 /// A peer from `tests/peers/` written for Node, with `arguments`.

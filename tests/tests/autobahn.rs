@@ -1,4 +1,4 @@
-//! Autobahn|Testsuite against `sockeye echo`, and against the example `autobahn_client`.
+//! Autobahn|Testsuite against `sockeye echo`, and against the program `autobahn_client`.
 //!
 //! `cargo xtask autobahn` installs the suite and runs this. `SOCKEYE_AUTOBAHN_CASES` narrows the cases (`1.*,9.1.*`). The suite's
 //! own reports and a summary for programs, `summary.json`, land in `target/autobahn/<role>`.
@@ -12,8 +12,8 @@ use std::{
 use serde_json::json;
 use sockeye_tests::{
     Process, Sockeye,
-    autobahn::{DEFAULT_CASES, Outcome, announced_cases},
-    example, patience, peers,
+    autobahn::{AGENT, DEFAULT_CASES, Outcome, announced_cases},
+    patience, peers,
 };
 use tokio::process::Command;
 
@@ -31,7 +31,7 @@ async fn autobahn_server_cases_are_ok() {
     .await;
     let run = Run::prepare("server");
     let spec = json!({
-        "outdir": run.folder, "servers": [{ "agent": "sockeye", "url": server.url }],
+        "outdir": run.folder, "servers": [{ "agent": AGENT, "url": server.url }],
         "cases": run.patterns(), "exclude-cases": [], "exclude-agent-cases": {},
     });
     let mut suite = run.start("fuzzingclient", &spec);
@@ -51,8 +51,8 @@ async fn autobahn_client_cases_are_ok() {
     let mut suite = run.start("fuzzingserver", &spec);
     let cases = run.announced(&mut suite).await;
     let url = suite.line_after("listening on ").await;
-    let mut command = example("autobahn_client");
-    command.env("AB_URL", url);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_autobahn_client"));
+    command.arg(url);
     let mut client = Process::start(command);
     client.exit_within(run.deadline()).await;
     suite.kill().await;

@@ -96,8 +96,8 @@ pub(crate) fn print_tables(workspace: &Workspace) -> Result<()> {
 fn write_report(workspace: &Workspace) -> Result<()> {
     let mut page = String::from(
         "# Conformance\n\n\
-         Autobahn|Testsuite 25.10.1, all of it: `sockeye echo --compression=takeover` as the server, the example\n\
-         `autobahn_client` as the client, over TCP. Written by `cargo xtask autobahn --all --report`.\n\n\
+         Autobahn|Testsuite 25.10.1, all of it: `sockeye echo --compression=takeover` as the server,\n\
+         `autobahn_client` of the tests as the client, over TCP. Written by `cargo xtask autobahn --all --report`.\n\n\
          OK is strict: a case that the suite calls NON-STRICT or UNIMPLEMENTED counts as failed. Informational are 7.1.6,\n\
          7.13.1 and 7.13.2, which leave the choice open.\n",
     );
