@@ -1,7 +1,7 @@
 """Autobahn|Testsuite's `wstest`, for CPython 2.7, kept on the loopback interface.
 
 Left to itself its fuzzing server listens on all addresses, whatever "url" says. Here it takes a free port
-of 127.0.0.1 and prints `listening on ws://127.0.0.1:PORT`.
+of 127.0.0.1 and prints `listening on ws://127.0.0.1:PORT`, or `wss://` where its specification names a key.
 """
 
 import os
@@ -19,9 +19,11 @@ listen_anywhere = reactor.listenTCP
 
 def listen_on_loopback(port, factory, backlog=50, interface=""):
     listener = listen_anywhere(0, factory, backlog, "127.0.0.1")
+    # Over TLS it is wrapped in a factory of Twisted's.
+    factory = getattr(factory, "wrappedFactory", factory)
     # The factory compares the port in a client's Host header with its own.
     factory.port = factory.externalPort = listener.getHost().port
-    print("listening on ws://127.0.0.1:%d" % factory.port)
+    print("listening on %s://127.0.0.1:%d" % ("wss" if factory.isSecure else "ws", factory.port))
     sys.stdout.flush()
     return listener
 

@@ -3,8 +3,11 @@
 //! The suite ends with status 0 whatever it found, and writes a partial report when one connection is refused. So the
 //! number of cases is asserted here, per section, against a table of our own.
 
+mod compression;
+
 use std::{collections::BTreeMap, path::Path};
 
+pub use compression::Compression;
 use serde_json::{Value, json};
 
 /// The name that our server and our client have in the suite's reports.
@@ -27,6 +30,9 @@ pub const SECTIONS: [(u32, usize); 11] = [
 
 /// The sections run by default. 12 and 13 are compression and take some ten minutes for each role: `--all` runs them.
 pub const DEFAULT_CASES: &str = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*";
+
+/// The sections about compression.
+const COMPRESSED: [u32; 2] = [12, 13];
 
 /// Cases in which RFC 6455 leaves the choice open, so the suite only tells what it saw.
 const INFORMATIONAL: [&str; 3] = ["7.1.6", "7.13.1", "7.13.2"];
@@ -59,7 +65,11 @@ impl Verdict {
 pub struct Outcome {
     /// Per section: how many cases ran with each verdict.
     pub sections: BTreeMap<u32, Tally>,
-    /// The cases that failed, each with the words of its report.
+    /// The informational cases, each with what the suite saw.
+    pub informational: BTreeMap<String, String>,
+    /// Per group of sections 12 and 13, such as 12.3: what compression made of our messages.
+    pub compression: BTreeMap<(u32, u32), Compression>,
+    /// The cases that failed, each with the words of its report, and the groups that went without compression.
     pub failed: Vec<String>,
 }
 
@@ -77,47 +87,70 @@ pub struct Tally {
 }
 
 impl Outcome {
-    /// Reads `index.json`, of which every agent but the first is ignored, and compares it with the cases announced.
+    /// Reads what the suite wrote into `folder`, of which every agent but [`AGENT`] is ignored, and compares it with the
+    /// cases announced.
     ///
     /// # Panics
-    /// If the file is missing or not of the suite's form.
-    pub fn read(index: &Path, announced: &[String]) -> Self {
-        let text = std::fs::read_to_string(index).unwrap_or_else(|error| panic!("no {}: {error}", index.display()));
-        let index: Value = serde_json::from_str(&text).expect("the suite writes JSON");
-        let no_cases = Value::Null;
-        let cases = index
-            .as_object()
-            .and_then(|agents| agents.values().next())
-            .unwrap_or(&no_cases);
+    /// If a file is missing or not of the suite's form.
+    pub fn read(folder: &Path, announced: &[String]) -> Self {
+        let index = &read_json(&folder.join("index.json"))[AGENT];
         let mut outcome = Self::default();
         for case in announced {
-            let report = &cases[case.as_str()];
-            let [behavior, close] =
-                ["behavior", "behaviorClose"].map(|name| report[name].as_str().unwrap_or("MISSING"));
-            let tally = outcome.sections.entry(section_of(case)).or_default();
-            tally.expected += 1;
-            match Verdict::of(case, behavior, close) {
-                Verdict::Ok => tally.ok += 1,
-                Verdict::Informational => tally.informational += 1,
-                Verdict::Failed => {
-                    tally.failed += 1;
-                    let code = &report["remoteCloseCode"];
-                    outcome
-                        .failed
-                        .push(format!("{case}: {behavior}, close {close}, close code {code}"));
-                }
+            outcome.add(case, &index[case.as_str()], folder);
+        }
+        for ((section, group), compression) in &outcome.compression {
+            if !compression.is_used() {
+                outcome
+                    .failed
+                    .push(format!("{section}.{group}: not compressed: {compression:?}"));
             }
         }
         outcome
     }
 
+    /// Adds one case by its entry in the index, and where more is to be told, by its own report.
+    fn add(&mut self, case: &str, entry: &Value, folder: &Path) {
+        let [behavior, close] = ["behavior", "behaviorClose"].map(|name| entry[name].as_str().unwrap_or("MISSING"));
+        let own_report = || {
+            let name = entry["reportfile"].as_str().expect("every case has a report");
+            read_json(&folder.join(name))
+        };
+        let section = section_of(case);
+        let tally = self.sections.entry(section).or_default();
+        tally.expected += 1;
+        match Verdict::of(case, behavior, close) {
+            Verdict::Ok => tally.ok += 1,
+            Verdict::Informational => {
+                tally.informational += 1;
+                let seen = own_report()["result"].as_str().unwrap_or_default().to_owned();
+                self.informational.insert(case.to_owned(), seen);
+            }
+            Verdict::Failed => {
+                tally.failed += 1;
+                let code = &entry["remoteCloseCode"];
+                self.failed
+                    .push(format!("{case}: {behavior}, close {close}, close code {code}"));
+                return;
+            }
+        }
+        if COMPRESSED.contains(&section) {
+            let group = number(case.split('.').nth(1));
+            self.compression.entry((section, group)).or_default().add(&own_report());
+        }
+    }
+
     /// The whole as JSON, for programs.
-    pub fn to_json(&self, role: &str) -> Value {
+    pub fn to_json(&self) -> Value {
         let sections = self.sections.iter().map(|(section, tally)| {
             let Tally { expected, ok, informational, failed } = tally;
             json!({ "section": section, "expected": expected, "ok": ok, "informational": informational, "failed": failed })
         });
-        json!({ "role": role, "sections": sections.collect::<Vec<_>>(), "failed": self.failed })
+        let groups = self.compression.iter();
+        let groups = groups.map(|((section, group), compression)| compression.to_json(&format!("{section}.{group}")));
+        json!({
+            "sections": sections.collect::<Vec<_>>(), "informational": self.informational,
+            "compression": groups.collect::<Vec<_>>(), "failed": self.failed,
+        })
     }
 }
 
@@ -140,10 +173,16 @@ pub fn announced_cases(announcement: &str, patterns: &[&str]) -> Vec<String> {
 }
 
 fn section_of(case: &str) -> u32 {
-    case.split('.')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
+    number(case.split('.').next())
+}
+
+fn number(word: Option<&str>) -> u32 {
+    word.and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+fn read_json(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("no {}: {error}", path.display()));
+    serde_json::from_str(&text).expect("the suite writes JSON")
 }
 
 #[cfg(test)]
@@ -192,10 +231,9 @@ mod tests {
     #[test]
     fn a_case_without_report_has_failed() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let index = folder.path().join("index.json");
-        let text = r#"{"agent":{"1.1.1":{"behavior":"OK","behaviorClose":"OK","remoteCloseCode":1000}}}"#;
-        std::fs::write(&index, text).expect("the folder is writable");
-        let outcome = Outcome::read(&index, &["1.1.1".to_owned(), "1.1.2".to_owned()]);
+        let text = r#"{"sockeye":{"1.1.1":{"behavior":"OK","behaviorClose":"OK","remoteCloseCode":1000}}}"#;
+        std::fs::write(folder.path().join("index.json"), text).expect("the folder is writable");
+        let outcome = Outcome::read(folder.path(), &["1.1.1".to_owned(), "1.1.2".to_owned()]);
         assert_eq!(
             outcome.sections[&1],
             Tally {

@@ -1,17 +1,13 @@
-//! Autobahn|Testsuite against `sockeye echo`, and against the program `autobahn_client`.
+//! Autobahn|Testsuite against `sockeye echo`, and against the program `autobahn_client`, over TCP and over TLS.
 //!
 //! `cargo xtask autobahn` installs the suite and runs this. `SOCKEYE_AUTOBAHN_CASES` narrows the cases (`1.*,9.1.*`). The suite's
-//! own reports and a summary for programs, `summary.json`, land in `target/autobahn/<role>`.
+//! own reports and a summary for programs, `summary.json`, land in `target/autobahn/<role>-<transport>`.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{env, path::PathBuf, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sockeye_tests::{
-    Process, Sockeye,
+    Certificate, Process, Sockeye,
     autobahn::{AGENT, DEFAULT_CASES, Outcome, announced_cases},
     patience, peers,
 };
@@ -20,68 +16,115 @@ use tokio::process::Command;
 #[tokio::test]
 #[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
 async fn autobahn_server_cases_are_ok() {
-    let server = Sockeye::start(&[
-        "echo",
-        "--listen",
-        "127.0.0.1:0",
-        "--max-message-size",
-        "64MiB",
-        "--compression=takeover",
-    ])
-    .await;
-    let run = Run::prepare("server");
-    let spec = json!({
-        "outdir": run.folder, "servers": [{ "agent": AGENT, "url": server.url }],
-        "cases": run.patterns(), "exclude-cases": [], "exclude-agent-cases": {},
-    });
-    let mut suite = run.start("fuzzingclient", &spec);
-    let cases = run.announced(&mut suite).await;
-    suite.exit_within(run.deadline()).await;
-    run.assert_ok(&cases);
+    test_server(Transport::Tcp).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
+async fn autobahn_server_cases_are_ok_over_tls() {
+    test_server(Transport::Tls).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
 async fn autobahn_client_cases_are_ok() {
-    let run = Run::prepare("client");
-    let spec = json!({
-        "outdir": run.folder, "url": "ws://127.0.0.1:9001",
-        "cases": run.patterns(), "exclude-cases": [], "exclude-agent-cases": {},
-    });
-    let mut suite = run.start("fuzzingserver", &spec);
+    test_client(Transport::Tcp).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
+async fn autobahn_client_cases_are_ok_over_tls() {
+    test_client(Transport::Tls).await;
+}
+
+async fn test_server(transport: Transport) {
+    let certificate = Certificate::generate();
+    let [cert, key] = [certificate.cert_path(), certificate.key_path()].map(|path| path.display().to_string());
+    let usual = ["echo", "--listen=127.0.0.1:0", "--compression=takeover"];
+    let tls = ["--tls-cert", &cert, "--tls-key", &key];
+    let server = match transport {
+        Transport::Tcp => Sockeye::start(&usual).await,
+        Transport::Tls => Sockeye::start(&[&usual[..], &tls].concat()).await,
+    };
+    assert!(server.url.starts_with(transport.scheme()), "{}", server.url);
+
+    let run = Run::prepare("server", transport);
+    let spec = json!({ "servers": [{ "agent": AGENT, "url": server.url }] });
+    let mut suite = run.start("fuzzingclient", spec);
+    let cases = run.announced(&mut suite).await;
+    suite.exit_within(run.deadline()).await;
+    run.assert_ok(&cases);
+}
+
+async fn test_client(transport: Transport) {
+    let certificate = Certificate::generate();
+    let run = Run::prepare("client", transport);
+    let spec = match transport {
+        Transport::Tcp => json!({ "url": "ws://127.0.0.1:9001" }),
+        Transport::Tls => json!({
+            "url": "wss://127.0.0.1:9001", "key": certificate.key_path(), "cert": certificate.cert_path(),
+        }),
+    };
+    let mut suite = run.start("fuzzingserver", spec);
     let cases = run.announced(&mut suite).await;
     let url = suite.line_after("listening on ").await;
+    assert!(url.starts_with(transport.scheme()), "{url}");
+
     let mut command = Command::new(env!("CARGO_BIN_EXE_autobahn_client"));
     command.arg(url);
+    if let Transport::Tls = transport {
+        command.arg(certificate.cert_path());
+    }
     let mut client = Process::start(command);
     client.exit_within(run.deadline()).await;
     suite.kill().await;
     run.assert_ok(&cases);
 }
 
+#[derive(Clone, Copy)]
+enum Transport {
+    Tcp,
+    Tls,
+}
+
+impl Transport {
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "ws://",
+            Self::Tls => "wss://",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// One run of the suite, for one of our roles.
 struct Run {
-    role: &'static str,
     folder: PathBuf,
     cases: String,
 }
 
 impl Run {
     /// Makes an empty folder for the reports.
-    fn prepare(role: &'static str) -> Self {
-        let folder = peers().join("../autobahn").join(role);
+    fn prepare(role: &str, transport: Transport) -> Self {
+        let name = format!("{role}-{}", transport.name());
+        let folder = peers().join("../autobahn").join(name);
         // It does not exist the first time.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("the target folder is writable");
         let folder = folder.canonicalize().expect("the folder was just made");
         Self {
-            role,
             folder,
             cases: env::var("SOCKEYE_AUTOBAHN_CASES").unwrap_or_else(|_| DEFAULT_CASES.to_owned()),
         }
     }
 
-    /// All cases together get the time of twenty ordinary waits; sections 12 and 13, which send some 300,000 messages,
+    /// All cases together get the time of twenty ordinary waits; sections 12 and 13, which send some 200,000 messages,
     /// that of a hundred.
     fn deadline(&self) -> Duration {
         let is_long = self
@@ -95,7 +138,12 @@ impl Run {
         self.cases.split(',').map(str::trim).collect()
     }
 
-    fn start(&self, mode: &str, spec: &serde_json::Value) -> Process {
+    /// Starts the suite with `spec`, completed by what is the same in both modes.
+    fn start(&self, mode: &str, mut spec: Value) -> Process {
+        spec["outdir"] = json!(self.folder);
+        spec["cases"] = json!(self.patterns());
+        spec["exclude-cases"] = json!([]);
+        spec["exclude-agent-cases"] = json!({});
         let path = self.folder.join("spec.json");
         std::fs::write(&path, spec.to_string()).expect("the folder was just made");
         let mut command = Command::new(peers().join("autobahn/wstest"));
@@ -110,9 +158,9 @@ impl Run {
 
     /// Writes the summary, then judges.
     fn assert_ok(&self, cases: &[String]) {
-        let outcome = Outcome::read(&self.folder.join("index.json"), cases);
-        let summary = outcome.to_json(self.role).to_string();
-        std::fs::write(Path::new(&self.folder).join("summary.json"), summary).expect("the folder was just made");
+        let outcome = Outcome::read(&self.folder, cases);
+        let summary = outcome.to_json().to_string();
+        std::fs::write(self.folder.join("summary.json"), summary).expect("the folder was just made");
         let failed = &outcome.failed;
         assert!(
             failed.is_empty(),

@@ -1,12 +1,14 @@
 //! The tests against programs nobody here wrote: what each needs, and how it is run.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::{
     process::{output, watch},
     tally::Tally,
     tools::{Environment, Tool},
-    workspace::Workspace,
+    workspace::{Profile, Workspace},
 };
 
 /// One file of `tests/tests/` and the tools it needs.
@@ -64,9 +66,15 @@ impl Suite {
     }
 
     /// Runs those of its tests whose names contain `filter`.
-    pub(crate) fn run(&self, workspace: &Workspace, environment: &Environment, filter: &str) -> Result<Tally> {
+    pub(crate) fn run(
+        &self,
+        workspace: &Workspace,
+        environment: &Environment,
+        profile: Profile,
+        filter: &str,
+    ) -> Result<Tally> {
         let mut tally = Tally::default();
-        let mut command = self.command(workspace);
+        let mut command = self.command(workspace, profile);
         command.arg(filter).envs(environment.variables());
         let ok = watch(&mut command, |line| tally.look(line))?;
         if !ok && tally.failed == 0 {
@@ -78,13 +86,15 @@ impl Suite {
 
     /// How many tests it has.
     pub(crate) fn count(&self, workspace: &Workspace) -> Result<usize> {
-        let list = output(self.command(workspace).arg("--list"))?;
+        let list = output(self.command(workspace, Profile::Debug).arg("--list"))?;
         Ok(list.lines().filter(|line| line.ends_with(": test")).count())
     }
 
     /// Naming the whole workspace keeps cargo from choosing other features than in the steps before, and building all
     /// dependencies once more.
-    fn command(&self, workspace: &Workspace) -> std::process::Command {
-        workspace.cargo(["test", "--workspace", "--test", self.name, "--", "--include-ignored"])
+    fn command(&self, workspace: &Workspace, profile: Profile) -> Command {
+        let mut command = workspace.cargo(["test", "--workspace", "--test", self.name]);
+        command.args(profile.arguments()).args(["--", "--include-ignored"]);
+        command
     }
 }

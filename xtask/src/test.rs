@@ -9,7 +9,7 @@ use crate::{
     suites::{AUTOBAHN, SUITES, Suite},
     tally::Tally,
     tools::Environment,
-    workspace::Workspace,
+    workspace::{Profile, Workspace},
 };
 
 /// What to run, and how to judge what could not be.
@@ -56,7 +56,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         }
         total.add(judged_step(
             suite.name,
-            || suite.run(workspace, &environment, ""),
+            || suite.run(workspace, &environment, Profile::Debug, ""),
             Tally::is_good,
         )?);
         if suite.name == AUTOBAHN.name {

@@ -61,18 +61,47 @@ impl Workspace {
 
     /// The features a package declares, without `default` and the internal ones that start with `__`.
     pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
-        let packages = self.metadata["packages"]
-            .as_array()
-            .context("cargo metadata lists no packages")?;
-        let found = packages.iter().find(|found| found["name"] == package);
-        let found = found.with_context(|| format!("there is no package {package}"))?;
-        let features = found["features"]
+        let features = self.package(package)?["features"]
             .as_object()
             .context("cargo metadata lists no features")?;
         let public = features
             .keys()
             .filter(|name| *name != "default" && !name.starts_with("__"));
         Ok(public.cloned().collect())
+    }
+
+    /// The version of a package.
+    pub(crate) fn version(&self, package: &str) -> Result<&str> {
+        self.package(package)?["version"]
+            .as_str()
+            .context("cargo metadata lists no version")
+    }
+
+    fn package(&self, name: &str) -> Result<&Value> {
+        let packages = self.metadata["packages"]
+            .as_array()
+            .context("cargo metadata lists no packages")?;
+        let found = packages.iter().find(|found| found["name"] == name);
+        found.with_context(|| format!("there is no package {name}"))
+    }
+}
+
+/// How cargo compiles what is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    /// Soon compiled.
+    Debug,
+    /// Soon run.
+    Release,
+}
+
+impl Profile {
+    /// What to tell cargo.
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Debug => &[],
+            Self::Release => &["--release"],
+        }
     }
 }
 

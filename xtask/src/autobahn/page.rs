@@ -1,0 +1,180 @@
+//! docs/conformance.md: what came of all cases, for readers of the repository.
+
+use anyhow::{Context, Result, ensure};
+
+use super::summary::{Compression, Counts, RUNS, Summary};
+
+/// All cases of the suite.
+const CASES: u64 = 517;
+
+/// What the sections are about.
+const SECTIONS: [(&str, &str); 11] = [
+    ("1", "framing"),
+    ("2", "pings and pongs"),
+    ("3", "reserved bits"),
+    ("4", "opcodes"),
+    ("5", "fragmentation"),
+    ("6", "UTF-8"),
+    ("7", "closing"),
+    ("9", "large messages, many fragments, speed"),
+    ("10", "fragmented by the sender itself"),
+    ("12", "compression: five kinds of data"),
+    ("13", "compression: seven ways to agree on it"),
+];
+
+/// The informational cases, and why there is no right or wrong in them.
+const INFORMATIONAL: [(&str, &str); 3] = [
+    (
+        "7.1.6",
+        "256 KiB of text, a short text and a close frame in one go. RFC 6455 does not say that what came before a close \
+         frame must be answered before the close is",
+    ),
+    (
+        "7.13.1",
+        "a close frame with the code 5000. RFC 6455, section 7.4.2, gives codes from 3000 to 4999 a meaning and does not say \
+         what an endpoint does about others",
+    ),
+    ("7.13.2", "the same with 65535"),
+];
+
+/// Writes the page, from a run of each kind in [`RUNS`].
+///
+/// # Errors
+/// If any of the runs was not of all cases, or a case failed: then there is nothing to show.
+pub(super) fn render(runs: &[Summary; RUNS.len()], suite: &str, sockeye: &str) -> Result<String> {
+    for (name, run) in RUNS.iter().zip(runs) {
+        let [cases, ok, informational, failed] = run.total();
+        ensure!(
+            cases == CASES && ok + informational == CASES && failed == 0 && run.failed.is_empty(),
+            "{name}: {ok} OK and {informational} informational of {cases} cases, not of {CASES}"
+        );
+    }
+    let mut page = format!(
+        "# Conformance\n\n\
+         Autobahn|Testsuite {suite}, all of its {CASES} cases, against Sockeye {sockeye}, in both roles, over TCP and over TLS.\n\
+         Written, only when no case has failed, by\n\n\
+         ```console\n$ cargo xtask autobahn --all --report\n```\n\n\
+         - The server is `sockeye echo --compression=takeover` (with `--tls-cert` and `--tls-key`), otherwise as it comes.\n\
+         - The client is `autobahn_client` of the package `sockeye-tests`: `Client` with compression, takeover both ways. Over\n\
+         \x20 TLS it trusts the certificate of the run and no other.\n\
+         - TLS is the suite's own (OpenSSL, by Twisted) against rustls, with nothing between them.\n\
+         - OK is strict: NON-STRICT, UNIMPLEMENTED, an unclean close or a missing report count as failed, and each section\n\
+         \x20 must have all of its cases.\n\n\
+         | section | about | cases | server, TCP | server, TLS | client, TCP | client, TLS |\n\
+         |---|---|---|---|---|---|---|\n"
+    );
+    for (section, about) in SECTIONS {
+        let counts = runs.each_ref().map(|run| counts_of(run, section));
+        page += &row(section, about, counts);
+    }
+    page += &row("all", "", runs.each_ref().map(Summary::total));
+    page += &informational(runs);
+    page += &compression(runs)?;
+    Ok(page)
+}
+
+fn row(section: &str, about: &str, counts: [Counts; RUNS.len()]) -> String {
+    let cells = counts.map(|[_, ok, informational, _]| match informational {
+        0 => format!("{ok} OK"),
+        _ => format!("{ok} OK, {informational} informational"),
+    });
+    format!("| {section} | {about} | {} | {} |\n", counts[0][0], cells.join(" | "))
+}
+
+fn counts_of(run: &Summary, section: &str) -> Counts {
+    let found = run.sections.iter().find(|(name, _)| name == section);
+    found.map_or([0; 4], |(_, counts)| *counts)
+}
+
+/// The cases without right or wrong, each with what was seen in all the runs.
+fn informational(runs: &[Summary; RUNS.len()]) -> String {
+    let mut text =
+        String::from("\n## Informational\n\nIn three cases the suite tells what it saw and does not judge.\n\n");
+    for (case, why) in INFORMATIONAL {
+        let mut seen: Vec<_> = runs.iter().filter_map(|run| run.informational.get(case)).collect();
+        seen.dedup();
+        let seen: Vec<_> = seen.into_iter().map(|words| format!("\"{words}\"")).collect();
+        text += &format!("- {case}: {why}. The suite's words: {}\n", seen.join(", "));
+    }
+    text
+}
+
+/// What was agreed on and how small our messages became, per group of cases.
+fn compression(runs: &[Summary; RUNS.len()]) -> Result<String> {
+    let mut text = String::from(
+        "\n## Compression\n\n\
+         The suite counts a case as OK when the messages come back right, however they travel. So the command fails, too,\n\
+         if a case of sections 12 and 13 was not agreed on permessage-deflate, or a group of them did not make our messages\n\
+         smaller. Each case echoes 1,000 messages of one size, 16 bytes to 128 KiB. \"Carried\" is the payload of our frames as\n\
+         a share of the messages, over TCP; messages of 16 and 64 bytes are left out, for `sockeye echo` compresses from 128\n\
+         bytes on.\n\n\
+         In the server's role it is our messages that refer back to earlier ones: the suite's own offer has\n\
+         `client_no_context_takeover`. In the client's role both sides' do, except where the suite asks ours not to.\n\n\
+         | cases | our server answered | carried | the suite answered our client | carried |\n|---|---|---|---|---|\n",
+    );
+    let [server, _, client, _] = runs;
+    for (group, of_server) in &server.compression {
+        let of_client = client.compression.iter().find(|(name, _)| name == group);
+        let (_, of_client) = of_client.with_context(|| format!("the client has no cases {group}"))?;
+        text += &format!("| {group} | {} | {} |\n", cells(of_server), cells(of_client));
+    }
+    Ok(text)
+}
+
+fn cells(compression: &Compression) -> String {
+    let agreed: Vec<_> = compression.agreed.iter().map(|answer| format!("`{answer}`")).collect();
+    let share = 100.0 * compression.carried as f64 / compression.plain as f64;
+    format!("{} | {share:.1} %", agreed.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn summary(cases: u64) -> Summary {
+        Summary {
+            sections: vec![("7".to_owned(), [cases, cases - 3, 3, 0])],
+            informational: BTreeMap::from([("7.1.6".to_owned(), "Seen.".to_owned())]),
+            compression: vec![(
+                "12.1".to_owned(),
+                Compression {
+                    agreed: vec!["permessage-deflate".to_owned()],
+                    plain: 1000,
+                    carried: 125,
+                },
+            )],
+            failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn shows_all_runs() {
+        let runs = [517, 517, 517, 517].map(summary);
+        let page = render(&runs, "25", "0.1").expect("all is well");
+        let counts = "514 OK, 3 informational";
+        let row = format!("| 7 | closing | 517 | {counts} | {counts} | {counts} | {counts} |\n");
+        assert!(page.contains(&row), "{page}");
+        assert!(
+            page.contains("| 12.1 | `permessage-deflate` | 12.5 % | `permessage-deflate` | 12.5 % |\n"),
+            "{page}"
+        );
+        assert!(page.contains("does not judge.\n\n- 7.1.6: "), "{page}");
+    }
+
+    #[test]
+    fn a_case_too_few_makes_no_page() {
+        render(&[517, 517, 517, 516].map(summary), "25", "0.1").expect_err("a case is missing");
+    }
+
+    #[test]
+    fn a_failure_makes_no_page() {
+        let mut runs = [517, 517, 517, 517].map(summary);
+        runs[1].sections[0].1 = [517, 513, 3, 1];
+        render(&runs, "25", "0.1").expect_err("a case failed");
+        let mut runs = [517, 517, 517, 517].map(summary);
+        runs[2].failed.push("12.1: not compressed".to_owned());
+        render(&runs, "25", "0.1").expect_err("a group was not compressed");
+    }
+}
