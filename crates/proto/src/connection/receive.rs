@@ -4,6 +4,7 @@
 //! one growing buffer, and of an unfinished frame only what has arrived. Every byte given is consumed, so the caller
 //! never has to keep any.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -62,6 +63,13 @@ pub(super) struct Receiver {
     /// Whether permessage-deflate was negotiated, which gives RSV1 its meaning (RFC 7692 §6).
     is_deflate_negotiated: bool,
     delivery: Delivery,
+    /// Boxed, for most messages arrive whole and most connections are idle.
+    unfinished: Option<Box<Unfinished>>,
+}
+
+/// What has begun to arrive.
+#[derive(Debug, Default)]
+struct Unfinished {
     /// The beginning of a header that the last input cut.
     cut_header: CutHeader,
     frame: Option<Frame>,
@@ -109,12 +117,7 @@ impl Receiver {
             masked,
             is_deflate_negotiated: false,
             delivery: Delivery::Whole,
-            cut_header: CutHeader::default(),
-            frame: None,
-            message: None,
-            buffer: Vec::new(),
-            accepted: 0,
-            control: Vec::new(),
+            unfinished: None,
         }
     }
 
@@ -129,7 +132,7 @@ impl Receiver {
 
     /// Whether part of a message has arrived, so that how it is delivered is settled.
     pub(super) fn is_inside_message(&self) -> bool {
-        self.message.is_some()
+        self.message().is_some()
     }
 
     pub(super) fn set_delivery(&mut self, delivery: Delivery) {
@@ -137,23 +140,28 @@ impl Receiver {
     }
 
     pub(super) fn take_message(&mut self) -> Vec<u8> {
-        self.accepted = 0;
-        core::mem::take(&mut self.buffer)
+        self.unfinished
+            .take()
+            .map(|unfinished| unfinished.buffer)
+            .unwrap_or_default()
+    }
+
+    fn message(&self) -> Option<&Message> {
+        self.unfinished.as_ref()?.message.as_ref()
     }
 
     pub(super) fn control(&self) -> &[u8] {
-        &self.control
+        self.unfinished.as_ref().map_or(&[], |unfinished| &unfinished.control)
     }
 
     pub(super) fn buffered_len(&self) -> usize {
-        self.buffer.capacity() + self.control.capacity()
+        let held = |unfinished: &Unfinished| unfinished.buffer.capacity() + unfinished.control.capacity();
+        self.unfinished.as_deref().map_or(0, held)
     }
 
     /// Gives up what is held, when nothing more will be received.
     pub(super) fn release(&mut self) {
-        (self.frame, self.message) = (None, None);
-        (self.buffer, self.control) = (Vec::new(), Vec::new());
-        self.accepted = 0;
+        self.unfinished = None;
     }
 
     /// The message at the start of `input`, if it is as nearly all are: one frame that lies whole in the input, not
@@ -161,8 +169,7 @@ impl Receiver {
     /// [`receive`](Self::receive), which knows the rules; this is the short way for what obeys them.
     #[inline(always)]
     pub(super) fn receive_straight(&self, limits: &Limits, input: &mut [u8]) -> Option<(MessageKind, Range<usize>)> {
-        let is_between_messages = self.frame.is_none() && self.message.is_none() && self.cut_header.len == 0;
-        if !is_between_messages || self.delivery != Delivery::Whole {
+        if self.unfinished.is_some() || self.delivery != Delivery::Whole {
             return None;
         }
         let kind = match input.first()? {
@@ -206,6 +213,8 @@ impl Receiver {
     // [6455-5.4-3, 6455-5.4-8]
     #[inline]
     pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, Fault>) {
+        // What came in pieces has been looked at since.
+        self.unfinished.take_if(|unfinished| unfinished.is_over());
         let mut pos = 0;
         let found = loop {
             match self.step(limits, input, &mut pos) {
@@ -220,8 +229,10 @@ impl Receiver {
     /// One header, or one stretch of payload.
     #[inline]
     fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, Fault> {
-        if self.frame.is_some() {
-            return self.receive_payload(input, pos);
+        if let Some(unfinished) = &mut self.unfinished
+            && unfinished.frame.is_some()
+        {
+            return unfinished.receive_payload(self.delivery, input, pos);
         }
         let Some(header) = self.receive_header(input, pos)? else {
             return Ok(Some(Found::Nothing));
@@ -264,33 +275,19 @@ impl Receiver {
     #[inline]
     fn receive_header(&mut self, input: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
         let rest = &input[*pos..];
-        if self.cut_header.len > 0 {
-            return self.complete_header(rest, pos);
+        if let Some(unfinished) = &mut self.unfinished
+            && unfinished.cut_header.len > 0
+        {
+            return unfinished.cut_header.complete(rest, pos);
         }
         if let Some((header, len)) = FrameHeader::decode(rest)? {
             *pos += len;
             return Ok(Some(header));
         }
-        self.cut_header.bytes[..rest.len()].copy_from_slice(rest);
-        self.cut_header.len = rest.len() as u8;
-        *pos = input.len();
-        Ok(None)
-    }
-
-    #[cold]
-    fn complete_header(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
-        let CutHeader { bytes, len } = &mut self.cut_header;
-        let had = usize::from(*len);
-        let added = rest.len().min(HEADER_LEN_MAX - had);
-        bytes[had..had + added].copy_from_slice(&rest[..added]);
-        if let Some((header, header_len)) = FrameHeader::decode(&bytes[..had + added])? {
-            *len = 0;
-            *pos += header_len - had;
-            return Ok(Some(header));
+        if !rest.is_empty() {
+            let unfinished = self.unfinished.get_or_insert_default();
+            return unfinished.cut_header.complete(rest, pos);
         }
-        // Fourteen bytes are a header or a fault, so what was added is all there was.
-        *len += added as u8;
-        *pos += added;
         Ok(None)
     }
 
@@ -312,7 +309,7 @@ impl Receiver {
         }
         // RFC 6455 §5.4: fragments of one message are not interleaved with another's; control frames may come between.
         // [6455-5.4-6, 6455-5.4-7, 6455-5.4-13, 6455-6.2-4]
-        let (size, is_compressed) = match (&self.message, header.opcode) {
+        let (size, is_compressed) = match (self.message(), header.opcode) {
             (_, Opcode::Close | Opcode::Ping | Opcode::Pong) => return Ok(()),
             (None, Opcode::Continuation) => return Err(Fault::UnexpectedContinuation),
             (Some(_), Opcode::Text | Opcode::Binary) => return Err(Fault::ExpectedContinuation),
@@ -331,10 +328,11 @@ impl Receiver {
     }
 
     fn begin_frame(&mut self, limits: &Limits, header: &FrameHeader, key: MaskingKey) -> Result<(), Fault> {
-        self.control = Vec::new();
+        let unfinished = self.unfinished.get_or_insert_default();
+        unfinished.control = Vec::new();
         if !header.opcode.is_control() {
             let kind = MessageKind::of(header.opcode);
-            let message = self.message.get_or_insert_with(|| Message {
+            let message = unfinished.message.get_or_insert_with(|| Message {
                 // A continuation without a message was refused with its header. [6455-6.2-3]
                 kind: kind.unwrap_or(MessageKind::Binary),
                 is_compressed: header.rsv == RSV1,
@@ -352,7 +350,7 @@ impl Receiver {
                 return Err(Fault::TooManyEmptyFragments);
             }
         }
-        self.frame = Some(Frame {
+        unfinished.frame = Some(Frame {
             fin: header.fin,
             opcode: header.opcode,
             key,
@@ -361,9 +359,63 @@ impl Receiver {
         Ok(())
     }
 
+    /// The message's own buffer, with room, if the rest of the present frame is worth reading straight into it;
+    /// and how many bytes may be appended.
+    pub(super) fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        match self.delivery {
+            Delivery::Whole => self.unfinished.as_mut()?.direct_buffer(),
+            Delivery::Chunks => None,
+        }
+    }
+
+    /// Whether the caller appended anything to [`direct_buffer`](Self::direct_buffer).
+    pub(super) fn has_appended(&self) -> bool {
+        let has_more = |unfinished: &Unfinished| unfinished.buffer.len() > unfinished.accepted;
+        self.unfinished.as_deref().is_some_and(has_more)
+    }
+
+    /// Takes what the caller appended to [`direct_buffer`](Self::direct_buffer).
+    pub(super) fn receive_appended(&mut self) -> Result<Found, Fault> {
+        match &mut self.unfinished {
+            Some(unfinished) => unfinished.receive_appended(),
+            None => Ok(Found::Nothing),
+        }
+    }
+}
+
+impl CutHeader {
+    /// Adds what comes next, and takes the header out when it is whole.
+    #[cold]
+    fn complete(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
+        let had = usize::from(self.len);
+        let added = rest.len().min(HEADER_LEN_MAX - had);
+        self.bytes[had..had + added].copy_from_slice(&rest[..added]);
+        if let Some((header, header_len)) = FrameHeader::decode(&self.bytes[..had + added])? {
+            self.len = 0;
+            *pos += header_len - had;
+            return Ok(Some(header));
+        }
+        // Fourteen bytes are a header or a fault, so what was added is all there was.
+        self.len += added as u8;
+        *pos += added;
+        Ok(None)
+    }
+}
+
+impl Unfinished {
+    /// Whether nothing more of it is to come.
+    fn is_over(&self) -> bool {
+        self.cut_header.len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
     /// Takes what the input has of the frame's payload.
     // [6455-5.4-2, 6455-5.4-5]
-    fn receive_payload(&mut self, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, Fault> {
+    fn receive_payload(
+        &mut self,
+        delivery: Delivery,
+        input: &mut [u8],
+        pos: &mut usize,
+    ) -> Result<Option<Found>, Fault> {
         let Some(frame) = &mut self.frame else {
             return Ok(None);
         };
@@ -382,7 +434,7 @@ impl Receiver {
             return Ok(self.end_control_frame());
         };
         message.check(bytes, frame.ends_message())?;
-        if self.delivery == Delivery::Whole || message.is_compressed {
+        if delivery == Delivery::Whole || message.is_compressed {
             append(&mut self.buffer, bytes, frame.remaining);
             self.accepted = self.buffer.len();
             return Ok(self.end_data_frame());
@@ -415,14 +467,9 @@ impl Receiver {
         })
     }
 
-    /// The message's own buffer, with room, if the rest of the present frame is worth reading straight into it;
-    /// and how many bytes may be appended.
-    pub(super) fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+    fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let frame = self.frame.as_ref().filter(|frame| !frame.opcode.is_control())?;
-        let is_worth = self.delivery == Delivery::Whole
-            && frame.remaining >= DIRECT_READ_MIN as u64
-            && self.buffer.len() >= DIRECT_READ_MIN;
-        if !is_worth {
+        if frame.remaining < DIRECT_READ_MIN as u64 || self.buffer.len() < DIRECT_READ_MIN {
             return None;
         }
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
@@ -433,13 +480,7 @@ impl Receiver {
         Some((&mut self.buffer, remaining))
     }
 
-    /// Whether the caller appended anything to [`direct_buffer`](Self::direct_buffer).
-    pub(super) fn has_appended(&self) -> bool {
-        self.buffer.len() > self.accepted
-    }
-
-    /// Takes what the caller appended to [`direct_buffer`](Self::direct_buffer).
-    pub(super) fn receive_appended(&mut self) -> Result<Found, Fault> {
+    fn receive_appended(&mut self) -> Result<Found, Fault> {
         let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
             return Ok(Found::Nothing);
         };

@@ -60,7 +60,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Input {
     buffer: Vec<u8>,
-    pos: usize,
+    /// How much of it is delivered. A receive buffer is small.
+    pos: u32,
     /// When they were read.
     at: Instant,
     /// Whether `buffer` is counted among those that are held.
@@ -304,10 +305,10 @@ impl Driver {
     /// Takes the next message out of what was received.
     #[inline]
     fn deliver(&mut self) -> Option<Message> {
-        while self.input.pos < self.input.buffer.len() {
-            let unread = &mut self.input.buffer[self.input.pos..];
+        while !self.input.is_delivered() {
+            let unread = &mut self.input.buffer[self.input.pos as usize..];
             let received = self.connection.handle_bytes(self.input.at, unread);
-            self.input.pos += received.consumed;
+            self.input.pos += received.consumed as u32;
             let Some(event) = received.event else {
                 continue;
             };
@@ -509,6 +510,11 @@ impl Driver {
 }
 
 impl Input {
+    #[inline]
+    fn is_delivered(&self) -> bool {
+        self.pos as usize >= self.buffer.len()
+    }
+
     /// Reads into a buffer of the thread's; keeps it only if something was read.
     fn poll_fill(&mut self, io: &mut dyn Io, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
@@ -530,7 +536,7 @@ impl Input {
     /// back if that was all, and is held while there is more, if not too many are.
     #[inline]
     fn settle(&mut self) {
-        if self.pos == self.buffer.len() {
+        if self.is_delivered() {
             self.release();
         } else if !self.is_counted && self.is_of_thread() {
             self.hold();
@@ -542,7 +548,7 @@ impl Input {
     fn hold(&mut self) {
         self.is_counted = buffers::hold();
         if !self.is_counted {
-            let rest = self.buffer[self.pos..].to_vec();
+            let rest = self.buffer[self.pos as usize..].to_vec();
             self.release();
             self.buffer = rest;
         }

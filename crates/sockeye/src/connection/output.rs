@@ -13,10 +13,10 @@ pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 
 /// How many bytes of control frames may wait in the buffer. A peer that sends pings in a burst gets a pong for each;
 /// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
-const CONTROL_LEN_MAX: usize = 2 * 1024;
+const CONTROL_LEN_MAX: u32 = 2 * 1024;
 
 /// Besides the payload of a frame: its header, and the control frames that may come behind it.
-const FRAME_ROOM: usize = 14 + CONTROL_LEN_MAX;
+const FRAME_ROOM: usize = 14 + CONTROL_LEN_MAX as usize;
 
 /// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
 const COMPACT_FROM: usize = 32 * 1024;
@@ -35,7 +35,7 @@ pub(super) struct Output {
     /// How many bytes will have been written in all when the last control frame has left.
     control_end: u64,
     /// How many bytes of control frames were queued since all before them had left.
-    control_len: usize,
+    control_len: u32,
     /// How many bytes were written since the connection began.
     written_total: u64,
     /// Whether the transport may still hold bytes that it took.
@@ -115,7 +115,7 @@ impl Output {
         let buffer = self.buffer();
         let before = buffer.len();
         append(buffer);
-        self.control_len += self.buffer.len() - before;
+        self.control_len += (self.buffer.len() - before) as u32;
         self.control_end = self.end();
     }
 
