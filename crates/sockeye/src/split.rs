@@ -35,17 +35,31 @@ pub struct Receiver {
 
 #[derive(Debug)]
 struct Shared {
-    driver: Mutex<Driver>,
+    state: Mutex<State>,
     waiters: Arc<Waiters>,
     /// Wakes `waiters`.
     waker: Waker,
     subprotocol: Option<Box<str>>,
 }
 
+#[derive(Debug)]
+struct State {
+    driver: Driver,
+    /// Whether the tasks that wait were woken for what is queued, and none has looked yet: a burst wakes once.
+    is_news_told: bool,
+}
+
 /// The tasks that wait for anything of the connection. A transport remembers one waker for each direction, and the
 /// timer one; here they all remember this, and every task looks for itself what has changed.
 #[derive(Debug, Default)]
-struct Waiters(Mutex<Vec<Waker>>);
+struct Waiters(Mutex<Wakers>);
+
+#[derive(Debug, Default)]
+struct Wakers {
+    /// There is seldom more than the receiver's.
+    first: Option<Waker>,
+    others: Vec<Waker>,
+}
 
 impl Waiters {
     /// Remembers a task; says whether it was not remembered already, for something else that it waits for.
@@ -53,7 +67,11 @@ impl Waiters {
         let mut wakers = lock(&self.0);
         let is_new = !wakers.iter().any(|known| known.will_wake(waker));
         if is_new {
-            wakers.push(waker.clone());
+            let waker = waker.clone();
+            match wakers.first {
+                None => wakers.first = Some(waker),
+                Some(_) => wakers.others.push(waker),
+            }
         }
         is_new
     }
@@ -61,11 +79,19 @@ impl Waiters {
     /// Forgets a task that does not wait after all: a waker keeps its task's memory alive.
     fn forget(&self, waker: &Waker) {
         let mut wakers = lock(&self.0);
-        let pos = wakers.iter().position(|known| known.will_wake(waker));
-        let forgotten = pos.map(|pos| wakers.swap_remove(pos));
+        let forgotten = wakers.first.take_if(|known| known.will_wake(waker)).or_else(|| {
+            let pos = wakers.others.iter().position(|known| known.will_wake(waker));
+            pos.map(|pos| wakers.others.swap_remove(pos))
+        });
         // The last of a task goes when nothing is locked.
         drop(wakers);
         drop(forgotten);
+    }
+}
+
+impl Wakers {
+    fn iter(&self) -> impl Iterator<Item = &Waker> {
+        self.first.iter().chain(&self.others)
     }
 }
 
@@ -75,15 +101,18 @@ impl Wake for Waiters {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let wakers = std::mem::take(&mut *lock(&self.0));
-        wakers.into_iter().for_each(Waker::wake);
+        let Wakers { first, others } = std::mem::take(&mut *lock(&self.0));
+        first.into_iter().chain(others).for_each(Waker::wake);
     }
 }
 
 pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
     let waiters = Arc::<Waiters>::default();
     let shared = Arc::new(Shared {
-        driver: Mutex::new(driver),
+        state: Mutex::new(State {
+            driver,
+            is_news_told: false,
+        }),
         waker: Waker::from(waiters.clone()),
         waiters,
         subprotocol,
@@ -93,18 +122,29 @@ pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, R
 }
 
 impl Shared {
-    fn driver(&self) -> MutexGuard<'_, Driver> {
-        lock(&self.driver)
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Has the task that waits for the connection look at what was queued without waiting.
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        let was_told = std::mem::replace(&mut state.is_news_told, true);
+        drop(state);
+        if !was_told {
+            self.waker.wake_by_ref();
+        }
     }
 
     /// Lets one task make progress with the connection. The lock is never held while a task waits.
     fn poll<R>(&self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
-        let mut driver = self.driver();
+        let mut state = self.state();
         let is_new = self.waiters.register(cx.waker());
+        state.is_news_told = false;
+        let driver = &mut state.driver;
         let was_lost = driver.is_lost();
-        let polled = poll(&mut driver, &mut Context::from_waker(&self.waker));
+        let polled = poll(driver, &mut Context::from_waker(&self.waker));
         let is_lost_now = !was_lost && driver.is_lost();
-        drop(driver);
+        drop(state);
         if polled.is_ready() && is_new {
             self.waiters.forget(cx.waker());
         }
@@ -200,8 +240,9 @@ impl Sender {
     ///
     /// [`TrySendError::Full`] gives the message back.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        try_send(&mut self.shared.driver(), message.into())?;
-        self.shared.waker.wake_by_ref();
+        let mut state = self.shared.state();
+        try_send(&mut state.driver, message.into())?;
+        self.shared.tell(state);
         Ok(())
     }
 
@@ -212,8 +253,9 @@ impl Sender {
     ///
     /// As [`try_send`](Self::try_send).
     pub fn try_send_prepared(&self, prepared: &Prepared) -> Result<(), TrySendError> {
-        try_send_prepared(&mut self.shared.driver(), prepared)?;
-        self.shared.waker.wake_by_ref();
+        let mut state = self.shared.state();
+        try_send_prepared(&mut state.driver, prepared)?;
+        self.shared.tell(state);
         Ok(())
     }
 
@@ -227,7 +269,7 @@ impl Sender {
     ///
     /// Nothing is lost.
     pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
-        self.shared.driver().ping(payload)?;
+        self.shared.state().driver.ping(payload)?;
         self.flush().await?;
         // The receiver's alarm is set for a later deadline than that of the pong.
         self.shared.waker.wake_by_ref();
@@ -245,7 +287,7 @@ impl Sender {
     ///
     /// The close frame leaves with the next call of any method.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        self.shared.driver().start_close(code, reason)?;
+        self.shared.state().driver.start_close(code, reason)?;
         // The receiver's alarm is set for a later deadline than that of the closing handshake.
         self.shared.waker.wake_by_ref();
         self.flush().await
@@ -253,17 +295,17 @@ impl Sender {
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
     pub fn closure(&self) -> Option<Closure> {
-        self.shared.driver().connection().closure().cloned()
+        self.shared.state().driver.connection().closure().cloned()
     }
 
     /// Whether messages can still be sent.
     pub fn is_open(&self) -> bool {
-        self.shared.driver().is_open()
+        self.shared.state().driver.is_open()
     }
 
     /// The round-trip time of the newest answered ping.
     pub fn rtt(&self) -> Option<Duration> {
-        self.shared.driver().connection().round_trip_time()
+        self.shared.state().driver.connection().round_trip_time()
     }
 
     /// The subprotocol that was agreed on.
@@ -288,12 +330,12 @@ impl Receiver {
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
     pub fn closure(&self) -> Option<Closure> {
-        self.shared.driver().connection().closure().cloned()
+        self.shared.state().driver.connection().closure().cloned()
     }
 
     /// The round-trip time of the newest answered ping.
     pub fn rtt(&self) -> Option<Duration> {
-        self.shared.driver().connection().round_trip_time()
+        self.shared.state().driver.connection().round_trip_time()
     }
 
     /// The subprotocol that was agreed on.

@@ -5,6 +5,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use sockeye_proto::frame::HEADER_LEN_MAX;
+
 use super::{Io, buffers};
 use crate::message::Payload;
 
@@ -15,8 +17,8 @@ pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 /// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
 const CONTROL_LEN_MAX: u32 = 2 * 1024;
 
-/// Besides the payload of a frame: its header, and the control frames that may come behind it.
-const FRAME_ROOM: usize = 14 + CONTROL_LEN_MAX as usize;
+/// The least that a new buffer has room for: a broadcast gives one to every connection at the same moment.
+const BUFFER_LEN_MIN: usize = 256;
 
 /// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
 const COMPACT_FROM: usize = 32 * 1024;
@@ -91,15 +93,13 @@ impl Output {
         &mut self.buffer
     }
 
-    /// The buffer to append frames to, with room for one of so many bytes. Grows by doubling as vectors do, but not
-    /// beyond what may wait: the peer decides how much does.
+    /// The buffer to append frames to, with room for one of so many bytes.
     #[inline]
     pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
         let buffer = self.buffer();
-        let needed = buffer.len().saturating_add(payload_len).saturating_add(FRAME_ROOM);
+        let needed = buffer.len().saturating_add(payload_len).saturating_add(HEADER_LEN_MAX);
         if needed > buffer.capacity() {
-            let doubled = (2 * buffer.capacity()).min(wait_max.saturating_add(FRAME_ROOM));
-            buffer.reserve_exact(needed.max(doubled) - buffer.len());
+            grow(buffer, needed, wait_max);
         }
         buffer
     }
@@ -199,6 +199,15 @@ impl Output {
             self.written = 0;
         }
     }
+}
+
+/// Grows by doubling as vectors do, but not beyond what may wait and the control frames behind it: the peer decides how
+/// much does.
+#[cold]
+fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
+    let room_max = wait_max.saturating_add(HEADER_LEN_MAX + CONTROL_LEN_MAX as usize);
+    let doubled = (2 * buffer.capacity()).max(BUFFER_LEN_MIN).min(room_max);
+    buffer.reserve_exact(needed.max(doubled) - buffer.len());
 }
 
 impl Ahead {
