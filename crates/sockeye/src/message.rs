@@ -216,6 +216,7 @@ impl Small {
             16..=INLINE_MAX => {
                 words[0] = u64::from_le_bytes(*from.first_chunk()?);
                 words[1] = u64::from_le_bytes(*from[8..].first_chunk()?);
+                // The last word, without what the first two have already.
                 words[2] = u64::from_le_bytes(*from.last_chunk()?)
                     .checked_shr(8 * (24 - len as u32))
                     .unwrap_or(0);
@@ -461,7 +462,7 @@ mod tests {
 
     #[test]
     fn payloads_are_the_same_whether_in_place_or_shared() {
-        for len in [0, 1, INLINE_MAX - 1, INLINE_MAX, INLINE_MAX + 1, 1000] {
+        for len in (0..=INLINE_MAX + 1).chain([1000]) {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let copied = Payload::from(bytes.as_slice());
             let shared = Payload::from(bytes.clone());
@@ -476,7 +477,7 @@ mod tests {
     /// Every way to make a `Text`, in place and shared, for whoever watches the one unsafe block: Miri, in CI.
     #[test]
     fn text_is_the_same_however_it_came_to_be() {
-        for len in [0, 1, INLINE_MAX - 2, INLINE_MAX - 1, INLINE_MAX, INLINE_MAX + 1, 1000] {
+        for len in (0..=INLINE_MAX + 1).chain([1000]) {
             // Two bytes each, and one to make the length odd.
             let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
             assert_eq!(string.len(), len);

@@ -28,10 +28,11 @@ use crate::message::{Message, Payload};
 ///
 /// # Cost
 ///
-/// A connection copies a frame of less than 16 KiB into its write buffer, and refers to a larger one. Compression is
-/// done by the first connection that needs it, with nothing but this message in its window: on connections with
-/// context takeover it comes out larger than it would alone. Clients mask every frame anew, so to them it is a message
-/// like any other.
+/// A connection copies a frame of less than 16 KiB into its write buffer, and refers to a larger one. The message is
+/// compressed within the call that first needs it, while others that need it too wait for that; there is at most one
+/// compressed frame for each level and size of window (clients choose among seven). Nothing but this message is in the
+/// window: with context takeover it comes out larger than it would on one connection. Clients mask every frame anew, so
+/// to them it is a message like any other.
 #[derive(Clone)]
 pub struct Prepared(Arc<Inner>);
 
@@ -105,7 +106,7 @@ impl Prepared {
         let mut slot = &self.0.compressed;
         loop {
             let variant = slot.get_or_init(|| Box::new(Variant::new(&self.0.message, config)));
-            if variant.config == *config {
+            if variant.is_for(config) {
                 return variant.frame.as_ref();
             }
             slot = &variant.next;
@@ -114,6 +115,12 @@ impl Prepared {
 }
 
 impl Variant {
+    /// Whether such a configuration makes the same frame.
+    fn is_for(&self, config: &DeflateConfig) -> bool {
+        let deciding = |config: &DeflateConfig| (config.level, config.memory_level, config.window_bits);
+        deciding(&self.config) == deciding(config)
+    }
+
     fn new(message: &Message, config: &DeflateConfig) -> Self {
         let mut bytes = Vec::new();
         let framing = Framing::compressed(message.data(), config, CODECS, &mut bytes);

@@ -172,7 +172,8 @@ impl Sender {
     }
 
     /// Queues a message; waits only while [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) is exceeded.
-    /// It leaves with [`flush`](Self::flush), or when the receiver next looks.
+    /// It leaves with [`flush`](Self::flush), or when [`Receiver::recv`] is next polled; [`try_send`](Self::try_send) has
+    /// that done at once.
     ///
     /// # Errors
     ///
@@ -181,8 +182,8 @@ impl Sender {
     /// # Cancel safety
     ///
     /// As [`WebSocket::send`](crate::WebSocket::send).
-    pub async fn feed(&self, message: impl Into<Message>) -> Result<(), Error> {
-        self.feed_with(message, Compress::Auto).await
+    pub fn feed(&self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
+        self.feed_with(message, Compress::Auto)
     }
 
     /// As [`feed`](Self::feed), with a choice about compression for this message, where it was negotiated.
@@ -194,13 +195,30 @@ impl Sender {
     /// # Cancel safety
     ///
     /// As [`WebSocket::send`](crate::WebSocket::send).
-    pub async fn feed_with(&self, message: impl Into<Message>, compress: Compress) -> Result<(), Error> {
+    pub fn feed_with(
+        &self,
+        message: impl Into<Message>,
+        compress: Compress,
+    ) -> impl Future<Output = Result<(), Error>> {
         let message = message.into();
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             self.shared
                 .poll(cx, |driver, cx| driver.poll_feed(cx, &message, compress))
         })
-        .await
+    }
+
+    /// As [`send`](Self::send), of a message that other connections are sent too.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`WebSocket::send`](crate::WebSocket::send).
+    pub async fn send_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
+        self.feed_prepared(prepared).await?;
+        self.flush().await
     }
 
     /// As [`feed`](Self::feed), of a message that other connections are sent too.
@@ -247,7 +265,7 @@ impl Sender {
     }
 
     /// As [`try_send`](Self::try_send), of a message that other connections are sent too: what a broadcast calls for
-    /// each of its receivers.
+    /// each of its receivers. It may be compressed within this call: see [`Prepared`].
     ///
     /// # Errors
     ///

@@ -129,6 +129,20 @@ impl WebSocket {
         poll_fn(move |cx| self.driver.poll_feed(cx, &message, compress))
     }
 
+    /// As [`send`](Self::send), of a message that other connections are sent too.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        self.feed_prepared(prepared).await?;
+        self.flush().await
+    }
+
     /// As [`feed`](Self::feed), of a message that other connections are sent too.
     ///
     /// # Errors
@@ -164,7 +178,8 @@ impl WebSocket {
         try_send(&mut self.driver, message.into())
     }
 
-    /// As [`try_send`](Self::try_send), of a message that other connections are sent too.
+    /// As [`try_send`](Self::try_send), of a message that other connections are sent too. It may be compressed within
+    /// this call: see [`Prepared`].
     ///
     /// # Errors
     ///

@@ -6,13 +6,11 @@
 use alloc::vec::Vec;
 
 #[cfg(feature = "deflate")]
-use super::receive::RSV1;
+use super::send::append_compressed_header;
 use super::send::{append_header, opcode_of};
 use super::{Connection, Data, Fragment, Role, SendError};
 #[cfg(feature = "deflate")]
-use crate::deflate::{Codecs, DeflateConfig, WindowBits, compress_alone};
-#[cfg(feature = "deflate")]
-use crate::frame::FrameHeader;
+use crate::deflate::{Codecs, DeflateConfig, WindowBits, compress};
 
 /// How a message was framed beforehand, and so which connections its frame may be sent on.
 ///
@@ -24,8 +22,12 @@ use crate::frame::FrameHeader;
 /// // For each connection: `connection.start_framed(message, framing)?`, then its transport gets `frame`.
 /// # let _ = framing;
 /// ```
+///
+/// Where `Connection::deflate_config` gives a configuration, a second frame is made by `Framing::compressed` with it, for
+/// all connections that give the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Framing {
+    message_len: usize,
     /// The window that it was compressed with, if it was.
     #[cfg(feature = "deflate")]
     window_bits: Option<WindowBits>,
@@ -39,6 +41,7 @@ impl Framing {
         append_header(Fragment::Last, opcode_of(message.kind()), bytes.len() as u64, None, out);
         out.extend_from_slice(bytes);
         Self {
+            message_len: bytes.len(),
             #[cfg(feature = "deflate")]
             window_bits: None,
         }
@@ -49,39 +52,28 @@ impl Framing {
     // [7692-6.1-2, 7692-7.2.1-7]
     #[cfg(feature = "deflate")]
     pub fn compressed(message: Data<'_>, config: &DeflateConfig, codecs: Codecs, out: &mut Vec<u8>) -> Option<Self> {
-        compress_alone(config, codecs, message.bytes(), |payload| {
+        compress(config, codecs, &[], message.bytes(), |payload| {
             out.reserve_exact(crate::frame::HEADER_LEN_MAX + payload.len());
-            let header = FrameHeader {
-                fin: true,
-                rsv: RSV1,
-                opcode: opcode_of(message.kind()),
-                mask: None,
-                payload_len: payload.len() as u64,
-            };
-            header.encode(out);
+            append_compressed_header(message.kind(), payload.len() as u64, None, out);
             out.extend_from_slice(payload);
         })?;
         Some(Self {
+            message_len: message.bytes().len(),
             window_bits: Some(config.window_bits),
         })
     }
 }
 
 impl Connection {
-    /// How this connection compresses: the configuration given, with the window that was agreed on. `None` if
-    /// compression was not.
-    #[cfg(feature = "deflate")]
-    pub fn deflate_config(&self) -> Option<&DeflateConfig> {
-        self.deflate.as_ref().map(|deflate| deflate.config())
-    }
-
-    /// Begins a message that is framed already. The caller then sends the whole frame, before anything else.
+    /// Begins a message that is framed already: `message` is what `framing` was made from, or later messages that refer
+    /// back to it come out garbled. The caller then sends the whole frame, before anything else.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send); [`SendError::FrameMismatch`] if this connection masks, or does not inflate what was
     /// compressed so.
     pub fn start_framed(&mut self, message: Data<'_>, framing: Framing) -> Result<(), SendError> {
+        debug_assert_eq!(message.bytes().len(), framing.message_len, "another message's framing");
         self.check_message_may_begin()?;
         // RFC 6455 §5.3: a client needs a key of its own for each frame.
         if !matches!(self.role, Role::Server) {
@@ -95,8 +87,6 @@ impl Connection {
             }
             deflate.remember_sent(message.bytes());
         }
-        #[cfg(not(feature = "deflate"))]
-        let _ = (message, framing);
         Ok(())
     }
 }

@@ -196,6 +196,13 @@ impl Connection {
         self.deflate = Some(Box::new(DeflateSession::new(config, agreement, codecs)));
     }
 
+    /// How this connection compresses: the configuration given, with the window that was agreed on. `None` if
+    /// compression was not.
+    #[cfg(feature = "deflate")]
+    pub fn deflate_config(&self) -> Option<&DeflateConfig> {
+        self.deflate.as_ref().map(|deflate| deflate.config())
+    }
+
     /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
     ///
     /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it
@@ -204,10 +211,11 @@ impl Connection {
     ///
     /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
     // [6455-7.1.7-5]
+    // Inlined whatever the compiler thinks: a 20 B message out of a burst is 137 instructions then, instead of 285.
     #[inline(always)]
     pub fn handle_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
         if matches!(self.state, State::Open | State::CloseSent)
-            && let Some((kind, place)) = self.receiver.receive_straight(&self.config.limits, input)
+            && let Some((kind, place)) = self.receiver.receive_whole(&self.config.limits, input)
         {
             self.liveness.handle_received(now);
             let consumed = place.end;
@@ -388,8 +396,8 @@ impl Connection {
         self.role
     }
 
-    /// Bytes of heap memory held for a message or control frame that has not arrived whole. Of a control frame that
-    /// came in pieces, its payload (at most 250 bytes) stays until the next frame that does.
+    /// Bytes of heap memory held for the payload of a message or control frame that has not arrived whole; there are
+    /// some 112 bytes of state besides. Of a control frame that came in pieces, the payload stays until the next input.
     pub fn buffered_len(&self) -> usize {
         self.receiver.buffered_len()
     }

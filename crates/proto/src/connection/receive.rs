@@ -11,14 +11,11 @@ use core::ops::Range;
 use super::{Delivery, MessageKind};
 use crate::config::Limits;
 use crate::fault::Fault;
-use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode};
+use crate::frame::{FIN, FrameHeader, HEADER_LEN_MAX, LENGTH_16, MASKED, MaskingKey, Opcode, RSV1, SHORT_MAX};
 use crate::utf8::{self, Utf8Validator};
 
 /// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
 const DIRECT_READ_MIN: usize = 32 * 1024;
-
-/// RSV1 among the three reserved bits.
-pub(super) const RSV1: u8 = 4;
 
 /// What the receiver found; ranges are of the caller's input.
 #[derive(Debug, PartialEq, Eq)]
@@ -165,45 +162,47 @@ impl Receiver {
     }
 
     /// The message at the start of `input`, if it is as nearly all are: one frame that lies whole in the input, not
-    /// compressed, with nothing before it unfinished. Leaves everything else, and all that is wrong, to
+    /// compressed, with nothing before it unfinished. Leaves everything else, and all that is wrong, as it is to
     /// [`receive`](Self::receive), which knows the rules; this is the short way for what obeys them.
+    // [6455-5.1-2, 6455-5.1-5, 6455-5.6-1, 6455-8.1-1, 6455-10.4-1]
     #[inline(always)]
-    pub(super) fn receive_straight(&self, limits: &Limits, input: &mut [u8]) -> Option<(MessageKind, Range<usize>)> {
+    pub(super) fn receive_whole(&self, limits: &Limits, input: &mut [u8]) -> Option<(MessageKind, Range<usize>)> {
+        const TEXT: u8 = FIN | Opcode::Text.bits();
+        const BINARY: u8 = FIN | Opcode::Binary.bits();
+        const LEN_SHORT_MAX: u8 = SHORT_MAX as u8;
         if self.unfinished.is_some() || self.delivery != Delivery::Whole {
             return None;
         }
-        let kind = match input.first()? {
-            0x81 => MessageKind::Text,
-            0x82 => MessageKind::Binary,
+        let kind = match *input.first()? {
+            TEXT => MessageKind::Text,
+            BINARY => MessageKind::Binary,
             _ => return None,
         };
         let (masked_bit, key_len) = match self.masked {
-            Masked::Always => (0x80, 4),
+            Masked::Always => (MASKED, 4),
             Masked::Never => (0, 0),
         };
-        let (payload_len, key_start) = match input.get(1)? ^ masked_bit {
-            len @ ..=125 => (usize::from(len), 2),
-            126 => match u16::from_be_bytes(*input.get(2..)?.first_chunk()?) {
-                len @ 126.. => (usize::from(len), 4),
-                _ => return None,
-            },
+        // A bit that is not as it should be makes the length larger than any here.
+        let (payload_len, key_start) = match *input.get(1)? ^ masked_bit {
+            len @ ..=LEN_SHORT_MAX => (usize::from(len), 2),
+            LENGTH_16 => (usize::from(u16::from_be_bytes(*input.get(2..)?.first_chunk()?)), 4),
             _ => return None,
         };
-        let start = key_start + key_len;
-        let place = start..start + payload_len;
-        if payload_len as u64 > limits.message_size_max || place.end > input.len() {
+        let is_minimal = key_start == 2 || payload_len > usize::from(LEN_SHORT_MAX);
+        let place = key_start + key_len..key_start + key_len + payload_len;
+        if !is_minimal || payload_len as u64 > limits.message_size_max || place.end > input.len() {
             return None;
         }
+        let key = match self.masked {
+            Masked::Always => MaskingKey(*input[key_start..].first_chunk()?),
+            Masked::Never => MaskingKey::default(),
+        };
         if self.masked == Masked::Always {
-            let key = MaskingKey(*input[key_start..].first_chunk()?);
             key.apply(&mut input[place.clone()]);
         }
         if kind == MessageKind::Text && !utf8::is_utf8(&input[place.clone()]) {
-            // To be found again by the rules, as it came.
-            if self.masked == Masked::Always {
-                let key = MaskingKey(*input[key_start..].first_chunk()?);
-                key.apply(&mut input[place]);
-            }
+            // As it came; the key of zeros changes nothing.
+            key.apply(&mut input[place]);
             return None;
         }
         Some((kind, place))

@@ -5,9 +5,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::receive::RSV1;
 use super::{Cause, Connection, MessageKind, Role, State};
-use crate::frame::{FrameHeader, MaskingKey, Opcode};
+use crate::frame::{FrameHeader, MaskingKey, Opcode, RSV1};
 use crate::time::Instant;
 
 /// The data of a message, or of a part of one.
@@ -136,17 +135,7 @@ impl Connection {
             return Ok(false);
         };
         let sent = deflate.compress(data.bytes(), |payload| {
-            let header = FrameHeader {
-                // What is compressed is one frame. [7692-7.2.1-7]
-                fin: true,
-                // [7692-6.1-1]
-                rsv: RSV1,
-                // [7692-6-1]
-                opcode: opcode_of(data.kind()),
-                mask,
-                payload_len: payload.len() as u64,
-            };
-            header.encode(out);
+            append_compressed_header(data.kind(), payload.len() as u64, mask, out);
             append(payload, mask, out);
         });
         Ok(sent.is_some())
@@ -172,8 +161,8 @@ impl Connection {
         Ok(self.append_header(Fragment::Last, opcode_of(kind), len, out))
     }
 
-    /// Appends the next fragment of a message to `out`, never compressed; the first one begins the message. Pings, pongs and the close
-    /// frame may go between.
+    /// Appends the next fragment of a message to `out`, never compressed; the first one begins the message. Pings, pongs
+    /// and the close frame may go between.
     ///
     /// # Errors
     ///
@@ -295,6 +284,26 @@ pub(super) fn append_header(
         // [6455-5.2-1, 7692-6.1-4, 7692-6.1-5, 7692-6.1-3]
         rsv: 0,
         opcode,
+        mask,
+        payload_len,
+    };
+    header.encode(out);
+}
+
+/// What is compressed is one frame.
+// [7692-7.2.1-7]
+pub(super) fn append_compressed_header(
+    kind: MessageKind,
+    payload_len: u64,
+    mask: Option<MaskingKey>,
+    out: &mut Vec<u8>,
+) {
+    let header = FrameHeader {
+        fin: true,
+        // [7692-6.1-1]
+        rsv: RSV1,
+        // [7692-6-1]
+        opcode: opcode_of(kind),
         mask,
         payload_len,
     };

@@ -55,6 +55,29 @@ impl Codecs {
     };
 }
 
+/// Has `send` take the compressed payload of a message that may refer back to `dictionary`; `None` if the message is
+/// better sent as it is.
+pub(crate) fn compress<R>(
+    config: &DeflateConfig,
+    codecs: Codecs,
+    dictionary: &[u8],
+    message: &[u8],
+    send: impl FnOnce(&[u8]) -> R,
+) -> Option<R> {
+    // zlib cannot keep within 256 bytes, and a message that is not compressed is always legal (RFC 7692 §6).
+    if config.window_bits == WindowBits::MIN {
+        return None;
+    }
+    let mut deflater = (codecs.take_deflater)(config);
+    let sent = deflater
+        .compress(dictionary, message)
+        .filter(|payload| payload.len() < message.len() || message.is_empty())
+        .map(send);
+    deflater.trim();
+    (codecs.give_deflater)(deflater);
+    sent
+}
+
 /// Compresses messages, for any number of connections with the same level, memory level and window.
 pub struct Deflater {
     zlib: Deflate,

@@ -20,6 +20,7 @@ mod params;
 mod session;
 mod window;
 
+pub(crate) use codec::compress;
 pub use codec::{Codecs, Deflater, Inflater};
 pub use params::{Agreement, DeflateConfig, Takeover, WindowBits};
-pub(crate) use session::{DeflateSession, compress_alone};
+pub(crate) use session::DeflateSession;

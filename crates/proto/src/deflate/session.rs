@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::codec::Codecs;
+use super::codec::{Codecs, compress};
 use super::window::Window;
-use super::{Agreement, DeflateConfig, Takeover, WindowBits};
+use super::{Agreement, DeflateConfig, Takeover};
 use crate::fault::Fault;
 
 /// What a connection needs for permessage-deflate beyond the codecs that it borrows.
@@ -45,7 +45,7 @@ impl DeflateSession {
 
     /// Has `send` take the compressed payload of a message; `None` if the message is better sent as it is.
     pub(crate) fn compress<R>(&mut self, message: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let sent = compress_with(&self.config, self.codecs, self.sent.as_slice(), message, send)?;
+        let sent = compress(&self.config, self.codecs, self.sent.as_slice(), message, send)?;
         self.remember_sent(message);
         Some(sent)
     }
@@ -72,35 +72,4 @@ impl DeflateSession {
         }
         message
     }
-}
-
-/// Compresses a message by itself, so that any connection with such a window can inflate it.
-pub(crate) fn compress_alone<R>(
-    config: &DeflateConfig,
-    codecs: Codecs,
-    message: &[u8],
-    send: impl FnOnce(&[u8]) -> R,
-) -> Option<R> {
-    compress_with(config, codecs, &[], message, send)
-}
-
-fn compress_with<R>(
-    config: &DeflateConfig,
-    codecs: Codecs,
-    dictionary: &[u8],
-    message: &[u8],
-    send: impl FnOnce(&[u8]) -> R,
-) -> Option<R> {
-    // zlib cannot keep within 256 bytes, and a message that is not compressed is always legal (RFC 7692 §6).
-    if config.window_bits == WindowBits::MIN {
-        return None;
-    }
-    let mut deflater = (codecs.take_deflater)(config);
-    let sent = deflater
-        .compress(dictionary, message)
-        .filter(|payload| payload.len() < message.len() || message.is_empty())
-        .map(send);
-    deflater.trim();
-    (codecs.give_deflater)(deflater);
-    sent
 }

@@ -12,17 +12,20 @@ pub const HEADER_LEN_MAX: usize = 14;
 pub(crate) const CONTROL_PAYLOAD_MAX: usize = 125;
 
 /// The largest payload length that the first two bytes can carry themselves.
-const SHORT_MAX: u64 = 125;
+pub(crate) const SHORT_MAX: u64 = 125;
 /// Stands for "a 16-bit length follows".
-const LENGTH_16: u8 = 126;
+pub(crate) const LENGTH_16: u8 = 126;
 /// Stands for "a 64-bit length follows".
 const LENGTH_64: u8 = 127;
 
-const FIN: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
-const MASKED: u8 = 0x80;
+pub(crate) const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
+
+/// RSV1 among the three reserved bits of [`FrameHeader::rsv`].
+pub(crate) const RSV1: u8 = 4;
 
 /// What a frame is (RFC 6455 §5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -82,7 +82,7 @@ fn cve_go_2026_6559_lengths_around_32_bits_are_too_big() {
 }
 
 #[test]
-fn cve_rustsec_2022_0035_a_declared_length_allocates_nothing() {
+fn cve_rustsec_2022_0035_a_declared_length_makes_no_difference() {
     for local in [Local::Server, Local::Client] {
         let costs = [1, 16 << 20].map(|declared| {
             let mut connection = connection(local, Config::default());

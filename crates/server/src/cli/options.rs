@@ -214,7 +214,8 @@ pub(crate) struct ServeOptions {
 
     /// Compress messages for clients that offer it (permessage-deflate), a publication once for all who hear it; with
     /// `takeover`, clients' messages refer back to earlier ones, which costs each connection up to 64 KiB
-    #[arg(long, value_name = "MODE", require_equals = true, default_value = "no-takeover")]
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "no-takeover", default_missing_value = "no-takeover")]
     pub(crate) compression: Compression,
 }
 

@@ -14,7 +14,7 @@ use super::clock;
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Whom `sleep` wakes: while that is the task that waits, there is nothing to tell it.
+    /// Whom `sleep` wakes. While that is the waiting task, it need not be polled.
     waker: Option<Waker>,
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
 use super::output::{BY_REFERENCE_MIN, Output};
-use super::{Io, buffers, clock};
+use super::{CODECS, Io, buffers, clock};
 use crate::error::{Error, Kind};
 use crate::message::{Message, Payload};
 use crate::prepared::{Frame, Prepared};
@@ -95,8 +95,7 @@ impl Driver {
 
     /// Compresses from now on, as was agreed on in the opening handshake.
     pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement) {
-        self.connection
-            .enable_deflate(config, agreement, super::codecs::OF_THREAD);
+        self.connection.enable_deflate(config, agreement, CODECS);
     }
 
     pub(crate) fn connection(&self) -> &Connection {

@@ -44,7 +44,7 @@ pub(super) struct Output {
     unflushed: bool,
 }
 
-/// Large payloads, and what lies before, between and behind them. Not empty.
+/// Large payloads, and what lies before and between them. Not empty.
 #[derive(Debug, Default)]
 struct Ahead {
     pieces: VecDeque<Piece>,
