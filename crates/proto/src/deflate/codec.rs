@@ -26,7 +26,9 @@ const OUT_KEPT_MAX: usize = 256 * 1024;
 /// Inflated at once, so that the limit is looked at often enough: a bomb swells about a thousandfold.
 const STEP: usize = 16 * 1024;
 
-/// How many final blocks (BFINAL=1) a message may have for each KiB of it: after each, a new codec has to be primed.
+/// How many final blocks (BFINAL=1) a message may have, and how many more for each KiB of it: after each, a new codec has
+/// to be primed.
+const FINAL_BLOCKS: usize = 8;
 const FINAL_BLOCKS_PER_KIB: usize = 4;
 
 /// Where connections borrow their codecs from and give them back to: two pairs of functions over a pool of the
@@ -181,7 +183,7 @@ impl Inflater {
     /// Inflates a message that may refer back to `dictionary`, up to `size_max` bytes.
     pub(super) fn inflate(&mut self, dictionary: &[u8], payload: &[u8], size_max: u64) -> Result<Vec<u8>, Fault> {
         let mut message = Vec::new();
-        let mut final_blocks_left = 1 + payload.len() * FINAL_BLOCKS_PER_KIB / 1024;
+        let mut final_blocks_left = FINAL_BLOCKS + payload.len() * FINAL_BLOCKS_PER_KIB / 1024;
         self.prime(dictionary)?;
         let mut rest = payload;
         while !rest.is_empty() {
@@ -310,6 +312,8 @@ mod tests {
             hello,
         ); // two blocks
         check_inflate(b"", &[0x00], Ok(b"")); // empty
+        let final_twice = [&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..]; 2].concat();
+        check_inflate(b"", &[&final_twice[..], &[0x00]].concat(), Ok(b"HelloHello")); // two final blocks
     }
 
     #[test]

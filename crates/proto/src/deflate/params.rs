@@ -85,8 +85,8 @@ pub struct DeflateConfig {
     pub size_min: usize,
     /// Whether our messages refer back to earlier ones. Default [`Takeover::Reset`].
     pub takeover: Takeover,
-    /// Whether the peer's messages may. Default [`Takeover::Reset`]; a client may be answered no, then it is
-    /// [`Takeover::Keep`].
+    /// Whether the peer's messages may. Default [`Takeover::Reset`]; of a client it is the condition of its offer: a
+    /// server that cannot keep to it declines, and nothing is compressed.
     pub peer_takeover: Takeover,
     /// The largest window that we compress with. Default 15. Smaller saves memory per connection with takeover, on both
     /// sides. Below 9 nothing is compressed.
