@@ -117,45 +117,13 @@ async fn a_reset_is_an_error() {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use std::sync::Arc;
-
+    use common::tls::{certified, client, server};
     use rcgen::{CertifiedKey, KeyPair};
-    use rustls::pki_types::PrivatePkcs8KeyDer;
-    use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
     use super::*;
 
-    fn certified() -> CertifiedKey<KeyPair> {
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
-    }
-
-    fn server_config(certified: &CertifiedKey<KeyPair>) -> Arc<ServerConfig> {
-        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key.into());
-        Arc::new(config.unwrap())
-    }
-
-    /// A client that trusts this certificate and no other.
-    fn client(certified: &CertifiedKey<KeyPair>) -> Client {
-        let mut roots = RootCertStore::empty();
-        roots.add(certified.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Client::builder().tls_config(Arc::new(config)).build().unwrap()
-    }
-
     async fn tls_echo(certified: &CertifiedKey<KeyPair>) -> (SocketAddr, JoinHandle<Result<(), Error>>) {
-        let server = Server::builder().tls_config(server_config(certified)).build();
-        echo_once(server, Ipv4Addr::LOCALHOST.into()).await
+        echo_once(server(certified), Ipv4Addr::LOCALHOST.into()).await
     }
 
     #[tokio::test]
@@ -210,8 +178,7 @@ mod tls {
     async fn a_client_that_never_speaks_is_given_ten_seconds_for_all() {
         let (io, peer) = common::script::transport(true);
         let start = tokio::time::Instant::now();
-        let server = Server::builder().tls_config(server_config(&certified())).build();
-        let error = within(60, server.accept(io)).await.unwrap_err();
+        let error = within(60, server(&certified()).accept(io)).await.unwrap_err();
         assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }

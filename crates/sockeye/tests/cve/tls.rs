@@ -1,16 +1,12 @@
 //! C11, C15 and C25 below the WebSocket.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertifiedKey, KeyPair};
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use sockeye::{Client, Server};
 use tokio::time::{Instant, sleep};
 
 use crate::common::script::transport;
+use crate::common::tls::{certified, client, server};
 use crate::common::{look, within};
 use crate::heap::{live, most_during};
 use crate::watched;
@@ -21,39 +17,10 @@ const RECORD_HEADER: usize = 5;
 /// What rustls may keep of one handshake.
 const TLS_HANDSHAKE: usize = 64 * 1024;
 
-fn certified() -> CertifiedKey<KeyPair> {
-    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
-}
-
-fn server() -> Server {
-    let certified = certified();
-    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key.into())
-        .unwrap();
-    Server::builder().tls_config(Arc::new(config)).build()
-}
-
-fn client() -> Client {
-    let mut roots = RootCertStore::empty();
-    roots.add(certified().cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Client::builder().tls_config(Arc::new(config)).build().unwrap()
-}
-
 /// The first record that a client sends: its ClientHello.
 async fn client_hello() -> Vec<u8> {
     let (io, peer) = transport(false);
-    let client = client();
+    let client = client(&certified());
     let mut connecting = pin!(client.connect_over(io, "wss://localhost/"));
     assert!(look(&mut connecting).await.is_pending());
     let hello = peer.takes_bytes();
@@ -67,7 +34,7 @@ async fn client_hello() -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn cve_2026_126343_an_end_at_any_byte_of_a_client_hello_is_a_value() {
-    let (server, hello) = (server(), client_hello().await);
+    let (server, hello) = (server(&certified()), client_hello().await);
     for resets in [false, true] {
         for len in 0..hello.len() {
             let (io, peer) = transport(true);
@@ -85,7 +52,7 @@ async fn cve_2026_126343_an_end_at_any_byte_of_a_client_hello_is_a_value() {
 #[tokio::test(start_paused = true)]
 async fn cve_2026_129500_a_failure_at_any_operation_of_tls_is_a_value() {
     let hello = client_hello().await;
-    let server = server();
+    let server = server(&certified());
     let mut failures = 0;
     for operation in 0..1000 {
         let (io, peer) = transport(true);
@@ -110,7 +77,7 @@ async fn cve_2026_129500_a_failure_at_any_operation_of_tls_is_a_value() {
 
 #[tokio::test(start_paused = true)]
 async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
-    let (server, hello) = (server(), client_hello().await);
+    let (server, hello) = (server(&certified()), client_hello().await);
     // In drops; late; in drops after the whole hello.
     for (at_once, every) in [(0, 100), (0, 9000), (hello.len(), 100)] {
         let (io, peer) = transport(true);
@@ -142,7 +109,7 @@ async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
 async fn cve_rustsec_2024_0336_a_close_notify_in_the_handshake_ends_it_and_does_not_spin() {
     // An alert record: warning, close_notify.
     const CLOSE_NOTIFY: [u8; 7] = [21, 3, 3, 0, 2, 1, 0];
-    let (server, hello) = (server(), client_hello().await);
+    let (server, hello) = (server(&certified()), client_hello().await);
     for first in [&hello[..0], &hello[..]] {
         for ends in [true, false] {
             let (io, peer) = transport(true);
@@ -160,7 +127,7 @@ async fn cve_rustsec_2024_0336_a_close_notify_in_the_handshake_ends_it_and_does_
 
 #[tokio::test(start_paused = true)]
 async fn cve_rustsec_2024_0399_a_client_hello_in_records_of_one_byte_is_no_panic() {
-    let (server, hello) = (server(), client_hello().await);
+    let (server, hello) = (server(&certified()), client_hello().await);
     let records: Vec<u8> = hello[RECORD_HEADER..]
         .iter()
         .flat_map(|byte| [22, hello[1], hello[2], 0, 1, *byte])
@@ -188,7 +155,7 @@ async fn cve_rustsec_2024_0399_a_client_hello_in_records_of_one_byte_is_no_panic
 
 #[tokio::test(start_paused = true)]
 async fn cve_rustsec_2026_0346_a_record_or_message_without_end_is_not_collected() {
-    let server = server();
+    let server = server(&certified());
     // A record of the greatest length that its header can say; a ClientHello that declares 16 MiB, in whole records.
     let mut hello = vec![22, 3, 3, 0x40, 0, 1, 0xff, 0xff, 0xff];
     hello.resize(RECORD_HEADER + 0x4000, 0);
@@ -208,7 +175,7 @@ async fn cve_rustsec_2026_0346_a_record_or_message_without_end_is_not_collected(
 
 #[tokio::test(start_paused = true)]
 async fn cve_2026_126343_a_server_hello_that_is_none_is_a_value() {
-    let client = client();
+    let client = client(&certified());
     for bytes in [
         &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
         &[22, 3, 3, 0, 4, 2, 0, 0, 0],

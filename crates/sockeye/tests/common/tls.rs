@@ -1,0 +1,38 @@
+//! A certificate made on the spot, and who has it or trusts it.
+
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::crypto::ring;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sockeye::{Client, Server};
+
+/// For `localhost`, a new one with each call.
+pub(crate) fn certified() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
+}
+
+/// A server that has this certificate.
+pub(crate) fn server(certified: &CertifiedKey<KeyPair>) -> Server {
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .unwrap();
+    Server::builder().tls_config(Arc::new(config)).build()
+}
+
+/// A client that trusts this certificate and no other.
+pub(crate) fn client(certified: &CertifiedKey<KeyPair>) -> Client {
+    let mut roots = RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder().tls_config(Arc::new(config)).build().unwrap()
+}
