@@ -43,16 +43,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let valgrind = tools::valgrind()?;
     let program = build(workspace)?;
     let names = output(&mut Command::new(&program))?;
+    let names: Vec<_> = names.lines().collect();
     let budget_path = workspace.root.join("bench/micro/budget.toml");
     let budget: Counts = match fs::read_to_string(&budget_path) {
         Ok(text) => toml::from_str(&text).with_context(|| format!("{} is no budget", budget_path.display()))?,
         Err(_) if options.write => Counts::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", budget_path.display())),
     };
+    check_names(&names, options, &budget)?;
     let mut counts = budget.clone();
     let mut exceeded = Vec::new();
     println!("    {:20} {:>12} {:>12}", "instructions of", "counted", "budget");
-    for name in names.lines() {
+    for name in names.iter().copied() {
         if !options.cases.is_empty() && !options.cases.iter().any(|wanted| wanted == name) {
             continue;
         }
@@ -66,7 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         counts.insert(name.to_owned(), (counted * 10.0).round() / 10.0);
     }
     if options.write {
-        counts.retain(|name, _| names.lines().any(|known| known == name));
+        counts.retain(|name, _| names.contains(&name.as_str()));
         return write(&budget_path, &counts);
     }
     if !exceeded.is_empty() {
@@ -75,6 +77,21 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
              --write` and say why in the commit",
             exceeded.join(", ")
         );
+    }
+    Ok(())
+}
+
+/// Fails for a name that no case has: what it was meant for would pass uncounted.
+fn check_names(known: &[&str], options: &Options, budget: &Counts) -> Result<()> {
+    let is_unknown = |name: &&String| !known.contains(&name.as_str());
+    if let Some(unknown) = options.cases.iter().find(is_unknown) {
+        bail!("there is no case {unknown}; there are {}", known.join(", "));
+    }
+    // A new budget leaves them out.
+    if !options.write
+        && let Some(unknown) = budget.keys().find(is_unknown)
+    {
+        bail!("the budget has a case {unknown} that `bench-micro` has not; `cargo xtask count --write` removes it");
     }
     Ok(())
 }
@@ -115,4 +132,34 @@ fn write(path: &Path, counts: &Counts) -> Result<()> {
         text += &format!("{name:?} = {count:?}\n");
     }
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, Options, check_names};
+
+    fn check(cases: &[&str], write: bool, budget: &[&str]) -> Result<(), String> {
+        let options = Options {
+            write,
+            cases: cases.iter().copied().map(String::from).collect(),
+        };
+        let budget: Counts = budget.iter().map(|name| (String::from(*name), 1.0)).collect();
+        check_names(&["echo", "mask"], &options, &budget).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_misspelt_case_is_an_error() {
+        assert_eq!(check(&["mask"], false, &[]), Ok(()));
+        let told = "there is no case ecoh; there are echo, mask".to_owned();
+        assert_eq!(check(&["mask", "ecoh"], false, &[]), Err(told.clone()));
+        assert_eq!(check(&["ecoh"], true, &[]), Err(told));
+    }
+
+    #[test]
+    fn a_case_that_is_gone_fails_until_the_budget_is_written_anew() {
+        assert_eq!(check(&[], false, &["echo", "mask"]), Ok(()));
+        check(&[], false, &["echo", "ecoh"]).expect_err("there is no such case");
+        check(&["mask"], false, &["ecoh"]).expect_err("neither where others are asked for");
+        assert_eq!(check(&[], true, &["ecoh"]), Ok(()));
+    }
 }
