@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     bench, count, deny, fuzz,
-    process::{call, output, step},
+    process::{call, output, skip, step},
     spec, test,
     workspace::Workspace,
 };
@@ -14,8 +14,9 @@ use crate::{
 /// The target without an operating system's help that proves the protocol crate does no I/O.
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Runs each step in turn; the first that fails ends it.
+/// Runs each step in turn; the first that fails ends it. What this machine cannot do is counted in the last line.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let mut skipped = Vec::new();
     step("format", || call(&mut workspace.cargo(["fmt", "--all", "--check"])))?;
     step("requirements of the RFCs", || {
         spec::run(workspace, &spec::Options::brief())
@@ -40,10 +41,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         })?;
     }
     step("instructions", || count::run(workspace, &count::Options::default()))?;
-    step("dependencies", || deny::run(workspace))?;
-    step("the unsafe block under Miri", || miri(workspace))?;
+    skipped.extend(step("dependencies", || deny::run(workspace))?);
+    skipped.extend(step("the unsafe block under Miri", || miri(workspace))?);
     step("enumeration", || enumerate(workspace))?;
-    test::run(workspace, &test::Options::default())
+    test::run(workspace, &test::Options::default(), skipped)
 }
 
 /// All inputs up to a size, of which the tests run a small part. Prints how many; the test asserts it.
@@ -52,13 +53,12 @@ fn enumerate(workspace: &Workspace) -> Result<()> {
     call(workspace.cargo(exhaustive).args(["--", "--ignored"]))
 }
 
-/// The one unsafe block there is, `Text::as_str`, and all ways to get to it. Where there is no Miri, it says so.
-fn miri(workspace: &Workspace) -> Result<()> {
+/// The one unsafe block there is, `Text::as_str`, and all ways to get to it. Where there is no Miri, gives how to get it.
+fn miri(workspace: &Workspace) -> Result<Option<String>> {
     let miri = ["run", "nightly", "cargo", "miri"];
     if let Err(error) = output(Command::new("rustup").args(miri).arg("--version")) {
-        println!("    SKIPPED: rustup toolchain install nightly --component miri,rust-src");
-        println!("    {}", format!("{error:#}").trim().replace('\n', "\n    "));
-        return Ok(());
+        let reason = "Miri: rustup toolchain install nightly --component miri,rust-src";
+        return Ok(Some(skip(reason, &error)));
     }
     let tests = ["test", "-p", "sockeye", "--no-default-features", "--lib", "message::"];
     call(
@@ -70,7 +70,8 @@ fn miri(workspace: &Workspace) -> Result<()> {
             // What cargo set for the toolchain that runs us is not the nightly's.
             .env_remove("CARGO")
             .env_remove("RUSTUP_TOOLCHAIN"),
-    )
+    )?;
+    Ok(None)
 }
 
 /// Adds the target if it is missing, which takes rustup.

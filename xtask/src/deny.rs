@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf, process::Command};
 use anyhow::Result;
 
 use crate::{
-    process::{call, output},
+    process::{call, output, skip},
     tools::cargo_deny,
     workspace::Workspace,
 };
@@ -13,8 +13,9 @@ use crate::{
 /// The advisories of RustSec, as deny.toml names them.
 const DATABASE: &str = "https://github.com/RustSec/advisory-db";
 
-/// Checks licences, sources and duplicates always, and known faults as far as their database can be had.
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+/// Checks licences, sources and duplicates always, and known faults as far as their database can be had: otherwise gives
+/// what was skipped, and why.
+pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
     let program = cargo_deny::prepare(workspace)?;
     let deny = || {
         let mut command = Command::new(&program);
@@ -29,18 +30,18 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         .args(["ls-remote", "--quiet", DATABASE, "HEAD"])
         .env("GIT_TERMINAL_PROMPT", "0");
     match output(&mut ask) {
-        Ok(_) => call(deny().args(["check", "advisories"])),
+        Ok(_) => call(deny().args(["check", "advisories"]))?,
         // deny.toml says how old a copy may be.
         Err(_) if has_database() => {
             println!("    the advisory database is out of reach; held against the copy that is here");
-            call(deny().args(["--offline", "check", "advisories"]))
+            call(deny().args(["--offline", "check", "advisories"]))?;
         }
         Err(error) => {
-            println!("    SKIPPED: advisories: there is no copy of their database here, and it is out of reach:");
-            println!("    {}", format!("{error:#}").trim().replace('\n', "\n    "));
-            Ok(())
+            let reason = "advisories: there is no copy of their database here, and it is out of reach";
+            return Ok(Some(skip(reason, &error)));
         }
     }
+    Ok(None)
 }
 
 /// Whether cargo-deny has fetched its database at some time.

@@ -51,8 +51,8 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let result = Workspace::find().and_then(|workspace| match command {
         Command::Ci => ci::run(&workspace),
-        Command::Deny => deny::run(&workspace),
-        Command::Test(options) => test::run(&workspace, &options),
+        Command::Deny => deny::run(&workspace).map(drop),
+        Command::Test(options) => test::run(&workspace, &options, Vec::new()),
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Hostile(options) => hostile::run(&workspace, &options),

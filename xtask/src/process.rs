@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 /// Runs one named step and says how long it took.
 pub(crate) fn step<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -30,6 +30,13 @@ pub(crate) fn judged_step<T>(
     };
     println!("    {word}: {name} ({:.1} s)", start.elapsed().as_secs_f64());
     result
+}
+
+/// Says that part of a step cannot be done on this machine, and gives the reason back for the end of the run.
+pub(crate) fn skip(reason: &str, error: &Error) -> String {
+    println!("    SKIPPED: {reason}");
+    println!("    {}", format!("{error:#}").trim().replace('\n', "\n    "));
+    reason.to_owned()
 }
 
 /// Runs a program that writes to our own output; an error unless it ends with status 0.
