@@ -38,6 +38,9 @@ const fn case(name: &'static str, run: fn(u64)) -> Case {
     Case { name, run }
 }
 
+/// What payloads are made of: text of one, two and three bytes a letter.
+const PATTERN: &str = "grün 赤 azul ";
+
 /// How many frames lie behind each other, where several do.
 const BURST: u64 = 64;
 
@@ -58,13 +61,10 @@ pub(crate) fn frame(payload_len: usize, is_text: bool) -> Vec<u8> {
     }
     frame.extend_from_slice(&key.0);
     let start = frame.len();
-    // Text of one, two and three bytes a letter.
-    frame.extend("grün 赤 azul ".bytes().cycle().take(payload_len));
-    frame[start..]
-        .iter_mut()
-        .rev()
-        .take(payload_len % 17)
-        .for_each(|byte| *byte = b' ');
+    frame.extend(PATTERN.bytes().cycle().take(payload_len));
+    // The last is cut, perhaps inside a letter.
+    let cut = payload_len % PATTERN.len();
+    frame[start + payload_len - cut..].fill(b' ');
     key.apply(&mut frame[start..]);
     frame
 }

@@ -1,5 +1,5 @@
-//! `micro CASE COUNT` does one thing so many times, for callgrind to count; `micro CASE` times it; `micro` lists the
-//! cases.
+//! `bench-micro CASE COUNT` does one thing so many times, for callgrind to count; `bench-micro CASE` times it;
+//! `bench-micro` lists the cases.
 //!
 //! What a case prepares is the same whatever the count, so the difference of two counts is what the thing itself costs.
 
