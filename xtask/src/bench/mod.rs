@@ -145,8 +145,8 @@ fn build(workspace: &Workspace, folders: &Folders, servers: &[&'static Server]) 
     })
 }
 
-/// Checks the load generator as the main workspace is checked. The servers drag in their dependencies, which is much
-/// for what they are.
+/// Checks load generator, inner loops and our own servers as the main workspace is checked. The other servers drag in
+/// their dependencies, which is much for what they are.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let folders = Folders::of(workspace);
     let cargo = |arguments: [&str; 2]| {
@@ -156,8 +156,19 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         command
     };
     call(cargo(["fmt", "--all"]).arg("--check"))?;
-    let lints = ["--all-targets", "--package", "load", "--", "-D", "warnings"];
-    call(cargo(["clippy", "--quiet"]).args(lints))?;
+    for package in ["load", "bench-micro", "peer-ours", "peer-fanout-ours"] {
+        // One at a time, as they are built.
+        let lints = [
+            "--locked",
+            "--all-targets",
+            "--package",
+            package,
+            "--",
+            "-D",
+            "warnings",
+        ];
+        call(cargo(["clippy", "--quiet"]).args(lints))?;
+    }
     call(cargo(["test", "--quiet"]).args(["--package", "load"]))
 }
 
