@@ -87,8 +87,8 @@ pub struct Tally {
 }
 
 impl Outcome {
-    /// Reads what the suite wrote into `folder`, of which every agent but [`AGENT`] is ignored, and compares it with the
-    /// cases announced.
+    /// Reads what the suite wrote into `folder`, of which every agent but [`AGENT`] is ignored, and compares it with
+    /// the cases announced.
     ///
     /// # Panics
     /// If a file is missing or not of the suite's form.
@@ -142,8 +142,16 @@ impl Outcome {
     /// The whole as JSON, for programs.
     pub fn to_json(&self) -> Value {
         let sections = self.sections.iter().map(|(section, tally)| {
-            let Tally { expected, ok, informational, failed } = tally;
-            json!({ "section": section, "expected": expected, "ok": ok, "informational": informational, "failed": failed })
+            let Tally {
+                expected,
+                ok,
+                informational,
+                failed,
+            } = tally;
+            json!({
+                "section": section, "expected": expected,
+                "ok": ok, "informational": informational, "failed": failed,
+            })
         });
         let groups = self.compression.iter();
         let groups = groups.map(|((section, group), compression)| compression.to_json(&format!("{section}.{group}")));

@@ -92,8 +92,11 @@ pub(crate) fn print_tables(workspace: &Workspace) -> Result<()> {
         };
         println!("\nAutobahn, {run}\nsection  cases     OK   informational  failed");
         let total = ("all".to_owned(), summary.total());
-        for (name, [cases, ok, informational, failed]) in summary.sections.iter().chain([&total]) {
-            println!("{name:>7}  {cases:>5}  {ok:>5}  {informational:>14}  {failed:>6}");
+        for (name, counts) in summary.sections.iter().chain([&total]) {
+            println!(
+                "{name:>7}  {:>5}  {:>5}  {:>14}  {:>6}",
+                counts.cases, counts.ok, counts.informational, counts.failed
+            );
         }
         for case in summary.failed {
             println!("  not OK: {case}");

@@ -1,12 +1,13 @@
 //! The client that Autobahn|Testsuite tests: runs every case of a fuzzing server, echoing each message, then has the
 //! server write its report.
 //!
-//! `autobahn_client URL [CERTIFICATE]`, where the certificate is a PEM file, for `wss://`. The agent is called `sockeye`.
+//! `autobahn_client URL [CERTIFICATE]`, where the certificate is a PEM file, for `wss://`. The agent is called
+//! `sockeye`.
 
 use std::{env, error::Error};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use sockeye::{Client, DeflateConfig, Limits, Takeover, WebSocket};
+use sockeye::{Client, DeflateConfig, Takeover, WebSocket};
 use sockeye_tests::{autobahn::AGENT, trusting};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -34,14 +35,11 @@ async fn main() -> Result<()> {
 }
 
 fn client(certificate: Option<&str>) -> Result<Client> {
-    let mut limits = Limits::default();
-    // Section 9 sends messages of 16 MiB.
-    limits.message_size_max = 16 * 1024 * 1024;
     let mut deflate = DeflateConfig::default();
-    // Sections 12 and 13 are about compression, of small messages too. What is offered leaves every choice to the server,
-    // so that each case can ask for less.
+    // Sections 12 and 13 are about compression, of small messages too. What is offered leaves every choice to the
+    // server, so that each case can ask for less.
     (deflate.takeover, deflate.peer_takeover, deflate.size_min) = (Takeover::Keep, Takeover::Keep, 0);
-    let mut client = Client::builder().limits(limits).compression(deflate);
+    let mut client = Client::builder().compression(deflate);
     if let Some(path) = certificate {
         client = client.tls_config(trusting(CertificateDer::from_pem_file(path)?));
     }

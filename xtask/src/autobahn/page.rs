@@ -1,5 +1,7 @@
 //! docs/conformance.md: what came of all cases, for readers of the repository.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 
 use super::summary::{Compression, Counts, RUNS, Summary};
@@ -22,17 +24,17 @@ const SECTIONS: [(&str, &str); 11] = [
     ("13", "compression: seven ways to agree on it"),
 ];
 
-/// The informational cases, and why there is no right or wrong in them.
+/// The informational cases, in the order of their names, and why there is no right or wrong in them.
 const INFORMATIONAL: [(&str, &str); 3] = [
     (
         "7.1.6",
-        "256 KiB of text, a short text and a close frame in one go. RFC 6455 does not say that what came before a close \
-         frame must be answered before the close is",
+        "256 KiB of text, a short text and a close frame in one go. RFC 6455 does not say that what came before a \
+         close frame must be answered before the close is",
     ),
     (
         "7.13.1",
-        "a close frame with the code 5000. RFC 6455, section 7.4.2, gives codes from 3000 to 4999 a meaning and does not say \
-         what an endpoint does about others",
+        "a close frame with the code 5000. RFC 6455, section 7.4.2, gives codes from 3000 to 4999 a meaning and does \
+         not say what an endpoint does about others",
     ),
     ("7.13.2", "the same with 65535"),
 ];
@@ -40,26 +42,38 @@ const INFORMATIONAL: [(&str, &str); 3] = [
 /// Writes the page, from a run of each kind in [`RUNS`].
 ///
 /// # Errors
-/// If any of the runs was not of all cases, or a case failed: then there is nothing to show.
+/// If any of the runs was not of all cases, or a case failed, or other cases were informational than [`INFORMATIONAL`]
+/// explains: then there is nothing to show.
 pub(super) fn render(runs: &[Summary; RUNS.len()], suite: &str, sockeye: &str) -> Result<String> {
     for (name, run) in RUNS.iter().zip(runs) {
-        let [cases, ok, informational, failed] = run.total();
+        let Counts {
+            cases,
+            ok,
+            informational,
+            failed,
+        } = run.total();
         ensure!(
             cases == CASES && ok + informational == CASES && failed == 0 && run.failed.is_empty(),
             "{name}: {ok} OK and {informational} informational of {cases} cases, not of {CASES}"
         );
     }
+    let seen: BTreeSet<_> = runs.iter().flat_map(|run| run.informational.keys()).collect();
+    ensure!(
+        seen.iter().copied().eq(INFORMATIONAL.map(|(case, _)| case)),
+        "other cases are informational than the page explains: {seen:?}"
+    );
     let mut page = format!(
         "# Conformance\n\n\
-         Autobahn|Testsuite {suite}, all of its {CASES} cases, against Sockeye {sockeye}, in both roles, over TCP and over TLS.\n\
-         Written, only when no case has failed, by\n\n\
+         Autobahn|Testsuite {suite}, all of its {CASES} cases, against Sockeye {sockeye}, in both roles, over TCP and\n\
+         over TLS. Written, only when no case has failed, by\n\n\
          ```console\n$ cargo xtask autobahn --all --report\n```\n\n\
-         - The server is `sockeye echo --compression=takeover` (with `--tls-cert` and `--tls-key`), otherwise as it comes.\n\
-         - The client is `autobahn_client` of the package `sockeye-tests`: `Client` with compression, takeover both ways. Over\n\
-         \x20 TLS it trusts the certificate of the run and no other.\n\
+         - The server is `sockeye echo --compression=takeover` (with `--tls-cert` and `--tls-key`), otherwise as it\n\
+         \x20 comes.\n\
+         - The client is `autobahn_client` of the package `sockeye-tests`: `Client` with compression, takeover both\n\
+         \x20 ways. Over TLS it trusts the certificate of the run and no other.\n\
          - TLS is the suite's own (OpenSSL, by Twisted) against rustls, with nothing between them.\n\
-         - OK is strict: NON-STRICT, UNIMPLEMENTED, an unclean close or a missing report count as failed, and each section\n\
-         \x20 must have all of its cases.\n\n\
+         - OK is strict: NON-STRICT, UNIMPLEMENTED, an unclean close or a missing report count as failed, and each\n\
+         \x20 section must have all of its cases.\n\n\
          | section | about | cases | server, TCP | server, TLS | client, TCP | client, TLS |\n\
          |---|---|---|---|---|---|---|\n"
     );
@@ -74,16 +88,20 @@ pub(super) fn render(runs: &[Summary; RUNS.len()], suite: &str, sockeye: &str) -
 }
 
 fn row(section: &str, about: &str, counts: [Counts; RUNS.len()]) -> String {
-    let cells = counts.map(|[_, ok, informational, _]| match informational {
+    let cells = counts.map(|Counts { ok, informational, .. }| match informational {
         0 => format!("{ok} OK"),
         _ => format!("{ok} OK, {informational} informational"),
     });
-    format!("| {section} | {about} | {} | {} |\n", counts[0][0], cells.join(" | "))
+    format!(
+        "| {section} | {about} | {} | {} |\n",
+        counts[0].cases,
+        cells.join(" | ")
+    )
 }
 
 fn counts_of(run: &Summary, section: &str) -> Counts {
     let found = run.sections.iter().find(|(name, _)| name == section);
-    found.map_or([0; 4], |(_, counts)| *counts)
+    found.map_or_else(Counts::default, |(_, counts)| *counts)
 }
 
 /// The cases without right or wrong, each with what was seen in all the runs.
@@ -103,13 +121,14 @@ fn informational(runs: &[Summary; RUNS.len()]) -> String {
 fn compression(runs: &[Summary; RUNS.len()]) -> Result<String> {
     let mut text = String::from(
         "\n## Compression\n\n\
-         The suite counts a case as OK when the messages come back right, however they travel. So the command fails, too,\n\
-         if a case of sections 12 and 13 was not agreed on permessage-deflate, or a group of them did not make our messages\n\
-         smaller. Each case echoes 1,000 messages of one size, 16 bytes to 128 KiB. \"Carried\" is the payload of our frames as\n\
-         a share of the messages, over TCP; messages of 16 and 64 bytes are left out, for `sockeye echo` compresses from 128\n\
-         bytes on.\n\n\
+         The suite counts a case as OK when the messages come back right, however they travel. So the command fails,\n\
+         too, if a case of sections 12 and 13 was not agreed on permessage-deflate, or a group of them did not make our\n\
+         messages smaller. Each case echoes 1,000 messages of one size, 16 bytes to 128 KiB. \"Carried\" is the payload\n\
+         of our frames as a share of the messages, over TCP; messages of 16 and 64 bytes are left out, for\n\
+         `sockeye echo` compresses from 128 bytes on.\n\n\
          In the server's role it is our messages that refer back to earlier ones: the suite's own offer has\n\
-         `client_no_context_takeover`. In the client's role both sides' do, except where the suite asks ours not to.\n\n\
+         `client_no_context_takeover`. In the client's role both sides' do, except where the suite asks ours not\n\
+         to.\n\n\
          | cases | our server answered | carried | the suite answered our client | carried |\n|---|---|---|---|---|\n",
     );
     let [server, _, client, _] = runs;
@@ -129,14 +148,22 @@ fn cells(compression: &Compression) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn summary(cases: u64) -> Summary {
         Summary {
-            sections: vec![("7".to_owned(), [cases, cases - 3, 3, 0])],
-            informational: BTreeMap::from([("7.1.6".to_owned(), "Seen.".to_owned())]),
+            sections: vec![(
+                "7".to_owned(),
+                Counts {
+                    cases,
+                    ok: cases - 3,
+                    informational: 3,
+                    failed: 0,
+                },
+            )],
+            informational: INFORMATIONAL
+                .map(|(case, _)| (case.to_owned(), "Seen.".to_owned()))
+                .into(),
             compression: vec![(
                 "12.1".to_owned(),
                 Compression {
@@ -171,10 +198,21 @@ mod tests {
     #[test]
     fn a_failure_makes_no_page() {
         let mut runs = [517, 517, 517, 517].map(summary);
-        runs[1].sections[0].1 = [517, 513, 3, 1];
+        let counts = &mut runs[1].sections[0].1;
+        (counts.ok, counts.failed) = (513, 1);
         render(&runs, "25", "0.1").expect_err("a case failed");
         let mut runs = [517, 517, 517, 517].map(summary);
         runs[2].failed.push("12.1: not compressed".to_owned());
         render(&runs, "25", "0.1").expect_err("a group was not compressed");
+    }
+
+    #[test]
+    fn an_informational_case_without_its_reason_makes_no_page() {
+        let mut runs = [517, 517, 517, 517].map(summary);
+        runs[3].informational.insert("7.7.1".to_owned(), "Seen.".to_owned());
+        render(&runs, "25", "0.1").expect_err("nothing is said of 7.7.1");
+        let mut runs = [517, 517, 517, 517].map(summary);
+        runs.iter_mut().for_each(|run| run.informational.clear());
+        render(&runs, "25", "0.1").expect_err("there are no words of the suite's for three cases");
     }
 }

@@ -10,8 +10,14 @@ use crate::workspace::Workspace;
 /// The runs: our role and the transport, which also name the folder in `target/autobahn`.
 pub(super) const RUNS: [&str; 4] = ["server-tcp", "server-tls", "client-tcp", "client-tls"];
 
-/// The numbers of cases: all, those OK, informational and failed.
-pub(super) type Counts = [u64; 4];
+/// How many cases there were, and how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) cases: u64,
+    pub(super) ok: u64,
+    pub(super) informational: u64,
+    pub(super) failed: u64,
+}
 
 /// One run.
 pub(super) struct Summary {
@@ -44,7 +50,13 @@ impl Summary {
         };
         let summary: Value = serde_json::from_str(&text).context("the summary is not JSON")?;
         let sections = array(&summary["sections"]).map(|section| {
-            let counts = ["expected", "ok", "informational", "failed"].map(|name| section[name].as_u64().unwrap_or(0));
+            let count = |name: &str| section[name].as_u64().unwrap_or(0);
+            let counts = Counts {
+                cases: count("expected"),
+                ok: count("ok"),
+                informational: count("informational"),
+                failed: count("failed"),
+            };
             (section["section"].to_string(), counts)
         });
         let informational = summary["informational"].as_object().into_iter().flatten();
@@ -76,9 +88,12 @@ impl Summary {
 
     /// The counts of all sections together.
     pub(super) fn total(&self) -> Counts {
-        let mut total = [0; 4];
+        let mut total = Counts::default();
         for (_, counts) in &self.sections {
-            total.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            total.cases += counts.cases;
+            total.ok += counts.ok;
+            total.informational += counts.informational;
+            total.failed += counts.failed;
         }
         total
     }
