@@ -12,8 +12,10 @@
 //! | `results` | what came of it, as kept in `target/bench/*.json` |
 //! | `machine` | where it was measured |
 //! | `table` | the same for the terminal |
-//! | `render`, `plot`, `page.md` | the same as docs/performance.md, and its plots |
+//! | `render`, `page.md` | the same as docs/performance.md |
+//! | `charts`, `plot` | its plots: what is in them, and how they are drawn |
 
+mod charts;
 mod machine;
 mod plot;
 mod render;
@@ -48,7 +50,7 @@ pub(crate) struct Options {
     only: Vec<String>,
     /// Only these servers, and what they are compared with.
     #[arg(long, value_name = "SERVER", value_delimiter = ',')]
-    peers: Vec<String>,
+    servers: Vec<String>,
     /// How many rounds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
@@ -206,7 +208,7 @@ impl Options {
     /// The chosen servers that there are, and always those that the others are compared with.
     fn servers(&self, folders: &Folders) -> Result<Vec<&'static Server>> {
         if let Some(unknown) = self
-            .peers
+            .servers
             .iter()
             .find(|name| SERVERS.iter().all(|server| server.name != **name))
         {
@@ -214,7 +216,7 @@ impl Options {
             bail!("there is no server {unknown}; there are {names}");
         }
         let is_chosen = |server: &&Server| {
-            self.peers.is_empty() || server.is_baseline || self.peers.iter().any(|name| name == server.name)
+            self.servers.is_empty() || server.is_baseline || self.servers.iter().any(|name| name == server.name)
         };
         let is_there = |server: &&Server| server.is_there(folders);
         let servers: Vec<_> = SERVERS.iter().filter(is_chosen).filter(is_there).collect();

@@ -1,4 +1,5 @@
-//! Plots as SVG, by hand: panels of bars, and curves. They carry their colours for light and dark, and their background.
+//! Plots as SVG, by hand: panels of bars, and curves. They carry their colours for light and dark, and their
+//! background.
 
 use std::fmt::Write;
 
@@ -159,90 +160,116 @@ impl Bar {
     }
 }
 
+/// Where the values of a chart of curves lie.
+struct Plane {
+    x_max: f64,
+    /// Powers of ten, between which all values are.
+    low: f64,
+    high: f64,
+}
+
+impl Plane {
+    // In pixels.
+    const WIDTH: f64 = 820.0;
+    const HEIGHT: f64 = 460.0;
+    const LEFT: f64 = 70.0;
+    const RIGHT: f64 = 650.0;
+    const TOP: f64 = 60.0;
+    const BOTTOM: f64 = 400.0;
+
+    /// What is less has no power of ten worth telling.
+    const VALUE_MIN: f64 = 1e-9;
+
+    fn of(curves: &[Curve]) -> Self {
+        let points = || curves.iter().flat_map(|curve| &curve.points);
+        let lowest = points().map(|(_, y)| *y).fold(f64::MAX, f64::min);
+        let highest = points().map(|(_, y)| *y).fold(f64::MIN_POSITIVE, f64::max);
+        Self {
+            x_max: points().map(|(x, _)| *x).fold(f64::MIN_POSITIVE, f64::max),
+            low: lowest.max(Self::VALUE_MIN).log10().floor(),
+            high: highest.log10().ceil(),
+        }
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        Self::LEFT + value / self.x_max * (Self::RIGHT - Self::LEFT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let share = (value.max(Self::VALUE_MIN).log10() - self.low) / (self.high - self.low).max(1.0);
+        Self::BOTTOM - share * (Self::BOTTOM - Self::TOP)
+    }
+
+    fn point(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        (self.x(x), self.y(y))
+    }
+
+    fn grid(&self, svg: &mut String) {
+        for tick in ticks(self.x_max) {
+            let x = self.x(tick);
+            line(svg, "grid", (x, Self::TOP), (x, Self::BOTTOM));
+            text(svg, x, Self::BOTTOM + 16.0, "middle", "", &thousands(tick));
+        }
+        for power in self.low as i32..=self.high as i32 {
+            let value = 10_f64.powi(power);
+            let y = self.y(value);
+            line(svg, "grid", (Self::LEFT, y), (Self::RIGHT, y));
+            text(svg, Self::LEFT - 6.0, y + 4.0, "end", "", &format!("{value}"));
+        }
+    }
+
+    /// A line with a dot at each point.
+    fn curve(&self, svg: &mut String, curve: &Curve) {
+        let class = curve.role.class();
+        let points: Vec<_> = curve.points.iter().map(|point| self.point(*point)).collect();
+        let path: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = write!(svg, r#"<polyline class="line {class}" points="{}"/>"#, path.join(" "));
+        for (x, y) in points {
+            let _ = write!(svg, r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="3"/>"#);
+        }
+    }
+
+    /// Each label at the end of its curve, and none upon another.
+    fn labels(&self, svg: &mut String, curves: &[&Curve]) {
+        let end_of = |curve: &&Curve| curve.points.last().map(|point| self.point(*point));
+        let mut ends: Vec<_> = curves
+            .iter()
+            .filter_map(|curve| Some((end_of(curve)?, *curve)))
+            .collect();
+        ends.sort_by(|((_, one), _), ((_, other), _)| one.total_cmp(other));
+        let mut free = Self::TOP - 20.0;
+        for ((x, y), curve) in ends {
+            let at = y.max(free);
+            free = at + 15.0;
+            line(svg, "grid", (x + 4.0, y), (Self::RIGHT + 8.0, at));
+            let class = curve.role.text_class();
+            text(svg, Self::RIGHT + 12.0, at + 4.0, "start", class, &curve.label);
+        }
+    }
+}
+
 impl CurveChart {
     pub(super) fn to_svg(&self) -> String {
-        const WIDTH: f64 = 820.0;
-        const HEIGHT: f64 = 460.0;
-        const LEFT: f64 = 70.0;
-        const RIGHT: f64 = 650.0;
-        const TOP: f64 = 60.0;
-        const BOTTOM: f64 = 400.0;
-        let points = || self.curves.iter().flat_map(|curve| &curve.points);
-        let x_max = points().map(|(x, _)| *x).fold(f64::MIN_POSITIVE, f64::max);
-        let low = points()
-            .map(|(_, y)| *y)
-            .fold(f64::MAX, f64::min)
-            .max(1e-9)
-            .log10()
-            .floor();
-        let high = points()
-            .map(|(_, y)| *y)
-            .fold(f64::MIN_POSITIVE, f64::max)
-            .log10()
-            .ceil();
-        let x = |value: f64| LEFT + value / x_max * (RIGHT - LEFT);
-        let y = |value: f64| BOTTOM - (value.max(1e-9).log10() - low) / (high - low).max(1.0) * (BOTTOM - TOP);
-
-        let mut svg = start(WIDTH, HEIGHT, &self.title);
-        for tick in ticks(x_max) {
-            line(&mut svg, "grid", (x(tick), TOP), (x(tick), BOTTOM));
-            text(&mut svg, x(tick), BOTTOM + 16.0, "middle", "", &thousands(tick));
-        }
-        for power in low as i32..=high as i32 {
-            let value = 10_f64.powi(power);
-            line(&mut svg, "grid", (LEFT, y(value)), (RIGHT, y(value)));
-            text(&mut svg, LEFT - 6.0, y(value) + 4.0, "end", "", &format!("{value}"));
-        }
+        let plane = Plane::of(&self.curves);
+        let mut svg = start(Plane::WIDTH, Plane::HEIGHT, &self.title);
+        plane.grid(&mut svg);
+        let middle = (Plane::LEFT + Plane::RIGHT) / 2.0;
+        text(&mut svg, middle, Plane::BOTTOM + 38.0, "middle", "", &self.x_axis);
         text(
             &mut svg,
-            (LEFT + RIGHT) / 2.0,
-            BOTTOM + 38.0,
-            "middle",
+            Plane::LEFT - 40.0,
+            Plane::TOP - 12.0,
+            "start",
             "",
-            &self.x_axis,
+            &self.y_axis,
         );
-        text(&mut svg, LEFT - 40.0, TOP - 12.0, "start", "", &self.y_axis);
-
         // Ours above all others.
         let mut curves: Vec<_> = self.curves.iter().filter(|curve| !curve.points.is_empty()).collect();
         curves.sort_by_key(|curve| curve.role == Role::Ours);
-        let mut labels = Vec::new();
-        for curve in curves {
-            let path: Vec<_> = curve
-                .points
-                .iter()
-                .map(|(at, value)| format!("{:.1},{:.1}", x(*at), y(*value)))
-                .collect();
-            let class = curve.role.class();
-            let _ = write!(svg, r#"<polyline class="line {class}" points="{}"/>"#, path.join(" "));
-            for (at, value) in &curve.points {
-                let _ = write!(
-                    svg,
-                    r#"<circle class="{class}" cx="{:.1}" cy="{:.1}" r="3"/>"#,
-                    x(*at),
-                    y(*value)
-                );
-            }
-            if let Some((at, value)) = curve.points.last() {
-                labels.push((y(*value), x(*at), curve));
-            }
+        for curve in &curves {
+            plane.curve(&mut svg, curve);
         }
-        // Each label at the end of its curve, and none upon another.
-        labels.sort_by(|(one, ..), (other, ..)| one.total_cmp(other));
-        let mut free = TOP - 20.0;
-        for (end, x, curve) in labels {
-            let at = end.max(free);
-            free = at + 15.0;
-            line(&mut svg, "grid", (x + 4.0, end), (RIGHT + 8.0, at));
-            text(
-                &mut svg,
-                RIGHT + 12.0,
-                at + 4.0,
-                "start",
-                curve.role.text_class(),
-                &curve.label,
-            );
-        }
+        plane.labels(&mut svg, &curves);
         svg.push_str("</svg>\n");
         svg
     }

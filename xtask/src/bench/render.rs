@@ -1,12 +1,11 @@
-//! `docs/performance.md` and its plots, from the figures that were kept.
+//! `docs/performance.md`, from the figures that were kept.
 
-use std::{collections::BTreeMap, fmt::Write, fs};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    Folders,
-    plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
+    Folders, charts,
     results::{Results, Row},
     servers::{OURS, SERVERS},
     workload::{Group, Metric, WORKLOADS},
@@ -25,9 +24,9 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
     let plots = docs.join("performance");
     fs::create_dir_all(&plots)?;
     for (name, svg) in [
-        ("echo.svg", echo_plot(&all)),
-        ("memory.svg", memory_plot(&all)),
-        ("latency.svg", latency_plot(&all)),
+        ("echo.svg", charts::echo(&all)),
+        ("memory.svg", charts::memory(&all)),
+        ("latency.svg", charts::latency(&all)),
     ] {
         let file = plots.join(name);
         match svg {
@@ -38,7 +37,7 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
         }
     }
     let page = docs.join("performance.md");
-    fs::write(&page, page_of(&all, &plots))?;
+    fs::write(&page, page_of(PAGE, &all, &plots)?)?;
     println!("rendered {} from {} workloads", page.display(), all.len());
     Ok(())
 }
@@ -61,31 +60,19 @@ fn read(folders: &Folders) -> Result<Vec<Results>> {
 }
 
 /// The text with each `<!-- name -->` followed by what it stands for.
-fn page_of(all: &[Results], plots: &std::path::Path) -> String {
-    let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
+fn page_of(text: &str, all: &[Results], plots: &Path) -> Result<String> {
     let mut page = String::new();
-    for line in PAGE.lines() {
+    for line in text.lines() {
         let name = line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->"));
         let plot = line
             .split_once("](performance/")
             .map(|(_, rest)| rest.trim_end_matches(')'));
         match (name, plot) {
             (Some(name), _) => {
-                let text = match name {
-                    "notice" => notice(all),
-                    "absolute" => table(&echo, value),
-                    "syscalls" => syscalls(&echo),
-                    "memory" => memory_table(all),
-                    "latency" => latency_tables(all),
-                    "machine" => machine(all),
-                    "group: tls" => group_table(all, Group::Tls),
-                    "group: deflate" => group_table(all, Group::Deflate),
-                    "group: fanout" => group_table(all, Group::Fanout),
-                    _ => ratios(&echo, name.trim_start_matches("ratios: ")),
-                };
-                let text = text.trim_end();
-                if !text.is_empty() {
-                    page.push_str(text);
+                let figures = figures(all, name)?;
+                let figures = figures.trim_end();
+                if !figures.is_empty() {
+                    page.push_str(figures);
                     page.push('\n');
                 }
             }
@@ -100,10 +87,29 @@ fn page_of(all: &[Results], plots: &std::path::Path) -> String {
     while page.contains("\n\n\n") {
         page = page.replace("\n\n\n", "\n\n");
     }
-    page
+    Ok(page)
 }
 
-fn select(all: &[Results], group: Group, is_wanted: impl Fn(Metric) -> bool) -> Vec<&Results> {
+/// What a name in the text stands for.
+fn figures(all: &[Results], name: &str) -> Result<String> {
+    let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
+    let is_server = |name: &str| SERVERS.iter().any(|server| server.name == name);
+    Ok(match name.split_once(": ").unwrap_or((name, "")) {
+        ("notice", "") => notice(all),
+        ("absolute", "") => table(&echo, value),
+        ("syscalls", "") => syscalls(&echo),
+        ("memory", "") => memory_table(all),
+        ("latency", "") => latency_tables(all),
+        ("machine", "") => machine(all),
+        ("group", "tls") => group_table(all, Group::Tls),
+        ("group", "deflate") => group_table(all, Group::Deflate),
+        ("group", "fanout") => group_table(all, Group::Fanout),
+        ("ratios", base) if is_server(base) => ratios(&echo, base),
+        _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
+    })
+}
+
+pub(super) fn select(all: &[Results], group: Group, is_wanted: impl Fn(Metric) -> bool) -> Vec<&Results> {
     all.iter()
         .filter(|results| results.group == group && is_wanted(results.metric))
         .collect()
@@ -120,8 +126,8 @@ fn notice(all: &[Results]) -> String {
     if disturbed > 0 {
         let _ = writeln!(
             text,
-            "\nIn {disturbed} of {count} measurements something else kept the server or the load from its processor for \
-             more than a twentieth of the time."
+            "\nIn {disturbed} of {count} measurements something else kept the server or the load from its processor \
+             for more than a twentieth of the time."
         );
     }
     text
@@ -244,7 +250,8 @@ fn latency_tables(all: &[Results]) -> String {
         if late > 0 {
             let _ = writeln!(
                 text,
-                "\nIn {late} of {count} measurements the load generator itself was late by more than a tenth of what it reported."
+                "\nIn {late} of {count} measurements the load generator itself was late by more than a tenth of what it \
+                 reported."
             );
         }
         text.push('\n');
@@ -301,117 +308,12 @@ fn machine(all: &[Results]) -> String {
     text
 }
 
-fn echo_plot(all: &[Results]) -> Option<String> {
-    let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
-    let panel = |results: &&Results| {
-        let base = results.row("raw-epoll")?;
-        let ratio = |row: &Row| row.ratio(base, results.metric);
-        let title = match results.metric {
-            Metric::Rate => format!("{} (rate)", short(&results.title)),
-            _ => short(&results.title),
-        };
-        Some(Panel {
-            title,
-            bars: bars(results, |row| Some((ratio(row)?, None)), true),
-        })
-    };
-    let panels: Vec<_> = echo.iter().filter_map(panel).collect();
-    let chart = BarChart {
-        title: "Echo: efficiency against raw TCP (1 = as good as no protocol; longer is better)".into(),
-        axis: "share of raw-epoll: processor time for each message, or rate".into(),
-        panels,
-        mark: Some(1.0),
-        columns: 3,
-        format: |value| format!("{value:.2}"),
-    };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
-}
-
-fn memory_plot(all: &[Results]) -> Option<String> {
-    let idle = all.iter().filter(|results| results.metric == Metric::Memory);
-    let panel = |results: &Results| Panel {
-        title: results.title.clone(),
-        bars: bars(
-            results,
-            |row| Some((row.median("/open")? / 1024.0, Some(row.median("/after")? / 1024.0))),
-            false,
-        ),
-    };
-    let chart = BarChart {
-        title: "Memory of a connection: idle / after an echo of 16 KiB (shorter is better)".into(),
-        axis: "KiB of user memory for each connection".into(),
-        panels: idle.map(panel).filter(|panel| !panel.bars.is_empty()).collect(),
-        mark: None,
-        columns: 3,
-        format: |value| {
-            if value < 10.0 {
-                format!("{value:.1}")
-            } else {
-                format!("{value:.0}")
-            }
-        },
-    };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
-}
-
-fn latency_plot(all: &[Results]) -> Option<String> {
-    let results = all.iter().find(|results| results.metric == Metric::Latency)?;
-    let curve = |row: &Row| Curve {
-        label: row.server.clone(),
-        role: role(row),
-        points: results
-            .rates()
-            .into_iter()
-            .filter(|rate| !row.is_late_at(*rate))
-            .filter_map(|rate| Some((f64::from(rate), row.median_at(rate, Metric::Latency.pointer())? / 1e6)))
-            .collect(),
-    };
-    let chart = CurveChart {
-        title: format!("Latency in an open loop: {} (lower is better)", short(&results.title)),
-        x_axis: "messages a second, asked for".into(),
-        y_axis: "p99 from the intended time, ms".into(),
-        curves: results.rows.iter().map(curve).collect(),
-    };
-    chart
-        .curves
-        .iter()
-        .any(|curve| !curve.points.is_empty())
-        .then(|| chart.to_svg())
-}
-
-/// From the best to the worst.
-fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, is_more_better: bool) -> Vec<Bar> {
-    let bar = |row: &Row| {
-        let (value, second) = values(row)?;
-        Some(Bar {
-            label: row.server.clone(),
-            role: role(row),
-            value: value.max(0.0),
-            second: second.map(|second| second.max(0.0)),
-        })
-    };
-    let mut bars: Vec<_> = results.rows.iter().filter_map(bar).collect();
-    bars.sort_by(|one, other| one.value.total_cmp(&other.value));
-    if is_more_better {
-        bars.reverse();
-    }
-    bars
-}
-
-fn role(row: &Row) -> Role {
-    match row.is_baseline {
-        _ if is_ours(&row.server) => Role::Ours,
-        true => Role::Baseline,
-        false => Role::Peer,
-    }
-}
-
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     name == OURS || name.ends_with("-ours")
 }
 
 /// `20 B ×16, 100 conns` of `20 B, 16 in flight, 100 connections`.
-fn short(title: &str) -> String {
+pub(super) fn short(title: &str) -> String {
     let mut text = String::new();
     for part in title.split(", ") {
         match part.strip_suffix(" in flight") {
@@ -457,7 +359,7 @@ fn told(text: Option<String>, row: &Row) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{Results, figure, page_of, short};
+    use super::{PAGE, Path, Results, figure, page_of, short};
     use crate::bench::{
         machine,
         results::{Round, Row},
@@ -495,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_page_tells_ratios_failures_and_that_it_was_quick() {
-        let page = page_of(&[results()], std::path::Path::new("nowhere"));
+        let page = page_of(PAGE, &[results()], Path::new("nowhere")).expect("every place is known");
         assert!(page.contains("| **ours** | 0.75 |"), "{page}");
         assert!(page.contains("| **ours** | 4,000 |"), "{page}");
         assert!(page.contains("| soketto | failed |"), "{page}");
@@ -503,6 +405,19 @@ mod tests {
         assert!(page.contains("--quick`: to see that it runs"), "{page}");
         assert!(!page.contains("<!--"), "every place is filled: {page}");
         assert!(!page.contains("![Memory"), "there is no plot of what was not measured");
+    }
+
+    #[test]
+    fn a_misspelt_place_makes_no_page() {
+        let page = |text| page_of(text, &[results()], Path::new("nowhere"));
+        page("<!-- ratios: raw-epoll -->").expect("that is measured");
+        for text in [
+            "<!-- ratio: raw-epoll -->",
+            "<!-- ratios: raw-epol -->",
+            "<!-- group: echo -->",
+        ] {
+            page(text).expect_err(text);
+        }
     }
 
     #[test]

@@ -54,9 +54,7 @@ impl Results {
     pub(super) fn baselines(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.is_baseline)
     }
-}
 
-impl Results {
     /// The rates of an open loop, from the lowest.
     pub(super) fn rates(&self) -> Vec<u32> {
         let all = self.rows.iter().flat_map(|row| &row.rounds);

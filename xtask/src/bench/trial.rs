@@ -17,7 +17,7 @@ use super::{
     servers::{Process, Server},
     workload::{Group, Metric, Workload},
 };
-use crate::process::call;
+use crate::process::{call, output};
 
 /// What all measurements of a run share.
 #[derive(Debug)]
@@ -95,26 +95,43 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
         }
     }
     // Calls for each message say something of those that leave in turns, one after the other or in bursts.
-    if workload.group == Group::Echo && workload.metric == Metric::Cpu {
+    if workload.group == Group::Echo && workload.metric == Metric::Cpu && can_count() {
         for (row, server) in rows.iter_mut().zip(&servers) {
-            row.syscalls = syscalls(workload, server, setting);
+            match syscalls(workload, server, setting) {
+                Ok(count) => row.syscalls = Some(count),
+                // A server that fails here has failed as in any round.
+                Err(error) => row.rounds.push(Round {
+                    round: setting.rounds,
+                    rate: None,
+                    report: None,
+                    failure: Some(format!("{error:#}")),
+                }),
+            }
         }
     }
     Ok(rows)
 }
 
+/// The event that the kernel counts.
+const SYSCALL: &str = "raw_syscalls:sys_enter";
+
+/// Whether `perf` is there and may count system calls.
+fn can_count() -> bool {
+    output(Command::new("perf").args(["stat", "-e", SYSCALL, "--", "true"])).is_ok()
+}
+
 /// How many system calls the server makes for each message, the opening of the connections included. By the kernel's
-/// count, which makes each dearer, and so in a run of its own; none where `perf` is missing or may not count.
-fn syscalls(workload: &Workload, server: &Server, setting: &Setting<'_>) -> Option<f64> {
+/// count, which makes each dearer, and so in a run of its own.
+fn syscalls(workload: &Workload, server: &Server, setting: &Setting<'_>) -> Result<f64> {
     let file = setting.folders.results.join("syscalls.csv");
-    let report = measure_under(workload, server, None, setting, Some(&file)).ok()?;
-    let text = fs::read_to_string(&file).ok()?;
-    let count = text
-        .lines()
-        .find(|line| line.contains("sys_enter"))?
-        .split(',')
-        .next()?;
-    Some(count.parse::<f64>().ok()? / report["total"].as_f64()?)
+    let report = measure_under(workload, server, None, setting, Some(&file))?;
+    let text = fs::read_to_string(&file).context("perf wrote nothing")?;
+    let line = text.lines().find(|line| line.contains(SYSCALL));
+    let count = line.and_then(|line| line.split(',').next()?.parse::<f64>().ok());
+    let total = report["total"]
+        .as_f64()
+        .context("the load does not say how many messages there were")?;
+    Ok(count.with_context(|| format!("perf counted nothing: {text}"))? / total)
 }
 
 /// Starts a server, lets the load loose on it, and gives the load's report.
@@ -139,8 +156,7 @@ fn measure_under(
         None => Command::new(program),
         Some(file) => {
             let mut perf = Command::new("perf");
-            perf.args(["stat", "-x,", "-e", "raw_syscalls:sys_enter", "-o"])
-                .arg(file);
+            perf.args(["stat", "-x,", "-e", SYSCALL, "-o"]).arg(file);
             perf.args(["-p", &process.pid().to_string(), "--"]).arg(program);
             perf
         }
@@ -164,14 +180,14 @@ fn measure_under(
     }
     load.args(["--json", "--cpu", &setting.cpus.1.to_string()]);
     load.args(["--pid", &process.pid().to_string()]);
-    let output = load.stdin(Stdio::null()).output().context("cannot run the load")?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let ended = load.stdin(Stdio::null()).output().context("cannot run the load")?;
+    let stderr = String::from_utf8_lossy(&ended.stderr);
     anyhow::ensure!(
-        output.status.success(),
+        ended.status.success(),
         "{}",
         stderr.trim().trim_start_matches("error: ")
     );
-    serde_json::from_slice(&output.stdout).context("the load's report is not JSON")
+    serde_json::from_slice(&ended.stdout).context("the load's report is not JSON")
 }
 
 /// Does something on one processor: what is started meanwhile stays there.
