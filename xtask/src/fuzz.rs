@@ -8,7 +8,8 @@
 //! | `ledger` | how often each was executed, over all the runs there were |
 //!
 //! It takes nothing but Rust and a C++ compiler: libFuzzer comes with its crate, and the compiler's flags for coverage
-//! are stable. Only the address sanitizer, on the targets that reach code with `unsafe` in it, needs a flag that is not.
+//! are stable. Only the address sanitizer, on the targets that reach code with `unsafe` in it, needs a flag that is
+//! not.
 
 mod campaign;
 mod corpus;

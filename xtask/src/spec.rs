@@ -220,7 +220,8 @@ impl fmt::Display for Count {
         } = self;
         write!(
             f,
-            "{requirements} requirements: {obeyed} obeyed, {checked} checked by tests, {exceptions} exceptions with a reason."
+            "{requirements} requirements: {obeyed} obeyed, {checked} checked by tests, {exceptions} exceptions with a \
+             reason."
         )
     }
 }

@@ -109,7 +109,8 @@ impl Run {
             Some(input) => {
                 let input = input.display();
                 format!(
-                    "{name} failed: {message}\n  input: {input}\n  again: cargo xtask fuzz --target {name} --input {input}"
+                    "{name} failed: {message}\n  input: {input}\n  \
+                     again: cargo xtask fuzz --target {name} --input {input}"
                 )
             }
             None => format!("{name} failed: {message}"),

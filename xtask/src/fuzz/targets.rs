@@ -22,7 +22,8 @@ pub(crate) struct Target {
     pub(crate) name: &'static str,
     /// How long an input may be: long enough for all that can be said, short enough to be fast.
     pub(crate) len_max: usize,
-    /// Whether what it reaches has `unsafe` in it, and is worth the address sanitizer, which makes it three times slower.
+    /// Whether what it reaches has `unsafe` in it, and is worth the address sanitizer, which makes it three times
+    /// slower.
     sanitizes: bool,
     /// Whether libFuzzer is helped with words of HTTP.
     pub(crate) speaks_http: bool,

@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn code_obeys_and_tests_check() {
-        let source = "// [6455-3-1]\n#[cfg(test)]\nfn seen() {}\n// [6455-3-2]\n#[cfg(test)]\nmod tests {\n// checks [6455-3-1]\n}";
+        let source = "// [6455-3-1]\n#[cfg(test)]\nfn seen() {}\n// [6455-3-2]\n\
+            #[cfg(test)]\nmod tests {\n// checks [6455-3-1]\n}";
         assert!(read("crates/a/src/b.rs", source).faults.is_empty());
         for path in ["crates/a/tests/b.rs", "crates/a/src/b/tests.rs", "tests/src/b.rs"] {
             let faults = read(path, source).faults;

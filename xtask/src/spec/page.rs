@@ -15,11 +15,11 @@ pub(super) const PATH: &str = "docs/rfc.md";
 const OPENING: &str = "\
 # The RFCs, requirement by requirement
 
-What the RFCs ask of a WebSocket implementation, in our own words; where the code obeys it, and which tests check it. The
-files name the identifier beside the line. After MUST NOT and SHOULD NOT stands what must not be.
+What the RFCs ask of a WebSocket implementation, in our own words; where the code obeys it, and which tests check it.
+The files name the identifier beside the line. After MUST NOT and SHOULD NOT stands what must not be.
 
-Written by `cargo xtask spec --write` from `specs/` and the sources. `cargo xtask spec` prints the lines as well, and fails
-on a requirement without its mark.
+Written by `cargo xtask spec --write` from `specs/` and the sources. `cargo xtask spec` prints the lines as well, and
+fails on a requirement without its mark.
 ";
 
 /// The whole page.
