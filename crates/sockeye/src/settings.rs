@@ -20,7 +20,7 @@ pub struct Limits {
     /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
     pub empty_fragments_max: u32,
     /// How many bytes may wait to be written before [`feed`](crate::WebSocket::feed) and
-    /// [`send`](crate::WebSocket::send) wait. Default 1 MiB. One message may go beyond it, whatever its size.
+    /// [`send`](crate::WebSocket::send) wait. Default 1 MiB. A message that is larger waits until it would be alone.
     pub write_buffer_max: usize,
     /// The size of a request or response head, in bytes. Default 16 KiB; a request beyond it is answered with 431.
     pub head_size_max: usize,

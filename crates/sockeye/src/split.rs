@@ -171,7 +171,7 @@ impl Sender {
         self.flush().await
     }
 
-    /// Queues a message; waits only while [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) is exceeded.
+    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
     /// It leaves with [`flush`](Self::flush), or when [`Receiver::recv`] is next polled; [`try_send`](Self::try_send) has
     /// that done at once.
     ///

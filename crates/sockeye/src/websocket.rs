@@ -94,7 +94,7 @@ impl WebSocket {
         self.flush().await
     }
 
-    /// Queues a message; waits only while [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) is exceeded.
+    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
     ///
     /// It leaves with [`flush`](Self::flush), at the latest when [`recv`](Self::recv) waits for more, and earlier if
     /// much is queued. Cheaper than [`send`](Self::send) for several messages at once.
@@ -289,14 +289,14 @@ impl std::error::Error for TrySendError {
 }
 
 pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TrySendError> {
-    if !driver.has_room() {
+    if !driver.has_room_for(message.len()) {
         return Err(TrySendError::Full(message));
     }
     driver.queue(&message, Compress::Auto).map_err(TrySendError::Closed)
 }
 
 pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &Prepared) -> Result<(), TrySendError> {
-    if !driver.has_room() {
+    if !driver.has_room_for(prepared.message().len()) {
         return Err(TrySendError::Full(prepared.message().clone()));
     }
     driver.queue_prepared(prepared).map_err(TrySendError::Closed)
@@ -316,7 +316,7 @@ impl Sink<Message> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.driver.poll_ready(cx)
+        self.driver.poll_room_for(cx, 0)
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {

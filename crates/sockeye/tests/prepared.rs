@@ -77,7 +77,7 @@ async fn large_frames_leave_in_order_with_small_ones_between() {
 #[tokio::test(start_paused = true)]
 async fn a_broadcast_does_not_wait_for_a_slow_receiver() {
     let mut limits = Limits::default();
-    limits.write_buffer_max = 1000;
+    limits.write_buffer_max = 1300;
     let (slow, peer) = open_server(&Server::builder().limits(limits).build()).await;
     peer.rule(|rules| rules.room = 0);
     let (sender, _receiver) = slow.split();

@@ -197,17 +197,17 @@ async fn a_pong_waits_for_no_more_than_the_large_message_on_its_way() {
 
 #[tokio::test(start_paused = true)]
 async fn feed_waits_while_too_much_is_queued() {
-    let (mut ws, peer) = open_with_write_buffer_max(100).await;
+    let (mut ws, peer) = open_with_write_buffer_max(150).await;
     peer.rule(|rules| rules.room = 0);
     let message = "m".repeat(60);
-    // Two bytes of header each: 62, then 124, which is beyond the limit.
+    // Two bytes of header each: 62, then 124, and no room for 60 more.
     ws.feed(message.as_str()).await.unwrap();
     ws.feed(message.as_str()).await.unwrap();
     let mut feeding = Box::pin(ws.feed(message.as_str()));
     assert!(look(&mut feeding).await.is_pending());
-    peer.rule(|rules| rules.room = 20);
-    assert!(look(&mut feeding).await.is_pending(), "104 bytes are left");
-    peer.rule(|rules| rules.room = 5);
+    peer.rule(|rules| rules.room = 33);
+    assert!(look(&mut feeding).await.is_pending(), "91 bytes are left");
+    peer.rule(|rules| rules.room = 1);
     feeding.await.unwrap();
     peer.rule(|rules| rules.room = usize::MAX);
     ws.flush().await.unwrap();

@@ -29,8 +29,8 @@ const TURN_MAX: u32 = 16;
 const READ_COST: u32 = 4;
 const DIRECT_READ_COST: u32 = 1;
 
-/// How much is read at once while bytes wait to be written.
-const UNDRAINED_READ_LEN: usize = 16 * 1024;
+/// How much is read at once while bytes wait to be written: into a buffer of that size, for what comes may have to wait.
+const UNDRAINED_READ_LEN: usize = 8 * 1024;
 
 /// A connection and what it runs over.
 pub(crate) struct Driver {
@@ -178,7 +178,7 @@ impl Driver {
         message: &Message,
         compress: Compress,
     ) -> Poll<Result<(), Error>> {
-        ready!(self.poll_ready(cx))?;
+        ready!(self.poll_room_for(cx, message.len()))?;
         self.queue(message, compress)?;
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
@@ -186,7 +186,7 @@ impl Driver {
 
     /// As [`poll_feed`](Self::poll_feed).
     pub(crate) fn poll_feed_prepared(&mut self, cx: &mut Context<'_>, prepared: &Prepared) -> Poll<Result<(), Error>> {
-        ready!(self.poll_ready(cx))?;
+        ready!(self.poll_room_for(cx, prepared.message().len()))?;
         self.queue_prepared(prepared)?;
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
@@ -200,18 +200,18 @@ impl Driver {
         }
     }
 
-    /// Waits until a message may be queued.
+    /// Waits until a message of so many bytes may be queued.
     #[inline]
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        match self.has_room() {
+    pub(crate) fn poll_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+        match self.has_room_for(len) {
             true => Poll::Ready(Ok(())),
-            false => self.poll_room(cx),
+            false => self.poll_until_room_for(cx, len),
         }
     }
 
     #[cold]
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while !self.has_room() {
+    fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+        while !self.has_room_for(len) {
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_deadline(cx));
             }
@@ -221,8 +221,10 @@ impl Driver {
     }
 
     /// Whether [`queue`](Self::queue) may be called.
-    pub(crate) fn has_room(&self) -> bool {
-        self.output.len() < self.settings.write_buffer_max
+    #[inline]
+    pub(crate) fn has_room_for(&self, len: usize) -> bool {
+        let waiting = self.output.len();
+        waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max
     }
 
     /// Queues a message, whatever is queued already.
@@ -517,7 +519,10 @@ impl Input {
     /// Reads into a buffer of the thread's; keeps it only if something was read.
     fn poll_fill(&mut self, io: &mut dyn Io, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
-        let mut buffer = buffers::take_read();
+        let mut buffer = match len_max {
+            buffers::READ_BUFFER_LEN.. => buffers::take_read(),
+            _ => Vec::with_capacity(len_max),
+        };
         let read = pin!(io.read_buf(&mut (&mut buffer).limit(len_max))).poll(cx);
         if let Poll::Ready(Ok(1..)) = read {
             *self = Self {
@@ -525,7 +530,7 @@ impl Input {
                 at: clock::now(),
                 ..Self::default()
             };
-        } else {
+        } else if buffer.capacity() >= buffers::READ_BUFFER_LEN {
             buffers::give_read(buffer);
         }
         read

@@ -49,11 +49,11 @@ async fn cve_rustsec_2020_0043_a_fan_out_is_refused_when_too_much_waits() {
         let count = (0..100_000)
             .take_while(|_| sender.try_send(message.as_str()).is_ok())
             .count();
-        assert!(count * 1004 <= WRITE_BUFFER_MAX + 1008, "{count}");
-        assert!(matches!(sender.try_send("one more"), Err(TrySendError::Full(_))));
+        assert!(count * 1004 <= WRITE_BUFFER_MAX + 8, "{count}");
+        assert!(matches!(sender.try_send(message.as_str()), Err(TrySendError::Full(_))));
         let held = held_by((sender, receiver));
         assert!(
-            (WRITE_BUFFER_MAX..WRITE_BUFFER_MAX + 8 * 1024).contains(&held),
+            (WRITE_BUFFER_MAX - 1008..WRITE_BUFFER_MAX + 8 * 1024).contains(&held),
             "{held}"
         );
     }
@@ -78,7 +78,8 @@ async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_a
             }
         })
         .await;
-        assert!(most <= 1024, "{local:?}: {most} bytes more");
+        // What is read while something waits to be written lies in a buffer of 8 KiB until it is looked at.
+        assert!(most <= 9 * 1024, "{local:?}: {most} bytes more");
         peer.rule(|rules| rules.endless = vec![]);
         while peer.unread_len() > 0 {
             assert!(look(pin!(ws.recv())).await.is_pending());
