@@ -26,6 +26,12 @@ const OUT_KEPT_MAX: usize = 256 * 1024;
 /// Inflated at once, so that the limit is looked at often enough: a bomb swells about a thousandfold.
 const STEP: usize = 16 * 1024;
 
+/// From this size on a message that is being inflated gets room for so many bytes at once, as far as the limit allows:
+/// buffers that double leave holes behind, as large together as the message. Room that is not used is not touched, and
+/// is given back when the message is whole.
+const GROWN_AT_ONCE_FROM: usize = 1024 * 1024;
+const GROWN_AT_ONCE: usize = 16 * 1024 * 1024;
+
 /// How many final blocks (BFINAL=1) a message may have, and how many more for each KiB of it: after each, a new codec has
 /// to be primed.
 const FINAL_BLOCKS: usize = 8;
@@ -197,7 +203,12 @@ impl Inflater {
         }
         // [7692-7.2.2-1]
         match self.run(&TAIL_AND_END, &mut message, size_max)? {
-            (consumed, true) if consumed == TAIL_AND_END.len() => Ok(message),
+            (consumed, true) if consumed == TAIL_AND_END.len() => {
+                if message.capacity() / 2 > message.len() {
+                    message.shrink_to_fit();
+                }
+                Ok(message)
+            }
             _ => Err(Fault::InvalidDeflate),
         }
     }
@@ -269,7 +280,11 @@ fn append(given: &[u8], message: &mut Vec<u8>, size_max: u64) -> Result<(), Faul
         return Err(Fault::MessageTooBig);
     }
     if message.capacity() - message.len() < given.len() {
-        message.reserve_exact(given.len().max(message.len()).min(left));
+        let step = match message.len() {
+            GROWN_AT_ONCE_FROM.. => message.len().max(GROWN_AT_ONCE),
+            len => len,
+        };
+        message.reserve_exact(given.len().max(step).min(left));
     }
     message.extend_from_slice(given);
     Ok(())
