@@ -313,7 +313,9 @@ impl Template {
             request = request.origin(origin.clone());
         }
         if let Some(deflate) = &self.options.deflate {
-            request = request.extension(&deflate.offer())?;
+            for offer in deflate.offers() {
+                request = request.extension(&offer)?;
+            }
         }
         Ok(request)
     }

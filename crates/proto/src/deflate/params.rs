@@ -86,13 +86,16 @@ pub struct DeflateConfig {
     /// Whether our messages refer back to earlier ones. Default [`Takeover::Reset`].
     pub takeover: Takeover,
     /// Whether the peer's messages may. Default [`Takeover::Reset`]; of a client it is the condition of its offer: a
-    /// server that cannot keep to it declines, and nothing is compressed.
+    /// server that cannot keep to it declines, and nothing is compressed, unless it [falls back](Self::falls_back).
     pub peer_takeover: Takeover,
     /// The largest window that we compress with. Default 15. Smaller saves memory per connection with takeover, on both
     /// sides. Below 9 nothing is compressed.
     pub window_bits: WindowBits,
     /// The largest window that the peer is asked to compress with. Default 15.
     pub peer_window_bits: WindowBits,
+    /// Whether a client also offers to let the server take over and use any window, in case that it cannot do otherwise
+    /// (RFC 7692 §5). Default no: without what was asked of the server, nothing is compressed.
+    pub falls_back: bool,
 }
 
 impl Default for DeflateConfig {
@@ -106,6 +109,7 @@ impl Default for DeflateConfig {
             // [7692-7.3-1]
             window_bits: WindowBits::MAX,
             peer_window_bits: WindowBits::MAX,
+            falls_back: false,
         }
     }
 }
@@ -234,13 +238,25 @@ impl DeflateConfig {
         (answer.write(), agreement)
     }
 
-    /// A client's offer, as the request has it.
-    // [6455-9-2, 6455-9.1-4, 7692-5-1]
-    pub fn offer(&self) -> String {
-        self.offer_params().write()
+    /// A client's offers, as the request has them: one, and if it [falls back](Self::falls_back) a second one that asks
+    /// nothing of the server.
+    // [6455-9-2, 6455-9.1-4, 7692-5-1, 7692-5-2]
+    pub fn offers(&self) -> impl Iterator<Item = String> {
+        self.offered().map(Params::write)
     }
 
-    fn offer_params(&self) -> Params {
+    fn offered(&self) -> impl Iterator<Item = Params> {
+        let first = self.first_offer();
+        let second = Params {
+            server_no_context_takeover: false,
+            server_max_window_bits: None,
+            ..first
+        };
+        let falls_back = self.falls_back && second != first;
+        core::iter::once(first).chain(falls_back.then_some(second))
+    }
+
+    fn first_offer(&self) -> Params {
         Params {
             server_no_context_takeover: self.peer_takeover == Takeover::Reset,
             client_no_context_takeover: self.takeover == Takeover::Reset,
@@ -250,7 +266,7 @@ impl DeflateConfig {
         }
     }
 
-    /// Holds a server's answer against [`offer`](Self::offer); `None` if it declined.
+    /// Holds a server's answer against the [`offers`](Self::offers); `None` if it declined.
     ///
     /// # Errors
     ///
@@ -264,15 +280,15 @@ impl DeflateConfig {
         let Some(answer) = answers.next() else {
             return Ok(None);
         };
-        let agreement = Params::read(answer).and_then(|answer| self.accept_one(answer));
+        let agreement =
+            Params::read(answer).and_then(|answer| self.offered().find_map(|offer| self.accept_one(offer, answer)));
         match (agreement, answers.next()) {
             (Some(agreement), None) => Ok(Some(agreement)),
             _ => Err(HandshakeFault::ExtensionMismatch),
         }
     }
 
-    fn accept_one(&self, answer: Params) -> Option<Agreement> {
-        let offer = self.offer_params();
+    fn accept_one(&self, offer: Params, answer: Params) -> Option<Agreement> {
         // §7.1.1.1: a server that accepts the offer includes what it was asked. [7692-7-9]
         if offer.server_no_context_takeover && !answer.server_no_context_takeover {
             return None;
@@ -434,7 +450,9 @@ mod tests {
         }
         for client in &configs {
             for server in &configs {
-                let request = headers(&[&client.offer()]);
+                let offers: Vec<String> = client.offers().collect();
+                assert_eq!(offers.len(), 1);
+                let request = headers(&[&offers[0]]);
                 let (answer, servers) = server.answer(request.extensions()).expect("a valid offer");
                 let response = headers(&[&answer]);
                 let clients = client
@@ -448,6 +466,45 @@ mod tests {
                 assert!(clients.takeover == servers.peer_takeover || clients.takeover == Takeover::Reset);
             }
         }
+    }
+
+    #[test]
+    fn a_client_that_falls_back_takes_what_the_server_can_do() {
+        // checks [7692-5-2]
+        let mut config = DeflateConfig {
+            peer_window_bits: bits(10),
+            falls_back: true,
+            ..DeflateConfig::default()
+        };
+        let offers: Vec<String> = config.offers().collect();
+        let own = "client_no_context_takeover; client_max_window_bits";
+        let first = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+                     server_max_window_bits=10; client_max_window_bits";
+        assert_eq!(offers, [first, &format!("permessage-deflate; {own}")]);
+
+        let accept = |config: &DeflateConfig, answer: &str| config.accept(headers(&[answer]).extensions());
+        let agreed = accept(&config, "permessage-deflate")
+            .expect("it was offered")
+            .expect("accepted");
+        assert_eq!(
+            (agreed.peer_takeover, agreed.peer_window_bits),
+            (Takeover::Keep, WindowBits::MAX)
+        );
+        let strict = "permessage-deflate; server_no_context_takeover; server_max_window_bits=10";
+        let agreed = accept(&config, strict).expect("it was offered").expect("accepted");
+        assert_eq!(
+            (agreed.peer_takeover, agreed.peer_window_bits),
+            (Takeover::Reset, bits(10))
+        );
+
+        config.falls_back = false;
+        assert_eq!(
+            accept(&config, "permessage-deflate"),
+            Err(HandshakeFault::ExtensionMismatch)
+        );
+        config.falls_back = true;
+        (config.peer_takeover, config.peer_window_bits) = (Takeover::Keep, WindowBits::MAX);
+        assert_eq!(config.offers().count(), 1, "the second would be the first again");
     }
 
     #[test]
