@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let client_config = config(*a, *b, *c);
     let server_config = config(*d, *e, *f);
     let (answer, server_agreement) = {
-        let offer = headers(&client_config.offer());
+        let offer = headers(&client_config.offers().collect::<Vec<_>>().join(", "));
         server_config.answer(offer.extensions()).expect("our own offer")
     };
     let client_agreement = {
