@@ -34,6 +34,9 @@ fuzz_target!(|input: &[u8]| {
         2 => 40_000,
         _ => 1 << 20,
     };
+    if choices >> 6 & 1 == 1 {
+        config.inflated_at_once = 1;
+    }
     let mut connection = Connection::new(CLIENT, Arc::new(config.clone()), NOW);
     connection.enable_deflate(&DeflateConfig::default(), agreement, POOLED);
     let mut peer = Peer {
@@ -152,11 +155,15 @@ impl Peer {
             loop {
                 let received = self.connection.handle_bytes(NOW, piece);
                 let consumed = received.consumed;
+                let is_event = received.event.is_some();
                 match received.event {
-                    None => break,
+                    None => {}
                     Some(Event::Message { payload, .. }) => told = Some(Ok(payload.into_owned())),
                     Some(Event::Fault(fault)) => told = Some(Err(fault)),
                     Some(event) => panic!("no one sent {event:?}"),
+                }
+                if !is_event && !self.connection.is_inflating() {
+                    break;
                 }
                 piece = &mut piece[consumed..];
             }

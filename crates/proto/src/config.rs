@@ -66,6 +66,10 @@ pub struct Config {
     pub keepalive: Option<Keepalive>,
     /// How long the closing handshake may take, from the first close frame until TCP is closed. Default 5 s.
     pub close_timeout: Duration,
+    /// About how many bytes of a compressed message one call inflates, before the caller may do something else; see
+    /// [`Connection::is_inflating`](crate::Connection::is_inflating). Default: all, which for a message of 16 MiB
+    /// takes some 30 ms.
+    pub inflated_at_once: usize,
 }
 
 impl Default for Config {
@@ -74,6 +78,7 @@ impl Default for Config {
             limits: Limits::default(),
             keepalive: Some(Keepalive::default()),
             close_timeout: Duration::from_secs(5),
+            inflated_at_once: usize::MAX,
         }
     }
 }
@@ -89,6 +94,8 @@ mod tests {
             limits,
             keepalive,
             close_timeout,
+            // Bounds no memory, and no time beyond that of a message.
+            inflated_at_once: _,
         } = Config::default();
         let Limits {
             message_size_max,

@@ -6,19 +6,23 @@ mod common;
 
 use common::{Endpoint, Frame, Got, Local, continuation, ping, text};
 use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
-use sockeye_proto::{CloseCode, Compress, Data, Fault, Fragment};
+use sockeye_proto::{CloseCode, Compress, Config, Data, Fault, Fragment};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
 /// The same in both directions.
 fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
+    deflating_with(local, takeover, window_bits, Config::default())
+}
+
+fn deflating_with(local: Local, takeover: Takeover, window_bits: WindowBits, config: Config) -> Endpoint {
     let agreement = Agreement {
         takeover,
         peer_takeover: takeover,
         window_bits,
         peer_window_bits: window_bits,
     };
-    let mut endpoint = Endpoint::new(local);
+    let mut endpoint = Endpoint::with(local, config);
     let connection = &mut endpoint.connection;
     connection.enable_deflate(&DeflateConfig::default(), agreement, Codecs::UNPOOLED);
     endpoint
@@ -278,5 +282,97 @@ fn a_secret_that_is_never_compressed_shows_in_no_length() {
             let (guessed, other) = (seen(GUESSED, Compress::Always), seen(OTHERS[0], Compress::Always));
             assert!(guessed[1] + 8 < other[1], "{guessed:?}, {other:?}");
         }
+    }
+}
+
+/// An endpoint that inflates 64 KiB at once, and one that sends to it.
+fn inflating_in_steps(local: Local) -> (Endpoint, Endpoint) {
+    let mut config = Config::default();
+    config.inflated_at_once = 64 * 1024;
+    let peer = match local {
+        Local::Server => Local::Client,
+        Local::Client => Local::Server,
+    };
+    (
+        deflating_with(local, Takeover::Keep, WindowBits::MAX, config),
+        deflating(peer, Takeover::Keep, WindowBits::MAX),
+    )
+}
+
+#[test]
+fn a_large_message_is_inflated_in_steps_and_what_comes_behind_it_waits() {
+    let large = vec![7; 1024 * 1024];
+    for local in BOTH {
+        for fragments in [1, 3] {
+            let (mut endpoint, mut peer) = inflating_in_steps(local);
+            // Twice, for the second message refers back to the first.
+            for _ in 0..2 {
+                let whole = compressed(&mut peer, Data::Binary(&large));
+                let mut frames: Vec<_> = whole.payload.chunks(whole.payload.len().div_ceil(fragments)).collect();
+                let last = frames.pop().expect("one at least");
+                let mut frames: Vec<_> = frames.into_iter().map(|part| continuation(part).fin(false)).collect();
+                frames.push(continuation(last));
+                (frames[0].opcode, frames[0].rsv) = (whole.opcode, whole.rsv);
+                frames.push(ping("behind"));
+                let mut wire: Vec<u8> = frames
+                    .into_iter()
+                    .flat_map(|frame| endpoint.as_peer_sends(frame).bytes())
+                    .collect();
+
+                let mut rest = &mut wire[..];
+                let mut steps = 0;
+                let message = loop {
+                    let received = endpoint.connection.handle_bytes(endpoint.now(), rest);
+                    let consumed = received.consumed;
+                    let event = received.event.map(Got::from);
+                    rest = &mut rest[consumed..];
+                    assert_eq!(endpoint.connection.is_inflating(), event.is_none());
+                    if let Some(message) = event {
+                        break message;
+                    }
+                    steps += 1;
+                    assert!(endpoint.connection.buffered_len() >= steps * 64 * 1024);
+                };
+                assert_eq!(message, Got::binary(&large));
+                assert!((15..=17).contains(&steps), "{steps}");
+                assert_eq!(endpoint.connection.buffered_len(), 0);
+                let behind = endpoint.connection.handle_bytes(endpoint.now(), rest);
+                assert_eq!(behind.event.map(Got::from), Some(Got::ping("behind")));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
+    for local in BOTH {
+        let (mut endpoint, mut peer) = inflating_in_steps(local);
+        let mut frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
+        // The block that the message ends with becomes one of the reserved type.
+        *frame.payload.last_mut().expect("not empty") = 0x06;
+        assert_eq!(endpoint.receives([frame]), [Got::Fault(Fault::InvalidDeflate)]);
+        assert!(!endpoint.connection.is_inflating());
+
+        let (mut endpoint, mut peer) = inflating_in_steps(local);
+        let mut text = compressed(&mut peer, Data::Binary(&[&[b'a'; 100_000][..], &[0xff]].concat()));
+        text.opcode = 0x1;
+        assert_eq!(endpoint.receives([text]), [Got::Fault(Fault::InvalidUtf8)]);
+        assert!(!endpoint.connection.is_inflating());
+    }
+}
+
+#[test]
+fn a_message_that_is_being_inflated_goes_with_the_connection() {
+    for local in BOTH {
+        let (mut endpoint, mut peer) = inflating_in_steps(local);
+        let frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
+        let mut wire = endpoint.as_peer_sends(frame).bytes();
+        let received = endpoint.connection.handle_bytes(endpoint.now(), &mut wire);
+        assert_eq!(received.event, None);
+        assert!(endpoint.connection.is_inflating());
+        assert!(endpoint.connection.direct_buffer().is_none());
+        endpoint.connection.handle_transport_end();
+        assert!(!endpoint.connection.is_inflating());
+        assert_eq!(endpoint.connection.buffered_len(), 0);
     }
 }

@@ -7,8 +7,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
-use common::{BOTH, Local, look, open, open_client, open_server, text_of, within};
-use sockeye::{Cause, Client, CloseCode, Keepalive, Server};
+use common::{BOTH, Local, look, open, open_client, open_server, pair, text_of, within};
+use sockeye::{Cause, Client, CloseCode, Compress, DeflateConfig, Keepalive, Server};
 use tokio::time::{Instant, advance, sleep};
 
 fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
@@ -106,6 +106,39 @@ async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a
             }
         }
     }
+}
+
+/// How often other tasks have their turn until so many messages of these bytes are received, all compressed.
+async fn turns_until_received(count: usize, message: &[u8]) -> usize {
+    let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
+    let server = Server::builder().compression(DeflateConfig::default()).build();
+    let (mut client, mut server) = pair(&client, &server).await;
+    for _ in 0..count {
+        client.feed_with(message, Compress::Always).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    let mut turns = 0;
+    for _ in 0..count {
+        let mut receiving = pin!(server.recv());
+        let received = poll_fn(|cx| {
+            let polled = receiving.as_mut().poll(cx);
+            turns += usize::from(polled.is_pending());
+            polled
+        });
+        assert_eq!(within(1, received).await.unwrap().unwrap(), message.into());
+    }
+    turns
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_swell_when_they_are_inflated_do_not_starve_other_tasks() {
+    const MIB: usize = 1024 * 1024;
+    // Some 8 KiB on the wire.
+    let turns = turns_until_received(1, &vec![0; 8 * MIB]).await;
+    assert!(turns >= 8 * MIB / (512 * 1024), "{turns}");
+    // Some 30 KiB.
+    let turns = turns_until_received(1000, &[0; 15 * 1024]).await;
+    assert!(turns >= 15 * 1000 * 1024 / (2 * MIB), "{turns}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::pin::pin;
 
 use common::script::transport;
 use common::wire::{Frame, binary, ping, text};
-use common::{BOTH, Local, Peer, look, open, open_server};
+use common::{BOTH, Local, Peer, look, open, open_server, pair};
 use heap::{held_by, live};
 use sockeye::{Client, DeflateConfig, Limits, Server, Takeover, WebSocket, WindowBits};
 
@@ -54,16 +54,12 @@ const DEFLATE_MAX: usize = 256;
 
 /// How many bytes a server's connection holds after many messages both ways, compressed or not.
 async fn held_after_messages(config: Option<&DeflateConfig>) -> usize {
-    let (ours, theirs) = tokio::io::duplex(1024 * 1024);
     let (mut server, mut client) = (Server::builder(), Client::builder());
     if let Some(config) = config {
         server = server.compression(config.clone());
         client = client.compression(config.clone());
     }
-    let (server, client) = (server.build(), client.build().unwrap());
-    let accepting = async { server.accept(ours).await?.accept().await };
-    let (ours, theirs) = tokio::join!(accepting, client.connect_over(theirs, "ws://localhost/"));
-    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap().0);
+    let (mut theirs, mut ours) = pair(&client.build().unwrap(), &server.build()).await;
     for number in 0..200 {
         let message = format!("{number:05} {}", "again ".repeat(170));
         theirs.send(message.as_str()).await.unwrap();

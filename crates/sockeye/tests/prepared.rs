@@ -6,18 +6,15 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{binary, text};
-use common::{BOTH, Local, look, open, open_server, within};
+use common::{BOTH, Local, look, open, open_server, pair, within};
 use sockeye::{Client, Compress, DeflateConfig, Limits, Message, Prepared, Server, Takeover, TrySendError, WebSocket};
 
-/// Both ends, connected through memory.
-async fn pair(server: DeflateConfig, client: DeflateConfig) -> (WebSocket, WebSocket) {
-    let (ours, theirs) = tokio::io::duplex(1 << 20);
+/// A server's end and a client's, which compress.
+async fn deflating_pair(server: DeflateConfig, client: DeflateConfig) -> (WebSocket, WebSocket) {
     let server = Server::builder().compression(server).build();
-    let accepting = async { server.accept(ours).await?.accept().await };
     let client = Client::builder().compression(client).build().unwrap();
-    let connecting = client.connect_over(theirs, "ws://localhost/");
-    let (server, client) = tokio::join!(accepting, connecting);
-    (server.unwrap(), client.unwrap().0)
+    let (client, server) = pair(&client, &server).await;
+    (server, client)
 }
 
 fn deflate(takeover: Takeover, level: u8) -> DeflateConfig {
@@ -119,7 +116,7 @@ async fn connections_with_other_parameters_each_get_what_they_can_read() {
         }),
     ];
     for (server, client) in settings {
-        let (mut server, mut client) = pair(server, client).await;
+        let (mut server, mut client) = deflating_pair(server, client).await;
         for _ in 0..3 {
             server.feed_prepared(&news).await.unwrap();
             server.feed("between").await.unwrap();

@@ -206,7 +206,8 @@ impl Connection {
     /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
     ///
     /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it
-    /// needs of an unfinished frame is kept. Afterwards [`poll_transmit`](Self::poll_transmit),
+    /// needs of an unfinished frame is kept. (Where [`Config::inflated_at_once`] is set, there may be more to do:
+    /// [`is_inflating`](Self::is_inflating).) Afterwards [`poll_transmit`](Self::poll_transmit),
     /// [`poll_timeout`](Self::poll_timeout) and [`transport`](Self::transport) may have changed.
     ///
     /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
@@ -234,6 +235,10 @@ impl Connection {
             self.discard(consumed);
             return Received { consumed, event: None };
         }
+        if let Some(kind) = self.receiver.inflating() {
+            let event = self.resume_inflating(now, kind);
+            return Received { consumed: 0, event };
+        }
         if !input.is_empty() {
             self.liveness.handle_received(now);
         }
@@ -242,6 +247,13 @@ impl Connection {
             consumed,
             event: self.digest(now, found, input),
         }
+    }
+
+    /// Whether a message has arrived of which only a part is inflated, as [`Config::inflated_at_once`] wants it. Then
+    /// [`handle_bytes`](Self::handle_bytes) is to be called again, also without any input: it consumes none, and
+    /// goes on with that message.
+    pub fn is_inflating(&self) -> bool {
+        self.receiver.inflating().is_some()
     }
 
     /// A large message's own buffer, to read into directly, and how many bytes at most may be appended to it.
@@ -396,10 +408,12 @@ impl Connection {
         self.role
     }
 
-    /// Bytes of heap memory held for the payload of a message or control frame that has not arrived whole; there are
-    /// some 112 bytes of state besides. Of a control frame that came in pieces, the payload stays until the next input.
+    /// Bytes of heap memory held for the payload of a message or control frame that has not arrived whole, or is not
+    /// [inflated](Self::is_inflating) whole; there are some 112 bytes of state besides. Of a control frame that came in
+    /// pieces, the payload stays until the next input.
     pub fn buffered_len(&self) -> usize {
-        self.receiver.buffered_len()
+        let inflating = self.deflate.as_ref().map_or(0, |deflate| deflate.held_len());
+        self.receiver.buffered_len() + inflating
     }
 
     /// Turns what the receiver found into an event, and does what the protocol asks for.
@@ -415,11 +429,11 @@ impl Connection {
                 let payload = Cow::Owned(self.receiver.take_message());
                 return Some(Event::Message { kind, payload });
             }
-            Ok(Found::CompressedInPlace(kind, range)) => return self.inflate(now, kind, &input[range]),
+            Ok(Found::CompressedInPlace(kind, range)) => return self.inflate(now, kind, Cow::Borrowed(&input[range])),
             // [7692-6.2-1]
             Ok(Found::Compressed(kind)) => {
                 let compressed = self.receiver.take_message();
-                return self.inflate(now, kind, &compressed);
+                return self.inflate(now, kind, Cow::Owned(compressed));
             }
             Ok(Found::Chunk(chunk, range)) => {
                 return Some(Event::Chunk {
@@ -454,23 +468,48 @@ impl Connection {
     }
 
     #[cold]
-    fn inflate(&mut self, now: Instant, kind: MessageKind, compressed: &[u8]) -> Option<Event<'static>> {
-        let size_max = self.config.limits.message_size_max;
+    fn inflate(&mut self, now: Instant, kind: MessageKind, compressed: Cow<'_, [u8]>) -> Option<Event<'static>> {
+        let Config {
+            limits,
+            inflated_at_once,
+            ..
+        } = &*self.config;
         let inflated = match &mut self.deflate {
-            Some(deflate) => deflate.inflate(compressed, size_max),
+            Some(deflate) => deflate.inflate(compressed, limits.message_size_max, *inflated_at_once),
             // RSV1 is refused unless this was negotiated.
             None => Err(Fault::ReservedBits),
         };
+        self.digest_inflated(now, kind, inflated)
+    }
+
+    #[cold]
+    fn resume_inflating(&mut self, now: Instant, kind: MessageKind) -> Option<Event<'static>> {
+        let at_once = self.config.inflated_at_once;
+        let inflated = self.deflate.as_mut()?.resume_inflating(at_once);
+        self.digest_inflated(now, kind, inflated)
+    }
+
+    fn digest_inflated(
+        &mut self,
+        now: Instant,
+        kind: MessageKind,
+        inflated: Result<Option<Vec<u8>>, Fault>,
+    ) -> Option<Event<'static>> {
         let is_text = kind == MessageKind::Text;
-        Some(match inflated {
+        let is_paused = inflated == Ok(None);
+        if is_paused || self.is_inflating() {
+            self.receiver.set_inflating(is_paused.then_some(kind));
+        }
+        match inflated {
+            Ok(None) => None,
             // [6455-8.1-1, 7692-6-3]
-            Ok(message) if is_text && !utf8::is_utf8(&message) => self.fail(now, Fault::InvalidUtf8),
-            Ok(message) => Event::Message {
+            Ok(Some(message)) if is_text && !utf8::is_utf8(&message) => Some(self.fail(now, Fault::InvalidUtf8)),
+            Ok(Some(message)) => Some(Event::Message {
                 kind,
                 payload: Cow::Owned(message),
-            },
-            Err(fault) => self.fail(now, fault),
-        })
+            }),
+            Err(fault) => Some(self.fail(now, fault)),
+        }
     }
 
     fn handle_close(&mut self, now: Instant, frame: CloseFrame) -> Event<'static> {
@@ -532,6 +571,9 @@ impl Connection {
         if matches!(state, State::Ending | State::Closed) {
             self.pong_due = None;
             self.receiver.release();
+            if let Some(deflate) = &mut self.deflate {
+                deflate.release();
+            }
         }
         if state == State::Closed {
             self.close_due = false;

@@ -77,6 +77,8 @@ struct Unfinished {
     accepted: usize,
     /// What has arrived of a control frame that was not whole in one input; kept until the next frame begins.
     control: Vec<u8>,
+    /// The kind of a message that has arrived, and of which only a part is inflated.
+    inflating: Option<MessageKind>,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +143,15 @@ impl Receiver {
             .take()
             .map(|unfinished| unfinished.buffer)
             .unwrap_or_default()
+    }
+
+    /// The kind of the message that is being inflated: nothing behind it is received before it is whole.
+    pub(super) fn inflating(&self) -> Option<MessageKind> {
+        self.unfinished.as_ref()?.inflating
+    }
+
+    pub(super) fn set_inflating(&mut self, inflating: Option<MessageKind>) {
+        self.unfinished.get_or_insert_default().inflating = inflating;
     }
 
     fn message(&self) -> Option<&Message> {
@@ -404,7 +415,13 @@ impl CutHeader {
 impl Unfinished {
     /// Whether nothing more of it is to come.
     fn is_over(&self) -> bool {
-        self.cut_header.len == 0 && self.frame.is_none() && self.message.is_none()
+        let Self {
+            frame,
+            message,
+            inflating,
+            ..
+        } = self;
+        self.cut_header.len == 0 && frame.is_none() && message.is_none() && inflating.is_none()
     }
 
     /// Takes what the input has of the frame's payload.

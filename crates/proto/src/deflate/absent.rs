@@ -1,5 +1,6 @@
 //! What stands for compression where the feature `deflate` is off: a session that cannot exist.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::fault::Fault;
@@ -16,7 +17,24 @@ impl DeflateSession {
         match *self {}
     }
 
-    pub(crate) fn inflate(&mut self, _payload: &[u8], _size_max: u64) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn inflate(
+        &mut self,
+        _payload: Cow<'_, [u8]>,
+        _size_max: u64,
+        _at_once: usize,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        match *self {}
+    }
+
+    pub(crate) fn resume_inflating(&mut self, _at_once: usize) -> Result<Option<Vec<u8>>, Fault> {
+        match *self {}
+    }
+
+    pub(crate) fn held_len(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn release(&mut self) {
         match *self {}
     }
 }

@@ -177,6 +177,16 @@ pub struct Inflater {
     step: Box<[u8]>,
 }
 
+/// How far the inflating of a message has come.
+#[derive(Debug)]
+pub(super) struct Inflation {
+    message: Vec<u8>,
+    /// How many bytes of the payload, and of the tail behind it, are used.
+    used: usize,
+    size_max: u64,
+    final_blocks_left: usize,
+}
+
 impl Inflater {
     /// A codec. Allocates about 64 KiB.
     pub fn new() -> Self {
@@ -186,54 +196,56 @@ impl Inflater {
         }
     }
 
-    /// Inflates a message that may refer back to `dictionary`, up to `size_max` bytes.
-    pub(super) fn inflate(&mut self, dictionary: &[u8], payload: &[u8], size_max: u64) -> Result<Vec<u8>, Fault> {
-        let mut message = Vec::new();
-        let mut final_blocks_left = FINAL_BLOCKS + payload.len() * FINAL_BLOCKS_PER_KIB / 1024;
+    /// Begins with a message that may refer back to `dictionary` and inflates to at most `size_max` bytes.
+    pub(super) fn begin(&mut self, dictionary: &[u8], payload_len: usize, size_max: u64) -> Result<Inflation, Fault> {
         self.prime(dictionary)?;
-        let mut rest = payload;
-        while !rest.is_empty() {
-            let (consumed, is_final) = self.run(rest, &mut message, size_max)?;
-            rest = &rest[consumed..];
-            if is_final {
-                // §7.2.3.4: a final block ends a stream of zlib's, not the message. [7692-7.2.1-6]
-                final_blocks_left = final_blocks_left.checked_sub(1).ok_or(Fault::InvalidDeflate)?;
-                self.prime_after(dictionary, &message)?;
-            }
-        }
-        // [7692-7.2.2-1]
-        match self.run(&TAIL_AND_END, &mut message, size_max)? {
-            (consumed, true) if consumed == TAIL_AND_END.len() => {
-                if message.capacity() / 2 > message.len() {
-                    message.shrink_to_fit();
-                }
-                Ok(message)
-            }
-            _ => Err(Fault::InvalidDeflate),
-        }
+        Ok(Inflation {
+            message: Vec::new(),
+            used: 0,
+            size_max,
+            final_blocks_left: FINAL_BLOCKS + payload_len * FINAL_BLOCKS_PER_KIB / 1024,
+        })
     }
 
-    /// Inflates all of `input`, or up to the end of a final block: how much it took, and whether that was why.
-    fn run(&mut self, input: &[u8], message: &mut Vec<u8>, size_max: u64) -> Result<(usize, bool), Fault> {
-        let mut consumed = 0;
+    /// Goes on with a message, until it is whole or so much is done; `true` if it is whole.
+    pub(super) fn advance(
+        &mut self,
+        inflation: &mut Inflation,
+        dictionary: &[u8],
+        payload: &[u8],
+        at_once: usize,
+    ) -> Result<bool, Fault> {
+        let mut left = at_once;
         loop {
+            let rest = match payload.get(inflation.used..) {
+                Some(rest @ [_, ..]) => rest,
+                // [7692-7.2.2-1]
+                _ => &TAIL_AND_END[inflation.used - payload.len()..],
+            };
             let (total_in, total_out) = (self.zlib.total_in(), self.zlib.total_out());
-            let status = self
-                .zlib
-                .decompress(&input[consumed..], &mut self.step, InflateFlush::NoFlush);
+            let status = self.zlib.decompress(rest, &mut self.step, InflateFlush::NoFlush);
             let taken = (self.zlib.total_in() - total_in) as usize;
             let given = &self.step[..(self.zlib.total_out() - total_out) as usize];
-            consumed += taken;
-            append(given, message, size_max)?;
+            inflation.used += taken;
+            inflation.append(given)?;
+            let mut cost = taken.max(given.len());
             match status {
-                Err(_) => return Err(Fault::InvalidDeflate),
-                Ok(Status::StreamEnd) => return Ok((consumed, true)),
-                // The room was used up, so the codec may hold more.
-                Ok(_) if given.len() == STEP => {}
-                Ok(_) if consumed == input.len() => return Ok((consumed, false)),
-                // What neither takes nor gives would go on for ever.
-                Ok(_) if taken == 0 && given.is_empty() => return Err(Fault::InvalidDeflate),
+                Ok(Status::StreamEnd) if inflation.used == payload.len() + TAIL_AND_END.len() => return Ok(true),
+                // §7.2.3.4: a final block ends a stream of zlib's, not the message. [7692-7.2.1-6]
+                Ok(Status::StreamEnd) if inflation.used <= payload.len() => {
+                    inflation.count_final_block()?;
+                    self.prime_after(dictionary, &inflation.message)?;
+                    cost += WindowBits::MAX.size();
+                }
+                // Within the tail, the payload did not end where a block does; and what neither takes nor gives would
+                // go on for ever.
+                Err(_) | Ok(Status::StreamEnd) => return Err(Fault::InvalidDeflate),
+                Ok(_) if cost == 0 => return Err(Fault::InvalidDeflate),
                 Ok(_) => {}
+            }
+            left = left.saturating_sub(cost);
+            if left == 0 {
+                return Ok(false);
             }
         }
     }
@@ -258,6 +270,47 @@ impl Inflater {
     }
 }
 
+impl Inflation {
+    /// The message, when it is whole.
+    pub(super) fn into_message(mut self) -> Vec<u8> {
+        if self.message.capacity() / 2 > self.message.len() {
+            self.message.shrink_to_fit();
+        }
+        self.message
+    }
+
+    /// How many bytes of memory it holds.
+    pub(super) fn held_len(&self) -> usize {
+        self.message.capacity()
+    }
+
+    fn count_final_block(&mut self) -> Result<(), Fault> {
+        self.final_blocks_left = self.final_blocks_left.checked_sub(1).ok_or(Fault::InvalidDeflate)?;
+        Ok(())
+    }
+
+    /// Appends inflated bytes, unless that goes beyond the limit; never reserves beyond it either.
+    // [6455-10.4-1]
+    fn append(&mut self, given: &[u8]) -> Result<(), Fault> {
+        let Self { message, size_max, .. } = self;
+        let left = usize::try_from(*size_max)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(message.len());
+        if given.len() > left {
+            return Err(Fault::MessageTooBig);
+        }
+        if message.capacity() - message.len() < given.len() {
+            let step = match message.len() {
+                GROWN_AT_ONCE_FROM.. => message.len().max(GROWN_AT_ONCE),
+                len => len,
+            };
+            message.reserve_exact(given.len().max(step).min(left));
+        }
+        message.extend_from_slice(given);
+        Ok(())
+    }
+}
+
 impl Default for Inflater {
     fn default() -> Self {
         Self::new()
@@ -270,26 +323,6 @@ impl fmt::Debug for Inflater {
     }
 }
 
-/// Appends inflated bytes, unless that goes beyond the limit; never reserves beyond it either.
-// [6455-10.4-1]
-fn append(given: &[u8], message: &mut Vec<u8>, size_max: u64) -> Result<(), Fault> {
-    let left = usize::try_from(size_max)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(message.len());
-    if given.len() > left {
-        return Err(Fault::MessageTooBig);
-    }
-    if message.capacity() - message.len() < given.len() {
-        let step = match message.len() {
-            GROWN_AT_ONCE_FROM.. => message.len().max(GROWN_AT_ONCE),
-            len => len,
-        };
-        message.reserve_exact(given.len().max(step).min(left));
-    }
-    message.extend_from_slice(given);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,12 +330,19 @@ mod tests {
 
     const LIMIT: u64 = 1 << 20;
 
+    /// Inflates a message whole, so much at a time.
+    fn inflate(inflater: &mut Inflater, dictionary: &[u8], payload: &[u8], at_once: usize) -> Result<Vec<u8>, Fault> {
+        let mut inflation = inflater.begin(dictionary, payload.len(), LIMIT)?;
+        while !inflater.advance(&mut inflation, dictionary, payload, at_once)? {}
+        Ok(inflation.into_message())
+    }
+
     #[track_caller]
     fn check_inflate(dictionary: &[u8], payload: &[u8], expected: Result<&[u8], Fault>) {
         let mut inflater = Inflater::new();
-        // Twice, for a codec is used again whatever became of the message before.
-        for _ in 0..2 {
-            let inflated = inflater.inflate(dictionary, payload, LIMIT);
+        // One after the other, for a codec is used again whatever became of the message before.
+        for at_once in [usize::MAX, 1] {
+            let inflated = inflate(&mut inflater, dictionary, payload, at_once);
             assert_eq!(inflated.as_deref().map_err(|fault| *fault), expected);
         }
     }
@@ -371,14 +411,15 @@ mod tests {
         });
         let bomb = deflater.compress(b"", &zeros).map(<[u8]>::to_vec).expect("compresses");
         assert!(bomb.len() < zeros.len() / 1000);
-        assert_eq!(Inflater::new().inflate(b"", &bomb, LIMIT), Err(Fault::MessageTooBig));
+        let inflated = inflate(&mut Inflater::new(), b"", &bomb, usize::MAX);
+        assert_eq!(inflated, Err(Fault::MessageTooBig));
 
         for len in [LIMIT - 1, LIMIT, LIMIT + 1] {
             let payload = deflater
                 .compress(b"", &zeros[..len as usize])
                 .map(<[u8]>::to_vec)
                 .expect("compresses");
-            let inflated = Inflater::new().inflate(b"", &payload, LIMIT);
+            let inflated = inflate(&mut Inflater::new(), b"", &payload, usize::MAX);
             match inflated {
                 Ok(message) => assert!(len <= LIMIT && message.capacity() as u64 <= LIMIT),
                 Err(fault) => assert!(len > LIMIT && fault == Fault::MessageTooBig),
@@ -405,7 +446,8 @@ mod tests {
                     for len in [0, 1, 127, 1024, 16 * 1024, 70_000, data.len()] {
                         let message = &data[..len];
                         let payload = deflater.compress(b"", message).expect("compresses");
-                        assert_eq!(inflater.inflate(b"", payload, LIMIT).as_deref(), Ok(message));
+                        let inflated = inflate(&mut inflater, b"", payload, 20_000);
+                        assert_eq!(inflated.as_deref(), Ok(message));
                     }
                 }
             }

@@ -1,8 +1,10 @@
 //! Compression of one connection, both directions.
 
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::codec::{Codecs, compress};
+use super::codec::{Codecs, Inflater, Inflation, compress};
 use super::window::Window;
 use super::{Agreement, DeflateConfig, Takeover};
 use crate::fault::Fault;
@@ -16,6 +18,15 @@ pub(crate) struct DeflateSession {
     codecs: Codecs,
     sent: Window,
     received: Window,
+    paused: Option<Box<Paused>>,
+}
+
+/// A message of which a part is inflated, and the codec that is in the middle of it.
+#[derive(Debug)]
+struct Paused {
+    inflater: Box<Inflater>,
+    inflation: Inflation,
+    payload: Vec<u8>,
 }
 
 impl DeflateSession {
@@ -30,6 +41,7 @@ impl DeflateSession {
             codecs,
             sent: Window::default(),
             received: Window::default(),
+            paused: None,
         }
     }
 
@@ -59,17 +71,73 @@ impl DeflateSession {
         }
     }
 
-    /// Inflates a message of at most `size_max` bytes.
-    pub(crate) fn inflate(&mut self, payload: &[u8], size_max: u64) -> Result<Vec<u8>, Fault> {
+    /// Inflates a message of at most `size_max` bytes, or about `at_once` bytes of it: then `None`, and
+    /// [`resume_inflating`](Self::resume_inflating) goes on with it.
+    pub(crate) fn inflate(
+        &mut self,
+        payload: Cow<'_, [u8]>,
+        size_max: u64,
+        at_once: usize,
+    ) -> Result<Option<Vec<u8>>, Fault> {
         let mut inflater = (self.codecs.take_inflater)();
-        let message = inflater.inflate(self.received.as_slice(), payload, size_max);
-        (self.codecs.give_inflater)(inflater);
-        // RFC 7692 §7.2.2: with takeover, the next message may refer back to this one. [7692-7.2.2-2]
-        if self.agreement.peer_takeover == Takeover::Keep
-            && let Ok(message) = &message
-        {
-            self.received.push(message, self.agreement.peer_window_bits);
+        match inflater.begin(self.received.as_slice(), payload.len(), size_max) {
+            Ok(inflation) => self.advance(inflater, inflation, payload, at_once),
+            Err(fault) => {
+                (self.codecs.give_inflater)(inflater);
+                Err(fault)
+            }
         }
-        message
+    }
+
+    /// Goes on with a message of which a part is inflated, if there is one; as [`inflate`](Self::inflate).
+    pub(crate) fn resume_inflating(&mut self, at_once: usize) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(paused) = self.paused.take() else {
+            return Ok(None);
+        };
+        let Paused {
+            inflater,
+            inflation,
+            payload,
+        } = *paused;
+        self.advance(inflater, inflation, Cow::Owned(payload), at_once)
+    }
+
+    fn advance(
+        &mut self,
+        mut inflater: Box<Inflater>,
+        mut inflation: Inflation,
+        payload: Cow<'_, [u8]>,
+        at_once: usize,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let advanced = inflater.advance(&mut inflation, self.received.as_slice(), &payload, at_once);
+        if advanced == Ok(false) {
+            self.paused = Some(Box::new(Paused {
+                inflater,
+                inflation,
+                payload: payload.into_owned(),
+            }));
+            return Ok(None);
+        }
+        (self.codecs.give_inflater)(inflater);
+        advanced?;
+        let message = inflation.into_message();
+        // RFC 7692 §7.2.2: with takeover, the next message may refer back to this one. [7692-7.2.2-2]
+        if self.agreement.peer_takeover == Takeover::Keep {
+            self.received.push(&message, self.agreement.peer_window_bits);
+        }
+        Ok(Some(message))
+    }
+
+    /// How many bytes are held of a message of which a part is inflated.
+    pub(crate) fn held_len(&self) -> usize {
+        let held = |paused: &Paused| paused.inflation.held_len() + paused.payload.capacity();
+        self.paused.as_deref().map_or(0, held)
+    }
+
+    /// Gives up a message of which a part is inflated.
+    pub(crate) fn release(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            (self.codecs.give_inflater)(paused.inflater);
+        }
     }
 }

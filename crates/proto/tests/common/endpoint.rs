@@ -176,6 +176,7 @@ impl Endpoint {
             rest = &mut rest[consumed..];
             match event {
                 Some(event) => got.push(event),
+                None if self.connection.is_inflating() => {}
                 None => break,
             }
         }

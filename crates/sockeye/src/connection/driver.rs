@@ -1,5 +1,6 @@
 //! Moves bytes between the transport and the state machine.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::pin::{Pin, pin};
@@ -22,12 +23,16 @@ use crate::settings::Settings;
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
 
-/// How much a connection does before the deadlines are looked at and other tasks get their turn: a peer whose input never
-/// ends can neither outlast the one nor starve the others. A read straight into a large message counts one; one into
-/// the thread's buffer counts four, for in 128 KiB there may be 60,000 frames: some milliseconds of work.
-const TURN_MAX: u32 = 16;
-const READ_COST: u32 = 4;
-const DIRECT_READ_COST: u32 = 1;
+/// How much a connection does before the deadlines are looked at and other tasks get their turn, in bytes: a peer whose
+/// input never ends can neither outlast the one nor starve the others. A read straight into a large message counts 32
+/// KiB; one into the thread's buffer counts 128 KiB, for in as much there may be 60,000 frames: some milliseconds of
+/// work. What is inflated counts besides: it may be a thousand times what was read.
+const TURN_MAX: u32 = 512 * 1024;
+const READ_COST: u32 = 128 * 1024;
+const DIRECT_READ_COST: u32 = 32 * 1024;
+
+/// From here on the turn ends between two messages of one read.
+const TURN_OVERDUE: u32 = 2 * TURN_MAX;
 
 /// How much is read at once while bytes wait to be written: into a buffer of that size, for what comes may have to wait.
 const UNDRAINED_READ_LEN: usize = 8 * 1024;
@@ -43,7 +48,7 @@ pub(crate) struct Driver {
     alarm: Alarm,
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
-    /// What was done, in [`TURN_MAX`]'s coin, since other tasks last had their turn.
+    /// What was done, as [`TURN_MAX`] counts it, since other tasks last had their turn.
     turn: u32,
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
@@ -115,13 +120,15 @@ impl Driver {
     /// The next message; `None` after a clean close.
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
-        match self.deliver() {
-            Some(message) => Poll::Ready(Ok(Some(message))),
-            None => self.poll_recv_more(cx),
+        if self.turn < TURN_OVERDUE
+            && let Some(message) = self.deliver()
+        {
+            return Poll::Ready(Ok(Some(message)));
         }
+        self.poll_recv_more(cx)
     }
 
-    /// As [`poll_recv`](Self::poll_recv), when nothing of what was received is left.
+    /// As [`poll_recv`](Self::poll_recv), when nothing of what was received is left, or the turn is over.
     #[inline(never)]
     fn poll_recv_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
@@ -306,13 +313,25 @@ impl Driver {
     /// Takes the next message out of what was received.
     #[inline]
     fn deliver(&mut self) -> Option<Message> {
-        while !self.input.is_delivered() {
+        while !self.input.is_delivered() || self.connection.is_inflating() {
             let unread = &mut self.input.buffer[self.input.pos as usize..];
             let received = self.connection.handle_bytes(self.input.at, unread);
             self.input.pos += received.consumed as u32;
             let Some(event) = received.event else {
+                if self.connection.is_inflating() {
+                    self.turn = TURN_MAX;
+                    self.input.settle();
+                    return None;
+                }
                 continue;
             };
+            if let Event::Message {
+                payload: Cow::Owned(inflated),
+                ..
+            } = &event
+            {
+                self.turn = self.turn.saturating_add(inflated.len() as u32);
+            }
             if let Some(message) = to_message(event) {
                 self.input.settle();
                 return Some(message);
@@ -600,8 +619,8 @@ fn to_message(event: Event<'_>) -> Option<Message> {
         return None;
     };
     let payload = match payload {
-        std::borrow::Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
-        std::borrow::Cow::Owned(bytes) => Payload::from(bytes),
+        Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
+        Cow::Owned(bytes) => Payload::from(bytes),
     };
     Some(Message::received(kind, payload))
 }

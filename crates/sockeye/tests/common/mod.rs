@@ -60,6 +60,14 @@ pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
     (ws, peer)
 }
 
+/// A client's end and a server's, connected through memory.
+pub(crate) async fn pair(client: &Client, server: &Server) -> (WebSocket, WebSocket) {
+    let (near, far) = tokio::io::duplex(1024 * 1024);
+    let accepting = async { server.accept(far).await?.accept().await };
+    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    (connected.unwrap().0, accepted.unwrap())
+}
+
 /// The response that opens the WebSocket that `request` asks for.
 pub(crate) fn answer(request: &[u8]) -> String {
     let request = std::str::from_utf8(request).unwrap();

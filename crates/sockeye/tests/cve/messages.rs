@@ -5,7 +5,7 @@ use std::pin::pin;
 use sockeye::{Cause, Client, Compress, DeflateConfig, Fault, Limits, Server, WebSocket};
 
 use crate::common::wire::{binary, continuation, frame, text};
-use crate::common::{BOTH, Local, Peer, look, open, open_client, open_server, within};
+use crate::common::{BOTH, Local, Peer, look, open, open_client, open_server, pair, within};
 use crate::heap::{held_by, most_during};
 use crate::{IDLE, READ_BUFFER, watched};
 
@@ -119,12 +119,7 @@ async fn open_deflating() -> (WebSocket, WebSocket) {
         .limits(limits.clone())
         .compression(DeflateConfig::default());
     let client = Client::builder().limits(limits).compression(DeflateConfig::default());
-    let (near, far) = tokio::io::duplex(1024 * 1024);
-    let (server, client) = (server.build(), client.build().unwrap());
-    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), async {
-        server.accept(far).await?.accept().await
-    });
-    (connected.unwrap().0, accepted.unwrap())
+    pair(&client.build().unwrap(), &server.build()).await
 }
 
 #[tokio::test(start_paused = true)]
