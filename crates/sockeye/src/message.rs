@@ -183,6 +183,19 @@ impl Payload {
         }
     }
 
+    /// Appends the bytes to `out`.
+    #[inline]
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Repr::Inline(small) => {
+                let end = out.len() + usize::from(small.len);
+                out.extend_from_slice(&small.bytes);
+                out.truncate(end);
+            }
+            Repr::Shared(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+
     /// The bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
@@ -208,39 +221,33 @@ impl Small {
     };
 
     /// Copies at most [`INLINE_MAX`] bytes, in registers: most messages are small, and `memcpy` is made for many.
+    ///
+    /// They are loaded in the pieces in which they were stored when the mask was taken off: eight bytes, four, single
+    /// ones. A load that spans two stores waits until both have reached the cache.
     #[inline]
     fn copy_of(from: &[u8]) -> Option<Self> {
         let len = from.len();
-        let mut words = [0_u64; 3];
-        match len {
-            16..=INLINE_MAX => {
-                words[0] = u64::from_le_bytes(*from.first_chunk()?);
-                words[1] = u64::from_le_bytes(*from[8..].first_chunk()?);
-                // The last word, without what the first two have already.
-                words[2] = u64::from_le_bytes(*from.last_chunk()?)
-                    .checked_shr(8 * (24 - len as u32))
-                    .unwrap_or(0);
-            }
-            8..16 => {
-                words[0] = u64::from_le_bytes(*from.first_chunk()?);
-                words[1] = u64::from_le_bytes(*from.last_chunk()?)
-                    .checked_shr(8 * (16 - len as u32))
-                    .unwrap_or(0);
-            }
-            4..8 => {
-                let (head, tail) = (
-                    u32::from_le_bytes(*from.first_chunk()?),
-                    u32::from_le_bytes(*from.last_chunk()?),
-                );
-                words[0] = u64::from(head) | u64::from(tail) << (8 * (len - 4));
-            }
-            0..4 => {
-                for (i, byte) in from.iter().enumerate() {
-                    words[0] |= u64::from(*byte) << (8 * i);
-                }
-            }
-            _ => return None,
+        if len > INLINE_MAX {
+            return None;
         }
+        let mut words = [0_u64; 3];
+        let mut rest = from;
+        // Not a loop: that would become a call of `memcpy`.
+        if let Some((bytes, behind)) = rest.split_first_chunk() {
+            (words[0], rest) = (u64::from_le_bytes(*bytes), behind);
+        }
+        if let Some((bytes, behind)) = rest.split_first_chunk() {
+            (words[1], rest) = (u64::from_le_bytes(*bytes), behind);
+        }
+        let (half, rest) = match rest.split_first_chunk::<4>() {
+            Some((half, rest)) => (u64::from(u32::from_le_bytes(*half)), rest),
+            None => (0, rest),
+        };
+        let mut last = 0;
+        for byte in rest.iter().rev() {
+            last = last << 8 | u64::from(*byte);
+        }
+        words[len / 8] = half | last << (len & 4) * 8;
         let mut bytes = [0; INLINE_MAX];
         bytes[..8].copy_from_slice(&words[0].to_le_bytes());
         bytes[8..16].copy_from_slice(&words[1].to_le_bytes());

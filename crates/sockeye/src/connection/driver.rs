@@ -61,6 +61,14 @@ pub(crate) struct Driver {
     has_given_error: bool,
 }
 
+/// What came of waiting for more.
+enum More {
+    /// There is something new to look at.
+    Received,
+    /// A clean close.
+    Closed,
+}
+
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
 struct Input {
@@ -118,19 +126,26 @@ impl Driver {
     }
 
     /// The next message; `None` after a clean close.
+    // The message is made here, and not where more is received: on its way to the caller it then stays in registers.
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
-        if self.turn < TURN_OVERDUE
-            && let Some(message) = self.deliver()
-        {
-            return Poll::Ready(Ok(Some(message)));
+        loop {
+            if self.turn < TURN_OVERDUE
+                && let Some(message) = self.deliver()
+            {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            match ready!(self.poll_more(cx)) {
+                Ok(More::Received) => {}
+                Ok(More::Closed) => return Poll::Ready(Ok(None)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        self.poll_recv_more(cx)
     }
 
-    /// As [`poll_recv`](Self::poll_recv), when nothing of what was received is left, or the turn is over.
+    /// Receives, when nothing of what was received before is left or the turn is over.
     #[inline(never)]
-    fn poll_recv_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<More, Error>> {
         loop {
             // Nothing waits unsent while we wait for more.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
@@ -151,14 +166,10 @@ impl Driver {
                 return Poll::Pending;
             }
             // What has arrived counts before any deadline does: the process may have been stopped.
-            match self.poll_read(cx) {
-                Poll::Ready(Some(message)) => return Poll::Ready(Ok(Some(message))),
-                Poll::Ready(None) => match self.deliver() {
-                    Some(message) => return Poll::Ready(Ok(Some(message))),
-                    None => continue,
-                },
-                Poll::Pending => self.turn = 0,
+            if self.poll_read(cx).is_ready() {
+                return Poll::Ready(Ok(More::Received));
             }
+            self.turn = 0;
             if let Some(error) = self.write_failure.clone() {
                 self.end_transport(Some(error));
                 continue;
@@ -200,7 +211,7 @@ impl Driver {
     }
 
     #[inline]
-    fn write_if_much(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn write_if_much(&mut self, cx: &mut Context<'_>) {
         if self.output.len() >= WRITE_EAGERLY_FROM {
             // What could not be written now, and any failure, is the business of the next call.
             let _ = self.poll_drain(cx);
@@ -239,15 +250,20 @@ impl Driver {
     #[inline]
     pub(crate) fn queue(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
-        // What leaves as it is, is written from where it is.
-        let is_by_reference = message.len() >= BY_REFERENCE_MIN
-            && matches!(self.connection.role(), Role::Server)
-            && !self.connection.compresses(message.len(), compress);
-        let copied_len = if is_by_reference { 0 } else { message.len() };
+        let len = message.len();
+        let is_as_it_is = matches!(self.connection.role(), Role::Server) && !self.connection.compresses(len, compress);
+        let is_by_reference = is_as_it_is && len >= BY_REFERENCE_MIN;
+        let copied_len = if is_by_reference { 0 } else { len };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
-        let sent = if is_by_reference {
-            let begun = self.connection.start_message(message.kind(), message.len() as u64, out);
-            begun.map(|_| self.output.push_payload(message.payload().clone()))
+        let sent = if is_as_it_is {
+            let begun = self.connection.start_message(message.kind(), len as u64, out);
+            if begun.is_ok() && is_by_reference {
+                // What is large is written from where it is.
+                self.output.push_payload(message.payload().clone());
+            } else if begun.is_ok() {
+                message.payload().append_to(out);
+            }
+            begun.map(drop)
         } else {
             self.connection.send_with(message.data(), compress, out)
         };
@@ -340,7 +356,7 @@ impl Driver {
             self.queue_control();
         }
         self.input.release();
-        None
+        self.connection.handle_appended(self.input.at).and_then(to_message)
     }
 
     /// Queues what the protocol itself has to say: pongs, pings, the close frame.
@@ -353,20 +369,19 @@ impl Driver {
         }
     }
 
-    /// Reads once: a message, or `None` if there is news of another kind.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+    /// Reads once; ready if there is anything new, be it the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_peer_half_closed {
             return Poll::Pending;
         }
         let Some(io) = &mut self.io else {
-            return Poll::Ready(None);
+            return Poll::Ready(());
         };
-        let (read, message) = match self.connection.direct_buffer() {
+        let (read, cost) = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
-                self.turn += DIRECT_READ_COST;
-                let event = self.connection.handle_appended(clock::now());
-                (read, event.and_then(to_message))
+                self.input.at = clock::now();
+                (read, DIRECT_READ_COST)
             }
             None => {
                 // What a peer sends that does not take what it is sent may have to wait here.
@@ -374,11 +389,10 @@ impl Driver {
                     true => buffers::READ_BUFFER_LEN,
                     false => UNDRAINED_READ_LEN,
                 };
-                let read = ready!(self.input.poll_fill(io.as_mut(), len_max, cx));
-                self.turn += READ_COST;
-                (read, None)
+                (ready!(self.input.poll_fill(io.as_mut(), len_max, cx)), READ_COST)
             }
         };
+        self.turn += cost;
         match read {
             // Our answer to the peer's close frame is still to leave.
             Ok(0) if self.connection.state() == State::Ending && !self.output.is_drained() => {
@@ -388,7 +402,7 @@ impl Driver {
             Ok(_) => {}
             Err(error) => self.end_transport(Some(error.into())),
         }
-        Poll::Ready(message)
+        Poll::Ready(())
     }
 
     /// Writes all that waits, and what the protocol itself has to say; then half-closes if it is time. A failure to
@@ -474,13 +488,13 @@ impl Driver {
 
     /// Closes the transport and says how it ended.
     // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
-    fn end(&mut self) -> Result<Option<Message>, Error> {
+    fn end(&mut self) -> Result<More, Error> {
         self.close_transport();
         if let Some(closure) = self.connection.closure().filter(|closure| !closure.is_clean()) {
             self.failure
                 .get_or_insert_with(|| Error::new(Kind::Closed(closure.clone())));
         }
-        self.check_failure().map(|()| None)
+        self.check_failure().map(|()| More::Closed)
     }
 
     /// Takes note that the transport ended. An error matters only if the close handshake was not done: after it, a
