@@ -14,9 +14,15 @@ pub(super) const READ_BUFFER_LEN: usize = 128 * 1024;
 /// A write buffer that grew beyond this is freed instead of kept.
 const WRITE_BUFFER_KEPT_MAX: usize = 256 * 1024;
 
-/// How many buffers of each kind a thread keeps. One is enough while tasks run one after the other; more serve
+/// How many buffers of each kind, but for small ones to write, a thread keeps. One is enough while tasks run one after the other; more serve
 /// connections that hold theirs across an await.
 const KEPT_MAX: usize = 4;
+
+/// A broadcast gives a write buffer to every connection at the same moment, and all come back together. So a thread keeps
+/// many of up to 2 KiB, 2 MiB in all: in an allocator they would be memory given back to the system, and asked for
+/// again with the next message.
+const SMALL_LEN_MAX: usize = 2 * 1024;
+const SMALL_KEPT_MAX: usize = 1024;
 
 /// How many receive buffers, of all threads, connections may hold while their messages wait to be taken; 32 MiB. From
 /// then on a connection that waits keeps a copy of what it has instead. Without this, a peer would make a slow
@@ -30,6 +36,7 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 struct Pool {
     read: Vec<Vec<u8>>,
     write: Vec<Vec<u8>>,
+    small_write: Vec<Vec<u8>>,
 }
 
 thread_local! {
@@ -69,7 +76,8 @@ pub(super) fn give_read(mut buffer: Vec<u8>) {
 
 /// An empty buffer to write to.
 pub(super) fn take_write() -> Vec<u8> {
-    POOL.with_borrow_mut(|pool| pool.write.pop()).unwrap_or_default()
+    POOL.with_borrow_mut(|pool| pool.write.pop().or_else(|| pool.small_write.pop()))
+        .unwrap_or_default()
 }
 
 /// Gives back a buffer of [`take_write`].
@@ -79,8 +87,26 @@ pub(super) fn give_write(mut buffer: Vec<u8>) {
         return;
     }
     POOL.with_borrow_mut(|pool| {
-        if pool.write.len() < KEPT_MAX {
-            pool.write.push(buffer);
+        let (kept, kept_max) = match buffer.capacity() {
+            ..=SMALL_LEN_MAX => (&mut pool.small_write, SMALL_KEPT_MAX),
+            _ => (&mut pool.write, KEPT_MAX),
+        };
+        if kept.len() < kept_max {
+            kept.push(buffer);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_keeps_the_small_buffers_of_a_broadcast_and_few_others() {
+        for (len, kept_max) in [(1, 1024), (2048, 1024), (2049, 4), (256 * 1024, 4), (256 * 1024 + 1, 0)] {
+            (0..1500).for_each(|_| give_write(Vec::with_capacity(len)));
+            let kept = std::iter::from_fn(|| Some(take_write()).filter(|buffer| buffer.capacity() > 0));
+            assert_eq!(kept.count(), kept_max, "{len}");
+        }
+    }
 }
