@@ -3,6 +3,7 @@
 mod client;
 mod connection;
 mod error;
+mod flusher;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod message;

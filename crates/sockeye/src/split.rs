@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use sockeye_proto::{CloseCode, Closure, Compress};
+use tokio::runtime::Handle;
 
 use crate::connection::Driver;
 use crate::error::Error;
+use crate::flusher;
 use crate::message::Message;
 use crate::prepared::Prepared;
 use crate::websocket::{TrySendError, try_send, try_send_prepared};
@@ -31,10 +33,12 @@ pub struct Sender {
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
+    /// Whether it is known on which runtime it receives.
+    is_at_home: bool,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     state: Mutex<State>,
     waiters: Arc<Waiters>,
     /// Wakes `waiters`.
@@ -45,8 +49,20 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     driver: Driver,
-    /// Whether the tasks that wait were woken for what is queued, and none has looked yet: a burst wakes once.
-    is_news_told: bool,
+    news: News,
+    /// Where the receiver's task runs, or is expected to: where the connection was split.
+    runtime: Option<Handle>,
+}
+
+/// Who knows of what was queued without waiting. A burst is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// Nobody, or there is none: a task has looked since.
+    Untold,
+    /// The tasks that wait were woken, and none has looked yet.
+    Told,
+    /// It is on a list of the [`flusher`]'s, which will look.
+    Listed,
 }
 
 /// The tasks that wait for anything of the connection. A transport remembers one waker for each direction, and the
@@ -111,14 +127,19 @@ pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, R
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             driver,
-            is_news_told: false,
+            news: News::Untold,
+            runtime: Handle::try_current().ok(),
         }),
         waker: Waker::from(waiters.clone()),
         waiters,
         subprotocol,
     });
     let sender = Sender { shared: shared.clone() };
-    (sender, Receiver { shared })
+    let receiver = Receiver {
+        shared,
+        is_at_home: false,
+    };
+    (sender, receiver)
 }
 
 impl Shared {
@@ -126,20 +147,63 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Has the task that waits for the connection look at what was queued without waiting.
-    fn tell(&self, mut state: MutexGuard<'_, State>) {
-        let was_told = std::mem::replace(&mut state.is_news_told, true);
+    /// From now on the receiver's task runs on this runtime.
+    #[cold]
+    fn settle(&self) {
+        let mut state = self.state();
+        state.runtime = Handle::try_current().ok();
+        // A list that it is on may be that of a runtime which nobody drives any more. What is queued, this task writes.
+        state.news = News::Untold;
+    }
+
+    /// Has what was queued without waiting written: by the flusher, or where it is not known on which runtime by the tasks
+    /// that wait for the connection.
+    fn tell(self: &Arc<Self>, mut guard: MutexGuard<'_, State>) {
+        let state = &mut *guard;
+        match (&state.runtime, state.news) {
+            (_, News::Listed) | (None, News::Told) => {}
+            (Some(runtime), News::Untold | News::Told) => {
+                let begun = flusher::enlist(self, runtime);
+                state.news = News::Listed;
+                drop(guard);
+                if let Some(begun) = begun {
+                    begun.spawn();
+                }
+            }
+            (None, News::Untold) => {
+                state.news = News::Told;
+                drop(guard);
+                self.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Writes what is queued, for the flusher; returns how many bytes left. The tasks that wait for the connection go on
+    /// waiting unless something has changed for them: a deadline, room, the end.
+    pub(crate) fn write_queued(&self) -> u64 {
+        let mut state = self.state();
+        state.news = News::Untold;
+        let passed = state.driver.write_for_others(&mut Context::from_waker(&self.waker));
         drop(state);
-        if !was_told {
+        if passed.is_news {
             self.waker.wake_by_ref();
         }
+        passed.written
+    }
+
+    /// The flusher will not come: whoever waits for the connection writes.
+    pub(crate) fn leave_to_its_tasks(&self) {
+        self.state().news = News::Told;
+        self.waker.wake_by_ref();
     }
 
     /// Lets one task make progress with the connection. The lock is never held while a task waits.
     fn poll<R>(&self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
         let mut state = self.state();
         let is_new = self.waiters.register(cx.waker());
-        state.is_news_told = false;
+        if state.news == News::Told {
+            state.news = News::Untold;
+        }
         let driver = &mut state.driver;
         let was_lost = driver.is_lost();
         let polled = poll(driver, &mut Context::from_waker(&self.waker));
@@ -252,7 +316,12 @@ impl Sender {
         poll_fn(|cx| self.shared.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
     }
 
-    /// Queues a message if there is room for it now, and never waits. The receiver's task writes it.
+    /// Queues a message if there is room for it now, and never waits.
+    ///
+    /// It leaves by itself, together with all that was queued until the calling task let others run: a task of the
+    /// runtime on which the [`Receiver`] receives (or, before it has, on which the connection was split) writes for all
+    /// connections on which something was queued. Outside of a runtime, the receiver's task does. What the kernel does not
+    /// take at once leaves while [`Receiver::recv`] is being awaited.
     ///
     /// # Errors
     ///
@@ -343,7 +412,7 @@ impl Receiver {
     ///
     /// Nothing is lost.
     pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
-        poll_fn(|cx| self.shared.poll(cx, Driver::poll_recv)).await
+        poll_fn(|cx| self.poll(cx, Driver::poll_recv)).await
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
@@ -360,18 +429,26 @@ impl Receiver {
     pub fn subprotocol(&self) -> Option<&str> {
         self.shared.subprotocol.as_deref()
     }
+
+    fn poll<R>(&mut self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
+        if !self.is_at_home {
+            self.is_at_home = true;
+            self.shared.settle();
+        }
+        self.shared.poll(cx, poll)
+    }
 }
 
 /// The messages until the connection is closed. After an error comes the end.
 impl Stream for Receiver {
     type Item = Result<Message, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.shared.poll(cx, Driver::poll_next)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(cx, Driver::poll_next)
     }
 }
 
 /// A panic of another task leaves the connection as it was between two calls.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -69,6 +69,14 @@ enum More {
     Closed,
 }
 
+/// What came of [`Driver::write_for_others`].
+pub(crate) struct Passed {
+    /// How many bytes left.
+    pub(crate) written: u64,
+    /// Whether those who wait have to look for themselves.
+    pub(crate) is_news: bool,
+}
+
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
 struct Input {
@@ -308,6 +316,21 @@ impl Driver {
             ready!(self.poll_deadline(cx));
         }
         Poll::Ready(self.check_writable())
+    }
+
+    /// Writes what waits, in the place of tasks that wait for the connection.
+    pub(crate) fn write_for_others(&mut self, cx: &mut Context<'_>) -> Passed {
+        let (was_lost, was_stalled) = (self.is_lost(), self.stalled_since.is_some());
+        let written_before = self.output.written_total();
+        let _ = self.poll_drain(cx);
+        let written = self.output.written_total().saturating_sub(written_before);
+        let is_stalled = self.stalled_since.is_some();
+        // Who waits while the peer stalls waits for the first byte that it takes; else it is a deadline that is new.
+        let is_stall_news = is_stalled != was_stalled || (was_stalled && written > 0);
+        Passed {
+            written,
+            is_news: is_stall_news || self.is_lost() != was_lost || self.connection.state() != State::Open,
+        }
     }
 
     pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {

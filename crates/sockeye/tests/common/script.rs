@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 
 use super::wire::Frame;
 
@@ -41,6 +42,10 @@ pub(crate) struct Rules {
     pub(crate) flush_hangs: bool,
     /// Whether closing the sending half waits for ever.
     pub(crate) shutdown_hangs: bool,
+    /// Whether a write takes from the budget of its task, as one of tokio's transports does.
+    pub(crate) write_costs: bool,
+    /// Whether a write panics.
+    pub(crate) write_panics: bool,
     /// The number of the operation (a read or write that could be done, counted from 0) that fails, and all after it.
     pub(crate) fails_at: usize,
 }
@@ -56,6 +61,8 @@ impl Default for Rules {
             buffers: false,
             flush_hangs: false,
             shutdown_hangs: false,
+            write_costs: false,
+            write_panics: false,
             fails_at: usize::MAX,
         }
     }
@@ -96,7 +103,7 @@ pub(crate) fn transport(masks: bool) -> (Transport, Peer) {
 
 impl Peer {
     fn script(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap()
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes how the transport behaves from now on.
@@ -197,7 +204,7 @@ impl Script {
 
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let script = &mut *self.0.lock().unwrap();
+        let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if script.rules.stutters && !std::mem::replace(&mut script.read_waited, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -237,7 +244,11 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let script = &mut *self.0.lock().unwrap();
+        let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(!script.rules.write_panics, "as the test wants it");
+        if script.rules.write_costs {
+            ready!(coop::poll_proceed(cx)).made_progress();
+        }
         if script.rules.stutters && !std::mem::replace(&mut script.write_waited, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -279,7 +290,7 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let script = &mut *self.0.lock().unwrap();
+        let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if script.rules.flush_hangs {
             script.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -294,7 +305,7 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let script = &mut *self.0.lock().unwrap();
+        let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if script.rules.shutdown_hangs {
             script.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -307,6 +318,6 @@ impl AsyncWrite for Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        self.0.lock().unwrap().is_dropped = true;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_dropped = true;
     }
 }
