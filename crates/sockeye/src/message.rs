@@ -247,7 +247,7 @@ impl Small {
         for byte in rest.iter().rev() {
             last = last << 8 | u64::from(*byte);
         }
-        words[len / 8] = half | last << (len & 4) * 8;
+        words[len / 8] = half | (last << ((len & 4) * 8));
         let mut bytes = [0; INLINE_MAX];
         bytes[..8].copy_from_slice(&words[0].to_le_bytes());
         bytes[8..16].copy_from_slice(&words[1].to_le_bytes());
