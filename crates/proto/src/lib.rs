@@ -14,6 +14,7 @@ pub mod deflate;
 mod deflate;
 mod fault;
 pub mod frame;
+mod grow;
 pub mod handshake;
 mod time;
 mod utf8;

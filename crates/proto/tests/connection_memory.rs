@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, at, binary, close, continuation, frame, ping, text};
-use sockeye_proto::Connection;
+use sockeye_proto::{Config, Connection};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -43,32 +43,31 @@ fn after_n_bytes_of_a_16_mib_message_at_most_2_n_are_held() {
 }
 
 #[test]
-fn after_n_bytes_by_the_direct_way_at_most_2_n_are_held() {
+fn after_n_bytes_by_the_direct_way_at_most_2_n_are_held_and_from_1_mib_on_there_is_room_for_16_more() {
+    const MIB: usize = 1 << 20;
     for local in BOTH {
-        let mut endpoint = Endpoint::new(local);
-        let header = endpoint.as_peer_sends(binary("").declaring(16 << 20)).bytes();
-        endpoint.receives_bytes(&header);
-        endpoint.receives_bytes(&[0; 40_000]);
-        let mut arrived = 40_000;
-        while arrived < 16 << 20 {
-            let Some((buffer, at_most)) = endpoint.connection.direct_buffer() else {
-                break;
-            };
-            let len = at_most.min(buffer.capacity() - buffer.len()).min(30_000);
-            buffer.resize(buffer.len() + len, 0);
-            arrived += len;
-            assert!(buffer.capacity() <= 2 * arrived);
-            assert!(endpoint.connection.handle_appended(at(0)).is_none());
-            check_held(&endpoint.connection, arrived);
+        for total in [16 * MIB, 40 * MIB] {
+            let mut config = Config::default();
+            config.limits.message_size_max = total as u64;
+            let mut endpoint = Endpoint::with(local, config);
+            let header = endpoint.as_peer_sends(binary("").declaring(total as u64)).bytes();
+            endpoint.receives_bytes(&header);
+            endpoint.receives_bytes(&[0; 40_000]);
+            let mut arrived = 40_000;
+            while let Some((buffer, at_most)) = endpoint.connection.direct_buffer() {
+                let room = arrived.max(if arrived < MIB { 0 } else { 16 * MIB });
+                assert!(buffer.capacity() <= arrived + room);
+                let len = at_most.min(buffer.capacity() - buffer.len()).min(30_000);
+                buffer.resize(buffer.len() + len, 0);
+                arrived += len;
+                assert!(endpoint.connection.handle_appended(at(0)).is_none());
+                assert!(
+                    endpoint.connection.buffered_len() <= total,
+                    "the buffer of a known frame does not outgrow it"
+                );
+            }
+            assert!(arrived > total - 64 * 1024, "the way stays open until near the end");
         }
-        assert!(
-            arrived > (16 << 20) - 64 * 1024,
-            "the way stays open until near the end"
-        );
-        assert!(
-            endpoint.connection.buffered_len() <= 16 << 20,
-            "the buffer of a known frame does not outgrow it"
-        );
     }
 }
 

@@ -15,7 +15,8 @@ pub struct Limits {
     /// connection is closed with 1009.
     ///
     /// Raise it for large transfers, lower it where messages are known to be small: a hostile peer can make one
-    /// connection hold up to twice this while a message arrives.
+    /// connection hold up to twice this while a message arrives. From 1 MiB on, room for 16 MiB more is reserved at
+    /// once, which takes addresses but no memory before it is needed.
     pub message_size_max: u64,
     /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
     pub empty_fragments_max: u32,

@@ -12,6 +12,7 @@ use super::{Delivery, MessageKind};
 use crate::config::Limits;
 use crate::fault::Fault;
 use crate::frame::{FIN, FrameHeader, HEADER_LEN_MAX, LENGTH_16, MASKED, MaskingKey, Opcode, RSV1, SHORT_MAX};
+use crate::grow::grow;
 use crate::utf8::{self, Utf8Validator};
 
 /// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
@@ -490,8 +491,8 @@ impl Unfinished {
         }
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
         if self.buffer.capacity() == self.buffer.len() {
-            // Memory follows what arrived: at most twice of it is held, whatever the header declared.
-            self.buffer.reserve_exact(remaining.min(self.buffer.len()));
+            // Memory follows what arrived, whatever the header declared.
+            grow(&mut self.buffer, 0, remaining);
         }
         Some((&mut self.buffer, remaining))
     }

@@ -9,6 +9,7 @@ use zlib_rs::{Deflate, DeflateConfig as ZlibConfig, DeflateFlush, Inflate, Infla
 use super::window::Window;
 use super::{DeflateConfig, WindowBits};
 use crate::fault::Fault;
+use crate::grow::grow;
 
 /// RFC 7692 §7.2.1, §7.2.2: what ends a flushed block is cut off by the sender and put back by the receiver.
 // [7692-7.2.1-2, 7692-7.2.2-1]
@@ -25,12 +26,6 @@ const OUT_KEPT_MAX: usize = 256 * 1024;
 
 /// Inflated at once, so that the limit is looked at often enough: a bomb swells about a thousandfold.
 const STEP: usize = 16 * 1024;
-
-/// From this size on a message that is being inflated gets room for so many bytes at once, as far as the limit allows:
-/// buffers that double leave holes behind, as large together as the message. Room that is not used is not touched, and
-/// is given back when the message is whole.
-const GROWN_AT_ONCE_FROM: usize = 1024 * 1024;
-const GROWN_AT_ONCE: usize = 16 * 1024 * 1024;
 
 /// How many final blocks (BFINAL=1) a message may have, and how many more for each KiB of it: after each, a new codec has
 /// to be primed.
@@ -300,11 +295,7 @@ impl Inflation {
             return Err(Fault::MessageTooBig);
         }
         if message.capacity() - message.len() < given.len() {
-            let step = match message.len() {
-                GROWN_AT_ONCE_FROM.. => message.len().max(GROWN_AT_ONCE),
-                len => len,
-            };
-            message.reserve_exact(given.len().max(step).min(left));
+            grow(message, given.len(), left);
         }
         message.extend_from_slice(given);
         Ok(())
