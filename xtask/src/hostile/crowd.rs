@@ -1,6 +1,8 @@
 //! Many hostile peers, on a thread of their own.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     io,
     net::SocketAddr,
     sync::{
@@ -15,11 +17,11 @@ use anyhow::{Context, Result};
 
 use super::peer::{Mood, Peer, Script};
 
-/// Between two rounds of visits. The visits that are due are spread over the rounds.
-const ROUND: Duration = Duration::from_micros(500);
+/// The longest sleep between two visits: how soon a change of mood is noticed.
+const NAP_MAX: Duration = Duration::from_millis(1);
 
-/// Connections opened in one round, well below what a listener lets wait.
-const OPENED_PER_ROUND: usize = 50;
+/// Between two connections that are opened: a listener lets only so many wait.
+const OPENING_INTERVAL: Duration = Duration::from_micros(10);
 
 /// Peers that follow their scripts until dropped.
 pub(super) struct Crowd {
@@ -92,24 +94,31 @@ impl Drop for Crowd {
     }
 }
 
+/// Visits each peer when it is due: they know nothing of each other, and so do not act in bursts.
 fn run(mut peers: Vec<Peer>, shared: &Shared) -> io::Result<Sent> {
-    let mut opened = 0;
-    while !shared.is_over.load(Ordering::Acquire) {
-        opened = peers.len().min(opened + OPENED_PER_ROUND);
+    let began_at = Instant::now();
+    let openings = (0..peers.len()).map(|idx| Reverse((began_at + OPENING_INTERVAL * idx as u32, idx)));
+    let mut agenda: BinaryHeap<_> = openings.collect();
+    while let Some(mut next) = agenda.peek_mut()
+        && !shared.is_over.load(Ordering::Acquire)
+    {
+        let Reverse((due, idx)) = *next;
+        let now = Instant::now();
+        if due > now {
+            drop(next);
+            thread::sleep((due - now).min(NAP_MAX));
+            continue;
+        }
         let mood = match shared.is_released.load(Ordering::Acquire) {
             false => Mood::Hold,
             true => Mood::Released,
         };
-        let mut settled = 0;
-        for peer in &mut peers[..opened] {
-            let now = Instant::now();
-            if peer.due <= now {
-                peer.visit(now, mood)?;
-            }
-            settled += usize::from(peer.is_settled);
-        }
-        shared.settled.store(settled, Ordering::Release);
-        thread::sleep(ROUND);
+        let peer = &mut peers[idx];
+        let was_settled = peer.is_settled;
+        peer.visit(now, mood)?;
+        let is_newly_settled = peer.is_settled && !was_settled;
+        shared.settled.fetch_add(is_newly_settled.into(), Ordering::Release);
+        *next = Reverse((peer.due, idx));
     }
     Ok(peers.iter().fold(Sent::default(), |sum, peer| Sent {
         connections: sum.connections + peer.opened_total,
