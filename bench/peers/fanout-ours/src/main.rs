@@ -1,14 +1,18 @@
-//! Sockeye: a connection is split, its sender kept in a list; a message is prepared once and queued for all others, and
-//! each connection's task writes what has come together.
+//! Sockeye: a connection is split, its sender kept in a list; a message is prepared once and queued for all others.
+//! Messages that have arrived together are queued together, for one subscriber after the other.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bench_listen::{Can, Flags};
+use futures_util::FutureExt as _;
 use sockeye::{Error, Prepared, Receiver, Sender, Server};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+
+/// How many messages are published together.
+const BATCH_MAX: usize = 64;
 
 #[derive(Clone, Default)]
 struct Members(Arc<Mutex<List>>);
@@ -34,8 +38,17 @@ async fn open(server: Server, tcp: TcpStream, members: Members) -> Result<(), Er
 }
 
 async fn serve(mut receiver: Receiver, id: u64, members: Members) {
+    let mut batch = Vec::new();
     while let Ok(Some(message)) = receiver.recv().await {
-        members.publish(id, &Prepared::new(message));
+        batch.push(Prepared::new(message));
+        // What has arrived together leaves together. The end, or a failure, is told again.
+        while batch.len() < BATCH_MAX
+            && let Some(Ok(Some(message))) = receiver.recv().now_or_never()
+        {
+            batch.push(Prepared::new(message));
+        }
+        members.publish(id, &batch);
+        batch.clear();
     }
     members.leave(id);
 }
@@ -58,11 +71,12 @@ impl Members {
         self.with(|list| list.members.remove(&id));
     }
 
-    /// Queues a message for all members but one. Who has no room is disconnected: with a gap it would not know of it.
-    fn publish(&self, from: u64, message: &Prepared) {
+    /// Queues messages for all members but one. Who has no room is disconnected: with a gap it would not know of it.
+    fn publish(&self, from: u64, batch: &[Prepared]) {
         self.with(|list| {
             list.members.retain(|&id, (sender, task)| {
-                let is_kept = id == from || sender.try_send_prepared(message).is_ok();
+                let mut messages = batch.iter();
+                let is_kept = id == from || messages.all(|message| sender.try_send_prepared(message).is_ok());
                 if !is_kept {
                     task.abort();
                 }
