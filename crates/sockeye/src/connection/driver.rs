@@ -13,6 +13,7 @@ use sockeye_proto::{CloseCode, Compress, Connection, Event, Instant, Role, SendE
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
+use super::carrier::Carrier;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::{CODECS, Io, buffers, clock};
 use crate::error::{Error, Kind};
@@ -40,7 +41,7 @@ const UNDRAINED_READ_LEN: usize = 8 * 1024;
 /// A connection and what it runs over.
 pub(crate) struct Driver {
     /// `None` once the transport is closed.
-    io: Option<Box<dyn Io>>,
+    io: Option<Carrier>,
     connection: Connection,
     settings: Arc<Settings>,
     input: Input,
@@ -94,7 +95,7 @@ impl Driver {
     pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, glued: Vec<u8>) -> Self {
         let now = clock::now();
         Self {
-            io: Some(io),
+            io: Some(io.into()),
             connection: Connection::new(role, settings.connection.clone(), now),
             settings,
             input: Input {
@@ -412,7 +413,7 @@ impl Driver {
                     true => buffers::READ_BUFFER_LEN,
                     false => UNDRAINED_READ_LEN,
                 };
-                (ready!(self.input.poll_fill(io.as_mut(), len_max, cx)), READ_COST)
+                (ready!(self.input.poll_fill(io, len_max, cx)), READ_COST)
             }
         };
         self.turn += cost;
@@ -443,7 +444,7 @@ impl Driver {
                 break;
             };
             let mut wrote = false;
-            let drained = self.output.poll_write(io.as_mut(), cx, &mut wrote);
+            let drained = self.output.poll_write(io, cx, &mut wrote);
             if wrote || drained.is_ready() {
                 self.stalled_since = None;
             }
@@ -573,7 +574,7 @@ impl Input {
     }
 
     /// Reads into a buffer of the thread's; keeps it only if something was read.
-    fn poll_fill(&mut self, io: &mut dyn Io, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill(&mut self, io: &mut Carrier, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
         let mut buffer = match len_max {
             buffers::READ_BUFFER_LEN.. => buffers::take_read(),

@@ -5,10 +5,13 @@
 
 mod alarm;
 mod buffers;
+mod carrier;
 mod clock;
 mod codecs;
 mod driver;
 mod output;
+
+use std::any::Any;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -17,6 +20,6 @@ pub(crate) use codecs::OF_THREAD as CODECS;
 pub(crate) use driver::Driver;
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}

@@ -6,8 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use sockeye_proto::frame::HEADER_LEN_MAX;
+use tokio::io::AsyncWrite;
 
-use super::{Io, buffers};
+use super::buffers;
+use super::carrier::Carrier;
 use crate::message::Payload;
 
 /// From this size on, a payload is written from where it lies instead of being copied behind its header.
@@ -144,7 +146,7 @@ impl Output {
     /// Writes until all is with the kernel. `wrote` tells whether any progress was made, also when pending.
     pub(super) fn poll_write(
         &mut self,
-        io: &mut dyn Io,
+        io: &mut Carrier,
         cx: &mut Context<'_>,
         wrote: &mut bool,
     ) -> Poll<io::Result<()>> {
@@ -164,7 +166,7 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write_some(&self, io: Pin<&mut dyn Io>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write_some(&self, io: Pin<&mut Carrier>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(ahead) = &self.ahead else {
             return io.poll_write(cx, &self.buffer[self.written..]);
         };
