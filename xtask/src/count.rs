@@ -30,7 +30,7 @@ pub(crate) struct Options {
 }
 
 /// How often a case is run, and twice that: the difference leaves out what comes once. A multiple of every burst.
-const COUNT: u64 = 10 * 1024;
+const COUNT: u64 = 1024;
 
 /// By how many percent a count may be over its budget: another C library or processor copies memory in another way.
 const TOLERANCE_PERCENT: f64 = 5.0;

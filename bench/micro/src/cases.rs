@@ -9,15 +9,15 @@ use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, MaskingK
 use crate::echo::echo;
 
 /// One of them.
-pub(crate) struct Case {
+pub struct Case {
     /// Which, and of what size.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Does it so many times.
-    pub(crate) run: fn(u64),
+    pub run: fn(u64),
 }
 
 /// All of them. An echo is a whole message through the public API of the socket crate, over a transport in memory.
-pub(crate) const CASES: [Case; 14] = [
+pub const CASES: [Case; 14] = [
     case("decode-20B", |count| decode(count, 20, false)),
     case("decode-1KiB", |count| decode(count, 1024, false)),
     case("decode-1KiB-text", |count| decode(count, 1024, true)),

@@ -1,0 +1,7 @@
+//! The inner loops, one at a time: counted in instructions by callgrind (`cargo xtask count`), or timed
+//! (`cargo bench -p bench-micro`).
+
+mod cases;
+mod echo;
+
+pub use cases::{CASES, Case};
