@@ -60,6 +60,7 @@ const fn baseline(name: &'static str, speaks: Speaks, crate_name: Option<&'stati
 pub(super) const SERVERS: &[Server] = &[
     baseline("raw-epoll", Speaks::Raw, None),
     baseline("raw-tokio", Speaks::Raw, Some("tokio")),
+    baseline("raw-uring", Speaks::Raw, Some("io-uring")),
     baseline("raw-tokio-rustls", Speaks::RawTls, Some("tokio-rustls")),
     baseline("fanout-raw", Speaks::Fanout, None),
     Server {
