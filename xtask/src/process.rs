@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result, bail};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Runs one named step and says how long it took.
 pub(crate) fn step<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -85,6 +86,17 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
         }
     }
     Ok(child.wait()?.success())
+}
+
+/// Does something on one processor: programs and threads that are started meanwhile stay there.
+pub(crate) fn on_cpu<T>(cpu: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = sched_getaffinity(None)?;
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).with_context(|| format!("there is no processor {cpu} for this"))?;
+    let result = body();
+    sched_setaffinity(None, &before)?;
+    result
 }
 
 fn show(command: &Command) -> String {

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
     servers::{Process, Server},
     workload::{Group, Metric, Workload},
 };
-use crate::process::{call, output};
+use crate::process::{call, on_cpu, output};
 
 /// What all measurements of a run share.
 #[derive(Debug)]
@@ -188,15 +187,4 @@ fn measure_under(
         stderr.trim().trim_start_matches("error: ")
     );
     serde_json::from_slice(&ended.stdout).context("the load's report is not JSON")
-}
-
-/// Does something on one processor: what is started meanwhile stays there.
-fn on_cpu<T>(cpu: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    let before = sched_getaffinity(None)?;
-    let mut one = CpuSet::new();
-    one.set(cpu);
-    sched_setaffinity(None, &one).with_context(|| format!("there is no processor {cpu} for this"))?;
-    let result = body();
-    sched_setaffinity(None, &before)?;
-    result
 }

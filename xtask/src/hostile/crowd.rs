@@ -15,13 +15,18 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use rustix::process::setpriority_process;
+
 use super::peer::{Mood, Peer, Script};
+
+/// That of the thread, which on Linux has one of its own.
+const NICENESS: i32 = 19;
 
 /// The longest sleep between two visits: how soon a change of mood is noticed.
 const NAP_MAX: Duration = Duration::from_millis(1);
 
 /// Between two connections that are opened: a listener lets only so many wait.
-const OPENING_INTERVAL: Duration = Duration::from_micros(10);
+const OPENING_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Peers that follow their scripts until dropped.
 pub(super) struct Crowd {
@@ -54,7 +59,11 @@ impl Crowd {
         let shared = Arc::new(Shared::default());
         let thread = thread::Builder::new().name("crowd".into()).spawn({
             let shared = shared.clone();
-            move || run(peers, &shared)
+            move || {
+                // What times the neighbours is not to wait for this.
+                setpriority_process(None, NICENESS)?;
+                run(peers, &shared)
+            }
         })?;
         Ok(Self {
             shared,

@@ -10,6 +10,7 @@
 //! | `wire` | the bytes they send |
 //! | `peer` | one connection that follows a script |
 //! | `crowd` | many of them, on a thread |
+//! | `place` | which processor they have |
 //! | `target` | the server process, and what it uses |
 //! | `neighbours` | well-behaved connections, timed |
 //! | `trial` | one behaviour against one server |
@@ -19,6 +20,7 @@ mod behaviour;
 mod crowd;
 mod neighbours;
 mod peer;
+mod place;
 mod report;
 mod target;
 mod trial;
@@ -66,7 +68,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         let row = if behaviour.needs_compression && !has_compression {
             report::Row::skipped(behaviour, "`sockeye echo` has no --compression")
         } else {
-            trial::run(behaviour, count, &binary, &control).with_context(|| format!("behaviour {}", behaviour.name))?
+            place::of_peers(|| trial::run(behaviour, count, &binary, &control))
+                .with_context(|| format!("behaviour {}", behaviour.name))?
         };
         println!("{row}");
         rows.push(row);

@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::place;
+
 /// A running `sockeye echo` on the loopback interface; killed when dropped.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -35,14 +37,17 @@ pub(super) struct Usage {
 impl Target {
     /// Starts `sockeye echo` on a free port; it is listening when this returns.
     pub(super) fn start(binary: &Path, arguments: &[&str]) -> Result<Self> {
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .args(["echo", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .stderr(Stdio::null());
+        let mut child = place::of_servers(|| {
+            let spawned = command.spawn();
+            spawned.with_context(|| format!("cannot start {}", binary.display()))
+        })?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
