@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{Endpoint, Frame, Got, Local, continuation, ping, text};
+use common::{Endpoint, Frame, Got, Local, at, close, continuation, ping, text};
 use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
-use sockeye_proto::{CloseCode, Compress, Config, Data, Fault, Fragment};
+use sockeye_proto::{CloseCode, Compress, Config, Data, Fault, Fragment, SendError, Transport};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -348,8 +348,8 @@ fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
     for local in BOTH {
         let (mut endpoint, mut peer) = inflating_in_steps(local);
         let mut frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
-        // The block that the message ends with becomes one of the reserved type.
-        *frame.payload.last_mut().expect("not empty") = 0x06;
+        // The block that the message ends with gets a length that its complement does not fit.
+        frame.payload.push(0x06);
         assert_eq!(endpoint.receives([frame]), [Got::Fault(Fault::InvalidDeflate)]);
         assert!(!endpoint.connection.is_inflating());
 
@@ -374,5 +374,252 @@ fn a_message_that_is_being_inflated_goes_with_the_connection() {
         endpoint.connection.handle_transport_end();
         assert!(!endpoint.connection.is_inflating());
         assert_eq!(endpoint.connection.buffered_len(), 0);
+    }
+}
+
+/// The frames of a message that is compressed in parts of this size, their masks taken off.
+#[track_caller]
+fn compressed_in_parts(endpoint: &mut Endpoint, message: &[u8], part_len: usize) -> Vec<Frame> {
+    let mut out = vec![];
+    let connection = &mut endpoint.connection;
+    let mut parts = message.chunks(part_len).map(Data::Binary);
+    let first = parts.next().expect("not empty");
+    assert_eq!(connection.start_compressed(first, &mut out), Ok(true));
+    for part in parts {
+        assert!(connection.is_compressing());
+        let sent = connection.send_fragment(part, Fragment::More, &mut out);
+        sent.expect("open");
+    }
+    let sent = connection.send_fragment(Data::Binary(b""), Fragment::Last, &mut out);
+    sent.expect("open");
+    assert!(!connection.is_compressing());
+    endpoint.read_sent(&out)
+}
+
+#[test]
+fn a_message_compressed_in_parts_is_one_message() {
+    // checks [6455-5.4-1, 7692-6.1-1, 7692-6.1-5, 7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-7]
+    let text = "{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(5000);
+    let some_noise = [&b"again ".repeat(700)[..], &noise(100_000)].concat();
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        for takeover in [Takeover::Reset, Takeover::Keep] {
+            for bits in [9, 15] {
+                let window_bits = WindowBits::new(bits).expect("8 to 15");
+                let mut local = deflating(local, takeover, window_bits);
+                let mut peer = deflating(peer, takeover, window_bits);
+                for message in [text.as_bytes(), &some_noise, &some_noise, text.as_bytes()] {
+                    for part_len in [500, 20_000] {
+                        let frames = compressed_in_parts(&mut local, message, part_len);
+                        assert_eq!(frames.len(), message.len().div_ceil(part_len) + 1);
+                        for (i, frame) in frames.iter().enumerate() {
+                            let (opcode, rsv) = if i == 0 { (0x2, 4) } else { (0x0, 0) };
+                            assert_eq!(
+                                (frame.opcode, frame.rsv, frame.fin),
+                                (opcode, rsv, i + 1 == frames.len())
+                            );
+                        }
+                        assert_eq!(peer.receives(frames), [Got::binary(message)]);
+                        // And a whole one behind it, which may refer back to it.
+                        let whole = compressed(&mut local, Data::Binary(&message[..200]));
+                        assert_eq!(peer.receives([whole]), [Got::binary(&message[..200])]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn with_takeover_a_message_in_parts_refers_to_those_before_and_is_referred_to() {
+    // checks [7692-7.2.2-2]
+    let message = noise(20_000);
+    let sizes_with = |local, takeover| {
+        let mut endpoint = deflating(local, takeover, WindowBits::MAX);
+        let mut size = || -> usize {
+            let padded = [&[0; 2000][..], &message].concat();
+            let frames = compressed_in_parts(&mut endpoint, &padded, 5000);
+            frames.iter().map(|frame| frame.payload.len()).sum()
+        };
+        [size(), size()]
+    };
+    for local in BOTH {
+        let [first, second] = sizes_with(local, Takeover::Keep);
+        assert!(second < first / 10, "{first}, {second}");
+        let [first, second] = sizes_with(local, Takeover::Reset);
+        assert_eq!(first, second);
+    }
+}
+
+#[test]
+fn what_does_not_get_smaller_where_it_begins_is_not_compressed() {
+    let noise = noise(200_000);
+    for local in BOTH {
+        let smallest = WindowBits::MIN;
+        for mut endpoint in [
+            resetting(local),
+            deflating(local, Takeover::Keep, smallest),
+            Endpoint::new(local),
+        ] {
+            let mut out = vec![];
+            let begun = endpoint
+                .connection
+                .start_compressed(Data::Binary(&noise[..5000]), &mut out);
+            assert_eq!((begun, out.len()), (Ok(false), 0));
+            assert!(!endpoint.connection.is_compressing());
+            // Nothing has begun.
+            endpoint.connection.send(Data::Text("short"), &mut out).expect("open");
+            assert_eq!(endpoint.read_sent(&out), [text("short")]);
+        }
+        // Of a whole message as much is tried, whatever follows.
+        let mut out = vec![];
+        let message = [&noise[..64 * 1024], &[0; 1024 * 1024]].concat();
+        let connection = &mut resetting(local).connection;
+        let sent = connection.send_with(Data::Binary(&message), Compress::Always, &mut out);
+        assert!(sent.is_ok() && out.len() > message.len());
+    }
+}
+
+#[test]
+fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
+    // checks [6455-5.4-2, 6455-5.5.1-4]
+    for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
+        for closes in [Local::Server, Local::Client] {
+            let (mut endpoint, mut peer) = (resetting(local), resetting(peer));
+            let mut sent = vec![];
+            let mut out = vec![];
+            let part = "again ".repeat(100);
+            let begun = endpoint.connection.start_compressed(Data::Text(&part), &mut out);
+            assert_eq!(begun, Ok(true));
+            let interleaved = endpoint.connection.send(Data::Text("other"), &mut out);
+            assert_eq!(interleaved, Err(SendError::MessageInProgress));
+            let other_kind = endpoint
+                .connection
+                .send_fragment(Data::Binary(b""), Fragment::Last, &mut out);
+            assert_eq!(other_kind, Err(SendError::MessageInProgress));
+            sent.extend(endpoint.read_sent(&std::mem::take(&mut out)));
+
+            endpoint.receives([ping("between")]);
+            let pongs = endpoint.transmits();
+            assert_eq!(pongs.len(), 1);
+            sent.extend(pongs);
+            if closes == local {
+                let now = endpoint.now();
+                let closing = endpoint.connection.close(now, CloseCode::NORMAL, "");
+                closing.expect("may be sent");
+            } else {
+                endpoint.receives([close(1000, "")]);
+            }
+            assert_eq!(endpoint.transmits(), []);
+            assert_eq!(endpoint.connection.poll_timeout(), Some(at(5000)));
+            assert_eq!(endpoint.connection.transport(), Transport::Open);
+
+            let late = endpoint.connection.ping(b"");
+            assert_eq!(late, Err(SendError::Closed));
+            endpoint.now_ms = 4000;
+            let last = endpoint
+                .connection
+                .send_fragment(Data::Text(&part), Fragment::Last, &mut out);
+            assert_eq!(last, Ok(()));
+            let late = endpoint
+                .connection
+                .send_fragment(Data::Text(&part), Fragment::More, &mut out);
+            assert_eq!(late, Err(SendError::Closed));
+            sent.extend(endpoint.read_sent(&out));
+            sent.extend(endpoint.transmits());
+            let received = [Got::pong("between"), Got::text(&part.repeat(2)), Got::close(1000, "")];
+            assert_eq!(peer.receives(sent), received);
+            // The peer has its time from the close frame on; a close of our own has had its.
+            let patience = if local == Local::Server { 1000 } else { 5000 };
+            let deadline = if closes == local { 5000 } else { 4000 + patience };
+            assert_eq!(endpoint.connection.poll_timeout(), Some(at(deadline)));
+        }
+    }
+}
+
+#[test]
+fn a_close_that_is_answered_while_it_waits_for_a_message_ends_as_any_other() {
+    for local in BOTH {
+        let mut endpoint = resetting(local);
+        let part = vec![0; 1000];
+        let mut out = vec![];
+        let begun = endpoint.connection.start_compressed(Data::Binary(&part), &mut out);
+        assert_eq!(begun, Ok(true));
+        let now = endpoint.now();
+        let closing = endpoint.connection.close(now, CloseCode::NORMAL, "");
+        closing.expect("may be sent");
+        assert_eq!(endpoint.receives([close(1000, "")]), [Got::close(1000, "")]);
+        assert_eq!(endpoint.transmits(), []);
+        assert_eq!(endpoint.connection.poll_timeout(), Some(at(5000)));
+        endpoint.now_ms = 1000;
+        let last = endpoint
+            .connection
+            .send_fragment(Data::Binary(&part), Fragment::Last, &mut out);
+        assert_eq!(last, Ok(()));
+        assert_eq!(endpoint.transmits(), [close(1000, "")]);
+        let deadline = if local == Local::Server { 2000 } else { 5000 };
+        assert_eq!(endpoint.connection.poll_timeout(), Some(at(deadline)));
+    }
+}
+
+std::thread_local! {
+    static LENT: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
+}
+
+/// Codecs that are counted while they are lent.
+const COUNTED: Codecs = Codecs {
+    take_deflater: |config| {
+        LENT.set(LENT.get() + 1);
+        (Codecs::UNPOOLED.take_deflater)(config)
+    },
+    give_deflater: |_| LENT.set(LENT.get() - 1),
+    ..Codecs::UNPOOLED
+};
+
+#[test]
+fn a_message_that_cannot_be_finished_gives_its_codec_back() {
+    let ends: [fn(&mut Endpoint); 4] = [
+        |endpoint| drop(endpoint.receives([text("x").rsv(1)])),
+        |endpoint| {
+            let closing = endpoint.connection.close(at(0), CloseCode::NORMAL, "");
+            closing.expect("may be sent");
+            endpoint.receives([text("x").rsv(1)]);
+        },
+        |endpoint| endpoint.connection.handle_transport_end(),
+        |endpoint| {
+            endpoint.receives([close(1000, "")]);
+            endpoint.advance_to(5000);
+        },
+    ];
+    for local in BOTH {
+        for end in ends {
+            let mut endpoint = Endpoint::new(local);
+            let agreement = Agreement {
+                takeover: Takeover::Keep,
+                peer_takeover: Takeover::Keep,
+                window_bits: WindowBits::MAX,
+                peer_window_bits: WindowBits::MAX,
+            };
+            let connection = &mut endpoint.connection;
+            connection.enable_deflate(&DeflateConfig::default(), agreement, COUNTED);
+            let mut out = vec![];
+            let begun = connection.start_compressed(Data::Text(&"again ".repeat(100)), &mut out);
+            assert_eq!((begun, LENT.get()), (Ok(true), 1));
+            end(&mut endpoint);
+            assert_eq!(LENT.get(), 0);
+            assert!(!endpoint.connection.is_compressing());
+            let late = endpoint
+                .connection
+                .send_fragment(Data::Text(""), Fragment::Last, &mut out);
+            assert_eq!(late, Err(SendError::Closed));
+        }
+        // A fault is told the peer at once.
+        let mut endpoint = resetting(local);
+        let mut out = vec![];
+        let begun = endpoint
+            .connection
+            .start_compressed(Data::Text(&"again ".repeat(100)), &mut out);
+        assert_eq!(begun, Ok(true));
+        endpoint.receives([text("x").rsv(1)]);
+        assert!(matches!(&endpoint.transmits()[..], [frame] if frame.opcode == 0x8));
     }
 }

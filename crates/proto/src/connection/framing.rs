@@ -54,7 +54,7 @@ impl Framing {
     pub fn compressed(message: Data<'_>, config: &DeflateConfig, codecs: Codecs, out: &mut Vec<u8>) -> Option<Self> {
         compress(config, codecs, &[], message.bytes(), |payload| {
             out.reserve_exact(crate::frame::HEADER_LEN_MAX + payload.len());
-            append_compressed_header(message.kind(), payload.len() as u64, None, out);
+            append_compressed_header(Fragment::Last, message.kind(), payload.len() as u64, None, out);
             out.extend_from_slice(payload);
         })?;
         Some(Self {

@@ -384,6 +384,8 @@ impl Connection {
     pub fn transport(&self) -> Transport {
         match (self.state, self.role) {
             (State::Open | State::CloseSent, _) => Transport::Open,
+            // Not before our close frame has left, which waits for the end of the message.
+            (State::Ending, _) if self.is_compressing() => Transport::Open,
             (State::Ending, Role::Server) => Transport::HalfClose,
             (State::Ending, Role::Client { .. }) => match self.closure().map(Closure::cause) {
                 Some(Cause::Fault(_)) => Transport::HalfClose,
@@ -572,7 +574,11 @@ impl Connection {
             self.pong_due = None;
             self.receiver.release();
             if let Some(deflate) = &mut self.deflate {
-                deflate.release();
+                deflate.stop_inflating();
+                // After the peer's close frame, what has begun may still be finished.
+                if state == State::Closed || matches!(action, Action::SendFault | Action::NoteFault) {
+                    deflate.stop_compressing();
+                }
             }
         }
         if state == State::Closed {
@@ -590,9 +596,12 @@ impl Connection {
         self.close_deadline = Some(now + self.config.close_timeout);
     }
 
-    /// Arms the deadline for the peer to end the transport.
+    /// Arms the deadline for the peer to end the transport, once our close frame waits for nothing more.
     // [6455-5.5.1-11]
     fn begin_ending(&mut self, now: Instant) {
+        if self.is_compressing() {
+            return;
+        }
         let deadline = now + self.ending_patience();
         self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }

@@ -135,10 +135,42 @@ impl Connection {
             return Ok(false);
         };
         let sent = deflate.compress(data.bytes(), |payload| {
-            append_compressed_header(data.kind(), payload.len() as u64, mask, out);
+            append_compressed_header(Fragment::Last, data.kind(), payload.len() as u64, mask, out);
             append(payload, mask, out);
         });
         Ok(sent.is_some())
+    }
+
+    /// Begins a message that is compressed in fragments, with the first of them; the others follow by
+    /// [`send_fragment`](Self::send_fragment), which compresses them too. `false`, with nothing appended, if compression
+    /// was not negotiated or does not make this fragment smaller: then the message is better sent as it is.
+    ///
+    /// So a large message costs no more at once than its fragments do. While it is not finished, a codec stays with the
+    /// connection, and our close frame waits (RFC 6455 §5.5.1 allows that), for as long as the closing handshake may
+    /// take. A fault of the peer ends it.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn start_compressed(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<bool, SendError> {
+        self.check_message_may_begin()?;
+        let mask = self.next_mask();
+        let Some(deflate) = &mut self.deflate else {
+            return Ok(false);
+        };
+        let sent = deflate.start_compressing(data.bytes(), |payload| {
+            append_compressed_header(Fragment::More, data.kind(), payload.len() as u64, mask, out);
+            append(payload, mask, out);
+        });
+        if sent.is_some() {
+            self.sending = Some(data.kind());
+        }
+        Ok(sent.is_some())
+    }
+
+    /// Whether a message that began with [`start_compressed`](Self::start_compressed) may go on.
+    pub fn is_compressing(&self) -> bool {
+        self.deflate.as_ref().is_some_and(|deflate| deflate.is_compressing())
     }
 
     /// Appends only the header of a message in one frame of `len` payload bytes. The caller then sends the payload
@@ -161,14 +193,18 @@ impl Connection {
         Ok(self.append_header(Fragment::Last, opcode_of(kind), len, out))
     }
 
-    /// Appends the next fragment of a message to `out`, never compressed; the first one begins the message. Pings, pongs
-    /// and the close frame may go between.
+    /// Appends the next fragment of a message to `out`, compressed if the message began with
+    /// [`start_compressed`](Self::start_compressed); else the first one begins the message. Pings, pongs and, where
+    /// nothing is compressed, the close frame may go between.
     ///
     /// # Errors
     ///
     /// The connection is closing, or the message in progress is of the other kind.
     pub fn send_fragment(&mut self, data: Data<'_>, fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
-        self.check_open()?;
+        let is_compressing = self.is_compressing();
+        if !is_compressing {
+            self.check_open()?;
+        }
         // RFC 6455 §5.4: the first fragment has the opcode of the message, the others are continuations.
         // [6455-5.4-1, 6455-6.1-4]
         let opcode = match (self.sending, data.kind()) {
@@ -180,19 +216,38 @@ impl Connection {
             Fragment::More => Some(data.kind()),
             Fragment::Last => None,
         };
+        if is_compressing {
+            return self.send_compressed_part(data.bytes(), fragment, out);
+        }
         let bytes = data.bytes();
         let mask = self.append_header(fragment, opcode, bytes.len() as u64, out);
         append(bytes, mask, out);
         Ok(())
     }
 
+    #[cold]
+    fn send_compressed_part(&mut self, part: &[u8], fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
+        let mask = self.next_mask();
+        let sent = self.deflate.as_mut().and_then(|deflate| {
+            deflate.compress_part(part, fragment, |payload| {
+                append_header(fragment, Opcode::Continuation, payload.len() as u64, mask, out);
+                append(payload, mask, out);
+            })
+        });
+        if sent.is_none() {
+            // The codec failed, which none of ours does. What was begun cannot be finished, and nothing come behind it.
+            self.handle_transport_end();
+        }
+        sent.ok_or(SendError::Closed)
+    }
+
     /// Whether [`poll_transmit`](Self::poll_transmit) has anything to append.
     pub fn wants_transmit(&self) -> bool {
-        self.close_due || self.pong_due.is_some() || self.state == State::Open && self.liveness.is_ping_due()
+        self.is_close_due() || self.pong_due.is_some() || self.state == State::Open && self.liveness.is_ping_due()
     }
 
     /// Appends what the protocol itself has to send: the answer to the newest ping, a ping that is due, the close
-    /// frame. Returns whether there was anything.
+    /// frame (behind a message that is [being compressed](Self::is_compressing)). Returns whether there was anything.
     ///
     /// There is at most one of each, however many pings arrive: a caller whose `out` is not drained waits with
     /// calling this, and a flood of pings costs it nothing.
@@ -212,7 +267,7 @@ impl Connection {
                 append(payload, mask, out);
             }
         }
-        if self.close_due {
+        if self.is_close_due() {
             self.close_due = false;
             let mask = self.next_mask();
             if let Some(frame) = self.closure.as_ref().and_then(|closure| closure.sent()) {
@@ -224,9 +279,16 @@ impl Connection {
             let is_own = self.closure().is_some_and(|closure| closure.cause() == Cause::Local);
             if self.state == State::Ending && !is_own {
                 self.close_deadline = Some(now + self.ending_patience());
+            } else if self.state == State::Ending {
+                self.begin_ending(now);
             }
         }
         out.len() > before
+    }
+
+    /// RFC 6455 §5.5.1: the close frame may wait until the message that is being sent is whole.
+    fn is_close_due(&self) -> bool {
+        self.close_due && !self.is_compressing()
     }
 
     pub(super) fn check_message_may_begin(&self) -> Result<(), SendError> {
@@ -290,16 +352,16 @@ pub(super) fn append_header(
     header.encode(out);
 }
 
-/// What is compressed is one frame.
-// [7692-7.2.1-7]
+/// The header of a compressed message, or of its first fragment.
 pub(super) fn append_compressed_header(
+    fragment: Fragment,
     kind: MessageKind,
     payload_len: u64,
     mask: Option<MaskingKey>,
     out: &mut Vec<u8>,
 ) {
     let header = FrameHeader {
-        fin: true,
+        fin: fragment == Fragment::Last,
         // [7692-6.1-1]
         rsv: RSV1,
         // [7692-6-1]

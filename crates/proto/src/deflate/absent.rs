@@ -3,6 +3,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
+use crate::connection::Fragment;
 use crate::fault::Fault;
 
 #[derive(Debug)]
@@ -34,7 +35,28 @@ impl DeflateSession {
         match *self {}
     }
 
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn stop_inflating(&mut self) {
+        match *self {}
+    }
+
+    pub(crate) fn start_compressing<R>(&mut self, _part: &[u8], _send: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        match *self {}
+    }
+
+    pub(crate) fn compress_part<R>(
+        &mut self,
+        _part: &[u8],
+        _fragment: Fragment,
+        _send: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        match *self {}
+    }
+
+    pub(crate) fn is_compressing(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn stop_compressing(&mut self) {
         match *self {}
     }
 }

@@ -8,6 +8,7 @@ use zlib_rs::{Deflate, DeflateConfig as ZlibConfig, DeflateFlush, Inflate, Infla
 
 use super::window::Window;
 use super::{DeflateConfig, WindowBits};
+use crate::connection::Fragment;
 use crate::fault::Fault;
 use crate::grow::grow;
 
@@ -17,6 +18,10 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// The tail, and behind it a final empty block: only a message that ends where a block ends comes to its end.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
+
+/// How much of a message is compressed before it shows whether the rest is worth it: what does not get smaller takes
+/// four times as long as text does, a millisecond for this much.
+const PROBED: usize = 64 * 1024;
 
 /// The least room that a codec is given to compress into.
 const ROOM_MIN: usize = 1024;
@@ -56,6 +61,17 @@ impl Codecs {
         take_inflater: || Box::new(Inflater::new()),
         give_inflater: drop,
     };
+
+    /// A codec that compresses as configured. None does with the smallest window: zlib cannot keep within 256 bytes,
+    /// and a message that is not compressed is always legal (RFC 7692 §6).
+    pub(super) fn deflater(self, config: &DeflateConfig) -> Option<Box<Deflater>> {
+        (config.window_bits > WindowBits::MIN).then(|| (self.take_deflater)(config))
+    }
+
+    pub(super) fn give_back(self, mut deflater: Box<Deflater>) {
+        deflater.trim();
+        (self.give_deflater)(deflater);
+    }
 }
 
 /// Has `send` take the compressed payload of a message that may refer back to `dictionary`; `None` if the message is
@@ -67,17 +83,12 @@ pub(crate) fn compress<R>(
     message: &[u8],
     send: impl FnOnce(&[u8]) -> R,
 ) -> Option<R> {
-    // zlib cannot keep within 256 bytes, and a message that is not compressed is always legal (RFC 7692 §6).
-    if config.window_bits == WindowBits::MIN {
-        return None;
-    }
-    let mut deflater = (codecs.take_deflater)(config);
+    let mut deflater = codecs.deflater(config)?;
     let sent = deflater
         .compress(dictionary, message)
         .filter(|payload| payload.len() < message.len() || message.is_empty())
         .map(send);
-    deflater.trim();
-    (codecs.give_deflater)(deflater);
+    codecs.give_back(deflater);
     sent
 }
 
@@ -124,33 +135,64 @@ impl Deflater {
     }
 
     /// Compresses a message that may refer back to `dictionary`: the payload to send, without the tail. `None` if the
-    /// codec failed, which leaves the message to be sent as it is.
+    /// codec failed, or a large message did not get smaller where it begins, which leaves it to be sent as it is.
     pub(super) fn compress(&mut self, dictionary: &[u8], message: &[u8]) -> Option<&[u8]> {
+        self.begin(dictionary)?;
+        let (probed, rest) = message.split_at(message.len().min(PROBED));
+        let mut end = self.append(probed, 0)?;
+        if !rest.is_empty() {
+            if end >= probed.len() {
+                return None;
+            }
+            end = self.append(rest, end)?;
+        }
+        // §7.2.3.6: of an empty message one byte remains, the header of the empty block. [7692-7.2.3.6-1]
+        self.out[..end].strip_suffix(&TAIL)
+    }
+
+    /// Begins with a message that may refer back to `dictionary`, to be compressed in parts.
+    pub(super) fn begin(&mut self, dictionary: &[u8]) -> Option<()> {
         self.zlib.reset();
         if !dictionary.is_empty() {
             self.zlib.set_dictionary(dictionary).ok()?;
         }
+        Some(())
+    }
+
+    /// Compresses the next part of a message: the payload of a fragment. `None` if the codec failed.
+    pub(super) fn compress_part(&mut self, part: &[u8], fragment: Fragment) -> Option<&[u8]> {
+        let end = self.append(part, 0)?;
+        let payload = &self.out[..end];
+        match fragment {
+            // [7692-7.2.1-7]
+            Fragment::More => Some(payload),
+            // Behind a flush, the codec has nothing to say of nothing: an empty block, as of an empty message.
+            Fragment::Last if payload.is_empty() => Some(&[0x00]),
+            Fragment::Last => payload.strip_suffix(&TAIL),
+        }
+    }
+
+    /// Compresses some bytes to behind the first `end` of `out`, and flushes; says where they end there.
+    fn append(&mut self, mut bytes: &[u8], mut end: usize) -> Option<usize> {
         loop {
-            let (consumed, produced) = (self.zlib.total_in() as usize, self.zlib.total_out() as usize);
-            if self.out.len() - produced < ROOM_MIN {
-                self.out.resize(produced + ROOM_MIN + message.len() / 2, 0);
+            if self.out.len() - end < ROOM_MIN {
+                self.out.resize(end + ROOM_MIN + bytes.len() / 2, 0);
             }
+            let (total_in, total_out) = (self.zlib.total_in(), self.zlib.total_out());
             // A flush ends at a byte boundary, with an empty stored block (§7.2.1). [7692-7.2.1-2, 7692-7.2.1-5]
-            let status = self
-                .zlib
-                .compress(&message[consumed..], &mut self.out[produced..], DeflateFlush::SyncFlush);
+            let status = self.zlib.compress(bytes, &mut self.out[end..], DeflateFlush::SyncFlush);
             status.ok()?;
-            let produced = self.zlib.total_out() as usize;
+            bytes = &bytes[(self.zlib.total_in() - total_in) as usize..];
+            end += (self.zlib.total_out() - total_out) as usize;
             // Room that is left means that the flush is complete.
-            if produced < self.out.len() {
-                // §7.2.3.6: of an empty message one byte remains, the header of the empty block. [7692-7.2.3.6-1]
-                return self.out[..produced].strip_suffix(&TAIL);
+            if end < self.out.len() {
+                return Some(end);
             }
         }
     }
 
     /// Frees what a large message left behind, before the codec is kept for others.
-    pub(super) fn trim(&mut self) {
+    fn trim(&mut self) {
         if self.out.len() > OUT_KEPT_MAX {
             self.out = Vec::new();
         }
@@ -424,6 +466,7 @@ mod tests {
             .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
         let text = b"{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(3000);
+        let both = [&text[..PROBED], &noise].concat();
         let mut inflater = Inflater::new();
         for level in [1, 4, 6, 9] {
             for bits in [9, 12, 15] {
@@ -433,10 +476,13 @@ mod tests {
                     ..DeflateConfig::default()
                 };
                 let mut deflater = Deflater::new(&config);
-                for data in [&noise, &text] {
+                for data in [&noise, &text, &both] {
                     for len in [0, 1, 127, 1024, 16 * 1024, 70_000, data.len()] {
                         let message = &data[..len];
-                        let payload = deflater.compress(b"", message).expect("compresses");
+                        let Some(payload) = deflater.compress(b"", message) else {
+                            assert!(len > PROBED && data == &noise, "{len} bytes at level {level}");
+                            continue;
+                        };
                         let inflated = inflate(&mut inflater, b"", payload, 20_000);
                         assert_eq!(inflated.as_deref(), Ok(message));
                     }

@@ -4,9 +4,10 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::codec::{Codecs, Inflater, Inflation, compress};
+use super::codec::{Codecs, Deflater, Inflater, Inflation, compress};
 use super::window::Window;
 use super::{Agreement, DeflateConfig, Takeover};
+use crate::connection::Fragment;
 use crate::fault::Fault;
 
 /// What a connection needs for permessage-deflate beyond the codecs that it borrows.
@@ -19,6 +20,8 @@ pub(crate) struct DeflateSession {
     sent: Window,
     received: Window,
     paused: Option<Box<Paused>>,
+    /// The codec that is in the middle of a message that is sent in parts.
+    deflater: Option<Box<Deflater>>,
 }
 
 /// A message of which a part is inflated, and the codec that is in the middle of it.
@@ -42,6 +45,7 @@ impl DeflateSession {
             sent: Window::default(),
             received: Window::default(),
             paused: None,
+            deflater: None,
         }
     }
 
@@ -62,7 +66,53 @@ impl DeflateSession {
         Some(sent)
     }
 
-    /// Takes note of a message that was sent compressed: the next one may refer back to it.
+    /// Has `send` take the first part of a message, compressed; [`compress_part`](Self::compress_part) goes on with
+    /// the others. `None` if the message is better sent as it is.
+    pub(crate) fn start_compressing<R>(&mut self, part: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let mut deflater = self.codecs.deflater(&self.config)?;
+        let begun = deflater.begin(self.sent.as_slice());
+        let sent = begun
+            .and_then(|()| deflater.compress_part(part, Fragment::More))
+            .filter(|payload| payload.len() < part.len())
+            .map(send);
+        if sent.is_none() {
+            self.codecs.give_back(deflater);
+            return None;
+        }
+        self.deflater = Some(deflater);
+        self.remember_sent(part);
+        sent
+    }
+
+    /// Has `send` take the next part of the message that is being compressed; `None` if there is none, or the codec
+    /// failed.
+    pub(crate) fn compress_part<R>(
+        &mut self,
+        part: &[u8],
+        fragment: Fragment,
+        send: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let sent = self.deflater.as_mut()?.compress_part(part, fragment).map(send);
+        if sent.is_none() || fragment == Fragment::Last {
+            self.stop_compressing();
+        }
+        self.remember_sent(part);
+        sent
+    }
+
+    /// Whether a message is being compressed in parts.
+    pub(crate) fn is_compressing(&self) -> bool {
+        self.deflater.is_some()
+    }
+
+    /// Lets go of the codec that is in the middle of a message, if there is one.
+    pub(crate) fn stop_compressing(&mut self) {
+        if let Some(deflater) = self.deflater.take() {
+            self.codecs.give_back(deflater);
+        }
+    }
+
+    /// Takes note of a message, or of a part of one, that was sent compressed: the next one may refer back to it.
     pub(crate) fn remember_sent(&mut self, message: &[u8]) {
         // RFC 7692 §7.2.1: without takeover nothing is remembered of a message.
         // [7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-3]
@@ -135,7 +185,7 @@ impl DeflateSession {
     }
 
     /// Gives up a message of which a part is inflated.
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn stop_inflating(&mut self) {
         if let Some(paused) = self.paused.take() {
             (self.codecs.give_inflater)(paused.inflater);
         }
