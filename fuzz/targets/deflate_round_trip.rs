@@ -12,7 +12,7 @@ use sockeye_fuzz::reading::{CLIENT, SERVER};
 use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
 use sockeye_proto::frame::FrameHeader;
 use sockeye_proto::handshake::Headers;
-use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, Role};
+use sockeye_proto::{Compress, Config, Connection, Data, Event, Fragment, Instant, Role};
 
 const NOW: Instant = Instant::ORIGIN;
 
@@ -49,10 +49,15 @@ fuzz_target!(|input: &[u8]| {
             1 => Compress::Auto,
             _ => Compress::Always,
         };
-        match choices & 1 {
-            0 => exchange(&mut client, &mut server, compress, &message, &mut cuts),
-            _ => exchange(&mut server, &mut client, compress, &message, &mut cuts),
-        }
+        let (from, to) = match choices & 1 {
+            0 => (&mut client, &mut server),
+            _ => (&mut server, &mut client),
+        };
+        let part_len_max = match choices >> 1 & 3 {
+            3 => 32 * cuts.next_len(1024),
+            _ => usize::MAX,
+        };
+        exchange(from, to, compress, &message, part_len_max, &mut cuts);
         script.earlier = message;
     }
 });
@@ -122,13 +127,32 @@ fn noise(seed: &[u8], times: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(seed.len() * times).collect()
 }
 
-fn exchange(from: &mut Side, to: &mut Side, compress: Compress, message: &[u8], cuts: &mut Cuts) {
+/// Sends a message, in parts of at most so many bytes where it is compressed.
+fn send(connection: &mut Connection, data: Data<'_>, compress: Compress, part_len_max: usize) -> Vec<u8> {
+    let mut wire = vec![];
+    let mut parts = data.bytes().chunks(part_len_max).map(Data::Binary);
+    if matches!(data, Data::Binary(_))
+        && part_len_max < usize::MAX
+        && let Some(first) = parts.next()
+        && connection.start_compressed(first, &mut wire).expect("open")
+    {
+        for part in parts {
+            connection.send_fragment(part, Fragment::More, &mut wire).expect("open");
+        }
+        let end = connection.send_fragment(Data::Binary(b""), Fragment::Last, &mut wire);
+        end.expect("open");
+    } else {
+        connection.send_with(data, compress, &mut wire).expect("open");
+    }
+    wire
+}
+
+fn exchange(from: &mut Side, to: &mut Side, compress: Compress, message: &[u8], part_len_max: usize, cuts: &mut Cuts) {
     let data = match std::str::from_utf8(message) {
         Ok(text) if message.len().is_multiple_of(2) => Data::Text(text),
         _ => Data::Binary(message),
     };
-    let mut wire = vec![];
-    from.connection.send_with(data, compress, &mut wire).expect("open");
+    let mut wire = send(&mut from.connection, data, compress, part_len_max);
     check_wire(from, compress, message, &wire);
 
     let mut told = None;
@@ -160,21 +184,30 @@ fn exchange(from: &mut Side, to: &mut Side, compress: Compress, message: &[u8], 
 
 /// What was agreed on holds on the wire, by a naive inflater.
 fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) {
-    let Ok(Some((header, header_len))) = FrameHeader::decode(wire) else {
-        panic!("no header")
-    };
-    assert_eq!(header.payload_len, (wire.len() - header_len) as u64);
-    let key = header.mask.map_or([0; 4], |key| key.0);
-    let payload = wire[header_len..].iter().zip(key.iter().cycle());
-    let payload: Vec<u8> = payload.map(|(byte, key)| byte ^ key).collect();
-    if header.rsv == 0 {
+    let (mut payload, mut rsv, mut rest) = (vec![], None, wire);
+    let mut is_in_parts = false;
+    while !rest.is_empty() {
+        let Ok(Some((header, header_len))) = FrameHeader::decode(rest) else {
+            panic!("no header")
+        };
+        let end = header_len + header.payload_len as usize;
+        assert_eq!(header.fin, end == rest.len());
+        is_in_parts |= !header.fin;
+        assert!(rsv.is_none() || header.rsv == 0, "only the first has the bit");
+        rsv.get_or_insert(header.rsv);
+        let key = header.mask.map_or([0; 4], |key| key.0);
+        let masked = rest[header_len..end].iter().zip(key.iter().cycle());
+        payload.extend(masked.map(|(byte, key)| byte ^ key));
+        rest = &rest[end..];
+    }
+    if rsv == Some(0) {
         assert!(payload == message);
         return;
     }
     assert!(compress != Compress::Never && from.agreement.window_bits > WindowBits::MIN);
     assert!(compress == Compress::Always || message.len() >= from.size_min);
     assert!(
-        payload.len() < message.len() || message.is_empty(),
+        payload.len() < message.len() || message.is_empty() || is_in_parts,
         "compressed to more"
     );
     let window = from.agreement.window_bits.size();

@@ -99,6 +99,7 @@ impl Pair {
                 self.sides[1 - who].has_ended = true;
                 self.is_disturbed = true;
             }
+            14 => side.start_compressed(&message(argument), operation >> 5),
             _ => {}
         }
     }
@@ -229,13 +230,28 @@ impl Side {
         self.append_fragment(data(part, choice), fragment);
     }
 
+    fn start_compressed(&mut self, part: &[u8], choice: u8) {
+        let data = data(part, choice);
+        let result = self.connection.start_compressed(data, &mut self.wire);
+        match (self.connection.state(), &self.sending) {
+            (State::Open, None) => assert!(result.is_ok()),
+            (State::Open, Some(_)) => assert_eq!(result, Err(SendError::MessageInProgress)),
+            _ => assert_eq!(result, Err(SendError::Closed)),
+        }
+        if result == Ok(true) {
+            self.sending = Some((data.kind(), part.to_vec()));
+        }
+    }
+
     fn append_fragment(&mut self, data: Data<'_>, fragment: Fragment) {
+        // What is being compressed may be finished, whoever has begun to close.
+        let may_go_on = self.connection.state() == State::Open || self.connection.is_compressing();
         let result = self.connection.send_fragment(data, fragment, &mut self.wire);
         let is_other_kind = self.sending.as_ref().is_some_and(|(kind, _)| *kind != data.kind());
-        let expected = match self.connection.state() {
-            State::Open if is_other_kind => Err(SendError::MessageInProgress),
-            State::Open => Ok(()),
-            _ => Err(SendError::Closed),
+        let expected = match may_go_on {
+            true if is_other_kind => Err(SendError::MessageInProgress),
+            true => Ok(()),
+            false => Err(SendError::Closed),
         };
         assert_eq!(result, expected);
         if result.is_ok() {
