@@ -244,7 +244,7 @@ impl ClientBuilder {
 
     /// Compresses messages (permessage-deflate, RFC 7692), if the server can. Default: off.
     ///
-    /// Each message costs processor time; an idle connection holds 104 bytes more, and with
+    /// Each message costs processor time; an idle connection holds 120 bytes more, and with
     /// [`DeflateConfig::takeover`] its windows. Secrets do not belong into messages that are compressed together with what
     /// others write (RFC 7692 §8): see [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {

@@ -29,7 +29,8 @@ use crate::message::{Message, Payload};
 /// # Cost
 ///
 /// A connection copies a frame of less than 16 KiB into its write buffer, and refers to a larger one. The message is
-/// compressed within the call that first needs it, while others that need it too wait for that; there is at most one
+/// compressed whole within the call that first needs it, while others that need it too wait for that (some 4 ms for 1
+/// MiB of text; of what does not get smaller, only the first 64 KiB are tried); there is at most one
 /// compressed frame for each level and size of window (clients choose among seven). Nothing but this message is in the
 /// window: with context takeover it comes out larger than it would on one connection. Clients mask every frame anew, so
 /// to them it is a message like any other.

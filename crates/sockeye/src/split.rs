@@ -10,7 +10,7 @@ use futures_core::Stream;
 use sockeye_proto::{CloseCode, Closure, Compress};
 use tokio::runtime::Handle;
 
-use crate::connection::Driver;
+use crate::connection::{Driver, FlushEnd};
 use crate::error::Error;
 use crate::flusher;
 use crate::message::Message;
@@ -235,7 +235,8 @@ impl Sender {
         self.flush().await
     }
 
-    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
+    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max),
+    /// or while an earlier one is being compressed: see [`WebSocket::feed`](crate::WebSocket::feed).
     /// It leaves with [`flush`](Self::flush), or when [`Receiver::recv`] is next polled; [`try_send`](Self::try_send) has
     /// that done at once.
     ///
@@ -312,11 +313,12 @@ impl Sender {
     ///
     /// Nothing is lost.
     pub async fn flush(&self) -> Result<(), Error> {
-        let mut end = None;
+        let mut end = FlushEnd::default();
         poll_fn(|cx| self.shared.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
     }
 
-    /// Queues a message if there is room for it now, and never waits.
+    /// Queues a message if there is room for it now, and never waits. There is no room while a large message is being
+    /// compressed.
     ///
     /// It leaves by itself, together with all that was queued until the calling task let others run: a task of the
     /// runtime on which the [`Receiver`] receives (or, before it has, on which the connection was split) writes for all

@@ -94,7 +94,11 @@ impl WebSocket {
         self.flush().await
     }
 
-    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
+    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max),
+    /// or while an earlier one is being compressed.
+    ///
+    /// One of more than 64 KiB is compressed part by part, where that was negotiated, as its parts leave: other tasks have
+    /// their turns between. If its first 64 KiB do not get smaller, all of it leaves as it is.
     ///
     /// It leaves with [`flush`](Self::flush), at the latest when [`recv`](Self::recv) waits for more, and earlier if
     /// much is queued. Cheaper than [`send`](Self::send) for several messages at once.
@@ -169,7 +173,8 @@ impl WebSocket {
         poll_fn(|cx| self.driver.poll_flush(cx)).await
     }
 
-    /// Queues a message if there is room for it now, and never waits. It leaves as with [`feed`](Self::feed).
+    /// Queues a message if there is room for it now, and never waits. It leaves as with [`feed`](Self::feed). There is no
+    /// room while a large message is being compressed.
     ///
     /// # Errors
     ///
@@ -264,7 +269,7 @@ impl WebSocket {
 /// A message could not be queued.
 #[derive(Clone, Debug)]
 pub enum TrySendError {
-    /// Too much waits to be written already. The message is given back.
+    /// Too much waits to be written already, or a large message is being compressed. The message is given back.
     Full(Message),
     /// The connection is closed or lost.
     Closed(Error),

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use sockeye_proto::deflate::{Codecs, DeflateConfig, Deflater, Inflater};
 
-/// How many codecs of each kind a thread keeps. A message is compressed or inflated without an await between, so more
-/// than one is only ever needed for different configurations.
+/// How many codecs of each kind a thread keeps. More than one is needed for different configurations, and for large
+/// messages, which keep theirs over an await.
 const KEPT_MAX: usize = 4;
 
 #[derive(Default)]

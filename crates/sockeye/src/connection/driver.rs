@@ -9,12 +9,13 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
-use sockeye_proto::{CloseCode, Compress, Connection, Event, Instant, Role, SendError, State, Transport};
+use sockeye_proto::{CloseCode, Compress, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
 use super::carrier::Carrier;
 use super::output::{BY_REFERENCE_MIN, Output};
+use super::parts::{PART_LEN, Parts};
 use super::{CODECS, Io, buffers, clock};
 use crate::error::{Error, Kind};
 use crate::message::{Message, Payload};
@@ -27,10 +28,12 @@ const WRITE_EAGERLY_FROM: usize = 128 * 1024;
 /// How much a connection does before the deadlines are looked at and other tasks get their turn, in bytes: a peer whose
 /// input never ends can neither outlast the one nor starve the others. A read straight into a large message counts 32
 /// KiB; one into the thread's buffer counts 128 KiB, for in as much there may be 60,000 frames: some milliseconds of
-/// work. What is inflated counts besides: it may be a thousand times what was read.
+/// work. What is inflated counts besides: it may be a thousand times what was read. What is compressed counts sixteen
+/// times, for that takes longer: a part of a large message is a turn.
 const TURN_MAX: u32 = 512 * 1024;
 const READ_COST: u32 = 128 * 1024;
 const DIRECT_READ_COST: u32 = 32 * 1024;
+const COMPRESS_COST: u32 = 16;
 
 /// From here on the turn ends between two messages of one read.
 const TURN_OVERDUE: u32 = 2 * TURN_MAX;
@@ -46,6 +49,8 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     input: Input,
     output: Output,
+    /// The message that is being compressed. What was queued before it is in `output`; nothing is queued behind it.
+    parts: Option<Box<Parts>>,
     alarm: Alarm,
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
@@ -78,6 +83,17 @@ pub(crate) struct Passed {
     pub(crate) is_news: bool,
 }
 
+/// How far a flush goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum FlushEnd {
+    #[default]
+    Unknown,
+    /// Behind the message that was being compressed, by its [`Parts::start`].
+    BehindParts(u64),
+    /// To what will be written then, since the connection began.
+    At(u64),
+}
+
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
 struct Input {
@@ -104,6 +120,7 @@ impl Driver {
                 ..Input::default()
             },
             output: Output::default(),
+            parts: None,
             alarm: Alarm::default(),
             stalled_since: None,
             turn: 0,
@@ -156,6 +173,8 @@ impl Driver {
     #[inline(never)]
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<More, Error>> {
         loop {
+            // What is compressed now makes nobody read less: a part and a read are a turn.
+            let is_turn_over = self.turn >= TURN_MAX;
             // Nothing waits unsent while we wait for more.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
             if is_drained && self.has_peer_half_closed {
@@ -164,19 +183,17 @@ impl Driver {
             if self.is_over() {
                 return Poll::Ready(self.end());
             }
-            if self.turn >= TURN_MAX {
-                self.turn = 0;
-                self.handle_deadlines(clock::now());
-                if self.is_over() {
-                    return Poll::Ready(self.end());
-                }
-                // Not `wake_by_ref`: the runtime would poll this task again before it looks at any other socket.
-                let _ = pin!(tokio::task::yield_now()).poll(cx);
-                return Poll::Pending;
+            if is_turn_over {
+                ready!(self.poll_turn(cx));
+                continue;
             }
             // What has arrived counts before any deadline does: the process may have been stopped.
             if self.poll_read(cx).is_ready() {
                 return Poll::Ready(Ok(More::Received));
+            }
+            if self.turn >= TURN_MAX {
+                ready!(self.poll_turn(cx));
+                continue;
             }
             self.turn = 0;
             if let Some(error) = self.write_failure.clone() {
@@ -240,7 +257,7 @@ impl Driver {
     fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
         while !self.has_room_for(len) {
             if self.poll_drain(cx).is_pending() {
-                ready!(self.poll_deadline(cx));
+                ready!(self.poll_turn_or_deadline(cx));
             }
             self.check_writable()?;
         }
@@ -251,7 +268,7 @@ impl Driver {
     #[inline]
     pub(crate) fn has_room_for(&self, len: usize) -> bool {
         let waiting = self.output.len();
-        waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max
+        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.parts.is_none()
     }
 
     /// Queues a message, whatever is queued already.
@@ -260,11 +277,19 @@ impl Driver {
     pub(crate) fn queue(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
         let len = message.len();
-        let is_as_it_is = matches!(self.connection.role(), Role::Server) && !self.connection.compresses(len, compress);
-        let is_by_reference = is_as_it_is && len >= BY_REFERENCE_MIN;
+        if self.connection.compresses(len, compress) {
+            return self.queue_compressed(message, compress);
+        }
+        self.queue_as_it_is(message, len)
+    }
+
+    #[inline(always)]
+    fn queue_as_it_is(&mut self, message: &Message, len: usize) -> Result<(), Error> {
+        let is_server = matches!(self.connection.role(), Role::Server);
+        let is_by_reference = is_server && len >= BY_REFERENCE_MIN;
         let copied_len = if is_by_reference { 0 } else { len };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
-        let sent = if is_as_it_is {
+        let sent = if is_server {
             let begun = self.connection.start_message(message.kind(), len as u64, out);
             if begun.is_ok() && is_by_reference {
                 // What is large is written from where it is.
@@ -274,9 +299,61 @@ impl Driver {
             }
             begun.map(drop)
         } else {
-            self.connection.send_with(message.data(), compress, out)
+            self.connection.send_with(message.data(), Compress::Never, out)
         };
         sent.map_err(|error| self.send_error(error))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn queue_compressed(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
+        let len = message.len();
+        self.charge_compressing(len);
+        let is_begun = if len > PART_LEN {
+            self.queue_first_part(message)
+        } else {
+            let out = self.output.buffer_for(len, self.settings.write_buffer_max);
+            self.connection.send_with(message.data(), compress, out).map(|()| true)
+        };
+        match is_begun {
+            Ok(true) => Ok(()),
+            Ok(false) => self.queue_as_it_is(message, len),
+            Err(error) => Err(self.send_error(error)),
+        }
+    }
+
+    /// Queues the first part of a message, compressed, and keeps the others for [`poll_drain`](Self::poll_drain);
+    /// `false` if that does not make it smaller.
+    fn queue_first_part(&mut self, message: &Message) -> Result<bool, SendError> {
+        let mut parts = Parts::of(message.clone(), self.output.end());
+        let (first, _) = parts.next();
+        let out = self.output.buffer_for(0, self.settings.write_buffer_max);
+        let is_begun = self.connection.start_compressed(first, out)?;
+        if is_begun {
+            self.parts = Some(Box::new(parts));
+        }
+        Ok(is_begun)
+    }
+
+    /// Queues the next part of the message that is being compressed.
+    #[cold]
+    #[inline(never)]
+    fn queue_part(&mut self) {
+        let Some(parts) = &mut self.parts else { return };
+        let (part, fragment) = parts.next();
+        let len = part.bytes().len();
+        let out = self.output.buffer_for(0, self.settings.write_buffer_max);
+        let sent = self.connection.send_fragment(part, fragment, out);
+        // After a fault or the end, nothing of it is wanted any more.
+        if sent.is_err() || fragment == Fragment::Last {
+            self.parts = None;
+        }
+        self.charge_compressing(len);
+    }
+
+    fn charge_compressing(&mut self, len: usize) {
+        let cost = (len.min(PART_LEN) as u32).saturating_mul(COMPRESS_COST);
+        self.turn = self.turn.saturating_add(cost);
     }
 
     /// Queues a message that others get too, whatever is queued already.
@@ -300,21 +377,22 @@ impl Driver {
     /// Hands everything to the kernel.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while self.poll_drain(cx).is_pending() {
-            ready!(self.poll_deadline(cx));
+            ready!(self.poll_turn_or_deadline(cx));
         }
         Poll::Ready(self.check_writable())
     }
 
     /// Hands to the kernel all that was queued when it was first called with this `end`.
-    pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut Option<u64>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut FlushEnd) -> Poll<Result<(), Error>> {
         while self.poll_drain(cx).is_pending() {
-            if end.is_none() && !self.connection.wants_transmit() {
-                *end = Some(self.output.end());
-            }
-            if end.is_some_and(|end| self.output.written_total() >= end) && self.poll_flush_transport(cx).is_ready() {
+            self.find_flush_end(end);
+            if let FlushEnd::At(end) = *end
+                && self.output.written_total() >= end
+                && self.poll_flush_transport(cx).is_ready()
+            {
                 break;
             }
-            ready!(self.poll_deadline(cx));
+            ready!(self.poll_turn_or_deadline(cx));
         }
         Poll::Ready(self.check_writable())
     }
@@ -323,6 +401,8 @@ impl Driver {
     pub(crate) fn write_for_others(&mut self, cx: &mut Context<'_>) -> Passed {
         let (was_lost, was_stalled) = (self.is_lost(), self.stalled_since.is_some());
         let written_before = self.output.written_total();
+        // The rest of a message that is being compressed takes several turns, which are the tasks' own.
+        let is_compressing = self.parts.is_some();
         let _ = self.poll_drain(cx);
         let written = self.output.written_total().saturating_sub(written_before);
         let is_stalled = self.stalled_since.is_some();
@@ -330,8 +410,21 @@ impl Driver {
         let is_stall_news = is_stalled != was_stalled || (was_stalled && written > 0);
         Passed {
             written,
-            is_news: is_stall_news || self.is_lost() != was_lost || self.connection.state() != State::Open,
+            is_news: is_stall_news
+                || self.is_lost() != was_lost
+                || self.connection.state() != State::Open
+                || is_compressing,
         }
+    }
+
+    fn find_flush_end(&self, end: &mut FlushEnd) {
+        *end = match (*end, self.parts.as_deref().map(Parts::start)) {
+            (FlushEnd::At(_), _) => return,
+            (FlushEnd::BehindParts(start), Some(present)) if start == present => return,
+            _ if self.connection.wants_transmit() => return,
+            (FlushEnd::Unknown, Some(start)) => FlushEnd::BehindParts(start),
+            (FlushEnd::Unknown | FlushEnd::BehindParts(_), _) => FlushEnd::At(self.output.end()),
+        };
     }
 
     pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
@@ -398,6 +491,7 @@ impl Driver {
         if self.has_peer_half_closed {
             return Poll::Pending;
         }
+        let is_drained = self.is_drained();
         let Some(io) = &mut self.io else {
             return Poll::Ready(());
         };
@@ -409,7 +503,7 @@ impl Driver {
             }
             None => {
                 // What a peer sends that does not take what it is sent may have to wait here.
-                let len_max = match self.output.is_drained() {
+                let len_max = match is_drained {
                     true => buffers::READ_BUFFER_LEN,
                     false => UNDRAINED_READ_LEN,
                 };
@@ -419,7 +513,7 @@ impl Driver {
         self.turn += cost;
         match read {
             // Our answer to the peer's close frame is still to leave.
-            Ok(0) if self.connection.state() == State::Ending && !self.output.is_drained() => {
+            Ok(0) if self.connection.state() == State::Ending && !is_drained => {
                 self.has_peer_half_closed = true;
             }
             Ok(0) => self.end_transport(None),
@@ -430,19 +524,26 @@ impl Driver {
     }
 
     /// Writes all that waits, and what the protocol itself has to say; then half-closes if it is time. A failure to
-    /// write is kept, like any other.
+    /// write is kept, like any other. Pending also where there is more to compress and the turn is over.
     // [6455-6.1-7, 6455-7.1.1-1]
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.queue_control();
-            if self.output.is_drained() {
+            if self.is_drained() {
                 self.output.release();
                 break;
             }
             let Some(io) = self.io.as_mut().filter(|_| self.write_failure.is_none()) else {
-                self.output.clear();
+                self.drop_output();
                 break;
             };
+            if self.output.is_drained() {
+                if self.turn >= TURN_MAX {
+                    return Poll::Pending;
+                }
+                self.queue_part();
+                continue;
+            }
             let mut wrote = false;
             let drained = self.output.poll_write(io, cx, &mut wrote);
             if wrote || drained.is_ready() {
@@ -471,7 +572,18 @@ impl Driver {
     /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
     #[inline]
     fn has_nothing_to_write(&self) -> bool {
-        self.output.is_drained() && !self.connection.wants_transmit() && self.connection.state() == State::Open
+        self.is_drained() && !self.connection.wants_transmit() && self.connection.state() == State::Open
+    }
+
+    /// Whether all that was queued has left.
+    #[inline]
+    fn is_drained(&self) -> bool {
+        self.output.is_drained() && self.parts.is_none()
+    }
+
+    fn drop_output(&mut self) {
+        self.output.clear();
+        self.parts = None;
     }
 
     fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -481,6 +593,29 @@ impl Driver {
             self.write_failure = Some(error.into());
         }
         Poll::Ready(())
+    }
+
+    /// Where [`poll_drain`](Self::poll_drain) is pending: as [`poll_deadline`](Self::poll_deadline), after other tasks
+    /// had their turn if it is theirs.
+    fn poll_turn_or_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.turn {
+            TURN_MAX.. => self.poll_turn(cx),
+            _ => self.poll_deadline(cx),
+        }
+    }
+
+    /// Ends the turn: looks at the deadlines, and lets other tasks have theirs unless one has passed that ends all.
+    #[cold]
+    #[inline(never)]
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.turn = 0;
+        self.handle_deadlines(clock::now());
+        if self.is_over() {
+            return Poll::Ready(());
+        }
+        // Not `wake_by_ref`: the runtime would poll this task again before it looks at any other socket.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        Poll::Pending
     }
 
     /// Ready when a deadline passed and was dealt with.
@@ -547,7 +682,7 @@ impl Driver {
         }
         self.alarm = Alarm::default();
         self.stalled_since = None;
-        self.output.clear();
+        self.drop_output();
     }
 
     fn check_failure(&self) -> Result<(), Error> {

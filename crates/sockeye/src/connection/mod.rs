@@ -10,6 +10,7 @@ mod clock;
 mod codecs;
 mod driver;
 mod output;
+mod parts;
 
 use std::any::Any;
 
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use clock::deadline;
 pub(crate) use codecs::OF_THREAD as CODECS;
-pub(crate) use driver::Driver;
+pub(crate) use driver::{Driver, FlushEnd};
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}

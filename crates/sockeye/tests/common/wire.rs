@@ -6,6 +6,8 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     fin: bool,
+    /// RSV1, on the first frame of a compressed message.
+    compressed: bool,
     opcode: u8,
     payload: Vec<u8>,
     /// The payload length that the header declares, if it is not the true one.
@@ -15,6 +17,7 @@ pub(crate) struct Frame {
 pub(crate) fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
     Frame {
         fin: true,
+        compressed: false,
         opcode,
         payload: payload.as_ref().to_vec(),
         declared: None,
@@ -49,7 +52,10 @@ pub(crate) fn pong(payload: impl AsRef<[u8]>) -> Frame {
 #[track_caller]
 pub(crate) fn texts(frames: &[Frame]) -> Vec<String> {
     let text = |frame: &Frame| {
-        assert!(frame.fin && frame.opcode == 0x1, "{frame:?} is no whole text message");
+        assert!(
+            frame.fin && !frame.compressed && frame.opcode == 0x1,
+            "{frame:?} is no whole text message"
+        );
         String::from_utf8(frame.payload.clone()).expect("UTF-8")
     };
     frames.iter().map(text).collect()
@@ -68,6 +74,11 @@ impl Frame {
         self
     }
 
+    /// FIN, RSV1 and the opcode.
+    pub(crate) fn head(&self) -> (bool, bool, u8) {
+        (self.fin, self.compressed, self.opcode)
+    }
+
     pub(crate) fn is_ping(&self) -> bool {
         self.opcode == 0x9
     }
@@ -79,7 +90,7 @@ impl Frame {
     /// On the wire, masked as a client does if `mask`.
     pub(crate) fn bytes(&self, mask: bool) -> Vec<u8> {
         let mask_bit = u8::from(mask) << 7;
-        let mut out = vec![u8::from(self.fin) << 7 | self.opcode];
+        let mut out = vec![u8::from(self.fin) << 7 | u8::from(self.compressed) << 6 | self.opcode];
         match self.declared.unwrap_or(self.payload.len() as u64) {
             len @ 0..=125 => out.push(mask_bit | len as u8),
             len @ 126..=0xffff => {
@@ -125,11 +136,12 @@ impl Frame {
         let unmasked = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
         let frame = Self {
             fin: first & 0x80 != 0,
+            compressed: first & 0x40 != 0,
             opcode: first & 0xf,
             payload: unmasked.collect(),
             declared: None,
         };
-        assert_eq!(first & 0x70, 0, "reserved bits of {frame:?}");
+        assert_eq!(first & 0x30, 0, "reserved bits of {frame:?}");
         bytes.drain(..end);
         Some(frame)
     }

@@ -1,0 +1,364 @@
+//! Large messages that are compressed, part by part: who else has a turn, what goes between, and what behind.
+
+mod common;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use common::script::transport;
+use common::wire::{Frame, close, ping, pong};
+use common::{BOTH, Local, Peer, REQUEST, look, pair, polled, within};
+use sockeye::{Client, CloseCode, Compress, DeflateConfig, Server, TrySendError, WebSocket};
+use tokio::time::Instant;
+
+const MIB: usize = 1024 * 1024;
+
+/// How much of a message is compressed at once.
+const PART: usize = 64 * 1024;
+
+fn like_json(len: usize) -> String {
+    let mut text = String::new();
+    for number in 0_u64.. {
+        if text.len() >= len {
+            break;
+        }
+        text += &format!("{{\"price\":{},\"symbol\":\"\u{20ac}\"}}", number * 7919 % 10_007);
+    }
+    text
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+/// Two ends that compress, that of `local` first.
+async fn deflating_pair(local: Local) -> (WebSocket, WebSocket) {
+    let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
+    let server = Server::builder().compression(DeflateConfig::default()).build();
+    let (client, server) = pair(&client, &server).await;
+    match local {
+        Local::Server => (server, client),
+        Local::Client => (client, server),
+    }
+}
+
+/// A server's end that compresses, and the frames' end.
+async fn deflating_server() -> (WebSocket, Peer) {
+    let (io, peer) = transport(true);
+    let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    peer.sends_bytes(REQUEST.replace("\r\n\r\n", offer));
+    let server = Server::builder().compression(DeflateConfig::default()).build();
+    let ws = server.accept(io).await.unwrap().accept().await.unwrap();
+    peer.takes_bytes();
+    (ws, peer)
+}
+
+/// How often other tasks have their turn before a future is ready.
+async fn turns_until<F: Future>(future: F) -> (usize, F::Output) {
+    let mut future = pin!(future);
+    let mut turns = 0;
+    let output = poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        turns += usize::from(polled.is_pending());
+        assert!(turns < 10_000, "no end");
+        polled
+    });
+    let output = within(1, output).await;
+    (turns, output)
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_compressed_do_not_starve_other_tasks() {
+    let text = like_json(2 * MIB);
+    for local in BOTH {
+        let (mut ws, mut peer) = deflating_pair(local).await;
+        let receiving = tokio::spawn(async move { peer.recv().await.unwrap().unwrap() });
+        let (turns, sent) = turns_until(ws.send(text.as_str())).await;
+        sent.unwrap();
+        assert!(turns >= text.len() / PART - 1, "{turns}");
+        assert!(receiving.await.unwrap() == text.as_str().into());
+    }
+    // An echo has its turns too where each message is small.
+    let (mut ws, peer) = deflating_server().await;
+    let peer_sends: Vec<Frame> = (0..1000).map(|_| common::wire::binary([7; 1000])).collect();
+    peer.sends(peer_sends);
+    let echoing = async {
+        for _ in 0..1000 {
+            let message = ws.recv().await.unwrap().unwrap();
+            ws.feed(message).await.unwrap();
+        }
+    };
+    let (turns, ()) = turns_until(echoing).await;
+    assert!(turns >= 1000 * 1000 * 16 / (2 * MIB), "{turns}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_leaves_in_fragments_whoever_asks_for_it_to_be_written() {
+    // checks [7692-6.1-1, 7692-6.1-5]
+    let text = like_json(MIB);
+    for with_recv in [false, true] {
+        let (mut ws, peer) = deflating_server().await;
+        ws.feed(text.as_str()).await.unwrap();
+        if with_recv {
+            let receiving = tokio::time::timeout(Duration::from_secs(1), ws.recv());
+            receiving.await.unwrap_err();
+        } else {
+            ws.flush().await.unwrap();
+        }
+        let heads: Vec<_> = peer.takes().iter().map(Frame::head).collect();
+        assert_eq!(heads.len(), text.len().div_ceil(PART));
+        let (last, others) = heads.split_last().unwrap();
+        assert_eq!((others[0], *last), ((false, true, 0x1), (true, false, 0x0)));
+        assert!(others[1..].iter().all(|head| *head == (false, false, 0x0)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn noise_leaves_as_it_is_and_small_messages_in_one_frame() {
+    let (mut ws, peer) = deflating_server().await;
+    let noise = noise(MIB);
+    ws.send(noise.as_slice()).await.unwrap();
+    assert_eq!(peer.takes(), [common::wire::binary(&noise)]);
+    ws.send(vec![0; PART]).await.unwrap();
+    let heads: Vec<_> = peer.takes().iter().map(Frame::head).collect();
+    assert_eq!(heads, [(true, true, 0x2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_is_dropped_anywhere_leaves_whole() {
+    let text = like_json(5 * PART);
+    for local in BOTH {
+        let mut polls = 1;
+        loop {
+            let (mut ws, mut peer) = deflating_pair(local).await;
+            let receiving = tokio::spawn(async move {
+                let first = peer.recv().await.unwrap().unwrap();
+                let second = peer.recv().await.unwrap().unwrap();
+                (first, second)
+            });
+            let is_sent = polled(polls, ws.send(text.as_str())).await.is_some();
+            within(1, ws.send("behind")).await.unwrap();
+            let (first, second) = within(1, receiving).await.unwrap();
+            assert!(
+                first == text.as_str().into() && second == "behind".into(),
+                "after {polls} polls"
+            );
+            if is_sent {
+                break;
+            }
+            polls += 1;
+        }
+        assert!(polls >= text.len() / PART, "{polls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_send_of_a_split_connection_goes_on_with_the_receiver() {
+    let text = like_json(MIB);
+    for local in BOTH {
+        let (ws, mut peer) = deflating_pair(local).await;
+        let (sender, mut receiver) = ws.split();
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        assert!(polled(3, sender.send(text.as_str())).await.is_none());
+        let received = within(1, peer.recv()).await.unwrap().unwrap();
+        assert!(received == text.as_str().into());
+        receiving.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_without_waiting_leaves_by_itself() {
+    let text = like_json(MIB);
+    for local in BOTH {
+        let (ws, mut peer) = deflating_pair(local).await;
+        let (sender, mut receiver) = ws.split();
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        tokio::task::yield_now().await;
+        sender.try_send(text.as_str()).unwrap();
+        let received = within(1, peer.recv()).await.unwrap().unwrap();
+        assert!(received == text.as_str().into());
+        receiving.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_messages_wait() {
+    for local in BOTH {
+        let (mut ws, mut peer) = deflating_pair(local).await;
+        let receiving = tokio::spawn(async move {
+            for len in [MIB, 3, MIB, 3] {
+                assert_eq!(peer.recv().await.unwrap().unwrap().len(), len);
+            }
+        });
+        for _ in 0..2 {
+            ws.try_send(vec![0; MIB]).unwrap();
+            let full = ws.try_send("too").unwrap_err();
+            assert!(matches!(full, TrySendError::Full(message) if message == "too".into()));
+            within(1, ws.send("too")).await.unwrap();
+        }
+        within(1, receiving).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_goes_between_the_fragments() {
+    // checks [6455-5.4-1]
+    let (mut ws, peer) = deflating_server().await;
+    ws.feed(vec![0; MIB]).await.unwrap();
+    for _ in 0..3 {
+        assert!(look(pin!(ws.recv())).await.is_pending());
+    }
+    peer.sends([ping("now")]);
+    for _ in 0..3 {
+        assert!(look(pin!(ws.recv())).await.is_pending());
+    }
+    let frames = peer.takes();
+    assert!(frames.contains(&pong("now")), "{frames:?}");
+    assert!(
+        frames.iter().all(|frame| frame.head() != (true, false, 0x0)),
+        "not whole"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_is_received_meanwhile() {
+    for local in BOTH {
+        let (mut ws, mut peer) = deflating_pair(local).await;
+        peer.send("news").await.unwrap();
+        ws.feed(vec![0; 16 * MIB]).await.unwrap();
+        let (turns, received) = turns_until(ws.recv()).await;
+        assert!(received.unwrap().unwrap() == "news".into());
+        assert!(turns < 5, "{turns}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_close_frame_comes_behind_whoever_closes() {
+    // checks [6455-5.5.1-4]
+    for peer_closes in [false, true] {
+        let (mut ws, peer) = deflating_server().await;
+        ws.feed(vec![0; MIB]).await.unwrap();
+        if peer_closes {
+            peer.sends([close(1000, "")]);
+            peer.ends();
+        } else {
+            ws.start_close(CloseCode::NORMAL, "").unwrap();
+        }
+        let received = tokio::time::timeout(Duration::from_millis(100), ws.recv()).await;
+        let frames = peer.takes();
+        assert_eq!(frames.len(), MIB / PART + 1, "{frames:?}");
+        let [.., last, closing] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((last.head(), closing), ((true, false, 0x0), &close(1000, "")));
+        match peer_closes {
+            true => assert!(received.unwrap().unwrap().is_none() && peer.sees_end()),
+            false => assert!(received.is_err(), "the peer has not answered"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_ends_close_cleanly_behind_a_large_message() {
+    let text = like_json(MIB);
+    for local in BOTH {
+        for split in [false, true] {
+            let (mut ws, mut peer) = deflating_pair(local).await;
+            let receiving = async {
+                let message = peer.recv().await.unwrap().unwrap();
+                assert!(message == text.as_str().into());
+                assert!(peer.recv().await.unwrap().is_none());
+            };
+            let sending = async {
+                if split {
+                    let (sender, mut receiver) = ws.split();
+                    sender.feed(text.as_str()).await.unwrap();
+                    let (closed, end) = tokio::join!(sender.close(CloseCode::NORMAL, ""), receiver.recv());
+                    assert!(closed.is_ok() && end.unwrap().is_none());
+                } else {
+                    ws.feed(text.as_str()).await.unwrap();
+                    ws.close(CloseCode::NORMAL, "").await.unwrap();
+                }
+            };
+            within(4, async { tokio::join!(receiving, sending) }).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_peer_drops_the_rest() {
+    let (mut ws, peer) = deflating_server().await;
+    ws.feed(vec![0; MIB]).await.unwrap();
+    peer.sends([common::wire::continuation("of nothing")]);
+    peer.ends();
+    let received = within(1, ws.recv()).await;
+    assert!(received.unwrap_err().is_protocol());
+    let frames = peer.takes();
+    assert!(frames.len() < 5, "{frames:?}");
+    assert_eq!(frames.last().unwrap().head().2, 0x8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_is_dropped_in_the_middle_of_a_message() {
+    for by_recv in [false, true] {
+        let (mut ws, peer) = deflating_server().await;
+        ws.feed(like_json(MIB)).await.unwrap();
+        peer.rule(|rules| rules.room = 20_000);
+        let start = Instant::now();
+        let error = match by_recv {
+            false => within(60, ws.flush()).await.unwrap_err(),
+            true => within(60, ws.recv()).await.unwrap_err(),
+        };
+        assert!(error.is_timeout());
+        assert_eq!(start.elapsed().as_secs(), 10);
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_breaks_in_the_middle_of_a_message_ends_it() {
+    for local in BOTH {
+        let (mut ws, peer) = deflating_pair(local).await;
+        ws.feed(vec![0; MIB]).await.unwrap();
+        drop(peer);
+        within(1, ws.send("more")).await.unwrap_err();
+        assert!(!ws.is_open());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_does_not_wait_for_the_large_messages_of_other_senders() {
+    for local in BOTH {
+        let (ws, mut peer) = deflating_pair(local).await;
+        let (sender, mut receiver) = ws.split();
+        let endless = sender.clone();
+        let feeding = tokio::spawn(async move { while endless.feed(vec![0; MIB]).await.is_ok() {} });
+        let draining = tokio::spawn(async move { while let Ok(Some(_)) = peer.recv().await {} });
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        for _ in 0..5 {
+            let (turns, sent) = turns_until(sender.flush()).await;
+            sent.unwrap();
+            assert!(turns < 200, "{turns}");
+            tokio::task::yield_now().await;
+        }
+        for task in [feeding, draining] {
+            task.abort();
+        }
+        receiving.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_not_to_be_compressed_leave_at_once() {
+    let (mut ws, peer) = deflating_server().await;
+    ws.feed_with(vec![0; MIB], Compress::Never).await.unwrap();
+    ws.flush().await.unwrap();
+    assert_eq!(peer.takes(), [common::wire::binary(vec![0; MIB])]);
+}
