@@ -473,7 +473,14 @@ impl Driver {
             self.queue_control();
         }
         self.input.release();
-        self.connection.handle_appended(self.input.at).and_then(to_message)
+        let Some(event) = self.connection.handle_appended(self.input.at) else {
+            // The end of a message was read straight into it, and there is more to inflate than one turn's worth.
+            if self.connection.is_inflating() {
+                self.turn = TURN_MAX;
+            }
+            return None;
+        };
+        to_message(event)
     }
 
     /// Queues what the protocol itself has to say: pongs, pings, the close frame.
