@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
         _ => 1 << 20,
     };
     if choices >> 6 & 1 == 1 {
-        config.inflated_at_once = 1;
+        config.inflate_step_max = 1;
     }
     let mut connection = Connection::new(CLIENT, Arc::new(config.clone()), NOW);
     connection.enable_deflate(&DeflateConfig::default(), agreement, POOLED);

@@ -70,7 +70,7 @@ pub struct Config {
     /// About how many bytes of a compressed message one call inflates, before the caller may do something else; see
     /// [`Connection::is_inflating`](crate::Connection::is_inflating). Default: all, which for a message of 16 MiB
     /// takes some 30 ms.
-    pub inflated_at_once: usize,
+    pub inflate_step_max: usize,
 }
 
 impl Default for Config {
@@ -79,7 +79,7 @@ impl Default for Config {
             limits: Limits::default(),
             keepalive: Some(Keepalive::default()),
             close_timeout: Duration::from_secs(5),
-            inflated_at_once: usize::MAX,
+            inflate_step_max: usize::MAX,
         }
     }
 }
@@ -96,7 +96,7 @@ mod tests {
             keepalive,
             close_timeout,
             // Bounds no memory, and no time beyond that of a message.
-            inflated_at_once: _,
+            inflate_step_max: _,
         } = Config::default();
         let Limits {
             message_size_max,

@@ -288,7 +288,7 @@ fn a_secret_that_is_never_compressed_shows_in_no_length() {
 /// An endpoint that inflates 64 KiB at once, and one that sends to it.
 fn inflating_in_steps(local: Local) -> (Endpoint, Endpoint) {
     let mut config = Config::default();
-    config.inflated_at_once = 64 * 1024;
+    config.inflate_step_max = 64 * 1024;
     let peer = match local {
         Local::Server => Local::Client,
         Local::Client => Local::Server,

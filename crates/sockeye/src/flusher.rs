@@ -20,8 +20,8 @@ use crate::split::{Shared, lock};
 /// idle threads of the runtime their share.
 const LIST_LEN: usize = 64;
 
-/// How many bytes are written before others get their turn.
-const TURN_BYTES_MAX: u64 = 1024 * 1024;
+/// How much is done before others get their turn, in bytes: one part of a message that is being compressed is as much.
+const TURN_MAX: u64 = 1024 * 1024;
 
 /// Connections that have something to write, all of one runtime.
 #[derive(Debug)]
@@ -111,14 +111,18 @@ impl Round {
     async fn run(mut self) {
         self.rest = self.list.take();
         self.rest.reverse();
-        let mut written = 0;
+        let mut done = 0;
         while let Some(connection) = self.rest.last() {
-            if let Some(connection) = connection.upgrade() {
-                written += connection.write_queued();
+            let passed = connection.upgrade().map(|connection| connection.write_queued());
+            if passed.as_ref().is_some_and(|passed| passed.is_unfinished) {
+                // The others come before it comes again.
+                self.rest.rotate_right(1);
+            } else {
+                self.rest.pop();
             }
-            self.rest.pop();
-            if written >= TURN_BYTES_MAX {
-                written = 0;
+            done += passed.map_or(0, |passed| passed.work);
+            if done >= TURN_MAX {
+                done = 0;
                 yield_now().await;
             }
         }

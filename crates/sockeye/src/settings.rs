@@ -72,7 +72,7 @@ impl Default for Timeouts {
 }
 
 /// How much of a compressed message is inflated before other tasks have their turn: about half a millisecond of work.
-const INFLATED_AT_ONCE: usize = 256 * 1024;
+const INFLATE_STEP_MAX: usize = 256 * 1024;
 
 /// What a builder collects.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ impl Options {
         connection.limits.empty_fragments_max = self.limits.empty_fragments_max;
         connection.keepalive = self.keepalive.clone();
         connection.close_timeout = self.timeouts.close;
-        connection.inflated_at_once = INFLATED_AT_ONCE;
+        connection.inflate_step_max = INFLATE_STEP_MAX;
         Arc::new(Settings {
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use sockeye_proto::{CloseCode, Closure, Compress};
 use tokio::runtime::Handle;
 
-use crate::connection::{Driver, FlushEnd};
+use crate::connection::{Driver, FlushEnd, Passed};
 use crate::error::Error;
 use crate::flusher;
 use crate::message::Message;
@@ -178,17 +178,20 @@ impl Shared {
         }
     }
 
-    /// Writes what is queued, for the flusher; returns how many bytes left. The tasks that wait for the connection go on
-    /// waiting unless something has changed for them: a deadline, room, the end.
-    pub(crate) fn write_queued(&self) -> u64 {
+    /// Writes what is queued, for the flusher, which comes again if there is more to compress. The tasks that wait for
+    /// the connection go on waiting unless something has changed for them: a deadline, room, the end.
+    pub(crate) fn write_queued(&self) -> Passed {
         let mut state = self.state();
-        state.news = News::Untold;
         let passed = state.driver.write_for_others(&mut Context::from_waker(&self.waker));
+        state.news = match passed.is_unfinished {
+            true => News::Listed,
+            false => News::Untold,
+        };
         drop(state);
-        if passed.is_news {
+        if passed.concerns_waiters {
             self.waker.wake_by_ref();
         }
-        passed.written
+        passed
     }
 
     /// The flusher will not come: whoever waits for the connection writes.

@@ -316,7 +316,8 @@ impl Stream for WebSocket {
     }
 }
 
-/// `send` and `feed` of `futures::SinkExt` do as the methods of the same name; `close` closes with 1000.
+/// `send` and `feed` of `futures::SinkExt` do as the methods of the same name; `close` closes with 1000. The room that
+/// `poll_ready` promises is not there any more when [`try_send`](WebSocket::try_send) has taken it.
 impl Sink<Message> for WebSocket {
     type Error = Error;
 

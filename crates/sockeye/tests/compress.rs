@@ -318,6 +318,36 @@ async fn a_fault_of_the_peer_drops_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_sends_what_a_fault_cuts_off_is_told() {
+    let (ws, peer) = deflating_server().await;
+    let (sender, mut receiver) = ws.split();
+    let mut sending = pin!(sender.send(vec![0; MIB]));
+    assert!(look(sending.as_mut()).await.is_pending());
+    peer.sends([common::wire::continuation("of nothing")]);
+    // It is read in one turn and looked at in the next.
+    for _ in 0..4 {
+        assert!(look(pin!(receiver.recv())).await.is_pending());
+    }
+    assert!(within(1, sending).await.unwrap_err().is_protocol());
+    assert!(within(1, sender.flush()).await.unwrap_err().is_protocol());
+    assert_eq!(peer.takes().last().unwrap().head().2, 0x8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_leaves_though_nobody_receives() {
+    let text = like_json(2 * MIB);
+    let (ws, mut peer) = deflating_pair(Local::Server).await;
+    let (sender, receiver) = ws.split();
+    drop(receiver);
+    for _ in 0..2 {
+        sender.try_send(text.as_str()).unwrap();
+        let (turns, received) = turns_until(peer.recv()).await;
+        assert!(received.unwrap().unwrap() == text.as_str().into());
+        assert!(turns >= 3, "{turns}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_is_dropped_in_the_middle_of_a_message() {
     for by_recv in [false, true] {
         let (mut ws, peer) = deflating_server().await;

@@ -1,14 +1,17 @@
 //! Which processor does what: peers are other machines, and take nothing of the server's processor.
 
-use std::{sync::LazyLock, thread};
+use std::sync::LazyLock;
 
 use anyhow::Result;
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::process::on_cpu;
 
-/// Whether there is more than one processor for this program; asked before it gives itself one.
-static MAY_CHOOSE: LazyLock<bool> =
-    LazyLock::new(|| thread::available_parallelism().is_ok_and(|processors| processors.get() > 1));
+/// The first two processors that this program may use; asked before it gives itself one.
+static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
+    let all = sched_getaffinity(None).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).take(2).collect()
+});
 
 /// Runs what starts a server.
 pub(super) fn of_servers<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -20,6 +23,10 @@ pub(super) fn of_peers<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     on(1, body)
 }
 
-fn on<T>(cpu: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    if *MAY_CHOOSE { on_cpu(cpu, body) } else { body() }
+fn on<T>(idx: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    match PROCESSORS[..] {
+        [server, peers] => on_cpu([server, peers][idx], body),
+        // They have to share.
+        _ => body(),
+    }
 }

@@ -128,7 +128,8 @@ pub enum Event<'a> {
 pub struct Received<'a> {
     /// How many bytes of the input were used. The rest is to be given again.
     pub consumed: usize,
-    /// What they completed. `None` means that all input is consumed.
+    /// What they completed. `None` means that all input is consumed, unless a message
+    /// [is being inflated](Connection::is_inflating).
     pub event: Option<Event<'a>>,
 }
 
@@ -206,8 +207,8 @@ impl Connection {
     /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
     ///
     /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it
-    /// needs of an unfinished frame is kept. (Where [`Config::inflated_at_once`] is set, there may be more to do:
-    /// [`is_inflating`](Self::is_inflating).) Afterwards [`poll_transmit`](Self::poll_transmit),
+    /// needs of an unfinished frame is kept. Where [`Config::inflate_step_max`] is set, call it for as long as
+    /// [`is_inflating`](Self::is_inflating) too. Afterwards [`poll_transmit`](Self::poll_transmit),
     /// [`poll_timeout`](Self::poll_timeout) and [`transport`](Self::transport) may have changed.
     ///
     /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
@@ -249,7 +250,7 @@ impl Connection {
         }
     }
 
-    /// Whether a message has arrived of which only a part is inflated, as [`Config::inflated_at_once`] wants it. Then
+    /// Whether a message has arrived of which only a part is inflated, as [`Config::inflate_step_max`] wants it. Then
     /// [`handle_bytes`](Self::handle_bytes) is to be called again, also without any input: it consumes none, and
     /// goes on with that message.
     pub fn is_inflating(&self) -> bool {
@@ -473,11 +474,11 @@ impl Connection {
     fn inflate(&mut self, now: Instant, kind: MessageKind, compressed: Cow<'_, [u8]>) -> Option<Event<'static>> {
         let Config {
             limits,
-            inflated_at_once,
+            inflate_step_max,
             ..
         } = &*self.config;
         let inflated = match &mut self.deflate {
-            Some(deflate) => deflate.inflate(compressed, limits.message_size_max, *inflated_at_once),
+            Some(deflate) => deflate.inflate(compressed, limits.message_size_max, *inflate_step_max),
             // RSV1 is refused unless this was negotiated.
             None => Err(Fault::ReservedBits),
         };
@@ -486,7 +487,7 @@ impl Connection {
 
     #[cold]
     fn resume_inflating(&mut self, now: Instant, kind: MessageKind) -> Option<Event<'static>> {
-        let at_once = self.config.inflated_at_once;
+        let at_once = self.config.inflate_step_max;
         let inflated = self.deflate.as_mut()?.resume_inflating(at_once);
         self.digest_inflated(now, kind, inflated)
     }

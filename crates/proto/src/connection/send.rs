@@ -52,7 +52,7 @@ pub enum Compress {
     /// If it is large enough (`DeflateConfig::size_min`).
     #[default]
     Auto,
-    /// Whatever its size, unless that would make it larger.
+    /// Whatever its size, if that makes it smaller; of more than 64 KiB, if it does so with the first 64 KiB.
     Always,
     /// Not. For secrets in a connection that others can make carry their own text beside: the length of what is
     /// compressed together tells whether the two are alike (RFC 7692 §8).
@@ -199,7 +199,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The connection is closing, or the message in progress is of the other kind.
+    /// The connection is closing, or the message in progress is of the other kind. One that is compressed may be finished
+    /// while the connection closes, unless by a fault; a codec that fails ends the connection.
     pub fn send_fragment(&mut self, data: Data<'_>, fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
         let is_compressing = self.is_compressing();
         if !is_compressing {

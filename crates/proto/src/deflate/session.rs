@@ -139,10 +139,11 @@ impl DeflateSession {
         }
     }
 
-    /// Goes on with a message of which a part is inflated, if there is one; as [`inflate`](Self::inflate).
+    /// Goes on with the message of which a part is inflated; as [`inflate`](Self::inflate).
     pub(crate) fn resume_inflating(&mut self, at_once: usize) -> Result<Option<Vec<u8>>, Fault> {
         let Some(paused) = self.paused.take() else {
-            return Ok(None);
+            debug_assert!(false, "there is a message to go on with");
+            return Err(Fault::InvalidDeflate);
         };
         let Paused {
             inflater,

@@ -14,8 +14,8 @@ pub(super) const READ_BUFFER_LEN: usize = 128 * 1024;
 /// A write buffer that grew beyond this is freed instead of kept.
 const WRITE_BUFFER_KEPT_MAX: usize = 256 * 1024;
 
-/// How many buffers of each kind, but for small ones to write, a thread keeps. One is enough while tasks run one after the other; more serve
-/// connections that hold theirs across an await.
+/// How many buffers of each kind a thread keeps, but for small ones to write. One is enough while tasks run one after the
+/// other; more serve connections that hold theirs across an await.
 const KEPT_MAX: usize = 4;
 
 /// A broadcast gives a write buffer to every connection at the same moment, and all come back together. So a thread keeps

@@ -51,6 +51,7 @@ impl AsyncWrite for Carrier {
         delegate!(self.poll_write(cx, bytes))
     }
 
+    #[inline]
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

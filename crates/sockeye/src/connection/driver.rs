@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io;
+
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -14,8 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
 use super::carrier::Carrier;
+use super::input::Input;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::parts::{PART_LEN, Parts};
+use super::turn::Turn;
 use super::{CODECS, Io, buffers, clock};
 use crate::error::{Error, Kind};
 use crate::message::{Message, Payload};
@@ -24,19 +26,6 @@ use crate::settings::Settings;
 
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
-
-/// How much a connection does before the deadlines are looked at and other tasks get their turn, in bytes: a peer whose
-/// input never ends can neither outlast the one nor starve the others. A read straight into a large message counts 32
-/// KiB; one into the thread's buffer counts 128 KiB, for in as much there may be 60,000 frames: some milliseconds of
-/// work. What is inflated counts besides: it may be a thousand times what was read. What is compressed counts sixteen
-/// times, for that takes longer: a part of a large message is a turn.
-const TURN_MAX: u32 = 512 * 1024;
-const READ_COST: u32 = 128 * 1024;
-const DIRECT_READ_COST: u32 = 32 * 1024;
-const COMPRESS_COST: u32 = 16;
-
-/// From here on the turn ends between two messages of one read.
-const TURN_OVERDUE: u32 = 2 * TURN_MAX;
 
 /// How much is read at once while bytes wait to be written: into a buffer of that size, for what comes may have to wait.
 const UNDRAINED_READ_LEN: usize = 8 * 1024;
@@ -54,8 +43,8 @@ pub(crate) struct Driver {
     alarm: Alarm,
     /// Since when the peer takes none of the bytes that wait for it.
     stalled_since: Option<Instant>,
-    /// What was done, as [`TURN_MAX`] counts it, since other tasks last had their turn.
-    turn: u32,
+    /// What was done since other tasks last had their turn.
+    turn: Turn,
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
     has_peer_half_closed: bool,
@@ -63,12 +52,14 @@ pub(crate) struct Driver {
     write_failure: Option<Error>,
     /// Why the transport is gone, if not by the protocol's own doing.
     failure: Option<Error>,
+    /// Whether a message was cut off that was being compressed: not all that was queued has left.
+    is_cut: bool,
     /// Whether a stream over this connection has ended with an error.
     has_given_error: bool,
 }
 
 /// What came of waiting for more.
-enum More {
+enum Progress {
     /// There is something new to look at.
     Received,
     /// A clean close.
@@ -77,10 +68,12 @@ enum More {
 
 /// What came of [`Driver::write_for_others`].
 pub(crate) struct Passed {
-    /// How many bytes left.
-    pub(crate) written: u64,
+    /// How much was done, in bytes.
+    pub(crate) work: u64,
+    /// Whether there is more to compress and to write.
+    pub(crate) is_unfinished: bool,
     /// Whether those who wait have to look for themselves.
-    pub(crate) is_news: bool,
+    pub(crate) concerns_waiters: bool,
 }
 
 /// How far a flush goes.
@@ -94,18 +87,6 @@ pub(crate) enum FlushEnd {
     At(u64),
 }
 
-/// Received bytes that are not delivered yet.
-#[derive(Default)]
-struct Input {
-    buffer: Vec<u8>,
-    /// How much of it is delivered. A receive buffer is small.
-    pos: u32,
-    /// When they were read.
-    at: Instant,
-    /// Whether `buffer` is counted among those that are held.
-    is_counted: bool,
-}
-
 impl Driver {
     /// A connection after its opening handshake; `glued` came behind the head.
     pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, glued: Vec<u8>) -> Self {
@@ -114,16 +95,13 @@ impl Driver {
             io: Some(io.into()),
             connection: Connection::new(role, settings.connection.clone(), now),
             settings,
-            input: Input {
-                buffer: glued,
-                at: now,
-                ..Input::default()
-            },
+            input: Input::of(glued, now),
             output: Output::default(),
             parts: None,
             alarm: Alarm::default(),
             stalled_since: None,
-            turn: 0,
+            turn: Turn::default(),
+            is_cut: false,
             is_half_closed: false,
             has_peer_half_closed: false,
             write_failure: None,
@@ -156,14 +134,14 @@ impl Driver {
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
-            if self.turn < TURN_OVERDUE
+            if !self.turn.is_overdue()
                 && let Some(message) = self.deliver()
             {
                 return Poll::Ready(Ok(Some(message)));
             }
             match ready!(self.poll_more(cx)) {
-                Ok(More::Received) => {}
-                Ok(More::Closed) => return Poll::Ready(Ok(None)),
+                Ok(Progress::Received) => {}
+                Ok(Progress::Closed) => return Poll::Ready(Ok(None)),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -171,10 +149,10 @@ impl Driver {
 
     /// Receives, when nothing of what was received before is left or the turn is over.
     #[inline(never)]
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<More, Error>> {
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Progress, Error>> {
         loop {
             // What is compressed now makes nobody read less: a part and a read are a turn.
-            let is_turn_over = self.turn >= TURN_MAX;
+            let is_turn_over = self.turn.is_over();
             // Nothing waits unsent while we wait for more.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
             if is_drained && self.has_peer_half_closed {
@@ -189,13 +167,13 @@ impl Driver {
             }
             // What has arrived counts before any deadline does: the process may have been stopped.
             if self.poll_read(cx).is_ready() {
-                return Poll::Ready(Ok(More::Received));
+                return Poll::Ready(Ok(Progress::Received));
             }
-            if self.turn >= TURN_MAX {
+            if self.turn.is_over() {
                 ready!(self.poll_turn(cx));
                 continue;
             }
-            self.turn = 0;
+            self.turn.begin();
             if let Some(error) = self.write_failure.clone() {
                 self.end_transport(Some(error));
                 continue;
@@ -308,7 +286,7 @@ impl Driver {
     #[inline(never)]
     fn queue_compressed(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
         let len = message.len();
-        self.charge_compressing(len);
+        self.turn.charge_compressed(len.min(PART_LEN));
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
         } else {
@@ -344,16 +322,18 @@ impl Driver {
         let len = part.bytes().len();
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
         let sent = self.connection.send_fragment(part, fragment, out);
-        // After a fault or the end, nothing of it is wanted any more.
-        if sent.is_err() || fragment == Fragment::Last {
+        if sent.is_err() {
+            // After a fault or the end, nothing of it is wanted any more.
+            self.cut();
+        } else if fragment == Fragment::Last {
             self.parts = None;
         }
-        self.charge_compressing(len);
+        self.turn.charge_compressed(len);
     }
 
-    fn charge_compressing(&mut self, len: usize) {
-        let cost = (len.min(PART_LEN) as u32).saturating_mul(COMPRESS_COST);
-        self.turn = self.turn.saturating_add(cost);
+    /// Gives up what is left of a message that is being compressed.
+    fn cut(&mut self) {
+        self.is_cut |= self.parts.take().is_some();
     }
 
     /// Queues a message that others get too, whatever is queued already.
@@ -379,7 +359,7 @@ impl Driver {
         while self.poll_drain(cx).is_pending() {
             ready!(self.poll_turn_or_deadline(cx));
         }
-        Poll::Ready(self.check_writable())
+        Poll::Ready(self.check_flushed())
     }
 
     /// Hands to the kernel all that was queued when it was first called with this `end`.
@@ -394,26 +374,33 @@ impl Driver {
             }
             ready!(self.poll_turn_or_deadline(cx));
         }
-        Poll::Ready(self.check_writable())
+        Poll::Ready(self.check_flushed())
     }
 
-    /// Writes what waits, in the place of tasks that wait for the connection.
+    /// Writes what waits, in the place of tasks that wait for the connection; of a message that is being compressed, one
+    /// part.
     pub(crate) fn write_for_others(&mut self, cx: &mut Context<'_>) -> Passed {
         let (was_lost, was_stalled) = (self.is_lost(), self.stalled_since.is_some());
+        let was_compressing = self.parts.is_some();
         let written_before = self.output.written_total();
-        // The rest of a message that is being compressed takes several turns, which are the tasks' own.
-        let is_compressing = self.parts.is_some();
-        let _ = self.poll_drain(cx);
+        self.turn.begin();
+        let drained = self.poll_drain(cx);
         let written = self.output.written_total().saturating_sub(written_before);
+        let work = written.max(self.turn.work());
         let is_stalled = self.stalled_since.is_some();
+        let is_unfinished = drained.is_pending() && self.turn.is_over() && !is_stalled;
+        // It was the turn of the task that calls.
+        self.turn.begin();
         // Who waits while the peer stalls waits for the first byte that it takes; else it is a deadline that is new.
         let is_stall_news = is_stalled != was_stalled || (was_stalled && written > 0);
+        let has_room_again = was_compressing && self.parts.is_none();
         Passed {
-            written,
-            is_news: is_stall_news
+            work,
+            is_unfinished,
+            concerns_waiters: is_stall_news
+                || has_room_again
                 || self.is_lost() != was_lost
-                || self.connection.state() != State::Open
-                || is_compressing,
+                || self.connection.state() != State::Open,
         }
     }
 
@@ -452,18 +439,18 @@ impl Driver {
             self.input.pos += received.consumed as u32;
             let Some(event) = received.event else {
                 if self.connection.is_inflating() {
-                    self.turn = TURN_MAX;
+                    self.turn.end();
                     self.input.settle();
                     return None;
                 }
                 continue;
             };
             if let Event::Message {
-                payload: Cow::Owned(inflated),
+                payload: Cow::Owned(assembled),
                 ..
             } = &event
             {
-                self.turn = self.turn.saturating_add(inflated.len() as u32);
+                self.turn.charge_assembled(assembled.len());
             }
             if let Some(message) = to_message(event) {
                 self.input.settle();
@@ -473,14 +460,22 @@ impl Driver {
             self.queue_control();
         }
         self.input.release();
+        self.deliver_appended()
+    }
+
+    /// As [`deliver`](Self::deliver), of what was read straight into its message.
+    // A call of its own would have all messages go through memory.
+    #[inline(always)]
+    fn deliver_appended(&mut self) -> Option<Message> {
         let Some(event) = self.connection.handle_appended(self.input.at) else {
-            // The end of a message was read straight into it, and there is more to inflate than one turn's worth.
             if self.connection.is_inflating() {
-                self.turn = TURN_MAX;
+                self.turn.end();
             }
             return None;
         };
-        to_message(event)
+        let message = to_message(event)?;
+        self.turn.charge_assembled(message.len());
+        Some(message)
     }
 
     /// Queues what the protocol itself has to say: pongs, pings, the close frame.
@@ -502,11 +497,12 @@ impl Driver {
         let Some(io) = &mut self.io else {
             return Poll::Ready(());
         };
-        let (read, cost) = match self.connection.direct_buffer() {
+        let read = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
                 self.input.at = clock::now();
-                (read, DIRECT_READ_COST)
+                self.turn.charge_direct_read(*read.as_ref().unwrap_or(&0));
+                read
             }
             None => {
                 // What a peer sends that does not take what it is sent may have to wait here.
@@ -514,10 +510,11 @@ impl Driver {
                     true => buffers::READ_BUFFER_LEN,
                     false => UNDRAINED_READ_LEN,
                 };
-                (ready!(self.input.poll_fill(io, len_max, cx)), READ_COST)
+                let read = ready!(self.input.poll_fill(io, len_max, cx));
+                self.turn.charge_read();
+                read
             }
         };
-        self.turn += cost;
         match read {
             // Our answer to the peer's close frame is still to leave.
             Ok(0) if self.connection.state() == State::Ending && !is_drained => {
@@ -545,7 +542,7 @@ impl Driver {
                 break;
             };
             if self.output.is_drained() {
-                if self.turn >= TURN_MAX {
+                if self.turn.is_over() {
                     return Poll::Pending;
                 }
                 self.queue_part();
@@ -590,7 +587,7 @@ impl Driver {
 
     fn drop_output(&mut self) {
         self.output.clear();
-        self.parts = None;
+        self.cut();
     }
 
     fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -605,9 +602,9 @@ impl Driver {
     /// Where [`poll_drain`](Self::poll_drain) is pending: as [`poll_deadline`](Self::poll_deadline), after other tasks
     /// had their turn if it is theirs.
     fn poll_turn_or_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.turn {
-            TURN_MAX.. => self.poll_turn(cx),
-            _ => self.poll_deadline(cx),
+        match self.turn.is_over() {
+            true => self.poll_turn(cx),
+            false => self.poll_deadline(cx),
         }
     }
 
@@ -615,7 +612,7 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turn = 0;
+        self.turn.begin();
         self.handle_deadlines(clock::now());
         if self.is_over() {
             return Poll::Ready(());
@@ -640,7 +637,10 @@ impl Driver {
         if self.write_deadline().is_some_and(|deadline| now >= deadline) {
             self.fail(Error::new(Kind::Stalled));
         }
-        self.connection.handle_timeout(now);
+        // While a message is being inflated nothing is read, and the peer's silence is our own doing.
+        if !self.connection.is_inflating() {
+            self.connection.handle_timeout(now);
+        }
     }
 
     fn write_deadline(&self) -> Option<Instant> {
@@ -654,13 +654,13 @@ impl Driver {
 
     /// Closes the transport and says how it ended.
     // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
-    fn end(&mut self) -> Result<More, Error> {
+    fn end(&mut self) -> Result<Progress, Error> {
         self.close_transport();
         if let Some(closure) = self.connection.closure().filter(|closure| !closure.is_clean()) {
             self.failure
                 .get_or_insert_with(|| Error::new(Kind::Closed(closure.clone())));
         }
-        self.check_failure().map(|()| More::Closed)
+        self.check_failure().map(|()| Progress::Closed)
     }
 
     /// Takes note that the transport ended. An error matters only if the close handshake was not done: after it, a
@@ -701,77 +701,20 @@ impl Driver {
         self.write_failure.clone().map_or(Ok(()), Err)
     }
 
+    /// As [`check_writable`](Self::check_writable), where all that was queued should have left.
+    fn check_flushed(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        match self.is_cut {
+            true => Err(self.send_error(SendError::Closed)),
+            false => Ok(()),
+        }
+    }
+
     fn send_error(&self, error: SendError) -> Error {
         match (error, self.connection.closure()) {
             (SendError::Closed, Some(closure)) => Error::new(Kind::Closed(closure.clone())),
             (error, _) => error.into(),
         }
-    }
-}
-
-impl Input {
-    #[inline]
-    fn is_delivered(&self) -> bool {
-        self.pos as usize >= self.buffer.len()
-    }
-
-    /// Reads into a buffer of the thread's; keeps it only if something was read.
-    fn poll_fill(&mut self, io: &mut Carrier, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
-        let mut buffer = match len_max {
-            buffers::READ_BUFFER_LEN.. => buffers::take_read(),
-            _ => Vec::with_capacity(len_max),
-        };
-        let read = pin!(io.read_buf(&mut (&mut buffer).limit(len_max))).poll(cx);
-        if let Poll::Ready(Ok(1..)) = read {
-            *self = Self {
-                buffer,
-                at: clock::now(),
-                ..Self::default()
-            };
-        } else if buffer.capacity() >= buffers::READ_BUFFER_LEN {
-            buffers::give_read(buffer);
-        }
-        read
-    }
-
-    /// Decides what becomes of the buffer while the message that was just taken out of it is with the user: it goes
-    /// back if that was all, and is held while there is more, if not too many are.
-    #[inline]
-    fn settle(&mut self) {
-        if self.is_delivered() {
-            self.release();
-        } else if !self.is_counted && self.is_of_thread() {
-            self.hold();
-        }
-    }
-
-    /// Keeps the thread's buffer, or a copy of what is not delivered yet.
-    #[cold]
-    fn hold(&mut self) {
-        self.is_counted = buffers::hold();
-        if !self.is_counted {
-            let rest = self.buffer[self.pos as usize..].to_vec();
-            self.release();
-            self.buffer = rest;
-        }
-    }
-
-    fn release(&mut self) {
-        if std::mem::take(&mut self.is_counted) {
-            buffers::let_go();
-        }
-        let is_of_thread = self.is_of_thread();
-        let buffer = std::mem::take(&mut self.buffer);
-        self.pos = 0;
-        if is_of_thread {
-            buffers::give_read(buffer);
-        }
-    }
-
-    /// Whether the buffer is one of the thread's, not a copy or what was glued to the handshake.
-    fn is_of_thread(&self) -> bool {
-        self.buffer.capacity() >= buffers::READ_BUFFER_LEN
     }
 }
 

@@ -9,8 +9,10 @@ mod carrier;
 mod clock;
 mod codecs;
 mod driver;
+mod input;
 mod output;
 mod parts;
+mod turn;
 
 use std::any::Any;
 
@@ -18,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use clock::deadline;
 pub(crate) use codecs::OF_THREAD as CODECS;
-pub(crate) use driver::{Driver, FlushEnd};
+pub(crate) use driver::{Driver, FlushEnd, Passed};
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}

@@ -1,0 +1,111 @@
+//! How much a connection does before the deadlines are looked at and other tasks get their turn.
+//!
+//! A peer whose input never ends can neither outlast the ones nor starve the others. What is done is counted in bytes
+//! that are read into the thread's buffer, and other work in as many of these as take about as long.
+
+/// A turn: some tenths of a millisecond as a rule, some milliseconds at most.
+const MAX: u32 = 512 * 1024;
+
+/// What may be done beyond that: from here on a turn ends between two messages of one read.
+const OVERDUE: u32 = 2 * MAX;
+
+/// A read into the thread's buffer, whatever it brings: in 128 KiB there may be 60,000 frames.
+const READ_COST: u32 = 128 * 1024;
+
+/// The least that a read straight into a large message counts, and how many of its bytes count one: they are only
+/// unmasked.
+const DIRECT_READ_COST_MIN: u32 = 32 * 1024;
+const DIRECT_BYTES: usize = 4;
+
+/// What a compressed byte counts: a part of a large message is more than a turn.
+const COMPRESSED_COST: u32 = 16;
+
+/// What was done since other tasks last had their turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn(u32);
+
+impl Turn {
+    #[inline]
+    pub(super) fn is_over(self) -> bool {
+        self.0 >= MAX
+    }
+
+    #[inline]
+    pub(super) fn is_overdue(self) -> bool {
+        self.0 >= OVERDUE
+    }
+
+    /// How much was done, in bytes.
+    #[inline]
+    pub(super) fn work(self) -> u64 {
+        self.0.into()
+    }
+
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.0 = 0;
+    }
+
+    #[inline]
+    pub(super) fn end(&mut self) {
+        self.0 = self.0.max(MAX);
+    }
+
+    #[inline]
+    pub(super) fn charge_read(&mut self) {
+        self.charge(READ_COST);
+    }
+
+    #[inline]
+    pub(super) fn charge_direct_read(&mut self, len: usize) {
+        self.charge(saturated(len / DIRECT_BYTES).max(DIRECT_READ_COST_MIN));
+    }
+
+    /// A message that did not come out of one read as it is: what was inflated may be a thousand times what was read.
+    #[inline]
+    pub(super) fn charge_assembled(&mut self, len: usize) {
+        self.charge(saturated(len));
+    }
+
+    #[inline]
+    pub(super) fn charge_compressed(&mut self, len: usize) {
+        self.charge(saturated(len).saturating_mul(COMPRESSED_COST));
+    }
+
+    #[inline]
+    fn charge(&mut self, cost: u32) {
+        self.0 = self.0.saturating_add(cost);
+    }
+}
+
+fn saturated(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Turn;
+
+    #[track_caller]
+    fn check(charge: impl Fn(&mut Turn), times: usize) {
+        let mut turn = Turn::default();
+        for _ in 0..times {
+            assert!(!turn.is_over());
+            charge(&mut turn);
+        }
+        assert!(turn.is_over());
+        turn.begin();
+        assert!(!turn.is_over());
+    }
+
+    #[test]
+    fn a_turn_is_four_reads_or_as_much_other_work() {
+        check(Turn::charge_read, 4);
+        check(|turn| turn.charge_direct_read(1), 16);
+        check(|turn| turn.charge_direct_read(2 << 20), 1);
+        check(|turn| turn.charge_assembled(256 << 10), 2);
+        check(|turn| turn.charge_assembled(usize::MAX), 1);
+        check(|turn| turn.charge_compressed(1024), 32);
+        check(Turn::end, 1);
+    }
+}
