@@ -25,6 +25,9 @@ const BUFFER_LEN_MIN: usize = 256;
 /// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
 const COMPACT_FROM: usize = 32 * 1024;
 
+/// The same before a buffer grows, which is a copy too, and what may wait is all that it may hold.
+const COMPACT_BEFORE_GROWING_FROM: usize = 8 * 1024;
+
 /// How many pieces one `writev` is given at most.
 const SLICES_MAX: usize = 16;
 
@@ -99,11 +102,24 @@ impl Output {
     #[inline]
     pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
         let buffer = self.buffer();
-        let needed = buffer.len().saturating_add(payload_len).saturating_add(HEADER_LEN_MAX);
-        if needed > buffer.capacity() {
-            grow(buffer, needed, wait_max);
+        let needed = payload_len.saturating_add(HEADER_LEN_MAX);
+        if needed > buffer.capacity() - buffer.len() {
+            self.make_room(needed, wait_max);
         }
-        buffer
+        &mut self.buffer
+    }
+
+    #[cold]
+    fn make_room(&mut self, needed: usize, wait_max: usize) {
+        // What has left is no reason to grow.
+        if self.ahead.is_none() && self.written >= COMPACT_BEFORE_GROWING_FROM {
+            self.buffer.drain(..self.written);
+            self.written = 0;
+        }
+        let needed = self.buffer.len().saturating_add(needed);
+        if needed > self.buffer.capacity() {
+            grow(&mut self.buffer, needed, wait_max);
+        }
     }
 
     /// Has `append` append control frames, if there is room for them now.
@@ -205,7 +221,6 @@ impl Output {
 
 /// Grows by doubling as vectors do, but not beyond what may wait and the control frames behind it: the peer decides how
 /// much does.
-#[cold]
 fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
     let room_max = wait_max.saturating_add(HEADER_LEN_MAX + CONTROL_LEN_MAX as usize);
     let doubled = (2 * buffer.capacity()).max(BUFFER_LEN_MIN).min(room_max);
