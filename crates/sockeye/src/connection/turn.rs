@@ -1,6 +1,6 @@
 //! How much a connection does before the deadlines are looked at and other tasks get their turn.
 //!
-//! A peer whose input never ends can neither outlast the ones nor starve the others. What is done is counted in bytes
+//! A peer whose input never ends can neither outlast a deadline nor starve other tasks. What is done is counted in bytes
 //! that are read into the thread's buffer, and other work in as many of these as take about as long.
 
 /// A turn: some tenths of a millisecond as a rule, some milliseconds at most.
