@@ -66,14 +66,34 @@ pub fn check(role: Role, input: &[u8]) {
     let config = Arc::new(config);
 
     let expected = frames::read(wire, rules);
-    let (whole, whole_end) = run(role, &config, delivery, wire, None);
+    let run = |cuts, way| run(role, &config, delivery, wire, cuts, way);
+    let (whole, whole_end) = run(None, Way::InPlace);
     assert_eq!(whole, expected, "whole, against the naive reader: {rules:?}");
-    let (cut, cut_end) = run(role, &config, delivery, wire, Some(Cuts::new(*seed)));
+    let (cut, cut_end) = run(Some(Cuts::new(*seed)), Way::InPlace);
     assert_eq!(cut, expected, "cut, against the naive reader: {rules:?}");
     assert_eq!(cut_end, whole_end, "cut, against whole: {rules:?}");
+    let (copied, copied_end) = run(Some(Cuts::new(*seed)), Way::Copied);
+    assert_eq!(copied, expected, "copied, against the naive reader: {rules:?}");
+    assert_eq!(copied_end, whole_end, "copied, against whole: {rules:?}");
 }
 
-fn run(role: Role, config: &Arc<Config>, delivery: Delivery, wire: &[u8], cuts: Option<Cuts>) -> (Trace, End) {
+/// How messages that lie whole in the input are taken out of it.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// By `handle_bytes`, unmasked where they are.
+    InPlace,
+    /// By `find_message`, unmasked while they are copied.
+    Copied,
+}
+
+fn run(
+    role: Role,
+    config: &Arc<Config>,
+    delivery: Delivery,
+    wire: &[u8],
+    cuts: Option<Cuts>,
+    way: Way,
+) -> (Trace, End) {
     let mut trace = Trace::with_room_for(wire.len());
     let mut input = wire.to_vec();
     let now = Instant::ORIGIN;
@@ -92,6 +112,15 @@ fn run(role: Role, config: &Arc<Config>, delivery: Delivery, wire: &[u8], cuts: 
         pieces += 1;
         loop {
             calls += 1;
+            if way == Way::Copied
+                && let Some(found) = connection.find_message(now, piece)
+                && let Some(payload) = found.to_vec()
+            {
+                trace.message(found.kind(), &payload);
+                let consumed = found.frame_len();
+                piece = &mut piece[consumed..];
+                continue;
+            }
             let len = piece.len();
             let received = connection.handle_bytes(now, piece);
             let consumed = received.consumed;

@@ -22,8 +22,8 @@ mod utf8;
 pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose};
 pub use config::{Config, Keepalive, Limits};
 pub use connection::{
-    Cause, Closure, Compress, Connection, Data, Delivery, Event, Fragment, Framing, MessageKind, Received, Role,
-    SendError, Side, State, Transport,
+    Cause, Closure, Compress, Connection, Data, Delivery, Event, Fragment, Framing, MaskedMessage, MessageKind,
+    Received, Role, SendError, Side, State, Transport,
 };
 pub use fault::Fault;
 pub use frame::MaskingKey;

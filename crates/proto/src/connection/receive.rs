@@ -8,10 +8,11 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::whole::MaskedMessage;
 use super::{Delivery, MessageKind};
 use crate::config::Limits;
 use crate::fault::Fault;
-use crate::frame::{FIN, FrameHeader, HEADER_LEN_MAX, LENGTH_16, MASKED, MaskingKey, Opcode, RSV1, SHORT_MAX};
+use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode, RSV1};
 use crate::grow::grow;
 use crate::utf8::{self, Utf8Validator};
 
@@ -173,51 +174,13 @@ impl Receiver {
         self.unfinished = None;
     }
 
-    /// The message at the start of `input`, if it is as nearly all are: one frame that lies whole in the input, not
-    /// compressed, with nothing before it unfinished. Leaves everything else, and all that is wrong, as it is to
-    /// [`receive`](Self::receive), which knows the rules; this is the short way for what obeys them.
-    // [6455-5.1-2, 6455-5.1-5, 6455-5.6-1, 6455-8.1-1, 6455-10.4-1]
+    /// The message at the start of `input`, if it is as nearly all are: see [`whole`](super::whole).
     #[inline(always)]
-    pub(super) fn receive_whole(&self, limits: &Limits, input: &mut [u8]) -> Option<(MessageKind, Range<usize>)> {
-        const TEXT: u8 = FIN | Opcode::Text.bits();
-        const BINARY: u8 = FIN | Opcode::Binary.bits();
-        const LEN_SHORT_MAX: u8 = SHORT_MAX as u8;
+    pub(super) fn find_whole<'a>(&self, limits: &Limits, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
         if self.unfinished.is_some() || self.delivery != Delivery::Whole {
             return None;
         }
-        let kind = match *input.first()? {
-            TEXT => MessageKind::Text,
-            BINARY => MessageKind::Binary,
-            _ => return None,
-        };
-        let (masked_bit, key_len) = match self.masked {
-            Masked::Always => (MASKED, 4),
-            Masked::Never => (0, 0),
-        };
-        // A bit that is not as it should be makes the length larger than any here.
-        let (payload_len, key_start) = match *input.get(1)? ^ masked_bit {
-            len @ ..=LEN_SHORT_MAX => (usize::from(len), 2),
-            LENGTH_16 => (usize::from(u16::from_be_bytes(*input.get(2..)?.first_chunk()?)), 4),
-            _ => return None,
-        };
-        let is_minimal = key_start == 2 || payload_len > usize::from(LEN_SHORT_MAX);
-        let place = key_start + key_len..key_start + key_len + payload_len;
-        if !is_minimal || payload_len as u64 > limits.message_size_max || place.end > input.len() {
-            return None;
-        }
-        let key = match self.masked {
-            Masked::Always => MaskingKey(*input[key_start..].first_chunk()?),
-            Masked::Never => MaskingKey::default(),
-        };
-        if self.masked == Masked::Always {
-            key.apply(&mut input[place.clone()]);
-        }
-        if kind == MessageKind::Text && !utf8::is_utf8(&input[place.clone()]) {
-            // As it came; the key of zeros changes nothing.
-            key.apply(&mut input[place]);
-            return None;
-        }
-        Some((kind, place))
+        MaskedMessage::find(self.masked, limits.message_size_max, input)
     }
 
     /// Goes through `input` until something is complete: how many bytes that took, and what it is.

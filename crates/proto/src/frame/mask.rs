@@ -49,10 +49,33 @@ impl MaskingKey {
         }
     }
 
-    /// Appends `data` to `out`, masked.
-    pub(crate) fn append(self, data: &[u8], out: &mut Vec<u8>) {
+    /// As [`apply`](Self::apply), of so few bytes that they stay in registers.
+    #[inline(always)]
+    pub(crate) fn apply_to_array<const N: usize>(self, data: &mut [u8; N]) {
+        let key = u32::from_ne_bytes(self.0);
+        let (vectors, rest) = data.as_chunks_mut::<16>();
+        for vector in vectors {
+            let (words, _) = vector.as_chunks_mut::<4>();
+            for word in words {
+                *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+            }
+        }
+        self.apply(rest);
+    }
+
+    /// Appends `data` to `out`, masked, in one pass: for the payload that follows
+    /// [`start_message`](crate::Connection::start_message).
+    #[inline]
+    pub fn append(self, data: &[u8], out: &mut Vec<u8>) {
+        out.reserve(data.len());
+        let (blocks, rest) = data.as_chunks::<BLOCK>();
+        for block in blocks {
+            let mut block = *block;
+            self.apply(&mut block);
+            out.extend_from_slice(&block);
+        }
         let start = out.len();
-        out.extend_from_slice(data);
+        out.extend_from_slice(rest);
         self.apply(&mut out[start..]);
     }
 }
@@ -76,11 +99,29 @@ mod tests {
             for len in 0..300 {
                 let mut data: Vec<u8> = (0..start + len).map(|i| (i * 7) as u8).collect();
                 let mut expected = data.clone();
+                let mut appended = data[..start].to_vec();
+                MaskingKey(key).append(&data[start..], &mut appended);
                 MaskingKey(key).apply(&mut data[start..]);
                 naive(key, &mut expected[start..]);
                 assert_eq!(data, expected, "start {start} len {len}");
+                assert_eq!(appended, expected, "appended, start {start} len {len}");
             }
         }
+    }
+
+    #[test]
+    fn arrays_are_masked_as_slices_are() {
+        fn check<const N: usize>() {
+            let mut array = core::array::from_fn::<u8, N, _>(|i| (i * 7) as u8);
+            let mut expected = array;
+            MaskingKey([1, 2, 3, 4]).apply_to_array(&mut array);
+            naive([1, 2, 3, 4], &mut expected);
+            assert_eq!(array, expected);
+        }
+        check::<0>();
+        check::<7>();
+        check::<24>();
+        check::<61>();
     }
 
     #[test]

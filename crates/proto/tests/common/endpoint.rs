@@ -118,6 +118,37 @@ pub(crate) struct Endpoint {
     keys_seen: RefCell<Vec<[u8; 4]>>,
 }
 
+/// What [`Connection::find_message`] makes of an input.
+struct Found {
+    got: Got,
+    consumed: usize,
+}
+
+/// The short way, of which all must be equal to what `handle_bytes` does.
+fn find(connection: &mut Connection, now: Instant, input: &[u8]) -> Option<Found> {
+    let found = connection.find_message(now, input)?;
+    let payload = found.to_vec();
+    if found.len() <= 24 {
+        let small = found.to_array::<24>().map(|bytes| bytes[..found.len()].to_vec());
+        assert_eq!(small, payload);
+    } else {
+        assert_eq!(found.to_array::<24>(), None);
+    }
+    Some(match payload {
+        Some(payload) => Found {
+            got: Got::from(Event::Message {
+                kind: found.kind(),
+                payload: payload.into(),
+            }),
+            consumed: found.frame_len(),
+        },
+        None => Found {
+            got: Got::Fault(Fault::InvalidUtf8),
+            consumed: found.frame_len(),
+        },
+    })
+}
+
 impl Endpoint {
     pub(crate) fn new(local: Local) -> Self {
         Self::with(local, Config::default())
@@ -169,9 +200,13 @@ impl Endpoint {
         let mut got = Vec::new();
         loop {
             let now = at(self.now_ms);
+            let found = find(&mut self.connection, now, rest);
             let received = self.connection.handle_bytes(now, rest);
             let consumed = received.consumed;
             let event = received.event.map(Got::from);
+            if let Some(found) = found {
+                assert_eq!((Some(&found.got), consumed), (event.as_ref(), found.consumed));
+            }
             assert!(consumed <= rest.len(), "more consumed than given");
             rest = &mut rest[consumed..];
             match event {

@@ -169,8 +169,25 @@ impl Checker {
             begin = end;
             loop {
                 let piece_len = piece.len();
+                // The short way is to say the same; once is enough, for it sees what lies whole in one piece.
+                let found = connection
+                    .find_message(Instant::ORIGIN, piece)
+                    .filter(|_| cuts.is_empty())
+                    .map(|found| (found.kind(), found.frame_len(), found.to_vec()));
                 let received = connection.handle_bytes(Instant::ORIGIN, piece);
                 let consumed = received.consumed;
+                if let Some((kind, frame_len, payload)) = found {
+                    let event = match payload {
+                        Some(payload) => Event::Message {
+                            kind,
+                            payload: payload.into(),
+                        },
+                        None => Event::Fault(Fault::InvalidUtf8),
+                    };
+                    if (frame_len, Some(&event)) != (consumed, received.event.as_ref()) {
+                        return Err(format!("{event:?} by the short way"));
+                    }
+                }
                 match received.event {
                     None if consumed == piece_len => break,
                     None => return Err("not all is consumed".into()),

@@ -1,0 +1,140 @@
+//! The short way for a message as nearly all are: one frame that lies whole in the input, not compressed.
+//!
+//! Everything else, and all that is wrong, is left as it is to `receive`, which knows the rules; this knows only what
+//! obeys them.
+
+use alloc::vec::Vec;
+
+use super::MessageKind;
+use super::receive::Masked;
+use crate::frame::{FIN, LENGTH_16, MASKED, MaskingKey, Opcode, SHORT_MAX};
+use crate::utf8;
+
+/// A message that lies whole in the input, as it came: masked, if it is a client's, and not checked.
+///
+/// See [`Connection::find_message`](super::Connection::find_message).
+#[derive(Clone, Copy, Debug)]
+pub struct MaskedMessage<'a> {
+    kind: MessageKind,
+    /// Zeros, which change nothing, if the frame is not masked.
+    key: MaskingKey,
+    /// The payload, and behind it the rest of the input.
+    rest: &'a [u8],
+    len: usize,
+    frame_len: usize,
+}
+
+impl<'a> MaskedMessage<'a> {
+    // [6455-5.1-2, 6455-5.1-5, 6455-10.4-1]
+    #[inline(always)]
+    pub(super) fn find(masked: Masked, size_max: u64, input: &'a [u8]) -> Option<Self> {
+        const TEXT: u8 = FIN | Opcode::Text.bits();
+        const BINARY: u8 = FIN | Opcode::Binary.bits();
+        const LEN_SHORT_MAX: u8 = SHORT_MAX as u8;
+        let kind = match *input.first()? {
+            TEXT => MessageKind::Text,
+            BINARY => MessageKind::Binary,
+            _ => return None,
+        };
+        let masked_bit = match masked {
+            Masked::Always => MASKED,
+            Masked::Never => 0,
+        };
+        // A bit that is not as it should be makes the length larger than any here.
+        let (len, behind) = match *input.get(1)? ^ masked_bit {
+            len @ ..=LEN_SHORT_MAX => (usize::from(len), input.get(2..)?),
+            LENGTH_16 => {
+                let len = usize::from(u16::from_be_bytes(*input.get(2..)?.first_chunk()?));
+                // The shortest form is the only legal one.
+                (
+                    Some(len).filter(|len| *len > usize::from(LEN_SHORT_MAX))?,
+                    input.get(4..)?,
+                )
+            }
+            _ => return None,
+        };
+        let (key, rest) = match masked {
+            Masked::Always => {
+                let (key, rest) = behind.split_first_chunk()?;
+                (MaskingKey(*key), rest)
+            }
+            Masked::Never => (MaskingKey::default(), behind),
+        };
+        if len as u64 > size_max || len > rest.len() {
+            return None;
+        }
+        Some(Self {
+            kind,
+            key,
+            rest,
+            len,
+            frame_len: input.len() - rest.len() + len,
+        })
+    }
+
+    /// Text or binary.
+    #[inline]
+    pub fn kind(&self) -> MessageKind {
+        self.kind
+    }
+
+    /// How many bytes the payload has.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the payload has no bytes; such messages are legal.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes of the input are this message and its header.
+    #[inline]
+    pub fn frame_len(&self) -> usize {
+        self.frame_len
+    }
+
+    pub(super) fn key(&self) -> MaskingKey {
+        self.key
+    }
+
+    /// The payload, unmasked while it is copied, in a vector without spare capacity; `None` if it should be text and is
+    /// not UTF-8.
+    // [6455-5.3-5, 6455-5.6-1, 6455-8.1-1]
+    #[inline]
+    pub fn to_vec(&self) -> Option<Vec<u8>> {
+        let mut payload = Vec::with_capacity(self.len);
+        self.key.append(&self.rest[..self.len], &mut payload);
+        self.is_as_declared(&payload).then_some(payload)
+    }
+
+    /// The first `N` bytes from where the payload begins, unmasked: the payload, which must not be longer, and behind it
+    /// bytes that mean nothing. `None` if it is longer, or should be text and is not UTF-8.
+    ///
+    /// A copy of a fixed length stays in registers, and most messages are small.
+    #[inline(always)]
+    pub fn to_array<const N: usize>(&self) -> Option<[u8; N]> {
+        if self.len > N {
+            return None;
+        }
+        let mut payload = match self.rest.first_chunk::<N>() {
+            Some(bytes) => *bytes,
+            None => {
+                let mut bytes = [0; N];
+                bytes[..self.len].copy_from_slice(&self.rest[..self.len]);
+                bytes
+            }
+        };
+        self.key.apply_to_array(&mut payload);
+        // Of a copy, so that looking at it does not force it out of its registers.
+        let copy = payload;
+        self.is_as_declared(&copy[..self.len]).then_some(payload)
+    }
+
+    /// RFC 6455 §5.6: text is UTF-8, other bytes are as they are.
+    #[inline]
+    fn is_as_declared(&self, payload: &[u8]) -> bool {
+        self.kind != MessageKind::Text || utf8::is_utf8(payload)
+    }
+}
