@@ -7,6 +7,8 @@ mod flusher;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod message;
+mod outgoing;
+mod payload;
 mod prepared;
 mod server;
 mod settings;
@@ -17,7 +19,8 @@ mod websocket;
 
 pub use client::{Client, ClientBuilder, connect};
 pub use error::Error;
-pub use message::{Message, Payload, Text};
+pub use message::{Message, Text};
+pub use payload::Payload;
 pub use prepared::Prepared;
 pub use server::{Pending, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};

@@ -8,7 +8,8 @@ use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::{Compress, Connection, Framing};
 
 use crate::connection::CODECS;
-use crate::message::{Message, Payload};
+use crate::message::Message;
+use crate::payload::Payload;
 
 /// A message that is framed once, and compressed at most once for each set of parameters, whatever number of
 /// connections it is sent on: for broadcasts. A clone costs a reference count.

@@ -14,6 +14,7 @@ use crate::connection::{Driver, FlushEnd, Passed};
 use crate::error::Error;
 use crate::flusher;
 use crate::message::Message;
+use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
 use crate::websocket::{TrySendError, try_send, try_send_prepared};
 
@@ -268,7 +269,7 @@ impl Sender {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let message = message.into();
+        let message = Outgoing::from(message.into());
         poll_fn(move |cx| {
             self.shared
                 .poll(cx, |driver, cx| driver.poll_feed(cx, &message, compress))

@@ -14,6 +14,7 @@ use sockeye_proto::{CloseCode, Closure, Compress, Role};
 use crate::connection::{Driver, Io};
 use crate::error::Error;
 use crate::message::Message;
+use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
 use crate::settings::Settings;
 use crate::split::{Receiver, Sender};
@@ -129,7 +130,7 @@ impl WebSocket {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let message = message.into();
+        let message = Outgoing::from(message.into());
         poll_fn(move |cx| self.driver.poll_feed(cx, &message, compress))
     }
 
@@ -297,7 +298,9 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
     if !driver.has_room_for(message.len()) {
         return Err(TrySendError::Full(message));
     }
-    driver.queue(&message, Compress::Auto).map_err(TrySendError::Closed)
+    driver
+        .queue(&message.into(), Compress::Auto)
+        .map_err(TrySendError::Closed)
 }
 
 pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &Prepared) -> Result<(), TrySendError> {
@@ -326,7 +329,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(&message, Compress::Auto)
+        self.driver.queue(&message.into(), Compress::Auto)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -20,7 +20,9 @@ use super::parts::{PART_LEN, Parts};
 use super::turn::Turn;
 use super::{CODECS, Io, buffers, clock};
 use crate::error::{Error, Kind};
-use crate::message::{Message, Payload};
+use crate::message::Message;
+use crate::outgoing::Outgoing;
+use crate::payload::Payload;
 use crate::prepared::{Frame, Prepared};
 use crate::settings::Settings;
 
@@ -130,14 +132,20 @@ impl Driver {
     }
 
     /// The next message; `None` after a clean close.
-    // The message is made here, and not where more is received: on its way to the caller it then stays in registers.
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
-            if !self.turn.is_overdue()
-                && let Some(message) = self.deliver()
-            {
-                return Poll::Ready(Ok(Some(message)));
+            if !self.turn.is_overdue() {
+                // Made here, it stays in registers on its way to the caller.
+                if let Some(message) = self.deliver_whole() {
+                    return Poll::Ready(Ok(Some(message)));
+                }
+                // A place of its own: a result would share one in memory with the message above.
+                let mut delivered = None;
+                self.deliver_into(&mut delivered);
+                if let Some(message) = delivered {
+                    return Poll::Ready(Ok(Some(message)));
+                }
             }
             match ready!(self.poll_more(cx)) {
                 Ok(Progress::Received) => {}
@@ -197,7 +205,7 @@ impl Driver {
     pub(crate) fn poll_feed(
         &mut self,
         cx: &mut Context<'_>,
-        message: &Message,
+        message: &Outgoing,
         compress: Compress,
     ) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, message.len()))?;
@@ -252,7 +260,7 @@ impl Driver {
     /// Queues a message, whatever is queued already.
     // [6455-10.3-2]
     #[inline]
-    pub(crate) fn queue(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
+    pub(crate) fn queue(&mut self, message: &Outgoing, compress: Compress) -> Result<(), Error> {
         self.check_writable()?;
         let len = message.len();
         if self.connection.compresses(len, compress) {
@@ -262,30 +270,24 @@ impl Driver {
     }
 
     #[inline(always)]
-    fn queue_as_it_is(&mut self, message: &Message, len: usize) -> Result<(), Error> {
-        let is_server = matches!(self.connection.role(), Role::Server);
-        let is_by_reference = is_server && len >= BY_REFERENCE_MIN;
+    fn queue_as_it_is(&mut self, message: &Outgoing, len: usize) -> Result<(), Error> {
+        let is_by_reference = len >= BY_REFERENCE_MIN && matches!(self.connection.role(), Role::Server);
         let copied_len = if is_by_reference { 0 } else { len };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
-        let sent = if is_server {
-            let begun = self.connection.start_message(message.kind(), len as u64, out);
-            if begun.is_ok() && is_by_reference {
-                // What is large is written from where it is.
-                self.output.push_payload(message.payload().clone());
-            } else if begun.is_ok() {
-                message.payload().append_to(out);
-            }
-            begun.map(drop)
-        } else {
-            self.connection.send_with(message.data(), Compress::Never, out)
-        };
-        sent.map_err(|error| self.send_error(error))
+        match self.connection.start_message(message.kind(), len as u64, out) {
+            Ok(Some(key)) => key.append(message.as_slice(), out),
+            // What is large is written from where it is.
+            Ok(None) if is_by_reference => self.output.push_payload(message.payload()),
+            Ok(None) => message.append_to(out),
+            Err(error) => return Err(self.send_error(error)),
+        }
+        Ok(())
     }
 
     #[cold]
     #[inline(never)]
-    fn queue_compressed(&mut self, message: &Message, compress: Compress) -> Result<(), Error> {
-        let len = message.len();
+    fn queue_compressed(&mut self, outgoing: &Outgoing, compress: Compress) -> Result<(), Error> {
+        let (message, len) = (outgoing.to_message(), outgoing.len());
         self.turn.charge_compressed(len.min(PART_LEN));
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
@@ -295,15 +297,15 @@ impl Driver {
         };
         match is_begun {
             Ok(true) => Ok(()),
-            Ok(false) => self.queue_as_it_is(message, len),
+            Ok(false) => self.queue_as_it_is(outgoing, len),
             Err(error) => Err(self.send_error(error)),
         }
     }
 
     /// Queues the first part of a message, compressed, and keeps the others for [`poll_drain`](Self::poll_drain);
     /// `false` if that does not make it smaller.
-    fn queue_first_part(&mut self, message: &Message) -> Result<bool, SendError> {
-        let mut parts = Parts::of(message.clone(), self.output.end());
+    fn queue_first_part(&mut self, message: Message) -> Result<bool, SendError> {
+        let mut parts = Parts::of(message, self.output.end());
         let (first, _) = parts.next();
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
         let is_begun = self.connection.start_compressed(first, out)?;
@@ -339,7 +341,7 @@ impl Driver {
     /// Queues a message that others get too, whatever is queued already.
     pub(crate) fn queue_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
-            return self.queue(prepared.message(), prepared.compress());
+            return self.queue(&prepared.message().clone().into(), prepared.compress());
         }
         self.check_writable()?;
         let Frame { framing, bytes } = prepared.frame_for(&self.connection);
@@ -430,8 +432,23 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the next message out of what was received.
-    #[inline]
+    /// The next message in what was received, if it is as nearly all are. Everything else is left to
+    /// [`deliver`](Self::deliver).
+    #[inline(always)]
+    fn deliver_whole(&mut self) -> Option<Message> {
+        let found = self.connection.find_message(self.input.at, self.input.unread())?;
+        let message = Message::unmasked(&found)?;
+        self.input.pos += found.frame_len() as u32;
+        self.input.settle();
+        Some(message)
+    }
+
+    #[inline(never)]
+    fn deliver_into(&mut self, delivered: &mut Option<Message>) {
+        *delivered = self.deliver();
+    }
+
+    /// Takes the next message out of what was received, and does what else has come.
     fn deliver(&mut self) -> Option<Message> {
         while !self.input.is_delivered() || self.connection.is_inflating() {
             let unread = &mut self.input.buffer[self.input.pos as usize..];
@@ -464,8 +481,6 @@ impl Driver {
     }
 
     /// As [`deliver`](Self::deliver), of what was read straight into its message.
-    // A call of its own would have all messages go through memory.
-    #[inline(always)]
     fn deliver_appended(&mut self) -> Option<Message> {
         let Some(event) = self.connection.handle_appended(self.input.at) else {
             if self.connection.is_inflating() {

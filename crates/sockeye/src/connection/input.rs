@@ -37,6 +37,11 @@ impl Input {
         self.pos as usize >= self.buffer.len()
     }
 
+    #[inline]
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer[self.pos as usize..]
+    }
+
     /// Reads into a buffer of the thread's; keeps it only if something was read.
     pub(super) fn poll_fill(
         &mut self,

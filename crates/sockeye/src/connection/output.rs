@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::buffers;
 use super::carrier::Carrier;
-use crate::message::Payload;
+use crate::payload::Payload;
 
 /// From this size on, a payload is written from where it lies instead of being copied behind its header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
