@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockeye::{Prepared, Text};
+use sockeye::{Prepared, Sender, Text};
 use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap};
@@ -35,13 +35,14 @@ enum SubscribeFailure {
 }
 
 impl Client {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
+    /// A client over the WebSocket of `sender`; without one, all that is for it is in [`next_frame`](Self::next_frame).
+    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>) -> Self {
         let id = ClientId::from_random(rand::random());
         let interval = node.config().timeouts.ping_interval;
         // The upper half of the interval: pings are spread, and none follows hard on the connect.
         let first_ping = interval / 2 + Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
         let session = Session::new(node.config().clone(), id, first_ping, Instant::now().into_std());
-        let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max));
+        let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max, sender));
         node.register(id, &queue);
         Self {
             node,

@@ -3,13 +3,14 @@
 //! An idle client costs this one task, its timer, and no buffer.
 //!
 //! What is queued is handed to the WebSocket as far as it has room, and leaves in one write when there is nothing left
-//! to do but wait. A client that reads slowly is not read from either, so its own commands cannot make it slower.
+//! to do but wait. What channels say does not come by here unless it has to wait: see [`queue`](crate::queue). A client that reads slowly is not read from either, so its own commands cannot make it slower.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use sockeye::{CloseCode, Message, Prepared, Text, TrySendError, WebSocket};
+use sockeye::{CloseCode, Message, Prepared, Receiver, Sender, Text, WebSocket};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -41,38 +42,44 @@ const MESSAGES_IN_A_ROW_MAX: u32 = 64;
 
 /// Serves a client until it is gone or sent away. The permit is its place among all connections.
 // Not an `async fn`, whose future would hold its arguments twice.
-pub(crate) fn run(mut ws: WebSocket, node: Arc<Node>, permit: Permit) -> impl Future<Output = ()> + Send {
-    let mut client = Client::new(node);
+pub(crate) fn run(ws: WebSocket, node: Arc<Node>, permit: Permit) -> impl Future<Output = ()> + Send {
+    let (sender, mut receiver) = ws.split();
+    let mut client = Client::new(node, Some(sender.clone()));
     async move {
         let close_timeout = client.close_timeout();
-        let Err(end) = talk(&mut ws, &mut client).await;
+        let Err(end) = talk(&sender, &mut receiver, &mut client).await;
         if let End::Disconnect(_) = end {
             // What was answered before the end is still worth reading.
-            while let Ok(Some(frame)) = client.next_frame()
-                && ws.try_send_prepared(&frame).is_ok()
-            {}
+            let _ = write_queued(&sender, &mut client);
         }
         // Others are told at once; the close handshake may take its time.
         drop(client);
         if let End::Disconnect(code) = end {
             tracing::debug!(%code, "disconnecting a client");
-            let _ = timeout(close_timeout, ws.close(CloseCode::from(code.code()), code.reason())).await;
+            let _ = timeout(close_timeout, close(&sender, &mut receiver, code)).await;
         }
         drop(permit);
     }
 }
 
+/// Goes through the closing handshake.
+async fn close(sender: &Sender, receiver: &mut Receiver, code: DisconnectCode) -> Result<(), sockeye::Error> {
+    sender.close(CloseCode::from(code.code()), code.reason()).await?;
+    while receiver.recv().await?.is_some() {}
+    Ok(())
+}
+
 /// Ends only with a reason to.
 ///
 /// What is rarely needed is boxed: an idle client should not hold room for a command in flight.
-async fn talk(ws: &mut WebSocket, client: &mut Client) -> Result<Infallible, End> {
+async fn talk(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> Result<Infallible, End> {
     let mut timer = pin!(sleep_until(client.deadline()));
     let mut messages_in_a_row = 0;
     loop {
         let message = tokio::select! {
             // First what has arrived, then the clock: after a pause of the whole process the pong may lie unread.
             biased;
-            message = ws.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX => Some(message),
+            message = receiver.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX => Some(message),
             () = client.queue().ready() => None,
             () = timer.as_mut() => {
                 client.handle_timeout()?;
@@ -84,7 +91,7 @@ async fn talk(ws: &mut WebSocket, client: &mut Client) -> Result<Infallible, End
             None => messages_in_a_row = 0,
             Some(Ok(Some(Message::Text(text)))) => {
                 messages_in_a_row += 1;
-                Box::pin(handle_frame(ws, client, text)).await?;
+                Box::pin(handle_frame(sender, client, text)).await?;
             }
             // Binary frames are for the protocol's other encoding, which this connection did not agree on.
             Some(Ok(Some(Message::Binary(_)))) => return Err(DisconnectCode::InappropriateProtocol.into()),
@@ -95,14 +102,14 @@ async fn talk(ws: &mut WebSocket, client: &mut Client) -> Result<Infallible, End
                 return Err(End::Gone);
             }
         }
-        while let Some(unwritten) = write_queued(ws, client)? {
-            Box::pin(write_slowly(ws, client, unwritten)).await?;
+        while let Some(unwritten) = write_queued(sender, client)? {
+            Box::pin(write_slowly(sender, client, unwritten)).await?;
         }
         rearm(timer.as_mut(), client.deadline());
     }
 }
 
-async fn handle_frame(ws: &mut WebSocket, client: &mut Client, frame: Text) -> Result<(), End> {
+async fn handle_frame(sender: &Sender, client: &mut Client, frame: Text) -> Result<(), End> {
     let commands = match commands(&frame) {
         Ok(commands) => commands,
         Err(malformed) => return Ok(client.handle_command(Err(malformed)).await?),
@@ -110,9 +117,9 @@ async fn handle_frame(ws: &mut WebSocket, client: &mut Client, frame: Text) -> R
     for command in commands {
         client.handle_command(command).await?;
         while client.queue().bytes() > REPLIES_BYTES_MAX
-            && let Some(unwritten) = write_queued(ws, client)?
+            && let Some(unwritten) = write_queued(sender, client)?
         {
-            write_slowly(ws, client, unwritten).await?;
+            write_slowly(sender, client, unwritten).await?;
         }
         // A frame of thousands of commands lets others have their turn in between.
         tokio::task::coop::consume_budget().await;
@@ -121,21 +128,23 @@ async fn handle_frame(ws: &mut WebSocket, client: &mut Client, frame: Text) -> R
 }
 
 /// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
-fn write_queued(ws: &mut WebSocket, client: &mut Client) -> Result<Option<Prepared>, End> {
+fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<Prepared>, End> {
     while let Some(frame) = client.next_frame()? {
-        match ws.try_send_prepared(&frame) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Ok(Some(frame)),
-            Err(TrySendError::Closed(_)) => return Err(End::Gone),
+        // Not `try_send_prepared`, which would have another task write it: this one is about to receive, and that writes.
+        let fed = pin!(sender.feed_prepared(&frame)).poll(&mut Context::from_waker(Waker::noop()));
+        match fed {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Err(End::Gone),
+            Poll::Pending => return Ok(Some(frame)),
         }
     }
     Ok(None)
 }
 
 /// Waits for a client that reads slowly, as long as the limits allow.
-async fn write_slowly(ws: &mut WebSocket, client: &Client, frame: Prepared) -> Result<(), End> {
+async fn write_slowly(sender: &Sender, client: &Client, frame: Prepared) -> Result<(), End> {
     tokio::select! {
-        fed = timeout(client.write_timeout(), ws.feed_prepared(&frame)) => match fed {
+        fed = timeout(client.write_timeout(), sender.feed_prepared(&frame)) => match fed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(DisconnectCode::Slow.into()),

@@ -1,13 +1,15 @@
 //! What waits to be written to one client: bounded in bytes, filled by anyone, emptied by the client's own task.
 //!
-//! Pushes are shared, not copied: a publication to ten thousand subscribers is ten thousand references to one frame.
-//! Order is the order of queueing, for replies and pushes alike. An empty queue owns no memory beyond itself.
+//! Where nothing waits, a push goes right to the client's WebSocket, if that has room: the [`Sender`] writes for all
+//! subscribers of a channel in one task, and the client's own sleeps on. Pushes are shared, not copied: a publication to
+//! ten thousand subscribers is one frame. Order is the order of queueing, for replies and pushes alike. An empty queue
+//! owns no memory beyond itself.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
-use sockeye::{Prepared, Text};
+use sockeye::{Prepared, Sender, Text};
 
 use crate::channel::ChannelName;
 use crate::codes::DisconnectCode;
@@ -17,6 +19,8 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(crate) struct Queue {
     bytes_max: usize,
+    /// The client's WebSocket, for what need not wait.
+    sender: Option<Sender>,
     state: Mutex<State>,
 }
 
@@ -24,6 +28,8 @@ pub(crate) struct Queue {
 struct State {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Whether the client's task has something that it took from here, and that may not be with the WebSocket yet.
+    is_taken: bool,
     /// Why nothing more will be queued.
     closed: Option<DisconnectCode>,
     waker: Option<Waker>,
@@ -58,21 +64,23 @@ const ITEM_BYTES: usize = 64;
 const JOINED_BYTES_MAX: usize = 16 << 10;
 
 impl Queue {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    /// Without a sender everything waits to be taken.
+    pub(crate) fn new(bytes_max: usize, sender: Option<Sender>) -> Self {
         Self {
             bytes_max,
+            sender,
             state: Mutex::default(),
         }
     }
 
-    /// Queues something and wakes the client's task.
+    /// Sends something, or queues it and wakes the client's task.
     ///
     /// One item more than the queue may hold and the client counts as slow: everything queued is dropped, and what is
     /// left to do is to disconnect it.
     pub(crate) fn push(&self, item: Item) {
         let waker = {
             let mut state = lock(&self.state);
-            if state.closed.is_some() {
+            if state.closed.is_some() || self.sends_directly(&state, &item) {
                 return;
             }
             state.bytes += item.cost();
@@ -90,6 +98,14 @@ impl Queue {
         }
     }
 
+    /// Whether a push need not wait here. A WebSocket that is closed is its task's business.
+    fn sends_directly(&self, state: &State, item: &Item) -> bool {
+        let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
+            return false;
+        };
+        state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
+    }
+
     /// Asks for the connection to be closed after what is already queued. The first reason stays.
     pub(crate) fn close(&self, reason: DisconnectCode) {
         let waker = {
@@ -102,10 +118,12 @@ impl Queue {
         }
     }
 
-    /// Takes what is to be done next.
+    /// Takes what is to be done next. What was taken before is with the WebSocket by now.
     pub(crate) fn take(&self) -> Option<Outgoing> {
         let mut state = lock(&self.state);
-        let Some(item) = state.pop() else {
+        let item = state.pop();
+        state.is_taken = item.is_some();
+        let Some(item) = item else {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
@@ -218,7 +236,7 @@ mod tests {
 
     #[test]
     fn replies_are_joined_and_order_is_kept() {
-        let queue = Queue::new(1024);
+        let queue = Queue::new(1024, None);
         for item in [reply("1"), reply("2"), push("p"), push("q"), reply("3")] {
             queue.push(item);
         }
@@ -230,7 +248,7 @@ mod tests {
 
     #[test]
     fn one_byte_too_many_makes_the_client_slow() {
-        let queue = Queue::new(2 * (ITEM_BYTES + 10));
+        let queue = Queue::new(2 * (ITEM_BYTES + 10), None);
         queue.push(push(&"x".repeat(10)));
         queue.push(push(&"x".repeat(10)));
         assert_eq!(queue.bytes(), 2 * (ITEM_BYTES + 10));
@@ -243,12 +261,46 @@ mod tests {
 
     #[test]
     fn closing_comes_after_what_is_queued() {
-        let queue = Queue::new(1024);
+        let queue = Queue::new(1024, None);
         queue.push(push("last"));
         queue.close(DisconnectCode::Shutdown);
         queue.push(push("too late"));
         assert_eq!(queue.take(), frame("last"));
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Shutdown)));
+    }
+
+    #[tokio::test]
+    async fn a_push_goes_right_to_the_websocket_where_nothing_is_before_it() {
+        let (near, far) = tokio::io::duplex(1024);
+        let accepting = async { sockeye::Server::default().accept(near).await?.accept().await };
+        let client = sockeye::Client::default();
+        let connecting = client.connect_over(far, "ws://localhost/");
+        let (ws, peer) = tokio::join!(accepting, connecting);
+        let (sender, _receiver) = ws.unwrap().split();
+        let (mut peer, _) = peer.unwrap();
+
+        let queue = Queue::new(1024, Some(sender.clone()));
+        queue.push(push("a"));
+        assert_eq!(queue.take(), None);
+        queue.push(reply("b"));
+        queue.push(push("c"));
+        for expect in ["b", "c"] {
+            let Some(Outgoing::Frame(taken)) = queue.take() else {
+                panic!("{expect} went by what waits before it");
+            };
+            // Taken, and not yet with the WebSocket.
+            queue.push(push("d"));
+            sender.try_send_prepared(&taken).unwrap();
+        }
+        while let Some(Outgoing::Frame(taken)) = queue.take() {
+            sender.try_send_prepared(&taken).unwrap();
+        }
+        queue.push(push("e"));
+        assert_eq!(queue.take(), None);
+        for expect in ["a", "b", "c", "d", "d", "e"] {
+            let message = peer.recv().await.unwrap().unwrap();
+            assert_eq!(message.as_text(), Some(expect));
+        }
     }
 
     #[test]
@@ -263,7 +315,7 @@ mod tests {
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
 
-        let queue = Queue::new(1024);
+        let queue = Queue::new(1024, None);
         assert!(pin!(queue.ready()).poll(&mut cx).is_pending());
         queue.push(push("a"));
         queue.push(push("b"));

@@ -355,7 +355,7 @@ mod tests {
         }
 
         fn join(&self, bits: u128, wants: Wants) -> Arc<Queue> {
-            let queue = Arc::new(Queue::new(1 << 20));
+            let queue = Arc::new(Queue::new(1 << 20, None));
             self.hub
                 .join(&self.name, ClientId::from_random(bits), queue.clone(), wants);
             queue

@@ -8,7 +8,7 @@ struct Peer(Client);
 
 impl Peer {
     fn new(node: &Arc<Node>) -> Self {
-        Self(Client::new(node.clone()))
+        Self(Client::new(node.clone(), None))
     }
 
     async fn connected(node: &Arc<Node>, name: &str) -> Self {
