@@ -25,6 +25,10 @@ const READ_LEN: usize = 4 * 1024;
 ///
 /// As [`Client::connect`].
 ///
+/// # Cancel safety
+///
+/// The transport is closed.
+///
 /// # Examples
 ///
 /// ```no_run
@@ -114,7 +118,8 @@ impl Client {
     }
 
     /// Opens a WebSocket over a transport that is connected already: a proxy's tunnel, a Unix socket, a pipe. TLS goes
-    /// on top of it for `wss://`. Nothing is resolved; the URI gives the Host header, the TLS name and the resource.
+    /// on top of it for `wss://`. Nothing is resolved; the URI gives the Host header, the TLS name and the resource. Of a
+    /// `TcpStream`, Nagle's algorithm is left as it is: `set_nodelay` has messages leave at once.
     ///
     /// # Errors
     ///

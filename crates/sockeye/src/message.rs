@@ -58,7 +58,7 @@ impl Message {
         matches!(self, Self::Text(_))
     }
 
-    pub(crate) fn payload(&self) -> &Payload {
+    fn payload(&self) -> &Payload {
         match self {
             Self::Text(Text(payload)) | Self::Binary(payload) => payload,
         }
@@ -92,18 +92,18 @@ impl Message {
             ..=INLINE_MAX => Payload::copy_from_slice(bytes),
             _ => bytes.clone().into(),
         };
-        Self::received(self.kind(), payload)
+        Self::of_checked(self.kind(), payload)
     }
 
-    /// A message where it arrived; `None` if it is not what it should be.
+    /// A copy of a message, unmasked on the way; `None` if it should be text and is not UTF-8.
     #[inline(always)]
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
-        Some(Self::received(message.kind(), Payload::unmasked(message)?))
+        Some(Self::of_checked(message.kind(), Payload::unmasked(message)?))
     }
 
-    /// A received message; the connection has checked that text is UTF-8.
+    /// A message of bytes that the caller knows to be UTF-8 if `kind` is text: see [`Text::as_str`].
     #[inline]
-    pub(crate) fn received(kind: MessageKind, payload: Payload) -> Self {
+    pub(crate) fn of_checked(kind: MessageKind, payload: Payload) -> Self {
         match kind {
             MessageKind::Text => Self::Text(Text(payload)),
             MessageKind::Binary => Self::Binary(payload),
@@ -169,9 +169,10 @@ impl Text {
     #[allow(unsafe_code)]
     pub fn as_str(&self) -> &str {
         debug_assert!(std::str::from_utf8(&self.0).is_ok());
-        // SAFETY: `from_utf8_unchecked` needs UTF-8. A `Text` is made in three ways, all in this file, and never
-        // changed: from a `str` or `String`; from bytes that `TryFrom` has just checked; and by `Message::received`
-        // from a message that the connection has checked (RFC 6455 §8.1) while it arrived.
+        // SAFETY: `from_utf8_unchecked` needs UTF-8. A `Text` is made in this file alone, and never changed: empty; from
+        // a `str` or `String`; from bytes that `TryFrom` has just checked; and by `Message::of_checked`, whose callers have
+        // bytes that the connection checked (RFC 6455 §8.1) as they arrived (`driver::to_message`, `Message::unmasked`),
+        // or those of another `Text` (`Message::stored_in`, `Outgoing::to_message`).
         unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 
@@ -267,7 +268,12 @@ impl TryFrom<Bytes> for Text {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sockeye_proto::{Connection, Instant, MaskingKey, Role};
+
     use super::*;
+    use crate::outgoing::Outgoing;
 
     #[test]
     fn a_message_is_no_larger_than_bytes_and_a_word() {
@@ -283,12 +289,18 @@ mod tests {
             let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
             assert_eq!(string.len(), len);
             let bytes = Bytes::from(string.clone().into_bytes());
-            let received = Message::received(MessageKind::Text, Payload::copy_from_slice(&bytes));
+            let received = Message::of_checked(MessageKind::Text, Payload::copy_from_slice(&bytes));
+            let stored = received.stored_in(&bytes);
+            let outgoing = Outgoing::from(received.clone()).to_message();
+            let unmasked = arrived(string.as_bytes());
             let texts = [
                 Text::from(string.as_str()),
                 Text::from(string.clone()),
                 Text::try_from(bytes).unwrap(),
                 received.as_text().unwrap().into(),
+                stored.as_text().unwrap().into(),
+                outgoing.as_text().unwrap().into(),
+                unmasked.as_text().unwrap().into(),
             ];
             for text in texts {
                 assert_eq!(text.as_str(), string);
@@ -298,6 +310,22 @@ mod tests {
                 assert_eq!(clone.into_payload().as_slice(), string.as_bytes());
             }
         }
+    }
+
+    /// A text message as a server gets it, and bytes of others behind it.
+    fn arrived(text: &[u8]) -> Message {
+        let mut connection = Connection::new(Role::Server, Arc::default(), Instant::default());
+        let mut frame = vec![0x81];
+        match text.len() {
+            len @ 0..126 => frame.push(0x80 | len as u8),
+            len => frame.extend([0x80 | 126, (len >> 8) as u8, len as u8]),
+        }
+        let key = MaskingKey([0xa5, 0, 0xff, 7]);
+        frame.extend(key.0);
+        key.append(text, &mut frame);
+        frame.extend([0xff; 30]);
+        let found = connection.find_message(Instant::default(), &frame).unwrap();
+        Message::unmasked(&found).unwrap()
     }
 
     #[test]

@@ -75,6 +75,6 @@ impl Outgoing {
 
     /// The message again.
     pub(crate) fn to_message(&self) -> Message {
-        Message::received(self.kind, self.payload())
+        Message::of_checked(self.kind, self.payload())
     }
 }

@@ -12,6 +12,9 @@ use sockeye_proto::MaskedMessage;
 /// 24 bytes fit where the four words of a `Bytes` leave room for the choice between the two; one is the length.
 pub(crate) const INLINE_MAX: usize = Small::SIZE - 1;
 
+/// How much room a payload takes while it is being appended, however small it is.
+pub(crate) const APPENDED_LEN_MIN: usize = Small::SIZE;
+
 /// The bytes of a message: shared, so that a clone costs next to nothing; a copy of up to 23 bytes lies in place.
 ///
 /// Converts from and to [`Bytes`], `Vec<u8>` and slices; without a copy where the bytes are on the heap already.
@@ -39,7 +42,7 @@ impl Payload {
         }
     }
 
-    /// The payload of a message where it arrived; `None` if it is not what it should be.
+    /// A copy of a message's payload, unmasked on the way; `None` if it should be text and is not UTF-8.
     #[inline(always)]
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
         Some(Self(match message.len() {
@@ -98,7 +101,8 @@ impl Small {
         &self.0[..self.len()]
     }
 
-    /// Appends the bytes to `out`: a copy of a fixed length, of which what is too much is taken back.
+    /// Appends the bytes to `out`: a copy of a fixed length ([`APPENDED_LEN_MIN`]), of which what is too much is taken
+    /// back.
     #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         let end = out.len() + self.len();
@@ -205,6 +209,24 @@ impl From<Payload> for Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_behind_a_small_payload_means_nothing() {
+        for len in 0..=INLINE_MAX {
+            let [zeros, ones] = [0, 0xff].map(|behind| {
+                let mut bytes = [behind; Small::SIZE];
+                bytes[..len].fill(b'x');
+                Small::of(bytes, len)
+            });
+            let expected = vec![b'x'; len];
+            for small in [zeros, ones] {
+                let mut out = vec![];
+                small.append_to(&mut out);
+                assert_eq!(out, expected);
+                assert_eq!(Payload(Repr::Inline(small)).as_slice(), expected);
+            }
+        }
+    }
 
     #[test]
     fn payloads_are_the_same_whether_in_place_or_shared() {

@@ -35,6 +35,10 @@ const LINGER_LEN: usize = 64 * 1024;
 /// # Errors
 ///
 /// As [`Server::accept`].
+///
+/// # Cancel safety
+///
+/// The transport is closed.
 pub async fn accept<S>(io: S) -> Result<WebSocket, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -52,7 +52,8 @@ impl Default for Limits {
 pub struct Timeouts {
     /// Name resolution and TCP connection of a client. Default 10 s.
     pub connect: Duration,
-    /// The opening handshake, TLS included, from the first byte to the last. Default 10 s.
+    /// The opening handshake, TLS included, from the first byte to the last; on a server until the request is there, and
+    /// once more for the response, when the application has decided. Default 10 s.
     pub handshake: Duration,
     /// How long a peer may take none of the bytes that wait for it before it is dropped. Default 10 s.
     pub write: Duration,

@@ -366,10 +366,9 @@ impl Sender {
     /// Nothing is lost.
     pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
         self.shared.state().driver.ping(payload)?;
-        self.flush().await?;
         // The receiver's alarm is set for a later deadline than that of the pong.
         self.shared.waker.wake_by_ref();
-        Ok(())
+        self.flush().await
     }
 
     /// Sends the close frame after everything queued. The receiver goes through the rest of the closing handshake: it

@@ -82,6 +82,13 @@ impl MessageKind {
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
         }
     }
+
+    /// RFC 6455 §5.6: text is UTF-8, other bytes are as they are.
+    // [6455-5.6-1, 6455-5.6-2, 6455-8.1-1]
+    #[inline]
+    fn admits(self, payload: &[u8]) -> bool {
+        self != Self::Text || utf8::is_utf8(payload)
+    }
 }
 
 /// How messages are received.
@@ -223,23 +230,27 @@ impl Connection {
         let (kind, key, consumed) = (message.kind(), message.key(), message.frame_len());
         let place = consumed - message.len()..consumed;
         key.apply(&mut input[place.clone()]);
-        if kind == MessageKind::Text && !utf8::is_utf8(&input[place.clone()]) {
-            // As it came; the key of zeros changes nothing.
-            key.apply(&mut input[place]);
-            return self.handle_any_bytes(now, input);
+        let event = match kind.admits(&input[place.clone()]) {
+            true => Event::Message {
+                kind,
+                payload: Cow::Borrowed(&input[place]),
+            },
+            false => self.fail(now, Fault::InvalidUtf8),
+        };
+        Received {
+            consumed,
+            event: Some(event),
         }
-        let payload = Cow::Borrowed(&input[place]);
-        let event = Some(Event::Message { kind, payload });
-        Received { consumed, event }
     }
 
-    /// The message at the start of `input`, if it is as nearly all are: whole, in one frame, not compressed, and nothing
-    /// before it unfinished. For a caller that copies messages anyway: taking off the mask and the copy are one pass
-    /// then, where [`handle_bytes`](Self::handle_bytes) changes the input first.
+    /// The message at the start of `input`, if it is as nearly all are (RFC 6455 §5.2): whole, in one frame, of less than
+    /// 64 KiB, not compressed, and nothing before it unfinished. For a caller that copies messages anyway: taking off the
+    /// mask and the copy are one pass then, where [`handle_bytes`](Self::handle_bytes) changes the input first.
     ///
-    /// Whoever took the payload goes on [behind the frame](MaskedMessage::frame_len). For everything else, and where the
-    /// payload is refused, `input` is to be given to [`handle_bytes`](Self::handle_bytes), as if this had not been called;
-    /// taking this way is never necessary.
+    /// Whoever took the payload goes on [behind the frame](MaskedMessage::frame_len). `None` says nothing of what is there:
+    /// for everything else, with [`Delivery::Chunks`], after the end, and where the payload is refused, `input` is to be
+    /// given to [`handle_bytes`](Self::handle_bytes), which knows every rule. Taking this way is never necessary. A
+    /// message that is found is a sign of life, and moves [`poll_timeout`](Self::poll_timeout).
     // Inlined whatever the compiler thinks: a small message then stays in registers.
     #[inline(always)]
     pub fn find_message<'a>(&mut self, now: Instant, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
@@ -520,15 +531,14 @@ impl Connection {
         kind: MessageKind,
         inflated: Result<Option<Vec<u8>>, Fault>,
     ) -> Option<Event<'static>> {
-        let is_text = kind == MessageKind::Text;
         let is_paused = inflated == Ok(None);
         if is_paused || self.is_inflating() {
             self.receiver.set_inflating(is_paused.then_some(kind));
         }
         match inflated {
             Ok(None) => None,
-            // [6455-8.1-1, 7692-6-3]
-            Ok(Some(message)) if is_text && !utf8::is_utf8(&message) => Some(self.fail(now, Fault::InvalidUtf8)),
+            // [7692-6-3]
+            Ok(Some(message)) if !kind.admits(&message) => Some(self.fail(now, Fault::InvalidUtf8)),
             Ok(Some(message)) => Some(Event::Message {
                 kind,
                 payload: Cow::Owned(message),

@@ -14,7 +14,7 @@ use crate::config::Limits;
 use crate::fault::Fault;
 use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode, RSV1};
 use crate::grow::grow;
-use crate::utf8::{self, Utf8Validator};
+use crate::utf8::Utf8Validator;
 
 /// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
 const DIRECT_READ_MIN: usize = 32 * 1024;
@@ -228,8 +228,7 @@ impl Receiver {
             if header.rsv == RSV1 {
                 return Ok(Some(Found::CompressedInPlace(kind, payload)));
             }
-            // RFC 6455 §5.6: text is UTF-8, other bytes are as they are. [6455-5.6-1, 6455-5.6-2]
-            if kind == MessageKind::Text && !utf8::is_utf8(&input[payload.clone()]) {
+            if !kind.admits(&input[payload.clone()]) {
                 return Err(Fault::InvalidUtf8);
             }
             return Ok(Some(match self.delivery {

@@ -4,16 +4,16 @@
 //! obeys them.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::MessageKind;
 use super::receive::Masked;
 use crate::frame::{FIN, LENGTH_16, MASKED, MaskingKey, Opcode, SHORT_MAX};
-use crate::utf8;
 
 /// A message that lies whole in the input, as it came: masked, if it is a client's, and not checked.
 ///
 /// See [`Connection::find_message`](super::Connection::find_message).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct MaskedMessage<'a> {
     kind: MessageKind,
     /// Zeros, which change nothing, if the frame is not masked.
@@ -101,18 +101,19 @@ impl<'a> MaskedMessage<'a> {
 
     /// The payload, unmasked while it is copied, in a vector without spare capacity; `None` if it should be text and is
     /// not UTF-8.
-    // [6455-5.3-5, 6455-5.6-1, 6455-8.1-1]
+    // [6455-5.3-5]
     #[inline]
     pub fn to_vec(&self) -> Option<Vec<u8>> {
         let mut payload = Vec::with_capacity(self.len);
         self.key.append(&self.rest[..self.len], &mut payload);
-        self.is_as_declared(&payload).then_some(payload)
+        self.kind.admits(&payload).then_some(payload)
     }
 
-    /// The first `N` bytes from where the payload begins, unmasked: the payload, which must not be longer, and behind it
-    /// bytes that mean nothing. `None` if it is longer, or should be text and is not UTF-8.
+    /// The payload, unmasked, at the start of an array; `None` if it is longer than that, or should be text and is not
+    /// UTF-8.
     ///
-    /// A copy of a fixed length stays in registers, and most messages are small.
+    /// What lies behind the payload's [`len`](Self::len) bytes means nothing and is not to be handed on: it is made of the
+    /// frames that follow. A copy of a fixed length stays in registers, and most messages are small.
     #[inline(always)]
     pub fn to_array<const N: usize>(&self) -> Option<[u8; N]> {
         if self.len > N {
@@ -129,12 +130,17 @@ impl<'a> MaskedMessage<'a> {
         self.key.apply_to_array(&mut payload);
         // Of a copy, so that looking at it does not force it out of its registers.
         let copy = payload;
-        self.is_as_declared(&copy[..self.len]).then_some(payload)
+        self.kind.admits(&copy[..self.len]).then_some(payload)
     }
+}
 
-    /// RFC 6455 §5.6: text is UTF-8, other bytes are as they are.
-    #[inline]
-    fn is_as_declared(&self, payload: &[u8]) -> bool {
-        self.kind != MessageKind::Text || utf8::is_utf8(payload)
+/// Without the bytes, which are masked and not all this message's.
+impl fmt::Debug for MaskedMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MaskedMessage")
+            .field("kind", &self.kind)
+            .field("len", &self.len)
+            .field("frame_len", &self.frame_len)
+            .finish_non_exhaustive()
     }
 }

@@ -28,6 +28,9 @@ impl MaskingKey {
     #[inline]
     pub fn apply(self, data: &mut [u8]) {
         let key = u32::from_ne_bytes(self.0);
+        if key == 0 {
+            return;
+        }
         let wide = u64::from(key) | u64::from(key) << 32;
         let (blocks, rest) = data.as_chunks_mut::<BLOCK>();
         for block in blocks {

@@ -67,11 +67,16 @@ pub(super) fn take_read() -> Vec<u8> {
 /// Gives back a buffer of [`take_read`].
 pub(super) fn give_read(mut buffer: Vec<u8>) {
     buffer.clear();
-    POOL.with_borrow_mut(|pool| {
+    give(|pool| {
         if pool.read.len() < KEPT_MAX {
             pool.read.push(buffer);
         }
     });
+}
+
+/// A connection may be dropped when the thread ends and its pool is gone: then its buffers go with it.
+fn give(give_to: impl FnOnce(&mut Pool)) {
+    let _ = POOL.try_with(|pool| give_to(&mut pool.borrow_mut()));
 }
 
 /// An empty buffer to write to.
@@ -86,7 +91,7 @@ pub(super) fn give_write(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 || buffer.capacity() > WRITE_BUFFER_KEPT_MAX {
         return;
     }
-    POOL.with_borrow_mut(|pool| {
+    give(|pool| {
         let (kept, kept_max) = match buffer.capacity() {
             ..=SMALL_LEN_MAX => (&mut pool.small_write, SMALL_KEPT_MAX),
             _ => (&mut pool.write, KEPT_MAX),
@@ -100,6 +105,34 @@ pub(super) fn give_write(mut buffer: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buffers_may_come_back_when_the_thread_ends() {
+        struct Last;
+        impl Drop for Last {
+            fn drop(&mut self) {
+                give_read(take_some());
+                give_write(take_some());
+            }
+        }
+        fn take_some() -> Vec<u8> {
+            Vec::with_capacity(READ_BUFFER_LEN)
+        }
+        thread_local! {
+            static LAST: Last = const { Last };
+        }
+        // Whichever of the two is dropped first.
+        for is_pool_first in [true, false] {
+            let thread = std::thread::spawn(move || {
+                if is_pool_first {
+                    give_write(take_some());
+                }
+                LAST.with(|_| {});
+                give_write(take_some());
+            });
+            thread.join().unwrap();
+        }
+    }
 
     #[test]
     fn a_thread_keeps_the_small_buffers_of_a_broadcast_and_few_others() {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -497,7 +496,7 @@ impl Driver {
     fn queue_control(&mut self) {
         if self.connection.wants_transmit() {
             let now = clock::now();
-            self.output.append_control(|out| {
+            self.output.append_control(self.settings.write_buffer_max, |out| {
                 self.connection.poll_transmit(now, out);
             });
         }
@@ -760,7 +759,7 @@ fn to_message(event: Event<'_>) -> Option<Message> {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
         Cow::Owned(bytes) => Payload::from(bytes),
     };
-    Some(Message::received(kind, payload))
+    Some(Message::of_checked(kind, payload))
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

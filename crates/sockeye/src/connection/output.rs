@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::buffers;
 use super::carrier::Carrier;
-use crate::payload::Payload;
+use crate::payload::{APPENDED_LEN_MIN, Payload};
 
 /// From this size on, a payload is written from where it lies instead of being copied behind its header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
@@ -18,6 +18,9 @@ pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 /// How many bytes of control frames may wait in the buffer. A peer that sends pings in a burst gets a pong for each;
 /// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
 const CONTROL_LEN_MAX: u32 = 2 * 1024;
+
+/// A ping, a pong and a close frame, with 125 bytes each.
+const CONTROL_FRAMES_LEN_MAX: usize = 3 * (HEADER_LEN_MAX + 125);
 
 /// The least that a new buffer has room for: a broadcast gives one to every connection at the same moment.
 const BUFFER_LEN_MIN: usize = 256;
@@ -102,7 +105,7 @@ impl Output {
     #[inline]
     pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
         let buffer = self.buffer();
-        let needed = payload_len.saturating_add(HEADER_LEN_MAX);
+        let needed = payload_len.max(APPENDED_LEN_MIN).saturating_add(HEADER_LEN_MAX);
         if needed > buffer.capacity() - buffer.len() {
             self.make_room(needed, wait_max);
         }
@@ -122,15 +125,15 @@ impl Output {
         }
     }
 
-    /// Has `append` append control frames, if there is room for them now.
-    pub(super) fn append_control(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+    /// Has `append` append control frames, one of each kind at most, if there is room for them now.
+    pub(super) fn append_control(&mut self, wait_max: usize, append: impl FnOnce(&mut Vec<u8>)) {
         if self.control_end <= self.written_total {
             self.control_len = 0;
         }
         if self.control_len >= CONTROL_LEN_MAX {
             return;
         }
-        let buffer = self.buffer();
+        let buffer = self.buffer_for(CONTROL_FRAMES_LEN_MAX, wait_max);
         let before = buffer.len();
         append(buffer);
         self.control_len += (self.buffer.len() - before) as u32;
@@ -253,5 +256,42 @@ impl Piece {
             Self::Buffer(buffer) => buffer,
             Self::Payload(payload) => payload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use crate::outgoing::Outgoing;
+
+    const WAIT_MAX: usize = 100 * 1024;
+
+    #[test]
+    fn a_full_buffer_has_room_for_what_may_wait_and_no_more() {
+        let message = Outgoing::from(Message::text("12345"));
+        let mut output = Output::default();
+        while output.len() + 7 <= WAIT_MAX {
+            let out = output.buffer_for(message.len(), WAIT_MAX);
+            out.extend_from_slice(&[0x81, 5]);
+            message.append_to(out);
+        }
+        for _ in 0..100 {
+            output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0; 127]));
+        }
+        let room = output.buffer.capacity();
+        let control_len = CONTROL_LEN_MAX as usize + CONTROL_FRAMES_LEN_MAX;
+        assert!(room <= WAIT_MAX + HEADER_LEN_MAX + control_len, "{room}");
+    }
+
+    #[test]
+    fn a_pong_behind_a_large_message_makes_room_for_itself_alone() {
+        let len = 10 * WAIT_MAX;
+        let mut output = Output::default();
+        let out = output.buffer_for(len, WAIT_MAX);
+        out.resize(HEADER_LEN_MAX + len, 0);
+        output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0x8a, 0]));
+        let room = output.buffer.capacity();
+        assert!(room <= len + 2 * HEADER_LEN_MAX + CONTROL_FRAMES_LEN_MAX, "{room}");
     }
 }
