@@ -218,9 +218,7 @@ impl Options {
         );
         Ok(ExitCode::SUCCESS)
     }
-}
 
-impl Options {
     fn print(&self, report: &(impl Serialize + fmt::Display)) -> Result<()> {
         if self.json {
             println!("{}", serde_json::to_string(report)?);

@@ -137,11 +137,6 @@ impl Verdict {
             (false, false) => Self::Neither,
         }
     }
-
-    /// Whether the figures are those of the server. Processor time for each message is even if the rate is not.
-    pub fn is_good(self) -> bool {
-        !matches!(self, Self::Generator | Self::Late)
-    }
 }
 
 impl fmt::Display for Verdict {

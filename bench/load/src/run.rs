@@ -174,10 +174,7 @@ impl<'a> Load<'a> {
                 tv_sec: 0,
                 tv_nsec: timeout as i64,
             };
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout)) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => drop(other?),
-            }
+            self.wait(&mut events, &timeout)?;
             let was_idle = events.is_empty() && timeout.tv_nsec == 0;
             for event in events.drain(..) {
                 let (idx, flags) = (event.data.u64() as usize, event.flags);
@@ -192,6 +189,14 @@ impl<'a> Load<'a> {
             self.turn(now)?;
         }
         self.look_once_more(&mut events)
+    }
+
+    /// Waits for events, or for a signal.
+    fn wait(&self, events: &mut Vec<Event>, timeout: &Timespec) -> Result<()> {
+        match epoll::wait(&self.epoll, spare_capacity(events), Some(timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sends what is due in an open loop; tells when the next thing is to be done without an event.
@@ -389,7 +394,7 @@ impl<'a> Load<'a> {
             tv_sec: 0,
             tv_nsec: 5_000_000,
         };
-        epoll::wait(&self.epoll, spare_capacity(events), Some(&a_moment))?;
+        self.wait(events, &a_moment)?;
         for event in events.drain(..) {
             self.receive(event.data.u64() as usize)?;
         }

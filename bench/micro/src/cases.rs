@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Deflater, Inflater, Takeover, WindowBits};
+use sockeye_proto::frame::{FrameHeader, Opcode};
 use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, MaskingKey, Role};
 
 use crate::echo::echo;
@@ -17,7 +18,9 @@ pub struct Case {
 }
 
 /// All of them. An echo is a whole message through the public API of the socket crate, over a transport in memory.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 16] = [
+    case("find-20B", |count| find(count, 20, false)),
+    case("find-1KiB-text", |count| find(count, 1024, true)),
     case("decode-20B", |count| decode(count, 20, false)),
     case("decode-1KiB", |count| decode(count, 1024, false)),
     case("decode-1KiB-text", |count| decode(count, 1024, true)),
@@ -47,19 +50,15 @@ const BURST: u64 = 64;
 /// A client's frame, masked.
 pub(crate) fn frame(payload_len: usize, is_text: bool) -> Vec<u8> {
     let key = MaskingKey([0x37, 0xfa, 0x21, 0x3d]);
-    let mut frame = vec![if is_text { 0x81 } else { 0x82 }];
-    match payload_len {
-        ..126 => frame.push(0x80 | payload_len as u8),
-        126..65536 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(payload_len as u16).to_be_bytes());
-        }
-        _ => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(payload_len as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&key.0);
+    let mut frame = Vec::new();
+    let header = FrameHeader {
+        fin: true,
+        rsv: 0,
+        opcode: if is_text { Opcode::Text } else { Opcode::Binary },
+        mask: Some(key),
+        payload_len: payload_len as u64,
+    };
+    header.encode(&mut frame);
     let start = frame.len();
     frame.extend(PATTERN.bytes().cycle().take(payload_len));
     // The last is cut, perhaps inside a letter.
@@ -92,6 +91,25 @@ fn decode(count: u64, payload_len: usize, is_text: bool) {
             }
             rest = &mut rest[consumed..];
         }
+    }
+}
+
+/// As the driver of `sockeye` does: what is found is unmasked on its way out.
+fn find(count: u64, payload_len: usize, is_text: bool) {
+    let mut connection = server();
+    let input = frame(payload_len, is_text).repeat(BURST as usize);
+    let mut found = 0;
+    while found < count {
+        let mut rest = input.as_slice();
+        while let Some(message) = connection.find_message(Instant::default(), black_box(rest)) {
+            match message.len() {
+                ..=24 => drop(black_box(message.to_array::<24>().expect("the payload is right"))),
+                _ => drop(black_box(message.to_vec().expect("the payload is right"))),
+            }
+            rest = &rest[message.frame_len()..];
+            found += 1;
+        }
+        assert!(rest.is_empty(), "all of it are messages");
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{
     plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
-    render::{is_ours, select, short},
-    results::{Results, Row},
+    results::{Results, Row, select, short},
+    servers::is_ours,
     workload::{Group, Metric},
 };
 

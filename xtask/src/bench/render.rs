@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     Folders, charts,
-    results::{Results, Row},
-    servers::{OURS, SERVERS},
+    results::{Results, Row, select, short},
+    servers::{SERVERS, is_ours},
     workload::{Group, Metric, WORKLOADS},
 };
 use crate::workspace::Workspace;
@@ -107,12 +107,6 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("ratios", base) if is_server(base) => ratios(&echo, base),
         _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
     })
-}
-
-pub(super) fn select(all: &[Results], group: Group, is_wanted: impl Fn(Metric) -> bool) -> Vec<&Results> {
-    all.iter()
-        .filter(|results| results.group == group && is_wanted(results.metric))
-        .collect()
 }
 
 fn notice(all: &[Results]) -> String {
@@ -304,27 +298,6 @@ fn machine(all: &[Results]) -> String {
             "- Versions (of the crate that a server is made of): {}.",
             versions.join(", ")
         );
-    }
-    text
-}
-
-pub(super) fn is_ours(name: &str) -> bool {
-    name == OURS || name.ends_with("-ours")
-}
-
-/// `20 B ×16, 100 conns` of `20 B, 16 in flight, 100 connections`.
-pub(super) fn short(title: &str) -> String {
-    let mut text = String::new();
-    for part in title.split(", ") {
-        match part.strip_suffix(" in flight") {
-            Some(count) => {
-                let _ = write!(text, " ×{count}");
-            }
-            None if text.is_empty() => text.push_str(part),
-            None => {
-                let _ = write!(text, ", {}", part.replace(" connections", " conns"));
-            }
-        }
     }
     text
 }

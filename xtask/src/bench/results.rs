@@ -1,6 +1,6 @@
 //! What came of a workload, as it is kept between measuring and rendering.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,6 +135,30 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     let upper = values.get(values.len() / 2)?;
     let lower = values.get((values.len() - 1) / 2)?;
     Some((lower + upper) / 2.0)
+}
+
+/// Of all results, those of a group and of some metrics.
+pub(super) fn select(all: &[Results], group: Group, is_wanted: impl Fn(Metric) -> bool) -> Vec<&Results> {
+    all.iter()
+        .filter(|results| results.group == group && is_wanted(results.metric))
+        .collect()
+}
+
+/// `20 B ×16, 100 conns` of `20 B, 16 in flight, 100 connections`.
+pub(super) fn short(title: &str) -> String {
+    let mut text = String::new();
+    for part in title.split(", ") {
+        match part.strip_suffix(" in flight") {
+            Some(count) => {
+                let _ = write!(text, " ×{count}");
+            }
+            None if text.is_empty() => text.push_str(part),
+            None => {
+                let _ = write!(text, ", {}", part.replace(" connections", " conns"));
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -101,7 +101,12 @@ pub(super) const SERVERS: &[Server] = &[
 ];
 
 /// The one that all this is about.
-pub(super) const OURS: &str = "ours";
+const OURS: &str = "ours";
+
+/// Whether it is one of our own.
+pub(super) fn is_ours(name: &str) -> bool {
+    name == OURS || name.ends_with("-ours")
+}
 
 impl Server {
     pub(super) fn package(&self) -> String {
