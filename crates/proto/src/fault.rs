@@ -41,6 +41,9 @@ pub enum Fault {
     /// More empty fragments in a row than
     /// [`Limits::empty_fragments_max`](crate::Limits::empty_fragments_max).
     TooManyEmptyFragments,
+    /// A compressed message with more final blocks than eight and four for each KiB of it: legal (RFC 7692 §7.2.3.4), but
+    /// each costs a new codec, and no sender makes many.
+    TooManyFinalBlocks,
 }
 
 impl Fault {
@@ -61,7 +64,7 @@ impl Fault {
             | Self::TruncatedCloseCode
             | Self::InvalidCloseCode(_) => CloseCode::PROTOCOL_ERROR,
             Self::InvalidUtf8 | Self::InvalidDeflate => CloseCode::INVALID_DATA,
-            Self::TooManyEmptyFragments => CloseCode::POLICY_VIOLATION,
+            Self::TooManyEmptyFragments | Self::TooManyFinalBlocks => CloseCode::POLICY_VIOLATION,
             Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
         }
     }
@@ -85,6 +88,7 @@ impl Fault {
             Self::InvalidDeflate => "compressed data invalid",
             Self::MessageTooBig => "message too big",
             Self::TooManyEmptyFragments => "too many empty fragments",
+            Self::TooManyFinalBlocks => "too many final blocks",
         }
     }
 }

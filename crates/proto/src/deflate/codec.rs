@@ -322,7 +322,7 @@ impl Inflation {
     }
 
     fn count_final_block(&mut self) -> Result<(), Fault> {
-        self.final_blocks_left = self.final_blocks_left.checked_sub(1).ok_or(Fault::InvalidDeflate)?;
+        self.final_blocks_left = self.final_blocks_left.checked_sub(1).ok_or(Fault::TooManyFinalBlocks)?;
         Ok(())
     }
 
@@ -431,7 +431,7 @@ mod tests {
         // 03 00 is a final block with nothing in it, each one costs a new codec; and the 00 that a valid message ends with.
         let mut payload = [0x03, 0x00].repeat(100_000);
         payload.push(0x00);
-        check_inflate(b"", &payload, Err(Fault::InvalidDeflate));
+        check_inflate(b"", &payload, Err(Fault::TooManyFinalBlocks));
     }
 
     #[test]

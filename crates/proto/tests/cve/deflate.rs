@@ -255,7 +255,10 @@ fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
     // Empty final blocks of the fixed kind, two bytes each, and at the end what begins the tail: all of it decodes.
     let blocks = |count| [b"\x03\x00".repeat(count), b"\x00".to_vec()].concat();
     inflates(&blocks(1), Ok(b""));
-    inflates(&blocks(100_000), Err(Fault::InvalidDeflate));
+    inflates(&blocks(8), Ok(b""));
+    inflates(&blocks(9), Err(Fault::TooManyFinalBlocks));
+    inflates(&blocks(100_000), Err(Fault::TooManyFinalBlocks));
+    assert_eq!(Fault::TooManyFinalBlocks.close_code().0, 1008);
 }
 
 #[test]
