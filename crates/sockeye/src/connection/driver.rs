@@ -439,6 +439,7 @@ impl Driver {
         let message = Message::unmasked(&found)?;
         self.input.pos += found.frame_len() as u32;
         self.input.settle();
+        self.turn.charge_frame();
         Some(message)
     }
 
@@ -453,6 +454,8 @@ impl Driver {
             let unread = &mut self.input.buffer[self.input.pos as usize..];
             let received = self.connection.handle_bytes(self.input.at, unread);
             self.input.pos += received.consumed as u32;
+            self.turn.charge_frame();
+            self.turn.charge_fragments(received.consumed);
             let Some(event) = received.event else {
                 if self.connection.is_inflating() {
                     self.turn.end();

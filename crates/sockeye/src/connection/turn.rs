@@ -9,8 +9,11 @@ const MAX: u32 = 512 * 1024;
 /// What may be done beyond that: from here on a turn ends between two messages of one read.
 const OVERDUE: u32 = 2 * MAX;
 
-/// A read into the thread's buffer, whatever it brings: in 128 KiB there may be 60,000 frames.
+/// A read into the thread's buffer.
 const READ_COST: u32 = 128 * 1024;
+
+/// What a message or a control frame counts beyond that: in one read there may be 60,000, which take some milliseconds.
+const FRAME_COST: u32 = 64;
 
 /// The least that a read straight into a large message counts, and how many of its bytes count one: they are only
 /// unmasked.
@@ -61,6 +64,17 @@ impl Turn {
         self.charge(saturated(len / DIRECT_BYTES).max(DIRECT_READ_COST_MIN));
     }
 
+    #[inline]
+    pub(super) fn charge_frame(&mut self) {
+        self.charge(FRAME_COST);
+    }
+
+    /// Bytes that are not messages whole in their frames: there may be 20,000 fragments in a read.
+    #[inline]
+    pub(super) fn charge_fragments(&mut self, len: usize) {
+        self.charge(saturated(len));
+    }
+
     /// A message that did not come out of one read as it is: what was inflated may be a thousand times what was read.
     #[inline]
     pub(super) fn charge_assembled(&mut self, len: usize) {
@@ -101,6 +115,7 @@ mod tests {
     #[test]
     fn a_turn_is_four_reads_or_as_much_other_work() {
         check(Turn::charge_read, 4);
+        check(Turn::charge_frame, 8192);
         check(|turn| turn.charge_direct_read(1), 16);
         check(|turn| turn.charge_direct_read(2 << 20), 1);
         check(|turn| turn.charge_assembled(256 << 10), 2);
