@@ -31,6 +31,7 @@ impl<'a> MaskedMessage<'a> {
         const TEXT: u8 = FIN | Opcode::Text.bits();
         const BINARY: u8 = FIN | Opcode::Binary.bits();
         const LEN_SHORT_MAX: u8 = SHORT_MAX as u8;
+        const LEN_SHORT_MAX_16: u16 = SHORT_MAX as u16;
         let kind = match *input.first()? {
             TEXT => MessageKind::Text,
             BINARY => MessageKind::Binary,
@@ -43,14 +44,11 @@ impl<'a> MaskedMessage<'a> {
         // A bit that is not as it should be makes the length larger than any here.
         let (len, behind) = match *input.get(1)? ^ masked_bit {
             len @ ..=LEN_SHORT_MAX => (usize::from(len), input.get(2..)?),
-            LENGTH_16 => {
-                let len = usize::from(u16::from_be_bytes(*input.get(2..)?.first_chunk()?));
+            LENGTH_16 => match u16::from_be_bytes(*input.get(2..)?.first_chunk()?) {
                 // The shortest form is the only legal one.
-                (
-                    Some(len).filter(|len| *len > usize::from(LEN_SHORT_MAX))?,
-                    input.get(4..)?,
-                )
-            }
+                ..=LEN_SHORT_MAX_16 => return None,
+                len => (usize::from(len), input.get(4..)?),
+            },
             _ => return None,
         };
         let (key, rest) = match masked {
