@@ -43,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     step("instructions", || count::run(workspace, &count::Options::default()))?;
     skipped.extend(step("dependencies", || deny::run(workspace))?);
     skipped.extend(step("the unsafe block under Miri", || miri(workspace))?);
+    skipped.extend(step("address sanitizer", || sanitize(workspace))?);
     step("enumeration", || enumerate(workspace))?;
     test::run(workspace, &test::Options::default(), skipped)
 }
@@ -71,6 +72,30 @@ fn miri(workspace: &Workspace) -> Result<Option<String>> {
             .env_remove("CARGO")
             .env_remove("RUSTUP_TOOLCHAIN"),
     )?;
+    Ok(None)
+}
+
+/// The tests of the protocol, and those of its driver that go by the unsafe block, under the address sanitizer, which
+/// looks for leaks too. The stable compiler has it behind a switch.
+fn sanitize(workspace: &Workspace) -> Result<Option<String>> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")) {
+        return Ok(Some(format!("address sanitizer: only on {TARGET}")));
+    }
+    let protocol = ["-p", "sockeye-proto", "--all-features", "--tests"];
+    let driver = [
+        "-p", "sockeye", "--lib", "--test", "prepared", "--test", "writes", "--test", "memory",
+    ];
+    for tests in [&protocol[..], &driver[..]] {
+        call(
+            workspace
+                .cargo(["test", "--target", TARGET])
+                .args(tests)
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env("RUSTFLAGS", "-Zsanitizer=address")
+                .env("CARGO_TARGET_DIR", workspace.target.join("sanitizer")),
+        )?;
+    }
     Ok(None)
 }
 

@@ -414,6 +414,21 @@ async fn verbose_shows_the_handshake_and_a_refusal_with_its_body() {
 }
 
 #[tokio::test]
+async fn compression_is_offered_when_asked_for_and_changes_no_message() {
+    let (_server, url) = Program::echo(&["--compression=takeover"]).await;
+    let line = "the same again and again, ".repeat(20) + "\n";
+    let text = line.repeat(3);
+    for (mode, is_agreed) in [("off", false), ("no-takeover", true), ("takeover", true)] {
+        let mode = format!("--compression={mode}");
+        let left = run(&["connect", "-v", &mode, &url, WAIT[0], WAIT[1]], text.as_bytes()).await;
+        assert_eq!(left.code, Some(0), "{mode}: {left:?}");
+        assert_eq!(left.stdout, text.as_bytes(), "{mode}");
+        let is_told = left.stderr.contains("permessage-deflate");
+        assert_eq!(is_told, is_agreed, "{mode}: {}", left.stderr);
+    }
+}
+
+#[tokio::test]
 async fn headers_origin_and_subprotocols_are_sent() {
     let origin = "https://a.example".parse().unwrap();
     let server = Server::builder()

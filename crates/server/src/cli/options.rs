@@ -109,6 +109,11 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
     pub(crate) max_message_size: u64,
 
+    /// Offer to compress messages (permessage-deflate); with `takeover`, they may refer back to earlier ones
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "off", default_missing_value = "no-takeover")]
+    pub(crate) compression: Compression,
+
     /// How binary messages leave into a pipe or file
     #[arg(long, value_name = "FORM", default_value = "raw")]
     pub(crate) binary_out: BinaryOut,

@@ -105,6 +105,9 @@ impl<'a> Opener<'a> {
         if let Some(origin) = &options.origin {
             client = client.origin(origin.clone());
         }
+        if let Some(config) = options.compression.config() {
+            client = client.compression(config);
+        }
         if let Some(tls) = &self.tls {
             client = client.tls_config(tls.clone());
         }
