@@ -270,7 +270,7 @@ impl TryFrom<Bytes> for Text {
 mod tests {
     use std::sync::Arc;
 
-    use sockeye_proto::{Connection, Instant, MaskingKey, Role};
+    use sockeye_proto::{Compress, Connection, Instant, MaskingKey, Role};
 
     use super::*;
     use crate::outgoing::Outgoing;
@@ -291,7 +291,7 @@ mod tests {
             let bytes = Bytes::from(string.clone().into_bytes());
             let received = Message::of_checked(MessageKind::Text, Payload::copy_from_slice(&bytes));
             let stored = received.stored_in(&bytes);
-            let outgoing = Outgoing::from(received.clone()).to_message();
+            let outgoing = Outgoing::new(received.clone(), Compress::Auto).to_message();
             let unmasked = arrived(string.as_bytes());
             let texts = [
                 Text::from(string.as_str()),

@@ -1,7 +1,7 @@
 //! A message on its way into a future, and from there to the wire.
 
 use bytes::Bytes;
-use sockeye_proto::MessageKind;
+use sockeye_proto::{Compress, MessageKind};
 
 use crate::message::Message;
 use crate::payload::{Payload, Repr, Small};
@@ -10,34 +10,40 @@ use crate::payload::{Payload, Repr, Small};
 /// [`Message`] as a whole is moved in pieces that are not those it is made of: see [`Small`].
 pub(crate) struct Outgoing {
     kind: MessageKind,
+    compress: Compress,
     shared: Option<Bytes>,
     /// Means something only if nothing is `shared`.
     small: Small,
 }
 
-impl From<Message> for Outgoing {
+impl Outgoing {
     #[inline(always)]
-    fn from(message: Message) -> Self {
+    pub(crate) fn new(message: Message, compress: Compress) -> Self {
         let kind = message.kind();
         match message.into_payload().0 {
             Repr::Inline(small) => Self {
                 kind,
+                compress,
                 shared: None,
                 small,
             },
             Repr::Shared(bytes) => Self {
                 kind,
+                compress,
                 shared: Some(bytes),
                 small: Small::EMPTY,
             },
         }
     }
-}
 
-impl Outgoing {
     #[inline]
     pub(crate) fn kind(&self) -> MessageKind {
         self.kind
+    }
+
+    #[inline]
+    pub(crate) fn compress(&self) -> Compress {
+        self.compress
     }
 
     #[inline]

@@ -269,11 +269,8 @@ impl Sender {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let message = Outgoing::from(message.into());
-        poll_fn(move |cx| {
-            self.shared
-                .poll(cx, |driver, cx| driver.poll_feed(cx, &message, compress))
-        })
+        let message = Outgoing::new(message.into(), compress);
+        poll_fn(move |cx| self.shared.poll(cx, |driver, cx| driver.poll_feed(cx, &message)))
     }
 
     /// As [`send`](Self::send), of a message that other connections are sent too.

@@ -41,7 +41,8 @@ use crate::split::{Receiver, Sender};
 #[derive(Debug)]
 pub struct WebSocket {
     driver: Driver,
-    subprotocol: Option<Box<str>>,
+    /// In two boxes, for most have none, and that is one word.
+    subprotocol: Option<Box<Box<str>>>,
 }
 
 impl WebSocket {
@@ -54,7 +55,7 @@ impl WebSocket {
     ) -> Self {
         Self {
             driver: Driver::new(io, role, settings, glued),
-            subprotocol: subprotocol.map(Box::from),
+            subprotocol: subprotocol.map(|subprotocol| Box::new(subprotocol.into())),
         }
     }
 
@@ -130,8 +131,8 @@ impl WebSocket {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let message = Outgoing::from(message.into());
-        poll_fn(move |cx| self.driver.poll_feed(cx, &message, compress))
+        let message = Outgoing::new(message.into(), compress);
+        poll_fn(move |cx| self.driver.poll_feed(cx, &message))
     }
 
     /// As [`send`](Self::send), of a message that other connections are sent too.
@@ -258,12 +259,12 @@ impl WebSocket {
 
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.subprotocol.as_deref().map(|subprotocol| &**subprotocol)
     }
 
     /// Splits into a sender, which can be cloned, and a receiver, for different tasks.
     pub fn split(self) -> (Sender, Receiver) {
-        crate::split::split(self.driver, self.subprotocol)
+        crate::split::split(self.driver, self.subprotocol.map(|subprotocol| *subprotocol))
     }
 }
 
@@ -299,7 +300,7 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
         return Err(TrySendError::Full(message));
     }
     driver
-        .queue(&message.into(), Compress::Auto)
+        .queue(&Outgoing::new(message, Compress::Auto))
         .map_err(TrySendError::Closed)
 }
 
@@ -329,7 +330,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(&message.into(), Compress::Auto)
+        self.driver.queue(&Outgoing::new(message, Compress::Auto))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -10,7 +10,7 @@ use common::script::transport;
 use common::wire::{Frame, binary, ping, text};
 use common::{BOTH, Local, Peer, look, open, open_server, pair};
 use heap::{held_by, live};
-use sockeye::{Client, DeflateConfig, Limits, Server, Takeover, WebSocket, WindowBits};
+use sockeye::{Client, DeflateConfig, Error, Limits, Server, Takeover, WebSocket, WindowBits};
 
 /// Echoes what the peer has sent, until there is nothing more; the alarm of keepalive is set then.
 async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = Frame>) {
@@ -47,6 +47,25 @@ async fn an_idle_connection_holds_no_buffers() {
         );
         assert!(each <= IDLE_MAX, "{local:?}: {each} bytes");
     }
+}
+
+/// The future of the README's echo, in a task that owns its connection. tokio adds 112 bytes and rounds up to a multiple
+/// of 128: one byte more would cost every connection 128.
+const ECHO_FUTURE_MAX: usize = 528;
+
+#[test]
+fn the_future_of_an_echo_fits_its_task() {
+    async fn echo(ws: &mut WebSocket) -> Result<(), Error> {
+        while let Some(message) = ws.recv().await? {
+            ws.feed(message).await?;
+        }
+        Ok(())
+    }
+    fn size_of_future<F: Future>(_: impl FnOnce(WebSocket) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size_of_future(|mut ws| async move { drop(echo(&mut ws).await) });
+    assert!(size <= ECHO_FUTURE_MAX, "{size} bytes");
 }
 
 /// What both directions need to know of compression, without their windows.

@@ -50,7 +50,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// How much of what comes after the last frame is read and thrown away for the same purpose: some four messages of the
 /// default limit.
-const DISCARDED_MAX: usize = 64 * 1024 * 1024;
+const DISCARDED_MAX: u32 = 64 * 1024 * 1024;
 
 /// Which side of the connection this is. Only masking and the end of TCP depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +171,7 @@ pub struct Connection {
     close_due: bool,
     close_deadline: Option<Instant>,
     /// Bytes thrown away in [`State::Ending`], since our close frame was taken to be sent.
-    discarded: usize,
+    discarded: u32,
     closure: Option<Box<Closure>>,
     deflate: Option<Box<DeflateSession>>,
 }
@@ -596,7 +596,7 @@ impl Connection {
         if self.close_due {
             return;
         }
-        self.discarded = self.discarded.saturating_add(len);
+        self.discarded = self.discarded.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         if self.discarded > DISCARDED_MAX {
             self.enter(Input::Flood);
         }

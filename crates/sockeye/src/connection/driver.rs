@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
-use sockeye_proto::{CloseCode, Compress, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
+use sockeye_proto::{CloseCode, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
@@ -201,14 +201,9 @@ impl Driver {
 
     /// Queues a message, once; waits only while too much is queued already.
     #[inline]
-    pub(crate) fn poll_feed(
-        &mut self,
-        cx: &mut Context<'_>,
-        message: &Outgoing,
-        compress: Compress,
-    ) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outgoing) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, message.len()))?;
-        self.queue(message, compress)?;
+        self.queue(message)?;
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -259,11 +254,11 @@ impl Driver {
     /// Queues a message, whatever is queued already.
     // [6455-10.3-2]
     #[inline]
-    pub(crate) fn queue(&mut self, message: &Outgoing, compress: Compress) -> Result<(), Error> {
+    pub(crate) fn queue(&mut self, message: &Outgoing) -> Result<(), Error> {
         self.check_writable()?;
         let len = message.len();
-        if self.connection.compresses(len, compress) {
-            return self.queue_compressed(message, compress);
+        if self.connection.compresses(len, message.compress()) {
+            return self.queue_compressed(message);
         }
         self.queue_as_it_is(message, len)
     }
@@ -285,14 +280,15 @@ impl Driver {
 
     #[cold]
     #[inline(never)]
-    fn queue_compressed(&mut self, outgoing: &Outgoing, compress: Compress) -> Result<(), Error> {
+    fn queue_compressed(&mut self, outgoing: &Outgoing) -> Result<(), Error> {
         let (message, len) = (outgoing.to_message(), outgoing.len());
         self.turn.charge_compressed(len.min(PART_LEN));
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
         } else {
             let out = self.output.buffer_for(len, self.settings.write_buffer_max);
-            self.connection.send_with(message.data(), compress, out).map(|()| true)
+            let sent = self.connection.send_with(message.data(), outgoing.compress(), out);
+            sent.map(|()| true)
         };
         match is_begun {
             Ok(true) => Ok(()),
@@ -340,7 +336,8 @@ impl Driver {
     /// Queues a message that others get too, whatever is queued already.
     pub(crate) fn queue_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
-            return self.queue(&prepared.message().clone().into(), prepared.compress());
+            let message = Outgoing::new(prepared.message().clone(), prepared.compress());
+            return self.queue(&message);
         }
         self.check_writable()?;
         let Frame { framing, bytes } = prepared.frame_for(&self.connection);

@@ -261,6 +261,8 @@ impl Piece {
 
 #[cfg(test)]
 mod tests {
+    use sockeye_proto::Compress;
+
     use super::*;
     use crate::message::Message;
     use crate::outgoing::Outgoing;
@@ -269,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_has_room_for_what_may_wait_and_no_more() {
-        let message = Outgoing::from(Message::text("12345"));
+        let message = Outgoing::new(Message::text("12345"), Compress::Auto);
         let mut output = Output::default();
         while output.len() + 7 <= WAIT_MAX {
             let out = output.buffer_for(message.len(), WAIT_MAX);
