@@ -119,6 +119,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn agrees_with_the_standard_library_on_every_two_bytes_at_every_split() {
         for first in 0..=255 {
             for second in 0..=255 {
@@ -128,6 +129,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn agrees_at_the_boundaries_of_every_row_of_table_3_7() {
         // checks [6455-8.1-1]
         let leads = [

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::runtime::{Handle, Id};
-use tokio::task::{unconstrained, yield_now};
+use tokio::task::yield_now;
 
 use crate::split::{Shared, lock};
 
@@ -68,8 +68,7 @@ impl Begun {
             list: self.list,
             rest: Vec::new(),
         };
-        // The budget of a task is for what it receives. Where it ends, a transport does as if it were full.
-        self.runtime.spawn(unconstrained(round.run()));
+        self.runtime.spawn(round.run());
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::wire::{close, text, texts};
-use common::{BOTH, Local, Peer, open, within};
-use sockeye::{Client, CloseCode, Error, Message, Prepared, Receiver, Sender, Server};
+use common::{BOTH, Local, Peer, open, open_server, within};
+use sockeye::{Client, CloseCode, Error, Limits, Message, Prepared, Receiver, Sender, Server, TrySendError};
 use tokio::io::duplex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
@@ -68,6 +68,78 @@ async fn a_burst_to_many_makes_one_write_each_and_wakes_no_receiver() {
             assert_eq!(polls.load(Ordering::Relaxed), 1);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_is_at_hand_leaves_before_anybody_else_runs() {
+    let mut members = Vec::new();
+    // More than the budget of a task.
+    for _ in 0..300 {
+        let (sender, receiver, peer) = open_split().await;
+        peer.rule(|rules| rules.write_costs = true);
+        members.push((sender, receive(receiver), peer));
+    }
+    settle().await;
+    let messages = ["a", "b", "c"].map(Prepared::new);
+    for (sender, _, peer) in &members {
+        sender.try_send_all(&messages).unwrap();
+        assert_eq!(texts(&peer.takes()), ["a", "b", "c"]);
+        assert_eq!(peer.writes().len(), 1);
+    }
+    settle().await;
+    for (_, (_, polls), _) in &members {
+        assert_eq!(polls.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_before_leaves_with_it_and_once() {
+    let (sender, receiver, peer) = open_split().await;
+    let (_receiving, polls) = receive(receiver);
+    settle().await;
+    sender.try_send("a").unwrap();
+    sender.try_send_all(&[Prepared::new("b")]).unwrap();
+    assert_eq!(texts(&peer.takes()), ["a", "b"]);
+    sender.try_send("c").unwrap();
+    sender.try_send_all(&[]).unwrap();
+    assert_eq!(texts(&peer.takes()), ["c"]);
+    settle().await;
+    assert_eq!(peer.takes(), []);
+    // The list is gone, and a new one is begun.
+    sender.try_send("d").unwrap();
+    settle().await;
+    assert_eq!(texts(&peer.takes()), ["d"]);
+    assert_eq!(polls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 1300;
+    let server = Server::builder().limits(limits).build();
+    let messages: Vec<_> = (b'a'..=b'e').map(|byte| Prepared::new(&[byte; 600])).collect();
+    let payloads = |peer: &Peer| {
+        peer.takes()
+            .into_iter()
+            .map(|frame| frame.payload()[0])
+            .collect::<Vec<_>>()
+    };
+
+    let (ws, peer) = open_server(&server).await;
+    let (sender, _receiver) = ws.split();
+    sender.try_send_all(&messages).unwrap();
+    assert_eq!(payloads(&peer), *b"abcde");
+
+    let (ws, peer) = open_server(&server).await;
+    let (sender, receiver) = ws.split();
+    peer.rule(|rules| rules.room = 1000);
+    let full = sender.try_send_all(&messages).unwrap_err();
+    assert!(matches!(full, TrySendError::Full(message) if message == *messages[3].message()));
+    let (_receiving, _) = receive(receiver);
+    peer.rule(|rules| rules.room = usize::MAX);
+    settle().await;
+    assert_eq!(payloads(&peer), *b"abc");
+    assert!(sender.is_open());
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,14 +201,18 @@ async fn it_leaves_before_the_close_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn the_receiver_notices_a_peer_that_takes_nothing_more() {
-    for room in [0, 1] {
+    let sends: [fn(&Sender); 2] = [
+        |sender| sender.try_send("a").unwrap(),
+        |sender| sender.try_send_all(&[Prepared::new("a")]).unwrap(),
+    ];
+    for (room, send) in [0, 1].into_iter().flat_map(|room| sends.map(|send| (room, send))) {
         let (sender, receiver, peer) = open_split().await;
         let (receiving, _) = receive(receiver);
         settle().await;
         peer.rule(|rules| rules.room = room);
         settle().await;
         let start = Instant::now();
-        sender.try_send("a").unwrap();
+        send(&sender);
         let error = within(60, receiving).await.unwrap().unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
@@ -342,11 +418,16 @@ async fn the_budget_of_a_task_wakes_no_receiver() {
 
 #[test]
 fn a_thread_that_ends_takes_nothing_with_it() {
-    let runtime = current_thread();
-    let (sender, _receiver, peer) = runtime.block_on(open_split());
-    std::thread::spawn(move || sender.try_send("a").unwrap())
-        .join()
-        .unwrap();
-    runtime.block_on(settle());
-    assert_eq!(peer.takes(), [text("a")]);
+    let sends: [fn(Sender); 2] = [
+        |sender| sender.try_send("a").unwrap(),
+        |sender| sender.try_send_all(&[Prepared::new("a")]).unwrap(),
+    ];
+    for send in sends {
+        let runtime = current_thread();
+        let (sender, _receiver, peer) = runtime.block_on(open_split());
+        std::thread::spawn(move || send(sender)).join().unwrap();
+        assert_eq!(peer.takes(), []);
+        runtime.block_on(settle());
+        assert_eq!(peer.takes(), [text("a")]);
+    }
 }

@@ -1,5 +1,5 @@
-//! Sockeye: a connection is split, its sender kept in a list; a message is prepared once and queued for all others.
-//! Messages that have arrived together are queued together, for one subscriber after the other.
+//! Sockeye: a connection is split, its sender kept in a list; a message is prepared once and sent to all others.
+//! Messages that have arrived together leave together, to one subscriber after the other.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -75,8 +75,7 @@ impl Members {
     fn publish(&self, from: u64, batch: &[Prepared]) {
         self.with(|list| {
             list.members.retain(|&id, (sender, task)| {
-                let mut messages = batch.iter();
-                let is_kept = id == from || messages.all(|message| sender.try_send_prepared(message).is_ok());
+                let is_kept = id == from || sender.try_send_all(batch).is_ok();
                 if !is_kept {
                     task.abort();
                 }

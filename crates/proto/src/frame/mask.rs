@@ -98,8 +98,10 @@ mod tests {
     fn masking_equals_the_formula_of_the_rfc_at_every_length_and_alignment() {
         // checks [6455-5.3-5]
         let key = [0x37, 0xfa, 0x21, 0x3d];
+        // Miri takes minutes for all of them.
+        let step = if cfg!(miri) { 23 } else { 1 };
         for start in 0..8 {
-            for len in 0..300 {
+            for len in (0..300).step_by(step) {
                 let mut data: Vec<u8> = (0..start + len).map(|i| (i * 7) as u8).collect();
                 let mut expected = data.clone();
                 let mut appended = data[..start].to_vec();

@@ -68,6 +68,7 @@ enum Progress {
 }
 
 /// What came of [`Driver::write_for_others`].
+#[derive(Default)]
 pub(crate) struct Passed {
     /// How much was done, in bytes.
     pub(crate) work: u64,
