@@ -16,6 +16,7 @@
 //! | `charts`, `plot` | its plots: what is in them, and how they are drawn |
 
 mod charts;
+mod goals;
 mod machine;
 mod plot;
 mod render;
@@ -125,7 +126,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             machine: machine.clone(),
             rows,
         };
-        print!("{}", table::of(&results));
+        print!("{}{}", table::of(&results), goals::lines(&results));
         let file = folders.results.join(format!("{}.json", workload.name));
         fs::write(&file, serde_json::to_string_pretty(&results)?)
             .with_context(|| format!("cannot write {}", file.display()))?;

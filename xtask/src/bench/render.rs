@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    Folders, charts,
+    Folders, charts, goals,
     results::{Results, Row, select, short},
     servers::{SERVERS, is_ours},
     workload::{Group, Metric, WORKLOADS},
@@ -105,6 +105,7 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("group", "deflate") => group_table(all, Group::Deflate),
         ("group", "fanout") => group_table(all, Group::Fanout),
         ("ratios", base) if is_server(base) => ratios(&echo, base),
+        ("goals", floor) if is_server(floor) => goals::table(all, floor),
         _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
     })
 }
