@@ -6,12 +6,13 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
 use sockeye_proto::{CloseCode, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
+use super::buffers::Large;
 use super::carrier::Carrier;
 use super::input::Input;
 use super::output::{BY_REFERENCE_MIN, Output};
@@ -514,6 +515,7 @@ impl Driver {
         };
         let read = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
+                buffers::move_to_kept(buffer, buffer.len().saturating_add(len_max));
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
                 self.input.at = clock::now();
                 self.turn.charge_direct_read(*read.as_ref().unwrap_or(&0));
@@ -758,7 +760,10 @@ fn to_message(event: Event<'_>) -> Option<Message> {
     };
     let payload = match payload {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
-        Cow::Owned(bytes) => Payload::from(bytes),
+        Cow::Owned(bytes) => match Large::of(bytes) {
+            Ok(large) => Bytes::from_owner(large).into(),
+            Err(bytes) => bytes.into(),
+        },
     };
     Some(Message::of_checked(kind, payload))
 }
