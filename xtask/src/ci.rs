@@ -42,7 +42,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     }
     step("instructions", || count::run(workspace, &count::Options::default()))?;
     skipped.extend(step("dependencies", || deny::run(workspace))?);
-    skipped.extend(step("the unsafe block under Miri", || miri(workspace))?);
+    skipped.extend(step("Miri", || miri(workspace))?);
     skipped.extend(step("address sanitizer", || sanitize(workspace))?);
     step("enumeration", || enumerate(workspace))?;
     test::run(workspace, &test::Options::default(), skipped)
@@ -54,24 +54,29 @@ fn enumerate(workspace: &Workspace) -> Result<()> {
     call(workspace.cargo(exhaustive).args(["--", "--ignored"]))
 }
 
-/// The one unsafe block there is, `Text::as_str`, and all ways to get to it. Where there is no Miri, gives how to get it.
+/// The one unsafe block there is, `Text::as_str`, and all ways to get to it; and the library tests of the protocol. Where
+/// there is no Miri, gives how to get it.
 fn miri(workspace: &Workspace) -> Result<Option<String>> {
     let miri = ["run", "nightly", "cargo", "miri"];
     if let Err(error) = output(Command::new("rustup").args(miri).arg("--version")) {
         let reason = "Miri: rustup toolchain install nightly --component miri,rust-src";
         return Ok(Some(skip(reason, &error)));
     }
-    let tests = ["test", "-p", "sockeye", "--no-default-features", "--lib", "message::"];
-    call(
-        Command::new("rustup")
-            .args(miri)
-            .args(tests)
-            .current_dir(&workspace.root)
-            .env("CARGO_TARGET_DIR", workspace.target.join("miri"))
-            // What cargo set for the toolchain that runs us is not the nightly's.
-            .env_remove("CARGO")
-            .env_remove("RUSTUP_TOOLCHAIN"),
-    )?;
+    let unsafe_block = ["-p", "sockeye", "--no-default-features", "--lib", "message::"];
+    let protocol = ["-p", "sockeye-proto", "--lib"];
+    for tests in [&unsafe_block[..], &protocol[..]] {
+        call(
+            Command::new("rustup")
+                .args(miri)
+                .arg("test")
+                .args(tests)
+                .current_dir(&workspace.root)
+                .env("CARGO_TARGET_DIR", workspace.target.join("miri"))
+                // What cargo set for the toolchain that runs us is not the nightly's.
+                .env_remove("CARGO")
+                .env_remove("RUSTUP_TOOLCHAIN"),
+        )?;
+    }
     Ok(None)
 }
 
