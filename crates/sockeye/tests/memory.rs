@@ -287,21 +287,3 @@ async fn echoes_that_are_not_read_cost_what_may_wait() {
         assert!(held <= WRITE_BUFFER_MAX + MESSAGE_LEN + 8 * 1024, "{held} bytes");
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_large_message_is_received_into_the_buffer_of_the_one_before() {
-    const LEN: usize = 3 << 20;
-    let (mut ws, peer) = open(Local::Server).await;
-    let mut places = Vec::new();
-    // What an allocator would give to whoever asks next, these would have.
-    let mut others = Vec::new();
-    for byte in 0..3 {
-        peer.sends([binary(vec![byte; LEN])]);
-        let message = ws.recv().await.unwrap().unwrap();
-        assert_eq!(message.as_bytes(), vec![byte; LEN]);
-        places.push(message.as_bytes().as_ptr());
-        drop(message);
-        others.push(vec![byte; LEN]);
-    }
-    assert_eq!(places, [places[0]; 3]);
-}

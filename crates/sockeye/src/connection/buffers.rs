@@ -24,12 +24,6 @@ const KEPT_MAX: usize = 4;
 const SMALL_LEN_MAX: usize = 2 * 1024;
 const SMALL_KEPT_MAX: usize = 1024;
 
-/// The buffers of messages that are larger than this come back when these are dropped, and a thread keeps so many bytes
-/// of them. An allocator gives as much back to the system, and each page of it is a fault the next time: for messages
-/// of 2 to 16 MiB these were a third to a half of all that an echo cost.
-const LARGE_ABOVE: usize = 1024 * 1024;
-const LARGE_KEPT_LEN_MAX: usize = 32 * 1024 * 1024;
-
 /// How many receive buffers, of all threads, connections may hold while their messages wait to be taken; 32 MiB. From
 /// then on a connection that waits keeps a copy of what it has instead. Without this, a peer would make a slow
 /// application hold 128 KiB with two small messages.
@@ -43,9 +37,6 @@ struct Pool {
     read: Vec<Vec<u8>>,
     write: Vec<Vec<u8>>,
     small_write: Vec<Vec<u8>>,
-    large: Vec<Vec<u8>>,
-    /// The capacity of all that is in `large`.
-    large_len: usize,
 }
 
 thread_local! {
@@ -111,58 +102,6 @@ pub(super) fn give_write(mut buffer: Vec<u8>) {
     });
 }
 
-/// The bytes of a large message, whose buffer goes to the thread that drops it.
-pub(super) struct Large(Vec<u8>);
-
-impl Large {
-    /// Takes the bytes if the buffer is large enough to be worth it, else gives them back.
-    pub(super) fn of(bytes: Vec<u8>) -> Result<Self, Vec<u8>> {
-        match bytes.capacity() > LARGE_ABOVE {
-            true => Ok(Self(bytes)),
-            false => Err(bytes),
-        }
-    }
-}
-
-impl AsRef<[u8]> for Large {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Large {
-    fn drop(&mut self) {
-        let mut buffer = std::mem::take(&mut self.0);
-        buffer.clear();
-        give(|pool| {
-            let kept_len = pool.large_len + buffer.capacity();
-            if kept_len <= LARGE_KEPT_LEN_MAX {
-                pool.large_len = kept_len;
-                pool.large.push(buffer);
-            }
-        });
-    }
-}
-
-/// Moves a message that will have `len` bytes to a buffer of an earlier one, if one is kept that has room for all of it
-/// and is not more than twice as large.
-pub(super) fn move_to_kept(message: &mut Vec<u8>, len: usize) {
-    if len <= LARGE_ABOVE || message.capacity() >= len {
-        return;
-    }
-    let kept = POOL.with_borrow_mut(|pool| {
-        let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
-        let pos = pool.large.iter().rposition(fits)?;
-        let kept = pool.large.swap_remove(pos);
-        pool.large_len -= kept.capacity();
-        Some(kept)
-    });
-    if let Some(mut kept) = kept {
-        kept.extend_from_slice(message);
-        *message = kept;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,35 +132,6 @@ mod tests {
             });
             thread.join().unwrap();
         }
-    }
-
-    #[test]
-    fn a_large_message_moves_to_the_buffer_of_an_earlier_one() {
-        const MIB: usize = 1 << 20;
-        let of = |len: usize| Large::of(Vec::with_capacity(len));
-        assert!(of(MIB).is_err());
-        // The third is too much, wherever it is dropped.
-        for len in [16 * MIB, 15 * MIB, 2 * MIB] {
-            drop(of(len));
-        }
-        let room_after_moving = |len: usize| {
-            let mut message = vec![7; 1000];
-            move_to_kept(&mut message, len);
-            assert_eq!(message, [7; 1000]);
-            message.capacity()
-        };
-        for len in [MIB, 7 * MIB, 17 * MIB] {
-            assert_eq!(room_after_moving(len), 1000);
-        }
-        assert_eq!(room_after_moving(8 * MIB), 15 * MIB);
-        assert_eq!(room_after_moving(8 * MIB), 16 * MIB);
-        assert_eq!(room_after_moving(8 * MIB), 1000);
-        // There is room again, and what has enough stays where it is.
-        drop(of(16 * MIB));
-        let mut message = Vec::with_capacity(16 * MIB);
-        let place = message.as_ptr();
-        move_to_kept(&mut message, 16 * MIB);
-        assert_eq!(message.as_ptr(), place);
     }
 
     #[test]

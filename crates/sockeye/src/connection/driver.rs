@@ -12,9 +12,9 @@ use sockeye_proto::{CloseCode, Connection, Event, Fragment, Instant, Role, SendE
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
-use super::buffers::Large;
 use super::carrier::Carrier;
 use super::input::Input;
+use super::large::Large;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::parts::{PART_LEN, Parts};
 use super::turn::Turn;
@@ -469,6 +469,7 @@ impl Driver {
             } = &event
             {
                 self.turn.charge_assembled(assembled.len());
+                self.input.loan.end();
             }
             if let Some(message) = to_message(event) {
                 self.input.settle();
@@ -489,6 +490,7 @@ impl Driver {
             }
             return None;
         };
+        self.input.loan.end();
         let message = to_message(event)?;
         self.turn.charge_assembled(message.len());
         Some(message)
@@ -515,7 +517,7 @@ impl Driver {
         };
         let read = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
-                buffers::move_to_kept(buffer, buffer.len().saturating_add(len_max));
+                self.input.loan.take_for(buffer, buffer.len().saturating_add(len_max));
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
                 self.input.at = clock::now();
                 self.turn.charge_direct_read(*read.as_ref().unwrap_or(&0));
@@ -704,6 +706,7 @@ impl Driver {
             // RFC 6455 §7.1.1: TLS has an end of its own. What cannot leave at once is not waited for. [6455-7.1.1-1]
             let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
+        self.input.loan.end();
         self.alarm = Alarm::default();
         self.stalled_since = None;
         self.drop_output();

@@ -9,6 +9,7 @@ use sockeye_proto::Instant;
 use tokio::io::AsyncReadExt;
 
 use super::carrier::Carrier;
+use super::large::Loan;
 use super::{buffers, clock};
 
 /// Received bytes that are not delivered yet.
@@ -21,6 +22,8 @@ pub(super) struct Input {
     pub(super) at: Instant,
     /// Whether `buffer` is counted among those that are held.
     is_counted: bool,
+    /// Of a buffer to the message that is arriving, which is not this one's.
+    pub(super) loan: Loan,
 }
 
 impl Input {
@@ -56,7 +59,7 @@ impl Input {
         };
         let read = pin!(io.read_buf(&mut (&mut buffer).limit(len_max))).poll(cx);
         if let Poll::Ready(Ok(1..)) = read {
-            *self = Self::of(buffer, clock::now());
+            (self.buffer, self.at) = (buffer, clock::now());
         } else if buffer.capacity() >= buffers::READ_BUFFER_LEN {
             buffers::give_read(buffer);
         }

@@ -10,6 +10,7 @@ mod clock;
 mod codecs;
 mod driver;
 mod input;
+mod large;
 mod output;
 mod parts;
 mod turn;
