@@ -25,7 +25,7 @@ pub use prepared::Prepared;
 pub use server::{Pending, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use split::{Receiver, Sender};
-pub use websocket::{TrySendError, WebSocket};
+pub use websocket::{TrySendAllError, TrySendError, WebSocket};
 
 pub use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
 pub use sockeye_proto::handshake;

@@ -17,7 +17,7 @@ use crate::flusher;
 use crate::message::Message;
 use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
-use crate::websocket::{TrySendError, try_send, try_send_prepared};
+use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
 /// messages never mix.
@@ -386,24 +386,29 @@ impl Sender {
     /// As [`try_send_prepared`](Self::try_send_prepared), of several messages, and writes at once what the kernel takes of
     /// them and of all that was queued before: the cheapest broadcast, where all that there is to send is at hand.
     ///
-    /// Each call costs a system call, some 5 us; with thousands of receivers, let other tasks run now and then. On another
-    /// runtime than that of the [`Receiver`], or outside of one, the messages leave as with `try_send_prepared`.
+    /// A call is a system call as a rule, some 5 us; with thousands of receivers, let other tasks run now and then. Messages
+    /// of other senders come between only where these do not fit the write buffer together. On another runtime than that of
+    /// the [`Receiver`], or outside of one, the messages leave as with `try_send_prepared`.
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives back the first message for which there is no room, even after what could be was written;
-    /// those before it are queued, those behind it are not.
-    pub fn try_send_all(&self, messages: &[Prepared]) -> Result<(), TrySendError> {
-        let mut rest = messages;
+    /// [`TrySendAllError`] says how many were queued, which leave, and why the next was not.
+    pub fn try_send_all(&self, messages: &[Prepared]) -> Result<(), TrySendAllError> {
+        let mut queued = 0;
         loop {
-            let before = rest.len();
+            let begun_at = queued;
             let mut state = self.shared.state();
-            let queued = queue_some(&mut state.driver, &mut rest);
+            let stopped = messages[queued..].iter().find_map(|message| {
+                let sent = try_send_prepared(&mut state.driver, message);
+                queued += usize::from(sent.is_ok());
+                sent.err()
+            });
             self.shared.write_or_tell(state);
-            match queued {
+            match stopped {
                 // What has left made room.
-                Err(TrySendError::Full(_)) if rest.len() < before => {}
-                queued => return queued,
+                Some(TrySendError::Full(_)) if queued > begun_at => {}
+                Some(cause) => return Err(TrySendAllError { queued, cause }),
+                None => return Ok(()),
             }
         }
     }
@@ -507,15 +512,6 @@ impl Stream for Receiver {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(cx, Driver::poll_next)
     }
-}
-
-/// Queues messages in order; those that there was room for are taken off.
-fn queue_some(driver: &mut Driver, messages: &mut &[Prepared]) -> Result<(), TrySendError> {
-    while let Some((first, behind)) = messages.split_first() {
-        try_send_prepared(driver, first)?;
-        *messages = behind;
-    }
-    Ok(())
 }
 
 /// A panic of another task leaves the connection as it was between two calls.

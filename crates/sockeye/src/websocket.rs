@@ -295,6 +295,28 @@ impl std::error::Error for TrySendError {
     }
 }
 
+/// Not all of several messages could be queued.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TrySendAllError {
+    /// How many were.
+    pub queued: usize,
+    /// Why the next one was not.
+    pub cause: TrySendError,
+}
+
+impl std::fmt::Display for TrySendAllError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} messages were queued, then: {}", self.queued, self.cause)
+    }
+}
+
+impl std::error::Error for TrySendAllError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
 pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TrySendError> {
     if !driver.has_room_for(message.len()) {
         return Err(TrySendError::Full(message));

@@ -133,8 +133,9 @@ async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
     let (ws, peer) = open_server(&server).await;
     let (sender, receiver) = ws.split();
     peer.rule(|rules| rules.room = 1000);
-    let full = sender.try_send_all(&messages).unwrap_err();
-    assert!(matches!(full, TrySendError::Full(message) if message == *messages[3].message()));
+    let error = sender.try_send_all(&messages).unwrap_err();
+    assert_eq!(error.queued, 3);
+    assert!(matches!(error.cause, TrySendError::Full(message) if message == *messages[3].message()));
     let (_receiving, _) = receive(receiver);
     peer.rule(|rules| rules.room = usize::MAX);
     settle().await;
