@@ -24,7 +24,8 @@ pub(super) fn echo(all: &[Results]) -> Option<String> {
     };
     let panels: Vec<_> = echo.iter().filter_map(panel).collect();
     let chart = BarChart {
-        title: "Echo: efficiency against raw TCP (1 = as good as no protocol; longer is better)".into(),
+        title: "Echo: efficiency against raw TCP (orange ours, blue no protocol, grey other crates; longer is better)"
+            .into(),
         axis: "share of raw-epoll: processor time for each message, or rate".into(),
         panels,
         mark: Some(1.0),
@@ -46,7 +47,7 @@ pub(super) fn memory(all: &[Results]) -> Option<String> {
         ),
     };
     let chart = BarChart {
-        title: "Memory of a connection: idle / after an echo of 16 KiB (shorter is better)".into(),
+        title: "Memory of a connection: idle / after an echo of 16 KiB (orange ours; shorter is better)".into(),
         axis: "KiB of user memory for each connection".into(),
         panels: idle.map(panel).filter(|panel| !panel.bars.is_empty()).collect(),
         mark: None,

@@ -63,49 +63,61 @@ const GOALS: &[Goal] = &[
     goal("idle-deflate", Bound::OfBestRival(1.0)),
 ];
 
-/// A goal, and what came of it.
+/// What came of a goal.
 struct Outcome {
     bound: Bound,
-    ours: f64,
+    value: f64,
+    /// Of the rounds, the least and the most.
+    range: Option<(f64, f64)>,
     is_reached: bool,
 }
 
 /// The goals of a workload, as far as it was measured.
 fn outcomes(results: &Results) -> Vec<Outcome> {
-    let Some(row) = results.rows.iter().find(|row| is_ours(&row.server)) else {
+    let Some(ours) = results.rows.iter().find(|row| is_ours(&row.server)) else {
         return Vec::new();
     };
     let goals = GOALS.iter().filter(|goal| goal.workload == results.workload);
-    let outcome = |goal: &Goal| {
-        let (ours, is_reached) = goal.bound.judge(results, row)?;
-        Some(Outcome {
-            bound: goal.bound,
-            ours,
-            is_reached,
-        })
-    };
-    goals.filter_map(outcome).collect()
+    goals.filter_map(|goal| goal.bound.judge(results, ours)).collect()
 }
 
 impl Bound {
-    /// What the row has, and whether that is enough.
-    fn judge(self, results: &Results, row: &Row) -> Option<(f64, bool)> {
-        let ratio = |other: &Row| row.ratio(other, results.metric);
+    fn judge(self, results: &Results, row: &Row) -> Option<Outcome> {
         match self {
-            Self::Of(other, min) => ratio(results.row(other)?).map(|ratio| (ratio, ratio >= min)),
+            Self::Of(other, min) => self.compare(results, row, results.row(other)?, min),
             Self::OfBestRival(min) => {
                 let rivals = results
                     .rows
                     .iter()
                     .filter(|other| !other.is_baseline && !is_ours(&other.server));
-                let least = rivals.filter_map(ratio).min_by(f64::total_cmp);
-                least.map(|ratio| (ratio, ratio >= min))
+                let outcomes = rivals.filter_map(|rival| self.compare(results, row, rival, min));
+                outcomes.min_by(|one, other| one.value.total_cmp(&other.value))
             }
             Self::Memory(max) => {
                 let (open, after) = row.median("/open").zip(row.median("/after"))?;
-                Some((open, open <= max && after <= 1.1 * open))
+                Some(self.outcome(open, open <= max && after <= 1.1 * open))
             }
-            Self::SystemCalls(max) => row.syscalls.map(|calls| (calls, calls <= max)),
+            Self::SystemCalls(max) => row.syscalls.map(|calls| self.outcome(calls, calls <= max)),
+        }
+    }
+
+    fn compare(self, results: &Results, row: &Row, other: &Row, min: f64) -> Option<Outcome> {
+        let value = row.ratio(other, results.metric)?;
+        let ratios = row.ratios(other, results.metric);
+        let least = ratios.iter().copied().min_by(f64::total_cmp);
+        let most = ratios.iter().copied().max_by(f64::total_cmp);
+        Some(Outcome {
+            range: least.zip(most),
+            ..self.outcome(value, value >= min)
+        })
+    }
+
+    fn outcome(self, value: f64, is_reached: bool) -> Outcome {
+        Outcome {
+            bound: self,
+            value,
+            range: None,
+            is_reached,
         }
     }
 
@@ -148,9 +160,9 @@ pub(super) fn table(all: &[Results], floor: &str) -> String {
                 short(&results.title),
                 bound.title(results.metric),
                 bound.limit(),
-                bound.told(outcome.ours),
+                outcome.told(),
                 outcome.verdict(),
-                floor.map_or_else(|| "–".into(), |(value, _)| bound.told(value)),
+                floor.map_or_else(|| "–".into(), |floor| bound.told(floor.value)),
             );
         }
     }
@@ -160,14 +172,25 @@ pub(super) fn table(all: &[Results], floor: &str) -> String {
 /// The goals of one workload, for the terminal.
 pub(super) fn lines(results: &Results) -> String {
     let line = |outcome: Outcome| {
-        let bound = outcome.bound;
-        let (title, ours) = (bound.title(results.metric), bound.told(outcome.ours));
-        format!("    goal {} {title}: {ours}, {}\n", bound.limit(), outcome.verdict())
+        let title = outcome.bound.title(results.metric);
+        let (limit, told) = (outcome.bound.limit(), outcome.told());
+        format!("    goal {limit} {title}: {told}, {}\n", outcome.verdict())
     };
     outcomes(results).into_iter().map(line).collect()
 }
 
 impl Outcome {
+    fn told(&self) -> String {
+        let value = self.bound.told(self.value);
+        match self.range {
+            Some((least, most)) => {
+                let (least, most) = (self.bound.told(least), self.bound.told(most));
+                format!("{value} ({least} to {most})")
+            }
+            None => value,
+        }
+    }
+
     fn verdict(&self) -> &'static str {
         if self.is_reached { "reached" } else { "missed" }
     }

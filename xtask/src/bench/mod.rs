@@ -121,17 +121,22 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             title: workload.title.into(),
             group: workload.group,
             metric: workload.metric,
-            is_quick: options.quick,
             commit: commit.clone(),
             machine: machine.clone(),
             rows,
         };
         print!("{}{}", table::of(&results), goals::lines(&results));
+        if !options.is_full() {
+            continue;
+        }
         let file = folders.results.join(format!("{}.json", workload.name));
         fs::write(&file, serde_json::to_string_pretty(&results)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
-    println!("kept in {}", folders.results.display());
+    match options.is_full() {
+        true => println!("kept in {}", folders.results.display()),
+        false => println!("not kept: only with all servers, and not with --quick"),
+    }
     Ok(())
 }
 
@@ -191,7 +196,12 @@ impl Folders {
 
 impl Options {
     fn rounds(&self) -> u16 {
-        self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+        self.rounds.unwrap_or(if self.quick { 2 } else { 7 })
+    }
+
+    /// Whether what is measured may be quoted, and stand beside the other workloads.
+    fn is_full(&self) -> bool {
+        !self.quick && self.servers.is_empty()
     }
 
     fn workloads(&self) -> Result<Vec<&'static Workload>> {

@@ -8,7 +8,7 @@ use super::{
     Folders, charts, goals,
     results::{Results, Row, select, short},
     servers::{SERVERS, is_ours},
-    workload::{Group, Metric, WORKLOADS},
+    workload::{Group, Metric, WORKLOADS, Workload},
 };
 use crate::workspace::Workspace;
 
@@ -42,21 +42,19 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
     Ok(())
 }
 
-/// All results that there are, in the order of the workloads.
+/// All results, in the order of the workloads.
 fn read(folders: &Folders) -> Result<Vec<Results>> {
-    let mut all = Vec::new();
-    for workload in WORKLOADS {
-        let file = folders.results.join(format!("{}.json", workload.name));
-        if !file.exists() {
-            continue;
-        }
+    let read = |workload: &Workload| {
+        let name = workload.name;
+        let file = folders.results.join(format!("{name}.json"));
+        ensure!(
+            file.exists(),
+            "{name} was not measured here: run `cargo xtask bench --only {name}`"
+        );
         let text = fs::read_to_string(&file)?;
-        let results = serde_json::from_str(&text)
-            .with_context(|| format!("{} is of another version: measure again", file.display()))?;
-        all.push(results);
-    }
-    ensure!(!all.is_empty(), "nothing was measured yet: run `cargo xtask bench`");
-    Ok(all)
+        serde_json::from_str(&text).with_context(|| format!("{} is of another version: measure again", file.display()))
+    };
+    WORKLOADS.iter().map(read).collect()
 }
 
 /// The text with each `<!-- name -->` followed by what it stands for.
@@ -112,16 +110,13 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
 
 fn notice(all: &[Results]) -> String {
     let mut text = String::new();
-    if all.iter().any(|results| results.is_quick) {
-        text.push_str("**Measured with `--quick`: to see that it runs, not to be quoted.**\n");
-    }
     let rows = || all.iter().flat_map(|results| &results.rows);
     let disturbed: usize = rows().map(Row::disturbed).sum();
     let count: usize = rows().map(|row| row.rounds.len()).sum();
     if disturbed > 0 {
         let _ = writeln!(
             text,
-            "\nIn {disturbed} of {count} measurements something else kept the server or the load from its processor \
+            "In {disturbed} of {count} measurements something else kept the server or the load from its processor \
              for more than a twentieth of the time."
         );
     }
@@ -272,17 +267,12 @@ fn machine(all: &[Results]) -> String {
             machine.rustc
         );
         let found: &mut Vec<_> = machines.entry((line, results.commit.clone())).or_default();
-        found.push(results.workload.as_str());
+        found.push(format!("{}: {}", results.workload, results.rounds()));
     }
-    let is_one = machines.len() == 1;
     let mut text = String::new();
     for ((line, commit), workloads) in machines {
-        let which = if is_one {
-            String::new()
-        } else {
-            format!(" ({})", workloads.join(", "))
-        };
-        let _ = writeln!(text, "- Measured at commit {commit} on {line}{which}.");
+        let workloads = workloads.join(", ");
+        let _ = writeln!(text, "- Measured at commit {commit} on {line}. Rounds: {workloads}.");
     }
     let rows = all.iter().flat_map(|results| &results.rows);
     let versions: BTreeMap<_, _> = rows
@@ -358,7 +348,6 @@ mod tests {
             title: "20 B, 1 in flight, 100 connections".into(),
             group: Group::Echo,
             metric: Metric::Cpu,
-            is_quick: true,
             commit: "abc".into(),
             machine: machine::describe(),
             rows: vec![
@@ -370,13 +359,12 @@ mod tests {
     }
 
     #[test]
-    fn the_page_tells_ratios_failures_and_that_it_was_quick() {
+    fn the_page_tells_ratios_and_failures() {
         let page = page_of(PAGE, &[results()], Path::new("nowhere")).expect("every place is known");
         assert!(page.contains("| **ours** | 0.75 |"), "{page}");
         assert!(page.contains("| **ours** | 4,000 |"), "{page}");
         assert!(page.contains("| soketto | failed |"), "{page}");
         assert!(page.contains("| **ours** | 2.000 |"), "{page}");
-        assert!(page.contains("--quick`: to see that it runs"), "{page}");
         assert!(!page.contains("<!--"), "every place is filled: {page}");
         assert!(!page.contains("![Memory"), "there is no plot of what was not measured");
     }

@@ -17,8 +17,6 @@ pub(super) struct Results {
     pub(super) title: String,
     pub(super) group: Group,
     pub(super) metric: Metric,
-    /// Measured too briefly to be quoted.
-    pub(super) is_quick: bool,
     pub(super) commit: String,
     pub(super) machine: Machine,
     pub(super) rows: Vec<Row>,
@@ -55,6 +53,11 @@ impl Results {
         self.rows.iter().filter(|row| row.is_baseline)
     }
 
+    pub(super) fn rounds(&self) -> usize {
+        let all = self.rows.iter().flat_map(|row| &row.rounds);
+        all.map(|round| usize::from(round.round) + 1).max().unwrap_or(0)
+    }
+
     /// The rates of an open loop, from the lowest.
     pub(super) fn rates(&self) -> Vec<u32> {
         let all = self.rows.iter().flat_map(|row| &row.rounds);
@@ -84,6 +87,11 @@ impl Row {
 
     /// How much better it is than another, as the median of the ratios within rounds.
     pub(super) fn ratio(&self, base: &Self, metric: Metric) -> Option<f64> {
+        median(self.ratios(base, metric))
+    }
+
+    /// How much better it is than another, in each round.
+    pub(super) fn ratios(&self, base: &Self, metric: Metric) -> Vec<f64> {
         let within = |round: &Round| {
             let other = base
                 .rounds
@@ -91,7 +99,7 @@ impl Row {
                 .find(|other| (other.round, other.rate) == (round.round, round.rate))?;
             Some(metric.ratio(round.number(metric.pointer())?, other.number(metric.pointer())?))
         };
-        median(self.rounds.iter().filter_map(within).collect())
+        self.rounds.iter().filter_map(within).collect()
     }
 
     /// Why a measurement failed, if one did.
