@@ -78,8 +78,14 @@ pub(super) const SERVERS: &[Server] = &[
         has_tls: true,
         ..rival("tokio-tungstenite")
     },
-    rival("fastwebsockets"),
-    rival("tokio-websockets"),
+    Server {
+        has_tls: true,
+        ..rival("fastwebsockets")
+    },
+    Server {
+        has_tls: true,
+        ..rival("tokio-websockets")
+    },
     Server {
         has_deflate: true,
         ..rival("yawc")

@@ -1,6 +1,8 @@
 //! fastwebsockets, as its echo example: hyper's upgrade, a `FragmentCollector`, one write per frame. It has no call that
 //! queues a frame.
 
+use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use bench_listen::{Can, Flags};
@@ -12,16 +14,35 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
+use tokio_rustls::TlsAcceptor;
 
 fn main() -> ExitCode {
-    bench_listen::exit(bench_listen::serve(&Flags::parse(Can::default()), open))
+    let can = Can {
+        tls: true,
+        ..Can::default()
+    };
+    bench_listen::exit(run(&Flags::parse(can)))
 }
 
-async fn open(tcp: TcpStream) -> hyper::Result<()> {
+fn run(flags: &Flags) -> io::Result<()> {
+    let Some((certificate, key)) = &flags.tls else {
+        return bench_listen::serve(flags, open);
+    };
+    let acceptor = TlsAcceptor::from(bench_listen::server_config(certificate, key)?);
+    bench_listen::serve(flags, move |tcp| {
+        let acceptor = acceptor.clone();
+        async move { Ok::<_, Box<dyn Error + Send + Sync>>(open(acceptor.accept(tcp).await?).await?) }
+    })
+}
+
+async fn open<S>(io: S) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     http1::Builder::new()
-        .serve_connection(TokioIo::new(tcp), service_fn(answer))
+        .serve_connection(TokioIo::new(io), service_fn(answer))
         .with_upgrades()
         .await
 }

@@ -1,28 +1,51 @@
 //! tokio-websockets, as its echo example. There is nothing to gain from `feed`: its `poll_next` flushes.
 
+use std::io;
 use std::process::ExitCode;
 
 use bench_listen::{Can, Flags};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
+use tokio_rustls::TlsAcceptor;
 use tokio_websockets::{Config, Error, Limits, ServerBuilder, WebSocketStream};
 
 fn main() -> ExitCode {
-    bench_listen::exit(bench_listen::serve(&Flags::parse(Can::default()), open))
+    let can = Can {
+        tls: true,
+        ..Can::default()
+    };
+    bench_listen::exit(run(&Flags::parse(can)))
 }
 
-async fn open(tcp: TcpStream) -> Result<(), Error> {
+fn run(flags: &Flags) -> io::Result<()> {
+    let Some((certificate, key)) = &flags.tls else {
+        return bench_listen::serve(flags, open);
+    };
+    let acceptor = TlsAcceptor::from(bench_listen::server_config(certificate, key)?);
+    bench_listen::serve(flags, move |tcp| {
+        let acceptor = acceptor.clone();
+        async move { open(acceptor.accept(tcp).await?).await }
+    })
+}
+
+async fn open<S>(io: S) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (_, mut ws) = ServerBuilder::new()
         .config(Config::default().frame_size(usize::MAX))
         .limits(Limits::unlimited())
-        .accept(tcp)
+        .accept(io)
         .await?;
     tokio::spawn(unconstrained(async move { drop(echo(&mut ws).await) }));
     Ok(())
 }
 
-async fn echo(ws: &mut WebSocketStream<TcpStream>) -> Result<(), Error> {
+async fn echo<S>(ws: &mut WebSocketStream<S>) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     while let Some(message) = ws.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {
