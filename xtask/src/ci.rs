@@ -54,8 +54,8 @@ fn enumerate(workspace: &Workspace) -> Result<()> {
     call(workspace.cargo(exhaustive).args(["--", "--ignored"]))
 }
 
-/// The one unsafe block there is, `Text::as_str`, and all ways to get to it; and the library tests of the protocol. Where
-/// there is no Miri, gives how to get it.
+/// The one unsafe block there is, `Text::as_str`, and all ways to get to it; and the library tests of the protocol, for
+/// the unsafe code of what it depends on. Where there is no Miri, gives how to get it.
 fn miri(workspace: &Workspace) -> Result<Option<String>> {
     let miri = ["run", "nightly", "cargo", "miri"];
     if let Err(error) = output(Command::new("rustup").args(miri).arg("--version")) {

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::runtime::{Handle, Id};
 use tokio::task::yield_now;
 
-use crate::split::{Shared, lock};
+use crate::lock::lock;
+use crate::split::Shared;
 
 /// How many connections a list holds. Each list has a task of its own, so that others get their turn in between, and
 /// idle threads of the runtime their share.

@@ -6,6 +6,7 @@ mod error;
 mod flusher;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+mod lock;
 mod message;
 mod outgoing;
 mod payload;
@@ -15,6 +16,7 @@ mod settings;
 mod split;
 #[cfg(feature = "tls")]
 mod tls;
+mod waiters;
 mod websocket;
 
 pub use client::{Client, ClientBuilder, connect};

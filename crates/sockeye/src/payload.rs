@@ -18,7 +18,7 @@ pub(crate) const APPENDED_LEN_MIN: usize = Small::SIZE;
 /// The bytes of a message: shared, so that a clone costs next to nothing; a copy of up to 23 bytes lies in place.
 ///
 /// Converts from and to [`Bytes`], `Vec<u8>` and slices; without a copy where the bytes are on the heap already. But a
-/// `Vec` of a received message of more than 1 MiB is a copy, for its buffer goes to another message.
+/// `Vec` of a received message of more than 512 KiB is a copy, for its buffer goes to another message.
 #[derive(Clone)]
 pub struct Payload(pub(crate) Repr);
 

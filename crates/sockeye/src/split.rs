@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -14,9 +14,11 @@ use tokio::task::unconstrained;
 use crate::connection::{Driver, FlushEnd, Passed};
 use crate::error::Error;
 use crate::flusher;
+use crate::lock::lock;
 use crate::message::Message;
 use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
+use crate::waiters::Waiters;
 use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
@@ -65,63 +67,6 @@ enum News {
     Told,
     /// It is on a list of the [`flusher`]'s, which will look.
     Listed,
-}
-
-/// The tasks that wait for anything of the connection. A transport remembers one waker for each direction, and the
-/// timer one; here they all remember this, and every task looks for itself what has changed.
-#[derive(Debug, Default)]
-struct Waiters(Mutex<Wakers>);
-
-#[derive(Debug, Default)]
-struct Wakers {
-    /// There is seldom more than the receiver's.
-    first: Option<Waker>,
-    others: Vec<Waker>,
-}
-
-impl Waiters {
-    /// Remembers a task; says whether it was not remembered already, for something else that it waits for.
-    fn register(&self, waker: &Waker) -> bool {
-        let mut wakers = lock(&self.0);
-        let is_new = !wakers.iter().any(|known| known.will_wake(waker));
-        if is_new {
-            let waker = waker.clone();
-            match wakers.first {
-                None => wakers.first = Some(waker),
-                Some(_) => wakers.others.push(waker),
-            }
-        }
-        is_new
-    }
-
-    /// Forgets a task that does not wait after all: a waker keeps its task's memory alive.
-    fn forget(&self, waker: &Waker) {
-        let mut wakers = lock(&self.0);
-        let forgotten = wakers.first.take_if(|known| known.will_wake(waker)).or_else(|| {
-            let pos = wakers.others.iter().position(|known| known.will_wake(waker));
-            pos.map(|pos| wakers.others.swap_remove(pos))
-        });
-        // The last of a task goes when nothing is locked.
-        drop(wakers);
-        drop(forgotten);
-    }
-}
-
-impl Wakers {
-    fn iter(&self) -> impl Iterator<Item = &Waker> {
-        self.first.iter().chain(&self.others)
-    }
-}
-
-impl Wake for Waiters {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let Wakers { first, others } = std::mem::take(&mut *lock(&self.0));
-        first.into_iter().chain(others).for_each(Waker::wake);
-    }
 }
 
 pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
@@ -180,14 +125,16 @@ impl Shared {
         }
     }
 
-    /// Writes what is queued here and now, if this is the runtime where that is done; else as [`tell`](Self::tell).
-    fn write_or_tell(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    /// Writes what is queued here and now, if this is the runtime where that is done; else as [`tell`](Self::tell). Says
+    /// whether that made room.
+    fn write_or_tell(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
         let is_at_home = match (&state.runtime, Handle::try_current()) {
             (Some(home), Ok(here)) => home.id() == here.id(),
             _ => false,
         };
         if !is_at_home {
-            return self.tell(state);
+            self.tell(state);
+            return false;
         }
         let passed = self.write(&mut state);
         match passed.is_unfinished {
@@ -197,6 +144,7 @@ impl Shared {
         if passed.concerns_waiters {
             self.waker.wake_by_ref();
         }
+        passed.work > 0 && !passed.is_unfinished
     }
 
     /// Writes what is queued, for the flusher, which comes again if there is more to compress.
@@ -392,21 +340,19 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`TrySendAllError`] says how many were queued, which leave, and why the next was not.
+    /// [`TrySendAllError`] says how many were queued, of which some may have left, and why the next was not.
     pub fn try_send_all(&self, messages: &[Prepared]) -> Result<(), TrySendAllError> {
         let mut queued = 0;
         loop {
-            let begun_at = queued;
             let mut state = self.shared.state();
             let stopped = messages[queued..].iter().find_map(|message| {
                 let sent = try_send_prepared(&mut state.driver, message);
                 queued += usize::from(sent.is_ok());
                 sent.err()
             });
-            self.shared.write_or_tell(state);
+            let has_made_room = self.shared.write_or_tell(state);
             match stopped {
-                // What has left made room.
-                Some(TrySendError::Full(_)) if queued > begun_at => {}
+                Some(TrySendError::Full(_)) if has_made_room => {}
                 Some(cause) => return Err(TrySendAllError { queued, cause }),
                 None => return Ok(()),
             }
@@ -512,9 +458,4 @@ impl Stream for Receiver {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(cx, Driver::poll_next)
     }
-}
-
-/// A panic of another task leaves the connection as it was between two calls.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -39,6 +39,12 @@ fn receive(mut receiver: Receiver) -> (JoinHandle<Result<Option<Message>, Error>
     (receiving, polls)
 }
 
+/// Both ways to queue `a` without waiting.
+const SENDS: [fn(&Sender); 2] = [
+    |sender| sender.try_send("a").unwrap(),
+    |sender| sender.try_send_all(&[Prepared::new("a")]).unwrap(),
+];
+
 async fn open_split() -> (Sender, Receiver, Peer) {
     let (ws, peer) = open(Local::Server).await;
     let (sender, receiver) = ws.split();
@@ -129,6 +135,10 @@ async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
     let (sender, _receiver) = ws.split();
     sender.try_send_all(&messages).unwrap();
     assert_eq!(payloads(&peer), *b"abcde");
+    // What was queued before and leaves makes room too.
+    sender.try_send(&[b'x'; 1200]).unwrap();
+    sender.try_send_all(&messages[..1]).unwrap();
+    assert_eq!(payloads(&peer), *b"xa");
 
     let (ws, peer) = open_server(&server).await;
     let (sender, receiver) = ws.split();
@@ -202,11 +212,7 @@ async fn it_leaves_before_the_close_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn the_receiver_notices_a_peer_that_takes_nothing_more() {
-    let sends: [fn(&Sender); 2] = [
-        |sender| sender.try_send("a").unwrap(),
-        |sender| sender.try_send_all(&[Prepared::new("a")]).unwrap(),
-    ];
-    for (room, send) in [0, 1].into_iter().flat_map(|room| sends.map(|send| (room, send))) {
+    for (room, send) in [0, 1].into_iter().flat_map(|room| SENDS.map(|send| (room, send))) {
         let (sender, receiver, peer) = open_split().await;
         let (receiving, _) = receive(receiver);
         settle().await;
@@ -419,16 +425,27 @@ async fn the_budget_of_a_task_wakes_no_receiver() {
 
 #[test]
 fn a_thread_that_ends_takes_nothing_with_it() {
-    let sends: [fn(Sender); 2] = [
-        |sender| sender.try_send("a").unwrap(),
-        |sender| sender.try_send_all(&[Prepared::new("a")]).unwrap(),
-    ];
-    for send in sends {
+    for send in SENDS {
         let runtime = current_thread();
         let (sender, _receiver, peer) = runtime.block_on(open_split());
-        std::thread::spawn(move || send(sender)).join().unwrap();
+        std::thread::spawn(move || send(&sender)).join().unwrap();
         assert_eq!(peer.takes(), []);
         runtime.block_on(settle());
+        assert_eq!(peer.takes(), [text("a")]);
+    }
+}
+
+#[test]
+fn on_another_runtime_it_leaves_with_the_receivers() {
+    for send in SENDS {
+        let (first, second) = (current_thread(), current_thread());
+        let (sender, _receiver, peer) = first.block_on(open_split());
+        second.block_on(async {
+            send(&sender);
+            settle().await;
+        });
+        assert_eq!(peer.takes(), []);
+        first.block_on(settle());
         assert_eq!(peer.takes(), [text("a")]);
     }
 }

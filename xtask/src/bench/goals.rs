@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{
+    render::figure,
     results::{Results, Row, short},
     servers::is_ours,
-    workload::Metric,
 };
 
 /// One goal for our server in one workload.
@@ -53,10 +53,10 @@ const GOALS: &[Goal] = &[
     goal("16m-1", Bound::OfBestRival(1.0)),
     goal("tls-1k-1", Bound::Of("raw-tokio-rustls", 0.95)),
     goal("tls-1k-16", Bound::Of("raw-tokio-rustls", 0.95)),
-    goal("deflate-1k-1", Bound::OfBestRival(1.0 / 0.8)),
-    goal("fanout-1", Bound::Of("fanout-raw", 1.0 / 1.1)),
+    goal("deflate-1k-1", Bound::OfBestRival(1.25)),
+    goal("fanout-1", Bound::Of("fanout-raw", 0.91)),
     goal("fanout-1", Bound::Of("fanout-tungstenite", 1.9)),
-    goal("fanout-16", Bound::Of("fanout-raw", 1.0 / 1.1)),
+    goal("fanout-16", Bound::Of("fanout-raw", 0.91)),
     goal("fanout-16", Bound::Of("fanout-tungstenite", 12.0)),
     goal("idle", Bound::Memory(1.2 * 1024.0)),
     goal("idle-tls", Bound::OfBestRival(1.0)),
@@ -65,104 +65,128 @@ const GOALS: &[Goal] = &[
 
 /// What came of a goal.
 struct Outcome {
-    bound: Bound,
     value: f64,
-    /// Of the rounds, the least and the most.
+    /// Of the rounds, the least and the most; of memory, what it is after an echo.
     range: Option<(f64, f64)>,
     is_reached: bool,
 }
 
-/// The goals of a workload, as far as it was measured.
-fn outcomes(results: &Results) -> Vec<Outcome> {
-    let Some(ours) = results.rows.iter().find(|row| is_ours(&row.server)) else {
-        return Vec::new();
-    };
+/// The goals of a workload, and what came of them; nothing if ours failed, or what it is compared with is not there.
+fn outcomes(results: &Results, server: &str) -> Vec<(Bound, Option<Outcome>)> {
     let goals = GOALS.iter().filter(|goal| goal.workload == results.workload);
-    goals.filter_map(|goal| goal.bound.judge(results, ours)).collect()
+    let row = results.row(server).filter(|row| row.failure().is_none());
+    goals
+        .map(|goal| (goal.bound, row.and_then(|row| goal.bound.judge(results, row))))
+        .collect()
+}
+
+/// Our server among those of a workload.
+fn ours(results: &Results) -> &str {
+    let row = results.rows.iter().find(|row| is_ours(&row.server));
+    row.map_or("", |row| &row.server)
 }
 
 impl Bound {
     fn judge(self, results: &Results, row: &Row) -> Option<Outcome> {
         match self {
-            Self::Of(other, min) => self.compare(results, row, results.row(other)?, min),
+            Self::Of(other, min) => Self::compare(results, row, results.row(other)?, min),
             Self::OfBestRival(min) => {
                 let rivals = results
                     .rows
                     .iter()
                     .filter(|other| !other.is_baseline && !is_ours(&other.server));
-                let outcomes = rivals.filter_map(|rival| self.compare(results, row, rival, min));
+                let outcomes = rivals.filter_map(|rival| Self::compare(results, row, rival, min));
                 outcomes.min_by(|one, other| one.value.total_cmp(&other.value))
             }
             Self::Memory(max) => {
                 let (open, after) = row.median("/open").zip(row.median("/after"))?;
-                Some(self.outcome(open, open <= max && after <= 1.1 * open))
+                Some(Outcome {
+                    value: open,
+                    range: Some((open, after)),
+                    is_reached: open <= max && after <= 1.1 * open,
+                })
             }
-            Self::SystemCalls(max) => row.syscalls.map(|calls| self.outcome(calls, calls <= max)),
+            Self::SystemCalls(max) => row.syscalls.map(|calls| Outcome {
+                value: calls,
+                range: None,
+                is_reached: calls <= max,
+            }),
         }
     }
 
-    fn compare(self, results: &Results, row: &Row, other: &Row, min: f64) -> Option<Outcome> {
+    fn compare(results: &Results, row: &Row, other: &Row, min: f64) -> Option<Outcome> {
         let value = row.ratio(other, results.metric)?;
         let ratios = row.ratios(other, results.metric);
         let least = ratios.iter().copied().min_by(f64::total_cmp);
         let most = ratios.iter().copied().max_by(f64::total_cmp);
         Some(Outcome {
+            value,
             range: least.zip(most),
-            ..self.outcome(value, value >= min)
+            is_reached: value >= min,
         })
     }
 
-    fn outcome(self, value: f64, is_reached: bool) -> Outcome {
-        Outcome {
-            bound: self,
-            value,
-            range: None,
-            is_reached,
-        }
-    }
-
-    fn title(self, metric: Metric) -> String {
+    fn title(self) -> String {
         match self {
             Self::Of(other, _) => format!("of `{other}`"),
-            Self::OfBestRival(_) if metric == Metric::Memory => "memory of the best other crate".into(),
             Self::OfBestRival(_) => "of the best other crate".into(),
-            Self::Memory(_) => "bytes, and no more after an echo".into(),
-            Self::SystemCalls(_) => "system calls".into(),
+            Self::Memory(_) => "bytes a connection, at most a tenth more after an echo".into(),
+            Self::SystemCalls(_) => "system calls a message".into(),
         }
     }
 
-    fn told(self, value: f64) -> String {
+    fn format(self, value: f64) -> String {
         match self {
             Self::Of(..) | Self::OfBestRival(_) => format!("{value:.2}"),
-            Self::Memory(_) => format!("{value:.0}"),
+            Self::Memory(_) => figure(value),
             Self::SystemCalls(_) => format!("{value:.3}"),
         }
     }
 
     fn limit(self) -> String {
         match self {
-            Self::Of(_, min) | Self::OfBestRival(min) => format!("≥ {}", self.told(min)),
-            Self::Memory(max) | Self::SystemCalls(max) => format!("≤ {}", self.told(max)),
+            Self::Of(_, min) | Self::OfBestRival(min) => format!("≥ {}", self.format(min)),
+            Self::Memory(max) | Self::SystemCalls(max) => format!("≤ {}", self.format(max)),
+        }
+    }
+
+    fn tell(self, outcome: &Outcome) -> String {
+        let value = self.format(outcome.value);
+        match outcome.range {
+            Some((open, after)) if matches!(self, Self::Memory(_)) => {
+                format!("{} / {}", self.format(open), self.format(after))
+            }
+            Some((least, most)) => format!("{value} ({} to {})", self.format(least), self.format(most)),
+            None => value,
         }
     }
 }
 
-/// All goals as a table; beside ours `floor`, a server without a protocol that is made as ours is.
-pub(super) fn table(all: &[Results], floor: &str) -> String {
-    let mut text = format!("| workload | measure | goal | ours | | {floor} |\n|---|---|---:|---:|---|---:|\n");
+/// What ours has, and whether that is enough.
+fn told(bound: Bound, outcome: Option<&Outcome>) -> (String, &'static str) {
+    match outcome {
+        Some(outcome) if outcome.is_reached => (bound.tell(outcome), "reached"),
+        Some(outcome) => (bound.tell(outcome), "missed"),
+        None => ("–".into(), "not measured, or failed"),
+    }
+}
+
+/// All goals as a table, with another server beside ours.
+pub(super) fn table(all: &[Results], beside: &str) -> String {
+    let mut text = format!("| workload | measure | goal | ours | | {beside} |\n|---|---|---:|---:|---|---:|\n");
     for results in all {
-        for outcome in outcomes(results) {
-            let bound = outcome.bound;
-            let floor = results.row(floor).and_then(|row| bound.judge(results, row));
+        let pairs = outcomes(results, ours(results))
+            .into_iter()
+            .zip(outcomes(results, beside));
+        for ((bound, outcome), (_, other)) in pairs {
+            let (told, verdict) = told(bound, outcome.as_ref());
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {told} | {verdict} | {} |",
                 short(&results.title),
-                bound.title(results.metric),
+                bound.title(),
                 bound.limit(),
-                outcome.told(),
-                outcome.verdict(),
-                floor.map_or_else(|| "–".into(), |floor| bound.told(floor.value)),
+                other.map_or_else(|| "–".into(), |other| bound.format(other.value)),
             );
         }
     }
@@ -171,41 +195,26 @@ pub(super) fn table(all: &[Results], floor: &str) -> String {
 
 /// The goals of one workload, for the terminal.
 pub(super) fn lines(results: &Results) -> String {
-    let line = |outcome: Outcome| {
-        let title = outcome.bound.title(results.metric);
-        let (limit, told) = (outcome.bound.limit(), outcome.told());
-        format!("    goal {limit} {title}: {told}, {}\n", outcome.verdict())
+    let line = |(bound, outcome): (Bound, Option<Outcome>)| {
+        let (told, verdict) = told(bound, outcome.as_ref());
+        format!("    goal {} {}: {told}, {verdict}\n", bound.limit(), bound.title())
     };
-    outcomes(results).into_iter().map(line).collect()
-}
-
-impl Outcome {
-    fn told(&self) -> String {
-        let value = self.bound.told(self.value);
-        match self.range {
-            Some((least, most)) => {
-                let (least, most) = (self.bound.told(least), self.bound.told(most));
-                format!("{value} ({least} to {most})")
-            }
-            None => value,
-        }
-    }
-
-    fn verdict(&self) -> &'static str {
-        if self.is_reached { "reached" } else { "missed" }
-    }
+    outcomes(results, ours(results)).into_iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::GOALS;
-    use crate::bench::workload::WORKLOADS;
+    use super::{Bound, GOALS};
+    use crate::bench::{servers::SERVERS, workload::WORKLOADS};
 
     #[test]
-    fn every_goal_is_of_a_workload() {
+    fn every_goal_is_of_a_workload_and_a_server() {
         for goal in GOALS {
             let is_of = WORKLOADS.iter().any(|workload| workload.name == goal.workload);
             assert!(is_of, "{}", goal.workload);
+            if let Bound::Of(name, _) = goal.bound {
+                assert!(SERVERS.iter().any(|server| server.name == name), "{name}");
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `servers` | who is measured, and how each is built and started |
 //! | `trial` | one measurement, and the rounds of a workload |
 //! | `results` | what came of it, as kept in `target/bench/*.json` |
+//! | `goals` | what ours is to reach, and whether it does |
 //! | `machine` | where it was measured |
 //! | `table` | the same for the terminal |
 //! | `render`, `page.md` | the same as docs/performance.md |

@@ -103,7 +103,7 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("group", "deflate") => group_table(all, Group::Deflate),
         ("group", "fanout") => group_table(all, Group::Fanout),
         ("ratios", base) if is_server(base) => ratios(&echo, base),
-        ("goals", floor) if is_server(floor) => goals::table(all, floor),
+        ("goals", beside) if is_server(beside) => goals::table(all, beside),
         _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
     })
 }
@@ -294,7 +294,7 @@ fn machine(all: &[Results]) -> String {
 }
 
 /// Three digits that count.
-fn figure(value: f64) -> String {
+pub(super) fn figure(value: f64) -> String {
     if value.abs() < 10.0 {
         return format!("{value:.1}");
     }
@@ -364,6 +364,14 @@ mod tests {
         assert!(page.contains("| **ours** | 0.75 |"), "{page}");
         assert!(page.contains("| **ours** | 4,000 |"), "{page}");
         assert!(page.contains("| soketto | failed |"), "{page}");
+        assert!(
+            page.contains("| of `raw-epoll` | ≥ 0.97 | 0.75 (0.75 to 0.75) | missed | – |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| system calls a message | ≤ 2.050 | 2.000 | reached | – |"),
+            "{page}"
+        );
         assert!(page.contains("| **ours** | 2.000 |"), "{page}");
         assert!(!page.contains("<!--"), "every place is filled: {page}");
         assert!(!page.contains("![Memory"), "there is no plot of what was not measured");
@@ -376,6 +384,7 @@ mod tests {
         for text in [
             "<!-- ratio: raw-epoll -->",
             "<!-- ratios: raw-epol -->",
+            "<!-- goals: raw-epol -->",
             "<!-- group: echo -->",
         ] {
             page(text).expect_err(text);

@@ -71,7 +71,7 @@ impl Members {
         self.with(|list| list.members.remove(&id));
     }
 
-    /// Queues messages for all members but one. Who has no room is disconnected: with a gap it would not know of it.
+    /// Sends messages to all members but one. Who has no room is disconnected: with a gap it would not know of it.
     fn publish(&self, from: u64, batch: &[Prepared]) {
         self.with(|list| {
             list.members.retain(|&id, (sender, task)| {

@@ -297,7 +297,8 @@ impl Connection {
     ///
     /// `Some` while the rest of a large frame is outstanding: the vector has spare capacity, and bytes that the
     /// transport appends there (and nothing else) are handed over with [`handle_appended`](Self::handle_appended)
-    /// instead of being copied by [`handle_bytes`](Self::handle_bytes). Taking this way is never necessary.
+    /// instead of being copied by [`handle_bytes`](Self::handle_bytes). The vector may be exchanged for one with the same
+    /// bytes and more room. Taking this way is never necessary.
     pub fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.state {
             State::Open | State::CloseSent => self.receiver.direct_buffer(),

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
 use sockeye_proto::{CloseCode, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -14,11 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::alarm::Alarm;
 use super::carrier::Carrier;
 use super::input::Input;
-use super::large::Large;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::parts::{PART_LEN, Parts};
 use super::turn::Turn;
-use super::{CODECS, Io, buffers, clock};
+use super::{CODECS, Io, buffers, clock, large};
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
@@ -517,6 +516,7 @@ impl Driver {
         };
         let read = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
+                // Before it grows: the pages of an earlier message's buffer are there already.
                 self.input.loan.take_for(buffer, buffer.len().saturating_add(len_max));
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
                 self.input.at = clock::now();
@@ -763,10 +763,7 @@ fn to_message(event: Event<'_>) -> Option<Message> {
     };
     let payload = match payload {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
-        Cow::Owned(bytes) => match Large::of(bytes) {
-            Ok(large) => Bytes::from_owner(large).into(),
-            Err(bytes) => bytes.into(),
-        },
+        Cow::Owned(bytes) => large::share(bytes).into(),
     };
     Some(Message::of_checked(kind, payload))
 }
