@@ -2,7 +2,7 @@
 //!
 //! Each measurement is a fresh server process on one processor and the load generator of `bench/load` on another. In
 //! each round all servers have their turn, in every other round in reverse; what is told is the median of the ratios
-//! within rounds, which hardly depends on what else the machine does.
+//! within rounds, which depends less than others on what else the machine does.
 //!
 //! | file | holds |
 //! |---|---|
