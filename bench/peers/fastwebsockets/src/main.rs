@@ -1,8 +1,6 @@
 //! fastwebsockets, as its echo example: hyper's upgrade, a `FragmentCollector`, one write per frame. It has no call that
 //! queues a frame.
 
-use std::error::Error;
-use std::io;
 use std::process::ExitCode;
 
 use bench_listen::{Can, Flags};
@@ -16,24 +14,12 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
-use tokio_rustls::TlsAcceptor;
 
 fn main() -> ExitCode {
-    let can = Can {
-        tls: true,
-        ..Can::default()
-    };
-    bench_listen::exit(run(&Flags::parse(can)))
-}
-
-fn run(flags: &Flags) -> io::Result<()> {
-    let Some((certificate, key)) = &flags.tls else {
-        return bench_listen::serve(flags, open);
-    };
-    let acceptor = TlsAcceptor::from(bench_listen::server_config(certificate, key)?);
-    bench_listen::serve(flags, move |tcp| {
-        let acceptor = acceptor.clone();
-        async move { Ok::<_, Box<dyn Error + Send + Sync>>(open(acceptor.accept(tcp).await?).await?) }
+    let flags = Flags::parse(Can::TLS);
+    bench_listen::exit(match &flags.tls {
+        None => bench_listen::serve(&flags, open),
+        Some(files) => bench_listen::serve_tls(&flags, files, open),
     })
 }
 

@@ -16,7 +16,7 @@ mod tls;
 #[cfg(feature = "tokio")]
 pub use accept::serve;
 #[cfg(feature = "tls")]
-pub use tls::server_config;
+pub use tls::{serve_tls, server_config};
 
 /// What the flags said.
 #[derive(Debug, Clone)]
@@ -47,6 +47,15 @@ pub struct Can {
     pub deflate: bool,
     /// `--deflate=takeover`.
     pub takeover: bool,
+}
+
+impl Can {
+    /// TLS, and nothing else beyond plain echo.
+    pub const TLS: Self = Self {
+        tls: true,
+        deflate: false,
+        takeover: false,
+    };
 }
 
 impl Flags {

@@ -6,31 +6,20 @@ use std::process::ExitCode;
 use bench_listen::{Can, Flags};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 const BUFFER_SIZE: usize = 64 * 1024;
 
 fn main() -> ExitCode {
-    let can = Can {
-        tls: true,
-        ..Can::default()
-    };
-    bench_listen::exit(run(&Flags::parse(can)))
+    let flags = Flags::parse(Can::TLS);
+    bench_listen::exit(match &flags.tls {
+        None => Err(io::Error::other("this server needs --tls CERT KEY")),
+        Some(files) => bench_listen::serve_tls(&flags, files, open),
+    })
 }
 
-fn run(flags: &Flags) -> io::Result<()> {
-    let Some((certificate, key)) = &flags.tls else {
-        return Err(io::Error::other("this server needs --tls CERT KEY"));
-    };
-    let acceptor = TlsAcceptor::from(bench_listen::server_config(certificate, key)?);
-    bench_listen::serve(flags, move |tcp| open(acceptor.clone(), tcp))
-}
-
-async fn open(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<()> {
-    let mut tls = acceptor.accept(tcp).await?;
+async fn open(mut tls: TlsStream<TcpStream>) {
     tokio::spawn(async move { echo(&mut tls).await });
-    Ok(())
 }
 
 async fn echo(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {

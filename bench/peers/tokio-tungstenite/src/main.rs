@@ -1,14 +1,12 @@
 //! tokio-tungstenite: every message that is decoded already is fed, then all are flushed. A read buffer of 16 KiB, for
 //! it is zeroed before each read: the default of 128 KiB costs four times the CPU of a small message.
 
-use std::io;
 use std::process::ExitCode;
 
 use bench_listen::{Can, Flags};
 use futures_util::future::poll_immediate;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -16,21 +14,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 const READ_BUFFER_SIZE: usize = 16 * 1024;
 
 fn main() -> ExitCode {
-    let can = Can {
-        tls: true,
-        ..Can::default()
-    };
-    bench_listen::exit(run(&Flags::parse(can)))
-}
-
-fn run(flags: &Flags) -> io::Result<()> {
-    let Some((certificate, key)) = &flags.tls else {
-        return bench_listen::serve(flags, open);
-    };
-    let acceptor = TlsAcceptor::from(bench_listen::server_config(certificate, key)?);
-    bench_listen::serve(flags, move |tcp| {
-        let acceptor = acceptor.clone();
-        async move { open(acceptor.accept(tcp).await?).await }
+    let flags = Flags::parse(Can::TLS);
+    bench_listen::exit(match &flags.tls {
+        None => bench_listen::serve(&flags, open),
+        Some(files) => bench_listen::serve_tls(&flags, files, open),
     })
 }
 

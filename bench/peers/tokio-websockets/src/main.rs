@@ -1,31 +1,18 @@
 //! tokio-websockets, as its echo example. There is nothing to gain from `feed`: its `poll_next` flushes.
 
-use std::io;
 use std::process::ExitCode;
 
 use bench_listen::{Can, Flags};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
-use tokio_rustls::TlsAcceptor;
 use tokio_websockets::{Config, Error, Limits, ServerBuilder, WebSocketStream};
 
 fn main() -> ExitCode {
-    let can = Can {
-        tls: true,
-        ..Can::default()
-    };
-    bench_listen::exit(run(&Flags::parse(can)))
-}
-
-fn run(flags: &Flags) -> io::Result<()> {
-    let Some((certificate, key)) = &flags.tls else {
-        return bench_listen::serve(flags, open);
-    };
-    let acceptor = TlsAcceptor::from(bench_listen::server_config(certificate, key)?);
-    bench_listen::serve(flags, move |tcp| {
-        let acceptor = acceptor.clone();
-        async move { open(acceptor.accept(tcp).await?).await }
+    let flags = Flags::parse(Can::TLS);
+    bench_listen::exit(match &flags.tls {
+        None => bench_listen::serve(&flags, open),
+        Some(files) => bench_listen::serve_tls(&flags, files, open),
     })
 }
 

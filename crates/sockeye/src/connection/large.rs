@@ -1,8 +1,8 @@
 //! The buffers of large messages, which belong to the process.
 //!
 //! An allocator gives the memory of a large message back to the system when it is freed, and each page of the next one
-//! is a fault: for messages of 2 to 16 MiB that was a third to a half of all that an echo cost. To grow to 1 MiB was a
-//! third where it did not happen in place. So the buffer of a message comes back when its last clone is dropped, on
+//! is a fault: for messages of 2 to 16 MiB that was a third to a half of all that an echo cost. To grow to 1 MiB was
+//! nearly a third where it did not happen in place. So the buffer of a message comes back when its last clone is dropped, on
 //! whatever thread, and another message is received into it.
 
 use std::collections::VecDeque;
