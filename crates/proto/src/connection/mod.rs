@@ -306,13 +306,20 @@ impl Connection {
         }
     }
 
+    /// Whether anything was appended to [`direct_buffer`](Self::direct_buffer) that
+    /// [`handle_appended`](Self::handle_appended) has not taken.
+    #[inline]
+    pub fn has_appended(&self) -> bool {
+        self.receiver.has_appended()
+    }
+
     /// Takes what was appended to [`direct_buffer`](Self::direct_buffer).
     pub fn handle_appended(&mut self, now: Instant) -> Option<Event<'_>> {
         if matches!(self.state, State::Ending | State::Closed) {
             return None;
         }
         // Nothing appended is no sign of life.
-        if !self.receiver.has_appended() {
+        if !self.has_appended() {
             return None;
         }
         self.liveness.handle_received(now);

@@ -243,6 +243,7 @@ impl Connection {
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has anything to append.
+    #[inline]
     pub fn wants_transmit(&self) -> bool {
         self.is_close_due() || self.pong_due.is_some() || self.state == State::Open && self.liveness.is_ping_due()
     }

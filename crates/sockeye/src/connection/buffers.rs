@@ -34,7 +34,7 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Default)]
 struct Pool {
-    read: Vec<Vec<u8>>,
+    read: Vec<Box<[u8]>>,
     write: Vec<Vec<u8>>,
     small_write: Vec<Vec<u8>>,
 }
@@ -58,15 +58,14 @@ pub(super) fn let_go() {
     HELD.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// An empty buffer to receive into.
-pub(super) fn take_read() -> Vec<u8> {
+/// A buffer to receive into. What lies in it means nothing; it was zeroed once, by the system.
+pub(super) fn take_read() -> Box<[u8]> {
     let kept = POOL.with_borrow_mut(|pool| pool.read.pop());
-    kept.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER_LEN))
+    kept.unwrap_or_else(|| vec![0; READ_BUFFER_LEN].into())
 }
 
 /// Gives back a buffer of [`take_read`].
-pub(super) fn give_read(mut buffer: Vec<u8>) {
-    buffer.clear();
+pub(super) fn give_read(buffer: Box<[u8]>) {
     give(|pool| {
         if pool.read.len() < KEPT_MAX {
             pool.read.push(buffer);
@@ -111,12 +110,12 @@ mod tests {
         struct Last;
         impl Drop for Last {
             fn drop(&mut self) {
-                give_read(take_some());
+                give_read(take_some().into());
                 give_write(take_some());
             }
         }
         fn take_some() -> Vec<u8> {
-            Vec::with_capacity(READ_BUFFER_LEN)
+            vec![0; READ_BUFFER_LEN]
         }
         thread_local! {
             static LAST: Last = const { Last };

@@ -29,6 +29,17 @@ impl From<Box<dyn Io>> for Carrier {
     }
 }
 
+impl Carrier {
+    /// Pending where it is known, without trying, that nothing can be read.
+    #[inline]
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Other(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
 macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self.get_mut() {

@@ -140,11 +140,13 @@ impl Driver {
                 if let Some(message) = self.deliver_whole() {
                     return Poll::Ready(Ok(Some(message)));
                 }
-                // A place of its own: a result would share one in memory with the message above.
-                let mut delivered = None;
-                self.deliver_into(&mut delivered);
-                if let Some(message) = delivered {
-                    return Poll::Ready(Ok(Some(message)));
+                if self.has_undelivered() {
+                    // A place of its own: a result would share one in memory with the message above.
+                    let mut delivered = None;
+                    self.deliver_into(&mut delivered);
+                    if let Some(message) = delivered {
+                        return Poll::Ready(Ok(Some(message)));
+                    }
                 }
             }
             match ready!(self.poll_more(cx)) {
@@ -441,6 +443,12 @@ impl Driver {
         Some(message)
     }
 
+    /// Whether [`deliver`](Self::deliver) has anything to look at.
+    #[inline]
+    fn has_undelivered(&self) -> bool {
+        !self.input.is_delivered() || self.connection.is_inflating() || self.connection.has_appended()
+    }
+
     #[inline(never)]
     fn deliver_into(&mut self, delivered: &mut Option<Message>) {
         *delivered = self.deliver();
@@ -449,7 +457,7 @@ impl Driver {
     /// Takes the next message out of what was received, and does what else has come.
     fn deliver(&mut self) -> Option<Message> {
         while !self.input.is_delivered() || self.connection.is_inflating() {
-            let unread = &mut self.input.buffer[self.input.pos as usize..];
+            let unread = &mut self.input.buffer[self.input.pos as usize..self.input.end as usize];
             let received = self.connection.handle_bytes(self.input.at, unread);
             self.input.pos += received.consumed as u32;
             self.turn.charge_frame();
@@ -496,13 +504,20 @@ impl Driver {
     }
 
     /// Queues what the protocol itself has to say: pongs, pings, the close frame.
+    #[inline]
     fn queue_control(&mut self) {
         if self.connection.wants_transmit() {
-            let now = clock::now();
-            self.output.append_control(self.settings.write_buffer_max, |out| {
-                self.connection.poll_transmit(now, out);
-            });
+            self.append_control();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_control(&mut self) {
+        let now = clock::now();
+        self.output.append_control(self.settings.write_buffer_max, |out| {
+            self.connection.poll_transmit(now, out);
+        });
     }
 
     /// Reads once; ready if there is anything new, be it the end.

@@ -1,12 +1,11 @@
 //! What was received, and is not delivered yet.
 
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::BufMut;
 use sockeye_proto::Instant;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::carrier::Carrier;
 use super::large::Loan;
@@ -15,34 +14,42 @@ use super::{buffers, clock};
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
 pub(super) struct Input {
-    pub(super) buffer: Vec<u8>,
-    /// How much of it is delivered. A receive buffer is small.
+    pub(super) buffer: Box<[u8]>,
+    /// Where in it what was received ends. A receive buffer is small.
+    pub(super) end: u32,
+    /// How much of it is delivered.
     pub(super) pos: u32,
     /// When they were read.
     pub(super) at: Instant,
     /// Whether `buffer` is counted among those that are held.
     is_counted: bool,
+    /// Whether the last read took all there was, so that the next is likely to find nothing.
+    is_exhausted: bool,
     /// Of a buffer to the message that is arriving, which is not this one's.
     pub(super) loan: Loan,
 }
 
 impl Input {
-    pub(super) fn of(buffer: Vec<u8>, at: Instant) -> Self {
-        Self {
-            buffer,
-            at,
-            ..Self::default()
-        }
+    pub(super) fn of(received: Vec<u8>, at: Instant) -> Self {
+        let mut input = Self { at, ..Self::default() };
+        input.set(received.into());
+        input
+    }
+
+    /// From now on `received` is all that is not delivered.
+    fn set(&mut self, received: Box<[u8]>) {
+        (self.pos, self.end) = (0, received.len() as u32);
+        self.buffer = received;
     }
 
     #[inline]
     pub(super) fn is_delivered(&self) -> bool {
-        self.pos as usize >= self.buffer.len()
+        self.pos >= self.end
     }
 
     #[inline]
     pub(super) fn unread(&self) -> &[u8] {
-        &self.buffer[self.pos as usize..]
+        &self.buffer[self.pos as usize..self.end as usize]
     }
 
     /// Reads into a buffer of the thread's; keeps it only if something was read.
@@ -52,18 +59,25 @@ impl Input {
         len_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        debug_assert!(self.buffer.capacity() == 0, "released when all was delivered");
+        debug_assert!(self.buffer.is_empty(), "released when all was delivered");
+        if std::mem::take(&mut self.is_exhausted) {
+            ready!(io.poll_read_ready(cx))?;
+        }
         let mut buffer = match len_max {
             buffers::READ_BUFFER_LEN.. => buffers::take_read(),
-            _ => Vec::with_capacity(len_max),
+            _ => vec![0; len_max].into(),
         };
-        let read = pin!(io.read_buf(&mut (&mut buffer).limit(len_max))).poll(cx);
-        if let Poll::Ready(Ok(1..)) = read {
-            (self.buffer, self.at) = (buffer, clock::now());
-        } else if buffer.capacity() >= buffers::READ_BUFFER_LEN {
+        let mut filling = ReadBuf::new(&mut buffer);
+        let read = Pin::new(io).poll_read(cx, &mut filling);
+        let len = filling.filled().len();
+        if len > 0 {
+            self.is_exhausted = len < buffer.len();
+            (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
+        } else if buffer.len() >= buffers::READ_BUFFER_LEN {
             buffers::give_read(buffer);
         }
-        read
+        ready!(read)?;
+        Poll::Ready(Ok(len))
     }
 
     /// Decides what becomes of the buffer while the message that was just taken out of it is with the user: it goes
@@ -82,9 +96,9 @@ impl Input {
     fn hold(&mut self) {
         self.is_counted = buffers::hold();
         if !self.is_counted {
-            let rest = self.buffer[self.pos as usize..].to_vec();
+            let rest = self.unread().into();
             self.release();
-            self.buffer = rest;
+            self.set(rest);
         }
     }
 
@@ -94,7 +108,7 @@ impl Input {
         }
         let is_of_thread = self.is_of_thread();
         let buffer = std::mem::take(&mut self.buffer);
-        self.pos = 0;
+        (self.pos, self.end) = (0, 0);
         if is_of_thread {
             buffers::give_read(buffer);
         }
@@ -102,6 +116,6 @@ impl Input {
 
     /// Whether the buffer is one of the thread's, not a copy or what was glued to the handshake.
     fn is_of_thread(&self) -> bool {
-        self.buffer.capacity() >= buffers::READ_BUFFER_LEN
+        self.buffer.len() >= buffers::READ_BUFFER_LEN
     }
 }
