@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use sockeye::Server;
+use sockeye::{Error, Server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::cases::frame;
@@ -81,15 +81,18 @@ pub(crate) fn echo(count: u64, burst: u64, payload_len: usize, is_text: bool) {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime can be made");
-    let echoed = runtime.block_on(async {
-        let mut ws = Server::default().accept(transport).await?.accept().await?;
-        let mut echoed = 0;
-        // The end comes without a close frame, as an error.
-        while let Ok(Some(message)) = ws.recv().await {
-            ws.feed(message).await?;
-            echoed += 1;
-        }
-        Ok::<_, sockeye::Error>(echoed)
-    });
-    assert_eq!(echoed.expect("the connection is open"), count / burst * burst);
+    let echoed = runtime.block_on(async { tokio::spawn(echo_all(transport)).await });
+    let echoed = echoed.expect("the task does not panic").expect("the connection is open");
+    assert_eq!(echoed, count / burst * burst);
+}
+
+/// Until the end, which comes without a close frame, as an error.
+async fn echo_all(transport: Bursts) -> Result<u64, Error> {
+    let mut ws = Server::default().accept(transport).await?.accept().await?;
+    let mut echoed = 0;
+    while let Ok(Some(message)) = ws.recv().await {
+        ws.feed(message).await?;
+        echoed += 1;
+    }
+    Ok(echoed)
 }
