@@ -69,15 +69,14 @@ impl Input {
         };
         let mut filling = ReadBuf::new(&mut buffer);
         let read = Pin::new(io).poll_read(cx, &mut filling);
-        let len = filling.filled().len();
-        if len > 0 {
+        let read = read.map_ok(|()| filling.filled().len());
+        if let Poll::Ready(Ok(len @ 1..)) = read {
             self.is_exhausted = len < buffer.len();
             (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
         } else if buffer.len() >= buffers::READ_BUFFER_LEN {
             buffers::give_read(buffer);
         }
-        ready!(read)?;
-        Poll::Ready(Ok(len))
+        read
     }
 
     /// Decides what becomes of the buffer while the message that was just taken out of it is with the user: it goes
