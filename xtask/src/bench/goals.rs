@@ -171,14 +171,17 @@ fn told(bound: Bound, outcome: Option<&Outcome>) -> (String, &'static str) {
     }
 }
 
-/// All goals as a table, with another server beside ours.
-pub(super) fn table(all: &[Results], beside: &str) -> String {
-    let mut text = format!("| workload | measure | goal | ours | | {beside} |\n|---|---|---:|---:|---|---:|\n");
+/// All goals as a table, with the first of `floors` that was measured beside ours.
+pub(super) fn table(all: &[Results], floors: &[&str]) -> String {
+    let names: Vec<_> = floors.iter().map(|name| format!("`{name}`")).collect();
+    let mut text = format!(
+        "| workload | measure | goal | ours | | {} |\n|---|---|---:|---:|---|---:|\n",
+        names.join(" or ")
+    );
     for results in all {
-        let pairs = outcomes(results, ours(results))
-            .into_iter()
-            .zip(outcomes(results, beside));
-        for ((bound, outcome), (_, other)) in pairs {
+        let floor = floors.iter().find(|name| results.row(name).is_some());
+        let floors = outcomes(results, floor.unwrap_or(&""));
+        for ((bound, outcome), (_, floor)) in outcomes(results, ours(results)).into_iter().zip(floors) {
             let (told, verdict) = told(bound, outcome.as_ref());
             let _ = writeln!(
                 text,
@@ -186,7 +189,7 @@ pub(super) fn table(all: &[Results], beside: &str) -> String {
                 short(&results.title),
                 bound.title(),
                 bound.limit(),
-                other.map_or_else(|| "–".into(), |other| bound.format(other.value)),
+                floor.map_or_else(|| "–".into(), |floor| bound.format(floor.value)),
             );
         }
     }

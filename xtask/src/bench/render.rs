@@ -95,6 +95,7 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
     Ok(match name.split_once(": ").unwrap_or((name, "")) {
         ("notice", "") => notice(all),
         ("absolute", "") => table(&echo, value),
+        ("outside", "") => outside_the_kernel(&echo),
         ("syscalls", "") => syscalls(&echo),
         ("memory", "") => memory_table(all),
         ("latency", "") => latency_tables(all),
@@ -103,7 +104,9 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("group", "deflate") => group_table(all, Group::Deflate),
         ("group", "fanout") => group_table(all, Group::Fanout),
         ("ratios", base) if is_server(base) => ratios(&echo, base),
-        ("goals", beside) if is_server(beside) => goals::table(all, beside),
+        ("goals", floors) if floors.split(", ").all(is_server) => {
+            goals::table(all, &floors.split(", ").collect::<Vec<_>>())
+        }
         _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
     })
 }
@@ -170,6 +173,15 @@ fn value(results: &Results, row: &Row) -> String {
         metric => row.median(metric.pointer()).map(figure),
     };
     told(text, row)
+}
+
+/// The part of the processor time that is not the kernel's.
+fn outside_the_kernel(columns: &[&Results]) -> String {
+    let of_time = |results: &&Results| results.metric == Metric::Cpu;
+    let columns: Vec<_> = columns.iter().copied().filter(of_time).collect();
+    table(&columns, |_, row| {
+        told(row.median(Metric::UserCpu.pointer()).map(figure), row)
+    })
 }
 
 /// Of what was counted.
@@ -384,7 +396,7 @@ mod tests {
         for text in [
             "<!-- ratio: raw-epoll -->",
             "<!-- ratios: raw-epol -->",
-            "<!-- goals: raw-epol -->",
+            "<!-- goals: raw-epoll, raw-epol -->",
             "<!-- group: echo -->",
         ] {
             page(text).expect_err(text);
