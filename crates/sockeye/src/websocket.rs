@@ -76,7 +76,7 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    // Not `async`, as `feed` is not: a message of 20 B then costs a tenth less.
+    // Not `async`, as `feed` is not: the message would be moved once more, 7 ns in bursts of small ones.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.driver.poll_recv(cx))
     }

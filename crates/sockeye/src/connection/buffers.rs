@@ -58,7 +58,8 @@ pub(super) fn let_go() {
     HELD.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// A buffer to receive into. What lies in it means nothing; it was zeroed once, by the system.
+/// A buffer to receive into, zeroed when it is made and not again: what lies in it are bytes that other connections have
+/// received. Only those that a read has written are to be looked at.
 pub(super) fn take_read() -> Box<[u8]> {
     let kept = POOL.with_borrow_mut(|pool| pool.read.pop());
     kept.unwrap_or_else(|| vec![0; READ_BUFFER_LEN].into())

@@ -90,6 +90,8 @@ impl AsyncWrite for Carrier {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use tokio::net::TcpListener;
 
     use super::*;
@@ -99,10 +101,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (pipe, _far) = tokio::io::duplex(1);
-        assert!(matches!(Carrier::from(Box::new(tcp) as Box<dyn Io>), Carrier::Tcp(_)));
-        assert!(matches!(
-            Carrier::from(Box::new(pipe) as Box<dyn Io>),
-            Carrier::Other(_)
-        ));
+        let [tcp, pipe] = [Box::new(tcp) as Box<dyn Io>, Box::new(pipe)].map(Carrier::from);
+        assert!(matches!(tcp, Carrier::Tcp(_)));
+        assert!(matches!(pipe, Carrier::Other(_)));
+        // Of both nothing can be read; of the second, only trying would tell.
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(tcp.poll_read_ready(cx).is_pending());
+        assert!(pipe.poll_read_ready(cx).is_ready());
     }
 }

@@ -140,7 +140,7 @@ impl Driver {
                 if let Some(message) = self.deliver_whole() {
                     return Poll::Ready(Ok(Some(message)));
                 }
-                if self.has_undelivered() {
+                if self.has_input() {
                     // A place of its own: a result would share one in memory with the message above.
                     let mut delivered = None;
                     self.deliver_into(&mut delivered);
@@ -443,9 +443,9 @@ impl Driver {
         Some(message)
     }
 
-    /// Whether [`deliver`](Self::deliver) has anything to look at.
+    /// Whether [`deliver`](Self::deliver) has anything to look at. Where it has not, it has released the buffer before.
     #[inline]
-    fn has_undelivered(&self) -> bool {
+    fn has_input(&self) -> bool {
         !self.input.is_delivered() || self.connection.is_inflating() || self.connection.has_appended()
     }
 

@@ -23,8 +23,9 @@ pub(super) struct Input {
     pub(super) at: Instant,
     /// Whether `buffer` is counted among those that are held.
     is_counted: bool,
-    /// Whether the last read took all there was, so that the next is likely to find nothing.
-    is_exhausted: bool,
+    /// Whether the next read begins by asking whether there is anything: the last one did not fill its buffer. Once only,
+    /// for after a wake-up there is something, and the read asks by itself.
+    asks_first: bool,
     /// Of a buffer to the message that is arriving, which is not this one's.
     pub(super) loan: Loan,
 }
@@ -60,20 +61,26 @@ impl Input {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(self.buffer.is_empty(), "released when all was delivered");
-        if std::mem::take(&mut self.is_exhausted) {
+        if std::mem::take(&mut self.asks_first) {
             ready!(io.poll_read_ready(cx))?;
         }
         let mut buffer = match len_max {
             buffers::READ_BUFFER_LEN.. => buffers::take_read(),
             _ => vec![0; len_max].into(),
         };
+        let start = buffer.as_ptr();
         let mut filling = ReadBuf::new(&mut buffer);
         let read = Pin::new(io).poll_read(cx, &mut filling);
+        assert_eq!(
+            filling.filled().as_ptr(),
+            start,
+            "a transport reads into the buffer that it is given"
+        );
         let read = read.map_ok(|()| filling.filled().len());
         if let Poll::Ready(Ok(len @ 1..)) = read {
-            self.is_exhausted = len < buffer.len();
+            self.asks_first = len < buffer.len();
             (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
-        } else if buffer.len() >= buffers::READ_BUFFER_LEN {
+        } else if buffer.len() == buffers::READ_BUFFER_LEN {
             buffers::give_read(buffer);
         }
         read
@@ -113,8 +120,27 @@ impl Input {
         }
     }
 
-    /// Whether the buffer is one of the thread's, not a copy or what was glued to the handshake.
+    /// Whether the buffer is one of the thread's, or just like one, not a copy or what was glued to the handshake.
     fn is_of_thread(&self) -> bool {
-        self.buffer.len() >= buffers::READ_BUFFER_LEN
+        self.buffer.len() == buffers::READ_BUFFER_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_with_the_handshake_is_no_buffer_of_the_thread() {
+        for len in [1, buffers::READ_BUFFER_LEN - 1, buffers::READ_BUFFER_LEN + 1] {
+            let mut input = Input::of(vec![7; len], Instant::default());
+            input.pos = 1;
+            input.settle();
+            assert_eq!(input.unread().len(), len - 1);
+            input.pos = input.end;
+            input.settle();
+            assert!(input.buffer.is_empty());
+            assert_eq!(buffers::take_read().len(), buffers::READ_BUFFER_LEN);
+        }
     }
 }
