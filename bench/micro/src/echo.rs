@@ -81,8 +81,11 @@ pub(crate) fn echo(count: u64, burst: u64, payload_len: usize, is_text: bool) {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime can be made");
+    // A task, as a server's: within `block_on` the loop is compiled in one with the runtime's.
     let echoed = runtime.block_on(async { tokio::spawn(echo_all(transport)).await });
-    let echoed = echoed.expect("the task does not panic").expect("the connection is open");
+    let echoed = echoed
+        .expect("the task does not panic")
+        .expect("the connection is open");
     assert_eq!(echoed, count / burst * burst);
 }
 

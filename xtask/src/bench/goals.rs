@@ -171,28 +171,32 @@ fn told(bound: Bound, outcome: Option<&Outcome>) -> (String, &'static str) {
     }
 }
 
-/// All goals as a table, with the first of `floors` that was measured beside ours.
-pub(super) fn table(all: &[Results], floors: &[&str]) -> String {
-    let names: Vec<_> = floors.iter().map(|name| format!("`{name}`")).collect();
+/// All goals as a table, with the first of `bare` that was measured beside ours; and how many are reached.
+pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
+    let names: Vec<_> = bare.iter().map(|name| format!("`{name}`")).collect();
+    let (mut reached, mut count) = (0, 0);
     let mut text = format!(
         "| workload | measure | goal | ours | | {} |\n|---|---|---:|---:|---|---:|\n",
         names.join(" or ")
     );
     for results in all {
-        let floor = floors.iter().find(|name| results.row(name).is_some());
-        let floors = outcomes(results, floor.unwrap_or(&""));
-        for ((bound, outcome), (_, floor)) in outcomes(results, ours(results)).into_iter().zip(floors) {
+        let bare = bare.iter().find(|name| results.row(name).is_some());
+        let beside = outcomes(results, bare.unwrap_or(&""));
+        for ((bound, outcome), (_, beside)) in outcomes(results, ours(results)).into_iter().zip(beside) {
             let (told, verdict) = told(bound, outcome.as_ref());
+            count += 1;
+            reached += usize::from(outcome.is_some_and(|outcome| outcome.is_reached));
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {told} | {verdict} | {} |",
                 short(&results.title),
                 bound.title(),
                 bound.limit(),
-                floor.map_or_else(|| "–".into(), |floor| bound.format(floor.value)),
+                beside.map_or_else(|| "–".into(), |beside| bound.format(beside.value)),
             );
         }
     }
+    let _ = writeln!(text, "\n{reached} of {count} are reached.");
     text
 }
 
