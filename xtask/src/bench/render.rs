@@ -44,13 +44,16 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
 
 /// All results, in the order of the workloads.
 fn read(folders: &Folders) -> Result<Vec<Results>> {
+    let file = |workload: &Workload| folders.results.join(format!("{}.json", workload.name));
+    let missing = WORKLOADS.iter().filter(|workload| !file(workload).exists());
+    let missing: Vec<_> = missing.map(|workload| workload.name).collect();
+    ensure!(
+        missing.is_empty(),
+        "not all was measured here: run `cargo xtask bench --only {}`",
+        missing.join(",")
+    );
     let read = |workload: &Workload| {
-        let name = workload.name;
-        let file = folders.results.join(format!("{name}.json"));
-        ensure!(
-            file.exists(),
-            "{name} was not measured here: run `cargo xtask bench --only {name}`"
-        );
+        let file = file(workload);
         let text = fs::read_to_string(&file)?;
         serde_json::from_str(&text).with_context(|| format!("{} is of another version: measure again", file.display()))
     };
