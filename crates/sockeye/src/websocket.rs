@@ -241,7 +241,9 @@ impl WebSocket {
     }
 
     /// Closes TCP at once. What is queued is lost and the peer sees 1006. The same as dropping, spelled out.
-    pub fn abort(self) {}
+    pub fn abort(mut self) {
+        self.driver.abort();
+    }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
     pub fn closure(&self) -> Option<&Closure> {
@@ -362,6 +364,6 @@ impl Sink<Message> for WebSocket {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.driver.start_close(CloseCode::NORMAL, "")?;
-        self.driver.poll_close(cx)
+        self.driver.poll_flush(cx)
     }
 }
