@@ -105,8 +105,6 @@ pub enum HandshakeFault {
     ExtensionNotOffered,
     /// The server chose an extension twice, or with parameters that the offer does not allow.
     ExtensionMismatch,
-    /// The 101 announces a body.
-    ResponseHasBody,
     /// More informational responses than the limit.
     TooManyInformational {
         /// The limit, in responses.
@@ -165,7 +163,6 @@ impl HandshakeFault {
             | Self::SubprotocolNotOffered
             | Self::ExtensionNotOffered
             | Self::ExtensionMismatch
-            | Self::ResponseHasBody
             | Self::TooManyInformational { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -223,7 +220,6 @@ impl fmt::Display for HandshakeFault {
             Self::SubprotocolNotOffered => "server chose a subprotocol that was not offered",
             Self::ExtensionNotOffered => "server chose an extension that was not offered",
             Self::ExtensionMismatch => "server chose an extension otherwise than it was offered",
-            Self::ResponseHasBody => "switching response with a body",
         })
     }
 }
@@ -288,7 +284,7 @@ mod tests {
     #[test]
     fn gateway_answers_each_fault_of_a_response_with_502() {
         use HandshakeFault as F;
-        check(502, &[F::InvalidStatusLine, F::UpgradeInvalid, F::ResponseHasBody]);
+        check(502, &[F::InvalidStatusLine, F::UpgradeInvalid]);
         check(502, &[F::AcceptMissing, F::AcceptRepeated, F::AcceptMismatch]);
         check(
             502,
