@@ -105,6 +105,9 @@ pub enum HandshakeFault {
     ExtensionNotOffered,
     /// The server chose an extension twice, or with parameters that the offer does not allow.
     ExtensionMismatch,
+    /// The server accepted permessage-deflate and ignored `server_no_context_takeover` in the offer (RFC 7692 §7.1.1.1).
+    /// `DeflateConfig::falls_back` accepts that.
+    TakeoverIgnored,
     /// More informational responses than the limit.
     TooManyInformational {
         /// The limit, in responses.
@@ -163,6 +166,7 @@ impl HandshakeFault {
             | Self::SubprotocolNotOffered
             | Self::ExtensionNotOffered
             | Self::ExtensionMismatch
+            | Self::TakeoverIgnored
             | Self::TooManyInformational { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -220,6 +224,10 @@ impl fmt::Display for HandshakeFault {
             Self::SubprotocolNotOffered => "server chose a subprotocol that was not offered",
             Self::ExtensionNotOffered => "server chose an extension that was not offered",
             Self::ExtensionMismatch => "server chose an extension otherwise than it was offered",
+            Self::TakeoverIgnored => {
+                "server accepted permessage-deflate without server_no_context_takeover, which was asked for: \
+                 DeflateConfig::falls_back accepts that"
+            }
         })
     }
 }
@@ -290,6 +298,7 @@ mod tests {
             502,
             &[F::SubprotocolRepeated, F::SubprotocolNotOffered, F::ExtensionNotOffered],
         );
+        check(502, &[F::ExtensionMismatch, F::TakeoverIgnored]);
         check(502, &[F::TooManyInformational { count_max: 1 }]);
     }
 }
