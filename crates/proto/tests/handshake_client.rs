@@ -243,6 +243,36 @@ fn client_connects_to_host_and_port_of_the_uri() {
 }
 
 #[test]
+fn client_keeps_the_zone_of_an_address_to_itself() {
+    for (text, zone, host, written) in [
+        ("ws://[FE80::1%25eth0]/", "eth0", "[fe80::1]", "ws://[fe80::1%25eth0]/"),
+        (
+            "wss://[fe80::1%253]:8443/p?q",
+            "3",
+            "[fe80::1]:8443",
+            "wss://[fe80::1%253]:8443/p?q",
+        ),
+        (
+            "ws://[fe80::1%25br-0.1_a~]:80",
+            "br-0.1_a~",
+            "[fe80::1]",
+            "ws://[fe80::1%25br-0.1_a~]/",
+        ),
+    ] {
+        let uri = Uri::parse(text).unwrap();
+        assert_eq!((uri.zone(), uri.host()), (Some(zone), "fe80::1"), "{text}");
+        assert_eq!(uri.to_string(), written);
+        assert_eq!(Uri::parse(written).as_ref(), Ok(&uri));
+        let head = sent(ClientRequest::new(&uri, key()));
+        assert!(head.contains(&format!("\r\nHost: {host}\r\n")), "{head}");
+        assert!(!head.contains("%25"), "{head}");
+    }
+    let long = |len| Uri::parse(&format!("ws://[fe80::1%25{}]/", "z".repeat(len))).map(drop);
+    assert_eq!((long(64), long(65)), (Ok(()), Err(UriError::InvalidZone)));
+    assert_eq!(Uri::parse("ws://[fe80::1]/").unwrap().zone(), None);
+}
+
+#[test]
 fn client_refuses_uris_that_are_not_clearly_websocket() {
     // checks [6455-3-4, 6455-3-5, 6455-4.1-2, 6455-11.1.1-1, 6455-11.1.1-2, 6455-11.1.2-1, 6455-11.1.2-2]
     let rows = [
@@ -288,7 +318,12 @@ fn client_refuses_uris_that_are_not_clearly_websocket() {
         ("ws://[::1/", UriError::InvalidHost),
         ("ws://::1/", UriError::InvalidHost),
         ("ws://[::1]x/", UriError::InvalidHost),
-        ("ws://[fe80::1%25eth0]/", UriError::InvalidHost),
+        ("ws://[fe80::1%eth0]/", UriError::InvalidHost),
+        ("ws://[fe80::1%25]/", UriError::InvalidZone),
+        ("ws://[fe80::1%25a%20b]/", UriError::InvalidZone),
+        ("ws://[fe80::1%25a/b]/", UriError::InvalidHost),
+        ("ws://[h%25eth0]/", UriError::InvalidHost),
+        ("ws://h%25eth0/", UriError::InvalidHost),
         ("ws://127.1/", UriError::InvalidHost),
         ("ws://0x7f000001/", UriError::InvalidHost),
         ("ws://2130706433/", UriError::InvalidHost),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use sockeye_proto::handshake::{HandshakeFault, Response};
+use sockeye_proto::handshake::{Denial, HandshakeFault, Response};
 use sockeye_proto::{Cause, Closure, InvalidClose, SendError};
 
 /// Why something did not work.
@@ -85,10 +85,16 @@ impl Error {
     /// Whether a client was turned away for where it comes from or which host it asked for, as the server's policies
     /// have it.
     pub fn is_denied(&self) -> bool {
-        matches!(
-            &*self.0,
-            Kind::Handshake(HandshakeFault::OriginDenied | HandshakeFault::HostDenied)
-        )
+        self.denial().is_some()
+    }
+
+    /// What a policy refused, if [`is_denied`](Self::is_denied): the origin and host of the request, escaped for a log,
+    /// and what [`OriginPolicy`](crate::OriginPolicy) or [`HostPolicy`](crate::handshake::HostPolicy) allows.
+    pub fn denial(&self) -> Option<&Denial> {
+        match &*self.0 {
+            Kind::Handshake(fault) => fault.denial(),
+            _ => None,
+        }
     }
 
     /// Whether the operating system reported an error: no route, connection refused, connection reset.

@@ -31,9 +31,12 @@ pub use websocket::{TrySendAllError, TrySendError, WebSocket};
 
 pub use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
 pub use sockeye_proto::handshake;
-pub use sockeye_proto::handshake::{Acceptance, Origin, OriginPolicy, Rejection, Request, Response, StatusCode};
+pub use sockeye_proto::handshake::{
+    Acceptance, Denial, HostPolicy, Origin, OriginPolicy, Rejection, Request, Response, StatusCode,
+};
 pub use sockeye_proto::{
-    CLOSE_REASON_LEN_MAX, Cause, CloseCode, CloseFrame, Closure, Compress, Fault, Keepalive, Side, truncate_close_reason,
+    CLOSE_REASON_LEN_MAX, Cause, CloseCode, CloseFrame, Closure, Compress, Fault, Keepalive, Side,
+    truncate_close_reason,
 };
 
 /// The TLS library, in the version whose configurations [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`]

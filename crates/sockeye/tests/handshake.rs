@@ -233,11 +233,23 @@ async fn server_refuses_a_page_of_another_host_on_the_wire() {
     let (accepted, peer) = asked(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
     let error = accepted.unwrap_err();
     assert!(error.is_denied() && !error.is_protocol());
-    assert_eq!(*fault(&error), HandshakeFault::OriginDenied);
+    assert!(matches!(fault(&error), HandshakeFault::OriginDenied(_)), "{error:?}");
+    let denial = error.denial().unwrap();
+    assert_eq!(
+        (denial.origin(), denial.host()),
+        (Some("http://evil.example"), "localhost")
+    );
+    assert!(
+        format!("{error:?}").contains("evil.example"),
+        "the log names it: {error:?}"
+    );
     let response = response(&peer);
     assert!(response.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{response}");
     assert!(response.contains("Connection: close\r\n"), "{response}");
-    assert!(!response.contains("evil"), "{response}");
+    assert!(
+        response.ends_with("\r\n\r\norigin \"http://evil.example\" is not allowed\n"),
+        "{response}"
+    );
     assert!(peer.sees_half_close() && peer.sees_end());
 }
 
