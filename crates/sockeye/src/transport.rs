@@ -1,6 +1,7 @@
 //! What can be known of a transport that the caller connected: its TCP socket, and the protocol that its TLS agreed on.
 
 use std::any::Any;
+use std::io;
 
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
@@ -8,19 +9,25 @@ use tokio_rustls::{TlsStream, client, server};
 
 use crate::error::Error;
 
-/// Makes a transport ready for an opening handshake: switches off Nagle's algorithm on the TCP socket in it, if there is
-/// one, so that a message leaves when it is sent and not when the peer has acknowledged the one before.
+/// Makes a transport ready for an opening handshake.
 ///
 /// # Errors
 ///
 /// The socket is dead, or TLS agreed on HTTP/2, where an HTTP/1.1 request would be nonsense.
 pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
-    if let Some(tcp) = tcp(io) {
-        tcp.set_nodelay(true)?;
-    }
+    set_nodelay(io)?;
     #[cfg(feature = "tls")]
     crate::tls::check_alpn(alpn(io))?;
     Ok(())
+}
+
+/// Switches off Nagle's algorithm on the TCP socket in a transport, if there is one that is known: a message is to leave
+/// when it is sent, not when the peer has acknowledged the one before.
+pub(crate) fn set_nodelay(io: &dyn Any) -> io::Result<()> {
+    match tcp(io) {
+        Some(tcp) => tcp.set_nodelay(true),
+        None => Ok(()),
+    }
 }
 
 /// The TCP socket of a `TcpStream`, or of a TLS stream of tokio-rustls over one.

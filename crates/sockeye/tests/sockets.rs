@@ -472,7 +472,7 @@ mod hyper {
         }
         let (response, upgrade) = match upgrade(&server, &mut request) {
             Ok(upgraded) => upgraded,
-            Err(refusal) => return Ok(*refusal),
+            Err(refusal) => return Ok(refusal.into_response()),
         };
         tokio::spawn(async move {
             let mut ws = upgrade.await?;
