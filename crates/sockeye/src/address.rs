@@ -347,6 +347,104 @@ mod tests {
         }
     }
 
+    /// Whatever is accepted is a strict URI, means itself when it is read again, and has nothing in it that would end a line
+    /// of the request.
+    #[test]
+    fn what_is_accepted_stays_the_same() {
+        use rand::SeedableRng;
+        use rand::rngs::StdRng;
+        use rand::seq::IndexedRandom;
+
+        const PIECES: [&str; 56] = [
+            "ws://",
+            "wss://",
+            "HTTP://",
+            "https:",
+            "//",
+            "/",
+            "?",
+            "#",
+            "@",
+            ":",
+            "::",
+            "[",
+            "]",
+            "[::1]",
+            "[fe80::1%",
+            "%25",
+            "%",
+            "%2",
+            "%2e",
+            "%00",
+            "%0d%0a",
+            "..",
+            ".",
+            "\\",
+            " ",
+            "\t",
+            "\r\n",
+            "\0",
+            "\u{7f}",
+            "\u{85}",
+            "\u{ad}",
+            "\u{fc}",
+            "\u{df}",
+            "\u{3002}",
+            "\u{ff0f}",
+            "\u{ff11}",
+            "\u{202e}",
+            "\u{1f41f}",
+            "xn--",
+            "a",
+            "h",
+            "example",
+            "com",
+            "eth0",
+            "1",
+            "127.0.0.1",
+            "0x7f",
+            "99999",
+            "{",
+            "|",
+            "\"",
+            "'",
+            "<",
+            "^",
+            "`",
+            "&",
+        ];
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut accepted = 0;
+        for _ in 0..100_000 {
+            let mut text = String::from(if accepted % 2 == 0 { "ws://h" } else { "ws://" });
+            for _ in 0..6 {
+                text += PIECES.choose(&mut rng).unwrap();
+            }
+            let Ok(address) = Address::parse(&text) else {
+                continue;
+            };
+            accepted += 1;
+            let written = address.to_string();
+            assert!(
+                written.bytes().all(|byte| byte.is_ascii_graphic()),
+                "{text:?}: {written}"
+            );
+            assert_eq!(Uri::parse(&written).as_ref(), Ok(address.uri()), "{text:?}");
+            let again = Address::parse(&written).unwrap();
+            assert_eq!(again.uri(), address.uri(), "{text:?}");
+            assert!(!again.has_credentials(), "{text:?}: {written}");
+            if let Some(authorization) = address.authorization() {
+                let base64 = authorization.strip_prefix("Basic ").unwrap();
+                let credentials = STANDARD.decode(base64).unwrap();
+                assert!(
+                    credentials.contains(&b':') && !credentials.iter().any(u8::is_ascii_control),
+                    "{text:?}"
+                );
+            }
+        }
+        assert!(accepted > 5_000, "{accepted}");
+    }
+
     #[test]
     fn a_password_is_in_no_text() {
         let address = Address::parse("ws://alice:hunter2@h/").unwrap();

@@ -340,7 +340,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// A header or subprotocol cannot be sent: it has a line break in it, say, or the handshake owns the header.
+    /// A header or subprotocol cannot be sent: it has a line break in it, say, or the handshake owns the header. The
+    /// [`source`](std::error::Error::source) names it; the value of a header is not shown.
     pub fn build(self) -> Result<Client, Error> {
         // Tried here once, so that a mistake shows when it is made.
         let example = Address::parse("ws://localhost/").map_err(Error::address)?;
@@ -369,30 +370,61 @@ impl Template {
         Ok(agreement.map(|agreement| (config, agreement)))
     }
 
-    fn request(&self, address: &Address) -> Result<ClientRequest, HandshakeMisuse> {
+    fn request(&self, address: &Address) -> Result<ClientRequest, RequestMisuse> {
         // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
         let key = Key::from_bytes(random());
         let mut request = ClientRequest::new(address.uri(), key).limits(self.options.handshake_limits());
         if let Some(authorization) = address.authorization()
             && !self.has_header("Authorization")
         {
-            request = request.header("Authorization", authorization)?;
+            let header = request.header("Authorization", authorization);
+            request = header.map_err(|misuse| RequestMisuse::new("header", "Authorization", misuse))?;
         }
         for (name, value) in &self.headers {
-            request = request.header(name, value)?;
+            let header = request.header(name, value);
+            request = header.map_err(|misuse| RequestMisuse::new("header", name, misuse))?;
         }
         for name in &self.subprotocols {
-            request = request.subprotocol(name)?;
+            let offer = request.subprotocol(name);
+            request = offer.map_err(|misuse| RequestMisuse::new("subprotocol", name, misuse))?;
         }
         if let Some(origin) = &self.origin {
             request = request.origin(origin.clone());
         }
         if let Some(deflate) = &self.options.deflate {
             for offer in deflate.offers() {
-                request = request.extension(&offer)?;
+                let extension = request.extension(&offer);
+                request = extension.map_err(|misuse| RequestMisuse::new("extension", &offer, misuse))?;
             }
         }
         Ok(request)
+    }
+}
+
+/// A part of the request that cannot be sent, by its name.
+#[derive(Debug)]
+struct RequestMisuse {
+    part: &'static str,
+    name: String,
+    misuse: HandshakeMisuse,
+}
+
+impl RequestMisuse {
+    fn new(part: &'static str, name: &str, misuse: HandshakeMisuse) -> Self {
+        let name = name.to_owned();
+        Self { part, name, misuse }
+    }
+}
+
+impl fmt::Display for RequestMisuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}: {}", self.part, self.name, self.misuse)
+    }
+}
+
+impl std::error::Error for RequestMisuse {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.misuse)
     }
 }
 

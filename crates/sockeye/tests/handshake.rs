@@ -360,6 +360,17 @@ fn client_is_not_built_with_what_cannot_be_sent() {
         let error = builder.build().unwrap_err();
         assert!(error.is_misuse() && error.source().is_some(), "{error:?}");
     }
+    let error = builder().header("X-Token", "s3cret\n").build().unwrap_err();
+    let shown = format!("{error:?}");
+    assert!(
+        shown.contains("header \"X-Token\": ") && !shown.contains("s3cret"),
+        "{shown}"
+    );
+    let error = builder().subprotocol("two words").build().unwrap_err();
+    assert!(
+        format!("{error:?}").contains("subprotocol \"two words\": "),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
