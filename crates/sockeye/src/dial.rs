@@ -67,7 +67,7 @@ impl Dialer {
     /// Connects to host and port of a URI, all within `limit`. Nagle's algorithm is switched off.
     // RFC 6455 §4.1: without a proxy, straight to host and port; a failure is the end of it. [6455-4.1-8, 6455-4.1-10]
     pub(crate) async fn connect(&self, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
-        // They outlive the race, so that the error names what was tried when the time was over.
+        // Declared outside of the timed future, so that the error of a timeout can name what was tried.
         let mut attempts = vec![];
         let dialing = async {
             let addresses = self.resolve(uri).await?;
@@ -229,10 +229,10 @@ where
     }
 }
 
-/// Why a client could not connect: what became of the name, and of each address that was tried.
+/// Why a client could not connect: the error of the name resolution, or the error of each address that was tried.
 ///
-/// The [`source`](std::error::Error::source) of an [`Error`](crate::Error) from [`Client::connect`](crate::Client::connect),
-/// also had by [`Error::connect_error`](crate::Error::connect_error).
+/// [`Error::connect_error`](crate::Error::connect_error) returns it for an error of
+/// [`Client::connect`](crate::Client::connect), of which it is also the [`source`](std::error::Error::source).
 #[derive(Debug)]
 pub struct ConnectError {
     /// Host and port.
@@ -256,13 +256,14 @@ enum Cause {
 }
 
 impl ConnectError {
-    /// Host and port that were to be connected to, as in the URI; the port is always written.
+    /// Host and port of the URI. The port is written even if it is the default.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Whether the host name has no address, or the resolver could not say: nothing was connected to.
+    /// Whether name resolution failed: the host name has no address, or the resolver reported an error. No connection was
+    /// attempted.
     #[must_use]
     pub const fn is_unresolved(&self) -> bool {
         matches!(self.cause, Cause::Unresolved(_) | Cause::NoAddress)

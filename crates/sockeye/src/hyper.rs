@@ -64,8 +64,9 @@
 //! hyper gives its transport back in a box. The [`WebSocket`] runs on the `TcpStream` itself, with Nagle's algorithm
 //! switched off, where that is what was served: by hyper, by hyper-util's `auto` server, by `axum::serve`. The same goes
 //! for `UnixStream`, and for the TLS streams of tokio-rustls over `TcpStream`. Other types cannot be recognized: the
-//! connection works, but each read and write takes two detours, and unless the server called `set_nodelay` when it
-//! accepted the socket, small messages wait up to 40 ms for an acknowledgement. [`Upgrade::transport`] names such a type.
+//! connection works, but each read and write passes through two more layers, and unless the server called `set_nodelay`
+//! when it accepted the socket, a small message can wait 40 ms for the acknowledgement of the one before.
+//! [`Upgrade::transport`] names such a type.
 
 use std::any::Any;
 use std::fmt;
