@@ -448,9 +448,15 @@ fn client_receives_extensions() {
 fn client_receives_empty_choices_and_takes_them_as_absent() {
     for name in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
         for value in ["", " ", ",", " , ,"] {
-            connects(&plus(&[&format!("{name}:{value}")]), None);
+            let line = format!("{name}:{value}");
+            connects(&plus(&[&line]), None);
+            connects(&plus(&[&line, &line]), None);
         }
     }
+    connects(
+        &plus(&["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: chat"]),
+        Some("chat"),
+    );
 }
 
 /// RFC 9110 §6.4.1: a 1xx has no body. AndroidAsync#317 and cohttp#1141 are about servers that announce one.

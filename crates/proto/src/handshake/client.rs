@@ -20,8 +20,8 @@ use super::head::{HeadCollector, HeadKind, StatusLine};
 use super::headers::Single;
 use super::server::append_extension;
 use super::{
-    HandshakeFault, HandshakeLimits, HandshakeMisuse, Headers, Key, Origin, Response, StatusCode, Subprotocol, Uri,
-    extension, name,
+    HandshakeFault, HandshakeLimits, HandshakeMisuse, HeaderValue, Headers, Key, Origin, Response, StatusCode,
+    Subprotocol, Uri, extension, name,
 };
 
 /// A request to open a WebSocket, before it is sent.
@@ -399,13 +399,12 @@ impl Offer {
         }
         // RFC 6455 §11.3.4: one subprotocol at most; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
         // A header without an element counts as absent: some servers send it empty when they choose none.
-        if headers.list(name::PROTOCOL).next().is_none() {
-            return Ok(None);
-        }
-        let value = match headers.single(name::PROTOCOL) {
-            Single::Absent => return Ok(None),
-            Single::Repeated => return Err(HandshakeFault::SubprotocolRepeated),
-            Single::One(value) => value,
+        let has_element = |value: &HeaderValue<'_>| value.as_bytes().iter().any(|byte| !b", \t".contains(byte));
+        let mut values = headers.get_all(name::PROTOCOL).filter(has_element);
+        let value = match (values.next(), values.next()) {
+            (None, _) => return Ok(None),
+            (Some(_), Some(_)) => return Err(HandshakeFault::SubprotocolRepeated),
+            (Some(value), None) => value.as_bytes(),
         };
         if value.contains(&b',') {
             return Err(HandshakeFault::SubprotocolRepeated);
