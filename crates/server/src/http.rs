@@ -96,7 +96,7 @@ impl Site {
             return response;
         }
         match sockeye::hyper::upgrade(&self.server, request) {
-            Err(refusal) => *refusal,
+            Err(refusal) => refusal.into_response(),
             Ok((response, upgrade)) => {
                 let (node, permit) = (self.node.clone(), permit.clone());
                 tokio::spawn(async move {
