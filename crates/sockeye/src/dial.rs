@@ -21,6 +21,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::error::{Error, Kind};
+use crate::transport::prepare_tcp;
 
 /// RFC 8305 §5: the recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -140,8 +141,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
             socket.connect(address).await?
         }
     };
-    // A message is to leave when it is sent, not when the peer has acknowledged the one before.
-    tcp.set_nodelay(true)?;
+    prepare_tcp(&tcp)?;
     Ok(tcp)
 }
 

@@ -86,7 +86,7 @@ use tokio::net::TcpStream;
 use crate::connection::Io;
 use crate::error::Error;
 use crate::server::{Answer, Server};
-use crate::transport::set_nodelay;
+use crate::transport::prepare_socket;
 use crate::websocket::WebSocket;
 
 /// A response as hyper is given it.
@@ -292,7 +292,7 @@ impl Future for Upgrade {
             return Poll::Ready(Err(std::io::Error::other("polled after it was ready").into()));
         };
         let io = transport(upgraded, self.unwrap.take(), &mut answer.accepted.leftover);
-        set_nodelay(&*io as &dyn Any)?;
+        prepare_socket(&*io as &dyn Any)?;
         Poll::Ready(Ok(server.open(io, answer)))
     }
 }
