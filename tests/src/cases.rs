@@ -36,7 +36,7 @@ const REALTIME_CASES: [&str; 10] = [
     "publish from the client",
     "order",
     "presence",
-    "unknown method",
+    "call without a handler",
     "leave",
     "resubscribe after a restart",
     "disconnect",

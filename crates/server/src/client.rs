@@ -17,7 +17,7 @@ use crate::protocol::{
     SubscribeResult, encode,
 };
 use crate::queue::{Item, Outgoing, Queue};
-use crate::session::{Call, PingDue, ReadHistory, Session, Step, Subscribe};
+use crate::session::{Call, PingDue, Pings, ReadHistory, Session, Step, Subscribe};
 
 /// A client, on the node's list from when it is made until it is dropped.
 #[derive(Debug)]
@@ -28,6 +28,15 @@ pub(crate) struct Client {
     queue: Arc<Queue>,
 }
 
+/// Whose pings tell whether the client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PingedBy {
+    /// The client protocol's own: the client answers them by itself, so a frozen page does not pass for a live one.
+    Commands,
+    /// The WebSocket's ping frames, which `cf_ws_frame_ping_pong=true` asks for: for terminals and test tools.
+    Frames,
+}
+
 /// Why a subscription did not come about.
 enum SubscribeFailure {
     Refused(ErrorCode),
@@ -36,12 +45,20 @@ enum SubscribeFailure {
 
 impl Client {
     /// A client over the WebSocket of `sender`; without one, all that is for it is in [`next_frame`](Self::next_frame).
-    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>) -> Self {
+    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, pinged_by: PingedBy) -> Self {
         let id = ClientId::from_random(rand::random());
-        let interval = node.config().timeouts.ping_interval;
-        // The upper half of the interval: pings are spread, and none follows hard on the connect.
-        let first_ping = interval / 2 + Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
-        let session = Session::new(node.config().clone(), id, first_ping, Instant::now().into_std());
+        let pings = match pinged_by {
+            PingedBy::Frames => Pings::Frames,
+            PingedBy::Commands => {
+                let interval = node.config().timeouts.ping_interval;
+                // The upper half of the interval: pings are spread, and none follows hard on the connect.
+                let spread = Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
+                Pings::Commands {
+                    first: interval / 2 + spread,
+                }
+            }
+        };
+        let session = Session::new(node.config().clone(), id, pings, Instant::now().into_std());
         let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max, sender));
         node.register(id, &queue);
         Self {
@@ -86,8 +103,8 @@ impl Client {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::from_std(self.session.deadline())
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.session.deadline().map(Instant::from_std)
     }
 
     /// The next text frame to write.

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::engine::{Engine, EngineError, MemoryEngine};
 use crate::presence::{ClientId, ClientInfo, ClientMap};
 use crate::queue::Queue;
+use crate::refusals::RefusalLog;
 use crate::sync::lock;
 
 /// One server process.
@@ -22,6 +23,7 @@ pub(crate) struct Node {
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
     is_draining: watch::Sender<bool>,
+    refusals: RefusalLog,
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,6 +39,7 @@ impl Node {
             engine,
             clients: Mutex::default(),
             is_draining: watch::Sender::new(false),
+            refusals: RefusalLog::new(),
         })
     }
 
@@ -50,6 +53,10 @@ impl Node {
 
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    pub(crate) fn refusals(&self) -> &RefusalLog {
+        &self.refusals
     }
 
     /// Adds a client to the list. One that comes while the node drains is sent away at once.
@@ -126,13 +133,14 @@ impl Node {
         let _ = self.is_draining.subscribe().wait_for(|is_draining| *is_draining).await;
     }
 
-    /// Gives back memory that nobody asks for any more, for as long as it is polled.
+    /// Evicts expired history and reports refusals that were not logged, for as long as it is polled.
     pub(crate) async fn keep_house(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             self.engine.sweep();
+            self.refusals.report();
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::config::{Config, PublishPolicy};
 use crate::engine::{Content, Epoch, Position};
 use crate::presence::{ClientId, ClientInfo};
 use crate::protocol::{
-    Command, ConnectRequest, ConnectResult, Empty, HistoryRequest, Json, Malformed, PublishRequest, ReplyBody, Request,
-    SubscribeRequest,
+    Command, ConnectRequest, ConnectResult, Data, Empty, HistoryRequest, InvalidJson, Json, Malformed, PublishRequest,
+    ReplyBody, Request, SubscribeRequest,
 };
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum State {
     /// Nothing but `connect` is allowed, and only until the deadline.
-    Opening { deadline: Instant, first_ping: Duration },
+    Opening { deadline: Instant, pings: Pings },
     /// `connect` was refused: nothing is allowed any more.
     Refused { deadline: Instant },
     Connected {
@@ -41,8 +41,22 @@ enum State {
     },
 }
 
+/// How a client that has connected is pinged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pings {
+    /// By empty objects, which it answers with the same: first after so long, at most the ping interval.
+    Commands {
+        /// Spreads the pings of clients that arrive together.
+        first: Duration,
+    },
+    /// By WebSocket ping frames, which is not the session's business. For clients that cannot answer otherwise.
+    Frames,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Heartbeat {
+    /// The session sends no pings.
+    Off,
     /// The next ping goes out then.
     Resting { ping_at: Instant },
     /// A ping went out and its pong is due.
@@ -107,11 +121,10 @@ enum Refusal {
 const VERSION: &str = concat!("sockeye ", env!("CARGO_PKG_VERSION"));
 
 impl Session {
-    /// Begins with the upgrade of a connection. `first_ping`, at most the ping interval, spreads the pings of clients
-    /// that arrive together.
-    pub(crate) fn new(config: Arc<Config>, client: ClientId, first_ping: Duration, now: Instant) -> Self {
+    /// Begins with the upgrade of a connection.
+    pub(crate) fn new(config: Arc<Config>, client: ClientId, pings: Pings, now: Instant) -> Self {
         let deadline = now + config.timeouts.connect;
-        let state = State::Opening { deadline, first_ping };
+        let state = State::Opening { deadline, pings };
         Self {
             config,
             client,
@@ -159,9 +172,10 @@ impl Session {
         let timeouts = &self.config.timeouts;
         match &mut self.state {
             _ if let Some(code) = self.failed => Err(code),
-            State::Opening { deadline, .. } | State::Refused { deadline } if now >= *deadline => {
-                Err(self.fail(DisconnectCode::Stale))
-            }
+            // On a slow network the `connect` may still be under way: a code that lets SDKs try again.
+            State::Opening { deadline, .. } if now >= *deadline => Err(self.fail(DisconnectCode::ConnectionClosed)),
+            // The client was told that it may not connect, and stays without asking anew.
+            State::Refused { deadline } if now >= *deadline => Err(self.fail(DisconnectCode::Stale)),
             State::Connected {
                 heartbeat: Heartbeat::Waiting { pong_by, .. },
                 ..
@@ -179,17 +193,14 @@ impl Session {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub(crate) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Opening { deadline, .. } | State::Refused { deadline } => deadline,
-            State::Connected {
-                heartbeat: Heartbeat::Resting { ping_at },
-                ..
-            } => ping_at,
-            State::Connected {
-                heartbeat: Heartbeat::Waiting { pong_by, .. },
-                ..
-            } => pong_by,
+            State::Opening { deadline, .. } | State::Refused { deadline } => Some(deadline),
+            State::Connected { heartbeat, .. } => match heartbeat {
+                Heartbeat::Off => None,
+                Heartbeat::Resting { ping_at } => Some(ping_at),
+                Heartbeat::Waiting { pong_by, .. } => Some(pong_by),
+            },
         }
     }
 
@@ -212,9 +223,9 @@ impl Session {
 
     fn command(&mut self, command: Command<'_>, now: Instant) -> Result<Step, Refusal> {
         match (&self.state, command.request) {
-            (State::Opening { first_ping, .. }, Some(Request::Connect(connect))) if command.id > 0 => {
-                let ping_at = now + *first_ping;
-                self.connect(&connect, ping_at)
+            (State::Opening { deadline, pings }, Some(Request::Connect(connect))) if command.id > 0 => {
+                let (deadline, pings) = (*deadline, *pings);
+                self.connect(&connect, deadline, pings, now)
             }
             (State::Opening { .. } | State::Refused { .. }, _) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
             (State::Connected { .. }, None) if command.id == 0 => self.pong(),
@@ -240,13 +251,19 @@ impl Session {
             Request::PresenceStats(request) => Ok(Step::Call(Call::PresenceStats(self.presence(&request.channel)?))),
             Request::History(history) => self.history(&history),
             Request::Ping => Ok(Step::Reply(ReplyBody::Ping(Empty {}))),
-            Request::Rpc => Err(ErrorCode::MethodNotFound.into()),
-            // There are no tokens yet that could be refreshed.
-            Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
+            Request::Unreadable => Err(ErrorCode::BadRequest.into()),
+            // Nothing handles calls, and there are no tokens yet that could be refreshed.
+            Request::Rpc | Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
         }
     }
 
-    fn connect(&mut self, connect: &ConnectRequest<'_>, ping_at: Instant) -> Result<Step, Refusal> {
+    fn connect(
+        &mut self,
+        connect: &ConnectRequest<'_>,
+        deadline: Instant,
+        pings: Pings,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
         // No key is configured that a token could be checked with, and an unchecked one must not pass for checked.
         if !connect.token.is_empty() {
             return Err(Refusal::Disconnect(DisconnectCode::InvalidToken));
@@ -254,9 +271,7 @@ impl Session {
         let conn_info = match self.unverified_info(connect.data.as_ref()) {
             Ok(conn_info) => conn_info,
             Err(code) => {
-                self.state = State::Refused {
-                    deadline: self.deadline(),
-                };
+                self.state = State::Refused { deadline };
                 return Err(code.into());
             }
         };
@@ -265,27 +280,33 @@ impl Session {
             user: Arc::default(),
             conn_info,
         });
-        self.state = State::Connected {
-            info,
-            heartbeat: Heartbeat::Resting { ping_at },
+        let (heartbeat, ping) = match pings {
+            Pings::Frames => (Heartbeat::Off, None),
+            Pings::Commands { first } => {
+                let ping_at = now + first;
+                // Zero would tell the client that there are no pings.
+                let seconds = self.config.timeouts.ping_interval.as_secs().max(1);
+                (Heartbeat::Resting { ping_at }, Some(seconds))
+            }
         };
+        self.state = State::Connected { info, heartbeat };
         Ok(Step::Reply(ReplyBody::Connect(ConnectResult {
             client: self.client.to_string(),
             version: VERSION,
-            // Zero would tell the client that there are no pings.
-            ping: self.config.timeouts.ping_interval.as_secs().max(1),
-            pong: true,
+            ping,
+            pong: ping.is_some(),
         })))
     }
 
     /// What the client says about itself, marked as such so that nobody takes it for more.
-    fn unverified_info(&self, data: Option<&Json>) -> Result<Option<Json>, ErrorCode> {
+    fn unverified_info(&self, data: Option<&Data>) -> Result<Option<Json>, ErrorCode> {
         let size_max = self.config.limits.client_info_size_max;
         match data {
             None => Ok(None),
             Some(_) if size_max == 0 => Ok(None),
-            Some(data) if data.len_bytes() > size_max => Err(ErrorCode::LimitExceeded),
-            Some(data) => Json::parse(format!("{{\"unverified\":{}}}", data.as_str()))
+            Some(Err(InvalidJson)) => Err(ErrorCode::BadRequest),
+            Some(Ok(data)) if data.len_bytes() > size_max => Err(ErrorCode::LimitExceeded),
+            Some(Ok(data)) => Json::parse(format!("{{\"unverified\":{}}}", data.as_str()))
                 .map(Some)
                 .map_err(|_| ErrorCode::BadRequest),
         }
@@ -302,6 +323,15 @@ impl Session {
     }
 
     fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, Refusal> {
+        // The numbers Centrifugo gives: 108 for a kind of subscription that is not there, 107 for a filter or a page that
+        // the channel does not allow. Granting a plain stream instead would hand out what the client does not want.
+        if request.kind != 0 {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        let is_delta_known = matches!(&*request.delta, "" | "fossil");
+        if request.filter.is_some() || request.is_paged() || !is_delta_known {
+            return Err(ErrorCode::BadRequest.into());
+        }
         let channel = self.channel(&request.channel)?;
         if self.is_subscribed(&channel) {
             return Err(ErrorCode::AlreadySubscribed.into());
@@ -342,8 +372,18 @@ impl Session {
     }
 
     fn publish(&mut self, request: PublishRequest<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
+        if request.kind != 0 {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        if request.is_keyed() {
+            return Err(ErrorCode::BadRequest.into());
+        }
         let channel = self.channel(&request.channel)?;
         let data = request.data.ok_or(ErrorCode::BadRequest)?;
+        let data = data.map_err(|_| ErrorCode::BadRequest)?;
+        if data.len_bytes() > self.config.limits.publication_size_max {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
         let is_allowed = match self.config.channels.publish {
             PublishPolicy::Nobody => false,
             PublishPolicy::Subscribers => self.is_subscribed(&channel),

@@ -312,7 +312,8 @@ impl Subscriber {
             Phase::Live { .. } => self.queue.push(Item::Push(push.clone())),
             Phase::Held(held) => {
                 held.bytes += push.message().len();
-                if held.bytes > HELD_BYTES_MAX {
+                // One of any size fits, or a channel of large publications could never be subscribed to.
+                if held.bytes > HELD_BYTES_MAX && !held.pushes.is_empty() || held.is_broken {
                     held.is_broken = true;
                     held.pushes = Vec::new();
                 } else {
