@@ -7,7 +7,9 @@
 
 mod memory;
 mod recovery;
+mod shard;
 mod stream;
+mod streams;
 
 use std::fmt;
 use std::pin::Pin;
