@@ -115,6 +115,9 @@ async fn talk(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> 
         while let Some(unwritten) = write_queued(sender, client)? {
             Box::pin(write_slowly(sender, client, unwritten)).await?;
         }
+        if client.is_leaving() {
+            Box::pin(client.finish_leaving()).await;
+        }
         rearm(timer.as_mut(), client.deadline());
     }
 }

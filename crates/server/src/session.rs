@@ -12,7 +12,7 @@ use crate::channel::{ChannelName, Wants};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::config::{Config, PublishPolicy};
 use crate::engine::{Content, Epoch, Position};
-use crate::presence::{ClientId, ClientInfo};
+use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
 use crate::protocol::{
     Command, ConnectRequest, ConnectResult, Data, Empty, HistoryRequest, InvalidJson, Json, Malformed, PublishRequest,
     ReplyBody, Request, SubscribeRequest,
@@ -24,7 +24,9 @@ pub(crate) struct Session {
     client: ClientId,
     state: State,
     /// Few enough, 128 by default, that looking through them is as quick as hashing.
-    subscriptions: Vec<ChannelName>,
+    subscriptions: Vec<Subscription>,
+    /// Of the newest subscription.
+    generation: Generation,
     /// Why the client is being disconnected.
     failed: Option<DisconnectCode>,
 }
@@ -79,7 +81,7 @@ pub(crate) enum Step {
 /// What the session needs done outside of it.
 #[derive(Debug)]
 pub(crate) enum Call {
-    Unsubscribe(ChannelName),
+    Unsubscribe(Subscription),
     Publish(ChannelName, Content),
     Presence(ChannelName),
     PresenceStats(ChannelName),
@@ -89,7 +91,7 @@ pub(crate) enum Call {
 /// A subscription that the session has granted. Should it fail, [`Session::handle_unsubscribed`] takes it back.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
-    pub(crate) channel: ChannelName,
+    pub(crate) subscription: Subscription,
     pub(crate) wants: Wants,
     /// Whether the client means to recover when it comes back.
     pub(crate) is_recoverable: bool,
@@ -130,6 +132,7 @@ impl Session {
             client,
             state,
             subscriptions: Vec::new(),
+            generation: Generation::default(),
             failed: None,
         }
     }
@@ -157,11 +160,14 @@ impl Session {
         }
     }
 
-    /// Takes note that a subscription has ended, or was granted and did not come about.
-    pub(crate) fn handle_unsubscribed(&mut self, channel: &ChannelName) {
-        if let Some(index) = self.subscriptions.iter().position(|subscribed| subscribed == channel) {
+    /// Takes note that a subscription has ended, or was granted and did not come about. Returns whether it was still
+    /// there: the client may have ended it by itself, and may have subscribed to the channel again.
+    pub(crate) fn handle_unsubscribed(&mut self, subscription: &Subscription) -> bool {
+        let index = self.subscriptions.iter().position(|known| known == subscription);
+        if let Some(index) = index {
             self.subscriptions.swap_remove(index);
         }
+        index.is_some()
     }
 
     /// Takes the time, which may have come to ping or to give up. Early calls do nothing.
@@ -213,7 +219,7 @@ impl Session {
     }
 
     /// Ends all subscriptions and returns them, for whoever drives the session to take back elsewhere.
-    pub(crate) fn take_subscriptions(&mut self) -> Vec<ChannelName> {
+    pub(crate) fn take_subscriptions(&mut self) -> Vec<Subscription> {
         std::mem::take(&mut self.subscriptions)
     }
 
@@ -345,9 +351,12 @@ impl Session {
         }
         let options = &self.config.channels;
         let has_history = options.history_count_max > 0;
-        self.subscriptions.push(channel.clone());
+        self.generation = self.generation.next();
+        let generation = self.generation;
+        let subscription = Subscription { channel, generation };
+        self.subscriptions.push(subscription.clone());
         Ok(Step::Subscribe(Subscribe {
-            channel,
+            subscription,
             wants: Wants {
                 join_leave: request.join_leave && options.join_leave,
                 unbroken: (request.recoverable || request.positioned || request.recover) && has_history,
@@ -363,12 +372,11 @@ impl Session {
 
     fn unsubscribe(&mut self, channel: &str) -> Result<Step, Refusal> {
         let channel = self.channel(channel)?;
-        if !self.is_subscribed(&channel) {
+        let Some(index) = self.subscriptions.iter().position(|known| known.channel == channel) else {
             // The client wanted to be out of it, and it is.
             return Ok(Step::Reply(ReplyBody::Unsubscribe(Empty {})));
-        }
-        self.handle_unsubscribed(&channel);
-        Ok(Step::Call(Call::Unsubscribe(channel)))
+        };
+        Ok(Step::Call(Call::Unsubscribe(self.subscriptions.swap_remove(index))))
     }
 
     fn publish(&mut self, request: PublishRequest<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
@@ -433,14 +441,14 @@ impl Session {
 
     /// The channel of this name, sharing the name where the client is subscribed to it.
     fn channel(&self, name: &str) -> Result<ChannelName, ErrorCode> {
-        match self.subscriptions.iter().find(|subscribed| subscribed.as_str() == name) {
-            Some(subscribed) => Ok(subscribed.clone()),
+        match self.subscriptions.iter().find(|known| known.channel.as_str() == name) {
+            Some(known) => Ok(known.channel.clone()),
             None => ChannelName::new(name).map_err(|_| ErrorCode::BadRequest),
         }
     }
 
     fn is_subscribed(&self, channel: &ChannelName) -> bool {
-        self.subscriptions.contains(channel)
+        self.subscriptions.iter().any(|known| known.channel == *channel)
     }
 }
 

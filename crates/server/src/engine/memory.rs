@@ -16,7 +16,7 @@ use super::streams::Streams;
 use super::{Content, Deliver, Engine, EngineError, EngineFuture, History, HistoryQuery, Publication};
 use crate::channel::ChannelName;
 use crate::config::{ChannelOptions, Limits};
-use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats};
+use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats, Subscription};
 
 pub(crate) struct MemoryEngine {
     deliver: Arc<dyn Deliver>,
@@ -105,13 +105,13 @@ impl Engine for MemoryEngine {
         })
     }
 
-    fn presence_add<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
-        self.presence.add(channel, info);
+    fn presence_add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
+        self.presence.add(subscription, info);
         done(Ok(()))
     }
 
-    fn presence_remove<'a>(&'a self, channel: &'a ChannelName, client: ClientId) -> EngineFuture<'a, ()> {
-        self.presence.remove(channel, client);
+    fn presence_remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()> {
+        self.presence.remove(subscription, client);
         done(Ok(()))
     }
 

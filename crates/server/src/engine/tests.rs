@@ -7,6 +7,7 @@ use super::stream::StreamLimits;
 use super::streams::Streams;
 use super::*;
 use crate::config::{ChannelOptions, Limits};
+use crate::presence::Generation;
 use crate::sync::lock;
 
 /// Writes down what an engine delivers.
@@ -129,8 +130,13 @@ async fn joins_and_leaves_are_delivered() {
 async fn presence_lists_up_to_a_limit_and_counts_beyond_it() {
     let fixture = Fixture::new(10, Limits::default());
     let channel = name("a");
+    let subscription = Subscription {
+        channel: channel.clone(),
+        generation: Generation::default(),
+    };
     for (bits, user) in [(1, "ada"), (2, "ada"), (3, "bob")] {
-        fixture.engine.presence_add(&channel, member(bits, user)).await.unwrap();
+        let info = member(bits, user);
+        fixture.engine.presence_add(&subscription, info).await.unwrap();
     }
     assert_eq!(fixture.engine.presence(&channel, 2).await.unwrap(), None);
     assert_eq!(fixture.engine.presence(&channel, 3).await.unwrap().unwrap().len(), 3);
@@ -140,7 +146,7 @@ async fn presence_lists_up_to_a_limit_and_counts_beyond_it() {
     );
     fixture
         .engine
-        .presence_remove(&channel, ClientId::from_random(3))
+        .presence_remove(&subscription, ClientId::from_random(3))
         .await
         .unwrap();
     assert_eq!(

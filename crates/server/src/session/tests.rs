@@ -181,7 +181,16 @@ fn a_channel_is_subscribed_to_once() {
         client.say(r#"{"id":5,"subscribe":{"channel":"c"}}"#).unwrap(),
         ["Subscribe"]
     );
-    client.session.handle_unsubscribed(&ChannelName::new("c").unwrap());
+    // Of the first subscription it is said late that it has ended, of the second in time.
+    let [subscription] = &*client.session.subscriptions else {
+        panic!("not subscribed once")
+    };
+    let newest = subscription.clone();
+    let mut first = newest.clone();
+    first.generation = Generation::default().next();
+    assert!(!client.session.handle_unsubscribed(&first));
+    check_error(&mut client, r#"{"id":6,"subscribe":{"channel":"c"}}"#, 105);
+    assert!(client.session.handle_unsubscribed(&newest));
     assert_eq!(
         client.say(r#"{"id":6,"subscribe":{"channel":"c"}}"#).unwrap(),
         ["Subscribe"]
