@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
+use sockeye::hyper::Upgrade;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -155,7 +156,7 @@ impl Site {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.clone());
         }
-        match sockeye::hyper::upgrade(&self.server, &mut handshake) {
+        match accept(&self.server, &mut handshake) {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.status()),
         }
@@ -173,7 +174,7 @@ impl Site {
             true => (&self.pinging_server, PingedBy::Frames),
             false => (&self.server, PingedBy::Commands),
         };
-        match sockeye::hyper::upgrade(server, request) {
+        match accept(server, request) {
             Err(refusal) if self.policy.is_of_policy(refusal.status()) => self.refuse(refusal.status(), request, peer),
             Err(refusal) => self.logged(peer, *refusal),
             Ok((response, upgrade)) => {
@@ -252,6 +253,11 @@ pub(crate) async fn serve_connection(
         // Any other error is the client's doing, or its network's: there is nothing to do about it but to close.
         _ => {}
     }
+}
+
+/// The opening handshake: the response that accepts, and what becomes of the connection; or the one that refuses.
+fn accept<B>(server: &sockeye::Server, request: &mut hyper::Request<B>) -> Result<(Response, Upgrade), Box<Response>> {
+    sockeye::hyper::upgrade(server, request)
 }
 
 /// Whether the client asks for WebSocket ping frames instead of the protocol's own pings, as Centrifugo has it.

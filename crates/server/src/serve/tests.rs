@@ -612,19 +612,27 @@ async fn a_page_can_ask_why_its_websocket_is_refused() {
     server.stop().await;
 }
 
-/// Pages of extensions have a scheme of their own, and can be listed like any other.
+/// Pages of extensions and of embedded browsers have origins of their own kinds, and can be listed like any other.
 #[tokio::test]
-async fn a_listed_origin_of_an_extension_may_connect() {
-    let origin: sockeye::Origin = "chrome-extension://abcdefghijklmnop".parse().unwrap();
-    let config = Config {
-        origins: sockeye::OriginPolicy::List(vec![origin.clone()]),
-        ..Config::default()
-    };
-    let server = Fixture::start(config).await;
-    let client = Client::builder().origin(origin).build().unwrap();
-    let url = format!("ws://{}/connection/websocket", server.address);
-    assert!(client.connect(&url).await.is_ok());
-    server.stop().await;
+async fn listed_origins_that_are_not_of_the_web_may_connect() {
+    const ORIGINS: [&str; 3] = ["chrome-extension://abcdefghijklmnop", "file://", "null"];
+    for allowed in ORIGINS {
+        let config = Config {
+            origins: sockeye::OriginPolicy::List(vec![allowed.parse().unwrap()]),
+            ..Config::default()
+        };
+        let server = Fixture::start(config).await;
+        for origin in ORIGINS {
+            let client = Client::builder().origin(origin.parse().unwrap()).build().unwrap();
+            let url = format!("ws://{}/connection/websocket", server.address);
+            assert_eq!(
+                client.connect(&url).await.is_ok(),
+                origin == allowed,
+                "{origin} at {allowed}"
+            );
+        }
+        server.stop().await;
+    }
 }
 
 /// A client may close with any code, its own included: no fault, neither for the others nor in the log.
