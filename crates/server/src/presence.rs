@@ -1,6 +1,6 @@
 //! Who is connected, and who is in which channel on this node.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
@@ -125,7 +125,15 @@ pub(crate) struct Presence {
     hasher: std::hash::RandomState,
 }
 
-type Shard = Mutex<HashMap<ChannelName, ClientMap<Member>>>;
+type Shard = Mutex<HashMap<ChannelName, Members>>;
+
+/// The members of one channel, and how many of them belong to each user: counting users anew for each question would
+/// hold up all channels of the shard for as long as the largest one takes.
+#[derive(Debug, Default)]
+struct Members {
+    clients: ClientMap<Member>,
+    users: HashMap<Arc<str>, usize>,
+}
 
 #[derive(Debug)]
 struct Member {
@@ -151,7 +159,11 @@ impl Presence {
         let (client, generation) = (info.client, *generation);
         let mut shard = lock(self.shard(channel));
         let members = shard.entry(channel.clone()).or_default();
-        if members.get(&client).is_none_or(|known| known.generation <= generation) {
+        if members
+            .clients
+            .get(&client)
+            .is_none_or(|known| known.generation <= generation)
+        {
             members.insert(client, Member { info, generation });
         }
     }
@@ -161,16 +173,12 @@ impl Presence {
         let Subscription { channel, generation } = subscription;
         let mut shard = lock(self.shard(channel));
         let Some(members) = shard.get_mut(channel) else { return };
-        if members
-            .get(&client)
-            .is_some_and(|known| known.generation <= *generation)
-        {
-            members.remove(&client);
+        let known = members.clients.get(&client);
+        if known.is_some_and(|known| known.generation <= *generation) {
+            members.remove(client);
         }
-        if members.is_empty() {
+        if members.clients.is_empty() {
             shard.remove(channel);
-        } else if members.len() < members.capacity() / 4 {
-            members.shrink_to_fit();
         }
     }
 
@@ -180,7 +188,8 @@ impl Presence {
         let Some(members) = shard.get(channel) else {
             return Some(Vec::new());
         };
-        (members.len() <= clients_max).then(|| members.values().map(|member| member.info.clone()).collect())
+        let clients = &members.clients;
+        (clients.len() <= clients_max).then(|| clients.values().map(|member| member.info.clone()).collect())
     }
 
     pub(crate) fn stats(&self, channel: &ChannelName) -> PresenceStats {
@@ -188,15 +197,44 @@ impl Presence {
         let Some(members) = shard.get(channel) else {
             return PresenceStats { clients: 0, users: 0 };
         };
-        let users: HashSet<&str> = members.values().map(|member| &*member.info.user).collect();
         PresenceStats {
-            clients: members.len(),
-            users: users.len(),
+            clients: members.clients.len(),
+            users: members.users.len(),
         }
     }
 
     fn shard(&self, channel: &ChannelName) -> &Shard {
         channel.shard(&self.shards, &self.hasher)
+    }
+}
+
+impl Members {
+    fn insert(&mut self, client: ClientId, member: Member) {
+        *self.users.entry(member.info.user.clone()).or_default() += 1;
+        if let Some(replaced) = self.clients.insert(client, member) {
+            self.forget_user(&replaced.info.user);
+        }
+    }
+
+    fn remove(&mut self, client: ClientId) {
+        if let Some(removed) = self.clients.remove(&client) {
+            self.forget_user(&removed.info.user);
+        }
+        if self.clients.len() < self.clients.capacity() / 4 {
+            self.clients.shrink_to_fit();
+        }
+    }
+
+    fn forget_user(&mut self, user: &str) {
+        if let Some(count) = self.users.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(user);
+            }
+        }
+        if self.users.len() < self.users.capacity() / 4 {
+            self.users.shrink_to_fit();
+        }
     }
 }
 
@@ -254,6 +292,35 @@ mod tests {
         presence.remove(&in_room, ClientId::from_random(3));
         assert_eq!(presence.members(&room, 0), Some(Vec::new()));
         assert!(presence.shards.iter().all(|shard| lock(shard).is_empty()));
+    }
+
+    #[test]
+    fn users_are_counted_as_one_would_by_hand() {
+        use std::collections::{HashMap, HashSet};
+
+        use rand::rngs::StdRng;
+        use rand::{RngExt, SeedableRng};
+
+        let mut rng = StdRng::seed_from_u64(6455);
+        let presence = Presence::new();
+        let mut by_hand: HashMap<u128, String> = HashMap::new();
+        for generation in 0..5_000 {
+            let (bits, user) = (rng.random_range(1..40), format!("u{}", rng.random_range(0..10)));
+            if rng.random_range(0..2) == 0 {
+                // The user of a connection can change with a new token.
+                presence.add(&subscription(generation), member(bits, &user));
+                by_hand.insert(bits, user);
+            } else {
+                presence.remove(&subscription(generation), ClientId::from_random(bits));
+                by_hand.remove(&bits);
+            }
+            let users: HashSet<&String> = by_hand.values().collect();
+            let expect = PresenceStats {
+                clients: by_hand.len(),
+                users: users.len(),
+            };
+            assert_eq!(presence.stats(&subscription(0).channel), expect);
+        }
     }
 
     /// However adding and removing for two subscriptions interleave: a client whose newest is added and not removed is a

@@ -233,7 +233,8 @@ export class Connection extends EventTarget {
     const attempts = this.#attempts;
     try {
       const response = await fetch(this.#checkUrl, { headers: { 'Sockeye-Page-Origin': location.origin }, cache: 'no-store' });
-      if (response.ok) return;
+      // Refused for its origin or its host. Anything else passes by itself.
+      if (response.status !== 403 && response.status !== 421) return;
       const refusal = (await response.text()).trim();
       // Unless the next attempt has begun meanwhile.
       if (refusal && !this.#socket && this.#waitingUntil && attempts === this.#attempts) {

@@ -539,7 +539,10 @@ async fn every_refusal_is_logged_and_says_the_same_to_the_client() {
     // What hyper refuses by itself.
     assert!(server.http("NO HTTP\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     assert_eq!(log.refusals().len(), 1);
-    let (_first, _second) = (server.join().await, server.join().await);
+    let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20 << 10));
+    assert!(server.http(&large).await.starts_with("HTTP/1.1 431"));
+    assert_eq!(log.refusals().len(), 1);
+    let clients = (server.join().await, server.join().await);
     let full = server.get("/").await;
     assert!(
         full.starts_with("HTTP/1.1 503") && full.ends_with("try again later\r\n"),
@@ -550,6 +553,7 @@ async fn every_refusal_is_logged_and_says_the_same_to_the_client() {
         lines.len() == 1 && lines[0].contains("limits.connections_max, 2"),
         "{lines:?}"
     );
+    drop(clients);
     server.stop().await;
 }
 
