@@ -278,3 +278,95 @@ fn try_lock(stream: &SharedStream) -> Option<MutexGuard<'_, Stream>> {
         Err(TryLockError::WouldBlock) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::thread;
+
+    use super::*;
+    use crate::presence::ClientInfo;
+    use crate::protocol::Json;
+
+    /// Listens to every third channel, and remembers the newest offset of each epoch.
+    #[derive(Default)]
+    struct Listener {
+        newest: Mutex<HashMap<(ChannelName, String), u64>>,
+    }
+
+    impl Deliver for Listener {
+        fn is_wanted(&self, channel: &ChannelName) -> bool {
+            channel.as_str().len().is_multiple_of(3)
+        }
+
+        fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+            let stream = (channel.clone(), epoch.unwrap().as_str().to_owned());
+            let mut newest = lock(&self.newest);
+            let newest = newest.entry(stream).or_default();
+            assert_eq!(publication.offset, *newest + 1, "{channel}");
+            *newest = publication.offset;
+        }
+
+        fn join(&self, _: &ChannelName, _: &ClientInfo) {}
+
+        fn leave(&self, _: &ChannelName, _: &ClientInfo) {}
+    }
+
+    /// Whatever threads do at the same time: each stream is numbered without a gap and never begun twice, and the
+    /// weight that is kept is the weight there is.
+    #[test]
+    fn threads_that_publish_read_and_sweep_at_once_agree() {
+        let limits = StreamLimits {
+            count_max: 5,
+            bytes_max: 8 << 10,
+            ttl: Duration::from_micros(300),
+        };
+        let streams = Streams::new(limits, 24 << 10);
+        let listener = Listener::default();
+        let work = &|seed: u64| {
+            for n in 0..3_000u64 {
+                let number = (n * (2 * seed + 1) * 7_919) % 97;
+                let channel = ChannelName::new(&format!("{}{number}", "c".repeat(number as usize % 4))).unwrap();
+                let data = format!("\"{}\"", "x".repeat(number as usize * 10));
+                match n % 8 {
+                    0 => streams.sweep(&listener),
+                    1 | 2 => {
+                        let query = HistoryQuery {
+                            limit: 9,
+                            ..Default::default()
+                        };
+                        let history = streams.read(&channel, query);
+                        assert!(history.publications.len() <= 5);
+                    }
+                    _ => {
+                        let content = Content {
+                            data: Json::parse(data).unwrap(),
+                            info: None,
+                        };
+                        streams.append(&channel, content, 0, |publication, epoch| {
+                            listener.publication(&channel, publication, Some(epoch));
+                        });
+                    }
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for seed in 0..4 {
+                scope.spawn(move || work(seed));
+            }
+        });
+        // The last publisher may have found streams in use.
+        streams.keep_budget();
+        assert!(streams.bytes() <= 24 << 10);
+        let mut weighed = 0;
+        for index in 0..SHARDS {
+            let mut shard = lock(&streams.shards[index]);
+            while let Some(entry) = shard.oldest().cloned() {
+                weighed += lock(&entry.stream).bytes();
+                let hash = streams.hash(&entry.name);
+                shard.evict(&entry.name, hash);
+            }
+        }
+        assert_eq!(streams.bytes(), weighed);
+    }
+}
