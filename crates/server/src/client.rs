@@ -30,12 +30,13 @@ pub(crate) struct Client {
     ended: Vec<Subscription>,
 }
 
-/// Whose pings tell whether the client is still there.
+/// How the server detects that a client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PingedBy {
-    /// The client protocol's own: the client answers them by itself, so a frozen page does not pass for a live one.
+    /// Pings of the client protocol: the application answers them, so a frozen page is not taken for a live one.
     Commands,
-    /// The WebSocket's ping frames, which `cf_ws_frame_ping_pong=true` asks for: for terminals and test tools.
+    /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`: for terminals and test tools, whose WebSocket
+    /// library answers.
     Frames,
 }
 
@@ -85,7 +86,16 @@ impl Client {
         self.finish_leaving().await;
         match self.session.handle_command(command, Instant::now().into_std())? {
             Step::Nothing => {}
-            Step::Reply(body) => self.reply(id, body),
+            Step::Reply(body) => {
+                if let ReplyBody::Error(code) = body
+                    && self.session.info().is_none()
+                {
+                    // SDKs do not connect again after most errors, so the operator has to see this.
+                    let log = || tracing::info!(%code, "refused the connect command of a client");
+                    self.node.refusals().log(log);
+                }
+                self.reply(id, body);
+            }
             Step::Subscribe(call) => self.subscribe(id, call).await?,
             Step::Call(call) => {
                 if let Err(code) = self.carry_out(id, call).await {

@@ -136,8 +136,8 @@ impl Site {
         }
     }
 
-    /// What the handshake would say to a WebSocket that comes to the host of this request, from a page of `origin`: the
-    /// status that it would be refused with.
+    /// Runs the handshake's checks as if a page of `origin` opened a WebSocket to the host of this request. Returns the
+    /// status that would refuse it.
     fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), StatusCode> {
         let mut handshake = hyper::Request::new(());
         *handshake.uri_mut() = request.uri().clone();
@@ -285,12 +285,12 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     server.build()
 }
 
-/// An answer for those who read.
+/// Answers GET and HEAD; any other method gets 405.
 fn reading(is_read: bool, answer: impl FnOnce() -> Response) -> Response {
     if is_read { answer() } else { only_reading() }
 }
 
-/// The text of a body that is all there.
+/// The text of a response whose body is in memory.
 fn body_text(response: &Response) -> String {
     let mut body = response.body().clone();
     match pin!(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {

@@ -47,8 +47,8 @@ impl std::hash::Hash for ClientId {
     }
 }
 
-/// Which of a client's subscriptions, in the order in which the client made them. What is said about one of them late
-/// does not apply to a later one.
+/// Sequence number of a subscription within its client. A late event of an old subscription carries an older number, so
+/// it cannot end a newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
 
@@ -127,8 +127,8 @@ pub(crate) struct Presence {
 
 type Shard = Mutex<HashMap<ChannelName, Members>>;
 
-/// The members of one channel, and how many of them belong to each user: counting users anew for each question would
-/// hold up all channels of the shard for as long as the largest one takes.
+/// The members of one channel, with a running count per user: counting on each `presence_stats` would hold the lock of
+/// the shard in proportion to the largest channel.
 #[derive(Debug, Default)]
 struct Members {
     clients: ClientMap<Member>,

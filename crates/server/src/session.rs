@@ -46,12 +46,13 @@ enum State {
 /// How a client that has connected is pinged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pings {
-    /// By empty objects, which it answers with the same: first after so long, at most the ping interval.
+    /// By empty objects, which the client answers with the same. The first ping is sent after `first`, at most the ping
+    /// interval.
     Commands {
         /// Spreads the pings of clients that arrive together.
         first: Duration,
     },
-    /// By WebSocket ping frames, which is not the session's business. For clients that cannot answer otherwise.
+    /// By WebSocket ping frames, which the connection sends; the session sends none.
     Frames,
 }
 
@@ -178,9 +179,9 @@ impl Session {
         let timeouts = &self.config.timeouts;
         match &mut self.state {
             _ if let Some(code) = self.failed => Err(code),
-            // On a slow network the `connect` may still be under way: a code that lets SDKs try again.
+            // On a slow network `connect` may still be in flight: close with a code after which SDKs reconnect.
             State::Opening { deadline, .. } if now >= *deadline => Err(self.fail(DisconnectCode::ConnectionClosed)),
-            // The client was told that it may not connect, and stays without asking anew.
+            // `connect` was answered with an error, and the client did not close the connection.
             State::Refused { deadline } if now >= *deadline => Err(self.fail(DisconnectCode::Stale)),
             State::Connected {
                 heartbeat: Heartbeat::Waiting { pong_by, .. },

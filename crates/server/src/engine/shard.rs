@@ -1,6 +1,6 @@
 //! One shard of the node's streams: found by name, and kept in two orders of time.
 //!
-//! - Least recently used first, for the budget: a list linked through the slots, so using a stream costs O(1).
+//! - Least recently used first, for the budget: a doubly linked list through the slots, O(1) per use.
 //! - Earliest expiry first, for the sweep: an ordered set that only the sweep and the first publication of a stream
 //!   touch, in O(log n).
 //!
@@ -49,7 +49,7 @@ pub(super) struct Entry {
     pub(super) used_at: Instant,
 }
 
-/// 4 KiB for each shard. Evicting a stream gives a new epoch to one absent channel of so many.
+/// 4 KiB per shard. Evicting a stream also changes the epoch of the channels without a stream that share its counter.
 const EVICTION_COUNTERS: usize = 1024;
 
 impl Shard {

@@ -38,13 +38,13 @@ const SHARDS: usize = 64;
 
 const NONE: u64 = u64::MAX;
 
-/// Streams looked at by the sweep each time it locks a shard.
+/// Streams that the sweep examines per lock of a shard.
 const SWEEP_BATCH: usize = 32;
 
-/// When the sweep looks again at a stream that is in use, or that a client may come back to although it is empty.
+/// Delay before the sweep examines a stream again that was locked, or that is empty and has subscribers.
 const SWEEP_AGAIN: Duration = Duration::from_secs(30);
 
-/// Streams found in use, one after the other, after which a publisher leaves the budget to those who use them.
+/// A publisher that finds this many locked streams in a row gives up; the publishers that hold them enforce the budget.
 const BUSY_MAX: usize = 8;
 
 impl Streams {
@@ -61,7 +61,7 @@ impl Streams {
         }
     }
 
-    /// Numbers, keeps and delivers a publication; then brings all streams back within their budget.
+    /// Numbers, stores and delivers a publication, then enforces the budget.
     pub(super) fn append(
         &self,
         channel: &ChannelName,
@@ -159,8 +159,8 @@ impl Streams {
         stream
     }
 
-    /// Evicts the least recently used streams until the others are within the budget. One publication needs room for
-    /// itself, so this evicts as much as it brought, and no more.
+    /// Evicts the least recently used streams until the rest fit the budget. There is no low-water mark, so a publisher
+    /// pays for the bytes of its own publication and no more.
     fn keep_budget(&self) {
         let mut busy = 0;
         while self.bytes.load(Ordering::Relaxed) > self.bytes_max && busy < BUSY_MAX {
@@ -245,7 +245,7 @@ impl Streams {
             let since = entry.used_at.duration_since(self.started);
             u64::try_from(since.as_nanos()).unwrap_or(NONE - 1)
         });
-        // Not stored for nothing: others read it.
+        // Store only on change: every publisher over the budget reads this cache line.
         if self.oldest[index].load(Ordering::Relaxed) != nanos {
             self.oldest[index].store(nanos, Ordering::Relaxed);
         }
@@ -355,7 +355,7 @@ mod tests {
                 scope.spawn(move || work(seed));
             }
         });
-        // The last publisher may have found streams in use.
+        // The last publisher may have given up on locked streams.
         streams.keep_budget();
         assert!(streams.bytes() <= 24 << 10);
         let mut weighed = 0;

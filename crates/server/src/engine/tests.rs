@@ -345,7 +345,7 @@ async fn a_sweep_frees_each_publication_when_it_expires() {
     assert_eq!(fixture.engine.history_bytes(), 0);
 }
 
-/// Years are no longer than the clock reaches.
+/// A TTL beyond the range of `Instant` does not overflow.
 #[tokio::test(start_paused = true)]
 async fn history_may_be_kept_for_ever() {
     let options = ChannelOptions {

@@ -557,6 +557,36 @@ async fn every_refusal_is_logged_and_says_the_same_to_the_client() {
     server.stop().await;
 }
 
+/// Codes after which SDKs stay away for good are visible to whoever runs the server.
+#[tokio::test]
+async fn ends_that_clients_do_not_come_back_from_are_logged() {
+    let log = Log::capture();
+    let server = Fixture::start(Config::default()).await;
+    let large = "x".repeat(9000);
+    for (message, line) in [
+        ("nonsense".to_owned(), "bad request (3501)"),
+        (" ".repeat((256 << 10) + 1), "limits.message_size_max"),
+        (
+            format!(r#"{{"id":1,"connect":{{"data":"{large}"}}}}"#),
+            "refused the connect command of a client code=limit exceeded (106)",
+        ),
+    ] {
+        let mut ws = server.connect().await;
+        ws.send(message).await.unwrap();
+        // The next message ends the connection where the first one has not.
+        let _ = ws.send("{\"id\":2,\"ping\":{}}").await;
+        close(&mut ws).await;
+        // Logged before the close handshake that this waited for; a fault that the library answers, when it is received.
+        let logged = async {
+            while !log.contains(line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, logged).await.expect(line);
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn hundreds_of_refusals_are_a_few_lines() {
     let log = Log::capture();
