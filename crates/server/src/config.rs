@@ -212,7 +212,7 @@ pub struct Limits {
     /// Channels one client is subscribed to. Beyond: error 106.
     pub channels_per_client_max: usize,
     /// Size of the `data` with which a client connects, in bytes of JSON; others see it as `conn_info.unverified` with
-    /// each publication, and in presence. Beyond: error 106, after which SDKs do not connect again. At zero it is
+    /// each publication, and in presence, so a larger limit lets one client inflate every push and reply of its channels. Beyond: error 106, after which SDKs do not connect again. At zero it is
     /// ignored and not shown to anyone.
     pub client_info_size_max: usize,
     /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the largest message
@@ -237,7 +237,7 @@ impl Default for Limits {
             message_size_max: 256 << 10,
             publication_size_max: 64 << 10,
             channels_per_client_max: 128,
-            client_info_size_max: 8 << 10,
+            client_info_size_max: 4 << 10,
             queue_bytes_max: 1 << 20,
             reply_size_max: 512 << 10,
             presence_clients_max: 4_000,
@@ -408,12 +408,12 @@ mod tests {
                 config.limits.publication_size_max = bytes;
             }
         };
-        check(publication(502 << 10), Ok(()));
+        check(publication(506 << 10), Ok(()));
         check(
-            publication((502 << 10) + 1),
+            publication((506 << 10) + 1),
             Err(
-                "limits.publication_size_max is 514049, but must be at most half of limits.queue_bytes_max less \
-                 limits.client_info_size_max and 2048, 514048",
+                "limits.publication_size_max is 518145, but must be at most half of limits.queue_bytes_max less \
+                 limits.client_info_size_max and 2048, 518144",
             ),
         );
         check(|config| config.limits.queue_bytes_max = 1 << 20, Ok(()));

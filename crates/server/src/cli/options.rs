@@ -232,7 +232,7 @@ pub(crate) struct ServeOptions {
 
     /// The largest data that a client may connect with, which others see with each of its publications; a larger one is
     /// answered with error 106
-    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = parse_size)]
     pub(crate) max_client_info: u64,
 
     /// Compress messages for clients that offer it (permessage-deflate), a publication once for all who hear it; with

@@ -155,9 +155,9 @@ fn what_a_client_says_about_itself_is_bounded_and_marked() {
     assert_eq!(info.unwrap().as_str(), r#"{"unverified":{"name":"Ada"}}"#);
 
     let connect = |len: usize| format!(r#"{{"id":1,"connect":{{"data":"{}"}}}}"#, "x".repeat(len - 2));
-    assert!(Client::opening().say(&connect(8 << 10)).unwrap()[0].contains("\"client\""));
+    assert!(Client::opening().say(&connect(4 << 10)).unwrap()[0].contains("\"client\""));
     let mut client = Client::opening();
-    check_error(&mut client, &connect((8 << 10) + 1), 106);
+    check_error(&mut client, &connect((4 << 10) + 1), 106);
     check_disconnect(&mut client, r#"{"id":2,"connect":{}}"#, DisconnectCode::BadRequest);
 }
 
