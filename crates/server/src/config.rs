@@ -211,9 +211,9 @@ pub struct Limits {
     pub publication_size_max: usize,
     /// Channels one client is subscribed to. Beyond: error 106.
     pub channels_per_client_max: usize,
-    /// Size of the `data` with which a client connects, in bytes of JSON; others see it as `conn_info.unverified` with
-    /// each publication, and in presence, so a larger limit lets one client inflate every push and reply of its channels. Beyond: error 106, after which SDKs do not connect again. At zero it is
-    /// ignored and not shown to anyone.
+    /// Size of the `data` with which a client connects, in bytes of JSON. Others see it as `conn_info.unverified` with
+    /// each publication and in presence, so a larger limit lets one client inflate the pushes and replies of its
+    /// channels. Beyond: error 106, after which SDKs do not connect again. At zero it is ignored and not shown to anyone.
     pub client_info_size_max: usize,
     /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the largest message
     /// and the largest reply.
