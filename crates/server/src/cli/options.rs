@@ -214,8 +214,26 @@ pub(crate) struct ServeOptions {
 
     /// Only answer for this host, as in the Host header; repeat for more [default: on a loopback address localhost,
     /// otherwise any]
+    ///
+    /// For the page and the WebSocket alike. Give the public name when a proxy on this machine passes it on.
     #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
     pub(crate) hosts: Vec<Authority>,
+
+    /// The largest data of a publication taken from a client, such as 64KiB; a larger one is answered with error 106
+    ///
+    /// Queues, replies, and the history of a channel grow with it, where they would be too small.
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
+    pub(crate) max_publication_size: u64,
+
+    /// The largest WebSocket message taken from a client, which may carry many commands; beyond it a connection is closed
+    /// with 1009, after which SDKs do not connect again [default: 256KiB, or more for the largest publication]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_message_size: Option<u64>,
+
+    /// The largest data that a client may connect with, which others see with each of its publications; a larger one is
+    /// answered with error 106
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = parse_size)]
+    pub(crate) max_client_info: u64,
 
     /// Compress messages for clients that offer it (permessage-deflate), a publication once for all who hear it; with
     /// `takeover`, clients' messages refer back to earlier ones, which costs each connection up to 64 KiB
