@@ -4,7 +4,8 @@
 mod cli_support;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -216,6 +217,52 @@ async fn count_ends_it_after_so_many_messages() {
 }
 
 #[tokio::test]
+async fn count_is_content_with_a_server_that_does_not_close() {
+    let address = serve_raw(async |mut tcp| {
+        tcp.write_all(b"\x81\x03one\x81\x03two").await.unwrap();
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    });
+    let started_at = Instant::now();
+    let left = run(&["connect", &address.await, "-n", "1"], b"").await;
+    assert_eq!(
+        (left.stdout.as_slice(), left.code),
+        (&b"one\n"[..], Some(0)),
+        "{}",
+        left.stderr
+    );
+    assert_eq!(left.stderr, "");
+    assert!(started_at.elapsed() < at_once());
+}
+
+/// A program that shares the pipe, such as one before it in a script, may leave it nonblocking.
+#[tokio::test]
+async fn nonblocking_pipes_lose_nothing() {
+    let url = serve(Server::default(), async |ws| drop(echo(ws).await)).await;
+    let (reader, mut feed) = std::io::pipe().unwrap();
+    let (mut result, writer) = std::io::pipe().unwrap();
+    for pipe in [reader.as_fd(), writer.as_fd()] {
+        rustix::io::ioctl_fionbio(pipe, true).unwrap();
+    }
+    let mut command = program(&["connect", &url, "-w", "100ms"]);
+    let mut child = command.stdin(reader).stdout(writer).spawn().unwrap();
+    // The program's ends are its own from here.
+    drop(command);
+    let lines: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
+    let input = lines.clone();
+    // Nothing is there yet when it begins to read, and more than a pipe takes when it writes.
+    let feeding = tokio::task::spawn_blocking(move || feed.write_all(input.as_bytes()).unwrap());
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        result.read_to_string(&mut text).unwrap();
+        text
+    });
+    soon(feeding).await.unwrap();
+    let text = soon(reading).await.unwrap();
+    assert!(text == lines, "{} of {} bytes", text.len(), lines.len());
+    assert_eq!(soon(child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
 async fn fewer_messages_than_count_asks_for_are_52() {
     let url = serve(Server::default(), async |mut ws| {
         let _ = ws.recv().await;
@@ -337,11 +384,18 @@ async fn client_in(phase: &str) -> (Program, Box<dyn Send>) {
             let (closing, is_closing) = tokio::sync::oneshot::channel();
             let address = serve_raw(async |mut tcp| {
                 tcp.write_all(b"\x81\x01x").await.unwrap();
+                assert_eq!(read_frame(&mut tcp).await.0, TEXT);
+                let (opcode, payload) = read_frame(&mut tcp).await;
+                assert_eq!(opcode, PING);
+                let pong = [&[PONG, payload.len() as u8], &payload[..]].concat();
+                tcp.write_all(&pong).await.unwrap();
                 read_up_to(&mut tcp, CLOSE).await;
                 let _ = closing.send(());
                 let _ = tcp.read_to_end(&mut Vec::new()).await;
             });
-            let client = Program::start(&["connect", &address.await, "-n", "1"]);
+            let mut client = Program::start(&["connect", &address.await, "-w", "0"]);
+            client.say("go\n").await;
+            client.stdin = None;
             soon(is_closing).await.unwrap();
             return (client, Box::new(()));
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sockeye::handshake::{HandshakeFault, Uri};
-use sockeye::{Cause, CloseFrame, Error, Response, StatusCode};
+use sockeye::{Cause, CloseFrame, Closure, Error, Response, StatusCode};
 
 use super::Signal;
 use super::certificate::explain;
@@ -120,7 +120,14 @@ impl Failure {
             Self::TooLate { step, uri, timeout } => {
                 format!("{uri}: {step} did not come within {timeout:?}; --connect-timeout waits longer")
             }
-            Self::Silent(error) => format!("{error}; --ping-interval off expects no answer to pings"),
+            Self::Silent(error) => {
+                let cause = error.closure().map(Closure::cause);
+                let advice = match cause {
+                    Some(Cause::PeerGone) => "; --ping-interval off expects no answers to pings",
+                    _ => "",
+                };
+                format!("{error}{advice}")
+            }
             Self::Refused { uri, status, detail } => {
                 let reason = status.reason();
                 format!("{uri} answers {status} {reason} and opens no WebSocket{detail}")

@@ -105,8 +105,9 @@ pub(crate) struct ConnectOptions {
     /// After the end of input, close when no message has come for so long; `forever` leaves closing to the server
     /// [default: 1s, or 5s while fewer messages have come than were sent]
     ///
-    /// With an input that is empty from the start, or with --count, the default is `forever`. A feed that never pauses for
-    /// so long is never closed: use --count, `forever` and Ctrl-C, or close what reads the messages, as `| head` does.
+    /// With an input that is empty from the start, or with --count, the default is `forever`; on a terminal it is 1s. A feed
+    /// that never pauses for so long is never closed: use --count, Ctrl-C, or close what reads the messages, as `| head`
+    /// does.
     #[arg(short = 'w', long, value_name = "TIME")]
     pub(crate) wait: Option<Wait>,
 

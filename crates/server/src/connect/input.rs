@@ -7,6 +7,7 @@ use std::{fmt, mem, thread, vec};
 
 use tokio::sync::mpsc;
 
+use super::stdio::Blocking;
 use super::terminal;
 
 /// Bytes that are read from standard input at once.
@@ -64,7 +65,7 @@ impl Input {
             let hand_over = |batch| sender.blocking_send(batch).is_ok();
             match is_edited {
                 true => read_terminal(hand_over),
-                false => match standard_input() {
+                false => match Blocking::stdin() {
                     Ok(input) => read_all(BufReader::with_capacity(BUFFER_BYTES, input), hand_over),
                     Err(error) => drop(hand_over(Err(InputError::Io(error)))),
                 },
@@ -143,18 +144,6 @@ fn read_all<R: Read>(mut input: BufReader<R>, hand_over: impl Fn(Result<Vec<Stri
             return;
         }
     }
-}
-
-/// Standard input without the buffer of `io::stdin`.
-#[cfg(unix)]
-fn standard_input() -> io::Result<impl Read> {
-    use std::os::fd::AsFd;
-    Ok(std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?))
-}
-
-#[cfg(not(unix))]
-fn standard_input() -> io::Result<impl Read> {
-    Ok(io::stdin())
 }
 
 /// The next line without its end; `None` at the end of the input.

@@ -10,6 +10,7 @@ mod open;
 mod output;
 mod proxy;
 mod session;
+mod stdio;
 #[cfg_attr(not(unix), path = "terminal_none.rs")]
 pub(crate) mod terminal;
 

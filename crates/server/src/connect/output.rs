@@ -14,6 +14,7 @@ use std::sync::mpsc;
 use tokio::sync::{Notify, oneshot};
 
 use super::escape::escape;
+use super::stdio::Blocking;
 use super::terminal;
 use crate::cli::{BinaryOut, Escape};
 
@@ -204,35 +205,26 @@ pub(super) async fn closed() {
     std::future::pending().await
 }
 
-/// Standard output without the buffer that would make each line a write of its own.
-#[cfg(unix)]
+/// Standard output without a buffer.
 fn standard_output() -> io::Result<Box<dyn Write>> {
-    use std::os::fd::AsFd;
-    let out = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let out = Blocking::stdout()?;
     Ok(match io::stdout().is_terminal() {
         true => Box::new(AbovePrompt(out)),
         false => Box::new(out),
     })
 }
 
-#[cfg(not(unix))]
-fn standard_output() -> io::Result<Box<dyn Write>> {
-    Ok(Box::new(io::stdout()))
-}
-
 /// A terminal that may have a prompt on it.
-#[cfg(unix)]
-struct AbovePrompt(std::fs::File);
+struct AbovePrompt<W>(W);
 
-#[cfg(unix)]
-impl Write for AbovePrompt {
+impl<W: Write> Write for AbovePrompt<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         terminal::print(bytes, |bytes| self.0.write_all(bytes))?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.0.flush()
     }
 }
 

@@ -152,8 +152,9 @@ impl<'a> Session<'a> {
         let mut closed = None;
         if !matches!(end, End::Connection(_)) {
             let (code, is_hurried) = match end {
-                End::Count | End::Quiet => (CloseCode::NORMAL, false),
-                End::Input(_) => (CloseCode::NORMAL, true),
+                End::Quiet => (CloseCode::NORMAL, false),
+                // What was asked for is there, however the server closes.
+                End::Count | End::Input(_) => (CloseCode::NORMAL, true),
                 _ => (CloseCode::GOING_AWAY, true),
             };
             let closing = close(&sender, &mut receiver, &output, &tally, code);
@@ -180,8 +181,9 @@ impl<'a> Session<'a> {
                 return Err(Failure::Interrupted(signal));
             }
             End::Input(error) => return finish(writer, signals).await.and(Err(Failure::Input(error))),
+            End::Count => return finish(writer, signals).await,
             End::Connection(ended) => ended,
-            End::Count | End::Quiet => closed.unwrap_or(Ok(())),
+            End::Quiet => closed.unwrap_or(Ok(())),
         };
         finish(writer, signals).await?;
         ended.map_err(|error| failure(error, options))?;
@@ -254,8 +256,9 @@ impl Tally<'_> {
             .is_some_and(|count| self.received.get() >= count.get())
     }
 
+    /// Whether no reply is missing, as far as can be told from numbers. A person who types the end has seen.
     fn is_answered(&self) -> bool {
-        self.received.get() >= self.sent.get()
+        self.is_typed || self.received.get() >= self.sent.get()
     }
 
     /// How long nothing may come after the end of input.
@@ -284,8 +287,8 @@ impl Tally<'_> {
 
     /// Says that nothing came, if the length of the wait was not the user's choice.
     fn note_silence(&self) {
-        let is_told = self.options.wait.is_none() && !self.is_typed && !self.options.quiet;
-        if is_told && self.received.get() == 0 {
+        let is_told = self.options.wait.is_none() && !self.options.quiet;
+        if is_told && self.received.get() == 0 && !self.is_answered() {
             log::line(&format!(
                 "sockeye: no message came within {} s of the end of input; --wait waits longer",
                 UNANSWERED_WAIT.as_secs()
@@ -468,7 +471,7 @@ mod tests {
             (none, pipe, 0, 0, Wait::Forever, seconds(8), false),
             (none, pipe, 0, 7, Wait::Forever, seconds(8), false),
             (none, typed, 0, 0, seconds(1), seconds(1), true),
-            (none, typed, 1, 0, seconds(5), seconds(8), true),
+            (none, typed, 1, 0, seconds(1), seconds(1), true),
             (&["-n", "3"], pipe, 1, 1, Wait::Forever, seconds(8), false),
             // What was asked for counts in every case.
             (&["-w", "0"], pipe, 0, 0, seconds(0), seconds(1), true),

@@ -99,7 +99,7 @@ pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
             Ok(_) => {}
         }
         let len = match rustix::io::read(&stdin, &mut keys) {
-            Err(Errno::INTR) => continue,
+            Err(Errno::INTR | Errno::AGAIN) => continue,
             Err(error) => return Err(error.into()),
             Ok(0) => return Ok(None),
             Ok(len) => len,
@@ -177,7 +177,7 @@ impl Screen {
     }
 
     fn draw(&mut self) {
-        if !self.is_mid_line {
+        if !self.is_mid_line && is_in_foreground() {
             let columns = tcgetwinsize(&self.out).map_or(0, |size| usize::from(size.ws_col));
             let row = self.editor.draw(if columns == 0 { 80 } else { columns });
             self.write(&row);
@@ -185,7 +185,9 @@ impl Screen {
     }
 
     fn erase(&mut self) {
-        self.write(Editor::erase_prompt());
+        if is_in_foreground() {
+            self.write(Editor::erase_prompt());
+        }
     }
 
     /// What cannot be drawn is not drawn: whether the terminal is gone is found where it is read.
@@ -205,10 +207,16 @@ fn editing(before: &Termios) -> Termios {
 
 fn set(termios: &Termios) -> io::Result<()> {
     // From the background it would stop the program, which may be about to end.
-    match tcgetpgrp(io::stdin()) {
-        Ok(foreground) if foreground != rustix::process::getpgrp() => Ok(()),
-        _ => Ok(tcsetattr(io::stdin(), OptionalActions::Now, termios)?),
+    match is_in_foreground() {
+        true => Ok(tcsetattr(io::stdin(), OptionalActions::Now, termios)?),
+        false => Ok(()),
     }
+}
+
+/// Whether the terminal is this program's, and not that of a shell which it was started from with `&`.
+fn is_in_foreground() -> bool {
+    // A terminal that does not control this process has no foreground of its.
+    tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == rustix::process::getpgrp())
 }
 
 /// Standard output if it is a terminal, else standard error, else the terminal of this process.
