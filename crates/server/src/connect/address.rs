@@ -29,6 +29,9 @@ impl fmt::Debug for Address {
 /// Reads `ws://` and `wss://` URIs; also `http://` and `https://`, addresses without a scheme, and `:9001` for this
 /// machine. Credentials are taken out before anything else sees the URI.
 pub(super) fn parse(text: &str) -> Result<Address, Failure> {
+    if let Some(reason) = misses_slashes(text) {
+        return Err(bad(text, reason));
+    }
     let (scheme, rest) = split_scheme(text);
     let authority_len = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (credentials, rest) = match rest[..authority_len].rsplit_once('@') {
@@ -50,11 +53,25 @@ pub(super) fn parse(text: &str) -> Result<Address, Failure> {
             uri,
             authorization: credentials.map(basic),
         }),
-        Err(error) => Err(Failure::BadUrl {
-            url: escape(&redact_url(text)),
-            reason: error.to_string(),
-        }),
+        Err(error) => Err(bad(text, error.to_string())),
     }
+}
+
+fn bad(text: &str, reason: String) -> Failure {
+    Failure::BadUrl {
+        url: escape(&redact_url(text)),
+        reason,
+    }
+}
+
+/// What is wrong with `wss:/host` and `wss:host`, whose scheme would else be taken for a host. `ws:9001` is one.
+fn misses_slashes(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = ["ws", "wss", "http", "https"]
+        .iter()
+        .any(|other| scheme.eq_ignore_ascii_case(other));
+    let is_wrong = is_scheme && !rest.starts_with("//") && !rest.starts_with(|c: char| c.is_ascii_digit());
+    is_wrong.then(|| format!("two slashes are missing: write {scheme}://"))
 }
 
 /// Replaces the user name and password in what may be a URL. In one that is wrong, where they end is not certain, so
@@ -130,6 +147,7 @@ mod tests {
         check("localhost:9001/x", "ws://localhost:9001/x");
         check("example.com", "ws://example.com/");
         check(":9001", "ws://localhost:9001/");
+        check("ws:9001", "ws://ws:9001/");
         check(":9001/chat", "ws://localhost:9001/chat");
         check("[::1]:9001", "ws://[::1]:9001/");
         check("http://example.com:8080/x", "ws://example.com:8080/x");
@@ -164,6 +182,8 @@ mod tests {
             "ftp://example.com",
             "ftp://bob:secret@example.com",
             "ws://",
+            "wss:/bob:secret@example.com",
+            "https:example.com",
             "ws://bob:secret@",
             "ws://bob:sec/ret@example.com",
             "ws://bob:secret@a:port/",
