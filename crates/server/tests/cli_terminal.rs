@@ -29,6 +29,11 @@ struct Terminal {
 impl Terminal {
     /// Starts the program on a terminal of 40 columns.
     fn start(term: &str, arguments: &[&str]) -> Self {
+        Self::start_with(term, arguments, false)
+    }
+
+    /// Like [`start`](Self::start), with standard output in a pipe if asked for.
+    fn start_with(term: &str, arguments: &[&str], has_pipe: bool) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -43,7 +48,10 @@ impl Terminal {
         let duplicate = || Stdio::from(device.as_fd().try_clone_to_owned().unwrap());
         let mut command = program(arguments);
         command.env("TERM", term);
-        command.stdin(duplicate()).stdout(duplicate()).stderr(duplicate());
+        command.stdin(duplicate()).stderr(duplicate());
+        if !has_pipe {
+            command.stdout(duplicate());
+        }
         let program = Program::spawn(&mut command);
         let keyboard = File::from(keyboard);
         let mut reader = keyboard.try_clone().unwrap();
@@ -130,6 +138,20 @@ async fn messages_do_not_land_in_a_line_that_is_being_typed() {
     terminal.keys("ne\r");
     terminal.shows("\r\x1b[K> half a line\r\n").await;
     assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
+}
+
+/// `sockeye connect ... | program`: what is typed is seen, and the program gets messages only.
+#[tokio::test]
+async fn a_pipe_beside_a_terminal_gets_exact_messages() {
+    let (url, mut connections) = serve_test().await;
+    let mut terminal = Terminal::start_with("xterm", &["connect", &url], true);
+    let mut ws = soon(connections.recv()).await.unwrap();
+    terminal.shows("> ").await;
+    terminal.keys("hello\r");
+    terminal.shows("\r\x1b[K> hello\r\n").await;
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("hello".into()));
+    soon(ws.send("a\x1b[31m")).await.unwrap();
+    assert_eq!(terminal.program.line().await, "a\x1b[31m");
 }
 
 #[tokio::test]

@@ -77,8 +77,10 @@ impl Drop for Terminal {
         {
             screen.erase();
         }
-        // The rest of a paste was meant for the server: a shell would run it.
-        let _ = tcflush(io::stdin(), QueueSelector::IFlush);
+        // The rest of a paste was meant for the server: a shell would run it. In the background, input is the shell's.
+        if is_in_foreground() {
+            let _ = tcflush(io::stdin(), QueueSelector::IFlush);
+        }
         let _ = set(&self.before);
     }
 }
