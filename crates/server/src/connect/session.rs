@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
         let (sender, receiver) = ws.split();
         let tally = Tally {
             options,
-            is_typed: io::IsTerminal::is_terminal(&io::stdin()),
+            is_typed: io::stdin().is_terminal(),
             sent: Cell::new(0),
             received: Cell::new(0),
         };
