@@ -186,7 +186,11 @@ impl<'a> Session<'a> {
             End::Quiet => closed.unwrap_or(Ok(())),
         };
         finish(writer, signals).await?;
-        ended.map_err(|error| failure(error, options))?;
+        match ended {
+            // The close code alone says whether that is an error.
+            Err(error) if !is_closed_by_frame(&error) => return Err(failure(error, options)),
+            _ => {}
+        }
         judge(receiver.closure().as_ref(), options)?;
         tally.judge()
     }
@@ -413,6 +417,13 @@ async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
             _ => Ok(()),
         },
     }
+}
+
+/// Whether an error reports no more than the close frame of the peer.
+fn is_closed_by_frame(error: &Error) -> bool {
+    error
+        .closure()
+        .is_some_and(|closure| matches!(closure.cause(), Cause::Local | Cause::Peer) && closure.received().is_some())
 }
 
 /// What a bad end is called.
