@@ -1,6 +1,7 @@
 //! From an address to an open WebSocket, each step with an end of its own.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +98,7 @@ impl<'a> Opener<'a> {
         }
         // A line is to leave when it is typed, not when the one before is acknowledged.
         tcp.set_nodelay(true)?;
+        limit_unsent(&tcp)?;
         Ok(tcp)
     }
 
@@ -149,6 +151,20 @@ impl<'a> Opener<'a> {
             timeout: self.timeout(),
         }
     }
+}
+
+/// Limits what the kernel holds that it has not sent yet. Without a limit that is megabytes: on a slow line, pings, the
+/// close frame and what was typed last wait behind them for longer than the peer is given to answer.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn limit_unsent(tcp: &TcpStream) -> io::Result<()> {
+    /// Enough for the next system call to come before the line is idle. What is on its way does not count.
+    const UNSENT_BYTES_MAX: u32 = 128 << 10;
+    socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn limit_unsent(_: &TcpStream) -> io::Result<()> {
+    Ok(())
 }
 
 fn is_authorization(header: &Header) -> bool {
