@@ -536,7 +536,11 @@ fn client_receives_broken_syntax() {
     for lines in [&["X : a"][..], &["X: a", " b"], &["X"], &["X y: a"]] {
         fails(&plus(lines), &HandshakeFault::InvalidHeaderLine);
     }
-    fails(b"SSH-2.0-x\n", &HandshakeFault::BareLineFeed);
+    fails(b"HTTP/1.1 101\n", &HandshakeFault::BareLineFeed);
+    // Not HTTP at all: known before any line ends.
+    for banner in [&b"S"[..], b"SSH-2.0-x\n", b"HTTX"] {
+        fails(banner, &HandshakeFault::InvalidStatusLine);
+    }
     fails(b"HTTP/1.1 101\rx", &HandshakeFault::BareCarriageReturn);
     fails(b"\x15\x03", &HandshakeFault::ControlByte(0x15));
 }
