@@ -1,22 +1,26 @@
 #![doc = include_str!("../README.md")]
 
+mod batch;
 mod client;
 mod connection;
 mod error;
+mod exclusive;
 mod flusher;
+mod halves;
 #[cfg(feature = "hyper")]
 pub mod hyper;
-mod lock;
 mod message;
 mod outgoing;
 mod payload;
 mod prepared;
 mod server;
 mod settings;
+mod shared;
 mod split;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
-mod waiters;
+mod wakers;
 mod websocket;
 
 pub use client::{Client, ClientBuilder, connect};
