@@ -454,7 +454,12 @@ impl Access<'_> {
             return;
         }
         if let Some(runtime) = &self.entered.runtime {
-            self.new_batch = flusher::schedule(self.shared, runtime);
+            // Twice, if the task of an earlier batch came meanwhile: the second time it may be in the new batch already.
+            if let Some(batch) = flusher::schedule(self.shared, runtime)
+                && let Some(earlier) = self.new_batch.replace(batch)
+            {
+                earlier.spawn();
+            }
             self.set_flushed_by(FlushedBy::Batch);
         } else if self.is_flushed_by(FlushedBy::Nobody) {
             self.leave_flush_to_tasks();

@@ -129,8 +129,10 @@ mod waker_slots {
 struct Shared {
     exclusive: Exclusive<State, Vec<usize>, AtomicBool>,
     slots: WakerSlots,
-    /// How many batches were spawned: a task for each is the test's to run.
-    batch: loom::sync::Mutex<Option<Arc<Batch<()>>>>,
+    /// The batch that is added to.
+    open: loom::sync::Mutex<Option<Arc<Batch<()>>>>,
+    /// The batches whose tasks were spawned: to run them is the test's.
+    spawned: loom::sync::Mutex<Vec<Arc<Batch<()>>>>,
 }
 
 #[derive(Default)]
@@ -148,16 +150,28 @@ impl Shared {
         Arc::new(Self {
             exclusive: Exclusive::new(State::default(), Vec::new(), AtomicBool::new(true)),
             slots: WakerSlots::new(),
-            batch: loom::sync::Mutex::new(None),
+            open: loom::sync::Mutex::new(None),
+            spawned: loom::sync::Mutex::new(Vec::new()),
         })
     }
 
     /// Uses the state, if nobody else does, and then does what is due.
     fn try_use(&self, deposits: Deposits, work: impl FnOnce(&mut State)) -> bool {
+        self.try_queue(deposits, |state| {
+            work(state);
+            false
+        })
+    }
+
+    /// The same; `work` says whether a flush is to be scheduled.
+    fn try_queue(&self, deposits: Deposits, work: impl FnOnce(&mut State) -> bool) -> bool {
         let Some(mut entered) = self.exclusive.try_enter(deposits) else {
             return false;
         };
-        work(&mut entered);
+        let mut new_batch = None;
+        if work(&mut entered) {
+            self.schedule(&mut entered, &mut new_batch);
+        }
         let has_waiting = loop {
             match entered.leave() {
                 Leave::Left { has_waiting } => break has_waiting,
@@ -171,36 +185,38 @@ impl Shared {
                         entered.queued.extend(mail);
                     }
                     if !entered.queued.is_empty() && !entered.is_left_to_tasks {
-                        self.schedule(&mut entered);
+                        self.schedule(&mut entered, &mut new_batch);
                     }
                 }
             }
         };
+        self.spawned.lock().unwrap().extend(new_batch);
         if has_waiting {
             self.slots.wake_for_access();
         }
         true
     }
 
-    fn schedule(&self, state: &mut State) {
-        if !std::mem::replace(&mut state.is_in_batch, true) {
-            let mut open = self.batch.lock().unwrap();
-            let refused = match &*open {
-                Some(batch) => batch.push(()),
-                None => Err(()),
-            };
-            if refused.is_err() {
-                *open = Some(Arc::new(Batch::new((), 2)));
-            }
+    fn schedule(&self, state: &mut State, new_batch: &mut Option<Arc<Batch<()>>>) {
+        if std::mem::replace(&mut state.is_in_batch, true) {
+            return;
         }
+        let mut open = self.open.lock().unwrap();
+        if open.as_ref().is_some_and(|batch| batch.push(()).is_ok()) {
+            return;
+        }
+        let batch = Arc::new(Batch::new((), 2));
+        *open = Some(batch.clone());
+        let earlier = new_batch.replace(batch);
+        self.spawned.lock().unwrap().extend(earlier);
     }
 
     /// `try_send`.
     fn send(&self, message: usize) {
         loop {
-            let sent = self.try_use(Deposits::Accepted, |state| {
+            let sent = self.try_queue(Deposits::Accepted, |state| {
                 state.queued.push(message);
-                self.schedule(state);
+                true
             });
             if sent {
                 return;
@@ -212,19 +228,22 @@ impl Shared {
         }
     }
 
-    /// Runs the task of the newest batch, if there is one.
-    fn run_batch(&self) {
-        let batch = self.batch.lock().unwrap().clone();
-        let Some(batch) = batch else { return };
-        for () in batch.take() {
-            loop {
-                let flushed = self.try_use(Deposits::Accepted, |state| {
-                    let queued = std::mem::take(&mut state.queued);
-                    state.written.extend(queued);
-                    state.is_in_batch = false;
-                });
-                if flushed || self.exclusive.request(Request::Flush) {
-                    break;
+    /// Runs the tasks that were spawned.
+    fn run_batches(&self) {
+        loop {
+            let Some(batch) = self.spawned.lock().unwrap().pop() else {
+                return;
+            };
+            for () in batch.take() {
+                loop {
+                    let flushed = self.try_use(Deposits::Accepted, |state| {
+                        let queued = std::mem::take(&mut state.queued);
+                        state.written.extend(queued);
+                        state.is_in_batch = false;
+                    });
+                    if flushed || self.exclusive.request(Request::Flush) {
+                        break;
+                    }
                 }
             }
         }
@@ -247,9 +266,9 @@ impl Shared {
         }));
     }
 
-    /// What was written, after the batch that is left.
+    /// What was written, after the batches that are left.
     fn written(&self) -> Vec<usize> {
-        self.run_batch();
+        self.run_batches();
         let mut written = None;
         assert!(self.try_use(Deposits::Accepted, |state| {
             assert!(state.queued.is_empty(), "queued, and nobody will write it");
@@ -278,7 +297,7 @@ mod exclusive_state {
             };
             let flusher = {
                 let shared = shared.clone();
-                thread::spawn(move || shared.run_batch())
+                thread::spawn(move || shared.run_batches())
             };
             shared.send(1);
             shared.send(2);
@@ -353,9 +372,26 @@ mod exclusive_state {
             shared.send(1);
             let flusher = {
                 let shared = shared.clone();
-                thread::spawn(move || shared.run_batch())
+                thread::spawn(move || shared.run_batches())
             };
             shared.use_when_free(|_| {});
+            shared.send(2);
+            flusher.join().unwrap();
+            assert_eq!(shared.written(), [1, 2]);
+        });
+    }
+
+    /// As after the receiver has begun on another runtime.
+    #[test]
+    fn a_connection_in_two_batches_is_flushed() {
+        model(|| {
+            let shared = Shared::new();
+            shared.send(1);
+            shared.try_use(Deposits::Accepted, |state| state.is_in_batch = false);
+            let flusher = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.run_batches())
+            };
             shared.send(2);
             flusher.join().unwrap();
             assert_eq!(shared.written(), [1, 2]);
