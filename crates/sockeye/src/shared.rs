@@ -313,6 +313,46 @@ impl Shared {
         access.poll(slot, cx, poll)
     }
 
+    /// Lets an operation of a sender make progress, or registers it until it can.
+    pub(crate) fn poll<R>(
+        self: &Arc<Self>,
+        slot: &mut SlotKey,
+        cx: &Context<'_>,
+        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        let access = ready!(self.poll_enter(slot, cx, Deposits::Accepted));
+        access.poll(slot, cx, poll)
+    }
+
+    /// Polls until a message of this length is queued; leaves it in the inbox if another task uses the connection and there
+    /// is room.
+    pub(crate) fn poll_queueing(
+        self: &Arc<Self>,
+        slot: &mut SlotKey,
+        cx: &Context<'_>,
+        (len, framing): (usize, Framing),
+        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
+        mail: impl Fn() -> Mail,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            if let Some(access) = self.try_enter(self.deposits_beside(len, framing)) {
+                return access.poll(slot, cx, poll);
+            }
+            match self.deposit(len, &mail) {
+                Ok(()) => {
+                    self.release(slot);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(NotQueued::Free) => {}
+                Err(NotQueued::Full | NotQueued::Closed(_)) => {
+                    if self.wait_for_access(slot, cx) {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
     /// Enters, or registers the task until another has left.
     #[inline]
     fn poll_enter(self: &Arc<Self>, slot: &mut SlotKey, cx: &Context<'_>, deposits: Deposits) -> Poll<Access<'_>> {
@@ -517,11 +557,10 @@ impl Access<'_> {
         }
         let driver = &mut self.entered.driver;
         let seen = shared.wakers.seen();
-        let was_lost = driver.is_lost();
+        let (was_open, was_lost) = (driver.is_open(), driver.is_lost());
         let polled = poll(driver, &mut Context::from_waker(&shared.waker()));
-        // The others wait for a transport and a timer that may be gone.
-        let is_lost_now = !was_lost && driver.is_lost();
-        self.wakes_all |= is_lost_now;
+        // The others wait with an earlier state's deadline, or for a transport and a timer that may be gone.
+        self.wakes_all |= was_open != driver.is_open() || was_lost != driver.is_lost();
         let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), seen);
         drop(self);
         if polled.is_ready() {
@@ -640,36 +679,18 @@ impl<'a> Operation<'a> {
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let access = ready!(self.shared.poll_enter(&mut self.slot, cx, Deposits::Accepted));
-        access.poll(&mut self.slot, cx, poll)
+        self.shared.poll(&mut self.slot, cx, poll)
     }
 
-    /// Polls until a message is queued; leaves it in the inbox if another task uses the connection and there is room.
+    /// As [`Shared::poll_queueing`].
     pub(crate) fn poll_queueing(
         &mut self,
         cx: &Context<'_>,
-        (len, framing): (usize, Framing),
+        message: (usize, Framing),
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
         mail: impl Fn() -> Mail,
     ) -> Poll<Result<(), Error>> {
-        let shared = self.shared;
-        loop {
-            if let Some(access) = shared.try_enter(shared.deposits_beside(len, framing)) {
-                return access.poll(&mut self.slot, cx, poll);
-            }
-            match shared.deposit(len, &mail) {
-                Ok(()) => {
-                    shared.release(&mut self.slot);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(NotQueued::Free) => {}
-                Err(NotQueued::Full | NotQueued::Closed(_)) => {
-                    if shared.wait_for_access(&mut self.slot, cx) {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
+        self.shared.poll_queueing(&mut self.slot, cx, message, poll, mail)
     }
 }
 

@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::message::Message;
 use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
-use crate::shared::{Framing, Mail, NotQueued, Operation, Shared};
+use crate::sender_sink::SenderSink;
+use crate::shared::{Access, Framing, Mail, NotQueued, Operation, Shared};
 use crate::wakers::SlotKey;
 use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
@@ -166,29 +167,15 @@ impl Sender {
     /// connections on which something was queued. Outside of a runtime, the receiver's task does. What the kernel does not
     /// take at once leaves while [`Receiver::recv`] is being awaited.
     ///
+    /// If another task is using the connection right now, the message is left to it. It counts against the room that there
+    /// was when that task began, so for as long as it lasts (milliseconds at most) up to twice
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) may be queued.
+    ///
     /// # Errors
     ///
     /// [`TrySendError::Full`] gives the message back.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        let message = message.into();
-        loop {
-            if let Some(mut access) = self
-                .shared
-                .try_enter(self.shared.deposits_beside(message.len(), Framing::Queued))
-            {
-                try_send(&mut access.driver, message)?;
-                access.request_flush();
-                return Ok(());
-            }
-            match self
-                .shared
-                .deposit(message.len(), || Mail::Message(message.clone(), Compress::Auto))
-            {
-                Ok(()) => return Ok(()),
-                Err(NotQueued::Free) => {}
-                Err(not_queued) => return Err(not_queued.into_error(&message)),
-            }
-        }
+        self.try_queue(message.into(), |access| access.request_flush())
     }
 
     /// As [`try_send`](Self::try_send), of a message that other connections are sent too: what a broadcast calls for
@@ -255,6 +242,41 @@ impl Sender {
                 Some(TrySendError::Full(_)) if has_made_room => {}
                 Some(cause) => return Err(TrySendAllError { queued, cause }),
                 None => return Ok(()),
+            }
+        }
+    }
+
+    /// The sender as a [`Sink`](futures_sink::Sink).
+    pub fn into_sink(self) -> SenderSink {
+        SenderSink::new(self)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Queues a message without a flush, unless it is left to the task that uses the connection.
+    pub(crate) fn try_feed(&self, message: Message) -> Result<(), TrySendError> {
+        self.try_queue(message, |_| {})
+    }
+
+    fn try_queue(&self, message: Message, then: impl FnOnce(&mut Access<'_>)) -> Result<(), TrySendError> {
+        loop {
+            if let Some(mut access) = self
+                .shared
+                .try_enter(self.shared.deposits_beside(message.len(), Framing::Queued))
+            {
+                try_send(&mut access.driver, message)?;
+                then(&mut access);
+                return Ok(());
+            }
+            match self
+                .shared
+                .deposit(message.len(), || Mail::Message(message.clone(), Compress::Auto))
+            {
+                Ok(()) => return Ok(()),
+                Err(NotQueued::Free) => {}
+                Err(not_queued) => return Err(not_queued.into_error(&message)),
             }
         }
     }
