@@ -30,7 +30,7 @@ impl Halves {
     pub(crate) fn new() -> Self {
         let wakers = Arc::new(WakerSlots::new());
         Self {
-            waker: Waker::from(wakers.clone()),
+            waker: futures_task::waker(wakers.clone()),
             wakers,
             stream: SlotKey::receiver(),
             sink: SlotKey::operation(),

@@ -12,9 +12,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_task::{ArcWake, WakerRef, waker_ref};
 use sockeye_proto::{CloseCode, Closure, Compress, Role};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
@@ -114,6 +115,8 @@ pub(crate) enum Framing {
 mod status {
     /// Messages can be sent.
     pub(super) const OPEN: u8 = 1;
+    /// What is waited for may never come: the transport has ended, or nothing can be written to it.
+    pub(super) const LOST: u8 = 1 << 3;
     /// Nothing waits to be written: there is room for one message of any size.
     pub(super) const EMPTY: u8 = 1 << 1;
     /// A large message is being compressed: nothing can be queued behind it.
@@ -299,6 +302,7 @@ impl Shared {
     }
 
     /// Lets the receiver make progress, or registers it until it can. Its runtime is noted at its first poll.
+    #[inline]
     pub(crate) fn poll_receiver<R>(
         self: &Arc<Self>,
         slot: &mut SlotKey,
@@ -326,6 +330,7 @@ impl Shared {
 
     /// Polls until a message of this length is queued; leaves it in the inbox if another task uses the connection and there
     /// is room.
+    #[inline]
     pub(crate) fn poll_queueing(
         self: &Arc<Self>,
         slot: &mut SlotKey,
@@ -401,20 +406,26 @@ impl Shared {
         self.exclusive.published()
     }
 
-    /// A waker for the transport and the timer, which wakes every pending operation.
+    /// A waker for the transport and the timer, which wakes every pending operation. Borrowed: that saves counting a
+    /// reference at each poll.
     #[inline]
-    fn waker(&self) -> Waker {
-        Waker::from(self.wakers.clone())
+    fn waker(&self) -> WakerRef<'_> {
+        waker_ref(&self.wakers)
     }
 
+    /// Returns whether the other operations have to look for themselves: they wait with an earlier state's deadline, or for a
+    /// transport and a timer that may be gone.
     #[inline]
-    fn publish(&self, driver: &Driver) {
+    fn publish(&self, driver: &Driver) -> bool {
         let waiting = driver.waiting_len();
         let mut status = 0;
         if driver.is_open() {
             status |= status::OPEN;
         } else {
             self.publish_end(driver);
+        }
+        if driver.is_lost() {
+            status |= status::LOST;
         }
         if waiting == 0 {
             status |= status::EMPTY;
@@ -427,9 +438,11 @@ impl Shared {
         });
         let room = saturated(driver.write_buffer_max().saturating_sub(waiting));
         let published = self.published();
+        let status_before = published.status.load(Relaxed);
         published.room.store(room, Relaxed);
         published.round_trip.store(round_trip, Relaxed);
         published.status.store(status, Relaxed);
+        (status ^ status_before) & (status::OPEN | status::LOST) != 0
     }
 
     #[cold]
@@ -545,6 +558,7 @@ impl Access<'_> {
     }
 
     /// Polls for one task, and registers it if it has to wait.
+    #[inline]
     fn poll<R>(
         mut self,
         slot: &mut SlotKey,
@@ -557,10 +571,7 @@ impl Access<'_> {
         }
         let driver = &mut self.entered.driver;
         let seen = shared.wakers.seen();
-        let (was_open, was_lost) = (driver.is_open(), driver.is_lost());
         let polled = poll(driver, &mut Context::from_waker(&shared.waker()));
-        // The others wait with an earlier state's deadline, or for a transport and a timer that may be gone.
-        self.wakes_all |= was_open != driver.is_open() || was_lost != driver.is_lost();
         let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), seen);
         drop(self);
         if polled.is_ready() {
@@ -586,7 +597,7 @@ impl Access<'_> {
         if has_queued || (requests.flush && (self.driver.waiting_len() > 0 || self.driver.is_compressing())) {
             self.request_flush();
         }
-        self.shared.publish(&self.entered.driver);
+        self.wakes_all |= self.shared.publish(&self.entered.driver);
     }
 
     /// Queues what is in the inbox, in order.
@@ -618,8 +629,9 @@ impl Access<'_> {
 }
 
 impl Drop for Access<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.shared.publish(&self.entered.driver);
+        self.wakes_all |= self.shared.publish(&self.entered.driver);
         let has_waiting = loop {
             match self.entered.leave() {
                 Leave::Left { has_waiting } => break has_waiting,
@@ -697,6 +709,13 @@ impl<'a> Operation<'a> {
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);
+    }
+}
+
+/// What the transport and the timer remember.
+impl ArcWake for WakerSlots {
+    fn wake_by_ref(slots: &Arc<Self>) {
+        slots.wake_all();
     }
 }
 

@@ -12,7 +12,7 @@
 //! Checked by the models in `tests/models.rs`.
 
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
 use crate::sync::{AtomicUsize, Mutex, lock};
 
@@ -248,16 +248,5 @@ impl Slot {
                 None
             }
         }
-    }
-}
-
-/// What the transport and the timer remember.
-impl Wake for WakerSlots {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.wake_all();
-    }
-
-    fn wake_by_ref(self: &std::sync::Arc<Self>) {
-        self.wake_all();
     }
 }
