@@ -1,140 +1,116 @@
 //! Writes for many connections in one task.
 //!
-//! A broadcast queues something on every connection at the same moment. To wake the task of each, so that it finds its
-//! way back to its connection and writes, costs as much as all else that is done for a delivery outside of the kernel.
-//! So the connections go on a list of the thread, and one task writes for all that are on it, once the task that
-//! queues has let others run: whatever it queued until then leaves together.
+//! A broadcast queues a message on every connection at the same moment. Waking every connection's task just to write costs
+//! as much as all other user-space work per delivery. Instead each connection is added to a batch of the current thread,
+//! and one task writes for the whole batch, once the broadcasting task has yielded: all that was queued until then leaves
+//! together.
 //!
-//! The writing task runs where the connections' own tasks do, on their runtime: where it cannot run, they cannot
-//! either. If it ends early, for its runtime does, the connections are left to their tasks.
+//! That task is spawned on the runtime of the connections' own tasks. If it ends early, because the runtime shuts down or a
+//! transport panics, the connections' tasks flush.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio::runtime::{Handle, Id};
 use tokio::task::yield_now;
 
-use crate::lock::lock;
-use crate::split::Shared;
+use crate::batch::Batch;
+use crate::shared::Shared;
 
-/// How many connections a list holds. Each list has a task of its own, so that others get their turn in between, and
-/// idle threads of the runtime their share.
-const LIST_LEN: usize = 64;
+/// The size of a batch. Each has its own task, so that other tasks run in between, and idle threads of the runtime can
+/// take some.
+const BATCH_LEN: usize = 64;
 
-/// How much is done before others get their turn, in bytes: one part of a message that is being compressed is as much.
-const TURN_MAX: u64 = 1024 * 1024;
+/// How much is written before the task yields, in bytes: as much as one part of a message that is being compressed.
+const WORK_MAX: u64 = 1024 * 1024;
 
 /// Connections that have something to write, all of one runtime.
-#[derive(Debug)]
-struct List {
+#[derive(Clone)]
+struct Open {
     runtime: Id,
-    /// `None` once they are being written for.
-    connections: Mutex<Option<Vec<Weak<Shared>>>>,
+    batch: Arc<Batch<Weak<Shared>>>,
 }
 
 thread_local! {
-    /// The list that this thread fills.
-    static FILLING: RefCell<Option<Arc<List>>> = const { RefCell::new(None) };
+    /// The batch that this thread adds to.
+    static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
 }
 
-/// A list that was begun, whose task is still to be spawned.
-#[must_use = "a list without a task is never written"]
-pub(crate) struct Begun {
+/// A new batch, whose task has to be spawned.
+#[derive(Debug)]
+#[must_use = "a batch without a task is never written"]
+pub(crate) struct NewBatch {
     runtime: Handle,
-    list: Arc<List>,
+    batch: Arc<Batch<Weak<Shared>>>,
 }
 
-/// Has a task of `runtime` write what is queued on a connection. A new list is returned, for its task is to be spawned
-/// where nothing is locked.
+/// Adds a connection to a batch of `runtime`. If that is a new one, returns it: its task is to be spawned once the
+/// connection is free.
 #[inline]
-pub(crate) fn enlist(connection: &Arc<Shared>, runtime: &Handle) -> Option<Begun> {
+pub(crate) fn schedule(connection: &Arc<Shared>, runtime: &Handle) -> Option<NewBatch> {
     let connection = Arc::downgrade(connection);
-    FILLING.with_borrow_mut(|filling| {
-        let refused = match filling {
-            Some(list) if list.runtime == runtime.id() => list.push(connection),
+    OPEN.with_borrow_mut(|open| {
+        let refused = match open {
+            Some(open) if open.runtime == runtime.id() => open.batch.push(connection),
             _ => Err(connection),
         };
-        let list = Arc::new(List::begin(refused.err()?, runtime.id()));
-        *filling = Some(list.clone());
-        Some(Begun {
+        let batch = Arc::new(Batch::new(refused.err()?, BATCH_LEN));
+        *open = Some(Open {
+            runtime: runtime.id(),
+            batch: batch.clone(),
+        });
+        Some(NewBatch {
             runtime: runtime.clone(),
-            list,
+            batch,
         })
     })
 }
 
-impl Begun {
+impl NewBatch {
     pub(crate) fn spawn(self) {
-        let round = Round {
-            list: self.list,
+        let task = FlushTask {
+            batch: self.batch,
             rest: Vec::new(),
         };
-        self.runtime.spawn(round.run());
+        self.runtime.spawn(task.run());
     }
 }
 
-impl List {
-    fn begin(connection: Weak<Shared>, runtime: Id) -> Self {
-        let mut connections = Vec::with_capacity(LIST_LEN);
-        connections.push(connection);
-        Self {
-            runtime,
-            connections: Mutex::new(Some(connections)),
-        }
-    }
-
-    /// Gives the connection back if the list is full, or being written.
-    #[inline]
-    fn push(&self, connection: Weak<Shared>) -> Result<(), Weak<Shared>> {
-        match &mut *lock(&self.connections) {
-            Some(connections) if connections.len() < LIST_LEN => {
-                connections.push(connection);
-                Ok(())
-            }
-            _ => Err(connection),
-        }
-    }
-
-    fn take(&self) -> Vec<Weak<Shared>> {
-        lock(&self.connections).take().unwrap_or_default()
-    }
-}
-
-/// The task of a list.
-struct Round {
-    list: Arc<List>,
+/// The task of a batch.
+struct FlushTask {
+    batch: Arc<Batch<Weak<Shared>>>,
     /// What is still to be written, last first.
     rest: Vec<Weak<Shared>>,
 }
 
-impl Round {
+impl FlushTask {
     async fn run(mut self) {
-        self.rest = self.list.take();
+        self.rest = self.batch.take();
         self.rest.reverse();
-        let mut done = 0;
+        let mut work = 0;
         while let Some(connection) = self.rest.last() {
-            let passed = connection.upgrade().map(|connection| connection.write_queued());
+            let passed = connection.upgrade().map(|connection| connection.flush_queued());
             if passed.as_ref().is_some_and(|passed| passed.is_unfinished) {
-                // The others come before it comes again.
+                // All others come before it does again.
                 self.rest.rotate_right(1);
             } else {
                 self.rest.pop();
             }
-            done += passed.map_or(0, |passed| passed.work);
-            if done >= TURN_MAX {
-                done = 0;
+            work += passed.map_or(0, |passed| passed.work);
+            if work >= WORK_MAX {
+                work = 0;
                 yield_now().await;
             }
         }
     }
 }
 
-/// The runtime ends, or a transport has panicked.
-impl Drop for Round {
+/// The runtime shuts down, or a transport panicked.
+impl Drop for FlushTask {
     fn drop(&mut self) {
-        let left = self.list.take();
+        let left = self.batch.take();
         let left = self.rest.drain(..).chain(left);
         left.filter_map(|connection| connection.upgrade())
-            .for_each(|connection| connection.leave_to_its_tasks());
+            .for_each(|connection| connection.leave_flush_to_tasks());
     }
 }

@@ -1,25 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod batch;
 mod client;
 mod connection;
 mod dial;
 mod error;
+mod exclusive;
 mod flusher;
+mod halves;
 #[cfg(feature = "hyper")]
 pub mod hyper;
-mod lock;
 mod message;
 mod outgoing;
 mod payload;
 mod prepared;
+mod sender_sink;
 mod server;
 mod settings;
+mod shared;
 mod split;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
-mod waiters;
+mod wakers;
 mod websocket;
 
 pub use address::Address;
@@ -29,6 +34,7 @@ pub use error::Error;
 pub use message::{Message, Text};
 pub use payload::Payload;
 pub use prepared::Prepared;
+pub use sender_sink::SenderSink;
 pub use server::{Pending, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use split::{Receiver, Sender};

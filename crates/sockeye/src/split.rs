@@ -1,24 +1,22 @@
 //! One connection, several tasks.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
 use sockeye_proto::{CloseCode, Closure, Compress};
-use tokio::runtime::Handle;
-use tokio::task::unconstrained;
 
-use crate::connection::{Driver, FlushEnd, Passed};
+use crate::connection::{Driver, FlushEnd};
 use crate::error::Error;
-use crate::flusher;
-use crate::lock::lock;
 use crate::message::Message;
 use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
-use crate::waiters::Waiters;
+use crate::sender_sink::SenderSink;
+use crate::shared::{Access, Framing, Mail, NotQueued, Operation, Shared};
+use crate::wakers::SlotKey;
 use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
@@ -37,171 +35,20 @@ pub struct Sender {
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
-    /// Whether it is known on which runtime it receives.
-    is_at_home: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    waiters: Arc<Waiters>,
-    /// Wakes `waiters`.
-    waker: Waker,
-    subprotocol: Option<Box<str>>,
-}
-
-#[derive(Debug)]
-struct State {
-    driver: Driver,
-    news: News,
-    /// Where the receiver's task runs, or is expected to: where the connection was split.
-    runtime: Option<Handle>,
-}
-
-/// Who knows of what was queued without waiting. A burst is told once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    /// Nobody, or there is none: a task has looked since.
-    Untold,
-    /// The tasks that wait were woken, and none has looked yet.
-    Told,
-    /// It is on a list of the [`flusher`]'s, which will look.
-    Listed,
+    slot: SlotKey,
+    /// Whether the runtime on which it receives is known.
+    has_runtime: bool,
 }
 
 pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
-    let waiters = Arc::<Waiters>::default();
-    let shared = Arc::new(Shared {
-        state: Mutex::new(State {
-            driver,
-            news: News::Untold,
-            runtime: Handle::try_current().ok(),
-        }),
-        waker: Waker::from(waiters.clone()),
-        waiters,
-        subprotocol,
-    });
+    let shared = Shared::new(driver, subprotocol);
     let sender = Sender { shared: shared.clone() };
     let receiver = Receiver {
         shared,
-        is_at_home: false,
+        slot: SlotKey::receiver(),
+        has_runtime: false,
     };
     (sender, receiver)
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    /// From now on the receiver's task runs on this runtime.
-    #[cold]
-    fn settle(&self) {
-        let mut state = self.state();
-        state.runtime = Handle::try_current().ok();
-        // A list that it is on may be that of a runtime which nobody drives any more. What is queued, this task writes.
-        state.news = News::Untold;
-    }
-
-    /// Has what was queued without waiting written: by the flusher, or where it is not known on which runtime by the tasks
-    /// that wait for the connection.
-    fn tell(self: &Arc<Self>, mut guard: MutexGuard<'_, State>) {
-        let state = &mut *guard;
-        match (&state.runtime, state.news) {
-            (_, News::Listed) | (None, News::Told) => {}
-            (Some(runtime), News::Untold | News::Told) => {
-                let begun = flusher::enlist(self, runtime);
-                state.news = News::Listed;
-                drop(guard);
-                if let Some(begun) = begun {
-                    begun.spawn();
-                }
-            }
-            (None, News::Untold) => {
-                state.news = News::Told;
-                drop(guard);
-                self.waker.wake_by_ref();
-            }
-        }
-    }
-
-    /// Writes what is queued here and now, if this is the runtime where that is done; else as [`tell`](Self::tell). Says
-    /// whether that made room.
-    fn write_or_tell(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
-        let is_at_home = match (&state.runtime, Handle::try_current()) {
-            (Some(home), Ok(here)) => home.id() == here.id(),
-            _ => false,
-        };
-        if !is_at_home {
-            self.tell(state);
-            return false;
-        }
-        let passed = self.write(&mut state);
-        match passed.is_unfinished {
-            true => self.tell(state),
-            false => drop(state),
-        }
-        if passed.concerns_waiters {
-            self.waker.wake_by_ref();
-        }
-        passed.work > 0 && !passed.is_unfinished
-    }
-
-    /// Writes what is queued, for the flusher, which comes again if there is more to compress.
-    pub(crate) fn write_queued(&self) -> Passed {
-        let mut state = self.state();
-        let passed = self.write(&mut state);
-        state.news = match passed.is_unfinished {
-            true => News::Listed,
-            false => News::Untold,
-        };
-        drop(state);
-        if passed.concerns_waiters {
-            self.waker.wake_by_ref();
-        }
-        passed
-    }
-
-    /// Writes what is queued, in the place of the tasks that wait for the connection. These go on waiting unless something
-    /// has changed for them: a deadline, room, the end.
-    fn write(&self, state: &mut State) -> Passed {
-        let mut passed = Passed::default();
-        let write = poll_fn(|cx| {
-            passed = state.driver.write_for_others(cx);
-            Poll::Ready(())
-        });
-        // The budget of a task is for what it receives. Where it ends, a transport does as if it were full.
-        let _ = pin!(unconstrained(write)).poll(&mut Context::from_waker(&self.waker));
-        passed
-    }
-
-    /// The flusher will not come: whoever waits for the connection writes.
-    pub(crate) fn leave_to_its_tasks(&self) {
-        self.state().news = News::Told;
-        self.waker.wake_by_ref();
-    }
-
-    /// Lets one task make progress with the connection. The lock is never held while a task waits.
-    fn poll<R>(&self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
-        let mut state = self.state();
-        let is_new = self.waiters.register(cx.waker());
-        if state.news == News::Told {
-            state.news = News::Untold;
-        }
-        let driver = &mut state.driver;
-        let was_lost = driver.is_lost();
-        let polled = poll(driver, &mut Context::from_waker(&self.waker));
-        let is_lost_now = !was_lost && driver.is_lost();
-        drop(state);
-        if polled.is_ready() && is_new {
-            self.waiters.forget(cx.waker());
-        }
-        if is_lost_now {
-            // The others wait for a transport and a timer that may be gone.
-            self.waker.wake_by_ref();
-        }
-        polled
-    }
 }
 
 impl Sender {
@@ -250,7 +97,15 @@ impl Sender {
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
         let message = Outgoing::new(message.into(), compress);
-        poll_fn(move |cx| self.shared.poll(cx, |driver, cx| driver.poll_feed(cx, &message)))
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(move |cx| {
+            operation.poll_queueing(
+                cx,
+                (message.len(), Framing::Queued),
+                |driver, cx| driver.poll_feed(cx, &message),
+                || Mail::Message(message.to_message(), compress),
+            )
+        })
     }
 
     /// As [`send`](Self::send), of a message that other connections are sent too.
@@ -277,9 +132,14 @@ impl Sender {
     ///
     /// As [`WebSocket::send`](crate::WebSocket::send).
     pub async fn feed_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
+        let mut operation = Operation::new(&self.shared);
         poll_fn(|cx| {
-            self.shared
-                .poll(cx, |driver, cx| driver.poll_feed_prepared(cx, prepared))
+            operation.poll_queueing(
+                cx,
+                (prepared.message().len(), Framing::Prepared),
+                |driver, cx| driver.poll_feed_prepared(cx, prepared),
+                || Mail::Prepared(prepared.clone()),
+            )
         })
         .await
     }
@@ -295,7 +155,8 @@ impl Sender {
     /// Nothing is lost.
     pub async fn flush(&self) -> Result<(), Error> {
         let mut end = FlushEnd::default();
-        poll_fn(|cx| self.shared.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
     }
 
     /// Queues a message if there is room for it now, and never waits. There is no room while a large message is being
@@ -306,14 +167,15 @@ impl Sender {
     /// connections on which something was queued. Outside of a runtime, the receiver's task does. What the kernel does not
     /// take at once leaves while [`Receiver::recv`] is being awaited.
     ///
+    /// If another task is using the connection right now, the message is left to it. It counts against the room that there
+    /// was when that task began, so for as long as it lasts (milliseconds at most) up to twice
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) may be queued.
+    ///
     /// # Errors
     ///
     /// [`TrySendError::Full`] gives the message back.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        let mut state = self.shared.state();
-        try_send(&mut state.driver, message.into())?;
-        self.shared.tell(state);
-        Ok(())
+        self.try_queue(message.into(), |access| access.request_flush())
     }
 
     /// As [`try_send`](Self::try_send), of a message that other connections are sent too: what a broadcast calls for
@@ -325,10 +187,22 @@ impl Sender {
     ///
     /// As [`try_send`](Self::try_send).
     pub fn try_send_prepared(&self, prepared: &Prepared) -> Result<(), TrySendError> {
-        let mut state = self.shared.state();
-        try_send_prepared(&mut state.driver, prepared)?;
-        self.shared.tell(state);
-        Ok(())
+        let len = prepared.message().len();
+        loop {
+            if let Some(mut access) = self
+                .shared
+                .try_enter(self.shared.deposits_beside(len, Framing::Prepared))
+            {
+                try_send_prepared(&mut access.driver, prepared)?;
+                access.request_flush();
+                return Ok(());
+            }
+            match self.deposit_prepared(prepared) {
+                Err(NotQueued::Free) => {}
+                Err(not_queued) => return Err(not_queued.into_error(prepared.message())),
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     /// As [`try_send_prepared`](Self::try_send_prepared), of several messages, and writes at once what the kernel takes of
@@ -344,19 +218,82 @@ impl Sender {
     pub fn try_send_all(&self, messages: &[Prepared]) -> Result<(), TrySendAllError> {
         let mut queued = 0;
         loop {
-            let mut state = self.shared.state();
+            let len_max = messages[queued..].iter().map(|message| message.message().len()).max();
+            let Some(mut access) = self
+                .shared
+                .try_enter(self.shared.deposits_beside(len_max.unwrap_or(0), Framing::Prepared))
+            else {
+                match self.deposit_all(messages, &mut queued) {
+                    Ok(()) => return Ok(()),
+                    Err(NotQueued::Free) => continue,
+                    Err(not_queued) => {
+                        let cause = not_queued.into_error(messages[queued].message());
+                        return Err(TrySendAllError { queued, cause });
+                    }
+                }
+            };
             let stopped = messages[queued..].iter().find_map(|message| {
-                let sent = try_send_prepared(&mut state.driver, message);
+                let sent = try_send_prepared(&mut access.driver, message);
                 queued += usize::from(sent.is_ok());
                 sent.err()
             });
-            let has_made_room = self.shared.write_or_tell(state);
+            let has_made_room = access.flush_or_request();
             match stopped {
                 Some(TrySendError::Full(_)) if has_made_room => {}
                 Some(cause) => return Err(TrySendAllError { queued, cause }),
                 None => return Ok(()),
             }
         }
+    }
+
+    /// The sender as a [`Sink`](futures_sink::Sink).
+    pub fn into_sink(self) -> SenderSink {
+        SenderSink::new(self)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Queues a message without a flush, unless it is left to the task that uses the connection.
+    pub(crate) fn try_feed(&self, message: Message) -> Result<(), TrySendError> {
+        self.try_queue(message, |_| {})
+    }
+
+    fn try_queue(&self, message: Message, then: impl FnOnce(&mut Access<'_>)) -> Result<(), TrySendError> {
+        loop {
+            if let Some(mut access) = self
+                .shared
+                .try_enter(self.shared.deposits_beside(message.len(), Framing::Queued))
+            {
+                try_send(&mut access.driver, message)?;
+                then(&mut access);
+                return Ok(());
+            }
+            match self
+                .shared
+                .deposit(message.len(), || Mail::Message(message.clone(), Compress::Auto))
+            {
+                Ok(()) => return Ok(()),
+                Err(NotQueued::Free) => {}
+                Err(not_queued) => return Err(not_queued.into_error(&message)),
+            }
+        }
+    }
+
+    fn deposit_prepared(&self, prepared: &Prepared) -> Result<(), NotQueued> {
+        self.shared
+            .deposit(prepared.message().len(), || Mail::Prepared(prepared.clone()))
+    }
+
+    /// Leaves the messages to the task that uses the connection, and counts those that were `queued`.
+    fn deposit_all(&self, messages: &[Prepared], queued: &mut usize) -> Result<(), NotQueued> {
+        while let Some(message) = messages.get(*queued) {
+            self.deposit_prepared(message)?;
+            *queued += 1;
+        }
+        // Also what was queued before.
+        self.shared.request_flush()
     }
 
     /// Sends a ping with a payload of at most 125 bytes; see [`WebSocket::ping`](crate::WebSocket::ping).
@@ -367,54 +304,72 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    /// The ping is not sent if another task was using the connection during every poll. Otherwise it leaves with the next
+    /// call of any method.
     pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
-        self.shared.state().driver.ping(payload)?;
-        // The receiver's alarm is set for a later deadline than that of the pong.
-        self.shared.waker.wake_by_ref();
+        Operation::new(&self.shared)
+            .enter(|access| {
+                access.driver.ping(payload)?;
+                // The receiver's timer is set for a later deadline than that of the pong.
+                access.wake_all();
+                Ok::<_, Error>(())
+            })
+            .await?;
         self.flush().await
     }
 
-    /// Sends the close frame after everything queued. The receiver goes through the rest of the closing handshake: it
-    /// gives the messages that still arrive, then `None`.
+    /// Sends the close frame after everything queued, and flushes it. The receiver goes through the rest of the closing
+    /// handshake: it gives the messages that still arrive, then `None`. If both halves are dropped, a task of the current
+    /// runtime finishes it in the background.
     ///
     /// # Errors
     ///
-    /// The code or reason may not be sent, or the connection is lost.
+    /// The connection is lost. If the code or reason may not be sent ([`Error::is_misuse`]), the connection is closed with
+    /// the nearest ones that may: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
     ///
     /// # Cancel safety
     ///
-    /// The close frame leaves with the next call of any method.
+    /// The closing handshake begins with the first poll. Dropped after that, the close frame leaves with the next call of any
+    /// method, at the latest when [`Receiver::recv`] is polled.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        self.shared.state().driver.start_close(code, reason)?;
-        // The receiver's alarm is set for a later deadline than that of the closing handshake.
-        self.shared.waker.wake_by_ref();
-        self.flush().await
+        let mut start = StartClose {
+            shared: &self.shared,
+            frame: Some((code, reason)),
+        };
+        let started = Operation::new(&self.shared).enter(|access| {
+            start.frame = None;
+            access.start_close(code, reason)
+        });
+        let started = started.await;
+        match self.flush().await {
+            Err(error) if !error.is_normal_close() => Err(error),
+            _ => started,
+        }
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
     pub fn closure(&self) -> Option<Closure> {
-        self.shared.state().driver.connection().closure().cloned()
+        self.shared.closure()
     }
 
     /// Whether messages can still be sent.
     pub fn is_open(&self) -> bool {
-        self.shared.state().driver.is_open()
+        self.shared.is_open()
     }
 
-    /// The round-trip time of the newest answered ping.
+    /// The round-trip time of the newest answered ping, to the microsecond.
     pub fn rtt(&self) -> Option<Duration> {
-        self.shared.state().driver.connection().round_trip_time()
+        self.shared.round_trip_time()
     }
 
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.shared.subprotocol.as_deref()
+        self.shared.subprotocol()
     }
 }
 
 impl Receiver {
-    /// Receives the next message; `None` after a clean close, from then on.
+    /// Receives the next message; `None` after a [normal end](crate::WebSocket#the-end), from then on.
     ///
     /// # Errors
     ///
@@ -429,25 +384,49 @@ impl Receiver {
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
     pub fn closure(&self) -> Option<Closure> {
-        self.shared.state().driver.connection().closure().cloned()
+        self.shared.closure()
     }
 
-    /// The round-trip time of the newest answered ping.
+    /// The round-trip time of the newest answered ping, to the microsecond.
     pub fn rtt(&self) -> Option<Duration> {
-        self.shared.state().driver.connection().round_trip_time()
+        self.shared.round_trip_time()
     }
 
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.shared.subprotocol.as_deref()
+        self.shared.subprotocol()
     }
 
-    fn poll<R>(&mut self, cx: &Context<'_>, poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
-        if !self.is_at_home {
-            self.is_at_home = true;
-            self.shared.settle();
+    fn poll<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        self.shared
+            .poll_receiver(&mut self.slot, &mut self.has_runtime, cx, poll)
+    }
+}
+
+/// A task that has ended is not kept in memory by its waker.
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.shared.release(&mut self.slot);
+    }
+}
+
+/// Begins the closing handshake when it is dropped, unless that was done. Otherwise a future of [`Sender::close`] that is
+/// dropped while another task uses the connection would do nothing.
+struct StartClose<'a> {
+    shared: &'a Arc<Shared>,
+    /// `None` once it has begun.
+    frame: Option<(CloseCode, &'a str)>,
+}
+
+impl Drop for StartClose<'_> {
+    fn drop(&mut self) {
+        if let Some((code, reason)) = self.frame.take() {
+            self.shared.start_close(code, reason);
         }
-        self.shared.poll(cx, poll)
     }
 }
 

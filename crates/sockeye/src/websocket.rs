@@ -13,6 +13,7 @@ use sockeye_proto::{CloseCode, Closure, Compress, Role};
 
 use crate::connection::{Driver, Io};
 use crate::error::Error;
+use crate::halves::{Half, Halves};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
 use crate::prepared::Prepared;
@@ -55,8 +56,15 @@ use crate::split::{Receiver, Sender};
 #[derive(Debug)]
 pub struct WebSocket {
     driver: Driver,
-    /// In two boxes, for most have none, and that is one word.
-    subprotocol: Option<Box<Box<str>>>,
+    /// In a box, for most connections have none.
+    extras: Option<Box<Extras>>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Extras {
+    subprotocol: Option<Box<str>>,
+    halves: Option<Box<Halves>>,
 }
 
 impl WebSocket {
@@ -69,7 +77,12 @@ impl WebSocket {
     ) -> Self {
         Self {
             driver: Driver::new(io, role, settings, glued),
-            subprotocol: subprotocol.map(|subprotocol| Box::new(subprotocol.into())),
+            extras: subprotocol.map(|subprotocol| {
+                Box::new(Extras {
+                    subprotocol: Some(subprotocol.into()),
+                    halves: None,
+                })
+            }),
         }
     }
 
@@ -288,12 +301,32 @@ impl WebSocket {
 
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref().map(|subprotocol| &**subprotocol)
+        self.extras.as_ref()?.subprotocol.as_deref()
     }
 
     /// Splits into a sender, which can be cloned, and a receiver, for different tasks.
     pub fn split(self) -> (Sender, Receiver) {
-        crate::split::split(self.driver, self.subprotocol.map(|subprotocol| *subprotocol))
+        let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
+        crate::split::split(self.driver, subprotocol)
+    }
+
+    /// Polls as a [`Stream`] or a [`Sink`], which two tasks may use at the same time.
+    fn poll_half<R>(
+        &mut self,
+        half: Half,
+        cx: &mut Context<'_>,
+        poll: impl Fn(&mut Driver, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        if self.extras.as_ref().is_none_or(|extras| extras.halves.is_none()) {
+            let polled = poll(&mut self.driver, cx);
+            if polled.is_ready() {
+                return polled;
+            }
+        }
+        let halves = &mut self.extras.get_or_insert_default().halves;
+        halves
+            .get_or_insert_with(|| Box::new(Halves::new()))
+            .poll(half, &mut self.driver, cx, poll)
     }
 }
 
@@ -363,21 +396,27 @@ pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &Prepared) -> Res
 }
 
 /// The messages until the connection is closed. After an error comes the end.
+///
+/// `Stream` and [`Sink`] may be used from two tasks, as with `StreamExt::split` of futures: each has a waker of its own.
+/// [`split`](WebSocket::split) does the same at less cost, and for any number of senders.
 impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.driver.poll_next(cx)
+        self.poll_half(Half::Stream, cx, Driver::poll_next)
     }
 }
 
-/// `send` and `feed` of `futures::SinkExt` do as the methods of the same name; `close` closes with 1000. The room that
-/// `poll_ready` promises is not there any more when [`try_send`](WebSocket::try_send) has taken it.
+/// `send` and `feed` of `futures::SinkExt` do as the methods of the same name. `close` sends the close frame with 1000
+/// after everything queued, and flushes it; it does not wait for the peer's, and takes no messages from the [`Stream`], which
+/// gives those that still arrive and then ends.
+///
+/// The room that `poll_ready` promises is not there any more when [`try_send`](WebSocket::try_send) has taken it.
 impl Sink<Message> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.driver.poll_room_for(cx, 0)
+        self.poll_half(Half::Sink, cx, |driver, cx| driver.poll_room_for(cx, 0))
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
@@ -385,11 +424,13 @@ impl Sink<Message> for WebSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.driver.poll_flush(cx)
+        self.poll_half(Half::Sink, cx, Driver::poll_flush)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.driver.start_close(CloseCode::NORMAL, "")?;
-        self.driver.poll_flush(cx)
+        self.poll_half(Half::Sink, cx, |driver, cx| {
+            driver.start_close(CloseCode::NORMAL, "")?;
+            driver.poll_flush(cx)
+        })
     }
 }

@@ -68,6 +68,34 @@ fn the_future_of_an_echo_fits_its_task() {
     assert!(size <= ECHO_FUTURE_MAX, "{size} bytes");
 }
 
+/// What a split connection holds: the WebSocket itself is on the heap then, and so are the wakers of its tasks. The settings
+/// are counted too, which the connections of one server share; here each has a server of its own.
+const SPLIT_IDLE_MAX: usize = 720;
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_split_connection_holds_no_buffers() {
+    const COUNT: usize = 100;
+    for local in BOTH {
+        let mut connections = Vec::with_capacity(COUNT);
+        let mut peers = Vec::with_capacity(COUNT);
+        for _ in 0..COUNT {
+            let (ws, peer) = open(local).await;
+            let (sender, mut receiver) = ws.split();
+            sender.send("a").await.unwrap();
+            sender.try_send("b").unwrap();
+            tokio::task::yield_now().await;
+            peer.sends([text("small"), ping("?")]);
+            receiver.recv().await.unwrap();
+            assert!(look(pin!(receiver.recv())).await.is_pending());
+            connections.push((sender, receiver));
+            peers.push(peer);
+        }
+        let each = held_by(connections) / COUNT;
+        println!("{local:?}: {each} bytes");
+        assert!(each <= SPLIT_IDLE_MAX, "{local:?}: {each} bytes");
+    }
+}
+
 /// What both directions need to know of compression, without their windows.
 const DEFLATE_MAX: usize = 256;
 

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use common::wire::{close, ping, text, texts};
 use common::{BOTH, Local, look, open, open_server, text_of, within};
+use futures_util::SinkExt;
 use sockeye::{Cause, Client, CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
 use tokio::io::duplex;
 use tokio::task::{JoinSet, yield_now};
@@ -299,4 +301,85 @@ async fn without_its_receiver_a_connection_still_sends() {
     sender.ping(b"y").await.unwrap();
     sender.close(CloseCode::NORMAL, "").await.unwrap();
     assert_eq!(peer.takes(), [text("x"), ping("y"), close(1000, "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_is_a_sink() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        let receiving = tokio::spawn(async move { receiver.recv().await.unwrap() });
+        settle().await;
+        let mut sink = sender.clone().into_sink();
+        sink.feed(Message::text("a")).await.unwrap();
+        settle().await;
+        assert_eq!(peer.takes(), [], "fed, and not flushed");
+        sink.send(Message::text("b")).await.unwrap();
+        assert_eq!(texts(&peer.takes()), ["a", "b"]);
+        peer.rule(|rules| rules.room = 0);
+        sink.feed(Message::text("c")).await.unwrap();
+        assert!(look(Box::pin(sink.flush())).await.is_pending());
+        {
+            let mut closing = pin!(SinkExt::close(&mut sink));
+            assert!(look(&mut closing).await.is_pending());
+            peer.rule(|rules| rules.room = usize::MAX);
+            within(1, closing).await.unwrap();
+        }
+        assert_eq!(peer.takes(), [text("c"), close(1000, "")]);
+        assert!(sink.send(Message::text("d")).await.unwrap_err().is_closed());
+        peer.sends([text("e")]);
+        assert_eq!(within(1, receiving).await.unwrap(), Some(Message::text("e")));
+    }
+}
+
+/// Another sender may take the room that `poll_ready` found.
+#[tokio::test(start_paused = true)]
+async fn a_sink_keeps_a_message_for_which_there_is_no_room_any_more() {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 20;
+    let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    let (sender, _receiver) = ws.split();
+    peer.rule(|rules| rules.room = 0);
+    let mut sink = sender.clone().into_sink();
+    poll_fn(|cx| sink.poll_ready_unpin(cx)).await.unwrap();
+    sender.feed("0123456789").await.unwrap();
+    sink.start_send_unpin(Message::text("behind it")).unwrap();
+    let mut flushing = pin!(sink.flush());
+    assert!(look(&mut flushing).await.is_pending());
+    peer.rule(|rules| rules.room = usize::MAX);
+    within(1, flushing).await.unwrap();
+    assert_eq!(texts(&peer.takes()), ["0123456789", "behind it"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sinks_of_many_tasks_lose_no_wakeup() {
+    const COUNT: usize = 50;
+    for round in 0..20 {
+        let mut limits = Limits::default();
+        limits.write_buffer_max = 1 + 100 * (round % 3);
+        let (client, server) = pair(1 + round * 7, limits).await;
+        let (sender, _keep) = client.split();
+        let (_far, mut receiver) = server.split();
+        let mut tasks = JoinSet::new();
+        for name in 0..3 {
+            let mut sink = sender.clone().into_sink();
+            tasks.spawn(async move {
+                for number in 0..COUNT {
+                    let message = Message::text(format!(
+                        "{name} {number} {}",
+                        "-".repeat((name * 7 + number * 13) % 300)
+                    ));
+                    match number % 3 {
+                        0 => sink.send(message).await.unwrap(),
+                        _ => sink.feed(message).await.unwrap(),
+                    }
+                }
+                sink.flush().await.unwrap();
+            });
+        }
+        within(30, receive_numbered(&mut receiver, 3, COUNT)).await;
+        while let Some(joined) = tasks.join_next().await {
+            joined.unwrap();
+        }
+    }
 }

@@ -342,6 +342,39 @@ impl Driver {
         result
     }
 
+    /// The number of bytes that wait to be written.
+    #[inline]
+    pub(crate) fn waiting_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Whether a message is being compressed in parts: nothing can be queued behind it.
+    #[inline]
+    pub(crate) fn is_compressing(&self) -> bool {
+        self.parts().is_some()
+    }
+
+    /// Whether messages were received while a send waited, which nobody has taken yet.
+    #[inline]
+    pub(crate) fn has_read_ahead(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0)
+    }
+
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max).
+    #[inline]
+    pub(crate) fn write_buffer_max(&self) -> usize {
+        self.settings.write_buffer_max
+    }
+
+    /// Why [`queue`](Self::queue) would fail, if it would.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        match self.check_writable() {
+            Ok(()) if self.connection.state() == State::Open => None,
+            Ok(()) => Some(self.send_error(SendError::Closed)),
+            Err(error) => Some(error),
+        }
+    }
+
     /// Queues a message, whatever is queued already.
     // [6455-10.3-2]
     #[inline]

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 
-use crate::lock::lock;
+use crate::sync::lock;
 
 const MIB: usize = 1024 * 1024;
 

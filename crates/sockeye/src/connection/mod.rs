@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use clock::deadline;
 pub(crate) use codecs::OF_THREAD as CODECS;
 pub(crate) use driver::{Driver, FlushEnd, Passed};
+pub(crate) use parts::PART_LEN;
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}

@@ -6,7 +6,7 @@ use crate::message::Message;
 
 /// How much of a message is compressed at once, and the size above which one is compressed in parts: at the default
 /// level, a tenth of a millisecond for what is all the same, a quarter for text, a whole one for noise.
-pub(super) const PART_LEN: usize = 64 * 1024;
+pub(crate) const PART_LEN: usize = 64 * 1024;
 
 /// A message of which some parts are still to be compressed.
 #[derive(Debug)]

@@ -1,0 +1,130 @@
+//! A sender as a `Sink`.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_sink::Sink;
+use sockeye_proto::{CloseCode, Compress};
+
+use crate::connection::FlushEnd;
+use crate::error::Error;
+use crate::message::Message;
+use crate::outgoing::Outgoing;
+use crate::shared::{Framing, Mail};
+use crate::split::Sender;
+use crate::wakers::SlotKey;
+use crate::websocket::TrySendError;
+
+/// A [`Sender`] as a [`Sink`], made by [`Sender::into_sink`].
+///
+/// `poll_ready` waits while more than [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) would be queued. `close`
+/// sends the close frame with 1000 after everything queued, and flushes it; it does not wait for the peer's.
+///
+/// # Cancel safety
+///
+/// A message that was given to `start_send` and found no room, for another sender took it, is kept here: it leaves with the
+/// next call of `poll_ready`, `poll_flush` or `poll_close`, and is lost if the sink is dropped before.
+#[derive(Debug)]
+pub struct SenderSink {
+    sender: Sender,
+    slot: SlotKey,
+    /// A message that found no room.
+    unsent: Option<Message>,
+    /// How far the flush goes that is under way.
+    flush_end: FlushEnd,
+    is_closing: bool,
+}
+
+impl SenderSink {
+    pub(crate) fn new(sender: Sender) -> Self {
+        Self {
+            sender,
+            slot: SlotKey::operation(),
+            unsent: None,
+            flush_end: FlushEnd::default(),
+            is_closing: false,
+        }
+    }
+
+    /// The sender, for its other methods.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// Queues the message that found no room.
+    fn poll_unsent(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(message) = self.unsent.take() else {
+            return Poll::Ready(Ok(()));
+        };
+        let outgoing = Outgoing::new(message, Compress::Auto);
+        let polled = self.sender.shared().poll_queueing(
+            &mut self.slot,
+            cx,
+            (outgoing.len(), Framing::Queued),
+            |driver, cx| driver.poll_feed(cx, &outgoing),
+            || Mail::Message(outgoing.to_message(), Compress::Auto),
+        );
+        if polled.is_pending() {
+            self.unsent = Some(outgoing.to_message());
+        }
+        polled
+    }
+
+    fn poll_flush_queued(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        let (end, is_closing) = (&mut self.flush_end, self.is_closing);
+        let flushed = self.sender.shared().poll(&mut self.slot, cx, |driver, cx| {
+            if is_closing {
+                // Once is enough, and more does no harm.
+                driver.start_close(CloseCode::NORMAL, "")?;
+            }
+            driver.poll_flush_to(cx, end)
+        });
+        if flushed.is_ready() {
+            self.flush_end = FlushEnd::default();
+        }
+        flushed
+    }
+}
+
+impl Sink<Message> for SenderSink {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.poll_unsent(cx))?;
+        let this = &mut *self;
+        let shared = this.sender.shared();
+        shared.poll(&mut this.slot, cx, |driver, cx| driver.poll_room_for(cx, 0))
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+        match self.sender.try_feed(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(message)) => {
+                self.unsent = Some(message);
+                Ok(())
+            }
+            Err(TrySendError::Closed(error)) => Err(error),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.poll_unsent(cx))?;
+        self.poll_flush_queued(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.is_closing {
+            ready!(self.poll_unsent(cx))?;
+            self.is_closing = true;
+            // An earlier flush does not go as far as the close frame.
+            self.flush_end = FlushEnd::default();
+        }
+        self.poll_flush_queued(cx)
+    }
+}
+
+impl Drop for SenderSink {
+    fn drop(&mut self) {
+        self.sender.shared().release(&mut self.slot);
+    }
+}

@@ -1,0 +1,110 @@
+//! Wakers that are counted, and whose clones do not say that they wake the same task.
+#![allow(
+    unsafe_code,
+    reason = "wakers that are not equal to their clones cannot be made without"
+)]
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) polls: AtomicUsize,
+    pub(crate) clones: AtomicUsize,
+    pub(crate) wake_ups: AtomicUsize,
+    /// How many wakers there are.
+    pub(crate) live: AtomicUsize,
+    /// How many there were at the most.
+    pub(crate) most: AtomicUsize,
+}
+
+/// What a waker points to.
+struct Counted {
+    task: Waker,
+    counts: Arc<Counts>,
+}
+
+impl Counted {
+    fn count_one_more(&self) {
+        let live = self.counts.live.fetch_add(1, Relaxed) + 1;
+        self.counts.most.fetch_max(live, Relaxed);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counts.live.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A future whose every waker is different from its clones, as [`Waker::will_wake`] sees it, and from those of other polls.
+/// The documentation of `will_wake` lets any runtime do so, and where a program has a vtable twice tokio's do.
+pub(crate) struct WithDistinctWakers<F> {
+    future: Pin<Box<F>>,
+    counts: Arc<Counts>,
+}
+
+pub(crate) fn with_distinct_wakers<F: Future>(future: F, counts: &Arc<Counts>) -> WithDistinctWakers<F> {
+    WithDistinctWakers {
+        future: Box::pin(future),
+        counts: counts.clone(),
+    }
+}
+
+impl<F: Future> Future for WithDistinctWakers<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.counts.polls.fetch_add(1, Relaxed);
+        let waker = new_waker(cx.waker(), &self.counts);
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+/// Each waker owns a box of its own, so no two have the same data.
+fn new_waker(task: &Waker, counts: &Arc<Counts>) -> Waker {
+    let counted = Counted {
+        task: task.clone(),
+        counts: counts.clone(),
+    };
+    counted.count_one_more();
+    let data = Box::into_raw(Box::new(counted));
+    // SAFETY: the functions of the vtable treat the data as the box that it is, and its contents are `Send` and `Sync`.
+    unsafe { Waker::from_raw(RawWaker::new(data.cast_const().cast(), &VTABLE)) }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, free);
+
+unsafe fn clone(data: *const ()) -> RawWaker {
+    // SAFETY: the waker that is cloned owns the box, and is borrowed.
+    let counted = unsafe { &*data.cast::<Counted>() };
+    counted.counts.clones.fetch_add(1, Relaxed);
+    let waker = new_waker(&counted.task, &counted.counts);
+    let raw = RawWaker::new(waker.data(), waker.vtable());
+    std::mem::forget(waker);
+    raw
+}
+
+unsafe fn wake(data: *const ()) {
+    // SAFETY: as for `wake_by_ref`; the waker is consumed, and its box with it.
+    unsafe {
+        wake_by_ref(data);
+        free(data);
+    }
+}
+
+unsafe fn wake_by_ref(data: *const ()) {
+    // SAFETY: the waker owns the box, and is borrowed.
+    let counted = unsafe { &*data.cast::<Counted>() };
+    counted.counts.wake_ups.fetch_add(1, Relaxed);
+    counted.task.wake_by_ref();
+}
+
+unsafe fn free(data: *const ()) {
+    // SAFETY: the waker owned the box, which `new_waker` made, and is gone.
+    drop(unsafe { Box::from_raw(data.cast_mut().cast::<Counted>()) });
+}

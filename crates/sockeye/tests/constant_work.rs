@@ -1,0 +1,219 @@
+//! The work for a message does not depend on how many came before, however tasks, wakers and runtimes are used.
+
+mod common;
+#[path = "common/wakers.rs"]
+mod wakers;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use common::{BOTH, look, open, pair, within};
+use futures_util::{SinkExt, StreamExt};
+use sockeye::{Client, Message, Server, WebSocket};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
+use wakers::{Counts, with_distinct_wakers};
+
+/// Wakers of one task that may be alive: one for each direction, the timer, each pending operation, and the current poll.
+const LIVE_MAX: usize = 12;
+
+/// What was counted for so many messages.
+#[derive(Debug)]
+struct Work {
+    polls: usize,
+    clones: usize,
+    wake_ups: usize,
+}
+
+/// Sends as many messages and receives their echoes, in one task; after each burst it waits for all of them.
+async fn exchange(ws: WebSocket, count: usize, counts: &Arc<Counts>, way: Way) {
+    const BURST: usize = 100;
+    match way {
+        Way::Split => {
+            let (sender, mut receiver) = ws.split();
+            let exchanging = async {
+                for _ in 0..count / BURST {
+                    let send = async {
+                        for _ in 0..BURST {
+                            sender.feed("m").await.unwrap();
+                        }
+                        sender.flush().await.unwrap();
+                    };
+                    let receive = async {
+                        for _ in 0..BURST {
+                            receiver.recv().await.unwrap().unwrap();
+                        }
+                    };
+                    tokio::join!(send, receive);
+                }
+            };
+            with_distinct_wakers(exchanging, counts).await;
+        }
+        Way::FuturesSplit => {
+            let (mut sink, mut stream) = StreamExt::split(ws);
+            let exchanging = async {
+                for _ in 0..count / BURST {
+                    let send = async {
+                        for _ in 0..BURST {
+                            sink.feed(Message::text("m")).await.unwrap();
+                        }
+                        sink.flush().await.unwrap();
+                    };
+                    let receive = async {
+                        for _ in 0..BURST {
+                            stream.next().await.unwrap().unwrap();
+                        }
+                    };
+                    tokio::join!(send, receive);
+                }
+            };
+            with_distinct_wakers(exchanging, counts).await;
+        }
+        Way::Whole => {
+            let mut ws = ws;
+            let exchanging = async {
+                for _ in 0..count / BURST {
+                    for _ in 0..BURST {
+                        ws.feed("m").await.unwrap();
+                    }
+                    for _ in 0..BURST {
+                        ws.recv().await.unwrap().unwrap();
+                    }
+                }
+            };
+            with_distinct_wakers(exchanging, counts).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Whole,
+    Split,
+    FuturesSplit,
+}
+
+const WAYS: [Way; 3] = [Way::Whole, Way::Split, Way::FuturesSplit];
+
+async fn work_of(count: usize, way: Way) -> Work {
+    let (client, mut server) = pair(&Client::default(), &Server::default()).await;
+    tokio::spawn(async move {
+        while let Ok(Some(message)) = server.recv().await {
+            server.feed(message).await.unwrap();
+        }
+    });
+    let counts = Arc::<Counts>::default();
+    exchange(client, count, &counts, way).await;
+    let most = counts.most.load(Relaxed);
+    assert!(
+        most <= LIVE_MAX,
+        "{way:?}, {count} messages: {most} wakers at the same time"
+    );
+    Work {
+        polls: counts.polls.load(Relaxed),
+        clones: counts.clones.load(Relaxed),
+        wake_ups: counts.wake_ups.load(Relaxed),
+    }
+}
+
+fn check(runtime: impl Fn() -> Runtime, is_spawned: bool) {
+    for way in WAYS {
+        for count in [1_000, 100_000] {
+            let work = async move { within(120, work_of(count, way)).await };
+            let work = runtime().block_on(async {
+                match is_spawned {
+                    true => tokio::spawn(work).await.unwrap(),
+                    false => work.await,
+                }
+            });
+            println!("{way:?}, {count} messages: {work:?}");
+            assert!(work.polls <= count, "{way:?}, {count} messages: {work:?}");
+            assert!(work.clones <= count, "{way:?}, {count} messages: {work:?}");
+            assert!(work.wake_ups <= count, "{way:?}, {count} messages: {work:?}");
+        }
+    }
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn in_block_on_of_a_current_thread_runtime() {
+    check(current_thread, false);
+}
+
+#[test]
+fn in_a_task_of_a_current_thread_runtime() {
+    check(current_thread, true);
+}
+
+#[test]
+fn in_block_on_of_a_multi_thread_runtime() {
+    check(multi_thread, false);
+}
+
+#[test]
+fn in_a_task_of_a_multi_thread_runtime() {
+    check(multi_thread, true);
+}
+
+/// Operations that wait, and are polled again and again for nothing.
+#[tokio::test(start_paused = true)]
+async fn polls_that_find_nothing_leave_nothing_behind() {
+    for local in BOTH {
+        let counts = Arc::<Counts>::default();
+        let (mut whole, _peer) = open(local).await;
+        let (halves, peer) = open(local).await;
+        let (sender, mut receiver) = halves.split();
+        peer.rule(|rules| rules.room = 0);
+        let receiving = with_distinct_wakers(async { whole.recv().await }, &counts);
+        let both = with_distinct_wakers(async { tokio::join!(sender.send("x"), receiver.recv()) }, &counts);
+        let (mut receiving, mut both) = (pin!(receiving), pin!(both));
+        for _ in 0..1_000 {
+            assert!(look(&mut receiving).await.is_pending());
+            assert!(look(&mut both).await.is_pending());
+            yield_now().await;
+        }
+        let most = counts.most.load(Relaxed);
+        assert!(most <= LIVE_MAX, "{most} wakers at the same time");
+    }
+}
+
+/// A slot is freed when its operation is dropped, wherever it was.
+#[tokio::test(start_paused = true)]
+async fn operations_that_are_dropped_leave_nothing_behind() {
+    let counts = Arc::<Counts>::default();
+    let (ws, peer) = open(common::Local::Server).await;
+    let (sender, mut receiver) = ws.split();
+    peer.rule(|rules| rules.room = 0);
+    for _ in 0..100 {
+        let mut operations: Vec<_> = (0..10)
+            .map(|_| Box::pin(with_distinct_wakers(sender.flush(), &counts)))
+            .collect();
+        sender.feed("x").await.unwrap();
+        for operation in &mut operations {
+            assert!(look(operation).await.is_pending());
+        }
+        operations.remove(5);
+        operations.drain(2..4);
+    }
+    assert!(
+        look(pin!(with_distinct_wakers(receiver.recv(), &counts)))
+            .await
+            .is_pending()
+    );
+    drop(receiver);
+    // Those that the transport and the timer remember wake all, and are not these.
+    assert_eq!(counts.live.load(Relaxed), 0);
+    assert!(counts.most.load(Relaxed) <= 11);
+}

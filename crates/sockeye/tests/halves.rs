@@ -1,0 +1,170 @@
+//! Two tasks that use one unsplit connection as `Stream` and `Sink`, as the halves of futures' `StreamExt::split` do.
+
+mod common;
+
+use std::time::Duration;
+
+use common::wire::{close, text};
+use common::{BOTH, look, open, pair, within};
+use futures_util::{SinkExt, StreamExt};
+use sockeye::{Cause, Client, Message, Server};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+
+/// Lets every other task run until it waits.
+async fn settle() {
+    for _ in 0..50 {
+        yield_now().await;
+    }
+}
+
+async fn send_much_while_receiving() {
+    const LEN: usize = 12 * 1024 * 1024;
+    let (client, mut server) = pair(&Client::default(), &Server::default()).await;
+    let (mut sink, stream) = StreamExt::split(client);
+    let receiving = tokio::spawn(stream.take(2).collect::<Vec<_>>());
+    settle().await;
+    let sending = tokio::spawn(async move { sink.send(Message::binary(vec![7; LEN])).await });
+    settle().await;
+    // The stream is polled while the sink waits for room.
+    server.send("some").await.unwrap();
+    settle().await;
+    let received = within(30, server.recv()).await.unwrap().unwrap();
+    assert_eq!(received.len(), LEN);
+    within(30, sending).await.unwrap().unwrap();
+    server.send("all").await.unwrap();
+    let answers = within(30, receiving).await.unwrap();
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, ["some", "all"].map(Message::text));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_is_sent_while_the_other_half_receives() {
+    send_much_while_receiving().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_message_is_sent_while_the_other_half_receives_on_another_thread() {
+    send_much_while_receiving().await;
+}
+
+/// Both directions full, in both pairs of tasks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_directions_at_once() {
+    const COUNT: usize = 2_000;
+    let (client, server) = pair(&Client::default(), &Server::default()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for ws in [client, server] {
+        let (mut sink, mut stream) = StreamExt::split(ws);
+        tasks.spawn(async move {
+            for number in 0..COUNT {
+                let message = Message::text(format!("{number} {}", "-".repeat(number % 3_000)));
+                match number % 3 {
+                    0 => sink.send(message).await.unwrap(),
+                    _ => sink.feed(message).await.unwrap(),
+                }
+            }
+            sink.flush().await.unwrap();
+        });
+        tasks.spawn(async move {
+            for number in 0..COUNT {
+                let message = stream.next().await.unwrap().unwrap();
+                let (first, _) = message.as_text().unwrap().split_once(' ').unwrap();
+                assert_eq!(first, number.to_string());
+            }
+        });
+    }
+    within(60, async {
+        while let Some(joined) = tasks.join_next().await {
+            joined.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_sink_leaves_messages_to_the_stream() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (mut sink, stream) = StreamExt::split(ws);
+        let receiving = tokio::spawn(stream.collect::<Vec<_>>());
+        settle().await;
+        sink.feed(Message::text("first")).await.unwrap();
+        within(1, sink.close()).await.unwrap();
+        assert_eq!(peer.takes(), [text("first"), close(1000, "")]);
+        peer.sends([text("a"), text("b")]);
+        settle().await;
+        peer.sends([text("c"), close(1000, "")]);
+        peer.ends();
+        let received = within(60, receiving).await.unwrap();
+        let received: Vec<_> = received.into_iter().map(Result::unwrap).collect();
+        assert_eq!(received, ["a", "b", "c"].map(Message::text), "{local:?}");
+        // Once more does no harm.
+        within(1, sink.close()).await.unwrap();
+        assert!(sink.send(Message::text("late")).await.unwrap_err().is_closed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_sink_waits_until_the_close_frame_has_left() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (mut sink, stream) = StreamExt::split(ws);
+        let _receiving = tokio::spawn(stream.collect::<Vec<_>>());
+        settle().await;
+        peer.rule(|rules| rules.room = 0);
+        let closing = tokio::spawn(async move { sink.close().await });
+        settle().await;
+        assert!(!closing.is_finished());
+        peer.rule(|rules| rules.room = usize::MAX);
+        within(1, closing).await.unwrap().unwrap();
+        assert_eq!(peer.takes(), [close(1000, "")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_sink_sets_the_streams_timer() {
+    for local in BOTH {
+        let (ws, _peer) = open(local).await;
+        let (mut sink, mut stream) = StreamExt::split(ws);
+        let receiving = tokio::spawn(async move { stream.next().await });
+        sleep(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        sink.close().await.unwrap();
+        let error = within(60, receiving).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.closure().unwrap().cause(), Cause::CloseTimeout);
+        assert_eq!(start.elapsed().as_secs(), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_is_woken_when_the_other_finds_the_connection_lost() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (mut sink, mut stream) = StreamExt::split(ws);
+        let receiving = tokio::spawn(async move { stream.next().await });
+        settle().await;
+        peer.fails_after(0);
+        settle().await;
+        let start = Instant::now();
+        assert!(sink.send(Message::text("x")).await.unwrap_err().is_io());
+        let error = within(60, receiving).await.unwrap().unwrap().unwrap_err();
+        assert!(error.is_io(), "{error:?}");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
+/// The stream's task does not come, and the sink's must be woken by what it waits for itself.
+#[tokio::test(start_paused = true)]
+async fn a_sink_is_woken_though_the_stream_was_polled_after_it() {
+    let (ws, peer) = open(common::Local::Server).await;
+    let (mut sink, mut stream) = StreamExt::split(ws);
+    peer.rule(|rules| rules.room = 0);
+    let sending = tokio::spawn(async move { sink.send(Message::text("x")).await });
+    settle().await;
+    // Another waker for the same direction, of a task that is never polled again.
+    assert!(look(Box::pin(stream.next())).await.is_pending());
+    peer.rule(|rules| rules.room = usize::MAX);
+    within(1, sending).await.unwrap().unwrap();
+    assert_eq!(peer.takes(), [text("x")]);
+}

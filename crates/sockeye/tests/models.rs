@@ -1,0 +1,471 @@
+//! Models of the hand-written wake-up protocols: every interleaving of a few threads, and every value that the memory model
+//! lets a load return.
+//!
+//! The files under test are those of the library, compiled with loom's types in place of `std::sync`. A lost wake-up shows
+//! as a deadlock, which loom reports.
+
+use loom::future::block_on;
+use loom::sync::atomic::Ordering::Relaxed;
+use loom::sync::atomic::{AtomicBool, AtomicUsize};
+use loom::thread;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+#[path = "../src/batch.rs"]
+mod batch;
+#[path = "../src/exclusive.rs"]
+mod exclusive;
+#[path = "../src/wakers.rs"]
+mod wakers;
+
+/// In place of `src/sync.rs`.
+mod sync {
+    use std::sync::PoisonError;
+
+    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicUsize};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+use batch::Batch;
+use exclusive::{Deposits, Exclusive, Leave, NoDeposit, Request};
+use wakers::{SlotKey, WakerSlots};
+
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // More switches than these hide no fault that was ever planted here, and take hours.
+    builder.preemption_bound = Some(3);
+    builder.check(run);
+}
+
+/// Waits until `is_ready`, as an operation of a connection does: the poll comes before the registration.
+fn wait_for(slots: &WakerSlots, mut key: SlotKey, mut is_ready: impl FnMut() -> bool) {
+    block_on(poll_fn(|cx| {
+        let seen = slots.seen();
+        if is_ready() {
+            slots.release(&mut key);
+            return Poll::Ready(());
+        }
+        if !slots.register(&mut key, cx.waker(), seen) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }));
+}
+
+mod waker_slots {
+    use super::*;
+
+    #[test]
+    fn a_wake_up_between_a_poll_and_its_registration_is_not_lost() {
+        model(|| {
+            let (slots, event) = (Arc::new(WakerSlots::new()), Arc::new(AtomicBool::new(false)));
+            let waker = {
+                let (slots, event) = (slots.clone(), event.clone());
+                thread::spawn(move || {
+                    event.store(true, Relaxed);
+                    slots.wake_all();
+                })
+            };
+            wait_for(&slots, SlotKey::receiver(), || event.load(Relaxed));
+            waker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn every_operation_is_woken_while_others_end() {
+        model(|| {
+            let (slots, event) = (Arc::new(WakerSlots::new()), Arc::new(AtomicBool::new(false)));
+            let other = {
+                let (slots, event) = (slots.clone(), event.clone());
+                thread::spawn(move || wait_for(&slots, SlotKey::operation(), || event.load(Relaxed)))
+            };
+            let waker = {
+                let (slots, event) = (slots.clone(), event.clone());
+                thread::spawn(move || {
+                    event.store(true, Relaxed);
+                    slots.wake_all();
+                })
+            };
+            wait_for(&slots, SlotKey::operation(), || event.load(Relaxed));
+            other.join().unwrap();
+            waker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_operation_that_ends_takes_no_wake_up_from_another() {
+        model(|| {
+            let (slots, event) = (Arc::new(WakerSlots::new()), Arc::new(AtomicBool::new(false)));
+            let dropped = {
+                let slots = slots.clone();
+                thread::spawn(move || {
+                    let mut key = SlotKey::operation();
+                    let seen = slots.seen();
+                    let _ = slots.register(&mut key, std::task::Waker::noop(), seen);
+                    slots.release(&mut key);
+                })
+            };
+            let waker = {
+                let (slots, event) = (slots.clone(), event.clone());
+                thread::spawn(move || {
+                    event.store(true, Relaxed);
+                    slots.wake_all();
+                })
+            };
+            wait_for(&slots, SlotKey::operation(), || event.load(Relaxed));
+            dropped.join().unwrap();
+            waker.join().unwrap();
+        });
+    }
+}
+
+/// What the library's `Shared` and `Access` do, without a driver: a value that counts messages, an inbox of messages, and
+/// published whether there is room.
+struct Shared {
+    exclusive: Exclusive<State, Vec<usize>, AtomicBool>,
+    slots: WakerSlots,
+    /// The batch that is added to.
+    open: loom::sync::Mutex<Option<Arc<Batch<()>>>>,
+    /// The batches whose tasks were spawned: to run them is the test's.
+    spawned: loom::sync::Mutex<Vec<Arc<Batch<()>>>>,
+}
+
+#[derive(Default)]
+struct State {
+    queued: Vec<usize>,
+    written: Vec<usize>,
+    /// Whether a batch has it.
+    is_in_batch: bool,
+    /// Whether the task of a batch has ended early.
+    is_left_to_tasks: bool,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            exclusive: Exclusive::new(State::default(), Vec::new(), AtomicBool::new(true)),
+            slots: WakerSlots::new(),
+            open: loom::sync::Mutex::new(None),
+            spawned: loom::sync::Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Uses the state, if nobody else does, and then does what is due.
+    fn try_use(&self, deposits: Deposits, work: impl FnOnce(&mut State)) -> bool {
+        self.try_queue(deposits, |state| {
+            work(state);
+            false
+        })
+    }
+
+    /// The same; `work` says whether a flush is to be scheduled.
+    fn try_queue(&self, deposits: Deposits, work: impl FnOnce(&mut State) -> bool) -> bool {
+        let Some(mut entered) = self.exclusive.try_enter(deposits) else {
+            return false;
+        };
+        let mut new_batch = None;
+        if work(&mut entered) {
+            self.schedule(&mut entered, &mut new_batch);
+        }
+        let has_waiting = loop {
+            match entered.leave() {
+                Leave::Left { has_waiting } => break has_waiting,
+                Leave::Requested(requests) => {
+                    if requests.flush {
+                        entered.is_in_batch = false;
+                    }
+                    entered.is_left_to_tasks |= requests.hand_over;
+                    if requests.mail {
+                        let mail = std::mem::take(&mut *self.exclusive.inbox());
+                        entered.queued.extend(mail);
+                    }
+                    if !entered.queued.is_empty() && !entered.is_left_to_tasks {
+                        self.schedule(&mut entered, &mut new_batch);
+                    }
+                }
+            }
+        };
+        self.spawned.lock().unwrap().extend(new_batch);
+        if has_waiting {
+            self.slots.wake_for_access();
+        }
+        true
+    }
+
+    fn schedule(&self, state: &mut State, new_batch: &mut Option<Arc<Batch<()>>>) {
+        if std::mem::replace(&mut state.is_in_batch, true) {
+            return;
+        }
+        let mut open = self.open.lock().unwrap();
+        if open.as_ref().is_some_and(|batch| batch.push(()).is_ok()) {
+            return;
+        }
+        let batch = Arc::new(Batch::new((), 2));
+        *open = Some(batch.clone());
+        let earlier = new_batch.replace(batch);
+        self.spawned.lock().unwrap().extend(earlier);
+    }
+
+    /// `try_send`.
+    fn send(&self, message: usize) {
+        loop {
+            let sent = self.try_queue(Deposits::Accepted, |state| {
+                state.queued.push(message);
+                true
+            });
+            if sent {
+                return;
+            }
+            match self.exclusive.deposit(|inbox| inbox.push(message)) {
+                Ok(()) => return,
+                Err(no_deposit) => assert_eq!(no_deposit, NoDeposit::Free),
+            }
+        }
+    }
+
+    /// Runs the tasks that were spawned.
+    fn run_batches(&self) {
+        loop {
+            let Some(batch) = self.spawned.lock().unwrap().pop() else {
+                return;
+            };
+            for () in batch.take() {
+                loop {
+                    let flushed = self.try_use(Deposits::Accepted, |state| {
+                        let queued = std::mem::take(&mut state.queued);
+                        state.written.extend(queued);
+                        state.is_in_batch = false;
+                    });
+                    if flushed || self.exclusive.request(Request::Flush) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// An operation that finds the connection in use waits until it is free.
+    fn use_when_free(&self, mut work: impl FnMut(&mut State)) {
+        let mut key = SlotKey::operation();
+        block_on(poll_fn(|cx: &mut Context<'_>| {
+            loop {
+                if self.try_use(Deposits::Accepted, &mut work) {
+                    self.slots.release(&mut key);
+                    return Poll::Ready(());
+                }
+                self.slots.register_for_access(&mut key, cx.waker());
+                if self.exclusive.request(Request::Wake) {
+                    return Poll::Pending;
+                }
+            }
+        }));
+    }
+
+    /// What was written, after the batches that are left.
+    fn written(&self) -> Vec<usize> {
+        self.run_batches();
+        let mut written = None;
+        assert!(self.try_use(Deposits::Accepted, |state| {
+            assert!(state.queued.is_empty(), "queued, and nobody will write it");
+            written = Some(state.written.clone());
+        }));
+        assert!(
+            self.exclusive.inbox().is_empty(),
+            "in the inbox, and nobody will take it"
+        );
+        written.unwrap()
+    }
+}
+
+mod exclusive_state {
+    use super::*;
+
+    #[test]
+    fn what_is_left_in_the_inbox_is_taken_and_flushed() {
+        model(|| {
+            let shared = Shared::new();
+            let receiver = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.try_use(Deposits::Accepted, |_| thread::yield_now());
+                })
+            };
+            let flusher = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.run_batches())
+            };
+            shared.send(1);
+            shared.send(2);
+            receiver.join().unwrap();
+            flusher.join().unwrap();
+            assert_eq!(shared.written(), [1, 2]);
+        });
+    }
+
+    #[test]
+    fn a_batch_that_ends_early_leaves_the_flush_to_the_tasks() {
+        model(|| {
+            let shared = Shared::new();
+            let ending = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    while !shared.try_use(Deposits::Accepted, |state| state.is_left_to_tasks = true)
+                        && !shared.exclusive.request(Request::HandOver)
+                    {}
+                })
+            };
+            shared.try_use(Deposits::Accepted, |_| {});
+            ending.join().unwrap();
+            assert!(shared.try_use(Deposits::Accepted, |state| assert!(state.is_left_to_tasks)));
+        });
+    }
+
+    /// As a close does whose future is dropped.
+    #[test]
+    fn what_cannot_be_refused_is_taken() {
+        model(|| {
+            let shared = Shared::new();
+            let refuser = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.try_use(Deposits::Refused, |_| {});
+                })
+            };
+            while !shared.try_use(Deposits::Accepted, |state| state.queued.push(1))
+                && shared.exclusive.deposit_always(|inbox| inbox.push(1)).is_err()
+            {}
+            refuser.join().unwrap();
+            assert!(shared.try_use(Deposits::Accepted, |state| assert_eq!(state.queued, [1])));
+        });
+    }
+
+    #[test]
+    fn two_senders_keep_their_order() {
+        model(|| {
+            let shared = Shared::new();
+            let other = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.send(1);
+                    shared.send(2);
+                })
+            };
+            shared.send(11);
+            shared.send(12);
+            other.join().unwrap();
+            let written = shared.written();
+            let of = |range: std::ops::Range<usize>| written.iter().filter(move |n| range.contains(n)).copied();
+            assert!(of(0..10).eq([1, 2]), "{written:?}");
+            assert!(of(10..20).eq([11, 12]), "{written:?}");
+        });
+    }
+
+    #[test]
+    fn a_batch_that_finds_the_state_in_use_is_not_forgotten() {
+        model(|| {
+            let shared = Shared::new();
+            shared.send(1);
+            let flusher = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.run_batches())
+            };
+            shared.use_when_free(|_| {});
+            shared.send(2);
+            flusher.join().unwrap();
+            assert_eq!(shared.written(), [1, 2]);
+        });
+    }
+
+    /// As after the receiver has begun on another runtime.
+    #[test]
+    fn a_connection_in_two_batches_is_flushed() {
+        model(|| {
+            let shared = Shared::new();
+            shared.send(1);
+            shared.try_use(Deposits::Accepted, |state| state.is_in_batch = false);
+            let flusher = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.run_batches())
+            };
+            shared.send(2);
+            flusher.join().unwrap();
+            assert_eq!(shared.written(), [1, 2]);
+        });
+    }
+
+    #[test]
+    fn who_finds_the_state_in_use_is_woken() {
+        model(|| {
+            let shared = Shared::new();
+            let others: Vec<_> = (0..2)
+                .map(|number| {
+                    let shared = shared.clone();
+                    thread::spawn(move || shared.use_when_free(|state| state.written.push(number)))
+                })
+                .collect();
+            shared.use_when_free(|state| state.written.push(2));
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_eq!(shared.written().len(), 3);
+        });
+    }
+
+    /// As a broadcast does while a large message begins to be compressed: what was accepted can be queued.
+    #[test]
+    fn nothing_is_left_beside_what_refuses_it_or_after_that_was_published() {
+        model(|| {
+            let shared = Shared::new();
+            let refuser = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.try_use(Deposits::Refused, |state| {
+                        state.queued.push(100);
+                        shared.exclusive.published().store(false, Relaxed);
+                    });
+                    shared.try_use(Deposits::Accepted, |_| {});
+                })
+            };
+            let has_room = shared
+                .exclusive
+                .deposit(|inbox| {
+                    let has_room = shared.exclusive.published().load(Relaxed);
+                    if has_room {
+                        inbox.push(1);
+                    }
+                    has_room
+                })
+                .unwrap_or(false);
+            refuser.join().unwrap();
+            let mut queued = Vec::new();
+            assert!(shared.try_use(Deposits::Accepted, |state| queued.clone_from(&state.queued)));
+            let position = queued.iter().position(|message| *message == 1);
+            assert_eq!(position.is_some(), has_room);
+            assert_ne!(position, Some(1), "behind what nothing can be queued behind");
+        });
+    }
+}
+
+mod batches {
+    use super::*;
+
+    #[test]
+    fn an_item_is_taken_or_given_back() {
+        model(|| {
+            let batch = Arc::new(Batch::new(0, 3));
+            let taken = Arc::new(AtomicUsize::new(0));
+            let task = {
+                let (batch, taken) = (batch.clone(), taken.clone());
+                thread::spawn(move || taken.store(batch.take().len(), Relaxed))
+            };
+            let accepted = [1, 2, 3].map(|item| batch.push(item).is_ok());
+            task.join().unwrap();
+            let accepted = accepted.into_iter().filter(|accepted| *accepted).count();
+            assert_eq!(taken.load(Relaxed), 1 + accepted);
+            assert!(accepted <= 2);
+        });
+    }
+}
