@@ -6,6 +6,8 @@
 //! connection is closed, and received from to its end. What should have come of it follows from a few rules: see
 //! [`judge`].
 
+#[path = "pairs/cases.rs"]
+mod cases;
 mod common;
 #[path = "pairs/op.rs"]
 mod op;
@@ -20,12 +22,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{BOTH, Local};
+use common::hostile::Hostile;
 use common::link::{Link, link};
+use common::{BOTH, Local};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 use futures_util::stream::FuturesUnordered;
-use op::{Call, Got, Handle, Hostile, Log, OF_RECEIVER, OF_SENDER, OF_SINK, OF_WHOLE, Op};
+use op::{Call, Got, Handle, Log, OF_RECEIVER, OF_SENDER, OF_SINK, OF_WHOLE, Op};
 use peer::{PEERS, Peer, PeerKind, Report, SLOW_RATE};
 use sockeye::{Client, Error, Limits, Server, Side, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,7 +57,7 @@ enum Driving {
     Join,
     /// One task, and a waker for each.
     Unordered,
-    /// One task, and a waker for each poll; with polls that nothing asked for.
+    /// One task, and wakers of which no two are known to be equal; with polls that nothing asked for.
     Hostile,
     /// `select!` in a loop: the call that does not end first is dropped, and made again.
     Select,
@@ -156,7 +159,7 @@ async fn drive(driving: Driving, ops: &mut Vec<Op>) {
             while all.next().await.is_some() {}
         }
         Driving::Hostile => {
-            join_all(ops.iter_mut().map(|op| Hostile::new(op.run()))).await;
+            join_all(ops.iter_mut().map(|op| Hostile::new(op.run(), Arc::default()))).await;
         }
         Driving::Select => loop {
             let steps = ops.iter_mut().filter(|op| !op.log.is_done);
@@ -205,7 +208,9 @@ impl Combination {
         let mut take = |call: Call| {
             let handle = if call.receives() { &mut receiving } else { &mut sending };
             let shared = handle.as_ref().and_then(Handle::share);
-            shared.or_else(|| handle.take()).expect("a half that is not shared has one call")
+            shared
+                .or_else(|| handle.take())
+                .expect("a half that is not shared has one call")
         };
         let mut ops: Vec<Op> = self
             .calls
@@ -271,7 +276,11 @@ impl Combination {
         let sending = ops.iter_mut().find(|op| !op.call.receives());
         let sent = match sending {
             Some(op) => {
-                let call = if self.shared == Shared::Futures { Call::SinkSend } else { Call::Send };
+                let call = if self.shared == Shared::Futures {
+                    Call::SinkSend
+                } else {
+                    Call::Send
+                };
                 Some(op.handle.call(call, Some("late".into())).await.map(|_| ()))
             }
             None => None,
@@ -348,7 +357,10 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
     };
 
     let bound = combination.bound();
-    expect(outcome.elapsed <= bound, format!("took {:?}, not {bound:?}", outcome.elapsed));
+    expect(
+        outcome.elapsed <= bound,
+        format!("took {:?}, not {bound:?}", outcome.elapsed),
+    );
     let bound = bound + Duration::from_secs(10);
     expect(outcome.total <= bound, format!("TCP ended after {:?}", outcome.total));
 
@@ -373,7 +385,10 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
     for (log, tag) in logs().zip(['A', 'B']) {
         let of_tag = report.messages.iter().filter(|(of, _)| *of == tag);
         let arrived: Vec<usize> = of_tag.map(|(_, number)| *number).collect();
-        expect(arrived.is_sorted_by(|a, b| a < b), format!("{tag} arrived as {arrived:?}"));
+        expect(
+            arrived.is_sorted_by(|a, b| a < b),
+            format!("{tag} arrived as {arrived:?}"),
+        );
         expect(
             arrived.iter().all(|number| log.tried.contains(number)),
             format!("{tag} arrived as {arrived:?} of {:?}", log.tried),
@@ -385,10 +400,16 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
             false => &[],
         };
         let lost: Vec<_> = sure.iter().filter(|number| !arrived.contains(number)).collect();
-        expect(lost.is_empty(), format!("{tag} lost {lost:?} of {sure:?}; arrived: {arrived:?}"));
+        expect(
+            lost.is_empty(),
+            format!("{tag} lost {lost:?} of {sure:?}; arrived: {arrived:?}"),
+        );
         if has_closed_well && !closes_by_call && !matches!(combination.driving, Driving::Select | Driving::Alternate) {
             let all = log.queued.len() == log.tried.len() || calls.iter().any(|call| call.may_be_full());
-            expect(all, format!("{tag} queued {:?} of {:?}: {:?}", log.queued, log.tried, log.failure));
+            expect(
+                all,
+                format!("{tag} queued {:?} of {:?}: {:?}", log.queued, log.tried, log.failure),
+            );
         }
     }
 
@@ -430,7 +451,10 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
 
     // The peer saw a closing handshake.
     if peer.is_orderly() {
-        expect(report.closes.len() == 1, format!("close frames {:?} arrived", report.closes));
+        expect(
+            report.closes.len() == 1,
+            format!("close frames {:?} arrived", report.closes),
+        );
         let code = match peer {
             PeerKind::Closing(code, _) if outcome.was_first == Some(false) => code.unwrap_or(1005),
             _ => 1000,
@@ -470,7 +494,9 @@ impl Combination {
     /// How long it may take, until the end was received.
     fn bound(&self) -> Duration {
         let secs = match self.peer {
-            PeerKind::Fast | PeerKind::Closing(..) | PeerKind::Gone(_) | PeerKind::Reset(_) | PeerKind::HalfGone(_) => 3,
+            PeerKind::Fast | PeerKind::Closing(..) | PeerKind::Gone(_) | PeerKind::Reset(_) | PeerKind::HalfGone(_) => {
+                3
+            }
             // Two operations of 29 KiB, and what the peer sends, one after the other at the worst.
             PeerKind::Slow => 2 * 32 * 1024 / SLOW_RATE as u64 + 10,
             // The write deadline, then that for the peer's close frame.
@@ -552,7 +578,11 @@ fn whole_received_from_in_one_task() {
 
 #[test]
 fn whole_received_from_with_any_waker() {
-    check_all(Shared::Locked, &[Driving::Unordered, Driving::Hostile], in_both_directions());
+    check_all(
+        Shared::Locked,
+        &[Driving::Unordered, Driving::Hostile],
+        in_both_directions(),
+    );
 }
 
 #[test]
@@ -567,7 +597,11 @@ fn whole_in_one_direction_in_one_task() {
 
 #[test]
 fn whole_in_one_direction_with_any_waker() {
-    check_all(Shared::Locked, &[Driving::Unordered, Driving::Hostile], in_one_direction());
+    check_all(
+        Shared::Locked,
+        &[Driving::Unordered, Driving::Hostile],
+        in_one_direction(),
+    );
 }
 
 #[test]
@@ -576,12 +610,18 @@ fn whole_by_turns() {
 }
 
 fn of_halves() -> impl Iterator<Item = [Call; 2]> {
-    OF_RECEIVER.into_iter().flat_map(|receive| OF_SENDER.map(|send| [receive, send]))
+    OF_RECEIVER
+        .into_iter()
+        .flat_map(|receive| OF_SENDER.map(|send| [receive, send]))
 }
 
 #[test]
 fn sender_and_receiver_from_two_tasks() {
-    check_all(Shared::Split, &[Driving::Tasks], of_halves().chain(pairs_of(&OF_SENDER)));
+    check_all(
+        Shared::Split,
+        &[Driving::Tasks],
+        of_halves().chain(pairs_of(&OF_SENDER)),
+    );
 }
 
 #[test]
@@ -606,5 +646,9 @@ fn halves_of_futures() {
         Driving::Unordered,
         Driving::Hostile,
     ];
-    check_all(Shared::Futures, &drivings, OF_SINK.map(|call| [Call::Next, call]).into_iter());
+    check_all(
+        Shared::Futures,
+        &drivings,
+        OF_SINK.map(|call| [Call::Next, call]).into_iter(),
+    );
 }

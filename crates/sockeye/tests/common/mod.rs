@@ -1,6 +1,7 @@
 //! What the tests of this crate share: a scripted transport, frames, and ways to get an open connection.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod hostile;
 pub(crate) mod link;
 pub(crate) mod script;
 #[cfg(feature = "tls")]

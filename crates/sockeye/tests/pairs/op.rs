@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -308,13 +308,21 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         Call::Next => received(locked(ws, |ws, cx| ws.poll_next_unpin(cx)).await.transpose()),
         Call::Feed | Call::Send => {
             locked(ws, |ws, cx| once(cx, ws.feed(of()))).await?;
-            if call == Call::Feed { Ok(Got::Done) } else { flush().await }
+            if call == Call::Feed {
+                Ok(Got::Done)
+            } else {
+                flush().await
+            }
         }
         Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed_with(of(), Compress::Never))).await),
         Call::FeedPrepared | Call::SendPrepared => {
             let prepared = Prepared::new(of());
             locked(ws, |ws, cx| once(cx, ws.feed_prepared(&prepared))).await?;
-            if call == Call::FeedPrepared { Ok(Got::Done) } else { flush().await }
+            if call == Call::FeedPrepared {
+                Ok(Got::Done)
+            } else {
+                flush().await
+            }
         }
         Call::Flush => {
             let full = tried(ws.lock().unwrap().try_send(of()))?;
@@ -471,7 +479,12 @@ impl Op {
         } = &self.log;
         let note = match is_done {
             true => "done".to_owned(),
-            false => format!("{} steps, sent {}, received {}", self.steps, tried.len(), received.len()),
+            false => format!(
+                "{} steps, sent {}, received {}",
+                self.steps,
+                tried.len(),
+                received.len()
+            ),
         };
         NOTES.with_borrow_mut(|notes| notes.insert(self.tag, note));
     }
@@ -509,7 +522,10 @@ impl Op {
                     Some(('p', number)) if message.is_text() == number.is_multiple_of(2) => {
                         self.log.received.push(number);
                     }
-                    _ => self.log.faults.push(format!("received {} bytes of nobody's", message.len())),
+                    _ => self
+                        .log
+                        .faults
+                        .push(format!("received {} bytes of nobody's", message.len())),
                 }
                 false
             }
@@ -555,45 +571,5 @@ impl Op {
             sleep(GAP).await;
         }
         self.steps >= COUNT
-    }
-}
-
-/// A future that makes no assumption about its waker: it is polled by a new waker each time, which `will_wake` no other,
-/// and, every third time, once more for no reason.
-pub(crate) struct Hostile<F> {
-    future: Pin<Box<F>>,
-    polls: usize,
-}
-
-impl<F: Future> Hostile<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self {
-            future: Box::pin(future),
-            polls: 0,
-        }
-    }
-}
-
-struct Relay(std::task::Waker);
-
-impl std::task::Wake for Relay {
-    fn wake(self: Arc<Self>) {
-        self.0.wake_by_ref();
-    }
-}
-
-impl<F: Future> Future for Hostile<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.polls += 1;
-        let spurious = usize::from(self.polls.is_multiple_of(3));
-        for _ in 0..=spurious {
-            let waker = Arc::new(Relay(cx.waker().clone())).into();
-            if let Poll::Ready(output) = self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Poll::Ready(output);
-            }
-        }
-        Poll::Pending
     }
 }

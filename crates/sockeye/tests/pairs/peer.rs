@@ -89,7 +89,12 @@ impl PeerKind {
         let mut steps = VecDeque::new();
         let moment = match self {
             Self::Fast | Self::Slow => {
-                steps.extend([Step::Messages(8), Step::AwaitClose, Step::Messages(2), Step::Close(Some(1000))]);
+                steps.extend([
+                    Step::Messages(8),
+                    Step::AwaitClose,
+                    Step::Messages(2),
+                    Step::Close(Some(1000)),
+                ]);
                 steps.extend([Step::Shutdown, Step::AwaitEnd]);
                 return steps;
             }
@@ -182,7 +187,10 @@ pub(crate) fn parse(payload: &[u8], size_of: impl Fn(usize) -> usize) -> Option<
     let number: usize = std::str::from_utf8(&payload[1..colon]).ok()?.parse().ok()?;
     let padding = padding(number);
     let is_whole = payload.len() == size_of(number).max(colon + 1)
-        && payload.len().checked_sub(1).is_some_and(|last| last == colon || payload[last] == padding)
+        && payload
+            .len()
+            .checked_sub(1)
+            .is_some_and(|last| last == colon || payload[last] == padding)
         && (colon + 1 >= payload.len() || payload[(colon + 1 + payload.len()) / 2] == padding);
     is_whole.then_some((char::from(payload[0]), number))
 }
@@ -303,7 +311,9 @@ impl Peer {
         if self.outgoing.len() == self.written || is_paused(&mut self.write_pause, cx) {
             return Poll::Pending;
         }
-        let Some(link) = &mut self.link else { return Poll::Pending };
+        let Some(link) = &mut self.link else {
+            return Poll::Pending;
+        };
         let rest = &self.outgoing[self.written..];
         let rest = match self.kind {
             PeerKind::Slow => &rest[..rest.len().min(SLOW_STEP)],
@@ -333,9 +343,15 @@ impl Peer {
         if !self.kind.reads() || self.report.lock().unwrap().is_ended || is_paused(&mut self.read_pause, cx) {
             return Poll::Pending;
         }
-        let Some(link) = &mut self.link else { return Poll::Pending };
+        let Some(link) = &mut self.link else {
+            return Poll::Pending;
+        };
         let mut block = [0; 4096];
-        let len_max = if self.kind == PeerKind::Slow { SLOW_STEP } else { block.len() };
+        let len_max = if self.kind == PeerKind::Slow {
+            SLOW_STEP
+        } else {
+            block.len()
+        };
         let mut buf = ReadBuf::new(&mut block[..len_max]);
         match Pin::new(link).poll_read(cx, &mut buf) {
             Poll::Pending => return Poll::Pending,
@@ -349,7 +365,9 @@ impl Peer {
                 let mut report = self.report.lock().unwrap();
                 report.is_ended = true;
                 if !self.incoming.is_empty() && self.kind.is_orderly() && end.is_ok() {
-                    report.faults.push(format!("{} bytes of a cut frame", self.incoming.len()));
+                    report
+                        .faults
+                        .push(format!("{} bytes of a cut frame", self.incoming.len()));
                 }
             }
         }
@@ -390,11 +408,19 @@ impl Peer {
         let begin = 2 + extended + if is_masked { 4 } else { 0 };
         let mut payload = bytes.get(begin..begin + len)?.to_vec();
         if is_masked == self.masks || first & 0xf0 != 0x80 {
-            self.report.lock().unwrap().faults.push(format!("frame {first:#x} {second:#x}"));
+            self.report
+                .lock()
+                .unwrap()
+                .faults
+                .push(format!("frame {first:#x} {second:#x}"));
         }
         if is_masked {
             let key = &bytes[begin - 4..begin];
-            let colon = payload.iter().zip(key.iter().cycle()).take(16).position(|(byte, key)| byte ^ key == b':');
+            let colon = payload
+                .iter()
+                .zip(key.iter().cycle())
+                .take(16)
+                .position(|(byte, key)| byte ^ key == b':');
             let middle = (colon.unwrap_or(0) + 1 + len) / 2;
             for (at, byte) in payload.iter_mut().enumerate().take(128.min(len)) {
                 *byte ^= key[at % 4];
@@ -418,7 +444,9 @@ impl Peer {
                 Some((tag, number)) if (opcode == 1) == number.is_multiple_of(2) => report.messages.push((tag, number)),
                 _ => {
                     let start = String::from_utf8_lossy(&payload[..payload.len().min(16)]);
-                    report.faults.push(format!("a message of {} bytes: {start:?}", payload.len()));
+                    report
+                        .faults
+                        .push(format!("a message of {} bytes: {start:?}", payload.len()));
                 }
             },
             8 => {
