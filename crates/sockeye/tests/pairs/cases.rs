@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{Client, CloseCode, Message, Sender, Server, WebSocket};
+use sockeye::{Client, CloseCode, DeflateConfig, Message, Sender, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep};
 
@@ -651,5 +652,203 @@ async fn a_loop_of_recv_past_the_end_lets_others_run() {
         other.abort();
         let turns = turns.load(Ordering::Relaxed);
         assert!(turns >= 900, "others had {turns} turns in 1,000 calls");
+    }
+}
+
+/// Polls a future once with a waker that wakes nothing: as if a task had polled it that is gone since.
+async fn poll_elsewhere<F: Future>(future: F) {
+    let mut future = pin!(future);
+    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+}
+
+/// What a task polled in vain and dropped, another task gets.
+#[tokio::test(start_paused = true)]
+async fn what_was_polled_in_another_task_wakes_the_one_that_polls_now() {
+    let answer = async |mut far: WebSocket| {
+        sleep(Duration::from_secs(1)).await;
+        far.send("here").await.unwrap();
+        let received = far.recv().await.unwrap().expect("a message");
+        assert_eq!(received.len(), MIB);
+        far
+    };
+    for is_futures in [false, true] {
+        let (near, far) = both(KIB).await;
+        let far = tokio::spawn(answer(far));
+        within(5, async {
+            if is_futures {
+                let (mut sink, mut stream) = StreamExt::split(near);
+                poll_elsewhere(stream.next()).await;
+                assert!(stream.next().await.is_some());
+                sink.feed(vec![7; MIB].into()).await.unwrap();
+                poll_elsewhere(sink.flush()).await;
+                sink.flush().await.unwrap();
+                _ = far.await.unwrap();
+            } else {
+                let (sender, mut receiver) = near.split();
+                poll_elsewhere(receiver.recv()).await;
+                assert_eq!(text_of(receiver.recv().await), "here");
+                sender.feed(vec![7; MIB]).await.unwrap();
+                poll_elsewhere(sender.flush()).await;
+                sender.flush().await.unwrap();
+                _ = far.await.unwrap();
+            }
+        })
+        .await;
+    }
+    let (mut near, far) = both(KIB).await;
+    let far = tokio::spawn(answer(far));
+    within(5, async {
+        poll_elsewhere(near.recv()).await;
+        assert_eq!(text_of(near.recv().await), "here");
+        near.feed(vec![7; MIB]).await.unwrap();
+        poll_elsewhere(near.flush()).await;
+        near.flush().await.unwrap();
+        _ = far.await.unwrap();
+    })
+    .await;
+}
+
+/// A receiver that was polled and is not any more leaves sending to the senders, and the other way round.
+#[tokio::test(start_paused = true)]
+async fn a_half_that_is_not_polled_any_more_keeps_the_other_from_nothing() {
+    for is_futures in [false, true] {
+        let (near, far) = both(KIB).await;
+        let (far_sender, mut far_receiver) = far.split();
+        let far = async {
+            for _ in 0..20 {
+                assert_eq!(far_receiver.recv().await.unwrap().expect("a message").len(), 10 * KIB);
+                far_sender.send(vec![7; 3 * KIB]).await.unwrap();
+            }
+            // So that the half which waits is polled last.
+            sleep(Duration::from_secs(1)).await;
+            far_sender.send("last").await.unwrap();
+        };
+        let near = async {
+            if is_futures {
+                let (mut sink, mut stream) = StreamExt::split(near);
+                for _ in 0..20 {
+                    poll_elsewhere(stream.next()).await;
+                    sink.send(vec![7; 10 * KIB].into()).await.unwrap();
+                    assert_eq!(stream.next().await.unwrap().unwrap().len(), 3 * KIB);
+                }
+                drop(sink);
+                assert_eq!(text_of(stream.next().await.transpose()), "last");
+            } else {
+                let (sender, mut receiver) = near.split();
+                for _ in 0..20 {
+                    poll_elsewhere(receiver.recv()).await;
+                    sender.send(vec![7; 10 * KIB]).await.unwrap();
+                    assert_eq!(receiver.recv().await.unwrap().expect("a message").len(), 3 * KIB);
+                }
+                drop(sender);
+                assert_eq!(text_of(receiver.recv().await), "last");
+            }
+        };
+        within(10, async { tokio::join!(far, near) }).await;
+    }
+}
+
+/// Of several that wait for room or for a flush, those that are dropped take no wake-up with them.
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_is_dropped_while_it_waits_takes_no_wake_up_with_it() {
+    for (dropped, of_receiver) in (0..4).flat_map(|dropped| [(dropped, false), (dropped, true)]) {
+        let (near, far) = both(KIB).await;
+        let (sender, mut receiver) = near.split();
+        let (far_sender, mut far_receiver) = far.split();
+        // The sockets and the write buffer are full.
+        sender.feed(vec![7; MIB]).await.unwrap();
+        let waiting: Vec<_> = (0..4)
+            .map(|name| {
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    match name % 2 {
+                        0 => sender.send(vec![8; 10 + name]).await.unwrap(),
+                        _ => sender.flush().await.unwrap(),
+                    }
+                })
+            })
+            .collect();
+        let receiving = tokio::spawn(async move {
+            receiver.recv().await.unwrap();
+            receiver
+        });
+        sleep(Duration::from_secs(1)).await;
+        // It waited last, or the others did.
+        waiting[dropped].abort();
+        if of_receiver {
+            receiving.abort();
+        }
+        sleep(Duration::from_secs(1)).await;
+        within(5, async {
+            let mut received = Vec::new();
+            received.push(far_receiver.recv().await.unwrap().expect("a message").len());
+            let left = if dropped % 2 == 0 { 1 } else { 2 };
+            for _ in 0..left {
+                received.push(far_receiver.recv().await.unwrap().expect("a message").len());
+            }
+            for (name, waiting) in waiting.into_iter().enumerate() {
+                assert!(waiting.await.is_ok() || name == dropped, "{name} of {dropped}");
+            }
+            assert_eq!(received.len(), 1 + left);
+            if !of_receiver {
+                far_sender.send("done").await.unwrap();
+                drop(receiving.await.unwrap());
+            }
+        })
+        .await;
+    }
+}
+
+/// A large message that is compressed part by part, in both directions at once, beside other calls.
+#[tokio::test(start_paused = true)]
+async fn two_peers_that_first_send_compressed_messages_and_then_receive_both_succeed() {
+    let text = |seed: u32| {
+        // Compresses to about a third.
+        let mut number = seed;
+        let mut text = String::with_capacity(2 * MIB);
+        while text.len() < 2 * MIB {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            text.push_str(&format!("{:08x} and so on, ", number));
+        }
+        text
+    };
+    for is_split in [false, true] {
+        let (near, far) = link(16 * KIB);
+        let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
+        let server = Server::builder().compression(DeflateConfig::default()).build();
+        let accepting = async { server.accept(far).await?.accept().await };
+        let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+        let side = async |mut ws: WebSocket, sent: String, expected: String| {
+            let received = match is_split {
+                false => {
+                    ws.send(sent).await.unwrap();
+                    ws.send("after").await.unwrap();
+                    let received = text_of(ws.recv().await);
+                    assert_eq!(text_of(ws.recv().await), "after");
+                    received
+                }
+                true => {
+                    let (sender, mut receiver) = ws.split();
+                    let other = sender.clone();
+                    let sending = async {
+                        sender.feed(sent).await.unwrap();
+                        tokio::join!(async { sender.flush().await.unwrap() }, async {
+                            other.send("after").await.unwrap();
+                        });
+                    };
+                    let receiving = async {
+                        let received = text_of(receiver.recv().await);
+                        assert_eq!(text_of(receiver.recv().await), "after");
+                        received
+                    };
+                    tokio::join!(sending, receiving).1
+                }
+            };
+            assert!(received == expected, "{} bytes", received.len());
+        };
+        let near = side(connected.unwrap().0, text(1), text(2));
+        let far = side(accepted.unwrap(), text(2), text(1));
+        within(5, async { tokio::join!(near, far) }).await;
     }
 }
