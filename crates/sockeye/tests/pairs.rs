@@ -29,9 +29,10 @@ use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 use futures_util::stream::FuturesUnordered;
 use op::{Call, Got, Handle, Log, OF_RECEIVER, OF_SENDER, OF_SINK, OF_WHOLE, Op};
-use peer::{PEERS, Peer, PeerKind, Report, SLOW_RATE};
+use peer::{Moment, PEERS, Peer, PeerKind, Report, SLOW_RATE};
 use sockeye::{Client, Error, Limits, Server, Side, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 
 /// How much each direction of the transport holds.
@@ -45,6 +46,9 @@ const SHOWN: usize = 3;
 /// No combination takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// As `LIMIT`, in real time.
+const LIMIT_OF_THREADS: Duration = Duration::from_secs(30);
+
 /// More polls than any combination needs: beyond that, a task spins.
 const POLLS_MAX: usize = 50_000;
 
@@ -53,6 +57,8 @@ const POLLS_MAX: usize = 50_000;
 enum Driving {
     /// A task each.
     Tasks,
+    /// A task each, on several threads and in real time.
+    Threads,
     /// One task and one waker: `join!`.
     Join,
     /// One task, and a waker for each.
@@ -143,7 +149,7 @@ async fn read_head(far: &mut Link) -> Vec<u8> {
 /// Runs the operations to their ends, as `driving` says.
 async fn drive(driving: Driving, ops: &mut Vec<Op>) {
     match driving {
-        Driving::Tasks => {
+        Driving::Tasks | Driving::Threads => {
             let tasks: Vec<_> = ops.drain(..).map(|op| tokio::spawn(run_owned(op))).collect();
             for task in tasks {
                 ops.push(task.await.expect("no panic in a task"));
@@ -313,16 +319,20 @@ impl Shared {
     }
 }
 
-/// Runs a combination in virtual time, and says what is wrong with what came of it.
+/// Runs a combination, and says what is wrong with what came of it.
 fn check(combination: Combination) -> Vec<String> {
     op::NOTES.take();
     let report = Arc::<Mutex<Report>>::default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    let run = async { guarded(timeout(LIMIT, combination.run(report.clone()))).await };
+    let runtime = match combination.driving {
+        Driving::Threads => Builder::new_multi_thread().worker_threads(3).enable_time().build(),
+        _ => Builder::new_current_thread().enable_time().start_paused(true).build(),
+    }
+    .unwrap();
+    let limit = match combination.driving {
+        Driving::Threads => LIMIT_OF_THREADS,
+        _ => LIMIT,
+    };
+    let run = async { guarded(timeout(limit, combination.run(report.clone()))).await };
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)));
     drop(runtime);
     let report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -494,6 +504,7 @@ impl Combination {
     /// How long it may take, until the end was received.
     fn bound(&self) -> Duration {
         let secs = match self.peer {
+            _ if self.driving == Driving::Threads => 30,
             PeerKind::Fast | PeerKind::Closing(..) | PeerKind::Gone(_) | PeerKind::Reset(_) | PeerKind::HalfGone(_) => {
                 3
             }
@@ -651,4 +662,60 @@ fn halves_of_futures() {
         &drivings,
         OF_SINK.map(|call| [Call::Next, call]).into_iter(),
     );
+}
+
+/// Peers with whom nothing waits for time to pass.
+const QUICK_PEERS: [PeerKind; 4] = [
+    PeerKind::Fast,
+    PeerKind::Closing(Some(1000), Moment::Early),
+    PeerKind::Gone(Moment::Early),
+    PeerKind::Reset(Moment::Early),
+];
+
+/// Whether it takes no time by itself.
+fn is_quick(call: &Call) -> bool {
+    use Call::{FeedWith, Flush, Ping, Questions, SinkFlush, TrySend, TrySendAll, TrySendPrepared};
+    let has_gaps = matches!(
+        call,
+        Flush | TrySend | TrySendPrepared | TrySendAll | Ping | Questions | SinkFlush
+    );
+    // As `Feed`.
+    !has_gaps && *call != FeedWith
+}
+
+/// Checks combinations on several threads, again and again; ends at the first that fails, for one that hangs takes its
+/// time.
+fn check_on_threads(shared: Shared, pairs: impl Iterator<Item = [Call; 2]>) {
+    for calls in pairs.filter(|calls| calls.iter().all(is_quick)) {
+        for (peer, local) in QUICK_PEERS.into_iter().flat_map(|peer| BOTH.map(|local| (peer, local))) {
+            let combination = Combination {
+                shared,
+                driving: Driving::Threads,
+                calls,
+                peer,
+                local,
+            };
+            for _ in 0..REPEATS {
+                let faults = check(combination);
+                assert!(faults.is_empty(), "{combination:?}\n    {}", faults.join("\n    "));
+            }
+        }
+    }
+}
+
+const REPEATS: usize = 10;
+
+#[test]
+fn sender_and_receiver_on_several_threads() {
+    check_on_threads(Shared::Split, of_halves().chain(pairs_of(&OF_SENDER)));
+}
+
+#[test]
+fn halves_of_futures_on_several_threads() {
+    check_on_threads(Shared::Futures, OF_SINK.map(|call| [Call::Next, call]).into_iter());
+}
+
+#[test]
+fn whole_received_from_beside_another_thread() {
+    check_on_threads(Shared::Locked, in_both_directions());
 }
