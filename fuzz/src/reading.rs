@@ -139,7 +139,7 @@ fn run(
     }
     let held = connection.buffered_len();
     let mut answer = vec![];
-    connection.poll_transmit(now, &mut answer);
+    connection.poll_transmit(&mut answer);
 
     // Linear: a frame has two bytes at least, and brings one event per piece that it lies in.
     let events_max = wire.len() / 2 + 2 * pieces + 1;

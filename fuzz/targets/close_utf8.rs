@@ -115,7 +115,7 @@ fn close_frame_is_received_if_it_is_valid(role: Role, body: &[u8], cuts: &mut Cu
 
     // RFC 6455 §5.5.1: the answer has the code that came, or that of the fault.
     let mut answer = vec![];
-    assert!(connection.poll_transmit(NOW, &mut answer));
+    assert!(connection.poll_transmit(&mut answer));
     let payload = read_frame(&answer, Opcode::Close);
     match expected {
         Ok((1005, _)) => assert_eq!(payload, b""),
@@ -132,10 +132,10 @@ fn close_is_sent_if_it_is_valid(role: Role, body: &[u8]) {
         return;
     };
     let mut connection = connection(role, Delivery::Whole);
-    let is_sent = connection.close(NOW, CloseCode(code), reason).is_ok();
+    let is_sent = connection.close(CloseCode(code), reason).is_ok();
     assert_eq!(is_sent, may_travel(code) || code == 1005 && reason.is_empty());
     let mut out = vec![];
-    assert_eq!(connection.poll_transmit(NOW, &mut out), is_sent);
+    assert_eq!(connection.poll_transmit(&mut out), is_sent);
     if is_sent {
         let payload = read_frame(&out, Opcode::Close);
         let expected = if code == 1005 { &[][..] } else { body };

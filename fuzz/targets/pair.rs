@@ -67,7 +67,7 @@ impl Pair {
             0 | 1 => side.send(&message(argument), operation >> 5),
             2 => side.send_fragment(&message(argument), operation >> 5),
             3 => side.ping(&[operation, argument][..usize::from(argument & 1) + 1]),
-            4 => side.close(now, argument),
+            4 => side.close(argument),
             5 => side.transmit(now),
             6..=9 => {
                 side.transmit(now);
@@ -142,7 +142,7 @@ impl Pair {
                 return self.check_all_arrived();
             }
             if round == 0 {
-                self.sides[0].close(self.now, 0);
+                self.sides[0].close(0);
                 continue;
             }
             // Nothing is on its way: only the clock can go on.
@@ -272,23 +272,24 @@ impl Side {
         }
     }
 
-    fn close(&mut self, now: Instant, argument: u8) {
+    fn close(&mut self, argument: u8) {
         let (code, reason) = match argument & 3 {
             0 => (CloseCode::NORMAL, ""),
             1 => (CloseCode::NO_STATUS, ""),
             2 => (CloseCode(4000 + u16::from(argument)), "bye"),
             _ => (CloseCode::GOING_AWAY, "é"),
         };
-        self.connection.close(now, code, reason).expect("may be sent");
+        self.connection.close(code, reason).expect("may be sent");
         assert!(self.connection.state() != State::Open);
     }
 
     fn transmit(&mut self, now: Instant) {
         let before = self.wire.len();
         let wants = self.connection.wants_transmit();
-        let did = self.connection.poll_transmit(now, &mut self.wire);
+        let did = self.connection.poll_transmit(&mut self.wire);
         assert_eq!(wants, did);
         assert!(!self.connection.wants_transmit());
+        self.connection.handle_transmitted(now);
         if self.has_ended {
             self.wire.truncate(before);
         }

@@ -39,12 +39,14 @@ impl Default for Limits {
 /// How a connection learns that its peer is gone (RFC 6455 §5.5.2: a ping may serve as a keepalive).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// A ping is sent after nothing was received for so long. Default 20 s.
+    /// A ping is sent after so long without progress: nothing was received, and a full transport took nothing. Default
+    /// 20 s.
     ///
     /// Shorter finds dead peers sooner and keeps middleboxes with short memories from forgetting the connection;
     /// longer saves phones' batteries.
     pub interval: Duration,
-    /// The peer is taken to be gone when nothing at all was received for so long after the ping. Default 10 s.
+    /// The peer is taken to be gone after so long without progress since the ping was written to the transport. Default
+    /// 10 s.
     pub timeout: Duration,
 }
 
@@ -65,7 +67,8 @@ pub struct Config {
     pub limits: Limits,
     /// When to ping and when to give up; `None` never pings, and then a vanished peer is not noticed.
     pub keepalive: Option<Keepalive>,
-    /// How long the closing handshake may take, from the first close frame until TCP is closed. Default 5 s.
+    /// How long the peer may take to answer our close frame and to end the transport, counted from when our close frame
+    /// was written. Default 5 s.
     pub close_timeout: Duration,
     /// About how many bytes of a compressed message one call inflates, before the caller may do something else; see
     /// [`Connection::is_inflating`](crate::Connection::is_inflating). Default: all, which for a message of 16 MiB

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    Endpoint, Frame, Got, Local, at, binary, check_fails, client_fails, close, continuation, frame, ping, server_fails,
+    Endpoint, Frame, Got, Local, binary, check_fails, client_fails, close, continuation, frame, ping, server_fails,
     text,
 };
 use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Fault, InvalidClose, SendError, Side, State, Transport};
@@ -20,7 +20,7 @@ const VALID_CODES: [u16; 15] = [
 
 impl Endpoint {
     fn close(&mut self, code: u16, reason: &str) {
-        self.connection.close(at(self.now_ms), CloseCode(code), reason).unwrap();
+        self.connection.close(CloseCode(code), reason).unwrap();
     }
 
     fn closure(&self) -> &Closure {
@@ -156,14 +156,12 @@ fn a_close_that_may_not_be_sent_is_refused_and_changes_nothing() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for code in INVALID_CODES.into_iter().filter(|&code| code != 1005) {
-            let refused = endpoint.connection.close(at(0), CloseCode(code), "");
+            let refused = endpoint.connection.close(CloseCode(code), "");
             assert_eq!(refused, Err(InvalidClose::Code(CloseCode(code))));
         }
-        let refused = endpoint
-            .connection
-            .close(at(0), CloseCode::NO_STATUS, "reason without a code");
+        let refused = endpoint.connection.close(CloseCode::NO_STATUS, "reason without a code");
         assert_eq!(refused, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
-        let refused = endpoint.connection.close(at(0), CloseCode::NORMAL, &"r".repeat(124));
+        let refused = endpoint.connection.close(CloseCode::NORMAL, &"r".repeat(124));
         assert_eq!(refused, Err(InvalidClose::ReasonTooLong { len: 124 }));
         endpoint.is(State::Open, Transport::Open);
         assert_eq!(endpoint.transmits(), []);

@@ -121,10 +121,7 @@ fn a_ping_received_before_our_close_is_answered_before_it() {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([ping("early")]);
         endpoint.connection.ping(b"ours, too late").unwrap();
-        endpoint
-            .connection
-            .close(endpoint.now(), CloseCode::NORMAL, "")
-            .unwrap();
+        endpoint.connection.close(CloseCode::NORMAL, "").unwrap();
         assert_eq!(endpoint.receives([ping("late")]), [Got::ping("late")]);
         assert_eq!(endpoint.transmits(), [pong("early"), close(1000, "")]);
         assert_eq!(endpoint.transmits(), []);
@@ -135,10 +132,7 @@ fn a_ping_received_before_our_close_is_answered_before_it() {
 fn no_pong_leaves_after_our_close_frame() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        endpoint
-            .connection
-            .close(endpoint.now(), CloseCode::NORMAL, "")
-            .unwrap();
+        endpoint.connection.close(CloseCode::NORMAL, "").unwrap();
         assert_eq!(endpoint.transmits(), [close(1000, "")]);
         assert_eq!(endpoint.receives([ping("late")]), [Got::ping("late")]);
         assert_eq!(endpoint.transmits(), []);

@@ -89,11 +89,8 @@ fn what_is_not_compressed_has_no_rsv1() {
         connection.ping(b"ping").expect("open");
         let now = endpoint.now();
         endpoint.receives([ping("answer me")]);
-        endpoint
-            .connection
-            .close(now, CloseCode::NORMAL, "")
-            .expect("may be sent");
-        endpoint.connection.poll_transmit(now, &mut out);
+        endpoint.connection.close(CloseCode::NORMAL, "").expect("may be sent");
+        endpoint.connection.poll_transmit(&mut out);
         let sent: Vec<_> = endpoint
             .read_sent(&out)
             .iter()
@@ -504,7 +501,7 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
             sent.extend(pongs);
             if closes == local {
                 let now = endpoint.now();
-                let closing = endpoint.connection.close(now, CloseCode::NORMAL, "");
+                let closing = endpoint.connection.close(CloseCode::NORMAL, "");
                 closing.expect("may be sent");
             } else {
                 endpoint.receives([close(1000, "")]);
@@ -545,7 +542,7 @@ fn a_close_that_is_answered_while_it_waits_for_a_message_ends_as_any_other() {
         let begun = endpoint.connection.start_compressed(Data::Binary(&part), &mut out);
         assert_eq!(begun, Ok(true));
         let now = endpoint.now();
-        let closing = endpoint.connection.close(now, CloseCode::NORMAL, "");
+        let closing = endpoint.connection.close(CloseCode::NORMAL, "");
         closing.expect("may be sent");
         assert_eq!(endpoint.receives([close(1000, "")]), [Got::close(1000, "")]);
         assert_eq!(endpoint.transmits(), []);
@@ -580,7 +577,7 @@ fn a_message_that_cannot_be_finished_gives_its_codec_back() {
     let ends: [fn(&mut Endpoint); 4] = [
         |endpoint| drop(endpoint.receives([text("x").rsv(1)])),
         |endpoint| {
-            let closing = endpoint.connection.close(at(0), CloseCode::NORMAL, "");
+            let closing = endpoint.connection.close(CloseCode::NORMAL, "");
             closing.expect("may be sent");
             endpoint.receives([text("x").rsv(1)]);
         },

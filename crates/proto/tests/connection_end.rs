@@ -9,7 +9,7 @@ const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
 impl Endpoint {
     fn close(&mut self, code: u16, reason: &str) {
-        self.connection.close(at(self.now_ms), CloseCode(code), reason).unwrap();
+        self.connection.close(CloseCode(code), reason).unwrap();
     }
 
     fn closure(&self) -> &Closure {
@@ -81,17 +81,61 @@ fn the_end_of_tcp_inside_a_frame_delivers_no_part_of_it() {
 }
 
 #[test]
-fn the_end_of_tcp_after_our_close_alone_is_1006_and_keeps_what_we_sent() {
-    // checks [6455-7.1.4-1]
+fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_ends_the_connection_normally() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        endpoint.close(1001, "ours");
+        endpoint.close(4001, "ours");
         endpoint.transmits();
         endpoint.connection.handle_transport_end();
-        check_abnormal(&endpoint, Cause::TransportEnd);
-        assert_eq!(endpoint.closure().sent(), Some(&close_frame(1001, "ours")));
+        check_abnormal(&endpoint, Cause::Local);
+        assert_eq!(endpoint.closure().sent(), Some(&close_frame(4001, "ours")));
         assert_eq!(endpoint.closure().first(), Side::Local);
+        assert!(endpoint.closure().is_normal());
     }
+}
+
+#[test]
+fn the_end_of_tcp_before_our_close_frame_is_written_is_abnormal() {
+    // checks [6455-7.1.4-1]
+    for local in BOTH {
+        for is_queued in [false, true] {
+            let mut endpoint = Endpoint::new(local);
+            endpoint.close(1001, "ours");
+            if is_queued {
+                endpoint.queues();
+            }
+            endpoint.connection.handle_transport_end();
+            check_abnormal(&endpoint, Cause::TransportEnd);
+            assert_eq!(endpoint.closure().sent(), Some(&close_frame(1001, "ours")));
+            assert!(!endpoint.closure().is_normal());
+        }
+    }
+}
+
+#[test]
+fn the_peers_close_code_says_whether_the_end_is_normal() {
+    for (code, is_normal) in [
+        (1000, true),
+        (1001, true),
+        (1002, false),
+        (1011, false),
+        (3000, false),
+        (4999, false),
+    ] {
+        for local in BOTH {
+            let mut endpoint = Endpoint::new(local);
+            endpoint.receives([close(code, "")]);
+            assert_eq!(endpoint.closure().is_normal(), is_normal, "{code}");
+            // A code that answers ours says nothing more than ours did.
+            let mut endpoint = Endpoint::new(local);
+            endpoint.close(1000, "");
+            endpoint.receives([close(code, "")]);
+            assert!(endpoint.closure().is_normal());
+        }
+    }
+    let mut endpoint = Endpoint::server();
+    endpoint.receives([frame(0x8, "")]);
+    assert!(endpoint.closure().is_normal(), "a close frame without a code");
 }
 
 #[test]
@@ -123,8 +167,11 @@ fn client_gives_up_on_a_server_that_does_not_answer_close() {
 fn check_close_timeout(local: Local) {
     let mut endpoint = Endpoint::new(local);
     endpoint.advance_to(1000);
-    // The close frame never leaves: the deadline does not depend on it. Nor does data that goes on coming move it.
+    // The peer's time runs from when our close frame is written. Data that goes on coming does not move it.
     endpoint.close(1000, "");
+    endpoint.queues();
+    assert_eq!(endpoint.deadline_ms(), None, "a backlog is the caller's to watch");
+    endpoint.connection.handle_transmitted(at(1000));
     assert_eq!(endpoint.deadline_ms(), Some(6000));
     endpoint.advance_to(5999);
     assert_eq!(
@@ -148,6 +195,7 @@ fn server_lingers_one_second_after_the_closing_handshake() {
 
     let mut server = Endpoint::server();
     server.close(1000, "");
+    server.transmits();
     server.advance_to(4500);
     server.receives([close(1000, "")]);
     // What is left of the five seconds is less than one.
@@ -166,6 +214,7 @@ fn client_waits_five_seconds_for_the_server_to_end_tcp() {
 
     let mut client = Endpoint::client();
     client.close(1000, "");
+    client.transmits();
     client.advance_to(4000);
     client.receives([close(1000, "")]);
     check_linger(&mut client, 5000);
@@ -173,14 +222,22 @@ fn client_waits_five_seconds_for_the_server_to_end_tcp() {
 }
 
 #[test]
-fn the_time_to_end_runs_from_our_close_frame_not_from_when_the_peers_was_read() {
+fn the_time_to_end_runs_from_when_our_close_frame_is_written() {
     for (local, patience_ms) in [(Local::Server, 1000), (Local::Client, 5000)] {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
         // The application was busy with a message before it, and only now comes to send anything.
         endpoint.advance_to(900);
-        endpoint.transmits();
-        assert_eq!(endpoint.deadline_ms(), Some(900 + patience_ms));
+        endpoint.queues();
+        assert_eq!(endpoint.deadline_ms(), None);
+        // Our own data is in front of it.
+        endpoint.advance_to(60_000);
+        endpoint.is(State::Ending, endpoint.connection.transport());
+        endpoint.connection.handle_transmitted(endpoint.now());
+        assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
+        // Once only.
+        endpoint.connection.handle_transmitted(at(60_500));
+        assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
     }
 }
 
@@ -226,9 +283,11 @@ fn the_close_timeout_is_configurable() {
     for local in BOTH {
         let mut endpoint = Endpoint::with(local, config.clone());
         endpoint.close(1000, "");
+        endpoint.transmits();
         assert_eq!(endpoint.deadline_ms(), Some(300));
         let mut endpoint = Endpoint::with(local, config.clone());
         endpoint.receives([close(1000, "")]);
+        endpoint.transmits();
         assert_eq!(
             endpoint.deadline_ms(),
             Some(300),

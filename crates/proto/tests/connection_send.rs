@@ -132,10 +132,7 @@ fn a_close_may_come_inside_a_stream_and_ends_it() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.sends_fragment(Data::Text("a"), Fragment::More);
-        endpoint
-            .connection
-            .close(common::at(0), CloseCode::GOING_AWAY, "")
-            .unwrap();
+        endpoint.connection.close(CloseCode::GOING_AWAY, "").unwrap();
         assert_eq!(endpoint.transmits(), [close(1001, "")]);
         let mut out = Vec::new();
         let late = endpoint
@@ -205,7 +202,7 @@ fn client_draws_one_key_for_each_frame_and_none_for_nothing() {
     client.connection.ping(b"").unwrap();
     client.transmits();
     assert_eq!(keys_drawn() - before, 5);
-    client.connection.close(common::at(0), CloseCode::NORMAL, "").unwrap();
+    client.connection.close(CloseCode::NORMAL, "").unwrap();
     client.transmits();
     client.transmits();
     assert_eq!(keys_drawn() - before, 6);

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Got, Local, Node, Pair, at, binary, pong};
+use std::time::Duration;
+
+use common::{Endpoint, Got, Local, Node, Pair, at, binary, ping, pong};
 use sockeye_proto::{Cause, CloseCode, Config, Data, Keepalive, Side, State};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
@@ -186,6 +188,45 @@ fn a_long_message_before_the_pong_is_no_death() {
         assert_eq!(node.closed_at, None);
         assert_eq!(node.got(), [Got::binary([7; 1000]), Got::pong("waits")]);
         assert_eq!(node.round_trip_ms(), Some(u128::from(pieces * 9_000)));
+    }
+}
+
+#[test]
+fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.advance_to(20_000);
+        assert_eq!(endpoint.queues(), [ping(FIRST)]);
+        assert_eq!(endpoint.connection.poll_timeout(), None);
+        endpoint.connection.handle_transmitted(at(100_000));
+        assert_eq!(endpoint.connection.poll_timeout(), Some(at(110_000)));
+        endpoint.advance_to(100_070);
+        endpoint.receives([pong(FIRST)]);
+        assert_eq!(endpoint.connection.round_trip_time(), Some(Duration::from_millis(70)));
+    }
+}
+
+#[test]
+fn bytes_that_a_full_transport_takes_are_signs_of_life() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        // They put off the ping.
+        endpoint.advance_to(15_000);
+        endpoint.connection.handle_write_progress(at(15_000));
+        assert_eq!(endpoint.connection.poll_timeout(), Some(at(35_000)));
+        endpoint.advance_to(35_000);
+        assert_eq!(endpoint.transmits(), [ping(FIRST)]);
+        // And they put off the end.
+        for second in (36..200).step_by(9) {
+            endpoint.advance_to(second * 1000);
+            endpoint.connection.handle_write_progress(endpoint.now());
+        }
+        assert_eq!(endpoint.connection.state(), State::Open);
+        let last = endpoint.now_ms;
+        endpoint.advance_to(last + 9_999);
+        assert_eq!(endpoint.connection.state(), State::Open);
+        endpoint.advance_to(last + 10_000);
+        assert_eq!(endpoint.connection.state(), State::Closed);
     }
 }
 

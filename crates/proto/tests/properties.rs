@@ -323,7 +323,7 @@ proptest! {
                 Step::Ping(payload) => (connection.ping(payload), Got::ping(payload)),
                 _ => unreachable!("sending only"),
             };
-            connection.poll_transmit(at(0), &mut out);
+            connection.poll_transmit(&mut out);
             let is_fragment = matches!(step, Step::TextFragment(..) | Step::BinaryFragment(..));
             let is_open_end = matches!(step, Step::TextFragment(_, false) | Step::BinaryFragment(_, false));
             match (begun.take(), is_fragment, event) {
@@ -381,7 +381,6 @@ proptest! {
         let mut out = Vec::new();
         let mut ended: Option<Closure> = None;
         for step in steps {
-            let now = at(endpoint.now_ms);
             let connection = &mut endpoint.connection;
             match step {
                 Step::Text(text) => { let _ = connection.send(Data::Text(&text), &mut out); }
@@ -398,7 +397,7 @@ proptest! {
                     let got = endpoint.receives_bytes(&bytes);
                     prop_assert!(ended.is_none() || got.is_empty(), "nothing happens after the end");
                 }
-                Step::Close(code, reason) => { let _ = connection.close(now, code.into(), &reason); }
+                Step::Close(code, reason) => { let _ = connection.close(code.into(), &reason); }
                 Step::End => connection.handle_transport_end(),
             }
             out.clear();

@@ -115,6 +115,6 @@ fn hear(event: Event<'_>) -> Result<Heard, Fault> {
 /// The code in the close frame that leaves after a fault.
 fn sent_code(connection: &mut Connection) -> Option<CloseCode> {
     let mut out = Vec::new();
-    connection.poll_transmit(Instant::ORIGIN, &mut out);
+    connection.poll_transmit(&mut out);
     connection.closure()?.sent().map(|frame| frame.code)
 }

@@ -77,6 +77,23 @@ impl Closure {
         self.sent.is_some() && self.received.is_some() && matches!(self.cause, Cause::Local | Cause::Peer)
     }
 
+    /// Whether the connection ended as one side asked for: this endpoint closed it, or the peer did with 1000, 1001 or
+    /// without a code (RFC 6455 §7.4.1). Any other code of the peer's tells of an error, and so does an end without a
+    /// close frame.
+    ///
+    /// Where this endpoint closed the connection, the peer may have ended the transport instead of answering: then
+    /// [`received`](Self::received) is `None`.
+    pub fn is_normal(&self) -> bool {
+        match self.cause {
+            Cause::Local => true,
+            Cause::Peer => matches!(
+                self.code(),
+                CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS
+            ),
+            Cause::Fault(_) | Cause::TransportEnd | Cause::PeerGone | Cause::CloseTimeout => false,
+        }
+    }
+
     /// The connection close code (RFC 6455 §7.1.5): that of the peer's close frame, [`CloseCode::NO_STATUS`] if it
     /// had none, and [`CloseCode::ABNORMAL`] if no close frame was received.
     // [6455-7.1.5-1, 6455-7.1.5-2, 6455-7.1.5-3]

@@ -1,8 +1,9 @@
 //! Liveness: when to ping, which pong answers, how long it took, and when the peer is gone.
 //!
-//! Anything received is a sign of life. A ping goes out after [`Keepalive::interval`] of silence, and the peer is gone
-//! after [`Keepalive::timeout`] more of it: a pong that waits behind a large message does not count as missing while
-//! that message is arriving.
+//! Progress in either direction is a sign of life: bytes that arrive, and bytes that a full transport takes again. A
+//! ping goes out after [`Keepalive::interval`] without progress. The peer is gone after another
+//! [`Keepalive::timeout`] without progress, counted from when the ping was written: a ping that waits behind our own
+//! data, and a pong that waits behind the peer's, do not count as missing while that data moves.
 
 use alloc::boxed::Box;
 use core::num::NonZeroU64;
@@ -24,10 +25,10 @@ pub(super) enum Verdict {
 
 #[derive(Clone, Debug)]
 pub(super) struct Liveness {
-    last_received: Instant,
+    last_progress: Instant,
     /// The one ping that matters: the newest. Boxed, for most of the time there is none.
     ping: Option<Box<Ping>>,
-    /// When the oldest ping left that is not answered, by its own pong or by that of a newer ping. A newer ping does
+    /// When the oldest ping was written that is not answered, by its own pong or by that of a newer ping. A newer ping does
     /// not move it: else a program that pings by itself would never see its peer go.
     unanswered_since: Option<Instant>,
     /// In nanoseconds.
@@ -39,14 +40,23 @@ pub(super) struct Liveness {
 #[derive(Clone, Debug)]
 struct Ping {
     payload: Box<[u8]>,
-    /// Since when it is on its way; `None` if it is to be sent as soon as there is room.
-    sent_at: Option<Instant>,
+    progress: PingProgress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PingProgress {
+    /// To be appended to the caller's buffer as soon as there is room.
+    Due,
+    /// In the caller's buffer.
+    Queued,
+    /// Written to the transport, at this moment.
+    Written(Instant),
 }
 
 impl Liveness {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            last_received: now,
+            last_progress: now,
             ping: None,
             unanswered_since: None,
             round_trip: None,
@@ -54,19 +64,29 @@ impl Liveness {
         }
     }
 
-    /// Notes that bytes arrived.
-    pub(super) fn handle_received(&mut self, now: Instant) {
-        self.last_received = now;
+    /// Notes progress: bytes arrived, or a full transport took some.
+    pub(super) fn handle_progress(&mut self, now: Instant) {
+        self.last_progress = now;
+    }
+
+    /// Notes that the ping in the caller's buffer, if there is one, was written.
+    pub(super) fn handle_transmitted(&mut self, now: Instant) {
+        if let Some(ping) = &mut self.ping
+            && ping.progress == PingProgress::Queued
+        {
+            ping.progress = PingProgress::Written(now);
+            self.unanswered_since.get_or_insert(now);
+        }
     }
 
     /// Notes a pong; one that answers no ping of ours is ignored (RFC 6455 §5.5.3).
     // [6455-5.5.3-3]
     pub(super) fn handle_pong(&mut self, now: Instant, answer: &[u8]) {
         if let Some(ping) = &self.ping
-            && let Some(sent_at) = ping.sent_at
+            && let PingProgress::Written(written_at) = ping.progress
             && *ping.payload == *answer
         {
-            let nanoseconds = u64::try_from((now - sent_at).as_nanos()).unwrap_or(u64::MAX);
+            let nanoseconds = u64::try_from((now - written_at).as_nanos()).unwrap_or(u64::MAX);
             self.round_trip = NonZeroU64::new(nanoseconds.max(1));
             self.ping = None;
             self.unanswered_since = None;
@@ -75,20 +95,21 @@ impl Liveness {
 
     /// Queues a ping; an earlier one that is not answered yet is forgotten.
     pub(super) fn ping(&mut self, payload: Box<[u8]>) {
-        let sent_at = None;
-        self.ping = Some(Box::new(Ping { payload, sent_at }));
+        let progress = PingProgress::Due;
+        self.ping = Some(Box::new(Ping { payload, progress }));
     }
 
-    /// Takes the ping to be sent now, if there is one.
-    pub(super) fn poll_ping(&mut self, now: Instant) -> Option<&[u8]> {
-        let ping = self.ping.as_mut().filter(|ping| ping.sent_at.is_none())?;
-        ping.sent_at = Some(now);
-        self.unanswered_since.get_or_insert(now);
+    /// Takes the ping to be appended to the caller's buffer, if one is due.
+    pub(super) fn poll_ping(&mut self) -> Option<&[u8]> {
+        let ping = self.ping.as_mut().filter(|ping| ping.progress == PingProgress::Due)?;
+        ping.progress = PingProgress::Queued;
         Some(&ping.payload)
     }
 
     pub(super) fn is_ping_due(&self) -> bool {
-        self.ping.as_ref().is_some_and(|ping| ping.sent_at.is_none())
+        self.ping
+            .as_ref()
+            .is_some_and(|ping| ping.progress == PingProgress::Due)
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -96,13 +117,13 @@ impl Liveness {
             .map(|nanoseconds| Duration::from_nanos(nanoseconds.get()))
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout). Moves later with each byte that arrives.
+    /// When to call [`handle_timeout`](Self::handle_timeout). Moves later with all progress.
     pub(super) fn deadline(&self, keepalive: &Keepalive) -> Option<Instant> {
         match self.unanswered_since {
-            Some(since) => Some(self.last_received.max(since) + keepalive.timeout),
-            // A ping that cannot be written is the business of the write deadline.
-            None if self.is_ping_due() => None,
-            None => Some(self.last_received + keepalive.interval),
+            Some(since) => Some(self.last_progress.max(since) + keepalive.timeout),
+            // A ping that is not written yet waits for the transport, which has a deadline of the caller's.
+            None if self.ping.is_some() => None,
+            None => Some(self.last_progress + keepalive.interval),
         }
     }
 

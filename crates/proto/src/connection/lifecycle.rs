@@ -38,18 +38,21 @@ pub(crate) enum Input {
 pub(crate) enum Action {
     /// Nothing; the input has no meaning in this state.
     Ignore,
-    /// Send our close frame and start the close timer.
+    /// Send our close frame.
     SendClose,
-    /// Answer the peer's close frame and start the close timer.
+    /// Answer the peer's close frame.
     AnswerClose,
     /// Note that the peer answered our close frame.
     FinishClose,
-    /// Tell the peer which rule it broke, in our close frame, and start the close timer.
+    /// Tell the peer which rule it broke, in our close frame.
     SendFault,
     /// Note the fault; our close frame has been sent already.
     NoteFault,
     /// Note that the transport ended before the close handshake did.
     Abandon,
+    /// Note that the peer ended the transport instead of answering our close frame, if that had been written; else the
+    /// same as `Abandon`.
+    EndUnanswered,
     /// Note that the peer did not answer in time.
     GiveUp,
     /// All is done; close the transport.
@@ -66,7 +69,8 @@ pub(crate) const fn transition(state: State, input: Input) -> (State, Action) {
         (S::Open, I::Fault) => (S::Ending, A::SendFault),
         (S::CloseSent, I::PeerClose) => (S::Ending, A::FinishClose),
         (S::CloseSent, I::Fault) => (S::Ending, A::NoteFault),
-        (S::Open | S::CloseSent, I::TransportEnd) => (S::Closed, A::Abandon),
+        (S::Open, I::TransportEnd) => (S::Closed, A::Abandon),
+        (S::CloseSent, I::TransportEnd) => (S::Closed, A::EndUnanswered),
         (S::Open | S::CloseSent, I::Deadline) => (S::Closed, A::GiveUp),
         (S::Ending, I::TransportEnd | I::Deadline | I::Flood) => (S::Closed, A::Release),
         // RFC 6455 §5.5.1: a second close frame changes nothing, and neither does data after the first.
@@ -113,7 +117,7 @@ Open + Flood -> Open, Ignore
 CloseSent + LocalClose -> CloseSent, Ignore
 CloseSent + PeerClose -> Ending, FinishClose
 CloseSent + Fault -> Ending, NoteFault
-CloseSent + TransportEnd -> Closed, Abandon
+CloseSent + TransportEnd -> Closed, EndUnanswered
 CloseSent + Deadline -> Closed, GiveUp
 CloseSent + Flood -> CloseSent, Ignore
 Ending + LocalClose -> Ending, Ignore

@@ -143,6 +143,19 @@ pub struct Received<'a> {
     pub event: Option<Event<'a>>,
 }
 
+/// How far our close frame has come on its way to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CloseProgress {
+    /// There is none.
+    None,
+    /// To be appended to the caller's buffer.
+    Due,
+    /// In the caller's buffer.
+    Queued,
+    /// Written to the transport.
+    Written,
+}
+
 /// What the transport (TCP, or a stream of HTTP/2 or HTTP/3) is to do. See [`Connection::transport`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -168,7 +181,8 @@ pub struct Connection {
     sending: Option<MessageKind>,
     /// The payload of the newest ping that is not answered yet (RFC 6455 §5.5.3 allows to answer only that).
     pong_due: Option<Box<[u8]>>,
-    close_due: bool,
+    close_frame: CloseProgress,
+    /// How long the closing handshake may still take. `None` until our close frame is written.
     close_deadline: Option<Instant>,
     /// Bytes thrown away in [`State::Ending`], since our close frame was taken to be sent.
     discarded: u32,
@@ -191,7 +205,7 @@ impl Connection {
             liveness: Liveness::new(now),
             sending: None,
             pong_due: None,
-            close_due: false,
+            close_frame: CloseProgress::None,
             close_deadline: None,
             discarded: 0,
             closure: None,
@@ -260,7 +274,7 @@ impl Connection {
             return None;
         }
         let message = self.receiver.find_whole(&self.config.limits, input)?;
-        self.liveness.handle_received(now);
+        self.liveness.handle_progress(now);
         Some(message)
     }
 
@@ -277,7 +291,7 @@ impl Connection {
             return Received { consumed: 0, event };
         }
         if !input.is_empty() {
-            self.liveness.handle_received(now);
+            self.liveness.handle_progress(now);
         }
         let (consumed, found) = self.receiver.receive(&self.config.limits, input);
         Received {
@@ -322,22 +336,51 @@ impl Connection {
         if !self.has_appended() {
             return None;
         }
-        self.liveness.handle_received(now);
+        self.liveness.handle_progress(now);
         let found = self.receiver.receive_appended();
         self.digest(now, found, &[])
     }
 
-    /// Takes note that the peer closed its sending half, or that the transport broke.
+    /// Notes that all frames which [`poll_transmit`](Self::poll_transmit) appended so far have been written to the
+    /// transport, with everything that was appended before them.
     ///
-    /// Without a close frame before it, the connection ended abnormally (1006).
-    // [6455-7.2.1-1]
-    pub fn handle_transport_end(&mut self) {
-        if self.enter(Input::TransportEnd) == Action::Abandon {
-            self.end_abnormally(Cause::TransportEnd);
+    /// The peer's time to answer runs from here: [`Keepalive::timeout`](crate::Keepalive::timeout) for a ping,
+    /// [`Config::close_timeout`] for our close frame. Until this call neither has a deadline, so the caller needs one
+    /// of its own for a transport that takes nothing. Calling it when nothing was pending does nothing.
+    pub fn handle_transmitted(&mut self, now: Instant) {
+        self.liveness.handle_transmitted(now);
+        if self.close_frame == CloseProgress::Queued {
+            self.close_frame = CloseProgress::Written;
+            let wait = match self.state {
+                State::Ending => self.ending_wait(),
+                _ => self.config.close_timeout,
+            };
+            self.close_deadline = Some(now + wait);
         }
     }
 
-    /// Takes note that the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    /// Notes that the transport, which was full, has taken bytes again: a sign of life of the peer, which made the room.
+    ///
+    /// Not for bytes that a transport takes into its own empty buffers: they say nothing of the peer.
+    pub fn handle_write_progress(&mut self, now: Instant) {
+        self.liveness.handle_progress(now);
+    }
+
+    /// Notes that the peer closed its sending half, or that the transport broke.
+    ///
+    /// Without a close frame of either side before it, the connection ended abnormally (1006). If ours was written,
+    /// the peer ended the transport instead of answering it: [`Closure::received`] is `None`, and the cause stays
+    /// [`Cause::Local`].
+    // [6455-7.2.1-1]
+    pub fn handle_transport_end(&mut self) {
+        match self.enter(Input::TransportEnd) {
+            Action::EndUnanswered if self.close_frame == CloseProgress::Written => {}
+            Action::Abandon | Action::EndUnanswered => self.end_abnormally(Cause::TransportEnd),
+            _ => {}
+        }
+    }
+
+    /// Notes that the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
     ///
     /// Give [`handle_bytes`](Self::handle_bytes) what has already arrived first: a process that was stopped for a
     /// minute would otherwise take every peer to be gone. Calling too early does nothing.
@@ -397,11 +440,11 @@ impl Connection {
     ///
     /// The code or the reason may not be sent.
     // [6455-7.1.2-1, 6455-7.3-2]
-    pub fn close(&mut self, now: Instant, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
+    pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
         let frame = CloseFrame::new(code, reason)?;
         if self.enter(Input::LocalClose) == Action::SendClose {
             self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Local)));
-            self.queue_close(now, frame);
+            self.queue_close(frame);
         }
         Ok(())
     }
@@ -564,13 +607,10 @@ impl Connection {
             self.closure = Some(Box::new(Closure::new(Side::Peer, Cause::Peer)));
             // RFC 6455 §5.5.1: the answer typically echoes the code. [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-7]
             let reason = Default::default();
-            self.queue_close(
-                now,
-                CloseFrame {
-                    code: frame.code,
-                    reason,
-                },
-            );
+            self.queue_close(CloseFrame {
+                code: frame.code,
+                reason,
+            });
         }
         if let Some(closure) = &mut self.closure {
             closure.received = Some(frame.clone());
@@ -585,13 +625,10 @@ impl Connection {
         if self.enter(Input::Fault) == Action::SendFault {
             self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Fault(fault))));
             let reason = fault.reason().into();
-            self.queue_close(
-                now,
-                CloseFrame {
-                    code: fault.close_code(),
-                    reason,
-                },
-            );
+            self.queue_close(CloseFrame {
+                code: fault.close_code(),
+                reason,
+            });
         } else if let Some(closure) = &mut self.closure {
             closure.cause = Cause::Fault(fault);
         }
@@ -600,8 +637,8 @@ impl Connection {
     }
 
     fn discard(&mut self, len: usize) {
-        // What comes before our close frame could leave is no sign that the peer does not heed it.
-        if self.close_due {
+        // Until our close frame is written, the peer cannot know that nothing more is wanted.
+        if self.close_frame != CloseProgress::Written {
             return;
         }
         self.discarded = self.discarded.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
@@ -626,32 +663,33 @@ impl Connection {
             }
         }
         if state == State::Closed {
-            self.close_due = false;
             self.close_deadline = None;
+            if self.close_frame == CloseProgress::Due {
+                self.close_frame = CloseProgress::None;
+            }
         }
         action
     }
 
-    fn queue_close(&mut self, now: Instant, frame: CloseFrame) {
+    fn queue_close(&mut self, frame: CloseFrame) {
         if let Some(closure) = &mut self.closure {
             closure.sent = Some(frame);
         }
-        self.close_due = true;
-        self.close_deadline = Some(now + self.config.close_timeout);
+        self.close_frame = CloseProgress::Due;
     }
 
-    /// Arms the deadline for the peer to end the transport, once our close frame waits for nothing more.
+    /// Arms the deadline for the peer to end the transport, if our close frame is written already; if not,
+    /// [`handle_transmitted`](Self::handle_transmitted) does.
     // [6455-5.5.1-11]
     fn begin_ending(&mut self, now: Instant) {
-        if self.is_compressing() {
-            return;
+        if self.close_frame == CloseProgress::Written {
+            let deadline = now + self.ending_wait();
+            self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
         }
-        let deadline = now + self.ending_patience();
-        self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 
     /// How long the peer may take to end the transport, once it has our close frame.
-    fn ending_patience(&self) -> Duration {
+    fn ending_wait(&self) -> Duration {
         let is_clean = self.closure().is_some_and(Closure::is_clean);
         match self.role {
             Role::Server if is_clean => LINGER.min(self.config.close_timeout),
@@ -659,7 +697,7 @@ impl Connection {
         }
     }
 
-    /// Takes note that the connection ended before its closing handshake did.
+    /// Notes that the connection ended before its closing handshake did.
     fn end_abnormally(&mut self, cause: Cause) {
         match &mut self.closure {
             Some(closure) => closure.cause = cause,

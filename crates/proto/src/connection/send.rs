@@ -5,9 +5,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Cause, Connection, MessageKind, Role, State};
+use super::{CloseProgress, Connection, MessageKind, Role, State};
 use crate::frame::{FrameHeader, MaskingKey, Opcode, RSV1};
-use crate::time::Instant;
 
 /// The data of a message, or of a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,9 +251,10 @@ impl Connection {
     /// frame (behind a message that is [being compressed](Self::is_compressing)). Returns whether there was anything.
     ///
     /// There is at most one of each, however many pings arrive: a caller whose `out` is not drained waits with
-    /// calling this, and a flood of pings costs it nothing.
+    /// calling this, and a flood of pings costs it nothing. When the bytes are written to the transport, call
+    /// [`handle_transmitted`](Self::handle_transmitted).
     // [6455-5.5.3-2]
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
         // RFC 6455 §5.5.2: a ping is answered, even if we have begun to close since; it is due only if it came before.
         // [6455-5.5.2-1, 6455-5.5.2-3]
@@ -264,25 +264,17 @@ impl Connection {
         }
         if self.state == State::Open && self.liveness.is_ping_due() {
             let mask = self.next_mask();
-            if let Some(payload) = self.liveness.poll_ping(now) {
+            if let Some(payload) = self.liveness.poll_ping() {
                 append_header(Fragment::Last, Opcode::Ping, payload.len() as u64, mask, out);
                 append(payload, mask, out);
             }
         }
         if self.is_close_due() {
-            self.close_due = false;
+            self.close_frame = CloseProgress::Queued;
             let mask = self.next_mask();
             if let Some(frame) = self.closure.as_ref().and_then(|closure| closure.sent()) {
                 append_header(Fragment::Last, Opcode::Close, frame.payload_len(), mask, out);
                 frame.append_payload(mask, out);
-            }
-            // The peer's time runs from here, for what made us close may have been handled late; but a close of our own
-            // has had its time since it was asked for.
-            let is_own = self.closure().is_some_and(|closure| closure.cause() == Cause::Local);
-            if self.state == State::Ending && !is_own {
-                self.close_deadline = Some(now + self.ending_patience());
-            } else if self.state == State::Ending {
-                self.begin_ending(now);
             }
         }
         out.len() > before
@@ -290,7 +282,7 @@ impl Connection {
 
     /// RFC 6455 §5.5.1: the close frame may wait until the message that is being sent is whole.
     fn is_close_due(&self) -> bool {
-        self.close_due && !self.is_compressing()
+        self.close_frame == CloseProgress::Due && !self.is_compressing()
     }
 
     pub(super) fn check_message_may_begin(&self) -> Result<(), SendError> {

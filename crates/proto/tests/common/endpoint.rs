@@ -236,12 +236,20 @@ impl Endpoint {
         }
     }
 
-    /// What the machine sends by itself now, without masks.
+    /// What the machine sends by itself now, without masks, written to the transport at once.
     #[track_caller]
     pub(crate) fn transmits(&mut self) -> Vec<Frame> {
+        let frames = self.queues();
+        self.connection.handle_transmitted(at(self.now_ms));
+        frames
+    }
+
+    /// What the machine appends to its caller's buffer now, without masks. It is not written yet.
+    #[track_caller]
+    pub(crate) fn queues(&mut self) -> Vec<Frame> {
         let mut out = Vec::new();
         let wanted = self.connection.wants_transmit();
-        let sent = self.connection.poll_transmit(at(self.now_ms), &mut out);
+        let sent = self.connection.poll_transmit(&mut out);
         assert_eq!(sent, wanted, "wants_transmit and poll_transmit agree");
         assert_eq!(sent, !out.is_empty());
         assert!(!self.connection.wants_transmit(), "one poll takes all");

@@ -110,8 +110,7 @@ impl Node {
 
     #[track_caller]
     pub(crate) fn close(&mut self, code: u16, reason: &str) {
-        let now = self.endpoint.now();
-        self.endpoint.connection.close(now, CloseCode(code), reason).unwrap();
+        self.endpoint.connection.close(CloseCode(code), reason).unwrap();
     }
 
     #[track_caller]
@@ -173,7 +172,7 @@ impl Node {
         if self.is_stopped || self.closed_at.is_some() {
             return;
         }
-        self.endpoint.connection.poll_transmit(at(now_ms), &mut self.out);
+        self.endpoint.connection.poll_transmit(&mut self.out);
         let behind = link.back().map_or(0, |(arrival, _)| *arrival);
         let arrival = behind.max(now_ms + self.latency_ms);
         let mut deliver = |packet| {
@@ -183,6 +182,7 @@ impl Node {
         };
         if !self.out.is_empty() {
             deliver(Packet::Bytes(std::mem::take(&mut self.out)));
+            self.endpoint.connection.handle_transmitted(at(now_ms));
         }
         let transport = self.endpoint.connection.transport();
         if self.never_ends_tcp || transport == Transport::Open {

@@ -3,7 +3,7 @@
 use sockeye_proto::handshake::{ClientRequest, ClientStep, Key, Uri};
 use sockeye_proto::{CloseCode, Data, Fragment, MessageKind};
 
-use crate::common::{Endpoint, Frame, Local, at, close, keys_drawn, ping};
+use crate::common::{Endpoint, Frame, Local, close, keys_drawn, ping};
 
 #[test]
 fn cve_2025_10148_each_frame_has_a_key_of_its_own() {
@@ -39,9 +39,9 @@ fn cve_ghsa_w67g_5rqw_f597_fragments_and_control_frames_have_keys_of_their_own()
         .expect("open");
     client.receives([ping("p")]);
     client.connection.ping(b"q").expect("open");
-    client.connection.poll_transmit(at(0), &mut out);
-    client.connection.close(at(0), CloseCode::NORMAL, "").expect("valid");
-    client.connection.poll_transmit(at(0), &mut out);
+    client.connection.poll_transmit(&mut out);
+    client.connection.close(CloseCode::NORMAL, "").expect("valid");
+    client.connection.poll_transmit(&mut out);
     // Two fragments, a message, a pong, a ping, a close frame.
     assert_eq!(client.read_sent(&out).len(), 6);
     assert_eq!(keys_drawn() - before, 6);
@@ -83,10 +83,7 @@ fn cve_2026_45736_a_close_frame_carries_what_was_given_and_nothing_else() {
         for len in 0..=123 {
             let reason = "r".repeat(len);
             let mut endpoint = Endpoint::new(local);
-            endpoint
-                .connection
-                .close(at(0), CloseCode::NORMAL, &reason)
-                .expect("valid");
+            endpoint.connection.close(CloseCode::NORMAL, &reason).expect("valid");
             assert_eq!(endpoint.transmits(), [close(1000, &reason)]);
         }
     }

@@ -73,14 +73,10 @@ fn sent(code: u16) -> Count {
             true => Ok(()),
             false => Err(InvalidClose::Code(CloseCode(code))),
         };
-        assert_eq!(
-            connection.close(now, CloseCode(code), ""),
-            expected,
-            "{role:?} sends {code}"
-        );
+        assert_eq!(connection.close(CloseCode(code), ""), expected, "{role:?} sends {code}");
         assert_eq!(connection.wants_transmit(), is_sendable, "{role:?} sends {code}");
         let mut out = vec![];
-        connection.poll_transmit(now, &mut out);
+        connection.poll_transmit(&mut out);
         let carries_code = out.ends_with(&code.to_be_bytes());
         assert_eq!(carries_code, may_travel(code), "{role:?} sends {code}");
         assert_eq!(CloseFrame::new(CloseCode(code), "r").is_ok(), may_travel(code));

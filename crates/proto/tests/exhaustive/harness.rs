@@ -239,7 +239,7 @@ impl Checker {
     ) -> Result<(), String> {
         self.out.clear();
         self.answer.clear();
-        connection.poll_transmit(Instant::ORIGIN, &mut self.out);
+        connection.poll_transmit(&mut self.out);
         let (state, transport) = (connection.state(), connection.transport());
         let cause = connection.closure().map(|closure| closure.cause());
         let is_right = match (end, fault) {

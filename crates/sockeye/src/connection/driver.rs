@@ -422,7 +422,7 @@ impl Driver {
 
     /// Begins the closing handshake.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        Ok(self.connection.close(clock::now(), code, reason)?)
+        Ok(self.connection.close(code, reason)?)
     }
 
     /// Goes through the closing handshake to its end; messages that still arrive are dropped.
@@ -516,7 +516,7 @@ impl Driver {
     fn append_control(&mut self) {
         let now = clock::now();
         self.output.append_control(self.settings.write_buffer_max, |out| {
-            self.connection.poll_transmit(now, out);
+            self.connection.poll_transmit(out);
         });
     }
 
