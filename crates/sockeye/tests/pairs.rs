@@ -23,15 +23,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::hostile::Hostile;
-use common::link::{Link, link};
 use common::{BOTH, Local};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
 use futures_util::stream::FuturesUnordered;
 use op::{Call, Got, Handle, Log, OF_RECEIVER, OF_SENDER, OF_SINK, OF_WHOLE, Op};
 use peer::{Moment, PEERS, Peer, PeerKind, Report, SLOW_RATE};
-use sockeye::{Client, Error, Limits, Server, Side, WebSocket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sockeye::{Error, Limits, Side, WebSocket};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 
@@ -109,41 +107,7 @@ struct Outcome {
 /// What calls gave after the end.
 struct After {
     received: Vec<String>,
-    /// `None` where nobody can send.
-    sent: Option<Result<(), Error>>,
-}
-
-async fn open(local: Local) -> (WebSocket, Link) {
-    let (near, mut far) = link(LINK_CAPACITY);
-    let mut limits = Limits::default();
-    limits.write_buffer_max = WRITE_BUFFER_MAX;
-    let ws = match local {
-        Local::Server => {
-            far.write_all(common::REQUEST.as_bytes()).await.unwrap();
-            let server = Server::builder().limits(limits).build();
-            server.accept(near).await.unwrap().accept().await.unwrap()
-        }
-        Local::Client => {
-            let client = Client::builder().limits(limits).build().unwrap();
-            let connecting = client.connect_over(near, "ws://localhost/");
-            let answering = async {
-                let request = read_head(&mut far).await;
-                far.write_all(common::answer(&request).as_bytes()).await.unwrap();
-            };
-            let (connected, ()) = tokio::join!(connecting, answering);
-            return (connected.unwrap().0, far);
-        }
-    };
-    read_head(&mut far).await;
-    (ws, far)
-}
-
-async fn read_head(far: &mut Link) -> Vec<u8> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(far.read_u8().await.unwrap());
-    }
-    head
+    sent: Vec<Result<(), Error>>,
 }
 
 /// Runs the operations to their ends, as `driving` says.
@@ -206,7 +170,9 @@ async fn guarded<F: Future>(future: F) -> F::Output {
 
 impl Combination {
     async fn run(self, report: Arc<Mutex<Report>>) -> Outcome {
-        let (ws, far) = open(self.local).await;
+        let mut limits = Limits::default();
+        limits.write_buffer_max = WRITE_BUFFER_MAX;
+        let (ws, far) = common::open_linked(self.local, LINK_CAPACITY, limits).await;
         let peer = Peer::new(far, self.peer, self.local == Local::Server, report);
         let peer = tokio::spawn(peer.run());
         let start = Instant::now();
@@ -280,17 +246,19 @@ impl Combination {
             });
         }
         let sending = ops.iter_mut().find(|op| !op.call.receives());
-        let sent = match sending {
-            Some(op) => {
-                let call = if self.shared == Shared::Futures {
-                    Call::SinkSend
-                } else {
-                    Call::Send
-                };
-                Some(op.handle.call(call, Some("late".into())).await.map(|_| ()))
-            }
-            None => None,
+        let mut sent = Vec::new();
+        let (calls, close) = match self.shared {
+            Shared::Futures => (&[Call::SinkSend, Call::SinkFeed][..], Call::SinkClose),
+            _ => (&[Call::Send, Call::Feed, Call::TrySend, Call::Ping][..], Call::Close),
         };
+        if let Some(op) = sending {
+            for call in calls {
+                sent.push(op.handle.call(*call, Some("late".into())).await.map(|_| ()));
+            }
+            // Whatever it gives, and as often as anyone likes.
+            let _ = op.handle.call(close, None).await;
+            let _ = op.handle.call(close, None).await;
+        }
         After { received, sent }
     }
 }
@@ -453,11 +421,8 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
         received.windows(2).all(|pair| pair[0] == pair[1]),
         format!("past the end: {received:?}"),
     );
-    match sent {
-        Some(Ok(())) => expect(false, "a message was sent after the end".to_owned()),
-        Some(Err(error)) => expect(error.is_closed(), format!("sending after the end: {error:?}")),
-        None => {}
-    }
+    let is_refused = |sent: &Result<(), Error>| sent.as_ref().is_err_and(Error::is_closed);
+    expect(sent.iter().all(is_refused), format!("sending after the end: {sent:?}"));
 
     // The peer saw a closing handshake.
     if peer.is_orderly() {

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::hostile::{Hostile, Wakers};
 use common::link::{Operations, link};
-use common::within;
-use sockeye::{Client, Server};
+use common::{Local, within};
+use sockeye::{Client, Limits, Server};
+use tokio::io::AsyncWriteExt;
 use tokio::runtime::{Builder, Runtime};
 use ways::{Boxed, WAYS, Watch, Way, echo, run};
 
@@ -229,3 +230,91 @@ fn work_per_message_is_constant_in_a_task_on_several_threads() {
 fn work_per_message_is_constant_with_a_new_waker_for_each_poll() {
     check_home(Home::Hostile);
 }
+
+/// The most that a connection may hold of what arrives while a call of `send` waits: well beyond the largest message.
+const READ_AHEAD_MAX: usize = 64 * 1024 * 1024;
+
+/// How much a peer sends that never stops by itself.
+const FLOOD_LEN: usize = 256 * 1024 * 1024;
+
+/// A peer that sends all the time and never reads costs a bounded amount of memory, and its deadline passes.
+#[test]
+fn a_waiting_send_reads_a_bounded_amount_ahead() {
+    let _alone = tally::alone();
+    for payload_len in [0_usize, 100, 256 * 1024] {
+        let runtime = Home::CurrentThread.runtime();
+        let work = runtime.block_on(async {
+            let (mut ws, mut far) = common::open_linked(Local::Client, 64 * 1024, Limits::default()).await;
+            tokio::spawn(async move {
+                let frame = common::wire::binary(vec![0; payload_len]).bytes(false);
+                let frames = frame.repeat((64 * 1024 / frame.len()).max(1));
+                let mut sent = 0;
+                while sent < FLOOD_LEN && far.write_all(&frames).await.is_ok() {
+                    sent += frames.len();
+                }
+                std::future::pending::<()>().await;
+            });
+            let sending = async {
+                let sent = ws.send(vec![7; 4 * 1024 * 1024]).await;
+                assert!(sent.as_ref().is_err_and(sockeye::Error::is_timeout), "{sent:?}");
+            };
+            within(30, tally::during(sending)).await
+        });
+        assert!(
+            work.memory_max < READ_AHEAD_MAX,
+            "{payload_len}: {} bytes",
+            work.memory_max
+        );
+    }
+}
+
+/// Messages that arrive without end keep nobody from sending, and a sender keeps nobody from receiving.
+#[test]
+fn input_without_end_keeps_nobody_from_sending() {
+    for is_split in [false, true] {
+        let runtime = Home::CurrentThread.runtime();
+        runtime.block_on(async {
+            let (near, far) = link(64 * 1024);
+            let (client, server) = (Client::default(), Server::default());
+            let accepting = async { server.accept(far).await?.accept().await };
+            let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+            let (mut client, (far_sender, mut far_receiver)) = (connected.unwrap().0, accepted.unwrap().split());
+            let flood = tokio::spawn(async move {
+                loop {
+                    far_sender.feed("again and again").await.unwrap();
+                }
+            });
+            let counting = tokio::spawn(async move {
+                for _ in 0..1000 {
+                    far_receiver.recv().await.unwrap().unwrap();
+                }
+            });
+            // What is received meanwhile is no more than some messages for each that is sent.
+            let mut received = 0;
+            if is_split {
+                let (sender, mut receiver) = client.split();
+                let sending = tokio::spawn(async move {
+                    for _ in 0..1000 {
+                        sender.send("once").await.unwrap();
+                    }
+                    counting.await.unwrap();
+                });
+                while !sending.is_finished() && received < FLOOD_COUNT {
+                    receiver.recv().await.unwrap();
+                    received += 1;
+                }
+            } else {
+                for _ in 0..1000 {
+                    client.send("once").await.unwrap();
+                    client.recv().await.unwrap();
+                    received += 1;
+                }
+                counting.await.unwrap();
+            }
+            assert!(received < FLOOD_COUNT, "sending does not end");
+            flood.abort();
+        });
+    }
+}
+
+const FLOOD_COUNT: usize = 20_000_000;

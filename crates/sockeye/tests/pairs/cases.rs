@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{Client, CloseCode, DeflateConfig, Message, Sender, Server, WebSocket};
+use sockeye::{Client, CloseCode, DeflateConfig, Limits, Message, Sender, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep};
 
 use crate::common::link::{Link, link};
 use crate::common::{self, BOTH, Local, text_of, within};
-use crate::read_head;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -31,24 +30,7 @@ async fn both(capacity: usize) -> (WebSocket, WebSocket) {
 
 /// An open connection with the defaults, and the socket of the other side.
 async fn one(local: Local, capacity: usize) -> (WebSocket, Link) {
-    let (near, mut far) = link(capacity);
-    match local {
-        Local::Server => {
-            far.write_all(common::REQUEST.as_bytes()).await.unwrap();
-            let ws = Server::default().accept(near).await.unwrap().accept().await.unwrap();
-            read_head(&mut far).await;
-            (ws, far)
-        }
-        Local::Client => {
-            let client = Client::default();
-            let answering = async {
-                let request = read_head(&mut far).await;
-                far.write_all(common::answer(&request).as_bytes()).await.unwrap();
-            };
-            let (connected, ()) = tokio::join!(client.connect_over(near, "ws://localhost/"), answering);
-            (connected.unwrap().0, far)
-        }
-    }
+    common::open_linked(local, capacity, Limits::default()).await
 }
 
 /// What a peer counted that reads at a rate.
