@@ -87,7 +87,6 @@ fn what_is_not_compressed_has_no_rsv1() {
         connection.send_fragment(data, Fragment::More, &mut out).expect("open");
         connection.send_fragment(data, Fragment::Last, &mut out).expect("open");
         connection.ping(b"ping").expect("open");
-        let now = endpoint.now();
         endpoint.receives([ping("answer me")]);
         endpoint.connection.close(CloseCode::NORMAL, "").expect("may be sent");
         endpoint.connection.poll_transmit(&mut out);
@@ -500,7 +499,6 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
             assert_eq!(pongs.len(), 1);
             sent.extend(pongs);
             if closes == local {
-                let now = endpoint.now();
                 let closing = endpoint.connection.close(CloseCode::NORMAL, "");
                 closing.expect("may be sent");
             } else {
@@ -541,7 +539,6 @@ fn a_close_that_is_answered_while_it_waits_for_a_message_ends_as_any_other() {
         let mut out = vec![];
         let begun = endpoint.connection.start_compressed(Data::Binary(&part), &mut out);
         assert_eq!(begun, Ok(true));
-        let now = endpoint.now();
         let closing = endpoint.connection.close(CloseCode::NORMAL, "");
         closing.expect("may be sent");
         assert_eq!(endpoint.receives([close(1000, "")]), [Got::close(1000, "")]);

@@ -365,6 +365,28 @@ fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
 }
 
 #[test]
+fn the_ending_of_a_connection_can_be_taken_from_it() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([close(1001, "bye")]);
+        let closure = endpoint.closure().clone();
+        let mut ending = endpoint.connection.take_ending();
+        endpoint.is(State::Closed, Transport::Close);
+        assert_eq!(endpoint.closure(), &closure);
+        assert_eq!(endpoint.transmits(), []);
+        assert_eq!(endpoint.deadline_ms(), None);
+        // What was taken goes on.
+        let mut out = Vec::new();
+        assert!(ending.poll_transmit(&mut out));
+        assert_eq!(endpoint.read_sent(&out), [close(1001, "")]);
+        ending.handle_transmitted(at(0));
+        assert!(ending.poll_timeout().is_some());
+        ending.handle_transport_end();
+        assert_eq!((ending.state(), ending.closure()), (State::Closed, Some(&closure)));
+    }
+}
+
+#[test]
 fn a_closed_connection_ignores_everything() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);

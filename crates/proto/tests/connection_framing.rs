@@ -151,7 +151,6 @@ fn a_frame_is_refused_where_no_message_may_begin() {
         Frame::parse_all(&out),
         [text("a").fin(false), common::continuation("b")]
     );
-    let now = server.now();
     server.connection.close(CloseCode::NORMAL, "").expect("may be sent");
     assert_eq!(server.connection.start_framed(message, framing), Err(SendError::Closed));
 }

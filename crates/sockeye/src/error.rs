@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use sockeye_proto::handshake::{HandshakeFault, Response};
-use sockeye_proto::{Cause, Closure, InvalidClose, SendError};
+use sockeye_proto::{Cause, CloseCode, Closure, InvalidClose, SendError};
 
 /// Why something did not work.
 ///
@@ -107,6 +107,19 @@ impl Error {
         matches!(&*self.0, Kind::Misuse(_) | Kind::Address(_))
     }
 
+    /// Whether the connection is over because one side closed it as it wanted: this side did, or the peer with 1000, 1001
+    /// or without a code. [`send`](crate::WebSocket::send) and its kind fail with such an error where
+    /// [`recv`](crate::WebSocket::recv) gives `Ok(None)`.
+    pub fn is_normal_close(&self) -> bool {
+        self.closure().is_some_and(Closure::is_normal)
+    }
+
+    /// The code of the peer's close frame (RFC 6455 §7.4), if it sent one: [`CloseCode::NO_STATUS`] for one without a
+    /// code.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        Some(self.closure()?.received()?.code)
+    }
+
     /// How the connection was closed, if that is what happened.
     pub fn closure(&self) -> Option<&Closure> {
         match &*self.0 {
@@ -144,7 +157,7 @@ impl fmt::Display for Error {
             Kind::Closed(closure) => fmt::Display::fmt(closure, f),
             Kind::Io(_) => f.write_str("the network connection failed"),
             Kind::Timeout(of) => write!(f, "{of} took too long"),
-            Kind::Stalled => f.write_str("the peer takes nothing that is written to it"),
+            Kind::Stalled => f.write_str("the peer takes too little of what is written to it"),
             Kind::Misuse(_) => f.write_str("what was asked for cannot be sent"),
             Kind::Address(_) => f.write_str("cannot connect to this address"),
             Kind::Tls(_) => f.write_str("TLS failed"),

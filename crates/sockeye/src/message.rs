@@ -92,18 +92,32 @@ impl Message {
             ..=INLINE_MAX => Payload::copy_from_slice(bytes),
             _ => bytes.clone().into(),
         };
-        Self::of_checked(self.kind(), payload)
+        // Equal to the bytes of this message, so UTF-8 if that is text.
+        Self::of_parts(self.kind(), payload)
     }
 
     /// A copy of a message, unmasked on the way; `None` if it should be text and is not UTF-8.
     #[inline(always)]
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
-        Some(Self::of_checked(message.kind(), Payload::unmasked(message)?))
+        let payload = Payload::unmasked(message)?;
+        // Text that is not UTF-8 has no payload.
+        Some(Self::of_parts(message.kind(), payload))
     }
 
-    /// A message of bytes that the caller knows to be UTF-8 if `kind` is text: see [`Text::as_str`].
+    /// A message of bytes that were checked already.
+    ///
+    /// # Safety
+    ///
+    /// If `kind` is text, `payload` is UTF-8: [`Text::as_str`] relies on it.
     #[inline]
-    pub(crate) fn of_checked(kind: MessageKind, payload: Payload) -> Self {
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn of_checked(kind: MessageKind, payload: Payload) -> Self {
+        Self::of_parts(kind, payload)
+    }
+
+    /// As [`of_checked`](Self::of_checked). Private, for its callers here are all there are.
+    #[inline]
+    fn of_parts(kind: MessageKind, payload: Payload) -> Self {
         match kind {
             MessageKind::Text => Self::Text(Text(payload)),
             MessageKind::Binary => Self::Binary(payload),
@@ -169,10 +183,9 @@ impl Text {
     #[allow(unsafe_code)]
     pub fn as_str(&self) -> &str {
         debug_assert!(std::str::from_utf8(&self.0).is_ok());
-        // SAFETY: `from_utf8_unchecked` needs UTF-8. A `Text` is made in this file alone, and never changed: empty; from
-        // a `str` or `String`; from bytes that `TryFrom` has just checked; and by `Message::of_checked`, whose callers have
-        // bytes that the connection checked (RFC 6455 §8.1) as they arrived (`driver::to_message`, `Message::unmasked`),
-        // or those of another `Text` (`Message::stored_in`, `Outgoing::to_message`).
+        // SAFETY: a `Text` is UTF-8. It is made in this file alone, and never changed: empty; from a `str` or `String`; from
+        // bytes that `TryFrom` has just checked; and by `Message::of_parts`, whose callers here say why it is, and by the
+        // unsafe `Message::of_checked`, whose callers guarantee it.
         unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 
@@ -289,7 +302,7 @@ mod tests {
             let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
             assert_eq!(string.len(), len);
             let bytes = Bytes::from(string.clone().into_bytes());
-            let received = Message::of_checked(MessageKind::Text, Payload::copy_from_slice(&bytes));
+            let received = Message::of_parts(MessageKind::Text, Payload::copy_from_slice(&bytes));
             let stored = received.stored_in(&bytes);
             let outgoing = Outgoing::new(received.clone(), Compress::Auto).to_message();
             let unmasked = arrived(string.as_bytes());

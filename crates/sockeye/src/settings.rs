@@ -23,6 +23,20 @@ pub struct Limits {
     /// How many bytes may wait to be written before [`feed`](crate::WebSocket::feed) and
     /// [`send`](crate::WebSocket::send) wait. Default 1 MiB. A message that is larger waits until it would be alone.
     pub write_buffer_max: usize,
+    /// How many bytes of messages are received ahead of [`recv`](crate::WebSocket::recv) while a
+    /// [`send`](crate::WebSocket::send), [`feed`](crate::WebSocket::feed) or [`flush`](crate::WebSocket::flush) waits for
+    /// the peer. Default 4 MiB, beside the message that is arriving.
+    ///
+    /// Without this, two peers that both send more than the network holds before they receive would wait for each other.
+    /// When it is full, nothing is read until the application receives; if the peer takes nothing meanwhile,
+    /// [`Timeouts::write`] ends the connection. Lower it on a server whose clients send little: a client that sends and
+    /// does not read can make a waiting send hold this much.
+    pub read_ahead_max: usize,
+    /// How many bytes a second a peer must take of what waits for it, on average over each [`Timeouts::write`]. Default
+    /// 1 KiB; a slower peer is dropped. 0: it is enough to take any.
+    ///
+    /// This bounds how long a peer may draw out what waits: 1 MiB for some 17 minutes.
+    pub write_rate_min: u32,
     /// The size of a request or response head, in bytes. Default 16 KiB; a request beyond it is answered with 431.
     pub head_size_max: usize,
     /// The number of header fields in a request or response. Default 100; a request beyond it is answered with 431.
@@ -39,6 +53,8 @@ impl Default for Limits {
             message_size_max: connection.message_size_max,
             empty_fragments_max: connection.empty_fragments_max,
             write_buffer_max: 1024 * 1024,
+            read_ahead_max: 4 * 1024 * 1024,
+            write_rate_min: 1024,
             head_size_max: handshake.head_size_max,
             header_count_max: handshake.header_count_max,
             refusal_body_size_max: handshake.body_size_max,
@@ -55,9 +71,12 @@ pub struct Timeouts {
     /// The opening handshake, TLS included, from the first byte to the last; on a server until the request is there, and
     /// once more for the response, when the application has decided. Default 10 s.
     pub handshake: Duration,
-    /// How long a peer may take none of the bytes that wait for it before it is dropped. Default 10 s.
+    /// How long a peer may take fewer bytes than [`Limits::write_rate_min`] asks for, while some wait for it. Default 10 s;
+    /// then it is dropped.
     pub write: Duration,
-    /// The closing handshake. Default 5 s; then TCP is closed without the peer.
+    /// How long the peer may take to answer our close frame, counted from when that was written. Default 5 s; then TCP is
+    /// closed without it. Until the close frame is written, behind what was queued before it, [`write`](Self::write)
+    /// applies.
     pub close: Duration,
 }
 
@@ -114,9 +133,16 @@ impl Options {
         Arc::new(Settings {
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,
+            read_ahead_max: self.limits.read_ahead_max,
             write_timeout: self.timeouts.write,
+            write_taken_min: taken_min(self.limits.write_rate_min, self.timeouts.write),
         })
     }
+}
+
+/// How many bytes a peer must take within `time` at a rate of so many bytes a second.
+fn taken_min(rate_min: u32, time: Duration) -> u64 {
+    u64::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u64::MAX)
 }
 
 /// What every connection of a client or server shares.
@@ -124,7 +150,10 @@ impl Options {
 pub(crate) struct Settings {
     pub(crate) connection: Arc<Config>,
     pub(crate) write_buffer_max: usize,
+    pub(crate) read_ahead_max: usize,
     pub(crate) write_timeout: Duration,
+    /// How many bytes a peer must take within `write_timeout`.
+    pub(crate) write_taken_min: u64,
 }
 
 #[cfg(test)]
@@ -137,11 +166,14 @@ mod tests {
             message_size_max,
             empty_fragments_max,
             write_buffer_max,
+            read_ahead_max,
+            write_rate_min,
             head_size_max,
             header_count_max,
             refusal_body_size_max,
         } = Limits::default();
-        assert!(message_size_max <= 1 << 30 && write_buffer_max <= 1 << 30);
+        assert!(message_size_max <= 1 << 30 && write_buffer_max <= 1 << 30 && read_ahead_max <= 1 << 30);
+        assert!(write_rate_min > 0);
         assert!(head_size_max <= 1 << 20 && refusal_body_size_max <= 1 << 20);
         assert!(header_count_max <= 1000 && empty_fragments_max <= 1 << 16);
         let Timeouts {

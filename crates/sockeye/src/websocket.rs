@@ -25,7 +25,21 @@ use crate::split::{Receiver, Sender};
 /// [`close`](Self::close)) is being awaited: a task that does nothing but send should [`split`](Self::split) and receive
 /// in another.
 ///
-/// Dropping it closes TCP without a closing handshake; the peer sees 1006.
+/// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a task
+/// of the current runtime finishes it in the background, within the deadlines in [`Timeouts`](crate::Timeouts).
+///
+/// # The end
+///
+/// [`recv`](Self::recv) is the one place where the end is told, after all messages that arrived before it:
+///
+/// | what happened | `recv` | `send`, `feed`, `flush`, `ping` |
+/// |---|---|---|
+/// | the peer closed with 1000, 1001 or without a code | `Ok(None)` | an error, [`is_normal_close`](Error::is_normal_close) |
+/// | this side closed, and the peer answered or ended TCP | `Ok(None)` | an error, `is_normal_close` |
+/// | the peer closed with any other code | an error with [`close_code`](Error::close_code) | an error with that code |
+/// | the peer broke the protocol, vanished, or reset the connection | an error | an error |
+///
+/// It is told as soon as the peer's close frame has arrived. [`closure`](Self::closure) has both close frames.
 ///
 /// # Cancel safety
 ///
@@ -63,15 +77,15 @@ impl WebSocket {
         self.driver.enable_deflate(config, agreement);
     }
 
-    /// Receives the next message; `None` after a clean close, from then on.
+    /// Receives the next message. `None` after a normal [end](Self#the-end), from then on.
     ///
     /// What [`feed`](Self::feed) queued is written before this waits, so a loop of `recv` and `feed` makes one write
-    /// for each burst of messages.
+    /// for each burst of messages. After the end, each call lets other tasks run.
     ///
     /// # Errors
     ///
-    /// The connection was lost, the peer is gone ([`Error::is_timeout`]) or broke the protocol
-    /// ([`Error::is_protocol`]). The same error from then on.
+    /// The peer closed with another code than 1000 and 1001 ([`Error::close_code`]), is gone ([`Error::is_timeout`]) or
+    /// broke the protocol ([`Error::is_protocol`]), or the connection was lost. The same error from then on.
     ///
     /// # Cancel safety
     ///
@@ -83,10 +97,14 @@ impl WebSocket {
 
     /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
     ///
+    /// While it waits for the peer, messages of the peer are received ahead of [`recv`](Self::recv), up to
+    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max): two peers that both send much before they receive do not
+    /// wait for each other.
+    ///
     /// # Errors
     ///
-    /// The connection is closed or lost, or the peer took nothing for
-    /// [`Timeouts::write`](crate::Timeouts::write).
+    /// The connection is closed or lost, or the peer took less than
+    /// [`Limits::write_rate_min`](crate::Limits::write_rate_min) for [`Timeouts::write`](crate::Timeouts::write).
     ///
     /// # Cancel safety
     ///
@@ -213,25 +231,29 @@ impl WebSocket {
         self.flush().await
     }
 
-    /// Closes the connection: sends the close frame after everything queued, waits for the peer's, then for the end of
-    /// TCP, all within [`Timeouts::close`](crate::Timeouts::close). Messages that arrive meanwhile are dropped; to have
-    /// them, call [`start_close`](Self::start_close) and go on receiving.
+    /// Closes the connection: sends the close frame after everything queued, and waits for the peer's. Messages that arrive
+    /// meanwhile are dropped; to have them, call [`start_close`](Self::start_close) and go on receiving.
+    ///
+    /// The peer has [`Timeouts::close`](crate::Timeouts::close) to answer, counted from when the close frame was written.
+    /// A peer that ends TCP instead of answering has closed too. Returns at once if the connection is closed already.
     ///
     /// # Errors
     ///
-    /// The code or reason may not be sent (at most 123 bytes); the peer did not answer in time, or broke the protocol,
-    /// or the connection was lost. In every case but the first the connection is closed afterwards.
+    /// The code or reason may not be sent (a reason has at most 123 bytes); the peer did not answer in time, or broke the
+    /// protocol, or the connection was lost. In every case but the first the connection is closed afterwards.
     ///
     /// # Cancel safety
     ///
-    /// The closing handshake has begun and goes on with the next call of this or [`recv`](Self::recv).
+    /// The closing handshake has begun and goes on with the next call of this or [`recv`](Self::recv), or in the background
+    /// when the connection is dropped.
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         self.start_close(code, reason)?;
         poll_fn(|cx| self.driver.poll_close(cx)).await
     }
 
     /// Begins to close, without waiting: the close frame leaves after everything queued, when [`recv`](Self::recv) is
-    /// next awaited. Messages of the peer are received until its close frame comes.
+    /// next awaited, or in the background when the connection is dropped. Messages of the peer are received until its
+    /// close frame comes.
     ///
     /// # Errors
     ///
@@ -240,8 +262,10 @@ impl WebSocket {
         self.driver.start_close(code, reason)
     }
 
-    /// Closes TCP at once. What is queued is lost and the peer sees 1006. The same as dropping, spelled out.
-    pub fn abort(self) {}
+    /// Closes TCP at once, also where the closing handshake has begun. What is queued is lost and the peer sees 1006.
+    pub fn abort(mut self) {
+        self.driver.abort();
+    }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
     pub fn closure(&self) -> Option<&Closure> {
@@ -362,6 +386,6 @@ impl Sink<Message> for WebSocket {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.driver.start_close(CloseCode::NORMAL, "")?;
-        self.driver.poll_close(cx)
+        self.driver.poll_flush(cx)
     }
 }

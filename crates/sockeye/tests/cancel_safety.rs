@@ -8,7 +8,7 @@ mod common;
 
 use common::script::transport;
 use common::wire::{Frame, close, continuation, ping, pong, text, texts};
-use common::{BOTH, Local, Peer, REQUEST, answer, open, open_server, polled, within};
+use common::{BOTH, Local, Peer, REQUEST, answer, finish, open, open_server, polled, within};
 use sockeye::{CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
 
 /// More polls than any of the futures here needs.
@@ -65,10 +65,15 @@ async fn recv_loses_nothing() {
             peer.sends(what_a_peer_sends());
             peer.ends();
             let (mut received, mut dropped) = (vec![], 0);
-            while let Some(message) = insist!(polls, dropped, ws.recv()).unwrap() {
-                received.push(message.as_text().unwrap().to_owned());
-            }
+            let end = loop {
+                match insist!(polls, dropped, ws.recv()) {
+                    Ok(Some(message)) => received.push(message.as_text().unwrap().to_owned()),
+                    end => break end,
+                }
+            };
             assert_eq!(received, what_is_received(), "{local:?}, {polls} polls");
+            assert_eq!(end.unwrap_err().close_code(), Some(CloseCode(3000)));
+            finish(ws, &peer).await;
             check_answers(&peer);
             if dropped == 0 {
                 break;
@@ -82,15 +87,20 @@ async fn recv_of_a_receiver_loses_nothing() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (ws, peer) = open(local).await;
-            let (_sender, mut receiver) = ws.split();
+            let (sender, mut receiver) = ws.split();
             starve(&peer);
             peer.sends(what_a_peer_sends());
             peer.ends();
             let (mut received, mut dropped) = (vec![], 0);
-            while let Some(message) = insist!(polls, dropped, receiver.recv()).unwrap() {
-                received.push(message.as_text().unwrap().to_owned());
-            }
+            let end = loop {
+                match insist!(polls, dropped, receiver.recv()) {
+                    Ok(Some(message)) => received.push(message.as_text().unwrap().to_owned()),
+                    end => break end,
+                }
+            };
             assert_eq!(received, what_is_received(), "{local:?}, {polls} polls");
+            assert_eq!(end.unwrap_err().close_code(), Some(CloseCode(3000)));
+            finish((sender, receiver), &peer).await;
             check_answers(&peer);
             if dropped == 0 {
                 break;
@@ -284,9 +294,9 @@ async fn close_goes_on_when_it_is_called_again() {
             peer.ends();
             let mut dropped = 0;
             insist!(polls, dropped, ws.close(CloseCode::NORMAL, "bye")).unwrap();
-            assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
             assert!(ws.closure().unwrap().is_clean());
-            assert!(peer.sees_end());
+            finish(ws, &peer).await;
+            assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
             if dropped == 0 {
                 break;
             }
@@ -368,6 +378,7 @@ async fn an_echo_of_dropped_futures_echoes_each_message_once_and_in_order() {
             peer.sends(sent.iter().map(text).chain([close(1000, "")]));
             peer.ends();
             echo(polls, &mut ws).await;
+            finish(ws, &peer).await;
             let mut frames = peer.takes();
             assert_eq!(frames.pop(), Some(close(1000, "")));
             frames.retain(|frame| !frame.is_ping());

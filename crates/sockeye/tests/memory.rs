@@ -262,6 +262,7 @@ async fn echoes_that_are_not_read_cost_what_may_wait() {
     const MESSAGE_LEN: usize = 8 * 1024;
     let mut limits = Limits::default();
     limits.write_buffer_max = WRITE_BUFFER_MAX;
+    limits.read_ahead_max = 0;
     let server = Server::builder().limits(limits).build();
     // What it takes of the first messages makes no more room than there may be.
     for taken in [0, 30_000] {

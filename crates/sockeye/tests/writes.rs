@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::wire::{binary, close, ping, pong, text, texts};
-use common::{BOTH, Local, Peer, look, open, open_server, text_of, within};
-use sockeye::{CloseCode, Limits, Message, Server, Timeouts, TrySendError, WebSocket};
+use common::{BOTH, Local, Peer, finish, look, open, open_server, pair, text_of, within};
+use sockeye::{Client, CloseCode, Limits, Message, Server, Timeouts, TrySendError, WebSocket};
 use std::pin::pin;
 use tokio::time::Instant;
 
@@ -167,6 +167,8 @@ async fn large_and_small_messages_and_control_frames_leave_in_order() {
         peer.sends([ping("q"), close(1000, "")]);
         ws.start_close(CloseCode::NORMAL, "").unwrap();
         assert!(ws.recv().await.unwrap().is_none());
+        peer.ends();
+        finish(ws, &peer).await;
         let expected = [
             text("a"),
             text(&large),
@@ -310,7 +312,13 @@ async fn a_transport_that_does_not_flush_is_dropped_too() {
 async fn a_peer_that_takes_something_now_and_then_stays() {
     let mut timeouts = Timeouts::default();
     timeouts.write = Duration::from_secs(7);
-    let server = Server::builder().timeouts(timeouts).keepalive(None).build();
+    let mut limits = Limits::default();
+    limits.write_rate_min = 0;
+    let server = Server::builder()
+        .timeouts(timeouts)
+        .limits(limits)
+        .keepalive(None)
+        .build();
     let (mut ws, peer) = open_server(&server).await;
     peer.rule(|rules| rules.room = 0);
     ws.feed("a message of some length").await.unwrap();
@@ -322,7 +330,92 @@ async fn a_peer_that_takes_something_now_and_then_stays() {
     let start = Instant::now();
     let error = within(60, ws.flush()).await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
-    assert_eq!(start.elapsed().as_secs(), 7);
+    assert!((7..=14).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+/// Has the peer take `taken` bytes `every` so often until the connection ends or all is written; says when that was.
+async fn seconds_of_a_peer_that_takes(taken: usize, every: Duration, len: usize) -> (u64, Result<(), sockeye::Error>) {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed(vec![0; len]).await.unwrap();
+    let start = Instant::now();
+    let taking = async {
+        loop {
+            tokio::time::sleep(every).await;
+            peer.rule(|rules| rules.room = taken);
+        }
+    };
+    let flushed = tokio::select! {
+        flushed = within(1000, ws.flush()) => flushed,
+        () = taking => unreachable!(),
+    };
+    (start.elapsed().as_secs(), flushed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_one_byte_every_nine_seconds_is_dropped() {
+    let (secs, flushed) = seconds_of_a_peer_that_takes(1, Duration::from_secs(9), 1000).await;
+    assert!(flushed.unwrap_err().is_timeout());
+    assert_eq!(secs, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_its_time_stays_as_long_as_it_takes_a_kibibyte_a_second() {
+    // Keepalive is on: the peer sends nothing in all that time, and answers no ping.
+    let (secs, flushed) = seconds_of_a_peer_that_takes(6000, Duration::from_secs(4), 1 << 18).await;
+    flushed.unwrap();
+    assert!(secs > 160, "{secs}");
+    let (secs, flushed) = seconds_of_a_peer_that_takes(4000, Duration::from_secs(4), 1 << 18).await;
+    assert!(flushed.unwrap_err().is_timeout());
+    assert!(secs <= 20, "{secs}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_peers_that_send_before_they_receive_both_succeed() {
+    const LEN: usize = 4 << 20;
+    for flushes_once in [false, true] {
+        for piece in [LEN, 64 * 1024, 1024] {
+            let (client, server) = pair(&Client::default(), &Server::default()).await;
+            let talk = async |mut ws: WebSocket| {
+                for _ in 0..LEN / piece {
+                    ws.feed(vec![7; piece]).await?;
+                    if !flushes_once {
+                        ws.flush().await?;
+                    }
+                }
+                ws.flush().await?;
+                let mut received = 0;
+                while received < LEN {
+                    received += ws.recv().await?.expect("more").len();
+                }
+                Ok::<_, sockeye::Error>(ws)
+            };
+            let (ours, theirs) = within(60, async { tokio::join!(talk(client), talk(server)) }).await;
+            ours.unwrap();
+            theirs.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_is_bounded_and_then_the_write_deadline_ends_it() {
+    let mut limits = Limits::default();
+    limits.read_ahead_max = 10_000;
+    let server = Server::builder().limits(limits).build();
+    let (mut ws, peer) = open_server(&server).await;
+    peer.rule(|rules| rules.room = 0);
+    peer.sends((0..100).map(|number| binary(vec![number; 1000])));
+    let error = within(60, ws.send("never")).await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    let unread = peer.unread_len();
+    assert!((80_000..95_000).contains(&unread), "{unread}");
+    // What was read is received.
+    let mut received = 0;
+    while let Ok(message) = ws.recv().await {
+        assert_eq!(message.unwrap().as_bytes(), [received; 1000]);
+        received += 1;
+    }
+    assert!((5..20).contains(&received), "{received}");
 }
 
 #[tokio::test(start_paused = true)]

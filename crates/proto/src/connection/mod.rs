@@ -313,6 +313,7 @@ impl Connection {
     /// transport appends there (and nothing else) are handed over with [`handle_appended`](Self::handle_appended)
     /// instead of being copied by [`handle_bytes`](Self::handle_bytes). The vector may be exchanged for one with the same
     /// bytes and more room. Taking this way is never necessary.
+    #[inline(always)]
     pub fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.state {
             State::Open | State::CloseSent => self.receiver.direct_buffer(),
@@ -447,6 +448,19 @@ impl Connection {
             self.queue_close(frame);
         }
         Ok(())
+    }
+
+    /// Takes what remains to be done of a connection that is closing: its close frame, its deadlines, the end of the
+    /// transport. A closed connection stays in its place, which keeps [`closure`](Self::closure) as it is now. So an
+    /// application can be told of the end while something else waits for the end of the transport.
+    pub fn take_ending(&mut self) -> Self {
+        let closed = Self {
+            state: State::Closed,
+            closure: self.closure.clone(),
+            liveness: self.liveness.clone(),
+            ..Self::new(self.role, self.config.clone(), Instant::ORIGIN)
+        };
+        core::mem::replace(self, closed)
     }
 
     /// Chooses how messages are received from now on. The choice for a message is made when its first byte arrives:

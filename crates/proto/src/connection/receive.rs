@@ -334,6 +334,7 @@ impl Receiver {
 
     /// The message's own buffer, with room, if the rest of the present frame is worth reading straight into it;
     /// and how many bytes may be appended.
+    #[inline]
     pub(super) fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.delivery {
             Delivery::Whole => self.unfinished.as_mut()?.direct_buffer(),

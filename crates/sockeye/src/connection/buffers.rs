@@ -4,7 +4,7 @@
 //! bytes that the kernel has not taken yet. An idle connection holds none, and busy connections of one thread use the
 //! same few buffers again and again, so these stay in the processor's cache.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The size of a receive buffer: a burst of 64 messages of 1 KiB and their headers arrives in one read, and it is a
@@ -34,12 +34,17 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Default)]
 struct Pool {
-    read: Vec<Box<[u8]>>,
+    read: Vec<Vec<u8>>,
     write: Vec<Vec<u8>>,
     small_write: Vec<Vec<u8>>,
 }
 
 thread_local! {
+    /// The buffer of each kind that came back last. One is enough while tasks run one after the other, and this is found
+    /// faster than in a list.
+    static NEWEST_READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static NEWEST_WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static NEWEST_ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
@@ -58,17 +63,52 @@ pub(super) fn let_go() {
     HELD.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// A buffer to receive into, zeroed when it is made and not again: what lies in it are bytes that other connections have
-/// received. Only those that a read has written are to be looked at.
-pub(super) fn take_read() -> Box<[u8]> {
+/// A buffer to receive into, of [`READ_BUFFER_LEN`] bytes. It is zeroed when it is made and not again: it holds bytes
+/// that other connections have received. Only what a read has written may be looked at, and only a transport that is
+/// known to write and not to look may be given it; all others get [`take_room`].
+#[inline]
+pub(super) fn take_read() -> Vec<u8> {
+    let newest = NEWEST_READ.take();
+    match newest.capacity() {
+        0 => take_older_read(),
+        _ => newest,
+    }
+}
+
+#[cold]
+fn take_older_read() -> Vec<u8> {
     let kept = POOL.with_borrow_mut(|pool| pool.read.pop());
-    kept.unwrap_or_else(|| vec![0; READ_BUFFER_LEN].into())
+    kept.unwrap_or_else(|| vec![0; READ_BUFFER_LEN])
+}
+
+/// Room to receive into, of [`READ_BUFFER_LEN`] bytes. Empty: what lies in the room cannot be read.
+pub(super) fn take_room() -> Vec<u8> {
+    let newest = NEWEST_ROOM.take();
+    match newest.capacity() {
+        0 => Vec::with_capacity(READ_BUFFER_LEN),
+        _ => newest,
+    }
+}
+
+/// Gives back what [`take_room`] gave.
+pub(super) fn give_room(mut room: Vec<u8>) {
+    room.clear();
+    let _ = NEWEST_ROOM.try_with(|newest| newest.set(room));
 }
 
 /// Gives back a buffer of [`take_read`].
-pub(super) fn give_read(buffer: Box<[u8]>) {
+#[inline]
+pub(super) fn give_read(buffer: Vec<u8>) {
+    match NEWEST_READ.try_with(|newest| newest.replace(buffer)) {
+        Ok(older) if older.capacity() > 0 => give_older_read(older),
+        _ => {}
+    }
+}
+
+#[cold]
+fn give_older_read(buffer: Vec<u8>) {
     give(|pool| {
-        if pool.read.len() < KEPT_MAX {
+        if pool.read.len() < KEPT_MAX - 1 {
             pool.read.push(buffer);
         }
     });
@@ -80,21 +120,40 @@ fn give(give_to: impl FnOnce(&mut Pool)) {
 }
 
 /// An empty buffer to write to.
+#[inline]
 pub(super) fn take_write() -> Vec<u8> {
+    let newest = NEWEST_WRITE.take();
+    match newest.capacity() {
+        0 => take_older_write(),
+        _ => newest,
+    }
+}
+
+#[cold]
+fn take_older_write() -> Vec<u8> {
     POOL.with_borrow_mut(|pool| pool.write.pop().or_else(|| pool.small_write.pop()))
         .unwrap_or_default()
 }
 
 /// Gives back a buffer of [`take_write`].
+#[inline]
 pub(super) fn give_write(mut buffer: Vec<u8>) {
     buffer.clear();
     if buffer.capacity() == 0 || buffer.capacity() > WRITE_BUFFER_KEPT_MAX {
         return;
     }
+    match NEWEST_WRITE.try_with(|newest| newest.replace(buffer)) {
+        Ok(older) if older.capacity() > 0 => give_older_write(older),
+        _ => {}
+    }
+}
+
+#[cold]
+fn give_older_write(buffer: Vec<u8>) {
     give(|pool| {
         let (kept, kept_max) = match buffer.capacity() {
-            ..=SMALL_LEN_MAX => (&mut pool.small_write, SMALL_KEPT_MAX),
-            _ => (&mut pool.write, KEPT_MAX),
+            ..=SMALL_LEN_MAX => (&mut pool.small_write, SMALL_KEPT_MAX - 1),
+            _ => (&mut pool.write, KEPT_MAX - 1),
         };
         if kept.len() < kept_max {
             kept.push(buffer);
@@ -111,7 +170,7 @@ mod tests {
         struct Last;
         impl Drop for Last {
             fn drop(&mut self) {
-                give_read(take_some().into());
+                give_read(take_some());
                 give_write(take_some());
             }
         }

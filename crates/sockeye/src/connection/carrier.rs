@@ -16,11 +16,16 @@ use super::Io;
 /// A transport.
 pub(super) enum Carrier {
     Tcp(TcpStream),
+    /// Of another type that is [known](is_known).
+    Known(Box<dyn Io>),
     Other(Box<dyn Io>),
 }
 
 impl From<Box<dyn Io>> for Carrier {
     fn from(io: Box<dyn Io>) -> Self {
+        if is_known(&*io) {
+            return Self::Known(io);
+        }
         if !(&*io as &dyn Any).is::<TcpStream>() {
             return Self::Other(io);
         }
@@ -30,21 +35,42 @@ impl From<Box<dyn Io>> for Carrier {
 }
 
 impl Carrier {
+    /// Whether reads only write to the buffer that they are given, which has bytes of other connections in it. A transport
+    /// of a type that is not known might look at them.
+    #[inline]
+    pub(super) fn reads_blindly(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Known(_))
+    }
+
     /// Pending where it is known, without trying, that nothing can be read.
     #[inline]
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
-            Self::Other(_) => Poll::Ready(Ok(())),
+            Self::Known(_) | Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Whether this is a transport whose reads only write to the buffer that they are given.
+fn is_known(io: &dyn Io) -> bool {
+    let io = io as &dyn Any;
+    #[cfg(unix)]
+    if io.is::<tokio::net::UnixStream>() {
+        return true;
+    }
+    #[cfg(feature = "tls")]
+    if io.is::<tokio_rustls::server::TlsStream<TcpStream>>() || io.is::<tokio_rustls::client::TlsStream<TcpStream>>() {
+        return true;
+    }
+    io.is::<tokio::io::DuplexStream>()
 }
 
 macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self.get_mut() {
             Carrier::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
-            Carrier::Other(io) => Pin::new(io).$method($($argument),*),
+            Carrier::Known(io) | Carrier::Other(io) => Pin::new(io).$method($($argument),*),
         }
     };
 }
@@ -83,7 +109,7 @@ impl AsyncWrite for Carrier {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(tcp) => tcp.is_write_vectored(),
-            Self::Other(io) => io.is_write_vectored(),
+            Self::Known(io) | Self::Other(io) => io.is_write_vectored(),
         }
     }
 }
@@ -101,9 +127,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (pipe, _far) = tokio::io::duplex(1);
-        let [tcp, pipe] = [Box::new(tcp) as Box<dyn Io>, Box::new(pipe)].map(Carrier::from);
+        let foreign = tokio::io::join(tokio::io::empty(), tokio::io::sink());
+        let [tcp, pipe, foreign] = [Box::new(tcp) as Box<dyn Io>, Box::new(pipe), Box::new(foreign)].map(Carrier::from);
         assert!(matches!(tcp, Carrier::Tcp(_)));
-        assert!(matches!(pipe, Carrier::Other(_)));
+        assert!(matches!(pipe, Carrier::Known(_)));
+        assert!(matches!(foreign, Carrier::Other(_)) && !foreign.reads_blindly());
         // Of both nothing can be read; of the second, only trying would tell.
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(tcp.poll_read_ready(cx).is_pending());

@@ -8,16 +8,17 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
-use sockeye_proto::{CloseCode, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
+use sockeye_proto::{CloseCode, Closure, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
+use super::backlog::{Backlog, Stall};
 use super::carrier::Carrier;
 use super::input::Input;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::parts::{PART_LEN, Parts};
 use super::turn::Turn;
-use super::{CODECS, Io, buffers, clock, large};
+use super::{CODECS, Io, buffers, clock, large, linger};
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
@@ -39,32 +40,36 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     input: Input,
     output: Output,
-    /// The message that is being compressed. What was queued before it is in `output`; nothing is queued behind it.
-    parts: Option<Box<Parts>>,
+    /// What else waits. `None` while nothing does.
+    backlog: Option<Box<Backlog>>,
     alarm: Alarm,
-    /// Since when the peer takes none of the bytes that wait for it.
-    stalled_since: Option<Instant>,
     /// What was done since other tasks last had their turn.
     turn: Turn,
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
     has_peer_half_closed: bool,
-    /// Why nothing can be written any more. What had arrived before is still received.
-    write_failure: Option<Error>,
     /// Why the transport is gone, if not by the protocol's own doing.
     failure: Option<Error>,
-    /// Whether a message was cut off that was being compressed: not all that was queued has left.
+    /// Whether only writing has failed so far. What had arrived before is still received.
+    has_only_write_failed: bool,
+    /// Whether anything that was queued was dropped, or a message was cut off that was being compressed.
     is_cut: bool,
     /// Whether a stream over this connection has ended with an error.
     has_given_error: bool,
+    /// Whether `recv` has given the end.
+    end: EndReport,
+    /// Whether this is finishing in the background.
+    is_lingering: bool,
 }
 
-/// What came of waiting for more.
-enum Progress {
-    /// There is something new to look at.
-    Received,
-    /// A clean close.
-    Closed,
+/// Whether `recv` has given the end, which it gives again to a caller that overlooks it, but not without letting other
+/// tasks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndReport {
+    None,
+    Given,
+    /// Given, and other tasks have run since.
+    Yielded,
 }
 
 /// What came of [`Driver::write_for_others`].
@@ -99,16 +104,17 @@ impl Driver {
             settings,
             input: Input::of(glued, now),
             output: Output::default(),
-            parts: None,
+            backlog: None,
             alarm: Alarm::default(),
-            stalled_since: None,
             turn: Turn::default(),
             is_cut: false,
             is_half_closed: false,
             has_peer_half_closed: false,
-            write_failure: None,
             failure: None,
+            has_only_write_failed: false,
             has_given_error: false,
+            end: EndReport::None,
+            is_lingering: false,
         }
     }
 
@@ -123,24 +129,33 @@ impl Driver {
 
     /// Whether messages can still be sent, as far as is known.
     pub(crate) fn is_open(&self) -> bool {
-        self.connection.state() == State::Open && self.write_failure.is_none()
+        self.connection.state() == State::Open && self.failure.is_none()
     }
 
-    /// Whether what is waited for may never come: the transport has ended, or nothing can be written to it.
+    /// Whether what is waited for may never come: the peer has closed, the transport has ended, or nothing can be written
+    /// to it.
     pub(crate) fn is_lost(&self) -> bool {
-        self.is_over() || self.write_failure.is_some()
+        self.failure.is_some() || self.has_ended()
     }
 
-    /// The next message; `None` after a clean close.
+    /// Whether no more messages come, except those that were received already.
+    #[inline]
+    fn has_ended(&self) -> bool {
+        matches!(self.connection.state(), State::Ending | State::Closed)
+    }
+
+    /// The next message; `None` after a [normal](sockeye_proto::Closure::is_normal) end. The end is given as soon as the
+    /// close frame of the peer has arrived.
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
             if !self.turn.is_overdue() {
-                // Made here, it stays in registers on its way to the caller.
+                // Made here, it stays in registers on its way to the caller. While messages that came before are in the
+                // backlog, there is none.
                 if let Some(message) = self.deliver_whole() {
                     return Poll::Ready(Ok(Some(message)));
                 }
-                if self.has_input() {
+                if self.backlog.is_some() || self.has_input() {
                     // A place of its own: a result would share one in memory with the message above.
                     let mut delivered = None;
                     self.deliver_into(&mut delivered);
@@ -149,17 +164,60 @@ impl Driver {
                     }
                 }
             }
-            match ready!(self.poll_more(cx)) {
-                Ok(Progress::Received) => {}
-                Ok(Progress::Closed) => return Poll::Ready(Ok(None)),
-                Err(error) => return Poll::Ready(Err(error)),
+            if self.has_ended() {
+                return self.poll_end(cx);
             }
+            ready!(self.poll_more(cx));
         }
     }
 
-    /// Receives, when nothing of what was received before is left or the turn is over.
+    /// Gives the end: `None`, or the error that says how it came about. What remains to be done for the closing handshake
+    /// and the end of the transport goes on in the background.
+    #[cold]
     #[inline(never)]
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Progress, Error>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+        // Our close frame leaves at once where there is room for it.
+        if self.poll_finish(cx).is_pending() {
+            self.finish_in_background();
+        }
+        if self.end == EndReport::Given {
+            self.end = EndReport::Yielded;
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        self.end = EndReport::Given;
+        Poll::Ready(self.outcome().map(|()| None))
+    }
+
+    /// How the connection ended.
+    fn outcome(&self) -> Result<(), Error> {
+        match (self.connection.closure(), &self.failure) {
+            (Some(closure), _) if closure.is_normal() => Ok(()),
+            (Some(closure), None) => Err(Error::new(Kind::Closed(closure.clone()))),
+            (Some(closure), Some(_)) if closure.received().is_some() => Err(Error::new(Kind::Closed(closure.clone()))),
+            (_, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Goes through what remains of the closing handshake and the end of the transport, within their deadlines. Messages
+    /// that still arrive are dropped.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            while self.has_input() && !self.turn.is_overdue() {
+                drop(self.deliver());
+            }
+            if self.is_over() {
+                self.close_transport();
+                return Poll::Ready(());
+            }
+            ready!(self.poll_more(cx));
+        }
+    }
+
+    /// Writes what waits, then receives. Ready when there is something new to look at, be it the end.
+    #[inline(never)]
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             // What is compressed now makes nobody read less: a part and a read are a turn.
             let is_turn_over = self.turn.is_over();
@@ -169,7 +227,7 @@ impl Driver {
                 self.end_transport(None);
             }
             if self.is_over() {
-                return Poll::Ready(self.end());
+                return Poll::Ready(());
             }
             if is_turn_over {
                 ready!(self.poll_turn(cx));
@@ -177,15 +235,15 @@ impl Driver {
             }
             // What has arrived counts before any deadline does: the process may have been stopped.
             if self.poll_read(cx).is_ready() {
-                return Poll::Ready(Ok(Progress::Received));
+                return Poll::Ready(());
             }
             if self.turn.is_over() {
                 ready!(self.poll_turn(cx));
                 continue;
             }
             self.turn.begin();
-            if let Some(error) = self.write_failure.clone() {
-                self.end_transport(Some(error));
+            if self.has_only_write_failed {
+                self.end_transport(self.failure.clone());
                 continue;
             }
             ready!(self.poll_deadline(cx));
@@ -240,9 +298,14 @@ impl Driver {
     fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
         while !self.has_room_for(len) {
             if self.poll_drain(cx).is_pending() {
-                ready!(self.poll_turn_or_deadline(cx));
+                ready!(self.poll_blocked(cx));
             }
+            self.find_cause_of_write_failure(cx);
             self.check_writable()?;
+            // Nothing more may be queued, so nobody waits for room.
+            if self.connection.state() != State::Open {
+                return Poll::Ready(Err(self.send_error(SendError::Closed)));
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -251,7 +314,30 @@ impl Driver {
     #[inline]
     pub(crate) fn has_room_for(&self, len: usize) -> bool {
         let waiting = self.output.len();
-        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.parts.is_none()
+        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.parts().is_none()
+    }
+
+    /// The message that is being compressed.
+    #[inline]
+    fn parts(&self) -> Option<&Parts> {
+        self.backlog.as_ref()?.parts.as_ref()
+    }
+
+    #[inline]
+    fn stall(&self) -> Option<&Stall> {
+        self.backlog.as_ref()?.stall.as_ref()
+    }
+
+    /// Changes what waits; the box goes when nothing does.
+    #[cold]
+    #[inline(never)]
+    fn change_backlog<R>(&mut self, change: impl FnOnce(&mut Backlog) -> R) -> R {
+        let backlog = self.backlog.get_or_insert_default();
+        let result = change(backlog);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        result
     }
 
     /// Queues a message, whatever is queued already.
@@ -308,7 +394,7 @@ impl Driver {
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
         let is_begun = self.connection.start_compressed(first, out)?;
         if is_begun {
-            self.parts = Some(Box::new(parts));
+            self.change_backlog(|backlog| backlog.parts = Some(parts));
         }
         Ok(is_begun)
     }
@@ -317,7 +403,8 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn queue_part(&mut self) {
-        let Some(parts) = &mut self.parts else { return };
+        let parts = self.backlog.as_mut().and_then(|backlog| backlog.parts.as_mut());
+        let Some(parts) = parts else { return };
         let (part, fragment) = parts.next();
         let len = part.bytes().len();
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
@@ -326,14 +413,17 @@ impl Driver {
             // After a fault or the end, nothing of it is wanted any more.
             self.cut();
         } else if fragment == Fragment::Last {
-            self.parts = None;
+            self.change_backlog(|backlog| backlog.parts = None);
         }
         self.turn.charge_compressed(len);
     }
 
     /// Gives up what is left of a message that is being compressed.
     fn cut(&mut self) {
-        self.is_cut |= self.parts.take().is_some();
+        if self.parts().is_some() {
+            self.change_backlog(|backlog| backlog.parts = None);
+            self.is_cut = true;
+        }
     }
 
     /// Queues a message that others get too, whatever is queued already.
@@ -358,8 +448,9 @@ impl Driver {
     /// Hands everything to the kernel.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while self.poll_drain(cx).is_pending() {
-            ready!(self.poll_turn_or_deadline(cx));
+            ready!(self.poll_blocked(cx));
         }
+        self.find_cause_of_write_failure(cx);
         Poll::Ready(self.check_flushed())
     }
 
@@ -373,28 +464,29 @@ impl Driver {
             {
                 break;
             }
-            ready!(self.poll_turn_or_deadline(cx));
+            ready!(self.poll_blocked(cx));
         }
+        self.find_cause_of_write_failure(cx);
         Poll::Ready(self.check_flushed())
     }
 
     /// Writes what waits, in the place of tasks that wait for the connection; of a message that is being compressed, one
     /// part.
     pub(crate) fn write_for_others(&mut self, cx: &mut Context<'_>) -> Passed {
-        let (was_lost, was_stalled) = (self.is_lost(), self.stalled_since.is_some());
-        let was_compressing = self.parts.is_some();
+        let (was_lost, was_stalled) = (self.is_lost(), self.stall().is_some());
+        let was_compressing = self.parts().is_some();
         let written_before = self.output.written_total();
         self.turn.begin();
         let drained = self.poll_drain(cx);
         let written = self.output.written_total().saturating_sub(written_before);
         let work = written.max(self.turn.work());
-        let is_stalled = self.stalled_since.is_some();
+        let is_stalled = self.stall().is_some();
         let is_unfinished = drained.is_pending() && self.turn.is_over() && !is_stalled;
         // It was the turn of the task that calls.
         self.turn.begin();
         // Who waits while the peer stalls waits for the first byte that it takes; else it is a deadline that is new.
         let is_stall_news = is_stalled != was_stalled || (was_stalled && written > 0);
-        let has_room_again = was_compressing && self.parts.is_none();
+        let has_room_again = was_compressing && self.parts().is_none();
         Passed {
             work,
             is_unfinished,
@@ -406,7 +498,7 @@ impl Driver {
     }
 
     fn find_flush_end(&self, end: &mut FlushEnd) {
-        *end = match (*end, self.parts.as_deref().map(Parts::start)) {
+        *end = match (*end, self.parts().map(Parts::start)) {
             (FlushEnd::At(_), _) => return,
             (FlushEnd::BehindParts(start), Some(present)) if start == present => return,
             _ if self.connection.wants_transmit() => return,
@@ -425,10 +517,22 @@ impl Driver {
         Ok(self.connection.close(code, reason)?)
     }
 
-    /// Goes through the closing handshake to its end; messages that still arrive are dropped.
+    /// Goes through the closing handshake until both close frames are exchanged; messages that still arrive are dropped.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while ready!(self.poll_recv(cx))?.is_some() {}
-        Poll::Ready(Ok(()))
+        loop {
+            match ready!(self.poll_recv(cx)) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Poll::Ready(Ok(())),
+                // Whatever code the peer closed with, the connection is closed.
+                Err(_) if self.connection.closure().is_some_and(Closure::is_clean) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Closes the transport at once, whatever waits.
+    pub(crate) fn abort(&mut self) {
+        self.io = None;
     }
 
     /// The next message in what was received, if it is as nearly all are. Everything else is left to
@@ -451,7 +555,13 @@ impl Driver {
 
     #[inline(never)]
     fn deliver_into(&mut self, delivered: &mut Option<Message>) {
-        *delivered = self.deliver();
+        *delivered = match self.backlog.is_some() {
+            true => self.change_backlog(|backlog| backlog.ahead.pop()),
+            false => None,
+        };
+        if delivered.is_none() {
+            *delivered = self.deliver();
+        }
     }
 
     /// Takes the next message out of what was received, and does what else has come.
@@ -514,13 +624,14 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn append_control(&mut self) {
-        let now = clock::now();
         self.output.append_control(self.settings.write_buffer_max, |out| {
             self.connection.poll_transmit(out);
         });
     }
 
     /// Reads once; ready if there is anything new, be it the end.
+    // Inlined whatever the compiler thinks, into the two that call it: 70 instructions of a message that comes alone.
+    #[inline(always)]
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_peer_half_closed {
             return Poll::Pending;
@@ -571,7 +682,7 @@ impl Driver {
                 self.output.release();
                 break;
             }
-            let Some(io) = self.io.as_mut().filter(|_| self.write_failure.is_none()) else {
+            let Some(io) = self.io.as_mut().filter(|_| self.failure.is_none()) else {
                 self.drop_output();
                 break;
             };
@@ -584,14 +695,20 @@ impl Driver {
             }
             let mut wrote = false;
             let drained = self.output.poll_write(io, cx, &mut wrote);
-            if wrote || drained.is_ready() {
-                self.stalled_since = None;
+            if self.stall().is_some() {
+                self.note_write_progress(wrote, drained.is_ready());
+            }
+            if self.output.take_control_written() {
+                self.connection.handle_transmitted(clock::now());
             }
             match drained {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => self.write_failure = Some(error.into()),
+                Poll::Ready(Err(error)) => self.fail_writing(error.into()),
                 Poll::Pending => {
-                    self.stalled_since.get_or_insert_with(clock::now);
+                    if self.stall().is_none() {
+                        let stall = Stall::new(clock::now(), self.output.written_total());
+                        self.change_backlog(|backlog| backlog.stall = Some(stall));
+                    }
                     return Poll::Pending;
                 }
             }
@@ -607,6 +724,17 @@ impl Driver {
         Poll::Ready(())
     }
 
+    /// After an attempt to write to a transport that was full.
+    #[cold]
+    fn note_write_progress(&mut self, wrote: bool, is_drained: bool) {
+        if wrote {
+            self.connection.handle_write_progress(clock::now());
+        }
+        if is_drained {
+            self.change_backlog(|backlog| backlog.stall = None);
+        }
+    }
+
     /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
     #[inline]
     fn has_nothing_to_write(&self) -> bool {
@@ -616,10 +744,11 @@ impl Driver {
     /// Whether all that was queued has left.
     #[inline]
     fn is_drained(&self) -> bool {
-        self.output.is_drained() && self.parts.is_none()
+        self.output.is_drained() && self.parts().is_none()
     }
 
     fn drop_output(&mut self) {
+        self.is_cut |= !self.output.is_drained();
         self.output.clear();
         self.cut();
     }
@@ -628,18 +757,64 @@ impl Driver {
         if let Some(io) = &mut self.io
             && let Err(error) = ready!(Pin::new(io).poll_flush(cx))
         {
-            self.write_failure = Some(error.into());
+            self.fail_writing(error.into());
         }
         Poll::Ready(())
     }
 
-    /// Where [`poll_drain`](Self::poll_drain) is pending: as [`poll_deadline`](Self::poll_deadline), after other tasks
-    /// had their turn if it is theirs.
-    fn poll_turn_or_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits where [`poll_drain`](Self::poll_drain) is pending: reads ahead, so that a peer which waits for us to read can
+    /// go on and read too, and watches the deadlines. Ready when it is worth trying to write again.
+    #[cold]
+    #[inline(never)]
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.turn.is_over() && self.poll_read_ahead(cx).is_ready() {
+            return Poll::Ready(());
+        }
         match self.turn.is_over() {
             true => self.poll_turn(cx),
             false => self.poll_deadline(cx),
         }
+    }
+
+    /// Reads once, into the backlog, unless that is full.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.deliver_to_backlog();
+        let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
+        if cost >= self.settings.read_ahead_max {
+            return Poll::Pending;
+        }
+        ready!(self.poll_read(cx));
+        self.deliver_to_backlog();
+        Poll::Ready(())
+    }
+
+    /// Takes all messages out of what was received, for later.
+    #[cold]
+    fn deliver_to_backlog(&mut self) {
+        while self.has_input() {
+            let Some(message) = self.deliver_whole().or_else(|| self.deliver()) else {
+                return;
+            };
+            self.change_backlog(|backlog| backlog.ahead.push(message));
+        }
+    }
+
+    /// Where writing has failed: receives what had arrived before. If a close frame is among it, that says more of the end
+    /// than a broken pipe does, and `recv` will say the same.
+    #[inline]
+    fn find_cause_of_write_failure(&mut self, cx: &mut Context<'_>) {
+        if self.has_only_write_failed {
+            self.read_after_write_failure(cx);
+        }
+    }
+
+    #[cold]
+    fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
+        while self.has_only_write_failed
+            && !self.has_ended()
+            && !self.turn.is_over()
+            && self.poll_read_ahead(cx).is_ready()
+        {}
     }
 
     /// Ends the turn: looks at the deadlines, and lets other tasks have theirs unless one has passed that ends all.
@@ -669,7 +844,7 @@ impl Driver {
     /// Does what is due, if any deadline has passed.
     fn handle_deadlines(&mut self, now: Instant) {
         if self.write_deadline().is_some_and(|deadline| now >= deadline) {
-            self.fail(Error::new(Kind::Stalled));
+            self.check_write_rate(now);
         }
         // While a message is being inflated nothing is read, and the peer's silence is our own doing.
         if !self.connection.is_inflating() {
@@ -678,42 +853,51 @@ impl Driver {
     }
 
     fn write_deadline(&self) -> Option<Instant> {
-        self.stalled_since.map(|since| since + self.settings.write_timeout)
+        self.stall().map(|stall| stall.deadline(self.settings.write_timeout))
     }
 
-    /// Whether nothing more will come.
-    fn is_over(&self) -> bool {
-        self.failure.is_some() || self.connection.transport() == Transport::Close
-    }
-
-    /// Closes the transport and says how it ended.
-    // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
-    fn end(&mut self) -> Result<Progress, Error> {
-        self.close_transport();
-        if let Some(closure) = self.connection.closure().filter(|closure| !closure.is_clean()) {
-            self.failure
-                .get_or_insert_with(|| Error::new(Kind::Closed(closure.clone())));
+    /// Gives up a peer that takes less than the least rate.
+    #[cold]
+    fn check_write_rate(&mut self, now: Instant) {
+        let (written, taken_min) = (self.output.written_total(), self.settings.write_taken_min);
+        let is_fast_enough = self.change_backlog(|backlog| match &mut backlog.stall {
+            Some(stall) => stall.renew(now, written, taken_min),
+            None => true,
+        });
+        if !is_fast_enough {
+            self.fail(Error::new(Kind::Stalled));
         }
-        self.check_failure().map(|()| Progress::Closed)
     }
 
-    /// Takes note that the transport ended. An error matters only if the close handshake was not done: after it, a
-    /// reset is as good as an end.
+    /// Whether the transport is closed, or to be closed now.
+    fn is_over(&self) -> bool {
+        (self.failure.is_some() && !self.has_only_write_failed) || self.connection.transport() == Transport::Close
+    }
+
+    /// Notes that the transport ended. An error matters only if the closing handshake was not done: after it, a reset is
+    /// as good as an end.
     // [6455-7.2.1-1]
     fn end_transport(&mut self, error: Option<Error>) {
         self.connection.handle_transport_end();
-        let is_clean = self.connection.closure().is_some_and(|closure| closure.is_clean());
+        let is_in_order = |closure: &Closure| closure.is_clean() || closure.is_normal();
         match error {
-            Some(error) if !is_clean => self.fail(error),
+            Some(error) if !self.connection.closure().is_some_and(is_in_order) => self.fail(error),
             _ => self.close_transport(),
         }
     }
 
-    /// Fails for good. The first failure stays.
+    /// Fails for good. The first failure stays. What had arrived before is still received.
     fn fail(&mut self, error: Error) {
+        self.deliver_to_backlog();
         self.connection.handle_transport_end();
         self.failure.get_or_insert(error);
+        self.has_only_write_failed = false;
         self.close_transport();
+    }
+
+    fn fail_writing(&mut self, error: Error) {
+        self.failure = Some(error);
+        self.has_only_write_failed = true;
     }
 
     fn close_transport(&mut self) {
@@ -723,17 +907,55 @@ impl Driver {
         }
         self.input.loan.end();
         self.alarm = Alarm::default();
-        self.stalled_since = None;
+        if self.stall().is_some() {
+            self.change_backlog(|backlog| backlog.stall = None);
+        }
         self.drop_output();
     }
 
-    fn check_failure(&self) -> Result<(), Error> {
-        self.failure.clone().map_or(Ok(()), Err)
+    /// Whether the transport takes messages, as far as is known. If not, the error is the one that `recv` gives, or has a
+    /// [normal](Error::is_normal_close) end for its reason.
+    #[inline]
+    fn check_writable(&self) -> Result<(), Error> {
+        match &self.failure {
+            None => Ok(()),
+            Some(failure) => Err(self.write_error(failure)),
+        }
     }
 
-    fn check_writable(&self) -> Result<(), Error> {
-        self.check_failure()?;
-        self.write_failure.clone().map_or(Ok(()), Err)
+    #[cold]
+    fn write_error(&self, failure: &Error) -> Error {
+        match self.connection.closure().filter(|closure| closure.received().is_some()) {
+            Some(closure) => Error::new(Kind::Closed(closure.clone())),
+            None => failure.clone(),
+        }
+    }
+
+    /// Leaves what remains of a closing connection to a task, if there is a place for one.
+    #[cold]
+    fn finish_in_background(&mut self) {
+        if !self.is_lingering
+            && let Some(place) = linger::find_place()
+        {
+            place.finish(self.take_ending());
+        }
+    }
+
+    /// Moves what remains to be done into another driver. This one is closed then, and knows how the connection ended.
+    fn take_ending(&mut self) -> Self {
+        Self {
+            connection: self.connection.take_ending(),
+            io: self.io.take(),
+            settings: self.settings.clone(),
+            input: std::mem::take(&mut self.input),
+            output: std::mem::take(&mut self.output),
+            backlog: self.backlog.take(),
+            alarm: Alarm::default(),
+            turn: Turn::default(),
+            failure: self.failure.clone(),
+            is_lingering: true,
+            ..*self
+        }
     }
 
     /// As [`check_writable`](Self::check_writable), where all that was queued should have left.
@@ -753,8 +975,13 @@ impl Driver {
     }
 }
 
+/// A connection that is closing finishes in the background; any other is closed at once.
 impl Drop for Driver {
     fn drop(&mut self) {
+        let is_closing = matches!(self.connection.state(), State::CloseSent | State::Ending);
+        if is_closing && self.io.is_some() {
+            self.finish_in_background();
+        }
         self.input.release();
         self.output.clear();
     }
@@ -780,7 +1007,10 @@ fn to_message(event: Event<'_>) -> Option<Message> {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
         Cow::Owned(bytes) => large::share(bytes).into(),
     };
-    Some(Message::of_checked(kind, payload))
+    // SAFETY: `sockeye_proto` promises of `Event::Message` that the payload of a text message is UTF-8. It checks every byte
+    // as it arrives (RFC 6455 §8.1).
+    #[allow(unsafe_code)]
+    Some(unsafe { Message::of_checked(kind, payload) })
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -1,11 +1,11 @@
 //! What was received, and is not delivered yet.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use sockeye_proto::Instant;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::carrier::Carrier;
 use super::large::Loan;
@@ -14,7 +14,7 @@ use super::{buffers, clock};
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
 pub(super) struct Input {
-    pub(super) buffer: Box<[u8]>,
+    pub(super) buffer: Vec<u8>,
     /// Where in it what was received ends. A receive buffer is small.
     pub(super) end: u32,
     /// How much of it is delivered.
@@ -33,12 +33,12 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn of(received: Vec<u8>, at: Instant) -> Self {
         let mut input = Self { at, ..Self::default() };
-        input.set(received.into());
+        input.set(received);
         input
     }
 
     /// From now on `received` is all that is not delivered.
-    fn set(&mut self, received: Box<[u8]>) {
+    fn set(&mut self, received: Vec<u8>) {
         (self.pos, self.end) = (0, received.len() as u32);
         self.buffer = received;
     }
@@ -54,6 +54,7 @@ impl Input {
     }
 
     /// Reads into a buffer of the thread's; keeps it only if something was read.
+    #[inline(always)]
     pub(super) fn poll_fill(
         &mut self,
         io: &mut Carrier,
@@ -64,10 +65,10 @@ impl Input {
         if std::mem::take(&mut self.asks_first) {
             ready!(io.poll_read_ready(cx))?;
         }
-        let mut buffer = match len_max {
-            buffers::READ_BUFFER_LEN.. => buffers::take_read(),
-            _ => vec![0; len_max].into(),
-        };
+        if !io.reads_blindly() || len_max < buffers::READ_BUFFER_LEN {
+            return self.poll_append(io, len_max, cx);
+        }
+        let mut buffer = buffers::take_read();
         let start = buffer.as_ptr();
         let mut filling = ReadBuf::new(&mut buffer);
         let read = Pin::new(io).poll_read(cx, &mut filling);
@@ -80,8 +81,25 @@ impl Input {
         if let Poll::Ready(Ok(len @ 1..)) = read {
             self.asks_first = len < buffer.len();
             (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
-        } else if buffer.len() == buffers::READ_BUFFER_LEN {
+        } else {
             buffers::give_read(buffer);
+        }
+        read
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), into room in which the transport sees no bytes of other connections.
+    #[inline(always)]
+    fn poll_append(&mut self, io: &mut Carrier, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let is_of_thread = len_max >= buffers::READ_BUFFER_LEN;
+        let mut buffer = match is_of_thread {
+            true => buffers::take_room(),
+            false => Vec::with_capacity(len_max),
+        };
+        let read = pin!(io.read_buf(&mut buffer)).poll(cx);
+        if let Poll::Ready(Ok(len @ 1..)) = read {
+            (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
+        } else if is_of_thread {
+            buffers::give_room(buffer);
         }
         read
     }
@@ -102,7 +120,7 @@ impl Input {
     fn hold(&mut self) {
         self.is_counted = buffers::hold();
         if !self.is_counted {
-            let rest = self.unread().into();
+            let rest = self.unread().to_vec();
             self.release();
             self.set(rest);
         }
@@ -115,14 +133,18 @@ impl Input {
         let is_of_thread = self.is_of_thread();
         let buffer = std::mem::take(&mut self.buffer);
         (self.pos, self.end) = (0, 0);
-        if is_of_thread {
-            buffers::give_read(buffer);
+        if !is_of_thread {
+            return;
+        }
+        match buffer.len() {
+            buffers::READ_BUFFER_LEN => buffers::give_read(buffer),
+            _ => buffers::give_room(buffer),
         }
     }
 
     /// Whether the buffer is one of the thread's, or just like one, not a copy or what was glued to the handshake.
     fn is_of_thread(&self) -> bool {
-        self.buffer.len() == buffers::READ_BUFFER_LEN
+        self.buffer.capacity() == buffers::READ_BUFFER_LEN
     }
 }
 
@@ -141,6 +163,7 @@ mod tests {
             input.settle();
             assert!(input.buffer.is_empty());
             assert_eq!(buffers::take_read().len(), buffers::READ_BUFFER_LEN);
+            assert_eq!(buffers::take_room().len(), 0);
         }
     }
 }

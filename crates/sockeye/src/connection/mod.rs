@@ -4,6 +4,7 @@
 //! future over them can be dropped at any await point and nothing is lost: that is the whole of cancel safety here.
 
 mod alarm;
+mod backlog;
 mod buffers;
 mod carrier;
 mod clock;
@@ -11,8 +12,10 @@ mod codecs;
 mod driver;
 mod input;
 mod large;
+mod linger;
 mod output;
 mod parts;
+mod socket;
 mod turn;
 
 use std::any::Any;
@@ -22,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use clock::deadline;
 pub(crate) use codecs::OF_THREAD as CODECS;
 pub(crate) use driver::{Driver, FlushEnd, Passed};
+pub(crate) use socket::prepare;
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}

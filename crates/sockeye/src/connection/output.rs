@@ -127,9 +127,6 @@ impl Output {
 
     /// Has `append` append control frames, one of each kind at most, if there is room for them now.
     pub(super) fn append_control(&mut self, wait_max: usize, append: impl FnOnce(&mut Vec<u8>)) {
-        if self.control_end <= self.written_total {
-            self.control_len = 0;
-        }
         if self.control_len >= CONTROL_LEN_MAX {
             return;
         }
@@ -138,6 +135,16 @@ impl Output {
         append(buffer);
         self.control_len += (self.buffer.len() - before) as u32;
         self.control_end = self.end();
+    }
+
+    /// Whether the last control frame has been written since this was last asked.
+    #[inline]
+    pub(super) fn take_control_written(&mut self) -> bool {
+        let is_written = self.control_len > 0 && self.control_end <= self.written_total;
+        if is_written {
+            self.control_len = 0;
+        }
+        is_written
     }
 
     /// Puts a large payload behind what was appended, without a copy.

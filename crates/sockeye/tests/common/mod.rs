@@ -139,6 +139,17 @@ pub(crate) async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Outp
     .await
 }
 
+/// Drops a connection, and waits until what it still does in the background has ended its transport.
+pub(crate) async fn finish<T>(connection: T, peer: &Peer) {
+    drop(connection);
+    within(60, async {
+        while !peer.sees_end() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 /// Fails instead of hanging. Where time is paused, it passes by itself when nothing else can happen.
 #[track_caller]
 pub(crate) fn within<F: Future>(secs: u64, future: F) -> impl Future<Output = F::Output> {

@@ -44,6 +44,8 @@ pub(crate) struct Rules {
     pub(crate) shutdown_hangs: bool,
     /// Whether a write takes from the budget of its task, as one of tokio's transports does.
     pub(crate) write_costs: bool,
+    /// Whether a write fails.
+    pub(crate) write_fails: bool,
     /// Whether a write panics.
     pub(crate) write_panics: bool,
     /// The number of the operation (a read or write that could be done, counted from 0) that fails, and all after it.
@@ -62,6 +64,7 @@ impl Default for Rules {
             flush_hangs: false,
             shutdown_hangs: false,
             write_costs: false,
+            write_fails: false,
             write_panics: false,
             fails_at: usize::MAX,
         }
@@ -137,6 +140,12 @@ impl Peer {
     /// Resets the connection: reading fails after what has been sent.
     pub(crate) fn resets(&self) {
         self.script().end = Some(io::ErrorKind::ConnectionReset);
+        self.ends();
+    }
+
+    /// Breaks the transport for writes. What was sent can still be read, and then the end.
+    pub(crate) fn breaks(&self) {
+        self.rule(|rules| rules.write_fails = true);
         self.ends();
     }
 
@@ -246,6 +255,9 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(!script.rules.write_panics, "as the test wants it");
+        if script.rules.write_fails {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if script.rules.write_costs {
             ready!(coop::poll_proceed(cx)).made_progress();
         }

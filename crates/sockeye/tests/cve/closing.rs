@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::common::wire::{close, frame, ping, pong, text};
-use crate::common::{BOTH, Peer, look, open, within};
+use crate::common::{BOTH, Peer, finish, look, open, within};
 use crate::heap::{live, most_during};
 use crate::{ASLEEP, READ_BUFFER, echo, watched};
 
@@ -73,9 +73,10 @@ async fn cve_2024_22201_no_transport_of_a_peer_that_never_closes_is_left_after_1
                     peer
                 });
             }
-            let peers = tasks.join_all().await;
-            assert!(peers.iter().all(Peer::sees_end), "{half:?}");
-            assert!(start.elapsed() <= Duration::from_secs(10), "{local:?}, {half:?}");
+            for peer in tasks.join_all().await {
+                finish((), &peer).await;
+            }
+            assert!(start.elapsed() <= Duration::from_millis(10_010), "{local:?}, {half:?}");
         }
     }
 }
@@ -92,13 +93,13 @@ async fn cve_2026_77791_a_connection_that_waits_for_its_end_is_asleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2024_23672_a_close_ends_after_5_s_whatever_else_is_waited_for() {
+async fn cve_2024_23672_a_close_ends_5_s_after_its_frame_was_written_or_10_s_after_it_could_not_be() {
     for local in BOTH {
-        for half in [Half::Unanswered, Half::ZeroWindow] {
+        for (half, secs_max) in [(Half::Unanswered, 5), (Half::ZeroWindow, 10)] {
             let (ws, peer) = open(local).await;
             let (closed, secs, _) = watched(half_closed(half, ws, &peer)).await;
             assert!(closed.unwrap_err().is_timeout() && peer.sees_end());
-            assert_eq!(secs, 5, "{local:?}, {half:?}");
+            assert_eq!(secs, secs_max, "{local:?}, {half:?}");
         }
     }
 }
@@ -140,7 +141,7 @@ async fn cve_2024_22201_a_flood_after_a_fault_costs_a_buffer_and_5_s() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([frame(0x3, "")]);
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(ws.recv().await.unwrap_err().is_protocol());
         peer.takes_bytes();
         let flooding = async {
             let flood = vec![0; 100_000];
@@ -151,12 +152,11 @@ async fn cve_2024_22201_a_flood_after_a_fault_costs_a_buffer_and_5_s() {
         };
         let ended = async {
             tokio::select! {
-                ended = watched(ws.recv()) => ended,
+                ended = watched(finish(ws, &peer)) => ended,
                 () = flooding => unreachable!(),
             }
         };
-        let ((ended, secs, _), most) = most_during(ended).await;
-        assert!(ended.unwrap_err().is_protocol() && peer.sees_end());
+        let (((), secs, _), most) = most_during(ended).await;
         assert!(secs <= 5, "{secs}");
         // The flood is here three times: the test's, on its way, and in the buffer that reads it.
         assert!(most <= READ_BUFFER + 4 * 131_072, "{local:?}: {most}");
@@ -189,6 +189,7 @@ async fn cve_2026_1605_connections_leave_nothing_behind_however_they_end() {
                 for local in BOTH {
                     let (ws, peer) = open(local).await;
                     let _ = half_closed(half, ws, &peer).await;
+                    finish((), &peer).await;
                 }
             }
             live()

@@ -1,0 +1,60 @@
+//! Finishes closing in the background, once the application has been given the end or has dropped the connection.
+//!
+//! Once the close frames are exchanged nothing more comes for the application, but the end of TCP may take a while:
+//! the server reads until the client ends its side, for at most a second, because closing a socket with unread input
+//! makes TCP throw away what was sent last, here the close frame. Nobody has to wait for that.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::Handle;
+
+use super::driver::Driver;
+
+/// How many connections of the process may finish in the background at once. Beyond it they are closed at once: peers
+/// that open and close connections as fast as they can do not pile up sockets.
+const COUNT_MAX: usize = 1024;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`COUNT_MAX`].
+struct Permit;
+
+impl Permit {
+    fn take() -> Option<Self> {
+        let is_free = COUNT.fetch_add(1, Ordering::Relaxed) < COUNT_MAX;
+        // Counts down again if there was none.
+        let permit = Self;
+        is_free.then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a connection can finish closing.
+pub(super) struct Place {
+    runtime: Handle,
+    permit: Permit,
+}
+
+/// A place on the current runtime. `None` outside of one, and where too many connections are finishing already.
+pub(super) fn find_place() -> Option<Place> {
+    let runtime = Handle::try_current().ok()?;
+    let permit = Permit::take()?;
+    Some(Place { runtime, permit })
+}
+
+impl Place {
+    /// Finishes closing in a task.
+    pub(super) fn finish(self, mut driver: Driver) {
+        let Self { runtime, permit } = self;
+        runtime.spawn(async move {
+            poll_fn(|cx| driver.poll_finish(cx)).await;
+            drop(permit);
+        });
+    }
+}
