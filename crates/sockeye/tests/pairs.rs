@@ -67,6 +67,15 @@ enum Driving {
     Select,
     /// One after the other, each call dropped after some milliseconds.
     Alternate,
+    /// As `Alternate`, a task each.
+    TasksByTurns,
+}
+
+impl Driving {
+    /// Whether a call may be dropped before it has ended.
+    fn drops_calls(self) -> bool {
+        matches!(self, Self::Select | Self::Alternate | Self::TasksByTurns)
+    }
 }
 
 /// Who has the connection.
@@ -119,6 +128,12 @@ async fn drive(driving: Driving, ops: &mut Vec<Op>) {
                 ops.push(task.await.expect("no panic in a task"));
             }
         }
+        Driving::TasksByTurns => {
+            let tasks: Vec<_> = ops.drain(..).map(|op| tokio::spawn(run_by_turns(op))).collect();
+            for task in tasks {
+                ops.push(task.await.expect("no panic in a task"));
+            }
+        }
         Driving::Join => match &mut ops[..] {
             [a, b] => _ = tokio::join!(a.run(), b.run()),
             [a, b, c] => _ = tokio::join!(a.run(), b.run(), c.run()),
@@ -153,6 +168,14 @@ async fn drive(driving: Driving, ops: &mut Vec<Op>) {
 
 async fn run_owned(mut op: Op) -> Op {
     op.run().await;
+    op
+}
+
+async fn run_by_turns(mut op: Op) -> Op {
+    while !op.step_briefly().await {
+        // The lock is not fair.
+        tokio::task::yield_now().await;
+    }
     op
 }
 
@@ -269,7 +292,7 @@ impl Shared {
     fn handles(self, ws: WebSocket) -> (Option<Handle>, Option<Handle>) {
         match self {
             Self::Exclusive => {
-                let handle = Handle::Exclusive(Arc::new(Mutex::new(Some(ws))));
+                let handle = Handle::Exclusive(Arc::new(ws.into()));
                 (handle.share(), Some(handle))
             }
             Self::Locked => {
@@ -383,7 +406,7 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
             lost.is_empty(),
             format!("{tag} lost {lost:?} of {sure:?}; arrived: {arrived:?}"),
         );
-        if has_closed_well && !closes_by_call && !matches!(combination.driving, Driving::Select | Driving::Alternate) {
+        if has_closed_well && !closes_by_call && !combination.driving.drops_calls() {
             let all = log.queued.len() == log.tried.len() || calls.iter().any(|call| call.may_be_full());
             expect(
                 all,
@@ -583,7 +606,8 @@ fn whole_in_one_direction_with_any_waker() {
 
 #[test]
 fn whole_by_turns() {
-    check_all(Shared::Exclusive, &[Driving::Alternate], pairs_of(&OF_WHOLE));
+    let drivings = [Driving::Alternate, Driving::TasksByTurns];
+    check_all(Shared::Exclusive, &drivings, pairs_of(&OF_WHOLE));
 }
 
 fn of_halves() -> impl Iterator<Item = [Call; 2]> {

@@ -125,7 +125,7 @@ impl Call {
 /// A share of a connection.
 pub(crate) enum Handle {
     /// The whole, by one task at a time, each call to its end.
-    Exclusive(Arc<Mutex<Option<WebSocket>>>),
+    Exclusive(Arc<futures_util::lock::Mutex<WebSocket>>),
     /// The whole, behind a lock that is held during each poll and no longer.
     Locked(Arc<Mutex<WebSocket>>),
     Sender(Sender),
@@ -159,10 +159,7 @@ impl Handle {
 
     pub(crate) async fn call(&mut self, call: Call, message: Option<Message>) -> Given {
         match self {
-            Self::Exclusive(slot) => {
-                let mut taken = Taken::of(slot);
-                call_whole(taken.ws(), call, message).await
-            }
+            Self::Exclusive(ws) => call_whole(&mut *ws.lock().await, call, message).await,
             Self::Locked(ws) => call_locked(ws, call, message).await,
             Self::Sender(sender) => call_sender(sender, call, message).await,
             Self::Receiver(receiver) => match call {
@@ -187,10 +184,10 @@ impl Handle {
     /// Closes so that what the peer still sends is received.
     pub(crate) async fn close_gently(&mut self) -> Result<(), Error> {
         match self {
-            Self::Exclusive(slot) => {
-                let mut taken = Taken::of(slot);
-                taken.ws().start_close(CloseCode::NORMAL, "bye")?;
-                taken.ws().flush().await
+            Self::Exclusive(ws) => {
+                let mut ws = ws.lock().await;
+                ws.start_close(CloseCode::NORMAL, "bye")?;
+                ws.flush().await
             }
             Self::Locked(ws) => {
                 ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")?;
@@ -205,36 +202,12 @@ impl Handle {
     /// How the connection was closed.
     pub(crate) fn closure(&self) -> Option<sockeye::Closure> {
         match self {
-            Self::Exclusive(slot) => slot.lock().unwrap().as_ref().and_then(|ws| ws.closure().cloned()),
+            Self::Exclusive(ws) => ws.try_lock().and_then(|ws| ws.closure().cloned()),
             Self::Locked(ws) => ws.lock().unwrap().closure().cloned(),
             Self::Sender(sender) => sender.closure(),
             Self::Receiver(receiver) => receiver.closure(),
             Self::Sink(_) | Self::Stream(_) => None,
         }
-    }
-}
-
-/// A connection that goes back where it was when it is dropped.
-struct Taken<'a> {
-    slot: &'a Mutex<Option<WebSocket>>,
-    ws: Option<WebSocket>,
-}
-
-impl<'a> Taken<'a> {
-    fn of(slot: &'a Mutex<Option<WebSocket>>) -> Self {
-        let ws = slot.lock().unwrap().take();
-        assert!(ws.is_some(), "one call at a time");
-        Self { slot, ws }
-    }
-
-    fn ws(&mut self) -> &mut WebSocket {
-        self.ws.as_mut().expect("taken above")
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        *self.slot.lock().unwrap() = self.ws.take();
     }
 }
 
