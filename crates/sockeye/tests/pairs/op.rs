@@ -189,10 +189,7 @@ impl Handle {
                 ws.start_close(CloseCode::NORMAL, "bye")?;
                 ws.flush().await
             }
-            Self::Locked(ws) => {
-                ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")?;
-                locked(ws, |ws, cx| once(cx, ws.flush())).await
-            }
+            Self::Locked(ws) => locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await,
             Self::Sender(sender) => sender.close(CloseCode::NORMAL, "bye").await,
             Self::Sink(sink) => sink.close().await,
             Self::Receiver(_) | Self::Stream(_) => unreachable!("half that only receives"),
