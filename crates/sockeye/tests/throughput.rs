@@ -152,8 +152,9 @@ const LIMIT_SECS: u64 = 30;
 /// the echo has behind it.
 const MEMORY_MORE_MAX: usize = 3 * 1024 * 1024;
 
-/// The same where both sides run at the same time, and may both copy their buffer to a larger one.
-const MEMORY_MORE_MAX_OF_THREADS: usize = 8 * 1024 * 1024;
+/// The same where both sides run at the same time: both may copy their buffer to a larger one, and a sender that waits
+/// reads ahead of a receiver that is late.
+const MEMORY_MORE_MAX_OF_THREADS: usize = 24 * 1024 * 1024;
 
 /// How many wakers may be alive: each of two sides has a few places for one.
 const WAKERS_MAX: usize = 8;
