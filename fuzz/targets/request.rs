@@ -7,8 +7,8 @@ use sockeye_fuzz::http::{Head, decode_key};
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::{
-    Acceptance, Accepted, ClientRequest, ClientStep, HandshakeFault, HandshakeLimits, Key, Pending, Refusal, Request,
-    ServerHandshake, ServerStep, Uri,
+    Acceptance, Accepted, ClientRequest, ClientStep, HandshakeFault, HandshakeLimits, HostPolicy, Key, OriginPolicy,
+    Pending, Refusal, Request, ServerHandshake, ServerStep, Uri,
 };
 
 /// What an input is put behind and before when it is to be fields of a request that is otherwise right.
@@ -132,6 +132,24 @@ fn check_sound(wire: &[u8], request: &Request) {
     assert_eq!(head.values("Transfer-Encoding").count(), 0);
     assert!(head.values("Content-Length").count() == 0 || head.only("Content-Length") == Some(b"0"));
     assert!(head.values("Origin").count() <= 1);
+    check_denials(request);
+}
+
+/// What a policy refuses is named in a line that can be logged and sent, however it was written.
+fn check_denials(request: &Request) {
+    for fault in [
+        OriginPolicy::SameHost.check(request),
+        HostPolicy::List(vec![]).check(request),
+    ] {
+        let Err(fault) = fault else { continue };
+        let denial = fault.denial().expect("only a policy was asked");
+        for text in [denial.origin().unwrap_or_default(), denial.host(), &fault.to_string()] {
+            let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            assert!(is_plain && text.len() <= 2048, "{text:?}");
+        }
+        let sent = denial.origin().unwrap_or_default().to_owned() + denial.host();
+        assert!(!sent.contains(['<', '>', '"', '\'', '&', '`']), "{sent}");
+    }
 }
 
 /// What was accepted and is written as it was understood is understood in the same way.

@@ -102,8 +102,8 @@ await check('presence', async () => {
   }
 });
 
-await check('unknown method', () =>
-  assert.rejects(alice.centrifuge.rpc('no such method', {}), (error) => error.code === 104));
+await check('call without a handler', () =>
+  assert.rejects(alice.centrifuge.rpc('no such method', {}), (error) => error.code === 108));
 
 await check('leave', async () => {
   bob.subscriptions[1].unsubscribe();

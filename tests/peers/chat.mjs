@@ -238,6 +238,47 @@ await check('they come back after the server was away', async () => {
   for (const page of [ada, grace]) for (const name of ['Ada', 'Grace']) await shows(page, PEOPLE, name);
 });
 
+await check('a page in the back/forward cache is not in the room', async () => {
+  // Puppeteer turns that cache off; these are the events that a page gets when it goes there and comes back.
+  const show = (type) => ada.evaluate((type) => dispatchEvent(new PageTransitionEvent(type, { persisted: true })), type);
+  await shows(grace, PEOPLE, 'Ada');
+  await show('pagehide');
+  await showsNot(grace, PEOPLE, 'Ada');
+  // What makes a visible page try again does not open a hidden one.
+  await ada.evaluate(() => dispatchEvent(new Event('online')));
+  await say(grace, 'said while Ada was elsewhere');
+  assert.ok(await ada.$('[data-state]:not([data-state=connected])'));
+  await show('pageshow');
+  await connected(ada);
+  await shows(grace, PEOPLE, 'Ada');
+  await shows(ada, LOG, 'said while Ada was elsewhere');
+});
+
+await check('a page that may not connect shows the reason', async () => {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  await page.setRequestInterception(true);
+  // The page as a proxy shows it that rewrites the Host header: under an origin that the server does not know.
+  page.on('request', async (request) => {
+    const { pathname } = new URL(request.url());
+    const target = new URL(pathname, url);
+    const headers = request.headers();
+    const origin = headers['sockeye-page-origin'];
+    const response = await fetch(target, { headers: origin ? { 'Sockeye-Page-Origin': origin } : {} });
+    const body = Buffer.from(await response.arrayBuffer());
+    await request.respond({
+      status: response.status, contentType: response.headers.get('content-type') ?? '', body,
+    }).catch(() => {});
+  });
+  await page.goto('http://chat.example/');
+  await field(page, 'Your name').fill('Proxied');
+  await button(page, 'Start talking').click();
+  await shows(page, 'main', 'The server refuses this page: pages of the origin http://chat.example may not connect');
+  await shows(page, 'main', '--allow-origin=http://chat.example');
+  await context.close();
+});
+
 await check('screenshots', async () => {
   await join(ada, 'harbour');
   await grace.goto(ada.url());

@@ -36,14 +36,14 @@ const REALTIME_CASES: [&str; 10] = [
     "publish from the client",
     "order",
     "presence",
-    "unknown method",
+    "call without a handler",
     "leave",
     "resubscribe after a restart",
     "disconnect",
 ];
 
 /// What two people do in the chat page.
-const CHAT_CASES: [&str; 11] = [
+const CHAT_CASES: [&str; 13] = [
     "two people see each other",
     "they talk",
     "a burst stays in order",
@@ -52,6 +52,8 @@ const CHAT_CASES: [&str; 11] = [
     "nobody can speak as another",
     "two tabs are one person, and each keeps what it has to send",
     "they come back after the server was away",
+    "a page in the back/forward cache is not in the room",
+    "a page that may not connect shows the reason",
     "screenshots",
     "who leaves is seen to leave",
     "no error in the pages",

@@ -129,6 +129,47 @@ impl CloseFrame {
         })
     }
 
+    /// A close frame to send, with a reason that is too long cut by [`truncate_close_reason`].
+    ///
+    /// For reasons of which the length is not known, such as the text of an error.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidClose::Code`] if the code may not be sent ([`CloseCode::is_valid_on_wire`]).
+    pub fn with_truncated_reason(code: CloseCode, reason: &str) -> Result<Self, InvalidClose> {
+        Self::new(code, truncate_close_reason(reason))
+    }
+
+    /// The nearest close frame that may be sent, for when the connection has to be closed whatever the caller passed.
+    ///
+    /// A reason that is too long is cut by [`truncate_close_reason`]. A code that may not be sent
+    /// ([`CloseCode::is_valid_on_wire`]) becomes [`CloseCode::INTERNAL_ERROR`]: such a code is a mistake at this
+    /// endpoint or stands for a connection that was lost (1006, 1015), and as [`CloseCode::NORMAL`] it would make the
+    /// peer believe that all went well. [`CloseCode::NO_STATUS`] is the close frame without a body, or
+    /// [`CloseCode::NORMAL`] where there is a reason, which only travels behind a code.
+    ///
+    /// ```
+    /// use sockeye_proto::{CloseCode, CloseFrame};
+    ///
+    /// let frame = CloseFrame::new_lossy(CloseCode::ABNORMAL, &"é".repeat(100));
+    /// assert_eq!(frame.code, CloseCode::INTERNAL_ERROR);
+    /// // 61 characters of two bytes; the 62nd would end at byte 124.
+    /// assert_eq!(frame.reason, "é".repeat(61));
+    /// ```
+    #[must_use]
+    pub fn new_lossy(code: CloseCode, reason: &str) -> Self {
+        let code = match code {
+            CloseCode::NO_STATUS if reason.is_empty() => return Self::without_code(),
+            CloseCode::NO_STATUS => CloseCode::NORMAL,
+            code if code.is_valid_on_wire() => code,
+            _ => CloseCode::INTERNAL_ERROR,
+        };
+        Self {
+            code,
+            reason: truncate_close_reason(reason).into(),
+        }
+    }
+
     /// The close frame without a body.
     pub(crate) const fn without_code() -> Self {
         Self {
@@ -190,6 +231,18 @@ impl fmt::Display for CloseFrame {
     }
 }
 
+/// The longest prefix of a close reason that may be sent: at most [`CLOSE_REASON_LEN_MAX`] bytes, cut between two
+/// characters, as the reason has to be UTF-8 (RFC 6455 §5.5.1).
+///
+/// ```
+/// let reason = sockeye_proto::truncate_close_reason("bye");
+/// assert_eq!(reason, "bye");
+/// ```
+#[must_use]
+pub fn truncate_close_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(CLOSE_REASON_LEN_MAX)]
+}
+
 /// The caller asked for a close frame that may not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -208,7 +261,10 @@ impl fmt::Display for InvalidClose {
         match self {
             Self::Code(code) => write!(f, "close code {code} may not be sent"),
             Self::ReasonTooLong { len } => {
-                write!(f, "close reason of {len} bytes is longer than {CLOSE_REASON_LEN_MAX}")
+                write!(
+                    f,
+                    "close reason of {len} bytes is longer than {CLOSE_REASON_LEN_MAX}; truncate_close_reason cuts it"
+                )
             }
         }
     }
@@ -259,6 +315,48 @@ mod tests {
             CloseFrame::new(CloseCode::ABNORMAL, ""),
             Err(InvalidClose::Code(CloseCode::ABNORMAL))
         );
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        for (reason, len) in [
+            ("r".repeat(122), 122),
+            ("r".repeat(123), 123),
+            ("r".repeat(124), 123),
+            ("\u{e9}".repeat(62), 122),
+            ("\u{20ac}".repeat(42), 123),
+            ("\u{1f41f}".repeat(31), 120),
+            // A character that ends at byte 124, and one that begins there.
+            ("r".repeat(122) + "\u{e9}", 122),
+            ("r".repeat(123) + "\u{e9}", 123),
+            ("r".repeat(1 << 20), 123),
+        ] {
+            let cut = truncate_close_reason(&reason);
+            assert_eq!(cut.len(), len);
+            assert!(reason.starts_with(cut));
+            let frame = CloseFrame::with_truncated_reason(CloseCode(4000), &reason);
+            assert_eq!(frame, CloseFrame::new(CloseCode(4000), cut));
+            assert_eq!(frame, Ok(CloseFrame::new_lossy(CloseCode(4000), &reason)));
+        }
+        let code = CloseCode::ABNORMAL;
+        let refused = CloseFrame::with_truncated_reason(code, &"r".repeat(124));
+        assert_eq!(refused, Err(InvalidClose::Code(code)));
+    }
+
+    #[test]
+    fn a_lossy_close_frame_may_be_sent_whatever_the_code() {
+        for code in (0..=u16::MAX).map(CloseCode) {
+            for reason in ["", "why"] {
+                let frame = CloseFrame::new_lossy(code, reason);
+                assert_eq!(CloseFrame::new(frame.code, &frame.reason).as_ref(), Ok(&frame));
+                assert_eq!(frame.reason, reason);
+                match CloseFrame::new(code, reason) {
+                    Ok(sent_as_it_is) => assert_eq!(frame, sent_as_it_is),
+                    Err(_) if code == CloseCode::NO_STATUS => assert_eq!(frame.code, CloseCode::NORMAL),
+                    Err(_) => assert_eq!(frame.code, CloseCode::INTERNAL_ERROR),
+                }
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub mod handshake;
 mod time;
 mod utf8;
 
-pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose};
+pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose, truncate_close_reason};
 pub use config::{Config, Keepalive, Limits};
 pub use connection::{
     Cause, Closure, Compress, Connection, Data, Delivery, Event, Fragment, Framing, MaskedMessage, MessageKind,

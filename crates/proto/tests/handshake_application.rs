@@ -259,10 +259,16 @@ fn server_judges_origins() {
         let origin_line = format!("Origin: {origin}");
         let pending = pending(&with("Host", &[&host, &origin_line]));
         let request = pending.request();
-        let denied = HandshakeFault::OriginDenied;
-        let expect = |passes| if passes { Ok(()) } else { Err(denied.clone()) };
-        assert_eq!(list.check(request), expect(in_list), "list {host} {origin}");
-        assert_eq!(same.check(request), expect(in_same), "same {host} {origin}");
+        for (policy, passes) in [(&list, in_list), (&same, in_same)] {
+            match policy.check(request) {
+                Ok(()) => assert!(passes, "{policy:?} {host} {origin}"),
+                Err(HandshakeFault::OriginDenied(denial)) => {
+                    assert!(!passes, "{policy:?} {host} {origin}");
+                    assert!(denial.origin().is_some() && !denial.allowed().is_empty());
+                }
+                Err(fault) => panic!("{fault:?}"),
+            }
+        }
         assert_eq!(OriginPolicy::Any.check(request), Ok(()), "any {origin}");
     }
 }
@@ -275,11 +281,15 @@ fn server_reads_and_writes_origins_in_one_spelling() {
         ("http://example.com:443", "http://example.com:443"),
         ("http://[0::1]:80", "http://[::1]"),
         ("Chrome-Extension://abcdef", "chrome-extension://abcdef"),
+        ("moz-extension://B7D1-0", "moz-extension://b7d1-0"),
+        ("file://", "file://"),
+        ("null", "null"),
     ] {
         assert_eq!(Origin::parse(text).unwrap().to_string(), written, "{text}");
     }
     for text in [
-        "null",
+        "NULL",
+        "null ",
         "",
         "h",
         "1x://h",
@@ -288,6 +298,9 @@ fn server_reads_and_writes_origins_in_one_spelling() {
         "x y://h",
         "http://h/",
         "http://",
+        "wss://",
+        "file:///",
+        "file:",
     ] {
         assert_eq!(Origin::parse(text), Err(OriginError), "{text}");
     }
@@ -296,6 +309,24 @@ fn server_reads_and_writes_origins_in_one_spelling() {
         (port("https://h"), port("app://h"), port("app://h:1")),
         (Some(443), None, Some(1))
     );
+}
+
+#[test]
+fn server_lets_in_pages_without_a_host_where_they_are_listed() {
+    for origin in ["null", "file://", "chrome-extension://abcdef"] {
+        let policy = OriginPolicy::List(vec![Origin::parse(origin).unwrap()]);
+        for sent in ["null", "file://", "chrome-extension://abcdef"] {
+            let pending = pending(&plus(&[&format!("Origin: {sent}")]));
+            assert_eq!(
+                policy.check(pending.request()).is_ok(),
+                sent == origin,
+                "{sent} by {origin}"
+            );
+            assert!(OriginPolicy::SameHost.check(pending.request()).is_err(), "{sent}");
+        }
+    }
+    assert!(Origin::NULL.is_null() && !Origin::parse("file://").unwrap().is_null());
+    assert_eq!((Origin::NULL.host(), Origin::NULL.port()), ("", None));
 }
 
 #[test]
@@ -318,9 +349,9 @@ fn server_refuses_an_origin_with_403() {
         text,
         "HTTP/1.1 403 Forbidden\r\n\
         Connection: close\r\n\
-        Content-Length: 22\r\n\
+        Content-Length: 45\r\n\
         Content-Type: text/plain; charset=utf-8\r\n\r\n\
-        origin is not allowed\n"
+        origin \"https://attacker.net\" is not allowed\n"
     );
 }
 

@@ -11,13 +11,13 @@ use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::engine::{EngineError, History, HistoryQuery, is_recovered};
 use crate::node::Node;
-use crate::presence::ClientId;
+use crate::presence::{ClientId, Subscription};
 use crate::protocol::{
     Command, Empty, HistoryResult, Malformed, PING, PresenceResult, PresenceStatsResult, Reply, ReplyBody,
     SubscribeResult, encode,
 };
 use crate::queue::{Item, Outgoing, Queue};
-use crate::session::{Call, PingDue, ReadHistory, Session, Step, Subscribe};
+use crate::session::{Call, PingDue, Pings, ReadHistory, Session, Step, Subscribe};
 
 /// A client, on the node's list from when it is made until it is dropped.
 #[derive(Debug)]
@@ -26,6 +26,18 @@ pub(crate) struct Client {
     id: ClientId,
     session: Session,
     queue: Arc<Queue>,
+    /// Subscriptions that the hub has ended, and that the engine is not told about yet.
+    ended: Vec<Subscription>,
+}
+
+/// How the server detects that a client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PingedBy {
+    /// Pings of the client protocol: the application answers them, so a frozen page is not taken for a live one.
+    Commands,
+    /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`: for terminals and test tools, whose WebSocket
+    /// library answers.
+    Frames,
 }
 
 /// Why a subscription did not come about.
@@ -36,12 +48,20 @@ enum SubscribeFailure {
 
 impl Client {
     /// A client over the WebSocket of `sender`; without one, all that is for it is in [`next_frame`](Self::next_frame).
-    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>) -> Self {
+    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, pinged_by: PingedBy) -> Self {
         let id = ClientId::from_random(rand::random());
-        let interval = node.config().timeouts.ping_interval;
-        // The upper half of the interval: pings are spread, and none follows hard on the connect.
-        let first_ping = interval / 2 + Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
-        let session = Session::new(node.config().clone(), id, first_ping, Instant::now().into_std());
+        let pings = match pinged_by {
+            PingedBy::Frames => Pings::Frames,
+            PingedBy::Commands => {
+                let interval = node.config().timeouts.ping_interval;
+                // The upper half of the interval: pings are spread, and none follows hard on the connect.
+                let spread = Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
+                Pings::Commands {
+                    first: interval / 2 + spread,
+                }
+            }
+        };
+        let session = Session::new(node.config().clone(), id, pings, Instant::now().into_std());
         let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max, sender));
         node.register(id, &queue);
         Self {
@@ -49,6 +69,7 @@ impl Client {
             id,
             session,
             queue,
+            ended: Vec::new(),
         }
     }
 
@@ -61,9 +82,20 @@ impl Client {
         command: Result<Command<'_>, Malformed>,
     ) -> Result<(), DisconnectCode> {
         let id = command.as_ref().map_or(0, |command| command.id);
+        // Others hear that the client left before they hear that it is there again.
+        self.finish_leaving().await;
         match self.session.handle_command(command, Instant::now().into_std())? {
             Step::Nothing => {}
-            Step::Reply(body) => self.reply(id, body),
+            Step::Reply(body) => {
+                if let ReplyBody::Error(code) = body
+                    && self.session.info().is_none()
+                {
+                    // SDKs do not connect again after most errors, so the operator has to see this.
+                    let log = || tracing::info!(%code, "refused the connect command of a client");
+                    self.node.refusals().log(log);
+                }
+                self.reply(id, body);
+            }
             Step::Subscribe(call) => self.subscribe(id, call).await?,
             Step::Call(call) => {
                 if let Err(code) = self.carry_out(id, call).await {
@@ -86,8 +118,8 @@ impl Client {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::from_std(self.session.deadline())
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.session.deadline().map(Instant::from_std)
     }
 
     /// The next text frame to write.
@@ -95,15 +127,37 @@ impl Client {
     /// # Errors
     /// The reason to disconnect the client instead.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Prepared>, DisconnectCode> {
-        match self.queue.take() {
-            None => Ok(None),
-            Some(Outgoing::Frame(frame)) => Ok(Some(frame)),
-            Some(Outgoing::Unsubscribe(channel, frame)) => {
-                self.session.handle_unsubscribed(&channel);
-                self.node.leave_soon(self.session.info(), vec![channel]);
-                Ok(Some(frame))
+        loop {
+            match self.queue.take() {
+                None => return Ok(None),
+                Some(Outgoing::Frame(frame)) => return Ok(Some(frame)),
+                Some(Outgoing::Close(code)) => return Err(code),
+                Some(Outgoing::Unsubscribe(subscription, frame)) => {
+                    if self.session.handle_unsubscribed(&subscription) {
+                        self.ended.push(subscription);
+                        return Ok(Some(frame));
+                    }
+                    // The client has ended it by itself, and what it is told about that comes next.
+                }
             }
-            Some(Outgoing::Close(code)) => Err(code),
+        }
+    }
+
+    /// Whether [`finish_leaving`](Self::finish_leaving) has something to do.
+    pub(crate) fn is_leaving(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Tells the engine, and through it the others, of the subscriptions that the hub has ended.
+    ///
+    /// # Cancel safety
+    /// What was not told yet is told later, when the client is dropped at the latest.
+    pub(crate) async fn finish_leaving(&mut self) {
+        while let Some(subscription) = self.ended.last()
+            && let Some(info) = self.session.info()
+        {
+            self.node.tell_left(subscription, info).await;
+            self.ended.pop();
         }
     }
 
@@ -126,10 +180,10 @@ impl Client {
             return Ok(());
         };
         // Nobody was told that the client came, so nobody is told that it left.
-        self.session.handle_unsubscribed(&call.channel);
-        self.node.hub().leave(&call.channel, self.id);
+        self.session.handle_unsubscribed(&call.subscription);
+        self.node.hub().leave(&call.subscription, self.id);
         if let Some(info) = self.session.info() {
-            self.node.forget(&call.channel, info).await;
+            self.node.forget(&call.subscription, info).await;
         }
         match failure {
             SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
@@ -142,13 +196,16 @@ impl Client {
 
     /// The order matters: publications are kept aside first, so that none can slip between history and hub.
     async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
-        let (channel, wants) = (&call.channel, call.wants);
+        let Subscribe {
+            subscription, wants, ..
+        } = call;
+        let channel = &subscription.channel;
         let (engine, options) = (self.node.engine(), &self.node.config().channels);
         let info = self.session.info().ok_or(ErrorCode::Internal)?;
-        self.node.hub().join(channel, self.id, self.queue.clone(), wants);
+        self.node.hub().join(subscription, self.id, self.queue.clone(), *wants);
         engine.interest_changed(channel).await?;
         if options.presence {
-            engine.presence_add(channel, info.clone()).await?;
+            engine.presence_add(subscription, info.clone()).await?;
         }
         let mut history = None;
         if wants.unbroken {
@@ -173,18 +230,18 @@ impl Client {
         Ok(())
     }
 
-    async fn leave(&self, channel: &ChannelName) {
-        self.node.hub().leave(channel, self.id);
+    async fn leave(&self, subscription: &Subscription) {
+        self.node.hub().leave(subscription, self.id);
         if let Some(info) = self.session.info() {
-            self.node.tell_left(channel, info).await;
+            self.node.tell_left(subscription, info).await;
         }
     }
 
     async fn carry_out(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
-            Call::Unsubscribe(channel) => {
-                self.leave(&channel).await;
+            Call::Unsubscribe(subscription) => {
+                self.leave(&subscription).await;
                 self.reply(id, ReplyBody::Unsubscribe(Empty {}));
             }
             Call::Publish(channel, content) => {
@@ -297,7 +354,8 @@ fn subscribe_result<'a>(call: &Subscribe, history: Option<&'a History>) -> Resul
 impl Drop for Client {
     fn drop(&mut self) {
         // However the client's task ends, by a panic too, nobody goes on counting it as present.
-        let left = self.session.take_subscriptions();
+        let mut left = self.session.take_subscriptions();
+        left.append(&mut self.ended);
         self.node.unregister(self.id, self.session.info(), left);
     }
 }

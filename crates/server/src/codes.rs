@@ -122,7 +122,8 @@ impl UnsubscribeCode {
 #[repr(u16)]
 #[non_exhaustive]
 pub enum DisconnectCode {
-    /// The connection was closed with nothing to add.
+    /// The connection was closed with nothing to add; also for a client that did not say `connect` in time, which a slow
+    /// network can be the reason for.
     ConnectionClosed = 3000,
     /// This server is going away; another one, or this one after its restart, will serve the client.
     Shutdown = 3001,
@@ -150,7 +151,7 @@ pub enum DisconnectCode {
     InvalidToken = 3500,
     /// What the client sent is not the protocol.
     BadRequest = 3501,
-    /// The client connected but never said `connect`.
+    /// The client was refused by an error in reply to `connect`, and did not leave by itself.
     Stale = 3502,
     /// The server sends the client away.
     ForceDisconnect = 3503,

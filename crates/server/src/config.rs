@@ -63,6 +63,8 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let Limits {
             message_size_max,
+            publication_size_max,
+            client_info_size_max,
             queue_bytes_max,
             reply_size_max,
             history_bytes_per_channel_max,
@@ -73,14 +75,31 @@ impl Config {
         } = self.timeouts;
         let has_history = self.channels.history_count_max > 0;
 
-        for (field, size_max) in [
-            ("limits.message_size_max", message_size_max),
-            ("limits.reply_size_max", reply_size_max),
-        ] {
-            if size_max > queue_bytes_max / 2 {
-                let must = format!("at most half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
-                return Err(ConfigError::new(field, size_max, must));
-            }
+        let publication_limit = message_size_max.saturating_sub(PUSH_FRAME_BYTES);
+        if publication_size_max > publication_limit {
+            let must = format!("at most limits.message_size_max less {PUSH_FRAME_BYTES}, {publication_limit}");
+            return Err(ConfigError::new(
+                "limits.publication_size_max",
+                publication_size_max,
+                must,
+            ));
+        }
+        let around = client_info_size_max.saturating_add(PUSH_FRAME_BYTES);
+        let publication_limit = (queue_bytes_max / 2).saturating_sub(around);
+        if publication_size_max > publication_limit {
+            let must = format!(
+                "at most half of limits.queue_bytes_max less limits.client_info_size_max and {PUSH_FRAME_BYTES}, \
+                 {publication_limit}"
+            );
+            return Err(ConfigError::new(
+                "limits.publication_size_max",
+                publication_size_max,
+                must,
+            ));
+        }
+        if reply_size_max > queue_bytes_max / 2 {
+            let must = format!("at most half of limits.queue_bytes_max, {}", queue_bytes_max / 2);
+            return Err(ConfigError::new("limits.reply_size_max", reply_size_max, must));
         }
         let history_bytes_limit = reply_size_max.saturating_sub(REPLY_FRAME_BYTES);
         if has_history && history_bytes_per_channel_max > history_bytes_limit {
@@ -98,6 +117,10 @@ impl Config {
 
 /// What a reply with the history of a channel holds beside the publications: 160 bytes, and some to spare.
 const REPLY_FRAME_BYTES: usize = 1 << 10;
+
+/// What a publication or a push holds beside the data and what the client says about itself: the name of the channel,
+/// each byte written as `\u00xx` at worst (6 * 255), the client's id, numbers, and the names of the fields.
+const PUSH_FRAME_BYTES: usize = 2 << 10;
 
 /// A field of a [`Config`] that contradicts another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,13 +199,21 @@ pub struct Limits {
     /// Open connections, HTTP and WebSocket together. Beyond: answered 503 and closed. An idle client costs about
     /// 4 KiB here and as much in the kernel.
     pub connections_max: usize,
-    /// Size of one message from a client, in bytes. Beyond: WebSocket close 1009. At most half of
-    /// [`queue_bytes_max`](Self::queue_bytes_max), or one publication would make all its subscribers slow.
+    /// Size of one WebSocket message from a client, in bytes. Beyond: WebSocket close 1009, after which SDKs do not
+    /// connect again. One message may carry many commands: an SDK that connects sends all its subscriptions in one,
+    /// with a token for each. 128 subscriptions take up to 110 KiB.
     pub message_size_max: usize,
+    /// Size of the data of one publication, in bytes of JSON. Beyond: error 106 for this publication. At least 2 KiB
+    /// less than [`message_size_max`](Self::message_size_max). With [`client_info_size_max`](Self::client_info_size_max)
+    /// and 2 KiB, at most half of [`queue_bytes_max`](Self::queue_bytes_max), or one publication would make all its
+    /// subscribers slow. [`set_publication_size_max`](Self::set_publication_size_max) sets it with everything that
+    /// depends on it.
+    pub publication_size_max: usize,
     /// Channels one client is subscribed to. Beyond: error 106.
     pub channels_per_client_max: usize,
-    /// What a client may say about itself when it connects, in bytes of JSON; others see it as `conn_info.unverified`.
-    /// Beyond: error 106. At zero it is not shown to anyone.
+    /// Size of the `data` with which a client connects, in bytes of JSON. Others see it as `conn_info.unverified` with
+    /// each publication and in presence, so a larger limit lets one client inflate the pushes and replies of its
+    /// channels. Beyond: error 106, after which SDKs do not connect again. At zero it is ignored and not shown to anyone.
     pub client_info_size_max: usize,
     /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the largest message
     /// and the largest reply.
@@ -203,15 +234,45 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 100_000,
-            message_size_max: 64 << 10,
+            message_size_max: 256 << 10,
+            publication_size_max: 64 << 10,
             channels_per_client_max: 128,
-            client_info_size_max: 1 << 10,
+            client_info_size_max: 4 << 10,
             queue_bytes_max: 1 << 20,
             reply_size_max: 512 << 10,
             presence_clients_max: 4_000,
             history_bytes_per_channel_max: 384 << 10,
             history_bytes_max: 256 << 20,
         }
+    }
+}
+
+impl Limits {
+    /// Sets [`publication_size_max`](Self::publication_size_max), and raises the limits that would be too small for
+    /// publications of this size, and for the [`client_info_size_max`](Self::client_info_size_max) that is set: the
+    /// message that brings one, the queues and replies that hold it, and the history of
+    /// a channel, so that it remembers at least one.
+    ///
+    /// ```
+    /// let mut config = sockeye_server::Config::default();
+    /// config.limits.set_publication_size_max(4 << 20);
+    /// assert!(config.check().is_ok());
+    /// ```
+    pub fn set_publication_size_max(&mut self, bytes: usize) {
+        let push_size = bytes
+            .saturating_add(self.client_info_size_max)
+            .saturating_add(PUSH_FRAME_BYTES);
+        let at_least = |limit: &mut usize, bytes: usize| *limit = bytes.max(*limit);
+        self.publication_size_max = bytes;
+        let data_size = bytes.max(self.client_info_size_max);
+        at_least(&mut self.message_size_max, data_size.saturating_add(PUSH_FRAME_BYTES));
+        at_least(&mut self.history_bytes_per_channel_max, push_size);
+        let reply_size = self.history_bytes_per_channel_max.saturating_add(REPLY_FRAME_BYTES);
+        at_least(&mut self.reply_size_max, reply_size);
+        at_least(
+            &mut self.queue_bytes_max,
+            self.reply_size_max.max(push_size).saturating_mul(2),
+        );
     }
 }
 
@@ -263,6 +324,7 @@ mod tests {
         let Limits {
             connections_max,
             message_size_max,
+            publication_size_max,
             channels_per_client_max,
             client_info_size_max,
             queue_bytes_max,
@@ -274,6 +336,7 @@ mod tests {
         for limit in [
             connections_max,
             message_size_max,
+            publication_size_max,
             channels_per_client_max,
             client_info_size_max,
             queue_bytes_max,
@@ -338,17 +401,50 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_holds_two_of_the_largest_messages_and_replies() {
-        check(|config| config.limits.message_size_max = 512 << 10, Ok(()));
+    fn a_queue_holds_two_of_the_largest_publications_and_replies() {
+        let publication = |bytes| {
+            move |config: &mut Config| {
+                config.limits.message_size_max = 1 << 20;
+                config.limits.publication_size_max = bytes;
+            }
+        };
+        check(publication(506 << 10), Ok(()));
         check(
-            |config| config.limits.message_size_max = (512 << 10) + 1,
-            Err("limits.message_size_max is 524289, but must be at most half of limits.queue_bytes_max, 524288"),
+            publication((506 << 10) + 1),
+            Err(
+                "limits.publication_size_max is 518145, but must be at most half of limits.queue_bytes_max less \
+                 limits.client_info_size_max and 2048, 518144",
+            ),
         );
         check(|config| config.limits.queue_bytes_max = 1 << 20, Ok(()));
         check(
             |config| config.limits.queue_bytes_max = (1 << 20) - 1,
             Err("limits.reply_size_max is 524288, but must be at most half of limits.queue_bytes_max, 524287"),
         );
+    }
+
+    #[test]
+    fn a_message_holds_the_largest_publication() {
+        check(|config| config.limits.publication_size_max = 254 << 10, Ok(()));
+        check(
+            |config| config.limits.publication_size_max = (254 << 10) + 1,
+            Err("limits.publication_size_max is 260097, but must be at most limits.message_size_max less 2048, 260096"),
+        );
+    }
+
+    #[test]
+    fn any_publication_size_can_be_set_with_all_that_depends_on_it() {
+        for bytes in [1, 64 << 10, 300 << 10, 1 << 20, 1 << 30] {
+            let set = |config: &mut Config| config.limits.set_publication_size_max(bytes);
+            check(set, Ok(()));
+            let mut limits = Limits::default();
+            limits.set_publication_size_max(bytes);
+            assert_eq!(limits.publication_size_max, bytes);
+            assert!(limits.history_bytes_per_channel_max >= bytes);
+        }
+        let mut limits = Limits::default();
+        limits.set_publication_size_max(64 << 10);
+        assert_eq!(limits, Limits::default());
     }
 
     #[test]

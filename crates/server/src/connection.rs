@@ -9,12 +9,13 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use sockeye::{CloseCode, Message, Prepared, Receiver, Sender, Text, WebSocket};
+use sockeye::{Cause, CloseCode, Fault, Message, Prepared, Receiver, Sender, WebSocket};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::client::Client;
+use crate::client::{Client, PingedBy};
 use crate::codes::DisconnectCode;
 use crate::node::Node;
 use crate::protocol::commands;
@@ -25,8 +26,10 @@ pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
 /// Why a client's task ends.
 #[derive(Debug)]
 enum End {
-    /// The client closed the connection, or it was lost.
+    /// The client closed the connection, with whatever code, or it cannot be written to any more.
     Gone,
+    /// The connection was lost, or the client broke the rules of WebSocket.
+    Lost(sockeye::Error),
     /// The server closes the connection.
     Disconnect(DisconnectCode),
 }
@@ -42,9 +45,14 @@ const MESSAGES_IN_A_ROW_MAX: u32 = 64;
 
 /// Serves a client until it is gone or sent away. The permit is its place among all connections.
 // Not an `async fn`, whose future would hold its arguments twice.
-pub(crate) fn run(ws: WebSocket, node: Arc<Node>, permit: Permit) -> impl Future<Output = ()> + Send {
+pub(crate) fn run(
+    ws: WebSocket,
+    node: Arc<Node>,
+    pinged_by: PingedBy,
+    permit: Permit,
+) -> impl Future<Output = ()> + Send {
     let (sender, mut receiver) = ws.split();
-    let mut client = Client::new(node, Some(sender.clone()));
+    let mut client = Client::new(node.clone(), Some(sender.clone()), pinged_by);
     async move {
         let close_timeout = client.close_timeout();
         let Err(end) = talk(&sender, &mut receiver, &mut client).await;
@@ -54,8 +62,16 @@ pub(crate) fn run(ws: WebSocket, node: Arc<Node>, permit: Permit) -> impl Future
         }
         // Others are told at once; the close handshake may take its time.
         drop(client);
+        match &end {
+            End::Gone => {}
+            End::Lost(error) => log_loss(&node, error),
+            // Clients do not come back after these, so whoever runs the server has to be able to see them.
+            End::Disconnect(code) if !code.is_reconnect() => node
+                .refusals()
+                .log(|| tracing::info!(%code, "disconnecting a client, which will not connect again by itself")),
+            End::Disconnect(code) => tracing::debug!(%code, "disconnecting a client"),
+        }
         if let End::Disconnect(code) = end {
-            tracing::debug!(%code, "disconnecting a client");
             let _ = timeout(close_timeout, close(&sender, &mut receiver, code)).await;
         }
         drop(permit);
@@ -73,7 +89,7 @@ async fn close(sender: &Sender, receiver: &mut Receiver, code: DisconnectCode) -
 ///
 /// What is rarely needed is boxed: an idle client should not hold room for a command in flight.
 async fn talk(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> Result<Infallible, End> {
-    let mut timer = pin!(sleep_until(client.deadline()));
+    let mut timer = pin!(sleep_until(client.deadline().unwrap_or_else(far_away)));
     let mut messages_in_a_row = 0;
     loop {
         let message = tokio::select! {
@@ -89,28 +105,25 @@ async fn talk(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> 
         };
         match message {
             None => messages_in_a_row = 0,
-            Some(Ok(Some(Message::Text(text)))) => {
+            Some(Ok(Some(message))) => {
                 messages_in_a_row += 1;
-                Box::pin(handle_frame(sender, client, text)).await?;
+                Box::pin(handle_frame(sender, client, message)).await?;
             }
-            // Binary frames are for the protocol's other encoding, which this connection did not agree on.
-            Some(Ok(Some(Message::Binary(_)))) => return Err(DisconnectCode::InappropriateProtocol.into()),
             Some(Ok(None)) => return Err(End::Gone),
-            Some(Err(error)) => {
-                // RFC 6455 §7.1.7: a failure is logged. [6455-7.1.7-3]
-                tracing::debug!(%error, "a connection ended badly");
-                return Err(End::Gone);
-            }
+            Some(Err(error)) => return Err(ended(error)),
         }
         while let Some(unwritten) = write_queued(sender, client)? {
             Box::pin(write_slowly(sender, client, unwritten)).await?;
+        }
+        if client.is_leaving() {
+            Box::pin(client.finish_leaving()).await;
         }
         rearm(timer.as_mut(), client.deadline());
     }
 }
 
-async fn handle_frame(sender: &Sender, client: &mut Client, frame: Text) -> Result<(), End> {
-    let commands = match commands(&frame) {
+async fn handle_frame(sender: &Sender, client: &mut Client, frame: Message) -> Result<(), End> {
+    let commands = match commands(json(&frame)?) {
         Ok(commands) => commands,
         Err(malformed) => return Ok(client.handle_command(Err(malformed)).await?),
     };
@@ -125,6 +138,48 @@ async fn handle_frame(sender: &Sender, client: &mut Client, frame: Text) -> Resu
         tokio::task::coop::consume_budget().await;
     }
     Ok(())
+}
+
+/// The JSON of a frame. Some WebSocket libraries send text as binary messages unless told otherwise.
+fn json(frame: &Message) -> Result<&str, DisconnectCode> {
+    let bytes = match frame {
+        Message::Text(text) => return Ok(text),
+        Message::Binary(bytes) => bytes,
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.trim_ascii_start().starts_with('{') => Ok(text),
+        // The protocol's other encoding, Protobuf, which this connection did not agree on.
+        _ => Err(DisconnectCode::InappropriateProtocol),
+    }
+}
+
+/// What an error of `recv` means: a client may close with any code, which is no fault.
+fn ended(error: sockeye::Error) -> End {
+    match error.closure() {
+        Some(closure) if closure.received().is_some() && !matches!(closure.cause(), Cause::Fault(_)) => {
+            tracing::debug!(code = %closure.code(), "a client closed its connection");
+            End::Gone
+        }
+        _ => End::Lost(error),
+    }
+}
+
+fn log_loss(node: &Node, error: &sockeye::Error) {
+    let cause = error.closure().map(|closure| closure.cause());
+    if cause == Some(Cause::Fault(Fault::MessageTooBig)) {
+        let limit = node.config().limits.message_size_max;
+        // SDKs do not connect again after 1009.
+        node.refusals().log(|| {
+            tracing::info!(
+                limit,
+                "closed a connection with 1009: a message was larger than limits.message_size_max \
+                 (sockeye serve --max-message-size)"
+            );
+        });
+    } else {
+        // RFC 6455 §7.1.7: a failure is logged. [6455-7.1.7-3]
+        tracing::debug!(%error, "a connection ended badly");
+    }
 }
 
 /// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
@@ -155,10 +210,16 @@ async fn write_slowly(sender: &Sender, client: &Client, frame: Prepared) -> Resu
 
 /// Sets the timer for an earlier deadline. For a later one it is left to ring in vain, which costs less than setting
 /// it with every pong.
-fn rearm(timer: Pin<&mut Sleep>, deadline: Instant) {
+fn rearm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
+    let deadline = deadline.unwrap_or_else(far_away);
     if timer.is_elapsed() || deadline < timer.deadline() {
         timer.reset(deadline);
     }
+}
+
+/// When the timer rings for a client that has nothing to wait for.
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(24 * 60 * 60)
 }
 
 impl From<DisconnectCode> for End {

@@ -5,6 +5,7 @@
 
 mod roll;
 
+use std::error::Error as _;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::cli::{self, AllowedOrigin, EchoOptions, Failure, Signals};
+use crate::connect::escape;
 use roll::{Member, Roll};
 
 /// How long connections may take to close when the server stops; as long as the close handshake may take.
@@ -118,8 +120,18 @@ async fn open(server: Server, tcp: TcpStream, member: Member) {
     };
     match opened {
         Ok(mut ws) => drop(tokio::spawn(async move { report(echo(&mut ws, &member).await) })),
+        Err(error) if error.is_denied() => report_denied(&error),
         Err(error) => report(Err(error)),
     }
+}
+
+/// Says that a web page was turned away, and which option lets it in: its author sees only that it does not work.
+fn report_denied(error: &Error) {
+    let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    tracing::warn!(
+        "refused to open a WebSocket for a web page: {}; --allow-origin allows an origin",
+        escape(&reason)
+    );
 }
 
 /// Sends every message back. What arrived in one burst leaves in one write: `recv` sends what `feed` has queued before

@@ -1,24 +1,30 @@
 //! What is under which path, and one HTTP connection from its first byte to its last, or to its upgrade.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use ::http::header::{self, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sockeye::handshake::HostPolicy;
+use sockeye::Keepalive;
+use sockeye::hyper::Upgrade;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::client::PingedBy;
 use crate::config::Config;
 use crate::connection::{self, Permit};
 use crate::node::Node;
 use crate::page;
+use crate::policy::Policy;
 
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
@@ -27,8 +33,21 @@ type Response = hyper::Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Site {
     node: Arc<Node>,
+    policy: Policy,
     server: sockeye::Server,
+    /// For clients that asked for ping frames.
+    pinging_server: sockeye::Server,
 }
+
+/// Where clients connect to.
+const WEBSOCKET: &str = "/connection/websocket";
+
+/// Says whether a page may connect, which a browser does not tell its page when a WebSocket is refused. The page names
+/// itself in [`PAGE_ORIGIN`].
+const CHECK: &str = "/connection/check";
+
+/// `location.origin` of the page that asks. Not `Origin`, which browsers leave out of a GET to the page's own host.
+const PAGE_ORIGIN: HeaderName = HeaderName::from_static("sockeye-page-origin");
 
 /// The one subprotocol spoken; clients that offer none speak it too.
 const SUBPROTOCOL: &str = "centrifuge-json";
@@ -52,20 +71,38 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
 
 impl Site {
     pub(crate) fn new(node: Arc<Node>, is_loopback: bool) -> Self {
-        let server = websocket_server(node.config(), is_loopback);
-        Self { node, server }
+        let config = node.config();
+        let policy = Policy::new(config, is_loopback);
+        let server = websocket_server(config, &policy, None);
+        // The client is gone after as long a silence as with the protocol's own pings.
+        let mut keepalive = Keepalive::default();
+        (keepalive.interval, keepalive.timeout) = (config.timeouts.ping_interval, config.timeouts.pong);
+        let pinging_server = websocket_server(config, &policy, Some(keepalive));
+        Self {
+            node,
+            policy,
+            server,
+            pinging_server,
+        }
     }
 
     /// Answers one request. The permit goes with the connection when it becomes a WebSocket.
-    fn answer(&self, mut request: Request, permit: &Permit) -> Response {
+    fn answer(&self, mut request: Request, peer: SocketAddr, permit: &Permit) -> Response {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = match request.uri().path() {
-            // The handshake has its own answer to other methods: HEAD is none of its.
-            "/connection/websocket" => self.upgrade(&mut request, permit),
-            path => match (self.file(path), is_read) {
+            // Probes ask by address, and nothing here is worth protecting.
+            "/health" => reading(is_read, || self.health()),
+            // The handshake rejects every method but GET, including HEAD.
+            WEBSOCKET => self.upgrade(&mut request, peer, permit),
+            CHECK => reading(is_read, || self.check(&request)),
+            path => match (page::asset(path), is_read) {
                 (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
-                (Some(response), true) => response,
                 (Some(_), false) => only_reading(),
+                // The rule of the WebSocket: a page whose connection would be refused for its host is not shown.
+                (Some(_), true) if self.judge(&request, None) == Err(StatusCode::MISDIRECTED_REQUEST) => {
+                    self.refuse(StatusCode::MISDIRECTED_REQUEST, &request, peer)
+                }
+                (Some(asset), true) => content(StatusCode::OK, asset.content_type, asset.body),
             },
         };
         if !is_read {
@@ -76,49 +113,116 @@ impl Site {
         response
     }
 
-    /// What is to be read under a path.
-    fn file(&self, path: &str) -> Option<Response> {
-        if path == "/health" {
-            return Some(match self.node.is_draining() {
-                true => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
-                false => text(StatusCode::OK, "ok\n"),
-            });
+    fn health(&self) -> Response {
+        match self.node.is_draining() {
+            true => text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN),
+            false => text(StatusCode::OK, "ok\n"),
         }
-        page::asset(path).map(|asset| content(StatusCode::OK, asset.content_type, asset.body))
     }
 
-    fn upgrade(&self, request: &mut Request, permit: &Permit) -> Response {
+    /// Tells a page whether it may connect, and if not, why.
+    fn check(&self, request: &Request) -> Response {
         if self.node.is_draining() {
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+            return text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
+        }
+        let origin = request.headers().get(PAGE_ORIGIN);
+        match self.judge(request, origin) {
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(status) => {
+                let host = request.headers().get(header::HOST);
+                let reason = self.policy.explain(status, host, origin);
+                text(status, reason.unwrap_or_else(|| format!("{status}\n")))
+            }
+        }
+    }
+
+    /// Runs the handshake's checks as if a page of `origin` opened a WebSocket to the host of this request. Returns the
+    /// status that would refuse it.
+    fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), StatusCode> {
+        let mut handshake = hyper::Request::new(());
+        *handshake.uri_mut() = request.uri().clone();
+        let headers = handshake.headers_mut();
+        for host in request.headers().get_all(header::HOST) {
+            headers.append(header::HOST, host.clone());
+        }
+        for (name, value) in [
+            (header::UPGRADE, "websocket"),
+            (header::CONNECTION, "upgrade"),
+            (header::SEC_WEBSOCKET_VERSION, "13"),
+            (header::SEC_WEBSOCKET_KEY, "AAAAAAAAAAAAAAAAAAAAAA=="),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.clone());
+        }
+        match accept(&self.server, &mut handshake) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(refusal.status()),
+        }
+    }
+
+    fn upgrade(&self, request: &mut Request, peer: SocketAddr, permit: &Permit) -> Response {
+        if self.node.is_draining() {
+            let mut response = self.logged(peer, text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN));
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         }
-        match sockeye::hyper::upgrade(&self.server, request) {
-            Err(refusal) => *refusal,
+        let (server, pinged_by) = match wants_ping_frames(request.uri().query()) {
+            true => (&self.pinging_server, PingedBy::Frames),
+            false => (&self.server, PingedBy::Commands),
+        };
+        match accept(server, request) {
+            Err(refusal) if self.policy.is_of_policy(refusal.status()) => self.refuse(refusal.status(), request, peer),
+            Err(refusal) => self.logged(peer, *refusal),
             Ok((response, upgrade)) => {
                 let (node, permit) = (self.node.clone(), permit.clone());
                 tokio::spawn(async move {
                     // The client may be gone before it has its answer, which concerns nobody.
                     if let Ok(ws) = upgrade.await {
                         // A task of its own, so that it holds no room for what was needed to get here.
-                        tokio::spawn(connection::run(ws, node, permit));
+                        tokio::spawn(connection::run(ws, node, pinged_by, permit));
                     }
                 });
                 response
             }
         }
     }
+
+    /// Refuses a request for its origin or its host, and says so to both sides.
+    fn refuse(&self, status: StatusCode, request: &Request, peer: SocketAddr) -> Response {
+        let headers = request.headers();
+        let (host, origin) = (headers.get(header::HOST), headers.get(header::ORIGIN));
+        let reason = self.policy.explain(status, host, origin);
+        self.logged(peer, text(status, reason.unwrap_or_else(|| format!("{status}\n"))))
+    }
+
+    /// Writes a refusal to the log, with the reason that the client is given.
+    fn logged(&self, peer: SocketAddr, response: Response) -> Response {
+        self.node.refusals().log(|| {
+            let (status, reason) = (response.status().as_u16(), body_text(&response));
+            tracing::warn!(%peer, status, "refused a connection: {}", reason.trim_end());
+        });
+        response
+    }
 }
 
+const SHUTTING_DOWN: &str = "shutting down\n";
+
 /// Serves the requests of one connection.
-pub(crate) async fn serve_connection(site: Arc<Site>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+pub(crate) async fn serve_connection(
+    site: Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
     let service = service_fn(move |request| {
-        let mut response = site.answer(request, &permit);
+        let mut response = site.answer(request, peer, &permit);
         for (name, value) in SECURITY_HEADERS {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
@@ -132,8 +236,7 @@ pub(crate) async fn serve_connection(site: Arc<Site>, stream: TcpStream, permit:
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    // An error here is the client's doing, or its network's: there is nothing to do about it but to close.
-    let _ = timeout(timeouts.http_connection, async {
+    let served = timeout(timeouts.http_connection, async {
         tokio::select! {
             result = connection.as_mut() => return result,
             () = node.draining() => {}
@@ -142,31 +245,60 @@ pub(crate) async fn serve_connection(site: Arc<Site>, stream: TcpStream, permit:
         timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
     })
     .await;
+    match served {
+        // hyper has answered these with 400, 414 or 431.
+        Ok(Err(error)) if error.is_parse() => node
+            .refusals()
+            .log(|| tracing::warn!(%peer, "refused a connection: the request cannot be read: {error}")),
+        // Any other error is the client's doing, or its network's: there is nothing to do about it but to close.
+        _ => {}
+    }
 }
 
-fn websocket_server(config: &Config, is_loopback: bool) -> sockeye::Server {
+/// The opening handshake: the response that accepts, and what becomes of the connection; or the one that refuses.
+fn accept<B>(server: &sockeye::Server, request: &mut hyper::Request<B>) -> Result<(Response, Upgrade), Box<Response>> {
+    sockeye::hyper::upgrade(server, request).map_err(|refusal| Box::new(refusal.into_response()))
+}
+
+/// Whether the client asks for WebSocket ping frames instead of the protocol's own pings, as Centrifugo has it.
+fn wants_ping_frames(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true"))
+}
+
+fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepalive>) -> sockeye::Server {
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = config.limits.message_size_max as u64;
     limits.write_buffer_max = connection::WRITE_BUFFER_BYTES_MAX;
     let mut timeouts = sockeye::Timeouts::default();
     timeouts.close = config.timeouts.close;
-    let hosts = config.hosts.clone().unwrap_or(if is_loopback {
-        HostPolicy::Loopback
-    } else {
-        HostPolicy::Any
-    });
     let mut server = sockeye::Server::builder()
-        .origins(config.origins.clone())
-        .hosts(hosts)
+        .origins(policy.origins.clone())
+        .hosts(policy.hosts.clone())
         .subprotocols([SUBPROTOCOL])
         .limits(limits)
         .timeouts(timeouts)
         // The client protocol has pings of its own, which reach the application on the other side.
-        .keepalive(None);
+        .keepalive(keepalive);
     if let Some(config) = &config.compression {
         server = server.compression(config.clone());
     }
     server.build()
+}
+
+/// Answers GET and HEAD; any other method gets 405.
+fn reading(is_read: bool, answer: impl FnOnce() -> Response) -> Response {
+    if is_read { answer() } else { only_reading() }
+}
+
+/// The text of a response whose body is in memory.
+fn body_text(response: &Response) -> String {
+    let mut body = response.body().clone();
+    match pin!(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(frame))) => frame
+            .into_data()
+            .map_or_else(|_| String::new(), |data| String::from_utf8_lossy(&data).into_owned()),
+        _ => String::new(),
+    }
 }
 
 fn only_reading() -> Response {
@@ -178,12 +310,12 @@ fn only_reading() -> Response {
     response
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     content(status, "text/plain; charset=utf-8", body)
 }
 
-fn content(status: StatusCode, content_type: &'static str, body: &'static str) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+fn content(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -206,10 +338,10 @@ mod tests {
     async fn answer(request: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
         let site = Arc::new(Site::new(Node::new(Config::default()), true));
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let serving = tokio::spawn(serve_connection(site, stream, permit));
+        let serving = tokio::spawn(serve_connection(site, stream, peer, permit));
         client.write_all(request.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
         let mut answer = String::new();

@@ -13,7 +13,9 @@
 //!   client is anonymous: a token is refused, and so are channels that only a token or a user could open (`$private`,
 //!   `dialog#42`).
 //! - The `data` of the `connect` command is what a client says about itself. Others see it as `conn_info.unverified`, up
-//!   to 1 KiB.
+//!   to 4 KiB.
+//! - A command that cannot be carried out is answered with an error, and the connection goes on; so does what this server
+//!   does not have: maps, shared polls, filters on tags, calls (`rpc`).
 //! - A client that falls silent is out of its channels within 33 s.
 //!
 //! What a server can rely on: every limit is finite ([`Limits`], [`Timeouts`]), and a client that breaks one is told by
@@ -37,9 +39,11 @@ mod engine;
 mod http;
 mod node;
 mod page;
+mod policy;
 mod presence;
 mod protocol;
 mod queue;
+mod refusals;
 mod serve;
 mod session;
 

@@ -5,7 +5,7 @@
 //! `eprintln!` would give), no connection that waits. The first line that can be written again says how many are missing.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,6 +16,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::connect::terminal;
 
 /// Bytes that wait to be written, beyond which lines are dropped.
 const WAITING_BYTES_MAX: usize = 1 << 20;
@@ -29,7 +31,7 @@ static SINK: Sink = Sink::new();
 pub(crate) fn start(filter: Targets) -> Guard {
     let writer = thread::Builder::new()
         .name("log".into())
-        .spawn(|| SINK.write_all_to(io::stderr()));
+        .spawn(|| SINK.write_all_to(Stderr));
     SINK.state().is_written = writer.is_ok();
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Lines);
     tracing_subscriber::registry().with(filter).with(lines).init();
@@ -55,6 +57,25 @@ pub(crate) struct Guard;
 impl Drop for Guard {
     fn drop(&mut self) {
         flush();
+    }
+}
+
+/// Standard error; if it is a terminal, above the prompt that may be there.
+#[derive(Debug)]
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stderr = io::stderr();
+        match stderr.is_terminal() {
+            true => terminal::print(bytes, |bytes| stderr.write_all(bytes))?,
+            false => stderr.write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

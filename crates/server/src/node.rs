@@ -10,8 +10,9 @@ use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, MemoryEngine};
-use crate::presence::{ClientId, ClientInfo, ClientMap};
+use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
 use crate::queue::Queue;
+use crate::refusals::RefusalLog;
 use crate::sync::lock;
 
 /// One server process.
@@ -22,6 +23,7 @@ pub(crate) struct Node {
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
     is_draining: watch::Sender<bool>,
+    refusals: RefusalLog,
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,6 +39,7 @@ impl Node {
             engine,
             clients: Mutex::default(),
             is_draining: watch::Sender::new(false),
+            refusals: RefusalLog::new(),
         })
     }
 
@@ -50,6 +53,10 @@ impl Node {
 
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    pub(crate) fn refusals(&self) -> &RefusalLog {
+        &self.refusals
     }
 
     /// Adds a client to the list. One that comes while the node drains is sent away at once.
@@ -66,42 +73,40 @@ impl Node {
         self: &Arc<Self>,
         client: ClientId,
         info: Option<&Arc<ClientInfo>>,
-        left: Vec<ChannelName>,
+        left: Vec<Subscription>,
     ) {
         lock(&self.clients).remove(&client);
-        for channel in &left {
-            self.hub.leave(channel, client);
+        for subscription in &left {
+            self.hub.leave(subscription, client);
         }
-        self.leave_soon(info, left);
-    }
-
-    /// Tells the engine that a client, already out of the hub, is out of some channels: in a task of its own, for
-    /// where nothing can be waited for.
-    pub(crate) fn leave_soon(self: &Arc<Self>, info: Option<&Arc<ClientInfo>>, left: Vec<ChannelName>) {
         let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
             return;
         };
+        // In a task of its own, for nothing can be waited for here. The client's id never comes again, so no
+        // subscription of it can be overtaken.
         let node = self.clone();
         tokio::spawn(async move {
-            for channel in left {
-                node.tell_left(&channel, &info).await;
+            for subscription in left {
+                node.tell_left(&subscription, &info).await;
             }
         });
     }
 
     /// Tells the engine, and through it the others, that a client, already out of the hub, left a channel.
-    pub(crate) async fn tell_left(&self, channel: &ChannelName, info: &Arc<ClientInfo>) {
-        self.forget(channel, info).await;
+    pub(crate) async fn tell_left(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+        self.forget(subscription, info).await;
+        let channel = &subscription.channel;
         if self.config.channels.join_leave {
             took_note(channel, self.engine.publish_leave(channel, info.clone()).await);
         }
     }
 
     /// Tells the engine that a client, already out of the hub, is not in a channel, where nobody was told it came.
-    pub(crate) async fn forget(&self, channel: &ChannelName, info: &Arc<ClientInfo>) {
+    pub(crate) async fn forget(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+        let channel = &subscription.channel;
         took_note(channel, self.engine.interest_changed(channel).await);
         if self.config.channels.presence {
-            took_note(channel, self.engine.presence_remove(channel, info.client).await);
+            took_note(channel, self.engine.presence_remove(subscription, info.client).await);
         }
     }
 
@@ -126,13 +131,14 @@ impl Node {
         let _ = self.is_draining.subscribe().wait_for(|is_draining| *is_draining).await;
     }
 
-    /// Gives back memory that nobody asks for any more, for as long as it is polled.
+    /// Evicts expired history and reports refusals that were not logged, for as long as it is polled.
     pub(crate) async fn keep_house(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             self.engine.sweep();
+            self.refusals.report();
         }
     }
 }

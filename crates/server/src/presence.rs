@@ -1,6 +1,6 @@
 //! Who is connected, and who is in which channel on this node.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
@@ -45,6 +45,25 @@ impl std::hash::Hash for ClientId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0 as u64 ^ (self.0 >> 64) as u64);
     }
+}
+
+/// Sequence number of a subscription within its client. A late event of an old subscription carries an older number, so
+/// it cannot end a newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// The generation of the client's next subscription.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A client's subscription to a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) channel: ChannelName,
+    pub(crate) generation: Generation,
 }
 
 /// A map keyed by client. The ids are random and not chosen by clients, so hashing them again would buy nothing.
@@ -106,7 +125,22 @@ pub(crate) struct Presence {
     hasher: std::hash::RandomState,
 }
 
-type Shard = Mutex<HashMap<ChannelName, ClientMap<Arc<ClientInfo>>>>;
+type Shard = Mutex<HashMap<ChannelName, Members>>;
+
+/// The members of one channel, with a running count per user: counting on each `presence_stats` would hold the lock of
+/// the shard in proportion to the largest channel.
+#[derive(Debug, Default)]
+struct Members {
+    clients: ClientMap<Member>,
+    users: HashMap<Arc<str>, usize>,
+}
+
+#[derive(Debug)]
+struct Member {
+    info: Arc<ClientInfo>,
+    /// The newest subscription that made the client a member.
+    generation: Generation,
+}
 
 /// Enough that two cores seldom meet at one lock, few enough to cost nothing.
 const SHARDS: usize = 64;
@@ -119,22 +153,32 @@ impl Presence {
         }
     }
 
-    /// Puts a client into a channel, or replaces what was known about it.
-    pub(crate) fn add(&self, channel: &ChannelName, info: Arc<ClientInfo>) {
-        lock(self.shard(channel))
-            .entry(channel.clone())
-            .or_default()
-            .insert(info.client, info);
+    /// Puts a client into a channel by a subscription, or takes note of a newer one.
+    pub(crate) fn add(&self, subscription: &Subscription, info: Arc<ClientInfo>) {
+        let Subscription { channel, generation } = subscription;
+        let (client, generation) = (info.client, *generation);
+        let mut shard = lock(self.shard(channel));
+        let members = shard.entry(channel.clone()).or_default();
+        if members
+            .clients
+            .get(&client)
+            .is_none_or(|known| known.generation <= generation)
+        {
+            members.insert(client, Member { info, generation });
+        }
     }
 
-    pub(crate) fn remove(&self, channel: &ChannelName, client: ClientId) {
+    /// Takes a client out of a channel, unless it is there by a newer subscription.
+    pub(crate) fn remove(&self, subscription: &Subscription, client: ClientId) {
+        let Subscription { channel, generation } = subscription;
         let mut shard = lock(self.shard(channel));
         let Some(members) = shard.get_mut(channel) else { return };
-        members.remove(&client);
-        if members.is_empty() {
+        let known = members.clients.get(&client);
+        if known.is_some_and(|known| known.generation <= *generation) {
+            members.remove(client);
+        }
+        if members.clients.is_empty() {
             shard.remove(channel);
-        } else if members.len() < members.capacity() / 4 {
-            members.shrink_to_fit();
         }
     }
 
@@ -144,7 +188,8 @@ impl Presence {
         let Some(members) = shard.get(channel) else {
             return Some(Vec::new());
         };
-        (members.len() <= clients_max).then(|| members.values().cloned().collect())
+        let clients = &members.clients;
+        (clients.len() <= clients_max).then(|| clients.values().map(|member| member.info.clone()).collect())
     }
 
     pub(crate) fn stats(&self, channel: &ChannelName) -> PresenceStats {
@@ -152,15 +197,44 @@ impl Presence {
         let Some(members) = shard.get(channel) else {
             return PresenceStats { clients: 0, users: 0 };
         };
-        let users: HashSet<&str> = members.values().map(|info| &*info.user).collect();
         PresenceStats {
-            clients: members.len(),
-            users: users.len(),
+            clients: members.clients.len(),
+            users: members.users.len(),
         }
     }
 
     fn shard(&self, channel: &ChannelName) -> &Shard {
         channel.shard(&self.shards, &self.hasher)
+    }
+}
+
+impl Members {
+    fn insert(&mut self, client: ClientId, member: Member) {
+        *self.users.entry(member.info.user.clone()).or_default() += 1;
+        if let Some(replaced) = self.clients.insert(client, member) {
+            self.forget_user(&replaced.info.user);
+        }
+    }
+
+    fn remove(&mut self, client: ClientId) {
+        if let Some(removed) = self.clients.remove(&client) {
+            self.forget_user(&removed.info.user);
+        }
+        if self.clients.len() < self.clients.capacity() / 4 {
+            self.clients.shrink_to_fit();
+        }
+    }
+
+    fn forget_user(&mut self, user: &str) {
+        if let Some(count) = self.users.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(user);
+            }
+        }
+        if self.users.len() < self.users.capacity() / 4 {
+            self.users.shrink_to_fit();
+        }
     }
 }
 
@@ -182,6 +256,13 @@ mod tests {
         })
     }
 
+    fn subscription(generation: u64) -> Subscription {
+        Subscription {
+            channel: ChannelName::new("room").unwrap(),
+            generation: Generation(generation),
+        }
+    }
+
     #[test]
     fn an_id_reads_as_a_random_uuid() {
         assert_eq!(
@@ -198,17 +279,94 @@ mod tests {
     fn members_come_and_go() {
         let presence = Presence::new();
         let room = ChannelName::new("room").unwrap();
+        let in_room = subscription(1);
         for bits in 1..=3 {
-            presence.add(&room, member(bits, if bits == 1 { "ada" } else { "" }));
+            presence.add(&in_room, member(bits, if bits == 1 { "ada" } else { "" }));
         }
         assert_eq!(presence.stats(&room), PresenceStats { clients: 3, users: 2 });
-        presence.remove(&room, ClientId::from_random(2));
-        presence.remove(&room, ClientId::from_random(9));
+        presence.remove(&in_room, ClientId::from_random(2));
+        presence.remove(&in_room, ClientId::from_random(9));
         assert_eq!(presence.members(&room, 2).unwrap().len(), 2);
         assert_eq!(presence.members(&room, 1), None);
-        presence.remove(&room, ClientId::from_random(1));
-        presence.remove(&room, ClientId::from_random(3));
+        presence.remove(&in_room, ClientId::from_random(1));
+        presence.remove(&in_room, ClientId::from_random(3));
         assert_eq!(presence.members(&room, 0), Some(Vec::new()));
         assert!(presence.shards.iter().all(|shard| lock(shard).is_empty()));
+    }
+
+    #[test]
+    fn users_are_counted_as_one_would_by_hand() {
+        use std::collections::{HashMap, HashSet};
+
+        use rand::rngs::StdRng;
+        use rand::{RngExt, SeedableRng};
+
+        let mut rng = StdRng::seed_from_u64(6455);
+        let presence = Presence::new();
+        let mut by_hand: HashMap<u128, String> = HashMap::new();
+        for generation in 0..5_000 {
+            let (bits, user) = (rng.random_range(1..40), format!("u{}", rng.random_range(0..10)));
+            if rng.random_range(0..2) == 0 {
+                // The user of a connection can change with a new token.
+                presence.add(&subscription(generation), member(bits, &user));
+                by_hand.insert(bits, user);
+            } else {
+                presence.remove(&subscription(generation), ClientId::from_random(bits));
+                by_hand.remove(&bits);
+            }
+            let users: HashSet<&String> = by_hand.values().collect();
+            let expect = PresenceStats {
+                clients: by_hand.len(),
+                users: users.len(),
+            };
+            assert_eq!(presence.stats(&subscription(0).channel), expect);
+        }
+    }
+
+    /// However adding and removing for two subscriptions interleave: a client whose newest is added and not removed is a
+    /// member, and one whose newest is removed is not.
+    #[test]
+    fn the_newest_subscription_decides_in_every_order() {
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        enum Step {
+            Add(u64),
+            Remove(u64),
+        }
+        use Step::{Add, Remove};
+        for second_ends in [false, true] {
+            let mut steps = vec![Add(1), Remove(1), Add(2)];
+            if second_ends {
+                steps.push(Remove(2));
+            }
+            for order in permutations(&steps) {
+                let at = |step| order.iter().position(|other| *other == step);
+                // An engine does not swap adding and removing for the same subscription.
+                if at(Remove(1)) < at(Add(1)) || second_ends && at(Remove(2)) < at(Add(2)) {
+                    continue;
+                }
+                let presence = Presence::new();
+                for step in &order {
+                    match step {
+                        Add(generation) => presence.add(&subscription(*generation), member(1, "ada")),
+                        Remove(generation) => presence.remove(&subscription(*generation), ClientId::from_random(1)),
+                    }
+                }
+                let expect = usize::from(!second_ends);
+                // Only a client's own order can have the first added after the second has ended.
+                if second_ends && at(Add(1)) > at(Remove(2)) {
+                    continue;
+                }
+                assert_eq!(presence.stats(&subscription(1).channel).clients, expect, "{order:?}");
+            }
+        }
+    }
+
+    fn permutations<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
+        let mut all = Vec::new();
+        for (at, &first) in of.iter().enumerate() {
+            let rest = [&of[..at], &of[at + 1..]].concat();
+            all.extend(permutations(&rest).into_iter().map(|rest| [&[first], &*rest].concat()));
+        }
+        if all.is_empty() { vec![Vec::new()] } else { all }
     }
 }

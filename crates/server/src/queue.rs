@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 
 use sockeye::{Prepared, Sender, Text};
 
-use crate::channel::ChannelName;
 use crate::codes::DisconnectCode;
+use crate::presence::Subscription;
 use crate::sync::lock;
 
 /// The outbound queue of one client.
@@ -42,8 +42,8 @@ pub(crate) enum Item {
     Reply(Text),
     /// What a channel says, or a ping.
     Push(Prepared),
-    /// The push which says that the client is no longer subscribed; its session has to know as well.
-    Unsubscribe(ChannelName, Prepared),
+    /// The push which says that a subscription has ended; the client's session has to know as well.
+    Unsubscribe(Subscription, Prepared),
 }
 
 /// What to do next for a client.
@@ -51,8 +51,8 @@ pub(crate) enum Item {
 pub(crate) enum Outgoing {
     /// Write this text frame.
     Frame(Prepared),
-    /// Write this text frame; the client's subscription to the channel has ended.
-    Unsubscribe(ChannelName, Prepared),
+    /// The subscription has ended. Write this text frame, unless the client has ended it by itself meanwhile.
+    Unsubscribe(Subscription, Prepared),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -129,7 +129,7 @@ impl Queue {
         Some(match item {
             Item::Reply(first) => Outgoing::Frame(Prepared::new(state.join_replies(first))),
             Item::Push(push) => Outgoing::Frame(push),
-            Item::Unsubscribe(channel, push) => Outgoing::Unsubscribe(channel, push),
+            Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
         })
     }
 

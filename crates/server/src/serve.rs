@@ -18,7 +18,8 @@ use crate::node::Node;
 /// connect again elsewhere or later, and returns once they are gone.
 ///
 /// Under `/` there is a chat to try it with, under `/connection/websocket` the Centrifugo client protocol in JSON, and
-/// `/health` answers 200 while the server serves and 503 once it shuts down.
+/// `/health` answers 200 while the server serves and 503 once it shuts down. A page whose WebSocket was refused asks
+/// `/connection/check` for the reason. Refusals are logged as warnings, up to twenty at once and then one per second.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -53,11 +54,20 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     tokio::select! {
         never = accept_all(
             |cx| listener.poll_accept(cx),
-            |(stream, _)| match permits.clone().try_acquire_owned() {
-                Ok(permit) => drop(tokio::spawn(http::serve_connection(site.clone(), stream, permit))),
-                Err(_) => if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                    tokio::spawn(refuse(stream, permit));
-                },
+            |(stream, peer)| match permits.clone().try_acquire_owned() {
+                Ok(permit) => drop(tokio::spawn(http::serve_connection(site.clone(), stream, peer, permit))),
+                Err(_) => {
+                    node.refusals().log(|| {
+                        tracing::warn!(
+                            %peer,
+                            status = 503,
+                            "refused a connection: limits.connections_max, {connections_max}, are open"
+                        );
+                    });
+                    if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                        tokio::spawn(refuse(stream, permit));
+                    }
+                }
             },
         ) => match never {},
         () = node.keep_house() => {}
@@ -83,8 +93,9 @@ const REFUSALS_MAX: usize = 64;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The whole answer to a connection that is one too many.
-const TOO_MANY_CONNECTIONS: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Retry-After: 5\r\nContent-Type: text/plain\r\nContent-Length: 48\r\nConnection: close\r\n\r\n\
+    too many connections are open; try again later\r\n";
 
 /// Answers a client that there is no room for. What it says is read and thrown away: closing a socket with unread
 /// input would make TCP throw away the answer.

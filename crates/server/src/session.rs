@@ -12,10 +12,10 @@ use crate::channel::{ChannelName, Wants};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::config::{Config, PublishPolicy};
 use crate::engine::{Content, Epoch, Position};
-use crate::presence::{ClientId, ClientInfo};
+use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
 use crate::protocol::{
-    Command, ConnectRequest, ConnectResult, Empty, HistoryRequest, Json, Malformed, PublishRequest, ReplyBody, Request,
-    SubscribeRequest,
+    Command, ConnectRequest, ConnectResult, Data, Empty, HistoryRequest, InvalidJson, Json, Malformed, PublishRequest,
+    ReplyBody, Request, SubscribeRequest,
 };
 
 #[derive(Debug)]
@@ -24,7 +24,9 @@ pub(crate) struct Session {
     client: ClientId,
     state: State,
     /// Few enough, 128 by default, that looking through them is as quick as hashing.
-    subscriptions: Vec<ChannelName>,
+    subscriptions: Vec<Subscription>,
+    /// Of the newest subscription.
+    generation: Generation,
     /// Why the client is being disconnected.
     failed: Option<DisconnectCode>,
 }
@@ -32,7 +34,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum State {
     /// Nothing but `connect` is allowed, and only until the deadline.
-    Opening { deadline: Instant, first_ping: Duration },
+    Opening { deadline: Instant, pings: Pings },
     /// `connect` was refused: nothing is allowed any more.
     Refused { deadline: Instant },
     Connected {
@@ -41,8 +43,23 @@ enum State {
     },
 }
 
+/// How a client that has connected is pinged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pings {
+    /// By empty objects, which the client answers with the same. The first ping is sent after `first`, at most the ping
+    /// interval.
+    Commands {
+        /// Spreads the pings of clients that arrive together.
+        first: Duration,
+    },
+    /// By WebSocket ping frames, which the connection sends; the session sends none.
+    Frames,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Heartbeat {
+    /// The session sends no pings.
+    Off,
     /// The next ping goes out then.
     Resting { ping_at: Instant },
     /// A ping went out and its pong is due.
@@ -65,7 +82,7 @@ pub(crate) enum Step {
 /// What the session needs done outside of it.
 #[derive(Debug)]
 pub(crate) enum Call {
-    Unsubscribe(ChannelName),
+    Unsubscribe(Subscription),
     Publish(ChannelName, Content),
     Presence(ChannelName),
     PresenceStats(ChannelName),
@@ -75,7 +92,7 @@ pub(crate) enum Call {
 /// A subscription that the session has granted. Should it fail, [`Session::handle_unsubscribed`] takes it back.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
-    pub(crate) channel: ChannelName,
+    pub(crate) subscription: Subscription,
     pub(crate) wants: Wants,
     /// Whether the client means to recover when it comes back.
     pub(crate) is_recoverable: bool,
@@ -107,16 +124,16 @@ enum Refusal {
 const VERSION: &str = concat!("sockeye ", env!("CARGO_PKG_VERSION"));
 
 impl Session {
-    /// Begins with the upgrade of a connection. `first_ping`, at most the ping interval, spreads the pings of clients
-    /// that arrive together.
-    pub(crate) fn new(config: Arc<Config>, client: ClientId, first_ping: Duration, now: Instant) -> Self {
+    /// Begins with the upgrade of a connection.
+    pub(crate) fn new(config: Arc<Config>, client: ClientId, pings: Pings, now: Instant) -> Self {
         let deadline = now + config.timeouts.connect;
-        let state = State::Opening { deadline, first_ping };
+        let state = State::Opening { deadline, pings };
         Self {
             config,
             client,
             state,
             subscriptions: Vec::new(),
+            generation: Generation::default(),
             failed: None,
         }
     }
@@ -144,11 +161,14 @@ impl Session {
         }
     }
 
-    /// Takes note that a subscription has ended, or was granted and did not come about.
-    pub(crate) fn handle_unsubscribed(&mut self, channel: &ChannelName) {
-        if let Some(index) = self.subscriptions.iter().position(|subscribed| subscribed == channel) {
+    /// Takes note that a subscription has ended, or was granted and did not come about. Returns whether it was still
+    /// there: the client may have ended it by itself, and may have subscribed to the channel again.
+    pub(crate) fn handle_unsubscribed(&mut self, subscription: &Subscription) -> bool {
+        let index = self.subscriptions.iter().position(|known| known == subscription);
+        if let Some(index) = index {
             self.subscriptions.swap_remove(index);
         }
+        index.is_some()
     }
 
     /// Takes the time, which may have come to ping or to give up. Early calls do nothing.
@@ -159,9 +179,10 @@ impl Session {
         let timeouts = &self.config.timeouts;
         match &mut self.state {
             _ if let Some(code) = self.failed => Err(code),
-            State::Opening { deadline, .. } | State::Refused { deadline } if now >= *deadline => {
-                Err(self.fail(DisconnectCode::Stale))
-            }
+            // On a slow network `connect` may still be in flight: close with a code after which SDKs reconnect.
+            State::Opening { deadline, .. } if now >= *deadline => Err(self.fail(DisconnectCode::ConnectionClosed)),
+            // `connect` was answered with an error, and the client did not close the connection.
+            State::Refused { deadline } if now >= *deadline => Err(self.fail(DisconnectCode::Stale)),
             State::Connected {
                 heartbeat: Heartbeat::Waiting { pong_by, .. },
                 ..
@@ -179,17 +200,14 @@ impl Session {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub(crate) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Opening { deadline, .. } | State::Refused { deadline } => deadline,
-            State::Connected {
-                heartbeat: Heartbeat::Resting { ping_at },
-                ..
-            } => ping_at,
-            State::Connected {
-                heartbeat: Heartbeat::Waiting { pong_by, .. },
-                ..
-            } => pong_by,
+            State::Opening { deadline, .. } | State::Refused { deadline } => Some(deadline),
+            State::Connected { heartbeat, .. } => match heartbeat {
+                Heartbeat::Off => None,
+                Heartbeat::Resting { ping_at } => Some(ping_at),
+                Heartbeat::Waiting { pong_by, .. } => Some(pong_by),
+            },
         }
     }
 
@@ -202,7 +220,7 @@ impl Session {
     }
 
     /// Ends all subscriptions and returns them, for whoever drives the session to take back elsewhere.
-    pub(crate) fn take_subscriptions(&mut self) -> Vec<ChannelName> {
+    pub(crate) fn take_subscriptions(&mut self) -> Vec<Subscription> {
         std::mem::take(&mut self.subscriptions)
     }
 
@@ -212,9 +230,9 @@ impl Session {
 
     fn command(&mut self, command: Command<'_>, now: Instant) -> Result<Step, Refusal> {
         match (&self.state, command.request) {
-            (State::Opening { first_ping, .. }, Some(Request::Connect(connect))) if command.id > 0 => {
-                let ping_at = now + *first_ping;
-                self.connect(&connect, ping_at)
+            (State::Opening { deadline, pings }, Some(Request::Connect(connect))) if command.id > 0 => {
+                let (deadline, pings) = (*deadline, *pings);
+                self.connect(&connect, deadline, pings, now)
             }
             (State::Opening { .. } | State::Refused { .. }, _) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
             (State::Connected { .. }, None) if command.id == 0 => self.pong(),
@@ -240,13 +258,19 @@ impl Session {
             Request::PresenceStats(request) => Ok(Step::Call(Call::PresenceStats(self.presence(&request.channel)?))),
             Request::History(history) => self.history(&history),
             Request::Ping => Ok(Step::Reply(ReplyBody::Ping(Empty {}))),
-            Request::Rpc => Err(ErrorCode::MethodNotFound.into()),
-            // There are no tokens yet that could be refreshed.
-            Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
+            Request::Unreadable => Err(ErrorCode::BadRequest.into()),
+            // Nothing handles calls, and there are no tokens yet that could be refreshed.
+            Request::Rpc | Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
         }
     }
 
-    fn connect(&mut self, connect: &ConnectRequest<'_>, ping_at: Instant) -> Result<Step, Refusal> {
+    fn connect(
+        &mut self,
+        connect: &ConnectRequest<'_>,
+        deadline: Instant,
+        pings: Pings,
+        now: Instant,
+    ) -> Result<Step, Refusal> {
         // No key is configured that a token could be checked with, and an unchecked one must not pass for checked.
         if !connect.token.is_empty() {
             return Err(Refusal::Disconnect(DisconnectCode::InvalidToken));
@@ -254,9 +278,7 @@ impl Session {
         let conn_info = match self.unverified_info(connect.data.as_ref()) {
             Ok(conn_info) => conn_info,
             Err(code) => {
-                self.state = State::Refused {
-                    deadline: self.deadline(),
-                };
+                self.state = State::Refused { deadline };
                 return Err(code.into());
             }
         };
@@ -265,27 +287,33 @@ impl Session {
             user: Arc::default(),
             conn_info,
         });
-        self.state = State::Connected {
-            info,
-            heartbeat: Heartbeat::Resting { ping_at },
+        let (heartbeat, ping) = match pings {
+            Pings::Frames => (Heartbeat::Off, None),
+            Pings::Commands { first } => {
+                let ping_at = now + first;
+                // Zero would tell the client that there are no pings.
+                let seconds = self.config.timeouts.ping_interval.as_secs().max(1);
+                (Heartbeat::Resting { ping_at }, Some(seconds))
+            }
         };
+        self.state = State::Connected { info, heartbeat };
         Ok(Step::Reply(ReplyBody::Connect(ConnectResult {
             client: self.client.to_string(),
             version: VERSION,
-            // Zero would tell the client that there are no pings.
-            ping: self.config.timeouts.ping_interval.as_secs().max(1),
-            pong: true,
+            ping,
+            pong: ping.is_some(),
         })))
     }
 
     /// What the client says about itself, marked as such so that nobody takes it for more.
-    fn unverified_info(&self, data: Option<&Json>) -> Result<Option<Json>, ErrorCode> {
+    fn unverified_info(&self, data: Option<&Data>) -> Result<Option<Json>, ErrorCode> {
         let size_max = self.config.limits.client_info_size_max;
         match data {
             None => Ok(None),
             Some(_) if size_max == 0 => Ok(None),
-            Some(data) if data.len_bytes() > size_max => Err(ErrorCode::LimitExceeded),
-            Some(data) => Json::parse(format!("{{\"unverified\":{}}}", data.as_str()))
+            Some(Err(InvalidJson)) => Err(ErrorCode::BadRequest),
+            Some(Ok(data)) if data.len_bytes() > size_max => Err(ErrorCode::LimitExceeded),
+            Some(Ok(data)) => Json::parse(format!("{{\"unverified\":{}}}", data.as_str()))
                 .map(Some)
                 .map_err(|_| ErrorCode::BadRequest),
         }
@@ -302,6 +330,15 @@ impl Session {
     }
 
     fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, Refusal> {
+        // The numbers Centrifugo gives: 108 for a kind of subscription that is not there, 107 for a filter or a page that
+        // the channel does not allow. Granting a plain stream instead would hand out what the client does not want.
+        if request.kind != 0 {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        let is_delta_known = matches!(&*request.delta, "" | "fossil");
+        if request.filter.is_some() || request.is_paged() || !is_delta_known {
+            return Err(ErrorCode::BadRequest.into());
+        }
         let channel = self.channel(&request.channel)?;
         if self.is_subscribed(&channel) {
             return Err(ErrorCode::AlreadySubscribed.into());
@@ -315,9 +352,12 @@ impl Session {
         }
         let options = &self.config.channels;
         let has_history = options.history_count_max > 0;
-        self.subscriptions.push(channel.clone());
+        self.generation = self.generation.next();
+        let generation = self.generation;
+        let subscription = Subscription { channel, generation };
+        self.subscriptions.push(subscription.clone());
         Ok(Step::Subscribe(Subscribe {
-            channel,
+            subscription,
             wants: Wants {
                 join_leave: request.join_leave && options.join_leave,
                 unbroken: (request.recoverable || request.positioned || request.recover) && has_history,
@@ -333,17 +373,26 @@ impl Session {
 
     fn unsubscribe(&mut self, channel: &str) -> Result<Step, Refusal> {
         let channel = self.channel(channel)?;
-        if !self.is_subscribed(&channel) {
+        let Some(index) = self.subscriptions.iter().position(|known| known.channel == channel) else {
             // The client wanted to be out of it, and it is.
             return Ok(Step::Reply(ReplyBody::Unsubscribe(Empty {})));
-        }
-        self.handle_unsubscribed(&channel);
-        Ok(Step::Call(Call::Unsubscribe(channel)))
+        };
+        Ok(Step::Call(Call::Unsubscribe(self.subscriptions.swap_remove(index))))
     }
 
     fn publish(&mut self, request: PublishRequest<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
+        if request.kind != 0 {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        if request.is_keyed() {
+            return Err(ErrorCode::BadRequest.into());
+        }
         let channel = self.channel(&request.channel)?;
         let data = request.data.ok_or(ErrorCode::BadRequest)?;
+        let data = data.map_err(|_| ErrorCode::BadRequest)?;
+        if data.len_bytes() > self.config.limits.publication_size_max {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
         let is_allowed = match self.config.channels.publish {
             PublishPolicy::Nobody => false,
             PublishPolicy::Subscribers => self.is_subscribed(&channel),
@@ -393,14 +442,14 @@ impl Session {
 
     /// The channel of this name, sharing the name where the client is subscribed to it.
     fn channel(&self, name: &str) -> Result<ChannelName, ErrorCode> {
-        match self.subscriptions.iter().find(|subscribed| subscribed.as_str() == name) {
-            Some(subscribed) => Ok(subscribed.clone()),
+        match self.subscriptions.iter().find(|known| known.channel.as_str() == name) {
+            Some(known) => Ok(known.channel.clone()),
             None => ChannelName::new(name).map_err(|_| ErrorCode::BadRequest),
         }
     }
 
     fn is_subscribed(&self, channel: &ChannelName) -> bool {
-        self.subscriptions.contains(channel)
+        self.subscriptions.iter().any(|known| known.channel == *channel)
     }
 }
 

@@ -61,6 +61,31 @@ async fn pages_of_the_same_host_may_connect_and_others_when_allowed() {
     assert_eq!(refusal(&address, "https://b.example").await, Some(403));
 }
 
+/// What someone sees who has just put the server behind a proxy.
+#[tokio::test]
+async fn a_refusal_is_a_line_on_standard_error_with_the_option_that_helps() {
+    let (mut server, address) = start(&[]).await;
+    assert_eq!(refusal(&address, "https://chat.example").await, Some(403));
+    assert!(get(&address, "chat.example", "/").await.starts_with("HTTP/1.1 421"));
+    server.signal(Signal::TERM);
+    let log = server.stderr().await;
+    for part in [
+        "origin https://chat.example",
+        "--allow-origin=https://chat.example",
+        "host chat.example",
+        "--allow-host=chat.example",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn sizes_that_contradict_each_other_are_reported() {
+    let left = cli_support::run(&["serve", "--listen", "127.0.0.1:0", "--max-message-size=1KiB"], b"").await;
+    assert_eq!(left.code, Some(1));
+    assert!(left.stderr.contains("limits.publication_size_max"), "{}", left.stderr);
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_reported() {
     let (_server, address) = start(&[]).await;

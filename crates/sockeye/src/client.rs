@@ -1,25 +1,35 @@
 //! Clients: from an address to an open WebSocket.
 
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::random;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
 use sockeye_proto::handshake::HandshakeFault;
-use sockeye_proto::handshake::{ClientRequest, ClientStep, HandshakeMisuse, Key, Origin, Response, Uri};
+use sockeye_proto::handshake::{ClientRequest, ClientStep, HandshakeMisuse, Key, Origin, Response};
 use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use crate::address::Address;
 use crate::connection::{self, Io};
+use crate::dial::Dialer;
 use crate::error::{Error, Kind};
 use crate::settings::{Limits, Options, Settings, Timeouts};
+use crate::transport;
 use crate::websocket::WebSocket;
 
 /// How much is read at once while the response is awaited.
 const READ_LEN: usize = 4 * 1024;
 
-/// Opens a WebSocket to a `ws://` or `wss://` URI, with the defaults of [`Client`].
+/// How long a client waits for the rest of a refusal's body, once it knows that it was refused: a body without a length
+/// ends with the connection, which the server may keep open.
+const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Opens a WebSocket to a URL, with the defaults of [`Client`].
 ///
 /// # Errors
 ///
@@ -58,9 +68,10 @@ pub struct ClientBuilder {
     template: Template,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Template {
     options: Options,
+    dialer: Dialer,
     headers: Vec<(String, Vec<u8>)>,
     subprotocols: Vec<String>,
     origin: Option<Origin>,
@@ -80,22 +91,30 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Opens a WebSocket to a `ws://` or `wss://` URI.
+    /// Opens a WebSocket to a URL: `ws://` or `wss://`, or `http://` or `https://` for the same.
+    ///
+    /// The URL is read as browsers do ([`Address`] says what that means), with one addition: `user:password@` becomes an
+    /// `Authorization: Basic` header, unless the client has an `Authorization` header of its own.
+    ///
+    /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 in turns, the next 250 ms
+    /// after the last or as soon as one fails, all within [`Timeouts::connect`].
     ///
     /// # Errors
     ///
-    /// The URI is not one ([`Error::is_misuse`]), nothing can be connected to ([`Error::is_io`],
-    /// [`Error::is_timeout`]), TLS fails ([`Error::is_tls`]), the server answers with another status than 101
-    /// ([`Error::refusal`] has it, with headers and body) or breaks the protocol ([`Error::is_protocol`]).
+    /// The URL is not one ([`Error::is_misuse`]), nothing can be connected to ([`Error::is_io`], [`Error::is_timeout`];
+    /// [`Error::connect_error`] has each address and its error), TLS fails ([`Error::is_tls`]), the server answers with
+    /// another status than 101 ([`Error::refusal`] has it, with headers and body) or breaks the protocol
+    /// ([`Error::is_protocol`]). For the body of a refusal the client waits one second at most.
     ///
     /// # Cancel safety
     ///
     /// The socket is closed.
-    pub async fn connect(&self, uri: &str) -> Result<WebSocket, Error> {
-        Ok(self.connect_with_response(uri).await?.0)
+    pub async fn connect(&self, url: &str) -> Result<WebSocket, Error> {
+        Ok(self.connect_with_response(url).await?.0)
     }
 
-    /// As [`connect`](Self::connect), and gives the server's response too, for its headers.
+    /// Opens a WebSocket to a URL as [`connect`](Self::connect) does, and returns the server's response with it, for its
+    /// headers.
     ///
     /// # Errors
     ///
@@ -104,22 +123,18 @@ impl Client {
     /// # Cancel safety
     ///
     /// The socket is closed.
-    pub async fn connect_with_response(&self, uri: &str) -> Result<(WebSocket, Response), Error> {
-        let uri = Uri::parse(uri).map_err(Error::address)?;
-        // RFC 6455 §4.1: without a proxy, straight to host and port; a failure is the end of it.
-        // [6455-4.1-8, 6455-4.1-10]
-        let connecting = TcpStream::connect((uri.host(), uri.port()));
-        let tcp = timeout(self.template.options.timeouts.connect, connecting)
-            .await
-            .map_err(|_| Error::timeout("connecting"))??;
-        // A message is to leave when it is sent, not when the peer has acknowledged the one before.
-        tcp.set_nodelay(true)?;
-        self.open(tcp, &uri).await
+    pub async fn connect_with_response(&self, url: &str) -> Result<(WebSocket, Response), Error> {
+        let address = Address::parse(url).map_err(Error::address)?;
+        let limit = self.template.options.timeouts.connect;
+        // In a box: it is needed for a moment, and would make the rest of the wait as large.
+        let tcp = Box::pin(self.template.dialer.connect(address.uri(), limit)).await?;
+        self.open(tcp, &address).await
     }
 
     /// Opens a WebSocket over a transport that is connected already: a proxy's tunnel, a Unix socket, a pipe. TLS goes
-    /// on top of it for `wss://`. Nothing is resolved; the URI gives the Host header, the TLS name and the resource. Of a
-    /// `TcpStream`, Nagle's algorithm is left as it is: `set_nodelay` has messages leave at once.
+    /// on top of it for `wss://`. Nothing is resolved; the URL, read as by [`connect`](Self::connect), gives the Host header,
+    /// the TLS name, the resource and the credentials. On a TCP stream, and on a TLS stream of tokio-rustls over one,
+    /// Nagle's algorithm is switched off; on another wrapper of a socket, call `set_nodelay` before.
     ///
     /// # Errors
     ///
@@ -128,32 +143,33 @@ impl Client {
     /// # Cancel safety
     ///
     /// The transport is closed.
-    pub async fn connect_over<S>(&self, io: S, uri: &str) -> Result<(WebSocket, Response), Error>
+    pub async fn connect_over<S>(&self, io: S, url: &str) -> Result<(WebSocket, Response), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let uri = Uri::parse(uri).map_err(Error::address)?;
-        self.open(io, &uri).await
+        let address = Address::parse(url).map_err(Error::address)?;
+        transport::prepare(&io)?;
+        self.open(io, &address).await
     }
 
-    async fn open<S>(&self, io: S, uri: &Uri) -> Result<(WebSocket, Response), Error>
+    async fn open<S>(&self, io: S, address: &Address) -> Result<(WebSocket, Response), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let deadline = connection::deadline(self.template.options.timeouts.handshake);
         // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
-        let io: Box<dyn Io> = if uri.is_secure() {
-            timeout_at(deadline, self.start_tls(io, uri))
+        let io: Box<dyn Io> = if address.uri().is_secure() {
+            timeout_at(deadline, self.start_tls(io, address))
                 .await
                 .map_err(|_| Error::timeout("the TLS handshake"))??
         } else {
             Box::new(io)
         };
-        self.handshake(io, uri, deadline).await
+        self.handshake(io, address, deadline).await
     }
 
     #[cfg(feature = "tls")]
-    async fn start_tls<S>(&self, io: S, uri: &Uri) -> Result<Box<dyn Io>, Error>
+    async fn start_tls<S>(&self, io: S, address: &Address) -> Result<Box<dyn Io>, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -161,21 +177,21 @@ impl Client {
             Some(config) => config.clone(),
             None => crate::tls::default_client_config()?,
         };
-        Ok(Box::new(crate::tls::connect(config, uri.host(), io).await?))
+        Ok(Box::new(crate::tls::connect(config, address.uri().host(), io).await?))
     }
 
     #[cfg(not(feature = "tls"))]
-    async fn start_tls<S>(&self, _io: S, _uri: &Uri) -> Result<Box<dyn Io>, Error> {
+    async fn start_tls<S>(&self, _io: S, _address: &Address) -> Result<Box<dyn Io>, Error> {
         Err(Error::address("wss:// needs the feature `tls` of the crate sockeye"))
     }
 
     async fn handshake(
         &self,
         mut io: Box<dyn Io>,
-        uri: &Uri,
-        deadline: Instant,
+        address: &Address,
+        mut deadline: Instant,
     ) -> Result<(WebSocket, Response), Error> {
-        let request = self.template.request(uri).map_err(Error::misuse)?;
+        let request = self.template.request(address).map_err(Error::misuse)?;
         // RFC 6455 §4.1: one request, and nothing more before its response. [6455-4.1-1, 6455-4.1-28]
         let (bytes, mut awaiting) = request.start();
         timeout_at(deadline, async {
@@ -186,6 +202,7 @@ impl Client {
         .map_err(|_| Error::timeout("the opening handshake"))??;
 
         let mut buffer = Vec::with_capacity(READ_LEN);
+        let mut awaits_body = false;
         loop {
             buffer.clear();
             let step = match timeout_at(deadline, io.read_buf(&mut buffer)).await {
@@ -197,7 +214,13 @@ impl Client {
                 },
             };
             match step {
-                ClientStep::Incomplete(next) => awaiting = next,
+                ClientStep::Incomplete(next) => {
+                    if next.is_refused() && !awaits_body {
+                        awaits_body = true;
+                        deadline = deadline.min(connection::deadline(REFUSAL_BODY_TIMEOUT));
+                    }
+                    awaiting = next;
+                }
                 ClientStep::Connected(connected) => {
                     let agreed = self.template.agree(&connected.response)?;
                     let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
@@ -236,14 +259,51 @@ impl ClientBuilder {
         self
     }
 
-    /// How TLS is done for `wss://`. Default: the platform's roots of trust. The protocol `http/1.1` is added (ALPN) where
-    /// the configuration names none.
+    /// How TLS is done for `wss://`. Default: the platform's roots of trust; where there are none, connecting fails with
+    /// [`NoRootCertificates`](crate::NoRootCertificates).
+    ///
+    /// The protocols of the configuration (ALPN) are replaced by `http/1.1`, the only one that is spoken here, so a
+    /// configuration may be shared with an HTTP client that offers `h2`.
     #[cfg(feature = "tls")]
-    pub fn tls_config(mut self, mut config: Arc<rustls::ClientConfig>) -> Self {
-        if config.alpn_protocols.is_empty() {
-            Arc::make_mut(&mut config).alpn_protocols = vec![crate::tls::ALPN.to_vec()];
-        }
-        self.template.tls = Some(config);
+    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.template.tls = Some(crate::tls::client_config(config));
+        self
+    }
+
+    /// How host names become addresses. Default: the resolver of the operating system (`getaddrinfo`).
+    ///
+    /// The function is given host and port, and returns the addresses in the order in which they are to be tried; IPv6 and
+    /// IPv4 are made to take turns. It is not asked for literal addresses. A name with a zone, such as
+    /// `[fe80::1%25eth0]`, is for the operating system. Up to 64 addresses are tried, all within [`Timeouts::connect`].
+    ///
+    /// ```
+    /// # use std::net::SocketAddr;
+    /// let client = sockeye::Client::builder()
+    ///     .resolver(|host, port| async move {
+    ///         match host.as_str() {
+    ///             "service.internal" => Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]),
+    ///             _ => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), sockeye::Error>(())
+    /// ```
+    pub fn resolver<R, F>(mut self, resolve: R) -> Self
+    where
+        R: Fn(String, u16) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.template.dialer.set_resolver(resolve);
+        self
+    }
+
+    /// The local address that connections come from, with port 0 for any port: on a machine with several addresses, this
+    /// chooses the interface. Default: the operating system chooses.
+    ///
+    /// There is one for IPv4 and one for IPv6; call this twice to set both. With only one of them, addresses of the other
+    /// family are not tried.
+    pub fn local_address(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.template.dialer.set_local_address(address.into());
         self
     }
 
@@ -280,10 +340,11 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// A header or subprotocol cannot be sent: it has a line break in it, say, or the handshake owns the header.
+    /// A header or subprotocol cannot be sent: it has a line break in it, say, or the handshake owns the header. The
+    /// [`source`](std::error::Error::source) names it; the value of a header is not shown.
     pub fn build(self) -> Result<Client, Error> {
         // Tried here once, so that a mistake shows when it is made.
-        let example = Uri::parse("ws://localhost/").map_err(Error::address)?;
+        let example = Address::parse("ws://localhost/").map_err(Error::address)?;
         self.template.request(&example).map_err(Error::misuse)?;
         Ok(self.into_client())
     }
@@ -296,6 +357,10 @@ impl ClientBuilder {
 }
 
 impl Template {
+    fn has_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
+    }
+
     /// Whether and how messages are compressed, by the server's answer.
     fn agree(&self, response: &Response) -> Result<Option<(&DeflateConfig, Agreement)>, HandshakeFault> {
         let Some(config) = &self.options.deflate else {
@@ -305,24 +370,75 @@ impl Template {
         Ok(agreement.map(|agreement| (config, agreement)))
     }
 
-    fn request(&self, uri: &Uri) -> Result<ClientRequest, HandshakeMisuse> {
+    fn request(&self, address: &Address) -> Result<ClientRequest, RequestMisuse> {
         // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
-        let mut request = ClientRequest::new(uri, Key::from_bytes(random())).limits(self.options.handshake_limits());
+        let key = Key::from_bytes(random());
+        let mut request = ClientRequest::new(address.uri(), key).limits(self.options.handshake_limits());
+        if let Some(authorization) = address.authorization()
+            && !self.has_header("Authorization")
+        {
+            let header = request.header("Authorization", authorization);
+            request = header.map_err(|misuse| RequestMisuse::new("header", "Authorization", misuse))?;
+        }
         for (name, value) in &self.headers {
-            request = request.header(name, value)?;
+            let header = request.header(name, value);
+            request = header.map_err(|misuse| RequestMisuse::new("header", name, misuse))?;
         }
         for name in &self.subprotocols {
-            request = request.subprotocol(name)?;
+            let offer = request.subprotocol(name);
+            request = offer.map_err(|misuse| RequestMisuse::new("subprotocol", name, misuse))?;
         }
         if let Some(origin) = &self.origin {
             request = request.origin(origin.clone());
         }
         if let Some(deflate) = &self.options.deflate {
             for offer in deflate.offers() {
-                request = request.extension(&offer)?;
+                let extension = request.extension(&offer);
+                request = extension.map_err(|misuse| RequestMisuse::new("extension", &offer, misuse))?;
             }
         }
         Ok(request)
+    }
+}
+
+/// A part of the request that cannot be sent, by its name.
+#[derive(Debug)]
+struct RequestMisuse {
+    part: &'static str,
+    name: String,
+    misuse: HandshakeMisuse,
+}
+
+impl RequestMisuse {
+    fn new(part: &'static str, name: &str, misuse: HandshakeMisuse) -> Self {
+        let name = name.to_owned();
+        Self { part, name, misuse }
+    }
+}
+
+impl fmt::Display for RequestMisuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}: {}", self.part, self.name, self.misuse)
+    }
+}
+
+impl std::error::Error for RequestMisuse {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.misuse)
+    }
+}
+
+/// Hides the values of headers: they may be credentials.
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Template")
+            .field("options", &self.options)
+            .field("dialer", &self.dialer)
+            .field("headers", &names)
+            .field("subprotocol_count", &self.subprotocols.len())
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
     }
 }
 

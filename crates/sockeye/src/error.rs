@@ -5,8 +5,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use sockeye_proto::handshake::{HandshakeFault, Response};
+use sockeye_proto::handshake::{Denial, HandshakeFault, Response};
 use sockeye_proto::{Cause, CloseCode, Closure, InvalidClose, SendError};
+
+use crate::dial::ConnectError;
 
 /// Why something did not work.
 ///
@@ -30,6 +32,8 @@ pub(crate) enum Kind {
     Misuse(Box<dyn StdError + Send + Sync>),
     /// The address is not a WebSocket URI, or nothing can be connected to by it.
     Address(Box<dyn StdError + Send + Sync>),
+    /// The host could not be connected to.
+    Connect(ConnectError),
     /// TLS did not come about.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
     Tls(io::Error),
@@ -60,6 +64,7 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         match &*self.0 {
             Kind::Timeout(_) | Kind::Stalled => true,
+            Kind::Connect(error) => error.is_timeout(),
             Kind::Closed(closure) => matches!(closure.cause(), Cause::PeerGone | Cause::CloseTimeout),
             _ => false,
         }
@@ -67,10 +72,11 @@ impl Error {
 
     /// Whether the connection is over: it was closed, it was lost, or the peer is gone. A new one may work.
     pub fn is_closed(&self) -> bool {
-        matches!(
-            &*self.0,
-            Kind::Closed(_) | Kind::Io(_) | Kind::Stalled | Kind::Handshake(HandshakeFault::ClosedEarly)
-        )
+        match &*self.0 {
+            Kind::Closed(_) | Kind::Io(_) | Kind::Stalled | Kind::Handshake(HandshakeFault::ClosedEarly) => true,
+            Kind::Connect(error) => !error.is_timeout(),
+            _ => false,
+        }
     }
 
     /// Whether the peer broke the protocol, in the opening handshake or after.
@@ -85,15 +91,34 @@ impl Error {
     /// Whether a client was turned away for where it comes from or which host it asked for, as the server's policies
     /// have it.
     pub fn is_denied(&self) -> bool {
-        matches!(
-            &*self.0,
-            Kind::Handshake(HandshakeFault::OriginDenied | HandshakeFault::HostDenied)
-        )
+        self.denial().is_some()
     }
 
-    /// Whether the operating system reported an error: no route, connection refused, connection reset.
+    /// What a policy refused, if [`is_denied`](Self::is_denied): the origin and host of the request, escaped for a log,
+    /// and what [`OriginPolicy`](crate::OriginPolicy) or [`HostPolicy`](crate::handshake::HostPolicy) allows.
+    pub fn denial(&self) -> Option<&Denial> {
+        match &*self.0 {
+            Kind::Handshake(fault) => fault.denial(),
+            _ => None,
+        }
+    }
+
+    /// Whether the operating system reported an error: an unknown host, no route, connection refused, connection reset.
     pub fn is_io(&self) -> bool {
-        matches!(&*self.0, Kind::Io(_))
+        match &*self.0 {
+            Kind::Io(_) => true,
+            Kind::Connect(error) => !error.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Why a client could not connect to its host, if that is what happened: the error of the resolver, or of each address
+    /// that was tried.
+    pub fn connect_error(&self) -> Option<&ConnectError> {
+        match &*self.0 {
+            Kind::Connect(error) => Some(error),
+            _ => None,
+        }
     }
 
     /// Whether TLS failed: a certificate, a name, a version.
@@ -157,6 +182,8 @@ impl fmt::Display for Error {
             Kind::Closed(closure) => fmt::Display::fmt(closure, f),
             Kind::Io(_) => f.write_str("the network connection failed"),
             Kind::Timeout(of) => write!(f, "{of} took too long"),
+            Kind::Connect(error) if error.is_timeout() => write!(f, "connecting to {} took too long", error.target()),
+            Kind::Connect(error) => write!(f, "cannot connect to {}", error.target()),
             Kind::Stalled => f.write_str("the peer takes too little of what is written to it"),
             Kind::Misuse(_) => f.write_str("what was asked for cannot be sent"),
             Kind::Address(_) => f.write_str("cannot connect to this address"),
@@ -176,6 +203,7 @@ impl StdError for Error {
             Kind::Io(error) | Kind::Tls(error) => Some(error),
             Kind::Misuse(error) | Kind::Address(error) => Some(error.as_ref()),
             Kind::Handshake(fault) => Some(fault),
+            Kind::Connect(error) => Some(error),
             Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::Refused(_) => None,
         }
     }

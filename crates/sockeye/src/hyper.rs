@@ -1,17 +1,21 @@
-//! Accepts WebSockets on a hyper 1 server, beside other requests.
+//! Accepts WebSockets on a hyper 1 server, or on a framework built on it, beside other requests.
+//!
+//! With hyper:
 //!
 //! ```no_run
 //! use std::convert::Infallible;
 //!
-//! use bytes::Bytes;
-//! use http_body_util::Full;
-//! use hyper::{Request, Response, body::Incoming};
+//! use hyper::{Request, body::Incoming};
 //! use sockeye::Server;
+//! use sockeye::hyper::HttpResponse;
 //!
-//! async fn handle(server: Server, mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+//! async fn handle(server: Server, mut request: Request<Incoming>) -> Result<HttpResponse, Infallible> {
 //!     let (response, upgrade) = match sockeye::hyper::upgrade(&server, &mut request) {
 //!         Ok(upgraded) => upgraded,
-//!         Err(refusal) => return Ok(*refusal),
+//!         Err(refusal) => {
+//!             eprintln!("refused: {:?}", refusal.error());
+//!             return Ok(refusal.into_response());
+//!         }
 //!     };
 //!     tokio::spawn(async move {
 //!         let mut ws = upgrade.await?;
@@ -24,8 +28,47 @@
 //! }
 //! ```
 //!
-//! The connection must be served with upgrades enabled (`http1::Connection::with_upgrades`).
+//! The connection must be served with upgrades enabled: `http1::Connection::with_upgrades`, or
+//! `serve_connection_with_upgrades` of hyper-util.
+//!
+//! With axum, whose handlers can return an [`HttpResponse`] as it is:
+//!
+//! ```no_run
+//! use axum::extract::{Request, State};
+//! use axum::{Router, routing::get};
+//! use sockeye::Server;
+//! use sockeye::hyper::HttpResponse;
+//!
+//! async fn websocket(State(server): State<Server>, mut request: Request) -> HttpResponse {
+//!     match sockeye::hyper::upgrade(&server, &mut request) {
+//!         Ok((response, upgrade)) => {
+//!             tokio::spawn(async move {
+//!                 let mut ws = upgrade.await?;
+//!                 ws.send("hello").await
+//!             });
+//!             response
+//!         }
+//!         Err(refusal) => refusal.into_response(),
+//!     }
+//! }
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! let router = Router::new().route("/", get(websocket)).with_state(Server::default());
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, router).await
+//! # }
+//! ```
+//!
+//! # What the connection runs over
+//!
+//! hyper gives its transport back in a box. The [`WebSocket`] runs on the `TcpStream` itself, with Nagle's algorithm
+//! switched off, where that is what was served: by hyper, by hyper-util's `auto` server, by `axum::serve`. The same goes
+//! for `UnixStream`, and for the TLS streams of tokio-rustls over `TcpStream`. Other types cannot be recognized: the
+//! connection works, but each read and write passes through two more layers, and unless the server called `set_nodelay`
+//! when it accepted the socket, a small message can wait 40 ms for the acknowledgement of the one before.
+//! [`Upgrade::transport`] names such a type.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -35,41 +78,118 @@ use ::hyper::upgrade::{OnUpgrade, Upgraded};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use sockeye_proto::handshake::{self, Headers, HttpVersion, UpgradeParts};
+use hyper_util::server::conn::auto;
+use sockeye_proto::handshake::{self, Acceptance, Headers, HttpVersion, Request, UpgradeParts};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::connection::Io;
 use crate::error::Error;
 use crate::server::{Answer, Server};
+use crate::transport::prepare_socket;
 use crate::websocket::WebSocket;
 
 /// A response as hyper is given it.
 pub type HttpResponse = http::Response<Full<Bytes>>;
 
-/// Checks a request and accepts it: the response to give to hyper, and a future that is the WebSocket once hyper has
-/// sent it. The response may be given further headers first.
+/// Checks a request and accepts it, with the first of the server's subprotocols that the client offered: the response to
+/// give to hyper, and a future that is the WebSocket once hyper has sent it. The response may be given further headers
+/// first.
 ///
-/// Limits of the request head and the handshake deadline are hyper's to keep; everything else is as with
-/// [`Server::accept`].
+/// The body of the request may be of any type. Limits of the request head and the handshake deadline are hyper's to keep;
+/// everything else is as with [`Server::accept`].
 ///
 /// # Errors
 ///
-/// The response that refuses the request: it is not a valid opening handshake, or its origin may not connect.
-pub fn upgrade<B>(
+/// The request is not a valid opening handshake, or its origin or host is not allowed. The [`Refusal`] has the reason, and
+/// the response to give to hyper.
+pub fn upgrade<B>(server: &Server, request: &mut http::Request<B>) -> Result<(HttpResponse, Upgrade), Refusal> {
+    upgrade_with(server, request, |_, acceptance| acceptance)
+}
+
+/// Checks a request and accepts it as [`upgrade`] does, with an acceptance of your choice: `accept` is given the request
+/// and the acceptance that `upgrade` would use, to choose another subprotocol or to add headers.
+///
+/// To turn a request down for a reason of your own, answer it without calling this.
+///
+/// # Errors
+///
+/// Those of [`upgrade`]; and if the acceptance chooses what the client did not offer, a [`Refusal`] with status 500 and an
+/// error of which [`Error::is_misuse`] is true.
+pub fn upgrade_with<B>(
     server: &Server,
     request: &mut http::Request<B>,
-) -> Result<(HttpResponse, Upgrade), Box<HttpResponse>> {
-    let pending = check(server, request).map_err(|refusal| Box::new(to_http(&refusal.response)))?;
-    let acceptance = server.acceptance(pending.request());
-    let answer = server
-        .answer(pending, acceptance)
-        .map_err(|error| Box::new(to_http(&error.response)))?;
+    accept: impl FnOnce(&Request, Acceptance) -> Acceptance,
+) -> Result<(HttpResponse, Upgrade), Refusal> {
+    let pending = check(server, request).map_err(|refusal| Refusal::new(refusal.fault.into(), &refusal.response))?;
+    let acceptance = accept(pending.request(), server.acceptance(pending.request()));
+    let answer = server.answer(pending, acceptance).map_err(|error| {
+        let response = error.response.clone();
+        Refusal::new(Error::misuse(error), &response)
+    })?;
     let response = to_http(&answer.accepted.response);
     let upgrade = Upgrade {
         upgrading: ::hyper::upgrade::on(request),
         answer: Some((server.clone(), answer)),
+        unwrap: None,
     };
     Ok((response, upgrade))
+}
+
+/// A request that was refused: why, and the response that tells the client.
+pub struct Refusal {
+    error: Error,
+    response: Box<HttpResponse>,
+}
+
+impl Refusal {
+    fn new(error: Error, response: &handshake::Response) -> Self {
+        let response = Box::new(to_http(response));
+        Self { error, response }
+    }
+
+    /// Why the request was refused: it broke a rule ([`Error::is_protocol`]), or a policy does not allow its origin or host
+    /// ([`Error::is_denied`], [`Error::denial`]).
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The response to give to hyper.
+    pub fn response(&self) -> &HttpResponse {
+        &self.response
+    }
+
+    /// The response to give to hyper.
+    pub fn into_response(self) -> HttpResponse {
+        *self.response
+    }
+}
+
+impl From<Refusal> for HttpResponse {
+    fn from(refusal: Refusal) -> Self {
+        refusal.into_response()
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("error", &self.error)
+            .field("status", &self.response.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request refused with status {}", self.response.status().as_u16())
+    }
+}
+
+impl std::error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Pending, handshake::Refusal> {
@@ -122,6 +242,45 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
 pub struct Upgrade {
     upgrading: OnUpgrade,
     answer: Option<(Server, Answer)>,
+    unwrap: Option<Box<Unwrap>>,
+}
+
+/// Takes the transport out of what hyper gives back, if it is of the type that the caller named.
+type Unwrap = dyn FnOnce(Upgraded, &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded> + Send;
+
+impl Upgrade {
+    /// Names the type `T` of the transport that is served, inside a `TokioIo`, where it is none of those that are
+    /// [recognized](self#what-the-connection-runs-over); `unwrap` makes of it what the connection is to run over.
+    ///
+    /// This is the place to switch off Nagle's algorithm on the socket in the wrapper. If `unwrap` returns a `TcpStream`,
+    /// that is done for you. If the transport turns out to be of another type, `unwrap` is not called, and the connection
+    /// works as without.
+    ///
+    /// ```no_run
+    /// # use sockeye::hyper::Upgrade;
+    /// # use tokio::net::TcpStream;
+    /// # type Metered = tokio::io::BufStream<TcpStream>;
+    /// # async fn example(upgrade: Upgrade) -> Result<(), sockeye::Error> {
+    /// let ws = upgrade
+    ///     .transport(|io: Metered| {
+    ///         let _ = io.get_ref().set_nodelay(true);
+    ///         io
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn transport<T, U>(mut self, unwrap: impl FnOnce(T) -> U + Send + 'static) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.unwrap = Some(Box::new(move |upgraded, leftover| {
+            downcast::<T>(upgraded, leftover).map(|io| Box::new(unwrap(io)) as Box<dyn Io>)
+        }));
+        self
+    }
 }
 
 impl Future for Upgrade {
@@ -132,7 +291,8 @@ impl Future for Upgrade {
         let Some((server, mut answer)) = self.answer.take() else {
             return Poll::Ready(Err(std::io::Error::other("polled after it was ready").into()));
         };
-        let io = transport(upgraded, &mut answer.accepted.leftover)?;
+        let io = transport(upgraded, self.unwrap.take(), &mut answer.accepted.leftover);
+        prepare_socket(&*io as &dyn Any)?;
         Poll::Ready(Ok(server.open(io, answer)))
     }
 }
@@ -143,16 +303,128 @@ impl fmt::Debug for Upgrade {
     }
 }
 
-/// What the connection runs over: the TCP stream itself where that is what hyper was given, which spares every read
-/// and write two layers and every connection their memory.
-fn transport(upgraded: Upgraded, leftover: &mut Vec<u8>) -> Result<Box<dyn Io>, Error> {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
+/// What the connection runs over: the transport itself where its type is known, which spares every read and write two
+/// layers and every connection their memory. What hyper has read of it already is added to `leftover`.
+fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, leftover: &mut Vec<u8>) -> Box<dyn Io> {
+    let known = match unwrap {
+        Some(unwrap) => unwrap(upgraded, leftover),
+        None => Err(upgraded),
+    };
+    let known = known.or_else(|upgraded| boxed::<TcpStream>(upgraded, leftover));
+    #[cfg(unix)]
+    let known = known.or_else(|upgraded| boxed::<tokio::net::UnixStream>(upgraded, leftover));
+    #[cfg(feature = "tls")]
+    let known = known
+        .or_else(|upgraded| boxed::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded, leftover))
+        .or_else(|upgraded| boxed::<tokio_rustls::TlsStream<TcpStream>>(upgraded, leftover));
+    known.unwrap_or_else(|upgraded| Box::new(TokioIo::new(upgraded)))
+}
+
+fn boxed<T>(upgraded: Upgraded, leftover: &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    downcast::<T>(upgraded, leftover).map(|io| Box::new(io) as Box<dyn Io>)
+}
+
+/// Takes a transport of type `T` out of hyper's box, and out of the wrapper that hyper-util's `auto` server puts around it
+/// to look at the first bytes.
+fn downcast<T>(upgraded: Upgraded, leftover: &mut Vec<u8>) -> Result<T, Upgraded>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let upgraded = match upgraded.downcast::<TokioIo<T>>() {
         Ok(parts) => {
             leftover.extend_from_slice(&parts.read_buf);
-            let tcp = parts.io.into_inner();
-            tcp.set_nodelay(true)?;
-            Ok(Box::new(tcp))
+            return Ok(parts.io.into_inner());
         }
-        Err(upgraded) => Ok(Box::new(TokioIo::new(upgraded))),
+        Err(upgraded) => upgraded,
+    };
+    let parts = auto::upgrade::downcast::<TokioIo<T>>(upgraded)?;
+    leftover.extend_from_slice(&parts.read_buf);
+    Ok(parts.io.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use ::hyper::server::conn::http1;
+    use ::hyper::service::service_fn;
+    use hyper_util::rt::TokioExecutor;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nglued";
+
+    /// Which server of hyper's it is.
+    #[derive(Clone, Copy, Debug)]
+    enum Served {
+        Http1,
+        Auto,
+    }
+
+    /// What the connection would run over if this were served, and what was read of it before. The client's end is kept.
+    async fn upgraded<T>(served: Served, io: T, mut peer: impl AsyncRead + AsyncWrite + Unpin) -> (Box<dyn Io>, Vec<u8>)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let sender = Arc::new(Mutex::new(Some(sender)));
+        let service = service_fn(move |mut request: http::Request<::hyper::body::Incoming>| {
+            let sender = sender.lock().unwrap().take().unwrap();
+            tokio::spawn(async move { sender.send(::hyper::upgrade::on(&mut request).await).map_err(drop) });
+            let mut response = HttpResponse::default();
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        tokio::spawn(async move {
+            match served {
+                Served::Http1 => {
+                    let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+                    drop(serving.with_upgrades().await);
+                }
+                Served::Auto => {
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    drop(builder.serve_connection_with_upgrades(TokioIo::new(io), service).await);
+                }
+            }
+        });
+        peer.write_all(REQUEST).await.unwrap();
+        let upgraded = receiver.await.unwrap().unwrap();
+        let mut leftover = vec![];
+        let mut io = transport(upgraded, None, &mut leftover);
+        while leftover.len() < b"glued".len() {
+            io.read_buf(&mut leftover).await.unwrap();
+        }
+        (io, leftover)
+    }
+
+    #[tokio::test]
+    async fn a_transport_that_is_known_is_taken_out_of_every_wrapper() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for served in [Served::Http1, Served::Auto] {
+            let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (io, leftover) = upgraded(served, tcp, peer).await;
+            assert!((&*io as &dyn Any).is::<TcpStream>(), "{served:?}");
+            assert_eq!(leftover, b"glued", "{served:?}");
+            #[cfg(unix)]
+            {
+                let (unix, peer) = tokio::net::UnixStream::pair().unwrap();
+                let (io, leftover) = upgraded(served, unix, peer).await;
+                assert!((&*io as &dyn Any).is::<tokio::net::UnixStream>(), "{served:?}");
+                assert_eq!(leftover, b"glued", "{served:?}");
+            }
+            let (unknown, peer) = duplex(1024);
+            let (io, leftover) = upgraded(served, unknown, peer).await;
+            assert!((&*io as &dyn Any).is::<TokioIo<Upgraded>>(), "{served:?}");
+            assert!(!(&*io as &dyn Any).is::<DuplexStream>(), "{served:?}");
+            assert_eq!(leftover, b"glued", "{served:?}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 mod client;
 mod connection;
+mod dial;
 mod error;
 mod flusher;
 #[cfg(feature = "hyper")]
@@ -16,10 +18,13 @@ mod settings;
 mod split;
 #[cfg(feature = "tls")]
 mod tls;
+mod transport;
 mod waiters;
 mod websocket;
 
+pub use address::Address;
 pub use client::{Client, ClientBuilder, connect};
+pub use dial::ConnectError;
 pub use error::Error;
 pub use message::{Message, Text};
 pub use payload::Payload;
@@ -31,10 +36,16 @@ pub use websocket::{TrySendAllError, TrySendError, WebSocket};
 
 pub use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
 pub use sockeye_proto::handshake;
-pub use sockeye_proto::handshake::{Acceptance, Origin, OriginPolicy, Rejection, Request, Response, StatusCode};
+pub use sockeye_proto::handshake::{
+    Acceptance, Denial, HostPolicy, Origin, OriginPolicy, Rejection, Request, Response, StatusCode,
+};
 pub use sockeye_proto::{
     CLOSE_REASON_LEN_MAX, Cause, CloseCode, CloseFrame, Closure, Compress, Fault, Keepalive, Side,
+    truncate_close_reason,
 };
+
+#[cfg(feature = "tls")]
+pub use tls::NoRootCertificates;
 
 /// The TLS library, in the version whose configurations [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`]
 /// take.

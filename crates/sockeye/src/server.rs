@@ -1,6 +1,5 @@
 //! Servers: from an accepted transport to an open WebSocket.
 
-use std::any::Any;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use sockeye_proto::handshake::{
 };
 use sockeye_proto::{Keepalive, Role};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{self, Io};
 use crate::error::Error;
 use crate::settings::{Limits, Options, Settings, Timeouts};
+use crate::transport;
 use crate::websocket::WebSocket;
 
 /// How much is read at once while the request is awaited: most requests are smaller.
@@ -93,7 +92,8 @@ impl Server {
     /// Reads a client's request from a transport, TLS first if it is configured, and checks it: first step of two.
     ///
     /// A request that is not a valid opening handshake, or comes from a page that may not connect, is answered with
-    /// the HTTP status that says so. On a TCP stream, Nagle's algorithm is switched off.
+    /// the HTTP status that says so. On a TCP stream, and on a TLS stream of tokio-rustls over one, Nagle's algorithm is
+    /// switched off; on another wrapper of a socket, call `set_nodelay` before.
     ///
     /// # Errors
     ///
@@ -108,10 +108,7 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        if let Some(tcp) = (&io as &dyn Any).downcast_ref::<TcpStream>() {
-            // A message is to leave when it is sent, not when the peer has acknowledged the one before.
-            tcp.set_nodelay(true)?;
-        }
+        transport::prepare(&io)?;
         let deadline = connection::deadline(self.policy.options.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS first, and everything through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
@@ -204,13 +201,14 @@ pub(crate) struct Answer {
 }
 
 impl ServerBuilder {
-    /// Which pages may connect. Default: those of the same host; programs that are not browsers always may.
+    /// Which pages may connect. A refused origin is named in the error ([`Error::denial`]) and in the body of the 403. Default: those of the same host; programs that are not browsers always may.
     pub fn origins(mut self, origins: OriginPolicy) -> Self {
         self.policy.origins = origins;
         self
     }
 
-    /// Which hosts the server answers for. Default: any.
+    /// Which hosts the server answers for. A refused host is named in the error ([`Error::denial`]) and in the body of the
+    /// 421. Default: any.
     pub fn hosts(mut self, hosts: HostPolicy) -> Self {
         self.policy.hosts = hosts;
         self
@@ -223,13 +221,14 @@ impl ServerBuilder {
         self
     }
 
-    /// Speaks TLS first. Default: plain. The protocol `http/1.1` is added (ALPN) where the configuration names none.
+    /// Speaks TLS first. Default: plain.
+    ///
+    /// The protocols of the configuration (ALPN) are replaced by `http/1.1`, the only one that is spoken here, so a
+    /// configuration may be shared with an HTTP server. A client that insists on another gets the alert
+    /// `no_application_protocol`.
     #[cfg(feature = "tls")]
-    pub fn tls_config(mut self, mut config: Arc<rustls::ServerConfig>) -> Self {
-        if config.alpn_protocols.is_empty() {
-            Arc::make_mut(&mut config).alpn_protocols = vec![crate::tls::ALPN.to_vec()];
-        }
-        self.policy.tls = Some(config);
+    pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.policy.tls = Some(crate::tls::server_config(config));
         self
     }
 

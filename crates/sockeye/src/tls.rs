@@ -1,18 +1,37 @@
 //! TLS by rustls.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, PeerMisbehaved, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::error::{Error, Kind};
 
-/// The opening handshake is an HTTP/1.1 request, and a server that speaks more is to know.
-pub(crate) const ALPN: &[u8] = b"http/1.1";
+/// The one protocol that is spoken over TLS (ALPN, RFC 7301): the opening handshake is an HTTP/1.1 request.
+const ALPN: &[u8] = b"http/1.1";
+
+/// A client's configuration that offers what is spoken and nothing else. One that was made for an HTTP client offers
+/// HTTP/2 first, and a server that takes it up cannot read an HTTP/1.1 request.
+pub(crate) fn client_config(mut config: Arc<ClientConfig>) -> Arc<ClientConfig> {
+    if config.alpn_protocols != [ALPN] {
+        Arc::make_mut(&mut config).alpn_protocols = vec![ALPN.to_vec()];
+    }
+    config
+}
+
+/// A server's configuration that takes what is spoken and nothing else.
+pub(crate) fn server_config(mut config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+    if config.alpn_protocols != [ALPN] {
+        Arc::make_mut(&mut config).alpn_protocols = vec![ALPN.to_vec()];
+    }
+    config
+}
 
 /// TLS 1.2 and 1.3 with the platform's roots of trust, made once.
 // [6455-10.6-1, 6455-10.6-3]
@@ -24,8 +43,9 @@ pub(crate) fn default_client_config() -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_platform_verifier())
         .map_err(|error| tls_error(io::Error::other(error)))?
+        .with_platform_verifier()
+        .map_err(|source| tls_error(io::Error::other(NoRootCertificates { source })))?
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
@@ -38,7 +58,9 @@ where
 {
     // RFC 6455 §4.1 (5): the name is sent along (SNI), and held against the certificate. [6455-4.1-12, 6455-4.1-14]
     let name = ServerName::try_from(host.to_owned()).map_err(Error::address)?;
-    TlsConnector::from(config).connect(name, io).await.map_err(tls_error)
+    let tls = TlsConnector::from(config).connect(name, io).await.map_err(tls_error)?;
+    check_alpn(tls.get_ref().1.alpn_protocol())?;
+    Ok(tls)
 }
 
 /// The server's side.
@@ -47,9 +69,75 @@ pub(crate) async fn accept<S>(config: Arc<ServerConfig>, io: S) -> Result<server
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    TlsAcceptor::from(config).accept(io).await.map_err(tls_error)
+    let tls = TlsAcceptor::from(config).accept(io).await.map_err(tls_error)?;
+    check_alpn(tls.get_ref().1.alpn_protocol())?;
+    Ok(tls)
 }
 
+/// Refuses TLS that agreed on another protocol than HTTP/1.1. To have agreed on none is common.
+pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
+    match protocol {
+        None | Some(ALPN) => Ok(()),
+        Some(other) => Err(tls_error(io::Error::other(WrongProtocol(format!(
+            "TLS agreed on the protocol {}, but an opening handshake is HTTP/1.1: offer http/1.1 only (ALPN)",
+            other.escape_ascii()
+        ))))),
+    }
+}
+
+/// Says in plain words what a failed negotiation of the protocol means, and leaves other errors as they are.
 fn tls_error(error: io::Error) -> Error {
-    Error::new(Kind::Tls(error))
+    let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let explained = match rustls_error {
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            "the server does not speak HTTP/1.1 on this port: it refused the protocol http/1.1 (ALPN)"
+        }
+        Some(rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol)) => {
+            "the server chose a protocol that was not offered; the offer is http/1.1 (ALPN)"
+        }
+        Some(rustls::Error::NoApplicationProtocol) => {
+            "the client offers other protocols than http/1.1 (ALPN), such as HTTP/2 only"
+        }
+        _ => return Error::new(Kind::Tls(error)),
+    };
+    Error::new(Kind::Tls(io::Error::new(error.kind(), WrongProtocol(explained.into()))))
+}
+
+/// TLS works, but for another protocol.
+#[derive(Debug)]
+struct WrongProtocol(String);
+
+impl fmt::Display for WrongProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for WrongProtocol {}
+
+/// There are no certificates that servers could be checked against: no CA store on this machine, as in an empty container
+/// image.
+///
+/// Inside the [`std::io::Error`] that is the [`source`](StdError::source) of an [`Error`](crate::Error) of which
+/// [`is_tls`](crate::Error::is_tls) is true. Only a client without a [`tls_config`](crate::ClientBuilder::tls_config) of its
+/// own needs the store.
+#[derive(Debug)]
+pub struct NoRootCertificates {
+    source: rustls::Error,
+}
+
+impl fmt::Display for NoRootCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "no trusted CA certificates were found on this machine: install them (the package is mostly named \
+             ca-certificates), or set SSL_CERT_FILE to a PEM file or SSL_CERT_DIR to a directory of them, or give the \
+             client its own roots with ClientBuilder::tls_config",
+        )
+    }
+}
+
+impl StdError for NoRootCertificates {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.source)
+    }
 }

@@ -239,16 +239,19 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The code or reason may not be sent (a reason has at most 123 bytes); the peer did not answer in time, or broke the
-    /// protocol, or the connection was lost. In every case but the first the connection is closed afterwards.
+    /// The peer did not answer in time, or broke the protocol, or the connection was lost. If the code or reason may not be
+    /// sent ([`Error::is_misuse`]; a reason has at most 123 bytes, see [`truncate_close_reason`](crate::truncate_close_reason)),
+    /// the connection is closed with the nearest ones that may: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
+    /// In every case the connection is closed afterwards.
     ///
     /// # Cancel safety
     ///
     /// The closing handshake has begun and goes on with the next call of this or [`recv`](Self::recv), or in the background
     /// when the connection is dropped.
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        self.start_close(code, reason)?;
-        poll_fn(|cx| self.driver.poll_close(cx)).await
+        let started = self.start_close(code, reason);
+        poll_fn(|cx| self.driver.poll_close(cx)).await?;
+        started
     }
 
     /// Begins to close, without waiting: the close frame leaves after everything queued, when [`recv`](Self::recv) is
@@ -257,7 +260,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The code or reason may not be sent.
+    /// The code or reason may not be sent. The connection is closing all the same, with the nearest ones that may:
+    /// see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
     pub fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         self.driver.start_close(code, reason)
     }

@@ -443,20 +443,21 @@ async fn what_arrives_after_start_close_is_received() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_code_or_reason_that_may_not_be_sent_changes_nothing() {
-    let (mut ws, peer) = open(Local::Client).await;
-    for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
-        let error = ws.close(CloseCode(code), "no").await.unwrap_err();
-        assert!(error.is_misuse() && !error.is_closed(), "{code}");
+async fn a_code_or_reason_that_may_not_be_sent_is_an_error_and_closes_all_the_same() {
+    let cases = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000].map(|code| (code, "no".to_owned()));
+    for (code, reason) in cases.into_iter().chain([(1000, "r".repeat(124))]) {
+        let (mut ws, peer) = open(Local::Client).await;
+        peer.sends([close(1000, "")]);
+        peer.ends();
+        let error = ws.close(CloseCode(code), &reason).await.unwrap_err();
+        assert!(error.is_misuse() && !error.is_closed(), "{code}: {error:?}");
+        let sent = match code {
+            1000 | 1005 => CloseCode::NORMAL,
+            _ => CloseCode::INTERNAL_ERROR,
+        };
+        assert_eq!(peer.takes(), [close(sent.0, &reason[..reason.len().min(123)])]);
+        assert!(ws.recv().await.unwrap().is_none());
     }
-    assert!(
-        ws.close(CloseCode::NORMAL, &"r".repeat(124))
-            .await
-            .unwrap_err()
-            .is_misuse()
-    );
-    ws.send("still open").await.unwrap();
-    assert_eq!(peer.takes(), [text("still open")]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,9 @@ use common::script::transport;
 use common::wire::text;
 use common::{Peer, REQUEST, answer, look, text_of, within};
 use sockeye::handshake::{HandshakeFault, Subprotocol};
-use sockeye::{Acceptance, Client, Error, Origin, OriginPolicy, Pending, Rejection, Server, StatusCode, WebSocket};
+use sockeye::{
+    Acceptance, Client, Error, HostPolicy, Origin, OriginPolicy, Pending, Rejection, Server, StatusCode, WebSocket,
+};
 use tokio::time::Instant;
 
 /// What comes of a client that gets this response to its request, and then the end.
@@ -76,6 +78,157 @@ async fn client_keeps_no_more_of_a_refusals_body_than_its_limit() {
     let body = "b".repeat(100_000);
     let error = answered(format!("HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n{body}")).await;
     assert_eq!(error.refusal().unwrap().body().len(), 16 * 1024);
+}
+
+/// A 401 without a length on a connection that stays open was reported after ten seconds.
+#[tokio::test(start_paused = true)]
+async fn client_reports_a_refusal_on_an_open_connection_within_a_second() {
+    for (response, body, is_truncated) in [
+        ("HTTP/1.1 401 Unauthorized\r\nConnection: keep-alive\r\n\r\n", "", true),
+        ("HTTP/1.1 401 Unauthorized\r\n\r\nno tok", "no tok", true),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 8\r\n\r\nno", "no", true),
+        (
+            "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno",
+            "no",
+            true,
+        ),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "no", false),
+        ("HTTP/1.1 204 No\r\n\r\n", "", false),
+    ] {
+        let (io, peer) = transport(false);
+        peer.sends_bytes(response);
+        let start = Instant::now();
+        let client = Client::default();
+        let error = within(60, client.connect_over(io, "ws://localhost/"))
+            .await
+            .unwrap_err();
+        let refusal = error.refusal().unwrap();
+        assert_eq!(refusal.body(), body.as_bytes(), "{response}");
+        assert_eq!(refusal.is_body_truncated(), is_truncated, "{response}");
+        assert_eq!(start.elapsed().as_secs(), u64::from(is_truncated), "{response}");
+        assert!(peer.sees_end());
+    }
+}
+
+/// The second is the body's, and not the time that is left for the head.
+#[tokio::test(start_paused = true)]
+async fn client_waits_for_the_body_no_longer_than_for_the_handshake() {
+    let (io, peer) = transport(false);
+    let start = Instant::now();
+    let client = Client::default();
+    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    assert!(look(&mut connecting).await.is_pending());
+    tokio::time::advance(Duration::from_millis(9_500)).await;
+    peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\n");
+    let error = within(60, connecting).await.unwrap_err();
+    assert!(error.refusal().is_some());
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+/// The request of a client that is given this URL.
+async fn request_of(client: &Client, url: &str) -> String {
+    let (io, peer) = transport(false);
+    let mut connecting = pin!(client.connect_over(io, url));
+    assert!(look(&mut connecting).await.is_pending(), "{url}");
+    response(&peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_sends_the_user_and_password_of_a_url_as_basic_authorization() {
+    let plain = Client::default();
+    let request = request_of(&plain, "http://Aladdin:open%20sesame@localhost/").await;
+    assert!(
+        request.starts_with("GET / HTTP/1.1\r\nHost: localhost\r\n"),
+        "{request}"
+    );
+    let authorization = "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n";
+    assert_eq!(request.matches("Authorization").count(), 1);
+    assert!(request.contains(authorization), "{request}");
+    assert!(!request_of(&plain, "ws://localhost/").await.contains("Authorization"));
+
+    let own = Client::builder()
+        .header("authorization", "Bearer s3cret")
+        .build()
+        .unwrap();
+    let request = request_of(&own, "ws://Aladdin:sesame@localhost/").await;
+    assert!(request.contains("authorization: Bearer s3cret\r\n"), "{request}");
+    assert!(!request.contains("Basic"), "{request}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_shows_no_credentials() {
+    let builder = Client::builder()
+        .header("Authorization", "Bearer s3cret")
+        .header("X-Api-Key", "s3cret");
+    // As text, and as the numbers of its bytes.
+    let is_shown = |text: &str| {
+        ["s3cret", "hunter2", "115, 51", "104, 117"]
+            .iter()
+            .any(|it| text.contains(it))
+    };
+    assert!(!is_shown(&format!("{builder:?}")), "{builder:?}");
+    let client = builder.build().unwrap();
+    assert!(!is_shown(&format!("{client:?} {client:#?}")), "{client:?}");
+    for (url, response) in [
+        ("ws://alice:hunter2@localhost/", "HTTP/1.1 401 Unauthorized\r\n\r\n"),
+        (
+            "ws://alice:hunter2@localhost/",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        ),
+        ("ws://alice:hunter2@localhost/", ""),
+        ("ws://alice:hunter2@localhost:x/", ""),
+        ("ws://alice:hunter2@localhost/#x", ""),
+        ("alice:hunter2@localhost", ""),
+    ] {
+        let (io, peer) = transport(false);
+        peer.sends_bytes(response);
+        peer.ends();
+        let error = within(60, client.connect_over(io, url)).await.unwrap_err();
+        let mut shown = format!("{error} {error:?} {error:#?}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            shown += &format!(" {error} {error:?}");
+            cause = error.source();
+        }
+        assert!(!is_shown(&shown) && !shown.contains("alice"), "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_encodes_a_url_as_browsers_do() {
+    for (url, target, host) in [
+        (
+            "ws://localhost/?filter={\"x\":1}",
+            "/?filter=%7B%22x%22:1%7D",
+            "localhost",
+        ),
+        ("http://localhost:8080/a b?s=a|b", "/a%20b?s=a%7Cb", "localhost:8080"),
+        ("ws://localhost/\u{fc}?100%", "/%C3%BC?100%25", "localhost"),
+        ("ws://b\u{fc}cher.example/", "/", "xn--bcher-kva.example"),
+        ("ws://[fe80::1%25eth0]:81/", "/", "[fe80::1]:81"),
+    ] {
+        let request = request_of(&Client::default(), url).await;
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n");
+        assert!(request.starts_with(&head), "{url}: {request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_reads_frames_behind_a_101_that_announces_chunks() {
+    for line in [
+        "Transfer-Encoding: chunked",
+        "Content-Length: 3",
+        "Sec-WebSocket-Protocol: ",
+    ] {
+        let (io, peer) = transport(false);
+        let client = Client::default();
+        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        assert!(look(&mut connecting).await.is_pending());
+        let response = answer(&peer.takes_bytes()).replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
+        peer.sends_bytes([response.as_bytes(), &text("hello").bytes(false)].concat());
+        let (mut ws, _) = connecting.await.unwrap();
+        assert_eq!(text_of(ws.recv().await), "hello");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,18 +360,30 @@ fn client_is_not_built_with_what_cannot_be_sent() {
         let error = builder.build().unwrap_err();
         assert!(error.is_misuse() && error.source().is_some(), "{error:?}");
     }
+    let error = builder().header("X-Token", "s3cret\n").build().unwrap_err();
+    let shown = format!("{error:?}");
+    assert!(
+        shown.contains("header \"X-Token\": ") && !shown.contains("s3cret"),
+        "{shown}"
+    );
+    let error = builder().subprotocol("two words").build().unwrap_err();
+    assert!(
+        format!("{error:?}").contains("subprotocol \"two words\": "),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn client_says_what_is_wrong_with_an_address() {
     for (uri, says) in [
-        ("https://example.com/", "ws://"),
+        ("ftp://example.com/", "ws://"),
         ("example.com", "ws://"),
         ("ws://example.com/#part", "#"),
-        ("ws://user:password@example.com/", "user"),
+        ("ws://user:p@ssword@example.com/", "user"),
         ("ws:///path", "host"),
         ("ws://example.com:99999/", "port"),
-        ("ws://example.com/a b", "character"),
+        ("ws://example.com/a\\b", "character"),
+        ("ws://[fe80::1%25]/", "zone"),
     ] {
         let error = Client::default().connect(uri).await.unwrap_err();
         assert!(error.is_misuse(), "{uri}: {error:?}");
@@ -233,12 +398,57 @@ async fn server_refuses_a_page_of_another_host_on_the_wire() {
     let (accepted, peer) = asked(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
     let error = accepted.unwrap_err();
     assert!(error.is_denied() && !error.is_protocol());
-    assert_eq!(*fault(&error), HandshakeFault::OriginDenied);
+    assert!(matches!(fault(&error), HandshakeFault::OriginDenied(_)), "{error:?}");
+    let denial = error.denial().unwrap();
+    assert_eq!(
+        (denial.origin(), denial.host()),
+        (Some("http://evil.example"), "localhost")
+    );
+    assert!(
+        format!("{error:?}").contains("evil.example"),
+        "the log names it: {error:?}"
+    );
     let response = response(&peer);
     assert!(response.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{response}");
     assert!(response.contains("Connection: close\r\n"), "{response}");
-    assert!(!response.contains("evil"), "{response}");
+    assert!(
+        response.ends_with("\r\n\r\norigin \"http://evil.example\" is not allowed\n"),
+        "{response}"
+    );
     assert!(peer.sees_half_close() && peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_names_the_host_that_it_does_not_serve() {
+    let server = Server::builder().hosts(HostPolicy::Loopback).build();
+    let request = REQUEST.replace("localhost", "rebound.example:8080");
+    let (accepted, peer) = asked(&server, request).await;
+    let error = accepted.unwrap_err();
+    let denial = error.denial().unwrap();
+    assert_eq!((denial.origin(), denial.host()), (None, "rebound.example:8080"));
+    assert!(error.is_denied() && denial.allowed().contains("loopback"));
+    let response = response(&peer);
+    assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
+    assert!(
+        response.ends_with("\r\n\r\nhost \"rebound.example:8080\" is not served here\n"),
+        "{response}"
+    );
+}
+
+/// What a client sent comes back as text without markup, and nothing of the configuration with it.
+#[tokio::test(start_paused = true)]
+async fn server_shows_a_refused_origin_and_not_what_is_allowed() {
+    let listed = OriginPolicy::List(vec![Origin::parse("https://internal.example").unwrap()]);
+    let server = Server::builder().origins(listed).build();
+    let (accepted, peer) = asked(&server, request_with("Origin: <script>alert(\"1\")</script>\x1b[0m")).await;
+    assert!(accepted.unwrap_err().is_protocol(), "a control byte is refused before");
+    drop(peer);
+    let (accepted, peer) = asked(&server, request_with("Origin: <script>\"x\"</script>\r\n")).await;
+    let error = accepted.unwrap_err();
+    assert_eq!(error.denial().unwrap().allowed(), "https://internal.example");
+    let response = response(&peer);
+    assert!(response.contains("\\x3cscript\\x3e"), "{response}");
+    assert!(!response.contains('<') && !response.contains("internal"), "{response}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,6 +456,8 @@ async fn server_accepts_the_pages_that_it_is_told_to() {
     let listed = OriginPolicy::List(vec![Origin::parse("https://app.example").unwrap()]);
     let listed = Server::builder().origins(listed).build();
     let any = Server::builder().origins(OriginPolicy::Any).build();
+    let apps = ["null", "file://", "chrome-extension://abcdef"].map(|text| Origin::parse(text).unwrap());
+    let apps = Server::builder().origins(OriginPolicy::List(apps.to_vec())).build();
     for (server, origin, is_accepted) in [
         (&Server::default(), "http://localhost", true),
         (&Server::default(), "http://localhost:8080", false),
@@ -254,6 +466,10 @@ async fn server_accepts_the_pages_that_it_is_told_to() {
         (&listed, "http://app.example", false),
         (&listed, "http://localhost", false),
         (&any, "null", true),
+        (&apps, "null", true),
+        (&apps, "file://", true),
+        (&apps, "chrome-extension://abcdef", true),
+        (&apps, "chrome-extension://abcdeg", false),
     ] {
         let (accepted, _) = asked(server, request_with(&format!("Origin: {origin}\r\n"))).await;
         assert_eq!(accepted.is_ok(), is_accepted, "{origin}");

@@ -71,14 +71,18 @@ async fn nobody_listens() {
     drop(listener);
     let error = sockeye::connect(&format!("ws://{address}/")).await.unwrap_err();
     assert!(error.is_io() && !error.is_timeout(), "{error:?}");
+    assert_eq!(error.to_string(), format!("cannot connect to {address}"));
+    let (tried, refused) = error.connect_error().unwrap().attempts().next().unwrap();
+    assert_eq!(tried, address);
+    assert_eq!(refused.unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
-/// A listener with a full queue drops whoever knocks, so connecting goes on until somebody gives up.
+/// A listener with a full queue drops whoever knocks, so connecting goes on until somebody gives up. It comes with the
+/// connections in its queue.
 #[cfg(target_os = "linux")]
-#[tokio::test]
-async fn connecting_has_a_deadline() {
+async fn full_listener(ip: Ipv4Addr) -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    socket.bind((ip, 0).into()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let knock = || tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address));
@@ -87,6 +91,14 @@ async fn connecting_has_a_deadline() {
         queued.push(connected.unwrap());
         assert!(queued.len() < 100, "the queue has no end");
     }
+    (listener, queued)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connecting_has_a_deadline() {
+    let (listener, _queued) = full_listener(Ipv4Addr::LOCALHOST).await;
+    let address = listener.local_addr().unwrap();
     let mut timeouts = Timeouts::default();
     timeouts.connect = Duration::from_millis(50);
     let client = Client::builder().timeouts(timeouts).build().unwrap();
@@ -94,6 +106,81 @@ async fn connecting_has_a_deadline() {
         .await
         .unwrap_err();
     assert!(error.is_timeout() && !error.is_closed(), "{error:?}");
+    assert_eq!(error.to_string(), format!("connecting to {address} took too long"));
+    let attempts: Vec<_> = error.connect_error().unwrap().attempts().collect();
+    assert!(matches!(attempts[..], [(tried, None)] if tried == address), "{error:?}");
+}
+
+/// libdatachannel#1556: of a name with two addresses, the second was never tried.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
+    let (full, _queued) = full_listener(Ipv4Addr::new(127, 0, 0, 2)).await;
+    let swallowing = full.local_addr().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), swallowing.port()))
+        .await
+        .unwrap();
+    let working = listener.local_addr().unwrap();
+    tokio::spawn(async move { sockeye::accept(listener.accept().await.unwrap().0).await });
+    let client = Client::builder()
+        .resolver(move |host, port| async move {
+            assert_eq!((host.as_str(), port), ("two.example", swallowing.port()));
+            Ok(vec![swallowing, working])
+        })
+        .build()
+        .unwrap();
+    let start = std::time::Instant::now();
+    let url = format!("ws://two.example:{}/", swallowing.port());
+    within(30, client.connect(&url)).await.unwrap();
+    // The first packet is sent again after a second.
+    assert!(
+        (250..1000).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn when_no_address_takes_the_connection_each_is_named() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let addresses = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)].map(|ip| SocketAddr::from((ip, port)));
+    let client = Client::builder()
+        .resolver(move |_, _| async move { Ok(addresses.to_vec()) })
+        .build()
+        .unwrap();
+    let error = within(30, client.connect(&format!("ws://two.example:{port}/")))
+        .await
+        .unwrap_err();
+    assert!(error.is_io(), "{error:?}");
+    let shown = format!("{error:?}");
+    assert!(
+        shown.starts_with(&format!("cannot connect to two.example:{port}: 127.0.0.2:{port}: ")),
+        "{shown}"
+    );
+    assert!(shown.contains(&format!("; 127.0.0.3:{port}: ")), "{shown}");
+}
+
+/// All of 127.0.0.0/8 is this machine on Linux.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_connection_comes_from_the_local_address() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(async move {
+        let (tcp, peer) = listener.accept().await.unwrap();
+        sockeye::accept(tcp).await.unwrap();
+        peer
+    });
+    let local = Ipv4Addr::new(127, 0, 0, 2);
+    let client = Client::builder().local_address((local, 0)).build().unwrap();
+    within(30, client.connect(&format!("ws://{address}/"))).await.unwrap();
+    assert_eq!(accepting.await.unwrap().ip(), local);
+    let elsewhere = Client::builder().local_address(([192, 0, 2, 1], 0)).build().unwrap();
+    let error = elsewhere.connect(&format!("ws://{address}/")).await.unwrap_err();
+    assert!(error.is_io(), "an address that is not this machine's: {error:?}");
 }
 
 /// An end without a close frame, by the operating system's own means.
@@ -117,8 +204,13 @@ async fn a_reset_is_an_error() {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use common::tls::{certified, client, server};
+    use std::error::Error as _;
+    use std::sync::Arc;
+
+    use common::tls::{certified, client, client_config, server, server_config};
     use rcgen::{CertifiedKey, KeyPair};
+    use rustls::pki_types::ServerName;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
 
@@ -137,6 +229,171 @@ mod tls {
         )
         .await;
         echoing.await.unwrap().unwrap();
+    }
+
+    fn protocols(names: &[&str]) -> Vec<Vec<u8>> {
+        names.iter().map(|name| name.as_bytes().to_vec()).collect()
+    }
+
+    /// A configuration that was made for an HTTP client: `h2` first, and the server would take it.
+    #[tokio::test]
+    async fn a_client_offers_http_1_1_and_nothing_else() {
+        let certified = certified();
+        for offered in [&["h2", "http/1.1"][..], &["h2"], &[], &["http/1.1"]] {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let mut theirs = server_config(&certified);
+            theirs.alpn_protocols = protocols(&["h2", "http/1.1"]);
+            let accepting = tokio::spawn(async move {
+                let tls = TlsAcceptor::from(Arc::new(theirs)).accept(far).await.unwrap();
+                let alpn = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+                (sockeye::accept(tls).await, alpn)
+            });
+            let mut ours = client_config(&certified);
+            ours.alpn_protocols = protocols(offered);
+            let client = Client::builder().tls_config(Arc::new(ours)).build().unwrap();
+            within(30, client.connect_over(near, "wss://localhost/")).await.unwrap();
+            let (accepted, alpn) = accepting.await.unwrap();
+            accepted.unwrap();
+            assert_eq!(alpn.as_deref(), Some(&b"http/1.1"[..]), "{offered:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_takes_http_1_1_and_nothing_else() {
+        let certified = certified();
+        for ours in [&["h2", "http/1.1"][..], &["h2"], &[]] {
+            for (offered, is_accepted) in [(&["h2", "http/1.1"][..], true), (&["h2"], false), (&[], true)] {
+                let (near, far) = tokio::io::duplex(64 * 1024);
+                let mut config = server_config(&certified);
+                config.alpn_protocols = protocols(ours);
+                let server = Server::builder().tls_config(Arc::new(config)).build();
+                let accepting = tokio::spawn(async move { server.accept(far).await });
+                let mut theirs = client_config(&certified);
+                theirs.alpn_protocols = protocols(offered);
+                let name = ServerName::try_from("localhost").unwrap();
+                let connected = within(30, TlsConnector::from(Arc::new(theirs)).connect(name, near)).await;
+                assert_eq!(connected.is_ok(), is_accepted, "{ours:?} {offered:?}");
+                if let Ok(mut tls) = connected {
+                    tokio::io::AsyncWriteExt::write_all(&mut tls, common::REQUEST.as_bytes())
+                        .await
+                        .unwrap();
+                    accepting.await.unwrap().unwrap();
+                } else {
+                    let error = accepting.await.unwrap().unwrap_err();
+                    assert!(error.is_tls() && format!("{error:?}").contains("http/1.1"), "{error:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_of_http_2_only_is_named() {
+        let certified = certified();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let mut theirs = server_config(&certified);
+        theirs.alpn_protocols = protocols(&["h2"]);
+        tokio::spawn(async move { TlsAcceptor::from(Arc::new(theirs)).accept(far).await.map(drop) });
+        let error = within(30, client(&certified).connect_over(near, "wss://localhost/"))
+            .await
+            .unwrap_err();
+        assert!(error.is_tls(), "{error:?}");
+        assert!(format!("{error:?}").contains("does not speak HTTP/1.1"), "{error:?}");
+    }
+
+    /// TLS that the caller has made is looked at too.
+    #[tokio::test]
+    async fn tls_that_agreed_on_http_2_gets_no_http_1_1() {
+        let certified = certified();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mut theirs, mut ours) = (server_config(&certified), client_config(&certified));
+        theirs.alpn_protocols = protocols(&["h2"]);
+        ours.alpn_protocols = protocols(&["h2"]);
+        let accepting = tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let tls = TlsAcceptor::from(Arc::new(theirs)).accept(tcp).await.unwrap();
+            sockeye::accept(tls).await
+        });
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TlsConnector::from(Arc::new(ours)).connect(name, tcp).await.unwrap();
+        let connected = within(30, Client::default().connect_over(tls, "ws://localhost/")).await;
+        for error in [
+            connected.map(drop).unwrap_err(),
+            accepting.await.unwrap().map(drop).unwrap_err(),
+        ] {
+            assert!(
+                error.is_tls() && format!("{error:?}").contains("protocol h2"),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_socket_below_tls_does_not_wait_for_acknowledgements() {
+        use std::os::fd::AsFd;
+        let certified = certified();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let copy_of = |tcp: &TcpStream| std::net::TcpStream::from(tcp.as_fd().try_clone_to_owned().unwrap());
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(&certified)));
+        let accepting = tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let copy = copy_of(&tcp);
+            let tls = acceptor.accept(tcp).await.unwrap();
+            assert!(!copy.nodelay().unwrap());
+            (sockeye::accept(tls).await.unwrap(), copy)
+        });
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let copy = copy_of(&tcp);
+        let connector = TlsConnector::from(Arc::new(client_config(&certified)));
+        let tls = connector
+            .connect(ServerName::try_from("localhost").unwrap(), tcp)
+            .await
+            .unwrap();
+        assert!(!copy.nodelay().unwrap());
+        let client = Client::default();
+        let _ws = within(30, client.connect_over(tls, "ws://localhost/")).await.unwrap();
+        assert!(copy.nodelay().unwrap());
+        assert!(accepting.await.unwrap().1.nodelay().unwrap());
+    }
+
+    /// In a process of its own, for the store is found by its environment and kept once it is found.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_machine_without_certificates_is_told_what_helps() {
+        const NAME: &str = "tls::a_machine_without_certificates_is_told_what_helps";
+        if std::env::var_os("SSL_CERT_FILE").is_none_or(|file| file != "/nonexistent") {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", NAME, "--nocapture"])
+                .env("SSL_CERT_FILE", "/nonexistent")
+                .env("SSL_CERT_DIR", "/nonexistent")
+                .output()
+                .unwrap();
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && stdout.contains("1 passed"), "{output:?}");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (io, _peer) = tokio::io::duplex(1024);
+        let client = Client::default();
+        let error = runtime
+            .block_on(client.connect_over(io, "wss://localhost/"))
+            .unwrap_err();
+        assert!(error.is_tls(), "{error:?}");
+        let io_error = error.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+        assert!(
+            io_error.get_ref().unwrap().is::<sockeye::NoRootCertificates>(),
+            "{io_error:?}"
+        );
+        let shown = format!("{error:?}");
+        for help in ["ca-certificates", "SSL_CERT_FILE", "SSL_CERT_DIR", "tls_config"] {
+            assert!(shown.contains(help), "{shown}");
+        }
     }
 
     #[tokio::test]
@@ -215,7 +472,7 @@ mod hyper {
         }
         let (response, upgrade) = match upgrade(&server, &mut request) {
             Ok(upgraded) => upgraded,
-            Err(refusal) => return Ok(*refusal),
+            Err(refusal) => return Ok(refusal.into_response()),
         };
         tokio::spawn(async move {
             let mut ws = upgrade.await?;

@@ -85,16 +85,23 @@ pub struct DeflateConfig {
     pub size_min: usize,
     /// Whether our messages refer back to earlier ones. Default [`Takeover::Reset`].
     pub takeover: Takeover,
-    /// Whether the peer's messages may. Default [`Takeover::Reset`]; of a client it is the condition of its offer: a
-    /// server that cannot keep to it declines, and nothing is compressed, unless it [falls back](Self::falls_back).
+    /// Whether the peer's messages may. Default [`Takeover::Reset`]. A client that offers [`Takeover::Reset`] asks the
+    /// server for `server_no_context_takeover`. A server that cannot do that declines, and nothing is compressed. A
+    /// server that accepts the offer and ignores the parameter (libwebsockets has done so) breaks RFC 7692 §7.1.1.1, and
+    /// the connection fails with [`HandshakeFault::TakeoverIgnored`]. [`falls_back`](Self::falls_back) accepts both.
     pub peer_takeover: Takeover,
     /// The largest window that we compress with. Default 15. Smaller saves memory per connection with takeover, on both
     /// sides. Below 9 nothing is compressed.
     pub window_bits: WindowBits,
     /// The largest window that the peer is asked to compress with. Default 15.
     pub peer_window_bits: WindowBits,
-    /// Whether a client also offers to let the server take over and use any window, in case that it cannot do otherwise
-    /// (RFC 7692 §5). Default no: without what was asked of the server, nothing is compressed.
+    /// Whether a client accepts a server that keeps its context and uses any window, although
+    /// [`peer_takeover`](Self::peer_takeover) and [`peer_window_bits`](Self::peer_window_bits) ask for less: the client
+    /// makes a second offer without these conditions (RFC 7692 §5). Default no.
+    ///
+    /// Set it to talk to servers that cannot, or do not, honor `server_no_context_takeover` or
+    /// `server_max_window_bits`. The cost is up to 32 KiB of window for each such connection, and a peer whose messages
+    /// can refer back to each other (RFC 7692 §8).
     pub falls_back: bool,
 }
 
@@ -284,8 +291,21 @@ impl DeflateConfig {
             Params::read(answer).and_then(|answer| self.offered().find_map(|offer| self.accept_one(offer, answer)));
         match (agreement, answers.next()) {
             (Some(agreement), None) => Ok(Some(agreement)),
+            (None, None) if self.is_only_takeover_ignored(answer) => Err(HandshakeFault::TakeoverIgnored),
             _ => Err(HandshakeFault::ExtensionMismatch),
         }
+    }
+
+    /// Whether an answer that was not accepted would have been with `server_no_context_takeover` added: a server that
+    /// ignores the parameter.
+    fn is_only_takeover_ignored(&self, answer: Extension<'_>) -> bool {
+        let added = Params::read(answer)
+            .filter(|answer| !answer.server_no_context_takeover)
+            .map(|answer| Params {
+                server_no_context_takeover: true,
+                ..answer
+            });
+        added.is_some_and(|answer| self.accept_one(self.first_offer(), answer).is_some())
     }
 
     fn accept_one(&self, offer: Params, answer: Params) -> Option<Agreement> {
@@ -500,11 +520,30 @@ mod tests {
         config.falls_back = false;
         assert_eq!(
             accept(&config, "permessage-deflate"),
-            Err(HandshakeFault::ExtensionMismatch)
+            Err(HandshakeFault::ExtensionMismatch),
+            "the window is missing too"
         );
         config.falls_back = true;
         (config.peer_takeover, config.peer_window_bits) = (Takeover::Keep, WindowBits::MAX);
         assert_eq!(config.offers().count(), 1, "the second would be the first again");
+    }
+
+    /// libwebsockets#765: the offer is accepted, and the parameter in it ignored.
+    #[test]
+    fn client_names_a_server_that_ignores_no_context_takeover_and_can_accept_it() {
+        let mut config = DeflateConfig::default();
+        for answer in ["permessage-deflate", "permessage-deflate; client_no_context_takeover"] {
+            let headers = headers(&[answer]);
+            config.falls_back = false;
+            let fault = config.accept(headers.extensions()).expect_err("ignored");
+            assert_eq!(fault, HandshakeFault::TakeoverIgnored);
+            assert!(alloc::string::ToString::to_string(&fault).contains("falls_back"));
+            config.falls_back = true;
+            let agreed = config.accept(headers.extensions()).expect("allowed").expect("accepted");
+            assert_eq!(agreed.peer_takeover, Takeover::Keep);
+            // What the client asked of itself holds all the same.
+            assert_eq!(agreed.takeover, Takeover::Reset);
+        }
     }
 
     #[test]
@@ -528,7 +567,6 @@ mod tests {
         for bad in [
             "permessage-deflate",
             "permessage-deflate; server_no_context_takeover",
-            "permessage-deflate; server_max_window_bits=11",
             "permessage-deflate; server_no_context_takeover; server_max_window_bits=12",
             &format!("{good}; client_max_window_bits"),
             &format!("{good}; client_max_window_bits=13"),
@@ -538,5 +576,7 @@ mod tests {
         ] {
             assert_eq!(accept(&[bad]), Err(HandshakeFault::ExtensionMismatch), "{bad}");
         }
+        let ignored = "permessage-deflate; server_max_window_bits=11";
+        assert_eq!(accept(&[ignored]), Err(HandshakeFault::TakeoverIgnored));
     }
 }

@@ -106,7 +106,7 @@ fn parse_port(text: &str) -> Result<Option<u16>, UriError> {
     }
 }
 
-/// RFC 3986 §3.2.2. A zone (`%eth0`) means something on one machine only and is refused.
+/// RFC 3986 §3.2.2. A zone (`%eth0`) means something on one machine only; [`Uri`](super::Uri) takes it off first.
 fn parse_v6(text: &str) -> Result<String, UriError> {
     text.parse::<Ipv6Addr>()
         .map(|address| address.to_string())

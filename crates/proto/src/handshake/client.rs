@@ -20,8 +20,8 @@ use super::head::{HeadCollector, HeadKind, StatusLine};
 use super::headers::Single;
 use super::server::append_extension;
 use super::{
-    HandshakeFault, HandshakeLimits, HandshakeMisuse, Headers, Key, Origin, Response, StatusCode, Subprotocol, Uri,
-    extension, name,
+    HandshakeFault, HandshakeLimits, HandshakeMisuse, HeaderValue, Headers, Key, Origin, Response, StatusCode,
+    Subprotocol, Uri, extension, name,
 };
 
 /// A request to open a WebSocket, before it is sent.
@@ -262,6 +262,16 @@ impl AwaitingResponse {
         }
     }
 
+    /// Whether the final response is known to be a refusal, and only its body is still arriving.
+    ///
+    /// A body without a length ends with the connection, which a server may keep open for ever. So
+    /// from here on wait only briefly (one second is a good figure), and then call
+    /// [`handle_timeout`](Self::handle_timeout), which gives the refusal with the body so far.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        matches!(self.state, State::Body(..))
+    }
+
     /// Takes the end of the connection: the end of a body too, where nothing else marks it.
     ///
     /// # Errors
@@ -371,7 +381,9 @@ impl Offer {
             Single::One(value) if value == self.key.accept().as_str().as_bytes() => {}
             Single::One(_) => return Err(HandshakeFault::AcceptMismatch),
         }
-        check_no_body(headers)?;
+        // RFC 9110 §6.4.1 and §8.6, RFC 9112 §6.1: a 1xx response has no body, and Transfer-Encoding
+        // and Content-Length in it mean nothing, although some servers send them. What follows the
+        // head is WebSocket frames, whatever these headers say.
         self.check_negotiation(headers)
     }
 
@@ -386,10 +398,13 @@ impl Offer {
             }
         }
         // RFC 6455 §11.3.4: one subprotocol at most; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
-        let value = match headers.single(name::PROTOCOL) {
-            Single::Absent => return Ok(None),
-            Single::Repeated => return Err(HandshakeFault::SubprotocolRepeated),
-            Single::One(value) => value,
+        // A header without an element counts as absent: some servers send it empty when they choose none.
+        let has_element = |value: &HeaderValue<'_>| value.as_bytes().iter().any(|byte| !b", \t".contains(byte));
+        let mut values = headers.get_all(name::PROTOCOL).filter(has_element);
+        let value = match (values.next(), values.next()) {
+            (None, _) => return Ok(None),
+            (Some(_), Some(_)) => return Err(HandshakeFault::SubprotocolRepeated),
+            (Some(value), None) => value.as_bytes(),
         };
         if value.contains(&b',') {
             return Err(HandshakeFault::SubprotocolRepeated);
@@ -399,17 +414,6 @@ impl Offer {
             Some(chosen) => Ok(Some(chosen.clone())),
             None => Err(HandshakeFault::SubprotocolNotOffered),
         }
-    }
-}
-
-/// RFC 9110 §15.2 and RFC 9112 §6.3 give a 101 no body, and none announced; some servers write the
-/// length zero all the same, which changes nothing. Anything else would have a proxy and this
-/// client disagree about where the frames begin.
-fn check_no_body(headers: &Headers) -> Result<(), HandshakeFault> {
-    let has_encoding = headers.contains(name::TRANSFER_ENCODING);
-    match headers.single(name::CONTENT_LENGTH) {
-        Single::Absent | Single::One(b"0") if !has_encoding => Ok(()),
-        _ => Err(HandshakeFault::ResponseHasBody),
     }
 }
 

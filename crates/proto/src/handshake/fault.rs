@@ -1,13 +1,16 @@
 //! What a peer can do wrong in the opening handshake, and the one ladder from there to HTTP.
 
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString as _};
 use core::error::Error;
 use core::fmt;
 
-use super::StatusCode;
+use super::{Denial, StatusCode};
 
 /// A rule of the opening handshake that the peer broke.
 ///
-/// The text never holds bytes of the peer, so it can be logged and sent.
+/// The text can be logged. It holds nothing that the peer sent but the origin and host of a [`Denial`], which are escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeFault {
@@ -60,7 +63,7 @@ pub enum HandshakeFault {
     /// The Host header is not `host` or `host:port`.
     HostInvalid,
     /// The host named is none of those this server answers for.
-    HostDenied,
+    HostDenied(Box<Denial>),
     /// The request announces a body.
     RequestHasBody,
     /// The Upgrade header of the request lacks `websocket`, or there is none.
@@ -82,7 +85,7 @@ pub enum HandshakeFault {
     /// More than one Origin header.
     OriginRepeated,
     /// The origin is not allowed here.
-    OriginDenied,
+    OriginDenied(Box<Denial>),
     /// An extended CONNECT carries headers of the HTTP/1.1 handshake.
     HopByHopHeader,
     /// An extended CONNECT asks for another protocol.
@@ -105,8 +108,9 @@ pub enum HandshakeFault {
     ExtensionNotOffered,
     /// The server chose an extension twice, or with parameters that the offer does not allow.
     ExtensionMismatch,
-    /// The 101 announces a body.
-    ResponseHasBody,
+    /// The server accepted permessage-deflate and ignored `server_no_context_takeover` in the offer (RFC 7692 §7.1.1.1).
+    /// `DeflateConfig::falls_back` accepts that.
+    TakeoverIgnored,
     /// More informational responses than the limit.
     TooManyInformational {
         /// The limit, in responses.
@@ -146,11 +150,11 @@ impl HandshakeFault {
             Self::HttpVersionTooOld => StatusCode::BAD_REQUEST,
             Self::HttpVersionUnknown => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             // RFC 6455 §10.2. [6455-4.2.2-4, 6455-10.2-2]
-            Self::OriginDenied => StatusCode::FORBIDDEN,
+            Self::OriginDenied(_) => StatusCode::FORBIDDEN,
             Self::MethodNotGet => StatusCode::METHOD_NOT_ALLOWED,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::StartLineTooLong { .. } => StatusCode::URI_TOO_LONG,
-            Self::HostDenied => StatusCode::MISDIRECTED_REQUEST,
+            Self::HostDenied(_) => StatusCode::MISDIRECTED_REQUEST,
             // RFC 9110 §15.5.22 for the plain request, RFC 6455 §4.4 for the other version. [6455-4.2.2-5]
             Self::UpgradeMissing | Self::VersionUnsupported => StatusCode::UPGRADE_REQUIRED,
             Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -165,8 +169,31 @@ impl HandshakeFault {
             | Self::SubprotocolNotOffered
             | Self::ExtensionNotOffered
             | Self::ExtensionMismatch
-            | Self::ResponseHasBody
+            | Self::TakeoverIgnored
             | Self::TooManyInformational { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl HandshakeFault {
+    /// What a policy refused, if that is the fault.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        match self {
+            Self::OriginDenied(denial) | Self::HostDenied(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
+    /// What the client is told: as the text, but nothing of what a policy allows.
+    pub(super) fn text_for_client(&self) -> String {
+        match self {
+            Self::OriginDenied(denial) => {
+                let origin = denial.origin().unwrap_or_default();
+                format!("origin \"{origin}\" is not allowed")
+            }
+            Self::HostDenied(denial) => format!("host \"{}\" is not served here", denial.host()),
+            _ => self.to_string(),
         }
     }
 }
@@ -174,6 +201,18 @@ impl HandshakeFault {
 impl fmt::Display for HandshakeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::OriginDenied(denial) => {
+                let (origin, host) = (denial.origin().unwrap_or_default(), denial.host());
+                let allowed = denial.allowed();
+                return write!(
+                    f,
+                    "origin \"{origin}\" is not allowed for host \"{host}\"; allowed: {allowed}"
+                );
+            }
+            Self::HostDenied(denial) => {
+                let (host, allowed) = (denial.host(), denial.allowed());
+                return write!(f, "host \"{host}\" is not served here; allowed: {allowed}");
+            }
             Self::StartLineTooLong { size_max } => {
                 return write!(f, "first line is larger than {size_max} bytes");
             }
@@ -201,7 +240,6 @@ impl fmt::Display for HandshakeFault {
             Self::HostMissing => "missing Host header",
             Self::HostRepeated => "more than one Host header",
             Self::HostInvalid => "invalid Host header",
-            Self::HostDenied => "host is not served here",
             Self::RequestHasBody => "websocket request with a body",
             Self::UpgradeMissing => "this is a websocket endpoint: Upgrade: websocket is needed",
             Self::ConnectionMissing => "Connection header lacks upgrade",
@@ -212,7 +250,6 @@ impl fmt::Display for HandshakeFault {
             Self::SubprotocolsInvalid => "invalid Sec-WebSocket-Protocol header",
             Self::ExtensionsInvalid => "invalid Sec-WebSocket-Extensions header",
             Self::OriginRepeated => "more than one Origin header",
-            Self::OriginDenied => "origin is not allowed",
             Self::HopByHopHeader => "header of the HTTP/1.1 handshake in an extended CONNECT",
             Self::ProtocolUnknown => "protocol of the extended CONNECT is not websocket",
             Self::UpgradeInvalid => "Upgrade header of the response is not websocket",
@@ -223,7 +260,10 @@ impl fmt::Display for HandshakeFault {
             Self::SubprotocolNotOffered => "server chose a subprotocol that was not offered",
             Self::ExtensionNotOffered => "server chose an extension that was not offered",
             Self::ExtensionMismatch => "server chose an extension otherwise than it was offered",
-            Self::ResponseHasBody => "switching response with a body",
+            Self::TakeoverIgnored => {
+                "server accepted permessage-deflate without server_no_context_takeover, which was asked for: \
+                 DeflateConfig::falls_back accepts that"
+            }
         })
     }
 }
@@ -271,11 +311,9 @@ mod tests {
                 F::HopByHopHeader,
             ],
         );
-        check(403, &[F::OriginDenied]);
         check(405, &[F::MethodNotGet]);
         check(408, &[F::TimedOut]);
         check(414, &[F::StartLineTooLong { size_max: 1 }]);
-        check(421, &[F::HostDenied]);
         check(426, &[F::UpgradeMissing, F::VersionUnsupported]);
         check(
             431,
@@ -286,14 +324,41 @@ mod tests {
     }
 
     #[test]
+    fn server_answers_a_denial_with_its_status_and_without_what_is_allowed() {
+        use crate::handshake::{HandshakeLimits, HostPolicy, OriginPolicy, ServerHandshake, ServerStep};
+        let request = b"GET / HTTP/1.1\r\nHost: h:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\nOrigin: null\r\n\r\n";
+        let ServerStep::Requested(pending) = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request)
+        else {
+            panic!("a valid request");
+        };
+        let origin = OriginPolicy::SameHost.check(pending.request()).expect_err("null");
+        check(403, core::slice::from_ref(&origin));
+        assert_eq!(
+            origin.to_string(),
+            "origin \"null\" is not allowed for host \"h:1\"; allowed: pages of the same host"
+        );
+        assert_eq!(origin.text_for_client(), "origin \"null\" is not allowed");
+        let host = HostPolicy::Loopback.check(pending.request()).expect_err("h");
+        check(421, core::slice::from_ref(&host));
+        assert_eq!(
+            host.to_string(),
+            "host \"h:1\" is not served here; allowed: localhost, names under it and loopback addresses"
+        );
+        assert_eq!(host.text_for_client(), "host \"h:1\" is not served here");
+        assert_eq!(host.denial().and_then(Denial::origin), Some("null"));
+    }
+
+    #[test]
     fn gateway_answers_each_fault_of_a_response_with_502() {
         use HandshakeFault as F;
-        check(502, &[F::InvalidStatusLine, F::UpgradeInvalid, F::ResponseHasBody]);
+        check(502, &[F::InvalidStatusLine, F::UpgradeInvalid]);
         check(502, &[F::AcceptMissing, F::AcceptRepeated, F::AcceptMismatch]);
         check(
             502,
             &[F::SubprotocolRepeated, F::SubprotocolNotOffered, F::ExtensionNotOffered],
         );
+        check(502, &[F::ExtensionMismatch, F::TakeoverIgnored]);
         check(502, &[F::TooManyInformational { count_max: 1 }]);
     }
 }

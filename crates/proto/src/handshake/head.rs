@@ -161,9 +161,23 @@ impl HeadCollector {
             (false, b'\n') => return Err(HandshakeFault::BareLineFeed),
             (false, b'\r') => self.after_carriage_return = true,
             (false, byte) if is_control(byte) => return Err(HandshakeFault::ControlByte(byte)),
-            (false, _) => self.line_len += 1,
+            (false, byte) => {
+                if !self.may_begin_line(byte) {
+                    return Err(HandshakeFault::InvalidStatusLine);
+                }
+                self.line_len += 1;
+            }
         }
         Ok(false)
+    }
+
+    /// Whether a byte can stand at this place of a status line, which begins with `HTTP/` (RFC 9112 §4). A server of
+    /// another protocol that speaks first, such as SSH or SMTP, never ends a head, and is refused at its first byte.
+    fn may_begin_line(&self, byte: u8) -> bool {
+        match (self.kind, self.line_count) {
+            (HeadKind::Response, 0) => b"HTTP/".get(self.line_len).is_none_or(|expected| *expected == byte),
+            _ => true,
+        }
     }
 
     fn end_line(&mut self) -> Result<bool, HandshakeFault> {
@@ -289,6 +303,21 @@ mod tests {
             assert!(done, "{piece_len}");
             assert_eq!(head.step_count, HEAD.len());
             assert_eq!(head.bytes(), HEAD);
+        }
+    }
+
+    #[test]
+    fn a_response_that_cannot_begin_a_status_line_is_refused_at_its_first_wrong_byte() {
+        for (input, good_len) in [
+            (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], 0),
+            (b"220 mail", 0),
+            (b"HTTQ", 3),
+            (b"http/1.1", 0),
+        ] {
+            let collect =
+                |input| HeadCollector::new(HeadKind::Response, HandshakeLimits::default()).handle_bytes(input);
+            assert_eq!(collect(&input[..good_len]), Ok(None));
+            assert_eq!(collect(&input[..=good_len]), Err(HandshakeFault::InvalidStatusLine));
         }
     }
 

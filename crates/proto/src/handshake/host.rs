@@ -4,10 +4,12 @@
 //! rebinding). Its requests then reach a server on this machine with `attacker.net` as origin and as
 //! host alike, which passes for the same host. Checking the host itself is what stops it.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Authority, HandshakeFault, Request};
+use super::denial::listed;
+use super::{Authority, Denial, HandshakeFault, Request};
 
 /// Which hosts a request may be for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +28,7 @@ impl HostPolicy {
     /// Judges a request.
     ///
     /// # Errors
-    /// [`HandshakeFault::HostDenied`], which is answered with 421.
+    /// [`HandshakeFault::HostDenied`], which is answered with 421 and names the host and what is allowed.
     pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
         let authority = request.authority();
         let is_allowed = match self {
@@ -36,10 +38,15 @@ impl HostPolicy {
                 host.host() == authority.host() && (host.port().is_none() || host.port() == authority.port())
             }),
         };
-        match is_allowed {
-            true => Ok(()),
-            false => Err(HandshakeFault::HostDenied),
+        if is_allowed {
+            return Ok(());
         }
+        let allowed = match self {
+            Self::Any => "any".into(),
+            Self::Loopback => "localhost, names under it and loopback addresses".into(),
+            Self::List(hosts) => listed(hosts),
+        };
+        Err(HandshakeFault::HostDenied(Box::new(Denial::new(request, allowed))))
     }
 }
 

@@ -102,6 +102,7 @@
 mod authority;
 mod body;
 mod client;
+mod denial;
 mod extension;
 mod fault;
 mod head;
@@ -122,6 +123,7 @@ mod version;
 
 pub use authority::Authority;
 pub use client::{AwaitingConnect, AwaitingResponse, ClientRequest, ClientStep, Connected};
+pub use denial::Denial;
 pub use extension::Extension;
 pub use fault::HandshakeFault;
 pub use headers::{HeaderName, HeaderValue, Headers};

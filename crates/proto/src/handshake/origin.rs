@@ -5,60 +5,102 @@
 //! Origins are parsed and compared as a whole. Comparing their text by prefix, suffix or substring
 //! is how `https://example.com.attacker.net` gets in.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 use core::str::FromStr;
 
-use super::{Authority, HandshakeFault, Request};
+use super::denial::listed;
+use super::{Authority, Denial, HandshakeFault, Request};
+
+/// How RFC 6454 §6.1 writes an opaque origin.
+const NULL: &str = "null";
 
 /// Where a page comes from: scheme, host and port (RFC 6454 §4).
 ///
 /// The default ports of http, https, ws and wss need not be written: `https://example.com` equals
 /// `https://example.com:443`. Nothing else is equal that is not the same.
+///
+/// Apart from pages of the web there are `chrome-extension://ID` and the like, `file://` of some embedded browsers, and
+/// `null`, which browsers send for every page without an origin of its own.
+///
+/// ```
+/// use sockeye_proto::handshake::Origin;
+///
+/// for text in ["https://example.com", "chrome-extension://abcdefghijklmnop", "file://", "null"] {
+///     assert_eq!(Origin::parse(text).unwrap().to_string(), text);
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// In lower case.
+    /// In lower case; empty for `null`.
     scheme: String,
-    /// Without the port if that is the scheme's default.
-    authority: Authority,
+    /// Without the port if that is the scheme's default; none for `null`, and after a scheme that needs no host.
+    authority: Option<Authority>,
 }
 
 impl Origin {
-    /// Parses `scheme://host` or `scheme://host:port`.
+    /// The `null` of an opaque origin (RFC 6454 §6.1): a page in a sandboxed frame, a `data:` URL, most local files.
+    ///
+    /// Any site can make a browser send it, so a policy that lists it lets pages of every site in.
+    pub const NULL: Self = Self {
+        scheme: String::new(),
+        authority: None,
+    };
+
+    /// Parses `scheme://host`, `scheme://host:port`, `scheme://` for schemes other than those of the web, or `null`.
     ///
     /// # Errors
-    /// [`OriginError`] for anything else, the `null` of an opaque origin included.
+    /// [`OriginError`] for anything else.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
+        if text == NULL {
+            return Ok(Self::NULL);
+        }
         let (scheme, authority) = text.split_once("://").ok_or(OriginError)?;
         if !is_scheme(scheme) {
             return Err(OriginError);
         }
         let scheme = scheme.to_ascii_lowercase();
+        let default_port = default_port(&scheme);
+        if authority.is_empty() && default_port.is_none() {
+            let authority = None;
+            return Ok(Self { scheme, authority });
+        }
         let mut authority = Authority::parse(authority).map_err(|_| OriginError)?;
-        if let Some(default) = default_port(&scheme) {
+        if let Some(default) = default_port {
             authority = authority.without_default_port(default);
         }
-        Ok(Self { scheme, authority })
+        Ok(Self {
+            scheme,
+            authority: Some(authority),
+        })
     }
 
-    /// The scheme, in lower case.
+    /// Whether this is `null`, the origin of pages without one.
+    #[must_use]
+    pub const fn is_null(&self) -> bool {
+        self.scheme.is_empty()
+    }
+
+    /// The scheme, in lower case; empty for `null`.
     #[must_use]
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The host, in lower case; an IPv6 address without brackets.
+    /// The host, in lower case; an IPv6 address without brackets. Empty for `null` and `file://`.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.authority.host()
+        self.authority.as_ref().map_or("", Authority::host)
     }
 
     /// The port, written or by default; `None` for schemes without a default.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.authority.port().or_else(|| default_port(&self.scheme))
+        let written = self.authority.as_ref().and_then(Authority::port);
+        written.or_else(|| default_port(&self.scheme))
     }
 }
 
@@ -73,7 +115,11 @@ impl FromStr for Origin {
 /// Writes it as browsers do: without the default port.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority)
+        match &self.authority {
+            _ if self.is_null() => f.write_str(NULL),
+            Some(authority) => write!(f, "{}://{authority}", self.scheme),
+            None => write!(f, "{}://", self.scheme),
+        }
     }
 }
 
@@ -83,7 +129,7 @@ pub struct OriginError;
 
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an origin: write scheme://host or scheme://host:port, without a path")
+        f.write_str("not an origin: write scheme://host or scheme://host:port without a path, or null")
     }
 }
 
@@ -102,7 +148,8 @@ pub enum OriginPolicy {
     /// to http matters, give a [`List`](Self::List).
     #[default]
     SameHost,
-    /// Pages of these origins.
+    /// Pages of these origins: `https://app.example`, `chrome-extension://ID`, `file://`, and [`Origin::NULL`] if it is
+    /// listed.
     List(Vec<Origin>),
     /// Any page, `null` included. For public data that no cookie or private network guards.
     Any,
@@ -112,7 +159,7 @@ impl OriginPolicy {
     /// Judges a request.
     ///
     /// # Errors
-    /// [`HandshakeFault::OriginDenied`]; answer it with
+    /// [`HandshakeFault::OriginDenied`], which names the origin and what is allowed; answer it with
     /// [`Pending::refuse`](super::Pending::refuse).
     // [6455-10.1-1, 6455-10.2-1]
     pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
@@ -124,10 +171,15 @@ impl OriginPolicy {
             Self::List(origins) => parse(value.as_bytes()).is_some_and(|it| origins.contains(&it)),
             Self::SameHost => parse(value.as_bytes()).is_some_and(|it| is_same_host(&it, request.authority())),
         };
-        match is_allowed {
-            true => Ok(()),
-            false => Err(HandshakeFault::OriginDenied),
+        if is_allowed {
+            return Ok(());
         }
+        let allowed = match self {
+            Self::Any => "any".into(),
+            Self::List(origins) => listed(origins),
+            Self::SameHost => "pages of the same host".into(),
+        };
+        Err(HandshakeFault::OriginDenied(Box::new(Denial::new(request, allowed))))
     }
 }
 

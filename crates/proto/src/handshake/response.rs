@@ -64,7 +64,7 @@ impl Response {
     /// The response to a faulty request: its status, what the status demands, and a line of text.
     pub(super) fn to_fault(fault: &HandshakeFault, binding: HttpBinding) -> Self {
         let mut response = Self::new(fault.status());
-        response.body = format!("{fault}\n").into_bytes();
+        response.body = format!("{}\n", fault.text_for_client()).into_bytes();
         response.frame_refusal(binding);
         let headers = &mut response.headers;
         headers.push(name::CONTENT_TYPE, "text/plain; charset=utf-8");

@@ -1,6 +1,17 @@
 use core::fmt;
 
 /// An HTTP status code, 100 to 999.
+///
+/// The constants are the codes that a WebSocket handshake meets; they can be matched:
+///
+/// ```
+/// use sockeye_proto::handshake::StatusCode;
+///
+/// fn is_worth_a_retry(status: StatusCode) -> bool {
+///     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+/// }
+/// assert!(is_worth_a_retry(StatusCode::new(503).unwrap()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusCode(u16);
 
@@ -9,6 +20,16 @@ impl StatusCode {
     pub const SWITCHING_PROTOCOLS: Self = Self(101);
     /// 200, what opens a WebSocket over HTTP/2 and HTTP/3.
     pub const OK: Self = Self(200);
+    /// 301, the resource is elsewhere for good.
+    pub const MOVED_PERMANENTLY: Self = Self(301);
+    /// 302, the resource is elsewhere for now.
+    pub const FOUND: Self = Self(302);
+    /// 303, another resource answers.
+    pub const SEE_OTHER: Self = Self(303);
+    /// 307, the resource is elsewhere for now; the method stays.
+    pub const TEMPORARY_REDIRECT: Self = Self(307);
+    /// 308, the resource is elsewhere for good; the method stays.
+    pub const PERMANENT_REDIRECT: Self = Self(308);
     /// 400, the request breaks a rule of HTTP or of the handshake.
     pub const BAD_REQUEST: Self = Self(400);
     /// 401, the application wants credentials.
@@ -21,12 +42,18 @@ impl StatusCode {
     pub const METHOD_NOT_ALLOWED: Self = Self(405);
     /// 408, the head did not arrive in time.
     pub const REQUEST_TIMEOUT: Self = Self(408);
+    /// 409, the state of the resource forbids it.
+    pub const CONFLICT: Self = Self(409);
+    /// 410, nothing at this target any more.
+    pub const GONE: Self = Self(410);
     /// 414, the request line alone is larger than the limit.
     pub const URI_TOO_LONG: Self = Self(414);
     /// 421, the request names a host this server does not answer for.
     pub const MISDIRECTED_REQUEST: Self = Self(421);
     /// 426, not a WebSocket request, or one of another version.
     pub const UPGRADE_REQUIRED: Self = Self(426);
+    /// 429, the client asks too often.
+    pub const TOO_MANY_REQUESTS: Self = Self(429);
     /// 431, the head is larger than the limits.
     pub const REQUEST_HEADER_FIELDS_TOO_LARGE: Self = Self(431);
     /// 500, a mistake of the application.
@@ -37,6 +64,8 @@ impl StatusCode {
     pub const BAD_GATEWAY: Self = Self(502);
     /// 503, try again later.
     pub const SERVICE_UNAVAILABLE: Self = Self(503);
+    /// 504, the server behind a gateway did not answer in time.
+    pub const GATEWAY_TIMEOUT: Self = Self(504);
     /// 505, another major version of HTTP.
     pub const HTTP_VERSION_NOT_SUPPORTED: Self = Self(505);
 

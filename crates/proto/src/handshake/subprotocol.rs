@@ -57,24 +57,21 @@ impl fmt::Display for Subprotocol {
     }
 }
 
-/// Checks a client's offer: RFC 6455 §4.1 (10) wants unique tokens, at least one.
+/// Checks a client's offer: RFC 6455 §4.1 (10) requires unique tokens.
+///
+/// It requires at least one, too, but centrifuge-python up to 0.6 and React Native send the header
+/// empty when they offer nothing. An empty header therefore counts as absent.
 ///
 /// Nothing of the offer is copied, or one head of 16 KiB could cost ten times that.
 // [6455-4.2.1-10, 6455-11.3.4-2]
 pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeFault> {
-    if !headers.contains(name::PROTOCOL) {
-        return Ok(());
-    }
     let mut seen = BTreeSet::new();
     for element in headers.list(name::PROTOCOL) {
         if !is_token(element) || !seen.insert(element) {
             return Err(HandshakeFault::SubprotocolsInvalid);
         }
     }
-    match seen.is_empty() {
-        true => Err(HandshakeFault::SubprotocolsInvalid),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 /// The subprotocols of an offer that was checked.

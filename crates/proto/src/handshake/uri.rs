@@ -27,6 +27,8 @@ pub struct Uri {
     scheme: Scheme,
     /// Without the port if that is the scheme's default.
     authority: Authority,
+    /// On which link an IPv6 address is to be found.
+    zone: Option<String>,
     resource: String,
 }
 
@@ -84,9 +86,14 @@ impl Uri {
             return Err(UriError::InvalidCharacter(character));
         }
         check_resource(resource)?;
+        let (authority, zone) = match split_zone(authority) {
+            Some((authority, zone)) => (Authority::parse(&authority)?, Some(check_zone(zone)?)),
+            None => (Authority::parse(authority)?, None),
+        };
         Ok(Self {
             scheme,
-            authority: Authority::parse(authority)?.without_default_port(scheme.default_port()),
+            authority: authority.without_default_port(scheme.default_port()),
+            zone,
             resource: absolute(resource),
         })
     }
@@ -107,6 +114,14 @@ impl Uri {
     #[must_use]
     pub fn host(&self) -> &str {
         self.authority.host()
+    }
+
+    /// The zone of an IPv6 address (RFC 6874): the name or number of the network interface to connect through, `eth0` in
+    /// `ws://[fe80::1%25eth0]/`. It means something on this machine only, so it is no part of the
+    /// [`authority`](Self::authority) that the server is sent.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     /// The port to connect to.
@@ -139,8 +154,15 @@ impl FromStr for Uri {
 
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.scheme.as_str();
-        write!(f, "{scheme}://{}{}", self.authority, self.resource)
+        let (scheme, resource) = (self.scheme.as_str(), &self.resource);
+        let Some(zone) = &self.zone else {
+            return write!(f, "{scheme}://{}{resource}", self.authority);
+        };
+        write!(f, "{scheme}://[{}%25{zone}]", self.host())?;
+        match self.authority.port() {
+            Some(port) => write!(f, ":{port}{resource}"),
+            None => f.write_str(resource),
+        }
     }
 }
 
@@ -162,6 +184,10 @@ pub enum UriError {
     NonAsciiHost,
     /// The host is neither a DNS name nor an IP address.
     InvalidHost,
+    /// The zone of an IPv6 address is empty, too long, or not letters, digits, `-`, `.`, `_` and `~`.
+    InvalidZone,
+    /// A user name or password that cannot be sent as `Authorization: Basic`.
+    InvalidUserinfo,
     /// The port is not a number from 1 to 65535.
     InvalidPort,
     /// A character that has to be percent-encoded.
@@ -180,6 +206,11 @@ impl fmt::Display for UriError {
             Self::MissingHost => "no host",
             Self::NonAsciiHost => "host is not ASCII: write it in its punycode form, which begins with xn--",
             Self::InvalidHost => "host is not a DNS name or an IP address (IPv6 goes in brackets)",
+            Self::InvalidZone => "zone of an IPv6 address is not letters and digits: write [fe80::1%25eth0]",
+            Self::InvalidUserinfo => {
+                "user name or password cannot be sent: write @ as %40 and / as %2F, and leave out control characters and \
+                 colons in the name"
+            }
             Self::InvalidPort => "port is not a number from 1 to 65535",
             Self::InvalidPercentEncoding => "% without two hexadecimal digits: write it as %25",
             Self::InvalidCharacter(character) => {
@@ -193,6 +224,28 @@ impl fmt::Display for UriError {
 }
 
 impl Error for UriError {}
+
+/// The longest name of a network interface that is believed: systems allow 16 to 256 bytes.
+const ZONE_LEN_MAX: usize = 64;
+
+/// RFC 6874 §2: `[address%25zone]`, taken apart into what the authority is without the zone, and the zone.
+fn split_zone(authority: &str) -> Option<(String, &str)> {
+    let (inside, after) = authority.strip_prefix('[')?.split_once(']')?;
+    let (address, zone) = inside.split_once("%25")?;
+    let mut without = String::with_capacity(authority.len());
+    for piece in ["[", address, "]", after] {
+        without.push_str(piece);
+    }
+    Some((without, zone))
+}
+
+fn check_zone(zone: &str) -> Result<String, UriError> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    match (1..=ZONE_LEN_MAX).contains(&zone.len()) && zone.bytes().all(is_allowed) {
+        true => Ok(zone.to_owned()),
+        false => Err(UriError::InvalidZone),
+    }
+}
 
 fn check_resource(resource: &str) -> Result<(), UriError> {
     // RFC 6455 §11.1: other characters come percent-encoded or not at all. [6455-11.1.1-2, 6455-11.1.2-2]

@@ -77,19 +77,25 @@ fn cve_2024_23326_a_200_with_the_headers_of_an_upgrade_is_a_refusal() {
     }
 }
 
+/// A body that nobody reads as one cannot hide anything: every byte after the head is a frame's.
 #[test]
-fn cve_2026_71324_a_101_that_announces_a_body_fails_the_client() {
+fn cve_2026_71324_a_101_that_announces_a_body_has_none() {
+    // A chunk of a second response; a whole text frame.
+    let chunk = b"1f\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\n\r\n0\r\n\r\n";
     for line in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
-        let response = format!(
-            "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n{line}\r\n\r\n"
-        );
-        let step = awaiting().handle_bytes(response.as_bytes());
-        assert!(
-            matches!(step, ClientStep::Failed(HandshakeFault::ResponseHasBody)),
-            "{step:?}"
-        );
+        for behind in [&chunk[..], b"\x81\x05hello"] {
+            let head = format!(
+                "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n{line}\r\n\r\n"
+            );
+            match awaiting().handle_bytes(&[head.as_bytes(), behind].concat()) {
+                ClientStep::Connected(connected) => assert_eq!(connected.leftover, behind),
+                step => panic!("{step:?}"),
+            }
+        }
     }
+    // `1` is the reserved bits 0 and 1 and the opcode 1.
+    refuses(Local::Client, chunk, Fault::ReservedBits, 1002);
 }
 
 #[test]

@@ -42,7 +42,7 @@
 //! | a 101 without Upgrade or Connection, or with others | the client fails | RFC 6455 §4.1 | `handshake_client::client_receives_upgrade_and_connection` |
 //! | Sec-WebSocket-Accept missing, repeated, in another case | the client fails | RFC 6455 §4.1 | `handshake_client::client_receives_accept_keys` |
 //! | another status with the headers of an upgrade | no upgrade; status, headers and body are the caller's | RFC 6455 §4.1 | `handshake_client::client_receives_other_statuses_and_gives_them_up_whatever_they_claim`, `cve::cve_2024_23326_a_200_with_the_headers_of_an_upgrade_is_a_refusal` |
-//! | a 101 that announces a body | the client fails: where frames begin must be beyond doubt | RFC 9110 §15.2, RFC 9112 §6.3 | `handshake_client::client_receives_a_101_with_a_body` |
+//! | a 101 that announces a body | it has none: frames begin right behind the head | RFC 9110 §6.4.1, RFC 9112 §6.3 | `handshake_client::client_receives_a_101_that_announces_a_body_and_reads_frames` |
 //! | frames glued to the 101 | delivered | RFC 6455 §4.1 | `security_table::client_delivers_frames_glued_to_the_response_at_every_split` |
 //! | 100, 103 and others before the 101 | skipped, ten at most | RFC 9110 §15.2 | `handshake_client::client_skips_informational_responses_up_to_the_limit` |
 //! | a subprotocol that was not offered, or two | the client fails | RFC 6455 §4.1 | `handshake_client::client_receives_subprotocols` |

@@ -20,7 +20,7 @@ use sockeye::{Prepared, Text};
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
 use crate::engine::{Deliver, Epoch, Position, Publication};
-use crate::presence::{ClientId, ClientInfo, ClientMap};
+use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::Push;
 use crate::queue::{Item, Queue};
 use crate::sync::lock;
@@ -58,6 +58,7 @@ struct Channel {
 #[derive(Debug)]
 struct Subscriber {
     queue: Arc<Queue>,
+    generation: Generation,
     wants: Wants,
     phase: Phase,
 }
@@ -74,7 +75,9 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Held {
     /// With their offsets, zero for what has none.
-    pushes: Vec<(u64, Prepared)>,
+    pushes: Pushes,
+    /// Of those with an offset.
+    epoch: Option<Epoch>,
     bytes: usize,
     is_broken: bool,
 }
@@ -93,9 +96,14 @@ impl Hub {
     }
 
     /// Adds a subscriber whose publications are kept aside until [`release`](Self::release).
-    pub(crate) fn join(&self, name: &ChannelName, client: ClientId, queue: Arc<Queue>, wants: Wants) {
+    pub(crate) fn join(&self, subscription: &Subscription, client: ClientId, queue: Arc<Queue>, wants: Wants) {
+        let Subscription {
+            channel: name,
+            generation,
+        } = subscription;
         let mut subscriber = Some(Subscriber {
             queue,
+            generation: *generation,
             wants,
             phase: Phase::Held(Box::default()),
         });
@@ -124,47 +132,49 @@ impl Hub {
     ) -> Result<(), Gap> {
         let channel = self.channel(name).ok_or(Gap)?;
         let mut channel = lock(&channel);
-        let Channel {
-            subscribers, position, ..
-        } = &mut *channel;
-        let subscriber = subscribers.get_mut(&client).ok_or(Gap)?;
-        let mut after = from.map_or(0, |from| from.offset);
+        let subscriber = channel.subscribers.get_mut(&client).ok_or(Gap)?;
+        let after = from.map_or(0, |from| from.offset);
         let Phase::Held(held) = std::mem::replace(&mut subscriber.phase, Phase::Live { after }) else {
             debug_assert!(false, "released twice");
             return Ok(());
         };
-        if held.is_broken {
-            return Err(Gap);
-        }
-        let mut pushes = held.pushes;
-        pushes.retain(|(offset, _)| *offset == 0 || *offset > after);
-        if let Some(from) = from {
-            let known = position.get_or_insert_with(|| from.clone());
-            for (offset, _) in pushes.iter().filter(|(offset, _)| *offset != 0) {
-                after += 1;
-                if subscriber.wants.unbroken && *offset != after {
-                    return Err(Gap);
+        let wants = subscriber.wants;
+        match held.continuing(wants, from) {
+            Ok((after, pushes)) => {
+                if let Some(from) = from {
+                    channel.catch_up(name, client, from);
                 }
-                after = *offset;
+                let Some(subscriber) = channel.subscribers.get_mut(&client) else {
+                    return Err(Gap);
+                };
+                subscriber.phase = Phase::Live { after };
+                subscriber.queue.push(Item::Reply(reply));
+                for (_, push) in pushes {
+                    subscriber.queue.push(Item::Push(push));
+                }
+                Ok(())
             }
-            if subscriber.wants.unbroken && known.epoch != from.epoch {
-                return Err(Gap);
+            Err(gap) => {
+                // Nothing more may reach the client before it knows that it is not subscribed.
+                channel.subscribers.remove(&client);
+                Err(gap)
             }
         }
-        subscriber.phase = Phase::Live { after };
-        subscriber.queue.push(Item::Reply(reply));
-        for (_, push) in pushes {
-            subscriber.queue.push(Item::Push(push));
-        }
-        Ok(())
     }
 
-    /// Takes a subscriber out.
-    pub(crate) fn leave(&self, name: &ChannelName, client: ClientId) {
+    /// Takes a subscriber out, unless it is there by a newer subscription.
+    pub(crate) fn leave(&self, subscription: &Subscription, client: ClientId) {
+        let Subscription {
+            channel: name,
+            generation,
+        } = subscription;
         let Some(channel) = self.channel(name) else { return };
         let is_empty = {
             let mut channel = lock(&channel);
-            channel.subscribers.remove(&client);
+            let known = channel.subscribers.get(&client);
+            if known.is_some_and(|subscriber| subscriber.generation <= *generation) {
+                channel.subscribers.remove(&client);
+            }
             if channel.subscribers.len() < channel.subscribers.capacity() / 4 {
                 channel.subscribers.shrink_to_fit();
             }
@@ -208,7 +218,7 @@ impl Hub {
         }
         let push = Prepared::new(push.encode(name.as_str()));
         for subscriber in interested {
-            subscriber.hand(0, &push);
+            subscriber.hand(0, None, &push);
         }
     }
 }
@@ -226,11 +236,11 @@ impl Deliver for Hub {
             match channel.advance(epoch, publication.offset) {
                 Advance::Next => {}
                 Advance::Repeated => return,
-                Advance::Broken => channel.unsubscribe_unbroken(name),
+                Advance::Broken => channel.unsubscribe_unbroken(name, Others::All),
             }
         }
         for subscriber in channel.subscribers.values_mut() {
-            subscriber.hand(publication.offset, &push);
+            subscriber.hand(publication.offset, epoch, &push);
         }
         if channel.subscribers.is_empty() {
             drop(channel);
@@ -247,6 +257,17 @@ impl Deliver for Hub {
     }
 }
 
+/// Publications kept aside, with their offsets.
+type Pushes = Vec<(u64, Prepared)>;
+
+/// Which subscribers a gap concerns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    All,
+    /// Not those that are about to begin: they are judged by what they read.
+    Live,
+}
+
 /// How a publication follows the one before it.
 enum Advance {
     Next,
@@ -257,6 +278,24 @@ enum Advance {
 }
 
 impl Channel {
+    /// Takes note that the stream is at `from`, as read by a client that subscribed since the last publication.
+    ///
+    /// That is another epoch than seen before if the history was evicted meanwhile. The other subscribers were of the
+    /// epoch before: they recover now, and not with the next publication. Should the new epoch count as a gap instead,
+    /// nobody could subscribe until somebody publishes.
+    fn catch_up(&mut self, name: &ChannelName, client: ClientId, from: &Position) {
+        if self.position.as_ref().is_none_or(|last| last.epoch == from.epoch) {
+            self.position.get_or_insert_with(|| from.clone());
+            return;
+        }
+        self.position = Some(from.clone());
+        let newcomer = self.subscribers.remove(&client);
+        self.unsubscribe_unbroken(name, Others::Live);
+        if let Some(newcomer) = newcomer {
+            self.subscribers.insert(client, newcomer);
+        }
+    }
+
     fn advance(&mut self, epoch: &Epoch, offset: u64) -> Advance {
         let position = Position {
             epoch: epoch.clone(),
@@ -284,8 +323,8 @@ impl Channel {
     }
 
     /// Ends every subscription that promised an unbroken stream. Those clients come back and recover.
-    fn unsubscribe_unbroken(&mut self, name: &ChannelName) {
-        tracing::warn!(channel = %name, "a publication is missing; subscribers were told to recover");
+    fn unsubscribe_unbroken(&mut self, name: &ChannelName, others: Others) {
+        tracing::debug!(channel = %name, "a publication is missing; subscribers were told to recover");
         let push = Prepared::new(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
         self.subscribers.retain(|_, subscriber| {
             if !subscriber.wants.unbroken {
@@ -293,11 +332,15 @@ impl Channel {
             }
             match &mut subscriber.phase {
                 Phase::Held(held) => {
-                    held.is_broken = true;
+                    held.is_broken |= others == Others::All;
                     true
                 }
                 Phase::Live { .. } => {
-                    subscriber.queue.push(Item::Unsubscribe(name.clone(), push.clone()));
+                    let subscription = Subscription {
+                        channel: name.clone(),
+                        generation: subscriber.generation,
+                    };
+                    subscriber.queue.push(Item::Unsubscribe(subscription, push.clone()));
                     false
                 }
             }
@@ -305,20 +348,49 @@ impl Channel {
     }
 }
 
+impl Held {
+    /// What of the publications kept aside continues `from`, and the offset after the last of them.
+    fn continuing(self, wants: Wants, from: Option<&Position>) -> Result<(u64, Pushes), Gap> {
+        if self.is_broken {
+            return Err(Gap);
+        }
+        let mut pushes = self.pushes;
+        let Some(from) = from else { return Ok((0, pushes)) };
+        // Whether the other epoch came before or after what was read is not known.
+        if wants.unbroken && self.epoch.is_some_and(|epoch| epoch != from.epoch) {
+            return Err(Gap);
+        }
+        let mut after = from.offset;
+        pushes.retain(|(offset, _)| *offset == 0 || *offset > after);
+        for (offset, _) in pushes.iter().filter(|(offset, _)| *offset != 0) {
+            if wants.unbroken && *offset != after + 1 {
+                return Err(Gap);
+            }
+            after = *offset;
+        }
+        Ok((after, pushes))
+    }
+
+    fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: &Prepared) {
+        self.bytes += push.message().len();
+        // One of any size fits, or a channel of large publications could never be subscribed to.
+        let is_too_much = self.bytes > HELD_BYTES_MAX && !self.pushes.is_empty();
+        let is_other_epoch = epoch.is_some_and(|epoch| self.epoch.get_or_insert_with(|| epoch.clone()) != epoch);
+        if is_too_much || is_other_epoch || self.is_broken {
+            self.is_broken = true;
+            self.pushes = Vec::new();
+            return;
+        }
+        self.pushes.push((offset, push.clone()));
+    }
+}
+
 impl Subscriber {
-    fn hand(&mut self, offset: u64, push: &Prepared) {
+    fn hand(&mut self, offset: u64, epoch: Option<&Epoch>, push: &Prepared) {
         match &mut self.phase {
             Phase::Live { after } if offset != 0 && offset <= *after => {}
             Phase::Live { .. } => self.queue.push(Item::Push(push.clone())),
-            Phase::Held(held) => {
-                held.bytes += push.message().len();
-                if held.bytes > HELD_BYTES_MAX {
-                    held.is_broken = true;
-                    held.pushes = Vec::new();
-                } else {
-                    held.pushes.push((offset, push.clone()));
-                }
-            }
+            Phase::Held(held) => held.add(offset, epoch, push),
         }
     }
 }
@@ -357,8 +429,17 @@ mod tests {
         fn join(&self, bits: u128, wants: Wants) -> Arc<Queue> {
             let queue = Arc::new(Queue::new(1 << 20, None));
             self.hub
-                .join(&self.name, ClientId::from_random(bits), queue.clone(), wants);
+                .join(&self.subscription(1), ClientId::from_random(bits), queue.clone(), wants);
             queue
+        }
+
+        fn subscription(&self, generation: u64) -> Subscription {
+            let mut subscription = Subscription {
+                channel: self.name.clone(),
+                generation: Generation::default(),
+            };
+            (0..generation).for_each(|_| subscription.generation = subscription.generation.next());
+            subscription
         }
 
         fn release(&self, bits: u128, from: Option<Position>) -> Result<(), Gap> {
@@ -478,6 +559,34 @@ mod tests {
         assert_eq!(room.release(1, at("old", 0)), Err(Gap));
     }
 
+    /// The history of a silent channel was evicted, so what newcomers read is of an epoch that the hub has not heard of.
+    #[test]
+    fn a_channel_whose_history_was_evicted_takes_new_subscribers() {
+        let room = Room::new();
+        let old = room.join(1, ALL);
+        room.say("old", 7);
+        room.release(1, at("old", 7)).unwrap();
+        let (first, second) = (room.join(2, ALL), room.join(3, ALL));
+        room.release(2, at("new", 0)).unwrap();
+        room.release(3, at("new", 0)).unwrap();
+        assert_eq!(drain(&old), ["reply", "unsubscribed"]);
+        room.say("new", 1);
+        assert_eq!(drain(&old), [""; 0]);
+        for queue in [first, second] {
+            assert_eq!(drain(&queue), ["reply", "1"]);
+        }
+    }
+
+    #[test]
+    fn a_subscriber_that_does_not_begin_hears_nothing() {
+        let room = Room::new();
+        let queue = room.join(1, ALL);
+        room.say("e", 7);
+        assert_eq!(room.release(1, at("e", 5)), Err(Gap));
+        room.say("e", 8);
+        assert_eq!(drain(&queue), [""; 0]);
+    }
+
     #[test]
     fn a_channel_without_history_delivers_everything() {
         let room = Room::new();
@@ -511,9 +620,12 @@ mod tests {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         assert!(room.hub.is_wanted(&room.name));
-        room.hub.leave(&room.name, ClientId::from_random(2));
+        room.hub.leave(&room.subscription(1), ClientId::from_random(2));
         assert!(room.hub.is_wanted(&room.name));
-        room.hub.leave(&room.name, ClientId::from_random(1));
+        // A newer subscription than the one that ended.
+        room.hub.leave(&room.subscription(0), ClientId::from_random(1));
+        assert!(room.hub.is_wanted(&room.name));
+        room.hub.leave(&room.subscription(1), ClientId::from_random(1));
         assert!(!room.hub.is_wanted(&room.name));
         let queue = room.join(1, ALL);
         room.release(1, None).unwrap();

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sockeye::handshake::{HandshakeFault, Uri};
-use sockeye::{Cause, CloseFrame, Error, StatusCode};
+use sockeye::{Cause, CloseFrame, Closure, Error, Response, StatusCode};
 
 use super::Signal;
 use super::certificate::explain;
 use super::values::size;
-use crate::connect::{InputError, close_frame};
+use crate::connect::{InputError, close_frame, escape, escape_bytes};
 
 /// What went wrong.
 #[derive(Debug)]
@@ -47,9 +47,11 @@ pub(crate) enum Failure {
     Refused {
         uri: String,
         status: StatusCode,
-        /// Whether the answer has been shown already.
-        is_shown: bool,
+        /// What more the server said, and what to do.
+        detail: String,
     },
+    /// The connection ended before as many messages came as were asked for.
+    TooFew { received: u64, count: u64 },
     /// What answers is no HTTP server.
     NoWebSocket { uri: String, fault: HandshakeFault },
     /// The server's answer breaks a rule of the opening handshake.
@@ -86,6 +88,7 @@ impl Failure {
             Self::Refused { .. } => 22,
             Self::TooLate { .. } | Self::Silent(_) => 28,
             Self::Tls(_) => 35,
+            Self::TooFew { .. } => 52,
             Self::Lost(_) => 56,
             Self::Certificate(_) => 60,
             Self::Closed(_) => 64,
@@ -117,11 +120,20 @@ impl Failure {
             Self::TooLate { step, uri, timeout } => {
                 format!("{uri}: {step} did not come within {timeout:?}; --connect-timeout waits longer")
             }
-            Self::Silent(error) => error.to_string(),
-            Self::Refused { uri, status, is_shown } => {
-                let advice = if *is_shown { "" } else { "; -v shows the whole answer" };
+            Self::Silent(error) => {
+                let cause = error.closure().map(Closure::cause);
+                let advice = match cause {
+                    Some(Cause::PeerGone) => "; --ping-interval off expects no answers to pings",
+                    _ => "",
+                };
+                format!("{error}{advice}")
+            }
+            Self::Refused { uri, status, detail } => {
                 let reason = status.reason();
-                format!("{uri} answers {status} {reason} and opens no WebSocket{advice}")
+                format!("{uri} answers {status} {reason} and opens no WebSocket{detail}")
+            }
+            Self::TooFew { received, count } => {
+                format!("the connection ended after {received} of the {count} messages that --count asks for")
             }
             Self::NoWebSocket { uri, fault } => {
                 format!("no WebSocket server answers at {uri} ({fault}); check the port, and whether it wants wss://")
@@ -175,7 +187,7 @@ impl Failure {
             return Self::Refused {
                 uri: uri.to_string(),
                 status: response.status(),
-                is_shown,
+                detail: refusal_detail(response, is_shown),
             };
         }
         if error.is_tls() {
@@ -234,6 +246,43 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// The beginning of what a server says about a refusal, for one line on a terminal.
+fn refusal_detail(response: &Response, is_shown: bool) -> String {
+    /// Characters of the body.
+    const SHOWN_MAX: usize = 200;
+    let mut detail = String::new();
+    if !is_shown && let Some(line) = first_line(response.body()) {
+        let shown: String = line.chars().take(SHOWN_MAX).collect();
+        let dots = if shown.len() < line.len() { "..." } else { "" };
+        detail = format!(": \"{}{dots}\"", escape(&shown));
+    }
+    match (response.status().as_u16(), response.headers().get("Location")) {
+        (300..=399, Some(location)) => {
+            detail += &format!(
+                "; it redirects to {}, connect to that",
+                escape_bytes(location.as_bytes())
+            );
+        }
+        (401, _) => detail += "; send credentials with -H 'Authorization: ...' or as USER:PASSWORD@ in the URL",
+        _ => {}
+    }
+    if !is_shown {
+        detail += "; -v shows the whole answer";
+    }
+    detail
+}
+
+/// The first line of a body that is plain text; a page of HTML says little in its first line.
+fn first_line(body: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        // A limit may have cut a character.
+        Err(error) => std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    (!line.starts_with('<')).then_some(line)
+}
+
 /// What is behind an error, in brackets.
 fn because(error: &Error) -> impl fmt::Display {
     let reason = match (error.source(), error.closure().map(|closure| closure.cause())) {
@@ -277,8 +326,9 @@ mod tests {
             Failure::Refused {
                 uri: String::new(),
                 status: StatusCode::NOT_FOUND,
-                is_shown: false,
+                detail: String::new(),
             },
+            Failure::TooFew { received: 0, count: 1 },
             Failure::handshake(&uri, HandshakeFault::AcceptMismatch),
             Failure::TooBig { size_max: 1 },
             Failure::TooLate {
@@ -289,12 +339,28 @@ mod tests {
             Failure::tls(rustls::Error::DecryptError),
             Failure::tls(rustls::CertificateError::Expired.into()),
             Failure::Interrupted(Signal::Interrupt),
+            Failure::Interrupted(Signal::Hangup),
+            Failure::Interrupted(Signal::Quit),
             Failure::Signal(Signal::Terminate),
         ];
         for failure in failures {
             let code = failure.exit_code();
             let words = EXIT_STATUS.split(|c: char| !c.is_ascii_digit());
             assert!(words.into_iter().any(|word| word == code.to_string()), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn only_text_of_a_refusal_is_shown() {
+        for (body, line) in [
+            (&b"origin is not allowed\n"[..], Some("origin is not allowed")),
+            (b"\n\n  no\nreally", Some("no")),
+            (b"<html>", None),
+            (b"", None),
+            (b"ab\xe2\x82", Some("ab")),
+            (b"\xff\xfe", None),
+        ] {
+            assert_eq!(first_line(body), line);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command line: flags become plain values here, and nothing happens until [`run`].
 
+mod arguments;
 mod certificate;
 mod failure;
 mod listen;
@@ -9,21 +10,29 @@ mod signals;
 pub(crate) mod tls;
 mod values;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
-pub(crate) use options::{BinaryOut, Command, CommandLine, ConnectOptions, EchoOptions, ServeOptions};
+pub(crate) use options::{BinaryOut, Command, CommandLine, ConnectOptions, EchoOptions, Escape, ServeOptions};
 pub(crate) use signals::{Signal, Signals};
-pub(crate) use values::{AllowedOrigin, Wait};
+pub(crate) use values::{AllowedOrigin, Header, Wait};
 
-/// Reads the command line. What is wrong with it, or the help it asks for, has been printed on an error.
+/// Reads the command line. On an error, the message about it, or the help that was asked for, has been printed.
 pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
-    CommandLine::try_parse().map_err(|error| {
-        // Who closed the terminal does not want to read it either.
-        let _ = error.print();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    CommandLine::try_parse_from(arguments::normalize(&arguments)).map_err(|error| {
+        let text = arguments::redact(&error.render().to_string(), &arguments);
+        // A closed terminal or pipe is no reason to fail in another way.
+        let _ = match error.use_stderr() {
+            true => io::stderr().write_all(text.as_bytes()),
+            false => io::stdout()
+                .write_all(text.as_bytes())
+                .and_then(|()| io::stdout().flush()),
+        };
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
     })
 }

@@ -2,7 +2,6 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sockeye::handshake::Authority;
@@ -10,8 +9,8 @@ use sockeye::{DeflateConfig, Origin, Takeover};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::values::{
-    AllowedOrigin, Wait, parse_duration, parse_header, parse_host, parse_listen, parse_size, parse_subprotocol,
-    parse_threads,
+    AllowedOrigin, Header, Timer, Wait, parse_count, parse_host, parse_listen, parse_log_filter, parse_size,
+    parse_subprotocol, parse_threads,
 };
 
 /// WebSocket servers, and a client for the terminal.
@@ -26,7 +25,7 @@ pub(crate) struct CommandLine {
     /// What to log on standard error: off, error, warn, info, debug, trace, or `target=level,...`
     ///
     /// RUST_LOG counts when neither this nor SOCKEYE_LOG is given.
-    #[arg(long, global = true, value_name = "FILTER", env = "SOCKEYE_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = "SOCKEYE_LOG", value_parser = parse_log_filter)]
     log_level: Option<Targets>,
 }
 
@@ -59,20 +58,24 @@ pub(crate) enum Command {
 
 /// Send lines from standard input as text messages, and print messages as lines
 ///
-/// Standard input is read once the connection is open. At its end, everything is sent, the replies are awaited (a ping
-/// is answered, then nothing comes for the time of --wait), and the connection is closed with 1000.
+/// Standard input is read once the connection is open. At its end everything is sent, replies are awaited for the time of
+/// --wait, and the connection is closed with 1000. An input that is empty from the start, such as /dev/null, means to
+/// receive only: messages are printed until the server closes.
 ///
-/// On a terminal, control characters in messages are spelled out and binary messages are shown in hexadecimal. In a pipe
-/// or file every message is exact, with a newline behind it.
+/// A FIFO as input ends when its last writer closes it. `sockeye connect URL <>FIFO` keeps it open.
+///
+/// On a terminal, sent lines begin with `>` and received messages with `<`. Keys: arrows, Home, End, Ctrl-A, E, U, K, W;
+/// Ctrl-D ends.
 #[derive(Debug, Args)]
 #[command(after_help = CONNECT_EXAMPLES, after_long_help = format!("{CONNECT_EXAMPLES}\n\n{EXIT_STATUS}"))]
 pub(crate) struct ConnectOptions {
-    /// Where to connect: ws:// or wss://, also http(s)://, HOST:PORT/PATH, or :PORT on this machine
+    /// Where to connect: ws:// or wss://, also http(s)://, HOST:PORT/PATH, or :PORT on this machine. USER:PASSWORD@ before
+    /// the host is sent as basic authentication, and never printed
     pub(crate) url: String,
 
     /// Send this header with the request; repeat for more
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
-    pub(crate) headers: Vec<(String, String)>,
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<Header>,
 
     /// Offer this subprotocol, the best liked first; repeat for more
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = parse_subprotocol)]
@@ -90,20 +93,27 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) cacert: Option<PathBuf>,
 
-    /// How long connecting may take, from the name to the open WebSocket
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    pub(crate) connect_timeout: Duration,
+    /// How long connecting may take, from the name to the open WebSocket; `off` for no limit
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) connect_timeout: Timer,
 
-    /// Ping the server after this much silence; without an answer within 10 s more it is taken to be gone
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
-    pub(crate) ping_interval: Duration,
+    /// Ping the server after this much silence; without an answer within 10 s more it is taken to be gone. `off` never
+    /// pings
+    #[arg(long, value_name = "TIME", default_value = "20s")]
+    pub(crate) ping_interval: Timer,
 
-    /// After the end of input, close when nothing has arrived for so long; `forever` leaves closing to the server
+    /// After the end of input, close when no message has come for so long; `forever` leaves closing to the server
+    /// [default: 1s, or 5s while fewer messages have come than were sent]
     ///
-    /// A server that never falls quiet for that long, such as a feed, is never closed: end it with Ctrl-C, or by closing
-    /// what reads its messages, as `| head` does.
-    #[arg(short = 'w', long, value_name = "TIME", default_value = "1s")]
-    pub(crate) wait: Wait,
+    /// With an input that is empty from the start, or with --count, the default is `forever`; on a terminal it is 1s. A feed
+    /// that never pauses for so long is never closed: use --count, Ctrl-C, or close what reads the messages, as `| head`
+    /// does.
+    #[arg(short = 'w', long, value_name = "TIME")]
+    pub(crate) wait: Option<Wait>,
+
+    /// Close when so many messages have come; exit status 52 if the connection ends before
+    #[arg(short = 'n', long, value_name = "N", value_parser = parse_count)]
+    pub(crate) count: Option<NonZero<u64>>,
 
     /// The largest message taken, such as 64KiB; at a larger one the connection is closed with 1009
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
@@ -114,11 +124,19 @@ pub(crate) struct ConnectOptions {
     #[arg(default_value = "off", default_missing_value = "no-takeover")]
     pub(crate) compression: Compression,
 
-    /// How binary messages leave into a pipe or file
+    /// Spell out control characters in text, and print binary messages in hexadecimal: on a terminal only (`auto`), always,
+    /// or never
+    ///
+    /// A pipe or file gets every message exactly, and a newline after it. Use `always` when the reader is a terminal in the
+    /// end, as with `| cat` or `| grep`: a terminal obeys control characters.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) escape: Escape,
+
+    /// How binary messages are written where they are not escaped
     #[arg(long, value_name = "FORM", default_value = "raw")]
     pub(crate) binary_out: BinaryOut,
 
-    /// Show the server's response on standard error, with its body when it refuses
+    /// Show the server's response on standard error, with its whole body when it refuses
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
@@ -127,7 +145,18 @@ pub(crate) struct ConnectOptions {
     pub(crate) quiet: bool,
 }
 
-/// How binary messages leave into a pipe or file.
+/// When messages are escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Escape {
+    /// When standard output is a terminal.
+    Auto,
+    /// Into pipes and files too.
+    Always,
+    /// On a terminal neither.
+    Never,
+}
+
+/// How binary messages are written where they are not escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BinaryOut {
     /// Byte for byte, with a newline behind each message.
@@ -164,7 +193,7 @@ impl Compression {
 /// Send every message back: a server to try clients with
 #[derive(Debug, Args)]
 pub(crate) struct EchoOptions {
-    /// Where to listen; port 0 picks a free one
+    /// Where to listen; `:PORT` is on this machine only, and port 0 picks a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9001", value_parser = parse_listen)]
     pub(crate) listen: String,
 
@@ -203,7 +232,7 @@ pub(crate) struct EchoOptions {
 /// Serve real-time channels to browsers and other clients, with a chat to try it at /
 #[derive(Debug, Args)]
 pub(crate) struct ServeOptions {
-    /// Where to listen; port 0 picks a free one
+    /// Where to listen; `:PORT` is on this machine only, and port 0 picks a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
     pub(crate) listen: String,
 
@@ -214,8 +243,26 @@ pub(crate) struct ServeOptions {
 
     /// Only answer for this host, as in the Host header; repeat for more [default: on a loopback address localhost,
     /// otherwise any]
+    ///
+    /// For the page and the WebSocket alike. Give the public name when a proxy on this machine passes it on.
     #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
     pub(crate) hosts: Vec<Authority>,
+
+    /// The largest data of a publication taken from a client, such as 64KiB; a larger one is answered with error 106
+    ///
+    /// Queues, replies, and the history of a channel grow with it, where they would be too small.
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
+    pub(crate) max_publication_size: u64,
+
+    /// The largest WebSocket message taken from a client, which may carry many commands; beyond it a connection is closed
+    /// with 1009, after which SDKs do not connect again [default: 256KiB, or more for the largest publication]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_message_size: Option<u64>,
+
+    /// The largest data that a client may connect with, which others see with each of its publications; a larger one is
+    /// answered with error 106
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = parse_size)]
+    pub(crate) max_client_info: u64,
 
     /// Compress messages for clients that offer it (permessage-deflate), a publication once for all who hear it; with
     /// `takeover`, clients' messages refer back to earlier ones, which costs each connection up to 64 KiB
@@ -243,14 +290,17 @@ Exit status:
    22  the server refuses to open a WebSocket (its HTTP status is shown)
    28  something took too long, or the server has fallen silent
    35  TLS fails
+   52  fewer messages came than --count asks for
    56  the connection is lost without a close frame
    60  the server's certificate is not trusted
    64  the server closed with another code (which is shown)
    65  the server broke the protocol, or does not speak it
    66  the server sent more at once than is taken here; --max-message-size takes larger messages
-  130  Ctrl-C; 143: SIGTERM. A server that ends in good order exits with 0";
+  130  Ctrl-C; 143: SIGTERM; on a terminal 129: it is gone, 131: Ctrl-\\. A server that ends
+       in good order exits with 0";
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   printf 'one\\ntwo\\n' | sockeye connect :9001
-  sockeye connect -H 'Authorization: Bearer abc' wss://example.com/feed -w forever </dev/null | head";
+  echo '{\"op\":\"time\"}' | sockeye connect -n 1 wss://example.com/api
+  sockeye connect -H 'Authorization: Bearer abc' wss://example.com/feed </dev/null | head";

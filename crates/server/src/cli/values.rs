@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use sockeye::handshake::{Authority, ClientRequest, Key, OriginError, Subprotocol, Uri};
 use sockeye::{Origin, OriginPolicy};
+use tracing_subscriber::filter::Targets;
 
 use crate::connect::escape;
 
 /// The longest time that can be asked for; the clock reaches further.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How long to wait for more.
+/// What a time looks like, for errors.
+const DURATION_ADVICE: &str = "write a time such as 90, 500ms, 10s or 1m30s";
+
+/// How long to wait for more messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// So long.
+    /// This long.
     For(Duration),
-    /// Until the other side has had enough.
+    /// Until the peer closes.
     Forever,
 }
 
@@ -27,7 +31,44 @@ impl FromStr for Wait {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "forever" => Ok(Self::Forever),
-            _ => parse_duration(text).map(Self::For),
+            _ => match parse_duration(text) {
+                Ok(duration) => Ok(Self::For(duration)),
+                Err(advice) => Err(format!("{advice}, or `forever`")),
+            },
+        }
+    }
+}
+
+/// A timer that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// Expires after this time, which is not zero.
+    After(Duration),
+    /// Never expires: `off` or `0`.
+    Off,
+}
+
+impl Timer {
+    /// The time, if the timer is on.
+    pub(crate) const fn duration(self) -> Option<Duration> {
+        match self {
+            Self::After(duration) => Some(duration),
+            Self::Off => None,
+        }
+    }
+}
+
+impl FromStr for Timer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => match parse_duration(text) {
+                Ok(Duration::ZERO) => Ok(Self::Off),
+                Ok(duration) => Ok(Self::After(duration)),
+                Err(advice) => Err(format!("{advice}, or `off`")),
+            },
         }
     }
 }
@@ -69,38 +110,109 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// Reads a time: `10s`, `500ms`, `1.5m`, `2h`; seconds if it has no unit.
+/// Reads a time: numbers with units from the largest to the smallest, such as `1m30s`, `500ms` or `1.5h`, or one number
+/// without a unit, in seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let advice = || String::from("write a time such as 10s, 500ms or 2m");
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit_seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(advice()),
+    let duration = match text.parse() {
+        Ok(seconds) if is_number(text) => Duration::try_from_secs_f64(seconds).ok(),
+        _ => sum_of_units(text),
     };
-    let number: f64 = number.parse().map_err(|_| advice())?;
-    match Duration::try_from_secs_f64(number * unit_seconds) {
-        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
-        _ => Err(advice()),
+    match duration {
+        Some(duration) if duration <= DURATION_MAX => Ok(duration),
+        Some(_) => Err(format!("the longest time is 365d; {DURATION_ADVICE}")),
+        None => Err(DURATION_ADVICE.into()),
     }
 }
 
-/// Reads a header as curl's `-H` has it: `Name: value`.
-pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = match text.split_once(':') {
-        Some((name, value)) if !name.is_empty() => (name, value.trim()),
-        _ => return Err("write a header as `Name: value`".into()),
-    };
-    // A request that is never sent tells whether the header may be in one.
-    let uri = Uri::parse("ws://localhost/").map_err(|error| error.to_string())?;
-    match ClientRequest::new(&uri, Key::from_bytes([0; 16])).header(name, value) {
-        Ok(_) => Ok((name.to_owned(), value.to_owned())),
-        Err(error) => Err(format!("the header `{}` cannot be sent: {error}", escape(name))),
+/// What `parse::<f64>` takes, without signs, exponents, `inf` and `NaN`.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn sum_of_units(text: &str) -> Option<Duration> {
+    let (mut rest, mut sum, mut last_unit) = (text, Duration::ZERO, f64::INFINITY);
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let unit_len = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
+        let unit_seconds = match unit {
+            "ms" => 0.001,
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        if unit_seconds >= last_unit {
+            return None;
+        }
+        let number: f64 = number.parse().ok()?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * unit_seconds).ok()?)?;
+        (rest, last_unit) = (after, unit_seconds);
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+/// A header given with `-H`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// Sent as it is.
+    Plain { name: String, value: String },
+    /// `Sec-WebSocket-Protocol`: these subprotocols are offered.
+    Subprotocols(Vec<String>),
+    /// `Origin`.
+    Origin(Origin),
+}
+
+impl FromStr for Header {
+    type Err = String;
+
+    /// Reads a header as curl's `-H` has it: `Name: value`. Headers that have an option of their own mean that option.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once(':') {
+            Some((name, value)) if !name.is_empty() => (name, value.trim()),
+            _ => return Err("write a header as `Name: value`".into()),
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "sec-websocket-protocol" => return parse_subprotocols(value),
+            "origin" => {
+                return Origin::parse(value)
+                    .map(Self::Origin)
+                    .map_err(|error| error.to_string());
+            }
+            _ => {}
+        }
+        // A request that is never sent checks whether the header may be in one.
+        let uri = Uri::parse("ws://localhost/").map_err(|error| error.to_string())?;
+        match ClientRequest::new(&uri, Key::from_bytes([0; 16])).header(name, value) {
+            Ok(_) => Ok(Self::Plain {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            }),
+            Err(error) => Err(format!(
+                "the header `{}` cannot be sent: {error}{}",
+                escape(name),
+                advice_for_header(name)
+            )),
+        }
+    }
+}
+
+fn parse_subprotocols(value: &str) -> Result<Header, String> {
+    let names = value.split(',').map(str::trim);
+    let names: Result<Vec<_>, _> = names.filter(|name| !name.is_empty()).map(parse_subprotocol).collect();
+    match names {
+        Ok(names) if names.is_empty() => Err("name at least one subprotocol, or leave the header out".into()),
+        Ok(names) => Ok(Header::Subprotocols(names)),
+        Err(advice) => Err(format!("{advice}; --subprotocol does the same")),
+    }
+}
+
+fn advice_for_header(name: &str) -> &'static str {
+    match name.to_ascii_lowercase().as_str() {
+        "sec-websocket-extensions" => "; --compression offers permessage-deflate",
+        "host" => "; it comes from the URL",
+        _ => "",
     }
 }
 
@@ -112,12 +224,41 @@ pub(super) fn parse_subprotocol(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads where to listen; whether it can be had is seen later.
+/// Reads an address to listen on: `ADDRESS:PORT`, or `:PORT` and `PORT` on the loopback address. Whether it is free is
+/// seen when it is bound.
 pub(super) fn parse_listen(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
-        _ => Err("write it as ADDRESS:PORT, such as 127.0.0.1:9001; 0.0.0.0 listens on all IPv4 addresses".into()),
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_host = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    match (is_port && is_host, host) {
+        (true, "") => Ok(format!("127.0.0.1:{port}")),
+        (true, _) => Ok(text.to_owned()),
+        (false, _) => Err(
+            "write it as ADDRESS:PORT, such as 127.0.0.1:9001, or as :PORT on this machine only; \
+             0.0.0.0 listens on all IPv4 addresses, [::] on all addresses"
+                .into(),
+        ),
     }
+}
+
+/// Reads what to log: levels, and `target=level`. A word that is no level would otherwise be taken for a target, and
+/// everything else would be silent.
+pub(super) fn parse_log_filter(text: &str) -> Result<Targets, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let is_good = text.split(',').all(|directive| match directive.rsplit_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(directive),
+    });
+    match text.parse() {
+        Ok(targets) if is_good => Ok(targets),
+        _ => Err(format!("write one of {}, or target=level,...", LEVELS.join(", "))),
+    }
+}
+
+/// Reads a number of messages.
+pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
+    text.parse().map_err(|_| "write a number of messages, 1 or more".into())
 }
 
 /// Reads a number of threads.
@@ -206,37 +347,112 @@ mod tests {
             ("10s", 10_000),
             ("500ms", 500),
             ("1.5m", 90_000),
+            ("1m30s", 90_000),
+            ("1h1ms", 3_600_001),
             ("2h", 7_200_000),
-            ("3", 3_000),
+            ("1d", 86_400_000),
+            ("90", 90_000),
+            ("0.5", 500),
             ("0", 0),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!("forever".parse(), Ok(Wait::Forever));
-        assert_eq!("2s".parse(), Ok(Wait::For(Duration::from_secs(2))));
+        assert_eq!("1m30s".parse(), Ok(Wait::For(Duration::from_secs(90))));
     }
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "s", "-1s", "1 s", "1d", "1.2.3s", "99999999h", "ever"] {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1 s",
+            "1y",
+            "1.2.3s",
+            "99999999h",
+            "366d",
+            "ever",
+            "inf",
+            "NaN",
+            "1e3",
+            "30s1m",
+            "1m30",
+            "1s1s",
+            ".",
+            "off",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_header_is_parted_at_its_first_colon() {
-        let parted = |text: &str| parse_header(text).map(|(name, value)| format!("{name}|{value}"));
-        assert_eq!(
-            parted("Authorization: Bearer a:b"),
-            Ok("Authorization|Bearer a:b".into())
-        );
-        assert_eq!(parted("X-Empty:"), Ok("X-Empty|".into()));
-        assert!(parted("no colon").is_err());
-        for name in ["Sec-WebSocket-Key", "upgrade", "Host", "a b"] {
-            let error = parted(&format!("{name}: x")).unwrap_err();
-            assert!(error.contains(&format!("`{name}` cannot be sent")), "{error}");
+    fn a_timer_of_zero_is_off() {
+        for text in ["off", "0", "0s", "0ms"] {
+            assert_eq!(text.parse(), Ok(Timer::Off), "{text}");
         }
-        assert!(parted(": value").is_err());
+        assert_eq!("1s".parse(), Ok(Timer::After(Duration::from_secs(1))));
+        assert!("never".parse::<Timer>().unwrap_err().contains("`off`"));
+    }
+
+    #[test]
+    fn a_header_is_parted_at_its_first_colon() {
+        let plain = |name: &str, value: &str| {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            Ok(Header::Plain { name, value })
+        };
+        assert_eq!(
+            "Authorization: Bearer a:b".parse(),
+            plain("Authorization", "Bearer a:b")
+        );
+        assert_eq!("X-Empty:".parse(), plain("X-Empty", ""));
+        assert!("no colon".parse::<Header>().is_err());
+        assert!(": value".parse::<Header>().is_err());
+    }
+
+    #[test]
+    fn a_header_that_has_an_option_means_the_option() {
+        let names = |names: &[&str]| Ok(Header::Subprotocols(names.iter().copied().map(Into::into).collect()));
+        assert_eq!("Sec-WebSocket-Protocol: a, b".parse(), names(&["a", "b"]));
+        assert_eq!("sec-websocket-protocol:a,,b".parse(), names(&["a", "b"]));
+        let origin = Origin::parse("https://a.example").unwrap();
+        assert_eq!("Origin: https://a.example".parse(), Ok(Header::Origin(origin)));
+        for (text, advice) in [
+            ("Sec-WebSocket-Protocol: a b", "--subprotocol"),
+            ("Sec-WebSocket-Protocol:", "at least one"),
+            ("Origin: a.example", "scheme://host"),
+        ] {
+            let error = text.parse::<Header>().unwrap_err();
+            assert!(error.contains(advice), "{error}");
+        }
+    }
+
+    #[test]
+    fn headers_of_the_handshake_are_refused_by_name() {
+        for (name, advice) in [
+            ("Sec-WebSocket-Key", ""),
+            ("Sec-WebSocket-Version", ""),
+            ("Sec-WebSocket-Extensions", "--compression"),
+            ("upgrade", ""),
+            ("Connection", ""),
+            ("Content-Length", ""),
+            ("Host", "from the URL"),
+            ("a b", ""),
+        ] {
+            let error = format!("{name}: x").parse::<Header>().unwrap_err();
+            assert!(error.contains(&format!("`{name}` cannot be sent")), "{error}");
+            assert!(error.contains(advice), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_names_levels() {
+        for text in ["off", "info", "WARN", "debug,hyper=off", "sockeye=trace"] {
+            assert!(parse_log_filter(text).is_ok(), "{text}");
+        }
+        for text in ["", "bogus", "hyper", "hyper=loud", "=info", "info,"] {
+            assert!(parse_log_filter(text).unwrap_err().contains("trace"), "{text}");
+        }
     }
 
     #[test]
@@ -261,15 +477,20 @@ mod tests {
         for text in ["127.0.0.1:0", "localhost:65535", "[::1]:9001"] {
             assert_eq!(parse_listen(text), Ok(text.into()));
         }
+        for text in [":9001", "9001"] {
+            assert_eq!(parse_listen(text), Ok("127.0.0.1:9001".into()));
+        }
         for text in [
             "",
+            ":",
             "foo",
-            ":9001",
             "127.0.0.1",
             "127.0.0.1:",
             "a:65536",
             "a:http",
+            "a:+1",
             "[::1]",
+            "::1:9001",
         ] {
             assert!(parse_listen(text).unwrap_err().contains("127.0.0.1:9001"), "{text}");
         }

@@ -8,7 +8,7 @@ struct Peer(Client);
 
 impl Peer {
     fn new(node: &Arc<Node>) -> Self {
-        Self(Client::new(node.clone(), None))
+        Self(Client::new(node.clone(), None, PingedBy::Commands))
     }
 
     async fn connected(node: &Arc<Node>, name: &str) -> Self {
@@ -297,10 +297,10 @@ async fn a_client_is_pinged_within_the_interval_and_gone_after_33_seconds() {
     let node = node();
     let mut ada = Peer::connected(&node, "Ada").await;
     let start = Instant::now();
-    tokio::time::sleep_until(ada.0.deadline()).await;
+    tokio::time::sleep_until(ada.0.deadline().unwrap()).await;
     ada.0.handle_timeout().unwrap();
     assert_eq!(ada.hear().await, ["{}"]);
-    tokio::time::sleep_until(ada.0.deadline()).await;
+    tokio::time::sleep_until(ada.0.deadline().unwrap()).await;
     assert_eq!(ada.0.handle_timeout(), Err(DisconnectCode::NoPong));
     assert!(start.elapsed() <= Duration::from_secs(33));
 }
@@ -338,4 +338,135 @@ async fn the_largest_history_fits_into_one_reply() {
     let reply = ada.ask(r#"{"id":4,"history":{"channel":"room","limit":-1}}"#).await;
     let publications = reply.matches("\"data\":1").count();
     assert!((300..500).contains(&publications), "{publications}");
+}
+
+/// A room that Ada watches, and in which Bob wants an unbroken stream.
+struct Watched {
+    node: Arc<Node>,
+    room: ChannelName,
+    ada: Peer,
+    bob: Peer,
+}
+
+impl Watched {
+    async fn new() -> Self {
+        let node = node();
+        let mut ada = Peer::connected(&node, "Ada").await;
+        ada.say(r#"{"id":2,"subscribe":{"channel":"room","join_leave":true}}"#)
+            .await
+            .unwrap();
+        let bob = Peer::in_room(&node, "Bob").await;
+        ada.hear().await;
+        Self {
+            node,
+            room: ChannelName::new("room").unwrap(),
+            ada,
+            bob,
+        }
+    }
+
+    /// The hub hears of a publication and not of those before it: Bob is unsubscribed.
+    fn lose_a_publication(&self) {
+        use crate::engine::{Content, Deliver, Epoch, Publication};
+        let content = Content {
+            data: crate::protocol::Json::parse("1").unwrap(),
+            info: None,
+        };
+        let publication = Publication {
+            content,
+            offset: 1 << 40,
+            time_ms: 0,
+        };
+        self.node
+            .hub()
+            .publication(&self.room, &publication, Some(&Epoch::new("another")));
+    }
+
+    /// What Ada heard of comings and goings.
+    async fn visits(&mut self) -> Vec<&'static str> {
+        let heard = self.ada.hear().await;
+        let visits = heard.iter().filter_map(|push| match push {
+            _ if push.contains("\"join\":") => Some("join"),
+            _ if push.contains("\"leave\":") => Some("leave"),
+            _ => None,
+        });
+        visits.collect()
+    }
+
+    async fn members(&self) -> usize {
+        self.node.engine().presence_stats(&self.room).await.unwrap().clients
+    }
+
+    /// Bob is a member like any other, and leaves nothing behind.
+    async fn check_that_bob_is_there(mut self) {
+        settle().await;
+        assert_eq!(self.members().await, 2);
+        self.bob.hear().await;
+        let reply = self.bob.ask(r#"{"id":9,"presence_stats":{"channel":"room"}}"#).await;
+        assert!(reply.contains("\"num_clients\":2"), "{reply}");
+        self.ada
+            .say(r#"{"id":8,"publish":{"channel":"room","data":"hi"}}"#)
+            .await
+            .unwrap();
+        assert!(self.bob.hear().await.iter().any(|push| push.contains("\"hi\"")));
+        self.ada.hear().await;
+        drop(self.bob);
+        settle().await;
+        let stats = self.node.engine().presence_stats(&self.room).await.unwrap();
+        assert_eq!(stats.clients, 1);
+        drop(self.ada);
+        settle().await;
+        use crate::engine::Deliver;
+        assert!(!self.node.hub().is_wanted(&self.room));
+    }
+}
+
+const SUBSCRIBE: &str = r#"{"id":3,"subscribe":{"channel":"room","recoverable":true}}"#;
+
+#[tokio::test]
+async fn a_client_that_subscribes_again_at_once_stays_present() {
+    let mut room = Watched::new().await;
+    room.lose_a_publication();
+    let heard = room.bob.hear().await;
+    assert!(heard[0].contains("\"code\":2500"), "{heard:?}");
+    // Before anything else had its turn.
+    room.bob.say(SUBSCRIBE).await.unwrap();
+    settle().await;
+    assert_eq!(room.visits().await, ["leave", "join"]);
+    room.check_that_bob_is_there().await;
+}
+
+/// What the hub has ended is still in the queue when the client, for its own reasons, unsubscribes and subscribes.
+#[tokio::test]
+async fn an_unsubscription_that_comes_late_does_not_end_the_next_subscription() {
+    let mut room = Watched::new().await;
+    room.lose_a_publication();
+    let frame = format!("{{\"id\":4,\"unsubscribe\":{{\"channel\":\"room\"}}}}\n{SUBSCRIBE}");
+    room.bob.say(&frame).await.unwrap();
+    let heard = room.bob.hear().await;
+    assert!(!heard.iter().any(|push| push.contains("2500")), "{heard:?}");
+    room.check_that_bob_is_there().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_right_after_it_was_unsubscribed_leaves_once() {
+    let mut room = Watched::new().await;
+    room.lose_a_publication();
+    room.bob.hear().await;
+    let Watched {
+        node,
+        room: name,
+        ada,
+        bob,
+    } = room;
+    drop(bob);
+    settle().await;
+    let mut room = Watched {
+        bob: Peer::new(&node),
+        node,
+        room: name,
+        ada,
+    };
+    assert_eq!(room.visits().await, ["leave"]);
+    assert_eq!(room.members().await, 1);
 }

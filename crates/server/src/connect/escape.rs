@@ -36,7 +36,7 @@ pub(crate) fn close_frame(frame: &CloseFrame) -> String {
     }
 }
 
-fn is_dangerous(character: char) -> bool {
+pub(super) fn is_dangerous(character: char) -> bool {
     match character {
         // Unicode TR 9: marks, embeddings, overrides and isolates of the writing direction.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,

@@ -8,36 +8,52 @@ mod escape;
 mod input;
 mod open;
 mod output;
+mod proxy;
 mod session;
+mod stdio;
+#[cfg_attr(not(unix), path = "terminal_none.rs")]
+pub(crate) mod terminal;
 
-pub(crate) use escape::{close_frame, escape};
+pub(crate) use address::redact_url;
+pub(crate) use escape::{close_frame, escape, escape_bytes};
 pub(crate) use input::InputError;
 
 use std::io::{self, IsTerminal};
 
-use sockeye::handshake::Uri;
 use tokio::runtime::Builder;
 
 use crate::cli::{ConnectOptions, Failure, Signals};
 use crate::log;
+use address::Address;
 use open::Opener;
 use output::{Form, Output};
+use session::Session;
+use terminal::Terminal;
 
 /// Connects, talks until either side has had enough, and says how it ended.
 pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
-    let uri = address::parse(&options.url)?;
-    let opener = Opener::new(options)?;
+    let address = address::parse(&options.url)?;
+    let opener = Opener::new(options, &address)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
+        let mut output_closed = std::pin::pin!(output::closed());
         let ws = tokio::select! {
             biased;
             signal = signals.next() => return Err(Failure::Interrupted(signal)),
-            opened = opener.open(&uri) => opened?,
+            opened = opener.open() => opened?,
+            // Who reads our output, as `head` does, has enough of it.
+            () = &mut output_closed => return Ok(()),
         };
-        greet(&uri, options);
-        let (output, writer) = Output::start(Form::of_standard_output(options.binary_out))?;
-        session::talk(ws, output, writer, options, &mut signals).await
+        greet(&address, options);
+        let terminal = Terminal::open();
+        if terminal.is_some() {
+            signals.watch_terminal()?;
+        }
+        let form = Form::new(options.escape, options.binary_out, terminal.is_some());
+        let (output, writer) = Output::start(form)?;
+        let session = Session::start(options, ws, output, terminal.is_some())?;
+        session.talk(writer, output_closed, &mut signals).await
     });
     // The resolver may still be waiting for a name server that does not answer.
     runtime.shutdown_background();
@@ -45,8 +61,13 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
 }
 
 /// Tells a person that it is their turn.
-fn greet(uri: &Uri, options: &ConnectOptions) {
+fn greet(address: &Address, options: &ConnectOptions) {
     if io::stdin().is_terminal() && !options.quiet {
-        log::line(&format!("connected to {uri}; each line is a message, Ctrl-D ends"));
+        log::line(&format!(
+            "connected to {}; each line is a message, Ctrl-D ends",
+            address.uri
+        ));
+        // Before the prompt.
+        log::flush();
     }
 }

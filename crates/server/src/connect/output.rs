@@ -14,7 +14,9 @@ use std::sync::mpsc;
 use tokio::sync::{Notify, oneshot};
 
 use super::escape::escape;
-use crate::cli::BinaryOut;
+use super::stdio::Blocking;
+use super::terminal;
+use crate::cli::{BinaryOut, Escape};
 
 /// Bytes of messages that wait to be written.
 const WAITING_BYTES_MAX: usize = 16 << 20;
@@ -34,11 +36,20 @@ pub(super) type Writer = oneshot::Receiver<io::Result<()>>;
 
 /// How messages look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Harmless, for a person.
-    Terminal,
-    /// Exact, for a program.
-    Pipe(BinaryOut),
+pub(super) struct Form {
+    is_text_escaped: bool,
+    binary: Binary,
+    /// Before each message.
+    prefix: &'static str,
+}
+
+/// How binary messages look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Binary {
+    Raw,
+    Hex,
+    /// The length and the first bytes.
+    Summary,
 }
 
 #[derive(Debug, Default)]
@@ -79,21 +90,41 @@ impl Output {
 }
 
 impl Form {
-    /// As standard output is.
-    pub(super) fn of_standard_output(binary: BinaryOut) -> Self {
-        match io::stdout().is_terminal() {
-            true => Self::Terminal,
-            false => Self::Pipe(binary),
+    /// For standard output as it is. With a prompt on the terminal, messages are told from lines that were sent.
+    pub(super) fn new(escape: Escape, binary: BinaryOut, has_prompt: bool) -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        Self {
+            prefix: if has_prompt && is_terminal { "< " } else { "" },
+            ..Self::of(escape, binary, is_terminal)
+        }
+    }
+
+    fn of(escape: Escape, binary: BinaryOut, is_terminal: bool) -> Self {
+        let is_escaped = match escape {
+            Escape::Auto => is_terminal,
+            Escape::Always => true,
+            Escape::Never => false,
+        };
+        let binary = match (is_escaped, is_terminal, binary) {
+            (true, true, _) => Binary::Summary,
+            (true, false, _) | (false, _, BinaryOut::Hex) => Binary::Hex,
+            (false, _, BinaryOut::Raw) => Binary::Raw,
+        };
+        Self {
+            is_text_escaped: is_escaped,
+            binary,
+            prefix: "",
         }
     }
 
     fn write(self, message: &Message, out: &mut impl Write) -> io::Result<()> {
-        match (self, message) {
-            (Self::Terminal, Message::Text(text)) => out.write_all(escape(text).as_bytes())?,
-            (Self::Terminal, Message::Binary(bytes)) => write_summary(bytes, out)?,
-            (Self::Pipe(_), Message::Text(text)) => out.write_all(text.as_bytes())?,
-            (Self::Pipe(BinaryOut::Raw), Message::Binary(bytes)) => out.write_all(bytes)?,
-            (Self::Pipe(BinaryOut::Hex), Message::Binary(bytes)) => {
+        out.write_all(self.prefix.as_bytes())?;
+        match (message, self.binary) {
+            (Message::Text(text), _) if self.is_text_escaped => out.write_all(escape(text).as_bytes())?,
+            (Message::Text(text), _) => out.write_all(text.as_bytes())?,
+            (Message::Binary(bytes), Binary::Summary) => write_summary(bytes, out)?,
+            (Message::Binary(bytes), Binary::Raw) => out.write_all(bytes)?,
+            (Message::Binary(bytes), Binary::Hex) => {
                 for byte in bytes.iter() {
                     write!(out, "{byte:02x}")?;
                 }
@@ -135,21 +166,77 @@ fn cost(message: &Message) -> usize {
     mem::size_of::<Message>() + message.len()
 }
 
-/// Standard output without the buffer that would make each line a write of its own.
+/// Ready when nobody reads standard output any more, which a write would find only when there is something to write.
 #[cfg(unix)]
-fn standard_output() -> io::Result<impl Write> {
-    use std::os::fd::AsFd;
-    Ok(std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?))
+pub(super) async fn closed() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::fs::{FileType, fstat};
+    use rustix::io::Errno;
+
+    let file_type = fstat(io::stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if !matches!(file_type, Ok(FileType::Fifo | FileType::Socket)) {
+        return std::future::pending().await;
+    }
+    let (closed, is_closed) = oneshot::channel();
+    // A thread, for tokio watches only what does not block, and that would change the pipe for who shares it.
+    let watch = move || {
+        let stdout = io::stdout();
+        loop {
+            // That nobody reads is reported whatever is asked for.
+            let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Ok(_) => {
+                    let _ = closed.send(());
+                    return;
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("output-watch".into()).spawn(watch);
+    if thread.is_err() || is_closed.await.is_err() {
+        std::future::pending().await
+    }
 }
 
 #[cfg(not(unix))]
-fn standard_output() -> io::Result<impl Write> {
-    Ok(io::stdout())
+pub(super) async fn closed() {
+    std::future::pending().await
+}
+
+/// Standard output without a buffer.
+fn standard_output() -> io::Result<Box<dyn Write>> {
+    let out = Blocking::stdout()?;
+    Ok(match io::stdout().is_terminal() {
+        true => Box::new(AbovePrompt(out)),
+        false => Box::new(out),
+    })
+}
+
+/// A terminal that may have a prompt on it.
+struct AbovePrompt<W>(W);
+
+impl<W: Write> Write for AbovePrompt<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        terminal::print(bytes, |bytes| self.0.write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PIPE: Form = Form {
+        is_text_escaped: false,
+        binary: Binary::Raw,
+        prefix: "",
+    };
 
     #[track_caller]
     fn check(form: Form, message: impl Into<Message>, line: &[u8]) {
@@ -160,26 +247,46 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_text_byte_for_byte() {
-        check(
-            Form::Pipe(BinaryOut::Raw),
-            "a\u{1b}[31m\nb\u{202e}",
-            "a\u{1b}[31m\nb\u{202e}\n".as_bytes(),
-        );
-        check(Form::Pipe(BinaryOut::Hex), "", b"\n");
+        check(PIPE, "a\u{1b}[31m\nb\u{202e}", "a\u{1b}[31m\nb\u{202e}\n".as_bytes());
+        check(PIPE, "", b"\n");
     }
 
     #[test]
     fn a_pipe_gets_binary_raw_or_in_hex() {
-        check(Form::Pipe(BinaryOut::Raw), &[0, 10, 255], &[0, 10, 255, 10]);
-        check(Form::Pipe(BinaryOut::Hex), &[0, 10, 255], b"000aff\n");
+        check(PIPE, &[0, 10, 255], &[0, 10, 255, 10]);
+        let form = Form::of(Escape::Auto, BinaryOut::Hex, false);
+        check(form, &[0, 10, 255], b"000aff\n");
     }
 
     #[test]
     fn a_terminal_gets_nothing_it_would_obey() {
-        check(Form::Terminal, "a\u{1b}[31m\nb", b"a\\u001b[31m\\nb\n");
-        check(Form::Terminal, &[27, 93, 48], b"[binary, 3 bytes] 1b 5d 30\n");
+        let form = Form::of(Escape::Auto, BinaryOut::Raw, true);
+        check(form, "a\u{1b}[31m\nb", b"a\\u001b[31m\\nb\n");
+        check(form, &[27, 93, 48], b"[binary, 3 bytes] 1b 5d 30\n");
         let long = [0; SHOWN_BYTES_MAX + 1];
         let shown = format!("[binary, 65 bytes]{} ...\n", " 00".repeat(SHOWN_BYTES_MAX));
-        check(Form::Terminal, &long, shown.as_bytes());
+        check(form, &long, shown.as_bytes());
+        check(Form { prefix: "< ", ..form }, "a", b"< a\n");
+    }
+
+    #[test]
+    fn escaping_can_be_chosen() {
+        let (always, never) = (Escape::Always, Escape::Never);
+        for (escape, is_terminal, binary) in [
+            (Escape::Auto, true, Binary::Summary),
+            (Escape::Auto, false, Binary::Raw),
+            (always, true, Binary::Summary),
+            (always, false, Binary::Hex),
+            (never, true, Binary::Raw),
+            (never, false, Binary::Raw),
+        ] {
+            let form = Form::of(escape, BinaryOut::Raw, is_terminal);
+            let is_text_escaped = escape == always || (escape == Escape::Auto && is_terminal);
+            assert_eq!(
+                (form.is_text_escaped, form.binary),
+                (is_text_escaped, binary),
+                "{escape:?} {is_terminal}"
+            );
+        }
     }
 }

@@ -7,7 +7,9 @@
 
 mod memory;
 mod recovery;
+mod shard;
 mod stream;
+mod streams;
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,7 +19,7 @@ pub(crate) use memory::MemoryEngine;
 pub(crate) use recovery::is_recovered;
 
 use crate::channel::ChannelName;
-use crate::presence::{ClientId, ClientInfo, PresenceStats};
+use crate::presence::{ClientId, ClientInfo, PresenceStats, Subscription};
 use crate::protocol::{Json, WirePublication};
 
 /// What every call to an engine returns. Boxed, so that an idle connection does not hold room for a call in flight.
@@ -45,11 +47,11 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     /// Reads a part of the history, with the position of the stream at that moment.
     fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History>;
 
-    /// Counts a client among the members of a channel.
-    fn presence_add<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
+    /// Counts a client among the members of a channel, by a subscription.
+    fn presence_add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
 
-    /// Takes a client out of the members of a channel.
-    fn presence_remove<'a>(&'a self, channel: &'a ChannelName, client: ClientId) -> EngineFuture<'a, ()>;
+    /// Takes a client out of the members of a channel, unless it is one by a newer subscription.
+    fn presence_remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()>;
 
     /// The members of a channel, or `None` if there are more than `clients_max`.
     fn presence<'a>(

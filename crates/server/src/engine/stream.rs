@@ -22,9 +22,8 @@ pub(super) struct Stream {
     top: u64,
     publications: VecDeque<(Instant, Publication)>,
     bytes: usize,
-    last_used: Instant,
-    /// Set when the stream was forgotten while somebody still held it: it must not be written to any more.
-    is_forgotten: bool,
+    /// Set when the stream was evicted while somebody still held it: it must not be used any more.
+    is_evicted: bool,
 }
 
 /// What a stream weighs before its first publication: itself, its place in the map, its epoch and its name.
@@ -35,14 +34,13 @@ pub(super) const STREAM_BYTES: usize = 512;
 const PUBLICATION_BYTES: usize = 160;
 
 impl Stream {
-    pub(super) fn new(epoch: Epoch, now: Instant) -> Self {
+    pub(super) fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
             top: 0,
             publications: VecDeque::new(),
             bytes: STREAM_BYTES,
-            last_used: now,
-            is_forgotten: false,
+            is_evicted: false,
         }
     }
 
@@ -56,7 +54,6 @@ impl Stream {
         };
         self.bytes += weight(&publication);
         self.publications.push_back((now, publication.clone()));
-        self.last_used = now;
         while self.publications.len() > limits.count_max || self.bytes > limits.bytes_max + STREAM_BYTES {
             self.drop_oldest();
         }
@@ -66,7 +63,6 @@ impl Stream {
 
     /// Reads a part, leaving out what has grown too old.
     pub(super) fn read(&mut self, query: HistoryQuery, now: Instant, ttl: Duration) -> History {
-        self.last_used = now;
         self.expire(now, ttl);
         let all = self.publications.iter().map(|(_, publication)| publication);
         let publications = if query.is_reversed {
@@ -89,20 +85,35 @@ impl Stream {
         }
     }
 
-    /// Forgets what is older than `ttl`.
-    pub(super) fn expire(&mut self, now: Instant, ttl: Duration) {
-        while self
-            .publications
-            .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) >= ttl)
-        {
-            self.drop_oldest();
+    /// Takes out what is older than `ttl`, for the caller to drop where it holds up nobody.
+    pub(super) fn expire(&mut self, now: Instant, ttl: Duration) -> Vec<(Instant, Publication)> {
+        let is_expired = |(at, _): &(Instant, Publication)| now.duration_since(*at) >= ttl;
+        // In the order of time, as far as clocks of different threads go.
+        let count = self.publications.iter().take_while(|entry| is_expired(entry)).count();
+        let expired: Vec<_> = self.publications.drain(..count).collect();
+        self.bytes -= expired
+            .iter()
+            .map(|(_, publication)| weight(publication))
+            .sum::<usize>();
+        if self.publications.is_empty() {
+            self.publications = VecDeque::new();
         }
+        expired
     }
 
-    pub(super) fn forget(&mut self) {
-        self.is_forgotten = true;
-        self.publications = VecDeque::new();
+    /// Ends the stream, and takes out all that is left of it.
+    pub(super) fn evict(&mut self) -> VecDeque<(Instant, Publication)> {
+        self.is_evicted = true;
+        std::mem::take(&mut self.publications)
+    }
+
+    /// When the oldest publication that is kept was published.
+    pub(super) fn oldest_at(&self) -> Option<Instant> {
+        self.publications.front().map(|(at, _)| *at)
+    }
+
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.epoch
     }
 
     pub(super) fn top(&self) -> Position {
@@ -116,16 +127,13 @@ impl Stream {
         self.bytes
     }
 
-    pub(super) fn last_used(&self) -> Instant {
-        self.last_used
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.publications.is_empty()
     }
 
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.is_forgotten
+    pub(super) fn is_evicted(&self) -> bool {
+        self.is_evicted
     }
 
     fn drop_oldest(&mut self) {
@@ -167,7 +175,7 @@ mod tests {
     }
 
     fn stream_of(count: u64, now: Instant) -> Stream {
-        let mut stream = Stream::new(Epoch::new("e"), now);
+        let mut stream = Stream::new(Epoch::new("e"));
         for expect in 1..=count {
             assert_eq!(stream.append(content("1"), 0, now, LIMITS).offset, expect);
         }
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn size_in_bytes_is_bounded_too() {
         let now = Instant::now();
-        let mut stream = Stream::new(Epoch::new("e"), now);
+        let mut stream = Stream::new(Epoch::new("e"));
         let big = format!("\"{}\"", "x".repeat(1800));
         for _ in 0..3 {
             stream.append(content(&big), 0, now, LIMITS);

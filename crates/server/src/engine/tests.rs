@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::stream::StreamLimits;
+use super::streams::Streams;
 use super::*;
 use crate::config::{ChannelOptions, Limits};
+use crate::presence::Generation;
 use crate::sync::lock;
 
 /// Writes down what an engine delivers.
@@ -127,8 +130,13 @@ async fn joins_and_leaves_are_delivered() {
 async fn presence_lists_up_to_a_limit_and_counts_beyond_it() {
     let fixture = Fixture::new(10, Limits::default());
     let channel = name("a");
+    let subscription = Subscription {
+        channel: channel.clone(),
+        generation: Generation::default(),
+    };
     for (bits, user) in [(1, "ada"), (2, "ada"), (3, "bob")] {
-        fixture.engine.presence_add(&channel, member(bits, user)).await.unwrap();
+        let info = member(bits, user);
+        fixture.engine.presence_add(&subscription, info).await.unwrap();
     }
     assert_eq!(fixture.engine.presence(&channel, 2).await.unwrap(), None);
     assert_eq!(fixture.engine.presence(&channel, 3).await.unwrap().unwrap().len(), 3);
@@ -138,7 +146,7 @@ async fn presence_lists_up_to_a_limit_and_counts_beyond_it() {
     );
     fixture
         .engine
-        .presence_remove(&channel, ClientId::from_random(3))
+        .presence_remove(&subscription, ClientId::from_random(3))
         .await
         .unwrap();
     assert_eq!(
@@ -180,9 +188,176 @@ async fn all_history_together_stays_within_its_budget() {
     }
     assert_eq!(fixture.history("c199").await.publications.len(), 1);
     assert_eq!(fixture.history("c0").await.publications.len(), 0);
-    // Asking for channels that never spoke is bounded by the same budget.
-    for n in 0..1000 {
-        fixture.history(&format!("never{n}")).await;
-        assert!(fixture.engine.history_bytes() <= 64 << 10);
+}
+
+/// Subscribing to channels that never spoke must not cost memory, nor others their history.
+#[tokio::test(start_paused = true)]
+async fn reading_a_channel_without_history_creates_nothing() {
+    let limits = Limits {
+        history_bytes_max: 64 << 10,
+        ..Default::default()
+    };
+    let fixture = Fixture::new(10, limits);
+    fixture.publish("real", "1").await;
+    let bytes = fixture.engine.history_bytes();
+    for n in 0..10_000 {
+        assert_eq!(fixture.history(&format!("never{n}")).await.top.offset, 0);
     }
+    assert_eq!(fixture.engine.history_bytes(), bytes);
+    assert_eq!(fixture.history("real").await.publications.len(), 1);
+}
+
+/// A client that subscribed before anything was said recovers what was said since.
+#[tokio::test(start_paused = true)]
+async fn the_first_publication_continues_the_epoch_that_was_read_before() {
+    let fixture = Fixture::new(10, Limits::default());
+    let before = fixture.history("a").await.top;
+    assert_eq!(before, fixture.history("a").await.top);
+    fixture.publish("a", "1").await;
+    let history = fixture.history("a").await;
+    assert_eq!(history.top.epoch, before.epoch);
+    assert!(is_recovered(&before, &history));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_channel_never_has_an_epoch_twice() {
+    let fixture = Fixture::new(10, Limits::default());
+    let mut epochs = Vec::new();
+    for _ in 0..100 {
+        fixture.publish("a", "1").await;
+        let known = fixture.history("a").await.top;
+        tokio::time::advance(TTL).await;
+        fixture.engine.sweep();
+        // Neither while the channel is silent, nor when it has as many publications as before.
+        let absent = fixture.history("a").await;
+        assert!(absent.top.offset == 0 && !is_recovered(&known, &absent));
+        fixture.publish("a", "1").await;
+        assert!(!is_recovered(&known, &fixture.history("a").await));
+        epochs.push(known.epoch.as_str().to_owned());
+        tokio::time::advance(TTL).await;
+        fixture.engine.sweep();
+    }
+    epochs.sort_unstable();
+    epochs.dedup();
+    assert_eq!(epochs.len(), 100);
+}
+
+/// Which channels have their history, beside a list that is sorted by last use.
+#[tokio::test(start_paused = true)]
+async fn the_least_recently_used_channels_are_evicted_first() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    let limits = Limits {
+        history_bytes_max: 40 << 10,
+        ..Default::default()
+    };
+    let fixture = Fixture::new(3, limits.clone());
+    let streams = |fixture: &Fixture| fixture.engine.history_bytes();
+    // Names, least recently used first.
+    let mut used: Vec<String> = Vec::new();
+    let mut rng = StdRng::seed_from_u64(6455);
+    let mut evicted = 0;
+    for _ in 0..2_000 {
+        tokio::time::advance(Duration::from_micros(1)).await;
+        let name = format!("c{}", rng.random_range(0..80));
+        let is_known = used.iter().position(|known| *known == name);
+        if rng.random_range(0..4) == 0 {
+            assert_eq!(fixture.history(&name).await.top.offset > 0, is_known.is_some());
+            if let Some(at) = is_known {
+                let name = used.remove(at);
+                used.push(name);
+            }
+            continue;
+        }
+        if let Some(at) = is_known {
+            used.remove(at);
+        }
+        fixture
+            .publish(&name, &format!("\"{}\"", "x".repeat(rng.random_range(0..1500))))
+            .await;
+        used.push(name);
+        assert!(streams(&fixture) <= limits.history_bytes_max);
+        // Those that are gone are the first of the list, and no more of them than needed.
+        let mut gone = 0;
+        while gone < used.len() && !fixture.engine.has_stream(&self::name(&used[gone])) {
+            gone += 1;
+        }
+        assert!(
+            used[gone..]
+                .iter()
+                .all(|name| fixture.engine.has_stream(&self::name(name)))
+        );
+        evicted += gone;
+        used.drain(..gone);
+    }
+    assert!(evicted > 100, "{evicted}");
+}
+
+/// Delivery holds the lock of its stream: neither the sweep nor another publisher may wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_stream_in_use_is_neither_waited_for_nor_evicted() {
+    let limits = StreamLimits {
+        count_max: 10,
+        bytes_max: 64 << 10,
+        ttl: TTL,
+    };
+    let content = || Content {
+        data: Json::parse(format!("\"{}\"", "x".repeat(2000))).unwrap(),
+        info: None,
+    };
+    let streams = Streams::new(limits, 8 << 10);
+    let recorder = Recorder::default();
+    streams.append(&name("busy"), content(), 0, |_, _| ());
+    tokio::time::advance(TTL * 2).await;
+    streams.append(&name("busy"), content(), 0, |_, _| {
+        streams.sweep(&recorder);
+        for n in 0..100 {
+            streams.append(&name(&format!("c{n}")), content(), 0, |_, _| ());
+        }
+        assert!(streams.has(&name("busy")));
+    });
+    assert!(streams.bytes() <= 8 << 10, "{}", streams.bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_frees_each_publication_when_it_expires() {
+    let fixture = Fixture::new(10, Limits::default());
+    for n in 0..1_000 {
+        fixture.publish(&format!("c{n}"), "1").await;
+        fixture.publish("busy", "1").await;
+    }
+    let full = fixture.engine.history_bytes();
+    tokio::time::advance(TTL / 2).await;
+    fixture.publish("busy", "1").await;
+    fixture.engine.sweep();
+    assert_eq!(fixture.engine.history_bytes(), full);
+    tokio::time::advance(TTL / 2).await;
+    fixture.engine.sweep();
+    // What is left is one publication, of the channel that is still used.
+    assert!(
+        fixture.engine.history_bytes() < 1000,
+        "{}",
+        fixture.engine.history_bytes()
+    );
+    tokio::time::advance(TTL / 2).await;
+    fixture.engine.sweep();
+    assert_eq!(fixture.engine.history_bytes(), 0);
+}
+
+/// A TTL beyond the range of `Instant` does not overflow.
+#[tokio::test(start_paused = true)]
+async fn history_may_be_kept_for_ever() {
+    let options = ChannelOptions {
+        history_ttl: Duration::MAX,
+        ..Default::default()
+    };
+    let engine = MemoryEngine::new(Arc::new(Recorder::default()), &options, &Limits::default());
+    let content = Content {
+        data: Json::parse("1").unwrap(),
+        info: None,
+    };
+    engine.publish(&name("a"), content).await.unwrap();
+    engine.sweep();
+    assert!(engine.has_stream(&name("a")));
 }

@@ -431,9 +431,10 @@ function updateJump() {
 
 /** Why the connection was lost first; the attempts that fail afterwards say less. */
 let interruption = null;
+let lastRefusal = '';
 let countdown = 0;
 
-function stateChanged({ state, reason, retryAt, client }) {
+function stateChanged({ state, reason, refusal, retryAt, client }) {
   clearInterval(countdown);
   if (client) rememberOwnClient(client);
   ui.state.dataset.state = state;
@@ -445,8 +446,13 @@ function stateChanged({ state, reason, retryAt, client }) {
   if (state === 'waiting') {
     // What was hinted at was about the connection before, or is less urgent now.
     if (!interruption) hint('');
-    interruption = reason === 'offline' ? reason : interruption ?? reason;
-    const why = { offline: 'You are offline.', restart: 'The server is restarting.' }[interruption] ?? 'The connection was lost.';
+    interruption = reason === 'offline' || reason === 'refused' ? reason : interruption ?? reason;
+    if (refusal) lastRefusal = refusal;
+    const why = {
+      offline: 'You are offline.',
+      restart: 'The server is restarting.',
+      refused: `The server refuses this page: ${lastRefusal.replace(/\.?$/, '.')}`,
+    }[interruption] ?? 'The connection was lost.';
     const tick = () => {
       const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
       notice(`${why} Trying again ${seconds > 1 ? `in ${seconds} seconds` : 'now'}. What you write is kept.`, 'Try now');
@@ -634,7 +640,8 @@ function listen() {
 
 function start() {
   const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  connection = new Connection(`${scheme}//${location.host}/connection/websocket`, { id: me.id, name: me.name });
+  const data = { id: me.id, name: me.name };
+  connection = new Connection(`${scheme}//${location.host}/connection/websocket`, '/connection/check', data);
   connection.addEventListener('state', ({ detail }) => stateChanged(detail));
   connection.addEventListener('roundtrip', ({ detail }) => {
     ui.roundTrip.textContent = detail.ms < 1 ? '<1 ms' : `${Math.round(detail.ms)} ms`;

@@ -12,19 +12,24 @@ const PING_GRACE_MS = 8_000;
 
 /**
  * A connection that comes back by itself. Events, all with a `detail`:
- * `state` {state: 'connecting'|'connected'|'waiting'|'ended', retryAt?, reason?, client?}, `roundtrip` {ms}.
+ * `state` {state: 'connecting'|'connected'|'waiting'|'ended', retryAt?, reason?, refusal?, client?}, `roundtrip` {ms}.
+ * `refusal` is the server's own explanation of why it does not take connections from this page.
  * A subscription's handlers: `subscribed({isNew, isRecovered, isSameEpoch, lastOffset})`, where the last two compare
  * with what was known before, `publication(publication)`, `join(info)`, `leave(info)`, `failed(error)`.
  */
 export class Connection extends EventTarget {
   #url;
+  #checkUrl;
   #data;
   #socket = null;
   #isConnected = false;
   #isWanted = false;
   #client = '';
+  #isSuspended = false;
   #attempts = 0;
   #retryTimer = 0;
+  /** When the next attempt begins, while there is one to wait for. */
+  #waitingUntil = 0;
   #silenceTimer = 0;
   #roundTripTimer = 0;
   #silenceMs = REPLY_TIMEOUT_MS;
@@ -32,12 +37,18 @@ export class Connection extends EventTarget {
   #waiting = new Map();
   #subscriptions = new Map();
 
-  constructor(url, data) {
+  /** The server is asked at `checkUrl` why it does not open a connection, which a browser does not tell its page. */
+  constructor(url, checkUrl, data) {
     super();
     this.#url = url;
+    this.#checkUrl = checkUrl;
     this.#data = data;
     window.addEventListener('online', () => this.retryNow());
     window.addEventListener('offline', () => this.#drop('offline'));
+    // A page that goes into the back/forward cache would keep its connection, and its person in the room, until the
+    // server gives it up; with an open connection some browsers do not keep the page at all.
+    window.addEventListener('pagehide', () => this.#suspend());
+    window.addEventListener('pageshow', () => this.#resume());
     document.addEventListener('visibilitychange', () => {
       if (document.visibilityState === 'visible') this.retryNow();
     });
@@ -65,7 +76,7 @@ export class Connection extends EventTarget {
 
   /** Does not wait for the next attempt. */
   retryNow() {
-    if (!this.#isWanted || this.#socket) return;
+    if (!this.#isWanted || this.#isSuspended || this.#socket) return;
     this.#attempts = 0;
     this.#open();
   }
@@ -129,11 +140,15 @@ export class Connection extends EventTarget {
 
   #open() {
     clearTimeout(this.#retryTimer);
+    this.#waitingUntil = 0;
+    if (this.#isSuspended) return;
     const socket = new WebSocket(this.#url);
+    let wasOpen = false;
     this.#socket = socket;
     this.#changeState({ state: 'connecting' });
     this.#expectSound(REPLY_TIMEOUT_MS);
     socket.onopen = () => {
+      wasOpen = true;
       const failed = (error) => error.code !== 0 && this.#end(error.message);
       // The subscriptions follow in the same frame: the server takes commands in their order.
       this.#send([
@@ -150,6 +165,7 @@ export class Connection extends EventTarget {
       const isFinal = (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000) || code === 1009;
       if (isFinal) this.#end(reason);
       else this.#drop(code === 3001 ? 'restart' : 'lost');
+      if (!wasOpen) this.#askWhy();
     };
   }
 
@@ -212,6 +228,38 @@ export class Connection extends EventTarget {
     this.#silenceTimer = setTimeout(() => this.#drop('silence'), ms);
   }
 
+  /** Tells what the server says against this page, if that is why there is no connection. */
+  async #askWhy() {
+    const attempts = this.#attempts;
+    try {
+      const response = await fetch(this.#checkUrl, { headers: { 'Sockeye-Page-Origin': location.origin }, cache: 'no-store' });
+      // Refused for its origin or its host. Anything else passes by itself.
+      if (response.status !== 403 && response.status !== 421) return;
+      const refusal = (await response.text()).trim();
+      // Unless the next attempt has begun meanwhile.
+      if (refusal && !this.#socket && this.#waitingUntil && attempts === this.#attempts) {
+        this.#changeState({ state: 'waiting', reason: 'refused', refusal, retryAt: this.#waitingUntil });
+      }
+    } catch {
+      // The server is not there, which is what the page says already.
+    }
+  }
+
+  /** Closes the connection, for as long as the page is not shown. */
+  #suspend() {
+    if (this.#isSuspended) return;
+    this.#isSuspended = true;
+    const wasTrying = this.#socket || this.#waitingUntil;
+    this.#close();
+    if (wasTrying) this.#changeState({ state: 'connecting' });
+  }
+
+  #resume() {
+    if (!this.#isSuspended) return;
+    this.#isSuspended = false;
+    this.retryNow();
+  }
+
   /** Gives the connection up and plans the next: soon at first, later more seldom, and never in step with others. */
   #drop(reason) {
     if (!this.#socket) return;
@@ -219,7 +267,8 @@ export class Connection extends EventTarget {
     const longest = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** this.#attempts++);
     const delay = longest / 2 + Math.random() * longest / 2;
     this.#retryTimer = setTimeout(() => this.#open(), delay);
-    this.#changeState({ state: 'waiting', reason, retryAt: Date.now() + delay });
+    this.#waitingUntil = Date.now() + delay;
+    this.#changeState({ state: 'waiting', reason, retryAt: this.#waitingUntil });
   }
 
   #end(reason) {
@@ -230,6 +279,7 @@ export class Connection extends EventTarget {
 
   #close() {
     clearTimeout(this.#retryTimer);
+    this.#waitingUntil = 0;
     clearTimeout(this.#silenceTimer);
     clearTimeout(this.#roundTripTimer);
     this.#isConnected = false;

@@ -1,15 +1,19 @@
 //! What a client says.
 //!
-//! Strict where it matters and lenient where the protocol grows: a wrong type or a second request in one command is an
-//! error, an unknown field is ignored, an absent field is zero.
+//! A command that is JSON but cannot be read (a field of a wrong type, two requests at once) becomes
+//! [`Request::Unreadable`], so that only this command fails. An absent field is zero. A field that this module does not
+//! know is ignored, because SDKs add optional ones; every field of today's schema that changes what a request means is
+//! read, so that the session can refuse what it does not support.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Json;
 use super::frame::Malformed;
+use super::json::InvalidJson;
 
 /// One command: a request, and the number its reply will carry.
 #[derive(Debug)]
@@ -23,14 +27,32 @@ pub(crate) struct Command<'a> {
 impl<'a> Command<'a> {
     /// Reads one line of a frame.
     ///
+    /// Linear in the line and without recursion, however deep the line nests.
+    ///
     /// # Errors
-    /// [`Malformed`] if it is not a command.
+    /// [`Malformed`] if it is not a JSON object, or cannot be read and has no id to answer to.
     pub(super) fn parse(line: &'a str) -> Result<Self, Malformed> {
         // The JSON library would take an array for the fields of an object in order.
         if !line.trim_ascii_start().starts_with('{') {
             return Err(Malformed);
         }
-        serde_json::from_str(line).map_err(|_| Malformed)
+        serde_json::from_str(line).or_else(|_| Self::parse_id(line))
+    }
+
+    /// Reads nothing but the id of a command.
+    fn parse_id(line: &str) -> Result<Self, Malformed> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Id {
+            id: u32,
+        }
+        match serde_json::from_str(line) {
+            Ok(Id { id }) if id > 0 => Ok(Self {
+                id,
+                request: Some(Request::Unreadable),
+            }),
+            _ => Err(Malformed),
+        }
     }
 }
 
@@ -49,7 +71,12 @@ pub(crate) enum Request<'a> {
     Rpc,
     Refresh,
     SubRefresh,
+    /// A field has a wrong type, or the command holds more than one request.
+    Unreadable,
 }
+
+/// A value of the application, or the reason why it is not passed on.
+pub(crate) type Data = Result<Json, InvalidJson>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -57,7 +84,7 @@ pub(crate) struct ConnectRequest<'a> {
     #[serde(borrow)]
     pub(crate) token: Cow<'a, str>,
     #[serde(deserialize_with = "raw")]
-    pub(crate) data: Option<Json>,
+    pub(crate) data: Option<Data>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,6 +102,21 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) recoverable: bool,
     pub(crate) join_leave: bool,
     pub(crate) flag: u64,
+    /// Zero for a stream of publications; maps, shared polls and what may come have other numbers.
+    #[serde(rename = "type")]
+    pub(crate) kind: i64,
+    /// The format of deltas that the client would take; the reply says whether it gets them.
+    #[serde(borrow)]
+    pub(crate) delta: Cow<'a, str>,
+    /// A filter on tags: publications that do not match are not wanted.
+    #[serde(rename = "tf")]
+    pub(crate) filter: Option<IgnoredAny>,
+    // Pages of a map's state.
+    phase: i64,
+    #[serde(borrow)]
+    cursor: Cow<'a, str>,
+    limit: i64,
+    asc: bool,
 }
 
 impl SubscribeRequest<'_> {
@@ -83,6 +125,11 @@ impl SubscribeRequest<'_> {
 
     pub(crate) fn rejects_unrecovered(&self) -> bool {
         self.flag & Self::FLAG_REJECT_UNRECOVERED != 0
+    }
+
+    /// Whether the client pages through the state of a map.
+    pub(crate) fn is_paged(&self) -> bool {
+        self.phase != 0 || !self.cursor.is_empty() || self.limit != 0 || self.asc
     }
 }
 
@@ -100,7 +147,21 @@ pub(crate) struct PublishRequest<'a> {
     #[serde(borrow)]
     pub(crate) channel: Cow<'a, str>,
     #[serde(deserialize_with = "raw")]
-    pub(crate) data: Option<Json>,
+    pub(crate) data: Option<Data>,
+    /// Zero for a publication; another number for a change of a map.
+    #[serde(rename = "type")]
+    pub(crate) kind: i64,
+    // Which entry of a map.
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    removed: bool,
+}
+
+impl PublishRequest<'_> {
+    /// Whether the client names an entry of a map.
+    pub(crate) fn is_keyed(&self) -> bool {
+        !self.key.is_empty() || self.removed
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -180,9 +241,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Command<'a> {
     }
 }
 
-fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Data>, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?;
-    Ok(Some(Json::from_frame(raw)))
+    Ok(Some(Json::from_line(raw)))
 }
 
 #[cfg(test)]
@@ -200,17 +261,18 @@ mod tests {
             panic!("not a connect")
         };
         assert_eq!((command.id, &*connect.token), (1, "t"));
-        assert_eq!(connect.data.unwrap().as_str(), r#"{ "b":1, "a":[2] }"#);
+        assert_eq!(connect.data.unwrap().unwrap().as_str(), r#"{ "b":1, "a":[2] }"#);
     }
 
     #[test]
     fn absent_fields_are_zero_and_unknown_ones_ignored() {
-        let command = parse(r#"{"id":2,"subscribe":{"channel":"c","tf":{"op":"x"},"new":[1]},"later":{}}"#).unwrap();
+        let command = parse(r#"{"id":2,"subscribe":{"channel":"c","new":[1]},"later":{}}"#).unwrap();
         let Some(Request::Subscribe(subscribe)) = command.request else {
             panic!("not a subscribe")
         };
         assert_eq!(subscribe.channel, "c");
         assert!(!subscribe.recover && !subscribe.join_leave && !subscribe.rejects_unrecovered());
+        assert!(subscribe.kind == 0 && subscribe.filter.is_none() && !subscribe.is_paged());
         assert_eq!((subscribe.offset, &*subscribe.epoch), (0, ""));
     }
 
@@ -245,15 +307,50 @@ mod tests {
             r#"{"id":4294967296,"ping":{}}"#,
             r#"{"id":"1","ping":{}}"#,
             r#"{"id":1,"id":2,"ping":{}}"#,
-            r#"{"id":1,"ping":{},"rpc":{}}"#,
-            r#"{"id":1,"ping":[1]}"#,
-            r#"{"id":1,"subscribe":{"channel":5}}"#,
-            r#"{"id":1,"subscribe":{"channel":"c","offset":-1}}"#,
+            r#"{"id":0,"ping":[1]}"#,
+            r#"{"ping":{},"rpc":{}}"#,
             r#"{"id":1,"publish":{"channel":"c","data":}}"#,
             r#"{"id":1,"publish":{"channel":"c","data":{"a"}}}"#,
             r#"{"id":1,"ping":{}} trailing"#,
         ] {
             assert!(parse(text).is_err(), "accepted {text}");
         }
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_read_keeps_its_id() {
+        for text in [
+            r#"{"id":7,"ping":{},"rpc":{}}"#,
+            r#"{"id":7,"ping":[1]}"#,
+            r#"{"id":7,"subscribe":{"channel":5}}"#,
+            r#"{"id":7,"subscribe":{"channel":"c","offset":-1}}"#,
+            r#"{"subscribe":{"channel":"c","type":"map"},"id":7}"#,
+        ] {
+            let command = parse(text).unwrap_or_else(|_| panic!("no id: {text}"));
+            assert!(
+                matches!((command.id, command.request), (7, Some(Request::Unreadable))),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn data_that_nests_too_deep_costs_no_stack_and_spoils_nothing_else() {
+        for (depth, is_taken) in [(62, true), (63, false), (30_000, false)] {
+            let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let frame = format!(r#"{{"id":7,"publish":{{"data":{data},"channel":"c"}}}}"#);
+            let Some(Request::Publish(publish)) = parse(&frame).unwrap().request else {
+                panic!("not a publish")
+            };
+            assert_eq!(publish.channel, "c");
+            assert_eq!(publish.data.unwrap().is_ok(), is_taken, "{depth}");
+        }
+        // Where nobody looks at it.
+        let deep = format!(
+            r#"{{"id":7,"subscribe":{{"tf":{}1{}}}}}"#,
+            "[".repeat(30_000),
+            "]".repeat(30_000)
+        );
+        assert!(matches!(parse(&deep).unwrap().request, Some(Request::Subscribe(_))));
     }
 }

@@ -11,9 +11,9 @@ mod frame;
 mod json;
 mod reply;
 
-pub(crate) use command::{Command, ConnectRequest, HistoryRequest, PublishRequest, Request, SubscribeRequest};
+pub(crate) use command::{Command, ConnectRequest, Data, HistoryRequest, PublishRequest, Request, SubscribeRequest};
 pub(crate) use frame::{Malformed, commands};
-pub(crate) use json::Json;
+pub(crate) use json::{InvalidJson, Json};
 pub(crate) use reply::{
     ConnectResult, Empty, HistoryResult, PING, PresenceResult, PresenceStatsResult, Push, Reply, ReplyBody,
     SubscribeResult, WireClientInfo, WirePublication, encode,

@@ -43,9 +43,11 @@ pub(crate) struct Empty {}
 pub(crate) struct ConnectResult {
     pub(crate) client: String,
     pub(crate) version: &'static str,
-    /// Seconds between the server's pings.
-    pub(crate) ping: u64,
+    /// Seconds between the server's pings; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ping: Option<u64>,
     /// Whether the client has to answer them.
+    #[serde(skip_serializing_if = "is_false")]
     pub(crate) pong: bool,
 }
 

@@ -1,13 +1,16 @@
 //! The whole server over real sockets, spoken to by the client of the house and by plain TCP.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
+use sockeye::handshake::{Authority, HostPolicy};
 use sockeye::{Client, Message, WebSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
+use crate::sync::lock;
 
 /// No test waits longer than this for anything; it only matters when one fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,6 +68,34 @@ impl Fixture {
             self.address
         ))
         .await
+    }
+
+    fn upgrade_request(&self, target: &str, headers: &str) -> String {
+        self.upgrade_request_to(&self.address.to_string(), target, headers)
+    }
+
+    fn upgrade_request_to(&self, host: &str, target: &str, headers: &str) -> String {
+        let key = match headers.contains("Sec-WebSocket-Key") {
+            true => "",
+            false => "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n",
+        };
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\n{key}{headers}\r\n"
+        )
+    }
+
+    /// The answer to a handshake that is refused.
+    async fn upgrade(&self, host: &str, headers: &str) -> String {
+        // The connection stays open for another request, which is one that ends it.
+        let request = self.upgrade_request_to(host, "/connection/websocket", headers);
+        let end = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let answer = self.http(&format!("{request}{end}")).await;
+        // Unless the refusal itself ended it.
+        match answer.rsplit_once("HTTP/1.1 200") {
+            Some((refusal, _)) => refusal.to_owned(),
+            None => answer,
+        }
     }
 
     async fn stop(self) {
@@ -213,7 +244,8 @@ async fn what_is_not_the_protocol_is_closed_with_its_code() {
             "invalid token",
         ),
         (Message::binary(&b"\x08\x01"[..]), 3506, "inappropriate protocol"),
-        (Message::text(" ".repeat((64 << 10) + 1)), 1009, ""),
+        (Message::binary(&b"\xff\xfe{}"[..]), 3506, "inappropriate protocol"),
+        (Message::text(" ".repeat((256 << 10) + 1)), 1009, ""),
     ] {
         let mut ws = server.connect().await;
         ws.send(message).await.unwrap();
@@ -270,7 +302,83 @@ async fn a_client_that_never_connects_is_sent_away() {
     let mut config = Config::default();
     config.timeouts.connect = Duration::from_millis(20);
     let server = Fixture::start(config).await;
-    assert_eq!(close(&mut server.connect().await).await, (3502, "stale".to_owned()));
+    let (code, reason) = close(&mut server.connect().await).await;
+    assert_eq!((code, &*reason), (3000, "connection closed"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn json_in_a_binary_message_is_taken() {
+    let server = Fixture::start(Config::default()).await;
+    let mut ws = server.connect().await;
+    ws.send(&b"{\"id\":1,\"connect\":{}}\n{\"id\":2,\"ping\":{}}"[..])
+        .await
+        .unwrap();
+    assert!(text(&mut ws).await.ends_with("{\"id\":2,\"ping\":{}}"));
+    drop(ws);
+    server.stop().await;
+}
+
+/// What an SDK sends when it connects with all its subscriptions at once.
+#[tokio::test]
+async fn a_first_message_of_120_subscriptions_with_tokens_is_taken() {
+    let server = Fixture::start(Config::default()).await;
+    let mut ws = server.connect().await;
+    let mut frame = "{\"id\":1,\"connect\":{}}".to_owned();
+    for n in 0..120 {
+        let token = "t".repeat(600);
+        let subscribe = format!(
+            r#"{{"id":{},"subscribe":{{"channel":"c{n}","token":"{token}"}}}}"#,
+            n + 2
+        );
+        frame = format!("{frame}\n{subscribe}");
+    }
+    assert!(frame.len() > 76_000, "{}", frame.len());
+    ws.send(frame).await.unwrap();
+    let mut replies = 0;
+    while replies < 121 {
+        replies += text(&mut ws).await.lines().count();
+    }
+    drop(ws);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asked_for_ping_frames_gets_them_and_is_gone_without_pongs() {
+    let mut config = Config::default();
+    config.timeouts.ping_interval = Duration::from_millis(100);
+    config.timeouts.pong = Duration::from_millis(50);
+    let server = Fixture::start(config).await;
+    let url = format!(
+        "ws://{}/connection/websocket?format=json&cf_ws_frame_ping_pong=true",
+        server.address
+    );
+    let mut ws = sockeye::connect(&url).await.unwrap();
+    ws.send("{\"id\":1,\"connect\":{}}").await.unwrap();
+    let reply = text(&mut ws).await;
+    assert!(!reply.contains("\"ping\"") && !reply.contains("\"pong\""), "{reply}");
+    // A client over plain TCP answers nothing.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = server.upgrade_request("/connection/websocket?cf_ws_frame_ping_pong=true", "");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+        .write_all(&masked(&format!("{{\"id\":1,\"connect\":{{}}}}{:200}", "")))
+        .await
+        .unwrap();
+    let mut received = Vec::new();
+    tokio::select! {
+        // The library answers ping frames while it receives.
+        message = ws.recv() => panic!("{message:?} came to the client that answers"),
+        read = timeout(PATIENCE, stream.read_to_end(&mut received)) => {
+            read.expect("the silent client was kept").unwrap();
+        }
+    }
+    // A ping frame with four bytes, the library's way.
+    const PING: [u8; 2] = [0x89, 4];
+    assert!(received.windows(2).any(|window| window == PING), "{received:x?}");
+    ws.send("{\"id\":2,\"ping\":{}}").await.unwrap();
+    assert_eq!(text(&mut ws).await, "{\"id\":2,\"ping\":{}}");
+    drop(ws);
     server.stop().await;
 }
 
@@ -305,21 +413,62 @@ async fn a_client_that_does_not_read_is_cut_off_and_the_others_hear_everything()
     server.stop().await;
 }
 
+/// Collects what is logged on this thread, on which the whole server of a test runs.
+struct Log {
+    lines: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    fn capture() -> Self {
+        let lines = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || Sink(sink.clone()))
+            .finish();
+        Self {
+            lines,
+            _guard: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// The lines since the last call that are about a refusal.
+    fn refusals(&self) -> Vec<String> {
+        let lines = std::mem::take(&mut *lock(&self.lines));
+        let lines = String::from_utf8(lines).unwrap();
+        let refusals = lines.lines().filter(|line| line.contains("refused a connection"));
+        refusals.map(str::to_owned).collect()
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&lock(&self.lines)).contains(text)
+    }
+}
+
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn pages_of_other_sites_may_not_connect() {
     let server = Fixture::start(Config::default()).await;
-    let upgrade = |host: &str, origin: &str| {
-        format!(
-            "GET /connection/websocket HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n"
-        )
-    };
     let own = server.address.to_string();
-    let foreign = server.http(&upgrade(&own, "https://attacker.example")).await;
+    let foreign = server.upgrade(&own, "Origin: https://attacker.example\r\n").await;
     assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
     // A name that was made to lead to this machine (DNS rebinding).
     let rebound = server
-        .http(&upgrade("attacker.example", "http://attacker.example"))
+        .upgrade("attacker.example", "Origin: http://attacker.example\r\n")
         .await;
     assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
     let client = Client::builder()
@@ -332,6 +481,213 @@ async fn pages_of_other_sites_may_not_connect() {
             .await
             .is_ok()
     );
+    server.stop().await;
+}
+
+/// An empty list of subprotocols counts as none, as with other servers.
+#[tokio::test]
+async fn an_empty_list_of_subprotocols_is_none() {
+    let server = Fixture::start(Config::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = server.upgrade_request("/connection/websocket", "Sec-WebSocket-Protocol: \r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 101");
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_refusal_is_logged_and_says_the_same_to_the_client() {
+    let log = Log::capture();
+    let mut config = Config::default();
+    config.limits.connections_max = 2;
+    let server = Fixture::start(config).await;
+    let own = server.address.to_string();
+    for (host, headers, status, reason) in [
+        (
+            &*own,
+            "Origin: https://chat.example\r\n",
+            403,
+            "pages of the origin https://chat.example may not connect; the request came for the host",
+        ),
+        (
+            "chat.example",
+            "Origin: https://chat.example\r\n",
+            421,
+            "does not answer for the host chat.example; the request came from the origin https://chat.example",
+        ),
+        (
+            &*own,
+            "Sec-WebSocket-Protocol: a,,a b\r\n",
+            400,
+            "Sec-WebSocket-Protocol",
+        ),
+        (&*own, "Sec-WebSocket-Key: eA==\r\n", 400, "Sec-WebSocket-Key"),
+    ] {
+        let answer = server.upgrade(host, headers).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains(reason), "{answer}");
+        let lines = log.refusals();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].contains(reason) && lines[0].contains(&format!("status={status}")),
+            "{lines:?}"
+        );
+    }
+    // What hyper refuses by itself.
+    assert!(server.http("NO HTTP\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    assert_eq!(log.refusals().len(), 1);
+    let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20 << 10));
+    assert!(server.http(&large).await.starts_with("HTTP/1.1 431"));
+    assert_eq!(log.refusals().len(), 1);
+    let clients = (server.join().await, server.join().await);
+    let full = server.get("/").await;
+    assert!(
+        full.starts_with("HTTP/1.1 503") && full.ends_with("try again later\r\n"),
+        "{full}"
+    );
+    let lines = log.refusals();
+    assert!(
+        lines.len() == 1 && lines[0].contains("limits.connections_max, 2"),
+        "{lines:?}"
+    );
+    drop(clients);
+    server.stop().await;
+}
+
+/// Codes after which SDKs stay away for good are visible to whoever runs the server.
+#[tokio::test]
+async fn ends_that_clients_do_not_come_back_from_are_logged() {
+    let log = Log::capture();
+    let server = Fixture::start(Config::default()).await;
+    let large = "x".repeat(9000);
+    for (message, line) in [
+        ("nonsense".to_owned(), "bad request (3501)"),
+        (" ".repeat((256 << 10) + 1), "limits.message_size_max"),
+        (
+            format!(r#"{{"id":1,"connect":{{"data":"{large}"}}}}"#),
+            "refused the connect command of a client code=limit exceeded (106)",
+        ),
+    ] {
+        let mut ws = server.connect().await;
+        ws.send(message).await.unwrap();
+        // The next message ends the connection where the first one has not.
+        let _ = ws.send("{\"id\":2,\"ping\":{}}").await;
+        close(&mut ws).await;
+        // Logged before the close handshake that this waited for; a fault that the library answers, when it is received.
+        let logged = async {
+            while !log.contains(line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, logged).await.expect(line);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn hundreds_of_refusals_are_a_few_lines() {
+    let log = Log::capture();
+    let server = Fixture::start(Config::default()).await;
+    let own = server.address.to_string();
+    let start = std::time::Instant::now();
+    for _ in 0..300 {
+        server.upgrade(&own, "Origin: https://attacker.example\r\n").await;
+    }
+    let bound = 20 + 1 + start.elapsed().as_secs() as usize;
+    let lines = log.refusals().len();
+    assert!((20..=bound).contains(&lines), "{lines} lines");
+    server.stop().await;
+}
+
+/// A proxy on the same machine that passes its own Host on: page and WebSocket follow one rule.
+#[tokio::test]
+async fn a_host_that_may_not_connect_gets_no_page_either_but_the_reason() {
+    let server = Fixture::start(Config::default()).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n");
+    for path in ["/", "/chat.js"] {
+        let answer = server.http(&get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+        assert!(answer.contains("--allow-host=chat.example"), "{answer}");
+    }
+    // Probes come by address or name, whatever the proxy in front is called.
+    assert!(server.http(&get("/health")).await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+
+    let config = Config {
+        hosts: Some(HostPolicy::List(vec![Authority::parse("chat.example").unwrap()])),
+        ..Config::default()
+    };
+    let server = Fixture::start(config).await;
+    assert!(server.http(&get("/")).await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_can_ask_why_its_websocket_is_refused() {
+    let server = Fixture::start(Config::default()).await;
+    let own = server.address.to_string();
+    let check = |host: &str, origin: &str| {
+        format!(
+            "GET /connection/check HTTP/1.1\r\nHost: {host}\r\nSockeye-Page-Origin: {origin}\r\n\
+             Connection: close\r\n\r\n"
+        )
+    };
+    let ok = server.http(&check(&own, &format!("http://{own}"))).await;
+    assert!(ok.starts_with("HTTP/1.1 200") && ok.ends_with("\r\n\r\nok\n"), "{ok}");
+    let origin = server.http(&check(&own, "https://chat.example")).await;
+    assert!(origin.starts_with("HTTP/1.1 403"), "{origin}");
+    assert!(origin.contains("--allow-origin=https://chat.example"), "{origin}");
+    let host = server.http(&check("chat.example", "https://chat.example")).await;
+    assert!(host.starts_with("HTTP/1.1 421"), "{host}");
+    assert!(host.contains("--allow-host=chat.example"), "{host}");
+    server.stop().await;
+}
+
+/// Pages of extensions and of embedded browsers have origins of their own kinds, and can be listed like any other.
+#[tokio::test]
+async fn listed_origins_that_are_not_of_the_web_may_connect() {
+    const ORIGINS: [&str; 3] = ["chrome-extension://abcdefghijklmnop", "file://", "null"];
+    for allowed in ORIGINS {
+        let config = Config {
+            origins: sockeye::OriginPolicy::List(vec![allowed.parse().unwrap()]),
+            ..Config::default()
+        };
+        let server = Fixture::start(config).await;
+        for origin in ORIGINS {
+            let client = Client::builder().origin(origin.parse().unwrap()).build().unwrap();
+            let url = format!("ws://{}/connection/websocket", server.address);
+            assert_eq!(
+                client.connect(&url).await.is_ok(),
+                origin == allowed,
+                "{origin} at {allowed}"
+            );
+        }
+        server.stop().await;
+    }
+}
+
+/// A client may close with any code, its own included: no fault, neither for the others nor in the log.
+#[tokio::test]
+async fn a_close_code_of_the_client_is_an_ordinary_end() {
+    let log = Log::capture();
+    let server = Fixture::start(Config::default()).await;
+    let mut watchers = Vec::new();
+    for code in [1000, 1001, 1011, 3000, 4001] {
+        let mut watcher = server.connect().await;
+        watcher
+            .send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room\",\"join_leave\":true}}")
+            .await
+            .unwrap();
+        let mut ws = server.join().await;
+        ws.close(sockeye::CloseCode::from(code), "done").await.unwrap();
+        while !text(&mut watcher).await.contains("\"leave\"") {}
+        assert!(!log.contains("ended badly"), "{code}");
+        // One that is dropped would not end well.
+        watchers.push(watcher);
+    }
     server.stop().await;
 }
 

@@ -16,8 +16,12 @@ impl Client {
 
     fn with_config(config: Config) -> Self {
         let now = Instant::now();
-        let first_ping = Duration::from_secs(5);
-        let session = Session::new(Arc::new(config), ClientId::from_random(1), first_ping, now);
+        let first = Duration::from_secs(5);
+        Self::pinged(config, Pings::Commands { first }, now)
+    }
+
+    fn pinged(config: Config, pings: Pings, now: Instant) -> Self {
+        let session = Session::new(Arc::new(config), ClientId::from_random(1), pings, now);
         Self { session, now }
     }
 
@@ -151,9 +155,9 @@ fn what_a_client_says_about_itself_is_bounded_and_marked() {
     assert_eq!(info.unwrap().as_str(), r#"{"unverified":{"name":"Ada"}}"#);
 
     let connect = |len: usize| format!(r#"{{"id":1,"connect":{{"data":"{}"}}}}"#, "x".repeat(len - 2));
-    assert!(Client::opening().say(&connect(1024)).unwrap()[0].contains("\"client\""));
+    assert!(Client::opening().say(&connect(4 << 10)).unwrap()[0].contains("\"client\""));
     let mut client = Client::opening();
-    check_error(&mut client, &connect(1025), 106);
+    check_error(&mut client, &connect((4 << 10) + 1), 106);
     check_disconnect(&mut client, r#"{"id":2,"connect":{}}"#, DisconnectCode::BadRequest);
 }
 
@@ -177,7 +181,16 @@ fn a_channel_is_subscribed_to_once() {
         client.say(r#"{"id":5,"subscribe":{"channel":"c"}}"#).unwrap(),
         ["Subscribe"]
     );
-    client.session.handle_unsubscribed(&ChannelName::new("c").unwrap());
+    // Of the first subscription it is said late that it has ended, of the second in time.
+    let [subscription] = &*client.session.subscriptions else {
+        panic!("not subscribed once")
+    };
+    let newest = subscription.clone();
+    let mut first = newest.clone();
+    first.generation = Generation::default().next();
+    assert!(!client.session.handle_unsubscribed(&first));
+    check_error(&mut client, r#"{"id":6,"subscribe":{"channel":"c"}}"#, 105);
+    assert!(client.session.handle_unsubscribed(&newest));
     assert_eq!(
         client.say(r#"{"id":6,"subscribe":{"channel":"c"}}"#).unwrap(),
         ["Subscribe"]
@@ -325,21 +338,46 @@ fn recovery_is_asked_for_and_history_grants_it() {
 
 #[test]
 fn methods_nobody_knows_are_not_found_and_sends_are_swallowed() {
-    for frame in [
-        r#"{"id":2,"rpc":{"method":"m","data":{}}}"#,
-        r#"{"id":2,"teleport":{}}"#,
-        r#"{"id":2}"#,
-    ] {
+    for frame in [r#"{"id":2,"teleport":{}}"#, r#"{"id":2}"#] {
         check_error(&mut Client::connected(), frame, 104);
     }
+    // As Centrifugo has it where nothing handles calls: the method is not unknown, calls are not available.
+    check_error(
+        &mut Client::connected(),
+        r#"{"id":2,"rpc":{"method":"m","data":{}}}"#,
+        108,
+    );
     assert_eq!(Client::connected().say(r#"{"send":{"data":{}}}"#).unwrap(), [""; 0]);
 }
 
 #[test]
-fn a_client_that_never_connects_is_stale_after_10_seconds() {
+fn a_client_that_has_not_connected_after_10_seconds_may_try_again() {
     let mut client = Client::opening();
     assert_eq!(client.wait(9), Ok(None));
-    assert_eq!(client.wait(1), Err(DisconnectCode::Stale));
+    let Err(code) = client.wait(1) else {
+        panic!("waits for ever")
+    };
+    // A slow network is no reason to stay away for good.
+    assert!(code.is_reconnect());
+
+    let mut refused = Client::opening();
+    let large = format!(r#"{{"id":1,"connect":{{"data":"{}"}}}}"#, "x".repeat(9000));
+    check_error(&mut refused, &large, 106);
+    assert_eq!(refused.wait(10), Err(DisconnectCode::Stale));
+}
+
+#[test]
+fn a_client_pinged_by_frames_gets_no_pings_of_the_protocol() {
+    let mut client = Client::pinged(Config::default(), Pings::Frames, Instant::now());
+    assert!(client.session.deadline().is_some());
+    let said = client.say(r#"{"id":1,"connect":{}}"#).unwrap();
+    assert!(
+        !said[0].contains("\"ping\"") && !said[0].contains("\"pong\""),
+        "{said:?}"
+    );
+    assert_eq!(client.session.deadline(), None);
+    assert_eq!(client.wait(1_000_000), Ok(None));
+    assert_eq!(client.say(r#"{"id":2,"ping":{}}"#).unwrap(), [r#"{"id":2,"ping":{}}"#]);
 }
 
 #[test]
@@ -376,7 +414,7 @@ fn an_unsolicited_pong_disconnects() {
 fn the_deadline_is_always_the_next_thing_to_do() {
     let mut client = Client::opening();
     let start = client.now;
-    let after = |client: &Client| (client.session.deadline() - start).as_secs();
+    let after = |client: &Client| (client.session.deadline().unwrap() - start).as_secs();
     assert_eq!(after(&client), 10);
     client.say(r#"{"id":1,"connect":{}}"#).unwrap();
     assert_eq!(after(&client), 5);
@@ -415,4 +453,78 @@ fn no_frame_whatever_makes_it_panic() {
         let _ = client.say(&String::from_utf8_lossy(&frame));
         let _ = client.wait(rng.random_range(0..40));
     }
+}
+
+/// The kinds of subscription and publication that Centrifugo has and this server has not: granting something else
+/// in their place would hand out what the client does not want, or keep what it does.
+#[test]
+fn what_is_not_supported_is_refused_and_not_granted_as_something_else() {
+    for (command, fields, code) in [
+        ("subscribe", r#""type":1,"phase":2"#, 108),
+        ("subscribe", r#""type":4"#, 108),
+        ("subscribe", r#""type":-1"#, 108),
+        ("subscribe", r#""type":77,"tf":{}"#, 108),
+        ("subscribe", r#""tf":{"key":"k","cmp":"eq","val":"v"}"#, 107),
+        ("subscribe", r#""tf":{}"#, 107),
+        ("subscribe", r#""phase":1"#, 107),
+        ("subscribe", r#""cursor":"c""#, 107),
+        ("subscribe", r#""limit":10"#, 107),
+        ("subscribe", r#""asc":true"#, 107),
+        ("subscribe", r#""delta":"xdelta3""#, 107),
+        ("publish", r#""data":1,"type":1,"key":"k""#, 108),
+        ("publish", r#""data":1,"key":"k""#, 107),
+        ("publish", r#""data":1,"removed":true"#, 107),
+    ] {
+        let mut client = Client::subscribed("c");
+        let channel = if command == "subscribe" { "other" } else { "c" };
+        let frame = format!(r#"{{"id":3,"{command}":{{"channel":"{channel}",{fields}}}}}"#);
+        check_error(&mut client, &frame, code);
+        assert_eq!(client.session.take_subscriptions().len(), 1, "{frame}");
+    }
+}
+
+#[test]
+fn what_an_sdk_says_by_default_changes_nothing() {
+    for fields in [
+        r#""type":0,"tf":null,"phase":0,"cursor":"","limit":0,"asc":false,"delta":"""#,
+        // Offered; the reply does not say that it is granted.
+        r#""delta":"fossil","flag":1,"data":{"x":1}"#,
+    ] {
+        let frame = format!(r#"{{"id":2,"subscribe":{{"channel":"c",{fields}}}}}"#);
+        assert_eq!(Client::connected().say(&frame).unwrap(), ["Subscribe"], "{fields}");
+    }
+}
+
+#[test]
+fn one_bad_command_fails_alone() {
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let publish = |data: &str| format!(r#"{{"id":3,"publish":{{"channel":"c","data":{data}}}}}"#);
+    let size = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    for (frame, code) in [
+        (publish(&deep(70)), 107),
+        (publish(&deep(100_000)), 107),
+        (publish(&size((64 << 10) + 1)), 106),
+        (r#"{"id":3,"publish":{"channel":5}}"#.to_owned(), 107),
+        (r#"{"id":3,"ping":{},"presence":{"channel":"c"}}"#.to_owned(), 107),
+    ] {
+        let mut client = Client::subscribed("c");
+        let said = client.say(&format!("{frame}\n{{\"id\":4,\"ping\":{{}}}}")).unwrap();
+        assert!(
+            said[0].contains(&format!("\"id\":3,\"error\":{{\"code\":{code},")),
+            "{said:?}"
+        );
+        assert_eq!(said[1], r#"{"id":4,"ping":{}}"#);
+    }
+    assert_eq!(Client::subscribed("c").say(&publish(&deep(62))).unwrap(), ["Publish"]);
+    assert_eq!(
+        Client::subscribed("c").say(&publish(&size(64 << 10))).unwrap(),
+        ["Publish"]
+    );
+}
+
+#[test]
+fn connect_data_that_nests_too_deep_is_an_error() {
+    let data = format!("{}{}", "[".repeat(70), "]".repeat(70));
+    let connect = format!(r#"{{"id":1,"connect":{{"data":{data}}}}}"#);
+    check_error(&mut Client::opening(), &connect, 107);
 }

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sockeye::{Error, Server, WebSocket};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -40,10 +40,14 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// The program with these arguments, all its streams piped.
 pub(crate) fn sockeye(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sockeye"));
+    for name in ["http_proxy", "https_proxy", "ws_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
     command
         .args(arguments)
         .env_remove("RUST_LOG")
         .env_remove("SOCKEYE_LOG")
+        .env_remove("TERM")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -203,6 +207,54 @@ pub(crate) async fn answer(bytes: &'static [u8]) -> String {
         tcp.write_all(bytes).await.expect("a client that reads");
     });
     address.to_string()
+}
+
+/// A server that does by hand what comes after the handshake; gives `host:port`.
+pub(crate) async fn serve_raw<F>(serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> String
+where
+    F: Future<Output = ()> + Send,
+{
+    serve_raw_with("", serve).await
+}
+
+/// Like [`serve_raw`], with these lines added to the head of the response.
+pub(crate) async fn serve_raw_with<F>(
+    lines: &'static str,
+    serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+) -> String
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        let len = tcp.read(&mut buffer).await.unwrap();
+        let (library, mut pipe) = tokio::io::duplex(buffer.len());
+        pipe.write_all(&buffer[..len]).await.unwrap();
+        let _ws = sockeye::accept(library).await.unwrap();
+        let len = pipe.read(&mut buffer).await.unwrap();
+        let head = buffer[..len].strip_suffix(b"\r\n").expect("a whole head");
+        tcp.write_all(&[head, lines.as_bytes(), b"\r\n"].concat())
+            .await
+            .unwrap();
+        serve(tcp).await;
+    });
+    address
+}
+
+/// The first byte and the payload of a client's short frame.
+pub(crate) async fn read_frame(tcp: &mut TcpStream) -> (u8, Vec<u8>) {
+    // Two bytes of header, the second with the mask bit and the length; then the masking key.
+    let mut header = [0; 6];
+    tcp.read_exact(&mut header).await.unwrap();
+    let mut payload = vec![0; usize::from(header[1] & 0x7f)];
+    tcp.read_exact(&mut payload).await.unwrap();
+    for (byte, key) in payload.iter_mut().zip(header[2..].iter().cycle()) {
+        *byte ^= key;
+    }
+    (header[0], payload)
 }
 
 /// A certificate for localhost and 127.0.0.1 in files.

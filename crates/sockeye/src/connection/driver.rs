@@ -8,7 +8,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
-use sockeye_proto::{CloseCode, Closure, Connection, Event, Fragment, Instant, Role, SendError, State, Transport};
+use sockeye_proto::{
+    CloseCode, CloseFrame, Closure, Connection, Event, Fragment, Instant, Role, SendError, State, Transport,
+};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::alarm::Alarm;
@@ -512,9 +514,15 @@ impl Driver {
         self.connection.ping(payload).map_err(|error| self.send_error(error))
     }
 
-    /// Begins the closing handshake.
+    /// Begins the closing handshake. If the code or reason may not be sent, which is the error, it begins with the nearest
+    /// ones that may.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        Ok(self.connection.close(code, reason)?)
+        let Err(invalid) = self.connection.close(code, reason) else {
+            return Ok(());
+        };
+        let nearest = CloseFrame::new_lossy(code, reason);
+        self.connection.close(nearest.code, &nearest.reason)?;
+        Err(invalid.into())
     }
 
     /// Goes through the closing handshake until both close frames are exchanged; messages that still arrive are dropped.

@@ -15,7 +15,6 @@ mod large;
 mod linger;
 mod output;
 mod parts;
-mod socket;
 mod turn;
 
 use std::any::Any;
@@ -25,7 +24,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use clock::deadline;
 pub(crate) use codecs::OF_THREAD as CODECS;
 pub(crate) use driver::{Driver, FlushEnd, Passed};
-pub(crate) use socket::prepare;
 
 /// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}

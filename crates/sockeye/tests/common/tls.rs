@@ -15,24 +15,31 @@ pub(crate) fn certified() -> CertifiedKey<KeyPair> {
 
 /// A server that has this certificate.
 pub(crate) fn server(certified: &CertifiedKey<KeyPair>) -> Server {
+    Server::builder().tls_config(Arc::new(server_config(certified))).build()
+}
+
+pub(crate) fn server_config(certified: &CertifiedKey<KeyPair>) -> ServerConfig {
     let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certified.cert.der().clone()], key.into())
-        .unwrap();
-    Server::builder().tls_config(Arc::new(config)).build()
+        .unwrap()
 }
 
 /// A client that trusts this certificate and no other.
 pub(crate) fn client(certified: &CertifiedKey<KeyPair>) -> Client {
+    let config = Arc::new(client_config(certified));
+    Client::builder().tls_config(config).build().unwrap()
+}
+
+pub(crate) fn client_config(certified: &CertifiedKey<KeyPair>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(certified.cert.der().clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    Client::builder().tls_config(Arc::new(config)).build().unwrap()
+        .with_no_client_auth()
 }

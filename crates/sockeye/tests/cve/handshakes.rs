@@ -18,6 +18,9 @@ use crate::{ASLEEP, IDLE, watched};
 const HANDSHAKE_SECS: u64 = 10;
 const LINGER_SECS: u64 = 1;
 
+/// How long a client waits for the rest of a refusal.
+const REFUSAL_BODY_SECS: u64 = 1;
+
 /// What the future that reads a request costs, and its alarm.
 const WAITING: usize = 1536;
 
@@ -95,10 +98,15 @@ async fn cve_2026_47073_no_response_keeps_a_client_for_more_than_10_s() {
         assert!(error.is_timeout(), "{head:?}, {drip:?}: {error:?}");
         assert_eq!(secs, HANDSHAKE_SECS);
     }
-    // A refusal is told, with what there is of its body.
-    let (secs, error) = dripped("HTTP/1.1 403 Forbidden\r\n\r\n", "because ").await;
-    assert_eq!(error.refusal().unwrap().status(), StatusCode::FORBIDDEN);
-    assert_eq!(secs, HANDSHAKE_SECS);
+    // A refusal is reported within a second of its head, with what there is of its body.
+    for framing in ["", "Content-Length: 9999\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let head = format!("HTTP/1.1 403 Forbidden\r\n{framing}\r\n");
+        let (secs, error) = dripped(&head, "1\r\nb\r\n").await;
+        let refusal = error.refusal().unwrap();
+        assert_eq!(refusal.status(), StatusCode::FORBIDDEN);
+        assert!(refusal.is_body_truncated() && !refusal.body().is_empty(), "{framing}");
+        assert_eq!(secs, REFUSAL_BODY_SECS, "{framing}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,248 @@
+//! Hub and engine under every order of steps that chance finds: clients that subscribe in three steps, leave and come
+//! back, publications between any two of them, and histories that are evicted.
+//!
+//! What a client was promised is checked against a list of all publications: it hears each once and in order, is told
+//! when it may have missed one, and is told that it recovered only if it did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::{ChannelName, Hub, Wants};
+use crate::config::{ChannelOptions, Limits};
+use crate::engine::{Content, Engine, History, HistoryQuery, MemoryEngine, Position, is_recovered};
+use crate::presence::{ClientId, Generation, Subscription};
+use crate::protocol::Json;
+use crate::queue::{Outgoing, Queue};
+
+const STRICT: Wants = Wants {
+    join_leave: false,
+    unbroken: true,
+};
+
+const TTL: Duration = Duration::from_secs(60);
+
+struct World {
+    hub: Arc<Hub>,
+    engine: MemoryEngine,
+    room: ChannelName,
+    /// How many publications there were in the room; each carries its number.
+    published: u64,
+    rng: StdRng,
+}
+
+struct Client {
+    id: ClientId,
+    queue: Arc<Queue>,
+    subscription: Subscription,
+    phase: Phase,
+    /// The last position known, for the next time.
+    known: Option<Position>,
+    /// The number of the last publication that the client has, as of `known`.
+    last: u64,
+}
+
+enum Phase {
+    Out,
+    Joined,
+    /// What was read, and how many publications there were at that moment.
+    Read(History, u64),
+    In,
+}
+
+/// What has come of the steps, so that a test that finds nothing to check fails.
+#[derive(Default)]
+struct Seen {
+    recovered: u32,
+    not_recovered: u32,
+    gaps: u32,
+    unsubscribed: u32,
+    publications: u32,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let hub = Arc::new(Hub::new());
+        let options = ChannelOptions {
+            history_count_max: 5,
+            history_ttl: TTL,
+            ..Default::default()
+        };
+        let limits = Limits {
+            history_bytes_max: 4 << 10,
+            ..Default::default()
+        };
+        Self {
+            engine: MemoryEngine::new(hub.clone(), &options, &limits),
+            hub,
+            room: ChannelName::new("room").unwrap(),
+            published: 0,
+            rng: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    async fn publish(&mut self, channel: &ChannelName, data: String) {
+        let content = Content {
+            data: Json::parse(data).unwrap(),
+            info: None,
+        };
+        self.engine.publish(channel, content).await.unwrap();
+    }
+
+    async fn step(&mut self, clients: &mut [Client], seen: &mut Seen) {
+        let room = self.room.clone();
+        match self.rng.random_range(0..20) {
+            0..6 => {
+                self.published += 1;
+                self.publish(&room, self.published.to_string()).await;
+            }
+            // Too much for the budget: the history of the room is evicted if it was not used since.
+            6 => {
+                let other = ChannelName::new(&format!("other{}", self.rng.random_range(0..3))).unwrap();
+                self.publish(&other, format!("\"{}\"", "x".repeat(1500))).await;
+            }
+            7 => {
+                let wait = Duration::from_secs(self.rng.random_range(0..90));
+                tokio::time::advance(wait).await;
+                self.engine.sweep();
+            }
+            _ => {
+                let at = self.rng.random_range(0..clients.len());
+                self.step_of(&mut clients[at], seen).await;
+            }
+        }
+    }
+
+    async fn step_of(&mut self, client: &mut Client, seen: &mut Seen) {
+        match std::mem::replace(&mut client.phase, Phase::Out) {
+            Phase::Out => {
+                if self.rng.random_range(0..8) == 0 {
+                    client.known = None;
+                }
+                client.subscription.generation = client.subscription.generation.next();
+                let queue = client.queue.clone();
+                self.hub.join(&client.subscription, client.id, queue, STRICT);
+                client.phase = Phase::Joined;
+            }
+            Phase::Joined => {
+                let since = client.known.as_ref().map(|known| known.offset);
+                let query = HistoryQuery {
+                    since,
+                    limit: since.map_or(0, |_| usize::MAX),
+                    is_reversed: false,
+                };
+                let history = self.engine.history(&self.room, query).await.unwrap();
+                client.phase = Phase::Read(history, self.published);
+            }
+            Phase::Read(history, published) => {
+                let released = self
+                    .hub
+                    .release(&self.room, client.id, "reply".into(), Some(&history.top));
+                if released.is_err() {
+                    // The server disconnects the client, which comes back.
+                    self.hub.leave(&client.subscription, client.id);
+                    assert!(client.queue.take().is_none());
+                    seen.gaps += 1;
+                    return;
+                }
+                let is_recovered = client.known.as_ref().is_some_and(|from| is_recovered(from, &history));
+                if is_recovered {
+                    let missed = history.publications.iter();
+                    let missed: Vec<u64> = missed
+                        .map(|publication| publication.content.data.as_str().parse().unwrap())
+                        .collect();
+                    let expect: Vec<u64> = (client.last + 1..=published).collect();
+                    assert_eq!(missed, expect, "recovered");
+                    seen.recovered += 1;
+                } else {
+                    seen.not_recovered += u32::from(client.known.is_some());
+                }
+                (client.last, client.known) = (published, Some(history.top));
+                let reply = client.queue.take();
+                assert!(matches!(&reply, Some(Outgoing::Frame(frame)) if frame.message().as_text() == Some("reply")));
+                client.phase = Phase::In;
+            }
+            Phase::In => {
+                client.phase = Phase::In;
+                client.read(self.published, seen);
+                if matches!(client.phase, Phase::In) && self.rng.random_range(0..4) == 0 {
+                    self.hub.leave(&client.subscription, client.id);
+                    client.phase = Phase::Out;
+                }
+            }
+        }
+    }
+}
+
+impl Client {
+    fn new(bits: u128, room: &ChannelName) -> Self {
+        Self {
+            id: ClientId::from_random(bits),
+            queue: Arc::new(Queue::new(1 << 20, None)),
+            subscription: Subscription {
+                channel: room.clone(),
+                generation: Generation::default(),
+            },
+            phase: Phase::Out,
+            known: None,
+            last: 0,
+        }
+    }
+
+    /// Takes what has come, up to the newest or to where the subscription ends.
+    fn read(&mut self, published: u64, seen: &mut Seen) {
+        loop {
+            match self.queue.take() {
+                Some(Outgoing::Frame(frame)) => {
+                    let text = frame.message().as_text().unwrap();
+                    let data = text.split_once("\"data\":").unwrap().1;
+                    let number: u64 = data.split([',', '}']).next().unwrap().parse().unwrap();
+                    assert_eq!(number, self.last + 1, "after {}: {text}", self.last);
+                    self.last = number;
+                    self.known.as_mut().unwrap().offset += 1;
+                    seen.publications += 1;
+                }
+                Some(Outgoing::Unsubscribe(subscription, _)) => {
+                    assert_eq!(subscription, self.subscription);
+                    self.phase = Phase::Out;
+                    seen.unsubscribed += 1;
+                    return;
+                }
+                Some(Outgoing::Close(code)) => panic!("{code}"),
+                None => {
+                    assert_eq!(self.last, published, "something is missing, and nobody said so");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_misses_a_publication_without_being_told() {
+    let mut seen = Seen::default();
+    for seed in 0..100 {
+        let mut world = World::new(seed);
+        let mut clients: Vec<Client> = (1..=4).map(|bits| Client::new(bits, &world.room)).collect();
+        for _ in 0..400 {
+            world.step(&mut clients, &mut seen).await;
+        }
+        // A client with which nothing interferes gets in, whatever happened before.
+        let mut late = Client::new(5, &world.room);
+        for _ in 0..3 {
+            world.step_of(&mut late, &mut seen).await;
+        }
+        assert!(matches!(late.phase, Phase::In), "seed {seed}");
+    }
+    for (what, count) in [
+        ("recovered", seen.recovered),
+        ("not recovered", seen.not_recovered),
+        ("gaps", seen.gaps),
+        ("unsubscribed", seen.unsubscribed),
+        ("publications", seen.publications),
+    ] {
+        assert!(count > 100, "{what}: {count}");
+    }
+}

@@ -1,0 +1,234 @@
+//! Typing on a terminal: lines of any length, and output that does not land in the middle of them.
+//!
+//! The kernel's own line editing cuts a line at 4,095 bytes, without a word. So while a conversation lasts, the kernel
+//! hands on each key, and an [`Editor`] makes lines of them. Whatever else is to appear on the terminal goes through
+//! [`print`], which takes the prompt away, writes, and draws the prompt again.
+//!
+//! The terminal works as before at each end of the program that can be seen coming: [`Terminal`] restores it when dropped,
+//! and the signals that end or stop the program are handled by [`Signals`](crate::cli::Signals).
+
+mod editor;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Mutex;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::termios::{
+    LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr, tcgetpgrp, tcgetwinsize,
+    tcsetattr,
+};
+use sockeye_server::sync::lock;
+
+use editor::{Editor, Event};
+
+/// The prompt that is on the terminal, if there is one. There is only one standard input.
+static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct Screen {
+    editor: Editor,
+    /// The terminal, to draw on.
+    out: File,
+    /// How the terminal worked before.
+    before: Termios,
+    /// What was printed last did not end its line, so the prompt is not there.
+    is_mid_line: bool,
+    /// The end was asked for.
+    is_ended: bool,
+}
+
+/// A terminal that lines are edited on; works as before when dropped.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    before: Termios,
+}
+
+impl Terminal {
+    /// Takes the terminal over, if standard input is one that can be drawn on.
+    pub(super) fn open() -> Option<Self> {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        if is_dumb || !io::stdin().is_terminal() {
+            return None;
+        }
+        let out = terminal_to_draw_on()?;
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut screen = lock(&SCREEN);
+        set(&editing(&before)).ok()?;
+        let screen = screen.insert(Screen {
+            editor: Editor::default(),
+            out,
+            before: before.clone(),
+            is_mid_line: false,
+            is_ended: false,
+        });
+        screen.draw();
+        Some(Self { before })
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Whoever holds it may be writing to a terminal that is stopped (Ctrl-S). Then the prompt stays.
+        if let Ok(mut screen) = SCREEN.try_lock()
+            && let Some(mut screen) = screen.take()
+        {
+            screen.erase();
+        }
+        // The rest of a paste was meant for the server: a shell would run it. In the background, input is the shell's.
+        if is_in_foreground() {
+            let _ = tcflush(io::stdin(), QueueSelector::IFlush);
+        }
+        let _ = set(&self.before);
+    }
+}
+
+/// Reads lines from the terminal that is taken over, all that are there; `None` at the end, and when it is taken over no
+/// more.
+pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
+    let stdin = io::stdin();
+    let mut keys = [0; 4096];
+    loop {
+        if lock(&SCREEN).as_ref().is_none_or(|screen| screen.is_ended) {
+            return Ok(None);
+        }
+        // While it waits here and not in `read`, a program in the background is not stopped for want of input.
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        let len = match rustix::io::read(&stdin, &mut keys) {
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(0) => return Ok(None),
+            Ok(len) => len,
+        };
+        if let Some(screen) = lock(&SCREEN).as_mut() {
+            let lines = screen.handle(&keys[..len]);
+            if !lines.is_empty() {
+                return Ok(Some(lines));
+            }
+        }
+    }
+}
+
+/// Writes to the terminal so that the prompt is below what is written. Without a prompt it only writes.
+pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
+    let mut screen = lock(&SCREEN);
+    let Some(screen) = screen.as_mut() else {
+        return write(bytes);
+    };
+    if !screen.is_mid_line {
+        screen.erase();
+    }
+    let written = write(bytes);
+    screen.is_mid_line = !bytes.ends_with(b"\n");
+    screen.draw();
+    written
+}
+
+/// Stops the program, as Ctrl-Z asks for, with the terminal as it was.
+pub(crate) fn stop() {
+    if let Some(screen) = lock(&SCREEN).as_mut() {
+        screen.erase();
+        let _ = set(&screen.before);
+    }
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+}
+
+/// Takes the terminal over again after a stop.
+pub(crate) fn resume() {
+    if let Some(screen) = lock(&SCREEN).as_mut() {
+        let _ = set(&editing(&screen.before));
+        screen.draw();
+    }
+}
+
+/// Draws the prompt for a terminal of another size.
+pub(crate) fn redraw() {
+    // Whoever holds it draws the prompt in the end.
+    if let Ok(mut screen) = SCREEN.try_lock()
+        && let Some(screen) = screen.as_mut()
+    {
+        screen.draw();
+    }
+}
+
+impl Screen {
+    /// Takes keys; gives the lines that they entered.
+    fn handle(&mut self, keys: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for key in keys {
+            match self.editor.handle(*key) {
+                Some(Event::Line(line)) => {
+                    self.write(&Editor::draw_entered(&line));
+                    lines.push(line);
+                }
+                Some(Event::End) => {
+                    self.is_ended = true;
+                    break;
+                }
+                None => {}
+            }
+        }
+        self.draw();
+        lines
+    }
+
+    fn draw(&mut self) {
+        if !self.is_mid_line && is_in_foreground() {
+            let columns = tcgetwinsize(&self.out).map_or(0, |size| usize::from(size.ws_col));
+            let row = self.editor.draw(if columns == 0 { 80 } else { columns });
+            self.write(&row);
+        }
+    }
+
+    fn erase(&mut self) {
+        if is_in_foreground() {
+            self.write(Editor::erase_prompt());
+        }
+    }
+
+    /// What cannot be drawn is not drawn: whether the terminal is gone is found where it is read.
+    fn write(&mut self, text: &str) {
+        let _ = self.out.write_all(text.as_bytes());
+    }
+}
+
+/// Hands on each key at once, and draws none. Signals, such as that of Ctrl-C, stay.
+fn editing(before: &Termios) -> Termios {
+    let mut termios = before.clone();
+    termios.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+    termios.special_codes[SpecialCodeIndex::VMIN] = 1;
+    termios.special_codes[SpecialCodeIndex::VTIME] = 0;
+    termios
+}
+
+fn set(termios: &Termios) -> io::Result<()> {
+    // From the background it would stop the program, which may be about to end.
+    match is_in_foreground() {
+        true => Ok(tcsetattr(io::stdin(), OptionalActions::Now, termios)?),
+        false => Ok(()),
+    }
+}
+
+/// Whether the terminal is this program's, and not that of a shell which it was started from with `&`.
+fn is_in_foreground() -> bool {
+    // A terminal that does not control this process has no foreground of its.
+    tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == rustix::process::getpgrp())
+}
+
+/// Standard output if it is a terminal, else standard error, else the terminal of this process.
+fn terminal_to_draw_on() -> Option<File> {
+    let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok().map(File::from);
+    if io::stdout().is_terminal() {
+        return duplicate(io::stdout().as_fd());
+    }
+    if io::stderr().is_terminal() {
+        return duplicate(io::stderr().as_fd());
+    }
+    File::options().write(true).open("/dev/tty").ok()
+}

@@ -1,0 +1,372 @@
+//! The streams of all channels of a node, within one budget.
+//!
+//! A channel has a stream from its first publication on. Before that, and after its stream was evicted, reading its
+//! history creates nothing: the channel is at offset 0 of an epoch that follows from its name and from how often it was
+//! evicted. The first publication goes on in the same epoch, so a client that read the empty history has missed nothing.
+//!
+//! Locks: a shard, then a stream in it. Nobody waits for a stream while holding a shard: publishing holds the lock of
+//! the stream for as long as delivery takes. Each time a shard is locked, a bounded number of streams is looked at.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::shard::{Entry, Shard, SharedStream};
+use super::stream::{STREAM_BYTES, Stream, StreamLimits};
+use super::{Content, Deliver, Epoch, History, HistoryQuery, Position, Publication};
+use crate::channel::ChannelName;
+use crate::sync::lock;
+
+pub(super) struct Streams {
+    shards: Box<[Mutex<Shard>]>,
+    /// When the least recently used stream of each shard was used, in nanoseconds since `started`; [`NONE`] without one.
+    oldest: Box<[AtomicU64]>,
+    started: Instant,
+    hasher: RandomState,
+    limits: StreamLimits,
+    /// The weight of all streams together.
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    /// Streams evicted for the budget since that was last logged.
+    evicted: AtomicU64,
+}
+
+const SHARDS: usize = 64;
+
+const NONE: u64 = u64::MAX;
+
+/// Streams that the sweep examines per lock of a shard.
+const SWEEP_BATCH: usize = 32;
+
+/// Delay before the sweep examines a stream again that was locked, or that is empty and has subscribers.
+const SWEEP_AGAIN: Duration = Duration::from_secs(30);
+
+/// A publisher that finds this many locked streams in a row gives up; the publishers that hold them enforce the budget.
+const BUSY_MAX: usize = 8;
+
+impl Streams {
+    pub(super) fn new(limits: StreamLimits, bytes_max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
+            oldest: (0..SHARDS).map(|_| AtomicU64::new(NONE)).collect(),
+            started: Instant::now(),
+            hasher: RandomState::new(),
+            limits,
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// Numbers, stores and delivers a publication, then enforces the budget.
+    pub(super) fn append(
+        &self,
+        channel: &ChannelName,
+        content: Content,
+        time_ms: u64,
+        deliver: impl FnOnce(&Publication, &Epoch),
+    ) {
+        let now = Instant::now();
+        loop {
+            let stream = self.find_or_create(channel, now);
+            let mut stream = lock(&stream);
+            if stream.is_evicted() {
+                continue;
+            }
+            let before = stream.bytes();
+            let publication = stream.append(content, time_ms, now, self.limits);
+            deliver(&publication, stream.epoch());
+            self.account(before, stream.bytes());
+            break;
+        }
+        self.keep_budget();
+    }
+
+    /// Reads a part of a channel's history.
+    pub(super) fn read(&self, channel: &ChannelName, query: HistoryQuery) -> History {
+        let now = Instant::now();
+        loop {
+            let stream = match self.find(channel, now) {
+                Ok(stream) => stream,
+                Err(epoch) => {
+                    return History {
+                        publications: Vec::new(),
+                        top: Position { epoch, offset: 0 },
+                    };
+                }
+            };
+            let mut stream = lock(&stream);
+            if stream.is_evicted() {
+                continue;
+            }
+            let before = stream.bytes();
+            let history = stream.read(query, now, self.limits.ttl);
+            self.account(before, stream.bytes());
+            return history;
+        }
+    }
+
+    /// Frees expired publications, and evicts the streams that are left without any and that nobody listens to.
+    pub(super) fn sweep(&self, deliver: &dyn Deliver) {
+        let now = Instant::now();
+        for index in 0..SHARDS {
+            while self.sweep_some(index, now, deliver) == SWEEP_BATCH {}
+        }
+        let evicted = self.evicted.swap(0, Ordering::Relaxed);
+        if evicted > 0 {
+            tracing::warn!(
+                evicted,
+                "history outgrew limits.history_bytes_max; the channels unused for longest lost theirs"
+            );
+        }
+    }
+
+    /// The weight of all streams together.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a channel has a stream; asking is no use of it.
+    #[cfg(test)]
+    pub(super) fn has(&self, channel: &ChannelName) -> bool {
+        self.shard(self.hash(channel)).1.has(channel)
+    }
+
+    /// The stream of a channel, or the epoch of a channel without one.
+    fn find(&self, channel: &ChannelName, now: Instant) -> Result<SharedStream, Epoch> {
+        let hash = self.hash(channel);
+        let (index, mut shard) = self.shard(hash);
+        let found = shard.find(channel, now);
+        self.note_oldest(index, &shard);
+        found.ok_or_else(|| epoch(hash, &shard))
+    }
+
+    fn find_or_create(&self, channel: &ChannelName, now: Instant) -> SharedStream {
+        let hash = self.hash(channel);
+        let (index, mut shard) = self.shard(hash);
+        let stream = shard.find(channel, now).unwrap_or_else(|| {
+            let stream = Arc::new(Mutex::new(Stream::new(epoch(hash, &shard))));
+            self.account(0, STREAM_BYTES);
+            let due = after(now, self.limits.ttl);
+            shard.insert(channel.clone(), stream.clone(), now, due);
+            stream
+        });
+        self.note_oldest(index, &shard);
+        stream
+    }
+
+    /// Evicts the least recently used streams until the rest fit the budget. There is no low-water mark, so a publisher
+    /// pays for the bytes of its own publication and no more.
+    fn keep_budget(&self) {
+        let mut busy = 0;
+        while self.bytes.load(Ordering::Relaxed) > self.bytes_max && busy < BUSY_MAX {
+            let oldest = (0..SHARDS).map(|index| (self.oldest[index].load(Ordering::Relaxed), index));
+            match oldest.min() {
+                None | Some((NONE, _)) => break,
+                Some((_, index)) => match self.evict_oldest(index) {
+                    true => busy = 0,
+                    false => busy += 1,
+                },
+            }
+        }
+    }
+
+    /// Returns whether a stream was evicted.
+    fn evict_oldest(&self, index: usize) -> bool {
+        let mut shard = lock(&self.shards[index]);
+        let evicted = shard.oldest().cloned().and_then(|entry| {
+            let evicted = self.evict(&mut shard, &entry);
+            if evicted.is_none() {
+                shard.spare_oldest(Instant::now());
+            }
+            evicted
+        });
+        self.note_oldest(index, &shard);
+        drop(shard);
+        self.evicted.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
+        evicted.is_some()
+    }
+
+    /// Returns what is to be dropped without the lock, or nothing if the stream is in use.
+    fn evict(&self, shard: &mut Shard, entry: &Entry) -> Option<impl Sized + use<>> {
+        let mut stream = try_lock(&entry.stream)?;
+        self.account(stream.bytes(), 0);
+        shard.evict(&entry.name, self.hash(&entry.name));
+        Some(stream.evict())
+    }
+
+    /// Looks at the streams of a shard that are due, up to [`SWEEP_BATCH`], and returns how many there were.
+    fn sweep_some(&self, index: usize, now: Instant, deliver: &dyn Deliver) -> usize {
+        let mut garbage = Vec::new();
+        let mut evicted = Vec::new();
+        let mut count = 0;
+        let mut shard = lock(&self.shards[index]);
+        while count < SWEEP_BATCH
+            && let Some(entry) = shard.first_due(now).cloned()
+        {
+            count += 1;
+            let Some(mut stream) = try_lock(&entry.stream) else {
+                shard.reschedule_first(now + SWEEP_AGAIN);
+                continue;
+            };
+            let before = stream.bytes();
+            garbage.push(stream.expire(now, self.limits.ttl));
+            self.account(before, stream.bytes());
+            let next = stream.oldest_at().map(|at| after(at, self.limits.ttl));
+            drop(stream);
+            let unused_at = after(entry.used_at, self.limits.ttl);
+            match next {
+                Some(next) => shard.reschedule_first(next),
+                // A stream that a client may still come back to keeps its numbers although it is empty.
+                None if unused_at > now => shard.reschedule_first(unused_at),
+                None if deliver.is_wanted(&entry.name) => shard.reschedule_first(now + SWEEP_AGAIN),
+                None => match self.evict(&mut shard, &entry) {
+                    Some(publications) => evicted.push(publications),
+                    None => shard.reschedule_first(now + SWEEP_AGAIN),
+                },
+            }
+        }
+        self.note_oldest(index, &shard);
+        drop(shard);
+        count
+    }
+
+    fn account(&self, before: usize, after: usize) {
+        // The difference may be negative: two's complement makes adding it the same as subtracting.
+        self.bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    fn note_oldest(&self, index: usize, shard: &Shard) {
+        let nanos = shard.oldest().map_or(NONE, |entry| {
+            let since = entry.used_at.duration_since(self.started);
+            u64::try_from(since.as_nanos()).unwrap_or(NONE - 1)
+        });
+        // Store only on change: every publisher over the budget reads this cache line.
+        if self.oldest[index].load(Ordering::Relaxed) != nanos {
+            self.oldest[index].store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    fn hash(&self, channel: &ChannelName) -> u64 {
+        self.hasher.hash_one(channel.as_str())
+    }
+
+    fn shard(&self, hash: u64) -> (usize, MutexGuard<'_, Shard>) {
+        let index = hash as usize % SHARDS;
+        (index, lock(&self.shards[index]))
+    }
+}
+
+/// The epoch of a channel that has no stream, and of the next one that it gets: never one that it had before.
+fn epoch(hash: u64, shard: &Shard) -> Epoch {
+    Epoch::new(format!("{:08x}", (hash as u32).wrapping_add(shard.evictions(hash))))
+}
+
+fn after(at: Instant, duration: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    at.checked_add(duration).unwrap_or(at + YEARS)
+}
+
+fn try_lock(stream: &SharedStream) -> Option<MutexGuard<'_, Stream>> {
+    match stream.try_lock() {
+        Ok(stream) => Some(stream),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::thread;
+
+    use super::*;
+    use crate::presence::ClientInfo;
+    use crate::protocol::Json;
+
+    /// Listens to every third channel, and remembers the newest offset of each epoch.
+    #[derive(Default)]
+    struct Listener {
+        newest: Mutex<HashMap<(ChannelName, String), u64>>,
+    }
+
+    impl Deliver for Listener {
+        fn is_wanted(&self, channel: &ChannelName) -> bool {
+            channel.as_str().len().is_multiple_of(3)
+        }
+
+        fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+            let stream = (channel.clone(), epoch.unwrap().as_str().to_owned());
+            let mut newest = lock(&self.newest);
+            let newest = newest.entry(stream).or_default();
+            assert_eq!(publication.offset, *newest + 1, "{channel}");
+            *newest = publication.offset;
+        }
+
+        fn join(&self, _: &ChannelName, _: &ClientInfo) {}
+
+        fn leave(&self, _: &ChannelName, _: &ClientInfo) {}
+    }
+
+    /// Whatever threads do at the same time: each stream is numbered without a gap and never begun twice, and the
+    /// weight that is kept is the weight there is.
+    #[test]
+    fn threads_that_publish_read_and_sweep_at_once_agree() {
+        let limits = StreamLimits {
+            count_max: 5,
+            bytes_max: 8 << 10,
+            ttl: Duration::from_micros(300),
+        };
+        let streams = Streams::new(limits, 24 << 10);
+        let listener = Listener::default();
+        let work = &|seed: u64| {
+            for n in 0..3_000u64 {
+                let number = (n * (2 * seed + 1) * 7_919) % 97;
+                let channel = ChannelName::new(&format!("{}{number}", "c".repeat(number as usize % 4))).unwrap();
+                let data = format!("\"{}\"", "x".repeat(number as usize * 10));
+                match n % 8 {
+                    0 => streams.sweep(&listener),
+                    1 | 2 => {
+                        let query = HistoryQuery {
+                            limit: 9,
+                            ..Default::default()
+                        };
+                        let history = streams.read(&channel, query);
+                        assert!(history.publications.len() <= 5);
+                    }
+                    _ => {
+                        let content = Content {
+                            data: Json::parse(data).unwrap(),
+                            info: None,
+                        };
+                        streams.append(&channel, content, 0, |publication, epoch| {
+                            listener.publication(&channel, publication, Some(epoch));
+                        });
+                    }
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for seed in 0..4 {
+                scope.spawn(move || work(seed));
+            }
+        });
+        // The last publisher may have given up on locked streams.
+        streams.keep_budget();
+        assert!(streams.bytes() <= 24 << 10);
+        let mut weighed = 0;
+        for index in 0..SHARDS {
+            let mut shard = lock(&streams.shards[index]);
+            while let Some(entry) = shard.oldest().cloned() {
+                weighed += lock(&entry.stream).bytes();
+                let hash = streams.hash(&entry.name);
+                shard.evict(&entry.name, hash);
+            }
+        }
+        assert_eq!(streams.bytes(), weighed);
+    }
+}

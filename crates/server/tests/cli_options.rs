@@ -1,0 +1,303 @@
+//! Options of the program with values that are right, wrong, or what another tool would take.
+#![cfg(unix)]
+
+mod cli_support;
+
+use cli_support::{Program, answer, echo, run, serve, sockeye as program, soon};
+use sockeye::{Client, Origin, Server};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpListener;
+
+async fn echo_server() -> String {
+    serve(Server::default(), async |ws| drop(echo(ws).await)).await
+}
+
+#[tokio::test]
+async fn values_that_other_tools_take_are_taken() {
+    let url = echo_server().await;
+    let port = url.trim_end_matches('/').rsplit_once(':').unwrap().1;
+    let (local, http) = (format!(":{port}"), url.replace("ws://", "http://"));
+    for arguments in [
+        &["--wait", "1m30s", "-n", "1", &url][..],
+        &["--wait", "500ms", "-n1", &url],
+        &["--connect-timeout", "0", "-n", "1", &url],
+        &["--connect-timeout", "off", "-n", "1", &url],
+        &["--connect-timeout=1m", "-n", "1", &url],
+        &["--ping-interval", "0", "-n", "1", &url],
+        &["--ping-interval", "off", "-n", "1", &url],
+        &["--compression", "takeover", "-n", "1", &url],
+        &["-n", "1", &url, "--compression", "off"],
+        &["-n", "1", "--compression", &url],
+        &["--log-level", "warn,hyper=debug", "-n", "1", &url],
+        &["-n", "1", &local],
+        &["-n", "1", &http],
+    ] {
+        let left = run(&[&["connect"], arguments].concat(), b"hi\n").await;
+        assert_eq!(
+            (left.stdout.as_slice(), left.code),
+            (&b"hi\n"[..], Some(0)),
+            "{arguments:?} {}",
+            left.stderr
+        );
+        assert_eq!(left.stderr, "", "{arguments:?}");
+    }
+}
+
+/// What is wrong, and what to write instead.
+#[tokio::test]
+async fn values_that_are_wrong_say_what_to_write() {
+    for (arguments, message) in [
+        (
+            &["connect", ":1", "--wait", "1m30"][..],
+            "a time such as 90, 500ms, 10s or 1m30s, or `forever`",
+        ),
+        (&["connect", ":1", "--wait", "off"], "or `forever`"),
+        (&["connect", ":1", "--wait", "-1s"], "unexpected argument '-1'"),
+        (&["connect", ":1", "--connect-timeout", "ten"], "1m30s, or `off`"),
+        (&["connect", ":1", "--ping-interval", "never"], "1m30s, or `off`"),
+        (
+            &["connect", ":1", "--ping-interval", "400d"],
+            "the longest time is 365d",
+        ),
+        (&["connect", ":1", "-n", "0"], "1 or more"),
+        (&["connect", ":1", "--count", "many"], "1 or more"),
+        (
+            &["connect", ":1", "--escape", "sometimes"],
+            "possible values: auto, always, never",
+        ),
+        (
+            &["connect", ":1", "--binary-out", "base64"],
+            "possible values: raw, hex",
+        ),
+        (
+            &["connect", ":1", "--compression=best"],
+            "possible values: off, no-takeover, takeover",
+        ),
+        (
+            &["connect", ":1", "--log-level", "bogus"],
+            "write one of off, error, warn, info, debug, trace, or target=level",
+        ),
+        (&["connect", ":1", "--log-level", ""], "write one of off"),
+        (&["connect", ":1", "--origin", "null x"], "origin"),
+        (&["connect", ":1", "-H", "Host: a.example"], "`Host` cannot be sent"),
+        (
+            &["connect", ":1", "-H", "Sec-WebSocket-Key: x"],
+            "`Sec-WebSocket-Key` cannot be sent",
+        ),
+        (&["connect", ":1", "-H", "Sec-WebSocket-Extensions: x"], "--compression"),
+        (&["connect", ":1", "-H", "Sec-WebSocket-Protocol: a b"], "--subprotocol"),
+        (
+            &["connect", ":1", "-H", "Sec-WebSocket-Protocol: a, a"],
+            "offered already",
+        ),
+        (&["connect", "--cacert", "x.pem", "-k", ":1"], "cannot be used with"),
+        (&["connect", ":1", ":2"], "unexpected argument ':2'"),
+        (&["echo", "--listen", "9001x"], "ADDRESS:PORT"),
+        (&["echo", "--listen", "::1:9001"], "[::]"),
+        (&["echo", "--listen", ":99999"], "ADDRESS:PORT"),
+        (&["echo", ":9001"], "unexpected argument ':9001'"),
+        (&["echo", "--log-level", "bogus"], "write one of off"),
+        (&["serve", "--listen", "nowhere"], "ADDRESS:PORT"),
+    ] {
+        let left = run(arguments, b"").await;
+        assert_eq!(left.code, Some(2), "{arguments:?} {}", left.stderr);
+        assert!(left.stderr.contains(message), "{arguments:?} {}", left.stderr);
+        assert!(left.stdout.is_empty());
+    }
+    let mut command = program(&["echo"]);
+    let output = soon(command.env("SOCKEYE_LOG", "bogus").output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("write one of off"));
+}
+
+#[tokio::test]
+async fn a_port_alone_listens_on_this_machine_only() {
+    for listen in [":0", "0"] {
+        let mut server = Program::start(&["echo", "--listen", listen]);
+        assert!(server.url().await.starts_with("ws://127.0.0.1:"));
+    }
+}
+
+/// The head of the first request that a listener gets.
+async fn read_request(listener: &TcpListener) -> String {
+    let (tcp, _) = listener.accept().await.unwrap();
+    let mut lines = BufReader::new(tcp).lines();
+    let mut head = String::new();
+    while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+        head += &line;
+        head.push('\n');
+    }
+    head
+}
+
+#[tokio::test]
+async fn headers_with_an_option_of_their_own_mean_the_option() {
+    for (arguments, expected) in [
+        (
+            &["-H", "Sec-WebSocket-Protocol: a, b"][..],
+            "Sec-WebSocket-Protocol: a, b\n",
+        ),
+        (
+            &["--subprotocol", "a", "-H", "sec-websocket-protocol: b"],
+            "Sec-WebSocket-Protocol: a, b\n",
+        ),
+        (&["-H", "Origin: https://a.example"], "Origin: https://a.example\n"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let _client = Program::start(&[&["connect", &address], arguments].concat());
+        let head = soon(read_request(&listener)).await;
+        assert!(head.contains(expected), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_of_the_url_are_sent_and_a_header_goes_before_them() {
+    for (options, value) in [
+        // `printf bob:s3cret | base64`
+        (&[][..], "Basic Ym9iOnMzY3JldA=="),
+        (&["-H", "authorization: Bearer x"], "Bearer x"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://bob:s3cret@{}/", listener.local_addr().unwrap());
+        let _client = Program::start(&[&["connect", &url], options].concat());
+        let head = soon(read_request(&listener)).await;
+        let values: Vec<_> = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(name, _)| name.eq_ignore_ascii_case("Authorization"))
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(values, [value], "{head}");
+        // With the colon, which a random key in Base64 never has.
+        assert!(!head.contains("bob:"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_never_printed() {
+    let refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+    let (refusing, refusing_verbosely) = (answer(refusal).await, answer(refusal).await);
+    let served = echo_server().await.replace("ws://", "ws://robert:s3cret@");
+    for (arguments, code) in [
+        (&["ws://robert:s3cret@"][..], 3),
+        (&["ftp://robert:s3cret@a.example/"], 3),
+        (&["ws://robert:s3cret@a.example:port/"], 3),
+        (&["ws://robert:s3/cret@a.example/"], 3),
+        (&["ws://robert:s3cret@a.example/#b"], 3),
+        (&["robert:s3cret@no-such-host.invalid"], 6),
+        (&["ws://robert:s3cret@127.0.0.1:1/"], 7),
+        (&[&format!("ws://robert:s3cret@{refusing}")], 22),
+        (&[&format!("ws://robert:s3cret@{refusing_verbosely}"), "-v"], 22),
+        (&[":1", "ws://robert:s3cret@a.example/"], 2),
+        (&[":1", "--ws://robert:s3cret@a.example/"], 2),
+        (&[":1", "--wait=ws://robert:s3cret@a.example/"], 2),
+        (&[":1", "--origin", "https://robert:s3cret@a.example"], 2),
+        (&[&served, "-v", "--log-level", "trace", "-w", "0"], 0),
+    ] {
+        let left = run(&[&["connect"], arguments].concat(), b"").await;
+        assert_eq!(left.code, Some(code), "{arguments:?} {}", left.stderr);
+        // All longer than what can be by chance in the random `Sec-WebSocket-Accept` that `-v` shows. The last is the
+        // user name in Base64.
+        for secret in ["robert", "s3cret", "cret@", "cm9iZXJ0"] {
+            assert!(!left.stderr.contains(secret), "{arguments:?} {}", left.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_used_is_mentioned() {
+    for (name, value, options, is_told) in [
+        ("HTTPS_PROXY", "http://bob:s3cret@proxy.invalid:3128", &[][..], true),
+        ("all_proxy", "socks5://proxy.invalid", &[], true),
+        ("https_proxy", "", &[], false),
+        ("ALL_PROXY", "socks5://proxy.invalid", &["-q"], false),
+    ] {
+        let mut command = program(&[&["connect", "wss://no-such-host.invalid"], options].concat());
+        let output = soon(command.env(name, value).output()).await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(6));
+        assert_eq!(
+            stderr.contains(&format!("{name} is set, but proxies are not supported yet")),
+            is_told,
+            "{stderr}"
+        );
+        assert!(!stderr.contains("s3cret"), "{stderr}");
+    }
+}
+
+/// What the server said is shown in one line; all of it with `-v`.
+#[tokio::test]
+async fn a_refusal_shows_what_the_server_says() {
+    for (response, parts) in [
+        (
+            &b"HTTP/1.1 403 Forbidden\r\nContent-Length: 36\r\n\r\n\norigin \"https://x\" is not\x1b allowed\nx"[..],
+            &[
+                "answers 403 Forbidden",
+                r#": "origin "https://x" is not\u001b allowed""#,
+                "; -v shows",
+            ][..],
+        ),
+        (
+            b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+            &["answers 401 Unauthorized", "-H 'Authorization: ...'"],
+        ),
+        (
+            b"HTTP/1.1 301 Moved Permanently\r\nLocation: wss://b.example/\r\nContent-Length: 6\r\n\r\n<html>",
+            &["answers 301 Moved Permanently", "redirects to wss://b.example/,"],
+        ),
+    ] {
+        let left = run(&["connect", &answer(response).await], b"").await;
+        assert_eq!(left.code, Some(22), "{}", left.stderr);
+        assert_eq!(left.stderr.lines().count(), 1, "{}", left.stderr);
+        for part in parts {
+            assert!(left.stderr.contains(part), "{part} {}", left.stderr);
+        }
+    }
+    let (_server, url) = Program::echo(&["--allow-origin", "https://a.example"]).await;
+    let left = run(&["connect", &url, "--origin", "https://b.example"], b"").await;
+    assert_eq!(left.code, Some(22));
+    assert!(
+        left.stderr.contains("403 Forbidden and opens no WebSocket: \"origin "),
+        "{}",
+        left.stderr
+    );
+}
+
+#[tokio::test]
+async fn echo_says_which_option_lets_a_refused_page_in() {
+    let (mut server, url) = Program::echo(&["--allow-origin", "https://a.example"]).await;
+    let client = Client::builder().origin(Origin::parse("https://b.example").unwrap());
+    soon(client.build().unwrap().connect(&url)).await.unwrap_err();
+    let mut line = String::new();
+    soon(BufReader::new(server.child.stderr.take().unwrap()).read_line(&mut line))
+        .await
+        .unwrap();
+    for part in ["WARN", "origin", "not allowed", "--allow-origin"] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+/// A server that speaks first and never ends a line of HTTP.
+#[tokio::test]
+async fn a_banner_of_another_protocol_is_noticed_at_once() {
+    for banner in [
+        &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
+        b"220 mail.a.example ESMTP\r\n",
+        b"+OK\r\n",
+        b"\0",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = listener.local_addr().unwrap().to_string();
+        let serving = tokio::spawn(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut tcp, banner).await.unwrap();
+            // Until the client has gone, which it does without a word from here.
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        });
+        let left = run(&["connect", "--connect-timeout", "off", &url], b"").await;
+        assert_eq!(left.code, Some(65), "{}", left.stderr);
+        assert!(left.stderr.contains("no WebSocket server answers"), "{}", left.stderr);
+        soon(serving).await.unwrap();
+    }
+}

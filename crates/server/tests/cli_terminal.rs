@@ -1,0 +1,257 @@
+//! `sockeye connect` on a terminal: what is typed, what is shown, and that the terminal works as before afterwards.
+#![cfg(target_os = "linux")]
+
+mod cli_support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+
+use cli_support::{Program, serve_test, sockeye as program, soon};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use sockeye::{CloseCode, Message, WebSocket};
+use tokio::sync::mpsc;
+
+/// A terminal with a program on it.
+struct Terminal {
+    /// What the person at the terminal has.
+    keyboard: File,
+    screen: mpsc::UnboundedReceiver<Vec<u8>>,
+    seen: String,
+    /// What the program has.
+    device: OwnedFd,
+    program: Program,
+}
+
+impl Terminal {
+    /// Starts the program on a terminal of 40 columns.
+    fn start(term: &str, arguments: &[&str]) -> Self {
+        Self::start_with(term, arguments, false)
+    }
+
+    /// Like [`start`](Self::start), with standard output in a pipe if asked for.
+    fn start_with(term: &str, arguments: &[&str], has_pipe: bool) -> Self {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let device = ioctl_tiocgptpeer(&keyboard, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 40,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&device, size).unwrap();
+        let duplicate = || Stdio::from(device.as_fd().try_clone_to_owned().unwrap());
+        let mut command = program(arguments);
+        command.env("TERM", term);
+        command.stdin(duplicate()).stderr(duplicate());
+        if !has_pipe {
+            command.stdout(duplicate());
+        }
+        let program = Program::spawn(&mut command);
+        let keyboard = File::from(keyboard);
+        let mut reader = keyboard.try_clone().unwrap();
+        let (sender, screen) = mpsc::unbounded_channel();
+        // Ends with the terminal.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len @ 1..) = reader.read(&mut buffer)
+                && sender.send(buffer[..len].to_vec()).is_ok()
+            {}
+        });
+        Self {
+            keyboard,
+            screen,
+            seen: String::new(),
+            device,
+            program,
+        }
+    }
+
+    /// Starts `connect` with a server, and waits for the prompt.
+    async fn connect(options: &[&str]) -> (Self, WebSocket) {
+        let (url, mut connections) = serve_test().await;
+        let mut terminal = Self::start("xterm", &[&["connect", &url], options].concat());
+        let ws = soon(connections.recv()).await.unwrap();
+        terminal.shows("> ").await;
+        (terminal, ws)
+    }
+
+    /// Types. What is longer than the terminal holds waits for the program, so a thread does it.
+    fn keys(&self, keys: &str) {
+        let (mut keyboard, keys) = (self.keyboard.try_clone().unwrap(), keys.to_owned());
+        std::thread::spawn(move || keyboard.write_all(keys.as_bytes()));
+    }
+
+    /// Waits until this is shown; gives everything up to it, since the last call.
+    #[track_caller]
+    fn shows(&mut self, text: &str) -> impl Future<Output = String> {
+        soon(async move {
+            loop {
+                if let Some(idx) = self.seen.find(text) {
+                    return self.seen.drain(..idx + text.len()).collect();
+                }
+                let bytes = self.screen.recv().await.expect("the terminal is there");
+                self.seen += &String::from_utf8_lossy(&bytes);
+            }
+        })
+    }
+
+    /// Whether the system edits lines on the terminal and draws what is typed, as shells expect it.
+    fn is_as_before(&self) -> bool {
+        let modes = tcgetattr(&self.device).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+}
+
+#[tokio::test]
+async fn a_pasted_line_of_any_length_is_sent_whole() {
+    let (terminal, mut ws) = Terminal::connect(&[]).await;
+    // The system's own editing would cut it at 4,095 bytes.
+    for len in [4_095, 4_096, 6_000, 100_000] {
+        let line = "0123456789".repeat(len / 10 + 1)[..len].to_owned();
+        terminal.keys(&format!("{line}\r"));
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some(Message::text(line)), "{len}");
+    }
+    let lines: Vec<_> = (0..1_000).map(|number| format!("line {number}")).collect();
+    terminal.keys(&format!("{}\r", lines.join("\r")));
+    for line in lines {
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some(Message::text(line)));
+    }
+}
+
+#[tokio::test]
+async fn messages_do_not_land_in_a_line_that_is_being_typed() {
+    let (mut terminal, mut ws) = Terminal::connect(&[]).await;
+    terminal.keys("half a li");
+    terminal.shows("\r\x1b[K> half a li").await;
+    soon(ws.send("news\n\x1b[31m")).await.unwrap();
+    let shown = terminal.shows("\r\x1b[K> half a li").await;
+    assert!(
+        shown.contains("\r\x1b[K< news\\n\\u001b[31m\r\n\r\x1b[K> "),
+        "{shown:?}"
+    );
+    terminal.keys("ne\r");
+    terminal.shows("\r\x1b[K> half a line\r\n").await;
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
+}
+
+/// `sockeye connect ... | program`: what is typed is seen, and the program gets messages only.
+#[tokio::test]
+async fn a_pipe_beside_a_terminal_gets_exact_messages() {
+    let (url, mut connections) = serve_test().await;
+    let mut terminal = Terminal::start_with("xterm", &["connect", &url], true);
+    let mut ws = soon(connections.recv()).await.unwrap();
+    terminal.shows("> ").await;
+    terminal.keys("hello\r");
+    terminal.shows("\r\x1b[K> hello\r\n").await;
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("hello".into()));
+    soon(ws.send("a\x1b[31m")).await.unwrap();
+    assert_eq!(terminal.program.line().await, "a\x1b[31m");
+}
+
+#[tokio::test]
+async fn keys_edit_and_are_not_sent() {
+    let (terminal, mut ws) = Terminal::connect(&[]).await;
+    for (keys, line) in [
+        ("ac\x1b[Db\r", "abc"),
+        ("\x1b[A\r", "abc"),
+        ("日本\x7f\r", "日"),
+        ("gone\x15kept\r", "kept"),
+        ("a\x1b[5~b\x1b[1;5Cc\r", "abc"),
+    ] {
+        terminal.keys(keys);
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some(Message::text(line)), "{keys:?}");
+    }
+}
+
+/// However it ends, and whatever was being typed.
+#[tokio::test]
+async fn the_terminal_works_as_before_afterwards() {
+    for (name, code) in [
+        ("Ctrl-D", 0),
+        ("the server closes", 0),
+        ("the server is lost", 56),
+        ("INT", 130),
+        ("TERM", 143),
+        ("HUP", 129),
+        ("QUIT", 131),
+    ] {
+        let (mut terminal, mut ws) = Terminal::connect(&["-w", "0"]).await;
+        assert!(!terminal.is_as_before(), "{name}");
+        match name {
+            "Ctrl-D" => terminal.keys("\x04"),
+            _ => {
+                terminal.keys("half a li");
+                terminal.shows("half a li").await;
+            }
+        }
+        match name {
+            "the server closes" => soon(ws.close(CloseCode::NORMAL, "")).await.unwrap(),
+            "the server is lost" => ws.abort(),
+            _ => {
+                match name {
+                    "INT" => terminal.program.signal(Signal::INT),
+                    "TERM" => terminal.program.signal(Signal::TERM),
+                    "HUP" => terminal.program.signal(Signal::HUP),
+                    "QUIT" => terminal.program.signal(Signal::QUIT),
+                    _ => {}
+                }
+                assert_eq!(soon(ws.recv()).await.unwrap(), None, "{name}");
+                drop(ws);
+            }
+        }
+        assert_eq!(terminal.program.exit_code().await, Some(code), "{name}");
+        assert!(terminal.is_as_before(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_program_leaves_the_terminal_and_takes_it_again() {
+    let (mut terminal, mut ws) = Terminal::connect(&[]).await;
+    terminal.keys("half");
+    terminal.shows("\r\x1b[K> half").await;
+    let pid = rustix::process::Pid::from_raw(terminal.program.child.id().unwrap().cast_signed()).unwrap();
+    terminal.program.signal(Signal::TSTP);
+    let stopped = tokio::task::spawn_blocking(move || waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED));
+    assert!(soon(stopped).await.unwrap().unwrap().unwrap().stopped());
+    assert!(terminal.is_as_before());
+    terminal.seen.clear();
+    terminal.program.signal(Signal::CONT);
+    terminal.shows("\r\x1b[K> half").await;
+    assert!(!terminal.is_as_before());
+    terminal.keys(" a line\r");
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
+}
+
+#[tokio::test]
+async fn a_terminal_that_cannot_be_drawn_on_is_left_alone() {
+    for term in ["dumb", ""] {
+        let (url, mut connections) = serve_test().await;
+        let mut terminal = Terminal::start(term, &["connect", &url]);
+        let mut ws = soon(connections.recv()).await.unwrap();
+        terminal.keys("hello\n");
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some("hello".into()));
+        soon(ws.send("reply")).await.unwrap();
+        let shown = terminal.shows("reply\r\n").await;
+        assert!(!shown.contains('\x1b') && !shown.contains("< "), "{shown:?}");
+        assert!(terminal.is_as_before());
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_told_below_what_was_typed() {
+    let (mut terminal, mut ws) = Terminal::connect(&[]).await;
+    terminal.keys("half");
+    terminal.shows("\r\x1b[K> half").await;
+    soon(ws.close(CloseCode(4000), "enough")).await.unwrap();
+    let shown = terminal
+        .shows("sockeye: closed by the server: 4000 \"enough\"\r\n")
+        .await;
+    assert!(shown.contains("\r\x1b[Ksockeye: closed"), "{shown:?}");
+    assert_eq!(terminal.program.exit_code().await, Some(64));
+}

@@ -1,0 +1,75 @@
+//! What can be known of a transport that the caller connected: its TCP socket, and the protocol that its TLS agreed on.
+
+use std::any::Any;
+use std::io;
+
+use tokio::net::TcpStream;
+#[cfg(feature = "tls")]
+use tokio_rustls::{TlsStream, client, server};
+
+use crate::error::Error;
+
+/// Makes a transport ready for an opening handshake.
+///
+/// # Errors
+///
+/// The socket is dead, or TLS agreed on HTTP/2, where an HTTP/1.1 request would be nonsense.
+pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
+    prepare_socket(io)?;
+    #[cfg(feature = "tls")]
+    crate::tls::check_alpn(alpn(io))?;
+    Ok(())
+}
+
+/// [`prepare_tcp`] for the TCP socket in a transport, if there is one that is known.
+pub(crate) fn prepare_socket(io: &dyn Any) -> io::Result<()> {
+    tcp(io).map_or(Ok(()), prepare_tcp)
+}
+
+/// How many bytes the kernel keeps that it has not sent yet. It reports room when less than half of this is left. Without
+/// this limit it keeps megabytes and reports room only when a third of them has left (a peer that takes 60 KB/s showed no
+/// progress in 14 s), and a ping waits behind them all.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_MAX: u32 = 128 * 1024;
+
+/// Sets the options of a TCP socket: each message leaves when it is sent, not when the peer has acknowledged the one before
+/// (`TCP_NODELAY`), and the kernel reports soon that the peer takes bytes (`TCP_NOTSENT_LOWAT`, on Linux).
+pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    // A kernel without this option is none the worse.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
+    Ok(())
+}
+
+/// The TCP socket of a `TcpStream`, or of a TLS stream of tokio-rustls over one.
+fn tcp(io: &dyn Any) -> Option<&TcpStream> {
+    if let Some(tcp) = io.downcast_ref() {
+        return Some(tcp);
+    }
+    #[cfg(feature = "tls")]
+    {
+        if let Some(tls) = io.downcast_ref::<server::TlsStream<TcpStream>>() {
+            return Some(tls.get_ref().0);
+        }
+        if let Some(tls) = io.downcast_ref::<client::TlsStream<TcpStream>>() {
+            return Some(tls.get_ref().0);
+        }
+        if let Some(tls) = io.downcast_ref::<TlsStream<TcpStream>>() {
+            return Some(tls.get_ref().0);
+        }
+    }
+    None
+}
+
+/// What a TLS stream of tokio-rustls over TCP agreed on (ALPN, RFC 7301).
+#[cfg(feature = "tls")]
+fn alpn(io: &dyn Any) -> Option<&[u8]> {
+    if let Some(tls) = io.downcast_ref::<server::TlsStream<TcpStream>>() {
+        return tls.get_ref().1.alpn_protocol();
+    }
+    if let Some(tls) = io.downcast_ref::<client::TlsStream<TcpStream>>() {
+        return tls.get_ref().1.alpn_protocol();
+    }
+    io.downcast_ref::<TlsStream<TcpStream>>()?.get_ref().1.alpn_protocol()
+}
