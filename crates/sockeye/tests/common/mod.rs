@@ -1,6 +1,8 @@
 //! What the tests of this crate share: a scripted transport, frames, and ways to get an open connection.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod hostile;
+pub(crate) mod link;
 pub(crate) mod script;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
@@ -12,7 +14,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use sockeye::handshake::Key;
-use sockeye::{Client, Error, Message, Server, WebSocket};
+use sockeye::{Client, Error, Limits, Message, Server, WebSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) use script::Peer;
 
@@ -82,6 +85,39 @@ pub(crate) fn answer(request: &[u8]) -> String {
          Sec-WebSocket-Accept: {}\r\n\r\n",
         key.accept().as_str()
     )
+}
+
+/// An open connection, and the other end of the pair of sockets that it runs over, which hold `capacity` bytes in each
+/// direction.
+pub(crate) async fn open_linked(local: Local, capacity: usize, limits: Limits) -> (WebSocket, link::Link) {
+    let (near, mut far) = link::link(capacity);
+    match local {
+        Local::Server => {
+            far.write_all(REQUEST.as_bytes()).await.unwrap();
+            let server = Server::builder().limits(limits).build();
+            let ws = server.accept(near).await.unwrap().accept().await.unwrap();
+            read_head(&mut far).await;
+            (ws, far)
+        }
+        Local::Client => {
+            let client = Client::builder().limits(limits).build().unwrap();
+            let answering = async {
+                let request = read_head(&mut far).await;
+                far.write_all(answer(&request).as_bytes()).await.unwrap();
+            };
+            let (connected, ()) = tokio::join!(client.connect_over(near, "ws://localhost/"), answering);
+            (connected.unwrap().0, far)
+        }
+    }
+}
+
+/// Reads the head of a request or response.
+pub(crate) async fn read_head(far: &mut link::Link) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(far.read_u8().await.unwrap());
+    }
+    head
 }
 
 /// Polls a future once, and keeps it.

@@ -1,0 +1,71 @@
+//! Allocations of the whole process, counted by the allocator.
+//!
+//! A test binary that counts has this as a module of its own, for there can be one allocator only.
+#![allow(unsafe_code, reason = "an allocator cannot be written without")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+static MOST: AtomicIsize = AtomicIsize::new(0);
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(change: isize) {
+    let live = LIVE.fetch_add(change, Ordering::Relaxed) + change;
+    if change > 0 {
+        MOST.fetch_max(live, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call goes to `System` as it came, which keeps the contract; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count(layout.size() as isize);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count(size as isize - layout.size() as isize);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tally {
+    pub(crate) allocations: usize,
+    /// The most bytes that were allocated beyond those at the beginning.
+    pub(crate) memory_max: usize,
+}
+
+/// What is allocated while `future` runs.
+pub(crate) async fn during<F: Future<Output = ()>>(future: F) -> Tally {
+    let (allocations, live) = (ALLOCATIONS.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
+    MOST.store(live, Ordering::Relaxed);
+    future.await;
+    Tally {
+        allocations: ALLOCATIONS.load(Ordering::Relaxed) - allocations,
+        memory_max: usize::try_from(MOST.load(Ordering::Relaxed) - live).unwrap_or(0),
+    }
+}
+
+/// Until it is dropped, no other test of this process counts.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,176 @@
+//! The ways to drive a connection: each sends small messages to a peer that echoes them, and receives as many.
+#![allow(dead_code, reason = "each program uses its part")]
+
+use std::pin::Pin;
+
+use futures_util::{SinkExt, StreamExt};
+use sockeye::{Error, Message, Receiver, Sender, WebSocket};
+
+/// How many messages are sent before any is received, where one task does one after the other.
+const WINDOW: usize = 16;
+
+const PAYLOAD: &str = "twenty bytes of text";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// `send`, `recv`, one message at a time.
+    Whole,
+    /// `feed` of several, `flush`, `recv` of as many.
+    WholeInBursts,
+    /// As `WholeInBursts`, each `recv` in a `select!` with something else.
+    WholeInSelect,
+    /// As `WholeInBursts`, by the traits `Sink` and `Stream`.
+    SinkAndStream,
+    /// `Sender` and `Receiver` in one `join!`.
+    SplitInOneTask,
+    /// `Sender` and `Receiver` in a task each.
+    SplitInTwoTasks,
+    /// As `SplitInOneTask`, by `try_send`.
+    TrySend,
+    /// The halves of `StreamExt::split` in one `join!`.
+    FuturesInOneTask,
+    /// The halves of `StreamExt::split` in a task each.
+    FuturesInTwoTasks,
+}
+
+pub(crate) const WAYS: [Way; 9] = [
+    Way::Whole,
+    Way::WholeInBursts,
+    Way::WholeInSelect,
+    Way::SinkAndStream,
+    Way::SplitInOneTask,
+    Way::SplitInTwoTasks,
+    Way::TrySend,
+    Way::FuturesInOneTask,
+    Way::FuturesInTwoTasks,
+];
+
+pub(crate) type Boxed<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// What polls the futures of a way.
+pub(crate) trait Watch: Send + Sync {
+    fn watch<'a>(&self, future: Boxed<'a>) -> Boxed<'a> {
+        future
+    }
+}
+
+/// What a peer does: echoes until the end.
+pub(crate) async fn echo(mut ws: WebSocket) -> Result<(), Error> {
+    while let Some(message) = ws.recv().await? {
+        ws.feed(message).await?;
+    }
+    Ok(())
+}
+
+/// Sends and receives `count` messages.
+pub(crate) async fn run(way: Way, mut ws: WebSocket, count: usize, watch: &dyn Watch) {
+    match way {
+        Way::Whole | Way::WholeInBursts | Way::WholeInSelect | Way::SinkAndStream => {
+            let window = if way == Way::Whole { 1 } else { WINDOW };
+            let rounds = async {
+                for begin in (0..count).step_by(window) {
+                    round(way, &mut ws, window.min(count - begin)).await;
+                }
+            };
+            watch.watch(Box::pin(rounds)).await;
+        }
+        Way::SplitInOneTask | Way::TrySend => {
+            let (sender, mut receiver) = ws.split();
+            let both = async {
+                match way {
+                    Way::TrySend => _ = tokio::join!(try_send_all(&sender, count), receive_all(&mut receiver, count)),
+                    _ => _ = tokio::join!(feed_all(&sender, count), receive_all(&mut receiver, count)),
+                }
+            };
+            watch.watch(Box::pin(both)).await;
+        }
+        Way::SplitInTwoTasks => {
+            let (sender, mut receiver) = ws.split();
+            let sending = watch.watch(Box::pin(async move { feed_all(&sender, count).await }));
+            let receiving = watch.watch(Box::pin(async move { receive_all(&mut receiver, count).await }));
+            in_two_tasks(sending, receiving).await;
+        }
+        Way::FuturesInOneTask | Way::FuturesInTwoTasks => {
+            let (mut sink, mut stream) = StreamExt::split(ws);
+            let sending = async move {
+                for _ in 0..count {
+                    sink.feed(Message::text(PAYLOAD)).await.unwrap();
+                }
+                sink.flush().await.unwrap();
+            };
+            let receiving = async move {
+                for _ in 0..count {
+                    check(stream.next().await.transpose());
+                }
+            };
+            if way == Way::FuturesInOneTask {
+                let both = async { _ = tokio::join!(sending, receiving) };
+                watch.watch(Box::pin(both)).await;
+            } else {
+                in_two_tasks(watch.watch(Box::pin(sending)), watch.watch(Box::pin(receiving))).await;
+            }
+        }
+    }
+}
+
+async fn in_two_tasks(sending: Boxed<'static>, receiving: Boxed<'static>) {
+    let (sending, receiving) = (tokio::spawn(sending), tokio::spawn(receiving));
+    sending.await.unwrap();
+    receiving.await.unwrap();
+}
+
+async fn round(way: Way, ws: &mut WebSocket, window: usize) {
+    match way {
+        Way::Whole => ws.send(PAYLOAD).await.unwrap(),
+        Way::SinkAndStream => {
+            for _ in 0..window {
+                SinkExt::feed(ws, Message::text(PAYLOAD)).await.unwrap();
+            }
+            SinkExt::flush(ws).await.unwrap();
+        }
+        _ => {
+            for _ in 0..window {
+                ws.feed(PAYLOAD).await.unwrap();
+            }
+            ws.flush().await.unwrap();
+        }
+    }
+    for _ in 0..window {
+        match way {
+            Way::SinkAndStream => check(ws.next().await.transpose()),
+            Way::WholeInSelect => tokio::select! {
+                received = ws.recv() => check(received),
+                () = std::future::pending() => {}
+            },
+            _ => check(ws.recv().await),
+        }
+    }
+}
+
+async fn feed_all(sender: &Sender, count: usize) {
+    for _ in 0..count {
+        sender.feed(PAYLOAD).await.unwrap();
+    }
+    sender.flush().await.unwrap();
+}
+
+async fn try_send_all(sender: &Sender, count: usize) {
+    for _ in 0..count {
+        while sender.try_send(PAYLOAD).is_err() {
+            sender.flush().await.unwrap();
+        }
+    }
+    sender.flush().await.unwrap();
+}
+
+async fn receive_all(receiver: &mut Receiver, count: usize) {
+    for _ in 0..count {
+        check(receiver.recv().await);
+    }
+}
+
+#[track_caller]
+fn check(received: Result<Option<Message>, Error>) {
+    let message = received.unwrap().expect("a message, not the end");
+    assert_eq!(message.as_text(), Some(PAYLOAD));
+}

@@ -1,0 +1,545 @@
+//! The calls of the pair table: each public method as a sequence of steps, over every way to share a connection.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use sockeye::{CloseCode, Compress, Error, Message, Prepared, Receiver, Sender, TrySendError, WebSocket};
+use tokio::time::{sleep, timeout};
+
+use crate::peer;
+
+/// The payload sizes of our messages, in turn: small, larger than the transport's buffer, larger than the write buffer.
+const SIZES: [usize; 6] = [9, 1200, 7000, 17_000, 130, 3000];
+
+/// How many messages, or calls, one operation is.
+const COUNT: usize = 6;
+
+/// How long between two calls of an operation that does not wait by itself.
+const GAP: Duration = Duration::from_millis(100);
+
+/// The size of our message of this number.
+pub(crate) fn size_of(number: usize) -> usize {
+    SIZES[number % SIZES.len()]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    Recv,
+    Next,
+    Send,
+    Feed,
+    FeedWith,
+    SendPrepared,
+    FeedPrepared,
+    /// `try_send`, then `flush`, each time.
+    Flush,
+    TrySend,
+    TrySendPrepared,
+    TrySendAll,
+    Ping,
+    Close,
+    StartClose,
+    /// `closure`, `is_open` and `rtt`.
+    Questions,
+    SinkFeed,
+    SinkSend,
+    /// `try_send` or `start_send`, then `SinkExt::flush`, each time.
+    SinkFlush,
+    SinkClose,
+    /// Nothing, for a second: what closes beside two that receive.
+    Wait,
+}
+
+thread_local! {
+    /// How far each operation is.
+    pub(crate) static NOTES: RefCell<BTreeMap<char, String>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Every method of `WebSocket` that takes a reference.
+pub(crate) const OF_WHOLE: [Call; 18] = [
+    Call::Recv,
+    Call::Next,
+    Call::Send,
+    Call::Feed,
+    Call::FeedWith,
+    Call::SendPrepared,
+    Call::FeedPrepared,
+    Call::Flush,
+    Call::TrySend,
+    Call::TrySendPrepared,
+    Call::Ping,
+    Call::Close,
+    Call::StartClose,
+    Call::Questions,
+    Call::SinkFeed,
+    Call::SinkSend,
+    Call::SinkFlush,
+    Call::SinkClose,
+];
+
+/// Every method of `Sender`.
+pub(crate) const OF_SENDER: [Call; 12] = [
+    Call::Send,
+    Call::Feed,
+    Call::FeedWith,
+    Call::SendPrepared,
+    Call::FeedPrepared,
+    Call::Flush,
+    Call::TrySend,
+    Call::TrySendPrepared,
+    Call::TrySendAll,
+    Call::Ping,
+    Call::Close,
+    Call::Questions,
+];
+
+/// Every method of `Receiver` that waits.
+pub(crate) const OF_RECEIVER: [Call; 2] = [Call::Recv, Call::Next];
+
+/// What the sink half of `StreamExt::split` can do.
+pub(crate) const OF_SINK: [Call; 4] = [Call::SinkFeed, Call::SinkSend, Call::SinkFlush, Call::SinkClose];
+
+impl Call {
+    pub(crate) fn receives(self) -> bool {
+        matches!(self, Self::Recv | Self::Next)
+    }
+
+    pub(crate) fn closes(self) -> bool {
+        matches!(self, Self::Close | Self::StartClose | Self::SinkClose)
+    }
+
+    /// Whether it may leave out a message because there is no room.
+    pub(crate) fn may_be_full(self) -> bool {
+        use Call::{Flush, SinkFlush, TrySend, TrySendAll, TrySendPrepared};
+        matches!(self, Flush | TrySend | TrySendPrepared | TrySendAll | SinkFlush)
+    }
+}
+
+/// A share of a connection.
+pub(crate) enum Handle {
+    /// The whole, by one task at a time, each call to its end.
+    Exclusive(Arc<futures_util::lock::Mutex<WebSocket>>),
+    /// The whole, behind a lock that is held during each poll and no longer.
+    Locked(Arc<Mutex<WebSocket>>),
+    Sender(Sender),
+    Receiver(Receiver),
+    Sink(SplitSink<WebSocket, Message>),
+    Stream(SplitStream<WebSocket>),
+}
+
+/// What a call gave.
+#[derive(Debug)]
+pub(crate) enum Got {
+    Message(Message),
+    End,
+    Done,
+    /// No room.
+    Full,
+}
+
+type Given = Result<Got, Error>;
+
+impl Handle {
+    /// Another share of the same connection for sending, if there can be one.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match self {
+            Self::Exclusive(ws) => Some(Self::Exclusive(ws.clone())),
+            Self::Locked(ws) => Some(Self::Locked(ws.clone())),
+            Self::Sender(sender) => Some(Self::Sender(sender.clone())),
+            Self::Receiver(_) | Self::Sink(_) | Self::Stream(_) => None,
+        }
+    }
+
+    pub(crate) async fn call(&mut self, call: Call, message: Option<Message>) -> Given {
+        match self {
+            Self::Exclusive(ws) => call_whole(&mut *ws.lock().await, call, message).await,
+            Self::Locked(ws) => call_locked(ws, call, message).await,
+            Self::Sender(sender) => call_sender(sender, call, message).await,
+            Self::Receiver(receiver) => match call {
+                Call::Recv => received(receiver.recv().await),
+                Call::Next => received(receiver.next().await.transpose()),
+                call => unreachable!("{call:?} of a receiver"),
+            },
+            Self::Sink(sink) => match call {
+                Call::SinkFeed => done(sink.feed(message.expect("a message")).await),
+                Call::SinkSend => done(sink.send(message.expect("a message")).await),
+                Call::SinkFlush => {
+                    sink.feed(message.expect("a message")).await?;
+                    done(sink.flush().await)
+                }
+                Call::SinkClose => done(sink.close().await),
+                call => unreachable!("{call:?} of a sink"),
+            },
+            Self::Stream(stream) => received(stream.next().await.transpose()),
+        }
+    }
+
+    /// Closes so that what the peer still sends is received.
+    pub(crate) async fn close_gently(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Exclusive(ws) => {
+                let mut ws = ws.lock().await;
+                ws.start_close(CloseCode::NORMAL, "bye")?;
+                ws.flush().await
+            }
+            Self::Locked(ws) => locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await,
+            Self::Sender(sender) => sender.close(CloseCode::NORMAL, "bye").await,
+            Self::Sink(sink) => sink.close().await,
+            Self::Receiver(_) | Self::Stream(_) => unreachable!("half that only receives"),
+        }
+    }
+
+    /// How the connection was closed.
+    pub(crate) fn closure(&self) -> Option<sockeye::Closure> {
+        match self {
+            Self::Exclusive(ws) => ws.try_lock().and_then(|ws| ws.closure().cloned()),
+            Self::Locked(ws) => ws.lock().unwrap().closure().cloned(),
+            Self::Sender(sender) => sender.closure(),
+            Self::Receiver(receiver) => receiver.closure(),
+            Self::Sink(_) | Self::Stream(_) => None,
+        }
+    }
+}
+
+fn received(received: Result<Option<Message>, Error>) -> Given {
+    Ok(received?.map_or(Got::End, Got::Message))
+}
+
+fn done(result: Result<(), Error>) -> Given {
+    result.map(|()| Got::Done)
+}
+
+fn tried(result: Result<(), TrySendError>) -> Given {
+    match result {
+        Ok(()) => Ok(Got::Done),
+        Err(TrySendError::Full(_)) => Ok(Got::Full),
+        Err(TrySendError::Closed(error)) => Err(error),
+    }
+}
+
+async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) -> Given {
+    let message = || message.expect("a message");
+    match call {
+        Call::Recv => received(ws.recv().await),
+        Call::Next => received(ws.next().await.transpose()),
+        Call::Send => done(ws.send(message()).await),
+        Call::Feed => done(ws.feed(message()).await),
+        Call::FeedWith => done(ws.feed_with(message(), Compress::Never).await),
+        Call::SendPrepared => done(ws.send_prepared(&Prepared::new(message())).await),
+        Call::FeedPrepared => done(ws.feed_prepared(&Prepared::new(message())).await),
+        Call::Flush => {
+            let full = tried(ws.try_send(message()))?;
+            ws.flush().await?;
+            Ok(full)
+        }
+        Call::TrySend => tried(ws.try_send(message())),
+        Call::TrySendPrepared => tried(ws.try_send_prepared(&Prepared::new(message()))),
+        Call::Ping => done(ws.ping(b"there?").await),
+        Call::Close => done(ws.close(CloseCode::NORMAL, "bye").await),
+        Call::StartClose => done(ws.start_close(CloseCode::NORMAL, "bye")),
+        Call::Questions => {
+            assert!(ws.closure().is_none() || !ws.is_open());
+            let _ = ws.rtt();
+            Ok(Got::Done)
+        }
+        Call::SinkFeed => done(SinkExt::feed(ws, message()).await),
+        Call::SinkSend => done(SinkExt::send(ws, message()).await),
+        Call::SinkFlush => {
+            let full = tried(ws.try_send(message()))?;
+            SinkExt::flush(ws).await?;
+            Ok(full)
+        }
+        Call::SinkClose => done(SinkExt::close(ws).await),
+        Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
+    }
+}
+
+/// Calls by a future that is made again for each poll: that loses nothing where dropping it loses nothing.
+async fn locked<T>(ws: &Mutex<WebSocket>, mut poll: impl FnMut(&mut WebSocket, &mut Context<'_>) -> Poll<T>) -> T {
+    poll_fn(|cx| poll(&mut ws.lock().unwrap(), cx)).await
+}
+
+fn once<F: Future>(cx: &mut Context<'_>, future: F) -> Poll<F::Output> {
+    pin!(future).poll(cx)
+}
+
+async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>) -> Given {
+    let of = || message.clone().expect("a message");
+    let flush = async || done(locked(ws, |ws, cx| once(cx, ws.flush())).await);
+    match call {
+        Call::Recv => received(locked(ws, |ws, cx| once(cx, ws.recv())).await),
+        Call::Next => received(locked(ws, |ws, cx| ws.poll_next_unpin(cx)).await.transpose()),
+        Call::Feed | Call::Send => {
+            locked(ws, |ws, cx| once(cx, ws.feed(of()))).await?;
+            if call == Call::Feed {
+                Ok(Got::Done)
+            } else {
+                flush().await
+            }
+        }
+        Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed_with(of(), Compress::Never))).await),
+        Call::FeedPrepared | Call::SendPrepared => {
+            let prepared = Prepared::new(of());
+            locked(ws, |ws, cx| once(cx, ws.feed_prepared(&prepared))).await?;
+            if call == Call::FeedPrepared {
+                Ok(Got::Done)
+            } else {
+                flush().await
+            }
+        }
+        Call::Flush => {
+            let full = tried(ws.lock().unwrap().try_send(of()))?;
+            flush().await?;
+            Ok(full)
+        }
+        Call::TrySend => tried(ws.lock().unwrap().try_send(of())),
+        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send_prepared(&Prepared::new(of()))),
+        Call::Ping => {
+            let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.ping(b"there?")))).await;
+            match begun {
+                Poll::Ready(result) => done(result),
+                Poll::Pending => flush().await,
+            }
+        }
+        Call::Close => done(locked(ws, |ws, cx| once(cx, ws.close(CloseCode::NORMAL, "bye"))).await),
+        Call::StartClose => done(ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")),
+        Call::Questions => {
+            let ws = ws.lock().unwrap();
+            assert!(ws.closure().is_none() || !ws.is_open());
+            let _ = ws.rtt();
+            Ok(Got::Done)
+        }
+        Call::SinkFeed | Call::SinkSend => {
+            locked(ws, |ws, cx| ws.poll_ready_unpin(cx)).await?;
+            // Nobody else comes between in this thread.
+            ws.lock().unwrap().start_send_unpin(of())?;
+            match call {
+                Call::SinkFeed => Ok(Got::Done),
+                _ => done(locked(ws, |ws, cx| ws.poll_flush_unpin(cx)).await),
+            }
+        }
+        Call::SinkFlush => {
+            let full = tried(ws.lock().unwrap().try_send(of()))?;
+            locked(ws, |ws, cx| ws.poll_flush_unpin(cx)).await?;
+            Ok(full)
+        }
+        Call::SinkClose => done(locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await),
+        Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
+    }
+}
+
+async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> Given {
+    let message = || message.expect("a message");
+    match call {
+        Call::Send => done(sender.send(message()).await),
+        Call::Feed => done(sender.feed(message()).await),
+        Call::FeedWith => done(sender.feed_with(message(), Compress::Never).await),
+        Call::SendPrepared => done(sender.send_prepared(&Prepared::new(message())).await),
+        Call::FeedPrepared => done(sender.feed_prepared(&Prepared::new(message())).await),
+        Call::Flush => {
+            let full = tried(sender.try_send(message()))?;
+            sender.flush().await?;
+            Ok(full)
+        }
+        Call::TrySend => tried(sender.try_send(message())),
+        Call::TrySendPrepared => tried(sender.try_send_prepared(&Prepared::new(message()))),
+        Call::TrySendAll => {
+            let sent = sender.try_send_all(&[Prepared::new(message())]);
+            tried(sent.map_err(|error| error.cause))
+        }
+        Call::Ping => done(sender.ping(b"there?").await),
+        Call::Close => done(sender.close(CloseCode::NORMAL, "bye").await),
+        Call::Questions => {
+            assert!(sender.closure().is_none() || !sender.is_open());
+            let _ = sender.rtt();
+            Ok(Got::Done)
+        }
+        call => unreachable!("{call:?} of a sender"),
+    }
+}
+
+/// One of the operations of a combination, and what became of it.
+pub(crate) struct Op {
+    pub(crate) handle: Handle,
+    pub(crate) call: Call,
+    pub(crate) log: Log,
+    tag: char,
+    steps: usize,
+    closes_at_end: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// The numbers of the messages that a call was given.
+    pub(crate) tried: Vec<usize>,
+    /// Those of which the call gave `Ok`.
+    pub(crate) queued: Vec<usize>,
+    /// How many of `queued` were known to have left.
+    pub(crate) flushed: usize,
+    /// The numbers of the messages that were received.
+    pub(crate) received: Vec<usize>,
+    /// The end, where it receives.
+    pub(crate) end: Option<Result<(), Error>>,
+    /// What closing gave, where that was done at the end.
+    pub(crate) closing: Option<Result<(), Error>>,
+    /// What the call gave that was not `Ok`, or the first of them.
+    pub(crate) failure: Option<Error>,
+    pub(crate) faults: Vec<String>,
+    pub(crate) is_done: bool,
+}
+
+impl Op {
+    pub(crate) fn new(handle: Handle, call: Call, tag: char) -> Self {
+        Self {
+            handle,
+            call,
+            log: Log::default(),
+            tag,
+            steps: 0,
+            closes_at_end: false,
+        }
+    }
+
+    /// Has it close the connection after its last call, if it does not receive.
+    pub(crate) fn then_close_unless_it_receives(mut self) -> Self {
+        self.closes_at_end = !self.call.receives();
+        self
+    }
+
+    /// All steps.
+    pub(crate) async fn run(&mut self) {
+        while !self.step().await {}
+    }
+
+    /// One step, the call dropped where it does not end within some milliseconds; says whether all are done.
+    pub(crate) async fn step_briefly(&mut self) -> bool {
+        self.log.is_done || timeout(Duration::from_millis(10), self.step()).await.unwrap_or(false)
+    }
+
+    /// One call; says whether it was the last. May be dropped and called again, as the call itself may.
+    pub(crate) async fn step(&mut self) -> bool {
+        if !self.log.is_done {
+            let is_last = self.steps >= COUNT || self.call().await;
+            if is_last {
+                self.steps = COUNT;
+                if self.closes_at_end {
+                    self.log.closing = Some(self.handle.close_gently().await);
+                }
+                self.log.is_done = true;
+            }
+            self.note();
+        }
+        self.log.is_done
+    }
+
+    /// For whoever looks at a combination that hangs.
+    fn note(&self) {
+        let Log {
+            tried,
+            received,
+            is_done,
+            ..
+        } = &self.log;
+        let note = match is_done {
+            true => "done".to_owned(),
+            false => format!(
+                "{} steps, sent {}, received {}",
+                self.steps,
+                tried.len(),
+                received.len()
+            ),
+        };
+        NOTES.with_borrow_mut(|notes| notes.insert(self.tag, note));
+    }
+
+    async fn call(&mut self) -> bool {
+        match self.call {
+            Call::Recv | Call::Next => self.receive().await,
+            Call::Close | Call::StartClose | Call::SinkClose => self.close().await,
+            Call::Wait => {
+                self.steps = COUNT;
+                sleep(Duration::from_secs(1)).await;
+                true
+            }
+            Call::Ping | Call::Questions => {
+                self.steps += 1;
+                let given = self.handle.call(self.call, None).await;
+                self.take(given);
+                sleep(GAP).await;
+                self.steps >= COUNT
+            }
+            _ => self.send().await,
+        }
+    }
+
+    fn take(&mut self, given: Given) {
+        if let Err(error) = given {
+            self.log.failure.get_or_insert(error);
+        }
+    }
+
+    async fn receive(&mut self) -> bool {
+        match self.handle.call(self.call, None).await {
+            Ok(Got::Message(message)) => {
+                match peer::parse(message.as_bytes(), peer::size_of) {
+                    Some(('p', number)) if message.is_text() == number.is_multiple_of(2) => {
+                        self.log.received.push(number);
+                    }
+                    _ => self
+                        .log
+                        .faults
+                        .push(format!("received {} bytes of nobody's", message.len())),
+                }
+                false
+            }
+            Ok(_) => {
+                self.log.end = Some(Ok(()));
+                true
+            }
+            Err(error) => {
+                self.log.end = Some(Err(error));
+                true
+            }
+        }
+    }
+
+    async fn close(&mut self) -> bool {
+        let given = self.handle.call(self.call, None).await;
+        self.take(given);
+        true
+    }
+
+    async fn send(&mut self) -> bool {
+        let number = self.steps;
+        self.steps += 1;
+        self.log.tried.push(number);
+        let payload = peer::payload(self.tag, number, size_of(number));
+        let message = match number.is_multiple_of(2) {
+            true => Message::text(String::from_utf8(payload).expect("ASCII")),
+            false => Message::binary(payload),
+        };
+        match self.handle.call(self.call, Some(message)).await {
+            Ok(Got::Full) => {}
+            Ok(_) => self.log.queued.push(number),
+            Err(error) => {
+                self.log.failure = Some(error);
+                return true;
+            }
+        }
+        use Call::{Flush, Send, SendPrepared, SinkFlush, SinkSend};
+        if matches!(self.call, Send | SendPrepared | Flush | SinkSend | SinkFlush) {
+            self.log.flushed = self.log.queued.len();
+        }
+        if self.call.may_be_full() {
+            sleep(GAP).await;
+        }
+        self.steps >= COUNT
+    }
+}

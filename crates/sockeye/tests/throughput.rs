@@ -1,0 +1,329 @@
+//! The work for each message is the same at 1,000 messages as at 100,000 and 1,000,000, whatever drives the connection.
+//!
+//! What is counted: polls of the tasks, transport operations, allocations, the most memory and the most wakers alive at
+//! one time. Never time: `cargo run --release -p sockeye --example throughput` measures that.
+
+mod common;
+#[path = "common/tally.rs"]
+mod tally;
+#[path = "common/ways.rs"]
+mod ways;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::hostile::{Hostile, Wakers};
+use common::link::{Operations, link};
+use common::{Local, within};
+use sockeye::{Client, Limits, Server};
+use tokio::io::AsyncWriteExt;
+use tokio::runtime::{Builder, Runtime};
+use ways::{Boxed, WAYS, Watch, Way, echo, run};
+
+/// How the connection's future is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// By `block_on` of a runtime of one thread.
+    CurrentThread,
+    /// By a task on that.
+    CurrentThreadSpawned,
+    /// By `block_on` of a runtime of several threads.
+    MultiThread,
+    /// By a task on that.
+    MultiThreadSpawned,
+    /// By something whose wakers are never known to be equal.
+    Hostile,
+}
+
+/// Counts what is done with the futures of a way.
+#[derive(Clone, Default)]
+struct Counts {
+    polls: Arc<AtomicUsize>,
+    /// Where they are polled with wakers of which no two are known to be equal.
+    wakers: Option<Arc<Wakers>>,
+}
+
+impl Watch for Counts {
+    fn watch<'a>(&self, mut future: Boxed<'a>) -> Boxed<'a> {
+        let polls = self.polls.clone();
+        let counted = poll_fn(move |cx| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            future.as_mut().poll(cx)
+        });
+        match self.wakers.clone() {
+            Some(wakers) => Box::pin(Hostile::new(counted, wakers)),
+            None => Box::pin(counted),
+        }
+    }
+}
+
+impl Home {
+    fn runtime(self) -> Runtime {
+        match self {
+            Self::MultiThread | Self::MultiThreadSpawned => {
+                Builder::new_multi_thread().worker_threads(2).enable_time().build()
+            }
+            // What hangs fails at once.
+            _ => Builder::new_current_thread().enable_time().start_paused(true).build(),
+        }
+        .unwrap()
+    }
+
+    fn has_one_thread(self) -> bool {
+        !matches!(self, Self::MultiThread | Self::MultiThreadSpawned)
+    }
+}
+
+/// What was done, in all.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    count: usize,
+    polls: usize,
+    operations: Operations,
+    allocations: usize,
+    memory_max: usize,
+    wakers_max: usize,
+}
+
+fn measure(way: Way, home: Home, count: usize) -> Work {
+    let runtime = home.runtime();
+    let counts = Counts {
+        polls: Arc::default(),
+        wakers: (home == Home::Hostile).then(Arc::default),
+    };
+    let watch = counts.clone();
+    let (work, operations) = {
+        let main = async move {
+            let (near, far) = link(64 * 1024);
+            let meter = near.meter();
+            let (client, server) = (Client::default(), Server::default());
+            let accepting = async { server.accept(far).await?.accept().await };
+            let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+            // It ends with an error, for the connection is dropped in the end.
+            let _echo = tokio::spawn(echo(accepted.unwrap()));
+            let client = connected.unwrap().0;
+            let before = meter.operations();
+            let work = within(LIMIT_SECS, tally::during(run(way, client, count, &watch))).await;
+            let after = meter.operations();
+            let operations = Operations {
+                reads: after.reads - before.reads,
+                writes: after.writes - before.writes,
+            };
+            (work, operations)
+        };
+        match home {
+            Home::CurrentThreadSpawned | Home::MultiThreadSpawned => {
+                let main = runtime.spawn(main);
+                runtime.block_on(main).unwrap()
+            }
+            _ => runtime.block_on(main),
+        }
+    };
+    Work {
+        count,
+        polls: counts.polls.load(Ordering::Relaxed),
+        operations,
+        allocations: work.allocations,
+        memory_max: work.memory_max,
+        wakers_max: counts
+            .wakers
+            .map_or(0, |wakers| wakers.alive_max.load(Ordering::Relaxed)),
+    }
+}
+
+impl Work {
+    /// What grows with the number of messages if any does, per message.
+    fn per_message(&self) -> [(&'static str, f64); 4] {
+        let each = |number: usize| number as f64 / self.count as f64;
+        [
+            ("polls", each(self.polls)),
+            ("reads", each(self.operations.reads)),
+            ("writes", each(self.operations.writes)),
+            ("allocations", each(self.allocations)),
+        ]
+    }
+}
+
+/// No run takes longer.
+const LIMIT_SECS: u64 = 30;
+
+/// How much more memory than for the least number of messages may be in use at one time: a write buffer of 1 MiB, and what
+/// the echo has behind it.
+const MEMORY_MORE_MAX: usize = 3 * 1024 * 1024;
+
+/// The same where both sides run at the same time: both may copy their buffer to a larger one, and a sender that waits
+/// reads ahead of a receiver that is late.
+const MEMORY_MORE_MAX_OF_THREADS: usize = 24 * 1024 * 1024;
+
+/// How many wakers may be alive: each of two sides has a few places for one.
+const WAKERS_MAX: usize = 8;
+
+fn check(way: Way, home: Home, counts: &[usize]) -> Vec<String> {
+    let mut faults = Vec::new();
+    // The first run makes what stays.
+    measure(way, home, 100);
+    let works: Vec<Work> = counts.iter().map(|count| measure(way, home, *count)).collect();
+    let few = works[0];
+    for work in &works {
+        println!("{way:?}, {home:?}, {work:?}");
+        for ((name, of_few), (_, of_many)) in few.per_message().into_iter().zip(work.per_message()) {
+            // Where threads race, how many messages one poll finds is theirs to say.
+            let slack = match name {
+                // Beyond a backlog, each `feed` offers it to the transport.
+                "writes" => 1.0,
+                // A clone of these wakers is an allocation.
+                "allocations" if home == Home::Hostile => 2.0,
+                _ if home.has_one_thread() => 0.1,
+                _ => 2.0,
+            };
+            if of_many > of_few * 1.25 + slack {
+                let count = work.count;
+                faults.push(format!(
+                    "{way:?}, {home:?}, {count} messages: {name} {of_few} -> {of_many}"
+                ));
+            }
+        }
+        let more_max = match home.has_one_thread() {
+            true => MEMORY_MORE_MAX,
+            false => MEMORY_MORE_MAX_OF_THREADS,
+        };
+        if work.memory_max > few.memory_max + more_max {
+            faults.push(format!(
+                "{way:?}, {home:?}: memory {} -> {}",
+                few.memory_max, work.memory_max
+            ));
+        }
+        if work.wakers_max > WAKERS_MAX {
+            faults.push(format!(
+                "{way:?}, {home:?}: {} wakers alive at one time",
+                work.wakers_max
+            ));
+        }
+    }
+    faults
+}
+
+fn check_home(home: Home) {
+    // One at a time: allocations are counted for the process.
+    let _alone = tally::alone();
+    let counts: &[usize] = match cfg!(debug_assertions) {
+        true => &[1_000, 100_000],
+        false => &[1_000, 100_000, 1_000_000],
+    };
+    let faults: Vec<String> = WAYS.into_iter().flat_map(|way| check(way, home, counts)).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn work_per_message_is_constant_on_one_thread() {
+    check_home(Home::CurrentThread);
+}
+
+#[test]
+fn work_per_message_is_constant_in_a_task_on_one_thread() {
+    check_home(Home::CurrentThreadSpawned);
+}
+
+#[test]
+fn work_per_message_is_constant_beside_several_threads() {
+    check_home(Home::MultiThread);
+}
+
+#[test]
+fn work_per_message_is_constant_in_a_task_on_several_threads() {
+    check_home(Home::MultiThreadSpawned);
+}
+
+#[test]
+fn work_per_message_is_constant_with_a_new_waker_for_each_poll() {
+    check_home(Home::Hostile);
+}
+
+/// The most that a connection may hold of what arrives while a call of `send` waits: well beyond the largest message.
+const READ_AHEAD_MAX: usize = 64 * 1024 * 1024;
+
+/// How much a peer sends that never stops by itself.
+const FLOOD_LEN: usize = 256 * 1024 * 1024;
+
+/// A peer that sends all the time and never reads costs a bounded amount of memory, and its deadline passes.
+#[test]
+fn a_waiting_send_reads_a_bounded_amount_ahead() {
+    let _alone = tally::alone();
+    for payload_len in [0_usize, 100, 256 * 1024] {
+        let runtime = Home::CurrentThread.runtime();
+        let work = runtime.block_on(async {
+            let (mut ws, mut far) = common::open_linked(Local::Client, 64 * 1024, Limits::default()).await;
+            tokio::spawn(async move {
+                let frame = common::wire::binary(vec![0; payload_len]).bytes(false);
+                let frames = frame.repeat((64 * 1024 / frame.len()).max(1));
+                let mut sent = 0;
+                while sent < FLOOD_LEN && far.write_all(&frames).await.is_ok() {
+                    sent += frames.len();
+                }
+                std::future::pending::<()>().await;
+            });
+            let sending = async {
+                let sent = ws.send(vec![7; 4 * 1024 * 1024]).await;
+                assert!(sent.as_ref().is_err_and(sockeye::Error::is_timeout), "{sent:?}");
+            };
+            within(30, tally::during(sending)).await
+        });
+        assert!(
+            work.memory_max < READ_AHEAD_MAX,
+            "{payload_len}: {} bytes",
+            work.memory_max
+        );
+    }
+}
+
+/// Messages that arrive without end keep nobody from sending, and a sender keeps nobody from receiving.
+#[test]
+fn input_without_end_keeps_nobody_from_sending() {
+    for is_split in [false, true] {
+        let runtime = Home::CurrentThread.runtime();
+        runtime.block_on(async {
+            let (near, far) = link(64 * 1024);
+            let (client, server) = (Client::default(), Server::default());
+            let accepting = async { server.accept(far).await?.accept().await };
+            let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+            let (mut client, (far_sender, mut far_receiver)) = (connected.unwrap().0, accepted.unwrap().split());
+            let flood = tokio::spawn(async move {
+                loop {
+                    far_sender.feed("again and again").await.unwrap();
+                }
+            });
+            let counting = tokio::spawn(async move {
+                for _ in 0..1000 {
+                    far_receiver.recv().await.unwrap().unwrap();
+                }
+            });
+            // What is received meanwhile is no more than some messages for each that is sent.
+            let mut received = 0;
+            if is_split {
+                let (sender, mut receiver) = client.split();
+                let sending = tokio::spawn(async move {
+                    for _ in 0..1000 {
+                        sender.send("once").await.unwrap();
+                    }
+                    counting.await.unwrap();
+                });
+                while !sending.is_finished() && received < FLOOD_COUNT {
+                    receiver.recv().await.unwrap();
+                    received += 1;
+                }
+            } else {
+                for _ in 0..1000 {
+                    client.send("once").await.unwrap();
+                    client.recv().await.unwrap();
+                    received += 1;
+                }
+                counting.await.unwrap();
+            }
+            assert!(received < FLOOD_COUNT, "sending does not end");
+            flood.abort();
+        });
+    }
+}
+
+const FLOOD_COUNT: usize = 20_000_000;
