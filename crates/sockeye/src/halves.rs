@@ -53,12 +53,8 @@ impl Halves {
             Half::Stream => &mut self.stream,
             Half::Sink => &mut self.sink,
         };
-        let mut must_repeat = false;
-        match &polled {
-            Poll::Ready(_) => self.wakers.release(key),
-            Poll::Pending => must_repeat = !self.wakers.register(key, cx.waker(), seen),
-        }
-        if must_repeat {
+        // A waker stays in its slot when its operation is ready: another operation of the same task may wait there too.
+        if polled.is_pending() && !self.wakers.register(key, cx.waker(), seen) {
             cx.waker().wake_by_ref();
         }
         let has_received = !had_read_ahead && driver.has_read_ahead();

@@ -624,12 +624,20 @@ impl Access<'_> {
         drop(emptied);
         let has_mail = !mail.is_empty();
         for mail in mail {
-            // The connection has closed meanwhile: it is as if the message had been queued and had not left.
-            let _ = match mail {
+            let queued = match mail {
                 Mail::Message(message, compress) => self.driver.queue(&Outgoing::new(message, compress)),
                 Mail::Prepared(prepared) => self.driver.queue_prepared(&prepared),
-                Mail::Close(code, reason) => self.start_close(code, &reason),
+                Mail::Close(code, reason) => {
+                    // The future that closes was dropped: nobody hears that its code may not be sent.
+                    let _ = self.start_close(code, &reason);
+                    Ok(())
+                }
             };
+            if queued.is_err() {
+                // The connection has closed meanwhile: a message that was taken from its sender will not leave, which the
+                // next flush says.
+                self.driver.note_dropped_message();
+            }
         }
         has_mail
     }

@@ -585,45 +585,13 @@ fn whole_by_its_traits_from_two_tasks() {
 }
 
 #[test]
-#[ignore = "its own methods are for one task at a time: a transport remembers one waker for each direction"]
-fn whole_received_from_beside_another_task() {
-    check_all(Shared::Locked, &[Driving::Tasks], in_both_directions());
-}
-
-#[test]
 fn whole_received_from_in_one_task() {
     check_all(Shared::Locked, &[Driving::Join, Driving::Select], in_both_directions());
 }
 
 #[test]
-#[ignore = "its own methods are for one task at a time: a transport remembers one waker for each direction"]
-fn whole_received_from_with_any_waker() {
-    check_all(
-        Shared::Locked,
-        &[Driving::Unordered, Driving::Hostile],
-        in_both_directions(),
-    );
-}
-
-#[test]
-#[ignore = "its own methods are for one task at a time: a transport remembers one waker for each direction"]
-fn whole_in_one_direction_from_two_tasks() {
-    check_all(Shared::Locked, &[Driving::Tasks], in_one_direction());
-}
-
-#[test]
 fn whole_in_one_direction_in_one_task() {
     check_all(Shared::Locked, &[Driving::Join, Driving::Select], in_one_direction());
-}
-
-#[test]
-#[ignore = "its own methods are for one task at a time: a transport remembers one waker for each direction"]
-fn whole_in_one_direction_with_any_waker() {
-    check_all(
-        Shared::Locked,
-        &[Driving::Unordered, Driving::Hostile],
-        in_one_direction(),
-    );
 }
 
 #[test]
@@ -725,10 +693,4 @@ fn sender_and_receiver_on_several_threads() {
 #[test]
 fn halves_of_futures_on_several_threads() {
     check_on_threads(Shared::Futures, OF_SINK.map(|call| [Call::Next, call]).into_iter());
-}
-
-#[test]
-#[ignore = "its own methods are for one task at a time: a transport remembers one waker for each direction"]
-fn whole_received_from_beside_another_thread() {
-    check_on_threads(Shared::Locked, in_both_directions());
 }

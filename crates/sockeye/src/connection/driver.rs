@@ -366,6 +366,11 @@ impl Driver {
         self.settings.write_buffer_max
     }
 
+    /// Notes that a message which its sender takes for queued was not: the next flush fails.
+    pub(crate) fn note_dropped_message(&mut self) {
+        self.is_cut = true;
+    }
+
     /// Why [`queue`](Self::queue) would fail, if it would.
     pub(crate) fn refusal(&self) -> Option<Error> {
         match self.check_writable() {
