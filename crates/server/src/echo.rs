@@ -5,11 +5,10 @@
 
 mod roll;
 
-use std::error::Error as _;
 use std::thread;
 use std::time::Duration;
 
-use sockeye::{CloseCode, Error, Message, OriginPolicy, Server, WebSocket};
+use sockeye::{CloseCode, Denial, Error, Message, Origin, OriginPolicy, Server, WebSocket};
 use sockeye_server::accept::accept_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -120,17 +119,27 @@ async fn open(server: Server, tcp: TcpStream, member: Member) {
     };
     match opened {
         Ok(mut ws) => drop(tokio::spawn(async move { report(echo(&mut ws, &member).await) })),
-        Err(error) if error.is_denied() => report_denied(&error),
-        Err(error) => report(Err(error)),
+        Err(error) => match error.denial() {
+            Some(denial) => log_denial(denial),
+            None => report(Err(error)),
+        },
     }
 }
 
-/// Says that a web page was turned away, and which option lets it in: its author sees only that it does not work.
-fn report_denied(error: &Error) {
-    let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+/// Logs the origin and the host of a web page that was refused, what is allowed, and the option that changes it. The author
+/// of the page sees only that it does not work.
+fn log_denial(denial: &Denial) {
+    let (host, allowed) = (denial.host(), denial.allowed());
+    let origin = denial.origin().unwrap_or("none");
+    // An origin that is none is not to be pasted into a shell.
+    let advice = match Origin::parse(origin) {
+        Ok(origin) => format!("--allow-origin={origin} allows this one"),
+        Err(_) => "--allow-origin=ORIGIN allows another".into(),
+    };
     tracing::warn!(
-        "refused to open a WebSocket for a web page: {}; --allow-origin allows an origin",
-        escape(&reason)
+        "refused a WebSocket to a web page of the origin {}, which came for the host {}; allowed: {allowed}; {advice}",
+        escape(origin),
+        escape(host),
     );
 }
 

@@ -313,6 +313,7 @@ async fn what_cannot_be_reached_has_exit_codes_of_its_own() {
         .bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())
         .unwrap();
     let refused = silent.local_addr().unwrap().as_socket().unwrap().to_string();
+    let named_once = format!("cannot connect to {refused}: Connection refused");
     for (url, code, message) in [
         ("ws://localhost/#x", 3, "fragment"),
         ("ftp://localhost/", 3, "ws://"),
@@ -320,8 +321,14 @@ async fn what_cannot_be_reached_has_exit_codes_of_its_own() {
         (
             "ws://no-such-host.invalid/",
             6,
-            "cannot find the host no-such-host.invalid",
+            "cannot connect to no-such-host.invalid:80: the host name cannot be resolved",
         ),
+        (
+            "[fe80::1%nosuchif]:9001",
+            6,
+            "check that this machine has a network interface of that name",
+        ),
+        (&refused, 7, &named_once),
         (&refused, 7, "check that the server runs"),
     ] {
         let left = run(&["connect", url], b"").await;
@@ -334,9 +341,25 @@ async fn what_cannot_be_reached_has_exit_codes_of_its_own() {
 async fn a_server_that_says_nothing_is_28() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
-    let left = run(&["connect", &url, "--connect-timeout", "50ms"], b"").await;
-    assert_eq!(left.code, Some(28));
-    assert_stderr(&left, "--connect-timeout");
+    for url in [&url, &url.replace("ws://", "wss://")] {
+        let left = run(&["connect", url, "--connect-timeout", "50ms"], b"").await;
+        assert_eq!(left.code, Some(28));
+        assert_stderr(&left, "not open within 50ms");
+        assert!(left.stderr.contains("--connect-timeout"), "{}", left.stderr);
+    }
+}
+
+/// `localhost` may be an IPv6 address first, of which nobody hears.
+#[tokio::test]
+async fn every_address_of_a_host_is_tried() {
+    let url = echo_server().await.replace("127.0.0.1", "localhost");
+    let left = run(&["connect", "-n", "1", &url], b"hi\n").await;
+    assert_eq!(
+        (left.stdout.as_slice(), left.code),
+        (&b"hi\n"[..], Some(0)),
+        "{}",
+        left.stderr
+    );
 }
 
 #[tokio::test]
@@ -349,12 +372,7 @@ async fn quiet_leaves_only_the_exit_status() {
 async fn verbose_shows_the_handshake_and_a_refusal_with_its_body() {
     let url = echo_server().await;
     let left = run(&["connect", "-v", &url, WAIT[0], WAIT[1]], b"").await;
-    for part in [
-        "* connected to 127.0.0.1:",
-        "< HTTP/1.1 101",
-        "Sec-WebSocket-Accept: ",
-        "* closed: 1000",
-    ] {
+    for part in ["< HTTP/1.1 101", "Sec-WebSocket-Accept: ", "* closed: 1000"] {
         assert!(left.stderr.contains(part), "{}", left.stderr);
     }
     let refusal = b"HTTP/1.1 403 Forbidden\r\nX-Why: no\r\nContent-Length: 15\r\n\r\nask\n\x1b[31mnicely";
@@ -474,7 +492,45 @@ async fn certificates_are_checked_unless_told_otherwise() {
     let url = echo_server().await.replace("ws://", "wss://");
     let left = run(&["connect", &url], b"").await;
     assert_eq!(left.code, Some(35));
-    assert_stderr(&left, "TLS");
+    assert_stderr(&left, "check that this port speaks TLS");
+}
+
+/// A port without TLS is not what is wrong then.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_machine_without_ca_certificates_is_told_what_helps() {
+    let url = secure_echo_server(&Certificate::new()).await;
+    let mut command = program(&["connect", &url]);
+    command
+        .env("SSL_CERT_FILE", "/nonexistent")
+        .env("SSL_CERT_DIR", "/nonexistent");
+    let output = soon(command.output()).await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(35), "{stderr}");
+    for part in [
+        "no trusted CA certificates",
+        "ca-certificates",
+        "--cacert",
+        "SSL_CERT_FILE",
+    ] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+    assert!(!stderr.contains("check that this port"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_instead_of_tls_may_have_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}/", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        // What is left unread would make the end a reset.
+        assert_ne!(tcp.read(&mut [0; 16 << 10]).await.unwrap(), 0);
+    });
+    let left = run(&["connect", &url], b"").await;
+    assert_eq!(left.code, Some(35), "{}", left.stderr);
+    assert_stderr(&left, "check that this port speaks TLS");
+    soon(serving).await.unwrap();
 }
 
 /// The address of a server with this certificate, for `wss://`.
@@ -666,4 +722,19 @@ async fn a_reader_that_pauses_holds_the_server_back_and_loses_nothing() {
     soon(sending).await.unwrap();
     client.stdin = None;
     assert_eq!(client.exit_code().await, Some(0));
+}
+
+/// So many that a cost which grows with what came before would show: a million of them once took 80 s.
+#[tokio::test]
+async fn lines_beyond_counting_come_back_complete_and_in_order() {
+    const LINES: usize = 200_000;
+    let (_server, url) = Program::echo(&[]).await;
+    let input: String = (0..LINES).map(|number| format!("line {number}\n")).collect();
+    let left = run(&["connect", &url, "-n", &LINES.to_string()], input.as_bytes()).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert_eq!(left.stderr, "");
+    let came = left.stdout.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(came, LINES);
+    // Not `assert_eq`, which would print both.
+    assert!(left.stdout == input.as_bytes(), "a line is not where it was");
 }

@@ -5,8 +5,8 @@ mod cli_support;
 
 use cli_support::{Program, answer, echo, run, serve, sockeye as program, soon};
 use sockeye::{Client, Origin, Server};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 async fn echo_server() -> String {
     serve(Server::default(), async |ws| drop(echo(ws).await)).await
@@ -273,8 +273,56 @@ async fn echo_says_which_option_lets_a_refused_page_in() {
     soon(BufReader::new(server.child.stderr.take().unwrap()).read_line(&mut line))
         .await
         .unwrap();
-    for part in ["WARN", "origin", "not allowed", "--allow-origin"] {
-        assert!(line.contains(part), "{line}");
+    let host = url.trim_start_matches("ws://").trim_end_matches('/');
+    for part in [
+        "WARN",
+        "the origin https://b.example,",
+        &format!("the host {host};"),
+        "allowed: https://a.example;",
+        "--allow-origin=https://b.example",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}
+
+/// What the log advises may be pasted into a shell.
+#[tokio::test]
+async fn echo_advises_no_origin_that_is_none() {
+    let (mut server, url) = Program::echo(&["--allow-origin", "https://a.example"]).await;
+    let mut tcp = soon(TcpStream::connect(
+        url.trim_start_matches("ws://").trim_end_matches('/'),
+    ))
+    .await
+    .unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+                   Origin: https://$(reboot)\r\n\r\n";
+    soon(tcp.write_all(request.as_bytes())).await.unwrap();
+    let mut line = String::new();
+    soon(BufReader::new(server.child.stderr.take().unwrap()).read_line(&mut line))
+        .await
+        .unwrap();
+    assert!(line.contains("the origin https://$(reboot),"), "{line}");
+    assert!(line.ends_with("--allow-origin=ORIGIN allows another\n"), "{line}");
+}
+
+/// The characters that other clients encode, and the name and password before the host.
+#[tokio::test]
+async fn urls_are_read_as_browsers_read_them() {
+    for (url, request_line) in [
+        (
+            r#"ws://HOST/?filter={"x":1}"#,
+            "GET /?filter=%7B%22x%22:1%7D HTTP/1.1\n",
+        ),
+        ("HOST/?t=Bearer x", "GET /?t=Bearer%20x HTTP/1.1\n"),
+        ("http://HOST/?s=a|b&t=100%", "GET /?s=a%7Cb&t=100%25 HTTP/1.1\n"),
+        ("ws://HOST/ü", "GET /%C3%BC HTTP/1.1\n"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = url.replace("HOST", &listener.local_addr().unwrap().to_string());
+        let _client = Program::start(&["connect", &url]);
+        let head = soon(read_request(&listener)).await;
+        assert!(head.starts_with(request_line), "{url}: {head}");
     }
 }
 
@@ -291,7 +339,7 @@ async fn a_banner_of_another_protocol_is_noticed_at_once() {
         let url = listener.local_addr().unwrap().to_string();
         let serving = tokio::spawn(async move {
             let (mut tcp, _) = listener.accept().await.unwrap();
-            tokio::io::AsyncWriteExt::write_all(&mut tcp, banner).await.unwrap();
+            tcp.write_all(banner).await.unwrap();
             // Until the client has gone, which it does without a word from here.
             let _ = tcp.read_to_end(&mut Vec::new()).await;
         });

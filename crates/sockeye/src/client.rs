@@ -97,7 +97,8 @@ impl Client {
     /// `Authorization: Basic` header, unless the client has an `Authorization` header of its own.
     ///
     /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 in turns, the next 250 ms
-    /// after the last or as soon as one fails, all within [`Timeouts::connect`].
+    /// after the last or as soon as one fails, all within [`Timeouts::connect`]. [`Timeouts::open`] limits everything
+    /// together.
     ///
     /// # Errors
     ///
@@ -125,10 +126,14 @@ impl Client {
     /// The socket is closed.
     pub async fn connect_with_response(&self, url: &str) -> Result<(WebSocket, Response), Error> {
         let address = Address::parse(url).map_err(Error::address)?;
-        let limit = self.template.options.timeouts.connect;
+        let timeouts = &self.template.options.timeouts;
+        let open_deadline = timeouts.open.map(connection::deadline);
+        let limit = timeouts
+            .open
+            .map_or(timeouts.connect, |open| open.min(timeouts.connect));
         // In a box: it is needed for a moment, and would make the rest of the wait as large.
         let tcp = Box::pin(self.template.dialer.connect(address.uri(), limit)).await?;
-        self.open(tcp, &address).await
+        self.open(tcp, &address, open_deadline).await
     }
 
     /// Opens a WebSocket over a transport that is connected already: a proxy's tunnel, a Unix socket, a pipe. TLS goes
@@ -149,14 +154,21 @@ impl Client {
     {
         let address = Address::parse(url).map_err(Error::address)?;
         transport::prepare(&io)?;
-        self.open(io, &address).await
+        let open_deadline = self.template.options.timeouts.open.map(connection::deadline);
+        self.open(io, &address, open_deadline).await
     }
 
-    async fn open<S>(&self, io: S, address: &Address) -> Result<(WebSocket, Response), Error>
+    async fn open<S>(
+        &self,
+        io: S,
+        address: &Address,
+        open_deadline: Option<Instant>,
+    ) -> Result<(WebSocket, Response), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let deadline = connection::deadline(self.template.options.timeouts.handshake);
+        let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
         // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
             timeout_at(deadline, self.start_tls(io, address))

@@ -71,6 +71,13 @@ pub struct Timeouts {
     /// The opening handshake, TLS included, from the first byte to the last; on a server until the request is there, and
     /// once more for the response, when the application has decided. Default 10 s.
     pub handshake: Duration,
+    /// Everything that a client does to open a connection: name resolution, TCP, TLS and the opening handshake together.
+    /// Default `None`: no limit beyond [`connect`](Self::connect) and [`handshake`](Self::handshake).
+    ///
+    /// Set it where a caller is promised an answer within a given time. A `tokio::time::timeout` around the call would end
+    /// it in time as well, but lose the error that says what was being waited for, and the refusal of a server whose body is
+    /// still on its way.
+    pub open: Option<Duration>,
     /// How long a peer may take fewer bytes than [`Limits::write_rate_min`] asks for, while some wait for it. Default 10 s;
     /// then it is dropped.
     pub write: Duration,
@@ -85,6 +92,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
+            open: None,
             write: Duration::from_secs(10),
             close: Config::default().close_timeout,
         }
@@ -179,6 +187,8 @@ mod tests {
         let Timeouts {
             connect,
             handshake,
+            // Limits the two above together, which have limits of their own.
+            open: _,
             write,
             close,
         } = Timeouts::default();

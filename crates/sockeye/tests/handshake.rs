@@ -11,7 +11,8 @@ use common::wire::text;
 use common::{Peer, REQUEST, answer, look, text_of, within};
 use sockeye::handshake::{HandshakeFault, Subprotocol};
 use sockeye::{
-    Acceptance, Client, Error, HostPolicy, Origin, OriginPolicy, Pending, Rejection, Server, StatusCode, WebSocket,
+    Acceptance, Client, Error, HostPolicy, Origin, OriginPolicy, Pending, Rejection, Server, StatusCode, Timeouts,
+    WebSocket,
 };
 use tokio::time::Instant;
 
@@ -123,6 +124,21 @@ async fn client_waits_for_the_body_no_longer_than_for_the_handshake() {
     let error = within(60, connecting).await.unwrap_err();
     assert!(error.refusal().is_some());
     assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_reports_a_refusal_at_the_end_of_the_time_to_open() {
+    let (io, peer) = transport(false);
+    peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\nno tok");
+    let mut timeouts = Timeouts::default();
+    timeouts.open = Some(Duration::from_millis(300));
+    let client = Client::builder().timeouts(timeouts).build().unwrap();
+    let start = Instant::now();
+    let error = within(60, client.connect_over(io, "ws://localhost/"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.refusal().unwrap().body(), b"no tok");
+    assert_eq!(start.elapsed().as_millis(), 300);
 }
 
 /// The request of a client that is given this URL.

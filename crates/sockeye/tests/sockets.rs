@@ -163,6 +163,42 @@ async fn when_no_address_takes_the_connection_each_is_named() {
     assert!(shown.contains(&format!("; 127.0.0.3:{port}: ")), "{shown}");
 }
 
+/// On Linux a socket of this machine is connected at once, so that the paused clock does not run ahead of it.
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn the_time_to_open_covers_resolver_connection_and_handshake_together() {
+    use tokio::time::{Instant, sleep};
+    // Connected by the kernel, and never answered.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut timeouts = Timeouts::default();
+    timeouts.open = Some(Duration::from_secs(9));
+    for (resolving_secs, is_connected) in [(8, true), (600, false)] {
+        let client = Client::builder()
+            .timeouts(timeouts.clone())
+            .resolver(move |_, _| async move {
+                sleep(Duration::from_secs(resolving_secs)).await;
+                Ok(vec![address])
+            })
+            .build()
+            .unwrap();
+        let start = Instant::now();
+        let error = within(60, client.connect("ws://slow.example/")).await.unwrap_err();
+        assert_eq!(start.elapsed().as_secs(), 9, "{error:?}");
+        assert!(error.is_timeout(), "{error:?}");
+        assert_eq!(error.connect_error().is_none(), is_connected, "{error:?}");
+    }
+    // The other limits stay.
+    timeouts.open = Some(Duration::MAX);
+    let client = Client::builder().timeouts(timeouts).build().unwrap();
+    let start = Instant::now();
+    let error = within(60, client.connect(&format!("ws://{address}/")))
+        .await
+        .unwrap_err();
+    assert!(error.is_timeout() && error.connect_error().is_none(), "{error:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
 /// All of 127.0.0.0/8 is this machine on Linux.
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -4,13 +4,13 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use sockeye::handshake::{HandshakeFault, Uri};
-use sockeye::{Cause, CloseFrame, Closure, Error, Response, StatusCode};
+use sockeye::{Cause, CloseFrame, Closure, ConnectError, Error, NoRootCertificates, Response, StatusCode};
 
 use super::Signal;
 use super::certificate::explain;
+use super::options::ConnectOptions;
 use super::values::size;
 use crate::connect::{InputError, close_frame, escape, escape_bytes};
 
@@ -32,15 +32,19 @@ pub(crate) enum Failure {
     /// The URL is none.
     BadUrl { url: String, reason: String },
     /// The host has no address.
-    Unresolved { host: String, error: io::Error },
-    /// The host does not take the connection.
-    Unreachable { address: String, error: io::Error },
-    /// A step of connecting took too long.
-    TooLate {
-        step: &'static str,
-        uri: String,
-        timeout: Duration,
+    Unresolved {
+        target: String,
+        reason: String,
+        advice: &'static str,
     },
+    /// The host does not take the connection.
+    Unreachable {
+        target: String,
+        reason: String,
+        advice: &'static str,
+    },
+    /// Connecting took too long.
+    TooLate { uri: String, reason: String },
     /// The peer has fallen silent.
     Silent(Error),
     /// The server opened no WebSocket.
@@ -62,6 +66,10 @@ pub(crate) enum Failure {
     TooBig { size_max: u64 },
     /// TLS failed.
     Tls(String),
+    /// The server's first bytes are not TLS.
+    NoTls(String),
+    /// There are no certificates that a server could be checked against.
+    NoRoots,
     /// The server's certificate is not trusted.
     Certificate(String),
     /// The connection ended without a close frame.
@@ -87,7 +95,7 @@ impl Failure {
             Self::Unreachable { .. } => 7,
             Self::Refused { .. } => 22,
             Self::TooLate { .. } | Self::Silent(_) => 28,
-            Self::Tls(_) => 35,
+            Self::Tls(_) | Self::NoTls(_) | Self::NoRoots => 35,
             Self::TooFew { .. } => 52,
             Self::Lost(_) => 56,
             Self::Certificate(_) => 60,
@@ -111,15 +119,10 @@ impl Failure {
             Self::Output(error) => format!("cannot write to standard output: {error}"),
             Self::Usage(reason) => format!("{reason}; see `sockeye connect --help`"),
             Self::BadUrl { url, reason } => format!("cannot connect to \"{url}\": {reason}"),
-            Self::Unresolved { host, error } => {
-                format!("cannot find the host {host}: {error}; check how it is written, and the network")
+            Self::Unresolved { target, reason, advice } | Self::Unreachable { target, reason, advice } => {
+                format!("cannot connect to {target}: {reason}; {advice}")
             }
-            Self::Unreachable { address, error } => {
-                format!("cannot connect to {address}: {error}; check that the server runs and that this is its port")
-            }
-            Self::TooLate { step, uri, timeout } => {
-                format!("{uri}: {step} did not come within {timeout:?}; --connect-timeout waits longer")
-            }
+            Self::TooLate { uri, reason } => format!("{uri}: {reason}; --connect-timeout waits longer"),
             Self::Silent(error) => {
                 let cause = error.closure().map(Closure::cause);
                 let advice = match cause {
@@ -146,7 +149,12 @@ impl Failure {
                 "the server sent a message larger than {}, the most that is taken; --max-message-size takes larger ones",
                 size(*size_max)
             ),
-            Self::Tls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
+            Self::Tls(reason) => format!("TLS failed: {reason}"),
+            Self::NoTls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
+            Self::NoRoots => "TLS failed: no trusted CA certificates were found on this machine; install them (the \
+                              package is mostly named ca-certificates), or name a PEM file of them with --cacert or \
+                              SSL_CERT_FILE"
+                .into(),
             Self::Certificate(reason) => format!("the server's certificate is not trusted: {reason}"),
             Self::Lost(error) => format!("the connection was lost without a close frame{}", because(error)),
             Self::Closed(frame) => format!("closed by the server: {}", close_frame(frame)),
@@ -160,42 +168,42 @@ impl Failure {
         Self::Usage(format!("{error}{}", because(error)))
     }
 
-    pub(crate) fn unresolved(uri: &Uri, error: io::Error) -> Self {
-        let host = uri.host().to_owned();
-        Self::Unresolved { host, error }
-    }
-
-    pub(crate) fn unreachable(uri: &Uri, error: io::Error) -> Self {
-        let (host, port) = (uri.host(), uri.port());
-        let address = match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
-        };
-        Self::Unreachable { address, error }
-    }
-
     pub(crate) fn tls(error: rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => Self::Certificate(explain(&error)),
+            rustls::Error::InvalidMessage(_) => Self::NoTls(error.to_string()),
             error => Self::Tls(error.to_string()),
         }
     }
 
-    /// Of an error while the WebSocket was being opened; a refusal may have been shown already.
-    pub(crate) fn opening(uri: &Uri, error: Error, is_shown: bool) -> Self {
+    /// Of an error while the WebSocket was being opened.
+    pub(crate) fn opening(uri: &Uri, error: Error, options: &ConnectOptions) -> Self {
+        if let Some(error) = error.connect_error() {
+            return Self::connecting(uri, error);
+        }
         if let Some(response) = error.refusal() {
             return Self::Refused {
                 uri: uri.to_string(),
                 status: response.status(),
-                detail: refusal_detail(response, is_shown),
+                // With `-v` it has been shown already.
+                detail: refusal_detail(response, options.verbose),
+            };
+        }
+        if error.is_timeout() {
+            let within = options.connect_timeout.duration().unwrap_or_default();
+            return Self::TooLate {
+                uri: uri.to_string(),
+                reason: format!("not open within {within:?} ({error})"),
             };
         }
         if error.is_tls() {
-            let io_error = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-            let cause = io_error.and_then(io::Error::get_ref);
-            return match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-                Some(error) => Self::tls(error.clone()),
-                None => Self::Tls(io_error.map_or_else(|| error.to_string(), io::Error::to_string)),
+            return Self::tls_handshake(&error);
+        }
+        // Everything else that could be sent wrong was checked before.
+        if error.is_misuse() {
+            return Self::BadUrl {
+                url: uri.to_string(),
+                reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
             };
         }
         let fault = error
@@ -205,6 +213,59 @@ impl Failure {
             Some(HandshakeFault::ClosedEarly) => Self::Lost(error),
             Some(fault) => Self::handshake(uri, fault.clone()),
             None => Self::connection(error),
+        }
+    }
+
+    /// Of an error before there was a TCP connection.
+    fn connecting(uri: &Uri, error: &ConnectError) -> Self {
+        if error.is_timeout() {
+            return Self::TooLate {
+                uri: uri.to_string(),
+                reason: error.to_string(),
+            };
+        }
+        let target = error.target().to_owned();
+        if error.is_unresolved() {
+            let advice = match uri.zone() {
+                Some(_) => "check that this machine has a network interface of that name",
+                None => "check how it is written, and the network",
+            };
+            return Self::Unresolved {
+                target,
+                reason: error.to_string(),
+                advice,
+            };
+        }
+        let attempts: Vec<_> = error.attempts().collect();
+        let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        Self::Unreachable {
+            advice: match attempts.iter().any(|(_, error)| error.is_some_and(is_refused)) {
+                true => "check that the server runs and that this is its port",
+                false => "check the address, and the network",
+            },
+            reason: match attempts[..] {
+                // The address has been named.
+                [(address, Some(error))] if address.to_string() == target => error.to_string(),
+                _ => error.to_string(),
+            },
+            target,
+        }
+    }
+
+    /// Of an error of a TLS handshake.
+    fn tls_handshake(error: &Error) -> Self {
+        let Some(io_error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) else {
+            return Self::Tls(error.to_string());
+        };
+        let cause = io_error.get_ref();
+        if cause.is_some_and(|cause| cause.is::<NoRootCertificates>()) {
+            return Self::NoRoots;
+        }
+        match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+            Some(error) => Self::tls(error.clone()),
+            // A server without TLS may answer the first bytes of it by closing.
+            None if is_connection_end(io_error.kind()) => Self::NoTls(io_error.to_string()),
+            None => Self::Tls(io_error.to_string()),
         }
     }
 
@@ -244,6 +305,14 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::System(error)
     }
+}
+
+fn is_connection_end(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        kind,
+        K::UnexpectedEof | K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe
+    )
 }
 
 /// The beginning of what a server says about a refusal, for one line on a terminal.
@@ -304,8 +373,11 @@ fn advice_for_listening(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
     use crate::cli::options::EXIT_STATUS;
+    use crate::cli::{Command, CommandLine};
 
     fn io_error() -> io::Error {
         io::ErrorKind::Other.into()
@@ -321,8 +393,16 @@ mod tests {
                 url: String::new(),
                 reason: String::new(),
             },
-            Failure::unresolved(&uri, io_error()),
-            Failure::unreachable(&uri, io_error()),
+            Failure::Unresolved {
+                target: String::new(),
+                reason: String::new(),
+                advice: "",
+            },
+            Failure::Unreachable {
+                target: String::new(),
+                reason: String::new(),
+                advice: "",
+            },
             Failure::Refused {
                 uri: String::new(),
                 status: StatusCode::NOT_FOUND,
@@ -332,9 +412,8 @@ mod tests {
             Failure::handshake(&uri, HandshakeFault::AcceptMismatch),
             Failure::TooBig { size_max: 1 },
             Failure::TooLate {
-                step: "",
                 uri: String::new(),
-                timeout: Duration::ZERO,
+                reason: String::new(),
             },
             Failure::tls(rustls::Error::DecryptError),
             Failure::tls(rustls::CertificateError::Expired.into()),
@@ -364,15 +443,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_ipv6_address_has_its_brackets() {
-        for (uri, address) in [
-            ("ws://[::1]:9/", "to [::1]:9:"),
-            ("ws://a.example/", "to a.example:80:"),
-        ] {
-            let message = Failure::unreachable(&Uri::parse(uri).unwrap(), io_error()).message();
-            assert!(message.as_ref().unwrap().contains(address), "{message:?}");
-        }
+    /// TLS takes fewer names than the URL may have.
+    #[tokio::test]
+    async fn a_host_that_no_certificate_can_name_is_a_bad_url() {
+        let tls = super::super::tls::danger_client_config_trusting_anyone().unwrap();
+        let client = sockeye::Client::builder().tls_config(tls.into()).build().unwrap();
+        let (io, _peer) = tokio::io::duplex(64);
+        let url = "wss://-a.example/";
+        let error = client.connect_over(io, url).await.unwrap_err();
+        let command_line = CommandLine::parse_from(["sockeye", "connect", url]);
+        let Command::Connect(options) = &command_line.command else {
+            panic!("{command_line:?}");
+        };
+        let failure = Failure::opening(&Uri::parse(url).unwrap(), error, options);
+        assert_eq!(failure.exit_code(), 3, "{failure:?}");
+        let message = failure.message().unwrap();
+        assert_eq!(message, "cannot connect to \"wss://-a.example/\": invalid dns name");
     }
 
     #[test]

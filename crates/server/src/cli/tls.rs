@@ -14,9 +14,6 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use super::Failure;
 use super::certificate::is_authority_as_server;
 
-/// The opening handshake is an HTTP/1.1 request.
-const ALPN: &[u8] = b"http/1.1";
-
 /// TLS for a server, from the files with its certificate chain and its private key.
 pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
     let chain = read_certificates(cert)?;
@@ -25,11 +22,10 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_no_client_auth())
         .and_then(|builder| builder.with_single_cert(chain, private_key));
-    let mut config = config.map_err(|error| Failure::TlsFile {
+    let config = config.map_err(|error| Failure::TlsFile {
         path: cert.to_owned(),
         reason: format!("does not go with the key in {}: {error}", key.display()),
     })?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -52,7 +48,7 @@ pub(crate) fn client_config_trusting(path: &Path) -> Result<ClientConfig, Failur
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let config = builder.map_err(Failure::tls)?.dangerous();
     let config = config.with_custom_certificate_verifier(Arc::new(verifier));
-    Ok(with_alpn(config.with_no_client_auth()))
+    Ok(config.with_no_client_auth())
 }
 
 /// TLS for a client that takes whatever certificate it is shown. It is encrypted, but to whom is unknown.
@@ -61,7 +57,7 @@ pub(crate) fn danger_client_config_trusting_anyone() -> Result<ClientConfig, Fai
     let verifier = Arc::new(DangerTrustAnyone(provider()));
     let config = builder.map_err(Failure::tls)?.dangerous();
     let config = config.with_custom_certificate_verifier(verifier);
-    Ok(with_alpn(config.with_no_client_auth()))
+    Ok(config.with_no_client_auth())
 }
 
 /// Takes what the certificates in a file vouch for, and each of them as a server's own. Names and times count for all.
@@ -173,11 +169,6 @@ impl ServerCertVerifier for DangerTrustAnyone {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
-}
-
-fn with_alpn(mut config: ClientConfig) -> ClientConfig {
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {

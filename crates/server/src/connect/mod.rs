@@ -24,7 +24,7 @@ use tokio::runtime::Builder;
 
 use crate::cli::{ConnectOptions, Failure, Signals};
 use crate::log;
-use address::Address;
+use address::Target;
 use open::Opener;
 use output::{Form, Output};
 use session::Session;
@@ -32,8 +32,8 @@ use terminal::Terminal;
 
 /// Connects, talks until either side has had enough, and says how it ended.
 pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
-    let address = address::parse(&options.url)?;
-    let opener = Opener::new(options, &address)?;
+    let target = address::parse(&options.url)?;
+    let opener = Opener::new(options, &target)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
             // Who reads our output, as `head` does, has enough of it.
             () = &mut output_closed => return Ok(()),
         };
-        greet(&address, options);
+        greet(&target, options);
         let terminal = Terminal::open();
         if terminal.is_some() {
             signals.watch_terminal()?;
@@ -61,11 +61,11 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
 }
 
 /// Tells a person that it is their turn.
-fn greet(address: &Address, options: &ConnectOptions) {
+fn greet(target: &Target, options: &ConnectOptions) {
     if io::stdin().is_terminal() && !options.quiet {
         log::line(&format!(
             "connected to {}; each line is a message, Ctrl-D ends",
-            address.uri
+            target.uri()
         ));
         // Before the prompt.
         log::flush();
