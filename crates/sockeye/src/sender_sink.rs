@@ -71,14 +71,15 @@ impl SenderSink {
     }
 
     fn poll_flush_queued(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let (end, is_closing) = (&mut self.flush_end, self.is_closing);
-        let flushed = self.sender.shared().poll(&mut self.slot, cx, |driver, cx| {
-            if is_closing {
+        let (end, shared) = (&mut self.flush_end, self.sender.shared());
+        let flushed = match self.is_closing {
+            false => shared.poll(&mut self.slot, cx, |driver, cx| driver.poll_flush_to(cx, end)),
+            true => shared.poll_closing(&mut self.slot, cx, |driver, cx| {
                 // Once is enough, and more does no harm.
                 driver.start_close(CloseCode::NORMAL, "")?;
-            }
-            driver.poll_flush_to(cx, end)
-        });
+                driver.poll_flush_to(cx, end)
+            }),
+        };
         if flushed.is_ready() {
             self.flush_end = FlushEnd::default();
         }

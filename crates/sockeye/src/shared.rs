@@ -257,7 +257,7 @@ impl Shared {
     /// Begins the closing handshake, now or when the task that uses the connection has left.
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
-            if let Some(mut access) = self.try_enter(Deposits::Accepted) {
+            if let Some(mut access) = self.try_enter(Deposits::Refused) {
                 // Nobody is there any more to be told that it failed.
                 let _ = access.start_close(code, reason);
                 return;
@@ -327,6 +327,18 @@ impl Shared {
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let access = ready!(self.poll_enter(slot, cx, Deposits::Accepted));
+        access.poll(slot, cx, poll)
+    }
+
+    /// As [`poll`](Self::poll), for an operation that begins the closing handshake: a message that was left meanwhile would
+    /// come behind the close frame.
+    pub(crate) fn poll_closing<R>(
+        self: &Arc<Self>,
+        slot: &mut SlotKey,
+        cx: &Context<'_>,
+        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        let access = ready!(self.poll_enter(slot, cx, Deposits::Refused));
         access.poll(slot, cx, poll)
     }
 
@@ -697,7 +709,8 @@ impl<'a> Operation<'a> {
 
     /// Does something with the connection once no other task uses it.
     pub(crate) async fn enter<R>(mut self, work: impl FnOnce(&mut Access<'_>) -> R) -> R {
-        let mut access = poll_fn(|cx| self.shared.poll_enter(&mut self.slot, cx, Deposits::Accepted)).await;
+        // A message that was left meanwhile would come behind a close frame.
+        let mut access = poll_fn(|cx| self.shared.poll_enter(&mut self.slot, cx, Deposits::Refused)).await;
         work(&mut access)
     }
 
