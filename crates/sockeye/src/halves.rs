@@ -46,8 +46,8 @@ impl Halves {
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let seen = self.wakers.seen();
-        let (was_open, was_lost) = (driver.is_open(), driver.is_lost());
-        let had_read_ahead = driver.has_read_ahead();
+        let state = |driver: &Driver| (driver.is_open(), driver.is_lost(), driver.has_transport());
+        let (state_before, had_read_ahead) = (state(driver), driver.has_read_ahead());
         let polled = poll(driver, &mut Context::from_waker(&self.waker));
         let key = match half {
             Half::Stream => &mut self.stream,
@@ -58,7 +58,7 @@ impl Halves {
             cx.waker().wake_by_ref();
         }
         let has_received = !had_read_ahead && driver.has_read_ahead();
-        if was_open != driver.is_open() || was_lost != driver.is_lost() || has_received {
+        if state_before != state(driver) || has_received {
             // The other waits with an earlier state's deadline, for a transport that may be gone, or for messages that were
             // received ahead.
             self.wakers.wake_all();

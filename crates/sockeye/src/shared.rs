@@ -123,6 +123,8 @@ mod status {
     pub(super) const COMPRESSING: u8 = 1 << 2;
     /// A sender that waited has received messages ahead of the receiver.
     pub(super) const READ_AHEAD: u8 = 1 << 4;
+    /// The transport is neither closed nor left to the background.
+    pub(super) const TRANSPORT: u8 = 1 << 5;
 }
 
 /// In a box, for most of the time there is nothing.
@@ -450,6 +452,9 @@ impl Shared {
         if driver.has_read_ahead() {
             status |= status::READ_AHEAD;
         }
+        if driver.has_transport() {
+            status |= status::TRANSPORT;
+        }
         let round_trip = driver.connection().round_trip_time().map_or(0, |time| {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
@@ -459,7 +464,7 @@ impl Shared {
         published.room.store(room, Relaxed);
         published.round_trip.store(round_trip, Relaxed);
         published.status.store(status, Relaxed);
-        let is_new_end = (status ^ status_before) & (status::OPEN | status::LOST) != 0;
+        let is_new_end = (status ^ status_before) & (status::OPEN | status::LOST | status::TRANSPORT) != 0;
         let is_new_read_ahead = status & !status_before & status::READ_AHEAD != 0;
         is_new_end || is_new_read_ahead
     }

@@ -299,15 +299,15 @@ impl Driver {
     #[cold]
     fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
         while !self.has_room_for(len) {
+            // Nothing more may be queued, so nobody waits for room.
+            if self.connection.state() != State::Open {
+                return Poll::Ready(Err(self.send_error(SendError::Closed)));
+            }
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_blocked(cx));
             }
             self.find_cause_of_write_failure(cx);
             self.check_writable()?;
-            // Nothing more may be queued, so nobody waits for room.
-            if self.connection.state() != State::Open {
-                return Poll::Ready(Err(self.send_error(SendError::Closed)));
-            }
         }
         Poll::Ready(Ok(()))
     }
@@ -352,6 +352,12 @@ impl Driver {
     #[inline]
     pub(crate) fn is_compressing(&self) -> bool {
         self.parts().is_some()
+    }
+
+    /// Whether there is a transport: it is neither closed nor left to the background.
+    #[inline]
+    pub(crate) fn has_transport(&self) -> bool {
+        self.io.is_some()
     }
 
     /// Whether messages were received while a send waited, which nobody has taken yet.
@@ -989,6 +995,8 @@ impl Driver {
 
     /// Moves what remains to be done into another driver. This one is closed then, and knows how the connection ended.
     fn take_ending(&mut self) -> Self {
+        // Who flushes is not told whether it will have left.
+        self.is_cut |= !self.is_drained();
         Self {
             connection: self.connection.take_ending(),
             io: self.io.take(),
