@@ -26,7 +26,8 @@ use crate::split::{Receiver, Sender};
 /// [`close`](Self::close)) is being awaited: a task that does nothing but send should [`split`](Self::split) and receive
 /// in another.
 ///
-/// Its methods are for one task at a time. To send in one task and receive in another, [`split`](Self::split) it.
+/// Its methods are for one task at a time, and so are [`Stream`] and [`Sink`] together with them. To send in one task and
+/// receive in another, [`split`](Self::split) it.
 ///
 /// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a task
 /// of the current runtime finishes it in the background, within the deadlines in [`Timeouts`](crate::Timeouts).
@@ -107,7 +108,7 @@ impl WebSocket {
     /// Nothing is lost.
     // Not `async`, as `feed` is not: the message would be moved once more, 7 ns in bursts of small ones.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
-        poll_fn(|cx| self.poll_method(Half::Stream, cx, Driver::poll_recv))
+        poll_fn(|cx| self.driver.poll_recv(cx))
     }
 
     /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
@@ -166,7 +167,7 @@ impl WebSocket {
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
         let message = Outgoing::new(message.into(), compress);
-        poll_fn(move |cx| self.poll_method(Half::Sink, cx, |driver, cx| driver.poll_feed(cx, &message)))
+        poll_fn(move |cx| self.driver.poll_feed(cx, &message))
     }
 
     /// As [`send`](Self::send), of a message that other connections are sent too.
@@ -193,7 +194,7 @@ impl WebSocket {
     ///
     /// As [`send`](Self::send).
     pub async fn feed_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
-        poll_fn(|cx| self.poll_method(Half::Sink, cx, |driver, cx| driver.poll_feed_prepared(cx, prepared))).await
+        poll_fn(|cx| self.driver.poll_feed_prepared(cx, prepared)).await
     }
 
     /// Hands everything that is queued to the kernel.
@@ -206,7 +207,7 @@ impl WebSocket {
     ///
     /// Nothing is lost.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        poll_fn(|cx| self.poll_method(Half::Sink, cx, Driver::poll_flush)).await
+        poll_fn(|cx| self.driver.poll_flush(cx)).await
     }
 
     /// Queues a message if there is room for it now, and never waits. It leaves as with [`feed`](Self::feed). There is no
@@ -265,7 +266,7 @@ impl WebSocket {
     /// when the connection is dropped.
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let started = self.start_close(code, reason);
-        poll_fn(|cx| self.poll_method(Half::Stream, cx, Driver::poll_close)).await?;
+        poll_fn(|cx| self.driver.poll_close(cx)).await?;
         started
     }
 
@@ -326,27 +327,9 @@ impl WebSocket {
             }
         }
         let halves = &mut self.extras.get_or_insert_default().halves;
-        if halves.is_none() {
-            // A method that waits in the same task registered its waker in the transport, which now forgets it.
-            cx.waker().wake_by_ref();
-        }
         halves
             .get_or_insert_with(|| Box::new(Halves::new()))
             .poll(half, &mut self.driver, cx, poll)
-    }
-
-    /// Polls the driver for a method of this type: with the task's own waker, unless the traits are in use too.
-    #[inline(always)]
-    fn poll_method<R>(
-        &mut self,
-        half: Half,
-        cx: &mut Context<'_>,
-        poll: impl Fn(&mut Driver, &mut Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        match &self.extras {
-            Some(extras) if extras.halves.is_some() => self.poll_half(half, cx, poll),
-            _ => poll(&mut self.driver, cx),
-        }
     }
 }
 

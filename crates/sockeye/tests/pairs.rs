@@ -222,9 +222,10 @@ impl Combination {
         drive(self.driving, &mut ops).await;
         let mut drain = None;
         if receivers == 0 {
-            let closing = ops[0].handle.close_gently();
+            let (is_of_trait, call) = (ops[0].call.is_of_trait(), ops[0].call);
+            let closing = ops[0].handle.close_gently(call);
             let receiving = receiving.take().or_else(|| sending.as_ref().and_then(Handle::share));
-            let mut op = Op::new(receiving.expect("no operation has it"), Call::Recv, 'D');
+            let mut op = Op::new(receiving.expect("no operation has it"), drain_call(is_of_trait), 'D');
             let closing = match self.shared {
                 Shared::Exclusive => {
                     let closing = closing.await;
@@ -566,14 +567,23 @@ fn pairs_of(calls: &[Call]) -> impl Iterator<Item = [Call; 2]> {
     (0..calls.len()).flat_map(move |a| (a..calls.len()).map(move |b| [calls[a], calls[b]]))
 }
 
-/// Those pairs of which one receives and the other does not.
+/// What receives the rest beside a close.
+fn drain_call(is_of_trait: bool) -> Call {
+    match is_of_trait {
+        true => Call::Next,
+        false => Call::Recv,
+    }
+}
+
+/// Those pairs of which one receives and the other does not. Both are methods of `WebSocket`, or both of the traits: each
+/// kind keeps its wakers in its own way.
 fn in_both_directions() -> impl Iterator<Item = [Call; 2]> {
-    pairs_of(&OF_WHOLE).filter(|[a, b]| a.receives() != b.receives())
+    pairs_of(&OF_WHOLE).filter(|[a, b]| a.receives() != b.receives() && a.is_of_trait() == b.is_of_trait())
 }
 
 /// Those pairs of which both receive, or neither does.
 fn in_one_direction() -> impl Iterator<Item = [Call; 2]> {
-    pairs_of(&OF_WHOLE).filter(|[a, b]| a.receives() == b.receives())
+    pairs_of(&OF_WHOLE).filter(|[a, b]| a.receives() == b.receives() && a.is_of_trait() == b.is_of_trait())
 }
 
 /// `Stream` in one task, `Sink` in another: what `StreamExt::split` and every lock of that kind come to.

@@ -204,6 +204,7 @@ impl Driver {
 
     /// Goes through what remains of the closing handshake and the end of the transport, within their deadlines. Messages
     /// that still arrive are dropped.
+    // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             while self.has_input() && !self.turn.is_overdue() {

@@ -111,6 +111,14 @@ impl Call {
         matches!(self, Self::Recv | Self::Next)
     }
 
+    /// Whether it is a method of `Stream` or `Sink`.
+    pub(crate) fn is_of_trait(self) -> bool {
+        matches!(
+            self,
+            Self::Next | Self::SinkFeed | Self::SinkSend | Self::SinkFlush | Self::SinkClose
+        )
+    }
+
     pub(crate) fn closes(self) -> bool {
         matches!(self, Self::Close | Self::StartClose | Self::SinkClose)
     }
@@ -181,15 +189,19 @@ impl Handle {
         }
     }
 
-    /// Closes so that what the peer still sends is received.
-    pub(crate) async fn close_gently(&mut self) -> Result<(), Error> {
+    /// Closes beside a call, so that what the peer still sends is received.
+    pub(crate) async fn close_gently(&mut self, call: Call) -> Result<(), Error> {
         match self {
             Self::Exclusive(ws) => {
                 let mut ws = ws.lock().await;
                 ws.start_close(CloseCode::NORMAL, "bye")?;
                 ws.flush().await
             }
-            Self::Locked(ws) => locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await,
+            Self::Locked(ws) if call.is_of_trait() => locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await,
+            Self::Locked(ws) => {
+                ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")?;
+                locked(ws, |ws, cx| once(cx, ws.flush())).await
+            }
             Self::Sender(sender) => sender.close(CloseCode::NORMAL, "bye").await,
             Self::Sink(sink) => sink.close().await,
             Self::Receiver(_) | Self::Stream(_) => unreachable!("half that only receives"),
@@ -430,7 +442,7 @@ impl Op {
             if is_last {
                 self.steps = COUNT;
                 if self.closes_at_end {
-                    self.log.closing = Some(self.handle.close_gently().await);
+                    self.log.closing = Some(self.handle.close_gently(self.call).await);
                 }
                 self.log.is_done = true;
             }
