@@ -269,6 +269,8 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = config.limits.message_size_max as u64;
     limits.write_buffer_max = connection::WRITE_BUFFER_BYTES_MAX;
+    // A client's commands are small: beside its largest message it has nothing to send ahead.
+    limits.read_ahead_max = config.limits.message_size_max;
     let mut timeouts = sockeye::Timeouts::default();
     timeouts.close = config.timeouts.close;
     let mut server = sockeye::Server::builder()

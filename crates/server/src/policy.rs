@@ -46,6 +46,7 @@ impl Policy {
         host: Option<&HeaderValue>,
         origin: Option<&HeaderValue>,
     ) -> Option<String> {
+        let (host_option, origin_option) = (OptionValue(host, "<host>"), OptionValue(origin, "<origin>"));
         let (host, origin) = (Shown(host), Shown(origin));
         match status {
             StatusCode::FORBIDDEN => {
@@ -53,14 +54,14 @@ impl Policy {
                 Some(format!(
                     "pages of the origin {origin} may not connect; the request came for the host {host}. Allowed: \
                      {allowed}. If a proxy changed the Host header, have it pass the header on unchanged; or allow the \
-                     origin: sockeye serve --allow-origin={origin} (Config::origins)\n"
+                     origin: sockeye serve --allow-origin={origin_option} (Config::origins)\n"
                 ))
             }
             StatusCode::MISDIRECTED_REQUEST => {
                 let allowed = self.allowed_hosts();
                 Some(format!(
                     "this server does not answer for the host {host}; the request came from the origin {origin}. \
-                     Allowed: {allowed}. To allow this one: sockeye serve --allow-host={host} (Config::hosts)\n"
+                     Allowed: {allowed}. To allow this one: sockeye serve --allow-host={host_option} (Config::hosts)\n"
                 ))
             }
             _ => None,
@@ -98,6 +99,21 @@ impl Display for Shown<'_> {
             Ok(text) => write!(f, "{}...", &text[..SHOWN_BYTES_MAX]),
             Err(_) => f.write_str("(not text)"),
         }
+    }
+}
+
+/// A header as the value of an option, for a command that may be pasted into a shell: a placeholder stands for one that
+/// has other characters than hosts and origins are made of.
+struct OptionValue<'a>(Option<&'a HeaderValue>, &'static str);
+
+impl Display for OptionValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |text: &&str| {
+            let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".:/[]_-".contains(&byte);
+            (1..=SHOWN_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
+        };
+        let text = self.0.and_then(|value| value.to_str().ok());
+        f.write_str(text.filter(is_plain).unwrap_or(self.1))
     }
 }
 
@@ -157,5 +173,18 @@ mod tests {
         assert!(text.len() < 1000, "{text}");
         assert!(text.contains("origin (not text)"), "{text}");
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_header_cannot_put_a_command_into_the_advice() {
+        let config = Config::default();
+        for header in ["x;id", "$(id)", "`id`", "a b", "x|y", "x&y", ""] {
+            let text = explain(&config, StatusCode::FORBIDDEN, "h", header);
+            assert!(text.contains("--allow-origin=<origin> "), "{text}");
+            let text = explain(&config, StatusCode::MISDIRECTED_REQUEST, header, "o");
+            assert!(text.contains("--allow-host=<host> "), "{text}");
+        }
+        let text = explain(&config, StatusCode::MISDIRECTED_REQUEST, "[::1]:8080", "null");
+        assert!(text.contains("--allow-host=[::1]:8080 "), "{text}");
     }
 }
