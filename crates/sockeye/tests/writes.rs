@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::wire::{binary, close, ping, pong, text, texts};
 use common::{BOTH, Local, Peer, finish, look, open, open_server, pair, text_of, within};
-use sockeye::{Client, CloseCode, Limits, Message, Server, Timeouts, TrySendError, WebSocket};
+use sockeye::{Client, CloseCode, Compress, DeflateConfig, Limits, Message, Server, Timeouts, TrySendError, WebSocket};
 use std::pin::pin;
 use tokio::time::Instant;
 
@@ -393,6 +393,56 @@ async fn two_peers_that_send_before_they_receive_both_succeed() {
             let (ours, theirs) = within(60, async { tokio::join!(talk(client), talk(server)) }).await;
             ours.unwrap();
             theirs.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_inflated_in_parts_is_read_ahead_whole_and_in_order() {
+    const LARGE_LEN: usize = 2 << 20;
+    let server = Server::builder().compression(DeflateConfig::default()).build();
+    let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
+    let (mut ours, mut theirs) = pair(&client, &server).await;
+    let small = |number: usize| format!("{number:05} {}", "x".repeat(1500));
+    let noise: Vec<u8> = (0..4_u32 << 20)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let sending_both = async {
+        theirs.feed("a".repeat(LARGE_LEN)).await.unwrap();
+        for number in 0..200 {
+            theirs.feed(small(number)).await.unwrap();
+        }
+        theirs.flush().await.unwrap();
+        theirs.recv().await.unwrap().unwrap()
+    };
+    let receiving = async {
+        ours.feed_with(noise.clone(), Compress::Never).await.unwrap();
+        ours.flush().await.unwrap();
+        assert_eq!(ours.recv().await.unwrap().unwrap().len(), LARGE_LEN);
+        for number in 0..200 {
+            assert_eq!(text_of(ours.recv().await), small(number));
+        }
+    };
+    let (received, ()) = within(60, async { tokio::join!(sending_both, receiving) }).await;
+    assert!(received.as_bytes() == noise);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_received_before_a_send_waits_stays_in_order_where_the_backlog_is_full() {
+    for read_ahead_max in [0, 1000, 10_000, 1 << 20] {
+        let mut limits = Limits::default();
+        limits.read_ahead_max = read_ahead_max;
+        let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+        peer.sends((0..100).map(|number| binary(vec![number; 500])));
+        assert_eq!(ws.recv().await.unwrap().unwrap().as_bytes(), [0; 500]);
+        peer.rule(|rules| rules.room = 0);
+        for number in 1..100 {
+            let _ = tokio::time::timeout(Duration::from_millis(1), ws.send("waits")).await;
+            assert_eq!(
+                ws.recv().await.unwrap().unwrap().as_bytes(),
+                [number; 500],
+                "{read_ahead_max}"
+            );
         }
     }
 }

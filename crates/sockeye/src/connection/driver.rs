@@ -152,9 +152,10 @@ impl Driver {
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
             if !self.turn.is_overdue() {
-                // Made here, it stays in registers on its way to the caller. While messages that came before are in the
-                // backlog, there is none.
-                if let Some(message) = self.deliver_whole() {
+                // Made here, it stays in registers on its way to the caller. What is in the backlog came before.
+                if self.backlog.is_none()
+                    && let Some(message) = self.deliver_whole()
+                {
                     return Poll::Ready(Ok(Some(message)));
                 }
                 if self.backlog.is_some() || self.has_input() {
@@ -613,7 +614,7 @@ impl Driver {
             false => None,
         };
         if delivered.is_none() {
-            *delivered = self.deliver();
+            *delivered = self.deliver_whole().or_else(|| self.deliver());
         }
     }
 
@@ -829,11 +830,9 @@ impl Driver {
         }
     }
 
-    /// Reads once, into the backlog, unless that is full.
+    /// Receives once, into the backlog. Pending also where the backlog is full, or other tasks are to have their turn first.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.deliver_to_backlog();
-        let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
-        if cost >= self.settings.read_ahead_max {
+        if !self.deliver_to_backlog() {
             return Poll::Pending;
         }
         ready!(self.poll_read(cx));
@@ -841,15 +840,21 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// Takes all messages out of what was received, for later.
+    /// Moves messages from what was received to the backlog, for later. Returns whether that was all: it stops where the
+    /// backlog is full and where other tasks are to have their turn.
     #[cold]
-    fn deliver_to_backlog(&mut self) {
+    fn deliver_to_backlog(&mut self) -> bool {
         while self.has_input() {
-            let Some(message) = self.deliver_whole().or_else(|| self.deliver()) else {
-                return;
-            };
-            self.change_backlog(|backlog| backlog.ahead.push(message));
+            let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
+            if cost >= self.settings.read_ahead_max || self.turn.is_over() {
+                return false;
+            }
+            // None also where a message is inflated in part, which ends the turn.
+            if let Some(message) = self.deliver_whole().or_else(|| self.deliver()) {
+                self.change_backlog(|backlog| backlog.ahead.push(message));
+            }
         }
+        true
     }
 
     /// Where writing has failed: receives what had arrived before. If a close frame is among it, that says more of the end
@@ -939,7 +944,7 @@ impl Driver {
         }
     }
 
-    /// Fails for good. The first failure stays. What had arrived before is still received.
+    /// Fails for good. The first failure stays. What had arrived before is still received, as far as the backlog takes it.
     fn fail(&mut self, error: Error) {
         self.deliver_to_backlog();
         self.connection.handle_transport_end();

@@ -61,7 +61,7 @@ impl Input {
         len_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        debug_assert!(self.buffer.is_empty(), "released when all was delivered");
+        assert!(self.is_delivered(), "a read would overwrite what is not delivered");
         if std::mem::take(&mut self.asks_first) {
             ready!(io.poll_read_ready(cx))?;
         }
