@@ -127,6 +127,9 @@ mod status {
     pub(super) const TRANSPORT: u8 = 1 << 5;
 }
 
+/// What a message in the inbox counts beside its length.
+const MAIL_COST: usize = 64;
+
 /// In a box, for most of the time there is nothing.
 type Inbox = Option<Box<Contents>>;
 
@@ -134,7 +137,7 @@ type Inbox = Option<Box<Contents>>;
 #[derive(Debug, Default)]
 struct Contents {
     mail: Vec<Mail>,
-    /// The length of all messages.
+    /// The length of all messages, and [`MAIL_COST`] for each.
     len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
     is_full: bool,
@@ -216,7 +219,7 @@ impl Shared {
             self.check_room(contents, len)?;
             let mail = mail();
             contents.is_full |= self.published().is_compressed_in_parts(len, mail.framing());
-            contents.len += len;
+            contents.len += len + MAIL_COST;
             contents.mail.push(mail);
             Ok(())
         });

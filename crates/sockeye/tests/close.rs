@@ -139,6 +139,21 @@ async fn what_waits_leaves_in_the_background_before_the_close_frame() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_slow_peer_has_not_taken_after_a_minute_is_dropped_in_the_background() {
+    let (mut ws, peer) = open(Local::Server).await;
+    peer.rule(|rules| rules.room = 0);
+    ws.feed(vec![7; 1 << 20]).await.unwrap();
+    ws.start_close(CloseCode::NORMAL, "").unwrap();
+    drop(ws);
+    let start = Instant::now();
+    while !peer.sees_end() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        peer.rule(|rules| rules.room = 2000);
+    }
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
 async fn aborting_ends_a_close_that_has_begun() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;

@@ -6,14 +6,20 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::driver::Driver;
 
 /// How many connections of the process may finish in the background at once. Beyond it they are closed at once: peers
 /// that open and close connections as fast as they can do not pile up sockets.
 const COUNT_MAX: usize = 1024;
+
+/// How long a connection may take in the background, with all that was queued before its close frame. To give a slow peer
+/// longer, the application waits for [`WebSocket::close`](crate::WebSocket::close) itself.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -53,7 +59,8 @@ impl Place {
     pub(super) fn finish(self, mut driver: Driver) {
         let Self { runtime, permit } = self;
         runtime.spawn(async move {
-            poll_fn(|cx| driver.poll_finish(cx)).await;
+            let _ = timeout(TIME_MAX, poll_fn(|cx| driver.poll_finish(cx))).await;
+            drop(driver);
             drop(permit);
         });
     }
