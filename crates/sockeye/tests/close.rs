@@ -150,7 +150,7 @@ async fn what_a_slow_peer_has_not_taken_after_a_minute_is_dropped_in_the_backgro
         tokio::time::sleep(Duration::from_secs(1)).await;
         peer.rule(|rules| rules.room = 2000);
     }
-    assert_eq!(start.elapsed().as_secs(), 60);
+    assert!((60..=61).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
