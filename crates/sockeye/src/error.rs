@@ -70,11 +70,12 @@ impl Error {
         }
     }
 
-    /// Whether the connection is over: it was closed, it was lost, or the peer is gone. A new one may work.
+    /// Whether the connection is over, or could not be opened: it was closed, it was lost, the peer is gone, or the host
+    /// cannot be reached. A new one may work.
     pub fn is_closed(&self) -> bool {
         match &*self.0 {
             Kind::Closed(_) | Kind::Io(_) | Kind::Stalled | Kind::Handshake(HandshakeFault::ClosedEarly) => true,
-            Kind::Connect(error) => !error.is_timeout(),
+            Kind::Connect(error) => !error.is_timeout() && !error.is_misuse(),
             _ => false,
         }
     }
@@ -103,11 +104,12 @@ impl Error {
         }
     }
 
-    /// Whether the operating system reported an error: an unknown host, no route, connection refused, connection reset.
+    /// Whether the operating system, or a [resolver](crate::ClientBuilder::resolver), reported an error: an unknown host, no
+    /// route, connection refused, connection reset.
     pub fn is_io(&self) -> bool {
         match &*self.0 {
             Kind::Io(_) => true,
-            Kind::Connect(error) => !error.is_timeout(),
+            Kind::Connect(error) => error.is_io(),
             _ => false,
         }
     }
@@ -126,10 +128,15 @@ impl Error {
         matches!(&*self.0, Kind::Tls(_))
     }
 
-    /// Whether the caller asked for something that cannot be: an address, a message, a close code. The connection,
-    /// if there is one, goes on.
+    /// Whether the caller passed something invalid: a URL, a message, a close code, or a
+    /// [local address](crate::ClientBuilder::local_address) of another family than the addresses of the host. An open
+    /// connection goes on. For `close`, the connection is closing with the nearest valid frame.
     pub fn is_misuse(&self) -> bool {
-        matches!(&*self.0, Kind::Misuse(_) | Kind::Address(_))
+        match &*self.0 {
+            Kind::Misuse(_) | Kind::Address(_) => true,
+            Kind::Connect(error) => error.is_misuse(),
+            _ => false,
+        }
     }
 
     /// Whether the connection is over because one side closed it as it wanted: this side did, or the peer with 1000, 1001

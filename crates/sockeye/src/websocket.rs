@@ -41,7 +41,7 @@ use crate::split::{Receiver, Sender};
 /// | the peer closed with 1000, 1001 or without a code | `Ok(None)` | an error, [`is_normal_close`](Error::is_normal_close) |
 /// | this side closed, and the peer answered or ended TCP | `Ok(None)` | an error, `is_normal_close` |
 /// | the peer closed with any other code | an error with [`close_code`](Error::close_code) | an error with that code |
-/// | the peer broke the protocol, vanished, or reset the connection | an error | an error |
+/// | the peer broke the protocol or vanished, or reset the connection before this side had sent a close frame | an error | an error |
 ///
 /// It is told as soon as the peer's close frame has arrived. [`closure`](Self::closure) has both close frames.
 ///
