@@ -56,8 +56,7 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// Says what stands in the way and how to write it instead. The text of an error never holds a part of the URL but a
-    /// single character.
+    /// The error names the problem and the fix, and shows at most one character of the URL.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         // The URL standard removes these at both ends.
         let text = text.trim_matches(|c| c <= ' ');

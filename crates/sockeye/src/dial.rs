@@ -1,7 +1,7 @@
 //! From a URI to a TCP connection: name resolution, and the race between the addresses of a host (Happy Eyeballs,
 //! RFC 8305).
 //!
-//! The addresses are tried in the order of the resolver, but alternating between IPv6 and IPv4 (§4). The next attempt
+//! The addresses are tried in the order of the resolver; A and AAAA results are interleaved (§4). The next attempt
 //! starts when one has failed, or 250 ms after the last has started (§5); attempts under way go on. The first connection
 //! wins, and the others are dropped. So an address that swallows packets costs 250 ms.
 //!
@@ -31,7 +31,7 @@ const ADDRESSES_MAX: usize = 64;
 
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// A resolver of the caller's.
+/// Custom resolver.
 #[derive(Clone)]
 struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
 

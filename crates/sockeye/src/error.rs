@@ -89,8 +89,7 @@ impl Error {
         }
     }
 
-    /// Whether a client was turned away for where it comes from or which host it asked for, as the server's policies
-    /// have it.
+    /// Whether the origin or host policy rejected the client.
     pub fn is_denied(&self) -> bool {
         self.denial().is_some()
     }
@@ -139,8 +138,8 @@ impl Error {
         }
     }
 
-    /// Whether the connection is over because one side closed it as it wanted: this side did, or the peer with 1000, 1001
-    /// or without a code. [`send`](crate::WebSocket::send) and its kind fail with such an error where
+    /// Whether the connection ended by a normal close: by this side, or by the peer with 1000, 1001 or no code.
+    /// [`send`](crate::WebSocket::send) and its kind fail with such an error where
     /// [`recv`](crate::WebSocket::recv) gives `Ok(None)`.
     pub fn is_normal_close(&self) -> bool {
         self.closure().is_some_and(Closure::is_normal)
