@@ -143,9 +143,8 @@ impl CloseFrame {
     /// The nearest close frame that may be sent, for when the connection has to be closed whatever the caller passed.
     ///
     /// A reason that is too long is cut by [`truncate_close_reason`]. A code that may not be sent
-    /// ([`CloseCode::is_valid_on_wire`]) becomes [`CloseCode::INTERNAL_ERROR`]: such a code is a mistake at this
-    /// endpoint or stands for a connection that was lost (1006, 1015), and as [`CloseCode::NORMAL`] it would make the
-    /// peer believe that all went well. [`CloseCode::NO_STATUS`] is the close frame without a body, or
+    /// ([`CloseCode::is_valid_on_wire`]), such as 1006 or 1015, becomes [`CloseCode::INTERNAL_ERROR`] (1011), because
+    /// [`CloseCode::NORMAL`] (1000) would report success. [`CloseCode::NO_STATUS`] is the close frame without a body, or
     /// [`CloseCode::NORMAL`] where there is a reason, which only travels behind a code.
     ///
     /// ```

@@ -39,7 +39,7 @@ impl Default for Limits {
 /// How a connection learns that its peer is gone (RFC 6455 §5.5.2: a ping may serve as a keepalive).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// A ping is sent after so long without progress: nothing was received, and a full transport took nothing. Default
+    /// A ping is sent after so long without progress: no bytes received, and no bytes written to a full transport. Default
     /// 20 s.
     ///
     /// Shorter finds dead peers sooner and keeps middleboxes with short memories from forgetting the connection;

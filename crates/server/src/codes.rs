@@ -122,8 +122,7 @@ impl UnsubscribeCode {
 #[repr(u16)]
 #[non_exhaustive]
 pub enum DisconnectCode {
-    /// The connection was closed with nothing to add; also for a client that did not say `connect` in time, which a slow
-    /// network can be the reason for.
+    /// Generic close; also sent when `connect` did not arrive in time (clients reconnect).
     ConnectionClosed = 3000,
     /// This server is going away; another one, or this one after its restart, will serve the client.
     Shutdown = 3001,

@@ -215,8 +215,8 @@ pub struct Limits {
     /// each publication and in presence, so a larger limit lets one client inflate the pushes and replies of its
     /// channels. Beyond: error 106, after which SDKs do not connect again. At zero it is ignored and not shown to anyone.
     pub client_info_size_max: usize,
-    /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the largest message
-    /// and the largest reply.
+    /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the push of the
+    /// largest publication, and twice the largest reply.
     pub queue_bytes_max: usize,
     /// Size of one reply, in bytes. Beyond: error 106. At most half of [`queue_bytes_max`](Self::queue_bytes_max), to
     /// keep room for what channels say meanwhile.
@@ -226,7 +226,8 @@ pub struct Limits {
     /// Memory of one channel's history. Beyond: the oldest publications are forgotten. At least 1 KiB less than
     /// [`reply_size_max`](Self::reply_size_max), for a client that recovers gets all of it in one reply.
     pub history_bytes_per_channel_max: usize,
-    /// Memory of all history. Beyond: the channels silent for longest are forgotten, and their subscribers told so.
+    /// Memory of all history. Beyond: the least recently used history is evicted, and the subscribers of its channel are
+    /// told to recover. Publishing to a history and reading it both count as use.
     pub history_bytes_max: usize,
 }
 

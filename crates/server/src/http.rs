@@ -1,20 +1,19 @@
 //! What is under which path, and one HTTP connection from its first byte to its last, or to its upgrade.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use ::http::header::{self, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
 use http_body_util::Full;
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
-use sockeye::hyper::Upgrade;
+use sockeye::hyper::Refusal;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -24,7 +23,7 @@ use crate::config::Config;
 use crate::connection::{self, Permit};
 use crate::node::Node;
 use crate::page;
-use crate::policy::Policy;
+use crate::policy::{self, Policy};
 
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
@@ -33,7 +32,6 @@ type Response = hyper::Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Site {
     node: Arc<Node>,
-    policy: Policy,
     server: sockeye::Server,
     /// For clients that asked for ping frames.
     pinging_server: sockeye::Server,
@@ -80,7 +78,6 @@ impl Site {
         let pinging_server = websocket_server(config, &policy, Some(keepalive));
         Self {
             node,
-            policy,
             server,
             pinging_server,
         }
@@ -99,10 +96,12 @@ impl Site {
                 (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
                 (Some(_), false) => only_reading(),
                 // The rule of the WebSocket: a page whose connection would be refused for its host is not shown.
-                (Some(_), true) if self.judge(&request, None) == Err(StatusCode::MISDIRECTED_REQUEST) => {
-                    self.refuse(StatusCode::MISDIRECTED_REQUEST, &request, peer)
-                }
-                (Some(asset), true) => content(StatusCode::OK, asset.content_type, asset.body),
+                (Some(asset), true) => match self.judge(&request, None) {
+                    Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
+                        self.refuse(&refusal, peer)
+                    }
+                    _ => content(StatusCode::OK, asset.content_type, asset.body),
+                },
             },
         };
         if !is_read {
@@ -128,17 +127,13 @@ impl Site {
         let origin = request.headers().get(PAGE_ORIGIN);
         match self.judge(request, origin) {
             Ok(()) => text(StatusCode::OK, "ok\n"),
-            Err(status) => {
-                let host = request.headers().get(header::HOST);
-                let reason = self.policy.explain(status, host, origin);
-                text(status, reason.unwrap_or_else(|| format!("{status}\n")))
-            }
+            Err(refusal) => text(refusal.response().status(), explanation(&refusal)),
         }
     }
 
     /// Runs the handshake's checks as if a page of `origin` opened a WebSocket to the host of this request. Returns the
-    /// status that would refuse it.
-    fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), StatusCode> {
+    /// refusal that would be the answer.
+    fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), Refusal> {
         let mut handshake = hyper::Request::new(());
         *handshake.uri_mut() = request.uri().clone();
         let headers = handshake.headers_mut();
@@ -156,15 +151,13 @@ impl Site {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.clone());
         }
-        match accept(&self.server, &mut handshake) {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(refusal.status()),
-        }
+        sockeye::hyper::upgrade(&self.server, &mut handshake).map(|_| ())
     }
 
     fn upgrade(&self, request: &mut Request, peer: SocketAddr, permit: &Permit) -> Response {
         if self.node.is_draining() {
-            let mut response = self.logged(peer, text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN));
+            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -174,9 +167,8 @@ impl Site {
             true => (&self.pinging_server, PingedBy::Frames),
             false => (&self.server, PingedBy::Commands),
         };
-        match accept(server, request) {
-            Err(refusal) if self.policy.is_of_policy(refusal.status()) => self.refuse(refusal.status(), request, peer),
-            Err(refusal) => self.logged(peer, *refusal),
+        match sockeye::hyper::upgrade(server, request) {
+            Err(refusal) => self.refuse(&refusal, peer),
             Ok((response, upgrade)) => {
                 let (node, permit) = (self.node.clone(), permit.clone());
                 tokio::spawn(async move {
@@ -191,21 +183,25 @@ impl Site {
         }
     }
 
-    /// Refuses a request for its origin or its host, and says so to both sides.
-    fn refuse(&self, status: StatusCode, request: &Request, peer: SocketAddr) -> Response {
-        let headers = request.headers();
-        let (host, origin) = (headers.get(header::HOST), headers.get(header::ORIGIN));
-        let reason = self.policy.explain(status, host, origin);
-        self.logged(peer, text(status, reason.unwrap_or_else(|| format!("{status}\n"))))
+    /// Logs a refusal and answers with it. The client gets the reason; the log has what a policy allows besides.
+    fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
+        let status = refusal.response().status();
+        let explanation = explanation(refusal);
+        self.log_refusal(peer, status, || match refusal.error().denial() {
+            Some(denial) => format!("{}; allowed: {}", explanation.trim_end(), denial.allowed()),
+            None => explanation.clone(),
+        });
+        match refusal.error().is_denied() {
+            true => text(status, explanation),
+            false => refusal.response().clone(),
+        }
     }
 
-    /// Writes a refusal to the log, with the reason that the client is given.
-    fn logged(&self, peer: SocketAddr, response: Response) -> Response {
+    fn log_refusal(&self, peer: SocketAddr, status: StatusCode, reason: impl Fn() -> String) {
         self.node.refusals().log(|| {
-            let (status, reason) = (response.status().as_u16(), body_text(&response));
+            let (status, reason) = (status.as_u16(), reason());
             tracing::warn!(%peer, status, "refused a connection: {}", reason.trim_end());
         });
-        response
     }
 }
 
@@ -255,11 +251,6 @@ pub(crate) async fn serve_connection(
     }
 }
 
-/// The opening handshake: the response that accepts, and what becomes of the connection; or the one that refuses.
-fn accept<B>(server: &sockeye::Server, request: &mut hyper::Request<B>) -> Result<(Response, Upgrade), Box<Response>> {
-    sockeye::hyper::upgrade(server, request).map_err(|refusal| Box::new(refusal.into_response()))
-}
-
 /// Whether the client asks for WebSocket ping frames instead of the protocol's own pings, as Centrifugo has it.
 fn wants_ping_frames(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true"))
@@ -292,14 +283,12 @@ fn reading(is_read: bool, answer: impl FnOnce() -> Response) -> Response {
     if is_read { answer() } else { only_reading() }
 }
 
-/// The text of a response whose body is in memory.
-fn body_text(response: &Response) -> String {
-    let mut body = response.body().clone();
-    match pin!(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(Ok(frame))) => frame
-            .into_data()
-            .map_or_else(|_| String::new(), |data| String::from_utf8_lossy(&data).into_owned()),
-        _ => String::new(),
+/// Why a request was refused, in one line.
+fn explanation(refusal: &Refusal) -> String {
+    match (refusal.error().denial(), refusal.error().source()) {
+        (Some(denial), _) => policy::explain(refusal.response().status(), denial),
+        (None, Some(fault)) => format!("{fault}\n"),
+        (None, None) => format!("{}\n", refusal.error()),
     }
 }
 

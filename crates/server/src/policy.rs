@@ -1,14 +1,14 @@
 //! Which pages and hosts may connect, and the explanation for those that may not.
 //!
 //! A refusal for the origin or the host is most often a proxy that rewrites the Host header, seen by someone who has
-//! just put the server behind it. The explanation therefore names what came, what is allowed, and the setting that
-//! changes it, in the log and in the response.
+//! just put the server behind it. The explanation therefore names the origin, the host, and the option that allows them.
+//! What else is allowed is configuration: it goes to the log and not to the client.
 
 use std::fmt::{self, Display};
 
-use ::http::{HeaderValue, StatusCode};
-use sockeye::OriginPolicy;
+use ::http::StatusCode;
 use sockeye::handshake::HostPolicy;
+use sockeye::{Denial, OriginPolicy};
 
 use crate::config::Config;
 
@@ -19,8 +19,8 @@ pub(crate) struct Policy {
     pub(crate) hosts: HostPolicy,
 }
 
-/// A longer header is cut in an explanation.
-const SHOWN_BYTES_MAX: usize = 200;
+/// A longer origin or host is not repeated in the advice.
+const OPTION_VALUE_LEN_MAX: usize = 200;
 
 impl Policy {
     pub(crate) fn new(config: &Config, is_loopback: bool) -> Self {
@@ -33,158 +33,121 @@ impl Policy {
             hosts: config.hosts.clone().unwrap_or(default_hosts),
         }
     }
-
-    /// Whether a handshake refused with this status was refused by one of the two policies.
-    pub(crate) fn is_of_policy(&self, status: StatusCode) -> bool {
-        matches!(status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
-    }
-
-    /// One line for a request that was refused with this status; `None` if no policy refused it.
-    pub(crate) fn explain(
-        &self,
-        status: StatusCode,
-        host: Option<&HeaderValue>,
-        origin: Option<&HeaderValue>,
-    ) -> Option<String> {
-        let (host_option, origin_option) = (OptionValue(host, "<host>"), OptionValue(origin, "<origin>"));
-        let (host, origin) = (Shown(host), Shown(origin));
-        match status {
-            StatusCode::FORBIDDEN => {
-                let allowed = self.allowed_origins();
-                Some(format!(
-                    "pages of the origin {origin} may not connect; the request came for the host {host}. Allowed: \
-                     {allowed}. If a proxy changed the Host header, have it pass the header on unchanged; or allow the \
-                     origin: sockeye serve --allow-origin={origin_option} (Config::origins)\n"
-                ))
-            }
-            StatusCode::MISDIRECTED_REQUEST => {
-                let allowed = self.allowed_hosts();
-                Some(format!(
-                    "this server does not answer for the host {host}; the request came from the origin {origin}. \
-                     Allowed: {allowed}. To allow this one: sockeye serve --allow-host={host_option} (Config::hosts)\n"
-                ))
-            }
-            _ => None,
-        }
-    }
-
-    fn allowed_origins(&self) -> String {
-        match &self.origins {
-            OriginPolicy::List(origins) => list(origins),
-            OriginPolicy::SameHost => "pages of the host that they connect to".to_owned(),
-            other => format!("{other:?}"),
-        }
-    }
-
-    fn allowed_hosts(&self) -> String {
-        match &self.hosts {
-            HostPolicy::List(hosts) => list(hosts),
-            HostPolicy::Loopback => "localhost and loopback addresses, because the server listens on one".to_owned(),
-            other => format!("{other:?}"),
-        }
-    }
 }
 
-/// A header as the client sent it, if it is short text.
-struct Shown<'a>(Option<&'a HeaderValue>);
-
-impl Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(value) = self.0 else {
-            return f.write_str("(none)");
-        };
-        // Visible ASCII only: a header cannot forge a line of the log.
-        match value.to_str() {
-            Ok(text) if text.len() <= SHOWN_BYTES_MAX => f.write_str(text),
-            Ok(text) => write!(f, "{}...", &text[..SHOWN_BYTES_MAX]),
-            Err(_) => f.write_str("(not text)"),
-        }
+/// One line for the client whose request was refused with this status.
+pub(crate) fn explain(status: StatusCode, denial: &Denial) -> String {
+    let (host, origin) = (denial.host(), denial.origin().unwrap_or("(none)"));
+    if status == StatusCode::MISDIRECTED_REQUEST {
+        let value = OptionValue(Some(host), "<host>");
+        return format!(
+            "this server does not answer for the host {host}; the request came from the origin {origin}. To allow this \
+             host: sockeye serve --allow-host={value} (Config::hosts)\n"
+        );
     }
+    let value = OptionValue(denial.origin(), "<origin>");
+    format!(
+        "pages of the origin {origin} may not connect; the request came for the host {host}. If a proxy changed the Host \
+         header, have it pass the header on unchanged; or allow the origin: sockeye serve --allow-origin={value} \
+         (Config::origins)\n"
+    )
 }
 
-/// A header as the value of an option, for a command that may be pasted into a shell: a placeholder stands for one that
-/// has other characters than hosts and origins are made of.
-struct OptionValue<'a>(Option<&'a HeaderValue>, &'static str);
+/// An origin or a host as the value of an option, for a command that may be pasted into a shell: a placeholder stands for
+/// one that has other characters than hosts and origins are made of.
+struct OptionValue<'a>(Option<&'a str>, &'static str);
 
 impl Display for OptionValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_plain = |text: &&str| {
             let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".:/[]_-".contains(&byte);
-            (1..=SHOWN_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
+            (1..=OPTION_VALUE_LEN_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
         };
-        let text = self.0.and_then(|value| value.to_str().ok());
-        f.write_str(text.filter(is_plain).unwrap_or(self.1))
+        f.write_str(self.0.filter(is_plain).unwrap_or(self.1))
     }
-}
-
-fn list(values: &[impl Display]) -> String {
-    let texts: Vec<String> = values.iter().map(|value| value.to_string()).collect();
-    texts.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
+    use sockeye::Server;
+
     use super::*;
 
-    fn explain(config: &Config, status: StatusCode, host: &str, origin: &str) -> String {
-        let header = |text: &str| HeaderValue::from_bytes(text.as_bytes()).unwrap();
+    /// The explanation for a request that the server refuses; `None` for one that no policy refuses.
+    fn explained(config: &Config, host: &str, origin: &str) -> Option<String> {
         let policy = Policy::new(config, true);
-        policy
-            .explain(status, Some(&header(host)), Some(&header(origin)))
-            .unwrap()
+        let server = Server::builder().origins(policy.origins).hosts(policy.hosts).build();
+        let mut request = hyper::Request::builder()
+            .header("Host", host.as_bytes())
+            .header("Origin", origin.as_bytes())
+            .header("Upgrade", "websocket")
+            .header("Connection", "Upgrade")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
+            .body(())
+            .unwrap();
+        let refusal = sockeye::hyper::upgrade(&server, &mut request).err()?;
+        let denial = refusal.error().denial()?;
+        Some(explain(refusal.response().status(), denial))
+    }
+
+    #[track_caller]
+    fn check(text: Option<String>, parts: &[&str]) {
+        let text = text.unwrap();
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 
     #[test]
-    fn an_explanation_names_what_came_what_is_allowed_and_the_setting() {
-        let mut config = Config::default();
-        let text = explain(&config, StatusCode::FORBIDDEN, "127.0.0.1:8080", "https://chat.example");
-        for part in [
-            "origin https://chat.example",
-            "host 127.0.0.1:8080",
-            "pages of the host",
-            "--allow-origin=https://chat.example",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-        let text = explain(
-            &config,
-            StatusCode::MISDIRECTED_REQUEST,
-            "chat.example",
-            "https://chat.example",
+    fn an_explanation_names_what_came_and_the_option() {
+        let config = Config::default();
+        check(
+            explained(&config, "127.0.0.1:8080", "https://chat.example"),
+            &[
+                "origin https://chat.example may not",
+                "host 127.0.0.1:8080",
+                "--allow-origin=https://chat.example ",
+            ],
         );
-        for part in ["host chat.example", "Allowed: localhost", "--allow-host=chat.example"] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-        config.origins = OriginPolicy::List(vec![
-            "https://a.example".parse().unwrap(),
-            "https://b.example".parse().unwrap(),
-        ]);
-        let text = explain(&config, StatusCode::FORBIDDEN, "h", "https://c.example");
-        assert!(
-            text.contains("Allowed: https://a.example, https://b.example."),
-            "{text}"
+        check(
+            explained(&config, "chat.example", "https://chat.example"),
+            &["host chat.example;", "--allow-host=chat.example "],
         );
+        assert_eq!(explained(&config, "localhost:1", "http://localhost:1"), None);
+    }
+
+    #[test]
+    fn an_explanation_does_not_list_what_is_allowed() {
+        let config = Config {
+            origins: OriginPolicy::List(vec!["https://internal.example".parse().unwrap()]),
+            ..Config::default()
+        };
+        let text = explained(&config, "localhost", "https://c.example").unwrap();
+        assert!(!text.contains("internal"), "{text}");
     }
 
     #[test]
     fn a_header_cannot_make_the_explanation_long_or_forge_a_line() {
         let config = Config::default();
-        let text = explain(&config, StatusCode::FORBIDDEN, &"h".repeat(10_000), "\u{85}\u{2028}");
-        assert!(text.len() < 1000, "{text}");
-        assert!(text.contains("origin (not text)"), "{text}");
-        assert_eq!(text.lines().count(), 1);
+        for origin in ["\u{85}\u{2028}", &"o".repeat(10_000)] {
+            let text = explained(&config, "localhost", origin).unwrap();
+            assert!(text.len() < 1000 && text.is_ascii(), "{text}");
+            check(Some(text), &["--allow-origin=<origin> "]);
+        }
+        check(
+            explained(&config, &("h.".repeat(110) + "example"), "http://o"),
+            &["--allow-host=<host> "],
+        );
     }
 
     #[test]
     fn a_header_cannot_put_a_command_into_the_advice() {
         let config = Config::default();
-        for header in ["x;id", "$(id)", "`id`", "a b", "x|y", "x&y", ""] {
-            let text = explain(&config, StatusCode::FORBIDDEN, "h", header);
-            assert!(text.contains("--allow-origin=<origin> "), "{text}");
-            let text = explain(&config, StatusCode::MISDIRECTED_REQUEST, header, "o");
-            assert!(text.contains("--allow-host=<host> "), "{text}");
+        for origin in ["x;id", "$(id)", "`id`", "a b", "x|y", "x&y", ""] {
+            check(explained(&config, "localhost", origin), &["--allow-origin=<origin> "]);
         }
-        let text = explain(&config, StatusCode::MISDIRECTED_REQUEST, "[::1]:8080", "null");
-        assert!(text.contains("--allow-host=[::1]:8080 "), "{text}");
+        check(explained(&config, "[::2]:8080", "null"), &["--allow-host=[::2]:8080 "]);
     }
 }

@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
+use std::task::Poll;
 
 use cli_support::{Program, serve_test, sockeye as program, soon};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{Action, LocalModes, Winsize, tcflow, tcgetattr, tcsetwinsize};
 use sockeye::{CloseCode, Message, WebSocket};
 use tokio::sync::mpsc;
 
@@ -226,6 +227,42 @@ async fn a_stopped_program_leaves_the_terminal_and_takes_it_again() {
     assert!(!terminal.is_as_before());
     terminal.keys(" a line\r");
     assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
+}
+
+/// A terminal that is stopped (Ctrl-S) blocks every write to it, also those of the thread that prints messages.
+#[tokio::test]
+async fn ctrl_z_stops_the_program_while_output_is_stopped() {
+    for has_message in [false, true] {
+        let (mut terminal, mut ws) = Terminal::connect(&[]).await;
+        terminal.keys("half");
+        terminal.shows("\r\x1b[K> half").await;
+        tcflow(&terminal.device, Action::OOff).unwrap();
+        if has_message {
+            soon(ws.send("news")).await.unwrap();
+            // The pong shows that the program has received the message, and so prints it, or waits to.
+            soon(ws.ping(b"")).await.unwrap();
+            soon(std::future::poll_fn(|cx| {
+                assert!(std::pin::pin!(ws.recv()).poll(cx).is_pending());
+                ws.rtt().map_or(Poll::Pending, |_| Poll::Ready(()))
+            }))
+            .await;
+        }
+        let pid = rustix::process::Pid::from_raw(terminal.program.child.id().unwrap().cast_signed()).unwrap();
+        terminal.program.signal(Signal::TSTP);
+        let stopped = tokio::task::spawn_blocking(move || waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED));
+        assert!(
+            soon(stopped).await.unwrap().unwrap().unwrap().stopped(),
+            "{has_message}"
+        );
+        assert!(terminal.is_as_before(), "{has_message}");
+        terminal.program.signal(Signal::CONT);
+        tcflow(&terminal.device, Action::OOn).unwrap();
+        if has_message {
+            terminal.shows("< news\r\n\r\x1b[K> half").await;
+        }
+        terminal.keys(" a line\r");
+        assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
+    }
 }
 
 #[tokio::test]

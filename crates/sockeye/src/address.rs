@@ -29,7 +29,8 @@ use url::{Host, Position, Url};
 /// - Characters that a URI cannot have are percent-encoded, and dot segments of the path are removed.
 /// - A host beyond ASCII is converted by IDNA: `bücher.example` is `xn--bcher-kva.example`.
 /// - `user:password@` becomes `Authorization: Basic` (RFC 7617), unless the client has an `Authorization` header of its own.
-/// - The zone of an IPv6 address may be written with a bare `%`.
+/// - The zone of an IPv6 address may be written with a bare `%`: `[fe80::1%eth0]`. A zone whose name begins with `25` has to
+///   be written with `%25` (RFC 6874), as `[fe80::1%2525x]`: `[fe80::1%25x]` is the zone `x`.
 /// - Spaces around the URL are ignored.
 ///
 /// A fragment (`#part`) is an error (RFC 6455 §3).
@@ -55,8 +56,7 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// Says what stands in the way and how to write it instead. The text of an error never holds a part of the URL but a
-    /// single character.
+    /// The error names the problem and the fix, and shows at most one character of the URL.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         // The URL standard removes these at both ends.
         let text = text.trim_matches(|c| c <= ' ');
@@ -315,6 +315,9 @@ mod tests {
     fn a_zone_has_a_percent_sign_encoded_or_not() {
         check("ws://[fe80::1%25eth0]:1/", Ok("ws://[fe80::1%25eth0]:1/"));
         check("ws://[fe80::1%eth0]/", Ok("ws://[fe80::1%25eth0]/"));
+        // A bare `%` before `25` cannot be told from `%25`.
+        check("ws://[fe80::1%25x]/", Ok("ws://[fe80::1%25x]/"));
+        check("ws://[fe80::1%2525x]/", Ok("ws://[fe80::1%2525x]/"));
         check("ws://[fe80::1%]/", Err(UriError::InvalidZone));
         check("ws://[fe80::1%e/", Err(UriError::InvalidHost));
     }

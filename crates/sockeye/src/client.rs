@@ -33,7 +33,7 @@ const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// As [`Client::connect`].
+/// Invalid URL, unreachable host, TLS failure, or a server that refuses: [`Client::connect`] lists how to tell them apart.
 ///
 /// # Cancel safety
 ///
@@ -62,7 +62,7 @@ pub struct Client {
     settings: Arc<Settings>,
 }
 
-/// Collects what a [`Client`] is to do; each method says its default.
+/// Builder for [`Client`].
 #[derive(Debug, Default)]
 pub struct ClientBuilder {
     template: Template,
@@ -102,7 +102,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The URL is not one ([`Error::is_misuse`]), nothing can be connected to ([`Error::is_io`], [`Error::is_timeout`];
+    /// Invalid URL ([`Error::is_misuse`]), nothing can be connected to ([`Error::is_io`], [`Error::is_timeout`];
     /// [`Error::connect_error`] has each address and its error), TLS fails ([`Error::is_tls`]), the server answers with
     /// another status than 101 ([`Error::refusal`] has it, with headers and body) or breaks the protocol
     /// ([`Error::is_protocol`]). For the body of a refusal the client waits one second at most.
@@ -119,7 +119,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Invalid URL, TLS failure, or a server that refuses or breaks the protocol: see [`connect`](Self::connect).
     ///
     /// # Cancel safety
     ///
@@ -131,7 +131,7 @@ impl Client {
         let limit = timeouts
             .open
             .map_or(timeouts.connect, |open| open.min(timeouts.connect));
-        // In a box: it is needed for a moment, and would make the rest of the wait as large.
+        // Boxed so that the dial future does not enlarge the handshake future.
         let tcp = Box::pin(self.template.dialer.connect(address.uri(), limit)).await?;
         self.open(tcp, &address, open_deadline).await
     }
@@ -143,7 +143,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Invalid URL, TLS failure, or a server that refuses or breaks the protocol: see [`connect`](Self::connect).
     ///
     /// # Cancel safety
     ///

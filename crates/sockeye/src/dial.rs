@@ -1,7 +1,7 @@
 //! From a URI to a TCP connection: name resolution, and the race between the addresses of a host (Happy Eyeballs,
 //! RFC 8305).
 //!
-//! The addresses are tried in the order of the resolver, but alternating between IPv6 and IPv4 (§4). The next attempt
+//! The addresses are tried in the order of the resolver; A and AAAA results are interleaved (§4). The next attempt
 //! starts when one has failed, or 250 ms after the last has started (§5); attempts under way go on. The first connection
 //! wins, and the others are dropped. So an address that swallows packets costs 250 ms.
 //!
@@ -31,7 +31,7 @@ const ADDRESSES_MAX: usize = 64;
 
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// A resolver of the caller's.
+/// Custom resolver.
 #[derive(Clone)]
 struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
 
@@ -269,10 +269,21 @@ impl ConnectError {
         matches!(self.cause, Cause::Unresolved(_) | Cause::NoAddress)
     }
 
-    /// Whether [`Timeouts::connect`](crate::Timeouts::connect) passed. If nothing was attempted, the resolver was too slow.
+    /// Whether the time to connect passed: the shorter one of [`Timeouts::connect`](crate::Timeouts::connect) and
+    /// [`Timeouts::open`](crate::Timeouts::open). If no address was tried, the resolver was too slow.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self.cause, Cause::TimedOut(_))
+    }
+
+    /// Whether the caller has to change something: the local address is of another family than every address of the host.
+    pub(crate) const fn is_misuse(&self) -> bool {
+        matches!(self.cause, Cause::OtherFamily(_))
+    }
+
+    /// Whether the resolver or the operating system reported an error.
+    pub(crate) const fn is_io(&self) -> bool {
+        matches!(self.cause, Cause::Unresolved(_) | Cause::Failed)
     }
 
     /// Each address that was tried, in order, and its error; `None` for one that had not answered.
@@ -484,6 +495,8 @@ mod tests {
 
         dialer.set_resolver(async |_, _| Ok(vec![]));
         let error = connect(&dialer, "ws://h.example/").await;
+        // The operating system has reported nothing.
+        assert!(error.is_closed() && !error.is_io() && !error.is_misuse());
         let error = error.connect_error().unwrap();
         assert!(error.is_unresolved());
         assert_eq!(error.to_string(), "the host name has no address");
@@ -505,6 +518,7 @@ mod tests {
         dialer.set_resolver(async |host, _| panic!("asked for {host}"));
         dialer.set_local_address(SocketAddr::from(([127, 0, 0, 1], 0)));
         let error = connect(&dialer, "ws://[::1]:9/").await;
+        assert!(error.is_misuse() && !error.is_io() && !error.is_closed());
         let error = error.connect_error().unwrap();
         assert_eq!(error.to_string(), "the local address is of another family than ::1");
         assert_eq!(error.target(), "[::1]:9");

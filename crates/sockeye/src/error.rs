@@ -70,11 +70,12 @@ impl Error {
         }
     }
 
-    /// Whether the connection is over: it was closed, it was lost, or the peer is gone. A new one may work.
+    /// Whether the connection is over, or could not be opened: it was closed, it was lost, the peer is gone, or the host
+    /// cannot be reached. A new one may work.
     pub fn is_closed(&self) -> bool {
         match &*self.0 {
             Kind::Closed(_) | Kind::Io(_) | Kind::Stalled | Kind::Handshake(HandshakeFault::ClosedEarly) => true,
-            Kind::Connect(error) => !error.is_timeout(),
+            Kind::Connect(error) => !error.is_timeout() && !error.is_misuse(),
             _ => false,
         }
     }
@@ -88,8 +89,7 @@ impl Error {
         }
     }
 
-    /// Whether a client was turned away for where it comes from or which host it asked for, as the server's policies
-    /// have it.
+    /// Whether the origin or host policy rejected the client.
     pub fn is_denied(&self) -> bool {
         self.denial().is_some()
     }
@@ -103,11 +103,12 @@ impl Error {
         }
     }
 
-    /// Whether the operating system reported an error: an unknown host, no route, connection refused, connection reset.
+    /// Whether the operating system, or a [resolver](crate::ClientBuilder::resolver), reported an error: an unknown host, no
+    /// route, connection refused, connection reset.
     pub fn is_io(&self) -> bool {
         match &*self.0 {
             Kind::Io(_) => true,
-            Kind::Connect(error) => !error.is_timeout(),
+            Kind::Connect(error) => error.is_io(),
             _ => false,
         }
     }
@@ -126,14 +127,19 @@ impl Error {
         matches!(&*self.0, Kind::Tls(_))
     }
 
-    /// Whether the caller asked for something that cannot be: an address, a message, a close code. The connection,
-    /// if there is one, goes on.
+    /// Whether the caller passed something invalid: a URL, a message, a close code, or a
+    /// [local address](crate::ClientBuilder::local_address) of another family than the addresses of the host. An open
+    /// connection goes on. For `close`, the connection is closing with the nearest valid frame.
     pub fn is_misuse(&self) -> bool {
-        matches!(&*self.0, Kind::Misuse(_) | Kind::Address(_))
+        match &*self.0 {
+            Kind::Misuse(_) | Kind::Address(_) => true,
+            Kind::Connect(error) => error.is_misuse(),
+            _ => false,
+        }
     }
 
-    /// Whether the connection is over because one side closed it as it wanted: this side did, or the peer with 1000, 1001
-    /// or without a code. [`send`](crate::WebSocket::send) and its kind fail with such an error where
+    /// Whether the connection ended by a normal close: by this side, or by the peer with 1000, 1001 or no code.
+    /// [`send`](crate::WebSocket::send) and its kind fail with such an error where
     /// [`recv`](crate::WebSocket::recv) gives `Ok(None)`.
     pub fn is_normal_close(&self) -> bool {
         self.closure().is_some_and(Closure::is_normal)

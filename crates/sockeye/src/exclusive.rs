@@ -28,8 +28,8 @@ const WAITING: u8 = 1 << 3;
 const FLUSH: u8 = 1 << 4;
 const HAND_OVER: u8 = 1 << 5;
 
-/// A value of type `T`, an inbox of type `B` for tasks that find it in use, and `P`, which tells these tasks what they need
-/// to know of the value.
+/// A value of type `T`, an inbox of type `B` for tasks that find it in use, and `P`: snapshot published for tasks that find
+/// the value in use.
 #[derive(Debug)]
 pub(crate) struct Exclusive<T, B, P> {
     gate: AtomicU8,
@@ -139,7 +139,8 @@ impl<T, B, P> Exclusive<T, B, P> {
         Ok(put(&mut inbox))
     }
 
-    /// As [`deposit`](Self::deposit), also if the holder refuses deposits.
+    /// Puts something into the inbox also if the holder of the value refuses deposits. `put` sees all that the holder
+    /// published before it entered.
     pub(crate) fn deposit_always<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, NoDeposit> {
         let mut inbox = lock(&self.inbox);
         self.set(MAIL, 0)?;

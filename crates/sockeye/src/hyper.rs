@@ -72,7 +72,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use ::hyper::upgrade::{OnUpgrade, Upgraded};
 use bytes::Bytes;
@@ -234,11 +234,12 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
 ///
 /// # Errors
 ///
-/// The connection ended before, or it was not served with upgrades enabled ([`Error::is_io`]).
+/// The connection ended before, or it was not served with upgrades enabled ([`Error::is_io`]). Polled again after it was
+/// ready, it fails with such an error too.
 ///
 /// # Cancel safety
 ///
-/// The connection is closed.
+/// Dropping the future closes the connection.
 pub struct Upgrade {
     upgrading: OnUpgrade,
     answer: Option<(Server, Answer)>,
@@ -253,7 +254,7 @@ impl Upgrade {
     /// [recognized](self#what-the-connection-runs-over); `unwrap` makes of it what the connection is to run over.
     ///
     /// This is the place to switch off Nagle's algorithm on the socket in the wrapper. If `unwrap` returns a `TcpStream`,
-    /// that is done for you. If the transport turns out to be of another type, `unwrap` is not called, and the connection
+    /// that is done for you. A second call replaces the first. If the transport turns out to be of another type, `unwrap` is not called, and the connection
     /// works as without.
     ///
     /// ```no_run
@@ -287,9 +288,15 @@ impl Future for Upgrade {
     type Output = Result<WebSocket, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let upgraded = ready!(Pin::new(&mut self.upgrading).poll(cx)).map_err(std::io::Error::other)?;
         let Some((server, mut answer)) = self.answer.take() else {
             return Poll::Ready(Err(std::io::Error::other("polled after it was ready").into()));
+        };
+        let upgraded = match Pin::new(&mut self.upgrading).poll(cx) {
+            Poll::Ready(upgraded) => upgraded.map_err(std::io::Error::other)?,
+            Poll::Pending => {
+                self.answer = Some((server, answer));
+                return Poll::Pending;
+            }
         };
         let io = transport(upgraded, self.unwrap.take(), &mut answer.accepted.leftover);
         prepare_socket(&*io as &dyn Any)?;
@@ -402,6 +409,30 @@ mod tests {
             io.read_buf(&mut leftover).await.unwrap();
         }
         (io, leftover)
+    }
+
+    #[tokio::test]
+    async fn upgrade_polled_after_it_was_ready_fails() {
+        let (io, mut peer) = duplex(4096);
+        let (sender, receiver) = oneshot::channel();
+        let sender = Mutex::new(Some(sender));
+        let service = service_fn(move |mut request: http::Request<::hyper::body::Incoming>| {
+            let (response, upgrade) = super::upgrade(&Server::default(), &mut request).unwrap();
+            let sender = sender.lock().unwrap().take().unwrap();
+            assert!(sender.send(upgrade).is_ok());
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+        tokio::spawn(serving.with_upgrades());
+        peer.write_all(
+            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        let mut upgrade = receiver.await.unwrap();
+        (&mut upgrade).await.unwrap();
+        assert!((&mut upgrade).await.unwrap_err().is_io());
     }
 
     #[tokio::test]

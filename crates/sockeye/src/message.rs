@@ -115,7 +115,8 @@ impl Message {
         Self::of_parts(kind, payload)
     }
 
-    /// As [`of_checked`](Self::of_checked). Private, for its callers here are all there are.
+    /// A message of a payload that is UTF-8 if `kind` is text. Not `unsafe`, because it is private and its callers above
+    /// check that.
     #[inline]
     fn of_parts(kind: MessageKind, payload: Payload) -> Self {
         match kind {

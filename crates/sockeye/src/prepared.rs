@@ -66,7 +66,7 @@ impl Prepared {
         Self::with(message, Compress::Auto)
     }
 
-    /// As [`new`](Self::new), with a choice about compression.
+    /// Frames a message, with one copy of it. `compress` says whether to compress it where that was negotiated.
     pub fn with(message: impl Into<Message>, compress: Compress) -> Self {
         let message = message.into();
         let mut bytes = Vec::new();

@@ -1,5 +1,6 @@
 //! A sender as a `Sink`.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -20,10 +21,16 @@ use crate::websocket::TrySendError;
 /// `poll_ready` waits while more than [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) would be queued. `close`
 /// sends the close frame with 1000 after everything queued, and flushes it; it does not wait for the peer's.
 ///
+/// # Errors
+///
+/// The connection is closed or lost, or the peer reads too slowly: see [`Sender::send`]. `start_send` without a `poll_ready`
+/// that was ready may fail with an error of which [`Error::is_misuse`] is true; then this message is not sent, and the
+/// connection goes on.
+///
 /// # Cancel safety
 ///
-/// A message that was given to `start_send` and found no room, for another sender took it, is kept here: it leaves with the
-/// next call of `poll_ready`, `poll_flush` or `poll_close`, and is lost if the sink is dropped before.
+/// If another sender used up the capacity, `start_send` keeps the message; the next `poll_ready`, `poll_flush` or
+/// `poll_close` queues it. Dropping the sink loses it.
 #[derive(Debug)]
 pub struct SenderSink {
     sender: Sender,
@@ -98,6 +105,10 @@ impl Sink<Message> for SenderSink {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+        // A second message would replace it, or overtake it.
+        if self.unsent.is_some() {
+            return Err(Error::misuse(NotReady));
+        }
         match self.sender.try_feed(message) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(message)) => {
@@ -123,6 +134,18 @@ impl Sink<Message> for SenderSink {
         self.poll_flush_queued(cx)
     }
 }
+
+/// `start_send` was called while an earlier message still waits for capacity.
+#[derive(Debug)]
+struct NotReady;
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the sink is not ready: an earlier message waits, so call poll_ready before start_send")
+    }
+}
+
+impl std::error::Error for NotReady {}
 
 impl Drop for SenderSink {
     fn drop(&mut self) {

@@ -33,7 +33,8 @@ const LINGER_LEN: usize = 64 * 1024;
 ///
 /// # Errors
 ///
-/// As [`Server::accept`].
+/// The request is not a valid opening handshake, its origin or host is not allowed, or the client is gone or too slow: see
+/// [`Server::accept`].
 ///
 /// # Cancel safety
 ///
@@ -52,7 +53,7 @@ pub struct Server {
     settings: Arc<Settings>,
 }
 
-/// Collects what a [`Server`] is to do; each method says its default.
+/// Builder for [`Server`].
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
     policy: Policy,
@@ -201,7 +202,8 @@ pub(crate) struct Answer {
 }
 
 impl ServerBuilder {
-    /// Which pages may connect. A refused origin is named in the error ([`Error::denial`]) and in the body of the 403. Default: those of the same host; programs that are not browsers always may.
+    /// Allowed origins. Default: same host; clients without an Origin header are always allowed. A refused origin is named
+    /// in [`Error::denial`] and in the 403 body.
     pub fn origins(mut self, origins: OriginPolicy) -> Self {
         self.policy.origins = origins;
         self

@@ -33,7 +33,7 @@ pub struct Limits {
     /// does not read can make a waiting send hold this much.
     pub read_ahead_max: usize,
     /// How many bytes a second a peer must take of what waits for it, on average over each [`Timeouts::write`]. Default
-    /// 1 KiB; a slower peer is dropped. 0: it is enough to take any.
+    /// 1 KiB; a slower peer is dropped. 0: any progress is enough.
     ///
     /// This bounds how long a peer may draw out what waits: 1 MiB for some 17 minutes.
     pub write_rate_min: u32,
@@ -74,12 +74,11 @@ pub struct Timeouts {
     /// Everything that a client does to open a connection: name resolution, TCP, TLS and the opening handshake together.
     /// Default `None`: no limit beyond [`connect`](Self::connect) and [`handshake`](Self::handshake).
     ///
-    /// Set it where a caller is promised an answer within a given time. A `tokio::time::timeout` around the call would end
-    /// it in time as well, but lose the error that says what was being waited for, and the refusal of a server whose body is
-    /// still on its way.
+    /// Set it where a caller is promised an answer within a given time. Unlike wrapping the call in `tokio::time::timeout`,
+    /// this keeps the error that names the phase, and the refusal received so far.
     pub open: Option<Duration>,
-    /// How long a peer may take fewer bytes than [`Limits::write_rate_min`] asks for, while some wait for it. Default 10 s;
-    /// then it is dropped.
+    /// Stall timeout: the connection fails if the peer reads slower than [`Limits::write_rate_min`] over this period while
+    /// bytes wait for it. Default 10 s.
     pub write: Duration,
     /// How long the peer may take to answer our close frame, counted from when that was written. Default 5 s; then TCP is
     /// closed without it. Until the close frame is written, behind what was queued before it, [`write`](Self::write)

@@ -335,8 +335,8 @@ impl Shared {
         access.poll(slot, cx, poll)
     }
 
-    /// As [`poll`](Self::poll), for an operation that begins the closing handshake: a message that was left meanwhile would
-    /// come behind the close frame.
+    /// Polls the connection for an operation that begins the closing handshake. The inbox is closed meanwhile, because a
+    /// message in it would come after the close frame. Otherwise like [`poll`](Self::poll).
     pub(crate) fn poll_closing<R>(
         self: &Arc<Self>,
         slot: &mut SlotKey,
@@ -526,15 +526,14 @@ impl Access<'_> {
         started
     }
 
-    /// Has what was queued written without the caller's doing: by the task of a batch, or, where it is not known which
-    /// runtime it would run on, by the tasks that wait for the connection.
+    /// Schedules a flush: in the current batch, or by waking the waiters if no runtime is known.
     #[inline]
     pub(crate) fn request_flush(&mut self) {
         if self.is_flushed_by(FlushedBy::Batch) {
             return;
         }
         if let Some(runtime) = &self.entered.runtime {
-            // Twice, if the task of an earlier batch came meanwhile: the second time it may be in the new batch already.
+            // At most two new batches: an earlier one may have run meanwhile.
             if let Some(batch) = flusher::schedule(self.shared, runtime)
                 && let Some(earlier) = self.new_batch.replace(batch)
             {
@@ -578,7 +577,7 @@ impl Access<'_> {
             passed = driver.write_for_others(cx);
             Poll::Ready(())
         });
-        // The budget of a task is for what it receives. Where it ends, a transport does as if it were full.
+        // Unconstrained: an exhausted coop budget would look like a full transport.
         let _ = pin!(unconstrained(write)).poll(&mut Context::from_waker(&shared.waker()));
         self.wakes_all |= passed.concerns_waiters;
         passed
@@ -730,7 +729,7 @@ impl<'a> Operation<'a> {
         self.shared.poll(&mut self.slot, cx, poll)
     }
 
-    /// As [`Shared::poll_queueing`].
+    /// Queues a message, or leaves it in the inbox if the connection is in use: see [`Shared::poll_queueing`].
     pub(crate) fn poll_queueing(
         &mut self,
         cx: &Context<'_>,

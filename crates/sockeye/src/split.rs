@@ -22,6 +22,9 @@ use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepare
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
 /// messages never mix.
 ///
+/// Nothing is read and no deadline is watched unless the [`Receiver`] is polled: without it, pings of the peer stay
+/// unanswered and a peer that is gone is not noticed.
+///
 /// Its futures are cancel-safe as those of [`WebSocket`](crate::WebSocket) are.
 #[derive(Clone, Debug)]
 pub struct Sender {
@@ -56,11 +59,11 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
@@ -73,24 +76,25 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub fn feed(&self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
         self.feed_with(message, Compress::Auto)
     }
 
-    /// As [`feed`](Self::feed), with a choice about compression for this message, where it was negotiated.
+    /// Queues a message, and says whether to compress it where compression was negotiated. Waits only for room: see
+    /// [`feed`](Self::feed).
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub fn feed_with(
         &self,
         message: impl Into<Message>,
@@ -108,29 +112,30 @@ impl Sender {
         })
     }
 
-    /// As [`send`](Self::send), of a message that other connections are sent too.
+    /// Sends a prepared message, which other connections are sent too; returns when its bytes are with the kernel: see
+    /// [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub async fn send_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
         self.feed_prepared(prepared).await?;
         self.flush().await
     }
 
-    /// As [`feed`](Self::feed), of a message that other connections are sent too.
+    /// Queues a prepared message, which other connections are sent too. Waits only for room: see [`feed`](Self::feed).
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub async fn feed_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
         let mut operation = Operation::new(&self.shared);
         poll_fn(|cx| {
@@ -148,7 +153,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::send`](crate::WebSocket::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Cancel safety
     ///
@@ -162,30 +167,29 @@ impl Sender {
     /// Queues a message if there is room for it now, and never waits. There is no room while a large message is being
     /// compressed.
     ///
-    /// It leaves by itself, together with all that was queued until the calling task let others run: a task of the
-    /// runtime on which the [`Receiver`] receives (or, before it has, on which the connection was split) writes for all
-    /// connections on which something was queued. Outside of a runtime, the receiver's task does. What the kernel does not
-    /// take at once leaves while [`Receiver::recv`] is being awaited.
+    /// A background task on the receiver's runtime (before the first `recv`: the runtime on which the connection was split)
+    /// flushes it, batched with everything queued until the calling task yields. Outside a runtime, the receiver flushes.
+    /// The rest is written while [`Receiver::recv`] is awaited.
     ///
-    /// If another task is using the connection right now, the message is left to it. It counts against the room that there
-    /// was when that task began, so for as long as it lasts (milliseconds at most) up to twice
-    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) may be queued.
+    /// If the connection is in use, the message goes to its inbox, limited by the free space at that moment; up to twice
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) can be queued briefly.
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back.
+    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost. A message
+    /// that went to the inbox is dropped if the connection closes first; the next [`flush`](Self::flush) reports that.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         self.try_queue(message.into(), |access| access.request_flush())
     }
 
-    /// As [`try_send`](Self::try_send), of a message that other connections are sent too: what a broadcast calls for
-    /// each of its receivers. It may be compressed within this call: see [`Prepared`].
-    ///
-    /// Of several messages at hand, [`try_send_all`](Self::try_send_all) costs less.
+    /// Queues a prepared message if there is room for it now, and never waits: what a broadcast calls for each of its
+    /// receivers. A background task flushes it, as with [`try_send`](Self::try_send). The call may compress the message: see
+    /// [`Prepared`]. For several messages at once, [`try_send_all`](Self::try_send_all) costs less.
     ///
     /// # Errors
     ///
-    /// As [`try_send`](Self::try_send).
+    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost. A message
+    /// that went to the inbox is dropped if the connection closes first; the next [`flush`](Self::flush) reports that.
     pub fn try_send_prepared(&self, prepared: &Prepared) -> Result<(), TrySendError> {
         let len = prepared.message().len();
         loop {
@@ -205,8 +209,8 @@ impl Sender {
         }
     }
 
-    /// As [`try_send_prepared`](Self::try_send_prepared), of several messages, and writes at once what the kernel takes of
-    /// them and of all that was queued before: the cheapest broadcast, where all that there is to send is at hand.
+    /// Queues several prepared messages if there is room for them now, and writes at once what the kernel takes of them and
+    /// of everything queued before. Never waits. The cheapest broadcast if all messages are at hand.
     ///
     /// A call is a system call as a rule, some 5 us; with thousands of receivers, let other tasks run now and then. Messages
     /// of other senders come between only where these do not fit the write buffer together. On another runtime than that of
@@ -214,7 +218,8 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`TrySendAllError`] says how many were queued, of which some may have left, and why the next was not.
+    /// [`TrySendAllError`] says how many were queued, of which some may have left, and why the next was not: no room, or the
+    /// connection is closed or lost ([`TrySendError`]).
     pub fn try_send_all(&self, messages: &[Prepared]) -> Result<(), TrySendAllError> {
         let mut queued = 0;
         loop {
@@ -300,12 +305,11 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::ping`](crate::WebSocket::ping).
+    /// The payload is too long ([`Error::is_misuse`]), the connection is closed or lost, or the peer reads too slowly.
     ///
     /// # Cancel safety
     ///
-    /// The ping is not sent if another task was using the connection during every poll. Otherwise it leaves with the next
-    /// call of any method.
+    /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
     pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
             .enter(|access| {
@@ -373,7 +377,8 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// As [`WebSocket::recv`](crate::WebSocket::recv).
+    /// The peer closed with another code than 1000 and 1001 ([`Error::close_code`]), is gone ([`Error::is_timeout`]) or
+    /// broke the protocol ([`Error::is_protocol`]), or the connection was lost. The same error from then on.
     ///
     /// # Cancel safety
     ///

@@ -22,28 +22,24 @@ use crate::split::{Receiver, Sender};
 
 /// An open WebSocket, client or server, whatever it runs over.
 ///
-/// Pings are answered, silent peers are pinged, and the closing handshake is done while [`recv`](Self::recv) (or
-/// [`close`](Self::close)) is being awaited: a task that does nothing but send should [`split`](Self::split) and receive
-/// in another.
-///
-/// Its methods are for one task at a time, and so are [`Stream`] and [`Sink`] together with them. To send in one task and
-/// receive in another, [`split`](Self::split) it.
+/// One task at a time uses it. Deadlines and pings run only inside [`recv`](Self::recv) and [`close`](Self::close); to send
+/// from another task, [`split`](Self::split) it. A task that only sends should split it too, and receive in another task.
 ///
 /// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a task
 /// of the current runtime finishes it in the background, within the deadlines in [`Timeouts`](crate::Timeouts).
 ///
 /// # The end
 ///
-/// [`recv`](Self::recv) is the one place where the end is told, after all messages that arrived before it:
+/// [`recv`](Self::recv) reports the end of the connection, after every message that arrived before it:
 ///
 /// | what happened | `recv` | `send`, `feed`, `flush`, `ping` |
 /// |---|---|---|
 /// | the peer closed with 1000, 1001 or without a code | `Ok(None)` | an error, [`is_normal_close`](Error::is_normal_close) |
 /// | this side closed, and the peer answered or ended TCP | `Ok(None)` | an error, `is_normal_close` |
 /// | the peer closed with any other code | an error with [`close_code`](Error::close_code) | an error with that code |
-/// | the peer broke the protocol, vanished, or reset the connection | an error | an error |
+/// | the peer broke the protocol or vanished, or reset the connection before this side had sent a close frame | an error | an error |
 ///
-/// It is told as soon as the peer's close frame has arrived. [`closure`](Self::closure) has both close frames.
+/// It does so as soon as the peer's close frame has arrived. [`closure`](Self::closure) has both close frames.
 ///
 /// # Cancel safety
 ///
@@ -142,25 +138,26 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     // Not `async`: each layer of it would keep a copy of the message in the future, and so in every task that feeds.
     pub fn feed(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
         self.feed_with(message, Compress::Auto)
     }
 
-    /// As [`feed`](Self::feed), with a choice about compression for this message, where it was negotiated.
+    /// Queues a message, and says whether to compress it where compression was negotiated. Waits only for room: see
+    /// [`feed`](Self::feed).
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub fn feed_with(
         &mut self,
         message: impl Into<Message>,
@@ -170,29 +167,30 @@ impl WebSocket {
         poll_fn(move |cx| self.driver.poll_feed(cx, &message))
     }
 
-    /// As [`send`](Self::send), of a message that other connections are sent too.
+    /// Sends a prepared message, which other connections are sent too; returns when its bytes are with the kernel: see
+    /// [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub async fn send_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
         self.feed_prepared(prepared).await?;
         self.flush().await
     }
 
-    /// As [`feed`](Self::feed), of a message that other connections are sent too.
+    /// Queues a prepared message, which other connections are sent too. Waits only for room: see [`feed`](Self::feed).
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     pub async fn feed_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
         poll_fn(|cx| self.driver.poll_feed_prepared(cx, prepared)).await
     }
@@ -201,7 +199,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
@@ -215,17 +213,17 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back.
+    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), TrySendError> {
         try_send(&mut self.driver, message.into())
     }
 
-    /// As [`try_send`](Self::try_send), of a message that other connections are sent too. It may be compressed within
-    /// this call: see [`Prepared`].
+    /// Queues a prepared message, which other connections are sent too, if there is room for it now, and never waits. The
+    /// call may compress it: see [`Prepared`].
     ///
     /// # Errors
     ///
-    /// As [`try_send`](Self::try_send).
+    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
     pub fn try_send_prepared(&mut self, prepared: &Prepared) -> Result<(), TrySendError> {
         try_send_prepared(&mut self.driver, prepared)
     }
@@ -237,7 +235,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The payload is too long, or as [`send`](Self::send).
+    /// The payload is too long ([`Error::is_misuse`]), the connection is closed or lost, or the peer reads too slowly.
     ///
     /// # Cancel safety
     ///
@@ -414,7 +412,7 @@ impl Stream for WebSocket {
 /// after everything queued, and flushes it; it does not wait for the peer's, and takes no messages from the [`Stream`], which
 /// gives those that still arrive and then ends.
 ///
-/// The room that `poll_ready` promises is not there any more when [`try_send`](WebSocket::try_send) has taken it.
+/// [`try_send`](WebSocket::try_send) may use up the capacity that `poll_ready` reported.
 impl Sink<Message> for WebSocket {
     type Error = Error;
 

@@ -327,7 +327,7 @@ mod exclusive_state {
 
     /// As a close does whose future is dropped.
     #[test]
-    fn what_cannot_be_refused_is_taken() {
+    fn close_is_accepted_when_the_inbox_is_closed() {
         model(|| {
             let shared = Shared::new();
             let refuser = {
@@ -399,7 +399,7 @@ mod exclusive_state {
     }
 
     #[test]
-    fn who_finds_the_state_in_use_is_woken() {
+    fn waiter_is_woken_on_release() {
         model(|| {
             let shared = Shared::new();
             let others: Vec<_> = (0..2)

@@ -64,7 +64,7 @@ async fn an_accepted_socket_does_not_wait_for_acknowledgements() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn connect_refused_reports_io_error() {
     // checks [6455-4.1-10]
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -344,6 +344,9 @@ async fn a_sink_keeps_a_message_for_which_there_is_no_room_any_more() {
     poll_fn(|cx| sink.poll_ready_unpin(cx)).await.unwrap();
     sender.feed("0123456789").await.unwrap();
     sink.start_send_unpin(Message::text("behind it")).unwrap();
+    // Without `poll_ready`: the message that waits is neither replaced nor overtaken.
+    let error = sink.start_send_unpin(Message::text("x")).unwrap_err();
+    assert!(error.is_misuse() && !error.is_closed(), "{error:?}");
     let mut flushing = pin!(sink.flush());
     assert!(look(&mut flushing).await.is_pending());
     peer.rule(|rules| rules.room = usize::MAX);

@@ -70,8 +70,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send); [`SendError::FrameMismatch`] if this connection masks, or does not inflate what was
-    /// compressed so.
+    /// The connection is closing, or a fragmented message is not finished. [`SendError::FrameMismatch`] if this connection
+    /// masks, or if the peer does not inflate what was compressed so.
     pub fn start_framed(&mut self, message: Data<'_>, framing: Framing) -> Result<(), SendError> {
         debug_assert_eq!(message.bytes().len(), framing.message_len, "another message's framing");
         self.check_message_may_begin()?;

@@ -278,7 +278,7 @@ impl Connection {
         Some(message)
     }
 
-    /// As [`handle_bytes`](Self::handle_bytes), for whatever comes.
+    /// Handles received bytes without the fast path of [`handle_bytes`](Self::handle_bytes).
     #[inline(never)]
     fn handle_any_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
         if matches!(self.state, State::Ending | State::Closed) {

@@ -99,11 +99,11 @@ impl Connection {
         self.send_with(data, Compress::Auto, out)
     }
 
-    /// As [`send`](Self::send), with a choice about compression for this message.
+    /// Appends a message, in one frame, to `out`; `compress` says whether to compress it if that was negotiated.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closing, or a fragmented message is not finished.
     #[inline]
     pub fn send_with(&mut self, data: Data<'_>, compress: Compress, out: &mut Vec<u8>) -> Result<(), SendError> {
         let bytes = data.bytes();
@@ -150,7 +150,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The connection is closing, or a fragmented message is not finished.
     pub fn start_compressed(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<bool, SendError> {
         self.check_message_may_begin()?;
         let mask = self.next_mask();

@@ -52,7 +52,7 @@ impl MaskingKey {
         }
     }
 
-    /// As [`apply`](Self::apply), of so few bytes that they stay in registers.
+    /// Masks or unmasks an array in place. Its length is known at compile time, so few bytes stay in registers.
     #[inline(always)]
     pub(crate) fn apply_to_array<const N: usize>(self, data: &mut [u8; N]) {
         let key = u32::from_ne_bytes(self.0);

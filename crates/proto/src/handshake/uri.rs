@@ -27,7 +27,7 @@ pub struct Uri {
     scheme: Scheme,
     /// Without the port if that is the scheme's default.
     authority: Authority,
-    /// On which link an IPv6 address is to be found.
+    /// IPv6 zone identifier.
     zone: Option<String>,
     resource: String,
 }

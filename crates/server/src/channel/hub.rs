@@ -278,11 +278,10 @@ enum Advance {
 }
 
 impl Channel {
-    /// Takes note that the stream is at `from`, as read by a client that subscribed since the last publication.
+    /// Adopts the epoch read by a new subscriber. A changed epoch means the history was evicted; unsubscribes older
+    /// subscribers so they recover now.
     ///
-    /// That is another epoch than seen before if the history was evicted meanwhile. The other subscribers were of the
-    /// epoch before: they recover now, and not with the next publication. Should the new epoch count as a gap instead,
-    /// nobody could subscribe until somebody publishes.
+    /// If the new epoch counted as a gap instead, every subscription would fail until the next publication.
     fn catch_up(&mut self, name: &ChannelName, client: ClientId, from: &Position) {
         if self.position.as_ref().is_none_or(|last| last.epoch == from.epoch) {
             self.position.get_or_insert_with(|| from.clone());

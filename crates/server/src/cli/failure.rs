@@ -126,7 +126,7 @@ impl Failure {
             Self::Silent(error) => {
                 let cause = error.closure().map(Closure::cause);
                 let advice = match cause {
-                    Some(Cause::PeerGone) => "; --ping-interval off expects no answers to pings",
+                    Some(Cause::PeerGone) => "; use --ping-interval off if the server does not answer pings",
                     _ => "",
                 };
                 format!("{error}{advice}")

@@ -23,7 +23,7 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// As [`escape`], for bytes that should be text; what is not reads as the replacement character.
+/// Escapes bytes that should be text, as [`escape`] does; invalid UTF-8 becomes the replacement character.
 pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     escape(&String::from_utf8_lossy(bytes))
 }

@@ -6,12 +6,19 @@ use sockeye::handshake::Uri;
 /// The variable that names a proxy for this URI, unless the host is exempt.
 pub(super) fn ignored_variable(uri: &Uri, variable: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
     let names = match uri.is_secure() {
-        true => ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+        true => &[
+            "wss_proxy",
+            "WSS_PROXY",
+            "https_proxy",
+            "HTTPS_PROXY",
+            "all_proxy",
+            "ALL_PROXY",
+        ][..],
         // Upper-case HTTP_PROXY is not read: in CGI programs it is a header of the request.
-        false => ["http_proxy", "ws_proxy", "all_proxy", "ALL_PROXY"],
+        false => &["ws_proxy", "WS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"],
     };
     let is_set = |name: &&str| variable(name).is_some_and(|value| !value.trim().is_empty());
-    let name = names.into_iter().find(is_set)?;
+    let name = *names.iter().find(|name| is_set(name))?;
     let exempt = ["no_proxy", "NO_PROXY"].into_iter().find_map(variable);
     let is_exempt = exempt.is_some_and(|list| list.split(',').any(|entry| is_match(entry.trim(), uri.host())));
     (!is_exempt && !is_loopback(uri.host())).then_some(name)
@@ -43,6 +50,18 @@ mod tests {
             (wss, &[][..], None),
             (wss, &[("HTTPS_PROXY", "http://p:1")], Some("HTTPS_PROXY")),
             (wss, &[("https_proxy", "http://p:1")], Some("https_proxy")),
+            // As in curl, that of the scheme comes first.
+            (
+                wss,
+                &[("https_proxy", "http://p:1"), ("wss_proxy", "http://p:2")],
+                Some("wss_proxy"),
+            ),
+            (
+                "ws://a.example/",
+                &[("http_proxy", "http://p:1"), ("ws_proxy", "http://p:2")],
+                Some("ws_proxy"),
+            ),
+            (wss, &[("ws_proxy", "http://p:1")], None),
             (wss, &[("HTTPS_PROXY", " ")], None),
             (wss, &[("http_proxy", "http://p:1")], None),
             ("ws://a.example/", &[("http_proxy", "http://p:1")], Some("http_proxy")),

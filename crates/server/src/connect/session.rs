@@ -260,7 +260,7 @@ impl Tally<'_> {
             .is_some_and(|count| self.received.get() >= count.get())
     }
 
-    /// Whether no reply is missing, as far as can be told from numbers. A person who types the end has seen.
+    /// Whether no reply is missing, judged by the number of messages. At a terminal, Ctrl-D means the user has seen enough.
     fn is_answered(&self) -> bool {
         self.is_typed || self.received.get() >= self.sent.get()
     }

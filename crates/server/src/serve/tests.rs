@@ -499,7 +499,7 @@ async fn an_empty_list_of_subprotocols_is_none() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_logged_and_says_the_same_to_the_client() {
+async fn every_refusal_is_logged_with_the_reason_that_the_client_gets() {
     let log = Log::capture();
     let mut config = Config::default();
     config.limits.connections_max = 2;
@@ -531,6 +531,10 @@ async fn every_refusal_is_logged_and_says_the_same_to_the_client() {
         assert!(answer.contains(reason), "{answer}");
         let lines = log.refusals();
         assert_eq!(lines.len(), 1, "{lines:?}");
+        // What is allowed is configuration: for the operator only.
+        let is_denied = matches!(status, 403 | 421);
+        assert_eq!(lines[0].contains("; allowed: "), is_denied, "{lines:?}");
+        assert!(!answer.contains("allowed: "), "{answer}");
         assert!(
             lines[0].contains(reason) && lines[0].contains(&format!("status={status}")),
             "{lines:?}"

@@ -40,7 +40,14 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
 /// The program with these arguments, all its streams piped.
 pub(crate) fn sockeye(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sockeye"));
-    for name in ["http_proxy", "https_proxy", "ws_proxy", "all_proxy", "no_proxy"] {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "ws_proxy",
+        "wss_proxy",
+        "all_proxy",
+        "no_proxy",
+    ] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
     command

@@ -19,8 +19,7 @@ const WRITE_BUFFER_KEPT_MAX: usize = 256 * 1024;
 const KEPT_MAX: usize = 4;
 
 /// A broadcast gives a write buffer to every connection at the same moment, and all come back together. So a thread keeps
-/// many of up to 2 KiB, 2 MiB in all: in an allocator they would be memory given back to the system, and asked for
-/// again with the next message.
+/// many of up to 2 KiB, 2 MiB in all. Freeing them would return memory that the next broadcast allocates again.
 const SMALL_LEN_MAX: usize = 2 * 1024;
 const SMALL_KEPT_MAX: usize = 1024;
 

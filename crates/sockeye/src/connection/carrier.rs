@@ -42,7 +42,7 @@ impl Carrier {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
-    /// Pending where it is known, without trying, that nothing can be read.
+    /// Pending if the runtime knows the socket is not readable.
     #[inline]
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -23,8 +23,8 @@ pub(super) struct Input {
     pub(super) at: Instant,
     /// Whether `buffer` is counted among those that are held.
     is_counted: bool,
-    /// Whether the next read begins by asking whether there is anything: the last one did not fill its buffer. Once only,
-    /// for after a wake-up there is something, and the read asks by itself.
+    /// Check readiness before the next read, because the last read was short. Cleared after one check: a wake-up already
+    /// implies readiness.
     asks_first: bool,
     /// Of a buffer to the message that is arriving, which is not this one's.
     pub(super) loan: Loan,
@@ -87,7 +87,8 @@ impl Input {
         read
     }
 
-    /// As [`poll_fill`](Self::poll_fill), into room in which the transport sees no bytes of other connections.
+    /// Reads into an empty buffer, in which the transport sees no bytes of other connections. Keeps it only if something was
+    /// read.
     #[inline(always)]
     fn poll_append(&mut self, io: &mut Carrier, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let is_of_thread = len_max >= buffers::READ_BUFFER_LEN;
@@ -104,8 +105,7 @@ impl Input {
         read
     }
 
-    /// Decides what becomes of the buffer while the message that was just taken out of it is with the user: it goes
-    /// back if that was all, and is held while there is more, if not too many are.
+    /// Returns the buffer to the pool, or keeps it while input remains.
     #[inline]
     pub(super) fn settle(&mut self) {
         if self.is_delivered() {
@@ -142,7 +142,7 @@ impl Input {
         }
     }
 
-    /// Whether the buffer is one of the thread's, or just like one, not a copy or what was glued to the handshake.
+    /// Whether the buffer came from the pool.
     fn is_of_thread(&self) -> bool {
         self.buffer.capacity() == buffers::READ_BUFFER_LEN
     }

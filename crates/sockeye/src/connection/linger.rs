@@ -2,7 +2,8 @@
 //!
 //! Once the close frames are exchanged nothing more comes for the application, but the end of TCP may take a while:
 //! the server reads until the client ends its side, for at most a second, because closing a socket with unread input
-//! makes TCP throw away what was sent last, here the close frame. Nobody has to wait for that.
+//! makes TCP throw away what was sent last, here the close frame. Done in the background so that the application does not
+//! wait.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,7 @@
 /// A turn: some tenths of a millisecond as a rule, some milliseconds at most.
 const MAX: u32 = 512 * 1024;
 
-/// What may be done beyond that: from here on a turn ends between two messages of one read.
+/// Hard limit: yield even if buffered messages remain.
 const OVERDUE: u32 = 2 * MAX;
 
 /// A read into the thread's buffer.

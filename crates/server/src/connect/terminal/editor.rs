@@ -45,7 +45,14 @@ pub(super) struct Editor {
 impl Editor {
     /// Takes one byte of input.
     pub(super) fn handle(&mut self, byte: u8) -> Option<Event> {
-        match self.keys.handle(byte)? {
+        let [replaced, key] = self.keys.handle(byte);
+        // A replacement character only changes the line.
+        replaced.and_then(|replaced| self.apply(replaced));
+        key.and_then(|key| self.apply(key))
+    }
+
+    fn apply(&mut self, key: Key) -> Option<Event> {
+        match key {
             Key::Enter => return Some(Event::Line(self.enter())),
             Key::End if self.line.is_empty() => return Some(Event::End),
             Key::Character(character) => self.insert(character),
@@ -220,10 +227,18 @@ enum Keys {
 }
 
 impl Keys {
-    fn handle(&mut self, byte: u8) -> Option<Key> {
+    /// Takes one byte. Gives the replacement character for invalid UTF-8 that the byte ended, and the key that it
+    /// completed.
+    fn handle(&mut self, byte: u8) -> [Option<Key>; 2] {
         match mem::take(self) {
-            Self::Start => self.start(byte),
             Self::Utf8 { bytes, len } => self.go_on(bytes, len, byte),
+            state => [None, self.handle_in(state, byte)],
+        }
+    }
+
+    fn handle_in(&mut self, state: Self, byte: u8) -> Option<Key> {
+        match state {
+            Self::Start | Self::Utf8 { .. } => self.start(byte),
             Self::Escape => {
                 *self = match byte {
                     b'[' => Self::Control { parameter: 0 },
@@ -277,24 +292,29 @@ impl Keys {
             0x17 => Key::EraseWord,
             0x00..=0x1f => return None,
             0x20..=0x7e => Key::Character(char::from(byte)),
-            0x80.. => return self.go_on([0; 4], 0, byte),
+            // The lead bytes of UTF-8.
+            0xc2..=0xf4 => {
+                *self = Self::Utf8 {
+                    bytes: [byte, 0, 0, 0],
+                    len: 1,
+                };
+                return None;
+            }
+            0x80.. => Key::Character(char::REPLACEMENT_CHARACTER),
         })
     }
 
-    /// Takes another byte of a character. Bytes that are no UTF-8 become the replacement character, for a message is
-    /// UTF-8 whatever is typed.
-    fn go_on(&mut self, mut bytes: [u8; 4], len: usize, byte: u8) -> Option<Key> {
+    /// Takes another byte of a character. A character that is cut short becomes the replacement character, because a
+    /// message is UTF-8 whatever is typed; the byte that does not continue it is then read by itself.
+    fn go_on(&mut self, mut bytes: [u8; 4], len: usize, byte: u8) -> [Option<Key>; 2] {
         bytes[len] = byte;
-        let len = len + 1;
-        match std::str::from_utf8(&bytes[..len]) {
-            Ok(text) => text.chars().next().map(Key::Character),
+        match std::str::from_utf8(&bytes[..=len]) {
+            Ok(text) => [None, text.chars().next().map(Key::Character)],
             Err(error) if error.error_len().is_none() => {
-                *self = Self::Utf8 { bytes, len };
-                None
+                *self = Self::Utf8 { bytes, len: len + 1 };
+                [None, None]
             }
-            // Ended by a key of its own, which counts: else Enter after half a character would be lost.
-            Err(_) if len > 1 && byte < 0x80 => self.start(byte),
-            Err(_) => Some(Key::Character(char::REPLACEMENT_CHARACTER)),
+            Err(_) => [Some(Key::Character(char::REPLACEMENT_CHARACTER)), self.start(byte)],
         }
     }
 }
@@ -369,9 +389,20 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_utf8_are_replaced() {
-        let mut editor = Editor::default();
-        let events: Vec<_> = b"a\xffb\xe6\n".iter().filter_map(|byte| editor.handle(*byte)).collect();
-        assert_eq!(events, [Event::Line("a\u{fffd}b".into())]);
+        for (keys, line) in [
+            (&b"a\xffb\n"[..], "a\u{fffd}b"),
+            (b"a\x80\xc0\xf5b\n", "a\u{fffd}\u{fffd}\u{fffd}b"),
+            // Cut short: by a key, by Enter, by another character.
+            (b"\xe6b\n", "\u{fffd}b"),
+            (b"b\xe6\x97\n", "b\u{fffd}"),
+            (b"\xe6\xe6\x97\xa5\n", "\u{fffd}\u{65e5}"),
+            (b"\xe6\x97\xc3\xbc\n", "\u{fffd}\u{fc}"),
+            (b"\xed\xa0\x80\n", "\u{fffd}\u{fffd}\u{fffd}"),
+        ] {
+            let mut editor = Editor::default();
+            let events: Vec<_> = keys.iter().filter_map(|byte| editor.handle(*byte)).collect();
+            assert_eq!(events, [Event::Line(line.into())], "{keys:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! hands on each key, and an [`Editor`] makes lines of them. Whatever else is to appear on the terminal goes through
 //! [`print`], which takes the prompt away, writes, and draws the prompt again.
 //!
-//! The terminal works as before at each end of the program that can be seen coming: [`Terminal`] restores it when dropped,
-//! and the signals that end or stop the program are handled by [`Signals`](crate::cli::Signals).
+//! The terminal is restored on every orderly exit: [`Terminal`] restores it when dropped, and
+//! [`Signals`](crate::cli::Signals) handles the signals that end or stop the program.
 
 mod editor;
 
@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{
     LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr, tcgetpgrp, tcgetwinsize,
@@ -27,13 +27,16 @@ use editor::{Editor, Event};
 /// The prompt that is on the terminal, if there is one. There is only one standard input.
 static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
 
+/// The settings of the terminal from before it was taken over; `None` if it is not. Apart from [`SCREEN`], which is locked
+/// while a thread writes to the terminal: a terminal that is stopped (Ctrl-S) blocks that write for any length of time, and
+/// signals are handled meanwhile.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
 #[derive(Debug)]
 struct Screen {
     editor: Editor,
     /// The terminal, to draw on.
     out: File,
-    /// How the terminal worked before.
-    before: Termios,
     /// What was printed last did not end its line, so the prompt is not there.
     is_mid_line: bool,
     /// The end was asked for.
@@ -60,20 +63,22 @@ impl Terminal {
         let screen = screen.insert(Screen {
             editor: Editor::default(),
             out,
-            before: before.clone(),
             is_mid_line: false,
             is_ended: false,
         });
         screen.draw();
+        *lock(&BEFORE) = Some(before.clone());
         Some(Self { before })
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Whoever holds it may be writing to a terminal that is stopped (Ctrl-S). Then the prompt stays.
+        *lock(&BEFORE) = None;
+        // On a terminal that is stopped (Ctrl-S) the prompt stays.
         if let Ok(mut screen) = SCREEN.try_lock()
             && let Some(mut screen) = screen.take()
+            && screen.has_room()
         {
             screen.erase();
         }
@@ -130,30 +135,37 @@ pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
     written
 }
 
-/// Stops the program, as Ctrl-Z asks for, with the terminal as it was.
+/// Stops the program, as Ctrl-Z asks for, with the terminal as it was. Does not block: see [`with_free_screen`].
 pub(crate) fn stop() {
-    if let Some(screen) = lock(&SCREEN).as_mut() {
-        screen.erase();
-        let _ = set(&screen.before);
+    with_free_screen(Screen::erase);
+    if let Some(before) = &*lock(&BEFORE) {
+        let _ = set(before);
     }
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
-/// Takes the terminal over again after a stop.
+/// Takes the terminal over again after a stop. Does not block: see [`with_free_screen`].
 pub(crate) fn resume() {
-    if let Some(screen) = lock(&SCREEN).as_mut() {
-        let _ = set(&editing(&screen.before));
-        screen.draw();
+    if let Some(before) = &*lock(&BEFORE) {
+        let _ = set(&editing(before));
     }
+    with_free_screen(Screen::draw);
 }
 
-/// Draws the prompt for a terminal of another size.
+/// Draws the prompt for a terminal of another size. Does not block: see [`with_free_screen`].
 pub(crate) fn redraw() {
-    // Whoever holds it draws the prompt in the end.
+    with_free_screen(Screen::draw);
+}
+
+/// Changes what is drawn, unless a thread is writing to the terminal or the terminal takes nothing (Ctrl-S). A thread that
+/// writes draws the prompt afterwards. The callers handle signals on the thread that runs the connection, so they must not
+/// wait for the terminal.
+fn with_free_screen(change: impl FnOnce(&mut Screen)) {
     if let Ok(mut screen) = SCREEN.try_lock()
         && let Some(screen) = screen.as_mut()
+        && screen.has_room()
     {
-        screen.draw();
+        change(screen);
     }
 }
 
@@ -190,6 +202,13 @@ impl Screen {
         if is_in_foreground() {
             self.write(Editor::erase_prompt());
         }
+    }
+
+    /// Whether the terminal takes a prompt without blocking. One that is stopped (Ctrl-S) takes nothing.
+    fn has_room(&self) -> bool {
+        let mut polled = [PollFd::new(&self.out, PollFlags::OUT)];
+        let is_polled = poll(&mut polled, Some(&Timespec::default())).is_ok();
+        is_polled && polled[0].revents().contains(PollFlags::OUT)
     }
 
     /// What cannot be drawn is not drawn: whether the terminal is gone is found where it is read.
