@@ -202,8 +202,8 @@ fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
 /// Path and query with everything encoded that RFC 3986 does not allow there.
 // [6455-11.1.1-2, 6455-11.1.2-2]
 fn encoded(resource: &str) -> Result<String, UriError> {
-    // Any host would do. Only a text of 4 GiB does not parse.
-    let url = Url::parse(&format!("ws://h{resource}")).map_err(|_| UriError::InvalidHost)?;
+    // Any host would do.
+    let url = Url::parse(&format!("ws://h{resource}")).map_err(|_| UriError::TooLong)?;
     let resource = &url[Position::BeforePath..Position::AfterQuery];
     let mut encoded = String::with_capacity(resource.len());
     for (at, character) in resource.char_indices() {

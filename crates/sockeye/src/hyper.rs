@@ -321,9 +321,12 @@ fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, leftover: &mut Vec
     #[cfg(unix)]
     let known = known.or_else(|upgraded| boxed::<tokio::net::UnixStream>(upgraded, leftover));
     #[cfg(feature = "tls")]
-    let known = known
-        .or_else(|upgraded| boxed::<tokio_rustls::server::TlsStream<TcpStream>>(upgraded, leftover))
-        .or_else(|upgraded| boxed::<tokio_rustls::TlsStream<TcpStream>>(upgraded, leftover));
+    let known = {
+        macro_rules! unwrap {
+            ($($tls:ty),*) => { known$(.or_else(|upgraded| boxed::<$tls>(upgraded, leftover)))* };
+        }
+        crate::transport::with_tls_types!(unwrap)
+    };
     known.unwrap_or_else(|upgraded| Box::new(TokioIo::new(upgraded)))
 }
 

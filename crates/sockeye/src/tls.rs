@@ -16,22 +16,21 @@ use crate::error::{Error, Kind};
 /// The one protocol that is spoken over TLS (ALPN, RFC 7301): the opening handshake is an HTTP/1.1 request.
 const ALPN: &[u8] = b"http/1.1";
 
-/// A client's configuration that offers what is spoken and nothing else. One that was made for an HTTP client offers
-/// HTTP/2 first, and a server that takes it up cannot read an HTTP/1.1 request.
-pub(crate) fn client_config(mut config: Arc<ClientConfig>) -> Arc<ClientConfig> {
-    if config.alpn_protocols != [ALPN] {
-        Arc::make_mut(&mut config).alpn_protocols = vec![ALPN.to_vec()];
-    }
-    config
+/// Defines a function that makes HTTP/1.1 the only protocol of a configuration. One that was made for HTTP names HTTP/2
+/// first, and a peer that takes it up cannot read an HTTP/1.1 request.
+macro_rules! http1_only {
+    ($name:ident, $config:ty) => {
+        pub(crate) fn $name(mut config: Arc<$config>) -> Arc<$config> {
+            if config.alpn_protocols != [ALPN] {
+                Arc::make_mut(&mut config).alpn_protocols = vec![ALPN.to_vec()];
+            }
+            config
+        }
+    };
 }
 
-/// A server's configuration that takes what is spoken and nothing else.
-pub(crate) fn server_config(mut config: Arc<ServerConfig>) -> Arc<ServerConfig> {
-    if config.alpn_protocols != [ALPN] {
-        Arc::make_mut(&mut config).alpn_protocols = vec![ALPN.to_vec()];
-    }
-    config
-}
+http1_only!(client_config, ClientConfig);
+http1_only!(server_config, ServerConfig);
 
 /// TLS 1.2 and 1.3 with the platform's roots of trust, made once.
 // [6455-10.6-1, 6455-10.6-3]

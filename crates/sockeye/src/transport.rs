@@ -4,8 +4,6 @@ use std::any::Any;
 use std::io;
 
 use tokio::net::TcpStream;
-#[cfg(feature = "tls")]
-use tokio_rustls::{TlsStream, client, server};
 
 use crate::error::Error;
 
@@ -42,34 +40,48 @@ pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Expands `$visit!` with the TLS streams over TCP that are known: those of tokio-rustls.
+#[cfg(feature = "tls")]
+macro_rules! with_tls_types {
+    ($visit:ident) => {
+        $visit!(
+            tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+            tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+            tokio_rustls::TlsStream<tokio::net::TcpStream>
+        )
+    };
+}
+#[cfg(all(feature = "tls", feature = "hyper"))]
+pub(crate) use with_tls_types;
+
 /// The TCP socket of a `TcpStream`, or of a TLS stream of tokio-rustls over one.
 fn tcp(io: &dyn Any) -> Option<&TcpStream> {
-    if let Some(tcp) = io.downcast_ref() {
-        return Some(tcp);
-    }
+    let tcp = io.downcast_ref();
     #[cfg(feature = "tls")]
-    {
-        if let Some(tls) = io.downcast_ref::<server::TlsStream<TcpStream>>() {
-            return Some(tls.get_ref().0);
+    let tcp = {
+        macro_rules! socket {
+            ($($tls:ty),*) => { tcp$(.or_else(|| Some(io.downcast_ref::<$tls>()?.get_ref().0)))* };
         }
-        if let Some(tls) = io.downcast_ref::<client::TlsStream<TcpStream>>() {
-            return Some(tls.get_ref().0);
-        }
-        if let Some(tls) = io.downcast_ref::<TlsStream<TcpStream>>() {
-            return Some(tls.get_ref().0);
-        }
-    }
-    None
+        with_tls_types!(socket)
+    };
+    tcp
 }
 
 /// What a TLS stream of tokio-rustls over TCP agreed on (ALPN, RFC 7301).
 #[cfg(feature = "tls")]
 fn alpn(io: &dyn Any) -> Option<&[u8]> {
-    if let Some(tls) = io.downcast_ref::<server::TlsStream<TcpStream>>() {
-        return tls.get_ref().1.alpn_protocol();
+    macro_rules! protocol {
+        ($($tls:ty),*) => { None$(.or_else(|| io.downcast_ref::<$tls>()?.get_ref().1.alpn_protocol()))* };
     }
-    if let Some(tls) = io.downcast_ref::<client::TlsStream<TcpStream>>() {
-        return tls.get_ref().1.alpn_protocol();
+    with_tls_types!(protocol)
+}
+
+/// Whether reads of this transport only write to the buffer that they are given: sockets and pipes of tokio, and TLS
+/// streams of tokio-rustls over TCP.
+pub(crate) fn reads_blindly(io: &dyn Any) -> bool {
+    #[cfg(unix)]
+    if io.is::<tokio::net::UnixStream>() {
+        return true;
     }
-    io.downcast_ref::<TlsStream<TcpStream>>()?.get_ref().1.alpn_protocol()
+    tcp(io).is_some() || io.is::<tokio::io::DuplexStream>()
 }

@@ -194,6 +194,8 @@ pub enum UriError {
     InvalidCharacter(char),
     /// A `%` without two hexadecimal digits after it.
     InvalidPercentEncoding,
+    /// The text has 4 GiB or more.
+    TooLong,
 }
 
 impl fmt::Display for UriError {
@@ -212,6 +214,7 @@ impl fmt::Display for UriError {
                  colons in the name"
             }
             Self::InvalidPort => "port is not a number from 1 to 65535",
+            Self::TooLong => "the URI is longer than 4 GiB",
             Self::InvalidPercentEncoding => "% without two hexadecimal digits: write it as %25",
             Self::InvalidCharacter(character) => {
                 write!(f, "character {character:?} is not allowed: write it as ")?;

@@ -12,22 +12,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Io;
+use crate::transport;
 
 /// A transport.
 pub(super) enum Carrier {
     Tcp(TcpStream),
-    /// Of another type that is [known](is_known).
+    /// Of another type whose reads only write to their buffer: see [`transport::reads_blindly`].
     Known(Box<dyn Io>),
     Other(Box<dyn Io>),
 }
 
 impl From<Box<dyn Io>> for Carrier {
     fn from(io: Box<dyn Io>) -> Self {
-        if is_known(&*io) {
-            return Self::Known(io);
-        }
         if !(&*io as &dyn Any).is::<TcpStream>() {
-            return Self::Other(io);
+            return match transport::reads_blindly(&*io as &dyn Any) {
+                true => Self::Known(io),
+                false => Self::Other(io),
+            };
         }
         let tcp = (io as Box<dyn Any>).downcast().expect("looked at above");
         Self::Tcp(*tcp)
@@ -50,20 +51,6 @@ impl Carrier {
             Self::Known(_) | Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
-}
-
-/// Whether this is a transport whose reads only write to the buffer that they are given.
-fn is_known(io: &dyn Io) -> bool {
-    let io = io as &dyn Any;
-    #[cfg(unix)]
-    if io.is::<tokio::net::UnixStream>() {
-        return true;
-    }
-    #[cfg(feature = "tls")]
-    if io.is::<tokio_rustls::server::TlsStream<TcpStream>>() || io.is::<tokio_rustls::client::TlsStream<TcpStream>>() {
-        return true;
-    }
-    io.is::<tokio::io::DuplexStream>()
 }
 
 macro_rules! delegate {
@@ -121,6 +108,53 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// tokio-rustls has three types for a TLS stream.
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn every_type_of_tls_stream_is_known() {
+        use std::sync::Arc;
+
+        use rustls::pki_types::{PrivateKeyDer, ServerName};
+
+        let key = rcgen::generate_simple_self_signed(vec!["h".into()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate],
+                PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into()),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = async || {
+            let address = listener.local_addr().unwrap();
+            let (tcp, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client.clone()));
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server.clone()));
+            tokio::try_join!(
+                connector.connect(ServerName::try_from("h").unwrap(), tcp.unwrap()),
+                acceptor.accept(accepted.unwrap().0)
+            )
+            .unwrap()
+        };
+        let (client_stream, server_stream) = connect().await;
+        let either = tokio_rustls::TlsStream::from(connect().await.1);
+        let streams: [Box<dyn Io>; 3] = [Box::new(client_stream), Box::new(server_stream), Box::new(either)];
+        for stream in streams {
+            assert!(matches!(Carrier::from(stream), Carrier::Known(_)));
+        }
+    }
 
     #[tokio::test]
     async fn tcp_is_in_place_and_all_else_in_a_box() {

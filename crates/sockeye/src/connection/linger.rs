@@ -1,9 +1,9 @@
-//! Finishes closing in the background, once the application has been given the end or has dropped the connection.
+//! Finishes closing in the background, once `recv` has reported the end or the connection was dropped.
 //!
 //! Once the close frames are exchanged nothing more comes for the application, but the end of TCP may take a while:
 //! the server reads until the client ends its side, for at most a second, because closing a socket with unread input
-//! makes TCP throw away what was sent last, here the close frame. Done in the background so that the application does not
-//! wait.
+//! makes TCP throw away what was sent last, here the close frame. This is done in the background so that the
+//! application does not wait.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
