@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Timeout(&'static str),
     /// The peer did not take what was written to it in time.
     Stalled,
+    /// The same, while messages received ahead waited for the application.
+    StalledBoth,
     /// What was to be sent may not be sent.
     Misuse(Box<dyn StdError + Send + Sync>),
     /// The address is not a WebSocket URI, or nothing can be connected to by it.
@@ -63,7 +65,7 @@ impl Error {
     /// Whether a deadline passed: connecting, the handshake, writing, the answer to a ping or to a close frame.
     pub fn is_timeout(&self) -> bool {
         match &*self.0 {
-            Kind::Timeout(_) | Kind::Stalled => true,
+            Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => true,
             Kind::Connect(error) => error.is_timeout(),
             Kind::Closed(closure) => matches!(closure.cause(), Cause::PeerGone | Cause::CloseTimeout),
             _ => false,
@@ -74,7 +76,11 @@ impl Error {
     /// cannot be reached. A new one may work.
     pub fn is_closed(&self) -> bool {
         match &*self.0 {
-            Kind::Closed(_) | Kind::Io(_) | Kind::Stalled | Kind::Handshake(HandshakeFault::ClosedEarly) => true,
+            Kind::Closed(_)
+            | Kind::Io(_)
+            | Kind::Stalled
+            | Kind::StalledBoth
+            | Kind::Handshake(HandshakeFault::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_misuse(),
             _ => false,
         }
@@ -191,6 +197,10 @@ impl fmt::Display for Error {
             Kind::Connect(error) if error.is_timeout() => write!(f, "connecting to {} took too long", error.target()),
             Kind::Connect(error) => write!(f, "cannot connect to {}", error.target()),
             Kind::Stalled => f.write_str("the peer takes too little of what is written to it"),
+            Kind::StalledBoth => f.write_str(
+                "both sides wait to send: the peer takes too little, and the messages received ahead fill \
+                 Limits::read_ahead_max",
+            ),
             Kind::Misuse(_) => f.write_str("what was asked for cannot be sent"),
             Kind::Address(_) => f.write_str("cannot connect to this address"),
             Kind::Tls(_) => f.write_str("TLS failed"),
@@ -210,7 +220,7 @@ impl StdError for Error {
             Kind::Misuse(error) | Kind::Address(error) => Some(error.as_ref()),
             Kind::Handshake(fault) => Some(fault),
             Kind::Connect(error) => Some(error),
-            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::Refused(_) => None,
+            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth | Kind::Refused(_) => None,
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Limits {
     pub write_buffer_max: usize,
     /// How many bytes of messages are received ahead of [`recv`](crate::WebSocket::recv) while a
     /// [`send`](crate::WebSocket::send), [`feed`](crate::WebSocket::feed) or [`flush`](crate::WebSocket::flush) waits for
-    /// the peer. Default 4 MiB, beside the message that is arriving.
+    /// the peer. Default 8 MiB, beside the message that is arriving.
     ///
     /// Without this, two peers that both send more than the network holds before they receive would wait for each other.
     /// When it is full, nothing is read until the application receives; if the peer takes nothing meanwhile,
@@ -53,7 +53,7 @@ impl Default for Limits {
             message_size_max: connection.message_size_max,
             empty_fragments_max: connection.empty_fragments_max,
             write_buffer_max: 1024 * 1024,
-            read_ahead_max: 4 * 1024 * 1024,
+            read_ahead_max: 8 * 1024 * 1024,
             write_rate_min: 1024,
             head_size_max: handshake.head_size_max,
             header_count_max: handshake.header_count_max,

@@ -224,6 +224,44 @@ async fn recv_past_the_end_lets_other_tasks_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn send_past_the_end_lets_other_tasks_run_now_and_then() {
+    for is_split in [false, true] {
+        let (mut ws, peer) = open(Local::Server).await;
+        peer.sends([close(1000, "")]);
+        peer.ends();
+        assert!(ws.recv().await.unwrap().is_none());
+        let mut turns_of_others = 0;
+        let calls = async {
+            match is_split {
+                false => {
+                    for _ in 0..2000 {
+                        assert!(ws.send("late").await.is_err() && ws.feed("late").await.is_err());
+                    }
+                }
+                true => {
+                    let (sender, _receiver) = ws.split();
+                    for _ in 0..2000 {
+                        assert!(sender.send("late").await.is_err() && sender.feed("late").await.is_err());
+                    }
+                }
+            }
+        };
+        let others = async {
+            loop {
+                turns_of_others += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = calls => {}
+            () = others => unreachable!(),
+        }
+        assert!(turns_of_others >= 10, "{turns_of_others}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_loop_of_recv_and_send_sees_one_outcome() {
     // Whichever of the two notices first, in whatever way the peer's end reaches this side.
     for local in BOTH {

@@ -46,6 +46,49 @@ async fn a_client_and_a_server_over_tcp() {
     }
 }
 
+/// Accepts a WebSocket by hand, sends messages and a close frame, and drops the socket, in which there is unread input: a
+/// reset.
+fn close_and_reset(listener: std::net::TcpListener, messages: u8) {
+    use std::io::{Read, Write};
+    let (mut tcp, _) = listener.accept().unwrap();
+    let mut request = vec![];
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        tcp.read_exact(&mut byte).unwrap();
+        request.push(byte[0]);
+    }
+    tcp.write_all(common::answer(&request).as_bytes()).unwrap();
+    // Something of the client's has arrived, and is not read.
+    tcp.peek(&mut [0]).unwrap();
+    let mut frames: Vec<u8> = (0..messages).flat_map(|number| [0x82, 1, number]).collect();
+    frames.extend([0x88, 2, 0x03, 0xe8]);
+    tcp.write_all(&frames).unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_behind_a_close_frame_is_a_normal_end_and_loses_nothing() {
+    for round in 0..40 {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = std::thread::spawn(move || close_and_reset(listener, 20));
+        let mut ws = sockeye::connect(&format!("ws://{address}/")).await.unwrap();
+        let error = loop {
+            if let Err(error) = within(30, ws.send("tick")).await {
+                break error;
+            }
+            if round % 2 == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        peer.join().unwrap();
+        assert!(error.is_normal_close(), "{error:?}");
+        for number in 0..20 {
+            assert_eq!(ws.recv().await.unwrap().unwrap().as_bytes(), [number]);
+        }
+        assert!(ws.recv().await.unwrap().is_none());
+    }
+}
+
 /// What the other side sees of `TCP_NODELAY` is nothing; so the socket itself is asked, through a copy of it.
 #[cfg(unix)]
 #[tokio::test]

@@ -374,7 +374,7 @@ async fn a_peer_that_takes_its_time_stays_as_long_as_it_takes_a_kibibyte_a_secon
 async fn two_peers_that_send_before_they_receive_both_succeed() {
     const LEN: usize = 4 << 20;
     for flushes_once in [false, true] {
-        for piece in [LEN, 64 * 1024, 1024] {
+        for piece in [LEN, LEN / 2, 64 * 1024, 1024] {
             let (client, server) = pair(&Client::default(), &Server::default()).await;
             let talk = async |mut ws: WebSocket| {
                 for _ in 0..LEN / piece {
@@ -457,6 +457,7 @@ async fn what_is_read_ahead_is_bounded_and_then_the_write_deadline_ends_it() {
     peer.sends((0..100).map(|number| binary(vec![number; 1000])));
     let error = within(60, ws.send("never")).await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
+    assert!(error.to_string().contains("read_ahead_max"), "{error}");
     let unread = peer.unread_len();
     assert!((80_000..95_000).contains(&unread), "{unread}");
     // What was read is received.

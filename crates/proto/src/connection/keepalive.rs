@@ -69,13 +69,13 @@ impl Liveness {
         self.last_progress = now;
     }
 
-    /// Notes that the ping in the caller's buffer, if there is one, was written.
-    pub(super) fn handle_transmitted(&mut self, now: Instant) {
+    /// Notes that the ping in the caller's buffer, if there is one, was written, and reaches the peer after `delay`.
+    pub(super) fn handle_transmitted(&mut self, now: Instant, delay: Duration) {
         if let Some(ping) = &mut self.ping
             && ping.progress == PingProgress::Queued
         {
             ping.progress = PingProgress::Written(now);
-            self.unanswered_since.get_or_insert(now);
+            self.unanswered_since.get_or_insert(now + delay);
         }
     }
 

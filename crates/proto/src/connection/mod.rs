@@ -349,14 +349,20 @@ impl Connection {
     /// [`Config::close_timeout`] for our close frame. Until this call neither has a deadline, so the caller needs one
     /// of its own for a transport that takes nothing. Calling it when nothing was pending does nothing.
     pub fn handle_transmitted(&mut self, now: Instant) {
-        self.liveness.handle_transmitted(now);
+        self.handle_transmitted_behind(now, Duration::ZERO);
+    }
+
+    /// As [`handle_transmitted`](Self::handle_transmitted), where the transport still holds other bytes before these frames:
+    /// `delay` is an estimate of how long the peer takes to read those, and is added to its time to answer.
+    pub fn handle_transmitted_behind(&mut self, now: Instant, delay: Duration) {
+        self.liveness.handle_transmitted(now, delay);
         if self.close_frame == CloseProgress::Queued {
             self.close_frame = CloseProgress::Written;
             let wait = match self.state {
                 State::Ending => self.ending_wait(),
                 _ => self.config.close_timeout,
             };
-            self.close_deadline = Some(now + wait);
+            self.close_deadline = Some(now + delay + wait);
         }
     }
 

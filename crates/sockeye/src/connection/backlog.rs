@@ -19,19 +19,29 @@ pub(super) struct Backlog {
     pub(super) parts: Option<Parts>,
     /// The transport is full.
     pub(super) stall: Option<Stall>,
+    /// Until when a slow peer is busy with what the transport took before it was no longer full: an estimate.
+    pub(super) drained_at: Option<Instant>,
     /// Messages that were received while a send waited.
     pub(super) ahead: ReadAhead,
 }
 
 impl Backlog {
     pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_none() && self.stall.is_none() && self.ahead.messages.is_empty()
+        self.parts.is_none() && self.stall.is_none() && self.drained_at.is_none() && self.ahead.messages.is_empty()
     }
 }
+
+/// The longest estimate of how long a peer takes to read what its transport holds.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A full transport, and how much it has taken since its peer's rate was last checked.
 #[derive(Debug)]
 pub(super) struct Stall {
+    began: Instant,
+    /// How many bytes of the connection had been written when the transport was first full.
+    written_at_first: u64,
+    /// How many bytes the transport took at once before it was full: about what it holds.
+    held: u64,
     since: Instant,
     /// How many bytes of the connection had been written then.
     written_before: u64,
@@ -40,8 +50,12 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    pub(super) fn new(now: Instant, written_total: u64) -> Self {
+    /// The transport has just taken `held` bytes of `written_total`, and is full.
+    pub(super) fn new(now: Instant, written_total: u64, held: u64) -> Self {
         Self {
+            began: now,
+            written_at_first: written_total,
+            held,
             since: now,
             written_before: written_total,
             surplus: 0,
@@ -58,12 +72,20 @@ impl Stall {
     pub(super) fn renew(&mut self, now: Instant, written_total: u64, taken_min: u64) -> bool {
         let taken = written_total.saturating_sub(self.written_before);
         let counted = taken + self.surplus;
-        *self = Self {
-            since: now,
-            written_before: written_total,
-            surplus: counted.saturating_sub(taken_min).min(taken_min),
-        };
+        self.since = now;
+        self.written_before = written_total;
+        self.surplus = counted.saturating_sub(taken_min).min(taken_min);
         taken > 0 && counted >= taken_min
+    }
+
+    /// How long the peer takes to read what the transport holds, at the rate at which it has made room so far: an estimate.
+    pub(super) fn drain_time(&self, now: Instant, written_total: u64) -> Duration {
+        let taken = written_total.saturating_sub(self.written_at_first);
+        let millis = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
+        match self.held.saturating_mul(millis).checked_div(taken) {
+            Some(millis) => Duration::from_millis(millis).min(DRAIN_TIME_MAX),
+            None => Duration::ZERO,
+        }
     }
 }
 
@@ -105,7 +127,7 @@ mod tests {
     #[test]
     fn a_peer_that_takes_less_than_the_least_rate_is_stalled() {
         for (taken, taken_min, is_alive) in [(0, 0, false), (1, 0, true), (99, 100, false), (100, 100, true)] {
-            let mut stall = Stall::new(at(5), 1000);
+            let mut stall = Stall::new(at(5), 1000, 0);
             assert_eq!(stall.deadline(Duration::from_secs(10)), at(15));
             assert_eq!(
                 stall.renew(at(15), 1000 + taken, taken_min),
@@ -121,8 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_transport_holds_takes_as_long_as_the_rate_of_the_peer_says() {
+        let stall = Stall::new(at(10), 50_000, 50_000);
+        // 100 bytes a second: 500 s, which is cut.
+        assert_eq!(stall.drain_time(at(20), 51_000), DRAIN_TIME_MAX);
+        assert_eq!(stall.drain_time(at(20), 150_000), Duration::from_secs(5));
+        // Nothing taken says nothing.
+        assert_eq!(stall.drain_time(at(20), 50_000), Duration::ZERO);
+    }
+
+    #[test]
     fn a_surplus_counts_for_one_more_period() {
-        let mut stall = Stall::new(at(0), 0);
+        let mut stall = Stall::new(at(0), 0, 0);
         assert!(stall.renew(at(10), 1000, 100));
         assert!(stall.renew(at(20), 1001, 100));
         assert!(!stall.renew(at(30), 1002, 100));

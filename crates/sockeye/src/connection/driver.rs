@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::BufMut;
 use sockeye_proto::deflate::{Agreement, DeflateConfig};
@@ -30,6 +31,9 @@ use crate::settings::Settings;
 
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
+
+/// A transport that takes less than this to drain is not slow.
+const SLOW_DRAIN: Duration = Duration::from_secs(1);
 
 /// How much is read at once while bytes wait to be written: into a buffer of that size, for what comes may have to wait.
 const UNDRAINED_READ_LEN: usize = 8 * 1024;
@@ -247,6 +251,9 @@ impl Driver {
             }
             self.turn.begin();
             if self.has_only_write_failed {
+                if self.read_of_broken() {
+                    return Poll::Ready(());
+                }
                 self.end_transport(self.failure.clone());
                 continue;
             }
@@ -268,15 +275,27 @@ impl Driver {
     #[inline]
     pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outgoing) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, message.len()))?;
-        self.queue(message)?;
+        if let Err(error) = self.queue(message) {
+            return Self::poll_error(cx, error);
+        }
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives an error to a caller that may overlook it in a loop: other tasks have their turn now and then.
+    #[cold]
+    #[inline(never)]
+    fn poll_error(cx: &mut Context<'_>, error: Error) -> Poll<Result<(), Error>> {
+        ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+        Poll::Ready(Err(error))
     }
 
     /// As [`poll_feed`](Self::poll_feed).
     pub(crate) fn poll_feed_prepared(&mut self, cx: &mut Context<'_>, prepared: &Prepared) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, prepared.message().len()))?;
-        self.queue_prepared(prepared)?;
+        if let Err(error) = self.queue_prepared(prepared) {
+            return Self::poll_error(cx, error);
+        }
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -499,7 +518,10 @@ impl Driver {
             ready!(self.poll_blocked(cx));
         }
         self.find_cause_of_write_failure(cx);
-        Poll::Ready(self.check_flushed())
+        match self.check_flushed() {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => Self::poll_error(cx, error),
+        }
     }
 
     /// Hands to the kernel all that was queued when it was first called with this `end`.
@@ -515,7 +537,10 @@ impl Driver {
             ready!(self.poll_blocked(cx));
         }
         self.find_cause_of_write_failure(cx);
-        Poll::Ready(self.check_flushed())
+        match self.check_flushed() {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => Self::poll_error(cx, error),
+        }
     }
 
     /// Writes what waits, in the place of tasks that wait for the connection; of a message that is being compressed, one
@@ -747,20 +772,21 @@ impl Driver {
                 self.queue_part();
                 continue;
             }
-            let mut wrote = false;
+            let (mut wrote, written_before) = (false, self.output.written_total());
             let drained = self.output.poll_write(io, cx, &mut wrote);
             if self.stall().is_some() {
                 self.note_write_progress(wrote, drained.is_ready());
             }
             if self.output.take_control_written() {
-                self.connection.handle_transmitted(clock::now());
+                self.note_control_written();
             }
             match drained {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.fail_writing(error.into()),
                 Poll::Pending => {
                     if self.stall().is_none() {
-                        let stall = Stall::new(clock::now(), self.output.written_total());
+                        let written_total = self.output.written_total();
+                        let stall = Stall::new(clock::now(), written_total, written_total - written_before);
                         self.change_backlog(|backlog| backlog.stall = Some(stall));
                     }
                     return Poll::Pending;
@@ -785,8 +811,25 @@ impl Driver {
             self.connection.handle_write_progress(clock::now());
         }
         if is_drained {
-            self.change_backlog(|backlog| backlog.stall = None);
+            let (now, written_total) = (clock::now(), self.output.written_total());
+            self.change_backlog(|backlog| {
+                let drain_time = backlog.stall.take().map(|stall| stall.drain_time(now, written_total));
+                backlog.drained_at = drain_time.filter(|time| *time >= SLOW_DRAIN).map(|time| now + time);
+            });
         }
+    }
+
+    /// The peer's time to answer begins when it has read what is before the control frame.
+    #[cold]
+    fn note_control_written(&mut self) {
+        let (now, written_total) = (clock::now(), self.output.written_total());
+        let drain_time = |backlog: &Backlog| match (&backlog.stall, backlog.drained_at) {
+            (Some(stall), _) => stall.drain_time(now, written_total),
+            (None, Some(drained_at)) => drained_at - now,
+            (None, None) => Duration::ZERO,
+        };
+        let delay = self.backlog.as_deref().map_or(Duration::ZERO, drain_time);
+        self.connection.handle_transmitted_behind(now, delay);
     }
 
     /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
@@ -868,11 +911,20 @@ impl Driver {
 
     #[cold]
     fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
-        while self.has_only_write_failed
-            && !self.has_ended()
-            && !self.turn.is_over()
-            && self.poll_read_ahead(cx).is_ready()
-        {}
+        while self.has_only_write_failed && !self.has_ended() && !self.turn.is_over() && self.deliver_to_backlog() {
+            if self.poll_read(cx).is_pending() && !self.read_of_broken() {
+                return;
+            }
+        }
+        self.deliver_to_backlog();
+    }
+
+    /// Reads once from a transport that cannot be written to, whether or not the runtime knows that there is something: it
+    /// may not have looked since the write failed. Returns whether there was.
+    #[cold]
+    fn read_of_broken(&mut self) -> bool {
+        let Some(io) = &mut self.io else { return false };
+        self.input.try_fill(io)
     }
 
     /// Ends the turn: looks at the deadlines, and lets other tasks have theirs unless one has passed that ends all.
@@ -904,6 +956,11 @@ impl Driver {
         if self.write_deadline().is_some_and(|deadline| now >= deadline) {
             self.check_write_rate(now);
         }
+        if self.backlog.is_some() {
+            self.change_backlog(|backlog| {
+                backlog.drained_at.take_if(|drained_at| *drained_at <= now);
+            });
+        }
         // While a message is being inflated nothing is read, and the peer's silence is our own doing.
         if !self.connection.is_inflating() {
             self.connection.handle_timeout(now);
@@ -917,13 +974,23 @@ impl Driver {
     /// Gives up a peer that takes less than the least rate.
     #[cold]
     fn check_write_rate(&mut self, now: Instant) {
+        if let Some(io) = &self.io
+            && self.output.try_write(io) > 0
+        {
+            self.connection.handle_write_progress(now);
+        }
         let (written, taken_min) = (self.output.written_total(), self.settings.write_taken_min);
         let is_fast_enough = self.change_backlog(|backlog| match &mut backlog.stall {
             Some(stall) => stall.renew(now, written, taken_min),
             None => true,
         });
         if !is_fast_enough {
-            self.fail(Error::new(Kind::Stalled));
+            let is_full = |backlog: &Backlog| backlog.ahead.cost() >= self.settings.read_ahead_max.max(1);
+            let kind = match self.backlog.as_deref().is_some_and(is_full) {
+                true => Kind::StalledBoth,
+                false => Kind::Stalled,
+            };
+            self.fail(Error::new(kind));
         }
     }
 

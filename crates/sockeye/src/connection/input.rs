@@ -1,6 +1,6 @@
 //! What was received, and is not delivered yet.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -103,6 +103,23 @@ impl Input {
             buffers::give_room(buffer);
         }
         read
+    }
+
+    /// Reads from a TCP socket, whether or not the runtime knows that there is something to read. Returns whether there was.
+    #[cold]
+    pub(super) fn try_fill(&mut self, io: &mut Carrier) -> bool {
+        let Carrier::Tcp(tcp) = io else { return false };
+        let mut buffer = buffers::take_read();
+        match (&*socket2::SockRef::from(&*tcp)).read(&mut buffer) {
+            Ok(len @ 1..) => {
+                (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
+                true
+            }
+            _ => {
+                buffers::give_read(buffer);
+                false
+            }
+        }
     }
 
     /// Returns the buffer to the pool, or keeps it while input remains.

@@ -1,7 +1,7 @@
 //! What waits to be written.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -205,6 +205,29 @@ impl Output {
             len += 1;
         }
         io.poll_write_vectored(cx, &slices[..len])
+    }
+
+    /// Writes to a TCP socket what it takes, whether or not the runtime knows that there is room: a kernel reports room only
+    /// in large steps. Returns how many bytes that was.
+    #[cold]
+    pub(super) fn try_write(&mut self, io: &Carrier) -> usize {
+        let Carrier::Tcp(tcp) = io else { return 0 };
+        let mut total = 0;
+        while !self.is_empty() {
+            let bytes = match &self.ahead {
+                Some(ahead) => ahead.pieces.front().map_or(&[][..], Piece::bytes),
+                None => &self.buffer,
+            };
+            match (&*socket2::SockRef::from(tcp)).write(&bytes[self.written..]) {
+                Ok(written @ 1..) => {
+                    total += written;
+                    self.unflushed = true;
+                    self.advance(written);
+                }
+                _ => break,
+            }
+        }
+        total
     }
 
     fn advance(&mut self, written: usize) {

@@ -13,7 +13,7 @@ use crate::{ASLEEP, READ_BUFFER, echo, watched};
 const WRITE_BUFFER_MAX: usize = 1024 * 1024;
 
 /// How much is read ahead by default, with what the queue costs.
-const READ_AHEAD_MAX: usize = 4 * 1024 * 1024 + 256 * 1024;
+const READ_AHEAD_MAX: usize = 8 * 1024 * 1024 + 512 * 1024;
 
 fn repeated(local: Local, frame: Frame) -> Vec<u8> {
     frame.bytes(local == Local::Server).repeat(16)
