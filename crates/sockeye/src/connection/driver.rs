@@ -290,7 +290,7 @@ impl Driver {
         Poll::Ready(Err(error))
     }
 
-    /// As [`poll_feed`](Self::poll_feed).
+    /// Queues a prepared message, once; waits only while too much is queued already.
     pub(crate) fn poll_feed_prepared(&mut self, cx: &mut Context<'_>, prepared: &Prepared) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, prepared.message().len()))?;
         if let Err(error) = self.queue_prepared(prepared) {
@@ -678,7 +678,7 @@ impl Driver {
         self.deliver_appended()
     }
 
-    /// As [`deliver`](Self::deliver), of what was read straight into its message.
+    /// Takes a message that was read straight into its own buffer.
     fn deliver_appended(&mut self) -> Option<Message> {
         let Some(event) = self.connection.handle_appended(self.input.at) else {
             if self.connection.is_inflating() {
@@ -1085,7 +1085,7 @@ impl Driver {
         }
     }
 
-    /// As [`check_writable`](Self::check_writable), where all that was queued should have left.
+    /// Whether all that was queued has left; if not, the error that says why.
     fn check_flushed(&self) -> Result<(), Error> {
         self.check_writable()?;
         match self.is_cut {
