@@ -9,11 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::task::Poll;
 
-use cli_support::{Program, serve_test, sockeye as program, soon};
+use cli_support::{Program, serve_test, sockeye as program, sockeye_with_terminal, soon};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Action, LocalModes, Winsize, tcflow, tcgetattr, tcsetwinsize};
-use sockeye::{CloseCode, Message, WebSocket};
+use sockeye::{CloseCode, Message, Server, WebSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 
 /// A terminal with a program on it.
@@ -30,11 +32,11 @@ struct Terminal {
 impl Terminal {
     /// Starts the program on a terminal of 40 columns.
     fn start(term: &str, arguments: &[&str]) -> Self {
-        Self::start_with(term, arguments, false)
+        Self::start_with(term, program(arguments), false)
     }
 
     /// Like [`start`](Self::start), with standard output in a pipe if asked for.
-    fn start_with(term: &str, arguments: &[&str], has_pipe: bool) -> Self {
+    fn start_with(term: &str, mut command: Command, has_pipe: bool) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -47,7 +49,6 @@ impl Terminal {
         };
         tcsetwinsize(&device, size).unwrap();
         let duplicate = || Stdio::from(device.as_fd().try_clone_to_owned().unwrap());
-        let mut command = program(arguments);
         command.env("TERM", term);
         command.stdin(duplicate()).stderr(duplicate());
         if !has_pipe {
@@ -80,6 +81,19 @@ impl Terminal {
         let ws = soon(connections.recv()).await.unwrap();
         terminal.shows("> ").await;
         (terminal, ws)
+    }
+
+    /// Starts `connect` with keys that send signals, and a server that has yet to answer the opening handshake.
+    async fn dial() -> (Self, TcpStream) {
+        // A peer that reads nothing takes little.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener: TcpListener = socket.listen(1).unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        let terminal = Self::start_with("xterm", sockeye_with_terminal(&["connect", &url]), false);
+        let (tcp, _) = soon(listener.accept()).await.unwrap();
+        (terminal, tcp)
     }
 
     /// Types. What is longer than the terminal holds waits for the program, so a thread does it.
@@ -126,6 +140,65 @@ async fn a_pasted_line_of_any_length_is_sent_whole() {
 }
 
 #[tokio::test]
+async fn what_is_typed_before_the_connection_is_open_is_sent_whole() {
+    let (mut terminal, tcp) = Terminal::dial().await;
+    let line = "0123456789".repeat(600);
+    terminal.keys(&format!("{line}\rhalf"));
+    terminal.shows("half").await;
+    let mut ws = accept(tcp).await;
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some(Message::text(line)));
+    terminal.shows("connected to ").await;
+    terminal.shows("\r\x1b[K> half").await;
+    terminal.keys(" a line\r");
+    assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
+}
+
+#[tokio::test]
+async fn the_terminal_works_as_before_when_there_is_no_connection() {
+    for (name, code) in [
+        ("Ctrl-C", 130),
+        ("Ctrl-C behind a paste", 130),
+        ("TERM", 143),
+        ("lost", 56),
+    ] {
+        let (mut terminal, tcp) = Terminal::dial().await;
+        assert!(!terminal.is_as_before(), "{name}");
+        match name {
+            "Ctrl-C" => terminal.keys("\x03"),
+            "Ctrl-C behind a paste" => terminal.keys(&format!("{}\x03", "a line\r".repeat(20_000))),
+            "TERM" => terminal.program.signal(Signal::TERM),
+            _ => {
+                drop(tcp);
+                let shown = terminal.shows("sockeye: ").await;
+                assert!(!shown.contains("> "), "no prompt without a connection: {shown:?}");
+            }
+        }
+        assert_eq!(terminal.program.exit_code().await, Some(code), "{name}");
+        assert!(terminal.is_as_before(), "{name}");
+    }
+}
+
+/// The system finds Ctrl-C only in what the program reads.
+#[tokio::test]
+async fn ctrl_c_is_found_behind_more_than_the_peer_takes() {
+    // What is behind the end of input is not sent, and must be read as well.
+    for end in ["", "\x04"] {
+        let (mut terminal, tcp) = Terminal::dial().await;
+        let _ws = accept(tcp).await;
+        terminal.shows("> ").await;
+        let line = "0123456789".repeat(1_000) + "\r";
+        terminal.keys(&[&line.repeat(400), end, &line.repeat(10), "\x03"].concat());
+        assert_eq!(terminal.program.exit_code().await, Some(130), "{end:?}");
+        assert!(terminal.is_as_before(), "{end:?}");
+    }
+}
+
+async fn accept(tcp: TcpStream) -> WebSocket {
+    let pending = soon(Server::default().accept(tcp)).await.unwrap();
+    soon(pending.accept()).await.unwrap()
+}
+
+#[tokio::test]
 async fn messages_do_not_land_in_a_line_that_is_being_typed() {
     let (mut terminal, mut ws) = Terminal::connect(&[]).await;
     terminal.keys("half a li");
@@ -145,7 +218,7 @@ async fn messages_do_not_land_in_a_line_that_is_being_typed() {
 #[tokio::test]
 async fn a_pipe_beside_a_terminal_gets_exact_messages() {
     let (url, mut connections) = serve_test().await;
-    let mut terminal = Terminal::start_with("xterm", &["connect", &url], true);
+    let mut terminal = Terminal::start_with("xterm", program(&["connect", &url]), true);
     let mut ws = soon(connections.recv()).await.unwrap();
     terminal.shows("> ").await;
     terminal.keys("hello\r");

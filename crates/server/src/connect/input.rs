@@ -1,14 +1,20 @@
 //! Lines of standard input, read by a thread of their own: reading them may block for ever.
 //!
 //! The thread hands over all lines that are at hand together. A line by itself would cost two switches of threads.
+//!
+//! A pipe is not read while enough lines wait to be sent. A terminal is read at all times: the system finds Ctrl-C only in
+//! what it has room for, so behind a paste that nobody reads it would never be found.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fmt, mem, thread, vec};
 
 use tokio::sync::mpsc;
 
 use super::stdio::Blocking;
 use super::terminal;
+use crate::log;
 
 /// Bytes that are read from standard input at once.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -18,6 +24,9 @@ const BATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Batches read ahead of what is sent.
 const BATCHES_AHEAD_MAX: usize = 2;
+
+/// Bytes of lines from a terminal that wait to be sent, beyond which lines are dropped.
+const TYPED_BYTES_MAX: usize = 64 << 20;
 
 /// The longest line that is sent. Few servers take a message of this size.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -50,21 +59,39 @@ impl fmt::Display for InputError {
     }
 }
 
+/// Lines that are at hand together.
+type Batch = Result<Vec<String>, InputError>;
+
 /// Lines of standard input, in order.
 #[derive(Debug)]
 pub(super) struct Input {
-    batches: mpsc::Receiver<Result<Vec<String>, InputError>>,
+    batches: mpsc::Receiver<Batch>,
     lines: vec::IntoIter<String>,
+    /// Cost of the batches that wait.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Input {
     /// Begins to read: from the terminal that is taken over, or from standard input.
     pub(super) fn start(is_edited: bool) -> io::Result<Self> {
-        let (sender, batches) = mpsc::channel(BATCHES_AHEAD_MAX);
+        let (is_terminal, waiting) = (io::stdin().is_terminal(), Arc::<AtomicUsize>::default());
+        // For a terminal the cost alone limits: one line more than fits, and an error, do not wait.
+        let batches_max = match is_terminal {
+            true => TYPED_BYTES_MAX / cost(&[String::new()]) + 2,
+            false => BATCHES_AHEAD_MAX,
+        };
+        let (sender, batches) = mpsc::channel(batches_max);
+        let mut gate = Gate::new(waiting.clone(), if is_terminal { TYPED_BYTES_MAX } else { usize::MAX });
         thread::Builder::new().name("input".into()).spawn(move || {
-            let hand_over = |batch| sender.blocking_send(batch).is_ok();
+            let mut hand_over = move |batch: Batch| match gate.admits(&batch) {
+                true => sender.blocking_send(batch).is_ok(),
+                false => !sender.is_closed(),
+            };
             match is_edited {
-                true => read_terminal(hand_over),
+                true => {
+                    read_terminal(hand_over);
+                    terminal::discard_keys();
+                }
                 false => match Blocking::stdin() {
                     Ok(input) => read_all(BufReader::with_capacity(BUFFER_BYTES, input), hand_over),
                     Err(error) => drop(hand_over(Err(InputError::Io(error)))),
@@ -72,7 +99,16 @@ impl Input {
             }
         })?;
         let lines = Vec::new().into_iter();
-        Ok(Self { batches, lines })
+        Ok(Self {
+            batches,
+            lines,
+            waiting,
+        })
+    }
+
+    fn take(&mut self, lines: Vec<String>) {
+        self.waiting.fetch_sub(cost(&lines), Ordering::AcqRel);
+        self.lines = lines.into_iter();
     }
 
     /// The next line, if it is at hand.
@@ -82,7 +118,7 @@ impl Input {
                 return Some(Ok(line));
             }
             match self.batches.try_recv().ok()? {
-                Ok(lines) => self.lines = lines.into_iter(),
+                Ok(lines) => self.take(lines),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -95,14 +131,64 @@ impl Input {
                 return Some(Ok(line));
             }
             match self.batches.recv().await? {
-                Ok(lines) => self.lines = lines.into_iter(),
+                Ok(lines) => self.take(lines),
                 Err(error) => return Some(Err(error)),
             }
         }
     }
 }
 
-fn read_terminal(hand_over: impl Fn(Result<Vec<String>, InputError>) -> bool) {
+/// Lets lines of a terminal pass while there is room for them, and says when there is none.
+#[derive(Debug)]
+struct Gate {
+    waiting: Arc<AtomicUsize>,
+    cost_max: usize,
+    /// Lines dropped since there was room.
+    dropped: usize,
+}
+
+impl Gate {
+    fn new(waiting: Arc<AtomicUsize>, cost_max: usize) -> Self {
+        Self {
+            waiting,
+            cost_max,
+            dropped: 0,
+        }
+    }
+
+    /// Whether the batch may wait to be sent; it counts then.
+    fn admits(&mut self, batch: &Batch) -> bool {
+        let Ok(lines) = batch else {
+            return true;
+        };
+        if self.waiting.load(Ordering::Acquire) >= self.cost_max {
+            if self.dropped == 0 {
+                log::line(&format!(
+                    "sockeye: {} MiB wait to be sent; lines that are entered now are dropped",
+                    self.cost_max >> 20
+                ));
+            }
+            self.dropped += lines.len();
+            return false;
+        }
+        if self.dropped > 0 {
+            log::line(&format!(
+                "sockeye: lines dropped: {}; lines are taken again",
+                self.dropped
+            ));
+            self.dropped = 0;
+        }
+        self.waiting.fetch_add(cost(lines), Ordering::AcqRel);
+        true
+    }
+}
+
+/// What waiting lines count; empty ones take memory too.
+fn cost(lines: &[String]) -> usize {
+    lines.iter().map(|line| line.len() + mem::size_of::<String>()).sum()
+}
+
+fn read_terminal(mut hand_over: impl FnMut(Batch) -> bool) {
     loop {
         let batch = match terminal::read_lines() {
             Ok(Some(lines)) => Ok(lines),
@@ -117,7 +203,7 @@ fn read_terminal(hand_over: impl Fn(Result<Vec<String>, InputError>) -> bool) {
 }
 
 /// Reads lines to the end of the input, or until nobody takes them any more.
-fn read_all<R: Read>(mut input: BufReader<R>, hand_over: impl Fn(Result<Vec<String>, InputError>) -> bool) {
+fn read_all<R: Read>(mut input: BufReader<R>, mut hand_over: impl FnMut(Batch) -> bool) {
     let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     for number in 1.. {
         let line = read_line(&mut input, number, LINE_BYTES_MAX);
@@ -203,6 +289,21 @@ mod tests {
         assert!(matches!(batches.pop(), Some(Err(InputError::NotUtf8 { line: 3 }))));
         let lines: Vec<_> = batches.into_iter().flat_map(Result::unwrap).collect();
         assert_eq!(lines, ["a", "b"]);
+    }
+
+    #[test]
+    fn lines_that_are_entered_while_too_much_waits_are_dropped() {
+        let waiting = Arc::<AtomicUsize>::default();
+        let mut gate = Gate::new(waiting.clone(), 100);
+        let batch = || Ok(vec!["x".repeat(60)]);
+        assert!(gate.admits(&batch()) && gate.admits(&batch()));
+        assert!(!gate.admits(&batch()) && !gate.admits(&batch()));
+        assert_eq!(gate.dropped, 2);
+        // Why there are no more lines is always told.
+        assert!(gate.admits(&Err(InputError::NotUtf8 { line: 3 })));
+        waiting.fetch_sub(cost(&batch().unwrap()), Ordering::AcqRel);
+        assert!(gate.admits(&batch()));
+        assert_eq!(gate.dropped, 0);
     }
 
     #[test]

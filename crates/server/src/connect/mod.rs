@@ -25,6 +25,7 @@ use tokio::runtime::Builder;
 use crate::cli::{ConnectOptions, Failure, Signals};
 use crate::log;
 use address::Target;
+use input::Input;
 use open::Opener;
 use output::{Form, Output};
 use session::Session;
@@ -38,6 +39,13 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut output_closed = std::pin::pin!(output::closed());
+        // Before the connection is opened, which may take long: what is typed or pasted meanwhile is edited too.
+        let terminal = Terminal::open();
+        let mut input = None;
+        if terminal.is_some() {
+            signals.watch_terminal()?;
+            input = Some(Input::start(true)?);
+        }
         let ws = tokio::select! {
             biased;
             signal = signals.next() => return Err(Failure::Interrupted(signal)),
@@ -46,13 +54,15 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
             () = &mut output_closed => return Ok(()),
         };
         greet(&target, options);
-        let terminal = Terminal::open();
-        if terminal.is_some() {
-            signals.watch_terminal()?;
-        }
+        terminal::show_prompt();
         let form = Form::new(options.escape, options.binary_out, terminal.is_some());
         let (output, writer) = Output::start(form)?;
-        let session = Session::start(options, ws, output, terminal.is_some())?;
+        let input = match input {
+            Some(input) => input,
+            // If the connection cannot be opened, a pipe is left unread.
+            None => Input::start(false)?,
+        };
+        let session = Session::start(options, ws, output, input);
         session.talk(writer, output_closed, &mut signals).await
     });
     // The resolver may still be waiting for a name server that does not answer.

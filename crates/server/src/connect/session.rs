@@ -100,14 +100,8 @@ struct Tally<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Begins to read standard input.
-    pub(super) fn start(
-        options: &'a ConnectOptions,
-        ws: WebSocket,
-        output: Output,
-        is_edited: bool,
-    ) -> io::Result<Self> {
-        let input = Input::start(is_edited)?;
+    /// Lines of `input` are sent, and what is received goes to `output`.
+    pub(super) fn start(options: &'a ConnectOptions, ws: WebSocket, output: Output, input: Input) -> Self {
         let (sender, receiver) = ws.split();
         let tally = Tally {
             options,
@@ -115,14 +109,14 @@ impl<'a> Session<'a> {
             sent: Cell::new(0),
             received: Cell::new(0),
         };
-        Ok(Self {
+        Self {
             options,
             sender,
             receiver,
             output,
             input,
             tally,
-        })
+        }
     }
 
     /// Talks until it is over and everything received is written.

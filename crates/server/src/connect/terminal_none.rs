@@ -18,6 +18,12 @@ pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
     Ok(None)
 }
 
+/// Never called.
+pub(super) fn discard_keys() {}
+
+/// There is none to show.
+pub(super) fn show_prompt() {}
+
 /// Only writes.
 pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
     write(bytes)

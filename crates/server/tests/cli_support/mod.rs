@@ -39,7 +39,17 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
 
 /// The program with these arguments, all its streams piped.
 pub(crate) fn sockeye(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sockeye"));
+    command(env!("CARGO_BIN_EXE_sockeye"), arguments)
+}
+
+/// Like [`sockeye`], in a session whose terminal is standard input: keys such as Ctrl-C send signals.
+pub(crate) fn sockeye_with_terminal(arguments: &[&str]) -> Command {
+    let prefix = ["--ctty", env!("CARGO_BIN_EXE_sockeye")];
+    command("setsid", &[&prefix, arguments].concat())
+}
+
+fn command(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(name);
     for name in [
         "http_proxy",
         "https_proxy",

@@ -1,8 +1,8 @@
 //! Typing on a terminal: lines of any length, and output that does not land in the middle of them.
 //!
-//! The kernel's own line editing cuts a line at 4,095 bytes, without a word. So while a conversation lasts, the kernel
-//! hands on each key, and an [`Editor`] makes lines of them. Whatever else is to appear on the terminal goes through
-//! [`print`], which takes the prompt away, writes, and draws the prompt again.
+//! The kernel's own line editing cuts a line at 4,095 bytes, without a word. So from before the connection is opened until
+//! the end, the kernel hands on each key, and an [`Editor`] makes lines of them. Whatever else is to appear on the terminal
+//! goes through [`print`], which takes the prompt away, writes, and draws the prompt again.
 //!
 //! The terminal is restored on every orderly exit: [`Terminal`] restores it when dropped, and
 //! [`Signals`](crate::cli::Signals) handles the signals that end or stop the program.
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -32,6 +33,10 @@ static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
 /// signals are handled meanwhile.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
+/// Whether the prompt is drawn: from the first key, or from when the connection is open. Apart from [`SCREEN`] for the same
+/// reason as [`BEFORE`].
+static IS_PROMPT_SHOWN: AtomicBool = AtomicBool::new(false);
+
 #[derive(Debug)]
 struct Screen {
     editor: Editor,
@@ -50,7 +55,8 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal over, if standard input is one that can be drawn on.
+    /// Takes the terminal over, if standard input is one that can be drawn on. There is no prompt before [`show_prompt`] or
+    /// the first key.
     pub(super) fn open() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if is_dumb || !io::stdin().is_terminal() {
@@ -60,13 +66,12 @@ impl Terminal {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut screen = lock(&SCREEN);
         set(&editing(&before)).ok()?;
-        let screen = screen.insert(Screen {
+        *screen = Some(Screen {
             editor: Editor::default(),
             out,
             is_mid_line: false,
             is_ended: false,
         });
-        screen.draw();
         *lock(&BEFORE) = Some(before.clone());
         Some(Self { before })
     }
@@ -93,23 +98,14 @@ impl Drop for Terminal {
 /// Reads lines from the terminal that is taken over, all that are there; `None` at the end, and when it is taken over no
 /// more.
 pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
-    let stdin = io::stdin();
     let mut keys = [0; 4096];
     loop {
         if lock(&SCREEN).as_ref().is_none_or(|screen| screen.is_ended) {
             return Ok(None);
         }
-        // While it waits here and not in `read`, a program in the background is not stopped for want of input.
-        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
-        let len = match rustix::io::read(&stdin, &mut keys) {
-            Err(Errno::INTR | Errno::AGAIN) => continue,
-            Err(error) => return Err(error.into()),
-            Ok(0) => return Ok(None),
-            Ok(len) => len,
+        let len = match read_keys(&mut keys)? {
+            0 => return Ok(None),
+            len => len,
         };
         if let Some(screen) = lock(&SCREEN).as_mut() {
             let lines = screen.handle(&keys[..len]);
@@ -118,6 +114,37 @@ pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
             }
         }
     }
+}
+
+/// Reads the terminal after the end was asked for, until it is taken over no more. The system finds Ctrl-C only in what it
+/// has room for, so a terminal that nobody reads does not pass it on.
+pub(super) fn discard_keys() {
+    let mut keys = [0; 4096];
+    while lock(&SCREEN).is_some() && matches!(read_keys(&mut keys), Ok(1..)) {}
+}
+
+/// Waits for keys; 0 at the end.
+fn read_keys(keys: &mut [u8]) -> io::Result<usize> {
+    let stdin = io::stdin();
+    loop {
+        // While it waits here and not in `read`, a program in the background is not stopped for want of input.
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        match rustix::io::read(&stdin, &mut *keys) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+            Ok(len) => return Ok(len),
+        }
+    }
+}
+
+/// Draws the prompt from now on, if the terminal is taken over. Does not block: see [`with_free_screen`].
+pub(super) fn show_prompt() {
+    IS_PROMPT_SHOWN.store(true, Ordering::SeqCst);
+    with_free_screen(Screen::draw);
 }
 
 /// Writes to the terminal so that the prompt is below what is written. Without a prompt it only writes.
@@ -172,6 +199,7 @@ fn with_free_screen(change: impl FnOnce(&mut Screen)) {
 impl Screen {
     /// Takes keys; gives the lines that they entered.
     fn handle(&mut self, keys: &[u8]) -> Vec<String> {
+        IS_PROMPT_SHOWN.store(true, Ordering::SeqCst);
         let mut lines = Vec::new();
         for key in keys {
             match self.editor.handle(*key) {
@@ -191,7 +219,7 @@ impl Screen {
     }
 
     fn draw(&mut self) {
-        if !self.is_mid_line && is_in_foreground() {
+        if IS_PROMPT_SHOWN.load(Ordering::SeqCst) && !self.is_mid_line && is_in_foreground() {
             let columns = tcgetwinsize(&self.out).map_or(0, |size| usize::from(size.ws_col));
             let row = self.editor.draw(if columns == 0 { 80 } else { columns });
             self.write(&row);
@@ -199,7 +227,7 @@ impl Screen {
     }
 
     fn erase(&mut self) {
-        if is_in_foreground() {
+        if IS_PROMPT_SHOWN.load(Ordering::SeqCst) && is_in_foreground() {
             self.write(Editor::erase_prompt());
         }
     }
