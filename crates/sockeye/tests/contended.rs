@@ -229,7 +229,8 @@ async fn a_close_that_is_dropped_while_the_receiver_is_busy_has_begun() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_for_a_busy_receiver_is_bounded() {
     let mut limits = Limits::default();
-    limits.write_buffer_max = 1000;
+    // Each message counts 64 bytes beside its length: three of 300 fit, and one of 40.
+    limits.write_buffer_max = 1200;
     let mut setup = set_up(limits, None).await;
     let busy = setup.make_busy();
     let sender = &setup.sender;
@@ -245,7 +246,7 @@ async fn what_is_left_for_a_busy_receiver_is_bounded() {
     ));
     let fed = look(pin!(sender.feed([b'x'; 101].as_slice()))).await;
     assert!(fed.is_pending());
-    sender.try_send([b'f'; 100].as_slice()).unwrap();
+    sender.try_send([b'f'; 40].as_slice()).unwrap();
     let receiving = busy.release();
     for byte in [b'a', b'b', b'c', b'f'] {
         let message = within(30, setup.client.recv()).await.unwrap().unwrap();
