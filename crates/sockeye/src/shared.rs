@@ -239,7 +239,7 @@ impl Shared {
             return Err(contents.refusal.clone().map_or(NotQueued::Full, NotQueued::Closed));
         }
         let is_alone = status & status::EMPTY != 0 && contents.mail.is_empty();
-        let fits = saturated(contents.len.saturating_add(len)) <= published.room.load(Relaxed);
+        let fits = saturated(contents.len.saturating_add(len + MAIL_COST)) <= published.room.load(Relaxed);
         let is_full = contents.is_full || status & status::COMPRESSING != 0;
         match (is_alone || fits) && !is_full {
             true => Ok(()),
