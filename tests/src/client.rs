@@ -82,13 +82,14 @@ pub async fn receives_fragments(server: Command) {
     .await;
 }
 
-/// A close of the server's is an orderly end; code and reason are known, and the server sees its code again.
+/// A close of the server's with a code of its own is an error; code and reason are known, and the server sees its code again.
 pub async fn receives_close(server: Command) {
     let mut server = ForeignServer::start(server).await;
     in_time(async {
         let mut ws = sockeye::connect(&server.url("/close")).await?;
         ws.send("go").await?;
-        assert_eq!(ws.recv().await?, None);
+        let error = ws.recv().await.expect_err("the server closes with 3005");
+        assert_eq!(error.close_code(), Some(CloseCode::from(3005)));
         let received = ws
             .closure()
             .and_then(|closure| closure.received().cloned())

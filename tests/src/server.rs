@@ -22,7 +22,9 @@ pub async fn receives_close(client: impl FnOnce(&str) -> Command) {
     let serving = async {
         let (tcp, _) = listener.accept().await.expect("the listener works");
         let mut ws = server.accept(tcp).await?.accept().await?;
-        assert_eq!(ws.recv().await?, None);
+        // An application's code is no normal end.
+        let error = ws.recv().await.expect_err("the client closes with 3001");
+        assert_eq!(error.close_code(), Some(CloseCode::from(3001)));
         Ok::<_, sockeye::Error>(ws.closure().and_then(|closure| closure.received().cloned()))
     };
     let received = match timeout(patience(), serving).await {
