@@ -15,7 +15,6 @@ use sockeye_server::sync::lock;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::connect::terminal;
 
@@ -34,7 +33,9 @@ pub(crate) fn start(filter: Targets) -> Guard {
         .spawn(|| SINK.write_all_to(Stderr));
     SINK.state().is_written = writer.is_ok();
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Lines);
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    // Not `init`, which also takes over the records of the crate `log` where some other crate turns that feature on.
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    tracing::subscriber::set_global_default(subscriber).expect("set once, at the start");
     // A panic of one connection ends that connection: its task catches it.
     panic::set_hook(Box::new(|panic| tracing::error!("bug, please report: {panic}")));
     Guard

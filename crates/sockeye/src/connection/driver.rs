@@ -1,10 +1,13 @@
 //! Moves bytes between the transport and the state machine.
 
+mod end;
+mod wait;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -21,7 +24,7 @@ use super::input::Input;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::parts::{PART_LEN, Parts};
 use super::turn::Turn;
-use super::{CODECS, Io, buffers, clock, large, linger};
+use super::{CODECS, Io, buffers, clock, large};
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
@@ -857,260 +860,6 @@ impl Driver {
             self.fail_writing(error.into());
         }
         Poll::Ready(())
-    }
-
-    /// Waits where [`poll_drain`](Self::poll_drain) is pending: reads ahead, so that a peer which waits for us to read can
-    /// go on and read too, and watches the deadlines. Ready when it is worth trying to write again.
-    #[cold]
-    #[inline(never)]
-    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.turn.is_over() && self.poll_read_ahead(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        match self.turn.is_over() {
-            true => self.poll_turn(cx),
-            false => self.poll_deadline(cx),
-        }
-    }
-
-    /// Receives once, into the backlog. Pending also where the backlog is full, or other tasks are to have their turn first.
-    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.deliver_to_backlog() {
-            return Poll::Pending;
-        }
-        ready!(self.poll_read(cx));
-        self.deliver_to_backlog();
-        Poll::Ready(())
-    }
-
-    /// Moves messages from what was received to the backlog, for later. Returns whether that was all: it stops where the
-    /// backlog is full and where other tasks are to have their turn.
-    #[cold]
-    fn deliver_to_backlog(&mut self) -> bool {
-        while self.has_input() {
-            let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
-            if cost >= self.settings.read_ahead_max || self.turn.is_over() {
-                return false;
-            }
-            // None also where a message is inflated in part, which ends the turn.
-            if let Some(message) = self.deliver_whole().or_else(|| self.deliver()) {
-                self.change_backlog(|backlog| backlog.ahead.push(message));
-            }
-        }
-        true
-    }
-
-    /// Where writing has failed: receives what had arrived before. If a close frame is among it, that says more of the end
-    /// than a broken pipe does, and `recv` will say the same.
-    #[inline]
-    fn find_cause_of_write_failure(&mut self, cx: &mut Context<'_>) {
-        if self.has_only_write_failed {
-            self.read_after_write_failure(cx);
-        }
-    }
-
-    #[cold]
-    fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
-        while self.has_only_write_failed && !self.has_ended() && !self.turn.is_over() && self.deliver_to_backlog() {
-            if self.poll_read(cx).is_pending() && !self.read_of_broken() {
-                return;
-            }
-        }
-        self.deliver_to_backlog();
-    }
-
-    /// Reads once from a transport that cannot be written to, whether or not the runtime knows that there is something: it
-    /// may not have looked since the write failed. Returns whether there was.
-    #[cold]
-    fn read_of_broken(&mut self) -> bool {
-        let Some(io) = &mut self.io else { return false };
-        self.input.try_fill(io)
-    }
-
-    /// Ends the turn: looks at the deadlines, and lets other tasks have theirs unless one has passed that ends all.
-    #[cold]
-    #[inline(never)]
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turn.begin();
-        self.handle_deadlines(clock::now());
-        if self.is_over() {
-            return Poll::Ready(());
-        }
-        // Not `wake_by_ref`: the runtime would poll this task again before it looks at any other socket.
-        let _ = pin!(tokio::task::yield_now()).poll(cx);
-        Poll::Pending
-    }
-
-    /// Ready when a deadline passed and was dealt with.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
-            return Poll::Pending;
-        };
-        ready!(self.alarm.poll(cx, deadline));
-        self.handle_deadlines(clock::now());
-        Poll::Ready(())
-    }
-
-    /// Does what is due, if any deadline has passed.
-    fn handle_deadlines(&mut self, now: Instant) {
-        if self.write_deadline().is_some_and(|deadline| now >= deadline) {
-            self.check_write_rate(now);
-        }
-        if self.backlog.is_some() {
-            self.change_backlog(|backlog| {
-                backlog.drained_at.take_if(|drained_at| *drained_at <= now);
-            });
-        }
-        // While a message is being inflated nothing is read, and the peer's silence is our own doing.
-        if !self.connection.is_inflating() {
-            self.connection.handle_timeout(now);
-        }
-    }
-
-    fn write_deadline(&self) -> Option<Instant> {
-        self.stall().map(|stall| stall.deadline(self.settings.write_timeout))
-    }
-
-    /// Gives up a peer that takes less than the least rate.
-    #[cold]
-    fn check_write_rate(&mut self, now: Instant) {
-        if let Some(io) = &self.io
-            && self.output.try_write(io) > 0
-        {
-            self.connection.handle_write_progress(now);
-        }
-        let (written, taken_min) = (self.output.written_total(), self.settings.write_taken_min);
-        let is_fast_enough = self.change_backlog(|backlog| match &mut backlog.stall {
-            Some(stall) => stall.renew(now, written, taken_min),
-            None => true,
-        });
-        if !is_fast_enough {
-            let is_full = |backlog: &Backlog| backlog.ahead.cost() >= self.settings.read_ahead_max.max(1);
-            let kind = match self.backlog.as_deref().is_some_and(is_full) {
-                true => Kind::StalledBoth,
-                false => Kind::Stalled,
-            };
-            self.fail(Error::new(kind));
-        }
-    }
-
-    /// Whether the transport is closed, or to be closed now.
-    fn is_over(&self) -> bool {
-        (self.failure.is_some() && !self.has_only_write_failed) || self.connection.transport() == Transport::Close
-    }
-
-    /// Notes that the transport ended. An error matters only if the closing handshake was not done: after it, a reset is
-    /// as good as an end.
-    // [6455-7.2.1-1]
-    fn end_transport(&mut self, error: Option<Error>) {
-        self.connection.handle_transport_end();
-        let is_in_order = |closure: &Closure| closure.is_clean() || closure.is_normal();
-        match error {
-            Some(error) if !self.connection.closure().is_some_and(is_in_order) => self.fail(error),
-            _ => self.close_transport(),
-        }
-    }
-
-    /// Fails for good. The first failure stays. What had arrived before is still received, as far as the backlog takes it.
-    fn fail(&mut self, error: Error) {
-        self.deliver_to_backlog();
-        self.connection.handle_transport_end();
-        self.failure.get_or_insert(error);
-        self.has_only_write_failed = false;
-        self.close_transport();
-    }
-
-    fn fail_writing(&mut self, error: Error) {
-        self.failure = Some(error);
-        self.has_only_write_failed = true;
-    }
-
-    fn close_transport(&mut self) {
-        if let Some(mut io) = self.io.take().filter(|_| !self.is_half_closed) {
-            // RFC 6455 §7.1.1: TLS has an end of its own. What cannot leave at once is not waited for. [6455-7.1.1-1]
-            let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
-        }
-        self.input.loan.end();
-        self.alarm = Alarm::default();
-        if self.stall().is_some() {
-            self.change_backlog(|backlog| backlog.stall = None);
-        }
-        self.drop_output();
-    }
-
-    /// Whether the transport takes messages, as far as is known. If not, the error is the one that `recv` gives, or has a
-    /// [normal](Error::is_normal_close) end for its reason.
-    #[inline]
-    fn check_writable(&self) -> Result<(), Error> {
-        match &self.failure {
-            None => Ok(()),
-            Some(failure) => Err(self.write_error(failure)),
-        }
-    }
-
-    #[cold]
-    fn write_error(&self, failure: &Error) -> Error {
-        match self.connection.closure().filter(|closure| closure.received().is_some()) {
-            Some(closure) => Error::new(Kind::Closed(closure.clone())),
-            None => failure.clone(),
-        }
-    }
-
-    /// Leaves what remains of a closing connection to a task, if there is a place for one.
-    #[cold]
-    fn finish_in_background(&mut self) {
-        if !self.is_lingering
-            && let Some(place) = linger::find_place()
-        {
-            place.finish(self.take_ending());
-        }
-    }
-
-    /// Moves what remains to be done into another driver. This one is closed then, and knows how the connection ended.
-    fn take_ending(&mut self) -> Self {
-        // Who flushes is not told whether it will have left.
-        self.is_cut |= !self.is_drained();
-        Self {
-            connection: self.connection.take_ending(),
-            io: self.io.take(),
-            settings: self.settings.clone(),
-            input: std::mem::take(&mut self.input),
-            output: std::mem::take(&mut self.output),
-            backlog: self.backlog.take(),
-            alarm: Alarm::default(),
-            turn: Turn::default(),
-            failure: self.failure.clone(),
-            is_lingering: true,
-            ..*self
-        }
-    }
-
-    /// Whether all that was queued has left; if not, the error that says why.
-    fn check_flushed(&self) -> Result<(), Error> {
-        self.check_writable()?;
-        match self.is_cut {
-            true => Err(self.send_error(SendError::Closed)),
-            false => Ok(()),
-        }
-    }
-
-    fn send_error(&self, error: SendError) -> Error {
-        match (error, self.connection.closure()) {
-            (SendError::Closed, Some(closure)) => Error::new(Kind::Closed(closure.clone())),
-            (error, _) => error.into(),
-        }
-    }
-}
-
-/// A connection that is closing finishes in the background; any other is closed at once.
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let is_closing = matches!(self.connection.state(), State::CloseSent | State::Ending);
-        if is_closing && self.io.is_some() {
-            self.finish_in_background();
-        }
-        self.input.release();
-        self.output.clear();
     }
 }
 
