@@ -60,6 +60,8 @@ fn server(options: &EchoOptions) -> Result<Server, Failure> {
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = options.max_message_size;
     limits.head_size_max = HEAD_SIZE_MAX;
+    // A client that does not read its echoes is not read from either: TCP holds it back, and costs no memory here.
+    limits.read_ahead_max = 0;
     let mut server = Server::builder()
         .subprotocols(options.subprotocols.iter().cloned())
         .limits(limits)
