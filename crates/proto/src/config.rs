@@ -47,6 +47,9 @@ pub struct Keepalive {
     pub interval: Duration,
     /// The peer is taken to be gone after so long without progress since the ping was written to the transport. Default
     /// 10 s.
+    ///
+    /// A peer that reads slowly sees the ping only behind what its own and the local kernel buffer: raise this where peers
+    /// read less than some 13 KB/s.
     pub timeout: Duration,
 }
 

@@ -207,6 +207,27 @@ fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
 }
 
 #[test]
+fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.advance_to(20_000);
+        assert_eq!(endpoint.queues(), [ping(FIRST)]);
+        endpoint
+            .connection
+            .handle_transmitted_behind(at(20_000), Duration::from_secs(40));
+        assert_eq!(endpoint.connection.poll_timeout(), Some(at(70_000)));
+
+        let mut endpoint = Endpoint::new(local);
+        endpoint.connection.close(CloseCode::NORMAL, "").unwrap();
+        endpoint.queues();
+        endpoint
+            .connection
+            .handle_transmitted_behind(at(0), Duration::from_secs(40));
+        assert_eq!(endpoint.connection.poll_timeout(), Some(at(45_000)));
+    }
+}
+
+#[test]
 fn bytes_that_a_full_transport_takes_are_signs_of_life() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);

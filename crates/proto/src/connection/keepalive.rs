@@ -28,8 +28,8 @@ pub(super) struct Liveness {
     last_progress: Instant,
     /// The one ping that matters: the newest. Boxed, for most of the time there is none.
     ping: Option<Box<Ping>>,
-    /// When the oldest ping was written that is not answered, by its own pong or by that of a newer ping. A newer ping does
-    /// not move it: else a program that pings by itself would never see its peer go.
+    /// When the oldest unanswered ping reached the peer, by estimate. A pong to a newer ping answers the older ones too. A
+    /// newer ping does not move it: else a program that pings by itself would never see its peer go.
     unanswered_since: Option<Instant>,
     /// In nanoseconds.
     round_trip: Option<NonZeroU64>,

@@ -352,8 +352,9 @@ impl Connection {
         self.handle_transmitted_behind(now, Duration::ZERO);
     }
 
-    /// As [`handle_transmitted`](Self::handle_transmitted), where the transport still holds other bytes before these frames:
-    /// `delay` is an estimate of how long the peer takes to read those, and is added to its time to answer.
+    /// Notes that the frames of [`poll_transmit`](Self::poll_transmit) were written behind bytes that the peer has not read
+    /// yet. `delay` estimates how long the peer takes to read those; its time to answer begins that much later than with
+    /// [`handle_transmitted`](Self::handle_transmitted).
     pub fn handle_transmitted_behind(&mut self, now: Instant, delay: Duration) {
         self.liveness.handle_transmitted(now, delay);
         if self.close_frame == CloseProgress::Queued {
