@@ -1,7 +1,11 @@
 //! What can be known of a transport that the caller connected: its TCP socket, and the protocol that its TLS agreed on.
 
+#[cfg(target_os = "linux")]
+mod tcp_info;
+
 use std::any::Any;
 use std::io;
+use std::num::NonZeroU32;
 
 use tokio::net::TcpStream;
 
@@ -38,6 +42,15 @@ pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
     Ok(())
+}
+
+/// The right edge of the peer's TCP receive window, in bytes since the connection began, modulo 2³². It moves when the
+/// peer's application reads. `None` where the transport is not TCP, or the system does not say.
+pub(crate) fn window_edge(io: &dyn Any) -> Option<NonZeroU32> {
+    #[cfg(target_os = "linux")]
+    return tcp_info::window_edge(tcp(io)?);
+    #[cfg(not(target_os = "linux"))]
+    return tcp(io).and(None);
 }
 
 /// Expands `$visit!` with the TLS streams over TCP that are known: those of tokio-rustls.

@@ -637,3 +637,45 @@ mod hyper {
         .await;
     }
 }
+
+/// Reads 2 KiB five times a second until the close frame is there, through a receive buffer that holds little more.
+#[cfg(target_os = "linux")]
+fn read_slowly_until_close(address: SocketAddr) -> usize {
+    use std::io::{Read as _, Write as _};
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut tcp = std::net::TcpStream::from(socket);
+    tcp.write_all(common::REQUEST.as_bytes()).unwrap();
+    let (mut read, mut buffer) = (0, [0; 2048]);
+    loop {
+        let len = tcp.read(&mut buffer).unwrap();
+        read += len;
+        if len == 0 || buffer[..len].ends_with(&[0x88, 2, 0x03, 0xe8]) {
+            return read;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// All of it fits in the buffers of the kernels, so the server sees no progress of its own.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_peer_that_reads_slowly_what_the_kernels_hold_is_not_gone() {
+    let mut keepalive = sockeye::Keepalive::default();
+    (keepalive.interval, keepalive.timeout) = (Duration::from_millis(500), Duration::from_secs(1));
+    let server = Server::builder().keepalive(Some(keepalive)).build();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = std::thread::spawn(move || read_slowly_until_close(address));
+    let (tcp, _) = listener.accept().await.unwrap();
+    let mut ws = server.accept(tcp).await.unwrap().accept().await.unwrap();
+    const LEN: usize = 50_000;
+    ws.send(vec![0; LEN]).await.unwrap();
+    let sent_at = std::time::Instant::now();
+    let watched = tokio::time::timeout(Duration::from_secs(4), ws.recv()).await;
+    assert!(watched.is_err(), "after {:?}: {watched:?}", sent_at.elapsed());
+    ws.start_close(sockeye::CloseCode::NORMAL, "").unwrap();
+    let _ = ws.flush().await;
+    assert!(tokio::task::spawn_blocking(|| peer.join().unwrap()).await.unwrap() > LEN);
+}

@@ -112,6 +112,10 @@ impl Liveness {
             .is_some_and(|ping| ping.progress == PingProgress::Due)
     }
 
+    pub(super) fn is_awaiting_pong(&self) -> bool {
+        self.unanswered_since.is_some()
+    }
+
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.round_trip
             .map(|nanoseconds| Duration::from_nanos(nanoseconds.get()))

@@ -514,6 +514,12 @@ impl Connection {
         self.liveness.round_trip()
     }
 
+    /// Whether a ping has been written and neither its pong nor one to a later ping has come. If so, and the connection is
+    /// open, [`poll_timeout`](Self::poll_timeout) is the moment at which the peer is taken for gone.
+    pub fn is_awaiting_pong(&self) -> bool {
+        self.liveness.is_awaiting_pong()
+    }
+
     /// Which side this is.
     pub fn role(&self) -> Role {
         self.role

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -41,6 +42,14 @@ impl Carrier {
     #[inline]
     pub(super) fn reads_blindly(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Known(_))
+    }
+
+    /// See [`transport::window_edge`].
+    pub(super) fn window_edge(&self) -> Option<NonZeroU32> {
+        match self {
+            Self::Tcp(tcp) => transport::window_edge(tcp),
+            Self::Known(io) | Self::Other(io) => transport::window_edge(&**io as &dyn Any),
+        }
     }
 
     /// Pending if the runtime knows the socket is not readable.

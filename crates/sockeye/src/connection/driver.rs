@@ -5,6 +5,7 @@ mod wait;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -52,6 +53,8 @@ pub(crate) struct Driver {
     /// What else waits. `None` while nothing does.
     backlog: Option<Box<Backlog>>,
     alarm: Alarm,
+    /// The [window edge](crate::transport::window_edge) when the oldest unanswered ping was written, or when it last moved.
+    window_edge: Option<NonZeroU32>,
     /// What was done since other tasks last had their turn.
     turn: Turn,
     is_half_closed: bool,
@@ -115,6 +118,7 @@ impl Driver {
             output: Output::default(),
             backlog: None,
             alarm: Alarm::default(),
+            window_edge: None,
             turn: Turn::default(),
             is_cut: false,
             is_half_closed: false,
@@ -832,6 +836,9 @@ impl Driver {
             (None, None) => Duration::ZERO,
         };
         let delay = self.backlog.as_deref().map_or(Duration::ZERO, drain_time);
+        if !self.connection.is_awaiting_pong() {
+            self.window_edge = self.io.as_ref().and_then(Carrier::window_edge);
+        }
         self.connection.handle_transmitted_behind(now, delay);
     }
 

@@ -7,6 +7,7 @@ use sockeye_proto::Instant;
 
 use super::{Driver, earlier};
 use crate::connection::backlog::Backlog;
+use crate::connection::carrier::Carrier;
 use crate::connection::clock;
 use crate::error::{Error, Kind};
 
@@ -115,8 +116,23 @@ impl Driver {
         }
         // While a message is being inflated nothing is read, and the peer's silence is our own doing.
         if !self.connection.is_inflating() {
+            let is_due = self.connection.poll_timeout().is_some_and(|deadline| now >= deadline);
+            if is_due && self.connection.is_awaiting_pong() && self.has_peer_read() {
+                self.connection.handle_write_progress(now);
+            }
             self.connection.handle_timeout(now);
         }
+    }
+
+    /// Whether the peer has read anything since this was last asked, or since its ping was written, as far as TCP knows.
+    ///
+    /// What a slow peer reads may all be in the buffers of the two kernels, with the ping at its end. Then our transport is
+    /// never full, and nothing else shows that the peer reads.
+    #[cold]
+    fn has_peer_read(&mut self) -> bool {
+        let edge = self.io.as_ref().and_then(Carrier::window_edge);
+        let before = std::mem::replace(&mut self.window_edge, edge);
+        edge.is_some() && edge != before
     }
 
     pub(super) fn write_deadline(&self) -> Option<Instant> {
