@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sockeye_proto::{Cause, Config, Connection, Delivery, Event, Instant, Limits, MaskingKey, Role, State};
+use sockeye_proto::{CloseCause, Config, Connection, Event, Instant, Limits, MaskingKey, ReceiveMode, Role, State};
 
 use crate::cuts::Cuts;
 use crate::frames::{self, Rules};
@@ -23,7 +23,7 @@ const SLACK: usize = 64 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     state: State,
-    cause: Option<Cause>,
+    cause: Option<CloseCause>,
     answer: Vec<u8>,
 }
 
@@ -51,22 +51,22 @@ pub fn check(role: Role, input: &[u8]) {
     if choices & 4 != 0 {
         limits.empty_fragments_max = 2;
     }
-    let delivery = match choices & 8 {
-        0 => Delivery::Whole,
-        _ => Delivery::Chunks,
+    let receive_mode = match choices & 8 {
+        0 => ReceiveMode::Whole,
+        _ => ReceiveMode::Chunks,
     };
     let rules = Rules {
         masked: matches!(role, Role::Server),
         message_size_max: limits.message_size_max,
         empty_fragments_max: limits.empty_fragments_max,
-        tells_unfinished: delivery == Delivery::Chunks,
+        tells_unfinished: receive_mode == ReceiveMode::Chunks,
     };
     let mut config = Config::default();
     config.limits = limits;
     let config = Arc::new(config);
 
     let expected = frames::read(wire, rules);
-    let run = |cuts, way| run(role, &config, delivery, wire, cuts, way);
+    let run = |cuts, way| run(role, &config, receive_mode, wire, cuts, way);
     let (whole, whole_end) = run(None, Way::InPlace);
     assert_eq!(whole, expected, "whole, against the naive reader: {rules:?}");
     let (cut, cut_end) = run(Some(Cuts::new(*seed)), Way::InPlace);
@@ -89,7 +89,7 @@ enum Way {
 fn run(
     role: Role,
     config: &Arc<Config>,
-    delivery: Delivery,
+    receive_mode: ReceiveMode,
     wire: &[u8],
     cuts: Option<Cuts>,
     way: Way,
@@ -99,7 +99,7 @@ fn run(
     let now = Instant::ORIGIN;
     let meter = Meter::start();
     let mut connection = Connection::new(role, config.clone(), now);
-    assert!(connection.set_delivery(delivery), "nothing has begun");
+    assert!(connection.set_receive_mode(receive_mode), "nothing has begun");
 
     let mut cuts = cuts;
     let (mut calls, mut pieces) = (0, 0);
@@ -129,7 +129,7 @@ fn run(
                 break;
             };
             // A header that is a fault is not consumed; after it everything is, unread.
-            let is_for_nothing = consumed == 0 && !matches!(event, Event::Fault(_));
+            let is_for_nothing = consumed == 0 && !matches!(event, Event::ProtocolError(_));
             assert!(!is_for_nothing, "an event for nothing: {event:?}");
             trace.event(&event);
             drop(event);
@@ -163,7 +163,7 @@ fn run(
 
     let end = End {
         state: connection.state(),
-        cause: connection.closure().map(|closure| closure.cause()),
+        cause: connection.close_info().map(|close_info| close_info.cause()),
         answer,
     };
     (trace, end)

@@ -55,7 +55,7 @@ impl Trace {
             Event::Ping(payload) => self.ping(payload),
             Event::Pong(payload) => self.pong(payload),
             Event::Close(frame) => self.close(frame.code.0, frame.reason.as_bytes()),
-            Event::Fault(fault) => self.fault(fault.close_code().0),
+            Event::ProtocolError(fault) => self.fault(fault.close_code().0),
         }
     }
 

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use sockeye_fuzz::cuts::Cuts;
 use sockeye_fuzz::reading::{CLIENT, SERVER};
 use sockeye_proto::{
-    CloseCode, Config, Connection, Delivery, Event, Fault, Instant, MaskingKey, MessageKind, Role,
+    CloseCode, Config, Connection, Event, Instant, MaskingKey, MessageKind, ProtocolError, ReceiveMode, Role,
     frame::{FrameHeader, Opcode},
 };
 
@@ -16,21 +16,21 @@ const NOW: Instant = Instant::ORIGIN;
 fuzz_target!(|input: &[u8]| {
     let [choices, seed, bytes @ ..] = input else { return };
     let role = if choices & 1 == 0 { SERVER } else { CLIENT };
-    let delivery = if choices & 2 == 0 {
-        Delivery::Whole
+    let receive_mode = if choices & 2 == 0 {
+        ReceiveMode::Whole
     } else {
-        Delivery::Chunks
+        ReceiveMode::Chunks
     };
     let mut cuts = Cuts::new(*seed);
-    text_is_received_if_it_is_utf8(role, delivery, bytes, &mut cuts);
-    text_fails_at_the_first_bad_byte(role, delivery, bytes);
+    text_is_received_if_it_is_utf8(role, receive_mode, bytes, &mut cuts);
+    text_fails_at_the_first_bad_byte(role, receive_mode, bytes);
     let body = &bytes[..bytes.len().min(125)];
     close_frame_is_received_if_it_is_valid(role, body, &mut cuts);
     close_is_sent_if_it_is_valid(role, body);
 });
 
 /// The text in fragments, each frame and each piece of input cut anywhere.
-fn text_is_received_if_it_is_utf8(role: Role, delivery: Delivery, text: &[u8], cuts: &mut Cuts) {
+fn text_is_received_if_it_is_utf8(role: Role, receive_mode: ReceiveMode, text: &[u8], cuts: &mut Cuts) {
     let mut wire = vec![];
     let mut rest = text;
     let mut opcode = Opcode::Text;
@@ -46,7 +46,7 @@ fn text_is_received_if_it_is_utf8(role: Role, delivery: Delivery, text: &[u8], c
     let mut received = vec![];
     let mut fault = None;
     let mut is_whole = false;
-    let mut connection = connection(role, delivery);
+    let mut connection = connection(role, receive_mode);
     feed(&mut connection, &mut wire, cuts, |event| match event {
         Event::Message { kind, payload } => {
             assert_eq!(kind, MessageKind::Text);
@@ -57,25 +57,25 @@ fn text_is_received_if_it_is_utf8(role: Role, delivery: Delivery, text: &[u8], c
             received.extend_from_slice(data);
             is_whole |= last;
         }
-        Event::Fault(found) => fault = Some(found),
+        Event::ProtocolError(found) => fault = Some(found),
         event => panic!("no one sent {event:?}"),
     });
     match std::str::from_utf8(text) {
         Ok(_) => assert_eq!((is_whole, fault, &received[..]), (true, None, text)),
-        Err(_) => assert_eq!((is_whole, fault), (false, Some(Fault::InvalidUtf8))),
+        Err(_) => assert_eq!((is_whole, fault), (false, Some(ProtocolError::InvalidUtf8))),
     }
 }
 
 /// One frame, byte by byte: the fault comes with the byte that no continuation could make right.
-fn text_fails_at_the_first_bad_byte(role: Role, delivery: Delivery, text: &[u8]) {
+fn text_fails_at_the_first_bad_byte(role: Role, receive_mode: ReceiveMode, text: &[u8]) {
     let mut wire = vec![];
     append_frame(role, true, Opcode::Text, text, &mut wire);
     let header_len = wire.len() - text.len();
-    let mut connection = connection(role, delivery);
+    let mut connection = connection(role, receive_mode);
     let mut failed_at = None;
     for (at, byte) in wire.iter_mut().enumerate() {
         let received = connection.handle_bytes(NOW, std::slice::from_mut(byte));
-        if let Some(Event::Fault(Fault::InvalidUtf8)) = received.event {
+        if let Some(Event::ProtocolError(ProtocolError::InvalidUtf8)) = received.event {
             failed_at = Some(at);
         }
     }
@@ -96,10 +96,10 @@ fn close_frame_is_received_if_it_is_valid(role: Role, body: &[u8], cuts: &mut Cu
     let mut wire = vec![];
     append_frame(role, true, Opcode::Close, body, &mut wire);
     let mut told = None;
-    let mut connection = connection(role, Delivery::Whole);
+    let mut connection = connection(role, ReceiveMode::Whole);
     feed(&mut connection, &mut wire, cuts, |event| match event {
         Event::Close(frame) => told = Some(Ok((frame.code.0, frame.reason.into_bytes()))),
-        Event::Fault(fault) => told = Some(Err(fault.close_code().0)),
+        Event::ProtocolError(fault) => told = Some(Err(fault.close_code().0)),
         event => panic!("no one sent {event:?}"),
     });
     let expected = match body {
@@ -131,7 +131,7 @@ fn close_is_sent_if_it_is_valid(role: Role, body: &[u8]) {
     let Ok(reason) = std::str::from_utf8(reason) else {
         return;
     };
-    let mut connection = connection(role, Delivery::Whole);
+    let mut connection = connection(role, ReceiveMode::Whole);
     let is_sent = connection.close(CloseCode(code), reason).is_ok();
     assert_eq!(is_sent, may_travel(code) || code == 1005 && reason.is_empty());
     let mut out = vec![];
@@ -152,9 +152,9 @@ fn may_travel(code: u16) -> bool {
     }
 }
 
-fn connection(role: Role, delivery: Delivery) -> Connection {
+fn connection(role: Role, receive_mode: ReceiveMode) -> Connection {
     let mut connection = Connection::new(role, Arc::new(Config::default()), NOW);
-    connection.set_delivery(delivery);
+    connection.set_receive_mode(receive_mode);
     connection
 }
 

@@ -9,7 +9,7 @@ use sockeye_fuzz::codecs::POOLED;
 use sockeye_fuzz::cuts::Cuts;
 use sockeye_fuzz::inflate;
 use sockeye_fuzz::reading::{CLIENT, SERVER};
-use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::frame::FrameHeader;
 use sockeye_proto::handshake::Headers;
 use sockeye_proto::{Compress, Config, Connection, Data, Event, Fragment, Instant, Role};
@@ -64,14 +64,14 @@ fuzz_target!(|input: &[u8]| {
 
 struct Side {
     connection: Connection,
-    agreement: Agreement,
+    agreement: NegotiatedParams,
     size_min: usize,
     /// What was sent compressed, which the next message may refer back to.
     sent: Vec<u8>,
 }
 
 impl Side {
-    fn new(role: Role, config: &DeflateConfig, agreement: Agreement) -> Self {
+    fn new(role: Role, config: &DeflateConfig, agreement: NegotiatedParams) -> Self {
         let mut connection = Connection::new(role, Arc::new(Config::default()), NOW);
         connection.enable_deflate(config, agreement, POOLED);
         Self {

@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use sockeye_fuzz::grammar::{self, Deflate, Element};
 use sockeye_fuzz::memory::Meter;
-use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
-use sockeye_proto::handshake::{HandshakeFault, Headers, HttpVersion, Pending, UpgradeParts};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::handshake::{HandshakeError, Headers, HttpVersion, Incoming, UpgradeParts};
 
 const NAME: &str = "Sec-WebSocket-Extensions";
 
@@ -102,20 +102,20 @@ fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Op
         headers: all,
     };
     let meter = Meter::start();
-    let pending = Pending::from_upgrade(parts);
+    let incoming = Incoming::from_upgrade(parts);
     // Elements are read where they lie; at most a quoted value with escapes is copied, and forgotten again.
     assert!(
         meter.peak() <= 2 * len + 2048 && meter.asked() <= 8 * len + 2048,
         "{} bytes held",
         meter.peak()
     );
-    match (pending, expected) {
-        (Ok(pending), Some(expected)) => {
-            let read: Vec<_> = pending.request().extensions().map(element).collect();
+    match (incoming, expected) {
+        (Ok(incoming), Some(expected)) => {
+            let read: Vec<_> = incoming.request().extensions().map(element).collect();
             assert_eq!(read, expected);
         }
-        (Err(refusal), None) => assert_eq!(refusal.fault, HandshakeFault::ExtensionsInvalid),
-        (pending, expected) => panic!("{pending:?}, and by the naive reader {expected:?}"),
+        (Err(refusal), None) => assert_eq!(refusal.fault, HandshakeError::ExtensionsInvalid),
+        (incoming, expected) => panic!("{incoming:?}, and by the naive reader {expected:?}"),
     }
 }
 
@@ -168,13 +168,13 @@ fn our_client_takes_what_it_may(client: &DeflateConfig, headers: &Headers, answe
     };
     match (agreement, usable) {
         (Ok(Some(agreement)), Some(answer)) => check_client_agreement(client, &agreement, &answer),
-        (Err(HandshakeFault::ExtensionMismatch | HandshakeFault::TakeoverIgnored), None) => {}
+        (Err(HandshakeError::ExtensionMismatch | HandshakeError::TakeoverIgnored), None) => {}
         (agreement, answer) => panic!("{agreement:?} from {answer:?} to {offers:?}"),
     }
 }
 
 /// RFC 7692 §7.1: what a client may do after an answer, and what it has to expect.
-fn check_client_agreement(client: &DeflateConfig, agreement: &Agreement, answer: &Deflate) {
+fn check_client_agreement(client: &DeflateConfig, agreement: &NegotiatedParams, answer: &Deflate) {
     assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.server_reset);
     assert_eq!(agreement.peer_window_bits.bits(), answer.server_bits.unwrap_or(15));
     let keeps = client.takeover == Takeover::Keep && !answer.client_reset;

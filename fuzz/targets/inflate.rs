@@ -9,15 +9,15 @@ use sockeye_fuzz::cuts::Cuts;
 use sockeye_fuzz::inflate::{self, Failure};
 use sockeye_fuzz::memory::Meter;
 use sockeye_fuzz::reading::CLIENT;
-use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::frame::{FrameHeader, Opcode};
-use sockeye_proto::{Config, Connection, Event, Fault, Instant, MessageKind};
+use sockeye_proto::{Config, Connection, Event, Instant, MessageKind, ProtocolError};
 
 const NOW: Instant = Instant::ORIGIN;
 
 fuzz_target!(|input: &[u8]| {
     let [choices, seed, messages @ ..] = input else { return };
-    let agreement = Agreement {
+    let agreement = NegotiatedParams {
         takeover: Takeover::Reset,
         peer_takeover: if choices & 1 == 0 {
             Takeover::Keep
@@ -73,7 +73,7 @@ struct Peer {
     cuts: Cuts,
     /// What the next message may refer back to, as far as the agreement goes.
     window: Vec<u8>,
-    agreement: Agreement,
+    agreement: NegotiatedParams,
 }
 
 impl Peer {
@@ -93,17 +93,17 @@ impl Peer {
                 }
                 return true;
             }
-            (Err(Fault::InvalidUtf8), Ok(inflated)) => {
+            (Err(ProtocolError::InvalidUtf8), Ok(inflated)) => {
                 assert!(kind == MessageKind::Text && std::str::from_utf8(inflated).is_err());
             }
-            (Err(Fault::InvalidDeflate), Err(Failure::Invalid | Failure::Cut)) => {}
-            (Err(Fault::MessageTooBig), Err(Failure::TooBig)) => {}
+            (Err(ProtocolError::InvalidDeflate), Err(Failure::Invalid | Failure::Cut)) => {}
+            (Err(ProtocolError::MessageTooBig), Err(Failure::TooBig)) => {}
             // A block that is cut short takes the five bytes too with which our inflater ends a stream.
-            (Err(Fault::MessageTooBig), Err(Failure::Cut)) => {}
+            (Err(ProtocolError::MessageTooBig), Err(Failure::Cut)) => {}
             // Final blocks are counted: each costs a new codec, and no one needs many.
-            (Err(Fault::TooManyFinalBlocks), _) if expected.final_blocks > 8 => {}
+            (Err(ProtocolError::TooManyFinalBlocks), _) if expected.final_blocks > 8 => {}
             // What is larger than the limit before it is inflated need not be.
-            (Err(Fault::MessageTooBig), _) if payload.len() > self.size_max => {}
+            (Err(ProtocolError::MessageTooBig), _) if payload.len() > self.size_max => {}
             (received, expected) => panic!("{received:?}, and by the naive inflater {expected:?}"),
         }
         false
@@ -143,7 +143,7 @@ impl Peer {
         }
     }
 
-    fn feed(&mut self, mut wire: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    fn feed(&mut self, mut wire: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
         // The codec is the pool's, not the connection's.
         (POOLED.give_inflater)((POOLED.take_inflater)());
         let meter = Meter::start();
@@ -159,7 +159,7 @@ impl Peer {
                 match received.event {
                     None => {}
                     Some(Event::Message { payload, .. }) => told = Some(Ok(payload.into_owned())),
-                    Some(Event::Fault(fault)) => told = Some(Err(fault)),
+                    Some(Event::ProtocolError(fault)) => told = Some(Err(fault)),
                     Some(event) => panic!("no one sent {event:?}"),
                 }
                 if !is_event && !self.connection.is_inflating() {

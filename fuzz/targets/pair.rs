@@ -8,10 +8,10 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use sockeye_fuzz::codecs::POOLED;
 use sockeye_fuzz::reading::{CLIENT, SERVER};
-use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{
-    Cause, CloseCode, Config, Connection, Data, Delivery, Event, Fragment, Instant, MessageKind, Role, SendError,
-    State, Transport,
+    CloseCause, CloseCode, Config, Connection, Data, Event, Fragment, Instant, MessageKind, ReceiveMode, Role,
+    SendError, State, TransportAction,
 };
 
 /// How often the two may be driven until both have ended: a close frame each way, a few deadlines.
@@ -78,12 +78,12 @@ impl Pair {
             }
             10 => self.carry(who, usize::MAX),
             11 => {
-                let delivery = if argument & 1 == 0 {
-                    Delivery::Whole
+                let receive_mode = if argument & 1 == 0 {
+                    ReceiveMode::Whole
                 } else {
-                    Delivery::Chunks
+                    ReceiveMode::Chunks
                 };
-                side.connection.set_delivery(delivery);
+                side.connection.set_receive_mode(receive_mode);
             }
             12 => {
                 self.now = self.now + Duration::from_millis(u64::from(argument) * 100);
@@ -159,23 +159,23 @@ impl Pair {
     fn check_all_arrived(&self) {
         let [client, server] = &self.sides;
         for (from, to) in [(client, server), (server, client)] {
-            let closure = to.connection.closure().expect("closed");
+            let close_info = to.connection.close_info().expect("closed");
             let is_abnormal = matches!(
-                closure.cause(),
-                Cause::TransportEnd | Cause::PeerGone | Cause::CloseTimeout
+                close_info.cause(),
+                CloseCause::TransportEnd | CloseCause::PeerGone | CloseCause::CloseTimeout
             );
-            assert!(self.is_disturbed || !is_abnormal, "{closure}");
+            assert!(self.is_disturbed || !is_abnormal, "{close_info}");
             // In order, and once: even where a connection was lost, what arrived is how it began.
             assert!(from.sent.starts_with(&to.received), "received what was not sent");
-            if let Some(frame) = closure.received() {
+            if let Some(frame) = close_info.received() {
                 // Whatever came before the close frame arrived before it.
                 assert_eq!(to.received.len(), from.sent.len(), "messages were lost");
                 assert_eq!(
-                    from.connection.closure().and_then(|closure| closure.sent()),
+                    from.connection.close_info().and_then(|close_info| close_info.sent()),
                     Some(frame)
                 );
             }
-            assert!(self.is_disturbed || closure.is_clean(), "{closure:?}");
+            assert!(self.is_disturbed || close_info.is_clean(), "{close_info:?}");
         }
     }
 }
@@ -184,7 +184,7 @@ impl Side {
     fn new(role: Role, config: &Arc<Config>, choices: u8) -> Self {
         let mut connection = Connection::new(role, config.clone(), Instant::ORIGIN);
         if choices & 3 == 3 {
-            let agreement = Agreement {
+            let agreement = NegotiatedParams {
                 takeover: Takeover::Keep,
                 peer_takeover: Takeover::Keep,
                 window_bits: WindowBits::MAX,
@@ -334,7 +334,7 @@ impl Side {
                     }
                 }
                 Some(Event::Ping(_) | Event::Pong(_) | Event::Close(_)) => {}
-                Some(Event::Fault(fault)) => panic!("both keep the rules, but: {fault}"),
+                Some(Event::ProtocolError(fault)) => panic!("both keep the rules, but: {fault}"),
             }
             rest = &mut rest[consumed..];
         }
@@ -350,10 +350,10 @@ impl Side {
 
     /// Does to the transport what the connection says.
     fn note_end(&mut self) {
-        match self.connection.transport() {
-            Transport::Open => {}
-            Transport::HalfClose if self.connection.wants_transmit() => {}
-            Transport::HalfClose | Transport::Close => self.has_ended = true,
+        match self.connection.transport_action() {
+            TransportAction::Open => {}
+            TransportAction::HalfClose if self.connection.wants_transmit() => {}
+            TransportAction::HalfClose | TransportAction::Close => self.has_ended = true,
         }
     }
 
@@ -368,10 +368,10 @@ impl Side {
         };
         assert!(order(state) >= order(self.state), "{state:?} after {:?}", self.state);
         self.state = state;
-        assert_eq!(state == State::Open, self.connection.closure().is_none());
+        assert_eq!(state == State::Open, self.connection.close_info().is_none());
         match state {
             State::Closed => {
-                assert_eq!(self.connection.transport(), Transport::Close);
+                assert_eq!(self.connection.transport_action(), TransportAction::Close);
                 assert_eq!(self.connection.poll_timeout(), None);
                 assert!(!self.connection.wants_transmit());
                 assert_eq!(self.connection.buffered_len(), 0);

@@ -7,8 +7,8 @@ use sockeye_fuzz::http::{Head, decode_key};
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::{
-    Acceptance, Accepted, ClientRequest, ClientStep, HandshakeFault, HandshakeLimits, HostPolicy, Key, OriginPolicy,
-    Pending, Refusal, Request, ServerHandshake, ServerStep, Uri,
+    Acceptance, Accepted, ClientRequest, ClientStep, HandshakeError, HandshakeLimits, HostPolicy, Incoming,
+    InvalidRequest, Key, OriginPolicy, Request, ServerHandshake, ServerStep, Uri,
 };
 
 /// What an input is put behind and before when it is to be fields of a request that is otherwise right.
@@ -32,8 +32,8 @@ fuzz_target!(|input: &[u8]| {
 #[derive(Debug)]
 enum Outcome {
     Incomplete(usize),
-    Requested(Box<Pending>),
-    Refused(Box<Refusal>),
+    Requested(Box<Incoming>),
+    Refused(Box<InvalidRequest>),
 }
 
 fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
@@ -52,7 +52,7 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
             let (whole, cut) = (accept(*whole), accept(*cut));
             assert_eq!(whole.response, cut.response);
             // What came behind the head is the same bytes, wherever the pieces were cut.
-            let all = |accepted: &Accepted, used: usize| [&accepted.leftover, &wire[used..]].concat();
+            let all = |accepted: &Accepted, used: usize| [&accepted.read_buf, &wire[used..]].concat();
             assert_eq!(all(&whole, whole_used), all(&cut, cut_used));
             check_client_agrees(wire, &whole);
         }
@@ -76,7 +76,7 @@ fn run(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome
         pieces += 1;
         match handshake.handle_bytes(piece) {
             ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(pending) => break Outcome::Requested(Box::new(pending)),
+            ServerStep::Requested(incoming) => break Outcome::Requested(Box::new(incoming)),
             ServerStep::Refused(refusal) => break Outcome::Refused(Box::new(refusal)),
         }
     };
@@ -165,18 +165,18 @@ fn check_written_again(request: &Request) {
     let mut limits = HandshakeLimits::default();
     limits.head_size_max *= 2;
     match run(&bytes, limits, None).0 {
-        Outcome::Requested(pending) => assert_eq!(describe(pending.request()), describe(request)),
+        Outcome::Requested(incoming) => assert_eq!(describe(incoming.request()), describe(request)),
         outcome => panic!("{outcome:?}: {}", bytes.escape_ascii()),
     }
 }
 
 /// Says yes to the first of what is offered.
-fn accept(pending: Pending) -> Accepted {
-    let request = pending.request();
+fn accept(incoming: Incoming) -> Accepted {
+    let request = incoming.request();
     let offered: Vec<String> = request.subprotocols().map(String::from).collect();
     let acceptance = Acceptance::new().subprotocol(request.choose_subprotocol(&offered));
     let (acceptance, _) = acceptance.deflate(&DeflateConfig::default(), request);
-    pending.accept(acceptance).expect("chosen among what was offered")
+    incoming.accept(acceptance).expect("chosen among what was offered")
 }
 
 /// A client that offered the same is content with the response.
@@ -213,7 +213,7 @@ fn written(extension: sockeye_proto::handshake::Extension<'_>) -> String {
 }
 
 /// A refusal is a whole response that ends the connection.
-fn check_refusal(wire: &[u8], refusal: &Refusal) {
+fn check_refusal(wire: &[u8], refusal: &InvalidRequest) {
     let bytes = refusal.response.to_bytes();
     let head = Head::split(&bytes).expect("a head");
     assert!(head.is_well_formed());
@@ -235,9 +235,9 @@ fn check_refusal(wire: &[u8], refusal: &Refusal) {
     {
         let is_too_much = matches!(
             refusal.fault,
-            HandshakeFault::HeadTooLarge { .. }
-                | HandshakeFault::StartLineTooLong { .. }
-                | HandshakeFault::TooManyHeaders { .. }
+            HandshakeError::HeadTooLarge { .. }
+                | HandshakeError::StartLineTooLong { .. }
+                | HandshakeError::TooManyHeaders { .. }
         );
         assert!(is_too_much, "refused: {:?}", refusal.fault);
     }

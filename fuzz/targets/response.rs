@@ -6,7 +6,7 @@ use sockeye_fuzz::cuts::Cuts;
 use sockeye_fuzz::http::Head;
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::handshake::{
-    AwaitingResponse, ClientRequest, ClientStep, Connected, HandshakeFault, HandshakeLimits, Key, Response, Uri,
+    AwaitingResponse, ClientRequest, ClientStep, Connected, HandshakeError, HandshakeLimits, Key, Response, Uri,
 };
 
 /// The key of the request, and what a server has to make of it (RFC 6455 §1.3 says how).
@@ -45,7 +45,7 @@ enum Outcome {
     Incomplete,
     Connected(Box<Connected>),
     Refused(Box<Response>),
-    Failed(HandshakeFault),
+    Failed(HandshakeError),
 }
 
 fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
@@ -55,7 +55,7 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
         (Ok(Outcome::Connected(whole)), Ok(Outcome::Connected(cut))) => {
             assert_eq!((&whole.response, &whole.subprotocol), (&cut.response, &cut.subprotocol));
             // What came behind the head is the same bytes, wherever the pieces were cut.
-            let all = |connected: &Connected, used: usize| [&connected.leftover, &wire[used..]].concat();
+            let all = |connected: &Connected, used: usize| [&connected.read_buf, &wire[used..]].concat();
             assert_eq!(all(&whole, whole_used), all(&cut, cut_used));
             check_sound(wire, &whole);
             check_written_again(&whole);
@@ -78,7 +78,7 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
 }
 
 /// What the end of the connection and the end of the time make of a response that is not whole.
-type Ends = [Result<Response, HandshakeFault>; 2];
+type Ends = [Result<Response, HandshakeError>; 2];
 
 /// Feeds a client until it knows, and says how many bytes that took.
 fn run(wire: &[u8], limits: HandshakeLimits, cuts: Option<Cuts>) -> (Result<Outcome, Ends>, usize) {
@@ -164,7 +164,7 @@ fn check_sound(wire: &[u8], connected: &Connected) {
         .find(|value| value.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b',')));
     assert_eq!(chosen, subprotocol.map(str::as_bytes));
     // A 101 has no body, whatever it announces: frames begin right behind its head.
-    assert!(head.rest.starts_with(&connected.leftover));
+    assert!(head.rest.starts_with(&connected.read_buf));
     for extension in connected.response.headers().extensions() {
         assert_eq!(extension.name(), "permessage-deflate");
     }
@@ -178,7 +178,7 @@ fn check_written_again(connected: &Connected) {
         Outcome::Connected(again) => {
             assert_eq!(again.response, connected.response);
             assert_eq!(again.subprotocol, connected.subprotocol);
-            assert_eq!(again.leftover, b"");
+            assert_eq!(again.read_buf, b"");
         }
         outcome => panic!("{outcome:?}"),
     }

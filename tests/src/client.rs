@@ -91,8 +91,8 @@ pub async fn receives_close(server: Command) {
         let error = ws.recv().await.expect_err("the server closes with 3005");
         assert_eq!(error.close_code(), Some(CloseCode::from(3005)));
         let received = ws
-            .closure()
-            .and_then(|closure| closure.received().cloned())
+            .close_info()
+            .and_then(|close_info| close_info.received().cloned())
             .expect("the server closed");
         assert_eq!(received.code, CloseCode::from(3005));
         assert_eq!(received.reason, "that is all");
@@ -114,8 +114,8 @@ pub async fn refuses_what_is_too_big(server: Command) {
         ws.send(vec![1; (1 << 16) + 1]).await?;
         let error = ws.recv().await.expect_err("the message is too big");
         let sent = error
-            .closure()
-            .and_then(|closure| closure.sent().cloned())
+            .close_info()
+            .and_then(|close_info| close_info.sent().cloned())
             .expect("we closed");
         assert_eq!(sent.code, CloseCode::MESSAGE_TOO_BIG);
         Ok(())

@@ -25,7 +25,7 @@ pub async fn receives_close(client: impl FnOnce(&str) -> Command) {
         // An application's code is no normal end.
         let error = ws.recv().await.expect_err("the client closes with 3001");
         assert_eq!(error.close_code(), Some(CloseCode::from(3001)));
-        Ok::<_, sockeye::Error>(ws.closure().and_then(|closure| closure.received().cloned()))
+        Ok::<_, sockeye::Error>(ws.close_info().and_then(|close_info| close_info.received().cloned()))
     };
     let received = match timeout(patience(), serving).await {
         Ok(Ok(Some(received))) => received,

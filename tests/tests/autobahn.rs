@@ -16,35 +16,35 @@ use tokio::process::Command;
 #[tokio::test]
 #[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
 async fn autobahn_server_cases_are_ok() {
-    test_server(Transport::Tcp).await;
+    test_server(TransportAction::Tcp).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
 async fn autobahn_server_cases_are_ok_over_tls() {
-    test_server(Transport::Tls).await;
+    test_server(TransportAction::Tls).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
 async fn autobahn_client_cases_are_ok() {
-    test_client(Transport::Tcp).await;
+    test_client(TransportAction::Tcp).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Autobahn|Testsuite: run `cargo xtask autobahn`"]
 async fn autobahn_client_cases_are_ok_over_tls() {
-    test_client(Transport::Tls).await;
+    test_client(TransportAction::Tls).await;
 }
 
-async fn test_server(transport: Transport) {
+async fn test_server(transport: TransportAction) {
     let certificate = Certificate::generate();
     let [cert, key] = [certificate.cert_path(), certificate.key_path()].map(|path| path.display().to_string());
     let usual = ["echo", "--listen=127.0.0.1:0", "--compression=takeover"];
     let tls = ["--tls-cert", &cert, "--tls-key", &key];
     let server = match transport {
-        Transport::Tcp => Sockeye::start(&usual).await,
-        Transport::Tls => Sockeye::start(&[&usual[..], &tls].concat()).await,
+        TransportAction::Tcp => Sockeye::start(&usual).await,
+        TransportAction::Tls => Sockeye::start(&[&usual[..], &tls].concat()).await,
     };
     assert!(server.url.starts_with(transport.scheme()), "{}", server.url);
 
@@ -56,12 +56,12 @@ async fn test_server(transport: Transport) {
     run.assert_ok(&cases);
 }
 
-async fn test_client(transport: Transport) {
+async fn test_client(transport: TransportAction) {
     let certificate = Certificate::generate();
     let run = Run::prepare("client", transport);
     let spec = match transport {
-        Transport::Tcp => json!({ "url": "ws://127.0.0.1:9001" }),
-        Transport::Tls => json!({
+        TransportAction::Tcp => json!({ "url": "ws://127.0.0.1:9001" }),
+        TransportAction::Tls => json!({
             "url": "wss://127.0.0.1:9001", "key": certificate.key_path(), "cert": certificate.cert_path(),
         }),
     };
@@ -72,7 +72,7 @@ async fn test_client(transport: Transport) {
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_autobahn_client"));
     command.arg(url);
-    if let Transport::Tls = transport {
+    if let TransportAction::Tls = transport {
         command.arg(certificate.cert_path());
     }
     let mut client = Process::start(command);
@@ -82,12 +82,12 @@ async fn test_client(transport: Transport) {
 }
 
 #[derive(Clone, Copy)]
-enum Transport {
+enum TransportAction {
     Tcp,
     Tls,
 }
 
-impl Transport {
+impl TransportAction {
     fn scheme(self) -> &'static str {
         match self {
             Self::Tcp => "ws://",
@@ -111,7 +111,7 @@ struct Run {
 
 impl Run {
     /// Makes an empty folder for the reports.
-    fn prepare(role: &str, transport: Transport) -> Self {
+    fn prepare(role: &str, transport: TransportAction) -> Self {
         let name = format!("{role}-{}", transport.name());
         let folder = peers().join("../autobahn").join(name);
         // It does not exist the first time.

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Deflater, Inflater, Takeover, WindowBits};
+use sockeye_proto::deflate::{Codecs, DeflateConfig, Deflater, Inflater, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::frame::{FrameHeader, Opcode};
 use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, MaskingKey, Role};
 
@@ -147,7 +147,7 @@ fn deflating() -> Connection {
         take_inflater: || INFLATER.take().unwrap_or_default(),
         give_inflater: |codec| INFLATER.set(Some(codec)),
     };
-    let agreement = Agreement {
+    let agreement = NegotiatedParams {
         takeover: Takeover::Reset,
         peer_takeover: Takeover::Reset,
         window_bits: WindowBits::MAX,

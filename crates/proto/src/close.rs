@@ -4,8 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::fault::Fault;
 use crate::frame::MaskingKey;
+use crate::protocol_error::ProtocolError;
 use crate::utf8;
 
 /// RFC 6455 §5.5: 125 bytes of control payload less two of the code.
@@ -178,19 +178,19 @@ impl CloseFrame {
     }
 
     /// Reads the (unmasked) payload of a close frame.
-    pub(crate) fn parse(payload: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, ProtocolError> {
         let (code, reason) = match payload {
             [] => return Ok(Self::without_code()),
             // RFC 6455 §5.5.1: if there is a body, it begins with a two-byte code. [6455-5.5.1-1]
-            [_] => return Err(Fault::TruncatedCloseCode),
+            [_] => return Err(ProtocolError::TruncatedCloseCode),
             [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
         };
         if !code.is_valid_on_wire() {
-            return Err(Fault::InvalidCloseCode(code));
+            return Err(ProtocolError::InvalidCloseCode(code));
         }
         // [6455-8.1-1]
         if !utf8::is_utf8(reason) {
-            return Err(Fault::InvalidUtf8);
+            return Err(ProtocolError::InvalidUtf8);
         }
         Ok(Self {
             code,
@@ -294,12 +294,12 @@ mod tests {
     #[test]
     fn the_body_is_empty_or_a_code_with_a_utf8_reason() {
         assert_eq!(CloseFrame::parse(&[]), Ok(CloseFrame::without_code()));
-        assert_eq!(CloseFrame::parse(&[3]), Err(Fault::TruncatedCloseCode));
+        assert_eq!(CloseFrame::parse(&[3]), Err(ProtocolError::TruncatedCloseCode));
         assert_eq!(
             CloseFrame::parse(b"\x03\xe8bye"),
-            CloseFrame::new(CloseCode::NORMAL, "bye").map_err(|_| Fault::InvalidUtf8)
+            CloseFrame::new(CloseCode::NORMAL, "bye").map_err(|_| ProtocolError::InvalidUtf8)
         );
-        assert_eq!(CloseFrame::parse(b"\x03\xe8\xff"), Err(Fault::InvalidUtf8));
+        assert_eq!(CloseFrame::parse(b"\x03\xe8\xff"), Err(ProtocolError::InvalidUtf8));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub struct Limits {
     /// inflating it goes beyond. Worst-case memory per connection: twice this. Memory follows bytes that arrived,
     /// never a length that was declared (of a message that has grown to 1 MiB, room for 16 MiB more is reserved, and
     /// not touched before it is needed); of a compressed message, it is what arrived and what that inflates to. When
-    /// messages are [received in chunks](crate::Delivery::Chunks), nothing is stored of those that are not compressed,
+    /// messages are [received in chunks](crate::ReceiveMode::Chunks), nothing is stored of those that are not compressed,
     /// and the limit only bounds how long one may go on.
     // [6455-10.4-2]
     pub message_size_max: u64,

@@ -12,19 +12,19 @@ pub mod deflate;
 #[cfg(not(feature = "deflate"))]
 #[path = "deflate/absent.rs"]
 mod deflate;
-mod fault;
 pub mod frame;
 mod grow;
 pub mod handshake;
+mod protocol_error;
 mod time;
 mod utf8;
 
 pub use close::{CLOSE_REASON_LEN_MAX, CloseCode, CloseFrame, InvalidClose, truncate_close_reason};
 pub use config::{Config, Keepalive, Limits};
 pub use connection::{
-    Cause, Closure, Compress, Connection, Data, Delivery, Event, Fragment, Framing, MaskedMessage, MessageKind,
-    Received, Role, SendError, Side, State, Transport,
+    CloseCause, CloseInfo, Compress, Connection, Data, Event, Fragment, Framing, MaskedMessage, MessageKind,
+    ReceiveMode, Received, Role, SendError, Side, State, TransportAction,
 };
-pub use fault::Fault;
 pub use frame::MaskingKey;
+pub use protocol_error::ProtocolError;
 pub use time::Instant;

@@ -6,7 +6,9 @@ use common::{
     Endpoint, Frame, Got, Local, binary, check_fails, client_fails, close, continuation, frame, ping, server_fails,
     text,
 };
-use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Fault, InvalidClose, SendError, Side, State, Transport};
+use sockeye_proto::{
+    CloseCause, CloseCode, CloseFrame, CloseInfo, InvalidClose, ProtocolError, SendError, Side, State, TransportAction,
+};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -23,8 +25,8 @@ impl Endpoint {
         self.connection.close(CloseCode(code), reason).unwrap();
     }
 
-    fn closure(&self) -> &Closure {
-        self.connection.closure().expect("closing")
+    fn close_info(&self) -> &CloseInfo {
+        self.connection.close_info().expect("closing")
     }
 }
 
@@ -41,13 +43,13 @@ fn empty_close() -> Frame {
 #[test]
 fn server_receives_close_with_a_body_of_one_byte_fails_1002() {
     // checks [6455-5.5.1-1]
-    server_fails([0x88, 0x81, 0, 0, 0, 0, 0x03], Fault::TruncatedCloseCode);
+    server_fails([0x88, 0x81, 0, 0, 0, 0, 0x03], ProtocolError::TruncatedCloseCode);
 }
 
 #[test]
 fn client_receives_close_with_a_body_of_one_byte_fails_1002() {
     // checks [6455-5.5.1-1]
-    client_fails([0x88, 0x01, 0x03], Fault::TruncatedCloseCode);
+    client_fails([0x88, 0x01, 0x03], ProtocolError::TruncatedCloseCode);
 }
 
 #[test]
@@ -55,7 +57,7 @@ fn server_receives_close_code_that_never_travels_fails_1002() {
     // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
-        let fault = Fault::InvalidCloseCode(CloseCode(code));
+        let fault = ProtocolError::InvalidCloseCode(CloseCode(code));
         server_fails([0x88, 0x82, 0, 0, 0, 0, high, low], fault);
     }
 }
@@ -65,22 +67,28 @@ fn client_receives_close_code_that_never_travels_fails_1002() {
     // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
-        client_fails([0x88, 0x02, high, low], Fault::InvalidCloseCode(CloseCode(code)));
+        client_fails(
+            [0x88, 0x02, high, low],
+            ProtocolError::InvalidCloseCode(CloseCode(code)),
+        );
     }
 }
 
 #[test]
 fn server_receives_close_reason_that_is_not_utf8_fails_1007() {
     // checks [6455-8.1-1]
-    server_fails([0x88, 0x83, 0, 0, 0, 0, 0x03, 0xe8, 0xff], Fault::InvalidUtf8);
+    server_fails([0x88, 0x83, 0, 0, 0, 0, 0x03, 0xe8, 0xff], ProtocolError::InvalidUtf8);
     // The first two of three bytes of U+20AC.
-    server_fails([0x88, 0x84, 0, 0, 0, 0, 0x03, 0xe8, 0xe2, 0x82], Fault::InvalidUtf8);
+    server_fails(
+        [0x88, 0x84, 0, 0, 0, 0, 0x03, 0xe8, 0xe2, 0x82],
+        ProtocolError::InvalidUtf8,
+    );
 }
 
 #[test]
 fn client_receives_close_reason_that_is_not_utf8_fails_1007() {
-    client_fails([0x88, 0x03, 0x03, 0xe8, 0xff], Fault::InvalidUtf8);
-    client_fails([0x88, 0x04, 0x03, 0xe8, 0xe2, 0x82], Fault::InvalidUtf8);
+    client_fails([0x88, 0x03, 0x03, 0xe8, 0xff], ProtocolError::InvalidUtf8);
+    client_fails([0x88, 0x04, 0x03, 0xe8, 0xe2, 0x82], ProtocolError::InvalidUtf8);
 }
 
 #[test]
@@ -141,12 +149,15 @@ fn check_echo(local: Local, received: Frame, answer: Frame, known: CloseFrame) {
         "the second means nothing"
     );
     assert_eq!(endpoint.transmits(), [answer]);
-    let closure = endpoint.closure();
-    assert_eq!((closure.first(), closure.cause()), (Side::Peer, Cause::Peer));
-    assert_eq!((closure.code(), closure.reason()), (known.code, known.reason.as_str()));
-    assert_eq!(closure.received(), Some(&known));
-    assert_eq!(closure.sent().unwrap().code, known.code);
-    assert!(closure.is_clean());
+    let close_info = endpoint.close_info();
+    assert_eq!((close_info.first(), close_info.cause()), (Side::Peer, CloseCause::Peer));
+    assert_eq!(
+        (close_info.code(), close_info.reason()),
+        (known.code, known.reason.as_str())
+    );
+    assert_eq!(close_info.received(), Some(&known));
+    assert_eq!(close_info.sent().unwrap().code, known.code);
+    assert!(close_info.is_clean());
     assert_eq!(endpoint.transmits(), [], "one close frame each, no loop");
 }
 
@@ -163,9 +174,9 @@ fn a_close_that_may_not_be_sent_is_refused_and_changes_nothing() {
         assert_eq!(refused, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
         let refused = endpoint.connection.close(CloseCode::NORMAL, &"r".repeat(124));
         assert_eq!(refused, Err(InvalidClose::ReasonTooLong { len: 124 }));
-        endpoint.is(State::Open, Transport::Open);
+        endpoint.is(State::Open, TransportAction::Open);
         assert_eq!(endpoint.transmits(), []);
-        assert_eq!(endpoint.connection.closure(), None);
+        assert_eq!(endpoint.connection.close_info(), None);
     }
 }
 
@@ -175,7 +186,7 @@ fn a_close_without_a_code_is_an_empty_frame() {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(1005, "");
         assert_eq!(endpoint.transmits(), [empty_close()]);
-        assert_eq!(endpoint.closure().sent(), Some(&close_frame(1005, "")));
+        assert_eq!(endpoint.close_info().sent(), Some(&close_frame(1005, "")));
     }
 }
 
@@ -186,18 +197,18 @@ fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
     // checks [6455-5.5.1-8, 6455-5.5.1-9, 6455-7.1.1-2, 6455-7.1.2-1]
     let mut server = Endpoint::server();
     server.close(1000, "done");
-    server.is(State::CloseSent, Transport::Open);
+    server.is(State::CloseSent, TransportAction::Open);
     assert_eq!(server.transmits(), [close(1000, "done")]);
     assert_eq!(server.receives([close(1000, "done")]), [Got::close(1000, "done")]);
-    server.is(State::Ending, Transport::HalfClose);
+    server.is(State::Ending, TransportAction::HalfClose);
     assert_eq!(server.transmits(), []);
     server.connection.handle_transport_end();
-    server.is(State::Closed, Transport::Close);
+    server.is(State::Closed, TransportAction::Close);
     assert_eq!(
-        (server.closure().first(), server.closure().cause()),
-        (Side::Local, Cause::Local)
+        (server.close_info().first(), server.close_info().cause()),
+        (Side::Local, CloseCause::Local)
     );
-    assert!(server.closure().is_clean());
+    assert!(server.close_info().is_clean());
 }
 
 #[test]
@@ -205,17 +216,17 @@ fn client_closes_and_waits_for_the_server_to_end_tcp() {
     // checks [6455-5.5.1-8, 6455-5.5.1-10, 6455-7.1.1-3, 6455-7.1.2-1]
     let mut client = Endpoint::client();
     client.close(1000, "done");
-    client.is(State::CloseSent, Transport::Open);
+    client.is(State::CloseSent, TransportAction::Open);
     assert_eq!(client.transmits(), [close(1000, "done")]);
     assert_eq!(client.receives([close(1000, "done")]), [Got::close(1000, "done")]);
-    client.is(State::Ending, Transport::Open);
+    client.is(State::Ending, TransportAction::Open);
     client.connection.handle_transport_end();
-    client.is(State::Closed, Transport::Close);
+    client.is(State::Closed, TransportAction::Close);
     assert_eq!(
-        (client.closure().first(), client.closure().cause()),
-        (Side::Local, Cause::Local)
+        (client.close_info().first(), client.close_info().cause()),
+        (Side::Local, CloseCause::Local)
     );
-    assert!(client.closure().is_clean());
+    assert!(client.close_info().is_clean());
 }
 
 #[test]
@@ -223,7 +234,7 @@ fn server_receives_close_answers_and_half_closes_tcp() {
     // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-9]
     let mut server = Endpoint::server();
     server.receives([close(1001, "")]);
-    server.is(State::Ending, Transport::HalfClose);
+    server.is(State::Ending, TransportAction::HalfClose);
     assert_eq!(server.transmits(), [close(1001, "")]);
 }
 
@@ -232,7 +243,7 @@ fn client_receives_close_answers_and_waits_for_the_server_to_end_tcp() {
     // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-10]
     let mut client = Endpoint::client();
     client.receives([close(1001, "")]);
-    client.is(State::Ending, Transport::Open);
+    client.is(State::Ending, TransportAction::Open);
     assert_eq!(client.transmits(), [close(1001, "")]);
 }
 
@@ -244,7 +255,7 @@ fn server_closes_at_the_same_time_as_the_client() {
     server.receives([close(4000, "theirs")]);
     // One close frame each: theirs answers ours, whatever it says.
     assert_eq!(server.transmits(), [close(1001, "ours")]);
-    server.is(State::Ending, Transport::HalfClose);
+    server.is(State::Ending, TransportAction::HalfClose);
     check_both_frames_known(&server);
 }
 
@@ -255,17 +266,17 @@ fn client_closes_at_the_same_time_as_the_server() {
     client.close(1001, "ours");
     client.receives([close(4000, "theirs")]);
     assert_eq!(client.transmits(), [close(1001, "ours")]);
-    client.is(State::Ending, Transport::Open);
+    client.is(State::Ending, TransportAction::Open);
     check_both_frames_known(&client);
 }
 
 #[track_caller]
 fn check_both_frames_known(endpoint: &Endpoint) {
-    let closure = endpoint.closure();
-    assert_eq!(closure.sent(), Some(&close_frame(1001, "ours")));
-    assert_eq!(closure.received(), Some(&close_frame(4000, "theirs")));
-    assert_eq!((closure.code().0, closure.reason()), (4000, "theirs"));
-    assert_eq!((closure.first(), closure.is_clean()), (Side::Local, true));
+    let close_info = endpoint.close_info();
+    assert_eq!(close_info.sent(), Some(&close_frame(1001, "ours")));
+    assert_eq!(close_info.received(), Some(&close_frame(4000, "theirs")));
+    assert_eq!((close_info.code().0, close_info.reason()), (4000, "theirs"));
+    assert_eq!((close_info.first(), close_info.is_clean()), (Side::Local, true));
 }
 
 #[test]
@@ -282,7 +293,7 @@ fn the_first_close_of_the_application_counts() {
         endpoint.receives([close(1000, "")]);
         endpoint.close(1011, "late");
         assert_eq!(endpoint.transmits(), [close(1000, "")]);
-        assert_eq!(endpoint.closure().first(), Side::Peer);
+        assert_eq!(endpoint.close_info().first(), Side::Peer);
     }
 }
 
@@ -321,7 +332,7 @@ fn data_after_close_is_ignored_even_if_it_breaks_the_rules() {
         assert_eq!(endpoint.receives(junk), []);
         assert_eq!(endpoint.receives_bytes(&[0xff; 100]), []);
         assert_eq!(endpoint.transmits(), [close(1000, "")]);
-        assert_eq!(endpoint.closure().cause(), Cause::Peer);
+        assert_eq!(endpoint.close_info().cause(), CloseCause::Peer);
     }
 }
 
@@ -359,8 +370,11 @@ fn server_receives_fault_after_its_own_close_and_sends_no_second_close() {
     let mut server = Endpoint::server();
     server.close(1000, "");
     assert_eq!(server.transmits(), [close(1000, "")]);
-    assert_eq!(server.receives_bytes(&[0x81, 0x00]), [Got::Fault(Fault::UnmaskedFrame)]);
-    check_fault_after_close(&mut server, Fault::UnmaskedFrame);
+    assert_eq!(
+        server.receives_bytes(&[0x81, 0x00]),
+        [Got::ProtocolError(ProtocolError::UnmaskedFrame)]
+    );
+    check_fault_after_close(&mut server, ProtocolError::UnmaskedFrame);
 }
 
 #[test]
@@ -369,18 +383,24 @@ fn client_receives_fault_after_its_own_close_and_sends_no_second_close() {
     client.close(1000, "");
     assert_eq!(client.transmits(), [close(1000, "")]);
     let masked = [0x81, 0x80, 0, 0, 0, 0];
-    assert_eq!(client.receives_bytes(&masked), [Got::Fault(Fault::MaskedFrame)]);
-    check_fault_after_close(&mut client, Fault::MaskedFrame);
+    assert_eq!(
+        client.receives_bytes(&masked),
+        [Got::ProtocolError(ProtocolError::MaskedFrame)]
+    );
+    check_fault_after_close(&mut client, ProtocolError::MaskedFrame);
 }
 
 #[track_caller]
-fn check_fault_after_close(endpoint: &mut Endpoint, fault: Fault) {
+fn check_fault_after_close(endpoint: &mut Endpoint, fault: ProtocolError) {
     assert_eq!(endpoint.transmits(), []);
-    endpoint.is(State::Ending, Transport::HalfClose);
-    let closure = endpoint.closure();
-    assert_eq!((closure.first(), closure.cause()), (Side::Local, Cause::Fault(fault)));
-    assert_eq!(closure.sent(), Some(&close_frame(1000, "")));
-    assert_eq!((closure.received(), closure.is_clean()), (None, false));
+    endpoint.is(State::Ending, TransportAction::HalfClose);
+    let close_info = endpoint.close_info();
+    assert_eq!(
+        (close_info.first(), close_info.cause()),
+        (Side::Local, CloseCause::ProtocolError(fault))
+    );
+    assert_eq!(close_info.sent(), Some(&close_frame(1000, "")));
+    assert_eq!((close_info.received(), close_info.is_clean()), (None, false));
 }
 
 #[test]
@@ -391,7 +411,7 @@ fn a_close_that_did_not_leave_yet_is_replaced_by_no_fault() {
         endpoint.close(1000, "");
         assert_eq!(
             endpoint.receives([frame(0x3, "")]),
-            [Got::Fault(Fault::ReservedOpcode(3))]
+            [Got::ProtocolError(ProtocolError::ReservedOpcode(3))]
         );
         assert_eq!(endpoint.transmits(), [close(1000, "")]);
     }
@@ -412,11 +432,16 @@ fn a_close_that_arrives_in_pieces_is_the_same_close() {
 fn a_fault_after_messages_in_the_same_input_delivers_the_messages() {
     let wire = [binary("one").bytes(), text("two").bytes(), frame(0x3, "").bytes()].concat();
     let before = [Got::binary("one"), Got::text("two")];
-    check_fails(Local::Client, &wire, &before, Fault::ReservedOpcode(3));
+    check_fails(Local::Client, &wire, &before, ProtocolError::ReservedOpcode(3));
     let wire = [
         binary("one").masked([1; 4]).bytes(),
         frame(0x4, "").masked([1; 4]).bytes(),
     ]
     .concat();
-    check_fails(Local::Server, &wire, &[Got::binary("one")], Fault::ReservedOpcode(4));
+    check_fails(
+        Local::Server,
+        &wire,
+        &[Got::binary("one")],
+        ProtocolError::ReservedOpcode(4),
+    );
 }

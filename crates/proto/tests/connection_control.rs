@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Endpoint, Got, Local, close, continuation, ping, pong, text};
-use sockeye_proto::{CloseCode, SendError, State, Transport};
+use sockeye_proto::{CloseCode, SendError, State, TransportAction};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -88,8 +88,8 @@ fn server_receives_unsolicited_pong_and_ignores_it() {
     let mut server = Endpoint::server();
     assert_eq!(server.receives([pong(""), pong("x")]), [Got::pong(""), Got::pong("x")]);
     assert_eq!(server.transmits(), []);
-    assert_eq!(server.connection.round_trip_time(), None);
-    server.is(State::Open, Transport::Open);
+    assert_eq!(server.connection.rtt(), None);
+    server.is(State::Open, TransportAction::Open);
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn client_receives_unsolicited_pong_and_ignores_it() {
     let mut client = Endpoint::client();
     assert_eq!(client.receives([pong(""), pong("x")]), [Got::pong(""), Got::pong("x")]);
     assert_eq!(client.transmits(), []);
-    assert_eq!(client.connection.round_trip_time(), None);
-    client.is(State::Open, Transport::Open);
+    assert_eq!(client.connection.rtt(), None);
+    client.is(State::Open, TransportAction::Open);
 }
 
 #[test]
@@ -178,14 +178,14 @@ fn the_matching_pong_gives_the_round_trip_time_and_others_do_not() {
         endpoint.transmits();
         endpoint.now_ms = 1007;
         endpoint.receives([pong("b"), pong("")]);
-        assert_eq!(endpoint.connection.round_trip_time(), None);
+        assert_eq!(endpoint.connection.rtt(), None);
         endpoint.now_ms = 1042;
         endpoint.receives([pong("a")]);
-        assert_eq!(endpoint.connection.round_trip_time().unwrap().as_millis(), 42);
+        assert_eq!(endpoint.connection.rtt().unwrap().as_millis(), 42);
         // The same pong once more answers nothing.
         endpoint.now_ms = 2000;
         endpoint.receives([pong("a")]);
-        assert_eq!(endpoint.connection.round_trip_time().unwrap().as_millis(), 42);
+        assert_eq!(endpoint.connection.rtt().unwrap().as_millis(), 42);
     }
 }
 
@@ -198,9 +198,9 @@ fn a_pong_to_a_ping_that_was_replaced_is_not_measured() {
     client.transmits();
     client.now_ms = 10;
     client.receives([pong("old")]);
-    assert_eq!(client.connection.round_trip_time(), None);
+    assert_eq!(client.connection.rtt(), None);
     client.receives([pong("new")]);
-    assert_eq!(client.connection.round_trip_time().unwrap().as_millis(), 10);
+    assert_eq!(client.connection.rtt().unwrap().as_millis(), 10);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_clock_that_goes_back_gives_no_time_rather_than_a_panic() {
     client.transmits();
     client.now_ms = 500;
     client.receives([pong("")]);
-    assert_eq!(client.connection.round_trip_time().unwrap().as_millis(), 0);
+    assert_eq!(client.connection.rtt().unwrap().as_millis(), 0);
 }
 
 #[test]

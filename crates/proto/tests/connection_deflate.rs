@@ -5,8 +5,8 @@
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, at, close, continuation, ping, text};
-use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
-use sockeye_proto::{CloseCode, Compress, Config, Data, Fault, Fragment, SendError, Transport};
+use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::{CloseCode, Compress, Config, Data, Fragment, ProtocolError, SendError, TransportAction};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -16,7 +16,7 @@ fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpo
 }
 
 fn deflating_with(local: Local, takeover: Takeover, window_bits: WindowBits, config: Config) -> Endpoint {
-    let agreement = Agreement {
+    let agreement = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -137,7 +137,7 @@ fn text_is_utf8_once_it_is_inflated() {
         let mut frame = compressed(&mut resetting(peer), Data::Binary(&[0xff; 40]));
         assert_eq!(resetting(local).receives([frame.clone()]), [Got::binary([0xff; 40])]);
         frame.opcode = 0x1;
-        let expected = [Got::Fault(Fault::InvalidUtf8)];
+        let expected = [Got::ProtocolError(ProtocolError::InvalidUtf8)];
         assert_eq!(resetting(local).receives([frame]), expected);
     }
 }
@@ -346,13 +346,19 @@ fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
         let mut frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
         // The block that the message ends with gets a length that its complement does not fit.
         frame.payload.push(0x06);
-        assert_eq!(endpoint.receives([frame]), [Got::Fault(Fault::InvalidDeflate)]);
+        assert_eq!(
+            endpoint.receives([frame]),
+            [Got::ProtocolError(ProtocolError::InvalidDeflate)]
+        );
         assert!(!endpoint.connection.is_inflating());
 
         let (mut endpoint, mut peer) = inflating_in_steps(local);
         let mut text = compressed(&mut peer, Data::Binary(&[&[b'a'; 100_000][..], &[0xff]].concat()));
         text.opcode = 0x1;
-        assert_eq!(endpoint.receives([text]), [Got::Fault(Fault::InvalidUtf8)]);
+        assert_eq!(
+            endpoint.receives([text]),
+            [Got::ProtocolError(ProtocolError::InvalidUtf8)]
+        );
         assert!(!endpoint.connection.is_inflating());
     }
 }
@@ -510,7 +516,7 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
                 None,
                 "the close frame is not written"
             );
-            assert_eq!(endpoint.connection.transport(), Transport::Open);
+            assert_eq!(endpoint.connection.transport_action(), TransportAction::Open);
 
             let late = endpoint.connection.ping(b"");
             assert_eq!(late, Err(SendError::Closed));
@@ -593,7 +599,7 @@ fn a_message_that_cannot_be_finished_gives_its_codec_back() {
     for local in BOTH {
         for end in ends {
             let mut endpoint = Endpoint::new(local);
-            let agreement = Agreement {
+            let agreement = NegotiatedParams {
                 takeover: Takeover::Keep,
                 peer_takeover: Takeover::Keep,
                 window_bits: WindowBits::MAX,

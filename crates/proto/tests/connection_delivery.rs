@@ -5,7 +5,7 @@ mod common;
 use std::borrow::Cow;
 
 use common::{Endpoint, Got, KEY, Local, at, binary, close, continuation, ping, text};
-use sockeye_proto::{Delivery, Event, Fault, MessageKind, State};
+use sockeye_proto::{Event, MessageKind, ProtocolError, ReceiveMode, State};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 const TEXT: MessageKind = MessageKind::Text;
@@ -89,7 +89,7 @@ fn an_empty_input_is_nothing() {
 
 fn in_chunks(local: Local) -> Endpoint {
     let mut endpoint = Endpoint::new(local);
-    assert!(endpoint.connection.set_delivery(Delivery::Chunks));
+    assert!(endpoint.connection.set_receive_mode(ReceiveMode::Chunks));
     endpoint
 }
 
@@ -158,7 +158,7 @@ fn chunks_of_text_are_checked_across_their_borders() {
         let got = endpoint.receives([text(b"\xe2\x82").fin(false), continuation(b"x")]);
         let expected = [
             Got::chunk(TEXT, b"\xe2\x82", true, false),
-            Got::Fault(Fault::InvalidUtf8),
+            Got::ProtocolError(ProtocolError::InvalidUtf8),
         ];
         assert_eq!(got, expected);
     }
@@ -170,9 +170,12 @@ fn the_limit_counts_for_chunks_too() {
     config.limits.message_size_max = 3;
     for local in BOTH {
         let mut endpoint = Endpoint::with(local, config.clone());
-        endpoint.connection.set_delivery(Delivery::Chunks);
+        endpoint.connection.set_receive_mode(ReceiveMode::Chunks);
         let got = endpoint.receives([binary("abc").fin(false), continuation("d")]);
-        let expected = [Got::chunk(BINARY, "abc", true, false), Got::Fault(Fault::MessageTooBig)];
+        let expected = [
+            Got::chunk(BINARY, "abc", true, false),
+            Got::ProtocolError(ProtocolError::MessageTooBig),
+        ];
         assert_eq!(got, expected);
     }
 }
@@ -183,24 +186,27 @@ fn delivery_is_chosen_between_messages() {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([text("a").fin(false)]);
         assert!(
-            !endpoint.connection.set_delivery(Delivery::Chunks),
+            !endpoint.connection.set_receive_mode(ReceiveMode::Chunks),
             "not inside a message"
         );
-        assert!(endpoint.connection.set_delivery(Delivery::Whole), "what it is already");
+        assert!(
+            endpoint.connection.set_receive_mode(ReceiveMode::Whole),
+            "what it is already"
+        );
         assert_eq!(endpoint.receives([continuation("b")]), [Got::text("ab")]);
 
-        assert!(endpoint.connection.set_delivery(Delivery::Chunks));
+        assert!(endpoint.connection.set_receive_mode(ReceiveMode::Chunks));
         assert_eq!(
             endpoint.receives([text("c").fin(false)]),
             [Got::chunk(TEXT, "c", true, false)]
         );
-        assert!(!endpoint.connection.set_delivery(Delivery::Whole));
+        assert!(!endpoint.connection.set_receive_mode(ReceiveMode::Whole));
         assert_eq!(
             endpoint.receives([continuation("d")]),
             [Got::chunk(TEXT, "d", false, true)]
         );
 
-        assert!(endpoint.connection.set_delivery(Delivery::Whole));
+        assert!(endpoint.connection.set_receive_mode(ReceiveMode::Whole));
         assert_eq!(endpoint.receives([text("e")]), [Got::text("e")]);
     }
 }
@@ -278,7 +284,7 @@ fn bad_text_in_the_direct_way_fails_at_once() {
         let wire = endpoint.as_peer_sends(text(&payload)).bytes();
         let (got, direct) = receives_directly(&mut endpoint, &wire[..160_000], 10_000);
         assert!(direct > 0);
-        assert_eq!(got, [Got::Fault(Fault::InvalidUtf8)]);
+        assert_eq!(got, [Got::ProtocolError(ProtocolError::InvalidUtf8)]);
         assert_eq!(endpoint.connection.state(), State::Ending);
         assert_eq!(endpoint.connection.buffered_len(), 0);
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Endpoint, Got, Local, at, close, frame, text};
-use sockeye_proto::{Cause, CloseCode, CloseFrame, Closure, Event, Fault, Side, State, Transport};
+use sockeye_proto::{CloseCause, CloseCode, CloseFrame, CloseInfo, Event, ProtocolError, Side, State, TransportAction};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -12,8 +12,8 @@ impl Endpoint {
         self.connection.close(CloseCode(code), reason).unwrap();
     }
 
-    fn closure(&self) -> &Closure {
-        self.connection.closure().expect("closing")
+    fn close_info(&self) -> &CloseInfo {
+        self.connection.close_info().expect("closing")
     }
 
     fn deadline_ms(&self) -> Option<u64> {
@@ -33,7 +33,7 @@ fn server_receives_end_of_tcp_without_close_is_1006() {
     // checks [6455-7.1.4-1, 6455-7.1.5-3, 6455-7.1.6-1]
     let mut server = Endpoint::server();
     server.connection.handle_transport_end();
-    check_abnormal(&server, Cause::TransportEnd);
+    check_abnormal(&server, CloseCause::TransportEnd);
 }
 
 #[test]
@@ -41,18 +41,18 @@ fn client_receives_end_of_tcp_without_close_is_1006() {
     // checks [6455-7.1.4-1, 6455-7.1.5-3, 6455-7.1.6-1, 6455-7.2.1-1]
     let mut client = Endpoint::client();
     client.connection.handle_transport_end();
-    check_abnormal(&client, Cause::TransportEnd);
+    check_abnormal(&client, CloseCause::TransportEnd);
 }
 
 #[track_caller]
-fn check_abnormal(endpoint: &Endpoint, cause: Cause) {
-    endpoint.is(State::Closed, Transport::Close);
-    let closure = endpoint.closure();
+fn check_abnormal(endpoint: &Endpoint, cause: CloseCause) {
+    endpoint.is(State::Closed, TransportAction::Close);
+    let close_info = endpoint.close_info();
     assert_eq!(
-        (closure.cause(), closure.code(), closure.reason()),
+        (close_info.cause(), close_info.code(), close_info.reason()),
         (cause, CloseCode::ABNORMAL, "")
     );
-    assert_eq!((closure.received(), closure.is_clean()), (None, false));
+    assert_eq!((close_info.received(), close_info.is_clean()), (None, false));
     assert_eq!(
         endpoint.connection.poll_timeout(),
         None,
@@ -72,11 +72,11 @@ fn the_end_of_tcp_inside_a_frame_delivers_no_part_of_it() {
             assert_eq!(endpoint.receives_bytes(&wire[..cut]), []);
             endpoint.connection.handle_transport_end();
             assert_eq!(endpoint.receives_bytes(&wire[cut..]), []);
-            check_abnormal(&endpoint, Cause::TransportEnd);
+            check_abnormal(&endpoint, CloseCause::TransportEnd);
         }
         endpoint.receives([text("x").fin(false)]);
         endpoint.connection.handle_transport_end();
-        check_abnormal(&endpoint, Cause::TransportEnd);
+        check_abnormal(&endpoint, CloseCause::TransportEnd);
     }
 }
 
@@ -87,10 +87,10 @@ fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_ends_the_connection_normall
         endpoint.close(4001, "ours");
         endpoint.transmits();
         endpoint.connection.handle_transport_end();
-        check_abnormal(&endpoint, Cause::Local);
-        assert_eq!(endpoint.closure().sent(), Some(&close_frame(4001, "ours")));
-        assert_eq!(endpoint.closure().first(), Side::Local);
-        assert!(endpoint.closure().is_normal());
+        check_abnormal(&endpoint, CloseCause::Local);
+        assert_eq!(endpoint.close_info().sent(), Some(&close_frame(4001, "ours")));
+        assert_eq!(endpoint.close_info().first(), Side::Local);
+        assert!(endpoint.close_info().is_normal());
     }
 }
 
@@ -105,9 +105,9 @@ fn the_end_of_tcp_before_our_close_frame_is_written_is_abnormal() {
                 endpoint.queues();
             }
             endpoint.connection.handle_transport_end();
-            check_abnormal(&endpoint, Cause::TransportEnd);
-            assert_eq!(endpoint.closure().sent(), Some(&close_frame(1001, "ours")));
-            assert!(!endpoint.closure().is_normal());
+            check_abnormal(&endpoint, CloseCause::TransportEnd);
+            assert_eq!(endpoint.close_info().sent(), Some(&close_frame(1001, "ours")));
+            assert!(!endpoint.close_info().is_normal());
         }
     }
 }
@@ -125,17 +125,17 @@ fn the_peers_close_code_says_whether_the_end_is_normal() {
         for local in BOTH {
             let mut endpoint = Endpoint::new(local);
             endpoint.receives([close(code, "")]);
-            assert_eq!(endpoint.closure().is_normal(), is_normal, "{code}");
+            assert_eq!(endpoint.close_info().is_normal(), is_normal, "{code}");
             // A code that answers ours says nothing more than ours did.
             let mut endpoint = Endpoint::new(local);
             endpoint.close(1000, "");
             endpoint.receives([close(code, "")]);
-            assert!(endpoint.closure().is_normal());
+            assert!(endpoint.close_info().is_normal());
         }
     }
     let mut endpoint = Endpoint::server();
     endpoint.receives([frame(0x8, "")]);
-    assert!(endpoint.closure().is_normal(), "a close frame without a code");
+    assert!(endpoint.close_info().is_normal(), "a close frame without a code");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn the_end_of_tcp_after_a_fault_keeps_the_fault() {
         endpoint.transmits();
         for _ in 0..2 {
             endpoint.connection.handle_transport_end();
-            check_abnormal(&endpoint, Cause::Fault(Fault::ReservedOpcode(3)));
+            check_abnormal(&endpoint, CloseCause::ProtocolError(ProtocolError::ReservedOpcode(3)));
         }
     }
 }
@@ -179,10 +179,10 @@ fn check_close_timeout(local: Local) {
         [Got::text("and on it goes")]
     );
     endpoint.connection.handle_timeout(at(5999));
-    endpoint.is(State::CloseSent, Transport::Open);
+    endpoint.is(State::CloseSent, TransportAction::Open);
     endpoint.advance_to(6000);
-    check_abnormal(&endpoint, Cause::CloseTimeout);
-    assert_eq!(endpoint.closure().sent(), Some(&close_frame(1000, "")));
+    check_abnormal(&endpoint, CloseCause::CloseTimeout);
+    assert_eq!(endpoint.close_info().sent(), Some(&close_frame(1000, "")));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn server_lingers_one_second_after_the_closing_handshake() {
     server.advance_to(1000);
     server.receives([close(1000, "")]);
     check_linger(&mut server, 2000);
-    assert!(server.closure().is_clean(), "the handshake was complete");
+    assert!(server.close_info().is_clean(), "the handshake was complete");
 
     let mut server = Endpoint::server();
     server.close(1000, "");
@@ -200,7 +200,7 @@ fn server_lingers_one_second_after_the_closing_handshake() {
     server.receives([close(1000, "")]);
     // What is left of the five seconds is less than one.
     check_linger(&mut server, 5000);
-    assert!(server.closure().is_clean());
+    assert!(server.close_info().is_clean());
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn client_waits_five_seconds_for_the_server_to_end_tcp() {
     client.advance_to(1000);
     client.receives([close(1000, "")]);
     check_linger(&mut client, 6000);
-    assert!(client.closure().is_clean(), "the handshake was complete");
+    assert!(client.close_info().is_clean(), "the handshake was complete");
 
     let mut client = Endpoint::client();
     client.close(1000, "");
@@ -218,7 +218,7 @@ fn client_waits_five_seconds_for_the_server_to_end_tcp() {
     client.advance_to(4000);
     client.receives([close(1000, "")]);
     check_linger(&mut client, 5000);
-    assert!(client.closure().is_clean());
+    assert!(client.close_info().is_clean());
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn the_time_to_end_runs_from_when_our_close_frame_is_written() {
         assert_eq!(endpoint.deadline_ms(), None);
         // Our own data is in front of it.
         endpoint.advance_to(60_000);
-        endpoint.is(State::Ending, endpoint.connection.transport());
+        endpoint.is(State::Ending, endpoint.connection.transport_action());
         endpoint.connection.handle_transmitted(endpoint.now());
         assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
         // Once only.
@@ -247,7 +247,10 @@ fn server_reads_on_for_five_seconds_after_a_fault() {
     server.advance_to(1000);
     server.receives([frame(0x3, "")]);
     check_linger(&mut server, 6000);
-    assert_eq!(server.closure().cause(), Cause::Fault(Fault::ReservedOpcode(3)));
+    assert_eq!(
+        server.close_info().cause(),
+        CloseCause::ProtocolError(ProtocolError::ReservedOpcode(3))
+    );
 }
 
 #[test]
@@ -256,7 +259,10 @@ fn client_reads_on_for_five_seconds_after_a_fault() {
     client.advance_to(1000);
     client.receives([frame(0x3, "")]);
     check_linger(&mut client, 6000);
-    assert_eq!(client.closure().cause(), Cause::Fault(Fault::ReservedOpcode(3)));
+    assert_eq!(
+        client.close_info().cause(),
+        CloseCause::ProtocolError(ProtocolError::ReservedOpcode(3))
+    );
 }
 
 /// In `Ending`, whatever arrives, until `deadline_ms`; then closed.
@@ -272,7 +278,7 @@ fn check_linger(endpoint: &mut Endpoint, deadline_ms: u64) {
         (State::Ending, Some(deadline_ms))
     );
     endpoint.advance_to(deadline_ms);
-    endpoint.is(State::Closed, Transport::Close);
+    endpoint.is(State::Closed, TransportAction::Close);
     assert_eq!(endpoint.deadline_ms(), None);
 }
 
@@ -321,13 +327,13 @@ fn check_discard(mut endpoint: Endpoint, end: fn(&mut Endpoint)) {
         assert_eq!(endpoint.receives_bytes(&junk), []);
     }
     assert_eq!(endpoint.connection.state(), State::Ending);
-    let closure = endpoint.closure().clone();
+    let close_info = endpoint.close_info().clone();
     assert_eq!(endpoint.receives_bytes(&junk), []);
     assert_eq!(endpoint.receives_bytes(&[0; 1]), []);
-    endpoint.is(State::Closed, Transport::Close);
+    endpoint.is(State::Closed, TransportAction::Close);
     assert_eq!(
-        endpoint.closure(),
-        &closure,
+        endpoint.close_info(),
+        &close_info,
         "too much junk does not change what is known"
     );
     assert_eq!(endpoint.receives_bytes(&[0; 100]), []);
@@ -353,14 +359,17 @@ fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
         let mut endpoint = Endpoint::new(local);
         let mut wire = endpoint.as_peer_sends(frame(0x3, "")).bytes();
         wire.resize(1 << 20, 0);
-        assert_eq!(endpoint.receives_bytes(&wire), [Got::Fault(Fault::ReservedOpcode(3))]);
-        endpoint.is(State::Ending, Transport::HalfClose);
+        assert_eq!(
+            endpoint.receives_bytes(&wire),
+            [Got::ProtocolError(ProtocolError::ReservedOpcode(3))]
+        );
+        endpoint.is(State::Ending, TransportAction::HalfClose);
         assert_eq!(endpoint.transmits(), [close(1002, "reserved opcode")]);
         // From here on it counts.
         endpoint.receives_bytes(&vec![0; 64 << 20]);
         assert_eq!(endpoint.connection.state(), State::Ending);
         endpoint.receives_bytes(&[0]);
-        endpoint.is(State::Closed, Transport::Close);
+        endpoint.is(State::Closed, TransportAction::Close);
     }
 }
 
@@ -369,10 +378,10 @@ fn the_ending_of_a_connection_can_be_taken_from_it() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1001, "bye")]);
-        let closure = endpoint.closure().clone();
+        let close_info = endpoint.close_info().clone();
         let mut ending = endpoint.connection.take_ending();
-        endpoint.is(State::Closed, Transport::Close);
-        assert_eq!(endpoint.closure(), &closure);
+        endpoint.is(State::Closed, TransportAction::Close);
+        assert_eq!(endpoint.close_info(), &close_info);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.deadline_ms(), None);
         // What was taken goes on.
@@ -382,7 +391,10 @@ fn the_ending_of_a_connection_can_be_taken_from_it() {
         ending.handle_transmitted(at(0));
         assert!(ending.poll_timeout().is_some());
         ending.handle_transport_end();
-        assert_eq!((ending.state(), ending.closure()), (State::Closed, Some(&closure)));
+        assert_eq!(
+            (ending.state(), ending.close_info()),
+            (State::Closed, Some(&close_info))
+        );
     }
 }
 
@@ -391,15 +403,15 @@ fn a_closed_connection_ignores_everything() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.connection.handle_transport_end();
-        let closure = endpoint.closure().clone();
+        let close_info = endpoint.close_info().clone();
         endpoint.receives([text("a"), close(1000, ""), frame(0x3, "")]);
         endpoint.close(1000, "");
         endpoint.connection.handle_timeout(at(u64::MAX / 1_000_000));
         endpoint.connection.handle_transport_end();
         assert!(endpoint.connection.direct_buffer().is_none());
         assert_eq!(endpoint.connection.handle_appended(at(0)), None::<Event<'_>>);
-        endpoint.is(State::Closed, Transport::Close);
+        endpoint.is(State::Closed, TransportAction::Close);
         assert_eq!(endpoint.transmits(), []);
-        assert_eq!(endpoint.closure(), &closure);
+        assert_eq!(endpoint.close_info(), &close_info);
     }
 }

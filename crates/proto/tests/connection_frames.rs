@@ -8,7 +8,7 @@ mod common;
 use common::{
     Got, Local, binary, check_fails, client_fails, client_receives, frame, server_fails, server_receives, text,
 };
-use sockeye_proto::Fault;
+use sockeye_proto::ProtocolError;
 
 /// `first`, then a masked payload length of zero and a key of zeros.
 fn masked_empty(first: u8) -> [u8; 6] {
@@ -20,17 +20,17 @@ fn masked_empty(first: u8) -> [u8; 6] {
 #[test]
 fn server_receives_unmasked_frame_fails_1002() {
     // checks [6455-5.1-2, 6455-5.1-3, 6455-7.1.7-2]
-    server_fails([0x81, 0x01, b'a'], Fault::UnmaskedFrame);
-    server_fails([0x89, 0x00], Fault::UnmaskedFrame);
-    server_fails([0x88, 0x02, 0x03, 0xe8], Fault::UnmaskedFrame);
+    server_fails([0x81, 0x01, b'a'], ProtocolError::UnmaskedFrame);
+    server_fails([0x89, 0x00], ProtocolError::UnmaskedFrame);
+    server_fails([0x88, 0x02, 0x03, 0xe8], ProtocolError::UnmaskedFrame);
 }
 
 #[test]
 fn client_receives_masked_frame_fails_1002() {
     // checks [6455-5.1-5, 6455-5.1-6, 6455-7.1.7-1]
-    client_fails([0x81, 0x81, 1, 2, 3, 4, b'a' ^ 1], Fault::MaskedFrame);
-    client_fails(masked_empty(0x89), Fault::MaskedFrame);
-    client_fails([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], Fault::MaskedFrame);
+    client_fails([0x81, 0x81, 1, 2, 3, 4, b'a' ^ 1], ProtocolError::MaskedFrame);
+    client_fails(masked_empty(0x89), ProtocolError::MaskedFrame);
+    client_fails([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], ProtocolError::MaskedFrame);
 }
 
 #[test]
@@ -63,10 +63,10 @@ fn server_receives_any_reserved_bits_on_any_opcode_fails_1002() {
     // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
-            server_fails(masked_empty(0x80 | rsv << 4 | opcode), Fault::ReservedBits);
+            server_fails(masked_empty(0x80 | rsv << 4 | opcode), ProtocolError::ReservedBits);
         }
         // The opcode is judged first.
-        server_fails(masked_empty(0x83 | rsv << 4), Fault::ReservedOpcode(3));
+        server_fails(masked_empty(0x83 | rsv << 4), ProtocolError::ReservedOpcode(3));
     }
 }
 
@@ -75,7 +75,7 @@ fn client_receives_any_reserved_bits_on_any_opcode_fails_1002() {
     // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
-            client_fails([0x80 | rsv << 4 | opcode, 0], Fault::ReservedBits);
+            client_fails([0x80 | rsv << 4 | opcode, 0], ProtocolError::ReservedBits);
         }
     }
 }
@@ -84,20 +84,20 @@ fn client_receives_any_reserved_bits_on_any_opcode_fails_1002() {
 fn server_receives_reserved_bits_on_a_continuation_fails_1002() {
     // Text without FIN, then a continuation with RSV1.
     let wire = [&masked_empty(0x01)[..], &masked_empty(0xc0)].concat();
-    server_fails(wire, Fault::ReservedBits);
+    server_fails(wire, ProtocolError::ReservedBits);
 }
 
 #[test]
 fn client_receives_reserved_bits_on_a_continuation_fails_1002() {
-    client_fails([0x01, 0x00, 0xc0, 0x00], Fault::ReservedBits);
+    client_fails([0x01, 0x00, 0xc0, 0x00], ProtocolError::ReservedBits);
 }
 
 #[test]
 fn server_receives_reserved_opcode_fails_1002() {
     // checks [6455-5.2-3]
     for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
-        server_fails(masked_empty(0x80 | opcode), Fault::ReservedOpcode(opcode));
-        server_fails(masked_empty(opcode), Fault::ReservedOpcode(opcode));
+        server_fails(masked_empty(0x80 | opcode), ProtocolError::ReservedOpcode(opcode));
+        server_fails(masked_empty(opcode), ProtocolError::ReservedOpcode(opcode));
     }
 }
 
@@ -105,8 +105,8 @@ fn server_receives_reserved_opcode_fails_1002() {
 fn client_receives_reserved_opcode_fails_1002() {
     // checks [6455-5.2-3]
     for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
-        client_fails([0x80 | opcode, 0], Fault::ReservedOpcode(opcode));
-        client_fails([opcode, 0], Fault::ReservedOpcode(opcode));
+        client_fails([0x80 | opcode, 0], ProtocolError::ReservedOpcode(opcode));
+        client_fails([opcode, 0], ProtocolError::ReservedOpcode(opcode));
     }
 }
 
@@ -133,25 +133,28 @@ fn client_receives_every_boundary_of_the_length_forms() {
 fn server_receives_length_in_a_longer_form_than_needed_fails_1002() {
     // checks [6455-5.2-5]
     for len in [0, 1, 125] {
-        server_fails([0x82, 0xfe, 0, len, 0, 0, 0, 0], Fault::NonMinimalLength);
+        server_fails([0x82, 0xfe, 0, len, 0, 0, 0, 0], ProtocolError::NonMinimalLength);
         server_fails(
             [0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, len, 0, 0, 0, 0],
-            Fault::NonMinimalLength,
+            ProtocolError::NonMinimalLength,
         );
     }
     server_fails(
         [0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
-        Fault::NonMinimalLength,
+        ProtocolError::NonMinimalLength,
     );
 }
 
 #[test]
 fn client_receives_length_in_a_longer_form_than_needed_fails_1002() {
     for len in [0, 1, 125] {
-        client_fails([0x82, 0x7e, 0, len], Fault::NonMinimalLength);
-        client_fails([0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0, len], Fault::NonMinimalLength);
+        client_fails([0x82, 0x7e, 0, len], ProtocolError::NonMinimalLength);
+        client_fails([0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0, len], ProtocolError::NonMinimalLength);
     }
-    client_fails([0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0xff, 0xff], Fault::NonMinimalLength);
+    client_fails(
+        [0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
+        ProtocolError::NonMinimalLength,
+    );
 }
 
 #[test]
@@ -159,21 +162,21 @@ fn server_receives_length_with_the_top_bit_fails_1002() {
     // checks [6455-5.2-4]
     server_fails(
         [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        Fault::LengthOverflow,
+        ProtocolError::LengthOverflow,
     );
     server_fails(
         [0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
-        Fault::LengthOverflow,
+        ProtocolError::LengthOverflow,
     );
 }
 
 #[test]
 fn client_receives_length_with_the_top_bit_fails_1002() {
     // checks [6455-5.2-4]
-    client_fails([0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0], Fault::LengthOverflow);
+    client_fails([0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0], ProtocolError::LengthOverflow);
     client_fails(
         [0x82, 0x7f, 255, 255, 255, 255, 255, 255, 255, 255],
-        Fault::LengthOverflow,
+        ProtocolError::LengthOverflow,
     );
 }
 
@@ -181,7 +184,7 @@ fn client_receives_length_with_the_top_bit_fails_1002() {
 fn server_receives_the_largest_legal_length_fails_1009() {
     server_fails(
         [0x82, 0xff, 0x7f, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
-        Fault::MessageTooBig,
+        ProtocolError::MessageTooBig,
     );
 }
 
@@ -189,7 +192,7 @@ fn server_receives_the_largest_legal_length_fails_1009() {
 fn client_receives_the_largest_legal_length_fails_1009() {
     client_fails(
         [0x82, 0x7f, 0x7f, 255, 255, 255, 255, 255, 255, 255],
-        Fault::MessageTooBig,
+        ProtocolError::MessageTooBig,
     );
 }
 
@@ -216,9 +219,9 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
     ];
     for len in lengths {
         let fault = if len >> 63 == 0 {
-            Fault::MessageTooBig
+            ProtocolError::MessageTooBig
         } else {
-            Fault::LengthOverflow
+            ProtocolError::LengthOverflow
         };
         for (local, key) in [(Local::Server, Some([1, 2, 3, 4])), (Local::Client, None)] {
             for already in ["", "0123456789"] {
@@ -240,7 +243,7 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
 fn server_receives_fragmented_control_fails_1002() {
     // checks [6455-5.4-4, 6455-5.5-2]
     for opcode in [0x8, 0x9, 0xa] {
-        server_fails(masked_empty(opcode), Fault::FragmentedControl);
+        server_fails(masked_empty(opcode), ProtocolError::FragmentedControl);
     }
 }
 
@@ -248,7 +251,7 @@ fn server_receives_fragmented_control_fails_1002() {
 fn client_receives_fragmented_control_fails_1002() {
     // checks [6455-5.4-4, 6455-5.5-2]
     for opcode in [0x8, 0x9, 0xa] {
-        client_fails([opcode, 0], Fault::FragmentedControl);
+        client_fails([opcode, 0], ProtocolError::FragmentedControl);
     }
 }
 
@@ -257,9 +260,9 @@ fn server_receives_control_of_126_bytes_fails_1002() {
     // checks [6455-5.5-1]
     for opcode in [0x8, 0x9, 0xa] {
         let oversized = frame(opcode, [b'x'; 126]).masked([0; 4]);
-        server_fails(oversized.bytes(), Fault::OversizedControl);
+        server_fails(oversized.bytes(), ProtocolError::OversizedControl);
         // The first two bytes are enough.
-        server_fails([0x80 | opcode, 0xff], Fault::OversizedControl);
+        server_fails([0x80 | opcode, 0xff], ProtocolError::OversizedControl);
     }
 }
 
@@ -267,8 +270,8 @@ fn server_receives_control_of_126_bytes_fails_1002() {
 fn client_receives_control_of_126_bytes_fails_1002() {
     // checks [6455-5.5-1]
     for opcode in [0x8, 0x9, 0xa] {
-        client_fails(frame(opcode, [b'x'; 126]).bytes(), Fault::OversizedControl);
-        client_fails([0x80 | opcode, 0x7f], Fault::OversizedControl);
+        client_fails(frame(opcode, [b'x'; 126]).bytes(), ProtocolError::OversizedControl);
+        client_fails([0x80 | opcode, 0x7f], ProtocolError::OversizedControl);
     }
 }
 

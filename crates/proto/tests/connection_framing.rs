@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, text};
-use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
+use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{CloseCode, Compress, Data, Fragment, Framing, SendError};
 
 fn config(bits: u8) -> DeflateConfig {
@@ -16,7 +16,7 @@ fn config(bits: u8) -> DeflateConfig {
 
 fn deflating(local: Local, takeover: Takeover, bits: u8) -> Endpoint {
     let window_bits = WindowBits::new(bits).expect("8 to 15");
-    let agreement = Agreement {
+    let agreement = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,

@@ -101,7 +101,7 @@ fn a_refused_message_costs_nothing_however_it_was_cut() {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([binary(vec![1; 100_000]).fin(false)]);
         let got = endpoint.receives([continuation("").declaring(16 << 20)]);
-        assert_eq!(got, [Got::Fault(sockeye_proto::Fault::MessageTooBig)]);
+        assert_eq!(got, [Got::ProtocolError(sockeye_proto::ProtocolError::MessageTooBig)]);
         assert_eq!(endpoint.connection.buffered_len(), 0);
     }
 }

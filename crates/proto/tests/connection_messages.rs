@@ -6,7 +6,7 @@ use common::{
     Endpoint, Frame, Got, KEY, Local, binary, check_fails, client_fails, client_receives, close, continuation, ping,
     pong, server_fails, server_receives, text, wire,
 };
-use sockeye_proto::{Config, Fault};
+use sockeye_proto::{Config, ProtocolError};
 
 /// The bytes of `frames` as a client sends them.
 fn masked(frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
@@ -18,14 +18,17 @@ fn masked(frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
 #[test]
 fn server_receives_continuation_of_nothing_fails_1002() {
     // checks [6455-5.4-13]
-    server_fails(masked([continuation("a")]), Fault::UnexpectedContinuation);
-    server_fails(masked([continuation("").fin(false)]), Fault::UnexpectedContinuation);
+    server_fails(masked([continuation("a")]), ProtocolError::UnexpectedContinuation);
+    server_fails(
+        masked([continuation("").fin(false)]),
+        ProtocolError::UnexpectedContinuation,
+    );
 }
 
 #[test]
 fn client_receives_continuation_of_nothing_fails_1002() {
-    client_fails([0x80, 0x01, b'a'], Fault::UnexpectedContinuation);
-    client_fails([0x00, 0x00], Fault::UnexpectedContinuation);
+    client_fails([0x80, 0x01, b'a'], ProtocolError::UnexpectedContinuation);
+    client_fails([0x00, 0x00], ProtocolError::UnexpectedContinuation);
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn server_receives_continuation_after_a_finished_message_fails_1002() {
         Local::Server,
         &masked(frames),
         &[Got::text("ab")],
-        Fault::UnexpectedContinuation,
+        ProtocolError::UnexpectedContinuation,
     );
 }
 
@@ -47,7 +50,7 @@ fn client_receives_continuation_after_a_finished_message_fails_1002() {
         Local::Client,
         &wire(frames),
         &[Got::text("ab")],
-        Fault::UnexpectedContinuation,
+        ProtocolError::UnexpectedContinuation,
     );
 }
 
@@ -55,7 +58,10 @@ fn client_receives_continuation_after_a_finished_message_fails_1002() {
 fn server_receives_new_message_inside_another_fails_1002() {
     // checks [6455-5.4-6]
     for second in [text("b"), binary("b"), text("b").fin(false), binary("")] {
-        server_fails(masked([text("a").fin(false), second]), Fault::ExpectedContinuation);
+        server_fails(
+            masked([text("a").fin(false), second]),
+            ProtocolError::ExpectedContinuation,
+        );
     }
 }
 
@@ -63,7 +69,10 @@ fn server_receives_new_message_inside_another_fails_1002() {
 fn client_receives_new_message_inside_another_fails_1002() {
     // checks [6455-5.4-6]
     for second in [text("b"), binary("b"), text("b").fin(false), binary("")] {
-        client_fails(wire([binary("a").fin(false), second]), Fault::ExpectedContinuation);
+        client_fails(
+            wire([binary("a").fin(false), second]),
+            ProtocolError::ExpectedContinuation,
+        );
     }
 }
 
@@ -179,9 +188,9 @@ const BAD_TEXT: &[&[u8]] = &[
 fn server_receives_text_that_is_not_utf8_fails_1007() {
     // checks [6455-5.6-1, 6455-7.4.1-5, 6455-8.1-1]
     for bad in BAD_TEXT {
-        server_fails(masked([text(bad)]), Fault::InvalidUtf8);
+        server_fails(masked([text(bad)]), ProtocolError::InvalidUtf8);
         let long = [b"ok ".repeat(40), bad.to_vec(), b"ok ".repeat(40)].concat();
-        server_fails(masked([text(long)]), Fault::InvalidUtf8);
+        server_fails(masked([text(long)]), ProtocolError::InvalidUtf8);
     }
 }
 
@@ -189,9 +198,9 @@ fn server_receives_text_that_is_not_utf8_fails_1007() {
 fn client_receives_text_that_is_not_utf8_fails_1007() {
     // checks [6455-5.6-1, 6455-8.1-1]
     for bad in BAD_TEXT {
-        client_fails(wire([text(bad)]), Fault::InvalidUtf8);
+        client_fails(wire([text(bad)]), ProtocolError::InvalidUtf8);
         let long = [b"ok ".repeat(40), bad.to_vec(), b"ok ".repeat(40)].concat();
-        client_fails(wire([text(long)]), Fault::InvalidUtf8);
+        client_fails(wire([text(long)]), ProtocolError::InvalidUtf8);
     }
 }
 
@@ -200,7 +209,10 @@ fn server_receives_bad_text_cut_into_fragments_anywhere_fails_1007() {
     for bad in BAD_TEXT {
         for cut in 0..=bad.len() {
             let (head, tail) = bad.split_at(cut);
-            server_fails(masked([text(head).fin(false), continuation(tail)]), Fault::InvalidUtf8);
+            server_fails(
+                masked([text(head).fin(false), continuation(tail)]),
+                ProtocolError::InvalidUtf8,
+            );
         }
     }
 }
@@ -210,7 +222,10 @@ fn client_receives_bad_text_cut_into_fragments_anywhere_fails_1007() {
     for bad in BAD_TEXT {
         for cut in 0..=bad.len() {
             let (head, tail) = bad.split_at(cut);
-            client_fails(wire([text(head).fin(false), continuation(tail)]), Fault::InvalidUtf8);
+            client_fails(
+                wire([text(head).fin(false), continuation(tail)]),
+                ProtocolError::InvalidUtf8,
+            );
         }
     }
 }
@@ -222,7 +237,10 @@ fn server_receives_bad_text_fails_at_the_first_bad_byte() {
     let (before, last) = frame.split_at(frame.len() - 1);
     let mut server = Endpoint::server();
     assert_eq!(server.receives_bytes(before), []);
-    assert_eq!(server.receives_bytes(last), [Got::Fault(Fault::InvalidUtf8)]);
+    assert_eq!(
+        server.receives_bytes(last),
+        [Got::ProtocolError(ProtocolError::InvalidUtf8)]
+    );
 }
 
 #[test]
@@ -230,16 +248,19 @@ fn client_receives_bad_text_fails_at_the_first_bad_byte() {
     // Text without FIN, 16-bit length 1000, "abc", and two bytes of what would be U+110000.
     let mut client = Endpoint::client();
     assert_eq!(client.receives_bytes(b"\x01\x7e\x03\xe8abc\xf4"), []);
-    assert_eq!(client.receives_bytes(b"\x90"), [Got::Fault(Fault::InvalidUtf8)]);
+    assert_eq!(
+        client.receives_bytes(b"\x90"),
+        [Got::ProtocolError(ProtocolError::InvalidUtf8)]
+    );
 }
 
 #[test]
 fn server_receives_text_that_ends_inside_a_code_point_fails_1007() {
     for cut in ["\u{e9}", "\u{6f22}", "\u{1f600}"].map(|code_point| code_point.as_bytes()) {
         for len in 1..cut.len() {
-            server_fails(masked([text(&cut[..len])]), Fault::InvalidUtf8);
+            server_fails(masked([text(&cut[..len])]), ProtocolError::InvalidUtf8);
             let frames = [text(&cut[..len]).fin(false), continuation("")];
-            server_fails(masked(frames), Fault::InvalidUtf8);
+            server_fails(masked(frames), ProtocolError::InvalidUtf8);
         }
     }
 }
@@ -248,9 +269,9 @@ fn server_receives_text_that_ends_inside_a_code_point_fails_1007() {
 fn client_receives_text_that_ends_inside_a_code_point_fails_1007() {
     for cut in ["\u{e9}", "\u{6f22}", "\u{1f600}"].map(|code_point| code_point.as_bytes()) {
         for len in 1..cut.len() {
-            client_fails(wire([text(&cut[..len])]), Fault::InvalidUtf8);
+            client_fails(wire([text(&cut[..len])]), ProtocolError::InvalidUtf8);
             let frames = [text(&cut[..len]).fin(false), continuation("")];
-            client_fails(wire(frames), Fault::InvalidUtf8);
+            client_fails(wire(frames), ProtocolError::InvalidUtf8);
         }
     }
 }
@@ -303,7 +324,11 @@ fn server_receives_messages_around_the_limit() {
     let local = Local::Server;
     check_limit(local, [binary([1; 9])], &[Got::binary([1; 9])]);
     check_limit(local, [binary([1; 10])], &[Got::binary([1; 10])]);
-    check_limit(local, [binary([1; 11])], &[Got::Fault(Fault::MessageTooBig)]);
+    check_limit(
+        local,
+        [binary([1; 11])],
+        &[Got::ProtocolError(ProtocolError::MessageTooBig)],
+    );
 }
 
 #[test]
@@ -311,7 +336,11 @@ fn client_receives_messages_around_the_limit() {
     let local = Local::Client;
     check_limit(local, [binary([1; 9])], &[Got::binary([1; 9])]);
     check_limit(local, [binary([1; 10])], &[Got::binary([1; 10])]);
-    check_limit(local, [binary([1; 11])], &[Got::Fault(Fault::MessageTooBig)]);
+    check_limit(
+        local,
+        [binary([1; 11])],
+        &[Got::ProtocolError(ProtocolError::MessageTooBig)],
+    );
 }
 
 #[test]
@@ -320,7 +349,7 @@ fn server_receives_fragments_around_the_limit() {
     for (last, expected) in [
         (4, Got::text("fffffffff")),
         (5, Got::text("ffffffffff")),
-        (6, Got::Fault(Fault::MessageTooBig)),
+        (6, Got::ProtocolError(ProtocolError::MessageTooBig)),
     ] {
         let frames = [
             text("fff").fin(false),
@@ -336,7 +365,7 @@ fn client_receives_fragments_around_the_limit() {
     for (last, expected) in [
         (4, Got::binary("fffffffff")),
         (5, Got::binary("ffffffffff")),
-        (6, Got::Fault(Fault::MessageTooBig)),
+        (6, Got::ProtocolError(ProtocolError::MessageTooBig)),
     ] {
         let frames = [
             binary("fff").fin(false),
@@ -352,7 +381,10 @@ fn server_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payl
     let mut server = with_limit(Local::Server, 10);
     assert_eq!(server.receives([binary([1; 10]).fin(false)]), []);
     let header = continuation("").fin(false).declaring(1);
-    assert_eq!(server.receives([header]), [Got::Fault(Fault::MessageTooBig)]);
+    assert_eq!(
+        server.receives([header]),
+        [Got::ProtocolError(ProtocolError::MessageTooBig)]
+    );
     assert_eq!(server.transmits(), [close(1009, "message too big")]);
 }
 
@@ -362,7 +394,7 @@ fn client_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payl
     let mut client = with_limit(Local::Client, 10);
     assert_eq!(
         client.receives([binary("").declaring(11)]),
-        [Got::Fault(Fault::MessageTooBig)]
+        [Got::ProtocolError(ProtocolError::MessageTooBig)]
     );
     assert_eq!(client.transmits(), [close(1009, "message too big")]);
 }
@@ -383,7 +415,10 @@ fn the_limit_is_per_message_and_control_frames_do_not_count() {
 fn a_limit_of_zero_allows_empty_messages_only() {
     let mut server = with_limit(Local::Server, 0);
     assert_eq!(server.receives([text("")]), [Got::text("")]);
-    assert_eq!(server.receives([text("a")]), [Got::Fault(Fault::MessageTooBig)]);
+    assert_eq!(
+        server.receives([text("a")]),
+        [Got::ProtocolError(ProtocolError::MessageTooBig)]
+    );
 }
 
 #[test]
@@ -408,14 +443,22 @@ fn check_empty_fragments(local: Local, count: usize, expected: &[Got]) {
 fn server_receives_empty_fragments_around_the_bound_then_fails_1008() {
     check_empty_fragments(Local::Server, 999, &[]);
     check_empty_fragments(Local::Server, 1000, &[]);
-    check_empty_fragments(Local::Server, 1001, &[Got::Fault(Fault::TooManyEmptyFragments)]);
+    check_empty_fragments(
+        Local::Server,
+        1001,
+        &[Got::ProtocolError(ProtocolError::TooManyEmptyFragments)],
+    );
 }
 
 #[test]
 fn client_receives_empty_fragments_around_the_bound_then_fails_1008() {
     check_empty_fragments(Local::Client, 999, &[]);
     check_empty_fragments(Local::Client, 1000, &[]);
-    check_empty_fragments(Local::Client, 1001, &[Got::Fault(Fault::TooManyEmptyFragments)]);
+    check_empty_fragments(
+        Local::Client,
+        1001,
+        &[Got::ProtocolError(ProtocolError::TooManyEmptyFragments)],
+    );
 }
 
 #[test]
@@ -438,7 +481,10 @@ fn a_ping_between_empty_fragments_does_not_start_the_count_again() {
     for _ in 0..1000 {
         got.extend(server.receives([ping(""), continuation("").fin(false)]));
     }
-    assert_eq!(got.pop(), Some(Got::Fault(Fault::TooManyEmptyFragments)));
+    assert_eq!(
+        got.pop(),
+        Some(Got::ProtocolError(ProtocolError::TooManyEmptyFragments))
+    );
     assert_eq!(server.transmits(), [close(1008, "too many empty fragments")]);
 }
 

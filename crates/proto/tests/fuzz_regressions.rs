@@ -1,9 +1,9 @@
 //! What fuzzing found, each input made as small as it goes.
 
-use sockeye_proto::handshake::{HandshakeFault, HandshakeLimits, Refusal, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, InvalidRequest, ServerHandshake, ServerStep};
 
 #[track_caller]
-fn refusal(pieces: &[&[u8]]) -> Refusal {
+fn refusal(pieces: &[&[u8]]) -> InvalidRequest {
     let mut handshake = ServerHandshake::new(HandshakeLimits::default());
     for piece in pieces {
         match handshake.handle_bytes(piece) {
@@ -23,7 +23,7 @@ fn server_answers_a_faulty_head_request_without_a_body_wherever_it_is_cut() {
     for cut in 0..request.len() {
         let (first, second) = request.split_at(cut);
         let refusal = refusal(&[first, second]);
-        assert_eq!(refusal.fault, HandshakeFault::ControlByte(0));
+        assert_eq!(refusal.fault, HandshakeError::ControlByte(0));
         assert_eq!(refusal.response.body(), b"", "cut at {cut}");
     }
 }

@@ -1,23 +1,23 @@
 //! What an application can do with a request: judge it, accept it, turn it down.
 
 use sockeye_proto::handshake::{
-    Acceptance, Authority, ConnectParts, HandshakeFault, HandshakeMisuse, Headers, HostPolicy, HttpBinding,
-    HttpVersion, Origin, OriginError, OriginPolicy, Pending, Rejection, StatusCode, Subprotocol, UpgradeParts,
+    Acceptance, Authority, ConnectParts, HandshakeBuildError, HandshakeError, Headers, HostPolicy, HttpBinding,
+    HttpVersion, Incoming, Origin, OriginError, OriginPolicy, Rejection, StatusCode, Subprotocol, UpgradeParts,
 };
 
 mod handshake_support;
 
-use handshake_support::{LINES, pending, plus, with};
+use handshake_support::{LINES, incoming, plus, with};
 
 #[test]
 fn server_receives_the_example_and_answers_its_accept_and_chat() {
     // checks [6455-4.2.2-12, 6455-4.2.2-13, 6455-4.2.2-14, 6455-4.2.2-15, 6455-11.3.3-1, 6455-11.3.4-1]
     let request = plus(&["Sec-WebSocket-Protocol: chat, superchat", "Origin: http://example.com"]);
-    let pending = pending(&request);
-    let offered: Vec<_> = pending.request().subprotocols().collect();
+    let incoming = incoming(&request);
+    let offered: Vec<_> = incoming.request().subprotocols().collect();
     assert_eq!(offered, ["chat", "superchat"]);
-    let chosen = pending.request().choose_subprotocol(["chat", "superchat"]);
-    let accepted = pending.accept(Acceptance::new().subprotocol(chosen));
+    let chosen = incoming.request().choose_subprotocol(["chat", "superchat"]);
+    let accepted = incoming.accept(Acceptance::new().subprotocol(chosen));
     let accepted = accepted.expect("offered");
     assert_eq!(accepted.subprotocol.expect("chosen"), "chat");
     assert_eq!(
@@ -33,17 +33,17 @@ fn server_receives_the_example_and_answers_its_accept_and_chat() {
 #[test]
 fn server_chooses_by_its_own_order_and_only_what_was_offered() {
     // checks [6455-4.2.1-10, 6455-4.2.2-7, 6455-4.2.2-11]
-    let pending = pending(&plus(&["Sec-WebSocket-Protocol: chat, superchat"]));
-    let request = pending.request();
+    let incoming = incoming(&plus(&["Sec-WebSocket-Protocol: chat, superchat"]));
+    let request = incoming.request();
     let choose = |supported: &[&str]| request.choose_subprotocol(supported);
     assert_eq!(choose(&["x", "superchat", "chat"]).unwrap(), "superchat");
     assert_eq!(choose(&["CHAT"]), None);
     assert_eq!(choose(&[]), None);
 
     let other = Subprotocol::new("other").expect("a token");
-    let error = pending.accept(Acceptance::new().subprotocol(other));
+    let error = incoming.accept(Acceptance::new().subprotocol(other));
     let error = error.expect_err("not offered");
-    assert_eq!(error.misuse, HandshakeMisuse::SubprotocolNotOffered);
+    assert_eq!(error.misuse, HandshakeBuildError::SubprotocolNotOffered);
     let text = String::from_utf8(error.response.to_bytes()).expect("ASCII");
     assert!(text.starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
     assert!(text.ends_with("\r\n\r\ninternal server error\n"));
@@ -56,8 +56,8 @@ fn server_sees_offers_of_extensions_and_accepts_only_those() {
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits; x=\"1\\5\"",
         "Sec-WebSocket-Extensions: other",
     ]);
-    let pending = pending(&request);
-    let offers: Vec<_> = pending.request().extensions().collect();
+    let incoming = incoming(&request);
+    let offers: Vec<_> = incoming.request().extensions().collect();
     assert_eq!(offers.len(), 2);
     assert_eq!(offers[0].name(), "permessage-deflate");
     let params: Vec<_> = offers[0].params().collect();
@@ -69,17 +69,17 @@ fn server_sees_offers_of_extensions_and_accepts_only_those() {
         ]
     );
     let acceptance = Acceptance::new().extension("permessage-deflate; x=8");
-    let accepted = pending.accept(acceptance.expect("well formed"));
+    let accepted = incoming.accept(acceptance.expect("well formed"));
     let response = accepted.expect("offered").response;
     let header = response.headers().get("sec-websocket-extensions");
     assert_eq!(header.unwrap().as_bytes(), b"permessage-deflate; x=8");
 
     let acceptance = Acceptance::new().extension("unasked").expect("a token");
-    let error = handshake_support::pending(&request).accept(acceptance);
+    let error = handshake_support::incoming(&request).accept(acceptance);
     let misuse = error.expect_err("not offered").misuse;
-    assert_eq!(misuse, HandshakeMisuse::ExtensionNotOffered);
+    assert_eq!(misuse, HandshakeBuildError::ExtensionNotOffered);
     let malformed = Acceptance::new().extension("a, b");
-    assert_eq!(malformed.unwrap_err(), HandshakeMisuse::InvalidExtension);
+    assert_eq!(malformed.unwrap_err(), HandshakeBuildError::InvalidExtension);
 }
 
 #[test]
@@ -89,16 +89,16 @@ fn server_answers_all_extensions_in_one_header_and_never_an_empty_one() {
     let acceptance = Acceptance::new()
         .extension("first")
         .and_then(|acceptance| acceptance.extension("second; p=1"));
-    let accepted = pending(&request).accept(acceptance.expect("well formed"));
+    let accepted = incoming(&request).accept(acceptance.expect("well formed"));
     let response = accepted.expect("offered").response;
     let lines: Vec<_> = response.headers().get_all("Sec-WebSocket-Extensions").collect();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].as_bytes(), b"first, second; p=1");
 
     let empty = Acceptance::new().extension("");
-    assert_eq!(empty.unwrap_err(), HandshakeMisuse::InvalidExtension);
-    assert_eq!(Subprotocol::new(""), Err(HandshakeMisuse::InvalidSubprotocol));
-    let accepted = pending(&request).accept(Acceptance::new()).expect("plain");
+    assert_eq!(empty.unwrap_err(), HandshakeBuildError::InvalidExtension);
+    assert_eq!(Subprotocol::new(""), Err(HandshakeBuildError::InvalidSubprotocol));
+    let accepted = incoming(&request).accept(Acceptance::new()).expect("plain");
     assert!(!accepted.response.headers().contains("Sec-WebSocket-Extensions"));
     assert!(!accepted.response.headers().contains("Sec-WebSocket-Protocol"));
 }
@@ -110,7 +110,7 @@ fn server_rejects_with_status_headers_and_body() {
         .and_then(|rejection| rejection.header("WWW-Authenticate", "Bearer"))
         .expect("allowed")
         .body("log in first");
-    let response = pending(&plus(&[])).reject(rejection);
+    let response = incoming(&plus(&[])).reject(rejection);
     assert_eq!(
         String::from_utf8(response.to_bytes()).expect("ASCII"),
         "HTTP/1.1 401 Unauthorized\r\n\
@@ -150,7 +150,7 @@ fn server_application_cannot_send_headers_of_the_handshake() {
         "Sec-WebSocket-Extensions",
         "Sec-WebSocket-Key",
     ] {
-        let misuse = HandshakeMisuse::ReservedHeader;
+        let misuse = HandshakeBuildError::ReservedHeader;
         let accepted = Acceptance::new().header(name, "x");
         assert_eq!(accepted.unwrap_err(), misuse, "{name}");
         let rejected = Rejection::new(StatusCode::NOT_FOUND).unwrap().header(name, "x");
@@ -172,7 +172,7 @@ fn server_application_cannot_send_a_byte_that_ends_a_line() {
     assert!(Acceptance::new().header("", "v").is_err());
     // What HTTP would drop on the way is dropped here, so both sides see the same value.
     let padded = Acceptance::new().header("X-Y", " \ta b\t ").unwrap();
-    let response = pending(&plus(&[])).accept(padded).unwrap().response;
+    let response = incoming(&plus(&[])).accept(padded).unwrap().response;
     assert!(response.to_bytes().ends_with(b"\r\nX-Y: a b\r\n\r\n"));
     assert!(Subprotocol::new("").is_err());
 }
@@ -257,12 +257,12 @@ fn server_judges_origins() {
     for (host, origin, in_list, in_same) in rows {
         let host = format!("Host: {host}");
         let origin_line = format!("Origin: {origin}");
-        let pending = pending(&with("Host", &[&host, &origin_line]));
-        let request = pending.request();
+        let incoming = incoming(&with("Host", &[&host, &origin_line]));
+        let request = incoming.request();
         for (policy, passes) in [(&list, in_list), (&same, in_same)] {
             match policy.check(request) {
                 Ok(()) => assert!(passes, "{policy:?} {host} {origin}"),
-                Err(HandshakeFault::OriginDenied(denial)) => {
+                Err(HandshakeError::OriginDenied(denial)) => {
                     assert!(!passes, "{policy:?} {host} {origin}");
                     assert!(denial.origin().is_some() && !denial.allowed().is_empty());
                 }
@@ -316,13 +316,13 @@ fn server_lets_in_pages_without_a_host_where_they_are_listed() {
     for origin in ["null", "file://", "chrome-extension://abcdef"] {
         let policy = OriginPolicy::List(vec![Origin::parse(origin).unwrap()]);
         for sent in ["null", "file://", "chrome-extension://abcdef"] {
-            let pending = pending(&plus(&[&format!("Origin: {sent}")]));
+            let incoming = incoming(&plus(&[&format!("Origin: {sent}")]));
             assert_eq!(
-                policy.check(pending.request()).is_ok(),
+                policy.check(incoming.request()).is_ok(),
                 sent == origin,
                 "{sent} by {origin}"
             );
-            assert!(OriginPolicy::SameHost.check(pending.request()).is_err(), "{sent}");
+            assert!(OriginPolicy::SameHost.check(incoming.request()).is_err(), "{sent}");
         }
     }
     assert!(Origin::NULL.is_null() && !Origin::parse("file://").unwrap().is_null());
@@ -332,9 +332,9 @@ fn server_lets_in_pages_without_a_host_where_they_are_listed() {
 #[test]
 fn server_without_an_origin_header_lets_pass() {
     // checks [6455-4.2.1-9]
-    let pending = pending(&plus(&[]));
+    let incoming = incoming(&plus(&[]));
     for policy in [OriginPolicy::SameHost, OriginPolicy::List(vec![]), OriginPolicy::Any] {
-        assert_eq!(policy.check(pending.request()), Ok(()));
+        assert_eq!(policy.check(incoming.request()), Ok(()));
     }
     assert_eq!(OriginPolicy::default(), OriginPolicy::SameHost);
 }
@@ -342,9 +342,9 @@ fn server_without_an_origin_header_lets_pass() {
 #[test]
 fn server_refuses_an_origin_with_403() {
     // checks [6455-4.2.2-4, 6455-10.2-2]
-    let pending = pending(&plus(&["Origin: https://attacker.net"]));
-    let fault = OriginPolicy::SameHost.check(pending.request()).unwrap_err();
-    let text = String::from_utf8(pending.refuse(fault).response.to_bytes()).expect("ASCII");
+    let incoming = incoming(&plus(&["Origin: https://attacker.net"]));
+    let fault = OriginPolicy::SameHost.check(incoming.request()).unwrap_err();
+    let text = String::from_utf8(incoming.refuse(fault).response.to_bytes()).expect("ASCII");
     assert_eq!(
         text,
         "HTTP/1.1 403 Forbidden\r\n\
@@ -378,8 +378,8 @@ fn server_judges_hosts() {
         (list("chat.example.com:80"), "chat.example.com:81", false),
     ];
     for (policy, host, passes) in rows {
-        let pending = pending(&with("Host", &[&format!("Host: {host}")]));
-        let found = policy.check(pending.request());
+        let incoming = incoming(&with("Host", &[&format!("Host: {host}")]));
+        let found = policy.check(incoming.request());
         assert_eq!(found.is_ok(), passes, "{policy:?} {host}");
         if let Err(fault) = found {
             assert_eq!(fault.status(), StatusCode::MISDIRECTED_REQUEST);
@@ -400,18 +400,18 @@ fn server_takes_a_request_that_hyper_parsed() {
         version,
         headers: headers.clone(),
     };
-    let pending = Pending::from_upgrade(parts("GET", HttpVersion::HTTP_11)).expect("valid");
-    let accepted = pending.accept(Acceptance::new()).expect("plain");
+    let incoming = Incoming::from_upgrade(parts("GET", HttpVersion::HTTP_11)).expect("valid");
+    let accepted = incoming.accept(Acceptance::new()).expect("plain");
     let fields: Vec<_> = accepted.response.headers().iter().collect();
     assert_eq!(accepted.response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(fields.len(), 3);
     assert_eq!(fields[2].1.as_bytes(), b"HSmrc0sMlYUkAGmm5OPpG2HaGWk=");
     for (method, version, fault) in [
-        ("POST", HttpVersion::HTTP_11, HandshakeFault::MethodNotGet),
-        ("GET", HttpVersion::HTTP_10, HandshakeFault::HttpVersionTooOld),
-        ("GET", HttpVersion::new(2, 0), HandshakeFault::HttpVersionUnknown),
+        ("POST", HttpVersion::HTTP_11, HandshakeError::MethodNotGet),
+        ("GET", HttpVersion::HTTP_10, HandshakeError::HttpVersionTooOld),
+        ("GET", HttpVersion::new(2, 0), HandshakeError::HttpVersionUnknown),
     ] {
-        let refusal = Pending::from_upgrade(parts(method, version));
+        let refusal = Incoming::from_upgrade(parts(method, version));
         assert_eq!(refusal.expect_err("invalid").fault, fault);
     }
 }
@@ -428,12 +428,12 @@ fn server_takes_an_extended_connect() {
         path,
         headers: headers.clone(),
     };
-    let pending = Pending::from_extended_connect(parts("websocket", "https", "/x?y", &valid));
-    let pending = pending.expect("valid");
-    assert_eq!(pending.request().binding(), HttpBinding::ExtendedConnect);
-    assert_eq!(pending.request().query(), Some("y"));
-    let chosen = pending.request().choose_subprotocol(["chat"]);
-    let accepted = pending.accept(Acceptance::new().subprotocol(chosen));
+    let incoming = Incoming::from_extended_connect(parts("websocket", "https", "/x?y", &valid));
+    let incoming = incoming.expect("valid");
+    assert_eq!(incoming.request().binding(), HttpBinding::ExtendedConnect);
+    assert_eq!(incoming.request().query(), Some("y"));
+    let chosen = incoming.request().choose_subprotocol(["chat"]);
+    let accepted = incoming.accept(Acceptance::new().subprotocol(chosen));
     let response = accepted.expect("offered").response;
     assert_eq!(response.status(), StatusCode::OK);
     let names: Vec<_> = response.headers().iter().map(|(name, _)| name.as_str()).collect();
@@ -446,25 +446,25 @@ fn server_takes_an_extended_connect() {
     let rows = [
         (
             parts("webtransport", "https", "/", &valid),
-            HandshakeFault::ProtocolUnknown,
+            HandshakeError::ProtocolUnknown,
         ),
-        (parts("websocket", "wss", "/", &valid), HandshakeFault::InvalidTarget),
-        (parts("websocket", "https", "x", &valid), HandshakeFault::InvalidTarget),
+        (parts("websocket", "wss", "/", &valid), HandshakeError::InvalidTarget),
+        (parts("websocket", "https", "x", &valid), HandshakeError::InvalidTarget),
         (
             parts("websocket", "https", "http://h/", &valid),
-            HandshakeFault::InvalidTarget,
+            HandshakeError::InvalidTarget,
         ),
         (
             parts("websocket", "https", "/", &with_key),
-            HandshakeFault::HopByHopHeader,
+            HandshakeError::HopByHopHeader,
         ),
         (
             parts("websocket", "https", "/", &none),
-            HandshakeFault::VersionUnsupported,
+            HandshakeError::VersionUnsupported,
         ),
     ];
     for (parts, fault) in rows {
-        let refusal = Pending::from_extended_connect(parts).expect_err("invalid");
+        let refusal = Incoming::from_extended_connect(parts).expect_err("invalid");
         assert_eq!(refusal.fault, fault);
         let headers = refusal.response.headers();
         assert!(!headers.contains("Connection") && !headers.contains("Upgrade"));
@@ -474,7 +474,7 @@ fn server_takes_an_extended_connect() {
 #[test]
 fn server_shows_no_credentials_in_debug() {
     let request = plus(&["Cookie: sid=secret", "Authorization: Bearer secret"]);
-    let debug = format!("{:?}", pending(&request).request().headers());
+    let debug = format!("{:?}", incoming(&request).request().headers());
     assert!(!debug.contains("secret"), "{debug}");
     assert!(debug.contains("server.example.com"), "{debug}");
 }

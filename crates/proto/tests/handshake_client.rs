@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use sockeye_proto::handshake::{
-    Acceptance, AwaitingResponse, ClientRequest, ClientStep, HandshakeFault, HandshakeLimits, HandshakeMisuse, Headers,
-    Key, ServerHandshake, ServerStep, Uri, UriError,
+    Acceptance, AwaitingResponse, ClientRequest, ClientStep, HandshakeBuildError, HandshakeError, HandshakeLimits,
+    Headers, Key, ServerHandshake, ServerStep, Uri, UriError,
 };
 
 const LINES: [&str; 4] = [
@@ -57,14 +57,14 @@ enum Outcome {
     Incomplete,
     Connected {
         subprotocol: Option<String>,
-        leftover: Vec<u8>,
+        read_buf: Vec<u8>,
     },
     Refused {
         status: u16,
         body: Vec<u8>,
         is_body_truncated: bool,
     },
-    Failed(HandshakeFault),
+    Failed(HandshakeError),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -81,10 +81,10 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, then: Then) -> Outcome {
         match awaiting.handle_bytes(piece) {
             ClientStep::Incomplete(next) => awaiting = next,
             ClientStep::Connected(connected) => {
-                let mut leftover = connected.leftover;
-                pieces.for_each(|piece| leftover.extend_from_slice(piece));
+                let mut read_buf = connected.read_buf;
+                pieces.for_each(|piece| read_buf.extend_from_slice(piece));
                 let subprotocol = connected.subprotocol.map(|it| it.to_string());
-                return Outcome::Connected { subprotocol, leftover };
+                return Outcome::Connected { subprotocol, read_buf };
             }
             ClientStep::Refused(response) => return refused(&response),
             ClientStep::Failed(fault) => return Outcome::Failed(fault),
@@ -124,19 +124,19 @@ fn run_all(response: &[u8], then: Then) -> Outcome {
 #[track_caller]
 fn connects(response: &[u8], subprotocol: Option<&str>) {
     let frame = b"\x81\x02hi";
-    for leftover in [&b""[..], frame] {
+    for read_buf in [&b""[..], frame] {
         let expect = Outcome::Connected {
             subprotocol: subprotocol.map(str::to_owned),
-            leftover: leftover.to_vec(),
+            read_buf: read_buf.to_vec(),
         };
-        let glued = [response, leftover].concat();
+        let glued = [response, read_buf].concat();
         let text = response.escape_ascii();
         assert_eq!(run_all(&glued, Then::Silence), expect, "{text}");
     }
 }
 
 #[track_caller]
-fn fails(response: &[u8], fault: &HandshakeFault) {
+fn fails(response: &[u8], fault: &HandshakeError) {
     let expect = Outcome::Failed(fault.clone());
     let text = response.escape_ascii();
     assert_eq!(run_all(response, Then::Silence), expect, "{text}");
@@ -187,12 +187,12 @@ fn client_and_server_agree() {
     // checks [6455-4.1-1, 6455-4.2.2-12]
     let (to_server, awaiting) = request().start();
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Requested(pending) = handshake.handle_bytes(&to_server) else {
+    let ServerStep::Requested(incoming) = handshake.handle_bytes(&to_server) else {
         panic!("{}", to_server.escape_ascii());
     };
-    let chosen = pending.request().choose_subprotocol(["superchat"]);
+    let chosen = incoming.request().choose_subprotocol(["superchat"]);
     let acceptance = Acceptance::new().subprotocol(chosen).extension("x-known");
-    let accepted = pending.accept(acceptance.unwrap()).expect("offered");
+    let accepted = incoming.accept(acceptance.unwrap()).expect("offered");
     match awaiting.handle_bytes(&accepted.response.to_bytes()) {
         ClientStep::Connected(connected) => {
             assert_eq!(connected.subprotocol.unwrap(), "superchat");
@@ -353,8 +353,8 @@ fn client_receives_less_than_a_head_and_waits() {
     for len in 0..response.len() {
         let piece = &response[..len];
         assert_eq!(run([piece], Then::Silence), Outcome::Incomplete);
-        assert_eq!(run([piece], Then::Eof), Outcome::Failed(HandshakeFault::ClosedEarly));
-        assert_eq!(run([piece], Then::Timeout), Outcome::Failed(HandshakeFault::TimedOut));
+        assert_eq!(run([piece], Then::Eof), Outcome::Failed(HandshakeError::ClosedEarly));
+        assert_eq!(run([piece], Then::Timeout), Outcome::Failed(HandshakeError::TimedOut));
     }
 }
 
@@ -372,7 +372,7 @@ fn client_receives_upgrade_and_connection() {
         &["Upgrade: websocket/13"],
         &["Upgrade:"],
     ] {
-        fails(&with("Upgrade", lines), &HandshakeFault::UpgradeInvalid);
+        fails(&with("Upgrade", lines), &HandshakeError::UpgradeInvalid);
     }
     for lines in [
         &["Connection: upgrade"][..],
@@ -382,7 +382,7 @@ fn client_receives_upgrade_and_connection() {
         connects(&with("Connection", lines), None);
     }
     for lines in [&[][..], &["Connection: close"], &["Connection: Upgrade2"]] {
-        fails(&with("Connection", lines), &HandshakeFault::ConnectionMissing);
+        fails(&with("Connection", lines), &HandshakeError::ConnectionMissing);
     }
 }
 
@@ -394,9 +394,9 @@ fn client_receives_accept_keys() {
         None,
     );
     let name = "Sec-WebSocket-Accept";
-    fails(&with(name, &[]), &HandshakeFault::AcceptMissing);
+    fails(&with(name, &[]), &HandshakeError::AcceptMissing);
     let twice = with(name, &[LINES[3], LINES[3]]);
-    fails(&twice, &HandshakeFault::AcceptRepeated);
+    fails(&twice, &HandshakeError::AcceptRepeated);
     for value in [
         "",
         "hsmrc0sMlYUkAGmm5OPpG2HaGWk=",
@@ -409,7 +409,7 @@ fn client_receives_accept_keys() {
         "HSmrc0sMlYUkAGmm5OPpG2HaGWk=, HSmrc0sMlYUkAGmm5OPpG2HaGWk=",
     ] {
         let response = with(name, &[&format!("{name}: {value}")]);
-        fails(&response, &HandshakeFault::AcceptMismatch);
+        fails(&response, &HandshakeError::AcceptMismatch);
     }
 }
 
@@ -419,14 +419,14 @@ fn client_receives_subprotocols() {
     connects(&plus(&["Sec-WebSocket-Protocol: superchat"]), Some("superchat"));
     for value in ["other", "Chat", "\"chat\"", "chat superchat"] {
         let response = plus(&[&format!("Sec-WebSocket-Protocol: {value}")]);
-        fails(&response, &HandshakeFault::SubprotocolNotOffered);
+        fails(&response, &HandshakeError::SubprotocolNotOffered);
     }
     for lines in [
         &["Sec-WebSocket-Protocol: chat, superchat"][..],
         &["Sec-WebSocket-Protocol: chat,"],
         &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: chat"],
     ] {
-        fails(&plus(lines), &HandshakeFault::SubprotocolRepeated);
+        fails(&plus(lines), &HandshakeError::SubprotocolRepeated);
     }
 }
 
@@ -436,11 +436,11 @@ fn client_receives_extensions() {
     connects(&plus(&["Sec-WebSocket-Extensions: x-known; p=1"]), None);
     for value in ["permessage-deflate", "x-known, other", "X-Known"] {
         let response = plus(&[&format!("Sec-WebSocket-Extensions: {value}")]);
-        fails(&response, &HandshakeFault::ExtensionNotOffered);
+        fails(&response, &HandshakeError::ExtensionNotOffered);
     }
     for value in ["x-known;", "x-known; p=\"", "x known"] {
         let response = plus(&[&format!("Sec-WebSocket-Extensions: {value}")]);
-        fails(&response, &HandshakeFault::ExtensionsInvalid);
+        fails(&response, &HandshakeError::ExtensionsInvalid);
     }
 }
 
@@ -519,30 +519,30 @@ fn client_receives_status_lines() {
         " HTTP/1.1 101 x",
         "GET / HTTP/1.1",
     ] {
-        fails(&with("HTTP", &[line]), &HandshakeFault::InvalidStatusLine);
+        fails(&with("HTTP", &[line]), &HandshakeError::InvalidStatusLine);
     }
-    fails(&with("HTTP", &["HTTP/1.0 101 x"]), &HandshakeFault::HttpVersionTooOld);
-    fails(&with("HTTP", &["HTTP/2.0 101 x"]), &HandshakeFault::HttpVersionUnknown);
+    fails(&with("HTTP", &["HTTP/1.0 101 x"]), &HandshakeError::HttpVersionTooOld);
+    fails(&with("HTTP", &["HTTP/2.0 101 x"]), &HandshakeError::HttpVersionUnknown);
     for version in ["HTTP/0.9", "HTTP/2.0"] {
         let response = with("HTTP", &[&format!("{version} 403 x")]);
-        fails(&response, &HandshakeFault::HttpVersionUnknown);
+        fails(&response, &HandshakeError::HttpVersionUnknown);
     }
-    fails(b"\r\n", &HandshakeFault::InvalidStatusLine);
+    fails(b"\r\n", &HandshakeError::InvalidStatusLine);
 }
 
 #[test]
 fn client_receives_broken_syntax() {
     // checks [6455-4.1-36]
     for lines in [&["X : a"][..], &["X: a", " b"], &["X"], &["X y: a"]] {
-        fails(&plus(lines), &HandshakeFault::InvalidHeaderLine);
+        fails(&plus(lines), &HandshakeError::InvalidHeaderLine);
     }
-    fails(b"HTTP/1.1 101\n", &HandshakeFault::BareLineFeed);
+    fails(b"HTTP/1.1 101\n", &HandshakeError::BareLineFeed);
     // Not HTTP at all: known before any line ends.
     for banner in [&b"S"[..], b"SSH-2.0-x\n", b"HTTX"] {
-        fails(banner, &HandshakeFault::InvalidStatusLine);
+        fails(banner, &HandshakeError::InvalidStatusLine);
     }
-    fails(b"HTTP/1.1 101\rx", &HandshakeFault::BareCarriageReturn);
-    fails(b"\x15\x03", &HandshakeFault::ControlByte(0x15));
+    fails(b"HTTP/1.1 101\rx", &HandshakeError::BareCarriageReturn);
+    fails(b"\x15\x03", &HandshakeError::ControlByte(0x15));
 }
 
 #[test]
@@ -575,7 +575,7 @@ fn client_skips_informational_responses_up_to_the_limit() {
     for count in [1, count_max] {
         connects(&[informational.repeat(count), response.clone()].concat(), None);
     }
-    let fault = HandshakeFault::TooManyInformational { count_max };
+    let fault = HandshakeError::TooManyInformational { count_max };
     fails(&informational.repeat(count_max + 1), &fault);
     let forbidden = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     refuses(forbidden, Then::Silence, 403, b"", false);
@@ -583,7 +583,7 @@ fn client_skips_informational_responses_up_to_the_limit() {
     let glued = [response.clone(), response.clone()].concat();
     let expect = Outcome::Connected {
         subprotocol: None,
-        leftover: response,
+        read_buf: response,
     };
     assert_eq!(run_all(&glued, Then::Silence), expect);
 }
@@ -720,17 +720,17 @@ fn client_receives_more_than_the_limits() {
         let response = plus(&[&format!("X: {}", "a".repeat(padding))]);
         let outcome = run([response.as_slice()], Then::Silence);
         assert_eq!(run(response.chunks(1), Then::Silence), outcome);
-        let fault = Outcome::Failed(HandshakeFault::HeadTooLarge { size_max });
+        let fault = Outcome::Failed(HandshakeError::HeadTooLarge { size_max });
         assert_eq!(outcome != fault, fits, "{len}: {outcome:?}");
     }
     connects(&plus(&vec!["X: y"; count_max - 3]), None);
-    let fault = HandshakeFault::TooManyHeaders { count_max };
+    let fault = HandshakeError::TooManyHeaders { count_max };
     fails(&plus(&vec!["X: y"; count_max - 2]), &fault);
     // The heads of informational responses count together with the last.
     let half = format!("HTTP/1.1 103 x\r\nX: {}\r\n\r\n", "a".repeat(size_max / 2));
     let response = [half.repeat(2).as_bytes(), &plus(&[])].concat();
     let outcome = run([response.as_slice()], Then::Silence);
-    assert_eq!(outcome, Outcome::Failed(HandshakeFault::HeadTooLarge { size_max }));
+    assert_eq!(outcome, Outcome::Failed(HandshakeError::HeadTooLarge { size_max }));
 }
 
 #[test]
@@ -751,10 +751,10 @@ fn client_application_cannot_send_headers_of_the_handshake() {
         "Sec-WebSocket-Accept",
     ] {
         let misuse = request().header(name, "x").unwrap_err();
-        assert_eq!(misuse, HandshakeMisuse::ReservedHeader, "{name}");
+        assert_eq!(misuse, HandshakeBuildError::ReservedHeader, "{name}");
     }
     let misuse = request().subprotocol("chat").unwrap_err();
-    assert_eq!(misuse, HandshakeMisuse::RepeatedSubprotocol);
+    assert_eq!(misuse, HandshakeBuildError::RepeatedSubprotocol);
 }
 
 #[test]
@@ -803,10 +803,10 @@ fn client_makes_an_extended_connect() {
     let subprotocol = awaiting.handle_headers(&response).expect("offered");
     assert_eq!(subprotocol.unwrap(), "chat");
     for (name, value, fault) in [
-        ("upgrade", "websocket", HandshakeFault::HopByHopHeader),
-        ("sec-websocket-accept", "x", HandshakeFault::HopByHopHeader),
-        ("sec-websocket-protocol", "x", HandshakeFault::SubprotocolNotOffered),
-        ("sec-websocket-extensions", "x", HandshakeFault::ExtensionNotOffered),
+        ("upgrade", "websocket", HandshakeError::HopByHopHeader),
+        ("sec-websocket-accept", "x", HandshakeError::HopByHopHeader),
+        ("sec-websocket-protocol", "x", HandshakeError::SubprotocolNotOffered),
+        ("sec-websocket-extensions", "x", HandshakeError::ExtensionNotOffered),
     ] {
         let mut response = Headers::new();
         response.try_append(name, value).unwrap();
@@ -887,10 +887,10 @@ proptest! {
         let uri = Uri::parse("ws://h").unwrap();
         let (to_server, awaiting) = ClientRequest::new(&uri, key).start();
         let handshake = ServerHandshake::new(HandshakeLimits::default());
-        let ServerStep::Requested(pending) = handshake.handle_bytes(&to_server) else {
+        let ServerStep::Requested(incoming) = handshake.handle_bytes(&to_server) else {
             return Err(TestCaseError::fail("refused"));
         };
-        let response = pending.accept(Acceptance::new()).unwrap().response;
+        let response = incoming.accept(Acceptance::new()).unwrap().response;
         let step = awaiting.handle_bytes(&response.to_bytes());
         prop_assert!(matches!(step, ClientStep::Connected(_)));
     }

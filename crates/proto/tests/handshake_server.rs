@@ -1,18 +1,18 @@
 //! What a server does with requests: rows of input and outcome, each in every split.
 
 use proptest::prelude::*;
-use sockeye_proto::handshake::{Acceptance, HandshakeFault, HandshakeLimits, ServerHandshake, ServerStep, StatusCode};
+use sockeye_proto::handshake::{Acceptance, HandshakeError, HandshakeLimits, ServerHandshake, ServerStep, StatusCode};
 
 mod handshake_support;
 
-use handshake_support::{LINES, pending, plus, push_line, with};
+use handshake_support::{LINES, incoming, plus, push_line, with};
 
 /// What can be compared of a step.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome {
     Incomplete,
-    Requested { resource: String, leftover: Vec<u8> },
-    Refused(HandshakeFault, Vec<u8>),
+    Requested { resource: String, read_buf: Vec<u8> },
+    Refused(HandshakeError, Vec<u8>),
 }
 
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
@@ -21,12 +21,12 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     while let Some(piece) = pieces.next() {
         match handshake.handle_bytes(piece) {
             ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(pending) => {
-                let resource = pending.request().resource().to_owned();
-                let accepted = pending.accept(Acceptance::new()).expect("plain");
-                let mut leftover = accepted.leftover;
-                pieces.for_each(|piece| leftover.extend_from_slice(piece));
-                return Outcome::Requested { resource, leftover };
+            ServerStep::Requested(incoming) => {
+                let resource = incoming.request().resource().to_owned();
+                let accepted = incoming.accept(Acceptance::new()).expect("plain");
+                let mut read_buf = accepted.read_buf;
+                pieces.for_each(|piece| read_buf.extend_from_slice(piece));
+                return Outcome::Requested { resource, read_buf };
             }
             ServerStep::Refused(refusal) => {
                 assert_eq!(refusal.response.status(), refusal.fault.status());
@@ -46,13 +46,13 @@ fn run_all(request: &[u8]) -> Outcome {
         let (head, tail) = request.split_at(at);
         assert_eq!(run([head, tail]), whole, "split at {at}");
     }
-    if let Outcome::Requested { resource, leftover } = &whole {
-        assert!(leftover.is_empty());
+    if let Outcome::Requested { resource, read_buf } = &whole {
+        assert!(read_buf.is_empty());
         let frame = b"\x81\x80\x01\x02\x03\x04";
         let glued = [request, frame].concat();
         let expect = Outcome::Requested {
             resource: resource.clone(),
-            leftover: frame.to_vec(),
+            read_buf: frame.to_vec(),
         };
         for at in request.len().saturating_sub(2)..=glued.len() {
             let (head, tail) = glued.split_at(at);
@@ -70,7 +70,7 @@ fn accepts(request: &[u8]) {
 }
 
 #[track_caller]
-fn check(request: &[u8], expect: &HandshakeFault) {
+fn check(request: &[u8], expect: &HandshakeError) {
     match run_all(request) {
         Outcome::Refused(fault, _) => assert_eq!(&fault, expect, "{}", request.escape_ascii()),
         outcome => panic!("{}: {outcome:?}", request.escape_ascii()),
@@ -100,14 +100,14 @@ fn server_receives_versions_of_http() {
     accepts(&with("GET", &["GET / HTTP/1.2"]));
     for old in ["HTTP/1.0", "HTTP/0.9"] {
         let request = with("GET", &[&format!("GET / {old}")]);
-        check(&request, &HandshakeFault::HttpVersionTooOld);
+        check(&request, &HandshakeError::HttpVersionTooOld);
     }
     for new in ["HTTP/2.0", "HTTP/3.0", "HTTP/9.9"] {
         let request = with("GET", &[&format!("GET / {new}")]);
-        check(&request, &HandshakeFault::HttpVersionUnknown);
+        check(&request, &HandshakeError::HttpVersionUnknown);
     }
     // The preface of HTTP/2.
-    check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &HandshakeFault::HttpVersionUnknown);
+    check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &HandshakeError::HttpVersionUnknown);
 }
 
 #[test]
@@ -132,9 +132,9 @@ fn server_receives_broken_request_lines_and_answers_400() {
         "G(T / HTTP/1.1",
         " / HTTP/1.1",
     ] {
-        check(&with("GET", &[line]), &HandshakeFault::InvalidRequestLine);
+        check(&with("GET", &[line]), &HandshakeError::InvalidRequestLine);
     }
-    assert_eq!(HandshakeFault::InvalidRequestLine.status().as_u16(), 400);
+    assert_eq!(HandshakeError::InvalidRequestLine.status().as_u16(), 400);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn server_ignores_one_empty_line_before_the_request() {
     let request = plus(&[]);
     accepts(&[b"\r\n", request.as_slice()].concat());
     let two = [b"\r\n\r\n", request.as_slice()].concat();
-    check(&two, &HandshakeFault::InvalidRequestLine);
+    check(&two, &HandshakeError::InvalidRequestLine);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn server_receives_another_method_and_answers_405_with_allow() {
     // checks [6455-4.2.1-2]
     for method in ["POST", "HEAD", "CONNECT", "get", "Get", "GETX", "OPTIONS"] {
         let request = with("GET", &[&format!("{method} / HTTP/1.1")]);
-        check(&request, &HandshakeFault::MethodNotGet);
+        check(&request, &HandshakeError::MethodNotGet);
     }
     let text = refusal_text(&with("GET", &["POST / HTTP/1.1"]));
     assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
@@ -182,10 +182,10 @@ fn server_receives_targets() {
     for (target, resource, authority) in rows {
         let request = with("GET", &[&format!("GET {target} HTTP/1.1")]);
         accepts(&request);
-        let pending = pending(&request);
-        assert_eq!(pending.request().target(), target);
-        assert_eq!(pending.request().resource(), resource);
-        assert_eq!(pending.request().authority().to_string(), authority);
+        let incoming = incoming(&request);
+        assert_eq!(incoming.request().target(), target);
+        assert_eq!(incoming.request().resource(), resource);
+        assert_eq!(incoming.request().authority().to_string(), authority);
     }
     for target in [
         "*",
@@ -203,15 +203,15 @@ fn server_receives_targets() {
         "://h/",
     ] {
         let request = with("GET", &[&format!("GET {target} HTTP/1.1")]);
-        check(&request, &HandshakeFault::InvalidTarget);
+        check(&request, &HandshakeError::InvalidTarget);
     }
 }
 
 #[test]
 fn server_gives_path_and_query_apart() {
-    let pending = pending(&with("GET", &["GET /a%20b?c=d?e HTTP/1.1"]));
-    assert_eq!(pending.request().path(), "/a%20b");
-    assert_eq!(pending.request().query(), Some("c=d?e"));
+    let incoming = incoming(&with("GET", &["GET /a%20b?c=d?e HTTP/1.1"]));
+    assert_eq!(incoming.request().path(), "/a%20b");
+    assert_eq!(incoming.request().query(), Some("c=d?e"));
 }
 
 #[test]
@@ -228,16 +228,16 @@ fn server_receives_hosts() {
     ] {
         accepts(&with("Host", &[&format!("Host: {host}")]));
     }
-    check(&with("Host", &[]), &HandshakeFault::HostMissing);
-    check(&with("Host", &["Host: a", "Host: a"]), &HandshakeFault::HostRepeated);
+    check(&with("Host", &[]), &HandshakeError::HostMissing);
+    check(&with("Host", &["Host: a", "Host: a"]), &HandshakeError::HostRepeated);
     // An absolute target does not make up for a missing Host.
     let absolute = b"GET ws://other/ HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
-    check(absolute, &HandshakeFault::HostMissing);
+    check(absolute, &HandshakeError::HostMissing);
     for host in [
         "", "a b", "a,b", "u@h", "h:x", "h:0", "h:99999", "::1", "[::1", "/", "a/b", "h\u{e9}",
     ] {
         let request = with("Host", &[&format!("Host: {host}")]);
-        check(&request, &HandshakeFault::HostInvalid);
+        check(&request, &HandshakeError::HostInvalid);
     }
 }
 
@@ -259,9 +259,9 @@ fn server_receives_a_body_and_answers_400() {
         &["Transfer-Encoding: identity"],
         &["transfer-encoding:"],
     ] {
-        check(&plus(lines), &HandshakeFault::RequestHasBody);
+        check(&plus(lines), &HandshakeError::RequestHasBody);
     }
-    assert_eq!(HandshakeFault::RequestHasBody.status().as_u16(), 400);
+    assert_eq!(HandshakeError::RequestHasBody.status().as_u16(), 400);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn server_receives_connection_and_upgrade_as_lists_over_lines() {
         &["Connection: Upgrade;q=1"],
         &["Connection:"],
     ] {
-        check(&with("Connection", lines), &HandshakeFault::ConnectionMissing);
+        check(&with("Connection", lines), &HandshakeError::ConnectionMissing);
     }
     for lines in [
         &["Upgrade: WebSocket"][..],
@@ -305,7 +305,7 @@ fn server_receives_connection_and_upgrade_as_lists_over_lines() {
         &["Upgrade: \"websocket\""],
         &["Upgrade:"],
     ] {
-        check(&with("Upgrade", lines), &HandshakeFault::UpgradeMissing);
+        check(&with("Upgrade", lines), &HandshakeError::UpgradeMissing);
     }
 }
 
@@ -346,7 +346,7 @@ fn server_receives_other_versions_and_answers_426() {
         &["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"],
     ] {
         let request = with("Sec-WebSocket-Version", lines);
-        check(&request, &HandshakeFault::VersionUnsupported);
+        check(&request, &HandshakeError::VersionUnsupported);
         let text = refusal_text(&request);
         assert!(text.starts_with("HTTP/1.1 426 "), "{text}");
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{text}");
@@ -389,12 +389,12 @@ fn server_receives_keys() {
         "4 @1  46546xW%0l 1 5", // a key of the drafts
     ] {
         let request = with("Sec-WebSocket-Key", &[&format!("Sec-WebSocket-Key: {key}")]);
-        check(&request, &HandshakeFault::KeyInvalid);
+        check(&request, &HandshakeError::KeyInvalid);
     }
-    check(&with("Sec-WebSocket-Key", &[]), &HandshakeFault::KeyMissing);
+    check(&with("Sec-WebSocket-Key", &[]), &HandshakeError::KeyMissing);
     let key = LINES[4];
     let twice = with("Sec-WebSocket-Key", &[key, key]);
-    check(&twice, &HandshakeFault::KeyRepeated);
+    check(&twice, &HandshakeError::KeyRepeated);
 }
 
 #[test]
@@ -410,8 +410,8 @@ fn server_receives_offers_of_subprotocols() {
         (&["Sec-WebSocket-Protocol: chat, Chat"], 2),
         (&[many.as_str()], 1000),
     ] {
-        let pending = pending(&plus(lines));
-        assert_eq!(pending.request().subprotocols().count(), count);
+        let incoming = incoming(&plus(lines));
+        assert_eq!(incoming.request().subprotocols().count(), count);
     }
     for lines in [
         &["Sec-WebSocket-Protocol: chat, chat"][..],
@@ -422,7 +422,7 @@ fn server_receives_offers_of_subprotocols() {
         &["Sec-WebSocket-Protocol: a;q=1"],
         &["Sec-WebSocket-Protocol: caf\u{e9}"],
     ] {
-        check(&plus(lines), &HandshakeFault::SubprotocolsInvalid);
+        check(&plus(lines), &HandshakeError::SubprotocolsInvalid);
     }
 }
 
@@ -441,7 +441,7 @@ fn server_receives_offers_of_extensions() {
     ] {
         accepts(&plus(&[line]));
     }
-    pending(&plus(&[&flood]));
+    incoming(&plus(&[&flood]));
     for value in [
         ";",
         "a;",
@@ -469,13 +469,13 @@ fn server_receives_offers_of_extensions() {
         "a;b=\"c\"d",
     ] {
         let request = plus(&[&format!("Sec-WebSocket-Extensions: {value}")]);
-        check(&request, &HandshakeFault::ExtensionsInvalid);
+        check(&request, &HandshakeError::ExtensionsInvalid);
     }
     let quotes = format!("a;b=\"{}", "\\c".repeat(7000));
     let request = plus(&[&format!("Sec-WebSocket-Extensions: {quotes}")]);
     assert!(matches!(
         run([request.as_slice()]),
-        Outcome::Refused(HandshakeFault::ExtensionsInvalid, _)
+        Outcome::Refused(HandshakeError::ExtensionsInvalid, _)
     ));
 }
 
@@ -486,23 +486,23 @@ fn server_receives_empty_offers_and_takes_them_as_absent() {
         for value in ["", " ", ",", " , ,"] {
             let line = format!("{name}:{value}");
             for lines in [&[line.as_str()][..], &[line.as_str(), line.as_str()]] {
-                let pending = pending(&plus(lines));
-                assert_eq!(pending.request().subprotocols().count(), 0, "{line}");
-                assert_eq!(pending.request().extensions().count(), 0, "{line}");
-                let accepted = pending.accept(Acceptance::new()).expect("nothing is chosen");
+                let incoming = incoming(&plus(lines));
+                assert_eq!(incoming.request().subprotocols().count(), 0, "{line}");
+                assert_eq!(incoming.request().extensions().count(), 0, "{line}");
+                let accepted = incoming.accept(Acceptance::new()).expect("nothing is chosen");
                 assert!(!accepted.response.headers().contains(name), "{line}");
             }
         }
     }
     let both = plus(&["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: chat"]);
-    assert!(pending(&both).request().subprotocols().eq(["chat"]));
+    assert!(incoming(&both).request().subprotocols().eq(["chat"]));
 }
 
 #[test]
 fn server_receives_two_origins_and_answers_400() {
     let twice = plus(&["Origin: http://a", "Origin: http://server.example.com"]);
-    check(&twice, &HandshakeFault::OriginRepeated);
-    assert_eq!(HandshakeFault::OriginRepeated.status().as_u16(), 400);
+    check(&twice, &HandshakeError::OriginRepeated);
+    assert_eq!(HandshakeError::OriginRepeated.status().as_u16(), 400);
 }
 
 #[test]
@@ -517,24 +517,24 @@ fn server_receives_line_folding_and_space_before_the_colon_and_answers_400() {
         &["X y: a"],
         &["caf\u{e9}: a"],
     ] {
-        check(&plus(lines), &HandshakeFault::InvalidHeaderLine);
+        check(&plus(lines), &HandshakeError::InvalidHeaderLine);
     }
     let first = with("Host", &[" Host: h"]);
-    check(&first, &HandshakeFault::InvalidHeaderLine);
+    check(&first, &HandshakeError::InvalidHeaderLine);
 }
 
 #[test]
 fn server_refuses_wrong_bytes_at_the_byte() {
-    let rows: [(&[u8], HandshakeFault); 9] = [
-        (b"\x16", HandshakeFault::ControlByte(0x16)), // a TLS hello
-        (b"GET /\x00", HandshakeFault::ControlByte(0)),
-        (b"GET / HTTP/1.1\n", HandshakeFault::BareLineFeed),
-        (b"GET / HTTP/1.1\rH", HandshakeFault::BareCarriageReturn),
-        (b"GET / HTTP/1.1\r\r", HandshakeFault::BareCarriageReturn),
-        (b"GET / HTTP/1.1\r\nHost: h\n", HandshakeFault::BareLineFeed),
-        (b"GET / HTTP/1.1\r\nHost: \x7f", HandshakeFault::ControlByte(0x7f)),
-        (b"\n", HandshakeFault::BareLineFeed),
-        (b"\r\n\r\n", HandshakeFault::InvalidRequestLine),
+    let rows: [(&[u8], HandshakeError); 9] = [
+        (b"\x16", HandshakeError::ControlByte(0x16)), // a TLS hello
+        (b"GET /\x00", HandshakeError::ControlByte(0)),
+        (b"GET / HTTP/1.1\n", HandshakeError::BareLineFeed),
+        (b"GET / HTTP/1.1\rH", HandshakeError::BareCarriageReturn),
+        (b"GET / HTTP/1.1\r\r", HandshakeError::BareCarriageReturn),
+        (b"GET / HTTP/1.1\r\nHost: h\n", HandshakeError::BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost: \x7f", HandshakeError::ControlByte(0x7f)),
+        (b"\n", HandshakeError::BareLineFeed),
+        (b"\r\n\r\n", HandshakeError::InvalidRequestLine),
     ];
     for (input, fault) in rows {
         check(input, &fault);
@@ -579,7 +579,7 @@ fn server_receives_more_than_the_limits() {
         match run([request.as_slice()]) {
             Outcome::Requested { .. } => assert!(fits, "{len}"),
             Outcome::Refused(fault, _) => {
-                assert_eq!((fault, fits), (HandshakeFault::HeadTooLarge { size_max }, false));
+                assert_eq!((fault, fits), (HandshakeError::HeadTooLarge { size_max }, false));
             }
             Outcome::Incomplete => panic!("{len}"),
         }
@@ -591,19 +591,19 @@ fn server_receives_more_than_the_limits() {
         match run_all(&plus(&lines)) {
             Outcome::Requested { .. } => assert!(fits, "{count}"),
             Outcome::Refused(fault, _) => {
-                let expect = HandshakeFault::TooManyHeaders { count_max };
+                let expect = HandshakeError::TooManyHeaders { count_max };
                 assert_eq!((fault, fits), (expect, false));
             }
             Outcome::Incomplete => panic!("{count}"),
         }
     }
-    assert_eq!(HandshakeFault::HeadTooLarge { size_max }.status().as_u16(), 431);
-    assert_eq!(HandshakeFault::TooManyHeaders { count_max }.status().as_u16(), 431);
+    assert_eq!(HandshakeError::HeadTooLarge { size_max }.status().as_u16(), 431);
+    assert_eq!(HandshakeError::TooManyHeaders { count_max }.status().as_u16(), 431);
     // An endless first line.
     let line = vec![b'a'; size_max + 1];
     match run([line.as_slice()]) {
         Outcome::Refused(fault, _) => {
-            assert_eq!(fault, HandshakeFault::StartLineTooLong { size_max });
+            assert_eq!(fault, HandshakeError::StartLineTooLong { size_max });
             assert_eq!(fault.status().as_u16(), 414);
         }
         outcome => panic!("{outcome:?}"),
@@ -629,7 +629,7 @@ fn server_runs_out_of_time() {
         panic!("three bytes are no head");
     };
     let refusal = handshake.handle_timeout().expect("something came");
-    assert_eq!(refusal.fault, HandshakeFault::TimedOut);
+    assert_eq!(refusal.fault, HandshakeError::TimedOut);
     assert_eq!(refusal.response.status(), StatusCode::REQUEST_TIMEOUT);
 }
 

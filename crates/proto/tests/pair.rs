@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Endpoint, Got, Local, Node, Pair, at, binary, ping, pong};
-use sockeye_proto::{Cause, CloseCode, Config, Data, Keepalive, Side, State};
+use sockeye_proto::{CloseCause, CloseCode, Config, Data, Keepalive, Side, State};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
@@ -34,10 +34,10 @@ fn peer_of(local: Local) -> Local {
 }
 
 #[track_caller]
-fn check_end(node: &Node, closed_at: u64, cause: Cause, is_clean: bool) {
+fn check_end(node: &Node, closed_at: u64, cause: CloseCause, is_clean: bool) {
     assert_eq!(node.closed_at, Some(closed_at));
     let connection = &node.endpoint.connection;
-    let closure = connection.closure().expect("closed");
+    let closure = connection.close_info().expect("closed");
     assert_eq!(
         (connection.state(), closure.cause(), closure.is_clean()),
         (State::Closed, cause, is_clean)
@@ -118,9 +118,9 @@ fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
         assert_eq!(pair.node(local).endpoint.connection.state(), State::Open);
         pair.run_until(100_000);
         // 20 s of silence, a ping, and 10 s more.
-        check_end(pair.node(local), 33_000, Cause::PeerGone, false);
+        check_end(pair.node(local), 33_000, CloseCause::PeerGone, false);
         let connection = &pair.node(local).endpoint.connection;
-        let closure = connection.closure().unwrap();
+        let closure = connection.close_info().unwrap();
         assert_eq!((closure.code(), closure.sent()), (CloseCode::ABNORMAL, None));
         assert_eq!(closure.to_string(), "the peer does not answer");
     }
@@ -134,8 +134,8 @@ fn both_sides_of_a_dead_link_find_out() {
     pair.run_until(5020);
     pair.cut_link();
     pair.run_until(100_000);
-    check_end(&pair.client, 30_000, Cause::PeerGone, false);
-    check_end(&pair.server, 35_020, Cause::PeerGone, false);
+    check_end(&pair.client, 30_000, CloseCause::PeerGone, false);
+    check_end(&pair.server, 35_020, CloseCause::PeerGone, false);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn an_unrelated_pong_is_a_sign_of_life_but_no_answer() {
         );
         // The ping is still without an answer, so 10 s of silence are enough now.
         pair.run_until(60_000);
-        check_end(pair.node(local), 35_000, Cause::PeerGone, false);
+        check_end(pair.node(local), 35_000, CloseCause::PeerGone, false);
     }
 }
 
@@ -202,7 +202,7 @@ fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(110_000)));
         endpoint.advance_to(100_070);
         endpoint.receives([pong(FIRST)]);
-        assert_eq!(endpoint.connection.round_trip_time(), Some(Duration::from_millis(70)));
+        assert_eq!(endpoint.connection.rtt(), Some(Duration::from_millis(70)));
     }
 }
 
@@ -261,7 +261,12 @@ fn a_long_message_that_stops_arriving_is_a_death() {
         let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
         node.drip(&message[..300], 100, 9_000);
         pair.run_until(100_000);
-        check_end(pair.node(local), 20_000 + 3 * 9_000 + 10_000, Cause::PeerGone, false);
+        check_end(
+            pair.node(local),
+            20_000 + 3 * 9_000 + 10_000,
+            CloseCause::PeerGone,
+            false,
+        );
         assert_eq!(pair.node(local).got(), []);
     }
 }
@@ -278,7 +283,7 @@ fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
             }
         }
         // 10 s after the first ping that nothing answered.
-        check_end(pair.node(local), 11_000, Cause::PeerGone, false);
+        check_end(pair.node(local), 11_000, CloseCause::PeerGone, false);
     }
 }
 
@@ -336,7 +341,7 @@ fn keepalive_has_the_times_that_it_is_given() {
     assert_eq!(pair.server.log, [(300, Got::ping(FIRST))]);
     pair.cut_link();
     pair.run_until(10_000);
-    check_end(&pair.client, 650, Cause::PeerGone, false);
+    check_end(&pair.client, 650, CloseCause::PeerGone, false);
 }
 
 #[test]
@@ -380,8 +385,8 @@ fn client_closes_and_the_server_ends_tcp_first() {
         (pair.server.half_closed_at, pair.client.half_closed_at),
         (Some(1050), Some(1100))
     );
-    check_end(&pair.client, 1100, Cause::Local, true);
-    check_end(&pair.server, 1150, Cause::Peer, true);
+    check_end(&pair.client, 1100, CloseCause::Local, true);
+    check_end(&pair.server, 1150, CloseCause::Peer, true);
     check_first(&pair, Side::Local, Side::Peer);
 }
 
@@ -398,8 +403,8 @@ fn server_closes_and_ends_tcp_first() {
         (pair.server.half_closed_at, pair.client.half_closed_at),
         (Some(1100), Some(1150))
     );
-    check_end(&pair.client, 1150, Cause::Peer, true);
-    check_end(&pair.server, 1200, Cause::Local, true);
+    check_end(&pair.client, 1150, CloseCause::Peer, true);
+    check_end(&pair.server, 1200, CloseCause::Local, true);
     check_first(&pair, Side::Peer, Side::Local);
 }
 
@@ -416,14 +421,14 @@ fn both_close_at_once_and_the_server_ends_tcp_first() {
         (pair.server.half_closed_at, pair.client.half_closed_at),
         (Some(1050), Some(1100))
     );
-    check_end(&pair.client, 1100, Cause::Local, true);
-    check_end(&pair.server, 1150, Cause::Local, true);
+    check_end(&pair.client, 1100, CloseCause::Local, true);
+    check_end(&pair.server, 1150, CloseCause::Local, true);
     check_first(&pair, Side::Local, Side::Local);
 }
 
 #[track_caller]
 fn check_first(pair: &Pair, client: Side, server: Side) {
-    let first = |node: &Node| node.endpoint.connection.closure().unwrap().first();
+    let first = |node: &Node| node.endpoint.connection.close_info().unwrap().first();
     assert_eq!((first(&pair.client), first(&pair.server)), (client, server));
 }
 
@@ -456,8 +461,8 @@ fn check_unanswered_close(local: Local) {
     pair.cut_link();
     pair.node(local).close(1000, "");
     pair.run_until(100_000);
-    check_end(pair.node(local), 6000, Cause::CloseTimeout, false);
-    check_end(pair.node(peer_of(local)), 30_000, Cause::PeerGone, false);
+    check_end(pair.node(local), 6000, CloseCause::CloseTimeout, false);
+    check_end(pair.node(peer_of(local)), 30_000, CloseCause::PeerGone, false);
 }
 
 #[test]
@@ -467,7 +472,7 @@ fn client_gives_up_on_a_server_that_answers_but_does_not_end_tcp_after_5_s() {
     pair.run_until(1000);
     pair.client.close(1000, "");
     pair.run_until(100_000);
-    check_end(&pair.client, 6000, Cause::Local, true);
+    check_end(&pair.client, 6000, CloseCause::Local, true);
 }
 
 #[test]
@@ -477,7 +482,7 @@ fn server_gives_up_on_a_client_that_does_not_end_tcp_after_1_s() {
     pair.run_until(1000);
     pair.server.close(1000, "");
     pair.run_until(100_000);
-    check_end(&pair.server, 1100 + 1000, Cause::Local, true);
+    check_end(&pair.server, 1100 + 1000, CloseCause::Local, true);
 }
 
 #[test]
@@ -488,6 +493,6 @@ fn a_close_is_answered_even_if_the_program_was_busy_for_a_while() {
     pair.run_until(4000);
     pair.server.is_stopped = false;
     pair.run_until(10_000);
-    check_end(&pair.client, 4050, Cause::Local, true);
-    check_end(&pair.server, 4100, Cause::Peer, true);
+    check_end(&pair.client, 4050, CloseCause::Local, true);
+    check_end(&pair.server, 4100, CloseCause::Peer, true);
 }

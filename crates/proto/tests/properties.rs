@@ -7,7 +7,7 @@ use common::{Endpoint, Frame, Got, KEY, Local, at, decode_naively, frame};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use sockeye_proto::{Closure, Config, Data, Delivery, Fragment, Limits, State, Transport};
+use sockeye_proto::{CloseInfo, Config, Data, Fragment, Limits, ReceiveMode, State, TransportAction};
 
 /// Small, so that random messages meet them.
 fn limits() -> Limits {
@@ -136,18 +136,18 @@ fn any_pieces() -> impl Strategy<Value = Vec<usize>> {
 struct Outcome {
     got: Vec<Got>,
     transmits: Vec<Frame>,
-    closure: Option<Closure>,
+    closure: Option<CloseInfo>,
     state: State,
-    transport: Transport,
+    transport: TransportAction,
 }
 
 fn outcome(mut endpoint: Endpoint, got: Vec<Got>) -> Outcome {
     Outcome {
         got,
         transmits: endpoint.transmits(),
-        closure: endpoint.connection.closure().cloned(),
+        closure: endpoint.connection.close_info().cloned(),
         state: endpoint.connection.state(),
-        transport: endpoint.connection.transport(),
+        transport: endpoint.connection.transport_action(),
     }
 }
 
@@ -236,7 +236,7 @@ proptest! {
     fn chunks_make_the_same_messages((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         let mut in_chunks = endpoint(local, limits());
-        in_chunks.connection.set_delivery(Delivery::Chunks);
+        in_chunks.connection.set_receive_mode(ReceiveMode::Chunks);
         let mut chunks = receive_in_pieces(in_chunks, &stream, &pieces, false);
         chunks.got = joined(chunks.got);
         prop_assert_eq!(whole, chunks);
@@ -379,7 +379,7 @@ proptest! {
     ) {
         let mut endpoint = endpoint(local, limits());
         let mut out = Vec::new();
-        let mut ended: Option<Closure> = None;
+        let mut ended: Option<CloseInfo> = None;
         for step in steps {
             let connection = &mut endpoint.connection;
             match step {
@@ -406,17 +406,17 @@ proptest! {
             let connection = &endpoint.connection;
             let is_over = matches!(connection.state(), State::Ending | State::Closed);
             match &ended {
-                None if is_over => ended = connection.closure().cloned(),
+                None if is_over => ended = connection.close_info().cloned(),
                 None => {}
                 // Failed stays failed, closed stays closed, and what is known of it stays known.
                 Some(closure) => {
                     prop_assert!(is_over);
                     prop_assert!(sent.is_empty());
-                    prop_assert_eq!(connection.closure(), Some(closure));
+                    prop_assert_eq!(connection.close_info(), Some(closure));
                     prop_assert_eq!(connection.buffered_len(), 0);
                 }
             }
-            prop_assert_eq!(connection.closure().is_none(), connection.state() == State::Open);
+            prop_assert_eq!(connection.close_info().is_none(), connection.state() == State::Open);
             let is_waiting = connection.poll_timeout().is_some();
             prop_assert_eq!(is_waiting, connection.state() != State::Closed, "there is always a deadline until the end");
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockeye::{Prepared, Sender, Text};
+use sockeye::{PreparedMessage, Sender, Text};
 use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap};
@@ -112,7 +112,7 @@ impl Client {
     /// The reason to disconnect the client.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
         if let Some(PingDue) = self.session.handle_timeout(Instant::now().into_std())? {
-            self.queue.push(Item::Push(Prepared::new(PING)));
+            self.queue.push(Item::Push(PreparedMessage::new(PING)));
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Client {
     ///
     /// # Errors
     /// The reason to disconnect the client instead.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<Prepared>, DisconnectCode> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<PreparedMessage>, DisconnectCode> {
         loop {
             match self.queue.take() {
                 None => return Ok(None),

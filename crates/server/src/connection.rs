@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sockeye::{Cause, CloseCode, Fault, Message, Prepared, Receiver, Sender, WebSocket};
+use sockeye::{CloseCause, CloseCode, Message, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -155,9 +155,11 @@ fn json(frame: &Message) -> Result<&str, DisconnectCode> {
 
 /// What an error of `recv` means: a client may close with any code, which is no fault.
 fn ended(error: sockeye::Error) -> End {
-    match error.closure() {
-        Some(closure) if closure.received().is_some() && !matches!(closure.cause(), Cause::Fault(_)) => {
-            tracing::debug!(code = %closure.code(), "a client closed its connection");
+    match error.close_info() {
+        Some(close_info)
+            if close_info.received().is_some() && !matches!(close_info.cause(), CloseCause::ProtocolError(_)) =>
+        {
+            tracing::debug!(code = %close_info.code(), "a client closed its connection");
             End::Gone
         }
         _ => End::Lost(error),
@@ -165,8 +167,8 @@ fn ended(error: sockeye::Error) -> End {
 }
 
 fn log_loss(node: &Node, error: &sockeye::Error) {
-    let cause = error.closure().map(|closure| closure.cause());
-    if cause == Some(Cause::Fault(Fault::MessageTooBig)) {
+    let cause = error.close_info().map(|close_info| close_info.cause());
+    if cause == Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) {
         let limit = node.config().limits.message_size_max;
         // SDKs do not connect again after 1009.
         node.refusals().log(|| {
@@ -183,7 +185,7 @@ fn log_loss(node: &Node, error: &sockeye::Error) {
 }
 
 /// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
-fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<Prepared>, End> {
+fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedMessage>, End> {
     while let Some(frame) = client.next_frame()? {
         // Not `try_send_prepared`, which would have another task write it: this one is about to receive, and that writes.
         let fed = pin!(sender.feed_prepared(&frame)).poll(&mut Context::from_waker(Waker::noop()));
@@ -197,7 +199,7 @@ fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<Prepared>
 }
 
 /// Waits for a client that reads slowly, as long as the limits allow.
-async fn write_slowly(sender: &Sender, client: &Client, frame: Prepared) -> Result<(), End> {
+async fn write_slowly(sender: &Sender, client: &Client, frame: PreparedMessage) -> Result<(), End> {
     tokio::select! {
         fed = timeout(client.write_timeout(), sender.feed_prepared(&frame)) => match fed {
             Ok(Ok(())) => Ok(()),

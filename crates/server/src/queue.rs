@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
-use sockeye::{Prepared, Sender, Text};
+use sockeye::{PreparedMessage, Sender, Text};
 
 use crate::codes::DisconnectCode;
 use crate::presence::Subscription;
@@ -41,18 +41,18 @@ pub(crate) enum Item {
     /// The answer to a command. Consecutive replies may leave in one frame.
     Reply(Text),
     /// What a channel says, or a ping.
-    Push(Prepared),
+    Push(PreparedMessage),
     /// The push which says that a subscription has ended; the client's session has to know as well.
-    Unsubscribe(Subscription, Prepared),
+    Unsubscribe(Subscription, PreparedMessage),
 }
 
 /// What to do next for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
     /// Write this text frame.
-    Frame(Prepared),
+    Frame(PreparedMessage),
     /// The subscription has ended. Write this text frame, unless the client has ended it by itself meanwhile.
-    Unsubscribe(Subscription, Prepared),
+    Unsubscribe(Subscription, PreparedMessage),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -127,7 +127,7 @@ impl Queue {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
-            Item::Reply(first) => Outgoing::Frame(Prepared::new(state.join_replies(first))),
+            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first))),
             Item::Push(push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
         })
@@ -227,11 +227,11 @@ mod tests {
     }
 
     fn push(text: &str) -> Item {
-        Item::Push(Prepared::new(text))
+        Item::Push(PreparedMessage::new(text))
     }
 
     fn frame(text: &str) -> Option<Outgoing> {
-        Some(Outgoing::Frame(Prepared::new(text)))
+        Some(Outgoing::Frame(PreparedMessage::new(text)))
     }
 
     #[test]

@@ -61,7 +61,7 @@ async fn the_end_of_input_waits_for_a_server_that_is_busy() {
     soon(ws.feed("first reply")).await.unwrap();
     soon(ws.feed("second reply")).await.unwrap();
     assert_eq!(soon(ws.recv()).await.unwrap(), None);
-    assert_eq!(ws.closure().unwrap().code(), CloseCode::NORMAL);
+    assert_eq!(ws.close_info().unwrap().code(), CloseCode::NORMAL);
     assert_eq!(client.line().await, "first reply");
     assert_eq!(client.line().await, "second reply");
     assert_eq!(client.exit_code().await, Some(0));
@@ -605,7 +605,7 @@ async fn ctrl_c_closes_with_1001() {
         assert_eq!(soon(ws.recv()).await.unwrap(), Some("hello".into()));
         client.signal(signal);
         assert_eq!(soon(ws.recv()).await.unwrap(), None);
-        assert_eq!(ws.closure().unwrap().code(), CloseCode::GOING_AWAY);
+        assert_eq!(ws.close_info().unwrap().code(), CloseCode::GOING_AWAY);
         assert_eq!(client.exit_code().await, Some(code));
         assert_eq!(client.stderr().await, "");
     }

@@ -83,7 +83,7 @@ async fn a_message_beyond_the_limit_closes_with_1009() {
     check_echo(&mut ws, &"x".repeat(1024)).await;
     soon(ws.send("x".repeat(1025))).await.unwrap();
     assert_eq!(soon(ws.recv()).await.ok().flatten(), None);
-    assert_eq!(ws.closure().unwrap().code(), CloseCode::MESSAGE_TOO_BIG);
+    assert_eq!(ws.close_info().unwrap().code(), CloseCode::MESSAGE_TOO_BIG);
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn signals_close_every_connection_with_1001_and_end_well() {
         server.signal(signal);
         for mut ws in connections {
             assert_eq!(soon(ws.recv()).await.unwrap(), None);
-            assert_eq!(ws.closure().unwrap().code(), CloseCode::GOING_AWAY);
+            assert_eq!(ws.close_info().unwrap().code(), CloseCode::GOING_AWAY);
         }
         assert_eq!(server.exit_code().await, Some(0));
         assert_eq!(server.stderr().await, "");
@@ -132,7 +132,7 @@ async fn a_connection_that_never_stops_sending_is_closed_too() {
     }
     server.signal(Signal::TERM);
     soon(async { while let Ok(Some(_)) = receiver.recv().await {} }).await;
-    assert_eq!(receiver.closure().unwrap().code(), CloseCode::GOING_AWAY);
+    assert_eq!(receiver.close_info().unwrap().code(), CloseCode::GOING_AWAY);
     assert_eq!(server.exit_code().await, Some(0));
     soon(flooding).await.unwrap();
 }

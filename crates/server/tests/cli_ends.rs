@@ -47,7 +47,7 @@ async fn a_closed_standard_output_is_noticed_while_the_server_is_silent() {
     drop(client.stop_reading());
     // Its input is open, and the server says nothing more.
     assert_eq!(soon(ws.recv()).await.unwrap(), None);
-    assert_eq!(ws.closure().unwrap().code(), CloseCode::GOING_AWAY);
+    assert_eq!(ws.close_info().unwrap().code(), CloseCode::GOING_AWAY);
     assert_eq!(client.exit_code().await, Some(0));
     assert_eq!(client.stderr().await, "");
 }

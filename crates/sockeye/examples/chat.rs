@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use sockeye::{Error, Message, Prepared, Sender, Server, TrySendError};
+use sockeye::{Error, Message, PreparedMessage, Sender, Server, TrySendError};
 use tokio::net::{TcpListener, TcpStream};
 
 type Room = Arc<Mutex<HashMap<SocketAddr, Sender>>>;
@@ -34,13 +34,13 @@ async fn take_part(server: &Server, tcp: TcpStream, peer: SocketAddr, room: &Roo
     room.lock().expect("nobody panics").insert(peer, sender);
     while let Some(message) = receiver.recv().await? {
         if let Some(text) = message.as_text() {
-            say(room, &Prepared::new(Message::text(format!("{peer}: {text}"))));
+            say(room, &PreparedMessage::new(Message::text(format!("{peer}: {text}"))));
         }
     }
     Ok(())
 }
 
-fn say(room: &Room, message: &Prepared) {
+fn say(room: &Room, message: &PreparedMessage) {
     room.lock().expect("nobody panics").retain(|peer, listener| {
         // It was framed once for all.
         match listener.try_send_prepared(message) {

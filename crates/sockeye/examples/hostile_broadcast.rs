@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use sockeye::{Client, DeflateConfig, Prepared, Sender, Server, TrySendError};
+use sockeye::{Client, DeflateConfig, PreparedMessage, Sender, Server, TrySendError};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::runtime::Builder;
 
@@ -120,7 +120,7 @@ fn broadcast(senders: &[Sender]) -> (Vec<Duration>, usize) {
     let mut full = 0;
     let times = (0..BROADCASTS)
         .map(|number| {
-            let message = Prepared::new(format!("broadcast {number:0200}"));
+            let message = PreparedMessage::new(format!("broadcast {number:0200}"));
             let start = Instant::now();
             for sender in senders {
                 match sender.try_send_prepared(&message) {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::random;
-use sockeye_proto::deflate::{Agreement, DeflateConfig};
-use sockeye_proto::handshake::HandshakeFault;
-use sockeye_proto::handshake::{ClientRequest, ClientStep, HandshakeMisuse, Key, Origin, Response};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
+use sockeye_proto::handshake::HandshakeError;
+use sockeye_proto::handshake::{ClientRequest, ClientStep, HandshakeBuildError, Key, Origin, Response};
 use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -238,7 +238,7 @@ impl Client {
                     let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
                     let role = Role::Client { mask: masking_key };
                     let settings = self.settings.clone();
-                    let mut ws = WebSocket::new(io, role, settings, connected.leftover, subprotocol);
+                    let mut ws = WebSocket::new(io, role, settings, connected.read_buf, subprotocol);
                     if let Some((config, agreement)) = agreed {
                         ws.enable_deflate(config, agreement);
                     }
@@ -374,7 +374,7 @@ impl Template {
     }
 
     /// Whether and how messages are compressed, by the server's answer.
-    fn agree(&self, response: &Response) -> Result<Option<(&DeflateConfig, Agreement)>, HandshakeFault> {
+    fn agree(&self, response: &Response) -> Result<Option<(&DeflateConfig, NegotiatedParams)>, HandshakeError> {
         let Some(config) = &self.options.deflate else {
             return Ok(None);
         };
@@ -418,11 +418,11 @@ impl Template {
 struct RequestMisuse {
     part: &'static str,
     name: String,
-    misuse: HandshakeMisuse,
+    misuse: HandshakeBuildError,
 }
 
 impl RequestMisuse {
-    fn new(part: &'static str, name: &str, misuse: HandshakeMisuse) -> Self {
+    fn new(part: &'static str, name: &str, misuse: HandshakeBuildError) -> Self {
         let name = name.to_owned();
         Self { part, name, misuse }
     }

@@ -74,12 +74,12 @@ impl Dialer {
             let addresses = self.resolve(uri).await?;
             let connect = |address| connect_tcp(address, self.local_for(address));
             let connected = race(addresses, connect, &mut attempts).await;
-            connected.ok_or(Cause::Failed)
+            connected.ok_or(CloseCause::Failed)
         };
         let cause = match timeout(limit, dialing).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(cause)) => cause,
-            Err(_) => Cause::TimedOut(limit),
+            Err(_) => CloseCause::TimedOut(limit),
         };
         Err(Error::new(Kind::Connect(ConnectError {
             target: target(uri),
@@ -88,24 +88,26 @@ impl Dialer {
         })))
     }
 
-    async fn resolve(&self, uri: &Uri) -> Result<Vec<SocketAddr>, Cause> {
+    async fn resolve(&self, uri: &Uri) -> Result<Vec<SocketAddr>, CloseCause> {
         let (host, port) = (uri.host(), uri.port());
         let addresses = match (uri.zone(), host.parse::<IpAddr>()) {
             (None, Ok(ip)) => vec![SocketAddr::new(ip, port)],
             // The system knows the number of an interface by its name.
             (Some(zone), _) => system_addresses(&format!("{host}%{zone}"), port).await?,
             (None, Err(_)) => match &self.resolver {
-                Some(resolver) => (resolver.0)(host.to_owned(), port).await.map_err(Cause::Unresolved)?,
+                Some(resolver) => (resolver.0)(host.to_owned(), port)
+                    .await
+                    .map_err(CloseCause::Unresolved)?,
                 None => system_addresses(host, port).await?,
             },
         };
         if addresses.is_empty() {
-            return Err(Cause::NoAddress);
+            return Err(CloseCause::NoAddress);
         }
         let addresses = interleaved(addresses);
         let usable: Vec<_> = addresses.iter().copied().filter(|it| self.is_usable(*it)).collect();
         match usable.is_empty() {
-            true => Err(Cause::OtherFamily(addresses)),
+            true => Err(CloseCause::OtherFamily(addresses)),
             false => Ok(usable),
         }
     }
@@ -124,8 +126,8 @@ impl Dialer {
     }
 }
 
-async fn system_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Cause> {
-    let addresses = lookup_host((host, port)).await.map_err(Cause::Unresolved)?;
+async fn system_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, CloseCause> {
+    let addresses = lookup_host((host, port)).await.map_err(CloseCause::Unresolved)?;
     Ok(addresses.collect())
 }
 
@@ -237,12 +239,12 @@ where
 pub struct ConnectError {
     /// Host and port.
     target: String,
-    cause: Cause,
+    cause: CloseCause,
     attempts: Vec<Attempt>,
 }
 
 #[derive(Debug)]
-enum Cause {
+enum CloseCause {
     /// The resolver failed.
     Unresolved(io::Error),
     /// The resolver gave nothing.
@@ -266,24 +268,24 @@ impl ConnectError {
     /// attempted.
     #[must_use]
     pub const fn is_unresolved(&self) -> bool {
-        matches!(self.cause, Cause::Unresolved(_) | Cause::NoAddress)
+        matches!(self.cause, CloseCause::Unresolved(_) | CloseCause::NoAddress)
     }
 
     /// Whether the time to connect passed: the shorter one of [`Timeouts::connect`](crate::Timeouts::connect) and
     /// [`Timeouts::open`](crate::Timeouts::open). If no address was tried, the resolver was too slow.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
-        matches!(self.cause, Cause::TimedOut(_))
+        matches!(self.cause, CloseCause::TimedOut(_))
     }
 
     /// Whether the caller has to change something: the local address is of another family than every address of the host.
     pub(crate) const fn is_misuse(&self) -> bool {
-        matches!(self.cause, Cause::OtherFamily(_))
+        matches!(self.cause, CloseCause::OtherFamily(_))
     }
 
     /// Whether the resolver or the operating system reported an error.
     pub(crate) const fn is_io(&self) -> bool {
-        matches!(self.cause, Cause::Unresolved(_) | Cause::Failed)
+        matches!(self.cause, CloseCause::Unresolved(_) | CloseCause::Failed)
     }
 
     /// Each address that was tried, in order, and its error; `None` for one that had not answered.
@@ -295,17 +297,17 @@ impl ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Cause::Unresolved(error) => return write!(f, "the host name cannot be resolved: {error}"),
-            Cause::NoAddress => return f.write_str("the host name has no address"),
-            Cause::OtherFamily(addresses) => {
+            CloseCause::Unresolved(error) => return write!(f, "the host name cannot be resolved: {error}"),
+            CloseCause::NoAddress => return f.write_str("the host name has no address"),
+            CloseCause::OtherFamily(addresses) => {
                 f.write_str("the local address is of another family than")?;
                 return addresses.iter().try_for_each(|address| write!(f, " {}", address.ip()));
             }
-            Cause::TimedOut(limit) if self.attempts.is_empty() => {
+            CloseCause::TimedOut(limit) if self.attempts.is_empty() => {
                 return write!(f, "the host name was not resolved within {limit:?}");
             }
-            Cause::TimedOut(limit) => write!(f, "no connection within {limit:?}: ")?,
-            Cause::Failed => {}
+            CloseCause::TimedOut(limit) => write!(f, "no connection within {limit:?}: ")?,
+            CloseCause::Failed => {}
         }
         for (idx, attempt) in self.attempts.iter().enumerate() {
             let separator = if idx == 0 { "" } else { "; " };
@@ -539,6 +541,6 @@ mod tests {
             }
         }
         let uri = Uri::parse("ws://[fe80::1%25nosuchif]/").unwrap();
-        assert!(matches!(dialer.resolve(&uri).await, Err(Cause::Unresolved(_))));
+        assert!(matches!(dialer.resolve(&uri).await, Err(CloseCause::Unresolved(_))));
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use sockeye_proto::handshake::{Denial, HandshakeFault, Response};
-use sockeye_proto::{Cause, CloseCode, Closure, InvalidClose, SendError};
+use sockeye_proto::handshake::{Denial, HandshakeError, Response};
+use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
 use crate::dial::ConnectError;
 
@@ -21,7 +21,7 @@ pub struct Error(Arc<Kind>);
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// The connection ended otherwise than by a clean close handshake, or is closed and was to be written to.
-    Closed(Closure),
+    Closed(CloseInfo),
     /// Reading or writing failed.
     Io(io::Error),
     /// A deadline passed while connecting; the name of what it was for.
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
     Tls(io::Error),
     /// The opening handshake broke a rule, or a rule of ours on who may connect.
-    Handshake(HandshakeFault),
+    Handshake(HandshakeError),
     /// The server answered with another status than 101.
     Refused(Response),
 }
@@ -67,7 +67,7 @@ impl Error {
         match &*self.0 {
             Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => true,
             Kind::Connect(error) => error.is_timeout(),
-            Kind::Closed(closure) => matches!(closure.cause(), Cause::PeerGone | Cause::CloseTimeout),
+            Kind::Closed(close_info) => matches!(close_info.cause(), CloseCause::PeerGone | CloseCause::CloseTimeout),
             _ => false,
         }
     }
@@ -80,7 +80,7 @@ impl Error {
             | Kind::Io(_)
             | Kind::Stalled
             | Kind::StalledBoth
-            | Kind::Handshake(HandshakeFault::ClosedEarly) => true,
+            | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_misuse(),
             _ => false,
         }
@@ -90,7 +90,7 @@ impl Error {
     pub fn is_protocol(&self) -> bool {
         match &*self.0 {
             Kind::Handshake(_) => !self.is_denied() && !self.is_closed(),
-            Kind::Closed(closure) => matches!(closure.cause(), Cause::Fault(_)),
+            Kind::Closed(close_info) => matches!(close_info.cause(), CloseCause::ProtocolError(_)),
             _ => false,
         }
     }
@@ -148,19 +148,19 @@ impl Error {
     /// [`send`](crate::WebSocket::send) and its kind fail with such an error where
     /// [`recv`](crate::WebSocket::recv) gives `Ok(None)`.
     pub fn is_normal_close(&self) -> bool {
-        self.closure().is_some_and(Closure::is_normal)
+        self.close_info().is_some_and(CloseInfo::is_normal)
     }
 
     /// The code of the peer's close frame (RFC 6455 §7.4), if it sent one: [`CloseCode::NO_STATUS`] for one without a
     /// code.
     pub fn close_code(&self) -> Option<CloseCode> {
-        Some(self.closure()?.received()?.code)
+        Some(self.close_info()?.received()?.code)
     }
 
     /// How the connection was closed, if that is what happened.
-    pub fn closure(&self) -> Option<&Closure> {
+    pub fn close_info(&self) -> Option<&CloseInfo> {
         match &*self.0 {
-            Kind::Closed(closure) => Some(closure),
+            Kind::Closed(close_info) => Some(close_info),
             _ => None,
         }
     }
@@ -191,7 +191,7 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Kind::Closed(closure) => fmt::Display::fmt(closure, f),
+            Kind::Closed(close_info) => fmt::Display::fmt(close_info, f),
             Kind::Io(_) => f.write_str("the network connection failed"),
             Kind::Timeout(of) => write!(f, "{of} took too long"),
             Kind::Connect(error) if error.is_timeout() => write!(f, "connecting to {} took too long", error.target()),
@@ -231,8 +231,8 @@ impl From<io::Error> for Error {
     }
 }
 
-impl From<HandshakeFault> for Error {
-    fn from(fault: HandshakeFault) -> Self {
+impl From<HandshakeError> for Error {
+    fn from(fault: HandshakeError) -> Self {
         Self::new(Kind::Handshake(fault))
     }
 }

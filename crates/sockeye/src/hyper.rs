@@ -121,9 +121,9 @@ pub fn upgrade_with<B>(
     request: &mut http::Request<B>,
     accept: impl FnOnce(&Request, Acceptance) -> Acceptance,
 ) -> Result<(HttpResponse, Upgrade), Refusal> {
-    let pending = check(server, request).map_err(|refusal| Refusal::new(refusal.fault.into(), &refusal.response))?;
-    let acceptance = accept(pending.request(), server.acceptance(pending.request()));
-    let answer = server.answer(pending, acceptance).map_err(|error| {
+    let incoming = check(server, request).map_err(|refusal| Refusal::new(refusal.fault.into(), &refusal.response))?;
+    let acceptance = accept(incoming.request(), server.acceptance(incoming.request()));
+    let answer = server.answer(incoming, acceptance).map_err(|error| {
         let response = error.response.clone();
         Refusal::new(Error::misuse(error), &response)
     })?;
@@ -192,13 +192,13 @@ impl std::error::Error for Refusal {
     }
 }
 
-fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Pending, handshake::Refusal> {
+fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Incoming, handshake::InvalidRequest> {
     let mut headers = Headers::new();
     for (name, value) in request.headers() {
         // What http accepted as a header is one.
         let _ = headers.try_append(name.as_str(), value.as_bytes());
     }
-    let pending = handshake::Pending::from_upgrade(UpgradeParts {
+    let incoming = handshake::Incoming::from_upgrade(UpgradeParts {
         method: request.method().as_str(),
         target: &request.uri().to_string(),
         // Newer versions have no Upgrade header and are refused for that.
@@ -208,9 +208,9 @@ fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Pe
         },
         headers,
     })?;
-    match server.check(pending.request()) {
-        Ok(()) => Ok(pending),
-        Err(fault) => Err(pending.refuse(fault)),
+    match server.check(incoming.request()) {
+        Ok(()) => Ok(incoming),
+        Err(fault) => Err(incoming.refuse(fault)),
     }
 }
 
@@ -277,8 +277,8 @@ impl Upgrade {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.unwrap = Some(Box::new(move |upgraded, leftover| {
-            downcast::<T>(upgraded, leftover).map(|io| Box::new(unwrap(io)) as Box<dyn Io>)
+        self.unwrap = Some(Box::new(move |upgraded, read_buf| {
+            downcast::<T>(upgraded, read_buf).map(|io| Box::new(unwrap(io)) as Box<dyn Io>)
         }));
         self
     }
@@ -298,7 +298,7 @@ impl Future for Upgrade {
                 return Poll::Pending;
             }
         };
-        let io = transport(upgraded, self.unwrap.take(), &mut answer.accepted.leftover);
+        let io = transport(upgraded, self.unwrap.take(), &mut answer.accepted.read_buf);
         prepare_socket(&*io as &dyn Any)?;
         Poll::Ready(Ok(server.open(io, answer)))
     }
@@ -311,47 +311,47 @@ impl fmt::Debug for Upgrade {
 }
 
 /// What the connection runs over: the transport itself where its type is known, which spares every read and write two
-/// layers and every connection their memory. What hyper has read of it already is added to `leftover`.
-fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, leftover: &mut Vec<u8>) -> Box<dyn Io> {
+/// layers and every connection their memory. What hyper has read of it already is added to `read_buf`.
+fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, read_buf: &mut Vec<u8>) -> Box<dyn Io> {
     let known = match unwrap {
-        Some(unwrap) => unwrap(upgraded, leftover),
+        Some(unwrap) => unwrap(upgraded, read_buf),
         None => Err(upgraded),
     };
-    let known = known.or_else(|upgraded| boxed::<TcpStream>(upgraded, leftover));
+    let known = known.or_else(|upgraded| boxed::<TcpStream>(upgraded, read_buf));
     #[cfg(unix)]
-    let known = known.or_else(|upgraded| boxed::<tokio::net::UnixStream>(upgraded, leftover));
+    let known = known.or_else(|upgraded| boxed::<tokio::net::UnixStream>(upgraded, read_buf));
     #[cfg(feature = "tls")]
     let known = {
         macro_rules! unwrap {
-            ($($tls:ty),*) => { known$(.or_else(|upgraded| boxed::<$tls>(upgraded, leftover)))* };
+            ($($tls:ty),*) => { known$(.or_else(|upgraded| boxed::<$tls>(upgraded, read_buf)))* };
         }
         crate::transport::with_tls_types!(unwrap)
     };
     known.unwrap_or_else(|upgraded| Box::new(TokioIo::new(upgraded)))
 }
 
-fn boxed<T>(upgraded: Upgraded, leftover: &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded>
+fn boxed<T>(upgraded: Upgraded, read_buf: &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    downcast::<T>(upgraded, leftover).map(|io| Box::new(io) as Box<dyn Io>)
+    downcast::<T>(upgraded, read_buf).map(|io| Box::new(io) as Box<dyn Io>)
 }
 
 /// Takes a transport of type `T` out of hyper's box, and out of the wrapper that hyper-util's `auto` server puts around it
 /// to look at the first bytes.
-fn downcast<T>(upgraded: Upgraded, leftover: &mut Vec<u8>) -> Result<T, Upgraded>
+fn downcast<T>(upgraded: Upgraded, read_buf: &mut Vec<u8>) -> Result<T, Upgraded>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let upgraded = match upgraded.downcast::<TokioIo<T>>() {
         Ok(parts) => {
-            leftover.extend_from_slice(&parts.read_buf);
+            read_buf.extend_from_slice(&parts.read_buf);
             return Ok(parts.io.into_inner());
         }
         Err(upgraded) => upgraded,
     };
     let parts = auto::upgrade::downcast::<TokioIo<T>>(upgraded)?;
-    leftover.extend_from_slice(&parts.read_buf);
+    read_buf.extend_from_slice(&parts.read_buf);
     Ok(parts.io.into_inner())
 }
 
@@ -406,12 +406,12 @@ mod tests {
         });
         peer.write_all(REQUEST).await.unwrap();
         let upgraded = receiver.await.unwrap().unwrap();
-        let mut leftover = vec![];
-        let mut io = transport(upgraded, None, &mut leftover);
-        while leftover.len() < b"glued".len() {
-            io.read_buf(&mut leftover).await.unwrap();
+        let mut read_buf = vec![];
+        let mut io = transport(upgraded, None, &mut read_buf);
+        while read_buf.len() < b"read_buf".len() {
+            io.read_buf(&mut read_buf).await.unwrap();
         }
-        (io, leftover)
+        (io, read_buf)
     }
 
     #[tokio::test]
@@ -444,21 +444,21 @@ mod tests {
         for served in [Served::Http1, Served::Auto] {
             let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (tcp, _) = listener.accept().await.unwrap();
-            let (io, leftover) = upgraded(served, tcp, peer).await;
+            let (io, read_buf) = upgraded(served, tcp, peer).await;
             assert!((&*io as &dyn Any).is::<TcpStream>(), "{served:?}");
-            assert_eq!(leftover, b"glued", "{served:?}");
+            assert_eq!(read_buf, b"read_buf", "{served:?}");
             #[cfg(unix)]
             {
                 let (unix, peer) = tokio::net::UnixStream::pair().unwrap();
-                let (io, leftover) = upgraded(served, unix, peer).await;
+                let (io, read_buf) = upgraded(served, unix, peer).await;
                 assert!((&*io as &dyn Any).is::<tokio::net::UnixStream>(), "{served:?}");
-                assert_eq!(leftover, b"glued", "{served:?}");
+                assert_eq!(read_buf, b"read_buf", "{served:?}");
             }
             let (unknown, peer) = duplex(1024);
-            let (io, leftover) = upgraded(served, unknown, peer).await;
+            let (io, read_buf) = upgraded(served, unknown, peer).await;
             assert!((&*io as &dyn Any).is::<TokioIo<Upgraded>>(), "{served:?}");
             assert!(!(&*io as &dyn Any).is::<DuplexStream>(), "{served:?}");
-            assert_eq!(leftover, b"glued", "{served:?}");
+            assert_eq!(read_buf, b"read_buf", "{served:?}");
         }
     }
 }

@@ -33,20 +33,20 @@ pub use dial::ConnectError;
 pub use error::Error;
 pub use message::{Message, Text};
 pub use payload::Payload;
-pub use prepared::Prepared;
+pub use prepared::PreparedMessage;
 pub use sender_sink::SenderSink;
-pub use server::{Pending, Server, ServerBuilder, accept};
+pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use split::{Receiver, Sender};
 pub use websocket::{TrySendAllError, TrySendError, WebSocket};
 
-pub use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub use sockeye_proto::handshake;
 pub use sockeye_proto::handshake::{
     Acceptance, Denial, HostPolicy, Origin, OriginPolicy, Rejection, Request, Response, StatusCode,
 };
 pub use sockeye_proto::{
-    CLOSE_REASON_LEN_MAX, Cause, CloseCode, CloseFrame, Closure, Compress, Fault, Keepalive, Side,
+    CLOSE_REASON_LEN_MAX, CloseCause, CloseCode, CloseFrame, CloseInfo, Compress, Keepalive, ProtocolError, Side,
     truncate_close_reason,
 };
 

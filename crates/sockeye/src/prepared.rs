@@ -15,9 +15,9 @@ use crate::payload::Payload;
 /// connections it is sent on: for broadcasts. A clone costs a reference count.
 ///
 /// ```
-/// # use sockeye::{Prepared, Sender};
+/// # use sockeye::{PreparedMessage, Sender};
 /// # fn publish(senders: &[Sender]) {
-/// let news = Prepared::new("to everyone");
+/// let news = PreparedMessage::new("to everyone");
 /// for sender in senders {
 ///     if let Err(error) = sender.try_send_prepared(&news) {
 ///         // Slow or gone: what becomes of it is yours to say.
@@ -36,7 +36,7 @@ use crate::payload::Payload;
 /// window: with context takeover it comes out larger than it would on one connection. Clients mask every frame anew, so
 /// to them it is a message like any other.
 #[derive(Clone)]
-pub struct Prepared(Arc<Inner>);
+pub struct PreparedMessage(Arc<Inner>);
 
 struct Inner {
     /// Its bytes lie in those of `plain`, unless they are few.
@@ -60,7 +60,7 @@ struct Variant {
     next: OnceLock<Box<Self>>,
 }
 
-impl Prepared {
+impl PreparedMessage {
     /// Frames a message, with one copy of it. It is compressed where that was negotiated and is worth it.
     pub fn new(message: impl Into<Message>) -> Self {
         Self::with(message, Compress::Auto)
@@ -138,23 +138,23 @@ impl Variant {
 }
 
 /// Equal messages, to be compressed alike.
-impl PartialEq for Prepared {
+impl PartialEq for PreparedMessage {
     fn eq(&self, other: &Self) -> bool {
         self.0.compress == other.0.compress && self.0.message == other.0.message
     }
 }
 
-impl Eq for Prepared {}
+impl Eq for PreparedMessage {}
 
-impl From<Message> for Prepared {
+impl From<Message> for PreparedMessage {
     fn from(message: Message) -> Self {
         Self::new(message)
     }
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for PreparedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Prepared").field(&self.0.message).finish()
+        f.debug_tuple("PreparedMessage").field(&self.0.message).finish()
     }
 }
 
@@ -162,14 +162,14 @@ impl fmt::Debug for Prepared {
 mod tests {
     use std::sync::Arc;
 
-    use sockeye_proto::deflate::{Agreement, DeflateConfig, Takeover, WindowBits};
+    use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
     use sockeye_proto::{Config, Connection, Instant, Role};
 
     use super::*;
 
     fn connection(window_bits: u8, takeover: Takeover) -> Connection {
         let window_bits = WindowBits::new(window_bits).unwrap();
-        let agreement = Agreement {
+        let agreement = NegotiatedParams {
             takeover,
             peer_takeover: takeover,
             window_bits,
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn connections_that_compress_alike_share_one_frame() {
-        let prepared = Prepared::new("again ".repeat(100));
+        let prepared = PreparedMessage::new("again ".repeat(100));
         let (wide, narrow) = (connection(15, Takeover::Reset), connection(9, Takeover::Reset));
         let frame = prepared.frame_for(&wide);
         assert!(frame.bytes.len() < 100);
@@ -193,7 +193,7 @@ mod tests {
         let narrow = prepared.frame_for(&narrow);
         assert!(!std::ptr::eq(frame, narrow) && !std::ptr::eq(narrow, &raw const prepared.0.plain));
 
-        let never = Prepared::with("again ".repeat(100), Compress::Never);
+        let never = PreparedMessage::with("again ".repeat(100), Compress::Never);
         assert!(std::ptr::eq(never.frame_for(&wide), &raw const never.0.plain));
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use sockeye_proto::deflate::{Agreement, DeflateConfig};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::handshake::{
-    self, AcceptError, Acceptance, Accepted, HandshakeFault, HostPolicy, OriginPolicy, Rejection, Request, Response,
+    self, AcceptError, Acceptance, Accepted, HandshakeError, HostPolicy, OriginPolicy, Rejection, Request, Response,
     ServerHandshake, ServerStep,
 };
 use sockeye_proto::{Keepalive, Role};
@@ -72,9 +72,9 @@ struct Policy {
 /// A client's valid request that waits for the application's word.
 ///
 /// Dropping it closes the transport without an answer.
-pub struct Pending {
+pub struct Incoming {
     io: Box<dyn Io>,
-    handshake: handshake::Pending,
+    handshake: handshake::Incoming,
     server: Server,
 }
 
@@ -105,7 +105,7 @@ impl Server {
     /// # Cancel safety
     ///
     /// The transport is closed.
-    pub async fn accept<S>(&self, io: S) -> Result<Pending, Error>
+    pub async fn accept<S>(&self, io: S) -> Result<Incoming, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -129,19 +129,19 @@ impl Server {
         Ok(Box::new(io))
     }
 
-    async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant) -> Result<Pending, Error> {
+    async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant) -> Result<Incoming, Error> {
         let mut handshake = Some(ServerHandshake::new(self.policy.options.handshake_limits()));
         let refusal = loop {
             match timeout_at(deadline, poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx))).await {
                 Ok(Ok(ServerStep::Incomplete(next))) => handshake = Some(next),
                 Ok(Ok(ServerStep::Refused(refusal))) => break refusal,
-                Ok(Ok(ServerStep::Requested(pending))) => match self.check(pending.request()) {
-                    Err(fault) => break pending.refuse(fault),
+                Ok(Ok(ServerStep::Requested(incoming))) => match self.check(incoming.request()) {
+                    Err(fault) => break incoming.refuse(fault),
                     Ok(()) => {
                         let server = self.clone();
-                        return Ok(Pending {
+                        return Ok(Incoming {
                             io,
-                            handshake: pending,
+                            handshake: incoming,
                             server,
                         });
                     }
@@ -162,7 +162,7 @@ impl Server {
 
     /// Whether the request may come from where it comes from, and go where it goes.
     // [6455-10.2-1]
-    pub(crate) fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
+    pub(crate) fn check(&self, request: &Request) -> Result<(), HandshakeError> {
         self.policy.hosts.check(request)?;
         self.policy.origins.check(request)
     }
@@ -173,7 +173,7 @@ impl Server {
     }
 
     /// Accepts the request, with compression if it is configured and offered.
-    pub(crate) fn answer(&self, handshake: handshake::Pending, acceptance: Acceptance) -> Result<Answer, AcceptError> {
+    pub(crate) fn answer(&self, handshake: handshake::Incoming, acceptance: Acceptance) -> Result<Answer, AcceptError> {
         let (acceptance, agreement) = match &self.policy.options.deflate {
             None => (acceptance, None),
             Some(config) => acceptance.deflate(config, handshake.request()),
@@ -187,7 +187,7 @@ impl Server {
         let accepted = answer.accepted;
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
         let settings = self.settings.clone();
-        let mut ws = WebSocket::new(io, Role::Server, settings, accepted.leftover, subprotocol);
+        let mut ws = WebSocket::new(io, Role::Server, settings, accepted.read_buf, subprotocol);
         if let (Some(config), Some(agreement)) = (&self.policy.options.deflate, answer.agreement) {
             ws.enable_deflate(config, agreement);
         }
@@ -198,7 +198,7 @@ impl Server {
 /// What a client is answered, and what was agreed on with it.
 pub(crate) struct Answer {
     pub(crate) accepted: Accepted,
-    agreement: Option<Agreement>,
+    agreement: Option<NegotiatedParams>,
 }
 
 impl ServerBuilder {
@@ -271,7 +271,7 @@ impl ServerBuilder {
     }
 }
 
-impl Pending {
+impl Incoming {
     /// The request: its resource, headers, origin, the subprotocols offered.
     pub fn request(&self) -> &Request {
         self.handshake.request()
@@ -343,9 +343,9 @@ impl Pending {
     }
 }
 
-impl std::fmt::Debug for Pending {
+impl std::fmt::Debug for Incoming {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending")
+        f.debug_struct("Incoming")
             .field("request", self.request())
             .finish_non_exhaustive()
     }
@@ -363,7 +363,7 @@ fn poll_step(
     ready!(Pin::new(io).poll_read(cx, &mut read))?;
     Poll::Ready(match handshake.take() {
         Some(handshake) if !read.filled().is_empty() => Ok(handshake.handle_bytes(read.filled())),
-        _ => Err(handshake::HandshakeFault::ClosedEarly.into()),
+        _ => Err(handshake::HandshakeError::ClosedEarly.into()),
     })
 }
 

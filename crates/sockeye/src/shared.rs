@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_task::{ArcWake, WakerRef, waker_ref};
-use sockeye_proto::{CloseCode, Closure, Compress, Role};
+use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 
@@ -26,7 +26,7 @@ use crate::exclusive::{Deposits, Entered, Exclusive, Leave, NoDeposit, Request, 
 use crate::flusher::{self, NewBatch};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
-use crate::prepared::Prepared;
+use crate::prepared::PreparedMessage;
 use crate::wakers::{SlotKey, WakerSlots};
 use crate::websocket::TrySendError;
 
@@ -100,7 +100,7 @@ impl Published {
 
     /// Whether a message of this size may be compressed in parts, so that nothing can be queued behind it.
     fn is_compressed_in_parts(&self, len: usize, framing: Framing) -> bool {
-        let is_framed_already = framing == Framing::Prepared && self.is_server;
+        let is_framed_already = framing == Framing::PreparedMessage && self.is_server;
         self.is_compressed && len > PART_LEN && !is_framed_already
     }
 }
@@ -109,7 +109,7 @@ impl Published {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     Queued,
-    Prepared,
+    PreparedMessage,
 }
 
 mod status {
@@ -141,7 +141,7 @@ struct Contents {
     len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
     is_full: bool,
-    closure: Option<Closure>,
+    close_info: Option<CloseInfo>,
     refusal: Option<Error>,
 }
 
@@ -149,14 +149,14 @@ struct Contents {
 #[derive(Debug)]
 pub(crate) enum Mail {
     Message(Message, Compress),
-    Prepared(Prepared),
+    PreparedMessage(PreparedMessage),
     Close(CloseCode, Box<str>),
 }
 
 impl Mail {
     fn framing(&self) -> Framing {
         match self {
-            Self::Prepared(_) => Framing::Prepared,
+            Self::PreparedMessage(_) => Framing::PreparedMessage,
             Self::Message(..) | Self::Close(..) => Framing::Queued,
         }
     }
@@ -402,16 +402,16 @@ impl Shared {
         self.wakers.release(slot);
     }
 
-    pub(crate) fn closure(&self) -> Option<Closure> {
+    pub(crate) fn close_info(&self) -> Option<CloseInfo> {
         let inbox = self.exclusive.inbox();
-        inbox.as_ref().and_then(|contents| contents.closure.clone())
+        inbox.as_ref().and_then(|contents| contents.close_info.clone())
     }
 
     pub(crate) fn is_open(&self) -> bool {
         self.published().status.load(Relaxed) & status::OPEN != 0
     }
 
-    pub(crate) fn round_trip_time(&self) -> Option<Duration> {
+    pub(crate) fn rtt(&self) -> Option<Duration> {
         let micros = self.published().round_trip.load(Relaxed).checked_sub(1)?;
         Some(Duration::from_micros(micros.into()))
     }
@@ -458,7 +458,7 @@ impl Shared {
         if driver.has_transport() {
             status |= status::TRANSPORT;
         }
-        let round_trip = driver.connection().round_trip_time().map_or(0, |time| {
+        let round_trip = driver.connection().rtt().map_or(0, |time| {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
         let room = saturated(driver.write_buffer_max().saturating_sub(waiting));
@@ -476,9 +476,9 @@ impl Shared {
     fn publish_end(&self, driver: &Driver) {
         let mut inbox = self.exclusive.inbox();
         let contents = inbox.get_or_insert_default();
-        let closure = driver.connection().closure();
-        if contents.closure.as_ref() != closure || contents.refusal.is_none() {
-            contents.closure = closure.cloned();
+        let close_info = driver.connection().close_info();
+        if contents.close_info.as_ref() != close_info || contents.refusal.is_none() {
+            contents.close_info = close_info.cloned();
             contents.refusal = driver.refusal();
         }
     }
@@ -645,7 +645,7 @@ impl Access<'_> {
         for mail in mail {
             let queued = match mail {
                 Mail::Message(message, compress) => self.driver.queue(&Outgoing::new(message, compress)),
-                Mail::Prepared(prepared) => self.driver.queue_prepared(&prepared),
+                Mail::PreparedMessage(prepared) => self.driver.queue_prepared(&prepared),
                 Mail::Close(code, reason) => {
                     // The future that closes was dropped: nobody hears that its code may not be sent.
                     let _ = self.start_close(code, &reason);

@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use sockeye_proto::{CloseCode, Closure, Compress};
+use sockeye_proto::{CloseCode, CloseInfo, Compress};
 
 use crate::connection::{Driver, FlushEnd};
 use crate::error::Error;
 use crate::message::Message;
 use crate::outgoing::Outgoing;
-use crate::prepared::Prepared;
+use crate::prepared::PreparedMessage;
 use crate::sender_sink::SenderSink;
 use crate::shared::{Access, Framing, Mail, NotQueued, Operation, Shared};
 use crate::wakers::SlotKey;
@@ -122,7 +122,7 @@ impl Sender {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn send_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
+    pub async fn send_prepared(&self, prepared: &PreparedMessage) -> Result<(), Error> {
         self.feed_prepared(prepared).await?;
         self.flush().await
     }
@@ -136,14 +136,14 @@ impl Sender {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn feed_prepared(&self, prepared: &Prepared) -> Result<(), Error> {
+    pub async fn feed_prepared(&self, prepared: &PreparedMessage) -> Result<(), Error> {
         let mut operation = Operation::new(&self.shared);
         poll_fn(|cx| {
             operation.poll_queueing(
                 cx,
-                (prepared.message().len(), Framing::Prepared),
+                (prepared.message().len(), Framing::PreparedMessage),
                 |driver, cx| driver.poll_feed_prepared(cx, prepared),
-                || Mail::Prepared(prepared.clone()),
+                || Mail::PreparedMessage(prepared.clone()),
             )
         })
         .await
@@ -184,18 +184,18 @@ impl Sender {
 
     /// Queues a prepared message if there is room for it now, and never waits: what a broadcast calls for each of its
     /// receivers. A background task flushes it, as with [`try_send`](Self::try_send). The call may compress the message: see
-    /// [`Prepared`]. For several messages at once, [`try_send_all`](Self::try_send_all) costs less.
+    /// [`PreparedMessage`]. For several messages at once, [`try_send_all`](Self::try_send_all) costs less.
     ///
     /// # Errors
     ///
     /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost. A message
     /// that went to the inbox is dropped if the connection closes first; the next [`flush`](Self::flush) reports that.
-    pub fn try_send_prepared(&self, prepared: &Prepared) -> Result<(), TrySendError> {
+    pub fn try_send_prepared(&self, prepared: &PreparedMessage) -> Result<(), TrySendError> {
         let len = prepared.message().len();
         loop {
             if let Some(mut access) = self
                 .shared
-                .try_enter(self.shared.deposits_beside(len, Framing::Prepared))
+                .try_enter(self.shared.deposits_beside(len, Framing::PreparedMessage))
             {
                 try_send_prepared(&mut access.driver, prepared)?;
                 access.request_flush();
@@ -220,14 +220,14 @@ impl Sender {
     ///
     /// [`TrySendAllError`] says how many were queued, of which some may have left, and why the next was not: no room, or the
     /// connection is closed or lost ([`TrySendError`]).
-    pub fn try_send_all(&self, messages: &[Prepared]) -> Result<(), TrySendAllError> {
+    pub fn try_send_all(&self, messages: &[PreparedMessage]) -> Result<(), TrySendAllError> {
         let mut queued = 0;
         loop {
             let len_max = messages[queued..].iter().map(|message| message.message().len()).max();
-            let Some(mut access) = self
-                .shared
-                .try_enter(self.shared.deposits_beside(len_max.unwrap_or(0), Framing::Prepared))
-            else {
+            let Some(mut access) = self.shared.try_enter(
+                self.shared
+                    .deposits_beside(len_max.unwrap_or(0), Framing::PreparedMessage),
+            ) else {
                 match self.deposit_all(messages, &mut queued) {
                     Ok(()) => return Ok(()),
                     Err(NotQueued::Free) => continue,
@@ -286,13 +286,13 @@ impl Sender {
         }
     }
 
-    fn deposit_prepared(&self, prepared: &Prepared) -> Result<(), NotQueued> {
+    fn deposit_prepared(&self, prepared: &PreparedMessage) -> Result<(), NotQueued> {
         self.shared
-            .deposit(prepared.message().len(), || Mail::Prepared(prepared.clone()))
+            .deposit(prepared.message().len(), || Mail::PreparedMessage(prepared.clone()))
     }
 
     /// Leaves the messages to the task that uses the connection, and counts those that were `queued`.
-    fn deposit_all(&self, messages: &[Prepared], queued: &mut usize) -> Result<(), NotQueued> {
+    fn deposit_all(&self, messages: &[PreparedMessage], queued: &mut usize) -> Result<(), NotQueued> {
         while let Some(message) = messages.get(*queued) {
             self.deposit_prepared(message)?;
             *queued += 1;
@@ -352,8 +352,8 @@ impl Sender {
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
-    pub fn closure(&self) -> Option<Closure> {
-        self.shared.closure()
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.shared.close_info()
     }
 
     /// Whether messages can still be sent.
@@ -363,7 +363,7 @@ impl Sender {
 
     /// The round-trip time of the newest answered ping, to the microsecond.
     pub fn rtt(&self) -> Option<Duration> {
-        self.shared.round_trip_time()
+        self.shared.rtt()
     }
 
     /// The subprotocol that was agreed on.
@@ -388,13 +388,13 @@ impl Receiver {
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
-    pub fn closure(&self) -> Option<Closure> {
-        self.shared.closure()
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.shared.close_info()
     }
 
     /// The round-trip time of the newest answered ping, to the microsecond.
     pub fn rtt(&self) -> Option<Duration> {
-        self.shared.round_trip_time()
+        self.shared.rtt()
     }
 
     /// The subprotocol that was agreed on.

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use sockeye_proto::deflate::{Agreement, DeflateConfig};
-use sockeye_proto::{CloseCode, Closure, Compress, Role};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
+use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
 
 use crate::connection::{Driver, Io};
 use crate::error::Error;
 use crate::halves::{Half, Halves};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
-use crate::prepared::Prepared;
+use crate::prepared::PreparedMessage;
 use crate::settings::Settings;
 use crate::split::{Receiver, Sender};
 
@@ -39,7 +39,7 @@ use crate::split::{Receiver, Sender};
 /// | the peer closed with any other code | an error with [`close_code`](Error::close_code) | an error with that code |
 /// | the peer broke the protocol or vanished, or reset the connection before this side had sent a close frame | an error | an error |
 ///
-/// It does so as soon as the peer's close frame has arrived. [`closure`](Self::closure) has both close frames.
+/// It does so as soon as the peer's close frame has arrived. [`close_info`](Self::close_info) has both close frames.
 ///
 /// # Cancel safety
 ///
@@ -71,11 +71,11 @@ impl WebSocket {
         io: Box<dyn Io>,
         role: Role,
         settings: Arc<Settings>,
-        glued: Vec<u8>,
+        read_buf: Vec<u8>,
         subprotocol: Option<&str>,
     ) -> Self {
         Self {
-            driver: Driver::new(io, role, settings, glued),
+            driver: Driver::new(io, role, settings, read_buf),
             extras: subprotocol.map(|subprotocol| {
                 Box::new(Extras {
                     subprotocol: Some(subprotocol.into()),
@@ -85,7 +85,7 @@ impl WebSocket {
         }
     }
 
-    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement) {
+    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams) {
         self.driver.enable_deflate(config, agreement);
     }
 
@@ -177,7 +177,7 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn send_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
+    pub async fn send_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
         self.feed_prepared(prepared).await?;
         self.flush().await
     }
@@ -191,7 +191,7 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn feed_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
+    pub async fn feed_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
         poll_fn(|cx| self.driver.poll_feed_prepared(cx, prepared)).await
     }
 
@@ -219,12 +219,12 @@ impl WebSocket {
     }
 
     /// Queues a prepared message, which other connections are sent too, if there is room for it now, and never waits. The
-    /// call may compress it: see [`Prepared`].
+    /// call may compress it: see [`PreparedMessage`].
     ///
     /// # Errors
     ///
     /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
-    pub fn try_send_prepared(&mut self, prepared: &Prepared) -> Result<(), TrySendError> {
+    pub fn try_send_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), TrySendError> {
         try_send_prepared(&mut self.driver, prepared)
     }
 
@@ -286,8 +286,8 @@ impl WebSocket {
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
-    pub fn closure(&self) -> Option<&Closure> {
-        self.driver.connection().closure()
+    pub fn close_info(&self) -> Option<&CloseInfo> {
+        self.driver.connection().close_info()
     }
 
     /// Whether messages can still be sent: neither side has begun to close, and the connection is not known to be lost.
@@ -297,7 +297,7 @@ impl WebSocket {
 
     /// The round-trip time of the newest answered ping.
     pub fn rtt(&self) -> Option<Duration> {
-        self.driver.connection().round_trip_time()
+        self.driver.connection().rtt()
     }
 
     /// The subprotocol that was agreed on.
@@ -389,7 +389,7 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
         .map_err(TrySendError::Closed)
 }
 
-pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &Prepared) -> Result<(), TrySendError> {
+pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &PreparedMessage) -> Result<(), TrySendError> {
     if !driver.has_room_for(prepared.message().len()) {
         return Err(TrySendError::Full(prepared.message().clone()));
     }

@@ -294,7 +294,7 @@ async fn close_goes_on_when_it_is_called_again() {
             peer.ends();
             let mut dropped = 0;
             insist!(polls, dropped, ws.close(CloseCode::NORMAL, "bye")).unwrap();
-            assert!(ws.closure().unwrap().is_clean());
+            assert!(ws.close_info().unwrap().is_clean());
             finish(ws, &peer).await;
             assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
             if dropped == 0 {
@@ -323,7 +323,7 @@ async fn a_dropped_close_goes_on_with_recv() {
                 is_closed
             };
             let (is_closed, ()) = within(20, async { tokio::join!(closing, answers) }).await;
-            assert!(ws.closure().unwrap().is_clean());
+            assert!(ws.close_info().unwrap().is_clean());
             if is_closed {
                 break;
             }
@@ -348,7 +348,7 @@ async fn a_dropped_close_of_a_sender_goes_on_with_the_receiver() {
             peer.ends();
             let dropped = close_both(polls, sender.clone(), receiver).await;
             assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
-            assert!(sender.closure().unwrap().is_clean());
+            assert!(sender.close_info().unwrap().is_clean());
             if dropped == 0 {
                 break;
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::wire::{Frame, binary, close, continuation, frame, ping, text};
 use common::{BOTH, Local, finish, look, open, text_of, within};
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{Cause, CloseCode, Fault, Message, Side};
+use sockeye::{CloseCause, CloseCode, Message, ProtocolError, Side};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -30,11 +30,11 @@ async fn the_peer_closes() {
         assert_eq!(peer.sees_half_close(), local == Local::Server);
         assert!(!peer.sees_end());
 
-        let closure = ws.closure().unwrap().clone();
-        assert_eq!((closure.code(), closure.reason()), (CloseCode(4001), "enough"));
-        assert_eq!((closure.first(), closure.cause()), (Side::Peer, Cause::Peer));
-        assert_eq!(closure.sent().unwrap().code, CloseCode(4001));
-        assert!(closure.is_clean() && !ws.is_open());
+        let close_info = ws.close_info().unwrap().clone();
+        assert_eq!((close_info.code(), close_info.reason()), (CloseCode(4001), "enough"));
+        assert_eq!((close_info.first(), close_info.cause()), (Side::Peer, CloseCause::Peer));
+        assert_eq!(close_info.sent().unwrap().code, CloseCode(4001));
+        assert!(close_info.is_clean() && !ws.is_open());
         assert_eq!(ws.send("late").await.unwrap_err().close_code(), Some(CloseCode(4001)));
         ws.close(CloseCode::NORMAL, "it is closed already").await.unwrap();
         peer.ends();
@@ -60,10 +60,13 @@ async fn this_side_closes() {
         drop(closing);
         assert_eq!(peer.sees_half_close(), local == Local::Server);
 
-        let closure = ws.closure().unwrap();
-        assert_eq!((closure.code(), closure.reason()), (CloseCode::GOING_AWAY, ""));
-        assert_eq!((closure.first(), closure.cause()), (Side::Local, Cause::Local));
-        assert_eq!(closure.sent().unwrap().reason, "restart");
+        let close_info = ws.close_info().unwrap();
+        assert_eq!((close_info.code(), close_info.reason()), (CloseCode::GOING_AWAY, ""));
+        assert_eq!(
+            (close_info.first(), close_info.cause()),
+            (Side::Local, CloseCause::Local)
+        );
+        assert_eq!(close_info.sent().unwrap().reason, "restart");
         // Once more changes nothing.
         ws.close(CloseCode::NORMAL, "").await.unwrap();
         assert_eq!(peer.takes(), []);
@@ -81,9 +84,9 @@ async fn both_close_at_once_and_each_sends_one_close_frame() {
         peer.ends();
         assert!(ws.recv().await.unwrap().is_none());
         assert_eq!(peer.takes(), [close(1000, "here")]);
-        let closure = ws.closure().unwrap();
-        assert!(closure.is_clean());
-        assert_eq!((closure.code(), closure.first()), (CloseCode(3001), Side::Local));
+        let close_info = ws.close_info().unwrap();
+        assert!(close_info.is_clean());
+        assert_eq!((close_info.code(), close_info.first()), (CloseCode(3001), Side::Local));
     }
 }
 
@@ -95,7 +98,7 @@ async fn a_close_frame_without_a_code_is_1005() {
         peer.ends();
         assert!(ws.recv().await.unwrap().is_none());
         assert_eq!(peer.takes(), [frame(0x8, "")]);
-        assert_eq!(ws.closure().unwrap().code(), CloseCode::NO_STATUS);
+        assert_eq!(ws.close_info().unwrap().code(), CloseCode::NO_STATUS);
     }
 }
 
@@ -188,9 +191,9 @@ async fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_is_clean_enough() {
             }
             closing.await.unwrap();
             assert!(ws.recv().await.unwrap().is_none());
-            let closure = ws.closure().unwrap();
-            assert_eq!((closure.received(), closure.cause()), (None, Cause::Local));
-            assert!(closure.is_normal() && !closure.is_clean());
+            let close_info = ws.close_info().unwrap();
+            assert_eq!((close_info.received(), close_info.cause()), (None, CloseCause::Local));
+            assert!(close_info.is_normal() && !close_info.is_clean());
         }
     }
 }
@@ -308,7 +311,7 @@ async fn a_peer_that_does_not_answer_the_close_frame_is_left_after_five_seconds(
         let start = Instant::now();
         let error = within(60, ws.close(CloseCode::NORMAL, "")).await.unwrap_err();
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
-        assert_eq!(error.closure().unwrap().cause(), Cause::CloseTimeout);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::CloseTimeout);
         assert_eq!(start.elapsed().as_secs(), 5);
         assert!(peer.sees_end());
     }
@@ -404,7 +407,7 @@ async fn a_reset_after_the_close_handshake_is_as_good_as_an_end() {
         peer.sends([close(1000, "")]);
         peer.resets();
         assert!(ws.recv().await.unwrap().is_none());
-        assert!(ws.closure().unwrap().is_clean());
+        assert!(ws.close_info().unwrap().is_clean());
     }
 }
 
@@ -417,7 +420,7 @@ async fn a_reset_before_it_is_an_error() {
         assert_eq!(text_of(ws.recv().await), "before");
         let error = ws.recv().await.unwrap_err();
         assert!(error.is_io() && error.is_closed(), "{error:?}");
-        assert_eq!(ws.closure().unwrap().cause(), Cause::TransportEnd);
+        assert_eq!(ws.close_info().unwrap().cause(), CloseCause::TransportEnd);
     }
 }
 
@@ -432,8 +435,8 @@ async fn an_end_without_a_close_frame_is_an_error_that_stays() {
         for _ in 0..3 {
             let error = ws.recv().await.unwrap_err();
             assert!(error.is_closed() && !error.is_io() && !error.is_timeout(), "{error:?}");
-            assert_eq!(error.closure().unwrap().cause(), Cause::TransportEnd);
-            assert_eq!(error.closure().unwrap().code(), CloseCode::ABNORMAL);
+            assert_eq!(error.close_info().unwrap().cause(), CloseCause::TransportEnd);
+            assert_eq!(error.close_info().unwrap().code(), CloseCode::ABNORMAL);
         }
         assert!(ws.send("late").await.unwrap_err().is_closed());
         assert!(ws.ping(b"late").await.unwrap_err().is_closed());
@@ -475,7 +478,7 @@ async fn none_stays_none() {
             assert!(ws.recv().await.unwrap().is_none());
         }
         let error = ws.send("late").await.unwrap_err();
-        assert!(error.is_closed() && error.closure().unwrap().is_clean(), "{error:?}");
+        assert!(error.is_closed() && error.close_info().unwrap().is_clean(), "{error:?}");
     }
 }
 
@@ -522,15 +525,19 @@ async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
             (
                 text("x").bytes(local == Local::Client),
                 match local {
-                    Local::Server => Fault::UnmaskedFrame,
-                    Local::Client => Fault::MaskedFrame,
+                    Local::Server => ProtocolError::UnmaskedFrame,
+                    Local::Client => ProtocolError::MaskedFrame,
                 },
                 1002,
             ),
-            (text(b"\xff").bytes(local == Local::Server), Fault::InvalidUtf8, 1007),
+            (
+                text(b"\xff").bytes(local == Local::Server),
+                ProtocolError::InvalidUtf8,
+                1007,
+            ),
             (
                 binary("").declaring(16 * 1024 * 1024 + 1).bytes(local == Local::Server),
-                Fault::MessageTooBig,
+                ProtocolError::MessageTooBig,
                 1009,
             ),
         ] {
@@ -541,7 +548,7 @@ async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
             assert_eq!(text_of(ws.recv().await), "before");
             let error = ws.recv().await.unwrap_err();
             assert!(error.is_protocol() && error.is_closed(), "{error:?}");
-            assert_eq!(error.closure().unwrap().cause(), Cause::Fault(fault));
+            assert_eq!(error.close_info().unwrap().cause(), CloseCause::ProtocolError(fault));
             assert_eq!(peer.takes(), [close(code, fault.reason())]);
             assert!(peer.sees_half_close() && !peer.sees_end());
             assert_eq!(start.elapsed(), Duration::ZERO);
@@ -569,9 +576,9 @@ async fn what_had_arrived_is_received_after_writing_has_failed() {
         assert!(!ws.is_open());
         assert_eq!(text_of(ws.recv().await), "two");
         assert_eq!(ws.recv().await.unwrap_err().close_code(), Some(CloseCode(1008)));
-        let closure = ws.closure().unwrap();
+        let close_info = ws.close_info().unwrap();
         assert_eq!(
-            (closure.code(), closure.reason()),
+            (close_info.code(), close_info.reason()),
             (CloseCode(1008), "you talk too much")
         );
         assert_eq!(ws.send("echo").await.unwrap_err().close_code(), Some(CloseCode(1008)));
@@ -600,7 +607,7 @@ async fn a_failure_at_any_operation_is_an_error_and_closes_the_transport() {
             // Until both close frames were there, it is an error; and it stays what it is.
             let again = ws.recv().await;
             assert!(again.is_err() || result.is_ok(), "{operation}: {result:?}, {again:?}");
-            assert!(ws.closure().is_some() && !ws.is_open());
+            assert!(ws.close_info().is_some() && !ws.is_open());
             finish(ws, &peer).await;
             if result.is_ok() && peer.takes().last() == Some(&close(1000, "")) {
                 break;

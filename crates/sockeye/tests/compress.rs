@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::script::transport;
 use common::wire::{Frame, close, ping, pong};
 use common::{BOTH, Local, Peer, REQUEST, finish, look, pair, polled, within};
-use sockeye::{Client, CloseCode, Compress, DeflateConfig, Prepared, Server, TrySendError, WebSocket};
+use sockeye::{Client, CloseCode, Compress, DeflateConfig, PreparedMessage, Server, TrySendError, WebSocket};
 use tokio::time::Instant;
 
 const MIB: usize = 1024 * 1024;
@@ -102,7 +102,7 @@ async fn messages_that_are_compressed_do_not_starve_other_tasks() {
 #[tokio::test(start_paused = true)]
 async fn a_message_in_one_large_frame_is_inflated_to_its_end() {
     // Some 300 KiB on the wire, so that the end of it is read straight into the message.
-    let text = Prepared::new(like_json(2 * MIB));
+    let text = PreparedMessage::new(like_json(2 * MIB));
     let (mut server, mut client) = deflating_pair(Local::Server).await;
     for _ in 0..2 {
         let (sent, received) = within(1, async { tokio::join!(server.send_prepared(&text), client.recv()) }).await;

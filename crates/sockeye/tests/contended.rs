@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{look, within};
 use sockeye::{
-    Client, CloseCode, Compress, DeflateConfig, Error, Limits, Message, Prepared, Receiver, Sender, Server,
+    Client, CloseCode, Compress, DeflateConfig, Error, Limits, Message, PreparedMessage, Receiver, Sender, Server,
     TrySendError, WebSocket,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
@@ -160,15 +160,19 @@ async fn sends_that_never_wait_do_not_wait_for_a_busy_receiver() {
     let busy = setup.make_busy();
     let sender = &setup.sender;
     sender.try_send("1").unwrap();
-    sender.try_send_prepared(&Prepared::new("2")).unwrap();
-    sender.try_send_all(&["3", "4"].map(Prepared::new)).unwrap();
+    sender.try_send_prepared(&PreparedMessage::new("2")).unwrap();
+    sender.try_send_all(&["3", "4"].map(PreparedMessage::new)).unwrap();
     sender.try_send_all(&[]).unwrap();
     assert!(look(pin!(sender.feed("5"))).await.is_ready());
-    assert!(look(pin!(sender.feed_prepared(&Prepared::new("6")))).await.is_ready());
+    assert!(
+        look(pin!(sender.feed_prepared(&PreparedMessage::new("6"))))
+            .await
+            .is_ready()
+    );
     sender.try_send("7").unwrap();
     assert!(sender.is_open());
     assert_eq!(sender.rtt(), None);
-    assert_eq!(sender.closure(), None);
+    assert_eq!(sender.close_info(), None);
     let _receiving = busy.release();
     let expected: Vec<_> = (0..8).map(|number| number.to_string()).collect();
     assert_eq!(receive(&mut setup.client, 8).await, expected);
@@ -220,8 +224,8 @@ async fn a_close_that_is_dropped_while_the_receiver_is_busy_has_begun() {
     let receiving = busy.release();
     assert_eq!(receive(&mut setup.client, 1).await, ["1"]);
     within(30, setup.client.recv()).await.unwrap();
-    let closure = setup.client.closure().unwrap();
-    assert_eq!(closure.received().unwrap().code, CloseCode::GOING_AWAY);
+    let close_info = setup.client.close_info().unwrap();
+    assert_eq!(close_info.received().unwrap().code, CloseCode::GOING_AWAY);
     within(30, receiving).await.unwrap().1.unwrap();
     assert!(!setup.sender.is_open());
 }
@@ -235,7 +239,7 @@ async fn what_is_left_for_a_busy_receiver_is_bounded() {
     let busy = setup.make_busy();
     let sender = &setup.sender;
     let messages: Vec<_> = (b'a'..=b'e')
-        .map(|byte| Prepared::new([byte; 300].as_slice()))
+        .map(|byte| PreparedMessage::new([byte; 300].as_slice()))
         .collect();
     let error = sender.try_send_all(&messages).unwrap_err();
     assert_eq!(error.queued, 3);
@@ -276,7 +280,10 @@ async fn a_large_message_that_is_left_to_be_compressed_is_the_last() {
     let large = "again ".repeat(50_000);
     setup.sender.try_send("1").unwrap();
     // A prepared message is compressed whole, and is in nobody's way.
-    setup.sender.try_send_prepared(&Prepared::new(large.as_str())).unwrap();
+    setup
+        .sender
+        .try_send_prepared(&PreparedMessage::new(large.as_str()))
+        .unwrap();
     setup.sender.try_send(large.as_str()).unwrap();
     assert!(matches!(setup.sender.try_send("2"), Err(TrySendError::Full(_))));
     assert!(
@@ -301,14 +308,14 @@ async fn what_was_known_of_the_end_is_known_while_the_receiver_is_busy() {
     setup.sender.close(CloseCode::NORMAL, "").await.unwrap();
     let busy = setup.make_busy();
     assert!(!setup.sender.is_open());
-    let closure = setup.sender.closure().unwrap();
-    assert_eq!(closure.sent().unwrap().code, CloseCode::NORMAL);
+    let close_info = setup.sender.close_info().unwrap();
+    assert_eq!(close_info.sent().unwrap().code, CloseCode::NORMAL);
     assert!(matches!(setup.sender.try_send("x"), Err(TrySendError::Closed(error)) if error.is_closed()));
     assert!(matches!(
-        setup.sender.try_send_prepared(&Prepared::new("x")),
+        setup.sender.try_send_prepared(&PreparedMessage::new("x")),
         Err(TrySendError::Closed(_))
     ));
-    let error = setup.sender.try_send_all(&[Prepared::new("x")]).unwrap_err();
+    let error = setup.sender.try_send_all(&[PreparedMessage::new("x")]).unwrap_err();
     assert!(matches!(error.cause, TrySendError::Closed(_)));
     drop(busy.release());
 }

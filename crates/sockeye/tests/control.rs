@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
 use common::{BOTH, Local, look, open, open_client, open_server, pair, text_of, within};
-use sockeye::{Cause, Client, CloseCode, Compress, DeflateConfig, Keepalive, Server};
+use sockeye::{Client, CloseCause, CloseCode, Compress, DeflateConfig, Keepalive, Server};
 use tokio::time::{Instant, advance, sleep};
 
 fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
@@ -173,7 +173,7 @@ async fn a_silent_peer_is_pinged_after_20_seconds_and_gone_10_later() {
         let (received, ()) = within(60, async { tokio::join!(ws.recv(), watching) }).await;
         let error = received.unwrap_err();
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
-        assert_eq!(error.closure().unwrap().cause(), Cause::PeerGone);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::PeerGone);
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(peer.sees_end() && !ws.is_open());
     }
@@ -186,7 +186,7 @@ async fn a_silent_peer_is_gone_for_a_receiver_alone_too() {
         let (sender, mut receiver) = ws.split();
         let start = Instant::now();
         let error = within(60, receiver.recv()).await.unwrap_err();
-        assert_eq!(error.closure().unwrap().cause(), Cause::PeerGone);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::PeerGone);
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(peer.sees_end() && !sender.is_open());
     }

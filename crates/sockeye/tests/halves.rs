@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::wire::{close, text};
 use common::{BOTH, look, open, pair, within};
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{Cause, Client, Message, Server};
+use sockeye::{Client, CloseCause, Message, Server};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
@@ -132,7 +132,7 @@ async fn closing_the_sink_sets_the_streams_timer() {
         let start = Instant::now();
         sink.close().await.unwrap();
         let error = within(60, receiving).await.unwrap().unwrap().unwrap_err();
-        assert_eq!(error.closure().unwrap().cause(), Cause::CloseTimeout);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::CloseTimeout);
         assert_eq!(start.elapsed().as_secs(), 5);
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use common::script::transport;
 use common::wire::text;
 use common::{Peer, REQUEST, answer, look, text_of, within};
-use sockeye::handshake::{HandshakeFault, Subprotocol};
+use sockeye::handshake::{HandshakeError, Subprotocol};
 use sockeye::{
-    Acceptance, Client, Error, HostPolicy, Origin, OriginPolicy, Pending, Rejection, Server, StatusCode, Timeouts,
+    Acceptance, Client, Error, HostPolicy, Incoming, Origin, OriginPolicy, Rejection, Server, StatusCode, Timeouts,
     WebSocket,
 };
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ async fn answered(response: impl AsRef<[u8]>) -> Error {
 }
 
 /// A server's judgement of a request, and the other end.
-async fn asked(server: &Server, request: impl AsRef<[u8]>) -> (Result<Pending, Error>, Peer) {
+async fn asked(server: &Server, request: impl AsRef<[u8]>) -> (Result<Incoming, Error>, Peer) {
     let (io, peer) = transport(true);
     peer.sends_bytes(request);
     (within(60, server.accept(io)).await, peer)
@@ -47,7 +47,7 @@ fn response(peer: &Peer) -> String {
 }
 
 #[track_caller]
-fn fault(error: &Error) -> &HandshakeFault {
+fn fault(error: &Error) -> &HandshakeError {
     error
         .source()
         .and_then(|source| source.downcast_ref())
@@ -250,12 +250,12 @@ async fn client_reads_frames_behind_a_101_that_announces_chunks() {
 #[tokio::test(start_paused = true)]
 async fn client_takes_no_other_answer_than_that_to_its_key() {
     let mut other = answer(REQUEST.as_bytes());
-    assert_eq!(*fault(&answered(&other).await), HandshakeFault::AcceptMismatch);
+    assert_eq!(*fault(&answered(&other).await), HandshakeError::AcceptMismatch);
     other = other.replace("Upgrade: websocket\r\n", "");
     assert!(answered(&other).await.is_protocol());
     let left = answered("").await;
     assert!(left.is_closed() && !left.is_protocol());
-    assert_eq!(*fault(&left), HandshakeFault::ClosedEarly);
+    assert_eq!(*fault(&left), HandshakeError::ClosedEarly);
     assert!(answered("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_protocol());
 }
 
@@ -414,7 +414,7 @@ async fn server_refuses_a_page_of_another_host_on_the_wire() {
     let (accepted, peer) = asked(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
     let error = accepted.unwrap_err();
     assert!(error.is_denied() && !error.is_protocol());
-    assert!(matches!(fault(&error), HandshakeFault::OriginDenied(_)), "{error:?}");
+    assert!(matches!(fault(&error), HandshakeError::OriginDenied(_)), "{error:?}");
     let denial = error.denial().unwrap();
     assert_eq!(
         (denial.origin(), denial.host()),

@@ -238,8 +238,8 @@ impl Combination {
             drain = Some(op);
         }
         let elapsed = start.elapsed();
-        let was_first = ops.iter().chain(&drain).find_map(|op| op.handle.closure());
-        let was_first = was_first.map(|closure| closure.first() == Side::Local);
+        let was_first = ops.iter().chain(&drain).find_map(|op| op.handle.close_info());
+        let was_first = was_first.map(|close_info| close_info.first() == Side::Local);
         let after = self.look_past_the_end(&mut ops, &mut drain).await;
         let logs = ops.into_iter().chain(drain).map(|op| op.log).collect();
         // The rest of TCP's end happens in the background.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use common::wire::{binary, text};
 use common::{BOTH, Local, look, open, open_server, pair, within};
-use sockeye::{Client, Compress, DeflateConfig, Limits, Message, Prepared, Server, Takeover, TrySendError, WebSocket};
+use sockeye::{
+    Client, Compress, DeflateConfig, Limits, Message, PreparedMessage, Server, Takeover, TrySendError, WebSocket,
+};
 
 /// A server's end and a client's, which compress.
 async fn deflating_pair(server: DeflateConfig, client: DeflateConfig) -> (WebSocket, WebSocket) {
@@ -32,9 +34,9 @@ async fn a_prepared_message_arrives_like_any_other() {
         for len in [0, 5, 125, 126, 20_000, 70_000] {
             let long = "x".repeat(len);
             let prepared = [
-                Prepared::new(long.as_str()),
-                Prepared::new(long.as_bytes()),
-                Prepared::with(long.clone(), Compress::Always),
+                PreparedMessage::new(long.as_str()),
+                PreparedMessage::new(long.as_bytes()),
+                PreparedMessage::with(long.clone(), Compress::Always),
             ];
             assert_eq!(prepared[0].message().as_text(), Some(long.as_str()));
             for prepared in &prepared {
@@ -51,7 +53,7 @@ async fn a_prepared_message_arrives_like_any_other() {
 
 #[tokio::test(start_paused = true)]
 async fn large_frames_leave_in_order_with_small_ones_between() {
-    let large = Prepared::new("l".repeat(20_000));
+    let large = PreparedMessage::new("l".repeat(20_000));
     for write_max in [1, 1000, usize::MAX] {
         let (mut ws, peer) = open(Local::Server).await;
         peer.rule(|rules| rules.write_max = write_max);
@@ -78,7 +80,7 @@ async fn a_broadcast_does_not_wait_for_a_slow_receiver() {
     let (slow, peer) = open_server(&Server::builder().limits(limits).build()).await;
     peer.rule(|rules| rules.room = 0);
     let (sender, _receiver) = slow.split();
-    let news = Prepared::new("n".repeat(600));
+    let news = PreparedMessage::new("n".repeat(600));
     sender.try_send_prepared(&news).unwrap();
     sender.try_send_prepared(&news).unwrap();
     let refused = sender.try_send_prepared(&news).unwrap_err();
@@ -92,7 +94,7 @@ async fn the_receivers_task_writes_what_a_sender_queued() {
     let (sender, mut receiver) = ws.split();
     let receiving = tokio::spawn(async move { receiver.recv().await });
     tokio::task::yield_now().await;
-    let news = Prepared::new("news");
+    let news = PreparedMessage::new("news");
     for _ in 0..3 {
         sender.clone().try_send_prepared(&news).unwrap();
     }
@@ -104,7 +106,7 @@ async fn the_receivers_task_writes_what_a_sender_queued() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_with_other_parameters_each_get_what_they_can_read() {
-    let news = Prepared::new("{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(100));
+    let news = PreparedMessage::new("{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(100));
     let settings = [
         (deflate(Takeover::Reset, 1), deflate(Takeover::Reset, 1)),
         (deflate(Takeover::Keep, 1), deflate(Takeover::Keep, 1)),
@@ -134,7 +136,7 @@ async fn a_closed_connection_refuses() {
     let (mut ws, _peer) = open(Local::Server).await;
     let closing = tokio::time::timeout(Duration::ZERO, ws.close(sockeye::CloseCode::NORMAL, "")).await;
     assert!(closing.is_err(), "the peer has not answered");
-    let news = Prepared::new("news");
+    let news = PreparedMessage::new("news");
     assert!(matches!(ws.try_send_prepared(&news), Err(TrySendError::Closed(_))));
     assert!(matches!(
         look(pin!(ws.feed_prepared(&news))).await,

@@ -33,7 +33,7 @@ async fn speak(client: &Client, uri: &str) {
         assert_eq!(text_of(ws.recv().await), message);
     }
     ws.close(CloseCode::NORMAL, "done").await.unwrap();
-    assert!(ws.closure().unwrap().is_clean());
+    assert!(ws.close_info().unwrap().is_clean());
 }
 
 #[tokio::test]

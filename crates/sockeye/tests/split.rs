@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::wire::{close, ping, text, texts};
 use common::{BOTH, Local, look, open, open_server, text_of, within};
 use futures_util::SinkExt;
-use sockeye::{Cause, Client, CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
+use sockeye::{Client, CloseCause, CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
 use tokio::io::duplex;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
@@ -111,7 +111,10 @@ async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
             sender.ping(b"there?").await.unwrap();
         };
         let (received, ()) = within(60, async { tokio::join!(receiver.recv(), pinging) }).await;
-        assert_eq!(received.unwrap_err().closure().unwrap().cause(), Cause::PeerGone);
+        assert_eq!(
+            received.unwrap_err().close_info().unwrap().cause(),
+            CloseCause::PeerGone
+        );
         assert_eq!(start.elapsed().as_secs(), 11);
     }
 }
@@ -127,7 +130,7 @@ async fn a_close_of_a_sender_sets_the_receivers_alarm() {
         sender.close(CloseCode::GOING_AWAY, "").await.unwrap();
         assert_eq!(peer.takes(), [close(1001, "")]);
         let error = within(60, receiving).await.unwrap().unwrap_err();
-        assert_eq!(error.closure().unwrap().cause(), Cause::CloseTimeout);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::CloseTimeout);
         assert_eq!(start.elapsed().as_secs(), 6);
         assert!(peer.sees_end());
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::wire::{close, text, texts};
 use common::{BOTH, Local, Peer, open, open_server, within};
-use sockeye::{Client, CloseCode, Error, Limits, Message, Prepared, Receiver, Sender, Server, TrySendError};
+use sockeye::{Client, CloseCode, Error, Limits, Message, PreparedMessage, Receiver, Sender, Server, TrySendError};
 use tokio::io::duplex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
@@ -42,7 +42,7 @@ fn receive(mut receiver: Receiver) -> (JoinHandle<Result<Option<Message>, Error>
 /// Both ways to queue `a` without waiting.
 const SENDS: [fn(&Sender); 2] = [
     |sender| sender.try_send("a").unwrap(),
-    |sender| sender.try_send_all(&[Prepared::new("a")]).unwrap(),
+    |sender| sender.try_send_all(&[PreparedMessage::new("a")]).unwrap(),
 ];
 
 async fn open_split() -> (Sender, Receiver, Peer) {
@@ -60,7 +60,7 @@ async fn a_burst_to_many_makes_one_write_each_and_wakes_no_receiver() {
     }
     settle().await;
     for burst in 0..3 {
-        let messages = ["a", "b", "c"].map(|name| Prepared::new(format!("{name}{burst}")));
+        let messages = ["a", "b", "c"].map(|name| PreparedMessage::new(format!("{name}{burst}")));
         for message in &messages {
             for (sender, ..) in &members {
                 sender.try_send_prepared(message).unwrap();
@@ -86,7 +86,7 @@ async fn all_that_is_at_hand_leaves_before_anybody_else_runs() {
         members.push((sender, receive(receiver), peer));
     }
     settle().await;
-    let messages = ["a", "b", "c"].map(Prepared::new);
+    let messages = ["a", "b", "c"].map(PreparedMessage::new);
     for (sender, _, peer) in &members {
         sender.try_send_all(&messages).unwrap();
         assert_eq!(texts(&peer.takes()), ["a", "b", "c"]);
@@ -104,7 +104,7 @@ async fn what_was_queued_before_leaves_with_it_and_once() {
     let (_receiving, polls) = receive(receiver);
     settle().await;
     sender.try_send("a").unwrap();
-    sender.try_send_all(&[Prepared::new("b")]).unwrap();
+    sender.try_send_all(&[PreparedMessage::new("b")]).unwrap();
     assert_eq!(texts(&peer.takes()), ["a", "b"]);
     sender.try_send("c").unwrap();
     sender.try_send_all(&[]).unwrap();
@@ -123,7 +123,7 @@ async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 1300;
     let server = Server::builder().limits(limits).build();
-    let messages: Vec<_> = (b'a'..=b'e').map(|byte| Prepared::new(&[byte; 600])).collect();
+    let messages: Vec<_> = (b'a'..=b'e').map(|byte| PreparedMessage::new(&[byte; 600])).collect();
     let payloads = |peer: &Peer| {
         peer.takes()
             .into_iter()

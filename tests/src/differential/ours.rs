@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use sockeye_proto::{CloseCode, Config, Connection, Event, Fault, Instant, MaskingKey, MessageKind, Role};
+use sockeye_proto::{CloseCode, Config, Connection, Event, Instant, MaskingKey, MessageKind, ProtocolError, Role};
 
 use super::{EMPTY_FRAGMENTS_MAX, End, Heard, MESSAGE_SIZE_MAX, Receiver, Verdict};
 
@@ -11,7 +11,7 @@ use super::{EMPTY_FRAGMENTS_MAX, End, Heard, MESSAGE_SIZE_MAX, Receiver, Verdict
 #[derive(Debug)]
 pub(super) struct Ours {
     pub(super) verdict: Verdict,
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<ProtocolError>,
     /// How many bytes had been given when the fault showed.
     pub(super) fault_at: Option<usize>,
 }
@@ -95,7 +95,7 @@ fn connection(receiver: Receiver, empty_fragments: EmptyFragments) -> Connection
     Connection::new(role, Arc::new(config), Instant::ORIGIN)
 }
 
-fn hear(event: Event<'_>) -> Result<Heard, Fault> {
+fn hear(event: Event<'_>) -> Result<Heard, ProtocolError> {
     Ok(match event {
         Event::Message { kind, payload } => {
             let payload = Cow::into_owned(payload);
@@ -108,7 +108,7 @@ fn hear(event: Event<'_>) -> Result<Heard, Fault> {
         Event::Ping(payload) => Heard::Ping(payload.to_vec()),
         Event::Pong(payload) => Heard::Pong(payload.to_vec()),
         Event::Close(frame) => Heard::Close(frame.code.0, frame.reason),
-        Event::Fault(fault) => return Err(fault),
+        Event::ProtocolError(fault) => return Err(fault),
     })
 }
 
@@ -116,5 +116,5 @@ fn hear(event: Event<'_>) -> Result<Heard, Fault> {
 fn sent_code(connection: &mut Connection) -> Option<CloseCode> {
     let mut out = Vec::new();
     connection.poll_transmit(&mut out);
-    connection.closure()?.sent().map(|frame| frame.code)
+    connection.close_info()?.sent().map(|frame| frame.code)
 }

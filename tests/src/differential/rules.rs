@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use sockeye_proto::Fault;
+use sockeye_proto::ProtocolError;
 
 use super::frames::{Found, walk};
 use super::ours::{self, EmptyFragments, Ours};
@@ -147,16 +147,16 @@ impl Stream {
             return Err("the fault is in no frame");
         };
         match fault {
-            Fault::NonMinimalLength => self.explain_non_minimal(frame, &theirs),
+            ProtocolError::NonMinimalLength => self.explain_non_minimal(frame, &theirs),
             // The form alone makes it too long for a control frame.
-            Fault::OversizedControl if frame.len.is_some_and(|len| len <= 125) => {
+            ProtocolError::OversizedControl if frame.len.is_some_and(|len| len <= 125) => {
                 self.explain_non_minimal(frame, &theirs)
             }
-            Fault::TooManyEmptyFragments => self.explain_empty_fragments(),
-            Fault::InvalidCloseCode(_) if is_replaced(&ours.verdict, &theirs) => Ok(Class::CloseCodeReplaced),
+            ProtocolError::TooManyEmptyFragments => self.explain_empty_fragments(),
+            ProtocolError::InvalidCloseCode(_) if is_replaced(&ours.verdict, &theirs) => Ok(Class::CloseCodeReplaced),
             _ if theirs.heard != ours.verdict.heard => Err("tungstenite heard more before it ended"),
             _ if theirs.end == End::Waiting => self.explain_later(frame),
-            Fault::LengthOverflow if theirs.code() == Some(1009) => Ok(Class::LengthTopBit),
+            ProtocolError::LengthOverflow if theirs.code() == Some(1009) => Ok(Class::LengthTopBit),
             _ => match theirs.code().is_some_and(|code| breaks(&self.bytes, frame, code)) {
                 true => Ok(Class::TwoFaults),
                 false => Err("the frame at fault does not break the rule that tungstenite names"),

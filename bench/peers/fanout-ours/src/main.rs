@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bench_listen::{Can, Flags};
 use futures_util::FutureExt as _;
-use sockeye::{Error, Prepared, Receiver, Sender, Server};
+use sockeye::{Error, PreparedMessage, Receiver, Sender, Server};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -40,12 +40,12 @@ async fn open(server: Server, tcp: TcpStream, members: Members) -> Result<(), Er
 async fn serve(mut receiver: Receiver, id: u64, members: Members) {
     let mut batch = Vec::new();
     while let Ok(Some(message)) = receiver.recv().await {
-        batch.push(Prepared::new(message));
+        batch.push(PreparedMessage::new(message));
         // What has arrived together leaves together. The end, or a failure, is told again.
         while batch.len() < BATCH_MAX
             && let Some(Ok(Some(message))) = receiver.recv().now_or_never()
         {
-            batch.push(Prepared::new(message));
+            batch.push(PreparedMessage::new(message));
         }
         members.publish(id, &batch);
         batch.clear();
@@ -72,7 +72,7 @@ impl Members {
     }
 
     /// Sends messages to all members but one. Who has no room is disconnected: with a gap it would not know of it.
-    fn publish(&self, from: u64, batch: &[Prepared]) {
+    fn publish(&self, from: u64, batch: &[PreparedMessage]) {
         self.with(|list| {
             list.members.retain(|&id, (sender, task)| {
                 let is_kept = id == from || sender.try_send_all(batch).is_ok();

@@ -24,7 +24,7 @@ pub(crate) enum Input {
     /// A valid close frame arrived.
     PeerClose,
     /// The peer broke a rule.
-    Fault,
+    ProtocolError,
     /// The peer closed its half of the transport, or the transport broke.
     TransportEnd,
     /// The deadline of the present state passed: keepalive while open, close handshake later.
@@ -45,9 +45,9 @@ pub(crate) enum Action {
     /// Note that the peer answered our close frame.
     FinishClose,
     /// Tell the peer which rule it broke, in our close frame.
-    SendFault,
+    SendProtocolError,
     /// Note the fault; our close frame has been sent already.
-    NoteFault,
+    RecordProtocolError,
     /// Note that the transport ended before the close handshake did.
     Abandon,
     /// Note that the peer ended the transport instead of answering our close frame, if that had been written; else the
@@ -66,9 +66,9 @@ pub(crate) const fn transition(state: State, input: Input) -> (State, Action) {
     match (state, input) {
         (S::Open, I::LocalClose) => (S::CloseSent, A::SendClose),
         (S::Open, I::PeerClose) => (S::Ending, A::AnswerClose),
-        (S::Open, I::Fault) => (S::Ending, A::SendFault),
+        (S::Open, I::ProtocolError) => (S::Ending, A::SendProtocolError),
         (S::CloseSent, I::PeerClose) => (S::Ending, A::FinishClose),
-        (S::CloseSent, I::Fault) => (S::Ending, A::NoteFault),
+        (S::CloseSent, I::ProtocolError) => (S::Ending, A::RecordProtocolError),
         (S::Open, I::TransportEnd) => (S::Closed, A::Abandon),
         (S::CloseSent, I::TransportEnd) => (S::Closed, A::EndUnanswered),
         (S::Open | S::CloseSent, I::Deadline) => (S::Closed, A::GiveUp),
@@ -76,7 +76,7 @@ pub(crate) const fn transition(state: State, input: Input) -> (State, Action) {
         // RFC 6455 §5.5.1: a second close frame changes nothing, and neither does data after the first.
         // [6455-5.5.1-12, 6455-7.1.7-5]
         (S::CloseSent | S::Ending, I::LocalClose) => (state, A::Ignore),
-        (S::Ending, I::PeerClose | I::Fault) => (state, A::Ignore),
+        (S::Ending, I::PeerClose | I::ProtocolError) => (state, A::Ignore),
         // Only what comes after the end is discarded, so only then can there be too much of it.
         (S::Open | S::CloseSent, I::Flood) => (state, A::Ignore),
         (S::Closed, _) => (S::Closed, A::Ignore),
@@ -98,7 +98,7 @@ mod tests {
             for input in [
                 I::LocalClose,
                 I::PeerClose,
-                I::Fault,
+                I::ProtocolError,
                 I::TransportEnd,
                 I::Deadline,
                 I::Flood,
@@ -110,25 +110,25 @@ mod tests {
         let expected = "\
 Open + LocalClose -> CloseSent, SendClose
 Open + PeerClose -> Ending, AnswerClose
-Open + Fault -> Ending, SendFault
+Open + ProtocolError -> Ending, SendProtocolError
 Open + TransportEnd -> Closed, Abandon
 Open + Deadline -> Closed, GiveUp
 Open + Flood -> Open, Ignore
 CloseSent + LocalClose -> CloseSent, Ignore
 CloseSent + PeerClose -> Ending, FinishClose
-CloseSent + Fault -> Ending, NoteFault
+CloseSent + ProtocolError -> Ending, RecordProtocolError
 CloseSent + TransportEnd -> Closed, EndUnanswered
 CloseSent + Deadline -> Closed, GiveUp
 CloseSent + Flood -> CloseSent, Ignore
 Ending + LocalClose -> Ending, Ignore
 Ending + PeerClose -> Ending, Ignore
-Ending + Fault -> Ending, Ignore
+Ending + ProtocolError -> Ending, Ignore
 Ending + TransportEnd -> Closed, Release
 Ending + Deadline -> Closed, Release
 Ending + Flood -> Closed, Release
 Closed + LocalClose -> Closed, Ignore
 Closed + PeerClose -> Closed, Ignore
-Closed + Fault -> Closed, Ignore
+Closed + ProtocolError -> Closed, Ignore
 Closed + TransportEnd -> Closed, Ignore
 Closed + Deadline -> Closed, Ignore
 Closed + Flood -> Closed, Ignore

@@ -4,19 +4,19 @@
 //! |---|---|
 //! | `lifecycle` | every transition from open to closed |
 //! | `receive` | bytes to messages |
-//! | `whole` | the short way for a message that lies whole in the input |
+//! | `fast_path` | the short way for a message that lies whole in the input |
 //! | `send` | messages and control frames to bytes |
 //! | `framing` | messages framed once for many connections |
 //! | `keepalive` | pings, round-trip time, the peer that is gone |
-//! | `closure` | what is known of how it ended |
+//! | `close_info` | what is known of how it ended |
 
-mod closure;
+mod close_info;
+mod fast_path;
 mod framing;
 mod keepalive;
 mod lifecycle;
 mod receive;
 mod send;
-mod whole;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -24,19 +24,19 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-pub use closure::{Cause, Closure, Side};
+pub use close_info::{CloseCause, CloseInfo, Side};
+pub use fast_path::MaskedMessage;
 pub use framing::Framing;
 pub use lifecycle::State;
 pub use send::{Compress, Data, Fragment, SendError};
-pub use whole::MaskedMessage;
 
 use crate::close::{CloseCode, CloseFrame, InvalidClose};
 use crate::config::Config;
 use crate::deflate::DeflateSession;
 #[cfg(feature = "deflate")]
-use crate::deflate::{Agreement, Codecs, DeflateConfig};
-use crate::fault::Fault;
+use crate::deflate::{Codecs, DeflateConfig, NegotiatedParams};
 use crate::frame::{MaskingKey, Opcode};
+use crate::protocol_error::ProtocolError;
 use crate::time::Instant;
 use crate::utf8;
 use keepalive::{Liveness, Verdict};
@@ -93,7 +93,7 @@ impl MessageKind {
 
 /// How messages are received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Delivery {
+pub enum ReceiveMode {
     /// Whole: [`Event::Message`].
     #[default]
     Whole,
@@ -112,7 +112,7 @@ pub enum Event<'a> {
         /// `kind` is text.
         payload: Cow<'a, [u8]>,
     },
-    /// A part of a message, with [`Delivery::Chunks`].
+    /// A part of a message, with [`ReceiveMode::Chunks`].
     Chunk {
         /// Text or binary.
         kind: MessageKind,
@@ -130,7 +130,7 @@ pub enum Event<'a> {
     /// The peer's close frame. The answer is on its way by itself.
     Close(CloseFrame),
     /// The peer broke a rule and the connection failed; what the peer is told is on its way.
-    Fault(Fault),
+    ProtocolError(ProtocolError),
 }
 
 /// What [`Connection::handle_bytes`] made of its input.
@@ -156,9 +156,9 @@ enum CloseProgress {
     Written,
 }
 
-/// What the transport (TCP, or a stream of HTTP/2 or HTTP/3) is to do. See [`Connection::transport`].
+/// What the transport (TCP, or a stream of HTTP/2 or HTTP/3) is to do. See [`Connection::transport_action`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
+pub enum TransportAction {
     /// Go on.
     Open,
     /// When all that was to be sent is written, close the sending half; go on reading until the peer does the same.
@@ -186,7 +186,7 @@ pub struct Connection {
     close_deadline: Option<Instant>,
     /// Bytes thrown away in [`State::Ending`], since our close frame was taken to be sent.
     discarded: u32,
-    closure: Option<Box<Closure>>,
+    close_info: Option<Box<CloseInfo>>,
     deflate: Option<Box<DeflateSession>>,
 }
 
@@ -208,7 +208,7 @@ impl Connection {
             close_frame: CloseProgress::None,
             close_deadline: None,
             discarded: 0,
-            closure: None,
+            close_info: None,
             deflate: None,
         }
     }
@@ -216,7 +216,7 @@ impl Connection {
     /// Compresses from now on, as was agreed on in the opening handshake (RFC 7692). Call it before anything else.
     // [6455-5.8-1, 7692-5-10]
     #[cfg(feature = "deflate")]
-    pub fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement, codecs: Codecs) {
+    pub fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams, codecs: Codecs) {
         self.receiver.allow_deflate();
         self.deflate = Some(Box::new(DeflateSession::new(config, agreement, codecs)));
     }
@@ -233,7 +233,7 @@ impl Connection {
     /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it
     /// needs of an unfinished frame is kept. Where [`Config::inflate_step_max`] is set, call it for as long as
     /// [`is_inflating`](Self::is_inflating) too. Afterwards [`poll_transmit`](Self::poll_transmit),
-    /// [`poll_timeout`](Self::poll_timeout) and [`transport`](Self::transport) may have changed.
+    /// [`poll_timeout`](Self::poll_timeout) and [`transport_action`](Self::transport_action) may have changed.
     ///
     /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
     // [6455-7.1.7-5]
@@ -251,7 +251,7 @@ impl Connection {
                 kind,
                 payload: Cow::Borrowed(&input[place]),
             },
-            false => self.fail(now, Fault::InvalidUtf8),
+            false => self.fail(now, ProtocolError::InvalidUtf8),
         };
         Received {
             consumed,
@@ -264,7 +264,7 @@ impl Connection {
     /// mask and the copy are one pass then, where [`handle_bytes`](Self::handle_bytes) changes the input first.
     ///
     /// Whoever took the payload goes on [behind the frame](MaskedMessage::frame_len). `None` says nothing of what is there:
-    /// for everything else, with [`Delivery::Chunks`], after the end, and where the payload is refused, `input` is to be
+    /// for everything else, with [`ReceiveMode::Chunks`], after the end, and where the payload is refused, `input` is to be
     /// given to [`handle_bytes`](Self::handle_bytes), which knows every rule. Taking this way is never necessary. A
     /// message that is found is a sign of life, and moves [`poll_timeout`](Self::poll_timeout).
     // Inlined whatever the compiler thinks: a small message then stays in registers.
@@ -377,13 +377,13 @@ impl Connection {
     /// Notes that the peer closed its sending half, or that the transport broke.
     ///
     /// Without a close frame of either side before it, the connection ended abnormally (1006). If ours was written,
-    /// the peer ended the transport instead of answering it: [`Closure::received`] is `None`, and the cause stays
-    /// [`Cause::Local`].
+    /// the peer ended the transport instead of answering it: [`CloseInfo::received`] is `None`, and the cause stays
+    /// [`CloseCause::Local`].
     // [6455-7.2.1-1]
     pub fn handle_transport_end(&mut self) {
         match self.enter(Input::TransportEnd) {
             Action::EndUnanswered if self.close_frame == CloseProgress::Written => {}
-            Action::Abandon | Action::EndUnanswered => self.end_abnormally(Cause::TransportEnd),
+            Action::Abandon | Action::EndUnanswered => self.end_abnormally(CloseCause::TransportEnd),
             _ => {}
         }
     }
@@ -396,11 +396,11 @@ impl Connection {
         let (is_over, cause) = match (self.state, &self.config.keepalive) {
             (State::Open, Some(keepalive)) => {
                 let verdict = self.liveness.handle_timeout(now, keepalive);
-                (verdict == Verdict::Gone, Cause::PeerGone)
+                (verdict == Verdict::Gone, CloseCause::PeerGone)
             }
             _ => (
                 self.close_deadline.is_some_and(|deadline| now >= deadline),
-                Cause::CloseTimeout,
+                CloseCause::CloseTimeout,
             ),
         };
         if is_over && self.enter(Input::Deadline) == Action::GiveUp {
@@ -423,7 +423,7 @@ impl Connection {
     }
 
     /// Sends a ping with a payload of at most 125 bytes; its pong updates
-    /// [`round_trip_time`](Self::round_trip_time). An earlier ping without an answer is no longer measured, but the
+    /// [`rtt`](Self::rtt). An earlier ping without an answer is no longer measured, but the
     /// wait for a sign of life goes on from it.
     ///
     /// # Errors
@@ -451,19 +451,19 @@ impl Connection {
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
         let frame = CloseFrame::new(code, reason)?;
         if self.enter(Input::LocalClose) == Action::SendClose {
-            self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Local)));
+            self.close_info = Some(Box::new(CloseInfo::new(Side::Local, CloseCause::Local)));
             self.queue_close(frame);
         }
         Ok(())
     }
 
     /// Takes what remains to be done of a connection that is closing: its close frame, its deadlines, the end of the
-    /// transport. A closed connection stays in its place, which keeps [`closure`](Self::closure) as it is now. So an
+    /// transport. A closed connection stays in its place, which keeps [`close_info`](Self::close_info) as it is now. So an
     /// application can be told of the end while something else waits for the end of the transport.
     pub fn take_ending(&mut self) -> Self {
         let closed = Self {
             state: State::Closed,
-            closure: self.closure.clone(),
+            close_info: self.close_info.clone(),
             liveness: self.liveness.clone(),
             ..Self::new(self.role, self.config.clone(), Instant::ORIGIN)
         };
@@ -472,11 +472,11 @@ impl Connection {
 
     /// Chooses how messages are received from now on. The choice for a message is made when its first byte arrives:
     /// in the middle of one, this does nothing and returns `false`.
-    pub fn set_delivery(&mut self, delivery: Delivery) -> bool {
-        if self.receiver.is_inside_message() && self.receiver.delivery() != delivery {
+    pub fn set_receive_mode(&mut self, receive_mode: ReceiveMode) -> bool {
+        if self.receiver.is_inside_message() && self.receiver.receive_mode() != receive_mode {
             return false;
         }
-        self.receiver.set_delivery(delivery);
+        self.receiver.set_receive_mode(receive_mode);
         true
     }
 
@@ -490,27 +490,27 @@ impl Connection {
     /// RFC 6455 §7.1.1: the server closes TCP first, so that the waiting is on its side; a client waits for that, and
     /// gives up at its deadline.
     // [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-2, 6455-7.1.1-3]
-    pub fn transport(&self) -> Transport {
+    pub fn transport_action(&self) -> TransportAction {
         match (self.state, self.role) {
-            (State::Open | State::CloseSent, _) => Transport::Open,
+            (State::Open | State::CloseSent, _) => TransportAction::Open,
             // Not before our close frame has left, which waits for the end of the message.
-            (State::Ending, _) if self.is_compressing() => Transport::Open,
-            (State::Ending, Role::Server) => Transport::HalfClose,
-            (State::Ending, Role::Client { .. }) => match self.closure().map(Closure::cause) {
-                Some(Cause::Fault(_)) => Transport::HalfClose,
-                _ => Transport::Open,
+            (State::Ending, _) if self.is_compressing() => TransportAction::Open,
+            (State::Ending, Role::Server) => TransportAction::HalfClose,
+            (State::Ending, Role::Client { .. }) => match self.close_info().map(CloseInfo::cause) {
+                Some(CloseCause::ProtocolError(_)) => TransportAction::HalfClose,
+                _ => TransportAction::Open,
             },
-            (State::Closed, _) => Transport::Close,
+            (State::Closed, _) => TransportAction::Close,
         }
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
-    pub fn closure(&self) -> Option<&Closure> {
-        self.closure.as_deref()
+    pub fn close_info(&self) -> Option<&CloseInfo> {
+        self.close_info.as_deref()
     }
 
     /// The time between the newest answered ping and its pong.
-    pub fn round_trip_time(&self) -> Option<Duration> {
+    pub fn rtt(&self) -> Option<Duration> {
         self.liveness.round_trip()
     }
 
@@ -535,7 +535,12 @@ impl Connection {
 
     /// Turns what the receiver found into an event, and does what the protocol asks for.
     #[inline]
-    fn digest<'a>(&'a mut self, now: Instant, found: Result<Found, Fault>, input: &'a [u8]) -> Option<Event<'a>> {
+    fn digest<'a>(
+        &'a mut self,
+        now: Instant,
+        found: Result<Found, ProtocolError>,
+        input: &'a [u8],
+    ) -> Option<Event<'a>> {
         let (opcode, place) = match found {
             Ok(Found::Nothing) => return None,
             Ok(Found::MessageInPlace(kind, range)) => {
@@ -594,7 +599,7 @@ impl Connection {
         let inflated = match &mut self.deflate {
             Some(deflate) => deflate.inflate(compressed, limits.message_size_max, *inflate_step_max),
             // RSV1 is refused unless this was negotiated.
-            None => Err(Fault::ReservedBits),
+            None => Err(ProtocolError::ReservedBits),
         };
         self.digest_inflated(now, kind, inflated)
     }
@@ -610,7 +615,7 @@ impl Connection {
         &mut self,
         now: Instant,
         kind: MessageKind,
-        inflated: Result<Option<Vec<u8>>, Fault>,
+        inflated: Result<Option<Vec<u8>>, ProtocolError>,
     ) -> Option<Event<'static>> {
         let is_paused = inflated == Ok(None);
         if is_paused || self.is_inflating() {
@@ -619,7 +624,7 @@ impl Connection {
         match inflated {
             Ok(None) => None,
             // [7692-6-3]
-            Ok(Some(message)) if !kind.admits(&message) => Some(self.fail(now, Fault::InvalidUtf8)),
+            Ok(Some(message)) if !kind.admits(&message) => Some(self.fail(now, ProtocolError::InvalidUtf8)),
             Ok(Some(message)) => Some(Event::Message {
                 kind,
                 payload: Cow::Owned(message),
@@ -631,7 +636,7 @@ impl Connection {
     fn handle_close(&mut self, now: Instant, frame: CloseFrame) -> Event<'static> {
         let answers = self.enter(Input::PeerClose) == Action::AnswerClose;
         if answers {
-            self.closure = Some(Box::new(Closure::new(Side::Peer, Cause::Peer)));
+            self.close_info = Some(Box::new(CloseInfo::new(Side::Peer, CloseCause::Peer)));
             // RFC 6455 §5.5.1: the answer typically echoes the code. [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-7]
             let reason = Default::default();
             self.queue_close(CloseFrame {
@@ -639,8 +644,8 @@ impl Connection {
                 reason,
             });
         }
-        if let Some(closure) = &mut self.closure {
-            closure.received = Some(frame.clone());
+        if let Some(close_info) = &mut self.close_info {
+            close_info.received = Some(frame.clone());
         }
         self.begin_ending(now);
         Event::Close(frame)
@@ -648,19 +653,19 @@ impl Connection {
 
     /// Fails the connection (RFC 6455 §7.1.7).
     // [6455-7.1.7-4, 6455-10.7-2]
-    fn fail(&mut self, now: Instant, fault: Fault) -> Event<'static> {
-        if self.enter(Input::Fault) == Action::SendFault {
-            self.closure = Some(Box::new(Closure::new(Side::Local, Cause::Fault(fault))));
+    fn fail(&mut self, now: Instant, fault: ProtocolError) -> Event<'static> {
+        if self.enter(Input::ProtocolError) == Action::SendProtocolError {
+            self.close_info = Some(Box::new(CloseInfo::new(Side::Local, CloseCause::ProtocolError(fault))));
             let reason = fault.reason().into();
             self.queue_close(CloseFrame {
                 code: fault.close_code(),
                 reason,
             });
-        } else if let Some(closure) = &mut self.closure {
-            closure.cause = Cause::Fault(fault);
+        } else if let Some(close_info) = &mut self.close_info {
+            close_info.cause = CloseCause::ProtocolError(fault);
         }
         self.begin_ending(now);
-        Event::Fault(fault)
+        Event::ProtocolError(fault)
     }
 
     fn discard(&mut self, len: usize) {
@@ -684,7 +689,7 @@ impl Connection {
             if let Some(deflate) = &mut self.deflate {
                 deflate.stop_inflating();
                 // After the peer's close frame, what has begun may still be finished.
-                if state == State::Closed || matches!(action, Action::SendFault | Action::NoteFault) {
+                if state == State::Closed || matches!(action, Action::SendProtocolError | Action::RecordProtocolError) {
                     deflate.stop_compressing();
                 }
             }
@@ -699,8 +704,8 @@ impl Connection {
     }
 
     fn queue_close(&mut self, frame: CloseFrame) {
-        if let Some(closure) = &mut self.closure {
-            closure.sent = Some(frame);
+        if let Some(close_info) = &mut self.close_info {
+            close_info.sent = Some(frame);
         }
         self.close_frame = CloseProgress::Due;
     }
@@ -717,7 +722,7 @@ impl Connection {
 
     /// How long the peer may take to end the transport, once it has our close frame.
     fn ending_wait(&self) -> Duration {
-        let is_clean = self.closure().is_some_and(Closure::is_clean);
+        let is_clean = self.close_info().is_some_and(CloseInfo::is_clean);
         match self.role {
             Role::Server if is_clean => LINGER.min(self.config.close_timeout),
             Role::Server | Role::Client { .. } => self.config.close_timeout,
@@ -725,10 +730,10 @@ impl Connection {
     }
 
     /// Notes that the connection ended before its closing handshake did.
-    fn end_abnormally(&mut self, cause: Cause) {
-        match &mut self.closure {
-            Some(closure) => closure.cause = cause,
-            None => self.closure = Some(Box::new(Closure::new(Side::Local, cause))),
+    fn end_abnormally(&mut self, cause: CloseCause) {
+        match &mut self.close_info {
+            Some(close_info) => close_info.cause = cause,
+            None => self.close_info = Some(Box::new(CloseInfo::new(Side::Local, cause))),
         }
     }
 }

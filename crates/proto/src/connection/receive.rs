@@ -8,12 +8,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::whole::MaskedMessage;
-use super::{Delivery, MessageKind};
+use super::fast_path::MaskedMessage;
+use super::{MessageKind, ReceiveMode};
 use crate::config::Limits;
-use crate::fault::Fault;
 use crate::frame::{FrameHeader, HEADER_LEN_MAX, MaskingKey, Opcode, RSV1};
 use crate::grow::grow;
+use crate::protocol_error::ProtocolError;
 use crate::utf8::Utf8Validator;
 
 /// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
@@ -61,7 +61,7 @@ pub(super) struct Receiver {
     masked: Masked,
     /// Whether permessage-deflate was negotiated, which gives RSV1 its meaning (RFC 7692 §6).
     is_deflate_negotiated: bool,
-    delivery: Delivery,
+    receive_mode: ReceiveMode,
     /// Boxed, for most messages arrive whole and most connections are idle.
     unfinished: Option<Box<Unfinished>>,
 }
@@ -117,7 +117,7 @@ impl Receiver {
         Self {
             masked,
             is_deflate_negotiated: false,
-            delivery: Delivery::Whole,
+            receive_mode: ReceiveMode::Whole,
             unfinished: None,
         }
     }
@@ -127,8 +127,8 @@ impl Receiver {
         self.is_deflate_negotiated = true;
     }
 
-    pub(super) fn delivery(&self) -> Delivery {
-        self.delivery
+    pub(super) fn receive_mode(&self) -> ReceiveMode {
+        self.receive_mode
     }
 
     /// Whether part of a message has arrived, so that how it is delivered is settled.
@@ -136,8 +136,8 @@ impl Receiver {
         self.message().is_some()
     }
 
-    pub(super) fn set_delivery(&mut self, delivery: Delivery) {
-        self.delivery = delivery;
+    pub(super) fn set_receive_mode(&mut self, receive_mode: ReceiveMode) {
+        self.receive_mode = receive_mode;
     }
 
     pub(super) fn take_message(&mut self) -> Vec<u8> {
@@ -177,7 +177,7 @@ impl Receiver {
     /// The message at the start of `input`, if it is as nearly all are: see [`whole`](super::whole).
     #[inline(always)]
     pub(super) fn find_whole<'a>(&self, limits: &Limits, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
-        if self.unfinished.is_some() || self.delivery != Delivery::Whole {
+        if self.unfinished.is_some() || self.receive_mode != ReceiveMode::Whole {
             return None;
         }
         MaskedMessage::find(self.masked, limits.message_size_max, input)
@@ -186,7 +186,7 @@ impl Receiver {
     /// Goes through `input` until something is complete: how many bytes that took, and what it is.
     // [6455-5.4-3, 6455-5.4-8]
     #[inline]
-    pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, Fault>) {
+    pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, ProtocolError>) {
         // What came in pieces has been looked at since.
         self.unfinished.take_if(|unfinished| unfinished.is_over());
         let mut pos = 0;
@@ -202,11 +202,11 @@ impl Receiver {
 
     /// One header, or one stretch of payload.
     #[inline]
-    fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, Fault> {
+    fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, ProtocolError> {
         if let Some(unfinished) = &mut self.unfinished
             && unfinished.frame.is_some()
         {
-            return unfinished.receive_payload(self.delivery, input, pos);
+            return unfinished.receive_payload(self.receive_mode, input, pos);
         }
         let Some(header) = self.receive_header(input, pos)? else {
             return Ok(Some(Found::Nothing));
@@ -229,11 +229,11 @@ impl Receiver {
                 return Ok(Some(Found::CompressedInPlace(kind, payload)));
             }
             if !kind.admits(&input[payload.clone()]) {
-                return Err(Fault::InvalidUtf8);
+                return Err(ProtocolError::InvalidUtf8);
             }
-            return Ok(Some(match self.delivery {
-                Delivery::Whole => Found::MessageInPlace(kind, payload),
-                Delivery::Chunks => {
+            return Ok(Some(match self.receive_mode {
+                ReceiveMode::Whole => Found::MessageInPlace(kind, payload),
+                ReceiveMode::Chunks => {
                     let (first, last) = (true, true);
                     Found::Chunk(Chunk { kind, first, last }, payload)
                 }
@@ -246,7 +246,7 @@ impl Receiver {
 
     /// Reads a header that may have begun in an earlier input; `None` if it goes on in a later one.
     #[inline]
-    fn receive_header(&mut self, input: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
+    fn receive_header(&mut self, input: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, ProtocolError> {
         let rest = &input[*pos..];
         if let Some(unfinished) = &mut self.unfinished
             && unfinished.cut_header.len > 0
@@ -266,26 +266,26 @@ impl Receiver {
 
     /// What a frame may be here and now.
     #[inline]
-    fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), Fault> {
+    fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), ProtocolError> {
         // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated. RFC 7692 §6: permessage-deflate
         // gives RSV1 a meaning, on the first frame of a message only. [6455-5.2-2, 7692-6.1-6]
         let is_compressed =
             header.rsv == RSV1 && self.is_deflate_negotiated && matches!(header.opcode, Opcode::Text | Opcode::Binary);
         if header.rsv != 0 && !is_compressed {
-            return Err(Fault::ReservedBits);
+            return Err(ProtocolError::ReservedBits);
         }
         // RFC 6455 §5.1: a client masks, a server does not. [6455-5.1-2, 6455-5.1-5]
         match (self.masked, header.mask.is_some()) {
-            (Masked::Always, false) => return Err(Fault::UnmaskedFrame),
-            (Masked::Never, true) => return Err(Fault::MaskedFrame),
+            (Masked::Always, false) => return Err(ProtocolError::UnmaskedFrame),
+            (Masked::Never, true) => return Err(ProtocolError::MaskedFrame),
             (Masked::Always, true) | (Masked::Never, false) => {}
         }
         // RFC 6455 §5.4: fragments of one message are not interleaved with another's; control frames may come between.
         // [6455-5.4-6, 6455-5.4-7, 6455-5.4-13, 6455-6.2-4]
         let (size, is_compressed) = match (self.message(), header.opcode) {
             (_, Opcode::Close | Opcode::Ping | Opcode::Pong) => return Ok(()),
-            (None, Opcode::Continuation) => return Err(Fault::UnexpectedContinuation),
-            (Some(_), Opcode::Text | Opcode::Binary) => return Err(Fault::ExpectedContinuation),
+            (None, Opcode::Continuation) => return Err(ProtocolError::UnexpectedContinuation),
+            (Some(_), Opcode::Text | Opcode::Binary) => return Err(ProtocolError::ExpectedContinuation),
             (Some(message), Opcode::Continuation) => (message.size, message.is_compressed),
             (None, Opcode::Text | Opcode::Binary) => (0, is_compressed),
         };
@@ -295,12 +295,12 @@ impl Receiver {
         };
         // Subtracted, not added: the declared length may be near the top of its type. [6455-10.4-1, 6455-10.4-2]
         if header.payload_len > size_max.saturating_sub(size) {
-            return Err(Fault::MessageTooBig);
+            return Err(ProtocolError::MessageTooBig);
         }
         Ok(())
     }
 
-    fn begin_frame(&mut self, limits: &Limits, header: &FrameHeader, key: MaskingKey) -> Result<(), Fault> {
+    fn begin_frame(&mut self, limits: &Limits, header: &FrameHeader, key: MaskingKey) -> Result<(), ProtocolError> {
         let unfinished = self.unfinished.get_or_insert_default();
         unfinished.control = Vec::new();
         if !header.opcode.is_control() {
@@ -320,7 +320,7 @@ impl Receiver {
                 _ => 0,
             };
             if message.empty_fragments > limits.empty_fragments_max {
-                return Err(Fault::TooManyEmptyFragments);
+                return Err(ProtocolError::TooManyEmptyFragments);
             }
         }
         unfinished.frame = Some(Frame {
@@ -336,9 +336,9 @@ impl Receiver {
     /// and how many bytes may be appended.
     #[inline]
     pub(super) fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
-        match self.delivery {
-            Delivery::Whole => self.unfinished.as_mut()?.direct_buffer(),
-            Delivery::Chunks => None,
+        match self.receive_mode {
+            ReceiveMode::Whole => self.unfinished.as_mut()?.direct_buffer(),
+            ReceiveMode::Chunks => None,
         }
     }
 
@@ -349,7 +349,7 @@ impl Receiver {
     }
 
     /// Takes what the caller appended to [`direct_buffer`](Self::direct_buffer).
-    pub(super) fn receive_appended(&mut self) -> Result<Found, Fault> {
+    pub(super) fn receive_appended(&mut self) -> Result<Found, ProtocolError> {
         match &mut self.unfinished {
             Some(unfinished) => unfinished.receive_appended(),
             None => Ok(Found::Nothing),
@@ -360,7 +360,7 @@ impl Receiver {
 impl CutHeader {
     /// Adds what comes next, and takes the header out when it is whole.
     #[cold]
-    fn complete(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, Fault> {
+    fn complete(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, ProtocolError> {
         let had = usize::from(self.len);
         let added = rest.len().min(HEADER_LEN_MAX - had);
         self.bytes[had..had + added].copy_from_slice(&rest[..added]);
@@ -392,10 +392,10 @@ impl Unfinished {
     // [6455-5.4-2, 6455-5.4-5]
     fn receive_payload(
         &mut self,
-        delivery: Delivery,
+        receive_mode: ReceiveMode,
         input: &mut [u8],
         pos: &mut usize,
-    ) -> Result<Option<Found>, Fault> {
+    ) -> Result<Option<Found>, ProtocolError> {
         let Some(frame) = &mut self.frame else {
             return Ok(None);
         };
@@ -414,7 +414,7 @@ impl Unfinished {
             return Ok(self.end_control_frame());
         };
         message.check(bytes, frame.ends_message())?;
-        if delivery == Delivery::Whole || message.is_compressed {
+        if receive_mode == ReceiveMode::Whole || message.is_compressed {
             append(&mut self.buffer, bytes, frame.remaining);
             self.accepted = self.buffer.len();
             return Ok(self.end_data_frame());
@@ -460,7 +460,7 @@ impl Unfinished {
         Some((&mut self.buffer, remaining))
     }
 
-    fn receive_appended(&mut self) -> Result<Found, Fault> {
+    fn receive_appended(&mut self) -> Result<Found, ProtocolError> {
         let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
             return Ok(Found::Nothing);
         };
@@ -496,13 +496,13 @@ impl Frame {
 impl Message {
     /// RFC 6455 §8.1: text that is not UTF-8 fails the connection, here as soon as it shows.
     // [6455-5.6-1, 6455-8.1-1]
-    fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), Fault> {
+    fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), ProtocolError> {
         if self.kind != MessageKind::Text || self.is_compressed {
             return Ok(());
         }
-        self.utf8.push(bytes).map_err(|_| Fault::InvalidUtf8)?;
+        self.utf8.push(bytes).map_err(|_| ProtocolError::InvalidUtf8)?;
         if ends {
-            self.utf8.finish().map_err(|_| Fault::InvalidUtf8)?;
+            self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
         }
         Ok(())
     }

@@ -272,7 +272,7 @@ impl Connection {
         if self.is_close_due() {
             self.close_frame = CloseProgress::Queued;
             let mask = self.next_mask();
-            if let Some(frame) = self.closure.as_ref().and_then(|closure| closure.sent()) {
+            if let Some(frame) = self.close_info.as_ref().and_then(|close_info| close_info.sent()) {
                 append_header(Fragment::Last, Opcode::Close, frame.payload_len(), mask, out);
                 frame.append_payload(mask, out);
             }

@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::connection::Fragment;
-use crate::fault::Fault;
+use crate::protocol_error::ProtocolError;
 
 #[derive(Debug)]
 pub(crate) enum DeflateSession {}
@@ -23,11 +23,11 @@ impl DeflateSession {
         _payload: Cow<'_, [u8]>,
         _size_max: u64,
         _at_once: usize,
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    ) -> Result<Option<Vec<u8>>, ProtocolError> {
         match *self {}
     }
 
-    pub(crate) fn resume_inflating(&mut self, _at_once: usize) -> Result<Option<Vec<u8>>, Fault> {
+    pub(crate) fn resume_inflating(&mut self, _at_once: usize) -> Result<Option<Vec<u8>>, ProtocolError> {
         match *self {}
     }
 

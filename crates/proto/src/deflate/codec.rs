@@ -9,8 +9,8 @@ use zlib_rs::{Deflate, DeflateConfig as ZlibConfig, DeflateFlush, Inflate, Infla
 use super::window::Window;
 use super::{DeflateConfig, WindowBits};
 use crate::connection::Fragment;
-use crate::fault::Fault;
 use crate::grow::grow;
+use crate::protocol_error::ProtocolError;
 
 /// RFC 7692 §7.2.1, §7.2.2: what ends a flushed block is cut off by the sender and put back by the receiver.
 // [7692-7.2.1-2, 7692-7.2.2-1]
@@ -234,7 +234,12 @@ impl Inflater {
     }
 
     /// Begins with a message that may refer back to `dictionary` and inflates to at most `size_max` bytes.
-    pub(super) fn begin(&mut self, dictionary: &[u8], payload_len: usize, size_max: u64) -> Result<Inflation, Fault> {
+    pub(super) fn begin(
+        &mut self,
+        dictionary: &[u8],
+        payload_len: usize,
+        size_max: u64,
+    ) -> Result<Inflation, ProtocolError> {
         self.prime(dictionary)?;
         Ok(Inflation {
             message: Vec::new(),
@@ -251,7 +256,7 @@ impl Inflater {
         dictionary: &[u8],
         payload: &[u8],
         at_once: usize,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, ProtocolError> {
         let mut left = at_once;
         loop {
             let rest = match payload.get(inflation.used..) {
@@ -276,8 +281,8 @@ impl Inflater {
                 }
                 // Within the tail, the payload did not end where a block does; and what neither takes nor gives would
                 // go on for ever.
-                Err(_) | Ok(Status::StreamEnd) => return Err(Fault::InvalidDeflate),
-                Ok(_) if cost == 0 => return Err(Fault::InvalidDeflate),
+                Err(_) | Ok(Status::StreamEnd) => return Err(ProtocolError::InvalidDeflate),
+                Ok(_) if cost == 0 => return Err(ProtocolError::InvalidDeflate),
                 Ok(_) => {}
             }
             left = left.saturating_sub(cost);
@@ -287,7 +292,7 @@ impl Inflater {
         }
     }
 
-    fn prime(&mut self, dictionary: &[u8]) -> Result<(), Fault> {
+    fn prime(&mut self, dictionary: &[u8]) -> Result<(), ProtocolError> {
         self.zlib.reset(false);
         if dictionary.is_empty() {
             return Ok(());
@@ -295,11 +300,11 @@ impl Inflater {
         self.zlib
             .set_dictionary(dictionary)
             .map(drop)
-            .map_err(|_| Fault::InvalidDeflate)
+            .map_err(|_| ProtocolError::InvalidDeflate)
     }
 
     /// Primes for the rest of a message, which may refer back to its beginning.
-    fn prime_after(&mut self, dictionary: &[u8], message: &[u8]) -> Result<(), Fault> {
+    fn prime_after(&mut self, dictionary: &[u8], message: &[u8]) -> Result<(), ProtocolError> {
         let mut window = Window::default();
         window.push(dictionary, WindowBits::MAX);
         window.push(message, WindowBits::MAX);
@@ -321,20 +326,23 @@ impl Inflation {
         self.message.capacity()
     }
 
-    fn count_final_block(&mut self) -> Result<(), Fault> {
-        self.final_blocks_left = self.final_blocks_left.checked_sub(1).ok_or(Fault::TooManyFinalBlocks)?;
+    fn count_final_block(&mut self) -> Result<(), ProtocolError> {
+        self.final_blocks_left = self
+            .final_blocks_left
+            .checked_sub(1)
+            .ok_or(ProtocolError::TooManyFinalBlocks)?;
         Ok(())
     }
 
     /// Appends inflated bytes, unless that goes beyond the limit; never reserves beyond it either.
     // [6455-10.4-1]
-    fn append(&mut self, given: &[u8]) -> Result<(), Fault> {
+    fn append(&mut self, given: &[u8]) -> Result<(), ProtocolError> {
         let Self { message, size_max, .. } = self;
         let left = usize::try_from(*size_max)
             .unwrap_or(usize::MAX)
             .saturating_sub(message.len());
         if given.len() > left {
-            return Err(Fault::MessageTooBig);
+            return Err(ProtocolError::MessageTooBig);
         }
         if message.capacity() - message.len() < given.len() {
             grow(message, given.len(), left);
@@ -364,14 +372,19 @@ mod tests {
     const LIMIT: u64 = 1 << 20;
 
     /// Inflates a message whole, so much at a time.
-    fn inflate(inflater: &mut Inflater, dictionary: &[u8], payload: &[u8], at_once: usize) -> Result<Vec<u8>, Fault> {
+    fn inflate(
+        inflater: &mut Inflater,
+        dictionary: &[u8],
+        payload: &[u8],
+        at_once: usize,
+    ) -> Result<Vec<u8>, ProtocolError> {
         let mut inflation = inflater.begin(dictionary, payload.len(), LIMIT)?;
         while !inflater.advance(&mut inflation, dictionary, payload, at_once)? {}
         Ok(inflation.into_message())
     }
 
     #[track_caller]
-    fn check_inflate(dictionary: &[u8], payload: &[u8], expected: Result<&[u8], Fault>) {
+    fn check_inflate(dictionary: &[u8], payload: &[u8], expected: Result<&[u8], ProtocolError>) {
         let mut inflater = Inflater::new();
         // One after the other, for a codec is used again whatever became of the message before.
         for at_once in [usize::MAX, 1] {
@@ -417,7 +430,7 @@ mod tests {
 
     #[test]
     fn broken_streams_are_faults_and_end() {
-        let invalid = Err(Fault::InvalidDeflate);
+        let invalid = Err(ProtocolError::InvalidDeflate);
         check_inflate(b"", b"", invalid); // not even the header of a block
         check_inflate(b"", &[0xff], invalid); // reserved block type
         check_inflate(b"", &[0xf2, 0x48, 0xcd], invalid); // cut within a block
@@ -431,7 +444,7 @@ mod tests {
         // 03 00 is a final block with nothing in it, each one costs a new codec; and the 00 that a valid message ends with.
         let mut payload = [0x03, 0x00].repeat(100_000);
         payload.push(0x00);
-        check_inflate(b"", &payload, Err(Fault::TooManyFinalBlocks));
+        check_inflate(b"", &payload, Err(ProtocolError::TooManyFinalBlocks));
     }
 
     #[test]
@@ -445,7 +458,7 @@ mod tests {
         let bomb = deflater.compress(b"", &zeros).map(<[u8]>::to_vec).expect("compresses");
         assert!(bomb.len() < zeros.len() / 1000);
         let inflated = inflate(&mut Inflater::new(), b"", &bomb, usize::MAX);
-        assert_eq!(inflated, Err(Fault::MessageTooBig));
+        assert_eq!(inflated, Err(ProtocolError::MessageTooBig));
 
         for len in [LIMIT - 1, LIMIT, LIMIT + 1] {
             let payload = deflater
@@ -455,7 +468,7 @@ mod tests {
             let inflated = inflate(&mut Inflater::new(), b"", &payload, usize::MAX);
             match inflated {
                 Ok(message) => assert!(len <= LIMIT && message.capacity() as u64 <= LIMIT),
-                Err(fault) => assert!(len > LIMIT && fault == Fault::MessageTooBig),
+                Err(fault) => assert!(len > LIMIT && fault == ProtocolError::MessageTooBig),
             }
         }
     }

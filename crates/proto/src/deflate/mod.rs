@@ -10,7 +10,7 @@
 //! # What peers get wrong
 //!
 //! - A server that accepts an offer and ignores `server_no_context_takeover` in it fails the connection with
-//!   [`HandshakeFault::TakeoverIgnored`](crate::handshake::HandshakeFault::TakeoverIgnored), unless
+//!   [`HandshakeError::TakeoverIgnored`](crate::handshake::HandshakeError::TakeoverIgnored), unless
 //!   [`DeflateConfig::falls_back`] is set.
 //! - A message that ends in a final block (BFINAL) needs one more octet of zeros behind that block (§7.2.3.4): it begins
 //!   the empty block of which the sender removed the other four octets, `00 00 ff ff`. A compressor that is finished with
@@ -33,5 +33,5 @@ mod window;
 
 pub(crate) use codec::compress;
 pub use codec::{Codecs, Deflater, Inflater};
-pub use params::{Agreement, DeflateConfig, Takeover, WindowBits};
+pub use params::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub(crate) use session::DeflateSession;

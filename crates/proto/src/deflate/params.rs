@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 
-use crate::handshake::{Extension, HandshakeFault};
+use crate::handshake::{Extension, HandshakeError};
 
 /// The name in `Sec-WebSocket-Extensions`.
 // [6455-9.1-3, 7692-7-1]
@@ -72,7 +72,7 @@ pub enum Takeover {
     Reset,
 }
 
-/// How this endpoint wants to compress. What is agreed on may be less: see [`Agreement`].
+/// How this endpoint wants to compress. What is agreed on may be less: see [`NegotiatedParams`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeflateConfig {
@@ -88,7 +88,7 @@ pub struct DeflateConfig {
     /// Whether the peer's messages may. Default [`Takeover::Reset`]. A client that offers [`Takeover::Reset`] asks the
     /// server for `server_no_context_takeover`. A server that cannot do that declines, and nothing is compressed. A
     /// server that accepts the offer and ignores the parameter (libwebsockets has done so) breaks RFC 7692 §7.1.1.1, and
-    /// the connection fails with [`HandshakeFault::TakeoverIgnored`]. [`falls_back`](Self::falls_back) accepts both.
+    /// the connection fails with [`HandshakeError::TakeoverIgnored`]. [`falls_back`](Self::falls_back) accepts both.
     pub peer_takeover: Takeover,
     /// The largest window that we compress with. Default 15. Smaller saves memory per connection with takeover, on both
     /// sides. Below 9 nothing is compressed.
@@ -123,7 +123,7 @@ impl Default for DeflateConfig {
 
 /// What both endpoints hold to for the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreement {
+pub struct NegotiatedParams {
     /// Whether our messages refer back to earlier ones.
     pub takeover: Takeover,
     /// Whether the peer's may.
@@ -201,12 +201,12 @@ impl DeflateConfig {
     /// A server's answer to the offers of a request, the first that it can take: what to write into the response, and
     /// what then holds. `None` declines, and the connection goes without compression.
     // [7692-5-2, 7692-5-3, 7692-5-4, 7692-5-9]
-    pub fn answer<'a>(&self, offers: impl IntoIterator<Item = Extension<'a>>) -> Option<(String, Agreement)> {
+    pub fn answer<'a>(&self, offers: impl IntoIterator<Item = Extension<'a>>) -> Option<(String, NegotiatedParams)> {
         let mut offers = offers.into_iter().filter(|offer| offer.name() == NAME);
         offers.find_map(|offer| Some(self.answer_one(Params::read(offer)?)))
     }
 
-    fn answer_one(&self, offer: Params) -> (String, Agreement) {
+    fn answer_one(&self, offer: Params) -> (String, NegotiatedParams) {
         // RFC 7692 §7.1.1.1: asked not to take over, the server says so in its answer; it may say so unasked.
         // [7692-7.1.1.1-2, 7692-7.1.1.1-3]
         let takeover = match offer.server_no_context_takeover {
@@ -236,7 +236,7 @@ impl DeflateConfig {
             server_max_window_bits: says_window.then_some(window_bits),
             client_max_window_bits: (peer_window_bits < WindowBits::MAX).then_some(Some(peer_window_bits)),
         };
-        let agreement = Agreement {
+        let agreement = NegotiatedParams {
             takeover,
             peer_takeover,
             window_bits,
@@ -282,7 +282,7 @@ impl DeflateConfig {
     pub fn accept<'a>(
         &self,
         answers: impl IntoIterator<Item = Extension<'a>>,
-    ) -> Result<Option<Agreement>, HandshakeFault> {
+    ) -> Result<Option<NegotiatedParams>, HandshakeError> {
         let mut answers = answers.into_iter().filter(|answer| answer.name() == NAME);
         let Some(answer) = answers.next() else {
             return Ok(None);
@@ -291,8 +291,8 @@ impl DeflateConfig {
             Params::read(answer).and_then(|answer| self.offered().find_map(|offer| self.accept_one(offer, answer)));
         match (agreement, answers.next()) {
             (Some(agreement), None) => Ok(Some(agreement)),
-            (None, None) if self.is_only_takeover_ignored(answer) => Err(HandshakeFault::TakeoverIgnored),
-            _ => Err(HandshakeFault::ExtensionMismatch),
+            (None, None) if self.is_only_takeover_ignored(answer) => Err(HandshakeError::TakeoverIgnored),
+            _ => Err(HandshakeError::ExtensionMismatch),
         }
     }
 
@@ -308,7 +308,7 @@ impl DeflateConfig {
         added.is_some_and(|answer| self.accept_one(self.first_offer(), answer).is_some())
     }
 
-    fn accept_one(&self, offer: Params, answer: Params) -> Option<Agreement> {
+    fn accept_one(&self, offer: Params, answer: Params) -> Option<NegotiatedParams> {
         // §7.1.1.1: a server that accepts the offer includes what it was asked. [7692-7-9]
         if offer.server_no_context_takeover && !answer.server_no_context_takeover {
             return None;
@@ -325,7 +325,7 @@ impl DeflateConfig {
             Some(Some(_)) => return None,
             None => self.window_bits,
         };
-        Some(Agreement {
+        Some(NegotiatedParams {
             // [7692-7.1.1.2-2]
             takeover: match answer.client_no_context_takeover {
                 true => Takeover::Reset,
@@ -520,7 +520,7 @@ mod tests {
         config.falls_back = false;
         assert_eq!(
             accept(&config, "permessage-deflate"),
-            Err(HandshakeFault::ExtensionMismatch),
+            Err(HandshakeError::ExtensionMismatch),
             "the window is missing too"
         );
         config.falls_back = true;
@@ -536,7 +536,7 @@ mod tests {
             let headers = headers(&[answer]);
             config.falls_back = false;
             let fault = config.accept(headers.extensions()).expect_err("ignored");
-            assert_eq!(fault, HandshakeFault::TakeoverIgnored);
+            assert_eq!(fault, HandshakeError::TakeoverIgnored);
             assert!(alloc::string::ToString::to_string(&fault).contains("falls_back"));
             config.falls_back = true;
             let agreed = config.accept(headers.extensions()).expect("allowed").expect("accepted");
@@ -574,9 +574,9 @@ mod tests {
             &format!("{good}; server_no_context_takeover"),
             &format!("{good}, {good}"),
         ] {
-            assert_eq!(accept(&[bad]), Err(HandshakeFault::ExtensionMismatch), "{bad}");
+            assert_eq!(accept(&[bad]), Err(HandshakeError::ExtensionMismatch), "{bad}");
         }
         let ignored = "permessage-deflate; server_max_window_bits=11";
-        assert_eq!(accept(&[ignored]), Err(HandshakeFault::TakeoverIgnored));
+        assert_eq!(accept(&[ignored]), Err(HandshakeError::TakeoverIgnored));
     }
 }

@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 
 use super::codec::{Codecs, Deflater, Inflater, Inflation, compress};
 use super::window::Window;
-use super::{Agreement, DeflateConfig, Takeover};
+use super::{DeflateConfig, NegotiatedParams, Takeover};
 use crate::connection::Fragment;
-use crate::fault::Fault;
+use crate::protocol_error::ProtocolError;
 
 /// What a connection needs for permessage-deflate beyond the codecs that it borrows.
 #[derive(Debug)]
 pub(crate) struct DeflateSession {
     /// With the window that was agreed on.
     config: DeflateConfig,
-    agreement: Agreement,
+    agreement: NegotiatedParams,
     codecs: Codecs,
     sent: Window,
     received: Window,
@@ -33,7 +33,7 @@ struct Paused {
 }
 
 impl DeflateSession {
-    pub(crate) fn new(config: &DeflateConfig, agreement: Agreement, codecs: Codecs) -> Self {
+    pub(crate) fn new(config: &DeflateConfig, agreement: NegotiatedParams, codecs: Codecs) -> Self {
         Self {
             config: DeflateConfig {
                 // [7692-7.1.2.1-3, 7692-7.1.2.2-4, 7692-7.2.1-4]
@@ -128,7 +128,7 @@ impl DeflateSession {
         payload: Cow<'_, [u8]>,
         size_max: u64,
         at_once: usize,
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    ) -> Result<Option<Vec<u8>>, ProtocolError> {
         let mut inflater = (self.codecs.take_inflater)();
         match inflater.begin(self.received.as_slice(), payload.len(), size_max) {
             Ok(inflation) => self.advance(inflater, inflation, payload, at_once),
@@ -140,10 +140,10 @@ impl DeflateSession {
     }
 
     /// Goes on with the message of which a part is inflated; as [`inflate`](Self::inflate).
-    pub(crate) fn resume_inflating(&mut self, at_once: usize) -> Result<Option<Vec<u8>>, Fault> {
+    pub(crate) fn resume_inflating(&mut self, at_once: usize) -> Result<Option<Vec<u8>>, ProtocolError> {
         let Some(paused) = self.paused.take() else {
             debug_assert!(false, "there is a message to go on with");
-            return Err(Fault::InvalidDeflate);
+            return Err(ProtocolError::InvalidDeflate);
         };
         let Paused {
             inflater,
@@ -159,7 +159,7 @@ impl DeflateSession {
         mut inflation: Inflation,
         payload: Cow<'_, [u8]>,
         at_once: usize,
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    ) -> Result<Option<Vec<u8>>, ProtocolError> {
         let advanced = inflater.advance(&mut inflation, self.received.as_slice(), &payload, at_once);
         if advanced == Ok(false) {
             self.paused = Some(Box::new(Paused {

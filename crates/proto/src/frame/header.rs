@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::MaskingKey;
-use crate::fault::Fault;
+use crate::protocol_error::ProtocolError;
 
 /// The longest header: 2 + 8 + 4 bytes (flags and short length, 64-bit length, masking key).
 pub const HEADER_LEN_MAX: usize = 14;
@@ -95,13 +95,13 @@ impl FrameHeader {
     /// The first rule, in the order of the bytes, that the header breaks by itself. Masking and reserved bits
     /// depend on the connection and are not judged here.
     #[inline]
-    pub fn decode(input: &[u8]) -> Result<Option<(Self, usize)>, Fault> {
+    pub fn decode(input: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
         let [first, second, rest @ ..] = input else {
             return Ok(None);
         };
         // RFC 6455 §5.2: an unknown opcode fails the connection. [6455-5.2-3]
         let Some(opcode) = Opcode::from_bits(first & OPCODE) else {
-            return Err(Fault::ReservedOpcode(first & OPCODE));
+            return Err(ProtocolError::ReservedOpcode(first & OPCODE));
         };
         let fin = first & FIN != 0;
         let short = second & LENGTH;
@@ -109,10 +109,10 @@ impl FrameHeader {
             // RFC 6455 §5.5: control frames carry at most 125 bytes and are not fragmented.
             // [6455-5.4-4, 6455-5.5-1, 6455-5.5-2]
             if !fin {
-                return Err(Fault::FragmentedControl);
+                return Err(ProtocolError::FragmentedControl);
             }
             if short > CONTROL_PAYLOAD_MAX as u8 {
-                return Err(Fault::OversizedControl);
+                return Err(ProtocolError::OversizedControl);
             }
         }
 
@@ -134,11 +134,11 @@ impl FrameHeader {
         };
         // RFC 6455 §5.2: the most significant bit of a 64-bit length is zero. [6455-5.2-4]
         if payload_len >> 63 != 0 {
-            return Err(Fault::LengthOverflow);
+            return Err(ProtocolError::LengthOverflow);
         }
         // RFC 6455 §5.2: the shortest form that holds the length is the only legal one. [6455-5.2-5]
         if payload_len < shortest_length_of(short) {
-            return Err(Fault::NonMinimalLength);
+            return Err(ProtocolError::NonMinimalLength);
         }
 
         // [6455-5.2-7]
@@ -210,7 +210,7 @@ mod tests {
     use alloc::vec;
 
     #[track_caller]
-    fn check_decode(input: &[u8], expected: Result<Option<(FrameHeader, usize)>, Fault>) {
+    fn check_decode(input: &[u8], expected: Result<Option<(FrameHeader, usize)>, ProtocolError>) {
         assert_eq!(FrameHeader::decode(input), expected);
         if let Ok(Some((header, len))) = expected {
             for cut in 0..len {
@@ -255,32 +255,38 @@ mod tests {
 
     #[test]
     fn longer_length_forms_than_needed_are_refused() {
-        check_decode(&[0x82, 126, 0, 125], Err(Fault::NonMinimalLength));
-        check_decode(&[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255], Err(Fault::NonMinimalLength));
+        check_decode(&[0x82, 126, 0, 125], Err(ProtocolError::NonMinimalLength));
+        check_decode(
+            &[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255],
+            Err(ProtocolError::NonMinimalLength),
+        );
     }
 
     #[test]
     fn a_length_with_the_top_bit_set_is_refused() {
-        check_decode(&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0], Err(Fault::LengthOverflow));
+        check_decode(
+            &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0],
+            Err(ProtocolError::LengthOverflow),
+        );
         check_decode(
             &[0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255],
-            Err(Fault::LengthOverflow),
+            Err(ProtocolError::LengthOverflow),
         );
     }
 
     #[test]
     fn reserved_opcodes_are_refused_by_their_first_two_bytes() {
         for bits in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
-            check_decode(&[0x80 | bits, 0x80], Err(Fault::ReservedOpcode(bits)));
+            check_decode(&[0x80 | bits, 0x80], Err(ProtocolError::ReservedOpcode(bits)));
         }
     }
 
     #[test]
     fn control_frames_are_neither_fragmented_nor_long() {
         for bits in [8, 9, 0xa] {
-            check_decode(&[bits, 0], Err(Fault::FragmentedControl));
-            check_decode(&[0x80 | bits, 126], Err(Fault::OversizedControl));
-            check_decode(&[0x80 | bits, 127], Err(Fault::OversizedControl));
+            check_decode(&[bits, 0], Err(ProtocolError::FragmentedControl));
+            check_decode(&[0x80 | bits, 126], Err(ProtocolError::OversizedControl));
+            check_decode(&[0x80 | bits, 127], Err(ProtocolError::OversizedControl));
             assert!(matches!(FrameHeader::decode(&[0x80 | bits, 125]), Ok(Some(_))));
         }
     }

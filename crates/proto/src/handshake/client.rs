@@ -20,7 +20,7 @@ use super::head::{HeadCollector, HeadKind, StatusLine};
 use super::headers::Single;
 use super::server::append_extension;
 use super::{
-    HandshakeFault, HandshakeLimits, HandshakeMisuse, HeaderValue, Headers, Key, Origin, Response, StatusCode,
+    HandshakeBuildError, HandshakeError, HandshakeLimits, HeaderValue, Headers, Key, Origin, Response, StatusCode,
     Subprotocol, Uri, extension, name,
 };
 
@@ -54,11 +54,11 @@ impl ClientRequest {
     /// Adds a header, such as Authorization or Cookie.
     ///
     /// # Errors
-    /// [`HandshakeMisuse`] if name or value cannot be sent, or the handshake owns the header.
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError`] if name or value cannot be sent, or the handshake owns the header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
         let is_reserved = name::is_in(&name::RESERVED, name) || name::is_in(&name::RESERVED_IN_REQUEST, name);
         if is_reserved {
-            return Err(HandshakeMisuse::ReservedHeader);
+            return Err(HandshakeBuildError::ReservedHeader);
         }
         self.headers.try_append(name, value)?;
         Ok(self)
@@ -67,13 +67,13 @@ impl ClientRequest {
     /// Offers a subprotocol, after those offered already: the first is liked best.
     ///
     /// # Errors
-    /// [`HandshakeMisuse::InvalidSubprotocol`] if it is no HTTP token,
-    /// [`HandshakeMisuse::RepeatedSubprotocol`] if it is offered already.
-    pub fn subprotocol(mut self, name: &str) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError::InvalidSubprotocol`] if it is no HTTP token,
+    /// [`HandshakeBuildError::RepeatedSubprotocol`] if it is offered already.
+    pub fn subprotocol(mut self, name: &str) -> Result<Self, HandshakeBuildError> {
         let subprotocol = Subprotocol::new(name)?;
         // RFC 6455 §4.1 (10): the values MUST be unique. [6455-4.1-27]
         if self.subprotocols.contains(&subprotocol) {
-            return Err(HandshakeMisuse::RepeatedSubprotocol);
+            return Err(HandshakeBuildError::RepeatedSubprotocol);
         }
         self.subprotocols.push(subprotocol);
         Ok(self)
@@ -85,8 +85,8 @@ impl ClientRequest {
     /// [`Connected::response`].
     ///
     /// # Errors
-    /// [`HandshakeMisuse::InvalidExtension`] if the text is not of that form.
-    pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError::InvalidExtension`] if the text is not of that form.
+    pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeBuildError> {
         append_extension(&mut self.extensions, extension)?;
         Ok(self)
     }
@@ -208,7 +208,7 @@ pub enum ClientStep {
     /// closed.
     Refused(Response),
     /// The response breaks a rule: close the connection.
-    Failed(HandshakeFault),
+    Failed(HandshakeError),
 }
 
 /// An open WebSocket.
@@ -220,7 +220,7 @@ pub struct Connected {
     /// The subprotocol chosen: one of those offered.
     pub subprotocol: Option<Subprotocol>,
     /// Bytes that came right after the response's head: the first of the frames.
-    pub leftover: Vec<u8>,
+    pub read_buf: Vec<u8>,
 }
 
 impl AwaitingResponse {
@@ -244,7 +244,7 @@ impl AwaitingResponse {
                             return ClientStep::Connected(Connected {
                                 response,
                                 subprotocol,
-                                leftover: input.to_vec(),
+                                read_buf: input.to_vec(),
                             });
                         }
                         Ok(AfterHead::Next(state)) => self.state = state,
@@ -275,10 +275,10 @@ impl AwaitingResponse {
     /// Takes the end of the connection: the end of a body too, where nothing else marks it.
     ///
     /// # Errors
-    /// [`HandshakeFault::ClosedEarly`] if there was no whole head.
-    pub fn handle_eof(self) -> Result<Response, HandshakeFault> {
+    /// [`HandshakeError::ClosedEarly`] if there was no whole head.
+    pub fn handle_eof(self) -> Result<Response, HandshakeError> {
         match self.state {
-            State::Head(_) => Err(HandshakeFault::ClosedEarly),
+            State::Head(_) => Err(HandshakeError::ClosedEarly),
             State::Body(response, body) => {
                 let end = body.handle_eof();
                 Ok(finish(response, body, end))
@@ -290,10 +290,10 @@ impl AwaitingResponse {
     /// is, cut short.
     ///
     /// # Errors
-    /// [`HandshakeFault::TimedOut`] if there was no whole head.
-    pub fn handle_timeout(self) -> Result<Response, HandshakeFault> {
+    /// [`HandshakeError::TimedOut`] if there was no whole head.
+    pub fn handle_timeout(self) -> Result<Response, HandshakeError> {
         match self.state {
-            State::Head(_) => Err(HandshakeFault::TimedOut),
+            State::Head(_) => Err(HandshakeError::TimedOut),
             State::Body(response, body) => Ok(finish(response, body, BodyEnd::Truncated)),
         }
     }
@@ -311,12 +311,12 @@ impl AwaitingConnect {
     /// Any status of 2xx opens the WebSocket (RFC 8441 §5); do not call this with another.
     ///
     /// # Errors
-    /// The rule that the response breaks: [`HandshakeFault::HopByHopHeader`], or a choice of what
+    /// The rule that the response breaks: [`HandshakeError::HopByHopHeader`], or a choice of what
     /// was not offered.
-    pub fn handle_headers(self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeFault> {
+    pub fn handle_headers(self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         let unused = [name::CONNECTION, name::UPGRADE, name::ACCEPT];
         if unused.iter().any(|name| headers.contains(name)) {
-            return Err(HandshakeFault::HopByHopHeader);
+            return Err(HandshakeError::HopByHopHeader);
         }
         self.offer.check_negotiation(headers)
     }
@@ -338,7 +338,7 @@ enum AfterHead {
 }
 
 impl Offer {
-    fn read(&self, head: HeadCollector, informational_count: &mut usize) -> Result<AfterHead, HandshakeFault> {
+    fn read(&self, head: HeadCollector, informational_count: &mut usize) -> Result<AfterHead, HandshakeError> {
         let line = StatusLine::parse(head.split().0)?;
         let mut response = Response::new(line.status);
         response.headers = head.headers()?;
@@ -352,7 +352,7 @@ impl Offer {
             // RFC 9110 §15.2: any number may come, and a client must be able to skip them.
             let count_max = head.limits().informational_count_max;
             if *informational_count == count_max {
-                return Err(HandshakeFault::TooManyInformational { count_max });
+                return Err(HandshakeError::TooManyInformational { count_max });
             }
             *informational_count += 1;
             return Ok(AfterHead::Next(State::Head(head.next())));
@@ -363,23 +363,23 @@ impl Offer {
 
     /// RFC 6455 §4.1, what a client must verify in the server's response, (2) to (6).
     // [6455-4.1-36]
-    fn check_switch(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeFault> {
+    fn check_switch(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         // [6455-4.1-30]
         let mut upgrade = headers.list(name::UPGRADE);
         match (upgrade.next(), upgrade.next()) {
             (Some(protocol), None) if protocol.eq_ignore_ascii_case(b"websocket") => {}
-            _ => return Err(HandshakeFault::UpgradeInvalid),
+            _ => return Err(HandshakeError::UpgradeInvalid),
         }
         // [6455-4.1-31]
         if !headers.contains_token(name::CONNECTION, "upgrade") {
-            return Err(HandshakeFault::ConnectionMissing);
+            return Err(HandshakeError::ConnectionMissing);
         }
         // RFC 6455 §11.3.3: once, and the answer to the key. [6455-4.1-32, 6455-11.3.3-1]
         match headers.single(name::ACCEPT) {
-            Single::Absent => return Err(HandshakeFault::AcceptMissing),
-            Single::Repeated => return Err(HandshakeFault::AcceptRepeated),
+            Single::Absent => return Err(HandshakeError::AcceptMissing),
+            Single::Repeated => return Err(HandshakeError::AcceptRepeated),
             Single::One(value) if value == self.key.accept().as_str().as_bytes() => {}
-            Single::One(_) => return Err(HandshakeFault::AcceptMismatch),
+            Single::One(_) => return Err(HandshakeError::AcceptMismatch),
         }
         // RFC 9110 §6.4.1 and §8.6, RFC 9112 §6.1: a 1xx response has no body, and Transfer-Encoding
         // and Content-Length in it mean nothing, although some servers send them. What follows the
@@ -388,13 +388,13 @@ impl Offer {
     }
 
     /// What both bindings check alike.
-    fn check_negotiation(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeFault> {
+    fn check_negotiation(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         extension::check(headers)?;
         for chosen in extension::list(headers) {
             let mut offered = extension::list(&self.extensions);
             // RFC 6455 §4.1 (5): only what was offered is in use. [6455-4.1-34, 6455-9.1-5]
             if !offered.any(|offered| offered.name() == chosen.name()) {
-                return Err(HandshakeFault::ExtensionNotOffered);
+                return Err(HandshakeError::ExtensionNotOffered);
             }
         }
         // RFC 6455 §11.3.4: one subprotocol at most; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
@@ -403,16 +403,16 @@ impl Offer {
         let mut values = headers.get_all(name::PROTOCOL).filter(has_element);
         let value = match (values.next(), values.next()) {
             (None, _) => return Ok(None),
-            (Some(_), Some(_)) => return Err(HandshakeFault::SubprotocolRepeated),
+            (Some(_), Some(_)) => return Err(HandshakeError::SubprotocolRepeated),
             (Some(value), None) => value.as_bytes(),
         };
         if value.contains(&b',') {
-            return Err(HandshakeFault::SubprotocolRepeated);
+            return Err(HandshakeError::SubprotocolRepeated);
         }
         let mut offered = self.subprotocols.iter();
         match offered.find(|offered| offered.as_str().as_bytes() == value) {
             Some(chosen) => Ok(Some(chosen.clone())),
-            None => Err(HandshakeFault::SubprotocolNotOffered),
+            None => Err(HandshakeError::SubprotocolNotOffered),
         }
     }
 }

@@ -6,7 +6,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 
 use super::headers::is_token_byte;
-use super::{HandshakeFault, Headers, name};
+use super::{HandshakeError, Headers, name};
 
 /// One element of an extension list: a name and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +52,9 @@ pub(super) fn list(headers: &Headers) -> impl Iterator<Item = Extension<'_>> {
 /// The grammar requires at least one element, but some peers send the header empty when they have
 /// nothing to list. A list without elements therefore counts as an absent header.
 // [6455-4.2.1-11, 6455-9.1-1]
-pub(super) fn check(headers: &Headers) -> Result<(), HandshakeFault> {
+pub(super) fn check(headers: &Headers) -> Result<(), HandshakeError> {
     for element in elements(headers) {
-        element.map_err(|Malformed| HandshakeFault::ExtensionsInvalid)?;
+        element.map_err(|Malformed| HandshakeError::ExtensionsInvalid)?;
     }
     Ok(())
 }

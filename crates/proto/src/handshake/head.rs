@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::headers::is_control;
-use super::{HandshakeFault, HandshakeLimits, HeaderName, HeaderValue, Headers, HttpVersion, StatusCode};
+use super::{HandshakeError, HandshakeLimits, HeaderName, HeaderValue, Headers, HttpVersion, StatusCode};
 
 /// Gathers a head up to its empty line.
 pub(super) struct HeadCollector {
@@ -52,7 +52,7 @@ impl HeadCollector {
     }
 
     /// Takes bytes up to the end of the head, and says how many that were once it is whole.
-    pub(super) fn handle_bytes(&mut self, input: &[u8]) -> Result<Option<usize>, HandshakeFault> {
+    pub(super) fn handle_bytes(&mut self, input: &[u8]) -> Result<Option<usize>, HandshakeError> {
         for (idx, byte) in input.iter().enumerate() {
             match self.step(*byte) {
                 Ok(false) => {}
@@ -115,20 +115,20 @@ impl HeadCollector {
     }
 
     /// The field lines. The head must be whole.
-    pub(super) fn headers(&self) -> Result<Headers, HandshakeFault> {
+    pub(super) fn headers(&self) -> Result<Headers, HandshakeError> {
         let (_, lines) = self.split();
         let mut fields = vec![httparse::EMPTY_HEADER; self.line_count.saturating_sub(1)];
         // RFC 9112 §5.1 and §5.2: a space before the colon and folded lines are refused.
         let parsed = httparse::parse_headers(lines, &mut fields);
         let Ok(httparse::Status::Complete((_, fields))) = parsed else {
-            return Err(HandshakeFault::InvalidHeaderLine);
+            return Err(HandshakeError::InvalidHeaderLine);
         };
         let mut headers = Headers::new();
         for field in fields {
             let name = HeaderName::new(field.name);
             let value = HeaderValue::new(field.value);
             let (Ok(name), Ok(value)) = (name, value) else {
-                return Err(HandshakeFault::InvalidHeaderLine);
+                return Err(HandshakeError::InvalidHeaderLine);
             };
             headers.append(name, value);
         }
@@ -136,7 +136,7 @@ impl HeadCollector {
     }
 
     /// Judges one byte; true when it ends the head.
-    fn step(&mut self, byte: u8) -> Result<bool, HandshakeFault> {
+    fn step(&mut self, byte: u8) -> Result<bool, HandshakeError> {
         #[cfg(test)]
         {
             self.step_count += 1;
@@ -144,9 +144,9 @@ impl HeadCollector {
         if self.size_left == 0 {
             let size_max = self.limits.head_size_max;
             return Err(if self.line_count == 0 {
-                HandshakeFault::StartLineTooLong { size_max }
+                HandshakeError::StartLineTooLong { size_max }
             } else {
-                HandshakeFault::HeadTooLarge { size_max }
+                HandshakeError::HeadTooLarge { size_max }
             });
         }
         self.size_left -= 1;
@@ -157,13 +157,13 @@ impl HeadCollector {
             }
             // RFC 9112 §2.2: a bare CR is invalid, and a lone LF, which a recipient may take for
             // a line end, is where two parsers begin to disagree about one message. [6455-10.7-1]
-            (true, _) => return Err(HandshakeFault::BareCarriageReturn),
-            (false, b'\n') => return Err(HandshakeFault::BareLineFeed),
+            (true, _) => return Err(HandshakeError::BareCarriageReturn),
+            (false, b'\n') => return Err(HandshakeError::BareLineFeed),
             (false, b'\r') => self.after_carriage_return = true,
-            (false, byte) if is_control(byte) => return Err(HandshakeFault::ControlByte(byte)),
+            (false, byte) if is_control(byte) => return Err(HandshakeError::ControlByte(byte)),
             (false, byte) => {
                 if !self.may_begin_line(byte) {
-                    return Err(HandshakeFault::InvalidStatusLine);
+                    return Err(HandshakeError::InvalidStatusLine);
                 }
                 self.line_len += 1;
             }
@@ -180,7 +180,7 @@ impl HeadCollector {
         }
     }
 
-    fn end_line(&mut self) -> Result<bool, HandshakeFault> {
+    fn end_line(&mut self) -> Result<bool, HandshakeError> {
         let is_empty = self.line_len == 0;
         self.line_len = 0;
         if is_empty && self.line_count == 0 {
@@ -192,20 +192,20 @@ impl HeadCollector {
         self.line_count += 1;
         let count_max = self.limits.header_count_max;
         if self.line_count - 1 > count_max {
-            return Err(HandshakeFault::TooManyHeaders { count_max });
+            return Err(HandshakeError::TooManyHeaders { count_max });
         }
         Ok(false)
     }
 
     /// RFC 9112 §2.2: a server should ignore at least one empty line before the request line.
-    fn skip_leading_empty_line(&mut self) -> Result<bool, HandshakeFault> {
+    fn skip_leading_empty_line(&mut self) -> Result<bool, HandshakeError> {
         match self.kind {
             HeadKind::Request if !self.skipped_empty_line => {
                 self.skipped_empty_line = true;
                 Ok(false)
             }
-            HeadKind::Request => Err(HandshakeFault::InvalidRequestLine),
-            HeadKind::Response => Err(HandshakeFault::InvalidStatusLine),
+            HeadKind::Request => Err(HandshakeError::InvalidRequestLine),
+            HeadKind::Response => Err(HandshakeError::InvalidStatusLine),
         }
     }
 }
@@ -230,18 +230,18 @@ pub(super) struct RequestLine<'a> {
 
 impl<'a> RequestLine<'a> {
     /// RFC 9112 §3: exactly one space between method, target and version.
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HandshakeFault> {
-        let line = core::str::from_utf8(line).map_err(|_| HandshakeFault::InvalidRequestLine)?;
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HandshakeError> {
+        let line = core::str::from_utf8(line).map_err(|_| HandshakeError::InvalidRequestLine)?;
         let mut parts = line.split(' ');
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(HandshakeFault::InvalidRequestLine);
+            return Err(HandshakeError::InvalidRequestLine);
         };
         if !super::headers::is_token(method.as_bytes()) || target.is_empty() {
-            return Err(HandshakeFault::InvalidRequestLine);
+            return Err(HandshakeError::InvalidRequestLine);
         }
-        let version = HttpVersion::parse(version.as_bytes()).ok_or(HandshakeFault::InvalidRequestLine)?;
+        let version = HttpVersion::parse(version.as_bytes()).ok_or(HandshakeError::InvalidRequestLine)?;
         Ok(Self {
             method,
             target,
@@ -260,27 +260,27 @@ pub(super) struct StatusLine {
 impl StatusLine {
     /// RFC 9112 §4. The space after the code must be there, but servers without a reason phrase
     /// are known to leave it out, and no one can be misled by that.
-    pub(super) fn parse(line: &[u8]) -> Result<Self, HandshakeFault> {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, HandshakeError> {
         let Some((version, rest)) = line.split_at_checked(8) else {
-            return Err(HandshakeFault::InvalidStatusLine);
+            return Err(HandshakeError::InvalidStatusLine);
         };
-        let version = HttpVersion::parse(version).ok_or(HandshakeFault::InvalidStatusLine)?;
+        let version = HttpVersion::parse(version).ok_or(HandshakeError::InvalidStatusLine)?;
         let [b' ', a, b, c, reason @ ..] = rest else {
-            return Err(HandshakeFault::InvalidStatusLine);
+            return Err(HandshakeError::InvalidStatusLine);
         };
         if !matches!(reason, [] | [b' ', ..]) {
-            return Err(HandshakeFault::InvalidStatusLine);
+            return Err(HandshakeError::InvalidStatusLine);
         }
         let mut code = 0;
         for digit in [a, b, c] {
             if !digit.is_ascii_digit() {
-                return Err(HandshakeFault::InvalidStatusLine);
+                return Err(HandshakeError::InvalidStatusLine);
             }
             code = code * 10 + u16::from(digit - b'0');
         }
-        let status = StatusCode::new(code).ok_or(HandshakeFault::InvalidStatusLine)?;
+        let status = StatusCode::new(code).ok_or(HandshakeError::InvalidStatusLine)?;
         if !version.is_http_1() {
-            return Err(HandshakeFault::HttpVersionUnknown);
+            return Err(HandshakeError::HttpVersionUnknown);
         }
         Ok(Self { version, status })
     }
@@ -317,7 +317,7 @@ mod tests {
             let collect =
                 |input| HeadCollector::new(HeadKind::Response, HandshakeLimits::default()).handle_bytes(input);
             assert_eq!(collect(&input[..good_len]), Ok(None));
-            assert_eq!(collect(&input[..=good_len]), Err(HandshakeFault::InvalidStatusLine));
+            assert_eq!(collect(&input[..=good_len]), Err(HandshakeError::InvalidStatusLine));
         }
     }
 

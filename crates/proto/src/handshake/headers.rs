@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Extension, HandshakeMisuse, extension};
+use super::{Extension, HandshakeBuildError, extension};
 
 /// The name of a header field: an HTTP token, compared without regard to ASCII case.
 // [6455-4.1-37]
@@ -17,12 +17,12 @@ impl<'a> HeaderName<'a> {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`HandshakeMisuse::InvalidHeaderName`] if it is empty or not an HTTP token.
-    pub fn new(name: &'a str) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError::InvalidHeaderName`] if it is empty or not an HTTP token.
+    pub fn new(name: &'a str) -> Result<Self, HandshakeBuildError> {
         if is_token(name.as_bytes()) {
             Ok(Self(name))
         } else {
-            Err(HandshakeMisuse::InvalidHeaderName)
+            Err(HandshakeBuildError::InvalidHeaderName)
         }
     }
 
@@ -55,11 +55,11 @@ impl<'a> HeaderValue<'a> {
     /// Checks a value, and leaves out spaces and tabs around it, which mean nothing in HTTP.
     ///
     /// # Errors
-    /// [`HandshakeMisuse::InvalidHeaderValue`] if it holds a control byte other than the tab.
-    pub fn new(value: &'a [u8]) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError::InvalidHeaderValue`] if it holds a control byte other than the tab.
+    pub fn new(value: &'a [u8]) -> Result<Self, HandshakeBuildError> {
         // RFC 9110 §5.5: visible characters, space, tab, and bytes above 0x7f. [6455-4.1-33]
         if value.iter().any(|byte| is_control(*byte)) {
-            return Err(HandshakeMisuse::InvalidHeaderValue);
+            return Err(HandshakeBuildError::InvalidHeaderValue);
         }
         Ok(Self(trim(value)))
     }
@@ -126,7 +126,7 @@ impl Headers {
     ///
     /// # Errors
     /// Those of [`HeaderName::new`] and [`HeaderValue::new`].
-    pub fn try_append(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), HandshakeMisuse> {
+    pub fn try_append(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), HandshakeBuildError> {
         self.append(HeaderName::new(name)?, HeaderValue::new(value.as_ref())?);
         Ok(())
     }

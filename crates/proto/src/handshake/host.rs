@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::denial::listed;
-use super::{Authority, Denial, HandshakeFault, Request};
+use super::{Authority, Denial, HandshakeError, Request};
 
 /// Which hosts a request may be for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +28,8 @@ impl HostPolicy {
     /// Judges a request.
     ///
     /// # Errors
-    /// [`HandshakeFault::HostDenied`], which is answered with 421 and names the host and what is allowed.
-    pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
+    /// [`HandshakeError::HostDenied`], which is answered with 421 and names the host and what is allowed.
+    pub fn check(&self, request: &Request) -> Result<(), HandshakeError> {
         let authority = request.authority();
         let is_allowed = match self {
             Self::Any => true,
@@ -46,7 +46,7 @@ impl HostPolicy {
             Self::Loopback => "localhost, names under it and loopback addresses".into(),
             Self::List(hosts) => listed(hosts),
         };
-        Err(HandshakeFault::HostDenied(Box::new(Denial::new(request, allowed))))
+        Err(HandshakeError::HostDenied(Box::new(Denial::new(request, allowed))))
     }
 }
 

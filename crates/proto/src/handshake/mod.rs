@@ -4,25 +4,25 @@
 //! out of order does not compile:
 //!
 //! ```text
-//! server  ServerHandshake --bytes--> Pending --accept--> Accepted    response, leftover
+//! server  ServerHandshake --bytes--> Incoming --accept--> Accepted    response, read_buf
 //!                          \               \--reject--> Response
-//!                           \-> Refusal (fault and ready response)
-//! client  ClientRequest --start--> AwaitingResponse --bytes--> Connected   subprotocol, leftover
+//!                           \-> InvalidRequest (fault and ready response)
+//! client  ClientRequest --start--> AwaitingResponse --bytes--> Connected   subprotocol, read_buf
 //!                                                          \-> Response (refused), fault
 //! ```
 //!
 //! They take bytes in pieces of any size and give bytes to send; sockets, clocks and random
-//! numbers are the caller's. What comes glued behind a head is not lost: it is the `leftover`, to
+//! numbers are the caller's. What comes glued behind a head is not lost: it is the `read_buf`, to
 //! be fed to the connection as its first frames.
 //!
 //! A peer can cost no more than [`HandshakeLimits`]: memory follows the bytes that arrived, and
-//! work is linear in them. What it does wrong is a [`HandshakeFault`], which
-//! [maps to a status](HandshakeFault::status) in one place; what the caller does wrong is a
-//! [`HandshakeMisuse`], found before a byte is sent.
+//! work is linear in them. What it does wrong is a [`HandshakeError`], which
+//! [maps to a status](HandshakeError::status) in one place; what the caller does wrong is a
+//! [`HandshakeBuildError`], found before a byte is sent.
 //!
 //! The syntax of HTTP/1.1 and the rules of the handshake are apart.
-//! [`Pending::from_upgrade`] takes a request that something else parsed, and
-//! [`Pending::from_extended_connect`] one of HTTP/2 or HTTP/3; both lead into the same negotiation.
+//! [`Incoming::from_upgrade`] takes a request that something else parsed, and
+//! [`Incoming::from_extended_connect`] one of HTTP/2 or HTTP/3; both lead into the same negotiation.
 //!
 //! # Examples
 //!
@@ -43,19 +43,19 @@
 //!     Origin: http://example.com\r\n\r\n";
 //!
 //! let handshake = ServerHandshake::new(HandshakeLimits::default());
-//! let pending = match handshake.handle_bytes(received) {
-//!     ServerStep::Requested(pending) => pending,
+//! let incoming = match handshake.handle_bytes(received) {
+//!     ServerStep::Requested(incoming) => incoming,
 //!     ServerStep::Incomplete(_) => panic!("read more and call handle_bytes again"),
 //!     ServerStep::Refused(refusal) => panic!("send {:?} and close", refusal.response),
 //! };
 //!
 //! // Now the application decides. A page of another host is refused by default.
 //! let policy = OriginPolicy::List(vec!["http://example.com".parse()?]);
-//! policy.check(pending.request())?;
-//! assert_eq!(pending.request().path(), "/chat");
-//! let subprotocol = pending.request().choose_subprotocol(["chat", "superchat"]);
+//! policy.check(incoming.request())?;
+//! assert_eq!(incoming.request().path(), "/chat");
+//! let subprotocol = incoming.request().choose_subprotocol(["chat", "superchat"]);
 //!
-//! let accepted = pending.accept(Acceptance::new().subprotocol(subprotocol))?;
+//! let accepted = incoming.accept(Acceptance::new().subprotocol(subprotocol))?;
 //! assert_eq!(
 //!     accepted.response.to_bytes(),
 //!     b"HTTP/1.1 101 Switching Protocols\r\n\
@@ -90,7 +90,7 @@
 //! match awaiting.handle_bytes(received) {
 //!     ClientStep::Connected(connected) => {
 //!         assert_eq!(connected.subprotocol.unwrap(), "chat");
-//!         assert_eq!(connected.leftover, b"\x81\x02hi");
+//!         assert_eq!(connected.read_buf, b"\x81\x02hi");
 //!     }
 //!     ClientStep::Incomplete(_) => panic!("read more and call handle_bytes again"),
 //!     ClientStep::Refused(response) => panic!("the server said {}", response.status()),
@@ -101,16 +101,16 @@
 
 mod authority;
 mod body;
+mod build_error;
 mod client;
 mod denial;
+mod error;
 mod extension;
-mod fault;
 mod head;
 mod headers;
 mod host;
 mod key;
 mod limits;
-mod misuse;
 mod name;
 mod origin;
 mod request;
@@ -122,19 +122,19 @@ mod uri;
 mod version;
 
 pub use authority::Authority;
+pub use build_error::HandshakeBuildError;
 pub use client::{AwaitingConnect, AwaitingResponse, ClientRequest, ClientStep, Connected};
 pub use denial::Denial;
+pub use error::HandshakeError;
 pub use extension::Extension;
-pub use fault::HandshakeFault;
 pub use headers::{HeaderName, HeaderValue, Headers};
 pub use host::HostPolicy;
 pub use key::{AcceptKey, Key};
 pub use limits::HandshakeLimits;
-pub use misuse::HandshakeMisuse;
 pub use origin::{Origin, OriginError, OriginPolicy};
 pub use request::{ConnectParts, HttpBinding, Request, UpgradeParts};
 pub use response::{Rejection, Response};
-pub use server::{AcceptError, Acceptance, Accepted, Pending, Refusal, ServerHandshake, ServerStep};
+pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, ServerHandshake, ServerStep};
 pub use status::StatusCode;
 pub use subprotocol::Subprotocol;
 pub use uri::{Scheme, Uri, UriError};

@@ -13,7 +13,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::denial::listed;
-use super::{Authority, Denial, HandshakeFault, Request};
+use super::{Authority, Denial, HandshakeError, Request};
 
 /// How RFC 6454 §6.1 writes an opaque origin.
 const NULL: &str = "null";
@@ -159,10 +159,10 @@ impl OriginPolicy {
     /// Judges a request.
     ///
     /// # Errors
-    /// [`HandshakeFault::OriginDenied`], which names the origin and what is allowed; answer it with
-    /// [`Pending::refuse`](super::Pending::refuse).
+    /// [`HandshakeError::OriginDenied`], which names the origin and what is allowed; answer it with
+    /// [`Incoming::refuse`](super::Incoming::refuse).
     // [6455-10.1-1, 6455-10.2-1]
-    pub fn check(&self, request: &Request) -> Result<(), HandshakeFault> {
+    pub fn check(&self, request: &Request) -> Result<(), HandshakeError> {
         let Some(value) = request.origin() else {
             return Ok(());
         };
@@ -179,7 +179,7 @@ impl OriginPolicy {
             Self::List(origins) => listed(origins),
             Self::SameHost => "pages of the same host".into(),
         };
-        Err(HandshakeFault::OriginDenied(Box::new(Denial::new(request, allowed))))
+        Err(HandshakeError::OriginDenied(Box::new(Denial::new(request, allowed))))
     }
 }
 

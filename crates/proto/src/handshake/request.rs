@@ -9,7 +9,7 @@ use alloc::string::String;
 use super::headers::Single;
 use super::uri::absolute;
 use super::{
-    Authority, Extension, HandshakeFault, HeaderValue, Headers, HttpVersion, Key, Subprotocol, extension, name,
+    Authority, Extension, HandshakeError, HeaderValue, Headers, HttpVersion, Key, Subprotocol, extension, name,
     subprotocol,
 };
 
@@ -144,7 +144,7 @@ impl Request {
 /// The order of the checks decides which of several faults is answered: first what is no HTTP, then
 /// what is no WebSocket, then the version, because older versions have other keys.
 // [6455-4.2.1-1, 6455-4.2.1-12, 6455-10.7-1]
-pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), HandshakeFault> {
+pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), HandshakeError> {
     let UpgradeParts {
         method,
         target,
@@ -154,7 +154,7 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
     // RFC 6455 §4.2.1 (1). [6455-4.2.1-2]
     version.check_upgrade()?;
     if method != "GET" {
-        return Err(HandshakeFault::MethodNotGet);
+        return Err(HandshakeError::MethodNotGet);
     }
     let target_parts = TargetParts::parse(target)?;
     // RFC 6455 §4.2.1 (2). [6455-4.2.1-4]
@@ -162,18 +162,18 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
     check_no_body(&headers)?;
     // RFC 6455 §4.2.1 (3). [6455-4.2.1-5]
     if !headers.contains_token(name::UPGRADE, "websocket") {
-        return Err(HandshakeFault::UpgradeMissing);
+        return Err(HandshakeError::UpgradeMissing);
     }
     // RFC 6455 §4.2.1 (4). [6455-4.2.1-6]
     if !headers.contains_token(name::CONNECTION, "upgrade") {
-        return Err(HandshakeFault::ConnectionMissing);
+        return Err(HandshakeError::ConnectionMissing);
     }
     check_version(&headers)?;
     // RFC 6455 §4.2.1 (5), §11.3.1: once, and 16 bytes. [6455-4.2.1-7, 6455-11.3.1-1]
     let key = match headers.single(name::KEY) {
-        Single::Absent => return Err(HandshakeFault::KeyMissing),
-        Single::Repeated => return Err(HandshakeFault::KeyRepeated),
-        Single::One(value) => Key::parse(value).ok_or(HandshakeFault::KeyInvalid)?,
+        Single::Absent => return Err(HandshakeError::KeyMissing),
+        Single::Repeated => return Err(HandshakeError::KeyRepeated),
+        Single::One(value) => Key::parse(value).ok_or(HandshakeError::KeyInvalid)?,
     };
     check_negotiation(&headers)?;
     let request = Request {
@@ -188,23 +188,23 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
 }
 
 /// Checks an extended CONNECT (RFC 8441 §4 and §5).
-pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, HandshakeFault> {
+pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, HandshakeError> {
     if parts.protocol != "websocket" {
-        return Err(HandshakeFault::ProtocolUnknown);
+        return Err(HandshakeError::ProtocolUnknown);
     }
     // RFC 8441 §5: the scheme is http for ws and https for wss.
     if !matches!(parts.scheme, "http" | "https") {
-        return Err(HandshakeFault::InvalidTarget);
+        return Err(HandshakeError::InvalidTarget);
     }
     let TargetParts::ORIGIN_FORM = TargetParts::parse(parts.path)? else {
-        return Err(HandshakeFault::InvalidTarget);
+        return Err(HandshakeError::InvalidTarget);
     };
-    let authority = Authority::parse(parts.authority).map_err(|_| HandshakeFault::HostInvalid)?;
+    let authority = Authority::parse(parts.authority).map_err(|_| HandshakeError::HostInvalid)?;
     let headers = parts.headers;
     // RFC 8441 §5: these are not used; RFC 9113 §8.2.2: Connection and Upgrade are malformed.
     let unused = [name::CONNECTION, name::UPGRADE, name::KEY, name::ACCEPT];
     if unused.iter().any(|name| headers.contains(name)) {
-        return Err(HandshakeFault::HopByHopHeader);
+        return Err(HandshakeError::HopByHopHeader);
     }
     check_version(&headers)?;
     check_negotiation(&headers)?;
@@ -219,44 +219,44 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
 
 /// RFC 6455 §4.2.1 (6), §4.4: exactly one version, and 13 it is. No drafts.
 // [6455-4.2.1-8, 6455-4.3-2, 6455-11.3.5-1]
-fn check_version(headers: &Headers) -> Result<(), HandshakeFault> {
+fn check_version(headers: &Headers) -> Result<(), HandshakeError> {
     match headers.single(name::VERSION) {
         Single::One(b"13") => Ok(()),
-        _ => Err(HandshakeFault::VersionUnsupported),
+        _ => Err(HandshakeError::VersionUnsupported),
     }
 }
 
 /// What both bindings negotiate: subprotocols, extensions, and the origin's being one.
-fn check_negotiation(headers: &Headers) -> Result<(), HandshakeFault> {
+fn check_negotiation(headers: &Headers) -> Result<(), HandshakeError> {
     subprotocol::check_offer(headers)?;
     extension::check(headers)?;
     // Two origins mean that someone on the way added one; which one a check sees would be chance.
     match headers.single(name::ORIGIN) {
-        Single::Repeated => Err(HandshakeFault::OriginRepeated),
+        Single::Repeated => Err(HandshakeError::OriginRepeated),
         Single::Absent | Single::One(_) => Ok(()),
     }
 }
 
 /// RFC 9112 §3.2: exactly one Host, and a valid one, even beside an absolute target.
-fn parse_host(headers: &Headers) -> Result<Authority, HandshakeFault> {
+fn parse_host(headers: &Headers) -> Result<Authority, HandshakeError> {
     let value = match headers.single(name::HOST) {
-        Single::Absent => return Err(HandshakeFault::HostMissing),
-        Single::Repeated => return Err(HandshakeFault::HostRepeated),
+        Single::Absent => return Err(HandshakeError::HostMissing),
+        Single::Repeated => return Err(HandshakeError::HostRepeated),
         Single::One(value) => value,
     };
-    let text = core::str::from_utf8(value).map_err(|_| HandshakeFault::HostInvalid)?;
-    Authority::parse(text).map_err(|_| HandshakeFault::HostInvalid)
+    let text = core::str::from_utf8(value).map_err(|_| HandshakeError::HostInvalid)?;
+    Authority::parse(text).map_err(|_| HandshakeError::HostInvalid)
 }
 
 /// A body would lie where the frames begin, and proxies would disagree about where it ends
 /// (RFC 9112 §11.2). So none is allowed but the one announced, once, to be empty.
-fn check_no_body(headers: &Headers) -> Result<(), HandshakeFault> {
+fn check_no_body(headers: &Headers) -> Result<(), HandshakeError> {
     if headers.contains(name::TRANSFER_ENCODING) {
-        return Err(HandshakeFault::RequestHasBody);
+        return Err(HandshakeError::RequestHasBody);
     }
     match headers.single(name::CONTENT_LENGTH) {
         Single::Absent | Single::One(b"0") => Ok(()),
-        _ => Err(HandshakeFault::RequestHasBody),
+        _ => Err(HandshakeError::RequestHasBody),
     }
 }
 
@@ -281,19 +281,19 @@ impl TargetParts {
     /// Any visible ASCII is taken but the `#`: browsers leave some characters unencoded that
     /// RFC 3986 would not, and it is the application that gives them a meaning.
     // [6455-4.2.1-3]
-    fn parse(target: &str) -> Result<Self, HandshakeFault> {
+    fn parse(target: &str) -> Result<Self, HandshakeError> {
         if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return Err(HandshakeFault::InvalidTarget);
+            return Err(HandshakeError::InvalidTarget);
         }
         if target.starts_with('/') {
             return Ok(Self::ORIGIN_FORM);
         }
-        let (scheme, rest) = target.split_once("://").ok_or(HandshakeFault::InvalidTarget)?;
+        let (scheme, rest) = target.split_once("://").ok_or(HandshakeError::InvalidTarget)?;
         if !name::is_in(&["ws", "wss", "http", "https"], scheme) {
-            return Err(HandshakeFault::InvalidTarget);
+            return Err(HandshakeError::InvalidTarget);
         }
         let (authority, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let authority = Authority::parse(authority).map_err(|_| HandshakeFault::InvalidTarget)?;
+        let authority = Authority::parse(authority).map_err(|_| HandshakeError::InvalidTarget)?;
         Ok(Self {
             authority: Some(authority),
             resource: Some(absolute(resource)),

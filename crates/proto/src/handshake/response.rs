@@ -2,7 +2,7 @@ use alloc::format;
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
-use super::{HandshakeFault, HandshakeMisuse, Headers, HttpBinding, StatusCode, name};
+use super::{HandshakeBuildError, HandshakeError, Headers, HttpBinding, StatusCode, name};
 
 /// An HTTP response to an opening handshake: one a server is to send, or one a client received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Response {
     }
 
     /// The response to a faulty request: its status, what the status demands, and a line of text.
-    pub(super) fn to_fault(fault: &HandshakeFault, binding: HttpBinding) -> Self {
+    pub(super) fn to_fault(fault: &HandshakeError, binding: HttpBinding) -> Self {
         let mut response = Self::new(fault.status());
         response.body = format!("{}\n", fault.text_for_client()).into_bytes();
         response.frame_refusal(binding);
@@ -108,7 +108,7 @@ impl Response {
 ///     .body("log in first\n");
 /// let response = rejection.into_response(HttpBinding::Upgrade).to_bytes();
 /// assert!(response.starts_with(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\n"));
-/// # Ok::<(), sockeye_proto::handshake::HandshakeMisuse>(())
+/// # Ok::<(), sockeye_proto::handshake::HandshakeBuildError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Rejection {
@@ -119,15 +119,15 @@ impl Rejection {
     /// A rejection with this status and no body.
     ///
     /// # Errors
-    /// [`HandshakeMisuse::StatusNotRejection`] unless the status is 300 to 599 and not 304: a 2xx
+    /// [`HandshakeBuildError::StatusNotRejection`] unless the status is 300 to 599 and not 304: a 2xx
     /// would open the connection over HTTP/2, a 1xx is no answer, and a 304 has no body by rule.
-    pub fn new(status: StatusCode) -> Result<Self, HandshakeMisuse> {
+    pub fn new(status: StatusCode) -> Result<Self, HandshakeBuildError> {
         match status.as_u16() {
-            304 => Err(HandshakeMisuse::StatusNotRejection),
+            304 => Err(HandshakeBuildError::StatusNotRejection),
             300..=599 => Ok(Self {
                 response: Response::new(status),
             }),
-            _ => Err(HandshakeMisuse::StatusNotRejection),
+            _ => Err(HandshakeBuildError::StatusNotRejection),
         }
     }
 
@@ -140,10 +140,10 @@ impl Rejection {
     /// Adds a header. Content-Length, Connection and the like are written for you.
     ///
     /// # Errors
-    /// [`HandshakeMisuse`] if name or value cannot be sent, or the handshake owns the header.
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError`] if name or value cannot be sent, or the handshake owns the header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
         if name::is_in(&name::RESERVED, name) {
-            return Err(HandshakeMisuse::ReservedHeader);
+            return Err(HandshakeBuildError::ReservedHeader);
         }
         self.response.headers.try_append(name, value)?;
         Ok(self)

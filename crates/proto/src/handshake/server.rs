@@ -4,11 +4,11 @@
 //! request was seen, nor twice:
 //!
 //! ```compile_fail,E0382
-//! use sockeye_proto::handshake::{Acceptance, Pending, Rejection, StatusCode};
+//! use sockeye_proto::handshake::{Acceptance, Incoming, Rejection, StatusCode};
 //!
-//! fn answer_twice(pending: Pending) {
-//!     let accepted = pending.accept(Acceptance::new());
-//!     let rejected = pending.reject(Rejection::new(StatusCode::FORBIDDEN).unwrap());
+//! fn answer_twice(incoming: Incoming) {
+//!     let accepted = incoming.accept(Acceptance::new());
+//!     let rejected = incoming.reject(Rejection::new(StatusCode::FORBIDDEN).unwrap());
 //! }
 //! ```
 
@@ -20,8 +20,8 @@ use core::fmt;
 use super::head::{HeadCollector, HeadKind, RequestLine};
 use super::request::{check_connect, check_upgrade};
 use super::{
-    ConnectParts, Extension, HandshakeFault, HandshakeLimits, HandshakeMisuse, Headers, HttpBinding, Key, Rejection,
-    Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
+    ConnectParts, Extension, HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, HttpBinding, Key,
+    Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
 };
 
 /// A server waiting for a request over HTTP/1.1.
@@ -35,11 +35,11 @@ pub struct ServerHandshake {
 pub enum ServerStep {
     /// The head is not whole yet: go on with this.
     Incomplete(ServerHandshake),
-    /// A valid request: look at it, then [`accept`](Pending::accept) or
-    /// [`reject`](Pending::reject) it.
-    Requested(Pending),
+    /// A valid request: look at it, then [`accept`](Incoming::accept) or
+    /// [`reject`](Incoming::reject) it.
+    Requested(Incoming),
     /// No valid request: send the response and close.
-    Refused(Refusal),
+    Refused(InvalidRequest),
 }
 
 impl ServerHandshake {
@@ -60,7 +60,7 @@ impl ServerHandshake {
             Err(fault) => Err(fault),
         };
         match outcome {
-            Ok(pending) => ServerStep::Requested(pending),
+            Ok(incoming) => ServerStep::Requested(incoming),
             Err(fault) => ServerStep::Refused(self.refuse(fault)),
         }
     }
@@ -70,10 +70,10 @@ impl ServerHandshake {
     /// `None` if the client sent nothing at all: then there is no request to answer, and the
     /// connection is only to be closed.
     #[must_use]
-    pub fn handle_timeout(self) -> Option<Refusal> {
+    pub fn handle_timeout(self) -> Option<InvalidRequest> {
         match self.head.is_empty() {
             true => None,
-            false => Some(self.refuse(HandshakeFault::TimedOut)),
+            false => Some(self.refuse(HandshakeError::TimedOut)),
         }
     }
 
@@ -83,7 +83,7 @@ impl ServerHandshake {
         self.head.bytes().len()
     }
 
-    fn read(&self, leftover: &[u8]) -> Result<Pending, HandshakeFault> {
+    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
         let (line, _) = self.head.split();
         let RequestLine {
             method,
@@ -96,15 +96,15 @@ impl ServerHandshake {
             version,
             headers: self.head.headers()?,
         })?;
-        Ok(Pending {
+        Ok(Incoming {
             request,
             key: Some(key),
-            leftover: leftover.to_vec(),
+            read_buf: read_buf.to_vec(),
         })
     }
 
-    fn refuse(&self, fault: HandshakeFault) -> Refusal {
-        let mut refusal = Refusal::new(fault, HttpBinding::Upgrade);
+    fn refuse(&self, fault: HandshakeError) -> InvalidRequest {
+        let mut refusal = InvalidRequest::new(fault, HttpBinding::Upgrade);
         // RFC 9110 §9.3.2: the answer to HEAD has the length of a body and no body.
         if self.head.split().0.starts_with(b"HEAD ") {
             refusal.response.body.clear();
@@ -115,42 +115,42 @@ impl ServerHandshake {
 
 /// A valid request that waits for the application's word.
 #[derive(Debug)]
-pub struct Pending {
+pub struct Incoming {
     request: Request,
     /// None where HTTP/2 or HTTP/3 has no need of it.
     key: Option<Key>,
-    leftover: Vec<u8>,
+    read_buf: Vec<u8>,
 }
 
-impl Pending {
+impl Incoming {
     /// Checks an HTTP/1.1 request that something else has parsed, such as hyper.
     ///
     /// # Errors
     /// The refusal to send.
-    pub fn from_upgrade(parts: UpgradeParts<'_>) -> Result<Self, Refusal> {
+    pub fn from_upgrade(parts: UpgradeParts<'_>) -> Result<Self, InvalidRequest> {
         match check_upgrade(parts) {
             Ok((request, key)) => Ok(Self {
                 request,
                 key: Some(key),
-                leftover: Vec::new(),
+                read_buf: Vec::new(),
             }),
-            Err(fault) => Err(Refusal::new(fault, HttpBinding::Upgrade)),
+            Err(fault) => Err(InvalidRequest::new(fault, HttpBinding::Upgrade)),
         }
     }
 
     /// Checks an extended CONNECT of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
     ///
     /// # Errors
-    /// The refusal to send. [`HandshakeFault::HopByHopHeader`] makes the request malformed, which
+    /// The refusal to send. [`HandshakeError::HopByHopHeader`] makes the request malformed, which
     /// HTTP/2 and HTTP/3 rather answer with a stream error.
-    pub fn from_extended_connect(parts: ConnectParts<'_>) -> Result<Self, Refusal> {
+    pub fn from_extended_connect(parts: ConnectParts<'_>) -> Result<Self, InvalidRequest> {
         match check_connect(parts) {
             Ok(request) => Ok(Self {
                 request,
                 key: None,
-                leftover: Vec::new(),
+                read_buf: Vec::new(),
             }),
-            Err(fault) => Err(Refusal::new(fault, HttpBinding::ExtendedConnect)),
+            Err(fault) => Err(InvalidRequest::new(fault, HttpBinding::ExtendedConnect)),
         }
     }
 
@@ -193,7 +193,7 @@ impl Pending {
             response,
             request: self.request,
             subprotocol: acceptance.subprotocol,
-            leftover: self.leftover,
+            read_buf: self.read_buf,
         })
     }
 
@@ -206,8 +206,8 @@ impl Pending {
 
     /// Turns the request down for a fault found in it later, such as its origin.
     #[must_use]
-    pub fn refuse(self, fault: HandshakeFault) -> Refusal {
-        Refusal::new(fault, self.request.binding())
+    pub fn refuse(self, fault: HandshakeError) -> InvalidRequest {
+        InvalidRequest::new(fault, self.request.binding())
     }
 }
 
@@ -241,8 +241,8 @@ impl Acceptance {
     /// the client and does no more.
     ///
     /// # Errors
-    /// [`HandshakeMisuse::InvalidExtension`] if the text is not of that form.
-    pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError::InvalidExtension`] if the text is not of that form.
+    pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeBuildError> {
         append_extension(&mut self.extensions, extension)?;
         Ok(self)
     }
@@ -255,7 +255,7 @@ impl Acceptance {
         mut self,
         config: &crate::deflate::DeflateConfig,
         request: &Request,
-    ) -> (Self, Option<crate::deflate::Agreement>) {
+    ) -> (Self, Option<crate::deflate::NegotiatedParams>) {
         let Some((extension, agreement)) = config.answer(request.extensions()) else {
             return (self, None);
         };
@@ -266,26 +266,26 @@ impl Acceptance {
     /// Adds a header to the response, such as Set-Cookie.
     ///
     /// # Errors
-    /// [`HandshakeMisuse`] if name or value cannot be sent, or the handshake owns the header.
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError`] if name or value cannot be sent, or the handshake owns the header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
         if name::is_in(&name::RESERVED, name) {
-            return Err(HandshakeMisuse::ReservedHeader);
+            return Err(HandshakeBuildError::ReservedHeader);
         }
         self.headers.try_append(name, value)?;
         Ok(self)
     }
 
-    fn check(&self, request: &Request) -> Result<(), HandshakeMisuse> {
+    fn check(&self, request: &Request) -> Result<(), HandshakeBuildError> {
         // RFC 6455 §4.2.2 (5): only what was offered. [6455-4.2.2-7, 6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1]
         if let Some(subprotocol) = &self.subprotocol
             && !request.offers_subprotocol(subprotocol.as_str())
         {
-            return Err(HandshakeMisuse::SubprotocolNotOffered);
+            return Err(HandshakeBuildError::SubprotocolNotOffered);
         }
         let extensions = self.extensions.as_deref().unwrap_or_default();
         for chosen in extensions.split(", ").filter_map(Extension::parse) {
             if !request.extensions().any(|offer| offer.name() == chosen.name()) {
-                return Err(HandshakeMisuse::ExtensionNotOffered);
+                return Err(HandshakeBuildError::ExtensionNotOffered);
             }
         }
         Ok(())
@@ -294,8 +294,8 @@ impl Acceptance {
 
 /// Adds an element to a list of extensions, once it is known to be one.
 // [6455-4.2.2-11]
-pub(super) fn append_extension(list: &mut Option<String>, extension: &str) -> Result<(), HandshakeMisuse> {
-    Extension::parse(extension).ok_or(HandshakeMisuse::InvalidExtension)?;
+pub(super) fn append_extension(list: &mut Option<String>, extension: &str) -> Result<(), HandshakeBuildError> {
+    Extension::parse(extension).ok_or(HandshakeBuildError::InvalidExtension)?;
     match list {
         Some(list) => {
             list.push_str(", ");
@@ -317,22 +317,22 @@ pub struct Accepted {
     /// The subprotocol chosen.
     pub subprotocol: Option<Subprotocol>,
     /// Bytes that came right after the request's head: the first of the frames.
-    pub leftover: Vec<u8>,
+    pub read_buf: Vec<u8>,
 }
 
 /// A request that was no valid opening handshake, and what to answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct InvalidRequest {
     /// What was wrong.
-    pub fault: HandshakeFault,
+    pub fault: HandshakeError,
     /// What to send before closing. Bytes received after the head are to be thrown away: they were
     /// never frames, and reading them as another request is how requests get smuggled.
     pub response: Response,
 }
 
-impl Refusal {
-    fn new(fault: HandshakeFault, binding: HttpBinding) -> Self {
+impl InvalidRequest {
+    fn new(fault: HandshakeError, binding: HttpBinding) -> Self {
         let response = Response::to_fault(&fault, binding);
         Self { fault, response }
     }
@@ -343,7 +343,7 @@ impl Refusal {
 #[non_exhaustive]
 pub struct AcceptError {
     /// The mistake.
-    pub misuse: HandshakeMisuse,
+    pub misuse: HandshakeBuildError,
     /// A 500 for the client, which says nothing about it.
     pub response: Response,
 }

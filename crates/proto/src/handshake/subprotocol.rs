@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::fmt;
 
 use super::headers::is_token;
-use super::{HandshakeFault, HandshakeMisuse, Headers, name};
+use super::{HandshakeBuildError, HandshakeError, Headers, name};
 
 /// The name of a subprotocol: an HTTP token, compared exactly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,13 +16,13 @@ impl Subprotocol {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`HandshakeMisuse::InvalidSubprotocol`] if it is empty or not an HTTP token.
-    pub fn new(name: &str) -> Result<Self, HandshakeMisuse> {
+    /// [`HandshakeBuildError::InvalidSubprotocol`] if it is empty or not an HTTP token.
+    pub fn new(name: &str) -> Result<Self, HandshakeBuildError> {
         // RFC 6455 §4.1 (10): U+0021 to U+007E without separators, which is HTTP's token. [6455-4.1-26, 6455-4.2.2-11]
         if is_token(name.as_bytes()) {
             Ok(Self(name.to_owned()))
         } else {
-            Err(HandshakeMisuse::InvalidSubprotocol)
+            Err(HandshakeBuildError::InvalidSubprotocol)
         }
     }
 
@@ -64,11 +64,11 @@ impl fmt::Display for Subprotocol {
 ///
 /// Nothing of the offer is copied, or one head of 16 KiB could cost ten times that.
 // [6455-4.2.1-10, 6455-11.3.4-2]
-pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeFault> {
+pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeError> {
     let mut seen = BTreeSet::new();
     for element in headers.list(name::PROTOCOL) {
         if !is_token(element) || !seen.insert(element) {
-            return Err(HandshakeFault::SubprotocolsInvalid);
+            return Err(HandshakeError::SubprotocolsInvalid);
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-use super::HandshakeFault;
+use super::HandshakeError;
 
 /// A version of HTTP, such as 1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,11 +28,11 @@ impl HttpVersion {
     }
 
     /// RFC 6455 §4.2.1 (1): HTTP/1.1 or higher; and higher than 1 has no Upgrade again.
-    pub(super) fn check_upgrade(self) -> Result<(), HandshakeFault> {
+    pub(super) fn check_upgrade(self) -> Result<(), HandshakeError> {
         match self {
-            _ if self < Self::HTTP_11 => Err(HandshakeFault::HttpVersionTooOld),
+            _ if self < Self::HTTP_11 => Err(HandshakeError::HttpVersionTooOld),
             _ if self.is_http_1() => Ok(()),
-            _ => Err(HandshakeFault::HttpVersionUnknown),
+            _ => Err(HandshakeError::HttpVersionUnknown),
         }
     }
 

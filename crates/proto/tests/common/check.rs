@@ -1,19 +1,19 @@
 //! One wire in every shape that TCP may give it.
 
-use sockeye_proto::{Cause, Fault, Side, State, Transport};
+use sockeye_proto::{CloseCause, ProtocolError, Side, State, TransportAction};
 
 use super::endpoint::{Endpoint, Got, Local};
 use super::frame::{Frame, KEY, binary, close, ping, text};
 
 /// A server receives `wire`, fails the connection for `fault`, and tells the peer.
 #[track_caller]
-pub(crate) fn server_fails(wire: impl AsRef<[u8]>, fault: Fault) {
+pub(crate) fn server_fails(wire: impl AsRef<[u8]>, fault: ProtocolError) {
     check_fails(Local::Server, wire.as_ref(), &[], fault);
 }
 
 /// A client receives `wire`, fails the connection for `fault`, and tells the peer.
 #[track_caller]
-pub(crate) fn client_fails(wire: impl AsRef<[u8]>, fault: Fault) {
+pub(crate) fn client_fails(wire: impl AsRef<[u8]>, fault: ProtocolError) {
     check_fails(Local::Client, wire.as_ref(), &[], fault);
 }
 
@@ -31,22 +31,25 @@ pub(crate) fn client_receives(wire: impl AsRef<[u8]>, expected: &[Got]) {
 
 /// `wire` gives `before`, then the fault, then silence.
 #[track_caller]
-pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], fault: Fault) {
+pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], fault: ProtocolError) {
     let mut expected = before.to_vec();
-    expected.push(Got::Fault(fault));
+    expected.push(Got::ProtocolError(fault));
     in_every_shape(local, wire, &expected, |mut endpoint| {
         let Endpoint { connection, .. } = &endpoint;
-        let closure = connection.closure().expect("failed").clone();
-        assert_eq!((closure.cause(), closure.first()), (Cause::Fault(fault), Side::Local));
-        assert_eq!((closure.received(), closure.code().0), (None, 1006));
-        assert!(!closure.is_clean());
+        let close_info = connection.close_info().expect("failed").clone();
+        assert_eq!(
+            (close_info.cause(), close_info.first()),
+            (CloseCause::ProtocolError(fault), Side::Local)
+        );
+        assert_eq!((close_info.received(), close_info.code().0), (None, 1006));
+        assert!(!close_info.is_clean());
         assert_eq!(connection.buffered_len(), 0, "nothing is kept for a failed connection");
-        endpoint.is(State::Ending, Transport::HalfClose);
+        endpoint.is(State::Ending, TransportAction::HalfClose);
         assert_eq!(endpoint.transmits(), [close(fault.close_code().0, fault.reason())]);
         // Failed stays failed.
         assert_eq!(endpoint.receives([text("later"), ping(""), close(1000, "")]), []);
         assert_eq!(endpoint.transmits(), []);
-        assert_eq!(endpoint.connection.closure(), Some(&closure));
+        assert_eq!(endpoint.connection.close_info(), Some(&close_info));
     });
 }
 
@@ -55,7 +58,7 @@ pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], fault: Faul
 pub(crate) fn check_receives(local: Local, wire: &[u8], expected: &[Got]) {
     let ends_in_control = matches!(expected.last(), Some(Got::Ping(_) | Got::Pong(_)));
     in_every_shape(local, wire, expected, |mut endpoint| {
-        endpoint.is(State::Open, Transport::Open);
+        endpoint.is(State::Open, TransportAction::Open);
         assert_eq!(endpoint.receives([text("after")]), [Got::text("after")]);
         // Of a control frame that came in pieces, the payload is kept until the next such frame.
         let kept = if ends_in_control { 2 * 125 } else { 0 };
@@ -91,7 +94,7 @@ fn in_every_shape(local: Local, wire: &[u8], expected: &[Got], check_end: impl F
     check(&[&glued], &with_neighbour, "glued to a message before");
     let glued = [wire.to_vec(), as_peer_sends(binary("after"))].concat();
     let mut with_neighbour = expected.to_vec();
-    if !matches!(expected.last(), Some(Got::Fault(_))) {
+    if !matches!(expected.last(), Some(Got::ProtocolError(_))) {
         with_neighbour.push(Got::binary("after"));
     }
     check(&[&glued], &with_neighbour, "glued to a message after");

@@ -4,7 +4,9 @@ use core::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockeye_proto::{Config, Connection, Event, Fault, Instant, MaskingKey, MessageKind, Role, State, Transport};
+use sockeye_proto::{
+    Config, Connection, Event, Instant, MaskingKey, MessageKind, ProtocolError, Role, State, TransportAction,
+};
 
 use super::frame::{Frame, KEY};
 
@@ -29,7 +31,7 @@ pub(crate) enum Got {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(u16, String),
-    Fault(Fault),
+    ProtocolError(ProtocolError),
 }
 
 impl Got {
@@ -84,7 +86,7 @@ impl From<Event<'_>> for Got {
             Event::Ping(payload) => Self::ping(payload),
             Event::Pong(payload) => Self::pong(payload),
             Event::Close(frame) => Self::Close(frame.code.0, frame.reason),
-            Event::Fault(fault) => Self::Fault(fault),
+            Event::ProtocolError(fault) => Self::ProtocolError(fault),
         }
     }
 }
@@ -143,7 +145,7 @@ fn find(connection: &mut Connection, now: Instant, input: &[u8]) -> Option<Found
             consumed: found.frame_len(),
         },
         None => Found {
-            got: Got::Fault(Fault::InvalidUtf8),
+            got: Got::ProtocolError(ProtocolError::InvalidUtf8),
             consumed: found.frame_len(),
         },
     })
@@ -272,9 +274,9 @@ impl Endpoint {
     }
 
     #[track_caller]
-    pub(crate) fn is(&self, state: State, transport: Transport) {
+    pub(crate) fn is(&self, state: State, transport: TransportAction) {
         assert_eq!(
-            (self.connection.state(), self.connection.transport()),
+            (self.connection.state(), self.connection.transport_action()),
             (state, transport)
         );
     }

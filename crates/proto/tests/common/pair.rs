@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use sockeye_proto::{CloseCode, Config, Data, Transport};
+use sockeye_proto::{CloseCode, Config, Data, TransportAction};
 
 use super::endpoint::{Endpoint, Got, Local, at};
 
@@ -138,7 +138,7 @@ impl Node {
     }
 
     pub(crate) fn round_trip_ms(&self) -> Option<u128> {
-        self.endpoint.connection.round_trip_time().map(|time| time.as_millis())
+        self.endpoint.connection.rtt().map(|time| time.as_millis())
     }
 
     fn next_ms(&self) -> Option<u64> {
@@ -184,15 +184,15 @@ impl Node {
             deliver(Packet::Bytes(std::mem::take(&mut self.out)));
             self.endpoint.connection.handle_transmitted(at(now_ms));
         }
-        let transport = self.endpoint.connection.transport();
-        if self.never_ends_tcp || transport == Transport::Open {
+        let transport = self.endpoint.connection.transport_action();
+        if self.never_ends_tcp || transport == TransportAction::Open {
             return;
         }
         if self.half_closed_at.is_none() {
             self.half_closed_at = Some(now_ms);
             deliver(Packet::End);
         }
-        if transport == Transport::Close {
+        if transport == TransportAction::Close {
             self.closed_at = Some(now_ms);
         }
     }

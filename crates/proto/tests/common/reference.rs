@@ -1,6 +1,6 @@
 //! A naive decoder, written from RFC 6455 §5 to be read, that sees the whole stream at once.
 
-use sockeye_proto::{CloseCode, Fault, Limits};
+use sockeye_proto::{CloseCode, Limits, ProtocolError};
 
 use super::endpoint::{Got, Local};
 
@@ -25,7 +25,7 @@ pub(crate) fn decode_naively(local: Local, limits: &Limits, stream: &[u8]) -> Ve
                 }
             }
             Err(fault) => {
-                got.push(Got::Fault(fault));
+                got.push(Got::ProtocolError(fault));
                 return got;
             }
         }
@@ -47,7 +47,7 @@ enum Step {
 }
 
 impl Reference<'_> {
-    fn next_frame(&mut self) -> Result<Step, Fault> {
+    fn next_frame(&mut self) -> Result<Step, ProtocolError> {
         let stream = self.stream;
         if stream.len() < 2 {
             return Ok(Step::Incomplete);
@@ -56,13 +56,13 @@ impl Reference<'_> {
         let (is_masked, short) = (stream[1] >= 0x80, stream[1] & 127);
         let is_control = opcode >= 8;
         if [3, 4, 5, 6, 7, 11, 12, 13, 14, 15].contains(&opcode) {
-            return Err(Fault::ReservedOpcode(opcode));
+            return Err(ProtocolError::ReservedOpcode(opcode));
         }
         if is_control && !fin {
-            return Err(Fault::FragmentedControl);
+            return Err(ProtocolError::FragmentedControl);
         }
         if is_control && short > 125 {
-            return Err(Fault::OversizedControl);
+            return Err(ProtocolError::OversizedControl);
         }
 
         let length_bytes = match short {
@@ -76,10 +76,10 @@ impl Reference<'_> {
         let long = long.iter().fold(0, |len: u64, &byte| len << 8 | u64::from(byte));
         let len = if length_bytes == 0 { u64::from(short) } else { long };
         if len > i64::MAX as u64 {
-            return Err(Fault::LengthOverflow);
+            return Err(ProtocolError::LengthOverflow);
         }
         if length_bytes == 2 && len < 126 || length_bytes == 8 && len < 65536 {
-            return Err(Fault::NonMinimalLength);
+            return Err(ProtocolError::NonMinimalLength);
         }
 
         let payload_at = 2 + length_bytes + if is_masked { 4 } else { 0 };
@@ -87,11 +87,11 @@ impl Reference<'_> {
             return Ok(Step::Incomplete);
         }
         if rsv != 0 {
-            return Err(Fault::ReservedBits);
+            return Err(ProtocolError::ReservedBits);
         }
         match (self.local, is_masked) {
-            (Local::Server, false) => return Err(Fault::UnmaskedFrame),
-            (Local::Client, true) => return Err(Fault::MaskedFrame),
+            (Local::Server, false) => return Err(ProtocolError::UnmaskedFrame),
+            (Local::Client, true) => return Err(ProtocolError::MaskedFrame),
             _ => {}
         }
         let key = if is_masked {
@@ -115,19 +115,26 @@ impl Reference<'_> {
         self.data(fin, opcode, len, payload, is_whole)
     }
 
-    fn data(&mut self, fin: bool, opcode: u8, len: u64, payload: Vec<u8>, is_whole: bool) -> Result<Step, Fault> {
+    fn data(
+        &mut self,
+        fin: bool,
+        opcode: u8,
+        len: u64,
+        payload: Vec<u8>,
+        is_whole: bool,
+    ) -> Result<Step, ProtocolError> {
         let (kind, mut message, mut empty) = match (self.message.take(), opcode) {
-            (None, 0) => return Err(Fault::UnexpectedContinuation),
-            (Some(_), 1 | 2) => return Err(Fault::ExpectedContinuation),
+            (None, 0) => return Err(ProtocolError::UnexpectedContinuation),
+            (Some(_), 1 | 2) => return Err(ProtocolError::ExpectedContinuation),
             (Some(message), _) => message,
             (None, kind) => (kind, Vec::new(), 0),
         };
         if u128::from(len) + message.len() as u128 > u128::from(self.limits.message_size_max) {
-            return Err(Fault::MessageTooBig);
+            return Err(ProtocolError::MessageTooBig);
         }
         empty = if len == 0 && !fin { empty + 1 } else { 0 };
         if empty > self.limits.empty_fragments_max {
-            return Err(Fault::TooManyEmptyFragments);
+            return Err(ProtocolError::TooManyEmptyFragments);
         }
         message.extend(payload);
         let ends = fin && is_whole;
@@ -136,7 +143,7 @@ impl Reference<'_> {
             // Without a length, the error is that the text ends inside a code point: wrong only at its very end.
             && (ends || error.error_len().is_some())
         {
-            return Err(Fault::InvalidUtf8);
+            return Err(ProtocolError::InvalidUtf8);
         }
         match (is_whole, ends, kind) {
             (false, ..) => return Ok(Step::Incomplete),
@@ -149,20 +156,20 @@ impl Reference<'_> {
     }
 }
 
-fn close(payload: &[u8]) -> Result<Got, Fault> {
+fn close(payload: &[u8]) -> Result<Got, ProtocolError> {
     if payload.is_empty() {
         return Ok(Got::close(1005, ""));
     }
     if payload.len() == 1 {
-        return Err(Fault::TruncatedCloseCode);
+        return Err(ProtocolError::TruncatedCloseCode);
     }
     let code = u16::from_be_bytes([payload[0], payload[1]]);
     let is_valid = (1000..1015).contains(&code) && ![1004, 1005, 1006].contains(&code) || (3000..5000).contains(&code);
     if !is_valid {
-        return Err(Fault::InvalidCloseCode(CloseCode(code)));
+        return Err(ProtocolError::InvalidCloseCode(CloseCode(code)));
     }
     match std::str::from_utf8(&payload[2..]) {
         Ok(reason) => Ok(Got::close(code, reason)),
-        Err(_) => Err(Fault::InvalidUtf8),
+        Err(_) => Err(ProtocolError::InvalidUtf8),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sockeye_proto::{Config, Connection, Event, Fault, Role};
+use sockeye_proto::{Config, Connection, Event, ProtocolError, Role};
 
 use crate::common::{Frame, KEY, Local, at, check_fails, mask, wire};
 
@@ -15,7 +15,7 @@ pub(crate) const FAILURE: u64 = 512;
 /// What an attack came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<ProtocolError>,
     /// Messages, pings, pongs and close frames delivered.
     pub(crate) event_count: usize,
     /// Memory at its highest, in bytes.
@@ -73,12 +73,17 @@ pub(crate) fn flood(connection: &mut Connection, first: &[u8], piece: &[u8], tim
 }
 
 /// One input. Each call takes something or is the last, so that there are no more calls than bytes.
-fn receive(connection: &mut Connection, mut input: &mut [u8], fault: &mut Option<Fault>, event_count: &mut usize) {
+fn receive(
+    connection: &mut Connection,
+    mut input: &mut [u8],
+    fault: &mut Option<ProtocolError>,
+    event_count: &mut usize,
+) {
     for _ in 0..=input.len() {
         let received = connection.handle_bytes(at(0), input);
         let consumed = received.consumed;
         match received.event {
-            Some(Event::Fault(found)) => *fault = Some(found),
+            Some(Event::ProtocolError(found)) => *fault = Some(found),
             Some(_) => *event_count += 1,
             None => {
                 assert_eq!(consumed, input.len(), "without an event all is consumed");
@@ -92,7 +97,7 @@ fn receive(connection: &mut Connection, mut input: &mut [u8], fault: &mut Option
 
 /// `local` refuses `wire` with this fault and close code, however it is cut, and for no more memory than that takes.
 #[track_caller]
-pub(crate) fn refuses(local: Local, wire: impl AsRef<[u8]>, fault: Fault, code: u16) {
+pub(crate) fn refuses(local: Local, wire: impl AsRef<[u8]>, fault: ProtocolError, code: u16) {
     let wire = wire.as_ref();
     assert_eq!(fault.close_code().0, code);
     check_fails(local, wire, &[], fault);
@@ -112,7 +117,7 @@ fn memory_is_counted() {
         &[0],
         20,
     );
-    assert_eq!(cost.fault, Some(Fault::NonMinimalLength));
+    assert_eq!(cost.fault, Some(ProtocolError::NonMinimalLength));
     assert!(
         cost.bytes_max > 0 && cost.count_max > 0 && cost.bytes_left > 0,
         "{cost:?}"

@@ -1,7 +1,7 @@
 //! C8 to C11: peers that do not read, do not answer, do not close, or are gone.
 
-use sockeye_proto::handshake::{HandshakeFault, HandshakeLimits, ServerHandshake, ServerStep};
-use sockeye_proto::{Cause, CloseCode, Config, Data, State, Transport};
+use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerStep};
+use sockeye_proto::{CloseCause, CloseCode, Config, Data, State, TransportAction};
 
 use crate::bound::{connection, flood, sent_to};
 use crate::common::{Endpoint, Frame, Got, Local, close, frame, ping, pong, text};
@@ -29,9 +29,9 @@ fn cve_2024_23672_a_close_without_an_answer_ends_after_5_s() {
         let mut endpoint = closing(local);
         endpoint.transmits();
         endpoint.advance_to(4999);
-        endpoint.is(State::CloseSent, Transport::Open);
+        endpoint.is(State::CloseSent, TransportAction::Open);
         endpoint.advance_to(5000);
-        check_given_up(&endpoint, Cause::CloseTimeout);
+        check_given_up(&endpoint, CloseCause::CloseTimeout);
     }
 }
 
@@ -46,9 +46,9 @@ fn cve_2026_79677_the_deadline_begins_when_the_close_frame_is_written() {
         assert_eq!(endpoint.connection.poll_timeout(), None);
         endpoint.connection.handle_transmitted(endpoint.now());
         endpoint.advance_to(13_999);
-        endpoint.is(State::CloseSent, Transport::Open);
+        endpoint.is(State::CloseSent, TransportAction::Open);
         endpoint.advance_to(14_000);
-        check_given_up(&endpoint, Cause::CloseTimeout);
+        check_given_up(&endpoint, CloseCause::CloseTimeout);
     }
 }
 
@@ -62,7 +62,7 @@ fn cve_2026_79677_data_that_goes_on_coming_does_not_move_the_deadline() {
             endpoint.receives([text("more"), ping("")]);
         }
         endpoint.advance_to(5000);
-        check_given_up(&endpoint, Cause::CloseTimeout);
+        check_given_up(&endpoint, CloseCause::CloseTimeout);
     }
 }
 
@@ -89,7 +89,7 @@ fn cve_2026_77791_a_closing_connection_wakes_its_driver_once_and_does_not_spin()
                 wakes += 1;
             }
             assert_eq!(wakes, 1);
-            endpoint.is(State::Closed, Transport::Close);
+            endpoint.is(State::Closed, TransportAction::Close);
         }
     }
 }
@@ -105,9 +105,9 @@ fn cve_2024_22201_a_peer_that_is_gone_is_given_up_after_30_s() {
         endpoint.advance_to(20_000);
         assert_eq!(endpoint.transmits().len(), 1, "a ping");
         endpoint.advance_to(29_999);
-        endpoint.is(State::Open, Transport::Open);
+        endpoint.is(State::Open, TransportAction::Open);
         endpoint.advance_to(30_000);
-        check_given_up(&endpoint, Cause::PeerGone);
+        check_given_up(&endpoint, CloseCause::PeerGone);
     }
 }
 
@@ -145,7 +145,7 @@ fn cve_ghsa_9mqv_5hh9_4cgg_a_failed_upgrade_leaves_nothing_behind() {
         for _ in 0..1000 {
             let handshake = ServerHandshake::new(HandshakeLimits::default());
             let step = handshake.handle_bytes(&request);
-            assert!(matches!(step, ServerStep::Refused(refusal) if refusal.fault == HandshakeFault::KeyInvalid));
+            assert!(matches!(step, ServerStep::Refused(refusal) if refusal.fault == HandshakeError::KeyInvalid));
         }
     });
     assert_eq!((info.bytes_current, info.count_current), (0, 0));
@@ -175,7 +175,7 @@ fn cve_2026_129500_a_reset_at_any_byte_of_a_frame_is_1006() {
             let mut endpoint = Endpoint::new(local);
             endpoint.receives_bytes(&wire[..len]);
             endpoint.connection.handle_transport_end();
-            check_given_up(&endpoint, Cause::TransportEnd);
+            check_given_up(&endpoint, CloseCause::TransportEnd);
             assert_eq!(endpoint.connection.buffered_len(), 0);
         }
     }
@@ -196,7 +196,7 @@ fn cve_2022_41940_a_reset_in_any_state_closes_and_can_come_twice() {
             state(&mut endpoint);
             for _ in 0..2 {
                 endpoint.connection.handle_transport_end();
-                endpoint.is(State::Closed, Transport::Close);
+                endpoint.is(State::Closed, TransportAction::Close);
             }
             assert_eq!(endpoint.receives([text("late")]), [] as [Got; 0]);
             assert!(endpoint.connection.poll_timeout().is_none());
@@ -231,9 +231,9 @@ fn closing(local: Local) -> Endpoint {
 }
 
 #[track_caller]
-fn check_given_up(endpoint: &Endpoint, cause: Cause) {
-    endpoint.is(State::Closed, Transport::Close);
-    let closure = endpoint.connection.closure().expect("closed");
+fn check_given_up(endpoint: &Endpoint, cause: CloseCause) {
+    endpoint.is(State::Closed, TransportAction::Close);
+    let closure = endpoint.connection.close_info().expect("closed");
     assert_eq!(
         (closure.cause(), closure.code().0, closure.is_clean()),
         (cause, 1006, false)

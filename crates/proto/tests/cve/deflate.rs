@@ -2,13 +2,13 @@
 
 use std::cell::Cell;
 
-use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Inflater, Takeover, WindowBits};
-use sockeye_proto::handshake::{Acceptance, HandshakeFault, Headers};
-use sockeye_proto::{Compress, Connection, Data, Event, Fault};
+use sockeye_proto::deflate::{Codecs, DeflateConfig, Inflater, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::handshake::{Acceptance, HandshakeError, Headers};
+use sockeye_proto::{Compress, Connection, Data, Event, ProtocolError};
 
 use crate::bound::{Cost, FAILURE, connection, flood, limited, sent_to};
 use crate::common::{Frame, Local, at, binary, continuation, frame, text};
-use crate::handshake_support::{pending, plus};
+use crate::handshake_support::{incoming, plus};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -22,7 +22,7 @@ fn deflating(local: Local, peer_takeover: Takeover) -> Connection {
 
 fn deflating_with(local: Local, peer_takeover: Takeover, codecs: Codecs) -> Connection {
     let mut connection = connection(local, limited(LIMIT));
-    let agreement = Agreement {
+    let agreement = NegotiatedParams {
         takeover: peer_takeover,
         peer_takeover,
         window_bits: WindowBits::MAX,
@@ -58,8 +58,8 @@ fn receives(local: Local, frames: impl IntoIterator<Item = Frame>) -> Cost {
 
 #[track_caller]
 fn costs_the_limit(cost: Cost) {
-    assert_eq!(cost.fault, Some(Fault::MessageTooBig));
-    assert_eq!(Fault::MessageTooBig.close_code().0, 1009);
+    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+    assert_eq!(ProtocolError::MessageTooBig.close_code().0, 1009);
     assert!(cost.bytes_max <= BOUND, "{cost:?}");
     assert!(cost.bytes_left <= FAILURE as i64, "{cost:?}");
 }
@@ -116,7 +116,7 @@ fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
     // checks [6455-5.8-1, 7692-5-10]
     let wire = sent_to(Local::Server, [bomb(8 << 20)]);
     let cost = flood(&mut connection(Local::Server, limited(LIMIT)), &wire, &[], 0);
-    assert_eq!(cost.fault, Some(Fault::ReservedBits));
+    assert_eq!(cost.fault, Some(ProtocolError::ReservedBits));
     assert!(cost.bytes_max <= FAILURE, "{cost:?}");
 }
 
@@ -124,7 +124,7 @@ fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
 fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
     // Data that does not compress grows by a little, so that a little more than the limit may be declared.
     let cost = receives(Local::Server, [binary("").rsv(4).declaring(2 * LIMIT)]);
-    assert_eq!(cost.fault, Some(Fault::MessageTooBig));
+    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
     assert!(cost.bytes_max <= FAILURE, "at the header: {cost:?}");
 }
 
@@ -133,10 +133,10 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
     // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-6]
     for local in [Local::Server, Local::Client] {
         let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
-        assert_eq!(receives(local, fragments).fault, Some(Fault::ReservedBits));
+        assert_eq!(receives(local, fragments).fault, Some(ProtocolError::ReservedBits));
         for opcode in [0x8, 0x9, 0xa] {
             let cost = receives(local, [frame(opcode, "").rsv(4)]);
-            assert_eq!(cost.fault, Some(Fault::ReservedBits));
+            assert_eq!(cost.fault, Some(ProtocolError::ReservedBits));
         }
     }
 }
@@ -145,7 +145,10 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
 fn cve_2022_39386_rsv2_and_rsv3_are_refused_with_compression_too() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
-            assert_eq!(receives(local, [text("a").rsv(rsv)]).fault, Some(Fault::ReservedBits));
+            assert_eq!(
+                receives(local, [text("a").rsv(rsv)]).fault,
+                Some(ProtocolError::ReservedBits)
+            );
         }
     }
 }
@@ -182,12 +185,12 @@ const BAD_PARAMS: [&str; 24] = [
 fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
     // checks [7692-5-9, 7692-7-2, 7692-7-3, 7692-7-4]
     for params in BAD_PARAMS {
-        let pending = pending(&plus(&[&format!(
+        let incoming = incoming(&plus(&[&format!(
             "Sec-WebSocket-Extensions: permessage-deflate; {params}"
         )]));
-        let (acceptance, agreement) = Acceptance::new().deflate(&DeflateConfig::default(), pending.request());
+        let (acceptance, agreement) = Acceptance::new().deflate(&DeflateConfig::default(), incoming.request());
         assert_eq!(agreement, None, "{params}");
-        let response = pending.accept(acceptance).expect("plain").response;
+        let response = incoming.accept(acceptance).expect("plain").response;
         assert_eq!(response.status().as_u16(), 101);
         assert!(!response.headers().contains("Sec-WebSocket-Extensions"), "{params}");
     }
@@ -202,18 +205,18 @@ fn cve_2026_2229_bad_parameters_fail_the_connection_on_a_client() {
         let answer = format!("permessage-deflate; server_no_context_takeover; {params}");
         headers.try_append("Sec-WebSocket-Extensions", answer).expect("clean");
         let accepted = client.accept(headers.extensions());
-        assert_eq!(accepted, Err(HandshakeFault::ExtensionMismatch), "{params}");
+        assert_eq!(accepted, Err(HandshakeError::ExtensionMismatch), "{params}");
     }
 }
 
 /// A server receives this as the payload of a compressed message.
 #[track_caller]
-fn inflates(payload: &[u8], expected: Result<&[u8], Fault>) {
+fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
     let mut connection = deflating(Local::Server, Takeover::Reset);
     let mut wire = sent_to(Local::Server, [binary(payload).rsv(4)]);
     let found = match connection.handle_bytes(at(0), &mut wire).event {
         Some(Event::Message { payload, .. }) => Ok(payload.into_owned()),
-        Some(Event::Fault(fault)) => Err(fault),
+        Some(Event::ProtocolError(fault)) => Err(fault),
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -233,9 +236,9 @@ fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
         b"\xf2\x48\xcd\xc9\xc9\x07\x00\x07\x00", // a good message, and behind it no block
     ];
     for payload in broken {
-        inflates(payload, Err(Fault::InvalidDeflate));
+        inflates(payload, Err(ProtocolError::InvalidDeflate));
     }
-    assert_eq!(Fault::InvalidDeflate.close_code().0, 1007);
+    assert_eq!(ProtocolError::InvalidDeflate.close_code().0, 1007);
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn cve_2026_87022_a_final_block_ends_neither_the_message_nor_the_connection() {
         Ok(b"HelloHello"),
     );
     // Without the last octet the tail is no block (ws#2294, bun#33592).
-    inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00", Err(Fault::InvalidDeflate));
+    inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00", Err(ProtocolError::InvalidDeflate));
 }
 
 #[test]
@@ -258,9 +261,9 @@ fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
     let blocks = |count| [b"\x03\x00".repeat(count), b"\x00".to_vec()].concat();
     inflates(&blocks(1), Ok(b""));
     inflates(&blocks(8), Ok(b""));
-    inflates(&blocks(9), Err(Fault::TooManyFinalBlocks));
-    inflates(&blocks(100_000), Err(Fault::TooManyFinalBlocks));
-    assert_eq!(Fault::TooManyFinalBlocks.close_code().0, 1008);
+    inflates(&blocks(9), Err(ProtocolError::TooManyFinalBlocks));
+    inflates(&blocks(100_000), Err(ProtocolError::TooManyFinalBlocks));
+    assert_eq!(ProtocolError::TooManyFinalBlocks.close_code().0, 1008);
 }
 
 #[test]

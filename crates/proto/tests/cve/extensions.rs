@@ -1,11 +1,11 @@
 //! C6, C7: extensions that nobody agreed on.
 
-use sockeye_proto::Fault;
-use sockeye_proto::handshake::{Acceptance, ClientRequest, ClientStep, HandshakeFault, Key, Uri};
+use sockeye_proto::ProtocolError;
+use sockeye_proto::handshake::{Acceptance, ClientRequest, ClientStep, HandshakeError, Key, Uri};
 
 use crate::bound::{refuses, sent_to};
 use crate::common::{Local, binary, frame, text};
-use crate::handshake_support::{pending, plus};
+use crate::handshake_support::{incoming, plus};
 
 #[test]
 fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_refused_unless_it_was_negotiated() {
@@ -14,12 +14,12 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_refused_unless_it_was_negotiated() {
             refuses(
                 local,
                 sent_to(local, [frame(opcode, "").rsv(4)]),
-                Fault::ReservedBits,
+                ProtocolError::ReservedBits,
                 1002,
             );
         }
         let continued = [text("a").fin(false), frame(0x0, "b").rsv(4)];
-        refuses(local, sent_to(local, continued), Fault::ReservedBits, 1002);
+        refuses(local, sent_to(local, continued), ProtocolError::ReservedBits, 1002);
     }
 }
 
@@ -27,7 +27,12 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_refused_unless_it_was_negotiated() {
 fn cve_2022_39386_rsv2_and_rsv3_are_refused_and_nothing_is_thrown() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
-            refuses(local, sent_to(local, [binary("a").rsv(rsv)]), Fault::ReservedBits, 1002);
+            refuses(
+                local,
+                sent_to(local, [binary("a").rsv(rsv)]),
+                ProtocolError::ReservedBits,
+                1002,
+            );
         }
     }
 }
@@ -41,7 +46,7 @@ fn cve_2026_2229_bad_parameters_of_an_extension_decline_it_and_throw_nothing() {
         "x; x",
     ] {
         let request = plus(&[&format!("Sec-WebSocket-Extensions: permessage-deflate; {params}")]);
-        let accepted = pending(&request).accept(Acceptance::new()).expect("plain");
+        let accepted = incoming(&request).accept(Acceptance::new()).expect("plain");
         assert_eq!(accepted.response.status().as_u16(), 101);
         assert!(!accepted.response.headers().contains("Sec-WebSocket-Extensions"));
     }
@@ -61,7 +66,7 @@ fn cve_2026_2229_an_extension_that_was_not_offered_fails_the_client() {
         );
         let step = awaiting.handle_bytes(response.as_bytes());
         assert!(
-            matches!(step, ClientStep::Failed(HandshakeFault::ExtensionNotOffered)),
+            matches!(step, ClientStep::Failed(HandshakeError::ExtensionNotOffered)),
             "{step:?}"
         );
     }

@@ -1,6 +1,6 @@
 //! C3, C4: messages in very many pieces.
 
-use sockeye_proto::{Config, Fault};
+use sockeye_proto::{Config, ProtocolError};
 
 use crate::bound::{FAILURE, connection, flood, limited, refuses, sent_to};
 use crate::common::{Endpoint, Got, Local, binary, close, continuation, ping, text};
@@ -18,7 +18,7 @@ fn cve_2026_42786_endless_continuations_end_at_the_limit() {
         let first = sent_to(local, [binary([7; 1000]).fin(false)]);
         let piece = sent_to(local, [continuation([7; 1000]).fin(false)]);
         let cost = flood(&mut connection, &first, &piece, usize::MAX - 1);
-        assert_eq!(cost.fault, Some(Fault::MessageTooBig));
+        assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
         assert!(cost.bytes_max <= 3 * LIMIT, "{cost:?}");
         assert!(cost.bytes_left <= FAILURE as i64, "{cost:?}");
     }
@@ -33,7 +33,10 @@ fn cve_2026_9675_the_limit_is_for_all_fragments_together() {
     }
     let mut client = Endpoint::with(Local::Client, limited(10));
     let fragments = (0..11).map(|idx| if idx == 0 { text("a") } else { continuation("a") }.fin(false));
-    assert_eq!(client.receives(fragments), [Got::Fault(Fault::MessageTooBig)]);
+    assert_eq!(
+        client.receives(fragments),
+        [Got::ProtocolError(ProtocolError::MessageTooBig)]
+    );
     assert_eq!(client.transmits(), [close(1009, "message too big")]);
 }
 
@@ -43,7 +46,7 @@ fn cve_2014_0193_a_fragment_over_the_limit_is_refused_before_it_is_kept() {
     let first = sent_to(Local::Server, [binary([7; 1000]).fin(false)]);
     let piece = sent_to(Local::Server, [continuation([7; 100_000])]);
     let cost = flood(&mut connection, &first, &piece, 1);
-    assert_eq!(cost.fault, Some(Fault::MessageTooBig));
+    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
     assert!(cost.bytes_max <= 2000 + FAILURE, "{cost:?}");
 }
 
@@ -54,8 +57,8 @@ fn cve_2026_48779_empty_fragments_end_at_a_thousand() {
         let first = sent_to(local, [text("").fin(false)]);
         let piece = sent_to(local, [continuation("").fin(false)]);
         let cost = flood(&mut connection, &first, &piece, 10_000_000);
-        assert_eq!(cost.fault, Some(Fault::TooManyEmptyFragments));
-        assert_eq!(Fault::TooManyEmptyFragments.close_code().0, 1008);
+        assert_eq!(cost.fault, Some(ProtocolError::TooManyEmptyFragments));
+        assert_eq!(ProtocolError::TooManyEmptyFragments.close_code().0, 1008);
         assert!(cost.bytes_max <= FAILURE, "{cost:?}");
     }
 }
@@ -82,7 +85,7 @@ fn cve_2026_12151_pings_between_empty_fragments_hide_nothing() {
     let cost = flood(&mut connection, &first, &piece, 10_000_000);
     assert_eq!(
         (cost.fault, cost.event_count),
-        (Some(Fault::TooManyEmptyFragments), 1000)
+        (Some(ProtocolError::TooManyEmptyFragments), 1000)
     );
     assert!(cost.bytes_max <= FAILURE, "{cost:?}");
 }
@@ -119,7 +122,7 @@ fn cve_2026_54274_an_unfinished_frame_counts_as_what_it_declares() {
         // Of the second frame only the header and a byte ever arrive.
         let piece = sent_to(local, [continuation("x").declaring(401)]);
         let cost = flood(&mut connection, &first, &piece, 1);
-        assert_eq!(cost.fault, Some(Fault::MessageTooBig));
+        assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
         assert!(cost.bytes_max <= 1200 + FAILURE, "{cost:?}");
     }
 }
@@ -128,6 +131,6 @@ fn cve_2026_54274_an_unfinished_frame_counts_as_what_it_declares() {
 fn cve_2026_54274_a_new_message_does_not_replace_an_unfinished_one() {
     for local in BOTH {
         let wire = sent_to(local, [binary([7; 100]).fin(false), binary("")]);
-        refuses(local, wire, Fault::ExpectedContinuation, 1002);
+        refuses(local, wire, ProtocolError::ExpectedContinuation, 1002);
     }
 }

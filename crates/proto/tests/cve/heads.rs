@@ -4,11 +4,11 @@
 //! are read that are so large that a quadratic reader would take hours over them.
 
 use sockeye_proto::handshake::{
-    AwaitingResponse, ClientRequest, ClientStep, HandshakeFault, HandshakeLimits, Key, Pending, ServerHandshake,
+    AwaitingResponse, ClientRequest, ClientStep, HandshakeError, HandshakeLimits, Incoming, Key, ServerHandshake,
     ServerStep, Uri,
 };
 
-use crate::handshake_support::{pending, plus};
+use crate::handshake_support::{incoming, plus};
 
 /// A quadratic reader takes 10^12 steps over so many bytes.
 const LARGE: usize = 1 << 20;
@@ -44,7 +44,7 @@ fn cve_2021_32640_spaces_in_a_list_of_subprotocols_take_linear_time() {
     assert!(offered.request().subprotocols().eq(["b", "x"]));
     let inside = plus(&[&format!("Sec-WebSocket-Protocol: b{spaces}x")]);
     let refused = pending_in_pieces(&inside, LARGE).map(drop);
-    assert_eq!(refused, Err(HandshakeFault::SubprotocolsInvalid));
+    assert_eq!(refused, Err(HandshakeError::SubprotocolsInvalid));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn cve_2024_37890_two_thousand_headers_are_refused_with_431() {
     let request = plus(&vec!["X: y"; 2000]);
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request) {
         ServerStep::Refused(refusal) => {
-            assert_eq!(refusal.fault, HandshakeFault::TooManyHeaders { count_max: 100 });
+            assert_eq!(refusal.fault, HandshakeError::TooManyHeaders { count_max: 100 });
             assert_eq!(refusal.response.status().as_u16(), 431);
         }
         step => panic!("{step:?}"),
@@ -71,8 +71,8 @@ fn cve_2024_37890_two_thousand_headers_are_refused_with_431() {
 fn cve_ghsa_5v72_xg48_5rpm_names_that_objects_have_are_only_names() {
     for name in ["constructor", "__proto__", "toString", "hasOwnProperty"] {
         let line = format!("Sec-WebSocket-Extensions: {name}; {name}={name}");
-        let pending = pending(&plus(&[&line]));
-        assert!(pending.request().extensions().map(|offer| offer.name()).eq([name]));
+        let incoming = incoming(&plus(&[&line]));
+        assert!(incoming.request().extensions().map(|offer| offer.name()).eq([name]));
     }
 }
 
@@ -81,7 +81,7 @@ fn cve_2020_7662_quoted_backslashes_take_linear_time_on_a_server() {
     let quoted = "\\c".repeat(LARGE / 2);
     let open = plus(&[&format!("Sec-WebSocket-Extensions: a; b=\"{quoted}")]);
     let refused = pending_in_pieces(&open, LARGE).map(drop);
-    assert_eq!(refused, Err(HandshakeFault::ExtensionsInvalid));
+    assert_eq!(refused, Err(HandshakeError::ExtensionsInvalid));
     let closed = plus(&[&format!("Sec-WebSocket-Extensions: a; b=\"{quoted}\"")]);
     assert!(pending_in_pieces(&closed, LARGE).is_ok());
     let semicolons = plus(&[&format!("Sec-WebSocket-Extensions: a{}", ";b".repeat(LARGE / 2))]);
@@ -96,7 +96,7 @@ fn cve_ghsa_g6wq_qcwm_j5g2_quoted_backslashes_take_linear_time_on_a_client() {
         Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\nSec-WebSocket-Extensions: a; b=\"{quoted}\r\n\r\n"
     );
     let step = awaiting(roomy()).handle_bytes(response.as_bytes());
-    assert!(matches!(step, ClientStep::Failed(HandshakeFault::ExtensionsInvalid)));
+    assert!(matches!(step, ClientStep::Failed(HandshakeError::ExtensionsInvalid)));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn cve_2026_47073_informational_responses_do_not_go_on_for_ever() {
         match awaiting.handle_bytes(b"HTTP/1.1 100 x\r\n\r\n") {
             ClientStep::Incomplete(next) => awaiting = next,
             ClientStep::Failed(fault) => {
-                assert_eq!(fault, HandshakeFault::TooManyInformational { count_max: 10 });
+                assert_eq!(fault, HandshakeError::TooManyInformational { count_max: 10 });
                 assert_eq!(count, 11);
                 return;
             }
@@ -151,15 +151,15 @@ fn cve_ghsa_8j3g_f24p_4mpw_a_handshake_that_drips_is_ended_whenever_its_driver_s
     let ClientStep::Incomplete(awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(b"HTTP/1.1 1") else {
         panic!("no response is whole");
     };
-    assert_eq!(awaiting.handle_timeout().map(drop), Err(HandshakeFault::TimedOut));
+    assert_eq!(awaiting.handle_timeout().map(drop), Err(HandshakeError::TimedOut));
 }
 
-fn pending_in_pieces(request: &[u8], piece_len: usize) -> Result<Pending, HandshakeFault> {
+fn pending_in_pieces(request: &[u8], piece_len: usize) -> Result<Incoming, HandshakeError> {
     let mut handshake = ServerHandshake::new(roomy());
     for piece in request.chunks(piece_len) {
         match handshake.handle_bytes(piece) {
             ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(pending) => return Ok(pending),
+            ServerStep::Requested(incoming) => return Ok(incoming),
             ServerStep::Refused(refusal) => return Err(refusal.fault),
         }
     }

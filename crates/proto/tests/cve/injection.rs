@@ -1,11 +1,11 @@
 //! C16 to C18: bytes that an application passes on, and the pages and names that a request claims.
 
 use sockeye_proto::handshake::{
-    Acceptance, ClientRequest, HandshakeFault, HandshakeMisuse, HostPolicy, Key, Origin, OriginPolicy, Rejection,
+    Acceptance, ClientRequest, HandshakeBuildError, HandshakeError, HostPolicy, Key, Origin, OriginPolicy, Rejection,
     StatusCode, Subprotocol, Uri, UriError,
 };
 
-use crate::handshake_support::{pending, with};
+use crate::handshake_support::{incoming, with};
 
 fn request() -> ClientRequest {
     let uri = Uri::parse("ws://h/").expect("valid");
@@ -38,9 +38,9 @@ fn cve_2026_1527_a_line_end_in_a_subprotocol_is_refused() {
     for name in ["a\r\nX: y", "a\n", "\ra", "a\0b", ""] {
         assert_eq!(
             request().subprotocol(name).map(drop),
-            Err(HandshakeMisuse::InvalidSubprotocol)
+            Err(HandshakeBuildError::InvalidSubprotocol)
         );
-        assert_eq!(Subprotocol::new(name), Err(HandshakeMisuse::InvalidSubprotocol));
+        assert_eq!(Subprotocol::new(name), Err(HandshakeBuildError::InvalidSubprotocol));
     }
 }
 
@@ -49,7 +49,7 @@ fn cve_2026_1527_a_line_end_in_an_extension_or_origin_is_refused() {
     for text in ["a\r\nX: y", "a; b=\"\r\n\"", "a; b=\"c\0\""] {
         assert_eq!(
             request().extension(text).map(drop),
-            Err(HandshakeMisuse::InvalidExtension)
+            Err(HandshakeBuildError::InvalidExtension)
         );
         assert!(Acceptance::new().extension(text).is_err());
     }
@@ -61,7 +61,7 @@ fn cve_2026_1527_a_line_end_in_an_extension_or_origin_is_refused() {
 #[test]
 fn cve_rustsec_2017_0002_a_line_end_in_a_value_is_refused() {
     for value in ["a\r\nX: y", "a\nX: y", "a\rb", "a\0b", "\r\n"] {
-        let misuse = Err(HandshakeMisuse::InvalidHeaderValue);
+        let misuse = Err(HandshakeBuildError::InvalidHeaderValue);
         assert_eq!(request().header("X", value).map(drop), misuse);
         assert_eq!(Acceptance::new().header("X", value).map(drop), misuse);
     }
@@ -70,7 +70,7 @@ fn cve_rustsec_2017_0002_a_line_end_in_a_value_is_refused() {
 #[test]
 fn cve_rustsec_2024_0008_a_line_end_in_a_name_is_refused_by_a_server() {
     for name in ["a\r\nX", "a\n", "a b", "a:", ""] {
-        let misuse = Err(HandshakeMisuse::InvalidHeaderName);
+        let misuse = Err(HandshakeBuildError::InvalidHeaderName);
         assert_eq!(Acceptance::new().header(name, "v").map(drop), misuse);
         let rejection = Rejection::new(StatusCode::FORBIDDEN).expect("a refusal");
         assert_eq!(rejection.header(name, "v").map(drop), misuse);
@@ -82,7 +82,7 @@ fn cve_rustsec_2024_0009_a_line_end_in_a_name_is_refused_by_a_client() {
     for name in ["a\r\nX", "a\n", "a b", "a:", ""] {
         assert_eq!(
             request().header(name, "v").map(drop),
-            Err(HandshakeMisuse::InvalidHeaderName)
+            Err(HandshakeBuildError::InvalidHeaderName)
         );
     }
 }
@@ -94,10 +94,10 @@ fn denies(host: &str, origin: &str) {
     let request = with("Host", &[&lines[0], &lines[1]]);
     let list = OriginPolicy::List(vec![Origin::parse("https://example.com").expect("an origin")]);
     for policy in [OriginPolicy::default(), list] {
-        let pending = pending(&request);
-        let fault = policy.check(pending.request()).expect_err("another origin");
-        assert!(matches!(fault, HandshakeFault::OriginDenied(_)), "{fault:?}");
-        assert_eq!(pending.refuse(fault).response.status().as_u16(), 403);
+        let incoming = incoming(&request);
+        let fault = policy.check(incoming.request()).expect_err("another origin");
+        assert!(matches!(fault, HandshakeError::OriginDenied(_)), "{fault:?}");
+        assert_eq!(incoming.refuse(fault).response.status().as_u16(), 403);
     }
 }
 
@@ -141,20 +141,20 @@ fn cve_2026_133111_two_origins_are_refused_not_chosen_from() {
     let request = with("Host", &["Host: h", "Origin: http://attacker.net", "Origin: http://h"]);
     use sockeye_proto::handshake::{HandshakeLimits, ServerHandshake, ServerStep};
     let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request);
-    let fault = HandshakeFault::OriginRepeated;
+    let fault = HandshakeError::OriginRepeated;
     assert!(matches!(step, ServerStep::Refused(refusal) if refusal.fault == fault && fault.status().as_u16() == 400));
 }
 
 #[track_caller]
 fn host_is_denied(host: &str) {
-    let pending = pending(&with(
+    let incoming = incoming(&with(
         "Host",
         &[&format!("Host: {host}"), &format!("Origin: http://{host}")],
     ));
     // The page and the host agree, so that its origin is no help.
-    assert_eq!(OriginPolicy::SameHost.check(pending.request()), Ok(()));
+    assert_eq!(OriginPolicy::SameHost.check(incoming.request()), Ok(()));
     let fault = HostPolicy::Loopback
-        .check(pending.request())
+        .check(incoming.request())
         .expect_err("a foreign name");
     assert_eq!(fault.status().as_u16(), 421);
 }

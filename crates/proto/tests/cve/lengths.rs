@@ -1,7 +1,7 @@
 //! C1, C2: lengths that are declared.
 
-use sockeye_proto::handshake::{HandshakeFault, HandshakeLimits, ServerHandshake, ServerStep};
-use sockeye_proto::{Config, Fault};
+use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerStep};
+use sockeye_proto::{Config, ProtocolError};
 
 use crate::bound::{connection, flood, limited, refuses, sent_to};
 use crate::common::{Local, binary, continuation, frame, text};
@@ -9,7 +9,7 @@ use crate::common::{Local, binary, continuation, frame, text};
 #[test]
 fn cve_2020_13935_length_with_the_top_bit_is_refused() {
     let wire = [0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
-    refuses(Local::Server, wire, Fault::LengthOverflow, 1002);
+    refuses(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
 }
 
 #[test]
@@ -19,20 +19,20 @@ fn cve_2020_27813_length_of_2_63_minus_1_after_a_fragment_does_not_wrap() {
             local,
             [binary("x").fin(false), continuation("").declaring(i64::MAX as u64)],
         );
-        refuses(local, wire, Fault::MessageTooBig, 1009);
+        refuses(local, wire, ProtocolError::MessageTooBig, 1009);
     }
 }
 
 #[test]
 fn cve_2021_26423_length_that_is_negative_when_signed_ends_at_once() {
     let wire = [0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0];
-    refuses(Local::Client, wire, Fault::LengthOverflow, 1002);
+    refuses(Local::Client, wire, ProtocolError::LengthOverflow, 1002);
 }
 
 #[test]
 fn cve_2026_1528_the_largest_length_is_too_big_for_a_client() {
     let wire = [0x82, 0x7f, 0x7f, 255, 255, 255, 255, 255, 255, 255];
-    refuses(Local::Client, wire, Fault::MessageTooBig, 1009);
+    refuses(Local::Client, wire, ProtocolError::MessageTooBig, 1009);
 }
 
 #[test]
@@ -44,8 +44,8 @@ fn cve_pysec_2026_4395_length_beside_a_kept_fragment_never_sums_to_little() {
             [text("0123456789").fin(false), continuation("").declaring(declared)],
         );
         let (fault, code) = match declared >> 63 {
-            0 => (Fault::MessageTooBig, 1009),
-            _ => (Fault::LengthOverflow, 1002),
+            0 => (ProtocolError::MessageTooBig, 1009),
+            _ => (ProtocolError::LengthOverflow, 1002),
         };
         refuses(Local::Client, wire, fault, code);
     }
@@ -56,11 +56,11 @@ fn cve_2026_50161_room_for_the_mask_does_not_overflow() {
     // A length to which nobody can add the four bytes of the masking key, in 64 and in 63 bits.
     for declared in u64::MAX - 4..=u64::MAX {
         let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
-        refuses(Local::Server, wire, Fault::LengthOverflow, 1002);
+        refuses(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
     }
     for declared in (1 << 63) - 5..1 << 63 {
         let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
-        refuses(Local::Server, wire, Fault::MessageTooBig, 1009);
+        refuses(Local::Server, wire, ProtocolError::MessageTooBig, 1009);
     }
 }
 
@@ -76,7 +76,7 @@ fn cve_go_2026_6559_lengths_around_32_bits_are_too_big() {
     ] {
         for local in [Local::Server, Local::Client] {
             let wire = sent_to(local, [binary("").declaring(declared)]);
-            refuses(local, wire, Fault::MessageTooBig, 1009);
+            refuses(local, wire, ProtocolError::MessageTooBig, 1009);
         }
     }
 }
@@ -101,7 +101,7 @@ fn cve_rustsec_2022_0035_a_declared_length_makes_no_difference() {
 fn cve_2018_21035_two_gigabytes_are_refused_at_the_header() {
     for local in [Local::Server, Local::Client] {
         let wire = sent_to(local, [text("").declaring((2 << 30) - 1)]);
-        refuses(local, wire, Fault::MessageTooBig, 1009);
+        refuses(local, wire, ProtocolError::MessageTooBig, 1009);
     }
 }
 
@@ -133,7 +133,7 @@ fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_then_431() {
     assert_eq!(fault.status().as_u16(), 431);
     assert_eq!(
         fault,
-        HandshakeFault::HeadTooLarge {
+        HandshakeError::HeadTooLarge {
             size_max: head_size_max
         }
     );

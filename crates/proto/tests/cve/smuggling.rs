@@ -1,21 +1,21 @@
 //! C12, C13: what stands around an upgrade, and what looks like one.
 
 use sockeye_proto::handshake::{
-    Acceptance, ClientRequest, ClientStep, ConnectParts, HandshakeFault, HandshakeLimits, Headers, Key, Pending,
+    Acceptance, ClientRequest, ClientStep, ConnectParts, HandshakeError, HandshakeLimits, Headers, Incoming, Key,
     Rejection, ServerHandshake, ServerStep, StatusCode, Uri,
 };
-use sockeye_proto::{Config, Fault};
+use sockeye_proto::{Config, ProtocolError};
 
 use crate::bound::{connection, flood, refuses};
 use crate::common::Local;
-use crate::handshake_support::{pending, plus, with};
+use crate::handshake_support::{incoming, plus, with};
 
 #[test]
 fn cve_2026_2833_what_follows_a_refused_request_is_never_read_as_anything() {
     let bad = with("Connection", &[]);
     let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let (fault, response) = refused(&glued);
-    assert_eq!(fault, HandshakeFault::ConnectionMissing);
+    assert_eq!(fault, HandshakeError::ConnectionMissing);
     assert_eq!(refused(&bad).1, response);
     assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
 }
@@ -25,7 +25,7 @@ fn cve_2026_2833_what_follows_a_rejected_request_is_never_read_as_anything() {
     let glued = [plus(&[]).as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let rejection = Rejection::new(StatusCode::UNAUTHORIZED).expect("a refusal");
     // Rejecting consumes the request, and the bytes behind it with it.
-    let response = String::from_utf8(pending(&glued).reject(rejection).to_bytes()).expect("ASCII");
+    let response = String::from_utf8(incoming(&glued).reject(rejection).to_bytes()).expect("ASCII");
     assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
     assert_eq!(response.matches("HTTP/1.1").count(), 1);
 }
@@ -39,7 +39,7 @@ fn cve_2026_69243_an_upgrade_with_a_body_is_refused() {
         "Content-Length: 5, 5",
     ] {
         let (fault, response) = refused(&[plus(&[line]).as_slice(), b"hello"].concat());
-        assert_eq!(fault, HandshakeFault::RequestHasBody, "{line}");
+        assert_eq!(fault, HandshakeError::RequestHasBody, "{line}");
         assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
     }
 }
@@ -48,10 +48,10 @@ fn cve_2026_69243_an_upgrade_with_a_body_is_refused() {
 fn cve_2026_130647_a_request_behind_an_accepted_one_is_frames_and_no_request() {
     let second = b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n";
     let glued = [plus(&[]).as_slice(), second].concat();
-    let accepted = pending(&glued).accept(Acceptance::new()).expect("plain");
-    assert_eq!(accepted.leftover, second);
+    let accepted = incoming(&glued).accept(Acceptance::new()).expect("plain");
+    assert_eq!(accepted.read_buf, second);
     // G is a fragment with reserved bits and the opcode 7.
-    refuses(Local::Server, accepted.leftover, Fault::ReservedOpcode(7), 1002);
+    refuses(Local::Server, accepted.read_buf, ProtocolError::ReservedOpcode(7), 1002);
 }
 
 #[test]
@@ -89,13 +89,13 @@ fn cve_2026_71324_a_101_that_announces_a_body_has_none() {
                 Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n{line}\r\n\r\n"
             );
             match awaiting().handle_bytes(&[head.as_bytes(), behind].concat()) {
-                ClientStep::Connected(connected) => assert_eq!(connected.leftover, behind),
+                ClientStep::Connected(connected) => assert_eq!(connected.read_buf, behind),
                 step => panic!("{step:?}"),
             }
         }
     }
     // `1` is the reserved bits 0 and 1 and the opcode 1.
-    refuses(Local::Client, chunk, Fault::ReservedBits, 1002);
+    refuses(Local::Client, chunk, ProtocolError::ReservedBits, 1002);
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn cve_2026_55458_the_answer_over_http2_has_no_header_of_the_upgrade() {
         path: "/",
         headers,
     };
-    let pending = Pending::from_extended_connect(parts).expect("valid");
-    let response = pending.accept(Acceptance::new()).expect("plain").response;
+    let incoming = Incoming::from_extended_connect(parts).expect("valid");
+    let response = incoming.accept(Acceptance::new()).expect("plain").response;
     assert_eq!(response.status(), StatusCode::OK);
     for name in ["Connection", "Upgrade", "Sec-WebSocket-Accept", "Transfer-Encoding"] {
         assert!(!response.headers().contains(name), "{name}");
@@ -122,10 +122,10 @@ fn cve_2026_59898_an_older_version_is_no_way_around_the_tokens() {
     for version in ["0", "7", "8", "12"] {
         let line = format!("Sec-WebSocket-Version: {version}");
         let old = with("Sec-WebSocket-Version", &[&line]);
-        assert_eq!(refused(&old).0, HandshakeFault::VersionUnsupported);
+        assert_eq!(refused(&old).0, HandshakeError::VersionUnsupported);
         for (missing, fault) in [
-            ("Upgrade: websocket\r\n", HandshakeFault::UpgradeMissing),
-            ("Connection: Upgrade\r\n", HandshakeFault::ConnectionMissing),
+            ("Upgrade: websocket\r\n", HandshakeError::UpgradeMissing),
+            ("Connection: Upgrade\r\n", HandshakeError::ConnectionMissing),
         ] {
             let text = String::from_utf8(old.clone()).expect("ASCII").replace(missing, "");
             assert_eq!(refused(text.as_bytes()).0, fault);
@@ -139,7 +139,7 @@ fn cve_2026_54463_the_draft_with_two_keys_is_refused_with_426() {
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n\
         Origin: http://example.com\r\n\r\n^n:ds[4U";
     let (fault, response) = refused(draft);
-    assert_eq!(fault, HandshakeFault::VersionUnsupported);
+    assert_eq!(fault, HandshakeError::VersionUnsupported);
     assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
     assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
 }
@@ -147,14 +147,14 @@ fn cve_2026_54463_the_draft_with_two_keys_is_refused_with_426() {
 #[test]
 fn cve_2026_54466_frames_of_a_draft_are_no_frames() {
     // Text between 00 and FF; and 80 with a length in as many bytes of seven bits as the peer likes.
-    refuses(Local::Server, b"\x00hello\xff", Fault::UnmaskedFrame, 1002);
+    refuses(Local::Server, b"\x00hello\xff", ProtocolError::UnmaskedFrame, 1002);
     let mut connection = connection(Local::Server, Config::default());
     let cost = flood(&mut connection, b"\x80", b"\xff", 1_000_000);
     assert!(cost.fault.is_some_and(|fault| fault.close_code().0 == 1002), "{cost:?}");
 }
 
 #[track_caller]
-fn refused(request: &[u8]) -> (HandshakeFault, String) {
+fn refused(request: &[u8]) -> (HandshakeError, String) {
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request) {
         ServerStep::Refused(refusal) => {
             let response = String::from_utf8(refusal.response.to_bytes()).expect("ASCII");

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant as Clock;
 
 use sockeye_proto::{
-    Cause, Config, Connection, Delivery, Event, Fault, Instant, MaskingKey, MessageKind, Role, State, Transport,
+    CloseCause, Config, Connection, Event, Instant, MaskingKey, MessageKind, ProtocolError, ReceiveMode, Role, State,
+    TransportAction,
 };
 
 use crate::frame::{Frame, Local};
@@ -98,7 +99,7 @@ pub(crate) fn config(limits: Limits) -> Arc<Config> {
 /// Feeds wires to fresh connections. Holds the memory for that.
 #[derive(Default)]
 pub(crate) struct Checker {
-    delivery: Delivery,
+    receive_mode: ReceiveMode,
     input: Vec<u8>,
     /// The message whose chunks are being delivered.
     chunks: Option<Vec<u8>>,
@@ -110,7 +111,7 @@ impl Checker {
     /// Has messages delivered in chunks, and puts them together.
     pub(crate) fn in_chunks() -> Self {
         Self {
-            delivery: Delivery::Chunks,
+            receive_mode: ReceiveMode::Chunks,
             ..Self::default()
         }
     }
@@ -157,7 +158,7 @@ impl Checker {
             Local::Client => Role::Client { mask: no_mask },
         };
         let mut connection = Connection::new(role, config.clone(), Instant::ORIGIN);
-        connection.set_delivery(self.delivery);
+        connection.set_receive_mode(self.receive_mode);
         self.input.clear();
         self.input.extend_from_slice(wire);
         self.chunks = None;
@@ -182,7 +183,7 @@ impl Checker {
                             kind,
                             payload: payload.into(),
                         },
-                        None => Event::Fault(Fault::InvalidUtf8),
+                        None => Event::ProtocolError(ProtocolError::InvalidUtf8),
                     };
                     if (frame_len, Some(&event)) != (consumed, received.event.as_ref()) {
                         return Err(format!("{event:?} by the short way"));
@@ -192,7 +193,7 @@ impl Checker {
                     None if consumed == piece_len => break,
                     None => return Err("not all is consumed".into()),
                     Some(event) if fault.is_some() => return Err(format!("{event:?} after the fault")),
-                    Some(Event::Fault(found)) => fault = Some(found),
+                    Some(Event::ProtocolError(found)) => fault = Some(found),
                     Some(Event::Chunk {
                         kind,
                         data,
@@ -234,30 +235,30 @@ impl Checker {
         &mut self,
         local: Local,
         connection: &mut Connection,
-        fault: Option<Fault>,
+        fault: Option<ProtocolError>,
         end: &End,
     ) -> Result<(), String> {
         self.out.clear();
         self.answer.clear();
         connection.poll_transmit(&mut self.out);
-        let (state, transport) = (connection.state(), connection.transport());
-        let cause = connection.closure().map(|closure| closure.cause());
+        let (state, transport) = (connection.state(), connection.transport_action());
+        let cause = connection.close_info().map(|closure| closure.cause());
         let is_right = match (end, fault) {
             (End::Open(pong), None) => {
                 if let Some(payload) = pong {
                     self.expect_answer(local, 0xa, payload);
                 }
-                self.out == self.answer && (state, transport, cause) == (State::Open, Transport::Open, None)
+                self.out == self.answer && (state, transport, cause) == (State::Open, TransportAction::Open, None)
             }
             (End::Closed(code), None) => {
                 // RFC 6455 §5.5.1: the code is echoed. §7.1.1: it is the server that ends TCP.
                 let body = code.to_be_bytes();
                 self.expect_answer(local, 0x8, if *code == 1005 { &[] } else { &body });
                 let next = match local {
-                    Local::Server => Transport::HalfClose,
-                    Local::Client => Transport::Open,
+                    Local::Server => TransportAction::HalfClose,
+                    Local::Client => TransportAction::Open,
                 };
-                self.out == self.answer && (state, transport, cause) == (State::Ending, next, Some(Cause::Peer))
+                self.out == self.answer && (state, transport, cause) == (State::Ending, next, Some(CloseCause::Peer))
             }
             (End::Failed(rules), Some(fault)) => {
                 let rule = rule_of(fault);
@@ -266,8 +267,8 @@ impl Checker {
                 self.expect_answer(local, 0x8, &body);
                 rules.contains(rule)
                     && self.out == self.answer
-                    && (state, transport) == (State::Ending, Transport::HalfClose)
-                    && cause == Some(Cause::Fault(fault))
+                    && (state, transport) == (State::Ending, TransportAction::HalfClose)
+                    && cause == Some(CloseCause::ProtocolError(fault))
                     && connection.buffered_len() == 0
             }
             _ => false,
@@ -330,23 +331,23 @@ fn is_same(event: &Event<'_>, expected: &Heard) -> bool {
 }
 
 /// The model's name for a fault. A fault it has no name for fails the test.
-fn rule_of(fault: Fault) -> Rule {
+fn rule_of(fault: ProtocolError) -> Rule {
     match fault {
-        Fault::ReservedBits => Rule::ReservedBits,
-        Fault::ReservedOpcode(_) => Rule::ReservedOpcode,
-        Fault::UnmaskedFrame => Rule::Unmasked,
-        Fault::MaskedFrame => Rule::Masked,
-        Fault::NonMinimalLength => Rule::LengthNotShortest,
-        Fault::LengthOverflow => Rule::LengthTopBit,
-        Fault::FragmentedControl => Rule::ControlFragmented,
-        Fault::OversizedControl => Rule::ControlTooLong,
-        Fault::UnexpectedContinuation => Rule::NothingToContinue,
-        Fault::ExpectedContinuation => Rule::MessageNotFinished,
-        Fault::TruncatedCloseCode => Rule::CloseBodyOfOneByte,
-        Fault::InvalidCloseCode(_) => Rule::CloseCode,
-        Fault::InvalidUtf8 => Rule::NotUtf8,
-        Fault::TooManyEmptyFragments => Rule::TooManyEmptyFragments,
-        Fault::MessageTooBig => Rule::MessageTooBig,
+        ProtocolError::ReservedBits => Rule::ReservedBits,
+        ProtocolError::ReservedOpcode(_) => Rule::ReservedOpcode,
+        ProtocolError::UnmaskedFrame => Rule::Unmasked,
+        ProtocolError::MaskedFrame => Rule::Masked,
+        ProtocolError::NonMinimalLength => Rule::LengthNotShortest,
+        ProtocolError::LengthOverflow => Rule::LengthTopBit,
+        ProtocolError::FragmentedControl => Rule::ControlFragmented,
+        ProtocolError::OversizedControl => Rule::ControlTooLong,
+        ProtocolError::UnexpectedContinuation => Rule::NothingToContinue,
+        ProtocolError::ExpectedContinuation => Rule::MessageNotFinished,
+        ProtocolError::TruncatedCloseCode => Rule::CloseBodyOfOneByte,
+        ProtocolError::InvalidCloseCode(_) => Rule::CloseCode,
+        ProtocolError::InvalidUtf8 => Rule::NotUtf8,
+        ProtocolError::TooManyEmptyFragments => Rule::TooManyEmptyFragments,
+        ProtocolError::MessageTooBig => Rule::MessageTooBig,
         other => panic!("the model does not know {other:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! A valid request to start from, for the tests of the server's handshake.
 
-use sockeye_proto::handshake::{HandshakeLimits, Pending, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeLimits, Incoming, ServerHandshake, ServerStep};
 
 /// The example every row departs from.
 pub(crate) const LINES: [&str; 6] = [
@@ -40,9 +40,9 @@ pub(crate) fn push_line(request: &mut Vec<u8>, line: &str) {
 
 /// What the application is asked about a request that must be valid.
 #[track_caller]
-pub(crate) fn pending(request: &[u8]) -> Pending {
+pub(crate) fn incoming(request: &[u8]) -> Incoming {
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request) {
-        ServerStep::Requested(pending) => pending,
+        ServerStep::Requested(incoming) => incoming,
         other => panic!("{}: {other:?}", request.escape_ascii()),
     }
 }

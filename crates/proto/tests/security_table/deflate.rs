@@ -1,7 +1,7 @@
 //! Compressed messages on a connection (RFC 7692 §6 to §8).
 
-use sockeye_proto::deflate::{Agreement, Codecs, DeflateConfig, Takeover, WindowBits};
-use sockeye_proto::{Compress, Data, Fault};
+use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::{Compress, Data, ProtocolError};
 
 use crate::common::{Endpoint, Frame, Got, Local, binary, continuation, frame, ping, text};
 
@@ -10,7 +10,7 @@ const BOTH: [Local; 2] = [Local::Server, Local::Client];
 /// An endpoint that agreed on this, with a window of its own.
 fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
     let mut endpoint = Endpoint::new(local);
-    let agreement = Agreement {
+    let agreement = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -83,14 +83,14 @@ fn both_roles_inflate_the_examples_of_the_rfc_in_every_cut() {
 
 #[test]
 fn without_takeover_a_message_that_refers_back_fails_1007() {
-    assert_eq!(Fault::InvalidDeflate.close_code().0, 1007);
+    assert_eq!(ProtocolError::InvalidDeflate.close_code().0, 1007);
     for local in BOTH {
         let mut endpoint = resetting(local);
         for (name, frames) in examples() {
             let refers_back = name.contains("refers back");
             let got = endpoint.receives(frames);
             if refers_back {
-                assert_eq!(got, [Got::Fault(Fault::InvalidDeflate)], "{name}");
+                assert_eq!(got, [Got::ProtocolError(ProtocolError::InvalidDeflate)], "{name}");
                 endpoint = resetting(local);
             } else {
                 assert_eq!(got, [Got::text("Hello")], "{name}");
@@ -141,7 +141,7 @@ fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
                         (true, _) => Got::binary(""),
                         (false, _) => {
                             // Which of the rules it breaks is found first is not said.
-                            let [Got::Fault(fault)] = got[..] else {
+                            let [Got::ProtocolError(fault)] = got[..] else {
                                 panic!("{local:?} {rsv} {opcode}: {got:?}");
                             };
                             assert_eq!(fault.close_code().0, 1002, "{local:?} {rsv} {opcode}");
@@ -161,7 +161,7 @@ fn compressed_text_that_is_not_utf8_fails_1007() {
         // A stored block with half a character.
         let stored = b"\x00\x01\x00\xfe\xff\xc3\x00";
         let got = resetting(local).receives([text(stored).rsv(4)]);
-        assert_eq!(got, [Got::Fault(Fault::InvalidUtf8)]);
+        assert_eq!(got, [Got::ProtocolError(ProtocolError::InvalidUtf8)]);
         assert_eq!(
             resetting(local).receives([binary(stored).rsv(4)]),
             [Got::binary([0xc3])]

@@ -6,7 +6,7 @@ use sockeye_proto::handshake::{
 };
 
 use crate::common::{Endpoint, Got, KEY, Local, ping, text, wire};
-use crate::handshake_support::{pending, plus};
+use crate::handshake_support::{incoming, plus};
 
 fn expected() -> [Got; 3] {
     [Got::text("first"), Got::ping("p"), Got::text("second")]
@@ -19,16 +19,16 @@ fn server_delivers_frames_glued_to_the_request_at_every_split() {
     for cut in 0..=stream.len() {
         let (head, tail) = stream.split_at(cut);
         let got = match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(head) {
-            ServerStep::Requested(pending) => {
-                let accepted = pending.accept(Acceptance::new()).expect("plain");
-                then_receives(Local::Server, &[&accepted.leftover, tail])
+            ServerStep::Requested(incoming) => {
+                let accepted = incoming.accept(Acceptance::new()).expect("plain");
+                then_receives(Local::Server, &[&accepted.read_buf, tail])
             }
             ServerStep::Incomplete(handshake) => {
-                let ServerStep::Requested(pending) = handshake.handle_bytes(tail) else {
+                let ServerStep::Requested(incoming) = handshake.handle_bytes(tail) else {
                     panic!("cut at {cut}: the rest makes it whole");
                 };
-                let accepted = pending.accept(Acceptance::new()).expect("plain");
-                then_receives(Local::Server, &[&accepted.leftover])
+                let accepted = incoming.accept(Acceptance::new()).expect("plain");
+                then_receives(Local::Server, &[&accepted.read_buf])
             }
             ServerStep::Refused(refusal) => panic!("cut at {cut}: {refusal:?}"),
         };
@@ -40,19 +40,19 @@ fn server_delivers_frames_glued_to_the_request_at_every_split() {
 fn client_delivers_frames_glued_to_the_response_at_every_split() {
     let uri = Uri::parse("ws://server.example.com/chat").expect("valid");
     let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
-    let response = pending(&plus(&[])).accept(Acceptance::new()).expect("plain").response;
+    let response = incoming(&plus(&[])).accept(Acceptance::new()).expect("plain").response;
     let frames = wire([text("first"), ping("p"), text("second")]);
     let stream = [response.to_bytes(), frames].concat();
     for cut in 0..=stream.len() {
         let (head, tail) = stream.split_at(cut);
         let (_, awaiting) = ClientRequest::new(&uri, key).start();
         let got = match awaiting.handle_bytes(head) {
-            ClientStep::Connected(connected) => then_receives(Local::Client, &[&connected.leftover, tail]),
+            ClientStep::Connected(connected) => then_receives(Local::Client, &[&connected.read_buf, tail]),
             ClientStep::Incomplete(awaiting) => {
                 let ClientStep::Connected(connected) = awaiting.handle_bytes(tail) else {
                     panic!("cut at {cut}: the rest makes it whole");
                 };
-                then_receives(Local::Client, &[&connected.leftover])
+                then_receives(Local::Client, &[&connected.read_buf])
             }
             step => panic!("cut at {cut}: {step:?}"),
         };
@@ -69,7 +69,7 @@ fn then_receives(local: Local, pieces: &[&[u8]]) -> Vec<Got> {
 fn server_sheds_load_with_503_and_retry_after() {
     let status = StatusCode::new(503).expect("three digits");
     let rejection = Rejection::new(status).and_then(|rejection| rejection.header("Retry-After", "5"));
-    let response = pending(&plus(&[])).reject(rejection.expect("allowed"));
+    let response = incoming(&plus(&[])).reject(rejection.expect("allowed"));
     let response = String::from_utf8(response.to_bytes()).expect("ASCII");
     assert!(
         response.starts_with("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"),

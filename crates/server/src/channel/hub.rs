@@ -15,7 +15,7 @@ use std::fmt;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
 
-use sockeye::{Prepared, Text};
+use sockeye::{PreparedMessage, Text};
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
@@ -216,7 +216,7 @@ impl Hub {
         if interested.peek().is_none() {
             return;
         }
-        let push = Prepared::new(push.encode(name.as_str()));
+        let push = PreparedMessage::new(push.encode(name.as_str()));
         for subscriber in interested {
             subscriber.hand(0, None, &push);
         }
@@ -230,7 +230,7 @@ impl Deliver for Hub {
 
     fn publication(&self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let Some(channel) = self.channel(name) else { return };
-        let push = Prepared::new(Push::Pub(publication.wire()).encode(name.as_str()));
+        let push = PreparedMessage::new(Push::Pub(publication.wire()).encode(name.as_str()));
         let mut channel = lock(&channel);
         if let Some(epoch) = epoch {
             match channel.advance(epoch, publication.offset) {
@@ -258,7 +258,7 @@ impl Deliver for Hub {
 }
 
 /// Publications kept aside, with their offsets.
-type Pushes = Vec<(u64, Prepared)>;
+type Pushes = Vec<(u64, PreparedMessage)>;
 
 /// Which subscribers a gap concerns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -324,7 +324,7 @@ impl Channel {
     /// Ends every subscription that promised an unbroken stream. Those clients come back and recover.
     fn unsubscribe_unbroken(&mut self, name: &ChannelName, others: Others) {
         tracing::debug!(channel = %name, "a publication is missing; subscribers were told to recover");
-        let push = Prepared::new(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
+        let push = PreparedMessage::new(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
         self.subscribers.retain(|_, subscriber| {
             if !subscriber.wants.unbroken {
                 return true;
@@ -370,7 +370,7 @@ impl Held {
         Ok((after, pushes))
     }
 
-    fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: &Prepared) {
+    fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
         self.bytes += push.message().len();
         // One of any size fits, or a channel of large publications could never be subscribed to.
         let is_too_much = self.bytes > HELD_BYTES_MAX && !self.pushes.is_empty();
@@ -385,7 +385,7 @@ impl Held {
 }
 
 impl Subscriber {
-    fn hand(&mut self, offset: u64, epoch: Option<&Epoch>, push: &Prepared) {
+    fn hand(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
         match &mut self.phase {
             Phase::Live { after } if offset != 0 && offset <= *after => {}
             Phase::Live { .. } => self.queue.push(Item::Push(push.clone())),

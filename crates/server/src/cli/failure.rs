@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use sockeye::handshake::{HandshakeFault, Uri};
-use sockeye::{Cause, CloseFrame, Closure, ConnectError, Error, NoRootCertificates, Response, StatusCode};
+use sockeye::handshake::{HandshakeError, Uri};
+use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates, Response, StatusCode};
 
 use super::Signal;
 use super::certificate::explain;
@@ -57,11 +57,11 @@ pub(crate) enum Failure {
     /// The connection ended before as many messages came as were asked for.
     TooFew { received: u64, count: u64 },
     /// What answers is no HTTP server.
-    NoWebSocket { uri: String, fault: HandshakeFault },
+    NoWebSocket { uri: String, fault: HandshakeError },
     /// The server's answer breaks a rule of the opening handshake.
-    Handshake { uri: String, fault: HandshakeFault },
+    Handshake { uri: String, fault: HandshakeError },
     /// The server's answer is larger than is taken here.
-    AnswerTooBig { uri: String, fault: HandshakeFault },
+    AnswerTooBig { uri: String, fault: HandshakeError },
     /// A message is larger than is taken here.
     TooBig { size_max: u64 },
     /// TLS failed.
@@ -124,9 +124,9 @@ impl Failure {
             }
             Self::TooLate { uri, reason } => format!("{uri}: {reason}; --connect-timeout waits longer"),
             Self::Silent(error) => {
-                let cause = error.closure().map(Closure::cause);
+                let cause = error.close_info().map(CloseInfo::cause);
                 let advice = match cause {
-                    Some(Cause::PeerGone) => "; use --ping-interval off if the server does not answer pings",
+                    Some(CloseCause::PeerGone) => "; use --ping-interval off if the server does not answer pings",
                     _ => "",
                 };
                 format!("{error}{advice}")
@@ -208,9 +208,9 @@ impl Failure {
         }
         let fault = error
             .source()
-            .and_then(|source| source.downcast_ref::<HandshakeFault>());
+            .and_then(|source| source.downcast_ref::<HandshakeError>());
         match fault {
-            Some(HandshakeFault::ClosedEarly) => Self::Lost(error),
+            Some(HandshakeError::ClosedEarly) => Self::Lost(error),
             Some(fault) => Self::handshake(uri, fault.clone()),
             None => Self::connection(error),
         }
@@ -270,30 +270,30 @@ impl Failure {
     }
 
     /// Of an answer that is not as it should be.
-    fn handshake(uri: &Uri, fault: HandshakeFault) -> Self {
+    fn handshake(uri: &Uri, fault: HandshakeError) -> Self {
         let uri = uri.to_string();
         match fault {
             // Not even the first line is HTTP's: a server of something else, or one that wants TLS.
-            HandshakeFault::StartLineTooLong { .. }
-            | HandshakeFault::BareLineFeed
-            | HandshakeFault::BareCarriageReturn
-            | HandshakeFault::ControlByte(_)
-            | HandshakeFault::InvalidStatusLine
-            | HandshakeFault::HttpVersionTooOld
-            | HandshakeFault::HttpVersionUnknown => Self::NoWebSocket { uri, fault },
-            HandshakeFault::HeadTooLarge { .. }
-            | HandshakeFault::TooManyHeaders { .. }
-            | HandshakeFault::TooManyInformational { .. } => Self::AnswerTooBig { uri, fault },
+            HandshakeError::StartLineTooLong { .. }
+            | HandshakeError::BareLineFeed
+            | HandshakeError::BareCarriageReturn
+            | HandshakeError::ControlByte(_)
+            | HandshakeError::InvalidStatusLine
+            | HandshakeError::HttpVersionTooOld
+            | HandshakeError::HttpVersionUnknown => Self::NoWebSocket { uri, fault },
+            HandshakeError::HeadTooLarge { .. }
+            | HandshakeError::TooManyHeaders { .. }
+            | HandshakeError::TooManyInformational { .. } => Self::AnswerTooBig { uri, fault },
             _ => Self::Handshake { uri, fault },
         }
     }
 
     /// Of an error of an open connection.
     pub(crate) fn connection(error: Error) -> Self {
-        let cause = error.closure().map(|closure| closure.cause());
+        let cause = error.close_info().map(|closure| closure.cause());
         match cause {
-            Some(Cause::Fault(_)) => Self::Protocol(error),
-            Some(Cause::TransportEnd) => Self::Lost(error),
+            Some(CloseCause::ProtocolError(_)) => Self::Protocol(error),
+            Some(CloseCause::TransportEnd) => Self::Lost(error),
             _ if error.is_timeout() => Self::Silent(error),
             _ if error.is_misuse() => Self::usage(&error),
             _ => Self::Lost(error),
@@ -354,9 +354,9 @@ fn first_line(body: &[u8]) -> Option<&str> {
 
 /// What is behind an error, in brackets.
 fn because(error: &Error) -> impl fmt::Display {
-    let reason = match (error.source(), error.closure().map(|closure| closure.cause())) {
+    let reason = match (error.source(), error.close_info().map(|closure| closure.cause())) {
         (Some(source), _) => source.to_string(),
-        (None, Some(Cause::Fault(fault))) => fault.to_string(),
+        (None, Some(CloseCause::ProtocolError(fault))) => fault.to_string(),
         (None, _) => return String::new(),
     };
     format!(" ({reason})")
@@ -409,7 +409,7 @@ mod tests {
                 detail: String::new(),
             },
             Failure::TooFew { received: 0, count: 1 },
-            Failure::handshake(&uri, HandshakeFault::AcceptMismatch),
+            Failure::handshake(&uri, HandshakeError::AcceptMismatch),
             Failure::TooBig { size_max: 1 },
             Failure::TooLate {
                 uri: String::new(),

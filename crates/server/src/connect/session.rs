@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use sockeye::{Cause, CloseCode, Closure, Error, Fault, Message, Receiver, Sender, WebSocket};
+use sockeye::{CloseCause, CloseCode, CloseInfo, Error, Message, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::escape::close_frame;
@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
             Err(error) if !is_closed_by_frame(&error) => return Err(failure(error, options)),
             _ => {}
         }
-        judge(receiver.closure().as_ref(), options)?;
+        judge(receiver.close_info().as_ref(), options)?;
         tally.judge()
     }
 
@@ -415,16 +415,16 @@ async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
 
 /// Whether an error reports no more than the close frame of the peer.
 fn is_closed_by_frame(error: &Error) -> bool {
-    error
-        .closure()
-        .is_some_and(|closure| matches!(closure.cause(), Cause::Local | Cause::Peer) && closure.received().is_some())
+    error.close_info().is_some_and(|close_info| {
+        matches!(close_info.cause(), CloseCause::Local | CloseCause::Peer) && close_info.received().is_some()
+    })
 }
 
 /// What a bad end is called.
 fn failure(error: Error, options: &ConnectOptions) -> Failure {
-    match error.closure().map(Closure::cause) {
+    match error.close_info().map(CloseInfo::cause) {
         // The limit is ours, and the peer may know nothing of it.
-        Some(Cause::Fault(Fault::MessageTooBig)) => Failure::TooBig {
+        Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) => Failure::TooBig {
             size_max: options.max_message_size,
         },
         _ => Failure::connection(error),
@@ -432,8 +432,8 @@ fn failure(error: Error, options: &ConnectOptions) -> Failure {
 }
 
 /// Whether the end was a good one: the peer's close code says.
-fn judge(closure: Option<&Closure>, options: &ConnectOptions) -> Result<(), Failure> {
-    let Some(frame) = closure.and_then(Closure::received) else {
+fn judge(close_info: Option<&CloseInfo>, options: &ConnectOptions) -> Result<(), Failure> {
+    let Some(frame) = close_info.and_then(CloseInfo::received) else {
         return Ok(());
     };
     match frame.code {

@@ -120,7 +120,7 @@ async fn close(ws: &mut WebSocket) -> (u16, String) {
     let ended = async { while let Ok(Some(_)) = ws.recv().await {} };
     timeout(PATIENCE, ended).await.expect("the connection did not end");
     let frame = ws
-        .closure()
+        .close_info()
         .and_then(|closure| closure.received())
         .expect("no close frame came");
     (frame.code.into(), frame.reason.clone())

@@ -12,9 +12,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BufMut;
-use sockeye_proto::deflate::{Agreement, DeflateConfig};
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::{
-    CloseCode, CloseFrame, Closure, Connection, Event, Fragment, Instant, Role, SendError, State, Transport,
+    CloseCode, CloseFrame, CloseInfo, Connection, Event, Fragment, Instant, Role, SendError, State, TransportAction,
 };
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -30,7 +30,7 @@ use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
 use crate::payload::Payload;
-use crate::prepared::{Frame, Prepared};
+use crate::prepared::{Frame, PreparedMessage};
 use crate::settings::Settings;
 
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
@@ -107,14 +107,14 @@ pub(crate) enum FlushEnd {
 }
 
 impl Driver {
-    /// A connection after its opening handshake; `glued` came behind the head.
-    pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, glued: Vec<u8>) -> Self {
+    /// A connection after its opening handshake; `read_buf` came behind the head.
+    pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, read_buf: Vec<u8>) -> Self {
         let now = clock::now();
         Self {
             io: Some(io.into()),
             connection: Connection::new(role, settings.connection.clone(), now),
             settings,
-            input: Input::of(glued, now),
+            input: Input::of(read_buf, now),
             output: Output::default(),
             backlog: None,
             alarm: Alarm::default(),
@@ -132,7 +132,7 @@ impl Driver {
     }
 
     /// Compresses from now on, as was agreed on in the opening handshake.
-    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: Agreement) {
+    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams) {
         self.connection.enable_deflate(config, agreement, CODECS);
     }
 
@@ -157,7 +157,7 @@ impl Driver {
         matches!(self.connection.state(), State::Ending | State::Closed)
     }
 
-    /// The next message; `None` after a [normal](sockeye_proto::Closure::is_normal) end. The end is given as soon as the
+    /// The next message; `None` after a [normal](sockeye_proto::CloseInfo::is_normal) end. The end is given as soon as the
     /// close frame of the peer has arrived.
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
@@ -205,10 +205,12 @@ impl Driver {
 
     /// How the connection ended.
     fn outcome(&self) -> Result<(), Error> {
-        match (self.connection.closure(), &self.failure) {
-            (Some(closure), _) if closure.is_normal() => Ok(()),
-            (Some(closure), None) => Err(Error::new(Kind::Closed(closure.clone()))),
-            (Some(closure), Some(_)) if closure.received().is_some() => Err(Error::new(Kind::Closed(closure.clone()))),
+        match (self.connection.close_info(), &self.failure) {
+            (Some(close_info), _) if close_info.is_normal() => Ok(()),
+            (Some(close_info), None) => Err(Error::new(Kind::Closed(close_info.clone()))),
+            (Some(close_info), Some(_)) if close_info.received().is_some() => {
+                Err(Error::new(Kind::Closed(close_info.clone())))
+            }
             (_, Some(error)) => Err(error.clone()),
             (None, None) => Ok(()),
         }
@@ -298,7 +300,11 @@ impl Driver {
     }
 
     /// Queues a prepared message, once; waits only while too much is queued already.
-    pub(crate) fn poll_feed_prepared(&mut self, cx: &mut Context<'_>, prepared: &Prepared) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_feed_prepared(
+        &mut self,
+        cx: &mut Context<'_>,
+        prepared: &PreparedMessage,
+    ) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, prepared.message().len()))?;
         if let Err(error) = self.queue_prepared(prepared) {
             return Self::poll_error(cx, error);
@@ -501,7 +507,7 @@ impl Driver {
     }
 
     /// Queues a message that others get too, whatever is queued already.
-    pub(crate) fn queue_prepared(&mut self, prepared: &Prepared) -> Result<(), Error> {
+    pub(crate) fn queue_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
             let message = Outgoing::new(prepared.message().clone(), prepared.compress());
             return self.queue(&message);
@@ -610,7 +616,7 @@ impl Driver {
                 Ok(Some(_)) => {}
                 Ok(None) => return Poll::Ready(Ok(())),
                 // Whatever code the peer closed with, the connection is closed.
-                Err(_) if self.connection.closure().is_some_and(Closure::is_clean) => return Poll::Ready(Ok(())),
+                Err(_) if self.connection.close_info().is_some_and(CloseInfo::is_clean) => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -800,7 +806,7 @@ impl Driver {
                 }
             }
         }
-        if self.connection.transport() == Transport::HalfClose
+        if self.connection.transport_action() == TransportAction::HalfClose
             && !self.is_half_closed
             && let Some(io) = &mut self.io
         {
@@ -880,7 +886,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// The message in an event. The others are dealt with by the state machine, or seen in its closure.
+/// The message in an event. The others are dealt with by the state machine, or recorded in its close info.
 #[inline]
 fn to_message(event: Event<'_>) -> Option<Message> {
     let Event::Message { kind, payload } = event else {

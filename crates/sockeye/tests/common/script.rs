@@ -13,7 +13,7 @@ use tokio::task::coop;
 use super::wire::Frame;
 
 /// The end that the code under test is given.
-pub(crate) struct Transport(Arc<Mutex<Script>>);
+pub(crate) struct TransportAction(Arc<Mutex<Script>>);
 
 /// The end that the test holds.
 #[derive(Clone)]
@@ -99,9 +99,9 @@ struct Script {
 }
 
 /// A transport, and its other end; `masks` if that is a client.
-pub(crate) fn transport(masks: bool) -> (Transport, Peer) {
+pub(crate) fn transport(masks: bool) -> (TransportAction, Peer) {
     let script = Arc::new(Mutex::new(Script::default()));
-    (Transport(script.clone()), Peer { script, masks })
+    (TransportAction(script.clone()), Peer { script, masks })
 }
 
 impl Peer {
@@ -211,7 +211,7 @@ impl Script {
     }
 }
 
-impl AsyncRead for Transport {
+impl AsyncRead for TransportAction {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if script.rules.stutters && !std::mem::replace(&mut script.read_waited, true) {
@@ -243,7 +243,7 @@ impl AsyncRead for Transport {
     }
 }
 
-impl AsyncWrite for Transport {
+impl AsyncWrite for TransportAction {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
@@ -328,7 +328,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-impl Drop for Transport {
+impl Drop for TransportAction {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_dropped = true;
     }

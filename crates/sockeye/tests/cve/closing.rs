@@ -26,7 +26,7 @@ enum Half {
     /// It ended TCP alone, and does not take what waits.
     FinUntaken,
     /// It broke the protocol, and stays.
-    Fault,
+    ProtocolError,
     /// It closed; the transport cannot half-close.
     ShutdownHangs,
 }
@@ -37,7 +37,7 @@ const HALVES: [Half; 7] = [
     Half::NeverFin,
     Half::AnswerUntaken,
     Half::FinUntaken,
-    Half::Fault,
+    Half::ProtocolError,
     Half::ShutdownHangs,
 ];
 
@@ -46,7 +46,7 @@ async fn half_closed(half: Half, mut ws: WebSocket, peer: &Peer) -> Result<(), E
     match half {
         Half::ZeroWindow | Half::AnswerUntaken | Half::FinUntaken => peer.rule(|rules| rules.room = 0),
         Half::ShutdownHangs => peer.rule(|rules| rules.shutdown_hangs = true),
-        Half::Unanswered | Half::NeverFin | Half::Fault => {}
+        Half::Unanswered | Half::NeverFin | Half::ProtocolError => {}
     }
     match half {
         Half::Unanswered | Half::ZeroWindow => return ws.close(CloseCode::NORMAL, "").await,
@@ -55,7 +55,7 @@ async fn half_closed(half: Half, mut ws: WebSocket, peer: &Peer) -> Result<(), E
             ws.feed("queued").await?;
             peer.ends();
         }
-        Half::Fault => peer.sends([frame(0x3, "")]),
+        Half::ProtocolError => peer.sends([frame(0x3, "")]),
     }
     echo(&mut ws).await
 }

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use sockeye::{Cause, Client, Compress, DeflateConfig, Fault, Limits, Server, WebSocket};
+use sockeye::{Client, CloseCause, Compress, DeflateConfig, Limits, ProtocolError, Server, WebSocket};
 
 use crate::common::wire::{binary, continuation, frame, text};
 use crate::common::{BOTH, Local, Peer, finish, look, open, open_client, open_server, pair, within};
@@ -22,7 +22,7 @@ async fn open_limited(local: Local) -> (WebSocket, Peer) {
 }
 
 /// The fault that a connection ends with when the peer sends `first` and then `more` for ever, and what it cost.
-async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (Fault, usize) {
+async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (ProtocolError, usize) {
     let (mut ws, peer) = open_limited(local).await;
     peer.sends_bytes(first);
     // A receive buffer is the thread's from then on.
@@ -31,13 +31,13 @@ async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (Fault, usize) 
     let mut cause = None;
     let (((), secs, _), most) = most_during(watched(async {
         assert!(ws.recv().await.is_err());
-        cause = Some(ws.closure().unwrap().cause());
+        cause = Some(ws.close_info().unwrap().cause());
         finish(ws, &peer).await;
     }))
     .await;
     assert!(secs <= 5, "{secs}");
     match cause {
-        Some(Cause::Fault(fault)) => (fault, most),
+        Some(CloseCause::ProtocolError(fault)) => (fault, most),
         cause => panic!("{cause:?}"),
     }
 }
@@ -62,7 +62,10 @@ async fn cve_2018_21035_a_length_beyond_the_limit_is_refused_before_its_payload(
             let (mut ws, peer) = open_limited(local).await;
             peer.sends([binary("").declaring(declared)]);
             let error = within(60, ws.recv()).await.unwrap_err();
-            assert_eq!(error.closure().unwrap().cause(), Cause::Fault(Fault::MessageTooBig));
+            assert_eq!(
+                error.close_info().unwrap().cause(),
+                CloseCause::ProtocolError(ProtocolError::MessageTooBig)
+            );
             peer.ends();
             assert!(ws.recv().await.is_err());
             assert!(peer.sees_end());
@@ -82,7 +85,7 @@ async fn cve_2026_42786_endless_continuations_cost_the_limit() {
             let piece_len = piece.len();
             let first = binary("first").unfinished().bytes(local == Local::Server);
             let (fault, most) = flooded(local, first, piece).await;
-            assert_eq!(fault, Fault::MessageTooBig);
+            assert_eq!(fault, ProtocolError::MessageTooBig);
             let allowed = 2 * LIMIT + READ_BUFFER + 4 * piece_len + IDLE;
             assert!(most <= allowed, "{local:?}, {len}: {most} of {allowed}");
         }
@@ -95,7 +98,7 @@ async fn cve_2026_48779_endless_empty_fragments_cost_nothing_and_end_at_a_thousa
         let piece = continuation("").unfinished().bytes(local == Local::Server);
         let first = text("first").unfinished().bytes(local == Local::Server);
         let (fault, most) = flooded(local, first, piece.repeat(100)).await;
-        assert_eq!(fault, Fault::TooManyEmptyFragments);
+        assert_eq!(fault, ProtocolError::TooManyEmptyFragments);
         assert!(most <= READ_BUFFER + 8 * 1024, "{local:?}: {most}");
     }
 }
@@ -149,7 +152,10 @@ async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
         assert!(!victim.is_open());
         drop(attacker);
         let error = received.unwrap_err();
-        assert_eq!(error.closure().unwrap().cause(), Cause::Fault(Fault::MessageTooBig));
+        assert_eq!(
+            error.close_info().unwrap().cause(),
+            CloseCause::ProtocolError(ProtocolError::MessageTooBig)
+        );
         assert!(most <= 2 * LIMIT + 64 * 1024, "{most}");
     }
 }
@@ -163,7 +169,10 @@ async fn cve_2026_27571_nothing_is_inflated_where_nothing_was_negotiated() {
         bytes[0] |= 0x40;
         peer.sends_bytes(bytes);
         let error = within(60, ws.recv()).await.unwrap_err();
-        assert_eq!(error.closure().unwrap().cause(), Cause::Fault(Fault::ReservedBits));
+        assert_eq!(
+            error.close_info().unwrap().cause(),
+            CloseCause::ProtocolError(ProtocolError::ReservedBits)
+        );
         assert_eq!(peer.takes()[0].payload()[..2], 1002_u16.to_be_bytes());
     }
 }

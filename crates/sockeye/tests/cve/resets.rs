@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use sockeye::{Cause, Client, Error, Server, WebSocket};
+use sockeye::{Client, CloseCause, Error, Server, WebSocket};
 
 use crate::common::script::transport;
 use crate::common::wire::{binary, close, ping, text};
@@ -126,9 +126,9 @@ async fn cve_2026_129500_an_end_at_any_byte_of_a_frame_is_1006() {
                 goes(&peer, resets);
                 let error = within(60, ws.recv()).await.unwrap_err();
                 assert!(error.is_closed(), "{len}: {error:?}");
-                let closure = ws.closure().unwrap();
+                let close_info = ws.close_info().unwrap();
                 assert!(
-                    closure.code().0 == 1006 || closure.cause() != Cause::TransportEnd,
+                    close_info.code().0 == 1006 || close_info.cause() != CloseCause::TransportEnd,
                     "{len}"
                 );
                 assert!(peer.sees_end());

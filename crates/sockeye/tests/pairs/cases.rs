@@ -289,7 +289,7 @@ async fn a_ping_behind_a_backlog_is_no_sentence() {
             sender.feed(vec![7; MIB]).await.unwrap();
             sender.ping(b"there?").await.unwrap();
             sleep(Duration::from_secs(20)).await;
-            assert!(sender.is_open(), "{:?}", sender.closure());
+            assert!(sender.is_open(), "{:?}", sender.close_info());
             assert!(sender.rtt().is_some(), "the pong has come");
             sender.close(CloseCode::NORMAL, "").await.unwrap();
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{CloseCode, Compress, Error, Message, Prepared, Receiver, Sender, TrySendError, WebSocket};
+use sockeye::{CloseCode, Compress, Error, Message, PreparedMessage, Receiver, Sender, TrySendError, WebSocket};
 use tokio::time::{sleep, timeout};
 
 use crate::peer;
@@ -46,7 +46,7 @@ pub(crate) enum Call {
     Ping,
     Close,
     StartClose,
-    /// `closure`, `is_open` and `rtt`.
+    /// `close_info`, `is_open` and `rtt`.
     Questions,
     SinkFeed,
     SinkSend,
@@ -209,12 +209,12 @@ impl Handle {
     }
 
     /// How the connection was closed.
-    pub(crate) fn closure(&self) -> Option<sockeye::Closure> {
+    pub(crate) fn close_info(&self) -> Option<sockeye::CloseInfo> {
         match self {
-            Self::Exclusive(ws) => ws.try_lock().and_then(|ws| ws.closure().cloned()),
-            Self::Locked(ws) => ws.lock().unwrap().closure().cloned(),
-            Self::Sender(sender) => sender.closure(),
-            Self::Receiver(receiver) => receiver.closure(),
+            Self::Exclusive(ws) => ws.try_lock().and_then(|ws| ws.close_info().cloned()),
+            Self::Locked(ws) => ws.lock().unwrap().close_info().cloned(),
+            Self::Sender(sender) => sender.close_info(),
+            Self::Receiver(receiver) => receiver.close_info(),
             Self::Sink(_) | Self::Stream(_) => None,
         }
     }
@@ -244,20 +244,20 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
         Call::Send => done(ws.send(message()).await),
         Call::Feed => done(ws.feed(message()).await),
         Call::FeedWith => done(ws.feed_with(message(), Compress::Never).await),
-        Call::SendPrepared => done(ws.send_prepared(&Prepared::new(message())).await),
-        Call::FeedPrepared => done(ws.feed_prepared(&Prepared::new(message())).await),
+        Call::SendPrepared => done(ws.send_prepared(&PreparedMessage::new(message())).await),
+        Call::FeedPrepared => done(ws.feed_prepared(&PreparedMessage::new(message())).await),
         Call::Flush => {
             let full = tried(ws.try_send(message()))?;
             ws.flush().await?;
             Ok(full)
         }
         Call::TrySend => tried(ws.try_send(message())),
-        Call::TrySendPrepared => tried(ws.try_send_prepared(&Prepared::new(message()))),
+        Call::TrySendPrepared => tried(ws.try_send_prepared(&PreparedMessage::new(message()))),
         Call::Ping => done(ws.ping(b"there?").await),
         Call::Close => done(ws.close(CloseCode::NORMAL, "bye").await),
         Call::StartClose => done(ws.start_close(CloseCode::NORMAL, "bye")),
         Call::Questions => {
-            assert!(ws.closure().is_none() || !ws.is_open());
+            assert!(ws.close_info().is_none() || !ws.is_open());
             let _ = ws.rtt();
             Ok(Got::Done)
         }
@@ -298,7 +298,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         }
         Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed_with(of(), Compress::Never))).await),
         Call::FeedPrepared | Call::SendPrepared => {
-            let prepared = Prepared::new(of());
+            let prepared = PreparedMessage::new(of());
             locked(ws, |ws, cx| once(cx, ws.feed_prepared(&prepared))).await?;
             if call == Call::FeedPrepared {
                 Ok(Got::Done)
@@ -312,7 +312,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
             Ok(full)
         }
         Call::TrySend => tried(ws.lock().unwrap().try_send(of())),
-        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send_prepared(&Prepared::new(of()))),
+        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send_prepared(&PreparedMessage::new(of()))),
         Call::Ping => {
             let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.ping(b"there?")))).await;
             match begun {
@@ -324,7 +324,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         Call::StartClose => done(ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")),
         Call::Questions => {
             let ws = ws.lock().unwrap();
-            assert!(ws.closure().is_none() || !ws.is_open());
+            assert!(ws.close_info().is_none() || !ws.is_open());
             let _ = ws.rtt();
             Ok(Got::Done)
         }
@@ -353,23 +353,23 @@ async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> G
         Call::Send => done(sender.send(message()).await),
         Call::Feed => done(sender.feed(message()).await),
         Call::FeedWith => done(sender.feed_with(message(), Compress::Never).await),
-        Call::SendPrepared => done(sender.send_prepared(&Prepared::new(message())).await),
-        Call::FeedPrepared => done(sender.feed_prepared(&Prepared::new(message())).await),
+        Call::SendPrepared => done(sender.send_prepared(&PreparedMessage::new(message())).await),
+        Call::FeedPrepared => done(sender.feed_prepared(&PreparedMessage::new(message())).await),
         Call::Flush => {
             let full = tried(sender.try_send(message()))?;
             sender.flush().await?;
             Ok(full)
         }
         Call::TrySend => tried(sender.try_send(message())),
-        Call::TrySendPrepared => tried(sender.try_send_prepared(&Prepared::new(message()))),
+        Call::TrySendPrepared => tried(sender.try_send_prepared(&PreparedMessage::new(message()))),
         Call::TrySendAll => {
-            let sent = sender.try_send_all(&[Prepared::new(message())]);
+            let sent = sender.try_send_all(&[PreparedMessage::new(message())]);
             tried(sent.map_err(|error| error.cause))
         }
         Call::Ping => done(sender.ping(b"there?").await),
         Call::Close => done(sender.close(CloseCode::NORMAL, "bye").await),
         Call::Questions => {
-            assert!(sender.closure().is_none() || !sender.is_open());
+            assert!(sender.close_info().is_none() || !sender.is_open());
             let _ = sender.rtt();
             Ok(Got::Done)
         }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Waker};
 
-use sockeye_proto::{Closure, SendError, State, Transport};
+use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
 use tokio::io::AsyncWrite;
 
 use super::Driver;
@@ -15,7 +15,8 @@ use crate::error::{Error, Kind};
 impl Driver {
     /// Whether the transport is closed, or to be closed now.
     pub(super) fn is_over(&self) -> bool {
-        (self.failure.is_some() && !self.has_only_write_failed) || self.connection.transport() == Transport::Close
+        (self.failure.is_some() && !self.has_only_write_failed)
+            || self.connection.transport_action() == TransportAction::Close
     }
 
     /// Notes that the transport ended. An error matters only if the closing handshake was not done: after it, a reset is
@@ -23,9 +24,9 @@ impl Driver {
     // [6455-7.2.1-1]
     pub(super) fn end_transport(&mut self, error: Option<Error>) {
         self.connection.handle_transport_end();
-        let is_in_order = |closure: &Closure| closure.is_clean() || closure.is_normal();
+        let is_in_order = |close_info: &CloseInfo| close_info.is_clean() || close_info.is_normal();
         match error {
-            Some(error) if !self.connection.closure().is_some_and(is_in_order) => self.fail(error),
+            Some(error) if !self.connection.close_info().is_some_and(is_in_order) => self.fail(error),
             _ => self.close_transport(),
         }
     }
@@ -69,8 +70,12 @@ impl Driver {
 
     #[cold]
     pub(super) fn write_error(&self, failure: &Error) -> Error {
-        match self.connection.closure().filter(|closure| closure.received().is_some()) {
-            Some(closure) => Error::new(Kind::Closed(closure.clone())),
+        match self
+            .connection
+            .close_info()
+            .filter(|close_info| close_info.received().is_some())
+        {
+            Some(close_info) => Error::new(Kind::Closed(close_info.clone())),
             None => failure.clone(),
         }
     }
@@ -114,8 +119,8 @@ impl Driver {
     }
 
     pub(super) fn send_error(&self, error: SendError) -> Error {
-        match (error, self.connection.closure()) {
-            (SendError::Closed, Some(closure)) => Error::new(Kind::Closed(closure.clone())),
+        match (error, self.connection.close_info()) {
+            (SendError::Closed, Some(close_info)) => Error::new(Kind::Closed(close_info.clone())),
             (error, _) => error.into(),
         }
     }

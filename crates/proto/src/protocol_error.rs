@@ -7,7 +7,7 @@ use crate::close::CloseCode;
 /// A rule that the peer broke. The connection fails (RFC 6455 §7.1.7) and stays failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ProtocolError {
     /// An opcode that no specification defines (§5.2).
     ReservedOpcode(u8),
     /// A reserved bit that no negotiated extension gives a meaning (§5.2).
@@ -46,7 +46,7 @@ pub enum Fault {
     TooManyFinalBlocks,
 }
 
-impl Fault {
+impl ProtocolError {
     /// The ladder from fault to close code (RFC 6455 §7.4.1).
     // [6455-5.1-3, 6455-5.1-6, 6455-7.4.1-5]
     pub const fn close_code(self) -> CloseCode {
@@ -93,7 +93,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())?;
         match self {
@@ -104,4 +104,4 @@ impl fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for ProtocolError {}

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::close::{CloseCode, CloseFrame};
-use crate::fault::Fault;
+use crate::protocol_error::ProtocolError;
 
 /// One of the two endpoints, as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,13 +17,13 @@ pub enum Side {
 /// Why a connection is closing or closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum CloseCause {
     /// The application closed it.
     Local,
     /// The peer closed it.
     Peer,
     /// The peer broke a rule.
-    Fault(Fault),
+    ProtocolError(ProtocolError),
     /// The transport ended or broke before both close frames were exchanged.
     TransportEnd,
     /// The peer did not answer a ping, nor send anything else, in time.
@@ -34,15 +34,15 @@ pub enum Cause {
 
 /// How a connection was closed: the close frames of both sides, which came first, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closure {
+pub struct CloseInfo {
     pub(super) sent: Option<CloseFrame>,
     pub(super) received: Option<CloseFrame>,
     first: Side,
-    pub(super) cause: Cause,
+    pub(super) cause: CloseCause,
 }
 
-impl Closure {
-    pub(super) fn new(first: Side, cause: Cause) -> Self {
+impl CloseInfo {
+    pub(super) fn new(first: Side, cause: CloseCause) -> Self {
         Self {
             sent: None,
             received: None,
@@ -67,14 +67,14 @@ impl Closure {
     }
 
     /// Why.
-    pub fn cause(&self) -> Cause {
+    pub fn cause(&self) -> CloseCause {
         self.cause
     }
 
     /// Whether both close frames were exchanged and no rule was broken (RFC 6455 §7.1.4, "cleanly").
     // [6455-7.1.4-1]
     pub fn is_clean(&self) -> bool {
-        self.sent.is_some() && self.received.is_some() && matches!(self.cause, Cause::Local | Cause::Peer)
+        self.sent.is_some() && self.received.is_some() && matches!(self.cause, CloseCause::Local | CloseCause::Peer)
     }
 
     /// Whether the connection ended as one side asked for: this endpoint closed it, or the peer did with 1000, 1001 or
@@ -85,12 +85,15 @@ impl Closure {
     /// [`received`](Self::received) is `None`.
     pub fn is_normal(&self) -> bool {
         match self.cause {
-            Cause::Local => true,
-            Cause::Peer => matches!(
+            CloseCause::Local => true,
+            CloseCause::Peer => matches!(
                 self.code(),
                 CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS
             ),
-            Cause::Fault(_) | Cause::TransportEnd | Cause::PeerGone | Cause::CloseTimeout => false,
+            CloseCause::ProtocolError(_)
+            | CloseCause::TransportEnd
+            | CloseCause::PeerGone
+            | CloseCause::CloseTimeout => false,
         }
     }
 
@@ -108,16 +111,16 @@ impl Closure {
     }
 }
 
-impl fmt::Display for Closure {
+impl fmt::Display for CloseInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.cause, &self.received, &self.sent) {
-            (Cause::Local, _, Some(sent)) => write!(f, "closed by this endpoint: {sent}"),
-            (Cause::Peer, Some(received), _) => write!(f, "closed by the peer: {received}"),
-            (Cause::Fault(fault), ..) => write!(f, "the peer broke the protocol: {fault}"),
-            (Cause::TransportEnd, ..) => f.write_str("connection lost without a close frame"),
-            (Cause::PeerGone, ..) => f.write_str("the peer does not answer"),
-            (Cause::CloseTimeout, ..) => f.write_str("the peer did not answer the close frame"),
-            (Cause::Local | Cause::Peer, ..) => f.write_str("closed"),
+            (CloseCause::Local, _, Some(sent)) => write!(f, "closed by this endpoint: {sent}"),
+            (CloseCause::Peer, Some(received), _) => write!(f, "closed by the peer: {received}"),
+            (CloseCause::ProtocolError(fault), ..) => write!(f, "the peer broke the protocol: {fault}"),
+            (CloseCause::TransportEnd, ..) => f.write_str("connection lost without a close frame"),
+            (CloseCause::PeerGone, ..) => f.write_str("the peer does not answer"),
+            (CloseCause::CloseTimeout, ..) => f.write_str("the peer did not answer the close frame"),
+            (CloseCause::Local | CloseCause::Peer, ..) => f.write_str("closed"),
         }
     }
 }

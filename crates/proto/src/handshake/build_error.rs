@@ -4,10 +4,10 @@ use core::fmt;
 /// A mistake by the caller: what it asked the handshake to send may not be sent.
 ///
 /// Found before a byte leaves, so nothing a caller passes can split a head or contradict it.
-/// For what a peer does wrong see [`HandshakeFault`](super::HandshakeFault).
+/// For what a peer does wrong see [`HandshakeError`](super::HandshakeError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HandshakeMisuse {
+pub enum HandshakeBuildError {
     /// The header name is empty or not an HTTP token.
     InvalidHeaderName,
     /// The header value holds a control byte, such as CR, LF or NUL.
@@ -28,7 +28,7 @@ pub enum HandshakeMisuse {
     StatusNotRejection,
 }
 
-impl fmt::Display for HandshakeMisuse {
+impl fmt::Display for HandshakeBuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InvalidHeaderName => "header name is not an HTTP token",
@@ -44,4 +44,4 @@ impl fmt::Display for HandshakeMisuse {
     }
 }
 
-impl Error for HandshakeMisuse {}
+impl Error for HandshakeBuildError {}

@@ -13,7 +13,7 @@ use super::{Denial, StatusCode};
 /// The text can be logged. It holds nothing that the peer sent but the origin and host of a [`Denial`], which are escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HandshakeFault {
+pub enum HandshakeError {
     // HTTP/1.1 syntax, either direction.
     /// The first line alone is larger than the limit for the whole head.
     StartLineTooLong {
@@ -118,7 +118,7 @@ pub enum HandshakeFault {
     },
 }
 
-impl HandshakeFault {
+impl HandshakeError {
     /// The status a server answers this fault with: the one place where that is decided.
     ///
     /// Faults of a response have no status of their own; a gateway passes them on as 502.
@@ -175,7 +175,7 @@ impl HandshakeFault {
     }
 }
 
-impl HandshakeFault {
+impl HandshakeError {
     /// What a policy refused, if that is the fault.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
@@ -198,7 +198,7 @@ impl HandshakeFault {
     }
 }
 
-impl fmt::Display for HandshakeFault {
+impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OriginDenied(denial) => {
@@ -268,7 +268,7 @@ impl fmt::Display for HandshakeFault {
     }
 }
 
-impl Error for HandshakeFault {}
+impl Error for HandshakeError {}
 
 #[cfg(test)]
 mod tests {
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(status: u16, faults: &[HandshakeFault]) {
+    fn check(status: u16, faults: &[HandshakeError]) {
         for fault in faults {
             assert_eq!(fault.status().as_u16(), status, "{fault:?}");
             let text = fault.to_string();
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn server_answers_each_fault_with_its_status() {
         // checks [6455-10.7-3]
-        use HandshakeFault as F;
+        use HandshakeError as F;
         check(400, &[F::BareLineFeed, F::BareCarriageReturn, F::ControlByte(0)]);
         check(
             400,
@@ -328,18 +328,18 @@ mod tests {
         use crate::handshake::{HandshakeLimits, HostPolicy, OriginPolicy, ServerHandshake, ServerStep};
         let request = b"GET / HTTP/1.1\r\nHost: h:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\nOrigin: null\r\n\r\n";
-        let ServerStep::Requested(pending) = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request)
+        let ServerStep::Requested(incoming) = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request)
         else {
             panic!("a valid request");
         };
-        let origin = OriginPolicy::SameHost.check(pending.request()).expect_err("null");
+        let origin = OriginPolicy::SameHost.check(incoming.request()).expect_err("null");
         check(403, core::slice::from_ref(&origin));
         assert_eq!(
             origin.to_string(),
             "origin \"null\" is not allowed for host \"h:1\"; allowed: pages of the same host"
         );
         assert_eq!(origin.text_for_client(), "origin \"null\" is not allowed");
-        let host = HostPolicy::Loopback.check(pending.request()).expect_err("h");
+        let host = HostPolicy::Loopback.check(incoming.request()).expect_err("h");
         check(421, core::slice::from_ref(&host));
         assert_eq!(
             host.to_string(),
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn gateway_answers_each_fault_of_a_response_with_502() {
-        use HandshakeFault as F;
+        use HandshakeError as F;
         check(502, &[F::InvalidStatusLine, F::UpgradeInvalid]);
         check(502, &[F::AcceptMissing, F::AcceptRepeated, F::AcceptMismatch]);
         check(
