@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sockeye_proto::handshake::{Denial, HandshakeError, Response};
 use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
-use crate::dial::ConnectError;
+use crate::client::dial::ConnectError;
 
 /// Why something did not work.
 ///

@@ -12,11 +12,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-#[path = "../src/batch.rs"]
+#[path = "../src/websocket/batch.rs"]
 mod batch;
-#[path = "../src/exclusive.rs"]
-mod exclusive;
-#[path = "../src/wakers.rs"]
+#[path = "../src/websocket/try_lock.rs"]
+mod try_lock;
+#[path = "../src/websocket/wakers.rs"]
 mod wakers;
 
 /// In place of `src/sync.rs`.
@@ -32,7 +32,7 @@ mod sync {
 }
 
 use batch::Batch;
-use exclusive::{Deposits, Exclusive, Leave, NoDeposit, Request};
+use try_lock::{Deposits, Exclusive, Leave, NoDeposit, Request};
 use wakers::{SlotKey, WakerSlots};
 
 fn model(run: impl Fn() + Send + Sync + 'static) {

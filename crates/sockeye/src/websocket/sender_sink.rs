@@ -7,14 +7,14 @@ use std::task::{Context, Poll, ready};
 use futures_sink::Sink;
 use sockeye_proto::{CloseCode, Compress};
 
-use crate::connection::FlushEnd;
+use crate::endpoint::FlushEnd;
 use crate::error::Error;
 use crate::message::Message;
-use crate::outgoing::Outgoing;
-use crate::shared::{Framing, Mail};
-use crate::split::Sender;
-use crate::wakers::SlotKey;
+use crate::message::outbound::Outgoing;
 use crate::websocket::TrySendError;
+use crate::websocket::shared::{Framing, Mail};
+use crate::websocket::split::Sender;
+use crate::websocket::wakers::SlotKey;
 
 /// A [`Sender`] as a [`Sink`], made by [`Sender::into_sink`].
 ///

@@ -1,14 +1,13 @@
 //! What can be known of a transport that the caller connected: its TCP socket, and the protocol that its TLS agreed on.
 
-#[cfg(target_os = "linux")]
-mod tcp_info;
-
 use std::any::Any;
 use std::io;
 use std::num::NonZeroU32;
 
 use tokio::net::TcpStream;
 
+#[cfg(target_os = "linux")]
+use super::tcp_info;
 use crate::error::Error;
 
 /// Makes a transport ready for an opening handshake.
@@ -19,7 +18,7 @@ use crate::error::Error;
 pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
     prepare_socket(io)?;
     #[cfg(feature = "tls")]
-    crate::tls::check_alpn(alpn(io))?;
+    crate::transport::tls::check_alpn(alpn(io))?;
     Ok(())
 }
 

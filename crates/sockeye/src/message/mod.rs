@@ -1,5 +1,9 @@
 //! Messages, and text.
 
+pub(crate) mod outbound;
+pub(crate) mod payload;
+pub(crate) mod prepared;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
@@ -8,7 +12,7 @@ use std::str::Utf8Error;
 use bytes::Bytes;
 use sockeye_proto::{Data, MaskedMessage, MessageKind};
 
-use crate::payload::{INLINE_MAX, Payload};
+use crate::message::payload::{INLINE_MAX, Payload};
 
 /// A whole message. Pings, pongs and close frames are not messages and never appear as such.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -287,7 +291,7 @@ mod tests {
     use sockeye_proto::{Compress, Connection, Instant, MaskingKey, Role};
 
     use super::*;
-    use crate::outgoing::Outgoing;
+    use crate::message::outbound::Outgoing;
 
     #[test]
     fn a_message_is_no_larger_than_bytes_and_a_word() {

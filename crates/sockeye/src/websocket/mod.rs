@@ -1,5 +1,14 @@
 //! The connection as its user sees it.
 
+mod batch;
+mod flush_batch;
+mod halves;
+pub(crate) mod sender_sink;
+mod shared;
+pub(crate) mod split;
+mod try_lock;
+mod wakers;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,14 +20,15 @@ use futures_sink::Sink;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
 
-use crate::connection::{Driver, Io};
+use crate::endpoint::Driver;
 use crate::error::Error;
-use crate::halves::{Half, Halves};
 use crate::message::Message;
-use crate::outgoing::Outgoing;
-use crate::prepared::PreparedMessage;
+use crate::message::outbound::Outgoing;
+use crate::message::prepared::PreparedMessage;
 use crate::settings::Settings;
-use crate::split::{Receiver, Sender};
+use crate::transport::Io;
+use crate::websocket::halves::{Half, Halves};
+use crate::websocket::split::{Receiver, Sender};
 
 /// An open WebSocket, client or server, whatever it runs over.
 ///
@@ -308,7 +318,7 @@ impl WebSocket {
     /// Splits into a sender, which can be cloned, and a receiver, for different tasks.
     pub fn split(self) -> (Sender, Receiver) {
         let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
-        crate::split::split(self.driver, subprotocol)
+        crate::websocket::split::split(self.driver, subprotocol)
     }
 
     /// Polls as a [`Stream`] or a [`Sink`], which two tasks may use at the same time.

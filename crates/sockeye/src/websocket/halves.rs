@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::connection::Driver;
-use crate::wakers::{SlotKey, WakerSlots};
+use crate::endpoint::Driver;
+use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// The wakers of the task that uses the connection as a stream, and of the one that uses it as a sink.
 pub(crate) struct Halves {

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::frame::HEADER_LEN_MAX;
 use tokio::io::AsyncWrite;
 
-use super::buffers;
-use super::carrier::Carrier;
-use crate::payload::{APPENDED_LEN_MIN, Payload};
+use super::buffer_pool;
+use crate::message::payload::{APPENDED_LEN_MIN, Payload};
+use crate::transport::Carrier;
 
 /// From this size on, a payload is written from where it lies instead of being copied behind its header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
@@ -96,7 +96,7 @@ impl Output {
     #[inline]
     fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
-            self.buffer = buffers::take_write();
+            self.buffer = buffer_pool::take_write();
         }
         &mut self.buffer
     }
@@ -159,13 +159,13 @@ impl Output {
     /// Gives the buffer back, if nothing is in it.
     pub(super) fn release(&mut self) {
         if self.buffer.is_empty() {
-            buffers::give_write(std::mem::take(&mut self.buffer));
+            buffer_pool::give_write(std::mem::take(&mut self.buffer));
         }
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
-        buffers::give_write(std::mem::take(&mut self.buffer));
+        buffer_pool::give_write(std::mem::take(&mut self.buffer));
         *self = Self::default();
     }
 
@@ -241,7 +241,7 @@ impl Output {
             }
         }
         if self.written == self.buffer.len() {
-            buffers::give_write(std::mem::take(&mut self.buffer));
+            buffer_pool::give_write(std::mem::take(&mut self.buffer));
             self.written = 0;
         } else if self.written >= COMPACT_FROM && self.written >= self.buffer.len() / 2 {
             // Where more is queued as fast as it is written, the buffer never becomes empty. No byte is moved that
@@ -274,7 +274,7 @@ impl Ahead {
         }
         self.len -= piece_len;
         if let Some(Piece::Buffer(buffer)) = self.pieces.pop_front() {
-            buffers::give_write(buffer);
+            buffer_pool::give_write(buffer);
         }
         Some(piece_len)
     }
@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::message::Message;
-    use crate::outgoing::Outgoing;
+    use crate::message::outbound::Outgoing;
 
     const WAIT_MAX: usize = 100 * 1024;
 

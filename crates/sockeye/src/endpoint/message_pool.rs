@@ -36,7 +36,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// The newest buffer that has room for so many bytes and is not more than twice as large.
+    /// The newest buffer that has room for so many bytes and is not more than twice.
     fn lend(&mut self, len: usize) -> Option<Vec<u8>> {
         let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
         let pos = self.waiting.iter().rposition(fits)?;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::{Compress, Connection, Framing};
 
-use crate::connection::CODECS;
+use crate::endpoint::CODECS;
 use crate::message::Message;
-use crate::payload::Payload;
+use crate::message::payload::Payload;
 
 /// A message that is framed once, and compressed at most once for each set of parameters, whatever number of
 /// connections it is sent on: for broadcasts. A clone costs a reference count.

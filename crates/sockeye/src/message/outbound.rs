@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sockeye_proto::{Compress, MessageKind};
 
 use crate::message::Message;
-use crate::payload::{Payload, Repr, Small};
+use crate::message::payload::{Payload, Repr, Small};
 
 /// A message taken apart: what lies in place, and what does not. So each part is moved as it was stored, while a
 /// [`Message`] as a whole is moved in pieces that are not those it is made of: see [`Small`].

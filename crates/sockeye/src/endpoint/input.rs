@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use super::carrier::Carrier;
-use super::large::Loan;
-use super::{buffers, clock};
+use super::buffer_pool;
+use super::message_pool::Loan;
+use crate::runtime::clock;
+use crate::transport::Carrier;
 
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
@@ -65,10 +66,10 @@ impl Input {
         if std::mem::take(&mut self.asks_first) {
             ready!(io.poll_read_ready(cx))?;
         }
-        if !io.reads_blindly() || len_max < buffers::READ_BUFFER_LEN {
+        if !io.reads_blindly() || len_max < buffer_pool::READ_BUFFER_LEN {
             return self.poll_append(io, len_max, cx);
         }
-        let mut buffer = buffers::take_read();
+        let mut buffer = buffer_pool::take_read();
         let start = buffer.as_ptr();
         let mut filling = ReadBuf::new(&mut buffer);
         let read = Pin::new(io).poll_read(cx, &mut filling);
@@ -82,7 +83,7 @@ impl Input {
             self.asks_first = len < buffer.len();
             (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
         } else {
-            buffers::give_read(buffer);
+            buffer_pool::give_read(buffer);
         }
         read
     }
@@ -91,16 +92,16 @@ impl Input {
     /// read.
     #[inline(always)]
     fn poll_append(&mut self, io: &mut Carrier, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let is_of_thread = len_max >= buffers::READ_BUFFER_LEN;
+        let is_of_thread = len_max >= buffer_pool::READ_BUFFER_LEN;
         let mut buffer = match is_of_thread {
-            true => buffers::take_room(),
+            true => buffer_pool::take_room(),
             false => Vec::with_capacity(len_max),
         };
         let read = pin!(io.read_buf(&mut buffer)).poll(cx);
         if let Poll::Ready(Ok(len @ 1..)) = read {
             (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
         } else if is_of_thread {
-            buffers::give_room(buffer);
+            buffer_pool::give_room(buffer);
         }
         read
     }
@@ -109,14 +110,14 @@ impl Input {
     #[cold]
     pub(super) fn try_fill(&mut self, io: &mut Carrier) -> bool {
         let Carrier::Tcp(tcp) = io else { return false };
-        let mut buffer = buffers::take_read();
+        let mut buffer = buffer_pool::take_read();
         match (&*socket2::SockRef::from(&*tcp)).read(&mut buffer) {
             Ok(len @ 1..) => {
                 (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
                 true
             }
             _ => {
-                buffers::give_read(buffer);
+                buffer_pool::give_read(buffer);
                 false
             }
         }
@@ -135,7 +136,7 @@ impl Input {
     /// Keeps the thread's buffer, or a copy of what is not delivered yet.
     #[cold]
     fn hold(&mut self) {
-        self.is_counted = buffers::hold();
+        self.is_counted = buffer_pool::hold();
         if !self.is_counted {
             let rest = self.unread().to_vec();
             self.release();
@@ -145,7 +146,7 @@ impl Input {
 
     pub(super) fn release(&mut self) {
         if std::mem::take(&mut self.is_counted) {
-            buffers::let_go();
+            buffer_pool::let_go();
         }
         let is_of_thread = self.is_of_thread();
         let buffer = std::mem::take(&mut self.buffer);
@@ -154,14 +155,14 @@ impl Input {
             return;
         }
         match buffer.len() {
-            buffers::READ_BUFFER_LEN => buffers::give_read(buffer),
-            _ => buffers::give_room(buffer),
+            buffer_pool::READ_BUFFER_LEN => buffer_pool::give_read(buffer),
+            _ => buffer_pool::give_room(buffer),
         }
     }
 
     /// Whether the buffer came from the pool.
     fn is_of_thread(&self) -> bool {
-        self.buffer.capacity() == buffers::READ_BUFFER_LEN
+        self.buffer.capacity() == buffer_pool::READ_BUFFER_LEN
     }
 }
 
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_came_with_the_handshake_is_no_buffer_of_the_thread() {
-        for len in [1, buffers::READ_BUFFER_LEN - 1, buffers::READ_BUFFER_LEN + 1] {
+        for len in [1, buffer_pool::READ_BUFFER_LEN - 1, buffer_pool::READ_BUFFER_LEN + 1] {
             let mut input = Input::of(vec![7; len], Instant::default());
             input.pos = 1;
             input.settle();
@@ -179,8 +180,8 @@ mod tests {
             input.pos = input.end;
             input.settle();
             assert!(input.buffer.is_empty());
-            assert_eq!(buffers::take_read().len(), buffers::READ_BUFFER_LEN);
-            assert_eq!(buffers::take_room().len(), 0);
+            assert_eq!(buffer_pool::take_read().len(), buffer_pool::READ_BUFFER_LEN);
+            assert_eq!(buffer_pool::take_room().len(), 0);
         }
     }
 }

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::Instant;
 
 use super::{Driver, earlier};
-use crate::connection::backlog::Backlog;
-use crate::connection::carrier::Carrier;
-use crate::connection::clock;
+use crate::endpoint::backlog::Backlog;
 use crate::error::{Error, Kind};
+use crate::runtime::clock;
+use crate::transport::Carrier;
 
 impl Driver {
     /// Waits where [`poll_drain`](Self::poll_drain) is pending: reads ahead, so that a peer which waits for us to read can

@@ -18,20 +18,22 @@ use sockeye_proto::{
 };
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use super::alarm::Alarm;
 use super::backlog::{Backlog, Stall};
-use super::carrier::Carrier;
+use super::budget::Turn;
+use super::compress_job::{PART_LEN, Parts};
 use super::input::Input;
 use super::output::{BY_REFERENCE_MIN, Output};
-use super::parts::{PART_LEN, Parts};
-use super::turn::Turn;
-use super::{CODECS, Io, buffers, clock, large};
+use super::{CODECS, buffer_pool, message_pool};
 use crate::error::{Error, Kind};
 use crate::message::Message;
-use crate::outgoing::Outgoing;
-use crate::payload::Payload;
-use crate::prepared::{Frame, PreparedMessage};
+use crate::message::outbound::Outgoing;
+use crate::message::payload::Payload;
+use crate::message::prepared::{Frame, PreparedMessage};
+use crate::runtime::clock;
+use crate::runtime::timer::Alarm;
 use crate::settings::Settings;
+use crate::transport::Carrier;
+use crate::transport::Io;
 
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
@@ -53,7 +55,7 @@ pub(crate) struct Driver {
     /// What else waits. `None` while nothing does.
     backlog: Option<Box<Backlog>>,
     alarm: Alarm,
-    /// The [window edge](crate::transport::window_edge) when the oldest unanswered ping was written, or when it last moved.
+    /// The [window edge](crate::transport::socket::window_edge) when the oldest unanswered ping was written, or when it last moved.
     window_edge: Option<NonZeroU32>,
     /// What was done since other tasks last had their turn.
     turn: Turn,
@@ -744,7 +746,7 @@ impl Driver {
             None => {
                 // What a peer sends that does not take what it is sent may have to wait here.
                 let len_max = match is_drained {
-                    true => buffers::READ_BUFFER_LEN,
+                    true => buffer_pool::READ_BUFFER_LEN,
                     false => UNDRAINED_READ_LEN,
                 };
                 let read = ready!(self.input.poll_fill(io, len_max, cx));
@@ -894,7 +896,7 @@ fn to_message(event: Event<'_>) -> Option<Message> {
     };
     let payload = match payload {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
-        Cow::Owned(bytes) => large::share(bytes).into(),
+        Cow::Owned(bytes) => message_pool::share(bytes).into(),
     };
     // SAFETY: `sockeye_proto` promises of `Event::Message` that the payload of a text message is UTF-8. It checks every byte
     // as it arrives (RFC 6455 §8.1).

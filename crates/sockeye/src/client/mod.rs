@@ -1,5 +1,8 @@
 //! Clients: from an address to an open WebSocket.
 
+pub(crate) mod address;
+pub(crate) mod dial;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,12 +17,13 @@ use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::address::Address;
-use crate::connection::{self, Io};
-use crate::dial::Dialer;
+use crate::client::address::Address;
+use crate::client::dial::Dialer;
 use crate::error::{Error, Kind};
+use crate::runtime::clock;
 use crate::settings::{Limits, Options, Settings, Timeouts};
-use crate::transport;
+use crate::transport::Io;
+use crate::transport::socket;
 use crate::websocket::WebSocket;
 
 /// How much is read at once while the response is awaited.
@@ -127,7 +131,7 @@ impl Client {
     pub async fn connect_with_response(&self, url: &str) -> Result<(WebSocket, Response), Error> {
         let address = Address::parse(url).map_err(Error::address)?;
         let timeouts = &self.template.options.timeouts;
-        let open_deadline = timeouts.open.map(connection::deadline);
+        let open_deadline = timeouts.open.map(clock::deadline);
         let limit = timeouts
             .open
             .map_or(timeouts.connect, |open| open.min(timeouts.connect));
@@ -153,8 +157,8 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let address = Address::parse(url).map_err(Error::address)?;
-        transport::prepare(&io)?;
-        let open_deadline = self.template.options.timeouts.open.map(connection::deadline);
+        socket::prepare(&io)?;
+        let open_deadline = self.template.options.timeouts.open.map(clock::deadline);
         self.open(io, &address, open_deadline).await
     }
 
@@ -167,7 +171,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = connection::deadline(self.template.options.timeouts.handshake);
+        let deadline = clock::deadline(self.template.options.timeouts.handshake);
         let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
         // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
@@ -187,9 +191,11 @@ impl Client {
     {
         let config = match &self.template.tls {
             Some(config) => config.clone(),
-            None => crate::tls::default_client_config()?,
+            None => crate::transport::tls::default_client_config()?,
         };
-        Ok(Box::new(crate::tls::connect(config, address.uri().host(), io).await?))
+        Ok(Box::new(
+            crate::transport::tls::connect(config, address.uri().host(), io).await?,
+        ))
     }
 
     #[cfg(not(feature = "tls"))]
@@ -229,7 +235,7 @@ impl Client {
                 ClientStep::Incomplete(next) => {
                     if next.is_refused() && !awaits_body {
                         awaits_body = true;
-                        deadline = deadline.min(connection::deadline(REFUSAL_BODY_TIMEOUT));
+                        deadline = deadline.min(clock::deadline(REFUSAL_BODY_TIMEOUT));
                     }
                     awaiting = next;
                 }
@@ -278,7 +284,7 @@ impl ClientBuilder {
     /// configuration may be shared with an HTTP client that offers `h2`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.template.tls = Some(crate::tls::client_config(config));
+        self.template.tls = Some(crate::transport::tls::client_config(config));
         self
     }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 use futures_core::Stream;
 use sockeye_proto::{CloseCode, CloseInfo, Compress};
 
-use crate::connection::{Driver, FlushEnd};
+use crate::endpoint::{Driver, FlushEnd};
 use crate::error::Error;
 use crate::message::Message;
-use crate::outgoing::Outgoing;
-use crate::prepared::PreparedMessage;
-use crate::sender_sink::SenderSink;
-use crate::shared::{Access, Framing, Mail, NotQueued, Operation, Shared};
-use crate::wakers::SlotKey;
+use crate::message::outbound::Outgoing;
+use crate::message::prepared::PreparedMessage;
+use crate::websocket::sender_sink::SenderSink;
+use crate::websocket::shared::{Access, Framing, Mail, NotQueued, Operation, Shared};
+use crate::websocket::wakers::SlotKey;
 use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole

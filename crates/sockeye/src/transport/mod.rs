@@ -3,6 +3,12 @@
 //! A broadcast visits a thousand connections that nothing has touched since the last, and the box of each would be one
 //! more wait for memory.
 
+pub(crate) mod socket;
+#[cfg(target_os = "linux")]
+mod tcp_info;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
 use std::any::Any;
 use std::io::{self, IoSlice};
 use std::num::NonZeroU32;
@@ -12,13 +18,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::Io;
-use crate::transport;
+/// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
 
 /// A transport.
-pub(super) enum Carrier {
+pub(crate) enum Carrier {
     Tcp(TcpStream),
-    /// Of another type whose reads only write to their buffer: see [`transport::reads_blindly`].
+    /// Of another type whose reads only write to their buffer: see [`socket::reads_blindly`].
     Known(Box<dyn Io>),
     Other(Box<dyn Io>),
 }
@@ -26,7 +34,7 @@ pub(super) enum Carrier {
 impl From<Box<dyn Io>> for Carrier {
     fn from(io: Box<dyn Io>) -> Self {
         if !(&*io as &dyn Any).is::<TcpStream>() {
-            return match transport::reads_blindly(&*io as &dyn Any) {
+            return match socket::reads_blindly(&*io as &dyn Any) {
                 true => Self::Known(io),
                 false => Self::Other(io),
             };
@@ -40,21 +48,21 @@ impl Carrier {
     /// Whether reads only write to the buffer that they are given, which has bytes of other connections in it. A transport
     /// of a type that is not known might look at them.
     #[inline]
-    pub(super) fn reads_blindly(&self) -> bool {
+    pub(crate) fn reads_blindly(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
-    /// See [`transport::window_edge`].
-    pub(super) fn window_edge(&self) -> Option<NonZeroU32> {
+    /// See [`socket::window_edge`].
+    pub(crate) fn window_edge(&self) -> Option<NonZeroU32> {
         match self {
-            Self::Tcp(tcp) => transport::window_edge(tcp),
-            Self::Known(io) | Self::Other(io) => transport::window_edge(&**io as &dyn Any),
+            Self::Tcp(tcp) => socket::window_edge(tcp),
+            Self::Known(io) | Self::Other(io) => socket::window_edge(&**io as &dyn Any),
         }
     }
 
     /// Pending if the runtime knows the socket is not readable.
     #[inline]
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Known(_) | Self::Other(_) => Poll::Ready(Ok(())),

@@ -7,10 +7,10 @@ use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
 use tokio::io::AsyncWrite;
 
 use super::Driver;
-use crate::connection::alarm::Alarm;
-use crate::connection::linger;
-use crate::connection::turn::Turn;
+use crate::endpoint::budget::Turn;
+use crate::endpoint::linger;
 use crate::error::{Error, Kind};
+use crate::runtime::timer::Alarm;
 
 impl Driver {
     /// Whether the transport is closed, or to be closed now.

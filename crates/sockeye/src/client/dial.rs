@@ -21,7 +21,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::error::{Error, Kind};
-use crate::transport::prepare_tcp;
+use crate::transport::socket::prepare_tcp;
 
 /// RFC 8305 §5: the recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);

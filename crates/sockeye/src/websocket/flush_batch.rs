@@ -14,8 +14,8 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::{Handle, Id};
 use tokio::task::yield_now;
 
-use crate::batch::Batch;
-use crate::shared::Shared;
+use crate::websocket::batch::Batch;
+use crate::websocket::shared::Shared;
 
 /// The size of a batch. Each has its own task, so that other tasks run in between, and idle threads of the runtime can
 /// take some.

@@ -15,10 +15,11 @@ use sockeye_proto::{Keepalive, Role};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connection::{self, Io};
 use crate::error::Error;
+use crate::runtime::clock;
 use crate::settings::{Limits, Options, Settings, Timeouts};
-use crate::transport;
+use crate::transport::Io;
+use crate::transport::socket;
 use crate::websocket::WebSocket;
 
 /// How much is read at once while the request is awaited: most requests are smaller.
@@ -109,8 +110,8 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        transport::prepare(&io)?;
-        let deadline = connection::deadline(self.policy.options.timeouts.handshake);
+        socket::prepare(&io)?;
+        let deadline = clock::deadline(self.policy.options.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS first, and everything through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
             .await
@@ -124,7 +125,7 @@ impl Server {
     {
         #[cfg(feature = "tls")]
         if let Some(config) = &self.policy.tls {
-            return Ok(Box::new(crate::tls::accept(config.clone(), io).await?));
+            return Ok(Box::new(crate::transport::tls::accept(config.clone(), io).await?));
         }
         Ok(Box::new(io))
     }
@@ -230,7 +231,7 @@ impl ServerBuilder {
     /// `no_application_protocol`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
-        self.policy.tls = Some(crate::tls::server_config(config));
+        self.policy.tls = Some(crate::transport::tls::server_config(config));
         self
     }
 

@@ -1,7 +1,7 @@
 //! The state that the halves of a split connection share.
 //!
 //! The driver is used by one task at a time; no thread ever blocks until another has finished: see
-//! [`exclusive`](crate::exclusive). A task that finds the connection in use
+//! [`try_lock`](crate::websocket::try_lock). A task that finds the connection in use
 //!
 //! - leaves a message in the inbox, if it has one to queue and there is room; the other task queues it before it leaves,
 //! - or registers its waker and is pending; the other task wakes it after it has left.
@@ -20,15 +20,15 @@ use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 
-use crate::connection::{Driver, PART_LEN, Passed};
+use crate::endpoint::{Driver, PART_LEN, Passed};
 use crate::error::Error;
-use crate::exclusive::{Deposits, Entered, Exclusive, Leave, NoDeposit, Request, Requests};
-use crate::flusher::{self, NewBatch};
 use crate::message::Message;
-use crate::outgoing::Outgoing;
-use crate::prepared::PreparedMessage;
-use crate::wakers::{SlotKey, WakerSlots};
+use crate::message::outbound::Outgoing;
+use crate::message::prepared::PreparedMessage;
 use crate::websocket::TrySendError;
+use crate::websocket::flush_batch::{self, NewBatch};
+use crate::websocket::try_lock::{Deposits, Entered, Exclusive, Leave, NoDeposit, Request, Requests};
+use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// A split connection.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ enum FlushedBy {
     Nobody,
     /// Those that wait for the connection. They were woken, and none has been polled yet.
     Waiting,
-    /// That of a [batch](flusher).
+    /// That of a [batch](flush_batch).
     Batch,
 }
 
@@ -534,7 +534,7 @@ impl Access<'_> {
         }
         if let Some(runtime) = &self.entered.runtime {
             // At most two new batches: an earlier one may have run meanwhile.
-            if let Some(batch) = flusher::schedule(self.shared, runtime)
+            if let Some(batch) = flush_batch::schedule(self.shared, runtime)
                 && let Some(earlier) = self.new_batch.replace(batch)
             {
                 earlier.spawn();

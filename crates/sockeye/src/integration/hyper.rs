@@ -83,10 +83,10 @@ use sockeye_proto::handshake::{self, Acceptance, Headers, HttpVersion, Request, 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::connection::Io;
 use crate::error::Error;
 use crate::server::{Answer, Server};
-use crate::transport::prepare_socket;
+use crate::transport::Io;
+use crate::transport::socket::prepare_socket;
 use crate::websocket::WebSocket;
 
 /// A response as hyper is given it.
@@ -325,7 +325,7 @@ fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, read_buf: &mut Vec
         macro_rules! unwrap {
             ($($tls:ty),*) => { known$(.or_else(|upgraded| boxed::<$tls>(upgraded, read_buf)))* };
         }
-        crate::transport::with_tls_types!(unwrap)
+        crate::transport::socket::with_tls_types!(unwrap)
     };
     known.unwrap_or_else(|upgraded| Box::new(TokioIo::new(upgraded)))
 }

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use super::clock;
 
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Whom `sleep` wakes. While that is the waiting task, it need not be polled.
     waker: Option<Waker>,
@@ -20,7 +20,7 @@ pub(super) struct Alarm {
 
 impl Alarm {
     /// Ready when the deadline has passed.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let at = clock::to_tokio(deadline);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if sleep.deadline() > at {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sockeye_proto::Instant;
 
-use super::parts::Parts;
+use super::compress_job::Parts;
 use crate::message::Message;
 
 /// What a queued message costs beside its payload: its place in the queue, and an allocation.
