@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sockeye_proto::Instant;
 
-use super::compress_job::Parts;
+use super::compress_job::CompressJob;
 use crate::message::Message;
 
 /// What a queued message costs beside its payload: its place in the queue, and an allocation.
@@ -16,7 +16,7 @@ const MESSAGE_COST: usize = 64;
 #[derive(Default)]
 pub(super) struct Backlog {
     /// The message that is being compressed. What was queued before it is in the output; nothing is queued behind it.
-    pub(super) parts: Option<Parts>,
+    pub(super) compress_job: Option<CompressJob>,
     /// The transport is full.
     pub(super) stall: Option<Stall>,
     /// Until when a slow peer is busy with what the transport took before it was no longer full: an estimate.
@@ -27,7 +27,10 @@ pub(super) struct Backlog {
 
 impl Backlog {
     pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_none() && self.stall.is_none() && self.drained_at.is_none() && self.ahead.messages.is_empty()
+        self.compress_job.is_none()
+            && self.stall.is_none()
+            && self.drained_at.is_none()
+            && self.ahead.messages.is_empty()
     }
 }
 

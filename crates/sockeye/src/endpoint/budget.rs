@@ -7,7 +7,7 @@
 const MAX: u32 = 512 * 1024;
 
 /// Hard limit: yield even if buffered messages remain.
-const OVERDUE: u32 = 2 * MAX;
+const OVERDRAWN: u32 = 2 * MAX;
 
 /// A read into the thread's buffer.
 const READ_COST: u32 = 128 * 1024;
@@ -25,32 +25,32 @@ const COMPRESSED_COST: u32 = 16;
 
 /// What was done since other tasks last had their turn.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Turn(u32);
+pub(super) struct Budget(u32);
 
-impl Turn {
+impl Budget {
     #[inline]
-    pub(super) fn is_over(self) -> bool {
+    pub(super) fn is_spent(self) -> bool {
         self.0 >= MAX
     }
 
     #[inline]
-    pub(super) fn is_overdue(self) -> bool {
-        self.0 >= OVERDUE
+    pub(super) fn is_overdrawn(self) -> bool {
+        self.0 >= OVERDRAWN
     }
 
     /// How much was done, in bytes.
     #[inline]
-    pub(super) fn work(self) -> u64 {
+    pub(super) fn spent(self) -> u64 {
         self.0.into()
     }
 
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.0 = 0;
     }
 
     #[inline]
-    pub(super) fn end(&mut self) {
+    pub(super) fn exhaust(&mut self) {
         self.0 = self.0.max(MAX);
     }
 
@@ -98,29 +98,29 @@ fn saturated(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::Turn;
+    use super::Budget;
 
     #[track_caller]
-    fn check(charge: impl Fn(&mut Turn), times: usize) {
-        let mut turn = Turn::default();
+    fn check(charge: impl Fn(&mut Budget), times: usize) {
+        let mut budget = Budget::default();
         for _ in 0..times {
-            assert!(!turn.is_over());
-            charge(&mut turn);
+            assert!(!budget.is_spent());
+            charge(&mut budget);
         }
-        assert!(turn.is_over());
-        turn.begin();
-        assert!(!turn.is_over());
+        assert!(budget.is_spent());
+        budget.reset();
+        assert!(!budget.is_spent());
     }
 
     #[test]
     fn a_turn_is_four_reads_or_as_much_other_work() {
-        check(Turn::charge_read, 4);
-        check(Turn::charge_frame, 8192);
-        check(|turn| turn.charge_direct_read(1), 16);
-        check(|turn| turn.charge_direct_read(2 << 20), 1);
-        check(|turn| turn.charge_assembled(256 << 10), 2);
-        check(|turn| turn.charge_assembled(usize::MAX), 1);
-        check(|turn| turn.charge_compressed(1024), 32);
-        check(Turn::end, 1);
+        check(Budget::charge_read, 4);
+        check(Budget::charge_frame, 8192);
+        check(|budget| budget.charge_direct_read(1), 16);
+        check(|budget| budget.charge_direct_read(2 << 20), 1);
+        check(|budget| budget.charge_assembled(256 << 10), 2);
+        check(|budget| budget.charge_assembled(usize::MAX), 1);
+        check(|budget| budget.charge_compressed(1024), 32);
+        check(Budget::exhaust, 1);
     }
 }

@@ -26,10 +26,10 @@ const SMALL_KEPT_MAX: usize = 1024;
 /// How many receive buffers, of all threads, connections may hold while their messages wait to be taken; 32 MiB. From
 /// then on a connection that waits keeps a copy of what it has instead. Without this, a peer would make a slow
 /// application hold 128 KiB with two small messages.
-const HELD_MAX: usize = 256;
+const RETAINED_MAX: usize = 256;
 
 /// How many receive buffers are held.
-static HELD: AtomicUsize = AtomicUsize::new(0);
+static RETAINED: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Default)]
 struct Pool {
@@ -49,17 +49,17 @@ thread_local! {
 
 /// Counts a receive buffer that a connection wants to keep while its user is busy; `false` if too many are kept, and
 /// it is to keep a copy instead.
-pub(super) fn hold() -> bool {
-    let may = HELD.fetch_add(1, Ordering::Relaxed) < HELD_MAX;
+pub(super) fn try_retain() -> bool {
+    let may = RETAINED.fetch_add(1, Ordering::Relaxed) < RETAINED_MAX;
     if !may {
-        let_go();
+        release_retained();
     }
     may
 }
 
 /// A receive buffer is no longer kept.
-pub(super) fn let_go() {
-    HELD.fetch_sub(1, Ordering::Relaxed);
+pub(super) fn release_retained() {
+    RETAINED.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// A buffer to receive into, of [`READ_BUFFER_LEN`] bytes. It is zeroed when it is made and not again: it holds bytes

@@ -10,7 +10,7 @@ pub(crate) const PART_LEN: usize = 64 * 1024;
 
 /// A message of which some parts are still to be compressed.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct CompressJob {
     message: Message,
     /// How much of it is taken.
     pos: usize,
@@ -18,9 +18,9 @@ pub(super) struct Parts {
     start: u64,
 }
 
-impl Parts {
+impl CompressJob {
     /// Before the first part, which is to leave after so many bytes of the connection.
-    pub(super) fn of(message: Message, start: u64) -> Self {
+    pub(super) fn new(message: Message, start: u64) -> Self {
         Self { message, pos: 0, start }
     }
 
@@ -29,7 +29,7 @@ impl Parts {
     }
 
     /// Takes the next part, and says whether it is the last.
-    pub(super) fn next(&mut self) -> (Data<'_>, Fragment) {
+    pub(super) fn next_part(&mut self) -> (Data<'_>, Fragment) {
         let part = match self.message.data() {
             Data::Text(text) => {
                 let rest = &text[self.pos..];
@@ -56,10 +56,10 @@ mod tests {
     #[track_caller]
     fn check(message: Message, expected: &[usize]) {
         let whole = message.as_bytes().to_vec();
-        let mut parts = Parts::of(message, 0);
+        let mut job = CompressJob::new(message, 0);
         let mut taken = vec![];
         for (i, len) in expected.iter().enumerate() {
-            let (part, fragment) = parts.next();
+            let (part, fragment) = job.next_part();
             assert_eq!(part.bytes().len(), *len, "of part {i}");
             assert_eq!(fragment == Fragment::Last, i + 1 == expected.len());
             taken.extend_from_slice(part.bytes());

@@ -19,21 +19,21 @@ use sockeye_proto::{
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::backlog::{Backlog, Stall};
-use super::budget::Turn;
-use super::compress_job::{PART_LEN, Parts};
+use super::budget::Budget;
+use super::compress_job::{CompressJob, PART_LEN};
 use super::input::Input;
 use super::output::{BY_REFERENCE_MIN, Output};
 use super::{CODECS, buffer_pool, message_pool};
 use crate::error::{Error, Kind};
 use crate::message::Message;
-use crate::message::outbound::Outgoing;
+use crate::message::outbound::OutboundMessage;
 use crate::message::payload::Payload;
 use crate::message::prepared::{Frame, PreparedMessage};
 use crate::runtime::clock;
-use crate::runtime::timer::Alarm;
+use crate::runtime::timer::Timer;
 use crate::settings::Settings;
-use crate::transport::Carrier;
 use crate::transport::Io;
+use crate::transport::Transport;
 
 /// What is queued beyond this is offered to the kernel by `feed` itself, while it is still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
@@ -47,18 +47,18 @@ const UNDRAINED_READ_LEN: usize = 8 * 1024;
 /// A connection and what it runs over.
 pub(crate) struct Driver {
     /// `None` once the transport is closed.
-    io: Option<Carrier>,
+    io: Option<Transport>,
     connection: Connection,
     settings: Arc<Settings>,
     input: Input,
     output: Output,
     /// What else waits. `None` while nothing does.
     backlog: Option<Box<Backlog>>,
-    alarm: Alarm,
+    timer: Timer,
     /// The [window edge](crate::transport::socket::window_edge) when the oldest unanswered ping was written, or when it last moved.
     window_edge: Option<NonZeroU32>,
     /// What was done since other tasks last had their turn.
-    turn: Turn,
+    budget: Budget,
     is_half_closed: bool,
     /// Whether the peer has closed its half after its close frame, while there is something left to write to it.
     has_peer_half_closed: bool,
@@ -67,9 +67,9 @@ pub(crate) struct Driver {
     /// Whether only writing has failed so far. What had arrived before is still received.
     has_only_write_failed: bool,
     /// Whether anything that was queued was dropped, or a message was cut off that was being compressed.
-    is_cut: bool,
+    has_dropped_output: bool,
     /// Whether a stream over this connection has ended with an error.
-    has_given_error: bool,
+    has_returned_error: bool,
     /// Whether `recv` has given the end.
     end: EndReport,
     /// Whether this is finishing in the background.
@@ -81,20 +81,20 @@ pub(crate) struct Driver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndReport {
     None,
-    Given,
+    Returned,
     /// Given, and other tasks have run since.
     Yielded,
 }
 
-/// What came of [`Driver::write_for_others`].
+/// What came of [`Driver::write_queued`].
 #[derive(Default)]
-pub(crate) struct Passed {
+pub(crate) struct WriteOutcome {
     /// How much was done, in bytes.
     pub(crate) work: u64,
     /// Whether there is more to compress and to write.
     pub(crate) is_unfinished: bool,
     /// Whether those who wait have to look for themselves.
-    pub(crate) concerns_waiters: bool,
+    pub(crate) wake_waiters: bool,
 }
 
 /// How far a flush goes.
@@ -102,8 +102,8 @@ pub(crate) struct Passed {
 pub(crate) enum FlushEnd {
     #[default]
     Unknown,
-    /// Behind the message that was being compressed, by its [`Parts::start`].
-    BehindParts(u64),
+    /// Behind the message that was being compressed, by its [`CompressJob::start`].
+    AfterCompressJob(u64),
     /// To what will be written then, since the connection began.
     At(u64),
 }
@@ -119,15 +119,15 @@ impl Driver {
             input: Input::of(read_buf, now),
             output: Output::default(),
             backlog: None,
-            alarm: Alarm::default(),
+            timer: Timer::default(),
             window_edge: None,
-            turn: Turn::default(),
-            is_cut: false,
+            budget: Budget::default(),
+            has_dropped_output: false,
             is_half_closed: false,
             has_peer_half_closed: false,
             failure: None,
             has_only_write_failed: false,
-            has_given_error: false,
+            has_returned_error: false,
             end: EndReport::None,
             is_lingering: false,
         }
@@ -164,17 +164,17 @@ impl Driver {
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
-            if !self.turn.is_overdue() {
+            if !self.budget.is_overdrawn() {
                 // Made here, it stays in registers on its way to the caller. What is in the backlog came before.
                 if self.backlog.is_none()
-                    && let Some(message) = self.deliver_whole()
+                    && let Some(message) = self.next_whole_message()
                 {
                     return Poll::Ready(Ok(Some(message)));
                 }
                 if self.backlog.is_some() || self.has_input() {
                     // A place of its own: a result would share one in memory with the message above.
                     let mut delivered = None;
-                    self.deliver_into(&mut delivered);
+                    self.next_message_into(&mut delivered);
                     if let Some(message) = delivered {
                         return Poll::Ready(Ok(Some(message)));
                     }
@@ -196,17 +196,17 @@ impl Driver {
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
         }
-        if self.end == EndReport::Given {
+        if self.end == EndReport::Returned {
             self.end = EndReport::Yielded;
             let _ = pin!(tokio::task::yield_now()).poll(cx);
             return Poll::Pending;
         }
-        self.end = EndReport::Given;
-        Poll::Ready(self.outcome().map(|()| None))
+        self.end = EndReport::Returned;
+        Poll::Ready(self.close_result().map(|()| None))
     }
 
     /// How the connection ended.
-    fn outcome(&self) -> Result<(), Error> {
+    fn close_result(&self) -> Result<(), Error> {
         match (self.connection.close_info(), &self.failure) {
             (Some(close_info), _) if close_info.is_normal() => Ok(()),
             (Some(close_info), None) => Err(Error::new(Kind::Closed(close_info.clone()))),
@@ -223,8 +223,8 @@ impl Driver {
     // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            while self.has_input() && !self.turn.is_overdue() {
-                drop(self.deliver());
+            while self.has_input() && !self.budget.is_overdrawn() {
+                drop(self.next_assembled_message());
             }
             if self.is_over() {
                 self.close_transport();
@@ -239,7 +239,7 @@ impl Driver {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             // What is compressed now makes nobody read less: a part and a read are a turn.
-            let is_turn_over = self.turn.is_over();
+            let is_turn_over = self.budget.is_spent();
             // Nothing waits unsent while we wait for more.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
             if is_drained && self.has_peer_half_closed {
@@ -249,20 +249,20 @@ impl Driver {
                 return Poll::Ready(());
             }
             if is_turn_over {
-                ready!(self.poll_turn(cx));
+                ready!(self.poll_yield(cx));
                 continue;
             }
             // What has arrived counts before any deadline does: the process may have been stopped.
             if self.poll_read(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if self.turn.is_over() {
-                ready!(self.poll_turn(cx));
+            if self.budget.is_spent() {
+                ready!(self.poll_yield(cx));
                 continue;
             }
-            self.turn.begin();
+            self.budget.reset();
             if self.has_only_write_failed {
-                if self.read_of_broken() {
+                if self.try_read_after_write_failure() {
                     return Poll::Ready(());
                 }
                 self.end_transport(self.failure.clone());
@@ -274,17 +274,17 @@ impl Driver {
 
     /// [`poll_recv`](Self::poll_recv) as a stream: an error is given once, then the end.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
-        if self.has_given_error {
+        if self.has_returned_error {
             return Poll::Ready(None);
         }
         let next = ready!(self.poll_recv(cx));
-        self.has_given_error = next.is_err();
+        self.has_returned_error = next.is_err();
         Poll::Ready(next.transpose())
     }
 
     /// Queues a message, once; waits only while too much is queued already.
     #[inline]
-    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outgoing) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &OutboundMessage) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, message.len()))?;
         if let Err(error) = self.queue(message) {
             return Self::poll_error(cx, error);
@@ -342,7 +342,7 @@ impl Driver {
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_blocked(cx));
             }
-            self.find_cause_of_write_failure(cx);
+            self.find_close_after_write_failure(cx);
             self.check_writable()?;
         }
         Poll::Ready(Ok(()))
@@ -352,13 +352,13 @@ impl Driver {
     #[inline]
     pub(crate) fn has_room_for(&self, len: usize) -> bool {
         let waiting = self.output.len();
-        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.parts().is_none()
+        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.compress_job().is_none()
     }
 
     /// The message that is being compressed.
     #[inline]
-    fn parts(&self) -> Option<&Parts> {
-        self.backlog.as_ref()?.parts.as_ref()
+    fn compress_job(&self) -> Option<&CompressJob> {
+        self.backlog.as_ref()?.compress_job.as_ref()
     }
 
     #[inline]
@@ -387,7 +387,7 @@ impl Driver {
     /// Whether a message is being compressed in parts: nothing can be queued behind it.
     #[inline]
     pub(crate) fn is_compressing(&self) -> bool {
-        self.parts().is_some()
+        self.compress_job().is_some()
     }
 
     /// Whether there is a transport: it is neither closed nor left to the background.
@@ -409,8 +409,8 @@ impl Driver {
     }
 
     /// Notes that a message which its sender takes for queued was not: the next flush fails.
-    pub(crate) fn note_dropped_message(&mut self) {
-        self.is_cut = true;
+    pub(crate) fn record_dropped_message(&mut self) {
+        self.has_dropped_output = true;
     }
 
     /// Why [`queue`](Self::queue) would fail, if it would.
@@ -425,17 +425,17 @@ impl Driver {
     /// Queues a message, whatever is queued already.
     // [6455-10.3-2]
     #[inline]
-    pub(crate) fn queue(&mut self, message: &Outgoing) -> Result<(), Error> {
+    pub(crate) fn queue(&mut self, message: &OutboundMessage) -> Result<(), Error> {
         self.check_writable()?;
         let len = message.len();
         if self.connection.compresses(len, message.compress()) {
             return self.queue_compressed(message);
         }
-        self.queue_as_it_is(message, len)
+        self.queue_uncompressed(message, len)
     }
 
     #[inline(always)]
-    fn queue_as_it_is(&mut self, message: &Outgoing, len: usize) -> Result<(), Error> {
+    fn queue_uncompressed(&mut self, message: &OutboundMessage, len: usize) -> Result<(), Error> {
         let is_by_reference = len >= BY_REFERENCE_MIN && matches!(self.connection.role(), Role::Server);
         let copied_len = if is_by_reference { 0 } else { len };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
@@ -451,9 +451,9 @@ impl Driver {
 
     #[cold]
     #[inline(never)]
-    fn queue_compressed(&mut self, outgoing: &Outgoing) -> Result<(), Error> {
+    fn queue_compressed(&mut self, outgoing: &OutboundMessage) -> Result<(), Error> {
         let (message, len) = (outgoing.to_message(), outgoing.len());
-        self.turn.charge_compressed(len.min(PART_LEN));
+        self.budget.charge_compressed(len.min(PART_LEN));
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
         } else {
@@ -463,7 +463,7 @@ impl Driver {
         };
         match is_begun {
             Ok(true) => Ok(()),
-            Ok(false) => self.queue_as_it_is(outgoing, len),
+            Ok(false) => self.queue_uncompressed(outgoing, len),
             Err(error) => Err(self.send_error(error)),
         }
     }
@@ -471,12 +471,12 @@ impl Driver {
     /// Queues the first part of a message, compressed, and keeps the others for [`poll_drain`](Self::poll_drain);
     /// `false` if that does not make it smaller.
     fn queue_first_part(&mut self, message: Message) -> Result<bool, SendError> {
-        let mut parts = Parts::of(message, self.output.end());
-        let (first, _) = parts.next();
+        let mut job = CompressJob::new(message, self.output.end());
+        let (first, _) = job.next_part();
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
         let is_begun = self.connection.start_compressed(first, out)?;
         if is_begun {
-            self.change_backlog(|backlog| backlog.parts = Some(parts));
+            self.change_backlog(|backlog| backlog.compress_job = Some(job));
         }
         Ok(is_begun)
     }
@@ -485,33 +485,33 @@ impl Driver {
     #[cold]
     #[inline(never)]
     fn queue_part(&mut self) {
-        let parts = self.backlog.as_mut().and_then(|backlog| backlog.parts.as_mut());
-        let Some(parts) = parts else { return };
-        let (part, fragment) = parts.next();
+        let job = self.backlog.as_mut().and_then(|backlog| backlog.compress_job.as_mut());
+        let Some(job) = job else { return };
+        let (part, fragment) = job.next_part();
         let len = part.bytes().len();
         let out = self.output.buffer_for(0, self.settings.write_buffer_max);
         let sent = self.connection.send_fragment(part, fragment, out);
         if sent.is_err() {
             // After a fault or the end, nothing of it is wanted any more.
-            self.cut();
+            self.cancel_compress_job();
         } else if fragment == Fragment::Last {
-            self.change_backlog(|backlog| backlog.parts = None);
+            self.change_backlog(|backlog| backlog.compress_job = None);
         }
-        self.turn.charge_compressed(len);
+        self.budget.charge_compressed(len);
     }
 
     /// Gives up what is left of a message that is being compressed.
-    fn cut(&mut self) {
-        if self.parts().is_some() {
-            self.change_backlog(|backlog| backlog.parts = None);
-            self.is_cut = true;
+    fn cancel_compress_job(&mut self) {
+        if self.compress_job().is_some() {
+            self.change_backlog(|backlog| backlog.compress_job = None);
+            self.has_dropped_output = true;
         }
     }
 
     /// Queues a message that others get too, whatever is queued already.
     pub(crate) fn queue_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
-            let message = Outgoing::new(prepared.message().clone(), prepared.compress());
+            let message = OutboundMessage::new(prepared.message().clone(), prepared.compress());
             return self.queue(&message);
         }
         self.check_writable()?;
@@ -532,7 +532,7 @@ impl Driver {
         while self.poll_drain(cx).is_pending() {
             ready!(self.poll_blocked(cx));
         }
-        self.find_cause_of_write_failure(cx);
+        self.find_close_after_write_failure(cx);
         match self.check_flushed() {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => Self::poll_error(cx, error),
@@ -551,7 +551,7 @@ impl Driver {
             }
             ready!(self.poll_blocked(cx));
         }
-        self.find_cause_of_write_failure(cx);
+        self.find_close_after_write_failure(cx);
         match self.check_flushed() {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => Self::poll_error(cx, error),
@@ -560,25 +560,25 @@ impl Driver {
 
     /// Writes what waits, in the place of tasks that wait for the connection; of a message that is being compressed, one
     /// part.
-    pub(crate) fn write_for_others(&mut self, cx: &mut Context<'_>) -> Passed {
+    pub(crate) fn write_queued(&mut self, cx: &mut Context<'_>) -> WriteOutcome {
         let (was_lost, was_stalled) = (self.is_lost(), self.stall().is_some());
-        let was_compressing = self.parts().is_some();
+        let was_compressing = self.compress_job().is_some();
         let written_before = self.output.written_total();
-        self.turn.begin();
+        self.budget.reset();
         let drained = self.poll_drain(cx);
         let written = self.output.written_total().saturating_sub(written_before);
-        let work = written.max(self.turn.work());
+        let work = written.max(self.budget.spent());
         let is_stalled = self.stall().is_some();
-        let is_unfinished = drained.is_pending() && self.turn.is_over() && !is_stalled;
+        let is_unfinished = drained.is_pending() && self.budget.is_spent() && !is_stalled;
         // It was the turn of the task that calls.
-        self.turn.begin();
+        self.budget.reset();
         // Who waits while the peer stalls waits for the first byte that it takes; else it is a deadline that is new.
         let is_stall_news = is_stalled != was_stalled || (was_stalled && written > 0);
-        let has_room_again = was_compressing && self.parts().is_none();
-        Passed {
+        let has_room_again = was_compressing && self.compress_job().is_none();
+        WriteOutcome {
             work,
             is_unfinished,
-            concerns_waiters: is_stall_news
+            wake_waiters: is_stall_news
                 || has_room_again
                 || self.is_lost() != was_lost
                 || self.connection.state() != State::Open,
@@ -586,12 +586,12 @@ impl Driver {
     }
 
     fn find_flush_end(&self, end: &mut FlushEnd) {
-        *end = match (*end, self.parts().map(Parts::start)) {
+        *end = match (*end, self.compress_job().map(CompressJob::start)) {
             (FlushEnd::At(_), _) => return,
-            (FlushEnd::BehindParts(start), Some(present)) if start == present => return,
+            (FlushEnd::AfterCompressJob(start), Some(present)) if start == present => return,
             _ if self.connection.wants_transmit() => return,
-            (FlushEnd::Unknown, Some(start)) => FlushEnd::BehindParts(start),
-            (FlushEnd::Unknown | FlushEnd::BehindParts(_), _) => FlushEnd::At(self.output.end()),
+            (FlushEnd::Unknown, Some(start)) => FlushEnd::AfterCompressJob(start),
+            (FlushEnd::Unknown | FlushEnd::AfterCompressJob(_), _) => FlushEnd::At(self.output.end()),
         };
     }
 
@@ -630,46 +630,46 @@ impl Driver {
     }
 
     /// The next message in what was received, if it is as nearly all are. Everything else is left to
-    /// [`deliver`](Self::deliver).
+    /// [`next_assembled_message`](Self::next_assembled_message).
     #[inline(always)]
-    fn deliver_whole(&mut self) -> Option<Message> {
+    fn next_whole_message(&mut self) -> Option<Message> {
         let found = self.connection.find_message(self.input.at, self.input.unread())?;
         let message = Message::unmasked(&found)?;
         self.input.pos += found.frame_len() as u32;
-        self.input.settle();
-        self.turn.charge_frame();
+        self.input.release_or_retain();
+        self.budget.charge_frame();
         Some(message)
     }
 
-    /// Whether [`deliver`](Self::deliver) has anything to look at. Where it has not, it has released the buffer before.
+    /// Whether [`next_assembled_message`](Self::next_assembled_message) has anything to look at. Where it has not, it has released the buffer before.
     #[inline]
     fn has_input(&self) -> bool {
-        !self.input.is_delivered() || self.connection.is_inflating() || self.connection.has_appended()
+        !self.input.is_consumed() || self.connection.is_inflating() || self.connection.has_appended()
     }
 
     #[inline(never)]
-    fn deliver_into(&mut self, delivered: &mut Option<Message>) {
+    fn next_message_into(&mut self, delivered: &mut Option<Message>) {
         *delivered = match self.backlog.is_some() {
             true => self.change_backlog(|backlog| backlog.ahead.pop()),
             false => None,
         };
         if delivered.is_none() {
-            *delivered = self.deliver_whole().or_else(|| self.deliver());
+            *delivered = self.next_whole_message().or_else(|| self.next_assembled_message());
         }
     }
 
     /// Takes the next message out of what was received, and does what else has come.
-    fn deliver(&mut self) -> Option<Message> {
-        while !self.input.is_delivered() || self.connection.is_inflating() {
+    fn next_assembled_message(&mut self) -> Option<Message> {
+        while !self.input.is_consumed() || self.connection.is_inflating() {
             let unread = &mut self.input.buffer[self.input.pos as usize..self.input.end as usize];
             let received = self.connection.handle_bytes(self.input.at, unread);
             self.input.pos += received.consumed as u32;
-            self.turn.charge_frame();
-            self.turn.charge_fragments(received.consumed);
+            self.budget.charge_frame();
+            self.budget.charge_fragments(received.consumed);
             let Some(event) = received.event else {
                 if self.connection.is_inflating() {
-                    self.turn.end();
-                    self.input.settle();
+                    self.budget.exhaust();
+                    self.input.release_or_retain();
                     return None;
                 }
                 continue;
@@ -679,31 +679,31 @@ impl Driver {
                 ..
             } = &event
             {
-                self.turn.charge_assembled(assembled.len());
-                self.input.loan.end();
+                self.budget.charge_assembled(assembled.len());
+                self.input.lease.release();
             }
             if let Some(message) = to_message(event) {
-                self.input.settle();
+                self.input.release_or_retain();
                 return Some(message);
             }
             // A control frame came: each ping of a burst gets its pong.
             self.queue_control();
         }
         self.input.release();
-        self.deliver_appended()
+        self.next_appended_message()
     }
 
     /// Takes a message that was read straight into its own buffer.
-    fn deliver_appended(&mut self) -> Option<Message> {
+    fn next_appended_message(&mut self) -> Option<Message> {
         let Some(event) = self.connection.handle_appended(self.input.at) else {
             if self.connection.is_inflating() {
-                self.turn.end();
+                self.budget.exhaust();
             }
             return None;
         };
-        self.input.loan.end();
+        self.input.lease.release();
         let message = to_message(event)?;
-        self.turn.charge_assembled(message.len());
+        self.budget.charge_assembled(message.len());
         Some(message)
     }
 
@@ -737,10 +737,12 @@ impl Driver {
         let read = match self.connection.direct_buffer() {
             Some((buffer, len_max)) => {
                 // Before it grows: the pages of an earlier message's buffer are there already.
-                self.input.loan.take_for(buffer, buffer.len().saturating_add(len_max));
+                self.input
+                    .lease
+                    .acquire_for(buffer, buffer.len().saturating_add(len_max));
                 let read = ready!(pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx));
                 self.input.at = clock::now();
-                self.turn.charge_direct_read(*read.as_ref().unwrap_or(&0));
+                self.budget.charge_direct_read(*read.as_ref().unwrap_or(&0));
                 read
             }
             None => {
@@ -750,7 +752,7 @@ impl Driver {
                     false => UNDRAINED_READ_LEN,
                 };
                 let read = ready!(self.input.poll_fill(io, len_max, cx));
-                self.turn.charge_read();
+                self.budget.charge_read();
                 read
             }
         };
@@ -781,7 +783,7 @@ impl Driver {
                 break;
             };
             if self.output.is_drained() {
-                if self.turn.is_over() {
+                if self.budget.is_spent() {
                     return Poll::Pending;
                 }
                 self.queue_part();
@@ -790,10 +792,10 @@ impl Driver {
             let (mut wrote, written_before) = (false, self.output.written_total());
             let drained = self.output.poll_write(io, cx, &mut wrote);
             if self.stall().is_some() {
-                self.note_write_progress(wrote, drained.is_ready());
+                self.record_write_progress(wrote, drained.is_ready());
             }
             if self.output.take_control_written() {
-                self.note_control_written();
+                self.record_control_written();
             }
             match drained {
                 Poll::Ready(Ok(())) => {}
@@ -821,7 +823,7 @@ impl Driver {
 
     /// After an attempt to write to a transport that was full.
     #[cold]
-    fn note_write_progress(&mut self, wrote: bool, is_drained: bool) {
+    fn record_write_progress(&mut self, wrote: bool, is_drained: bool) {
         if wrote {
             self.connection.handle_write_progress(clock::now());
         }
@@ -836,7 +838,7 @@ impl Driver {
 
     /// The peer's time to answer begins when it has read what is before the control frame.
     #[cold]
-    fn note_control_written(&mut self) {
+    fn record_control_written(&mut self) {
         let (now, written_total) = (clock::now(), self.output.written_total());
         let drain_time = |backlog: &Backlog| match (&backlog.stall, backlog.drained_at) {
             (Some(stall), _) => stall.drain_time(now, written_total),
@@ -845,7 +847,7 @@ impl Driver {
         };
         let delay = self.backlog.as_deref().map_or(Duration::ZERO, drain_time);
         if !self.connection.is_awaiting_pong() {
-            self.window_edge = self.io.as_ref().and_then(Carrier::window_edge);
+            self.window_edge = self.io.as_ref().and_then(Transport::window_edge);
         }
         self.connection.handle_transmitted_behind(now, delay);
     }
@@ -859,13 +861,13 @@ impl Driver {
     /// Whether all that was queued has left.
     #[inline]
     fn is_drained(&self) -> bool {
-        self.output.is_drained() && self.parts().is_none()
+        self.output.is_drained() && self.compress_job().is_none()
     }
 
     fn drop_output(&mut self) {
-        self.is_cut |= !self.output.is_drained();
+        self.has_dropped_output |= !self.output.is_drained();
         self.output.clear();
-        self.cut();
+        self.cancel_compress_job();
     }
 
     fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -8,9 +8,9 @@ use sockeye_proto::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::buffer_pool;
-use super::message_pool::Loan;
+use super::message_pool::Lease;
 use crate::runtime::clock;
-use crate::transport::Carrier;
+use crate::transport::Transport;
 
 /// Received bytes that are not delivered yet.
 #[derive(Default)]
@@ -23,12 +23,12 @@ pub(super) struct Input {
     /// When they were read.
     pub(super) at: Instant,
     /// Whether `buffer` is counted among those that are held.
-    is_counted: bool,
+    is_retained: bool,
     /// Check readiness before the next read, because the last read was short. Cleared after one check: a wake-up already
     /// implies readiness.
     asks_first: bool,
     /// Of a buffer to the message that is arriving, which is not this one's.
-    pub(super) loan: Loan,
+    pub(super) lease: Lease,
 }
 
 impl Input {
@@ -45,7 +45,7 @@ impl Input {
     }
 
     #[inline]
-    pub(super) fn is_delivered(&self) -> bool {
+    pub(super) fn is_consumed(&self) -> bool {
         self.pos >= self.end
     }
 
@@ -58,11 +58,11 @@ impl Input {
     #[inline(always)]
     pub(super) fn poll_fill(
         &mut self,
-        io: &mut Carrier,
+        io: &mut Transport,
         len_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        assert!(self.is_delivered(), "a read would overwrite what is not delivered");
+        assert!(self.is_consumed(), "a read would overwrite what is not delivered");
         if std::mem::take(&mut self.asks_first) {
             ready!(io.poll_read_ready(cx))?;
         }
@@ -91,7 +91,7 @@ impl Input {
     /// Reads into an empty buffer, in which the transport sees no bytes of other connections. Keeps it only if something was
     /// read.
     #[inline(always)]
-    fn poll_append(&mut self, io: &mut Carrier, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_append(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let is_of_thread = len_max >= buffer_pool::READ_BUFFER_LEN;
         let mut buffer = match is_of_thread {
             true => buffer_pool::take_room(),
@@ -108,8 +108,8 @@ impl Input {
 
     /// Reads from a TCP socket, whether or not the runtime knows that there is something to read. Returns whether there was.
     #[cold]
-    pub(super) fn try_fill(&mut self, io: &mut Carrier) -> bool {
-        let Carrier::Tcp(tcp) = io else { return false };
+    pub(super) fn try_fill(&mut self, io: &mut Transport) -> bool {
+        let Transport::Tcp(tcp) = io else { return false };
         let mut buffer = buffer_pool::take_read();
         match (&*socket2::SockRef::from(&*tcp)).read(&mut buffer) {
             Ok(len @ 1..) => {
@@ -125,19 +125,19 @@ impl Input {
 
     /// Returns the buffer to the pool, or keeps it while input remains.
     #[inline]
-    pub(super) fn settle(&mut self) {
-        if self.is_delivered() {
+    pub(super) fn release_or_retain(&mut self) {
+        if self.is_consumed() {
             self.release();
-        } else if !self.is_counted && self.is_of_thread() {
-            self.hold();
+        } else if !self.is_retained && self.is_of_thread() {
+            self.retain();
         }
     }
 
     /// Keeps the thread's buffer, or a copy of what is not delivered yet.
     #[cold]
-    fn hold(&mut self) {
-        self.is_counted = buffer_pool::hold();
-        if !self.is_counted {
+    fn retain(&mut self) {
+        self.is_retained = buffer_pool::try_retain();
+        if !self.is_retained {
             let rest = self.unread().to_vec();
             self.release();
             self.set(rest);
@@ -145,8 +145,8 @@ impl Input {
     }
 
     pub(super) fn release(&mut self) {
-        if std::mem::take(&mut self.is_counted) {
-            buffer_pool::let_go();
+        if std::mem::take(&mut self.is_retained) {
+            buffer_pool::release_retained();
         }
         let is_of_thread = self.is_of_thread();
         let buffer = std::mem::take(&mut self.buffer);
@@ -175,10 +175,10 @@ mod tests {
         for len in [1, buffer_pool::READ_BUFFER_LEN - 1, buffer_pool::READ_BUFFER_LEN + 1] {
             let mut input = Input::of(vec![7; len], Instant::default());
             input.pos = 1;
-            input.settle();
+            input.release_or_retain();
             assert_eq!(input.unread().len(), len - 1);
             input.pos = input.end;
-            input.settle();
+            input.release_or_retain();
             assert!(input.buffer.is_empty());
             assert_eq!(buffer_pool::take_read().len(), buffer_pool::READ_BUFFER_LEN);
             assert_eq!(buffer_pool::take_room().len(), 0);

@@ -43,19 +43,19 @@ impl Drop for Permit {
 }
 
 /// Where a connection can finish closing.
-pub(super) struct Place {
+pub(super) struct LingerSlot {
     runtime: Handle,
     permit: Permit,
 }
 
 /// A place on the current runtime. `None` outside of one, and where too many connections are finishing already.
-pub(super) fn find_place() -> Option<Place> {
+pub(super) fn try_reserve() -> Option<LingerSlot> {
     let runtime = Handle::try_current().ok()?;
     let permit = Permit::take()?;
-    Some(Place { runtime, permit })
+    Some(LingerSlot { runtime, permit })
 }
 
-impl Place {
+impl LingerSlot {
     /// Finishes closing in a task.
     pub(super) fn finish(self, mut driver: Driver) {
         let Self { runtime, permit } = self;

@@ -21,41 +21,41 @@ const LARGE_ABOVE: usize = MIB / 2;
 /// have not arrived whole. What a peer declares and does not send costs no more than this, for all connections together.
 const KEPT_MAX: usize = 32;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept {
+static POOL: Mutex<Pool> = Mutex::new(Pool {
     waiting: VecDeque::new(),
     waiting_len: 0,
-    lent_len: 0,
+    leased_len: 0,
 });
 
 /// Lengths are in MiB.
-struct Kept {
+struct Pool {
     /// The newest last.
     waiting: VecDeque<Vec<u8>>,
     waiting_len: usize,
-    lent_len: usize,
+    leased_len: usize,
 }
 
-impl Kept {
+impl Pool {
     /// The newest buffer that has room for so many bytes and is not more than twice.
-    fn lend(&mut self, len: usize) -> Option<Vec<u8>> {
+    fn take(&mut self, len: usize) -> Option<Vec<u8>> {
         let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
         let pos = self.waiting.iter().rposition(fits)?;
         let buffer = self.waiting.remove(pos)?;
         self.waiting_len -= mib(&buffer);
-        self.lent_len += mib(&buffer);
+        self.leased_len += mib(&buffer);
         Some(buffer)
     }
 
     /// Keeps a buffer, in the place of the oldest ones if need be. Gives back what is to be freed, where nothing is
     /// locked.
-    fn keep(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
+    fn put(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
         let mut freed = Vec::new();
         let len = mib(&buffer);
-        if self.lent_len + len > KEPT_MAX {
+        if self.leased_len + len > KEPT_MAX {
             freed.push(buffer);
             return freed;
         }
-        while self.lent_len + self.waiting_len + len > KEPT_MAX
+        while self.leased_len + self.waiting_len + len > KEPT_MAX
             && let Some(oldest) = self.waiting.pop_front()
         {
             self.waiting_len -= mib(&oldest);
@@ -73,17 +73,17 @@ fn mib(buffer: &Vec<u8>) -> usize {
 
 /// What is lent to a message while it arrives, in MiB. One byte, for every connection has it.
 #[derive(Default)]
-pub(super) struct Loan(u8);
+pub(super) struct Lease(u8);
 
-impl Loan {
+impl Lease {
     /// Moves a message that will have at least `len` bytes to a kept buffer, if it has no room for them and one fits.
-    pub(super) fn take_for(&mut self, message: &mut Vec<u8>, len: usize) {
+    pub(super) fn acquire_for(&mut self, message: &mut Vec<u8>, len: usize) {
         if len <= LARGE_ABOVE || message.capacity() >= len {
             return;
         }
-        self.end();
-        let lent = lock(&KEPT).lend(len);
-        if let Some(mut buffer) = lent {
+        self.release();
+        let leased = lock(&POOL).take(len);
+        if let Some(mut buffer) = leased {
             self.0 = mib(&buffer) as u8;
             buffer.extend_from_slice(message);
             *message = buffer;
@@ -91,17 +91,17 @@ impl Loan {
     }
 
     /// The message has arrived, or will not.
-    pub(super) fn end(&mut self) {
+    pub(super) fn release(&mut self) {
         let len = std::mem::take(&mut self.0);
         if len > 0 {
-            lock(&KEPT).lent_len -= usize::from(len);
+            lock(&POOL).leased_len -= usize::from(len);
         }
     }
 }
 
-impl Drop for Loan {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.end();
+        self.release();
     }
 }
 
@@ -125,7 +125,7 @@ impl Drop for Large {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.0);
         buffer.clear();
-        let freed = lock(&KEPT).keep(buffer);
+        let freed = lock(&POOL).put(buffer);
         drop(freed);
     }
 }
@@ -134,14 +134,14 @@ impl Drop for Large {
 mod tests {
     use super::*;
 
-    fn kept(lens: &[usize]) -> Kept {
-        let mut kept = Kept {
+    fn kept(lens: &[usize]) -> Pool {
+        let mut kept = Pool {
             waiting: VecDeque::new(),
             waiting_len: 0,
-            lent_len: 0,
+            leased_len: 0,
         };
         for len in lens {
-            assert!(kept.keep(Vec::with_capacity(len * MIB)).is_empty());
+            assert!(kept.put(Vec::with_capacity(len * MIB)).is_empty());
         }
         kept
     }
@@ -153,23 +153,23 @@ mod tests {
     #[test]
     fn the_newest_buffer_that_fits_is_lent() {
         let mut kept = kept(&[3, 2, 16, 4]);
-        assert_eq!(kept.lend(9 * MIB).map(|buffer| mib(&buffer)), Some(16));
-        assert_eq!(kept.lend(9 * MIB), None);
-        assert_eq!(kept.lend(MIB + 1).map(|buffer| mib(&buffer)), Some(2));
-        assert_eq!(kept.lend(2 * MIB).map(|buffer| mib(&buffer)), Some(4));
+        assert_eq!(kept.take(9 * MIB).map(|buffer| mib(&buffer)), Some(16));
+        assert_eq!(kept.take(9 * MIB), None);
+        assert_eq!(kept.take(MIB + 1).map(|buffer| mib(&buffer)), Some(2));
+        assert_eq!(kept.take(2 * MIB).map(|buffer| mib(&buffer)), Some(4));
         assert_eq!(lens(kept.waiting), [3]);
-        assert_eq!((kept.waiting_len, kept.lent_len), (3, 22));
+        assert_eq!((kept.waiting_len, kept.leased_len), (3, 22));
     }
 
     #[test]
     fn the_oldest_make_room_and_what_is_lent_stays_counted() {
         let mut kept = kept(&[2; 16]);
-        assert_eq!(lens(kept.keep(Vec::with_capacity(16 * MIB))), [2; 8]);
-        assert_eq!(lens(kept.keep(Vec::with_capacity(33 * MIB))), [33]);
-        assert!(kept.lend(16 * MIB).is_some());
-        assert_eq!(lens(kept.keep(Vec::with_capacity(17 * MIB))), [17]);
-        assert_eq!(lens(kept.keep(Vec::with_capacity(16 * MIB))), [2; 8]);
+        assert_eq!(lens(kept.put(Vec::with_capacity(16 * MIB))), [2; 8]);
+        assert_eq!(lens(kept.put(Vec::with_capacity(33 * MIB))), [33]);
+        assert!(kept.take(16 * MIB).is_some());
+        assert_eq!(lens(kept.put(Vec::with_capacity(17 * MIB))), [17]);
+        assert_eq!(lens(kept.put(Vec::with_capacity(16 * MIB))), [2; 8]);
         assert_eq!(lens(kept.waiting), [16]);
-        assert_eq!((kept.waiting_len, kept.lent_len), (16, 16));
+        assert_eq!((kept.waiting_len, kept.leased_len), (16, 16));
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::buffer_pool;
 use crate::message::payload::{APPENDED_LEN_MIN, Payload};
-use crate::transport::Carrier;
+use crate::transport::Transport;
 
 /// From this size on, a payload is written from where it lies instead of being copied behind its header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
@@ -172,7 +172,7 @@ impl Output {
     /// Writes until all is with the kernel. `wrote` tells whether any progress was made, also when pending.
     pub(super) fn poll_write(
         &mut self,
-        io: &mut Carrier,
+        io: &mut Transport,
         cx: &mut Context<'_>,
         wrote: &mut bool,
     ) -> Poll<io::Result<()>> {
@@ -192,7 +192,7 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write_some(&self, io: Pin<&mut Carrier>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write_some(&self, io: Pin<&mut Transport>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(ahead) = &self.ahead else {
             return io.poll_write(cx, &self.buffer[self.written..]);
         };
@@ -210,8 +210,8 @@ impl Output {
     /// Writes to a TCP socket what it takes, whether or not the runtime knows that there is room: a kernel reports room only
     /// in large steps. Returns how many bytes that was.
     #[cold]
-    pub(super) fn try_write(&mut self, io: &Carrier) -> usize {
-        let Carrier::Tcp(tcp) = io else { return 0 };
+    pub(super) fn try_write(&mut self, io: &Transport) -> usize {
+        let Transport::Tcp(tcp) = io else { return 0 };
         let mut total = 0;
         while !self.is_empty() {
             let bytes = match &self.ahead {
@@ -295,13 +295,13 @@ mod tests {
 
     use super::*;
     use crate::message::Message;
-    use crate::message::outbound::Outgoing;
+    use crate::message::outbound::OutboundMessage;
 
     const WAIT_MAX: usize = 100 * 1024;
 
     #[test]
     fn a_full_buffer_has_room_for_what_may_wait_and_no_more() {
-        let message = Outgoing::new(Message::text("12345"), Compress::Auto);
+        let message = OutboundMessage::new(Message::text("12345"), Compress::Auto);
         let mut output = Output::default();
         while output.len() + 7 <= WAIT_MAX {
             let out = output.buffer_for(message.len(), WAIT_MAX);

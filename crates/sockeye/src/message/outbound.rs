@@ -8,7 +8,7 @@ use crate::message::payload::{Payload, Repr, Small};
 
 /// A message taken apart: what lies in place, and what does not. So each part is moved as it was stored, while a
 /// [`Message`] as a whole is moved in pieces that are not those it is made of: see [`Small`].
-pub(crate) struct Outgoing {
+pub(crate) struct OutboundMessage {
     kind: MessageKind,
     compress: Compress,
     shared: Option<Bytes>,
@@ -16,7 +16,7 @@ pub(crate) struct Outgoing {
     small: Small,
 }
 
-impl Outgoing {
+impl OutboundMessage {
     #[inline(always)]
     pub(crate) fn new(message: Message, compress: Compress) -> Self {
         let kind = message.kind();

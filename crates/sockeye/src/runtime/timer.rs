@@ -12,13 +12,13 @@ use tokio::time::Sleep;
 use super::clock;
 
 #[derive(Debug, Default)]
-pub(crate) struct Alarm {
+pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Whom `sleep` wakes. While that is the waiting task, it need not be polled.
     waker: Option<Waker>,
 }
 
-impl Alarm {
+impl Timer {
     /// Ready when the deadline has passed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let at = clock::to_tokio(deadline);

@@ -24,14 +24,14 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
 
 /// A transport.
-pub(crate) enum Carrier {
+pub(crate) enum Transport {
     Tcp(TcpStream),
     /// Of another type whose reads only write to their buffer: see [`socket::reads_blindly`].
     Known(Box<dyn Io>),
     Other(Box<dyn Io>),
 }
 
-impl From<Box<dyn Io>> for Carrier {
+impl From<Box<dyn Io>> for Transport {
     fn from(io: Box<dyn Io>) -> Self {
         if !(&*io as &dyn Any).is::<TcpStream>() {
             return match socket::reads_blindly(&*io as &dyn Any) {
@@ -44,7 +44,7 @@ impl From<Box<dyn Io>> for Carrier {
     }
 }
 
-impl Carrier {
+impl Transport {
     /// Whether reads only write to the buffer that they are given, which has bytes of other connections in it. A transport
     /// of a type that is not known might look at them.
     #[inline]
@@ -73,20 +73,20 @@ impl Carrier {
 macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self.get_mut() {
-            Carrier::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
-            Carrier::Known(io) | Carrier::Other(io) => Pin::new(io).$method($($argument),*),
+            Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
+            Transport::Known(io) | Transport::Other(io) => Pin::new(io).$method($($argument),*),
         }
     };
 }
 
-impl AsyncRead for Carrier {
+impl AsyncRead for Transport {
     #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Carrier {
+impl AsyncWrite for Transport {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         delegate!(self.poll_write(cx, bytes))
@@ -169,7 +169,7 @@ mod tests {
         let either = tokio_rustls::TlsStream::from(connect().await.1);
         let streams: [Box<dyn Io>; 3] = [Box::new(client_stream), Box::new(server_stream), Box::new(either)];
         for stream in streams {
-            assert!(matches!(Carrier::from(stream), Carrier::Known(_)));
+            assert!(matches!(Transport::from(stream), Transport::Known(_)));
         }
     }
 
@@ -179,10 +179,11 @@ mod tests {
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (pipe, _far) = tokio::io::duplex(1);
         let foreign = tokio::io::join(tokio::io::empty(), tokio::io::sink());
-        let [tcp, pipe, foreign] = [Box::new(tcp) as Box<dyn Io>, Box::new(pipe), Box::new(foreign)].map(Carrier::from);
-        assert!(matches!(tcp, Carrier::Tcp(_)));
-        assert!(matches!(pipe, Carrier::Known(_)));
-        assert!(matches!(foreign, Carrier::Other(_)) && !foreign.reads_blindly());
+        let [tcp, pipe, foreign] =
+            [Box::new(tcp) as Box<dyn Io>, Box::new(pipe), Box::new(foreign)].map(Transport::from);
+        assert!(matches!(tcp, Transport::Tcp(_)));
+        assert!(matches!(pipe, Transport::Known(_)));
+        assert!(matches!(foreign, Transport::Other(_)) && !foreign.reads_blindly());
         // Of both nothing can be read; of the second, only trying would tell.
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(tcp.poll_read_ready(cx).is_pending());

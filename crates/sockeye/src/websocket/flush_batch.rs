@@ -89,14 +89,14 @@ impl FlushTask {
         self.rest.reverse();
         let mut work = 0;
         while let Some(connection) = self.rest.last() {
-            let passed = connection.upgrade().map(|connection| connection.flush_queued());
-            if passed.as_ref().is_some_and(|passed| passed.is_unfinished) {
+            let outcome = connection.upgrade().map(|connection| connection.flush_queued());
+            if outcome.as_ref().is_some_and(|outcome| outcome.is_unfinished) {
                 // All others come before it does again.
                 self.rest.rotate_right(1);
             } else {
                 self.rest.pop();
             }
-            work += passed.map_or(0, |passed| passed.work);
+            work += outcome.map_or(0, |outcome| outcome.work);
             if work >= WORK_MAX {
                 work = 0;
                 yield_now().await;
@@ -111,6 +111,6 @@ impl Drop for FlushTask {
         let left = self.batch.take();
         let left = self.rest.drain(..).chain(left);
         left.filter_map(|connection| connection.upgrade())
-            .for_each(|connection| connection.leave_flush_to_tasks());
+            .for_each(|connection| connection.delegate_flush());
     }
 }

@@ -1,13 +1,13 @@
 //! The connection as its user sees it.
 
-mod batch;
+pub(crate) mod batch;
 mod flush_batch;
 mod halves;
 pub(crate) mod sender_sink;
 mod shared;
 pub(crate) mod split;
-mod try_lock;
-mod wakers;
+pub(crate) mod try_lock;
+pub(crate) mod wakers;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
 use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::Outgoing;
+use crate::message::outbound::OutboundMessage;
 use crate::message::prepared::PreparedMessage;
 use crate::settings::Settings;
 use crate::transport::Io;
@@ -173,7 +173,7 @@ impl WebSocket {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let message = Outgoing::new(message.into(), compress);
+        let message = OutboundMessage::new(message.into(), compress);
         poll_fn(move |cx| self.driver.poll_feed(cx, &message))
     }
 
@@ -395,7 +395,7 @@ pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TryS
         return Err(TrySendError::Full(message));
     }
     driver
-        .queue(&Outgoing::new(message, Compress::Auto))
+        .queue(&OutboundMessage::new(message, Compress::Auto))
         .map_err(TrySendError::Closed)
 }
 
@@ -431,7 +431,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(&Outgoing::new(message, Compress::Auto))
+        self.driver.queue(&OutboundMessage::new(message, Compress::Auto))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -10,9 +10,9 @@ use sockeye_proto::{CloseCode, Compress};
 use crate::endpoint::FlushEnd;
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::Outgoing;
+use crate::message::outbound::OutboundMessage;
 use crate::websocket::TrySendError;
-use crate::websocket::shared::{Framing, Mail};
+use crate::websocket::shared::{Framed, QueuedCommand};
 use crate::websocket::split::Sender;
 use crate::websocket::wakers::SlotKey;
 
@@ -63,13 +63,13 @@ impl SenderSink {
         let Some(message) = self.unsent.take() else {
             return Poll::Ready(Ok(()));
         };
-        let outgoing = Outgoing::new(message, Compress::Auto);
+        let outgoing = OutboundMessage::new(message, Compress::Auto);
         let polled = self.sender.shared().poll_queueing(
             &mut self.slot,
             cx,
-            (outgoing.len(), Framing::Queued),
+            (outgoing.len(), Framed::OnEnqueue),
             |driver, cx| driver.poll_feed(cx, &outgoing),
-            || Mail::Message(outgoing.to_message(), Compress::Auto),
+            || QueuedCommand::Message(outgoing.to_message(), Compress::Auto),
         );
         if polled.is_pending() {
             self.unsent = Some(outgoing.to_message());

@@ -1,10 +1,10 @@
 //! The state that the halves of a split connection share.
 //!
-//! The driver is used by one task at a time; no thread ever blocks until another has finished: see
-//! [`try_lock`](crate::websocket::try_lock). A task that finds the connection in use
+//! One task at a time uses the driver, and no thread blocks until another has finished: see
+//! [`try_lock`](crate::websocket::try_lock). A task that finds the connection locked
 //!
-//! - leaves a message in the inbox, if it has one to queue and there is room; the other task queues it before it leaves,
-//! - or registers its waker and is pending; the other task wakes it after it has left.
+//! - puts its message into the inbox, if there is room; the other task queues it before it releases the lock,
+//! - or registers its waker and is pending; the other task wakes it after it has released the lock.
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
@@ -20,22 +20,22 @@ use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 
-use crate::endpoint::{Driver, PART_LEN, Passed};
+use crate::endpoint::{Driver, PART_LEN, WriteOutcome};
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::Outgoing;
+use crate::message::outbound::OutboundMessage;
 use crate::message::prepared::PreparedMessage;
 use crate::websocket::TrySendError;
 use crate::websocket::flush_batch::{self, NewBatch};
-use crate::websocket::try_lock::{Deposits, Entered, Exclusive, Leave, NoDeposit, Request, Requests};
+use crate::websocket::try_lock::{EnqueueError, Guard, InboxMode, Release, Request, Requests, TryLock};
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// A split connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    exclusive: Exclusive<State, Inbox, Published>,
+    lock: TryLock<State, Inbox, Snapshot>,
     wakers: Arc<WakerSlots>,
-    /// In two boxes, for most connections have none.
+    /// In two boxes, because most connections have none.
     subprotocol: Option<Box<Box<str>>>,
 }
 
@@ -61,7 +61,7 @@ enum FlushedBy {
 
 /// What the last task that used the connection found, for those that find it in use. Small, for each connection has it.
 #[derive(Debug)]
-struct Published {
+struct Snapshot {
     /// How many bytes may be queued, if any wait.
     room: AtomicU32,
     /// The round-trip time in microseconds, plus 1; 0 if it is not known.
@@ -74,7 +74,7 @@ struct Published {
     is_server: bool,
 }
 
-impl Published {
+impl Snapshot {
     fn new(driver: &Driver) -> Self {
         let connection = driver.connection();
         Self {
@@ -99,17 +99,17 @@ impl Published {
     }
 
     /// Whether a message of this size may be compressed in parts, so that nothing can be queued behind it.
-    fn is_compressed_in_parts(&self, len: usize, framing: Framing) -> bool {
-        let is_framed_already = framing == Framing::PreparedMessage && self.is_server;
+    fn is_compressed_in_parts(&self, len: usize, framed: Framed) -> bool {
+        let is_framed_already = framed == Framed::InAdvance && self.is_server;
         self.is_compressed && len > PART_LEN && !is_framed_already
     }
 }
 
 /// When a message is framed: a server's prepared message before it is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    Queued,
-    PreparedMessage,
+pub(crate) enum Framed {
+    OnEnqueue,
+    InAdvance,
 }
 
 mod status {
@@ -128,16 +128,16 @@ mod status {
 }
 
 /// What a message in the inbox counts beside its length.
-const MAIL_COST: usize = 64;
+const COMMAND_COST: usize = 64;
 
-/// In a box, for most of the time there is nothing.
-type Inbox = Option<Box<Contents>>;
+/// Boxed, because it is empty most of the time.
+type Inbox = Option<Box<InboxState>>;
 
 /// What tasks that found the connection in use have left, and how the connection was closed.
 #[derive(Debug, Default)]
-struct Contents {
-    mail: Vec<Mail>,
-    /// The length of all messages, and [`MAIL_COST`] for each.
+struct InboxState {
+    commands: Vec<QueuedCommand>,
+    /// The length of all messages, and [`COMMAND_COST`] for each.
     len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
     is_full: bool,
@@ -147,17 +147,17 @@ struct Contents {
 
 /// What can be left for the task that uses the connection.
 #[derive(Debug)]
-pub(crate) enum Mail {
+pub(crate) enum QueuedCommand {
     Message(Message, Compress),
     PreparedMessage(PreparedMessage),
     Close(CloseCode, Box<str>),
 }
 
-impl Mail {
-    fn framing(&self) -> Framing {
+impl QueuedCommand {
+    fn framed(&self) -> Framed {
         match self {
-            Self::PreparedMessage(_) => Framing::PreparedMessage,
-            Self::Message(..) | Self::Close(..) => Framing::Queued,
+            Self::PreparedMessage(_) => Framed::InAdvance,
+            Self::Message(..) | Self::Close(..) => Framed::OnEnqueue,
         }
     }
 }
@@ -166,7 +166,7 @@ impl Mail {
 #[derive(Debug)]
 pub(crate) enum NotQueued {
     /// The connection is free.
-    Free,
+    Unlocked,
     /// There is no room.
     Full,
     /// The connection is closed or lost.
@@ -175,25 +175,25 @@ pub(crate) enum NotQueued {
 
 impl Shared {
     pub(crate) fn new(driver: Driver, subprotocol: Option<Box<str>>) -> Arc<Self> {
-        let published = Published::new(&driver);
+        let snapshot = Snapshot::new(&driver);
         let runtime = Handle::try_current().ok();
         let shared = Arc::new(Self {
-            exclusive: Exclusive::new(State { driver, runtime }, None, published),
+            lock: TryLock::new(State { driver, runtime }, None, snapshot),
             wakers: Arc::new(WakerSlots::new()),
             subprotocol: subprotocol.map(Box::new),
         });
-        // To leave publishes.
-        drop(shared.try_enter(Deposits::Accepted));
+        // Dropping the guard updates the snapshot.
+        drop(shared.try_lock(InboxMode::Open));
         shared
     }
 
-    /// Enters, unless another task uses the connection.
+    /// Locks the connection, unless another task uses it.
     #[inline]
-    pub(crate) fn try_enter(self: &Arc<Self>, deposits: Deposits) -> Option<Access<'_>> {
-        let entered = self.exclusive.try_enter(deposits)?;
-        Some(Access {
+    pub(crate) fn try_lock(self: &Arc<Self>, inbox_mode: InboxMode) -> Option<ConnectionGuard<'_>> {
+        let guard = self.lock.try_lock(inbox_mode)?;
+        Some(ConnectionGuard {
             shared: self,
-            entered,
+            guard,
             new_batch: None,
             wakes_all: false,
         })
@@ -201,10 +201,10 @@ impl Shared {
 
     /// Whether others may leave messages in the inbox while one of this size is queued.
     #[inline]
-    pub(crate) fn deposits_beside(&self, len: usize, framing: Framing) -> Deposits {
-        match self.published().is_compressed_in_parts(len, framing) {
-            true => Deposits::Refused,
-            false => Deposits::Accepted,
+    pub(crate) fn inbox_mode_for(&self, len: usize, framed: Framed) -> InboxMode {
+        match self.snapshot().is_compressed_in_parts(len, framed) {
+            true => InboxMode::Closed,
+            false => InboxMode::Open,
         }
     }
 
@@ -213,34 +213,34 @@ impl Shared {
     /// # Errors
     ///
     /// No task uses the connection, there is no room, or it is closed.
-    pub(crate) fn deposit(&self, len: usize, mail: impl FnOnce() -> Mail) -> Result<(), NotQueued> {
-        let deposited = self.exclusive.deposit(|inbox| {
-            let contents = inbox.get_or_insert_default();
-            self.check_room(contents, len)?;
-            let mail = mail();
-            contents.is_full |= self.published().is_compressed_in_parts(len, mail.framing());
-            contents.len += len + MAIL_COST;
-            contents.mail.push(mail);
+    pub(crate) fn try_enqueue(&self, len: usize, command: impl FnOnce() -> QueuedCommand) -> Result<(), NotQueued> {
+        let enqueued = self.lock.try_enqueue(|inbox| {
+            let state = inbox.get_or_insert_default();
+            self.check_room(state, len)?;
+            let command = command();
+            state.is_full |= self.snapshot().is_compressed_in_parts(len, command.framed());
+            state.len += len + COMMAND_COST;
+            state.commands.push(command);
             Ok(())
         });
-        match deposited {
+        match enqueued {
             Ok(result) => result,
-            Err(NoDeposit::Free) => Err(NotQueued::Free),
-            Err(NoDeposit::Refused) => Err(NotQueued::Full),
+            Err(EnqueueError::Unlocked) => Err(NotQueued::Unlocked),
+            Err(EnqueueError::Closed) => Err(NotQueued::Full),
         }
     }
 
-    /// Whether the inbox has room, by what was published before the connection was entered: what the task that uses it has
-    /// written or queued since is not counted.
-    fn check_room(&self, contents: &Contents, len: usize) -> Result<(), NotQueued> {
-        let published = self.published();
-        let status = published.status.load(Relaxed);
+    /// Whether the inbox has room, by the snapshot from before the connection was locked. What the holder has written or
+    /// queued since is not counted.
+    fn check_room(&self, state: &InboxState, len: usize) -> Result<(), NotQueued> {
+        let snapshot = self.snapshot();
+        let status = snapshot.status.load(Relaxed);
         if status & status::OPEN == 0 {
-            return Err(contents.refusal.clone().map_or(NotQueued::Full, NotQueued::Closed));
+            return Err(state.refusal.clone().map_or(NotQueued::Full, NotQueued::Closed));
         }
-        let is_alone = status & status::EMPTY != 0 && contents.mail.is_empty();
-        let fits = saturated(contents.len.saturating_add(len + MAIL_COST)) <= published.room.load(Relaxed);
-        let is_full = contents.is_full || status & status::COMPRESSING != 0;
+        let is_alone = status & status::EMPTY != 0 && state.commands.is_empty();
+        let fits = saturated(state.len.saturating_add(len + COMMAND_COST)) <= snapshot.room.load(Relaxed);
+        let is_full = state.is_full || status & status::COMPRESSING != 0;
         match (is_alone || fits) && !is_full {
             true => Ok(()),
             false => Err(NotQueued::Full),
@@ -251,58 +251,58 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// [`NotQueued::Free`].
+    /// [`NotQueued::Unlocked`].
     pub(crate) fn request_flush(&self) -> Result<(), NotQueued> {
-        match self.exclusive.request(Request::Flush) {
+        match self.lock.request(Request::Flush) {
             true => Ok(()),
-            false => Err(NotQueued::Free),
+            false => Err(NotQueued::Unlocked),
         }
     }
 
     /// Begins the closing handshake, now or when the task that uses the connection has left.
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
-            if let Some(mut access) = self.try_enter(Deposits::Refused) {
+            if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
                 // Nobody is there any more to be told that it failed.
-                let _ = access.start_close(code, reason);
+                let _ = guard.start_close(code, reason);
                 return;
             }
-            let deposited = self.exclusive.deposit_always(|inbox| {
-                let contents = inbox.get_or_insert_default();
-                contents.mail.push(Mail::Close(code, reason.into()));
+            let enqueued = self.lock.enqueue_always(|inbox| {
+                let state = inbox.get_or_insert_default();
+                state.commands.push(QueuedCommand::Close(code, reason.into()));
             });
-            if deposited.is_ok() {
+            if enqueued.is_ok() {
                 return;
             }
         }
     }
 
     /// Writes what is queued, for the task of a batch, which comes again if there is more to compress.
-    pub(crate) fn flush_queued(self: &Arc<Self>) -> Passed {
+    pub(crate) fn flush_queued(self: &Arc<Self>) -> WriteOutcome {
         loop {
-            if let Some(mut access) = self.try_enter(Deposits::Accepted) {
-                let passed = access.write();
-                access.set_flushed_by(match passed.is_unfinished {
+            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+                let outcome = guard.write();
+                guard.set_flushed_by(match outcome.is_unfinished {
                     true => FlushedBy::Batch,
                     false => FlushedBy::Nobody,
                 });
-                return passed;
+                return outcome;
             }
             // The other task puts the connection into a batch again.
-            if self.exclusive.request(Request::Flush) {
-                return Passed::default();
+            if self.lock.request(Request::Flush) {
+                return WriteOutcome::default();
             }
         }
     }
 
     /// The task of the batch has ended early: the tasks that wait for the connection flush.
-    pub(crate) fn leave_flush_to_tasks(self: &Arc<Self>) {
+    pub(crate) fn delegate_flush(self: &Arc<Self>) {
         loop {
-            if let Some(mut access) = self.try_enter(Deposits::Accepted) {
-                access.leave_flush_to_tasks();
+            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+                guard.delegate_flush();
                 return;
             }
-            if self.exclusive.request(Request::HandOver) {
+            if self.lock.request(Request::DelegateFlush) {
                 return;
             }
         }
@@ -317,11 +317,11 @@ impl Shared {
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let mut access = ready!(self.poll_enter(slot, cx, Deposits::Accepted));
+        let mut guard = ready!(self.poll_lock(slot, cx, InboxMode::Open));
         if !std::mem::replace(has_runtime, true) {
-            access.set_runtime();
+            guard.set_runtime();
         }
-        access.poll(slot, cx, poll)
+        guard.poll(slot, cx, poll)
     }
 
     /// Lets an operation of a sender make progress, or registers it until it can.
@@ -331,8 +331,8 @@ impl Shared {
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let access = ready!(self.poll_enter(slot, cx, Deposits::Accepted));
-        access.poll(slot, cx, poll)
+        let guard = ready!(self.poll_lock(slot, cx, InboxMode::Open));
+        guard.poll(slot, cx, poll)
     }
 
     /// Polls the connection for an operation that begins the closing handshake. The inbox is closed meanwhile, because a
@@ -343,8 +343,8 @@ impl Shared {
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let access = ready!(self.poll_enter(slot, cx, Deposits::Refused));
-        access.poll(slot, cx, poll)
+        let guard = ready!(self.poll_lock(slot, cx, InboxMode::Closed));
+        guard.poll(slot, cx, poll)
     }
 
     /// Polls until a message of this length is queued; leaves it in the inbox if another task uses the connection and there
@@ -354,22 +354,22 @@ impl Shared {
         self: &Arc<Self>,
         slot: &mut SlotKey,
         cx: &Context<'_>,
-        (len, framing): (usize, Framing),
+        (len, framed): (usize, Framed),
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
-        mail: impl Fn() -> Mail,
+        command: impl Fn() -> QueuedCommand,
     ) -> Poll<Result<(), Error>> {
         loop {
-            if let Some(access) = self.try_enter(self.deposits_beside(len, framing)) {
-                return access.poll(slot, cx, poll);
+            if let Some(guard) = self.try_lock(self.inbox_mode_for(len, framed)) {
+                return guard.poll(slot, cx, poll);
             }
-            match self.deposit(len, &mail) {
+            match self.try_enqueue(len, &command) {
                 Ok(()) => {
                     self.release(slot);
                     return Poll::Ready(Ok(()));
                 }
-                Err(NotQueued::Free) => {}
+                Err(NotQueued::Unlocked) => {}
                 Err(NotQueued::Full | NotQueued::Closed(_)) => {
-                    if self.wait_for_access(slot, cx) {
+                    if self.wait_for_lock(slot, cx) {
                         return Poll::Pending;
                     }
                 }
@@ -379,12 +379,17 @@ impl Shared {
 
     /// Enters, or registers the task until another has left.
     #[inline]
-    fn poll_enter(self: &Arc<Self>, slot: &mut SlotKey, cx: &Context<'_>, deposits: Deposits) -> Poll<Access<'_>> {
+    fn poll_lock(
+        self: &Arc<Self>,
+        slot: &mut SlotKey,
+        cx: &Context<'_>,
+        inbox_mode: InboxMode,
+    ) -> Poll<ConnectionGuard<'_>> {
         loop {
-            if let Some(access) = self.try_enter(deposits) {
-                return Poll::Ready(access);
+            if let Some(guard) = self.try_lock(inbox_mode) {
+                return Poll::Ready(guard);
             }
-            if self.wait_for_access(slot, cx) {
+            if self.wait_for_lock(slot, cx) {
                 return Poll::Pending;
             }
         }
@@ -392,9 +397,9 @@ impl Shared {
 
     /// Registers the task until another has left; returns false if it has.
     #[cold]
-    fn wait_for_access(&self, slot: &mut SlotKey, cx: &Context<'_>) -> bool {
-        self.wakers.register_for_access(slot, cx.waker());
-        self.exclusive.request(Request::Wake)
+    fn wait_for_lock(&self, slot: &mut SlotKey, cx: &Context<'_>) -> bool {
+        self.wakers.register_for_lock(slot, cx.waker());
+        self.lock.request(Request::Wake)
     }
 
     /// Drops the waker of an operation that has ended.
@@ -403,16 +408,16 @@ impl Shared {
     }
 
     pub(crate) fn close_info(&self) -> Option<CloseInfo> {
-        let inbox = self.exclusive.inbox();
-        inbox.as_ref().and_then(|contents| contents.close_info.clone())
+        let inbox = self.lock.inbox();
+        inbox.as_ref().and_then(|state| state.close_info.clone())
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.published().status.load(Relaxed) & status::OPEN != 0
+        self.snapshot().status.load(Relaxed) & status::OPEN != 0
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        let micros = self.published().round_trip.load(Relaxed).checked_sub(1)?;
+        let micros = self.snapshot().round_trip.load(Relaxed).checked_sub(1)?;
         Some(Duration::from_micros(micros.into()))
     }
 
@@ -421,8 +426,8 @@ impl Shared {
     }
 
     #[inline]
-    fn published(&self) -> &Published {
-        self.exclusive.published()
+    fn snapshot(&self) -> &Snapshot {
+        self.lock.snapshot()
     }
 
     /// A waker for the transport and the timer, which wakes every pending operation. Borrowed: that saves counting a
@@ -435,13 +440,13 @@ impl Shared {
     /// Returns whether the other operations have to look for themselves: they wait with an earlier state's deadline, for a
     /// transport and a timer that may be gone, or for messages that were received ahead.
     #[inline]
-    fn publish(&self, driver: &Driver) -> bool {
+    fn update_snapshot(&self, driver: &Driver) -> bool {
         let waiting = driver.waiting_len();
         let mut status = 0;
         if driver.is_open() {
             status |= status::OPEN;
         } else {
-            self.publish_end(driver);
+            self.record_end(driver);
         }
         if driver.is_lost() {
             status |= status::LOST;
@@ -462,39 +467,39 @@ impl Shared {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
         let room = saturated(driver.write_buffer_max().saturating_sub(waiting));
-        let published = self.published();
-        let status_before = published.status.load(Relaxed);
-        published.room.store(room, Relaxed);
-        published.round_trip.store(round_trip, Relaxed);
-        published.status.store(status, Relaxed);
+        let snapshot = self.snapshot();
+        let status_before = snapshot.status.load(Relaxed);
+        snapshot.room.store(room, Relaxed);
+        snapshot.round_trip.store(round_trip, Relaxed);
+        snapshot.status.store(status, Relaxed);
         let is_new_end = (status ^ status_before) & (status::OPEN | status::LOST | status::TRANSPORT) != 0;
         let is_new_read_ahead = status & !status_before & status::READ_AHEAD != 0;
         is_new_end || is_new_read_ahead
     }
 
     #[cold]
-    fn publish_end(&self, driver: &Driver) {
-        let mut inbox = self.exclusive.inbox();
-        let contents = inbox.get_or_insert_default();
+    fn record_end(&self, driver: &Driver) {
+        let mut inbox = self.lock.inbox();
+        let state = inbox.get_or_insert_default();
         let close_info = driver.connection().close_info();
-        if contents.close_info.as_ref() != close_info || contents.refusal.is_none() {
-            contents.close_info = close_info.cloned();
-            contents.refusal = driver.refusal();
+        if state.close_info.as_ref() != close_info || state.refusal.is_none() {
+            state.close_info = close_info.cloned();
+            state.refusal = driver.refusal();
         }
     }
 }
 
 /// The right to use the connection. What is due when the task leaves is done when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Access<'a> {
+pub(crate) struct ConnectionGuard<'a> {
     shared: &'a Arc<Shared>,
-    entered: Entered<'a, State, Inbox, Published>,
+    guard: Guard<'a, State, Inbox, Snapshot>,
     /// To be spawned.
     new_batch: Option<NewBatch>,
     wakes_all: bool,
 }
 
-impl Access<'_> {
+impl ConnectionGuard<'_> {
     /// From now on the receiver's task runs on this runtime, and it is about to flush.
     #[cold]
     fn set_runtime(&mut self) {
@@ -505,12 +510,12 @@ impl Access<'_> {
 
     #[inline]
     fn is_flushed_by(&self, flushed_by: FlushedBy) -> bool {
-        self.shared.published().flushed_by.load(Relaxed) == flushed_by as u8
+        self.shared.snapshot().flushed_by.load(Relaxed) == flushed_by as u8
     }
 
     #[inline]
     fn set_flushed_by(&self, flushed_by: FlushedBy) {
-        self.shared.published().flushed_by.store(flushed_by as u8, Relaxed);
+        self.shared.snapshot().flushed_by.store(flushed_by as u8, Relaxed);
     }
 
     /// Wakes all pending operations, once the connection is free.
@@ -532,7 +537,7 @@ impl Access<'_> {
         if self.is_flushed_by(FlushedBy::Batch) {
             return;
         }
-        if let Some(runtime) = &self.entered.runtime {
+        if let Some(runtime) = &self.guard.runtime {
             // At most two new batches: an earlier one may have run meanwhile.
             if let Some(batch) = flush_batch::schedule(self.shared, runtime)
                 && let Some(earlier) = self.new_batch.replace(batch)
@@ -541,11 +546,11 @@ impl Access<'_> {
             }
             self.set_flushed_by(FlushedBy::Batch);
         } else if self.is_flushed_by(FlushedBy::Nobody) {
-            self.leave_flush_to_tasks();
+            self.delegate_flush();
         }
     }
 
-    fn leave_flush_to_tasks(&mut self) {
+    fn delegate_flush(&mut self) {
         self.set_flushed_by(FlushedBy::Waiting);
         self.wake_all();
     }
@@ -561,26 +566,26 @@ impl Access<'_> {
             self.request_flush();
             return false;
         }
-        let passed = self.write();
-        if passed.is_unfinished {
+        let outcome = self.write();
+        if outcome.is_unfinished {
             self.request_flush();
         }
-        passed.work > 0 && !passed.is_unfinished
+        outcome.work > 0 && !outcome.is_unfinished
     }
 
     /// Writes what is queued, in place of the tasks that wait for the connection. These go on waiting unless something has
     /// changed for them: a deadline, room, the end.
-    fn write(&mut self) -> Passed {
-        let (shared, driver) = (self.shared, &mut self.entered.driver);
-        let mut passed = Passed::default();
+    fn write(&mut self) -> WriteOutcome {
+        let (shared, driver) = (self.shared, &mut self.guard.driver);
+        let mut outcome = WriteOutcome::default();
         let write = poll_fn(|cx| {
-            passed = driver.write_for_others(cx);
+            outcome = driver.write_queued(cx);
             Poll::Ready(())
         });
         // Unconstrained: an exhausted coop budget would look like a full transport.
         let _ = pin!(unconstrained(write)).poll(&mut Context::from_waker(&shared.waker()));
-        self.wakes_all |= passed.concerns_waiters;
-        passed
+        self.wakes_all |= outcome.wake_waiters;
+        outcome
     }
 
     /// Polls for one task, and registers it if it has to wait.
@@ -595,7 +600,7 @@ impl Access<'_> {
         if self.is_flushed_by(FlushedBy::Waiting) {
             self.set_flushed_by(FlushedBy::Nobody);
         }
-        let driver = &mut self.entered.driver;
+        let driver = &mut self.guard.driver;
         let seen = shared.wakers.seen();
         let polled = poll(driver, &mut Context::from_waker(&shared.waker()));
         let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), seen);
@@ -612,41 +617,43 @@ impl Access<'_> {
     /// Does what others have asked for while the connection was in use.
     #[cold]
     fn serve(&mut self, requests: Requests) {
-        if requests.hand_over {
-            self.leave_flush_to_tasks();
+        if requests.delegate_flush {
+            self.delegate_flush();
         }
         if requests.flush {
             // The task of the batch was here, and did not wait.
             self.set_flushed_by(FlushedBy::Nobody);
         }
-        let has_queued = requests.mail && self.queue_mail();
+        let has_queued = requests.commands && self.queue_commands();
         if has_queued || (requests.flush && (self.driver.waiting_len() > 0 || self.driver.is_compressing())) {
             self.request_flush();
         }
-        self.wakes_all |= self.shared.publish(&self.entered.driver);
+        self.wakes_all |= self.shared.update_snapshot(&self.guard.driver);
     }
 
     /// Queues what is in the inbox, in order.
-    fn queue_mail(&mut self) -> bool {
-        let mut inbox = self.shared.exclusive.inbox();
-        let Some(contents) = &mut *inbox else {
+    fn queue_commands(&mut self) -> bool {
+        let mut inbox = self.shared.lock.inbox();
+        let Some(state) = &mut *inbox else {
             return false;
         };
-        let mail = std::mem::take(&mut contents.mail);
-        let len = std::mem::take(&mut contents.len);
-        let is_full = std::mem::take(&mut contents.is_full);
-        let emptied = inbox.take_if(|contents| contents.refusal.is_none());
-        if !mail.is_empty() {
-            self.shared.published().charge(len, is_full);
+        let commands = std::mem::take(&mut state.commands);
+        let len = std::mem::take(&mut state.len);
+        let is_full = std::mem::take(&mut state.is_full);
+        let emptied = inbox.take_if(|state| state.refusal.is_none());
+        if !commands.is_empty() {
+            self.shared.snapshot().charge(len, is_full);
         }
         drop(inbox);
         drop(emptied);
-        let has_mail = !mail.is_empty();
-        for mail in mail {
-            let queued = match mail {
-                Mail::Message(message, compress) => self.driver.queue(&Outgoing::new(message, compress)),
-                Mail::PreparedMessage(prepared) => self.driver.queue_prepared(&prepared),
-                Mail::Close(code, reason) => {
+        let has_commands = !commands.is_empty();
+        for command in commands {
+            let queued = match command {
+                QueuedCommand::Message(message, compress) => {
+                    self.driver.queue(&OutboundMessage::new(message, compress))
+                }
+                QueuedCommand::PreparedMessage(prepared) => self.driver.queue_prepared(&prepared),
+                QueuedCommand::Close(code, reason) => {
                     // The future that closes was dropped: nobody hears that its code may not be sent.
                     let _ = self.start_close(code, &reason);
                     Ok(())
@@ -655,21 +662,21 @@ impl Access<'_> {
             if queued.is_err() {
                 // The connection has closed meanwhile: a message that was taken from its sender will not leave, which the
                 // next flush says.
-                self.driver.note_dropped_message();
+                self.driver.record_dropped_message();
             }
         }
-        has_mail
+        has_commands
     }
 }
 
-impl Drop for Access<'_> {
+impl Drop for ConnectionGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.wakes_all |= self.shared.publish(&self.entered.driver);
+        self.wakes_all |= self.shared.update_snapshot(&self.guard.driver);
         let has_waiting = loop {
-            match self.entered.leave() {
-                Leave::Left { has_waiting } => break has_waiting,
-                Leave::Requested(requests) => self.serve(requests),
+            match self.guard.release() {
+                Release::Released { has_waiting } => break has_waiting,
+                Release::Requested(requests) => self.serve(requests),
             }
         };
         if let Some(batch) = self.new_batch.take() {
@@ -678,24 +685,24 @@ impl Drop for Access<'_> {
         if self.wakes_all {
             self.shared.wakers.wake_all();
         } else if has_waiting {
-            self.shared.wakers.wake_for_access();
+            self.shared.wakers.wake_for_lock();
         }
     }
 }
 
-impl Deref for Access<'_> {
+impl Deref for ConnectionGuard<'_> {
     type Target = State;
 
     #[inline]
     fn deref(&self) -> &State {
-        &self.entered
+        &self.guard
     }
 }
 
-impl DerefMut for Access<'_> {
+impl DerefMut for ConnectionGuard<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut State {
-        &mut self.entered
+        &mut self.guard
     }
 }
 
@@ -715,10 +722,10 @@ impl<'a> Operation<'a> {
     }
 
     /// Does something with the connection once no other task uses it.
-    pub(crate) async fn enter<R>(mut self, work: impl FnOnce(&mut Access<'_>) -> R) -> R {
+    pub(crate) async fn enter<R>(mut self, work: impl FnOnce(&mut ConnectionGuard<'_>) -> R) -> R {
         // A message that was left meanwhile would come behind a close frame.
-        let mut access = poll_fn(|cx| self.shared.poll_enter(&mut self.slot, cx, Deposits::Refused)).await;
-        work(&mut access)
+        let mut guard = poll_fn(|cx| self.shared.poll_lock(&mut self.slot, cx, InboxMode::Closed)).await;
+        work(&mut guard)
     }
 
     pub(crate) fn poll<R>(
@@ -733,11 +740,11 @@ impl<'a> Operation<'a> {
     pub(crate) fn poll_queueing(
         &mut self,
         cx: &Context<'_>,
-        message: (usize, Framing),
+        message: (usize, Framed),
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
-        mail: impl Fn() -> Mail,
+        command: impl Fn() -> QueuedCommand,
     ) -> Poll<Result<(), Error>> {
-        self.shared.poll_queueing(&mut self.slot, cx, message, poll, mail)
+        self.shared.poll_queueing(&mut self.slot, cx, message, poll, command)
     }
 }
 
@@ -758,7 +765,7 @@ impl NotQueued {
     /// The error of `try_send`, which gives the message back.
     pub(crate) fn into_error(self, message: &Message) -> TrySendError {
         match self {
-            Self::Free | Self::Full => TrySendError::Full(message.clone()),
+            Self::Unlocked | Self::Full => TrySendError::Full(message.clone()),
             Self::Closed(error) => TrySendError::Closed(error),
         }
     }

@@ -12,10 +12,10 @@ use sockeye_proto::{CloseCode, CloseInfo, Compress};
 use crate::endpoint::{Driver, FlushEnd};
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::Outgoing;
+use crate::message::outbound::OutboundMessage;
 use crate::message::prepared::PreparedMessage;
 use crate::websocket::sender_sink::SenderSink;
-use crate::websocket::shared::{Access, Framing, Mail, NotQueued, Operation, Shared};
+use crate::websocket::shared::{ConnectionGuard, Framed, NotQueued, Operation, QueuedCommand, Shared};
 use crate::websocket::wakers::SlotKey;
 use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
@@ -100,14 +100,14 @@ impl Sender {
         message: impl Into<Message>,
         compress: Compress,
     ) -> impl Future<Output = Result<(), Error>> {
-        let message = Outgoing::new(message.into(), compress);
+        let message = OutboundMessage::new(message.into(), compress);
         let mut operation = Operation::new(&self.shared);
         poll_fn(move |cx| {
             operation.poll_queueing(
                 cx,
-                (message.len(), Framing::Queued),
+                (message.len(), Framed::OnEnqueue),
                 |driver, cx| driver.poll_feed(cx, &message),
-                || Mail::Message(message.to_message(), compress),
+                || QueuedCommand::Message(message.to_message(), compress),
             )
         })
     }
@@ -141,9 +141,9 @@ impl Sender {
         poll_fn(|cx| {
             operation.poll_queueing(
                 cx,
-                (prepared.message().len(), Framing::PreparedMessage),
+                (prepared.message().len(), Framed::InAdvance),
                 |driver, cx| driver.poll_feed_prepared(cx, prepared),
-                || Mail::PreparedMessage(prepared.clone()),
+                || QueuedCommand::PreparedMessage(prepared.clone()),
             )
         })
         .await
@@ -179,7 +179,7 @@ impl Sender {
     /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost. A message
     /// that went to the inbox is dropped if the connection closes first; the next [`flush`](Self::flush) reports that.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        self.try_queue(message.into(), |access| access.request_flush())
+        self.try_queue(message.into(), |guard| guard.request_flush())
     }
 
     /// Queues a prepared message if there is room for it now, and never waits: what a broadcast calls for each of its
@@ -193,16 +193,13 @@ impl Sender {
     pub fn try_send_prepared(&self, prepared: &PreparedMessage) -> Result<(), TrySendError> {
         let len = prepared.message().len();
         loop {
-            if let Some(mut access) = self
-                .shared
-                .try_enter(self.shared.deposits_beside(len, Framing::PreparedMessage))
-            {
-                try_send_prepared(&mut access.driver, prepared)?;
-                access.request_flush();
+            if let Some(mut guard) = self.shared.try_lock(self.shared.inbox_mode_for(len, Framed::InAdvance)) {
+                try_send_prepared(&mut guard.driver, prepared)?;
+                guard.request_flush();
                 return Ok(());
             }
-            match self.deposit_prepared(prepared) {
-                Err(NotQueued::Free) => {}
+            match self.try_enqueue_prepared(prepared) {
+                Err(NotQueued::Unlocked) => {}
                 Err(not_queued) => return Err(not_queued.into_error(prepared.message())),
                 Ok(()) => return Ok(()),
             }
@@ -224,13 +221,13 @@ impl Sender {
         let mut queued = 0;
         loop {
             let len_max = messages[queued..].iter().map(|message| message.message().len()).max();
-            let Some(mut access) = self.shared.try_enter(
-                self.shared
-                    .deposits_beside(len_max.unwrap_or(0), Framing::PreparedMessage),
-            ) else {
-                match self.deposit_all(messages, &mut queued) {
+            let Some(mut guard) = self
+                .shared
+                .try_lock(self.shared.inbox_mode_for(len_max.unwrap_or(0), Framed::InAdvance))
+            else {
+                match self.try_enqueue_all(messages, &mut queued) {
                     Ok(()) => return Ok(()),
-                    Err(NotQueued::Free) => continue,
+                    Err(NotQueued::Unlocked) => continue,
                     Err(not_queued) => {
                         let cause = not_queued.into_error(messages[queued].message());
                         return Err(TrySendAllError { queued, cause });
@@ -238,11 +235,11 @@ impl Sender {
                 }
             };
             let stopped = messages[queued..].iter().find_map(|message| {
-                let sent = try_send_prepared(&mut access.driver, message);
+                let sent = try_send_prepared(&mut guard.driver, message);
                 queued += usize::from(sent.is_ok());
                 sent.err()
             });
-            let has_made_room = access.flush_or_request();
+            let has_made_room = guard.flush_or_request();
             match stopped {
                 Some(TrySendError::Full(_)) if has_made_room => {}
                 Some(cause) => return Err(TrySendAllError { queued, cause }),
@@ -265,36 +262,36 @@ impl Sender {
         self.try_queue(message, |_| {})
     }
 
-    fn try_queue(&self, message: Message, then: impl FnOnce(&mut Access<'_>)) -> Result<(), TrySendError> {
+    fn try_queue(&self, message: Message, then: impl FnOnce(&mut ConnectionGuard<'_>)) -> Result<(), TrySendError> {
         loop {
-            if let Some(mut access) = self
+            if let Some(mut guard) = self
                 .shared
-                .try_enter(self.shared.deposits_beside(message.len(), Framing::Queued))
+                .try_lock(self.shared.inbox_mode_for(message.len(), Framed::OnEnqueue))
             {
-                try_send(&mut access.driver, message)?;
-                then(&mut access);
+                try_send(&mut guard.driver, message)?;
+                then(&mut guard);
                 return Ok(());
             }
-            match self
-                .shared
-                .deposit(message.len(), || Mail::Message(message.clone(), Compress::Auto))
-            {
+            match self.shared.try_enqueue(message.len(), || {
+                QueuedCommand::Message(message.clone(), Compress::Auto)
+            }) {
                 Ok(()) => return Ok(()),
-                Err(NotQueued::Free) => {}
+                Err(NotQueued::Unlocked) => {}
                 Err(not_queued) => return Err(not_queued.into_error(&message)),
             }
         }
     }
 
-    fn deposit_prepared(&self, prepared: &PreparedMessage) -> Result<(), NotQueued> {
-        self.shared
-            .deposit(prepared.message().len(), || Mail::PreparedMessage(prepared.clone()))
+    fn try_enqueue_prepared(&self, prepared: &PreparedMessage) -> Result<(), NotQueued> {
+        self.shared.try_enqueue(prepared.message().len(), || {
+            QueuedCommand::PreparedMessage(prepared.clone())
+        })
     }
 
     /// Leaves the messages to the task that uses the connection, and counts those that were `queued`.
-    fn deposit_all(&self, messages: &[PreparedMessage], queued: &mut usize) -> Result<(), NotQueued> {
+    fn try_enqueue_all(&self, messages: &[PreparedMessage], queued: &mut usize) -> Result<(), NotQueued> {
         while let Some(message) = messages.get(*queued) {
-            self.deposit_prepared(message)?;
+            self.try_enqueue_prepared(message)?;
             *queued += 1;
         }
         // Also what was queued before.
@@ -312,10 +309,10 @@ impl Sender {
     /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
     pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
-            .enter(|access| {
-                access.driver.ping(payload)?;
+            .enter(|guard| {
+                guard.driver.ping(payload)?;
                 // The receiver's timer is set for a later deadline than that of the pong.
-                access.wake_all();
+                guard.wake_all();
                 Ok::<_, Error>(())
             })
             .await?;
@@ -340,9 +337,9 @@ impl Sender {
             shared: &self.shared,
             frame: Some((code, reason)),
         };
-        let started = Operation::new(&self.shared).enter(|access| {
+        let started = Operation::new(&self.shared).enter(|guard| {
             start.frame = None;
-            access.start_close(code, reason)
+            guard.start_close(code, reason)
         });
         let started = started.await;
         match self.flush().await {

@@ -1,171 +1,175 @@
-//! A value that one task at a time uses, and that nobody blocks on.
+//! A lock on which no thread ever blocks.
 //!
-//! A task that receives may use a connection for milliseconds: it reads, unmasks and inflates. [`Exclusive`] lets others go
-//! on meanwhile. Entering never waits: it succeeds or fails at once. Whoever fails may
+//! A task that receives may hold a connection for milliseconds: it reads, unmasks and inflates. [`TryLock`] lets other tasks
+//! continue meanwhile. Locking succeeds or fails at once. A task whose attempt fails can
 //!
-//! - put something into the inbox ([`deposit`](Exclusive::deposit)), which the holder takes before it leaves, or
-//! - leave a request ([`request`](Exclusive::request)), of which the holder learns when it leaves.
+//! - add to the inbox ([`try_enqueue`](TryLock::try_enqueue)), which the holder empties before it releases the lock, or
+//! - set a request ([`request`](TryLock::request)), which the holder sees when it releases the lock.
 //!
-//! All this is decided by compare-and-swap operations on one word, the gate. A bit can be set only while the value is held,
-//! and the gate opens only when the holder has seen every bit: no request can be stranded.
+//! One atomic word, the gate, holds the whole state of the lock and changes by compare-and-swap. A bit can be set only while
+//! the lock is held, and [`release`](Guard::release) succeeds only after the holder has seen every bit. So no request is lost.
 //!
-//! Checked by the models in `tests/models.rs`.
+//! The models in `tests/models.rs` check every interleaving.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use crate::sync::{AtomicU8, Mutex, MutexGuard, lock};
 
-/// A task has entered.
+/// The lock is held.
 const HELD: u8 = 1;
-/// The inbox takes nothing until the holder has left.
-const NO_DEPOSITS: u8 = 1 << 1;
-/// There is, or is about to be, something in the inbox.
-const MAIL: u8 = 1 << 2;
-/// A task waits to enter.
+/// The holder does not accept additions to the inbox.
+const INBOX_CLOSED: u8 = 1 << 1;
+/// The inbox has something in it, or is about to.
+const COMMANDS: u8 = 1 << 2;
+/// A task waits for the lock.
 const WAITING: u8 = 1 << 3;
-/// The bits of [`Requests`], which the holder serves before it leaves.
+/// The bits of [`Requests`], which the holder serves before it releases the lock.
 const FLUSH: u8 = 1 << 4;
-const HAND_OVER: u8 = 1 << 5;
+const DELEGATE_FLUSH: u8 = 1 << 5;
 
-/// A value of type `T`, an inbox of type `B` for tasks that find it in use, and `P`: snapshot published for tasks that find
-/// the value in use.
+/// A value of type `T`, and what tasks use that cannot lock it: an inbox of type `B`, and `P`, a snapshot of the value that
+/// its holders update.
 #[derive(Debug)]
-pub(crate) struct Exclusive<T, B, P> {
+pub(crate) struct TryLock<T, B, P> {
     gate: AtomicU8,
-    published: P,
+    snapshot: P,
     /// Locked only by the task that has passed the gate, so that locking it never blocks.
     value: Mutex<T>,
     inbox: Mutex<B>,
 }
 
-/// What the inbox is open to while the value is held.
+/// Whether other tasks can add to the inbox while the lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deposits {
-    Accepted,
-    Refused,
+pub(crate) enum InboxMode {
+    Open,
+    Closed,
 }
 
-/// Why nothing was put into the inbox.
+/// Why nothing was added to the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoDeposit {
-    /// Nobody holds the value: enter.
-    Free,
-    /// The holder refuses deposits.
-    Refused,
+pub(crate) enum EnqueueError {
+    /// No task holds the lock: lock it.
+    Unlocked,
+    /// The holder has closed the inbox.
+    Closed,
 }
 
 /// What a task can ask the holder for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Wake the tasks that wait to enter, once the value is free.
+    /// Wake the tasks that wait for the lock, once it is released.
     Wake,
     /// Schedule a flush.
     Flush,
-    /// Leave flushing to the tasks that wait for the connection.
-    HandOver,
+    /// Leave the flush to the tasks that wait for the connection.
+    DelegateFlush,
 }
 
-/// What the holder has to do before it can leave.
+/// What the holder must do before it can release the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "requests are made once"]
 pub(crate) struct Requests {
     /// Take what is in the inbox.
-    pub(crate) mail: bool,
+    pub(crate) commands: bool,
     pub(crate) flush: bool,
-    pub(crate) hand_over: bool,
+    pub(crate) delegate_flush: bool,
 }
 
-/// The result of [`Entered::leave`].
+/// The result of [`Guard::release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the value is still held if there are requests"]
-pub(crate) enum Leave {
-    /// The value is free again.
-    Left {
-        /// Whether tasks wait to enter, which the caller must wake.
+#[must_use = "the lock is still held if there are requests"]
+pub(crate) enum Release {
+    /// The lock is released.
+    Released {
+        /// Whether tasks wait for the lock. The caller must wake them.
         has_waiting: bool,
     },
-    /// The value is still held. Serve these, then leave again.
+    /// The lock is still held. Serve these requests, then release it again.
     Requested(Requests),
 }
 
-impl<T, B, P> Exclusive<T, B, P> {
-    pub(crate) fn new(value: T, inbox: B, published: P) -> Self {
+impl<T, B, P> TryLock<T, B, P> {
+    pub(crate) fn new(value: T, inbox: B, snapshot: P) -> Self {
         Self {
             gate: AtomicU8::new(0),
-            published,
+            snapshot,
             value: Mutex::new(value),
             inbox: Mutex::new(inbox),
         }
     }
 
-    /// Enters, unless another has. The caller must [`leave`](Entered::leave).
+    /// Locks the value, unless another task holds it. The caller must [`release`](Guard::release) it.
     #[inline]
-    pub(crate) fn try_enter(&self, deposits: Deposits) -> Option<Entered<'_, T, B, P>> {
-        let held = match deposits {
-            Deposits::Accepted => HELD,
-            Deposits::Refused => HELD | NO_DEPOSITS,
+    pub(crate) fn try_lock(&self, inbox_mode: InboxMode) -> Option<Guard<'_, T, B, P>> {
+        let held = match inbox_mode {
+            InboxMode::Open => HELD,
+            InboxMode::Closed => HELD | INBOX_CLOSED,
         };
-        // Without a holder no bit is set.
+        // While the lock is free, no bit is set.
         self.gate.compare_exchange(0, held, AcqRel, Relaxed).ok()?;
-        Some(Entered {
-            exclusive: self,
+        Some(Guard {
+            lock: self,
             value: Some(lock(&self.value)),
             held,
         })
     }
 
-    /// Has the holder do something before, or when, it leaves; `false` if nobody holds the value, and the caller may enter.
+    /// Asks the holder to do something when it releases the lock. Returns `false` if no task holds it; the caller can lock it
+    /// then.
     pub(crate) fn request(&self, request: Request) -> bool {
         let bit = match request {
             Request::Wake => WAITING,
             Request::Flush => FLUSH,
-            Request::HandOver => HAND_OVER,
+            Request::DelegateFlush => DELEGATE_FLUSH,
         };
         self.set(bit, 0).is_ok()
     }
 
-    /// Changes the inbox, if another holds the value: it will take the inbox before it leaves.
+    /// Adds to the inbox if another task holds the lock. That task empties the inbox before it releases the lock.
     ///
-    /// `put` sees all that the holder published before it entered.
+    /// `put` sees every change of the snapshot that came before the lock was taken.
     ///
     /// # Errors
     ///
-    /// Nobody holds the value, or its holder accepts no deposits; `put` was not called.
-    pub(crate) fn deposit<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, NoDeposit> {
+    /// No task holds the lock, or its holder has closed the inbox. Then `put` was not called.
+    pub(crate) fn try_enqueue<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
         // Locked first: the holder that sees the bit waits until the inbox has been changed.
         let mut inbox = lock(&self.inbox);
-        self.set(MAIL, NO_DEPOSITS)?;
+        self.set(COMMANDS, INBOX_CLOSED)?;
         Ok(put(&mut inbox))
     }
 
-    /// Puts something into the inbox also if the holder of the value refuses deposits. `put` sees all that the holder
-    /// published before it entered.
-    pub(crate) fn deposit_always<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, NoDeposit> {
+    /// Adds to the inbox as [`try_enqueue`](Self::try_enqueue) does, also if the holder has closed it.
+    ///
+    /// # Errors
+    ///
+    /// No task holds the lock. Then `put` was not called.
+    pub(crate) fn enqueue_always<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
         let mut inbox = lock(&self.inbox);
-        self.set(MAIL, 0)?;
+        self.set(COMMANDS, 0)?;
         Ok(put(&mut inbox))
     }
 
     #[inline]
-    pub(crate) fn published(&self) -> &P {
-        &self.published
+    pub(crate) fn snapshot(&self) -> &P {
+        &self.snapshot
     }
 
-    /// The inbox. It is not kept locked for longer than it takes to move a few words.
+    /// The inbox. Callers hold its mutex only to move a few words.
     pub(crate) fn inbox(&self) -> MutexGuard<'_, B> {
         lock(&self.inbox)
     }
 
-    /// Sets a bit if the value is held, and none of `unless` is set.
-    fn set(&self, bit: u8, unless: u8) -> Result<(), NoDeposit> {
+    /// Sets a bit if the lock is held and none of the bits in `unless` is set.
+    fn set(&self, bit: u8, unless: u8) -> Result<(), EnqueueError> {
         let mut gate = self.gate.load(Relaxed);
         loop {
             if gate & HELD == 0 {
-                return Err(NoDeposit::Free);
+                return Err(EnqueueError::Unlocked);
             }
             if gate & unless != 0 {
-                return Err(NoDeposit::Refused);
+                return Err(EnqueueError::Closed);
             }
             match self.gate.compare_exchange_weak(gate, gate | bit, AcqRel, Relaxed) {
                 Ok(_) => return Ok(()),
@@ -175,52 +179,52 @@ impl<T, B, P> Exclusive<T, B, P> {
     }
 }
 
-/// The right to use the value of an [`Exclusive`].
+/// Exclusive access to the value of a [`TryLock`].
 #[derive(Debug)]
-#[must_use = "the value stays held until it is left"]
-pub(crate) struct Entered<'a, T, B, P> {
-    exclusive: &'a Exclusive<T, B, P>,
-    /// `None` only within [`leave`](Self::leave), and after.
+#[must_use = "the value stays locked until `release` succeeds"]
+pub(crate) struct Guard<'a, T, B, P> {
+    lock: &'a TryLock<T, B, P>,
+    /// `None` within [`release`](Self::release), and after it has succeeded.
     value: Option<MutexGuard<'a, T>>,
     /// The bits that this holder has set itself.
     held: u8,
 }
 
-impl<T, B, P> Entered<'_, T, B, P> {
-    /// Frees the value, or says what is to be done first. Not to be called again once it has been left.
+impl<T, B, P> Guard<'_, T, B, P> {
+    /// Releases the lock, or returns the requests that must be served first. Must not be called again once it has succeeded.
     #[inline]
-    pub(crate) fn leave(&mut self) -> Leave {
+    pub(crate) fn release(&mut self) -> Release {
         self.value = None;
-        let gate = &self.exclusive.gate;
+        let gate = &self.lock.gate;
         match gate.compare_exchange(self.held, 0, AcqRel, Acquire) {
-            Ok(_) => Leave::Left { has_waiting: false },
-            Err(gate) => self.leave_with_requests(gate),
+            Ok(_) => Release::Released { has_waiting: false },
+            Err(gate) => self.release_with_requests(gate),
         }
     }
 
     #[cold]
-    fn leave_with_requests(&mut self, mut gate: u8) -> Leave {
+    fn release_with_requests(&mut self, mut gate: u8) -> Release {
         loop {
-            let (after, left) = match gate & (MAIL | FLUSH | HAND_OVER) {
+            let (after, result) = match gate & (COMMANDS | FLUSH | DELEGATE_FLUSH) {
                 0 => {
                     let has_waiting = gate & WAITING != 0;
-                    (0, Leave::Left { has_waiting })
+                    (0, Release::Released { has_waiting })
                 }
                 asked => {
                     let requests = Requests {
-                        mail: asked & MAIL != 0,
+                        commands: asked & COMMANDS != 0,
                         flush: asked & FLUSH != 0,
-                        hand_over: asked & HAND_OVER != 0,
+                        delegate_flush: asked & DELEGATE_FLUSH != 0,
                     };
-                    (gate & !asked, Leave::Requested(requests))
+                    (gate & !asked, Release::Requested(requests))
                 }
             };
-            match self.exclusive.gate.compare_exchange_weak(gate, after, AcqRel, Acquire) {
+            match self.lock.gate.compare_exchange_weak(gate, after, AcqRel, Acquire) {
                 Ok(_) => {
                     if after != 0 {
-                        self.value = Some(lock(&self.exclusive.value));
+                        self.value = Some(lock(&self.lock.value));
                     }
-                    return left;
+                    return result;
                 }
                 Err(now) => gate = now,
             }
@@ -228,18 +232,18 @@ impl<T, B, P> Entered<'_, T, B, P> {
     }
 }
 
-impl<T, B, P> Deref for Entered<'_, T, B, P> {
+impl<T, B, P> Deref for Guard<'_, T, B, P> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
-        self.value.as_ref().expect("the value has not been left")
+        self.value.as_ref().expect("not released yet")
     }
 }
 
-impl<T, B, P> DerefMut for Entered<'_, T, B, P> {
+impl<T, B, P> DerefMut for Guard<'_, T, B, P> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.value.as_mut().expect("the value has not been left")
+        self.value.as_mut().expect("not released yet")
     }
 }

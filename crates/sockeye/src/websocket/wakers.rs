@@ -20,7 +20,7 @@ use crate::sync::{AtomicUsize, Mutex, lock};
 /// needed.
 #[derive(Debug)]
 pub(crate) struct WakerSlots {
-    /// The number of wake-ups so far, those aside that are for [`Wait::Access`] only.
+    /// The number of wake-ups so far, those aside that are for [`Wait::Lock`] only.
     wake_ups: AtomicUsize,
     slots: Mutex<Slots>,
 }
@@ -58,7 +58,7 @@ pub(crate) enum Wait {
     /// Until the connection may have made progress.
     Progress,
     /// Until no other task uses the connection.
-    Access,
+    Lock,
 }
 
 /// Which slot belongs to an operation, if any.
@@ -120,9 +120,9 @@ impl WakerSlots {
     }
 
     /// Registers an operation that could not be polled, for another task uses the connection.
-    pub(crate) fn register_for_access(&self, key: &mut SlotKey, waker: &Waker) {
+    pub(crate) fn register_for_lock(&self, key: &mut SlotKey, waker: &Waker) {
         let waker = waker.clone();
-        let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::Access));
+        let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::Lock));
         drop(replaced);
     }
 
@@ -155,13 +155,13 @@ impl WakerSlots {
     }
 
     /// Wakes the operations that wait until no other task uses the connection.
-    pub(crate) fn wake_for_access(&self) {
+    pub(crate) fn wake_for_lock(&self) {
         let mut slots = lock(&self.slots);
         let receiver = match slots.receiver {
-            Slot::Waiting(_, Wait::Access) => slots.receiver.take_waker(),
+            Slot::Waiting(_, Wait::Lock) => slots.receiver.take_waker(),
             _ => None,
         };
-        let others = slots.take_others(|wait| wait == Wait::Access);
+        let others = slots.take_others(|wait| wait == Wait::Lock);
         drop(slots);
         receiver.into_iter().chain(others).for_each(Waker::wake);
     }

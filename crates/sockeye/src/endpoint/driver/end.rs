@@ -7,10 +7,10 @@ use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
 use tokio::io::AsyncWrite;
 
 use super::Driver;
-use crate::endpoint::budget::Turn;
+use crate::endpoint::budget::Budget;
 use crate::endpoint::linger;
 use crate::error::{Error, Kind};
-use crate::runtime::timer::Alarm;
+use crate::runtime::timer::Timer;
 
 impl Driver {
     /// Whether the transport is closed, or to be closed now.
@@ -33,7 +33,7 @@ impl Driver {
 
     /// Fails for good. The first failure stays. What had arrived before is still received, as far as the backlog takes it.
     pub(super) fn fail(&mut self, error: Error) {
-        self.deliver_to_backlog();
+        self.receive_into_backlog();
         self.connection.handle_transport_end();
         self.failure.get_or_insert(error);
         self.has_only_write_failed = false;
@@ -50,8 +50,8 @@ impl Driver {
             // RFC 6455 §7.1.1: TLS has an end of its own. What cannot leave at once is not waited for. [6455-7.1.1-1]
             let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
-        self.input.loan.end();
-        self.alarm = Alarm::default();
+        self.input.lease.release();
+        self.timer = Timer::default();
         if self.stall().is_some() {
             self.change_backlog(|backlog| backlog.stall = None);
         }
@@ -84,16 +84,16 @@ impl Driver {
     #[cold]
     pub(super) fn finish_in_background(&mut self) {
         if !self.is_lingering
-            && let Some(place) = linger::find_place()
+            && let Some(slot) = linger::try_reserve()
         {
-            place.finish(self.take_ending());
+            slot.finish(self.take_ending());
         }
     }
 
     /// Moves what remains to be done into another driver. This one is closed then, and knows how the connection ended.
     pub(super) fn take_ending(&mut self) -> Self {
         // Who flushes is not told whether it will have left.
-        self.is_cut |= !self.is_drained();
+        self.has_dropped_output |= !self.is_drained();
         Self {
             connection: self.connection.take_ending(),
             io: self.io.take(),
@@ -101,8 +101,8 @@ impl Driver {
             input: std::mem::take(&mut self.input),
             output: std::mem::take(&mut self.output),
             backlog: self.backlog.take(),
-            alarm: Alarm::default(),
-            turn: Turn::default(),
+            timer: Timer::default(),
+            budget: Budget::default(),
             failure: self.failure.clone(),
             is_lingering: true,
             ..*self
@@ -112,7 +112,7 @@ impl Driver {
     /// Whether all that was queued has left; if not, the error that says why.
     pub(super) fn check_flushed(&self) -> Result<(), Error> {
         self.check_writable()?;
-        match self.is_cut {
+        match self.has_dropped_output {
             true => Err(self.send_error(SendError::Closed)),
             false => Ok(()),
         }

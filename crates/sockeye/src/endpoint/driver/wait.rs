@@ -9,7 +9,7 @@ use super::{Driver, earlier};
 use crate::endpoint::backlog::Backlog;
 use crate::error::{Error, Kind};
 use crate::runtime::clock;
-use crate::transport::Carrier;
+use crate::transport::Transport;
 
 impl Driver {
     /// Waits where [`poll_drain`](Self::poll_drain) is pending: reads ahead, so that a peer which waits for us to read can
@@ -17,36 +17,36 @@ impl Driver {
     #[cold]
     #[inline(never)]
     pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.turn.is_over() && self.poll_read_ahead(cx).is_ready() {
+        if !self.budget.is_spent() && self.poll_read_ahead(cx).is_ready() {
             return Poll::Ready(());
         }
-        match self.turn.is_over() {
-            true => self.poll_turn(cx),
+        match self.budget.is_spent() {
+            true => self.poll_yield(cx),
             false => self.poll_deadline(cx),
         }
     }
 
     /// Receives once, into the backlog. Pending also where the backlog is full, or other tasks are to have their turn first.
     pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.deliver_to_backlog() {
+        if !self.receive_into_backlog() {
             return Poll::Pending;
         }
         ready!(self.poll_read(cx));
-        self.deliver_to_backlog();
+        self.receive_into_backlog();
         Poll::Ready(())
     }
 
     /// Moves messages from what was received to the backlog, for later. Returns whether that was all: it stops where the
     /// backlog is full and where other tasks are to have their turn.
     #[cold]
-    pub(super) fn deliver_to_backlog(&mut self) -> bool {
+    pub(super) fn receive_into_backlog(&mut self) -> bool {
         while self.has_input() {
             let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
-            if cost >= self.settings.read_ahead_max || self.turn.is_over() {
+            if cost >= self.settings.read_ahead_max || self.budget.is_spent() {
                 return false;
             }
             // None also where a message is inflated in part, which ends the turn.
-            if let Some(message) = self.deliver_whole().or_else(|| self.deliver()) {
+            if let Some(message) = self.next_whole_message().or_else(|| self.next_assembled_message()) {
                 self.change_backlog(|backlog| backlog.ahead.push(message));
             }
         }
@@ -56,7 +56,7 @@ impl Driver {
     /// Where writing has failed: receives what had arrived before. If a close frame is among it, that says more of the end
     /// than a broken pipe does, and `recv` will say the same.
     #[inline]
-    pub(super) fn find_cause_of_write_failure(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn find_close_after_write_failure(&mut self, cx: &mut Context<'_>) {
         if self.has_only_write_failed {
             self.read_after_write_failure(cx);
         }
@@ -64,18 +64,19 @@ impl Driver {
 
     #[cold]
     pub(super) fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
-        while self.has_only_write_failed && !self.has_ended() && !self.turn.is_over() && self.deliver_to_backlog() {
-            if self.poll_read(cx).is_pending() && !self.read_of_broken() {
+        while self.has_only_write_failed && !self.has_ended() && !self.budget.is_spent() && self.receive_into_backlog()
+        {
+            if self.poll_read(cx).is_pending() && !self.try_read_after_write_failure() {
                 return;
             }
         }
-        self.deliver_to_backlog();
+        self.receive_into_backlog();
     }
 
     /// Reads once from a transport that cannot be written to, whether or not the runtime knows that there is something: it
     /// may not have looked since the write failed. Returns whether there was.
     #[cold]
-    pub(super) fn read_of_broken(&mut self) -> bool {
+    pub(super) fn try_read_after_write_failure(&mut self) -> bool {
         let Some(io) = &mut self.io else { return false };
         self.input.try_fill(io)
     }
@@ -83,8 +84,8 @@ impl Driver {
     /// Ends the turn: looks at the deadlines, and lets other tasks have theirs unless one has passed that ends all.
     #[cold]
     #[inline(never)]
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turn.begin();
+    pub(super) fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.budget.reset();
         self.handle_deadlines(clock::now());
         if self.is_over() {
             return Poll::Ready(());
@@ -99,7 +100,7 @@ impl Driver {
         let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
             return Poll::Pending;
         };
-        ready!(self.alarm.poll(cx, deadline));
+        ready!(self.timer.poll(cx, deadline));
         self.handle_deadlines(clock::now());
         Poll::Ready(())
     }
@@ -130,7 +131,7 @@ impl Driver {
     /// never full, and nothing else shows that the peer reads.
     #[cold]
     fn has_peer_read(&mut self) -> bool {
-        let edge = self.io.as_ref().and_then(Carrier::window_edge);
+        let edge = self.io.as_ref().and_then(Transport::window_edge);
         let before = std::mem::replace(&mut self.window_edge, edge);
         edge.is_some() && edge != before
     }
