@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use sockeye::{CloseCode, Denial, Error, Message, Origin, OriginPolicy, Server, WebSocket};
-use sockeye_server::accept::accept_all;
+use sockeye_server::accept_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
