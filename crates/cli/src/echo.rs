@@ -1,52 +1,51 @@
 //! `sockeye echo`: a server that sends every message back.
 //!
-//! Nothing of the protocol here is private: a server by anyone else can be made of the same calls. Each thread has a listener, a
-//! runtime and connections of its own, and shares nothing with the others but the moment when all of them stop.
+//! It uses only the public API of `sockeye`. Each thread has its own listener, runtime and connections; threads share
+//! nothing but the signal to stop.
 
-mod roll;
-
+use std::pin::pin;
 use std::thread;
 use std::time::Duration;
 
-use sockeye::{CloseCode, Denial, Error, Message, Origin, OriginPolicy, Server, WebSocket};
+use sockeye::{CloseCode, Denial, Error, Origin, OriginPolicy, Server, WebSocket};
 use sockeye_server::accept_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cli::{self, AllowedOrigin, EchoOptions, Failure, Signals};
 use crate::connect::escape;
-use roll::{Member, Roll};
 
-/// How long connections may take to close when the server stops; as long as the close handshake may take.
+/// How long connections may take to close when the server stops; equal to the timeout of the closing handshake.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest request head. With it, and the 2 to 3 KiB of the task that waits for it, a connection that is not open
-/// yet costs less than 16 KiB of memory; an echo has no use for larger ones.
+/// Size limit of a request head. With it, and the 2 to 3 KiB of the task that performs the handshake, a connection that
+/// is not open yet costs less than 16 KiB of memory. An echo server needs no larger requests.
 const HEAD_SIZE_MAX: usize = 12 * 1024;
 
-/// Echoes until a signal.
+/// Echoes until a signal arrives.
 pub(crate) fn run(options: &EchoOptions) -> Result<(), Failure> {
     let server = server(options)?;
     let listeners = cli::bind(&options.listen, usize::from(options.threads.get()))?;
     let url = url(options, &listeners[0])?;
-    let (stop, _) = watch::channel(false);
-    let waiter = Builder::new_current_thread().enable_all().build()?;
-    let mut signals = waiter.block_on(async { Signals::new() })?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let (shutdown, serving) = (CancellationToken::new(), TaskTracker::new());
 
     let threads: Vec<_> = listeners
         .into_iter()
-        .map(|listener| start_thread(listener, server.clone(), stop.subscribe()))
+        .map(|listener| start_thread(listener, server.clone(), shutdown.child_token(), &serving))
         .collect::<Result<_, _>>()?;
+    serving.close();
     cli::announce(&url);
 
-    waiter.block_on(async {
+    runtime.block_on(async {
         signals.next().await;
-        // Ready when the last thread has let go of its end.
-        stop.send_replace(true);
+        shutdown.cancel();
         tokio::select! {
-            () = stop.closed() => Ok(()),
+            () = serving.wait() => Ok(()),
             signal = signals.next() => Err(Failure::Signal(signal)),
         }
     })?;
@@ -60,12 +59,12 @@ fn server(options: &EchoOptions) -> Result<Server, Failure> {
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = options.max_message_size;
     limits.head_size_max = HEAD_SIZE_MAX;
-    // A client that does not read its echoes is not read from either: TCP holds it back, and costs no memory here.
+    // Stop reading from a client that does not read its echoes, so that TCP flow control stops it.
     limits.read_ahead_max = 0;
     let mut server = Server::builder()
         .subprotocols(options.subprotocols.iter().cloned())
         .limits(limits)
-        // An echo gives nobody anything that was not theirs, so pages of any origin may have it.
+        // An echo discloses nothing, so pages of any origin may connect by default.
         .origins(AllowedOrigin::policy(&options.origins).unwrap_or(OriginPolicy::Any));
     if let Some(config) = options.compression.config() {
         server = server.compression(config);
@@ -81,96 +80,97 @@ fn url(options: &EchoOptions, listener: &std::net::TcpListener) -> Result<String
     Ok(format!("{scheme}://{}/", listener.local_addr()?))
 }
 
-/// Serves one listener on a thread of its own, from now on.
+/// Starts a thread that serves one listener.
 fn start_thread(
     listener: std::net::TcpListener,
     server: Server,
-    stop: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+    serving: &TaskTracker,
 ) -> Result<thread::JoinHandle<()>, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _entered = runtime.enter();
         TcpListener::from_std(listener)?
     };
-    let serve = move || runtime.block_on(serve(listener, server, stop));
-    Ok(thread::Builder::new().name("echo".into()).spawn(serve)?)
+    let serve = serving.track_future(serve(listener, server, shutdown));
+    Ok(thread::Builder::new()
+        .name("echo".into())
+        .spawn(move || runtime.block_on(serve))?)
 }
 
-/// Accepts connections until the server stops, then has them closed.
-async fn serve(listener: TcpListener, server: Server, mut stop: watch::Receiver<bool>) {
-    let roll = Roll::default();
+/// Accepts connections until the server stops, then waits for them to close.
+async fn serve(listener: TcpListener, server: Server, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
     tokio::select! {
         never = accept_all(
             |cx| listener.poll_accept(cx),
-            |(tcp, _)| drop(tokio::spawn(open(server.clone(), tcp, roll.join()))),
+            |(tcp, _)| drop(connections.spawn(open(server.clone(), tcp, connections.clone(), shutdown.clone()))),
         ) => match never {},
-        _ = stop.wait_for(|is_stopped| *is_stopped) => {}
+        () = shutdown.cancelled() => {}
     }
     drop(listener);
-    roll.dismiss();
-    let _ = timeout(STOP_TIMEOUT, roll.empty()).await;
+    connections.close();
+    let _ = timeout(STOP_TIMEOUT, connections.wait()).await;
 }
 
-/// Opens a connection and leaves it to a task of its own, a quarter of the size of this one: the room for the handshake
-/// is needed once, and is gone when this ends.
-async fn open(server: Server, tcp: TcpStream, member: Member) {
-    let opening = async { server.accept(tcp).await?.accept().await };
+/// Performs the opening handshake, then spawns a second task that echoes. The second task is a third of the size of
+/// this one, because the state of the handshake is freed when this task ends.
+async fn open(server: Server, tcp: TcpStream, connections: TaskTracker, shutdown: CancellationToken) {
+    let handshake = async { server.accept(tcp).await?.accept().await };
+    // Not `run_until_cancelled`, whose future would hold the handshake's twice.
     let opened = tokio::select! {
-        opened = opening => opened,
-        () = member.dismissed() => return,
+        opened = handshake => opened,
+        () = shutdown.cancelled() => return,
     };
     match opened {
-        Ok(mut ws) => drop(tokio::spawn(async move { report(echo(&mut ws, &member).await) })),
+        Ok(mut ws) => drop(connections.spawn(async move { log_error(echo(&mut ws, &shutdown).await) })),
         Err(error) => match error.denial() {
             Some(denial) => log_denial(denial),
-            None => report(Err(error)),
+            None => log_error(Err(error)),
         },
     }
 }
 
-/// Logs the origin and the host of a web page that was refused, what is allowed, and the option that changes it. The author
-/// of the page sees only that it does not work.
+/// Logs the origin and host of a refused web page, which ones are allowed, and the option that changes it. The browser
+/// does not show the author of the page why it was refused.
 fn log_denial(denial: &Denial) {
     let (host, allowed) = (denial.host(), denial.allowed());
     let origin = denial.origin().unwrap_or("none");
-    // An origin that is none is not to be pasted into a shell.
+    // An invalid origin may contain anything, so do not suggest pasting it into a shell.
     let advice = match Origin::parse(origin) {
         Ok(origin) => format!("--allow-origin={origin} allows this one"),
-        Err(_) => "--allow-origin=ORIGIN allows another".into(),
+        Err(_) => "--allow-origin=ORIGIN allows other origins".into(),
     };
     tracing::warn!(
-        "refused a WebSocket to a web page of the origin {}, which came for the host {}; allowed: {allowed}; {advice}",
+        "refused a WebSocket from a web page of origin {} to host {}; allowed: {allowed}; {advice}",
         escape(origin),
         escape(host),
     );
 }
 
-/// Sends every message back. What arrived in one burst leaves in one write: `recv` sends what `feed` has queued before
-/// it waits.
-async fn echo(ws: &mut WebSocket, member: &Member) -> Result<(), Error> {
-    while let Some(message) = next(ws, member).await? {
-        ws.feed(message).await?;
-    }
-    Ok(())
-}
-
-/// The next message; `None` after the end, which comes from here when the server stops.
-async fn next(ws: &mut WebSocket, member: &Member) -> Result<Option<Message>, Error> {
-    tokio::select! {
-        // The server's end is looked at only when there is nothing to do but wait.
-        biased;
-        message = ws.recv() => message,
-        () = member.dismissed() => {
-            // In a box, for it happens once at most.
-            Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await?;
-            Ok(None)
+/// Sends every message back until the peer closes or the server stops. The replies to a burst leave in one write: `recv`
+/// flushes what `feed` has queued before it waits.
+async fn echo(ws: &mut WebSocket, shutdown: &CancellationToken) -> Result<(), Error> {
+    // Pinned outside of the loop, so that it registers its waker once and not for each message.
+    let mut cancelled = pin!(shutdown.cancelled());
+    loop {
+        let message = tokio::select! {
+            // `cancelled` is polled only if there is no message to echo.
+            biased;
+            message = ws.recv() => message?,
+            // Boxed, because it is needed at most once and would enlarge the task of every connection.
+            () = &mut cancelled => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
+        };
+        match message {
+            Some(message) => ws.feed(message).await?,
+            None => return Ok(()),
         }
     }
 }
 
-fn report(ended: Result<(), Error>) {
-    if let Err(error) = ended {
+fn log_error(result: Result<(), Error>) {
+    if let Err(error) = result {
         // RFC 6455 §7.1.7. [6455-7.1.7-3]
-        tracing::debug!(%error, "a connection ended badly");
+        tracing::debug!(%error, "connection failed");
     }
 }
