@@ -1,57 +1,69 @@
-//! Everything the program says on standard error, by a sink that cannot hurt it.
+//! Log output on standard error, through a sink that never blocks or panics.
 //!
-//! Whoever logs puts a line into a bounded queue and goes on; a thread of its own writes the lines. When standard error
-//! is full, closed, or a pipe that nobody reads, lines are lost and counted, and nothing else happens: no panic (which
-//! `eprintln!` would give), no connection that waits. The first line that can be written again says how many are missing.
+//! [`line`] and `tracing` put lines into a queue of limited size, which one thread writes to standard error. If standard
+//! error is full, closed, or a pipe without a reader, lines are dropped and counted; `eprintln!` would panic or block the
+//! connection instead. The next line that can be written is followed by the number of dropped lines.
+//!
+//! `tracing-appender` is not used: its guard prints to standard output when the queue is full at exit, and its queue is
+//! limited in lines, not in bytes.
 
-use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use sockeye_server::sync::lock;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::connect::terminal;
 
-/// Bytes that wait to be written, beyond which lines are dropped.
-const WAITING_BYTES_MAX: usize = 1 << 20;
+/// Maximum size of all queued lines. Lines beyond it are dropped.
+const QUEUED_BYTES_MAX: usize = 1 << 20;
 
-/// How long the end of the program waits for standard error to take what is left.
+/// How long [`flush`] waits for standard error.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-static SINK: Sink = Sink::new();
+static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// Starts the sink, and sends what is traced and every panic to it.
+/// Starts the thread that writes, and directs `tracing` and panic messages to it.
 pub(crate) fn start(filter: Targets) -> Guard {
-    let writer = thread::Builder::new()
+    let (sink, queue) = Sink::new();
+    let counters = sink.counters.clone();
+    // Without the thread the receiver is dropped, and so is every line.
+    let _ = thread::Builder::new()
         .name("log".into())
-        .spawn(|| SINK.write_all_to(Stderr));
-    SINK.state().is_written = writer.is_ok();
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Lines);
-    // Not `init`, which also takes over the records of the crate `log` where some other crate turns that feature on.
+        .spawn(move || write_entries(&queue, &counters, Stderr));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(sink.clone());
+    let _ = SINK.set(sink);
+    // Not `init`, which would also install a logger for the `log` crate if another crate enables that feature.
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-    tracing::subscriber::set_global_default(subscriber).expect("set once, at the start");
-    // A panic of one connection ends that connection: its task catches it.
+    tracing::subscriber::set_global_default(subscriber).expect("`start` is called once");
+    // A panic in the task of a connection ends only that connection: tokio catches it.
     panic::set_hook(Box::new(|panic| tracing::error!("bug, please report: {panic}")));
     Guard
 }
 
-/// Says one line to the person at the terminal, whatever is logged.
+/// Prints one line for the user, regardless of the log level.
 pub(crate) fn line(text: &str) {
-    SINK.push(format!("{text}\n").into_bytes());
+    if let Some(sink) = SINK.get() {
+        sink.push(format!("{text}\n").into_bytes());
+    }
 }
 
-/// Waits until all lines are written, but not long.
+/// Waits until all queued lines are written, for at most a second.
 pub(crate) fn flush() {
-    SINK.flush(FLUSH_TIMEOUT);
+    if let Some(sink) = SINK.get() {
+        sink.flush(FLUSH_TIMEOUT);
+    }
 }
 
-/// Writes out, when dropped, what still waits.
+/// Flushes the log when dropped.
 #[derive(Debug)]
 pub(crate) struct Guard;
 
@@ -61,7 +73,7 @@ impl Drop for Guard {
     }
 }
 
-/// Standard error; if it is a terminal, above the prompt that may be there.
+/// Standard error. On a terminal, text is printed above the prompt.
 #[derive(Debug)]
 struct Stderr;
 
@@ -80,22 +92,83 @@ impl Write for Stderr {
     }
 }
 
-/// Where tracing writes its lines to.
+/// The sending half of the queue of lines.
+#[derive(Clone, Debug)]
+struct Sink {
+    queue: Sender<Entry>,
+    counters: Arc<Counters>,
+}
+
 #[derive(Debug)]
-struct Lines;
+enum Entry {
+    Line(Vec<u8>),
+    /// Asks for a message on this channel once all earlier lines are written.
+    Flush(SyncSender<()>),
+}
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Lines;
+#[derive(Debug, Default)]
+struct Counters {
+    queued_bytes: AtomicUsize,
+    /// Lines dropped since the last report.
+    dropped_lines: AtomicU64,
+}
 
-    fn make_writer(&'a self) -> Lines {
-        Lines
+impl Sink {
+    fn new() -> (Self, Receiver<Entry>) {
+        let (queue, receiver) = mpsc::channel();
+        let counters = Arc::default();
+        (Self { queue, counters }, receiver)
+    }
+
+    fn push(&self, line: Vec<u8>) {
+        let len = line.len();
+        let queued_bytes = self.counters.queued_bytes.fetch_add(len, Ordering::Relaxed) + len;
+        if queued_bytes > QUEUED_BYTES_MAX || self.queue.send(Entry::Line(line)).is_err() {
+            self.counters.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.counters.dropped_lines.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self, timeout: Duration) {
+        let (done, is_done) = mpsc::sync_channel(1);
+        if self.queue.send(Entry::Flush(done)).is_ok() {
+            let _ = is_done.recv_timeout(timeout);
+        }
     }
 }
 
-impl Write for Lines {
-    /// Called once for each line.
+/// Writes queued lines until the program ends.
+fn write_entries(queue: &Receiver<Entry>, counters: &Counters, mut out: impl Write) {
+    for entry in queue {
+        match entry {
+            Entry::Line(line) => {
+                let dropped = counters.dropped_lines.swap(0, Ordering::Relaxed);
+                let mut written = out.write_all(&line);
+                if dropped > 0 {
+                    written = written.and_then(|()| writeln!(out, "{dropped} log lines were dropped"));
+                }
+                if written.is_err() {
+                    counters.dropped_lines.fetch_add(dropped + 1, Ordering::Relaxed);
+                }
+                counters.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            }
+            Entry::Flush(done) => drop(done.try_send(())),
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = &'a Sink;
+
+    fn make_writer(&'a self) -> &'a Sink {
+        self
+    }
+}
+
+impl Write for &Sink {
+    /// Queues one line: `tracing_subscriber` calls this once for each event.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        SINK.push(line.to_vec());
+        self.push(line.to_vec());
         Ok(line.len())
     }
 
@@ -104,105 +177,11 @@ impl Write for Lines {
     }
 }
 
-/// A bounded queue of lines between all threads and the one that writes.
-#[derive(Debug)]
-struct Sink {
-    state: Mutex<State>,
-    has_lines: Condvar,
-    is_drained: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    waiting: VecDeque<Vec<u8>>,
-    waiting_bytes: usize,
-    /// Lines lost since that was last said.
-    dropped: u64,
-    /// Whether a line is being written at this moment.
-    is_writing: bool,
-    /// Whether there is a thread that writes at all.
-    is_written: bool,
-}
-
-impl Sink {
-    const fn new() -> Self {
-        let state = State {
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            dropped: 0,
-            is_writing: false,
-            is_written: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            has_lines: Condvar::new(),
-            is_drained: Condvar::new(),
-        }
-    }
-
-    /// The lock is never held while anything is written.
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    fn push(&self, line: Vec<u8>) {
-        let mut state = self.state();
-        if state.waiting_bytes + line.len() > WAITING_BYTES_MAX {
-            state.dropped += 1;
-            return;
-        }
-        state.waiting_bytes += line.len();
-        state.waiting.push_back(line);
-        self.has_lines.notify_one();
-    }
-
-    /// Writes lines for ever.
-    fn write_all_to(&self, mut out: impl Write) {
-        loop {
-            let (line, dropped) = self.next();
-            let mut is_written = out.write_all(&line).is_ok();
-            if is_written && dropped > 0 {
-                is_written = writeln!(out, "{dropped} lines of the log were lost").is_ok();
-            }
-            let mut state = self.state();
-            state.is_writing = false;
-            state.dropped += match is_written {
-                true => 0,
-                false => dropped + 1,
-            };
-            if state.waiting.is_empty() {
-                self.is_drained.notify_all();
-            }
-        }
-    }
-
-    /// Waits for a line; also tells how many were lost.
-    fn next(&self) -> (Vec<u8>, u64) {
-        let state = self.state();
-        let mut state = self
-            .has_lines
-            .wait_while(state, |state| state.waiting.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        let line = state.waiting.pop_front().unwrap_or_default();
-        state.waiting_bytes -= line.len();
-        state.is_writing = true;
-        (line, std::mem::take(&mut state.dropped))
-    }
-
-    fn flush(&self, timeout: Duration) {
-        let state = self.state();
-        let is_busy = |state: &mut State| state.is_written && (state.is_writing || !state.waiting.is_empty());
-        drop(self.is_drained.wait_timeout_while(state, timeout, is_busy));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
-    /// A standard error that fails a number of times, then hands on what it gets.
+    /// A writer that fails a number of times, then sends what it gets to a channel.
     struct Flaky {
         failures: u32,
         written: mpsc::Sender<Vec<u8>>,
@@ -224,30 +203,40 @@ mod tests {
     }
 
     #[test]
-    fn lines_lost_on_a_full_disk_are_counted_and_announced() {
-        let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
+    fn lines_dropped_on_a_full_disk_are_counted_and_reported() {
+        let (sink, queue) = Sink::new();
         let (written, lines) = mpsc::channel();
-        thread::spawn(|| sink.write_all_to(Flaky { failures: 2, written }));
+        let counters = sink.counters.clone();
+        thread::spawn(move || write_entries(&queue, &counters, Flaky { failures: 2, written }));
         for line in ["one\n", "two\n", "three\n"] {
             sink.push(line.into());
         }
-        let text: Vec<u8> = lines
-            .iter()
-            .flatten()
-            .take("three\n2 lines of the log were lost\n".len())
-            .collect();
-        assert_eq!(String::from_utf8_lossy(&text), "three\n2 lines of the log were lost\n");
+        let expected = "three\n2 log lines were dropped\n";
+        let text: Vec<u8> = lines.iter().flatten().take(expected.len()).collect();
+        assert_eq!(String::from_utf8_lossy(&text), expected);
+        sink.flush(FLUSH_TIMEOUT);
+        assert_eq!(sink.counters.queued_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn a_sink_that_nobody_empties_stays_small_and_lets_go() {
-        let sink = Sink::new();
-        sink.state().is_written = true;
-        for _ in 0..WAITING_BYTES_MAX {
+    fn a_queue_that_is_never_read_stays_small_and_flush_returns() {
+        let (sink, _queue) = Sink::new();
+        for _ in 0..QUEUED_BYTES_MAX {
             sink.push(vec![b'x'; 1024]);
         }
-        assert_eq!(sink.state().waiting_bytes, WAITING_BYTES_MAX);
-        assert_eq!(sink.state().dropped, (WAITING_BYTES_MAX - 1024) as u64);
+        let counters = &sink.counters;
+        assert_eq!(counters.queued_bytes.load(Ordering::Relaxed), QUEUED_BYTES_MAX);
+        let dropped = counters.dropped_lines.load(Ordering::Relaxed);
+        assert_eq!(dropped, (QUEUED_BYTES_MAX - 1024) as u64);
         sink.flush(Duration::ZERO);
+    }
+
+    #[test]
+    fn without_a_writing_thread_lines_are_dropped_and_flush_returns() {
+        let (sink, queue) = Sink::new();
+        drop(queue);
+        sink.push(b"one\n".to_vec());
+        assert_eq!(sink.counters.queued_bytes.load(Ordering::Relaxed), 0);
+        sink.flush(FLUSH_TIMEOUT);
     }
 }
