@@ -24,10 +24,6 @@
 //! [`serve`] is the whole server; [`Config`] says how it behaves. The program `sockeye` is this library with a
 //! command line.
 
-// Used by `sockeye-cli`; not part of the public API.
-#[doc(hidden)]
-pub mod sync;
-
 mod accept;
 mod channel;
 mod client;
