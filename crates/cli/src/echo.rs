@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::{self, AllowedOrigin, EchoOptions, Failure, Signals};
-use crate::connect::escape;
+use crate::cli::{self, AllowedOrigin, EchoOptions, Failure};
+use crate::escape::escape;
+use crate::platform::Signals;
 
 /// How long connections may take to close when the server stops; equal to the timeout of the closing handshake.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

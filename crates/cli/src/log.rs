@@ -19,7 +19,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::connect::terminal;
+use crate::platform::terminal;
 
 /// Maximum size of all queued lines. Lines beyond it are dropped.
 const QUEUED_BYTES_MAX: usize = 1 << 20;

@@ -5,7 +5,7 @@
 //! goes through [`print`], which takes the prompt away, writes, and draws the prompt again.
 //!
 //! The terminal is restored on every orderly exit: [`Terminal`] restores it when dropped, and
-//! [`Signals`](crate::cli::Signals) handles the signals that end or stop the program.
+//! [`Signals`](crate::platform::Signals) handles the signals that end or stop the program.
 
 mod editor;
 
@@ -49,14 +49,14 @@ struct Screen {
 
 /// A terminal that lines are edited on; works as before when dropped.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     before: Termios,
 }
 
 impl Terminal {
     /// Takes the terminal over, if standard input is one that can be drawn on. There is no prompt before [`show_prompt`] or
     /// the first key.
-    pub(super) fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if is_dumb || !io::stdin().is_terminal() {
             return None;
@@ -96,7 +96,7 @@ impl Drop for Terminal {
 
 /// Reads lines from the terminal that is taken over, all that are there; `None` at the end, and when it is taken over no
 /// more.
-pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
+pub(crate) fn read_lines() -> io::Result<Option<Vec<String>>> {
     let mut keys = [0; 4096];
     loop {
         if SCREEN.lock().as_ref().is_none_or(|screen| screen.is_ended) {
@@ -117,7 +117,7 @@ pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
 
 /// Reads the terminal after the end was asked for, until it is taken over no more. The system finds Ctrl-C only in what it
 /// has room for, so a terminal that nobody reads does not pass it on.
-pub(super) fn discard_keys() {
+pub(crate) fn discard_keys() {
     let mut keys = [0; 4096];
     while SCREEN.lock().is_some() && matches!(read_keys(&mut keys), Ok(1..)) {}
 }
@@ -141,7 +141,7 @@ fn read_keys(keys: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Draws the prompt from now on, if the terminal is taken over. Does not block: see [`with_free_screen`].
-pub(super) fn show_prompt() {
+pub(crate) fn show_prompt() {
     IS_PROMPT_SHOWN.store(true, Ordering::SeqCst);
     with_free_screen(Screen::draw);
 }
