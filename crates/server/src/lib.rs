@@ -24,12 +24,7 @@
 //! [`serve`] is the whole server; [`Config`] says how it behaves. The program `sockeye` is this library with a
 //! command line.
 
-// For the program `sockeye`, which is built on this library, and no part of what the library promises.
-#[doc(hidden)]
-pub mod accept;
-#[doc(hidden)]
-pub mod sync;
-
+mod accept;
 mod channel;
 mod client;
 pub mod codes;
@@ -47,6 +42,7 @@ mod refusals;
 mod serve;
 mod session;
 
+pub use accept::accept_all;
 pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
 pub use serve::serve;
 pub use sockeye::handshake::{Authority, HostPolicy};

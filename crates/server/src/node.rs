@@ -1,10 +1,11 @@
 //! What all clients of this process share: the configuration, the channels, the engine, and the list of clients.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
@@ -13,7 +14,6 @@ use crate::engine::{Engine, EngineError, MemoryEngine};
 use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
-use crate::sync::lock;
 
 /// One server process.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Node {
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
-    is_draining: watch::Sender<bool>,
+    draining: CancellationToken,
     refusals: RefusalLog,
 }
 
@@ -38,7 +38,7 @@ impl Node {
             hub,
             engine,
             clients: Mutex::default(),
-            is_draining: watch::Sender::new(false),
+            draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
         })
     }
@@ -61,7 +61,7 @@ impl Node {
 
     /// Adds a client to the list. One that comes while the node drains is sent away at once.
     pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
-        lock(&self.clients).insert(client, queue.clone());
+        self.clients.lock().insert(client, queue.clone());
         // Looked at after the client is on the list: whichever of the two comes first, the other one sees it.
         if self.is_draining() {
             queue.close(DisconnectCode::Shutdown);
@@ -75,7 +75,7 @@ impl Node {
         info: Option<&Arc<ClientInfo>>,
         left: Vec<Subscription>,
     ) {
-        lock(&self.clients).remove(&client);
+        self.clients.lock().remove(&client);
         for subscription in &left {
             self.hub.leave(subscription, client);
         }
@@ -112,14 +112,14 @@ impl Node {
 
     /// Asks all clients, those to come included, to go elsewhere.
     pub(crate) fn drain(&self) {
-        self.is_draining.send_replace(true);
-        for queue in lock(&self.clients).values() {
+        self.draining.cancel();
+        for queue in self.clients.lock().values() {
             queue.close(DisconnectCode::Shutdown);
         }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.is_draining.borrow()
+        self.draining.is_cancelled()
     }
 
     /// Waits until the node drains.
@@ -127,8 +127,7 @@ impl Node {
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) async fn draining(&self) {
-        // An error would mean that the sender is gone, and it is part of the node.
-        let _ = self.is_draining.subscribe().wait_for(|is_draining| *is_draining).await;
+        self.draining.cancelled().await;
     }
 
     /// Evicts expired history and reports refusals that were not logged, for as long as it is polled.

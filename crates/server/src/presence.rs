@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 use crate::protocol::{Json, WireClientInfo};
-use crate::sync::lock;
 
 /// The name of one connection, drawn at random by the server and shown to others as a UUID (version 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +158,7 @@ impl Presence {
     pub(crate) fn add(&self, subscription: &Subscription, info: Arc<ClientInfo>) {
         let Subscription { channel, generation } = subscription;
         let (client, generation) = (info.client, *generation);
-        let mut shard = lock(self.shard(channel));
+        let mut shard = self.shard(channel).lock();
         let members = shard.entry(channel.clone()).or_default();
         if members
             .clients
@@ -171,7 +172,7 @@ impl Presence {
     /// Takes a client out of a channel, unless it is there by a newer subscription.
     pub(crate) fn remove(&self, subscription: &Subscription, client: ClientId) {
         let Subscription { channel, generation } = subscription;
-        let mut shard = lock(self.shard(channel));
+        let mut shard = self.shard(channel).lock();
         let Some(members) = shard.get_mut(channel) else { return };
         let known = members.clients.get(&client);
         if known.is_some_and(|known| known.generation <= *generation) {
@@ -184,7 +185,7 @@ impl Presence {
 
     /// The members, or `None` if there are more than `clients_max`.
     pub(crate) fn members(&self, channel: &ChannelName, clients_max: usize) -> Option<Vec<Arc<ClientInfo>>> {
-        let shard = lock(self.shard(channel));
+        let shard = self.shard(channel).lock();
         let Some(members) = shard.get(channel) else {
             return Some(Vec::new());
         };
@@ -193,7 +194,7 @@ impl Presence {
     }
 
     pub(crate) fn stats(&self, channel: &ChannelName) -> PresenceStats {
-        let shard = lock(self.shard(channel));
+        let shard = self.shard(channel).lock();
         let Some(members) = shard.get(channel) else {
             return PresenceStats { clients: 0, users: 0 };
         };
@@ -291,7 +292,7 @@ mod tests {
         presence.remove(&in_room, ClientId::from_random(1));
         presence.remove(&in_room, ClientId::from_random(3));
         assert_eq!(presence.members(&room, 0), Some(Vec::new()));
-        assert!(presence.shards.iter().all(|shard| lock(shard).is_empty()));
+        assert!(presence.shards.iter().all(|shard| shard.lock().is_empty()));
     }
 
     #[test]

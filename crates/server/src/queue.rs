@@ -6,14 +6,13 @@
 //! owns no memory beyond itself.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use sockeye::{PreparedMessage, Sender, Text};
 
 use crate::codes::DisconnectCode;
 use crate::presence::Subscription;
-use crate::sync::lock;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -79,7 +78,7 @@ impl Queue {
     /// left to do is to disconnect it.
     pub(crate) fn push(&self, item: Item) {
         let waker = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.closed.is_some() || self.sends_directly(&state, &item) {
                 return;
             }
@@ -109,7 +108,7 @@ impl Queue {
     /// Asks for the connection to be closed after what is already queued. The first reason stays.
     pub(crate) fn close(&self, reason: DisconnectCode) {
         let waker = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.closed.get_or_insert(reason);
             state.waker.take()
         };
@@ -120,7 +119,7 @@ impl Queue {
 
     /// Takes what is to be done next. What was taken before is with the WebSocket by now.
     pub(crate) fn take(&self) -> Option<Outgoing> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let item = state.pop();
         state.is_taken = item.is_some();
         let Some(item) = item else {
@@ -135,7 +134,7 @@ impl Queue {
 
     /// Bytes waiting.
     pub(crate) fn bytes(&self) -> usize {
-        lock(&self.state).bytes
+        self.state.lock().bytes
     }
 
     /// Waits until [`take`](Self::take) has something. For one task at a time: the client's.
@@ -155,7 +154,7 @@ impl Queue {
     }
 
     fn poll<T>(&self, cx: &mut Context<'_>, look: impl Fn(&State) -> Option<T>) -> Poll<T> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(found) = look(&state) {
             return Poll::Ready(found);
         }

@@ -5,12 +5,10 @@
 //! Up to [`BURST`] lines are written at once, and one more per second after that. What is left out is counted, and the
 //! count is written before the next line, or by [`report`](RefusalLog::report).
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::sync::lock;
 
 /// Decides which refusals are written to the log.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ impl RefusalLog {
 
     /// Calls `write`, which writes one line, unless too many were written lately.
     pub(crate) fn log(&self, write: impl FnOnce()) {
-        let Some(suppressed) = lock(&self.bucket).take(Instant::now()) else {
+        let Some(suppressed) = self.bucket.lock().take(Instant::now()) else {
             return;
         };
         announce(suppressed);
@@ -53,7 +51,7 @@ impl RefusalLog {
 
     /// Writes how many refusals were left out, if any were.
     pub(crate) fn report(&self) {
-        announce(std::mem::take(&mut lock(&self.bucket).suppressed));
+        announce(std::mem::take(&mut self.bucket.lock().suppressed));
     }
 }
 
@@ -96,12 +94,12 @@ mod tests {
         let flood = || (0..1000).for_each(|_| log.log(|| lines.set(lines.get() + 1)));
         flood();
         assert_eq!(lines.take(), BURST);
-        assert_eq!(lock(&log.bucket).suppressed, u64::from(1000 - BURST));
+        assert_eq!(log.bucket.lock().suppressed, u64::from(1000 - BURST));
         tokio::time::advance(Duration::from_millis(2500)).await;
         flood();
         assert_eq!(lines.take(), 2);
         // What was left out is said once.
-        assert_eq!(lock(&log.bucket).suppressed, 998);
+        assert_eq!(log.bucket.lock().suppressed, 998);
         tokio::time::advance(Duration::from_millis(500)).await;
         flood();
         assert_eq!(lines.take(), 1);
@@ -109,6 +107,6 @@ mod tests {
         flood();
         assert_eq!(lines.take(), BURST);
         log.report();
-        assert_eq!(lock(&log.bucket).suppressed, 0);
+        assert_eq!(log.bucket.lock().suppressed, 0);
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Builds the server as people run it; tells whether it can compress.
 fn build(workspace: &Workspace) -> Result<bool> {
     step("build", || {
-        call(&mut workspace.cargo(["build", "--release", "--package=sockeye-server", "--bin=sockeye"]))
+        call(&mut workspace.cargo(["build", "--release", "--package=sockeye-cli", "--bin=sockeye"]))
     })?;
     let mut help = std::process::Command::new(workspace.target.join("release/sockeye"));
     Ok(output(help.args(["echo", "--help"]))?.contains("--compression"))

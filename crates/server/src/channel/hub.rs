@@ -13,8 +13,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sockeye::{PreparedMessage, Text};
 
 use super::ChannelName;
@@ -23,7 +24,6 @@ use crate::engine::{Deliver, Epoch, Position, Publication};
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::Push;
 use crate::queue::{Item, Queue};
-use crate::sync::lock;
 
 /// What a subscriber wants beside publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,8 +108,8 @@ impl Hub {
             phase: Phase::Held(Box::default()),
         });
         while let Some(waiting) = subscriber.take() {
-            let channel = lock(self.shard(name)).entry(name.clone()).or_default().clone();
-            let mut channel = lock(&channel);
+            let channel = self.shard(name).lock().entry(name.clone()).or_default().clone();
+            let mut channel = channel.lock();
             if channel.is_gone {
                 // The last subscriber left at this very moment; the next look finds a new channel.
                 subscriber = Some(waiting);
@@ -131,7 +131,7 @@ impl Hub {
         from: Option<&Position>,
     ) -> Result<(), Gap> {
         let channel = self.channel(name).ok_or(Gap)?;
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         let subscriber = channel.subscribers.get_mut(&client).ok_or(Gap)?;
         let after = from.map_or(0, |from| from.offset);
         let Phase::Held(held) = std::mem::replace(&mut subscriber.phase, Phase::Live { after }) else {
@@ -170,7 +170,7 @@ impl Hub {
         } = subscription;
         let Some(channel) = self.channel(name) else { return };
         let is_empty = {
-            let mut channel = lock(&channel);
+            let mut channel = channel.lock();
             let known = channel.subscribers.get(&client);
             if known.is_some_and(|subscriber| subscriber.generation <= *generation) {
                 channel.subscribers.remove(&client);
@@ -186,11 +186,11 @@ impl Hub {
     }
 
     fn remove_if_empty(&self, name: &ChannelName) {
-        let mut shard = lock(self.shard(name));
+        let mut shard = self.shard(name).lock();
         let Some(channel) = shard.get(name).cloned() else {
             return;
         };
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         if channel.subscribers.is_empty() {
             channel.is_gone = true;
             shard.remove(name);
@@ -198,7 +198,7 @@ impl Hub {
     }
 
     fn channel(&self, name: &ChannelName) -> Option<Arc<Mutex<Channel>>> {
-        lock(self.shard(name)).get(name).cloned()
+        self.shard(name).lock().get(name).cloned()
     }
 
     fn shard(&self, name: &ChannelName) -> &Mutex<ChannelMap> {
@@ -207,7 +207,7 @@ impl Hub {
 
     fn tell_members(&self, name: &ChannelName, push: &Push<'_>) {
         let Some(channel) = self.channel(name) else { return };
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         let mut interested = channel
             .subscribers
             .values_mut()
@@ -225,13 +225,13 @@ impl Hub {
 
 impl Deliver for Hub {
     fn is_wanted(&self, name: &ChannelName) -> bool {
-        lock(self.shard(name)).contains_key(name)
+        self.shard(name).lock().contains_key(name)
     }
 
     fn publication(&self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let Some(channel) = self.channel(name) else { return };
         let push = PreparedMessage::new(Push::Pub(publication.wire()).encode(name.as_str()));
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         if let Some(epoch) = epoch {
             match channel.advance(epoch, publication.offset) {
                 Advance::Next => {}

@@ -7,8 +7,9 @@
 //! Nothing here walks over all streams. What is evicted is handed to the caller, who drops it without the lock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::stream::Stream;

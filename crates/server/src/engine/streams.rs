@@ -8,17 +8,17 @@
 //! the stream for as long as delivery takes. Each time a shard is locked, a bounded number of streams is looked at.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::shard::{Entry, Shard, SharedStream};
 use super::stream::{STREAM_BYTES, Stream, StreamLimits};
 use super::{Content, Deliver, Epoch, History, HistoryQuery, Position, Publication};
 use crate::channel::ChannelName;
-use crate::sync::lock;
 
 pub(super) struct Streams {
     shards: Box<[Mutex<Shard>]>,
@@ -72,7 +72,7 @@ impl Streams {
         let now = Instant::now();
         loop {
             let stream = self.find_or_create(channel, now);
-            let mut stream = lock(&stream);
+            let mut stream = stream.lock();
             if stream.is_evicted() {
                 continue;
             }
@@ -98,7 +98,7 @@ impl Streams {
                     };
                 }
             };
-            let mut stream = lock(&stream);
+            let mut stream = stream.lock();
             if stream.is_evicted() {
                 continue;
             }
@@ -177,7 +177,7 @@ impl Streams {
 
     /// Returns whether a stream was evicted.
     fn evict_oldest(&self, index: usize) -> bool {
-        let mut shard = lock(&self.shards[index]);
+        let mut shard = self.shards[index].lock();
         let evicted = shard.oldest().cloned().and_then(|entry| {
             let evicted = self.evict(&mut shard, &entry);
             if evicted.is_none() {
@@ -193,7 +193,7 @@ impl Streams {
 
     /// Returns what is to be dropped without the lock, or nothing if the stream is in use.
     fn evict(&self, shard: &mut Shard, entry: &Entry) -> Option<impl Sized + use<>> {
-        let mut stream = try_lock(&entry.stream)?;
+        let mut stream = entry.stream.try_lock()?;
         self.account(stream.bytes(), 0);
         shard.evict(&entry.name, self.hash(&entry.name));
         Some(stream.evict())
@@ -204,12 +204,12 @@ impl Streams {
         let mut garbage = Vec::new();
         let mut evicted = Vec::new();
         let mut count = 0;
-        let mut shard = lock(&self.shards[index]);
+        let mut shard = self.shards[index].lock();
         while count < SWEEP_BATCH
             && let Some(entry) = shard.first_due(now).cloned()
         {
             count += 1;
-            let Some(mut stream) = try_lock(&entry.stream) else {
+            let Some(mut stream) = entry.stream.try_lock() else {
                 shard.reschedule_first(now + SWEEP_AGAIN);
                 continue;
             };
@@ -257,7 +257,7 @@ impl Streams {
 
     fn shard(&self, hash: u64) -> (usize, MutexGuard<'_, Shard>) {
         let index = hash as usize % SHARDS;
-        (index, lock(&self.shards[index]))
+        (index, self.shards[index].lock())
     }
 }
 
@@ -269,14 +269,6 @@ fn epoch(hash: u64, shard: &Shard) -> Epoch {
 fn after(at: Instant, duration: Duration) -> Instant {
     const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
     at.checked_add(duration).unwrap_or(at + YEARS)
-}
-
-fn try_lock(stream: &SharedStream) -> Option<MutexGuard<'_, Stream>> {
-    match stream.try_lock() {
-        Ok(stream) => Some(stream),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }
 
 #[cfg(test)]
@@ -301,7 +293,7 @@ mod tests {
 
         fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
             let stream = (channel.clone(), epoch.unwrap().as_str().to_owned());
-            let mut newest = lock(&self.newest);
+            let mut newest = self.newest.lock();
             let newest = newest.entry(stream).or_default();
             assert_eq!(publication.offset, *newest + 1, "{channel}");
             *newest = publication.offset;
@@ -360,9 +352,9 @@ mod tests {
         assert!(streams.bytes() <= 24 << 10);
         let mut weighed = 0;
         for index in 0..SHARDS {
-            let mut shard = lock(&streams.shards[index]);
+            let mut shard = streams.shards[index].lock();
             while let Some(entry) = shard.oldest().cloned() {
-                weighed += lock(&entry.stream).bytes();
+                weighed += entry.stream.lock().bytes();
                 let hash = streams.hash(&entry.name);
                 shard.evict(&entry.name, hash);
             }

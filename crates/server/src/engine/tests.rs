@@ -1,14 +1,15 @@
 //! What every engine has to do, told through what is delivered.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::stream::StreamLimits;
 use super::streams::Streams;
 use super::*;
 use crate::config::{ChannelOptions, Limits};
 use crate::presence::Generation;
-use crate::sync::lock;
 
 /// Writes down what an engine delivers.
 #[derive(Default)]
@@ -19,21 +20,23 @@ struct Recorder {
 
 impl Deliver for Recorder {
     fn is_wanted(&self, channel: &ChannelName) -> bool {
-        lock(&self.wanted).contains(channel)
+        self.wanted.lock().contains(channel)
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let data = publication.content.data.as_str();
         let has_epoch = epoch.is_some();
-        lock(&self.events).push(format!("{channel} {} {data} {has_epoch}", publication.offset));
+        self.events
+            .lock()
+            .push(format!("{channel} {} {data} {has_epoch}", publication.offset));
     }
 
     fn join(&self, channel: &ChannelName, info: &ClientInfo) {
-        lock(&self.events).push(format!("{channel} join {}", info.user));
+        self.events.lock().push(format!("{channel} join {}", info.user));
     }
 
     fn leave(&self, channel: &ChannelName, info: &ClientInfo) {
-        lock(&self.events).push(format!("{channel} leave {}", info.user));
+        self.events.lock().push(format!("{channel} leave {}", info.user));
     }
 }
 
@@ -75,7 +78,7 @@ impl Fixture {
     }
 
     fn delivered(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.recorder.events))
+        std::mem::take(&mut self.recorder.events.lock())
     }
 }
 
@@ -160,7 +163,7 @@ async fn an_unused_stream_is_forgotten_and_begins_a_new_epoch() {
     let fixture = Fixture::new(10, Limits::default());
     fixture.publish("a", "1").await;
     fixture.publish("b", "1").await;
-    lock(&fixture.recorder.wanted).push(name("b"));
+    fixture.recorder.wanted.lock().push(name("b"));
     let (a, b) = (fixture.history("a").await.top, fixture.history("b").await.top);
 
     tokio::time::advance(TTL).await;

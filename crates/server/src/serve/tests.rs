@@ -1,8 +1,8 @@
 //! The whole server over real sockets, spoken to by the client of the house and by plain TCP.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use sockeye::handshake::{Authority, HostPolicy};
 use sockeye::{Client, Message, WebSocket};
 use tokio::sync::oneshot;
@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::sync::lock;
 
 /// No test waits longer than this for anything; it only matters when one fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -436,14 +435,14 @@ impl Log {
 
     /// The lines since the last call that are about a refusal.
     fn refusals(&self) -> Vec<String> {
-        let lines = std::mem::take(&mut *lock(&self.lines));
+        let lines = std::mem::take(&mut *self.lines.lock());
         let lines = String::from_utf8(lines).unwrap();
         let refusals = lines.lines().filter(|line| line.contains("refused a connection"));
         refusals.map(str::to_owned).collect()
     }
 
     fn contains(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&lock(&self.lines)).contains(text)
+        String::from_utf8_lossy(&self.lines.lock()).contains(text)
     }
 }
 
@@ -451,7 +450,7 @@ struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.0).extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

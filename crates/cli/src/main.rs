@@ -3,7 +3,11 @@
 mod cli;
 mod connect;
 mod echo;
+mod escape;
 mod log;
+#[cfg_attr(unix, path = "platform/unix/mod.rs")]
+#[cfg_attr(not(unix), path = "platform/other.rs")]
+mod platform;
 
 use std::process::ExitCode;
 
@@ -12,7 +16,7 @@ fn main() -> ExitCode {
         Ok(command_line) => command_line,
         Err(exit_code) => return exit_code,
     };
-    // Dropped last: what was said until then is written out.
+    // Dropped last, which flushes the log.
     let _log = log::start(command_line.log_filter());
     match cli::run(&command_line.command) {
         Ok(()) => ExitCode::SUCCESS,

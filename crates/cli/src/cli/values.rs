@@ -8,7 +8,7 @@ use sockeye::handshake::{Authority, ClientRequest, Key, OriginError, Subprotocol
 use sockeye::{Origin, OriginPolicy};
 use tracing_subscriber::filter::Targets;
 
-use crate::connect::escape;
+use crate::escape::escape;
 
 /// The longest time that can be asked for; the clock reaches further.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);

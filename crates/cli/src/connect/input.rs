@@ -12,9 +12,8 @@ use std::{fmt, mem, thread, vec};
 
 use tokio::sync::mpsc;
 
-use super::stdio::Blocking;
-use super::terminal;
 use crate::log;
+use crate::platform::{Blocking, terminal};
 
 /// Bytes that are read from standard input at once.
 const BUFFER_BYTES: usize = 64 << 10;

@@ -1,4 +1,4 @@
-//! The command line: flags become plain values here, and nothing happens until [`run`].
+//! The command line. Parsing only produces plain values; [`run`] acts on them.
 
 mod arguments;
 mod certificate;
@@ -6,7 +6,7 @@ mod failure;
 mod listen;
 mod options;
 mod serve;
-mod signals;
+mod signal;
 pub(crate) mod tls;
 mod values;
 
@@ -18,15 +18,15 @@ use clap::Parser;
 pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
 pub(crate) use options::{BinaryOut, Command, CommandLine, ConnectOptions, EchoOptions, Escape, ServeOptions};
-pub(crate) use signals::{Signal, Signals};
+pub(crate) use signal::Signal;
 pub(crate) use values::{AllowedOrigin, Header, Wait};
 
-/// Reads the command line. On an error, the message about it, or the help that was asked for, has been printed.
+/// Parses the command line. Before returning an error it prints the error message, or the help that was asked for.
 pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
     let arguments: Vec<_> = std::env::args_os().collect();
     CommandLine::try_parse_from(arguments::normalize(&arguments)).map_err(|error| {
         let text = arguments::redact(&error.render().to_string(), &arguments);
-        // A closed terminal or pipe is no reason to fail in another way.
+        // The exit code already reports the error, so a failed write is ignored.
         let _ = match error.use_stderr() {
             true => io::stderr().write_all(text.as_bytes()),
             false => io::stdout()
@@ -37,7 +37,7 @@ pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
     })
 }
 
-/// Does what the command line says.
+/// Runs a subcommand.
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Connect(options) => crate::connect::run(options),

@@ -6,8 +6,8 @@ use std::fmt;
 use sockeye::Address;
 use sockeye::handshake::Uri;
 
-use super::escape::escape;
 use crate::cli::Failure;
+use crate::escape::escape;
 
 /// Where to connect.
 pub(super) struct Target {

@@ -8,7 +8,7 @@ use std::mem;
 
 use unicode_width::UnicodeWidthChar;
 
-use super::super::escape::{escape, is_dangerous};
+use crate::escape::{escape, is_dangerous};
 
 /// What a line is drawn behind.
 const PROMPT: &str = "> ";

@@ -13,10 +13,9 @@ use sockeye::Message;
 use std::sync::mpsc;
 use tokio::sync::{Notify, oneshot};
 
-use super::escape::escape;
-use super::stdio::Blocking;
-use super::terminal;
 use crate::cli::{BinaryOut, Escape};
+use crate::escape::escape;
+use crate::platform::{Blocking, terminal};
 
 /// Bytes of messages that wait to be written.
 const WAITING_BYTES_MAX: usize = 16 << 20;
@@ -164,45 +163,6 @@ fn write_messages(queue: &mpsc::Receiver<Message>, waiting: &Waiting, form: Form
 /// What a waiting message counts; empty ones take memory too.
 fn cost(message: &Message) -> usize {
     mem::size_of::<Message>() + message.len()
-}
-
-/// Ready when nobody reads standard output any more, which a write would find only when there is something to write.
-#[cfg(unix)]
-pub(super) async fn closed() {
-    use rustix::event::{PollFd, PollFlags, poll};
-    use rustix::fs::{FileType, fstat};
-    use rustix::io::Errno;
-
-    let file_type = fstat(io::stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    if !matches!(file_type, Ok(FileType::Fifo | FileType::Socket)) {
-        return std::future::pending().await;
-    }
-    let (closed, is_closed) = oneshot::channel();
-    // A thread, for tokio watches only what does not block, and that would change the pipe for who shares it.
-    let watch = move || {
-        let stdout = io::stdout();
-        loop {
-            // That nobody reads is reported whatever is asked for.
-            let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
-            match poll(&mut fds, None) {
-                Ok(_) => {
-                    let _ = closed.send(());
-                    return;
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => return,
-            }
-        }
-    };
-    let thread = thread::Builder::new().name("output-watch".into()).spawn(watch);
-    if thread.is_err() || is_closed.await.is_err() {
-        std::future::pending().await
-    }
-}
-
-#[cfg(not(unix))]
-pub(super) async fn closed() {
-    std::future::pending().await
 }
 
 /// Standard output without a buffer.

@@ -1,11 +1,12 @@
-//! `sockeye serve`: the library's server.
+//! `sockeye serve`: the server of `sockeye-server`, configured by flags.
 
 use sockeye_server::{Config, HostPolicy};
 use tokio::net::TcpListener;
 
-use super::{AllowedOrigin, Failure, ServeOptions, Signals, announce, bind};
+use super::{AllowedOrigin, Failure, ServeOptions, announce, bind};
+use crate::platform::Signals;
 
-/// Serves until a signal.
+/// Serves until a signal arrives.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     let listener = bind(&options.listen, 1)?.remove(0);

@@ -5,23 +5,22 @@
 //! goes through [`print`], which takes the prompt away, writes, and draws the prompt again.
 //!
 //! The terminal is restored on every orderly exit: [`Terminal`] restores it when dropped, and
-//! [`Signals`](crate::cli::Signals) handles the signals that end or stop the program.
+//! [`Signals`](crate::platform::Signals) handles the signals that end or stop the program.
 
 mod editor;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{
     LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush, tcgetattr, tcgetpgrp, tcgetwinsize,
     tcsetattr,
 };
-use sockeye_server::sync::lock;
 
 use editor::{Editor, Event};
 
@@ -50,21 +49,21 @@ struct Screen {
 
 /// A terminal that lines are edited on; works as before when dropped.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     before: Termios,
 }
 
 impl Terminal {
     /// Takes the terminal over, if standard input is one that can be drawn on. There is no prompt before [`show_prompt`] or
     /// the first key.
-    pub(super) fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if is_dumb || !io::stdin().is_terminal() {
             return None;
         }
         let out = terminal_to_draw_on()?;
         let before = tcgetattr(io::stdin()).ok()?;
-        let mut screen = lock(&SCREEN);
+        let mut screen = SCREEN.lock();
         set(&editing(&before)).ok()?;
         *screen = Some(Screen {
             editor: Editor::default(),
@@ -72,16 +71,16 @@ impl Terminal {
             is_mid_line: false,
             is_ended: false,
         });
-        *lock(&BEFORE) = Some(before.clone());
+        *BEFORE.lock() = Some(before.clone());
         Some(Self { before })
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        *lock(&BEFORE) = None;
+        *BEFORE.lock() = None;
         // On a terminal that is stopped (Ctrl-S) the prompt stays.
-        if let Ok(mut screen) = SCREEN.try_lock()
+        if let Some(mut screen) = SCREEN.try_lock()
             && let Some(mut screen) = screen.take()
             && screen.has_room()
         {
@@ -97,17 +96,17 @@ impl Drop for Terminal {
 
 /// Reads lines from the terminal that is taken over, all that are there; `None` at the end, and when it is taken over no
 /// more.
-pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
+pub(crate) fn read_lines() -> io::Result<Option<Vec<String>>> {
     let mut keys = [0; 4096];
     loop {
-        if lock(&SCREEN).as_ref().is_none_or(|screen| screen.is_ended) {
+        if SCREEN.lock().as_ref().is_none_or(|screen| screen.is_ended) {
             return Ok(None);
         }
         let len = match read_keys(&mut keys)? {
             0 => return Ok(None),
             len => len,
         };
-        if let Some(screen) = lock(&SCREEN).as_mut() {
+        if let Some(screen) = SCREEN.lock().as_mut() {
             let lines = screen.handle(&keys[..len]);
             if !lines.is_empty() {
                 return Ok(Some(lines));
@@ -118,9 +117,9 @@ pub(super) fn read_lines() -> io::Result<Option<Vec<String>>> {
 
 /// Reads the terminal after the end was asked for, until it is taken over no more. The system finds Ctrl-C only in what it
 /// has room for, so a terminal that nobody reads does not pass it on.
-pub(super) fn discard_keys() {
+pub(crate) fn discard_keys() {
     let mut keys = [0; 4096];
-    while lock(&SCREEN).is_some() && matches!(read_keys(&mut keys), Ok(1..)) {}
+    while SCREEN.lock().is_some() && matches!(read_keys(&mut keys), Ok(1..)) {}
 }
 
 /// Waits for keys; 0 at the end.
@@ -142,14 +141,14 @@ fn read_keys(keys: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Draws the prompt from now on, if the terminal is taken over. Does not block: see [`with_free_screen`].
-pub(super) fn show_prompt() {
+pub(crate) fn show_prompt() {
     IS_PROMPT_SHOWN.store(true, Ordering::SeqCst);
     with_free_screen(Screen::draw);
 }
 
 /// Writes to the terminal so that the prompt is below what is written. Without a prompt it only writes.
 pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
-    let mut screen = lock(&SCREEN);
+    let mut screen = SCREEN.lock();
     let Some(screen) = screen.as_mut() else {
         return write(bytes);
     };
@@ -165,7 +164,7 @@ pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
 /// Stops the program, as Ctrl-Z asks for, with the terminal as it was. Does not block: see [`with_free_screen`].
 pub(crate) fn stop() {
     with_free_screen(Screen::erase);
-    if let Some(before) = &*lock(&BEFORE) {
+    if let Some(before) = &*BEFORE.lock() {
         let _ = set(before);
     }
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
@@ -173,7 +172,7 @@ pub(crate) fn stop() {
 
 /// Takes the terminal over again after a stop. Does not block: see [`with_free_screen`].
 pub(crate) fn resume() {
-    if let Some(before) = &*lock(&BEFORE) {
+    if let Some(before) = &*BEFORE.lock() {
         let _ = set(&editing(before));
     }
     with_free_screen(Screen::draw);
@@ -188,7 +187,7 @@ pub(crate) fn redraw() {
 /// writes draws the prompt afterwards. The callers handle signals on the thread that runs the connection, so they must not
 /// wait for the terminal.
 fn with_free_screen(change: impl FnOnce(&mut Screen)) {
-    if let Ok(mut screen) = SCREEN.try_lock()
+    if let Some(mut screen) = SCREEN.try_lock()
         && let Some(screen) = screen.as_mut()
         && screen.has_room()
     {

@@ -14,11 +14,12 @@ use std::time::Duration;
 use sockeye::{CloseCause, CloseCode, CloseInfo, Error, Message, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::escape::close_frame;
 use super::input::{Input, InputError};
 use super::output::{Output, Writer};
-use crate::cli::{ConnectOptions, Failure, Signal, Signals, Wait};
+use crate::cli::{ConnectOptions, Failure, Signal, Wait};
+use crate::escape::close_frame;
 use crate::log;
+use crate::platform::Signals;
 
 /// How long it may take to close and to write what was received when the program is to end now.
 const HURRIED_TIMEOUT: Duration = Duration::from_secs(1);

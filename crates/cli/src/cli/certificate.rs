@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, OtherError};
 
-use crate::connect::escape;
+use crate::escape::escape;
 
 /// What is wrong, and what to do, in half a line.
 pub(super) fn explain(error: &CertificateError) -> String {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sockeye::{Client, Keepalive, Response, WebSocket};
 
 use super::address::Target;
-use super::escape::escape_bytes;
 use super::proxy;
 use crate::cli::{ConnectOptions, Failure, Header, tls};
+use crate::escape::escape_bytes;
 use crate::log;
 
 /// A client as the flags want it, made before anything is waited for.

@@ -1,45 +1,41 @@
 //! `sockeye connect`: lines from standard input become text messages, messages become lines on standard output.
 //!
-//! One task talks ([`session`]); standard input and standard output each have a thread of their own, for both may block
-//! for as long as they like. What lies between is bounded.
+//! One task owns the connection ([`session`]). Standard input and standard output each have a thread, because both may
+//! block for any length of time. The queues between them are bounded.
 
 mod address;
-mod escape;
 mod input;
 mod open;
 mod output;
 mod proxy;
 mod session;
-mod stdio;
-#[cfg_attr(not(unix), path = "terminal_none.rs")]
-pub(crate) mod terminal;
 
 pub(crate) use address::redact_url;
-pub(crate) use escape::{close_frame, escape, escape_bytes};
 pub(crate) use input::InputError;
 
 use std::io::{self, IsTerminal};
 
 use tokio::runtime::Builder;
 
-use crate::cli::{ConnectOptions, Failure, Signals};
+use crate::cli::{ConnectOptions, Failure};
 use crate::log;
+use crate::platform::terminal::{self, Terminal};
+use crate::platform::{self, Signals};
 use address::Target;
 use input::Input;
 use open::Opener;
 use output::{Form, Output};
 use session::Session;
-use terminal::Terminal;
 
-/// Connects, talks until either side has had enough, and says how it ended.
+/// Connects, exchanges messages until one side ends the connection, and returns how it ended.
 pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
     let target = address::parse(&options.url)?;
     let opener = Opener::new(options, &target)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut output_closed = std::pin::pin!(output::closed());
-        // Before the connection is opened, which may take long: what is typed or pasted meanwhile is edited too.
+        let mut output_closed = std::pin::pin!(platform::stdout_closed());
+        // Before connecting, which may take long, so that lines typed or pasted meanwhile are edited too.
         let terminal = Terminal::open();
         let mut input = None;
         if terminal.is_some() {
@@ -50,7 +46,7 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
             biased;
             signal = signals.next() => return Err(Failure::Interrupted(signal)),
             opened = opener.open() => opened?,
-            // Who reads our output, as `head` does, has enough of it.
+            // The reader of our output, such as `head`, needs no more of it.
             () = &mut output_closed => return Ok(()),
         };
         greet(&target, options);
@@ -59,25 +55,25 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
         let (output, writer) = Output::start(form)?;
         let input = match input {
             Some(input) => input,
-            // If the connection cannot be opened, a pipe is left unread.
+            // Started after connecting, so that a pipe is left unread if the connection cannot be opened.
             None => Input::start(false)?,
         };
         let session = Session::start(options, ws, output, input);
         session.talk(writer, output_closed, &mut signals).await
     });
-    // The resolver may still be waiting for a name server that does not answer.
+    // Do not wait for the resolver, which may block on a name server that does not answer.
     runtime.shutdown_background();
     result
 }
 
-/// Tells a person that it is their turn.
+/// Prints a line that tells a user at a terminal to begin.
 fn greet(target: &Target, options: &ConnectOptions) {
     if io::stdin().is_terminal() && !options.quiet {
         log::line(&format!(
             "connected to {}; each line is a message, Ctrl-D ends",
             target.uri()
         ));
-        // Before the prompt.
+        // So that the line is above the prompt.
         log::flush();
     }
 }

@@ -12,7 +12,8 @@ use super::Signal;
 use super::certificate::explain;
 use super::options::ConnectOptions;
 use super::values::size;
-use crate::connect::{InputError, close_frame, escape, escape_bytes};
+use crate::connect::InputError;
+use crate::escape::{close_frame, escape, escape_bytes};
 
 /// What went wrong.
 #[derive(Debug)]
