@@ -8,8 +8,8 @@ use crate::frame::MaskingKey;
 use crate::protocol_error::ProtocolError;
 use crate::utf8;
 
-/// Maximum length of a close reason, in bytes: the 125 bytes of a control frame payload (RFC 6455 §5.5) minus the two-byte
-/// close code.
+/// Maximum length of a close reason, in bytes: the 125 bytes of a control frame payload (RFC 6455 §5.5) minus the
+/// two-byte close code.
 pub const CLOSE_REASON_LEN_MAX: usize = 123;
 
 /// A close status code (RFC 6455 §7.4 and the IANA WebSocket Close Code Number Registry).
@@ -48,8 +48,8 @@ impl CloseCode {
 
     /// Whether the code may appear in a close frame.
     ///
-    /// RFC 6455 §7.4 reserves 1000 to 2999 for the protocol. Of these, 1004, 1005, 1006 and 1015 must not be sent, and 1016
-    /// to 2999 are not assigned. 3000 to 4999 are for libraries, frameworks and applications.
+    /// RFC 6455 §7.4 reserves 1000 to 2999 for the protocol. Of these, 1004, 1005, 1006 and 1015 must not be sent, and
+    /// 1016 to 2999 are not assigned. 3000 to 4999 are for libraries, frameworks and applications.
     pub const fn is_valid_on_wire(self) -> bool {
         // [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4]
         // [6455-7.4.2-1, 6455-7.4.2-2, 6455-7.4.2-3]

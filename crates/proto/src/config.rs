@@ -8,21 +8,23 @@ use core::time::Duration;
 pub struct Limits {
     /// Maximum size of a received message, in bytes, summed over all fragments and after decompression. Default 16 MiB.
     ///
-    /// A larger message closes the connection with 1009: as soon as a frame header exceeds the limit, or, if the message is
-    /// compressed, as soon as its decompressed size does.
+    /// A larger message closes the connection with 1009: as soon as a frame header exceeds the limit, or, if the
+    /// message is compressed, as soon as its decompressed size does.
     ///
     /// Worst-case memory per connection is twice this limit. Memory grows with the bytes that have arrived (and, for a
-    /// compressed message, with what they inflate to), never with a declared length. Once a message exceeds 1 MiB, capacity
-    /// grows by at least 16 MiB at a time; the operating system commits those pages only when they are written.
+    /// compressed message, with what they inflate to), never with a declared length. Once a message exceeds 1 MiB,
+    /// capacity grows by at least 16 MiB at a time; the operating system commits those pages only when they are
+    /// written.
     ///
-    /// With [`ReceiveMode::Chunks`](crate::ReceiveMode::Chunks), uncompressed messages are not stored, and this limit only
-    /// bounds their total length.
+    /// With [`ReceiveMode::Chunks`](crate::ReceiveMode::Chunks), uncompressed messages are not stored, and this limit
+    /// only bounds their total length.
     // [6455-10.4-2]
     pub message_size_max: u64,
-    /// Maximum number of consecutive empty fragments in a message. Default 1,000; one more closes the connection with 1008.
+    /// Maximum number of consecutive empty fragments in a message. Default 1,000; one more closes the connection with
+    /// 1008.
     ///
-    /// An empty fragment costs the peer two bytes and this endpoint CPU time, and makes no progress. Real senders produce at
-    /// most a few.
+    /// An empty fragment costs the peer two bytes and this endpoint CPU time, and makes no progress. Real senders
+    /// produce at most a few.
     pub empty_fragments_max: u32,
 }
 
@@ -45,15 +47,15 @@ impl Default for Limits {
 pub struct Keepalive {
     /// Time without progress after which a ping is sent. Default 20 s.
     ///
-    /// Progress is bytes received, or bytes accepted by a transport whose buffers were full. A shorter interval detects dead
-    /// peers sooner and prevents NATs and proxies from dropping the idle connection; a longer one saves battery on mobile
-    /// devices.
+    /// Progress is bytes received, or bytes accepted by a transport whose buffers were full. A shorter interval detects
+    /// dead peers sooner and prevents NATs and proxies from dropping the idle connection; a longer one saves battery on
+    /// mobile devices.
     pub interval: Duration,
-    /// Time without progress, counted from when the ping was written to the transport, after which the connection is closed
-    /// as dead. Default 10 s.
+    /// Time without progress, counted from when the ping was written to the transport, after which the connection is
+    /// closed as dead. Default 10 s.
     ///
-    /// A slow reader sees the ping only after it has drained the data in both kernels' socket buffers. Raise this if peers
-    /// read more slowly than about 13 KB/s.
+    /// A slow reader sees the ping only after it has drained the data in both kernels' socket buffers. Raise this if
+    /// peers read more slowly than about 13 KB/s.
     pub timeout: Duration,
 }
 
@@ -68,8 +70,8 @@ impl Default for Keepalive {
 
 /// Configuration of a [`Connection`](crate::Connection).
 ///
-/// All fields have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many connections share
-/// one configuration.
+/// All limits and timeouts have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many connections
+/// share one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -78,8 +80,8 @@ pub struct Config {
     /// Keepalive settings. `None` disables pings; a peer that disappears without closing TCP is then never detected.
     /// Default: ping after 20 s, close 10 s later.
     pub keepalive: Option<Keepalive>,
-    /// Time for the peer to answer our close frame and to close the transport, counted from when our close frame was written.
-    /// Default 5 s.
+    /// Time for the peer to answer our close frame and to close the transport, counted from when our close frame was
+    /// written. Default 5 s.
     pub close_timeout: Duration,
     /// Approximate number of bytes that one call inflates before it returns to the caller. Default: unlimited.
     ///

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-/// Buffers of at least [`LARGE_BUFFER_MIN`] bytes grow by at least [`LARGE_GROWTH_STEP`] bytes. Doubling would copy the data
-/// each time and fragment the heap by as much as the buffer's size. Unused capacity is not written, so it costs only
-/// address space.
+/// Buffers of at least [`LARGE_BUFFER_MIN`] bytes grow by at least [`LARGE_GROWTH_STEP`] bytes. Doubling would copy the
+/// data each time and fragment the heap by as much as the buffer's size. Unused capacity is not written, so it costs
+/// only address space.
 const LARGE_BUFFER_MIN: usize = 1024 * 1024;
 const LARGE_GROWTH_STEP: usize = 16 * 1024 * 1024;
 

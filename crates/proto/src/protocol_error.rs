@@ -6,8 +6,8 @@ use crate::close::CloseCode;
 
 /// A protocol rule that the peer violated.
 ///
-/// The connection fails (RFC 6455 §7.1.7) and stays failed: the first violation is final. Section numbers below refer to
-/// RFC 6455 unless stated otherwise.
+/// The connection fails (RFC 6455 §7.1.7) and stays failed: the first violation is final. Section numbers below refer
+/// to RFC 6455 unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -46,8 +46,8 @@ pub enum ProtocolError {
     TooManyEmptyFragments,
     /// A compressed message with more final DEFLATE blocks than 8 plus 4 per KiB of payload.
     ///
-    /// Final blocks are legal (RFC 7692 §7.2.3.4), but each one forces the inflater to be reset and primed again, and no
-    /// known sender produces many.
+    /// Final blocks are legal (RFC 7692 §7.2.3.4), but each one forces the inflater to be reset and primed again, and
+    /// no known sender produces many.
     TooManyFinalBlocks,
 }
 

@@ -6,8 +6,8 @@ use core::time::Duration;
 
 /// A point in time on the caller's monotonic clock.
 ///
-/// This crate has no clock; calls that depend on the time take it as an argument. An `Instant` is the time elapsed since an
-/// origin that the caller chooses once, such as program start. Resolution 1 ns, range 584 years.
+/// This crate has no clock; calls that depend on the time take it as an argument. An `Instant` is the time elapsed
+/// since an origin that the caller chooses once, such as program start. Resolution 1 ns, range 584 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {
     /// Nanoseconds since the origin, plus one, so that `Option<Instant>` has the size of `Instant`.

@@ -26,7 +26,8 @@ pub enum CloseCause {
     ProtocolError(ProtocolError),
     /// The transport was closed or failed before both close frames were exchanged.
     TransportEnd,
-    /// The peer neither answered a ping nor made other progress within [`Keepalive::timeout`](crate::Keepalive::timeout).
+    /// The peer neither answered a ping nor made other progress within
+    /// [`Keepalive::timeout`](crate::Keepalive::timeout).
     KeepaliveTimeout,
     /// The peer did not answer our close frame within [`Config::close_timeout`](crate::Config::close_timeout).
     CloseTimeout,
@@ -77,11 +78,11 @@ impl CloseInfo {
         self.sent.is_some() && self.received.is_some() && matches!(self.cause, CloseCause::Local | CloseCause::Peer)
     }
 
-    /// Whether the connection ended without an error: this endpoint closed it, or the peer closed it with 1000, 1001 or no
-    /// code (RFC 6455 §7.4.1). Any other code from the peer, or an end without a close frame, is an error.
+    /// Whether the connection ended without an error: this endpoint closed it, or the peer closed it with 1000, 1001 or
+    /// no code (RFC 6455 §7.4.1). Any other code from the peer, or an end without a close frame, is an error.
     ///
-    /// If this endpoint closed the connection, the peer may have closed the transport without answering the close frame;
-    /// [`received`](Self::received) is then `None`.
+    /// If this endpoint closed the connection, the peer may have closed the transport without answering the close
+    /// frame; [`received`](Self::received) is then `None`.
     pub fn is_normal(&self) -> bool {
         match self.cause {
             CloseCause::Local => true,
@@ -96,8 +97,8 @@ impl CloseInfo {
         }
     }
 
-    /// The connection close code (RFC 6455 §7.1.5): the code of the peer's close frame, [`CloseCode::NO_STATUS`] (1005) if it
-    /// had none, or [`CloseCode::ABNORMAL`] (1006) if no close frame was received.
+    /// The connection close code (RFC 6455 §7.1.5): the code of the peer's close frame, [`CloseCode::NO_STATUS`] (1005)
+    /// if it had none, or [`CloseCode::ABNORMAL`] (1006) if no close frame was received.
     // [6455-7.1.5-1, 6455-7.1.5-2, 6455-7.1.5-3]
     pub fn code(&self) -> CloseCode {
         self.received.as_ref().map_or(CloseCode::ABNORMAL, |frame| frame.code)

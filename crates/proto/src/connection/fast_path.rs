@@ -1,6 +1,7 @@
 //! Fast path for the common case: an uncompressed single-frame message that is complete in the input.
 //!
-//! Recognizes only valid frames of this kind. Everything else, including every protocol violation, is left to `receive`.
+//! Recognizes only valid frames of this kind. Everything else, including every protocol violation, is left to
+//! `receive`.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -109,11 +110,11 @@ impl<'a> MaskedMessage<'a> {
 
     /// Copies and unmasks the payload to the start of an array.
     ///
-    /// Returns `None` if the payload is longer than `N` bytes, or if this is a text message and the payload is not valid
-    /// UTF-8.
+    /// Returns `None` if the payload is longer than `N` bytes, or if this is a text message and the payload is not
+    /// valid UTF-8.
     ///
-    /// Only the first [`len`](Self::len) bytes are meaningful. The rest is derived from the following frames and must not be
-    /// exposed. The constant length lets the compiler keep small messages in registers.
+    /// Only the first [`len`](Self::len) bytes are meaningful. The rest is derived from the following frames and must
+    /// not be exposed. The constant length lets the compiler keep small messages in registers.
     #[inline(always)]
     pub fn to_array<const N: usize>(&self) -> Option<[u8; N]> {
         if self.len > N {

@@ -1,8 +1,8 @@
 //! Messages encoded once for many connections (broadcast).
 //!
-//! A server's frames are not masked, so the same bytes can be sent on every connection: an uncompressed frame on all of them,
-//! a compressed frame on those that negotiated a window at least as large. A client masks each frame with a new key, so its
-//! frames cannot be shared.
+//! A server's frames are not masked, so the same bytes can be sent on every connection: an uncompressed frame on all of
+//! them, a compressed frame on those that negotiated a window at least as large. A client masks each frame with a new
+//! key, so its frames cannot be shared.
 
 use alloc::vec::Vec;
 
@@ -69,18 +69,18 @@ impl Framing {
 }
 
 impl Connection {
-    /// Starts sending a message that was encoded in advance. The caller must then write the whole frame to the transport,
-    /// before any other bytes.
+    /// Starts sending a message that was encoded in advance. The caller must then write the whole frame to the
+    /// transport, before any other bytes.
     ///
-    /// `message` must be the message that `framing` was created from: with context takeover, later messages refer back to it
-    /// and would be corrupted otherwise.
+    /// `message` must be the message that `framing` was created from: with context takeover, later messages refer back
+    /// to it and would be corrupted otherwise.
     ///
     /// # Errors
     ///
     /// - [`SendError::Closed`] if the connection is closing or closed.
     /// - [`SendError::MessageInProgress`] if a fragmented message is not finished.
-    /// - [`SendError::FrameMismatch`] if this endpoint is a client, or if the frame is compressed and this connection did not
-    ///   negotiate compression with a window at least as large.
+    /// - [`SendError::FrameMismatch`] if this endpoint is a client, or if the frame is compressed and this connection
+    ///   did not negotiate compression with a window at least as large.
     ///
     /// # Panics
     ///

@@ -1,9 +1,9 @@
 //! Keepalive: sends pings, matches pongs, measures the round-trip time and detects dead peers.
 //!
-//! Progress in either direction proves that the peer is alive: received bytes, or bytes accepted by a transport whose buffers
-//! were full. After [`Keepalive::interval`] without progress a ping is sent. The peer is considered dead after another
-//! [`Keepalive::timeout`] without progress, counted from when the ping was written. A ping queued behind our own data, or a
-//! pong queued behind the peer's data, therefore does not time out while that data is moving.
+//! Progress in either direction proves that the peer is alive: received bytes, or bytes accepted by a transport whose
+//! buffers were full. After [`Keepalive::interval`] without progress a ping is sent. The peer is considered dead after
+//! another [`Keepalive::timeout`] without progress, counted from when the ping was written. A ping queued behind our
+//! own data, or a pong queued behind the peer's data, therefore does not time out while that data is moving.
 
 use alloc::boxed::Box;
 use core::num::NonZeroU64;
@@ -28,8 +28,9 @@ pub(super) struct Liveness {
     last_progress: Instant,
     /// The newest unanswered ping. Boxed because most of the time there is none.
     ping: Option<Box<Ping>>,
-    /// Estimated time at which the oldest unanswered ping reached the peer. A pong to a newer ping also answers older ones.
-    /// A newer ping does not move this: otherwise, an application that sends its own pings would never detect a dead peer.
+    /// Estimated time at which the oldest unanswered ping reached the peer. A pong to a newer ping also answers older
+    /// ones. A newer ping does not move this: otherwise, an application that sends its own pings would never detect a
+    /// dead peer.
     unanswered_since: Option<Instant>,
     /// Round-trip time in nanoseconds. `NonZeroU64` keeps the `Option` small.
     rtt: Option<NonZeroU64>,

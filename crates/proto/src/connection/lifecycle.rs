@@ -50,8 +50,8 @@ pub(crate) enum Action {
     RecordProtocolError,
     /// Record that the transport ended before the closing handshake.
     RecordTransportEnd,
-    /// Record that the peer closed the transport without answering our close frame. If that frame had not been written yet,
-    /// same as `RecordTransportEnd`.
+    /// Record that the peer closed the transport without answering our close frame. If that frame had not been written
+    /// yet, same as `RecordTransportEnd`.
     RecordUnansweredClose,
     /// Record that the peer did not answer in time.
     RecordTimeout,

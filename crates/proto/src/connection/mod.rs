@@ -43,9 +43,9 @@ use keepalive::{KeepaliveAction, Liveness};
 use lifecycle::{Action, Input};
 use receive::{Found, MaskRule, Receiver};
 
-/// How long a server keeps reading after a complete closing handshake. Closing a socket with unread input resets the TCP
-/// connection, which can destroy our close frame before the client has read it. After a protocol error the peer may be in
-/// the middle of a large message, so the limit is [`Config::close_timeout`] instead.
+/// How long a server keeps reading after a complete closing handshake. Closing a socket with unread input resets the
+/// TCP connection, which can destroy our close frame before the client has read it. After a protocol error the peer may
+/// be in the middle of a large message, so the limit is [`Config::close_timeout`] instead.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How many bytes a connection that is draining reads and discards for the same purpose: four messages of the default
@@ -172,8 +172,8 @@ pub enum TransportAction {
 
 /// State machine of a WebSocket connection after the opening handshake.
 ///
-/// Performs no I/O: the caller passes in received bytes and the time, and takes events, bytes to send and the next deadline.
-/// See [driving a connection](crate#driving-a-connection) for the contract.
+/// Performs no I/O: the caller passes in received bytes and the time, and takes events, bytes to send and the next
+/// deadline. See [driving a connection](crate#driving-a-connection) for the contract.
 #[derive(Debug)]
 pub struct Connection {
     config: Arc<Config>,
@@ -271,13 +271,13 @@ impl Connection {
     /// Fast path for the common case: returns the message at the start of `input` if it is a complete, uncompressed,
     /// single-frame message of less than 64 KiB, and no earlier frame is unfinished.
     ///
-    /// Optional optimization for callers that copy payloads into their own buffers: [`MaskedMessage`] unmasks while copying,
-    /// in one pass, whereas [`handle_bytes`](Self::handle_bytes) first unmasks the input in place.
+    /// Optional optimization for callers that copy payloads into their own buffers: [`MaskedMessage`] unmasks while
+    /// copying, in one pass, whereas [`handle_bytes`](Self::handle_bytes) first unmasks the input in place.
     ///
-    /// After taking the payload, continue [behind the frame](MaskedMessage::frame_len). In all other cases pass `input` to
-    /// [`handle_bytes`](Self::handle_bytes), which checks every rule: if this returns `None` (which says nothing about the
-    /// input), or if [`MaskedMessage`] rejects the payload. Always returns `None` in [`ReceiveMode::Chunks`] and once the
-    /// connection is [`State::Draining`] or [`State::Closed`].
+    /// After taking the payload, continue [behind the frame](MaskedMessage::frame_len). In all other cases pass `input`
+    /// to [`handle_bytes`](Self::handle_bytes), which checks every rule: if this returns `None` (which says nothing
+    /// about the input), or if [`MaskedMessage`] rejects the payload. Always returns `None` in [`ReceiveMode::Chunks`]
+    /// and once the connection is [`State::Draining`] or [`State::Closed`].
     ///
     /// A message that is found counts as progress for the keepalive and changes [`poll_timeout`](Self::poll_timeout).
     // Forced inlining keeps a small message in registers.
@@ -315,19 +315,20 @@ impl Connection {
 
     /// Whether a received message is only partly inflated, because [`Config::inflate_step_max`] was reached.
     ///
-    /// If so, call [`handle_bytes`](Self::handle_bytes) again, even with empty input: it consumes no input and continues
-    /// with that message.
+    /// If so, call [`handle_bytes`](Self::handle_bytes) again, even with empty input: it consumes no input and
+    /// continues with that message.
     pub fn is_inflating(&self) -> bool {
         self.receiver.inflating().is_some()
     }
 
-    /// The buffer of a large message in progress, for reading from the transport without a copy, and the maximum number of
-    /// bytes to append.
+    /// The buffer of a large message in progress, for reading from the transport without a copy, and the maximum number
+    /// of bytes to append.
     ///
-    /// Optional optimization. Returns `Some` while at least 32 KiB of a data frame are outstanding and at least 32 KiB of the
-    /// message have arrived. The vector has spare capacity. Append only bytes read from the transport, at most the returned
-    /// number, and then call [`handle_direct_read`](Self::handle_direct_read) instead of
-    /// [`handle_bytes`](Self::handle_bytes). The vector may be replaced by one with the same contents and more capacity.
+    /// Optional optimization. Returns `Some` while at least 32 KiB of a data frame are outstanding and at least 32 KiB
+    /// of the message have arrived. The vector has spare capacity. Append only bytes read from the transport, at most
+    /// the returned number, and then call [`handle_direct_read`](Self::handle_direct_read) instead of
+    /// [`handle_bytes`](Self::handle_bytes). The vector may be replaced by one with the same contents and more
+    /// capacity.
     #[inline(always)]
     pub fn direct_read_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.state {
@@ -359,20 +360,20 @@ impl Connection {
         self.handle_found(now, found, &[])
     }
 
-    /// Records that everything appended by [`poll_transmit`](Self::poll_transmit) so far, and all bytes before it, has been
-    /// written to the transport.
+    /// Records that everything appended by [`poll_transmit`](Self::poll_transmit) so far, and all bytes before it, has
+    /// been written to the transport.
     ///
     /// This starts the peer's time to answer: [`Keepalive::timeout`](crate::Keepalive::timeout) for a ping,
-    /// [`Config::close_timeout`] for our close frame. Before this call neither has a deadline, so the caller needs its own
-    /// timeout for a transport that accepts no bytes. Does nothing if nothing was pending.
+    /// [`Config::close_timeout`] for our close frame. Before this call neither has a deadline, so the caller needs its
+    /// own timeout for a transport that accepts no bytes. Does nothing if nothing was pending.
     pub fn handle_transmitted(&mut self, now: Instant) {
         self.handle_transmitted_with_delay(now, Duration::ZERO);
     }
 
     /// Like [`handle_transmitted`](Self::handle_transmitted), but the peer's time to answer starts `delay` later.
     ///
-    /// Use this if earlier bytes are still in the kernels' socket buffers. `delay` is the estimated time the peer needs to
-    /// read them.
+    /// Use this if earlier bytes are still in the kernels' socket buffers. `delay` is the estimated time the peer needs
+    /// to read them.
     pub fn handle_transmitted_with_delay(&mut self, now: Instant, delay: Duration) {
         self.liveness.handle_transmitted(now, delay);
         if self.close_frame == CloseProgress::Queued {
@@ -385,19 +386,19 @@ impl Connection {
         }
     }
 
-    /// Records that a full transport accepted bytes again. This counts as progress for the keepalive, because it means that
-    /// the peer has read data.
+    /// Records that a full transport accepted bytes again. This counts as progress for the keepalive, because it means
+    /// that the peer has read data.
     ///
-    /// Do not call this when the transport's buffers had free space before the write: such a write proves nothing about the
-    /// peer.
+    /// Do not call this when the transport's buffers had free space before the write: such a write proves nothing about
+    /// the peer.
     pub fn handle_write_progress(&mut self, now: Instant) {
         self.liveness.handle_progress(now);
     }
 
     /// Records that the peer closed its sending half, or that the transport failed.
     ///
-    /// If neither side had sent a close frame, the connection ended abnormally (1006). If our close frame was written and the
-    /// peer closed the transport without answering it, [`CloseInfo::received`] is `None` and the cause stays
+    /// If neither side had sent a close frame, the connection ended abnormally (1006). If our close frame was written
+    /// and the peer closed the transport without answering it, [`CloseInfo::received`] is `None` and the cause stays
     /// [`CloseCause::Local`].
     // [6455-7.2.1-1]
     pub fn handle_transport_end(&mut self) {
@@ -410,8 +411,8 @@ impl Connection {
 
     /// Handles the deadline returned by [`poll_timeout`](Self::poll_timeout). Does nothing before that deadline.
     ///
-    /// First pass bytes that have already arrived to [`handle_bytes`](Self::handle_bytes). Otherwise, a process that was
-    /// suspended for a minute would declare every peer dead.
+    /// First pass bytes that have already arrived to [`handle_bytes`](Self::handle_bytes). Otherwise, a process that
+    /// was suspended for a minute would declare every peer dead.
     pub fn handle_timeout(&mut self, now: Instant) {
         let (is_done, cause) = match (self.state, &self.config.keepalive) {
             (State::Open, Some(keepalive)) => {
@@ -430,8 +431,8 @@ impl Connection {
 
     /// The time at which [`handle_timeout`](Self::handle_timeout) must be called, if any.
     ///
-    /// May change with every other call, and moves later whenever bytes arrive. Instead of resetting a timer each time, let
-    /// it fire early and compare again.
+    /// May change with every other call, and moves later whenever bytes arrive. Instead of resetting a timer each time,
+    /// let it fire early and compare again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Open => self
@@ -446,8 +447,8 @@ impl Connection {
 
     /// Queues a ping with a payload of at most 125 bytes. Its pong updates [`rtt`](Self::rtt).
     ///
-    /// A newer ping replaces an unanswered one for the round-trip time, but does not extend the keepalive timeout that the
-    /// older ping started.
+    /// A newer ping replaces an unanswered one for the round-trip time, but does not extend the keepalive timeout that
+    /// the older ping started.
     ///
     /// # Errors
     ///
@@ -465,8 +466,8 @@ impl Connection {
 
     /// Starts the closing handshake (RFC 6455 §7.1.2).
     ///
-    /// The close frame follows everything sent before; sending afterwards fails with [`SendError::Closed`]. Messages are
-    /// still received until the peer's close frame arrives. Does nothing if the connection is already closing.
+    /// The close frame follows everything sent before; sending afterwards fails with [`SendError::Closed`]. Messages
+    /// are still received until the peer's close frame arrives. Does nothing if the connection is already closing.
     ///
     /// # Errors
     ///
@@ -484,8 +485,8 @@ impl Connection {
     /// Moves the remaining work of a closing connection into the returned connection: sending the close frame, the
     /// deadlines, and closing the transport.
     ///
-    /// `self` becomes [`State::Closed`] and keeps its current [`close_info`](Self::close_info). This allows the driver to
-    /// report the close to the application at once and to finish the transport in the background.
+    /// `self` becomes [`State::Closed`] and keeps its current [`close_info`](Self::close_info). This allows the driver
+    /// to report the close to the application at once and to finish the transport in the background.
     pub fn take_closing(&mut self) -> Self {
         let closed = Self {
             state: State::Closed,
@@ -514,8 +515,8 @@ impl Connection {
 
     /// What the caller must do with the transport now. Check it after every other call.
     ///
-    /// RFC 6455 §7.1.1: the server closes TCP first, so that it holds the TIME_WAIT state. A client waits for that until
-    /// [`Config::close_timeout`].
+    /// RFC 6455 §7.1.1: the server closes TCP first, so that it holds the TIME_WAIT state. A client waits for that
+    /// until [`Config::close_timeout`].
     // [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-2, 6455-7.1.1-3]
     pub fn transport_action(&self) -> TransportAction {
         match (self.state, self.role) {
@@ -543,8 +544,8 @@ impl Connection {
 
     /// Whether a ping has been written and neither its pong nor the pong of a later ping has arrived.
     ///
-    /// While this is `true` on an open connection, [`poll_timeout`](Self::poll_timeout) is the time at which the connection
-    /// is closed as dead.
+    /// While this is `true` on an open connection, [`poll_timeout`](Self::poll_timeout) is the time at which the
+    /// connection is closed as dead.
     pub fn is_awaiting_pong(&self) -> bool {
         self.liveness.is_awaiting_pong()
     }
@@ -557,8 +558,8 @@ impl Connection {
     /// Heap memory held for payloads, in bytes: of incomplete messages and control frames, and of a message
     /// [being inflated](Self::is_inflating).
     ///
-    /// Does not include about 112 bytes of state. The payload of a control frame that arrived in pieces is kept until the
-    /// next input.
+    /// Does not include about 112 bytes of state. The payload of a control frame that arrived in pieces is kept until
+    /// the next input.
     pub fn buffered_len(&self) -> usize {
         let inflating = self.deflate.as_ref().map_or(0, |deflate| deflate.buffered_len());
         self.receiver.buffered_len() + inflating
@@ -710,7 +711,8 @@ impl Connection {
         }
     }
 
-    /// Applies one state transition, frees resources that the new state does not need, and returns the action to perform.
+    /// Applies one state transition, frees resources that the new state does not need, and returns the action to
+    /// perform.
     fn apply(&mut self, input: Input) -> Action {
         let (state, action) = lifecycle::transition(self.state, input);
         self.state = state;

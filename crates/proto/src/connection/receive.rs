@@ -1,7 +1,7 @@
 //! Decodes bytes into messages: headers, fragments, masking, limits and UTF-8. The input may be split anywhere.
 //!
-//! A message that is complete in the caller's buffer is unmasked in place and not copied. All others are collected in one
-//! growing buffer that holds only bytes that have arrived. All input is consumed, so the caller never has to keep a
+//! A message that is complete in the caller's buffer is unmasked in place and not copied. All others are collected in
+//! one growing buffer that holds only bytes that have arrived. All input is consumed, so the caller never has to keep a
 //! remainder.
 
 use alloc::boxed::Box;
@@ -512,7 +512,8 @@ impl Message {
     }
 }
 
-/// Appends to the message buffer. Reserves exactly the outstanding bytes if they are few, otherwise as much as has arrived.
+/// Appends to the message buffer. Reserves exactly the outstanding bytes if they are few, otherwise as much as has
+/// arrived.
 fn append(buffer: &mut Vec<u8>, bytes: &[u8], remaining: u64) {
     let room = usize::try_from(remaining).map_or(bytes.len(), |remaining| remaining.min(bytes.len()));
     if buffer.is_empty() {
@@ -523,8 +524,8 @@ fn append(buffer: &mut Vec<u8>, bytes: &[u8], remaining: u64) {
 
 /// Maximum compressed size of a message that inflates to at most `size_max` bytes.
 ///
-/// Incompressible data grows by five bytes per stored block, and encoders use stored blocks of at least about 640 bytes:
-/// 5 / 640 = 1 / 128.
+/// Incompressible data grows by five bytes per stored block, and encoders use stored blocks of at least about 640
+/// bytes: 5 / 640 = 1 / 128.
 const fn compressed_size_max(size_max: u64) -> u64 {
     size_max.saturating_add(size_max / 128 + 64)
 }

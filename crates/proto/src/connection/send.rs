@@ -51,12 +51,13 @@ pub enum Compress {
     /// Compress the message if it has at least `DeflateConfig::size_min` bytes (default 128).
     #[default]
     Auto,
-    /// Compress regardless of size, if that makes the message smaller. For messages over 64 KiB, the first 64 KiB decide.
+    /// Compress regardless of size, if that makes the message smaller. For messages over 64 KiB, the first 64 KiB
+    /// decide.
     Always,
     /// Do not compress.
     ///
-    /// Use this for secrets on connections that also carry data chosen by an attacker: the compressed length reveals whether
-    /// the two have text in common (RFC 7692 §8, as in the CRIME and BREACH attacks).
+    /// Use this for secrets on connections that also carry data chosen by an attacker: the compressed length reveals
+    /// whether the two have text in common (RFC 7692 §8, as in the CRIME and BREACH attacks).
     Never,
 }
 
@@ -148,15 +149,15 @@ impl Connection {
         Ok(sent.is_some())
     }
 
-    /// Starts a compressed message and appends its first fragment. Continue with [`send_fragment`](Self::send_fragment),
-    /// which compresses the further fragments.
+    /// Starts a compressed message and appends its first fragment. Continue with
+    /// [`send_fragment`](Self::send_fragment), which compresses the further fragments.
     ///
-    /// Returns `false` and appends nothing if compression was not negotiated or does not make this fragment smaller; send the
-    /// message uncompressed in that case.
+    /// Returns `false` and appends nothing if compression was not negotiated or does not make this fragment smaller;
+    /// send the message uncompressed in that case.
     ///
     /// This bounds the time per call for a large message to that of one fragment. Until the message is finished, the
-    /// connection holds a codec and our close frame is delayed (allowed by RFC 6455 §5.5.1), but not beyond the deadline of
-    /// the closing handshake. A protocol error of the peer aborts the message.
+    /// connection holds a codec and our close frame is delayed (allowed by RFC 6455 §5.5.1), but not beyond the
+    /// deadline of the closing handshake. A protocol error of the peer aborts the message.
     ///
     /// # Errors
     ///
@@ -185,8 +186,8 @@ impl Connection {
 
     /// Appends only the frame header of a message with `len` payload bytes.
     ///
-    /// The caller must then write the payload to the transport itself, before any other bytes, masked with the returned key
-    /// if there is one. This avoids copying a large payload: use a vectored write of header and payload.
+    /// The caller must then write the payload to the transport itself, before any other bytes, masked with the returned
+    /// key if there is one. This avoids copying a large payload: use a vectored write of header and payload.
     ///
     /// # Errors
     ///
@@ -207,14 +208,14 @@ impl Connection {
     /// Appends a fragment of a message to `out`.
     ///
     /// Starts a new, uncompressed message if none is in progress. Fragments of a message started with
-    /// [`start_compressed`](Self::start_compressed) are compressed. Pings and pongs may be sent between fragments, and the
-    /// close frame between uncompressed ones.
+    /// [`start_compressed`](Self::start_compressed) are compressed. Pings and pongs may be sent between fragments, and
+    /// the close frame between uncompressed ones.
     ///
     /// # Errors
     ///
-    /// - [`SendError::Closed`] if the connection is closing or closed. A compressed message may still be finished while the
-    ///   connection is closing, unless because of a protocol error. Also returned if the codec fails, which ends the
-    ///   connection.
+    /// - [`SendError::Closed`] if the connection is closing or closed. A compressed message may still be finished while
+    ///   the connection is closing, unless because of a protocol error. Also returned if the codec fails, which ends
+    ///   the connection.
     /// - [`SendError::MessageInProgress`] if the message in progress is of the other type.
     pub fn send_fragment(&mut self, data: Data<'_>, fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
         let is_compressing = self.is_compressing();
@@ -251,7 +252,8 @@ impl Connection {
             })
         });
         if sent.is_none() {
-            // The codec failed (not known to happen). The message cannot be finished, and nothing may be sent before it is.
+            // The codec failed (not known to happen). The message cannot be finished, and nothing may be sent before it
+            // is.
             self.handle_transport_end();
         }
         sent.ok_or(SendError::Closed)
@@ -266,8 +268,8 @@ impl Connection {
     /// Appends pending control frames to `out`: the pong for the newest ping, a due ping, and the close frame (after a
     /// message that is [being compressed](Self::is_compressing)). Returns whether anything was appended.
     ///
-    /// At most one of each is pending, however many pings arrive. Do not call this while `out` is full; a flood of pings then
-    /// cannot make it grow. Once the bytes are written to the transport, call
+    /// At most one of each is pending, however many pings arrive. Do not call this while `out` is full; a flood of
+    /// pings then cannot make it grow. Once the bytes are written to the transport, call
     /// [`handle_transmitted`](Self::handle_transmitted).
     // [6455-5.5.3-2]
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {

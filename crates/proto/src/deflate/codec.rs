@@ -20,8 +20,8 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// boundary, so this detects truncated messages.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// Length of the prefix of a message, in bytes, that decides whether the message is compressed. Compressing incompressible
-/// data takes four times as long as text: 1 ms for this length.
+/// Length of the prefix of a message, in bytes, that decides whether the message is compressed. Compressing
+/// incompressible data takes four times as long as text: 1 ms for this length.
 const PROBE_LEN: usize = 64 * 1024;
 
 /// Minimum free space in the output buffer for one zlib call, in bytes.
@@ -30,7 +30,8 @@ const OUT_SPACE_MIN: usize = 1024;
 /// Maximum size of the output buffer of a pooled codec, in bytes. A larger one is freed.
 const OUT_RETAINED_MAX: usize = 256 * 1024;
 
-/// Bytes inflated between two checks of the size limit. A decompression bomb expands about 1000 times, so this must be small.
+/// Bytes inflated between two checks of the size limit. A decompression bomb expands about 1000 times, so this must be
+/// small.
 const STEP: usize = 16 * 1024;
 
 /// Number of final blocks (BFINAL=1) allowed per message, plus the number allowed per KiB of payload. The codec must be
@@ -40,8 +41,8 @@ const FINAL_BLOCKS_PER_KIB: usize = 4;
 
 /// Functions with which connections borrow and return codecs.
 ///
-/// Typically backed by a thread-local pool of the caller. Codecs may be new or used: a connection resets them before each
-/// message.
+/// Typically backed by a thread-local pool of the caller. Codecs may be new or used: a connection resets them before
+/// each message.
 #[derive(Clone, Copy, Debug)]
 pub struct CodecPool {
     /// Returns a codec that compresses with the given configuration (see [`Deflater::fits`]).
@@ -75,8 +76,8 @@ impl CodecPool {
     }
 }
 
-/// Compresses a message that may refer back to `dictionary` and passes the payload to `send`. Returns `None` if compression
-/// does not make the message smaller.
+/// Compresses a message that may refer back to `dictionary` and passes the payload to `send`. Returns `None` if
+/// compression does not make the message smaller.
 pub(crate) fn compress<R>(
     config: &DeflateConfig,
     codecs: CodecPool,
@@ -135,8 +136,8 @@ impl Deflater {
         )
     }
 
-    /// Compresses a message that may refer back to `dictionary`. Returns the payload without the tail, or `None` if the codec
-    /// failed or the first [`PROBE_LEN`] bytes of a longer message did not get smaller.
+    /// Compresses a message that may refer back to `dictionary`. Returns the payload without the tail, or `None` if the
+    /// codec failed or the first [`PROBE_LEN`] bytes of a longer message did not get smaller.
     pub(super) fn compress(&mut self, dictionary: &[u8], message: &[u8]) -> Option<&[u8]> {
         self.begin(dictionary)?;
         let (probe, rest) = message.split_at(message.len().min(PROBE_LEN));
@@ -250,7 +251,8 @@ impl Inflater {
         })
     }
 
-    /// Continues with a message until it is complete or about `step_max` bytes were processed. Returns whether it is complete.
+    /// Continues with a message until it is complete or about `step_max` bytes were processed. Returns whether it is
+    /// complete.
     pub(super) fn advance(
         &mut self,
         inflation: &mut Inflation,

@@ -20,7 +20,8 @@ const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 pub struct WindowBits(u8);
 
 impl WindowBits {
-    /// 8 bits, 256 bytes. zlib cannot compress with this window, so an endpoint limited to it sends messages uncompressed.
+    /// 8 bits, 256 bytes. zlib cannot compress with this window, so an endpoint limited to it sends messages
+    /// uncompressed.
     pub const MIN: Self = Self(8);
     /// 15 bits, 32 KiB. Applies if no window size is negotiated.
     // No window may be larger. [7692-7.2.1-9]
@@ -64,11 +65,11 @@ impl WindowBits {
 /// Whether the compression context (LZ77 window) is kept between messages (RFC 7692 §7.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Takeover {
-    /// Keep the context: messages may refer back to earlier ones. Small similar messages compress several times better, but
-    /// each connection keeps up to one window in memory per direction.
+    /// Keep the context: messages may refer back to earlier ones. Small similar messages compress several times better,
+    /// but each connection keeps up to one window in memory per direction.
     Keep,
-    /// Reset the context after each message. An idle connection uses no memory for compression, and the compressed length of
-    /// one message reveals nothing about another.
+    /// Reset the context after each message. An idle connection uses no memory for compression, and the compressed
+    /// length of one message reveals nothing about another.
     Reset,
 }
 
@@ -92,24 +93,25 @@ pub struct DeflateConfig {
     pub takeover: Takeover,
     /// Context takeover for messages from the peer. Default [`Takeover::Reset`].
     ///
-    /// With [`Takeover::Reset`], a client requests `server_no_context_takeover`. A server that does not support it declines
-    /// the offer, and messages are not compressed. A server that accepts the offer but ignores the parameter (libwebsockets
-    /// has done so) violates RFC 7692 §7.1.1.1, and the handshake fails with
+    /// With [`Takeover::Reset`], a client requests `server_no_context_takeover`. A server that does not support it
+    /// declines the offer, and messages are not compressed. A server that accepts the offer but ignores the parameter
+    /// (libwebsockets has done so) violates RFC 7692 §7.1.1.1, and the handshake fails with
     /// [`HandshakeError::NoContextTakeoverIgnored`]. Set [`allow_fallback`](Self::allow_fallback) to accept both.
     pub peer_takeover: Takeover,
     /// Maximum window for messages that this endpoint sends. Default 15 bits (32 KiB).
     ///
-    /// With context takeover, a smaller window saves memory per connection on both sides. With 8 bits, messages are sent
-    /// uncompressed, because zlib does not support that window.
+    /// With context takeover, a smaller window saves memory per connection on both sides. With 8 bits, messages are
+    /// sent uncompressed, because zlib does not support that window.
     pub window_bits: WindowBits,
     /// Maximum window requested for messages from the peer. Default 15 bits (32 KiB).
     pub peer_window_bits: WindowBits,
     /// Whether a client makes a second offer that does not restrict the server (RFC 7692 §5). Default `false`.
     ///
     /// The server may then use context takeover and any window, even if [`peer_takeover`](Self::peer_takeover) or
-    /// [`peer_window_bits`](Self::peer_window_bits) ask for less. Set this to compress with servers that do not support, or
-    /// ignore, `server_no_context_takeover` or `server_max_window_bits`. Such connections use up to 32 KiB more memory, and
-    /// the peer's messages may refer back to each other (see RFC 7692 §8 for the security implications).
+    /// [`peer_window_bits`](Self::peer_window_bits) ask for less. Set this to compress with servers that do not
+    /// support, or ignore, `server_no_context_takeover` or `server_max_window_bits`. Such connections use up to 32 KiB
+    /// more memory, and the peer's messages may refer back to each other (see RFC 7692 §8 for the security
+    /// implications).
     pub allow_fallback: bool,
 }
 
@@ -228,7 +230,8 @@ impl DeflateConfig {
             .server_max_window_bits
             .map_or(self.window_bits, |asked| asked.min(self.window_bits));
         let include_window = offer.server_max_window_bits.is_some() || window_bits < WindowBits::MAX;
-        // §7.1.1.2: the server may always forbid context takeover; a client that offers no takeover does without anyway.
+        // §7.1.1.2: the server may always forbid context takeover; a client that offers no takeover does without
+        // anyway.
         // [7692-7.2.2-4]
         let peer_takeover = match offer.client_no_context_takeover {
             true => Takeover::Reset,
@@ -278,7 +281,8 @@ impl DeflateConfig {
             server_no_context_takeover: self.peer_takeover == Takeover::Reset,
             client_no_context_takeover: self.takeover == Takeover::Reset,
             server_max_window_bits: (self.peer_window_bits < WindowBits::MAX).then_some(self.peer_window_bits),
-            // §7.1.2.2: always included, so that the server may limit our window; with a value if we limit it ourselves.
+            // §7.1.2.2: always included, so that the server may limit our window; with a value if we limit it
+            // ourselves.
             client_max_window_bits: Some((self.window_bits < WindowBits::MAX).then_some(self.window_bits)),
         }
     }
@@ -292,8 +296,8 @@ impl DeflateConfig {
     /// The handshake must fail (RFC 7692 §5.1, §7.1) with
     ///
     /// - [`HandshakeError::NoContextTakeoverIgnored`] if only `server_no_context_takeover` is missing in the response,
-    /// - [`HandshakeError::ExtensionMismatch`] if the response does not match an offer otherwise, or names the extension
-    ///   more than once.
+    /// - [`HandshakeError::ExtensionMismatch`] if the response does not match an offer otherwise, or names the
+    ///   extension more than once.
     // [7692-5-6, 7692-5-11]
     pub fn accept<'a>(
         &self,
@@ -312,8 +316,8 @@ impl DeflateConfig {
         }
     }
 
-    /// Whether a rejected response would be acceptable with `server_no_context_takeover` added, which means that the server
-    /// ignored the parameter.
+    /// Whether a rejected response would be acceptable with `server_no_context_takeover` added, which means that the
+    /// server ignored the parameter.
     fn is_only_takeover_ignored(&self, answer: Extension<'_>) -> bool {
         let added = Params::read(answer)
             .filter(|answer| !answer.server_no_context_takeover)

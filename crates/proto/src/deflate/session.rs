@@ -121,8 +121,8 @@ impl DeflateSession {
         }
     }
 
-    /// Inflates a message to at most `size_max` bytes. Returns `None` after about `step_max` bytes if it is not complete;
-    /// continue with [`resume_inflating`](Self::resume_inflating).
+    /// Inflates a message to at most `size_max` bytes. Returns `None` after about `step_max` bytes if it is not
+    /// complete; continue with [`resume_inflating`](Self::resume_inflating).
     pub(crate) fn inflate(
         &mut self,
         payload: Cow<'_, [u8]>,

@@ -93,8 +93,8 @@ impl FrameHeader {
     ///
     /// # Errors
     ///
-    /// The first violation in byte order: a reserved opcode, a fragmented or oversized control frame, or an invalid length
-    /// encoding. Masking and reserved bits depend on the connection and are not checked.
+    /// The first violation in byte order: a reserved opcode, a fragmented or oversized control frame, or an invalid
+    /// length encoding. Masking and reserved bits depend on the connection and are not checked.
     #[inline]
     pub fn decode(input: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
         let [first, second, rest @ ..] = input else {

@@ -7,8 +7,8 @@ const BLOCK: usize = 64;
 
 /// The four-byte key that masks a client's frame.
 ///
-/// RFC 6455 §10.3: each frame needs a new key from a strong source of entropy. With predictable keys, a script in a browser
-/// could control the bytes on the wire and attack intermediaries.
+/// RFC 6455 §10.3: each frame needs a new key from a strong source of entropy. With predictable keys, a script in a
+/// browser could control the bytes on the wire and attack intermediaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MaskingKey(pub [u8; 4]);
 

@@ -1,8 +1,8 @@
 //! Frame headers (RFC 6455 §5.2) and masking (§5.3).
 //!
 //! This module is stateless. It encodes and decodes single headers and rejects those that are invalid in any context.
-//! [`Connection`](crate::Connection) checks the rules that depend on the role, on the negotiated extensions or on earlier
-//! frames.
+//! [`Connection`](crate::Connection) checks the rules that depend on the role, on the negotiated extensions or on
+//! earlier frames.
 
 mod header;
 mod mask;

@@ -7,8 +7,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::UriError;
 
-/// A host and an optional port, normalized for comparison: names are in lower case, IPv6 addresses in canonical form and
-/// without brackets.
+/// A host and an optional port, normalized for comparison: names are in lower case, IPv6 addresses in canonical form
+/// and without brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {
     host: String,

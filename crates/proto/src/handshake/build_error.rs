@@ -3,8 +3,8 @@ use core::fmt;
 
 /// Error of the caller: a request or response cannot be built from the given values.
 ///
-/// Detected before anything is sent, so arguments cannot inject headers or contradict the handshake. Errors of the peer are
-/// [`HandshakeError`](super::HandshakeError).
+/// Detected before anything is sent, so arguments cannot inject headers or contradict the handshake. Errors of the peer
+/// are [`HandshakeError`](super::HandshakeError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeBuildError {

@@ -137,8 +137,8 @@ impl ClientRequest {
 
     /// Returns the headers for an extended CONNECT and the state that awaits the response.
     ///
-    /// The HTTP/2 or HTTP/3 client must set the pseudo-headers of RFC 8441 §5: `:protocol` to `websocket`, `:scheme` to `http`
-    /// or `https`, `:authority` to [`Uri::authority`], and `:path` to [`Uri::resource`].
+    /// The HTTP/2 or HTTP/3 client must set the pseudo-headers of RFC 8441 §5: `:protocol` to `websocket`, `:scheme` to
+    /// `http` or `https`, `:authority` to [`Uri::authority`], and `:path` to [`Uri::resource`].
     #[must_use]
     pub fn start_extended_connect(self) -> (Headers, AwaitingConnect) {
         let mut headers = Headers::new();
@@ -206,8 +206,8 @@ pub enum ClientProgress {
     Incomplete(AwaitingResponse),
     /// The handshake succeeded and the WebSocket is open.
     Connected(Connected),
-    /// The server answered with a status other than 101. Redirects and authentication challenges are not followed; see the
-    /// response headers (Location, WWW-Authenticate, Retry-After). Close the connection.
+    /// The server answered with a status other than 101. Redirects and authentication challenges are not followed; see
+    /// the response headers (Location, WWW-Authenticate, Retry-After). Close the connection.
     Rejected(Response),
     /// The response is invalid. Close the connection.
     Failed(HandshakeError),
@@ -267,15 +267,16 @@ impl AwaitingResponse {
 
     /// Whether the server rejected the request and only the response body is still arriving.
     ///
-    /// A body without a declared length ends when the server closes the connection, which it may never do. Once this returns
-    /// `true`, wait only briefly, for example 1 s, and then call [`handle_timeout`](Self::handle_timeout), which returns the
-    /// response with the body received so far.
+    /// A body without a declared length ends when the server closes the connection, which it may never do. Once this
+    /// returns `true`, wait only briefly, for example 1 s, and then call [`handle_timeout`](Self::handle_timeout),
+    /// which returns the response with the body received so far.
     #[must_use]
     pub const fn is_rejected(&self) -> bool {
         matches!(self.state, State::Body(..))
     }
 
-    /// Handles the end of the connection, which also ends a body without a declared length. Returns the rejecting response.
+    /// Handles the end of the connection, which also ends a body without a declared length. Returns the rejecting
+    /// response.
     ///
     /// # Errors
     ///
@@ -290,8 +291,8 @@ impl AwaitingResponse {
         }
     }
 
-    /// Handles the end of the time for the handshake. Returns the rejecting response with the body received so far, marked
-    /// as [truncated](Response::is_body_truncated).
+    /// Handles the end of the time for the handshake. Returns the rejecting response with the body received so far,
+    /// marked as [truncated](Response::is_body_truncated).
     ///
     /// # Errors
     ///
@@ -319,7 +320,8 @@ impl AwaitingConnect {
     ///
     /// - [`HandshakeError::HopByHopHeader`] if the response contains headers of the HTTP/1.1 handshake.
     /// - [`HandshakeError::SubprotocolNotOffered`], [`HandshakeError::SubprotocolRepeated`],
-    ///   [`HandshakeError::ExtensionNotOffered`] or [`HandshakeError::ExtensionsInvalid`] if the negotiation is invalid.
+    ///   [`HandshakeError::ExtensionNotOffered`] or [`HandshakeError::ExtensionsInvalid`] if the negotiation is
+    ///   invalid.
     pub fn handle_headers(self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         let unused = [name::CONNECTION, name::UPGRADE, name::ACCEPT];
         if unused.iter().any(|name| headers.contains(name)) {

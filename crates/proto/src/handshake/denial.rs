@@ -5,10 +5,11 @@ use core::fmt::{self, Write as _};
 
 use super::Request;
 
-/// Details of a request that was rejected by [`OriginPolicy`](super::OriginPolicy) or [`HostPolicy`](super::HostPolicy).
+/// Details of a request that was rejected by [`OriginPolicy`](super::OriginPolicy) or
+/// [`HostPolicy`](super::HostPolicy).
 ///
-/// Text from the client is escaped and truncated to about 256 bytes, so it is safe in logs, terminals and HTML: bytes other
-/// than printable ASCII, quotes, backslashes, `<`, `>` and `&` are written as `\x3c`.
+/// Text from the client is escaped and truncated to about 256 bytes, so it is safe in logs, terminals and HTML: bytes
+/// other than printable ASCII, quotes, backslashes, `<`, `>` and `&` are written as `\x3c`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     origin: Option<String>,
@@ -35,7 +36,8 @@ impl Denial {
         &self.host
     }
 
-    /// What the policy allows, as a description or a list. Do not send this to the client: it reveals the configuration.
+    /// What the policy allows, as a description or a list. Do not send this to the client: it reveals the
+    /// configuration.
     #[must_use]
     pub fn allowed(&self) -> &str {
         &self.allowed

@@ -109,8 +109,8 @@ pub enum HandshakeError {
     ExtensionNotOffered,
     /// The server chose an extension twice, or with parameters that do not match the offer.
     ExtensionMismatch,
-    /// The server accepted permessage-deflate but ignored `server_no_context_takeover` in the offer (RFC 7692 §7.1.1.1).
-    /// Set `DeflateConfig::allow_fallback` to accept such servers.
+    /// The server accepted permessage-deflate but ignored `server_no_context_takeover` in the offer (RFC 7692
+    /// §7.1.1.1). Set `DeflateConfig::allow_fallback` to accept such servers.
     NoContextTakeoverIgnored,
     /// The server sent more informational responses than
     /// [`HandshakeLimits::informational_count_max`](super::HandshakeLimits::informational_count_max).
@@ -147,8 +147,8 @@ impl HandshakeError {
             | Self::OriginRepeated
             | Self::HopByHopHeader
             | Self::ClosedEarly => StatusCode::BAD_REQUEST,
-            // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request must be ignored, and what remains is not a WebSocket request.
-            // 505 applies only to the major version.
+            // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request must be ignored, and what remains is not a WebSocket
+            // request. 505 applies only to the major version.
             Self::HttpVersionTooOld => StatusCode::BAD_REQUEST,
             Self::HttpVersionUnknown => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             // RFC 6455 §10.2. [6455-4.2.2-4, 6455-10.2-2]

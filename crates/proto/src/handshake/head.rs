@@ -1,8 +1,8 @@
 //! Collects and parses the head of an HTTP/1.1 message, for both roles.
 //!
-//! Each byte is examined once while it is collected, regardless of how the input is split, and the complete head is parsed
-//! once, so the cost is linear. Invalid bytes are detected immediately: a peer that speaks TLS or another protocol is
-//! rejected at its first invalid byte, not at the size limit.
+//! Each byte is examined once while it is collected, regardless of how the input is split, and the complete head is
+//! parsed once, so the cost is linear. Invalid bytes are detected immediately: a peer that speaks TLS or another
+//! protocol is rejected at its first invalid byte, not at the size limit.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -154,8 +154,8 @@ impl HeadCollector {
                 self.after_carriage_return = false;
                 return self.end_line();
             }
-            // RFC 9112 §2.2: a bare CR is invalid. A recipient may accept a bare LF as a line end, but parsers that disagree
-            // about it allow request smuggling. [6455-10.7-1]
+            // RFC 9112 §2.2: a bare CR is invalid. A recipient may accept a bare LF as a line end, but parsers that
+            // disagree about it allow request smuggling. [6455-10.7-1]
             (true, _) => return Err(HandshakeError::BareCarriageReturn),
             (false, b'\n') => return Err(HandshakeError::BareLineFeed),
             (false, b'\r') => self.after_carriage_return = true,
@@ -170,8 +170,8 @@ impl HeadCollector {
         Ok(false)
     }
 
-    /// Whether `byte` is valid at this position of a status line, which starts with `HTTP/` (RFC 9112 §4). Rejects servers of
-    /// other protocols that send first, such as SSH and SMTP, at their first byte.
+    /// Whether `byte` is valid at this position of a status line, which starts with `HTTP/` (RFC 9112 §4). Rejects
+    /// servers of other protocols that send first, such as SSH and SMTP, at their first byte.
     fn is_valid_in_status_line(&self, byte: u8) -> bool {
         match (self.kind, self.line_count) {
             (HeadKind::Response, 0) => b"HTTP/".get(self.line_len).is_none_or(|expected| *expected == byte),
@@ -257,8 +257,8 @@ pub(super) struct StatusLine {
 }
 
 impl StatusLine {
-    /// Parses a status line (RFC 9112 §4). The space after the code is mandatory, but some servers omit it together with the
-    /// reason phrase. Accepting that is unambiguous.
+    /// Parses a status line (RFC 9112 §4). The space after the code is mandatory, but some servers omit it together
+    /// with the reason phrase. Accepting that is unambiguous.
     pub(super) fn parse(line: &[u8]) -> Result<Self, HandshakeError> {
         let Some((version, rest)) = line.split_at_checked(8) else {
             return Err(HandshakeError::InvalidStatusLine);

@@ -87,8 +87,8 @@ impl fmt::Debug for HeaderValue<'_> {
 
 /// An ordered list of header fields in their original spelling.
 ///
-/// All text is stored in one buffer, with 24 bytes of overhead per field. Look-ups are linear. `Debug` hides the values of
-/// headers that can contain credentials, such as Authorization and Cookie.
+/// All text is stored in one buffer, with 24 bytes of overhead per field. Look-ups are linear. `Debug` hides the values
+/// of headers that can contain credentials, such as Authorization and Cookie.
 #[derive(Clone, Default)]
 pub struct Headers {
     text: Vec<u8>,

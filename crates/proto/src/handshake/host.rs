@@ -1,8 +1,8 @@
 //! Host policy: which hosts a server accepts requests for. Protects against DNS rebinding.
 //!
-//! In a DNS rebinding attack, a page of `attacker.net` changes the DNS record of its own name to 127.0.0.1. Its requests then
-//! reach a server on the user's machine with `attacker.net` as both origin and host, so a same-host origin check passes.
-//! Checking the host itself prevents this.
+//! In a DNS rebinding attack, a page of `attacker.net` changes the DNS record of its own name to 127.0.0.1. Its
+//! requests then reach a server on the user's machine with `attacker.net` as both origin and host, so a same-host
+//! origin check passes. Checking the host itself prevents this.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -17,8 +17,8 @@ pub enum HostPolicy {
     /// Any host. For servers on a network, where a proxy or DNS determines the host.
     #[default]
     Any,
-    /// `localhost`, its subdomains and loopback addresses, at any port. For servers that listen on a loopback address and are
-    /// not behind a proxy.
+    /// `localhost`, its subdomains and loopback addresses, at any port. For servers that listen on a loopback address
+    /// and are not behind a proxy.
     Loopback,
     /// The listed hosts. An entry without a port matches any port.
     List(Vec<Authority>),

@@ -35,8 +35,8 @@ impl Key {
 
     /// Parses the header value. Returns `None` unless it is the canonical base64 encoding of 16 bytes.
     ///
-    /// Erratum 3150 of RFC 6455 notes that the last digit can only be A, Q, g or w. Other digits contain bits that are lost
-    /// when decoding, so they are rejected.
+    /// Erratum 3150 of RFC 6455 notes that the last digit can only be A, Q, g or w. Other digits contain bits that are
+    /// lost when decoding, so they are rejected.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() != KEY_TEXT_LEN {
@@ -67,8 +67,8 @@ impl Key {
         AcceptKey(text)
     }
 
-    /// Returns the header value. [`parse`](Self::parse) accepts only this form, so hashing it is the same as hashing the
-    /// received text.
+    /// Returns the header value. [`parse`](Self::parse) accepts only this form, so hashing it is the same as hashing
+    /// the received text.
     pub(super) fn encode(&self) -> [u8; KEY_TEXT_LEN] {
         let mut text = [0; KEY_TEXT_LEN];
         let written = STANDARD.encode_slice(self.0, &mut text);

@@ -1,7 +1,7 @@
 /// Resource limits for an opening handshake.
 ///
-/// There is no timeout, because this crate has no clock. The caller must enforce one deadline for the whole handshake, not
-/// one per read; 10 s is a good value. When it passes, call
+/// There is no timeout, because this crate has no clock. The caller must enforce one deadline for the whole handshake,
+/// not one per read; 10 s is a good value. When it passes, call
 /// [`ServerHandshake::handle_timeout`](super::ServerHandshake::handle_timeout) or
 /// [`AwaitingResponse::handle_timeout`](super::AwaitingResponse::handle_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,8 +9,8 @@ pub struct HandshakeLimits {
     /// Maximum size of a request or response head, in bytes, including the final empty line. Default 16 KiB.
     ///
     /// Browsers send 1 to 2 KiB, up to 8 KiB with long cookies and tokens. Raise this if clients send larger cookies;
-    /// otherwise they receive 431. Memory is allocated only as bytes arrive. On the client, the limit applies to the sum of
-    /// the final response and all informational responses before it.
+    /// otherwise they receive 431. Memory is allocated only as bytes arrive. On the client, the limit applies to the
+    /// sum of the final response and all informational responses before it.
     pub head_size_max: usize,
     /// Maximum number of header lines in one head. Default 100.
     ///

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455 §4), which upgrades an HTTP connection to a WebSocket.
 //!
-//! Each side is a chain of states. Every transition consumes the previous state, so calling methods out of order does not
-//! compile:
+//! Each side is a chain of states. Every transition consumes the previous state, so calling methods out of order does
+//! not compile:
 //!
 //! ```text
 //! server  ServerHandshake --bytes--> Incoming --accept--> Accepted    response, read_buf
@@ -15,13 +15,13 @@
 //! deadline and the random key. Bytes received after the HTTP head are returned as `read_buf`: pass them to the
 //! [`Connection`](crate::Connection) as its first input.
 //!
-//! Memory and CPU time are linear in the bytes that have arrived and bounded by [`HandshakeLimits`]. Errors of the peer are
-//! a [`HandshakeError`], which [maps to an HTTP status](HandshakeError::status). Errors of the caller are a
+//! Memory and CPU time are linear in the bytes that have arrived and bounded by [`HandshakeLimits`]. Errors of the peer
+//! are a [`HandshakeError`], which [maps to an HTTP status](HandshakeError::status). Errors of the caller are a
 //! [`HandshakeBuildError`] and are detected before anything is sent.
 //!
-//! HTTP parsing and the handshake rules are separate. [`Incoming::from_upgrade`] accepts an HTTP/1.1 request that was parsed
-//! elsewhere, and [`Incoming::from_extended_connect`] accepts an extended CONNECT of HTTP/2 or HTTP/3. Both continue with
-//! the same negotiation.
+//! HTTP parsing and the handshake rules are separate. [`Incoming::from_upgrade`] accepts an HTTP/1.1 request that was
+//! parsed elsewhere, and [`Incoming::from_extended_connect`] accepts an extended CONNECT of HTTP/2 or HTTP/3. Both
+//! continue with the same negotiation.
 //!
 //! # Examples
 //!

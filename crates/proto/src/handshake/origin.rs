@@ -1,8 +1,8 @@
 //! Origin policy: which web pages may connect. Protects against cross-site WebSocket hijacking.
 //!
-//! Browsers allow any page to open a WebSocket to any host, with that host's cookies. The Origin header identifies the page,
-//! and checking it is the server's only defense (RFC 6455 §10.2). Origins are parsed and compared as a whole: comparisons by
-//! prefix, suffix or substring would accept `https://example.com.attacker.net`.
+//! Browsers allow any page to open a WebSocket to any host, with that host's cookies. The Origin header identifies the
+//! page, and checking it is the server's only defense (RFC 6455 §10.2). Origins are parsed and compared as a whole:
+//! comparisons by prefix, suffix or substring would accept `https://example.com.attacker.net`.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -43,14 +43,15 @@ pub struct Origin {
 impl Origin {
     /// The opaque origin `null` (RFC 6454 §6.1): sandboxed frames, `data:` URLs and most local files.
     ///
-    /// Any site can make a browser send it, for example with a sandboxed frame. A policy that lists it therefore accepts
-    /// pages of every site.
+    /// Any site can make a browser send it, for example with a sandboxed frame. A policy that lists it therefore
+    /// accepts pages of every site.
     pub const NULL: Self = Self {
         scheme: String::new(),
         authority: None,
     };
 
-    /// Parses `scheme://host`, `scheme://host:port`, `null`, or `scheme://` for schemes other than http, https, ws and wss.
+    /// Parses `scheme://host`, `scheme://host:port`, `null`, or `scheme://` for schemes other than http, https, ws and
+    /// wss.
     ///
     /// # Errors
     ///
@@ -138,17 +139,18 @@ impl Error for OriginError {}
 
 /// The origins that a server accepts.
 ///
-/// A request without an Origin header is always accepted: browsers always send it, and other programs can send any value, so
-/// checking them would protect nothing.
+/// A request without an Origin header is always accepted: browsers always send it, and other programs can send any
+/// value, so checking them would protect nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OriginPolicy {
     /// Pages served by the requested host and port over http or https.
     ///
-    /// If the Host header has no port, the default port of the origin's scheme is assumed, because the server cannot know
-    /// whether a proxy terminates TLS. To accept pages over https only, use a [`List`](Self::List).
+    /// If the Host header has no port, the default port of the origin's scheme is assumed, because the server cannot
+    /// know whether a proxy terminates TLS. To accept pages over https only, use a [`List`](Self::List).
     #[default]
     SameHost,
-    /// Pages of the listed origins, such as `https://app.example`, `chrome-extension://ID`, `file://` or [`Origin::NULL`].
+    /// Pages of the listed origins, such as `https://app.example`, `chrome-extension://ID`, `file://` or
+    /// [`Origin::NULL`].
     List(Vec<Origin>),
     /// Any page, including `null`. Only for public data that is not protected by cookies or a private network.
     Any,

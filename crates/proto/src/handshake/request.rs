@@ -216,7 +216,8 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
     })
 }
 
-/// RFC 6455 §4.2.1 (6), §4.4: exactly one Sec-WebSocket-Version header, with the value 13. Draft versions are not supported.
+/// RFC 6455 §4.2.1 (6), §4.4: exactly one Sec-WebSocket-Version header, with the value 13. Draft versions are not
+/// supported.
 // [6455-4.2.1-8, 6455-4.3-2, 6455-11.3.5-1]
 fn check_version(headers: &Headers) -> Result<(), HandshakeError> {
     match headers.single(name::VERSION) {
@@ -247,8 +248,8 @@ fn parse_host(headers: &Headers) -> Result<Authority, HandshakeError> {
     Authority::parse(text).map_err(|_| HandshakeError::HostInvalid)
 }
 
-/// Rejects requests with a body. A body would precede the first frame, and intermediaries might disagree about its length
-/// (request smuggling, RFC 9112 §11.2). A single `Content-Length: 0` is allowed.
+/// Rejects requests with a body. A body would precede the first frame, and intermediaries might disagree about its
+/// length (request smuggling, RFC 9112 §11.2). A single `Content-Length: 0` is allowed.
 fn check_no_body(headers: &Headers) -> Result<(), HandshakeError> {
     if headers.contains(name::TRANSFER_ENCODING) {
         return Err(HandshakeError::RequestHasBody);
@@ -277,8 +278,8 @@ impl TargetParts {
 
     /// Parses origin-form and absolute-form, which a server must accept (RFC 9112 §3.2).
     ///
-    /// Accepts all visible ASCII characters except `#`: browsers do not encode some characters that RFC 3986 excludes, and
-    /// only the application interprets them.
+    /// Accepts all visible ASCII characters except `#`: browsers do not encode some characters that RFC 3986 excludes,
+    /// and only the application interprets them.
     // [6455-4.2.1-3]
     fn parse(target: &str) -> Result<Self, HandshakeError> {
         if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {

@@ -32,7 +32,8 @@ impl Response {
         &self.body
     }
 
-    /// Whether the received body is incomplete: it exceeded the limit, the connection ended early, or its framing is invalid.
+    /// Whether the received body is incomplete: it exceeded the limit, the connection ended early, or its framing is
+    /// invalid.
     #[must_use]
     pub const fn is_body_truncated(&self) -> bool {
         self.is_body_truncated
@@ -72,8 +73,8 @@ impl Response {
         response
     }
 
-    /// Adds the headers of a response that rejects the request: the length of the body and, for HTTP/1.1, `Connection: close`.
-    /// The connection must be closed because bytes after the request head are not another request.
+    /// Adds the headers of a response that rejects the request: the length of the body and, for HTTP/1.1, `Connection:
+    /// close`. The connection must be closed because bytes after the request head are not another request.
     fn push_framing_headers(&mut self, binding: HttpBinding) {
         let is_upgrade_required = self.status == StatusCode::UPGRADE_REQUIRED;
         match (binding, is_upgrade_required) {
@@ -116,8 +117,8 @@ impl Rejection {
     ///
     /// # Errors
     ///
-    /// [`HandshakeBuildError::InvalidRejectionStatus`] if the status is not 300 to 599 or is 304. A 2xx status would open the
-    /// WebSocket over HTTP/2, 1xx is not a final response, and 304 cannot have a body.
+    /// [`HandshakeBuildError::InvalidRejectionStatus`] if the status is not 300 to 599 or is 304. A 2xx status would
+    /// open the WebSocket over HTTP/2, 1xx is not a final response, and 304 cannot have a body.
     pub fn new(status: StatusCode) -> Result<Self, HandshakeBuildError> {
         match status.as_u16() {
             304 => Err(HandshakeBuildError::InvalidRejectionStatus),
@@ -155,8 +156,8 @@ impl Rejection {
         self
     }
 
-    /// Builds the response. [`Incoming::reject`](super::Incoming::reject) does this; call it directly to reject a connection
-    /// without reading its request, for example with 503.
+    /// Builds the response. [`Incoming::reject`](super::Incoming::reject) does this; call it directly to reject a
+    /// connection without reading its request, for example with 503.
     #[must_use]
     pub fn into_response(self, binding: HttpBinding) -> Response {
         let mut response = self.response;

@@ -163,8 +163,8 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`AcceptError`] if `acceptance` contains a subprotocol or an extension that the client did not offer. The error holds
-    /// a 500 response to send.
+    /// [`AcceptError`] if `acceptance` contains a subprotocol or an extension that the client did not offer. The error
+    /// holds a 500 response to send.
     pub fn accept(self, acceptance: Acceptance) -> Result<Accepted, AcceptError> {
         if let Err(error) = acceptance.check(&self.request) {
             let response = Rejection::internal_error().into_response(self.request.binding());
@@ -228,7 +228,8 @@ impl Acceptance {
         Self::default()
     }
 
-    /// Sets the subprotocol. It must be one of those offered; [`Request::choose_subprotocol`] finds one. Default `None`.
+    /// Sets the subprotocol. It must be one of those offered; [`Request::choose_subprotocol`] finds one. Default
+    /// `None`.
     #[must_use]
     pub fn subprotocol(mut self, subprotocol: impl Into<Option<Subprotocol>>) -> Self {
         self.subprotocol = subprotocol.into();
@@ -249,8 +250,8 @@ impl Acceptance {
 
     /// Accepts permessage-deflate (RFC 7692) if the request contains an offer that is compatible with `config`.
     ///
-    /// Pass the returned parameters to [`Connection::enable_deflate`](crate::Connection::enable_deflate). `None` means that
-    /// messages are not compressed.
+    /// Pass the returned parameters to [`Connection::enable_deflate`](crate::Connection::enable_deflate). `None` means
+    /// that messages are not compressed.
     #[cfg(feature = "deflate")]
     #[must_use]
     pub fn deflate(
@@ -280,7 +281,8 @@ impl Acceptance {
     }
 
     fn check(&self, request: &Request) -> Result<(), HandshakeBuildError> {
-        // RFC 6455 §4.2.2 (5): the server may only choose what was offered. [6455-4.2.2-7, 6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1]
+        // RFC 6455 §4.2.2 (5): the server may only choose what was offered.
+        // [6455-4.2.2-7, 6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1]
         if let Some(subprotocol) = &self.subprotocol
             && !request.offers_subprotocol(subprotocol.as_str())
         {

@@ -60,8 +60,8 @@ impl fmt::Display for Subprotocol {
 
 /// Validates a client's offer: RFC 6455 §4.1 (10) requires unique tokens.
 ///
-/// The RFC also requires at least one, but centrifuge-python up to 0.6 and React Native send an empty header if they offer no
-/// subprotocol. An empty header is therefore treated as absent.
+/// The RFC also requires at least one, but centrifuge-python up to 0.6 and React Native send an empty header if they
+/// offer no subprotocol. An empty header is therefore treated as absent.
 ///
 /// Copies nothing: for a head of 16 KiB, owned strings could take ten times that memory.
 // [6455-4.2.1-10, 6455-11.3.4-2]

@@ -1,7 +1,7 @@
 //! `ws:` and `wss:` URIs (RFC 6455 §3), parsed strictly.
 //!
-//! If two parsers interpret a URI differently, one may connect to a host that the other did not check. Ambiguous URIs are
-//! therefore rejected, with an error that explains how to write them.
+//! If two parsers interpret a URI differently, one may connect to a host that the other did not check. Ambiguous URIs
+//! are therefore rejected, with an error that explains how to write them.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -185,8 +185,8 @@ pub enum UriError {
     NonAsciiHost,
     /// The host is neither a DNS name nor an IP address.
     InvalidHost,
-    /// The zone of an IPv6 address is empty, longer than 64 bytes, or contains characters other than letters, digits, `-`,
-    /// `.`, `_` and `~`.
+    /// The zone of an IPv6 address is empty, longer than 64 bytes, or contains characters other than letters, digits,
+    /// `-`, `.`, `_` and `~`.
     InvalidZone,
     /// The user name or password cannot be sent as `Authorization: Basic`.
     InvalidUserinfo,
@@ -204,7 +204,7 @@ impl fmt::Display for UriError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MissingScheme => "missing scheme: write ws:// or wss:// before the host",
-            Self::UnsupportedScheme => "scheme is not ws or wss: write ws:// instead of http://, wss:// instead of https://",
+            Self::UnsupportedScheme => "scheme is not ws or wss: use ws:// for http:// and wss:// for https://",
             Self::Fragment => "a WebSocket URI cannot have a fragment: remove # or write it as %23",
             Self::Userinfo => "user name or password in the URI: send them in an Authorization header instead",
             Self::MissingHost => "missing host",
@@ -268,8 +268,8 @@ fn check_resource(resource: &str) -> Result<(), UriError> {
     }
 }
 
-/// Whether a character is allowed in path and query (RFC 3986 §3.3 and §3.4). Brackets are allowed as well: the RFC reserves
-/// them for hosts, but they are commonly used unencoded in queries.
+/// Whether a character is allowed in path and query (RFC 3986 §3.3 and §3.4). Brackets are allowed as well: the RFC
+/// reserves them for hosts, but they are commonly used unencoded in queries.
 const fn is_in_resource(character: char) -> bool {
     character.is_ascii_graphic() && !matches!(character, '"' | '#' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
 }
