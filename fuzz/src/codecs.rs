@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use sockeye_proto::deflate::{Codecs, Deflater, Inflater};
+use sockeye_proto::deflate::{CodecPool, Deflater, Inflater};
 
 /// How many deflaters are kept: one for each of 9 levels, 9 memory levels and 7 windows, some 150 MiB in all.
 const DEFLATERS_MAX: usize = 9 * 9 * 7;
@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// Codecs that are used again.
-pub const POOLED: Codecs = Codecs {
+pub const POOLED: CodecPool = CodecPool {
     take_deflater: |config| {
         let kept = DEFLATERS.with_borrow_mut(|kept| {
             let fitting = kept.iter().position(|deflater| deflater.fits(config))?;
@@ -22,7 +22,7 @@ pub const POOLED: Codecs = Codecs {
         });
         kept.unwrap_or_else(|| Box::new(Deflater::new(config)))
     },
-    give_deflater: |deflater| {
+    return_deflater: |deflater| {
         DEFLATERS.with_borrow_mut(|kept| {
             if kept.len() == DEFLATERS_MAX {
                 kept.remove(0);
@@ -31,5 +31,5 @@ pub const POOLED: Codecs = Codecs {
         });
     },
     take_inflater: || INFLATERS.with_borrow_mut(Vec::pop).unwrap_or_default(),
-    give_inflater: |inflater| INFLATERS.with_borrow_mut(|kept| kept.push(inflater)),
+    return_inflater: |inflater| INFLATERS.with_borrow_mut(|kept| kept.push(inflater)),
 };

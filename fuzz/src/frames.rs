@@ -35,7 +35,7 @@ pub fn read(wire: &[u8], rules: Rules) -> Trace {
     if let Err(code) = read_all(wire, rules, &mut message, &mut trace)
         && code != CLOSED
     {
-        trace.fault(code);
+        trace.error(code);
         return trace;
     }
     if let Some(message) = message

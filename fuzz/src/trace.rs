@@ -55,7 +55,7 @@ impl Trace {
             Event::Ping(payload) => self.ping(payload),
             Event::Pong(payload) => self.pong(payload),
             Event::Close(frame) => self.close(frame.code.0, frame.reason.as_bytes()),
-            Event::ProtocolError(fault) => self.fault(fault.close_code().0),
+            Event::ProtocolError(error) => self.error(error.close_code().0),
         }
     }
 
@@ -101,7 +101,7 @@ impl Trace {
     }
 
     /// Notes a fault, by the close code it earns.
-    pub fn fault(&mut self, code: u16) {
+    pub fn error(&mut self, code: u16) {
         self.end();
         self.bytes.extend_from_slice(b" fault");
         self.bytes.extend_from_slice(&code.to_be_bytes());

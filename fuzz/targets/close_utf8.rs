@@ -44,7 +44,7 @@ fn text_is_received_if_it_is_utf8(role: Role, receive_mode: ReceiveMode, text: &
         }
     }
     let mut received = vec![];
-    let mut fault = None;
+    let mut error = None;
     let mut is_whole = false;
     let mut connection = connection(role, receive_mode);
     feed(&mut connection, &mut wire, cuts, |event| match event {
@@ -57,12 +57,12 @@ fn text_is_received_if_it_is_utf8(role: Role, receive_mode: ReceiveMode, text: &
             received.extend_from_slice(data);
             is_whole |= last;
         }
-        Event::ProtocolError(found) => fault = Some(found),
+        Event::ProtocolError(found) => error = Some(found),
         event => panic!("no one sent {event:?}"),
     });
     match std::str::from_utf8(text) {
-        Ok(_) => assert_eq!((is_whole, fault, &received[..]), (true, None, text)),
-        Err(_) => assert_eq!((is_whole, fault), (false, Some(ProtocolError::InvalidUtf8))),
+        Ok(_) => assert_eq!((is_whole, error, &received[..]), (true, None, text)),
+        Err(_) => assert_eq!((is_whole, error), (false, Some(ProtocolError::InvalidUtf8))),
     }
 }
 
@@ -99,7 +99,7 @@ fn close_frame_is_received_if_it_is_valid(role: Role, body: &[u8], cuts: &mut Cu
     let mut connection = connection(role, ReceiveMode::Whole);
     feed(&mut connection, &mut wire, cuts, |event| match event {
         Event::Close(frame) => told = Some(Ok((frame.code.0, frame.reason.into_bytes()))),
-        Event::ProtocolError(fault) => told = Some(Err(fault.close_code().0)),
+        Event::ProtocolError(error) => told = Some(Err(error.close_code().0)),
         event => panic!("no one sent {event:?}"),
     });
     let expected = match body {

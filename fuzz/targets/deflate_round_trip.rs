@@ -64,19 +64,19 @@ fuzz_target!(|input: &[u8]| {
 
 struct Side {
     connection: Connection,
-    agreement: NegotiatedParams,
+    params: NegotiatedParams,
     size_min: usize,
     /// What was sent compressed, which the next message may refer back to.
     sent: Vec<u8>,
 }
 
 impl Side {
-    fn new(role: Role, config: &DeflateConfig, agreement: NegotiatedParams) -> Self {
+    fn new(role: Role, config: &DeflateConfig, params: NegotiatedParams) -> Self {
         let mut connection = Connection::new(role, Arc::new(Config::default()), NOW);
-        connection.enable_deflate(config, agreement, POOLED);
+        connection.enable_deflate(config, params, POOLED);
         Self {
             connection,
-            agreement,
+            params,
             size_min: config.size_min,
             sent: vec![],
         }
@@ -204,13 +204,13 @@ fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) 
         assert!(payload == message);
         return;
     }
-    assert!(compress != Compress::Never && from.agreement.window_bits > WindowBits::MIN);
+    assert!(compress != Compress::Never && from.params.window_bits > WindowBits::MIN);
     assert!(compress == Compress::Always || message.len() >= from.size_min);
     assert!(
         payload.len() < message.len() || message.is_empty() || is_in_parts,
         "compressed to more"
     );
-    let window = from.agreement.window_bits.size();
+    let window = from.params.window_bits.size();
     let inflated = inflate::message(&from.sent, &payload, MESSAGE_LEN_MAX);
     assert!(inflated.message.is_ok_and(|inflated| inflated == message));
     assert!(
@@ -218,7 +218,7 @@ fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) 
         "{} back in a window of {window}",
         inflated.distance_max
     );
-    if from.agreement.takeover == Takeover::Keep {
+    if from.params.takeover == Takeover::Keep {
         from.sent.extend_from_slice(message);
         from.sent.drain(..from.sent.len().saturating_sub(window));
     }

@@ -57,7 +57,7 @@ fn config(choices: u8, windows: u8) -> DeflateConfig {
     config.window_bits = bits(windows);
     config.peer_window_bits = bits(windows >> 4);
     // The windows take three bits of each half.
-    config.falls_back = windows & 0x08 != 0;
+    config.allow_fallback = windows & 0x08 != 0;
     config
 }
 
@@ -114,7 +114,7 @@ fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Op
             let read: Vec<_> = incoming.request().extensions().map(element).collect();
             assert_eq!(read, expected);
         }
-        (Err(refusal), None) => assert_eq!(refusal.fault, HandshakeError::ExtensionsInvalid),
+        (Err(invalid), None) => assert_eq!(invalid.error, HandshakeError::ExtensionsInvalid),
         (incoming, expected) => panic!("{incoming:?}, and by the naive reader {expected:?}"),
     }
 }
@@ -130,19 +130,19 @@ fn our_server_answers_as_it_may(server: &DeflateConfig, headers: &Headers, offer
     }
     match (server.answer(headers.extensions()), usable.next()) {
         (None, None) => {}
-        (Some((answer, agreement)), Some(offer)) => {
+        (Some((answer, params)), Some(offer)) => {
             let answer = only_deflate(&answer);
             assert!(answer.may_answer(&offer), "{answer:?} to {offer:?}");
-            assert_eq!(agreement.takeover == Takeover::Reset, answer.server_reset);
-            assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.client_reset);
-            assert_eq!(agreement.window_bits.bits(), answer.server_bits.unwrap_or(15));
+            assert_eq!(params.takeover == Takeover::Reset, answer.server_reset);
+            assert_eq!(params.peer_takeover == Takeover::Reset, answer.client_reset);
+            assert_eq!(params.window_bits.bits(), answer.server_bits.unwrap_or(15));
             assert_eq!(
-                agreement.peer_window_bits.bits(),
+                params.peer_window_bits.bits(),
                 answer.client_bits.flatten().unwrap_or(15)
             );
             // No more than is configured, either.
-            assert!(agreement.takeover == Takeover::Reset || server.takeover == Takeover::Keep);
-            assert!(agreement.window_bits <= server.window_bits);
+            assert!(params.takeover == Takeover::Reset || server.takeover == Takeover::Keep);
+            assert!(params.window_bits <= server.window_bits);
         }
         (answer, offer) => panic!("{answer:?} to {offer:?}"),
     }
@@ -157,34 +157,34 @@ fn our_client_takes_what_it_may(client: &DeflateConfig, headers: &Headers, answe
     if answers.is_empty() {
         return;
     }
-    let agreement = client.accept(headers.extensions());
+    let params = client.accept(headers.extensions());
     let usable = match &ours[..] {
-        [] => return assert_eq!(agreement, Ok(None)),
+        [] => return assert_eq!(params, Ok(None)),
         [answer] => {
             let may_answer = |answer: &Deflate| offers.iter().any(|offer| answer.may_answer(offer));
             answer.deflate().filter(may_answer)
         }
         _ => None,
     };
-    match (agreement, usable) {
-        (Ok(Some(agreement)), Some(answer)) => check_client_agreement(client, &agreement, &answer),
-        (Err(HandshakeError::ExtensionMismatch | HandshakeError::TakeoverIgnored), None) => {}
-        (agreement, answer) => panic!("{agreement:?} from {answer:?} to {offers:?}"),
+    match (params, usable) {
+        (Ok(Some(params)), Some(answer)) => check_client_agreement(client, &params, &answer),
+        (Err(HandshakeError::ExtensionMismatch | HandshakeError::NoContextTakeoverIgnored), None) => {}
+        (params, answer) => panic!("{params:?} from {answer:?} to {offers:?}"),
     }
 }
 
 /// RFC 7692 §7.1: what a client may do after an answer, and what it has to expect.
-fn check_client_agreement(client: &DeflateConfig, agreement: &NegotiatedParams, answer: &Deflate) {
-    assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.server_reset);
-    assert_eq!(agreement.peer_window_bits.bits(), answer.server_bits.unwrap_or(15));
+fn check_client_agreement(client: &DeflateConfig, params: &NegotiatedParams, answer: &Deflate) {
+    assert_eq!(params.peer_takeover == Takeover::Reset, answer.server_reset);
+    assert_eq!(params.peer_window_bits.bits(), answer.server_bits.unwrap_or(15));
     let keeps = client.takeover == Takeover::Keep && !answer.client_reset;
-    assert_eq!(agreement.takeover == Takeover::Keep, keeps);
+    assert_eq!(params.takeover == Takeover::Keep, keeps);
     let bits = answer
         .client_bits
         .flatten()
         .unwrap_or(15)
         .min(client.window_bits.bits());
-    assert_eq!(agreement.window_bits.bits(), bits);
+    assert_eq!(params.window_bits.bits(), bits);
 }
 
 fn our_client_takes_the_answer_of_our_server(server: &DeflateConfig, client: &DeflateConfig) {

@@ -17,7 +17,7 @@ const NOW: Instant = Instant::ORIGIN;
 
 fuzz_target!(|input: &[u8]| {
     let [choices, seed, messages @ ..] = input else { return };
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover: Takeover::Reset,
         peer_takeover: if choices & 1 == 0 {
             Takeover::Keep
@@ -38,13 +38,13 @@ fuzz_target!(|input: &[u8]| {
         config.inflate_step_max = 1;
     }
     let mut connection = Connection::new(CLIENT, Arc::new(config.clone()), NOW);
-    connection.enable_deflate(&DeflateConfig::default(), agreement, POOLED);
+    connection.enable_deflate(&DeflateConfig::default(), params, POOLED);
     let mut peer = Peer {
         connection,
         size_max: config.limits.message_size_max as usize,
         cuts: Cuts::new(*seed),
         window: vec![],
-        agreement,
+        params,
     };
     // A message begins with its kind and length: the last one may be as long as it likes.
     let mut left = messages;
@@ -73,7 +73,7 @@ struct Peer {
     cuts: Cuts,
     /// What the next message may refer back to, as far as the agreement goes.
     window: Vec<u8>,
-    agreement: NegotiatedParams,
+    params: NegotiatedParams,
 }
 
 impl Peer {
@@ -86,9 +86,9 @@ impl Peer {
             (Ok(message), Ok(inflated)) => {
                 assert_eq!(message, *inflated);
                 assert!(kind == MessageKind::Binary || std::str::from_utf8(inflated).is_ok());
-                if self.agreement.peer_takeover == Takeover::Keep {
+                if self.params.peer_takeover == Takeover::Keep {
                     self.window.extend_from_slice(inflated);
-                    let size = self.agreement.peer_window_bits.size();
+                    let size = self.params.peer_window_bits.size();
                     self.window.drain(..self.window.len().saturating_sub(size));
                 }
                 return true;
@@ -145,7 +145,7 @@ impl Peer {
 
     fn feed(&mut self, mut wire: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
         // The codec is the pool's, not the connection's.
-        (POOLED.give_inflater)((POOLED.take_inflater)());
+        (POOLED.return_inflater)((POOLED.take_inflater)());
         let meter = Meter::start();
         let wire_len = wire.len();
         let mut left = &mut wire[..];
@@ -159,7 +159,7 @@ impl Peer {
                 match received.event {
                     None => {}
                     Some(Event::Message { payload, .. }) => told = Some(Ok(payload.into_owned())),
-                    Some(Event::ProtocolError(fault)) => told = Some(Err(fault)),
+                    Some(Event::ProtocolError(error)) => told = Some(Err(error)),
                     Some(event) => panic!("no one sent {event:?}"),
                 }
                 if !is_event && !self.connection.is_inflating() {

@@ -162,7 +162,7 @@ impl Pair {
             let close_info = to.connection.close_info().expect("closed");
             let is_abnormal = matches!(
                 close_info.cause(),
-                CloseCause::TransportEnd | CloseCause::PeerGone | CloseCause::CloseTimeout
+                CloseCause::TransportEnd | CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout
             );
             assert!(self.is_disturbed || !is_abnormal, "{close_info}");
             // In order, and once: even where a connection was lost, what arrived is how it began.
@@ -184,13 +184,13 @@ impl Side {
     fn new(role: Role, config: &Arc<Config>, choices: u8) -> Self {
         let mut connection = Connection::new(role, config.clone(), Instant::ORIGIN);
         if choices & 3 == 3 {
-            let agreement = NegotiatedParams {
+            let params = NegotiatedParams {
                 takeover: Takeover::Keep,
                 peer_takeover: Takeover::Keep,
                 window_bits: WindowBits::MAX,
                 peer_window_bits: WindowBits::MAX,
             };
-            connection.enable_deflate(&DeflateConfig::default(), agreement, POOLED);
+            connection.enable_deflate(&DeflateConfig::default(), params, POOLED);
         }
         Self {
             connection,
@@ -300,11 +300,11 @@ impl Side {
         let mut rest = &mut piece[..];
         loop {
             if self.reads_directly
-                && let Some((buffer, len_max)) = self.connection.direct_buffer()
+                && let Some((buffer, len_max)) = self.connection.direct_read_buffer()
             {
                 let len = len_max.min(buffer.capacity() - buffer.len()).min(rest.len());
                 buffer.extend_from_slice(rest.split_off_mut(..len).unwrap_or_default());
-                match self.connection.handle_appended(now) {
+                match self.connection.handle_direct_read(now) {
                     Some(Event::Message { kind, payload }) => self.received.push((kind, payload.into_owned())),
                     Some(event) => panic!("a direct read brought {event:?}"),
                     None => {}
@@ -334,7 +334,7 @@ impl Side {
                     }
                 }
                 Some(Event::Ping(_) | Event::Pong(_) | Event::Close(_)) => {}
-                Some(Event::ProtocolError(fault)) => panic!("both keep the rules, but: {fault}"),
+                Some(Event::ProtocolError(error)) => panic!("both keep the rules, but: {error}"),
             }
             rest = &mut rest[consumed..];
         }
@@ -363,7 +363,7 @@ impl Side {
         let order = |state| match state {
             State::Open => 0,
             State::CloseSent => 1,
-            State::Ending => 2,
+            State::Draining => 2,
             State::Closed => 3,
         };
         assert!(order(state) >= order(self.state), "{state:?} after {:?}", self.state);
@@ -376,7 +376,7 @@ impl Side {
                 assert!(!self.connection.wants_transmit());
                 assert_eq!(self.connection.buffered_len(), 0);
             }
-            State::CloseSent | State::Ending => assert!(self.connection.poll_timeout().is_some()),
+            State::CloseSent | State::Draining => assert!(self.connection.poll_timeout().is_some()),
             State::Open => {}
         }
     }

@@ -7,8 +7,8 @@ use sockeye_fuzz::http::{Head, decode_key};
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::{
-    Acceptance, Accepted, ClientRequest, ClientStep, HandshakeError, HandshakeLimits, HostPolicy, Incoming,
-    InvalidRequest, Key, OriginPolicy, Request, ServerHandshake, ServerStep, Uri,
+    Acceptance, Accepted, ClientRequest, ClientProgress, HandshakeError, HandshakeLimits, HostPolicy, Incoming,
+    InvalidRequest, Key, OriginPolicy, Request, ServerHandshake, ServerProgress, Uri,
 };
 
 /// What an input is put behind and before when it is to be fields of a request that is otherwise right.
@@ -42,7 +42,7 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
     match (whole, cut) {
         (Outcome::Incomplete(whole), Outcome::Incomplete(cut)) => assert_eq!(whole, cut),
         (Outcome::Refused(whole), Outcome::Refused(cut)) => {
-            assert_eq!((&whole.fault, &whole.response), (&cut.fault, &cut.response));
+            assert_eq!((&whole.error, &whole.response), (&cut.error, &cut.response));
             check_refusal(wire, &whole);
         }
         (Outcome::Requested(whole), Outcome::Requested(cut)) => {
@@ -75,9 +75,9 @@ fn run(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome
         used += len;
         pieces += 1;
         match handshake.handle_bytes(piece) {
-            ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(incoming) => break Outcome::Requested(Box::new(incoming)),
-            ServerStep::Refused(refusal) => break Outcome::Refused(Box::new(refusal)),
+            ServerProgress::Incomplete(next) => handshake = next,
+            ServerProgress::Incoming(incoming) => break Outcome::Requested(Box::new(incoming)),
+            ServerProgress::Invalid(invalid) => break Outcome::Refused(Box::new(invalid)),
         }
     };
     let (peak, asked) = (meter.peak(), meter.asked());
@@ -137,13 +137,13 @@ fn check_sound(wire: &[u8], request: &Request) {
 
 /// What a policy refuses is named in a line that can be logged and sent, however it was written.
 fn check_denials(request: &Request) {
-    for fault in [
+    for error in [
         OriginPolicy::SameHost.check(request),
         HostPolicy::List(vec![]).check(request),
     ] {
-        let Err(fault) = fault else { continue };
-        let denial = fault.denial().expect("only a policy was asked");
-        for text in [denial.origin().unwrap_or_default(), denial.host(), &fault.to_string()] {
+        let Err(error) = error else { continue };
+        let denial = error.denial().expect("only a policy was asked");
+        for text in [denial.origin().unwrap_or_default(), denial.host(), &error.to_string()] {
             let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
             assert!(is_plain && text.len() <= 2048, "{text:?}");
         }
@@ -196,7 +196,7 @@ fn check_client_agrees(wire: &[u8], accepted: &Accepted) {
     }
     let (_, awaiting) = client.start();
     match awaiting.handle_bytes(&accepted.response.to_bytes()) {
-        ClientStep::Connected(connected) => {
+        ClientProgress::Connected(connected) => {
             assert_eq!(connected.subprotocol, accepted.subprotocol);
             assert_eq!(connected.response, accepted.response);
         }
@@ -213,11 +213,11 @@ fn written(extension: sockeye_proto::handshake::Extension<'_>) -> String {
 }
 
 /// A refusal is a whole response that ends the connection.
-fn check_refusal(wire: &[u8], refusal: &InvalidRequest) {
-    let bytes = refusal.response.to_bytes();
+fn check_refusal(wire: &[u8], invalid: &InvalidRequest) {
+    let bytes = invalid.response.to_bytes();
     let head = Head::split(&bytes).expect("a head");
     assert!(head.is_well_formed());
-    let status = refusal.fault.status().as_u16();
+    let status = invalid.error.status().as_u16();
     assert!(matches!(status, 400..=431 | 501 | 505), "{status}");
     assert!(head.first_line.starts_with(format!("HTTP/1.1 {status} ").as_bytes()));
     assert!(head.lists("Connection", "close"));
@@ -234,12 +234,12 @@ fn check_refusal(wire: &[u8], refusal: &InvalidRequest) {
         && is_plainly_right(&head)
     {
         let is_too_much = matches!(
-            refusal.fault,
+            invalid.error,
             HandshakeError::HeadTooLarge { .. }
                 | HandshakeError::StartLineTooLong { .. }
                 | HandshakeError::TooManyHeaders { .. }
         );
-        assert!(is_too_much, "refused: {:?}", refusal.fault);
+        assert!(is_too_much, "refused: {:?}", invalid.error);
     }
 }
 

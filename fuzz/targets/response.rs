@@ -6,7 +6,7 @@ use sockeye_fuzz::cuts::Cuts;
 use sockeye_fuzz::http::Head;
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::handshake::{
-    AwaitingResponse, ClientRequest, ClientStep, Connected, HandshakeError, HandshakeLimits, Key, Response, Uri,
+    AwaitingResponse, ClientRequest, ClientProgress, Connected, HandshakeError, HandshakeLimits, Key, Response, Uri,
 };
 
 /// The key of the request, and what a server has to make of it (RFC 6455 §1.3 says how).
@@ -97,16 +97,16 @@ fn run(wire: &[u8], limits: HandshakeLimits, cuts: Option<Cuts>) -> (Result<Outc
 
 /// Feeds a client, and says what it then is, what still waits, and how many bytes that took.
 fn feed(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome, Option<AwaitingResponse>, usize) {
-    let mut step = ClientStep::Incomplete(awaiting(limits));
+    let mut step = ClientProgress::Incomplete(awaiting(limits));
     let meter = Meter::start();
     let (mut used, mut pieces) = (0, 0);
     let (outcome, awaiting) = loop {
         let awaiting = match step {
-            ClientStep::Incomplete(awaiting) if used < wire.len() => awaiting,
-            ClientStep::Incomplete(awaiting) => break (Outcome::Incomplete, Some(awaiting)),
-            ClientStep::Connected(connected) => break (Outcome::Connected(Box::new(connected)), None),
-            ClientStep::Refused(response) => break (Outcome::Refused(Box::new(response)), None),
-            ClientStep::Failed(fault) => break (Outcome::Failed(fault), None),
+            ClientProgress::Incomplete(awaiting) if used < wire.len() => awaiting,
+            ClientProgress::Incomplete(awaiting) => break (Outcome::Incomplete, Some(awaiting)),
+            ClientProgress::Connected(connected) => break (Outcome::Connected(Box::new(connected)), None),
+            ClientProgress::Rejected(response) => break (Outcome::Refused(Box::new(response)), None),
+            ClientProgress::Failed(error) => break (Outcome::Failed(error), None),
         };
         let left = wire.len() - used;
         let len = cuts.as_mut().map_or(left, |cuts| cuts.next_len(left));

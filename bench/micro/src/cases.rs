@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, Deflater, Inflater, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, Deflater, Inflater, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::frame::{FrameHeader, Opcode};
 use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, MaskingKey, Role};
 
@@ -141,11 +141,11 @@ fn deflating() -> Connection {
         static DEFLATER: Cell<Option<Box<Deflater>>> = const { Cell::new(None) };
         static INFLATER: Cell<Option<Box<Inflater>>> = const { Cell::new(None) };
     }
-    let codecs = Codecs {
+    let codecs = CodecPool {
         take_deflater: |config| DEFLATER.take().unwrap_or_else(|| Box::new(Deflater::new(config))),
-        give_deflater: |codec| DEFLATER.set(Some(codec)),
+        return_deflater: |codec| DEFLATER.set(Some(codec)),
         take_inflater: || INFLATER.take().unwrap_or_default(),
-        give_inflater: |codec| INFLATER.set(Some(codec)),
+        return_inflater: |codec| INFLATER.set(Some(codec)),
     };
     let agreement = NegotiatedParams {
         takeover: Takeover::Reset,

@@ -202,7 +202,7 @@ async fn answers_that_open_nothing_have_exit_codes_of_their_own() {
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
               Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
             65,
-            "handshake is faulty: Sec-WebSocket-Accept does not answer the key sent",
+            "handshake is faulty: Sec-WebSocket-Accept does not match the key that was sent",
         ),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",

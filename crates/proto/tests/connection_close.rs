@@ -57,8 +57,8 @@ fn server_receives_close_code_that_never_travels_fails_1002() {
     // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
-        let fault = ProtocolError::InvalidCloseCode(CloseCode(code));
-        server_fails([0x88, 0x82, 0, 0, 0, 0, high, low], fault);
+        let error = ProtocolError::InvalidCloseCode(CloseCode(code));
+        server_fails([0x88, 0x82, 0, 0, 0, 0, high, low], error);
     }
 }
 
@@ -200,7 +200,7 @@ fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
     server.is(State::CloseSent, TransportAction::Open);
     assert_eq!(server.transmits(), [close(1000, "done")]);
     assert_eq!(server.receives([close(1000, "done")]), [Got::close(1000, "done")]);
-    server.is(State::Ending, TransportAction::HalfClose);
+    server.is(State::Draining, TransportAction::HalfClose);
     assert_eq!(server.transmits(), []);
     server.connection.handle_transport_end();
     server.is(State::Closed, TransportAction::Close);
@@ -219,7 +219,7 @@ fn client_closes_and_waits_for_the_server_to_end_tcp() {
     client.is(State::CloseSent, TransportAction::Open);
     assert_eq!(client.transmits(), [close(1000, "done")]);
     assert_eq!(client.receives([close(1000, "done")]), [Got::close(1000, "done")]);
-    client.is(State::Ending, TransportAction::Open);
+    client.is(State::Draining, TransportAction::Open);
     client.connection.handle_transport_end();
     client.is(State::Closed, TransportAction::Close);
     assert_eq!(
@@ -234,7 +234,7 @@ fn server_receives_close_answers_and_half_closes_tcp() {
     // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-9]
     let mut server = Endpoint::server();
     server.receives([close(1001, "")]);
-    server.is(State::Ending, TransportAction::HalfClose);
+    server.is(State::Draining, TransportAction::HalfClose);
     assert_eq!(server.transmits(), [close(1001, "")]);
 }
 
@@ -243,7 +243,7 @@ fn client_receives_close_answers_and_waits_for_the_server_to_end_tcp() {
     // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-10]
     let mut client = Endpoint::client();
     client.receives([close(1001, "")]);
-    client.is(State::Ending, TransportAction::Open);
+    client.is(State::Draining, TransportAction::Open);
     assert_eq!(client.transmits(), [close(1001, "")]);
 }
 
@@ -255,7 +255,7 @@ fn server_closes_at_the_same_time_as_the_client() {
     server.receives([close(4000, "theirs")]);
     // One close frame each: theirs answers ours, whatever it says.
     assert_eq!(server.transmits(), [close(1001, "ours")]);
-    server.is(State::Ending, TransportAction::HalfClose);
+    server.is(State::Draining, TransportAction::HalfClose);
     check_both_frames_known(&server);
 }
 
@@ -266,7 +266,7 @@ fn client_closes_at_the_same_time_as_the_server() {
     client.close(1001, "ours");
     client.receives([close(4000, "theirs")]);
     assert_eq!(client.transmits(), [close(1001, "ours")]);
-    client.is(State::Ending, TransportAction::Open);
+    client.is(State::Draining, TransportAction::Open);
     check_both_frames_known(&client);
 }
 
@@ -391,13 +391,13 @@ fn client_receives_fault_after_its_own_close_and_sends_no_second_close() {
 }
 
 #[track_caller]
-fn check_fault_after_close(endpoint: &mut Endpoint, fault: ProtocolError) {
+fn check_fault_after_close(endpoint: &mut Endpoint, error: ProtocolError) {
     assert_eq!(endpoint.transmits(), []);
-    endpoint.is(State::Ending, TransportAction::HalfClose);
+    endpoint.is(State::Draining, TransportAction::HalfClose);
     let close_info = endpoint.close_info();
     assert_eq!(
         (close_info.first(), close_info.cause()),
-        (Side::Local, CloseCause::ProtocolError(fault))
+        (Side::Local, CloseCause::ProtocolError(error))
     );
     assert_eq!(close_info.sent(), Some(&close_frame(1000, "")));
     assert_eq!((close_info.received(), close_info.is_clean()), (None, false));

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, at, close, continuation, ping, text};
-use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{CloseCode, Compress, Config, Data, Fragment, ProtocolError, SendError, TransportAction};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
@@ -16,7 +16,7 @@ fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpo
 }
 
 fn deflating_with(local: Local, takeover: Takeover, window_bits: WindowBits, config: Config) -> Endpoint {
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -24,7 +24,7 @@ fn deflating_with(local: Local, takeover: Takeover, window_bits: WindowBits, con
     };
     let mut endpoint = Endpoint::with(local, config);
     let connection = &mut endpoint.connection;
-    connection.enable_deflate(&DeflateConfig::default(), agreement, Codecs::UNPOOLED);
+    connection.enable_deflate(&DeflateConfig::default(), params, CodecPool::UNPOOLED);
     endpoint
 }
 
@@ -372,7 +372,7 @@ fn a_message_that_is_being_inflated_goes_with_the_connection() {
         let received = endpoint.connection.handle_bytes(endpoint.now(), &mut wire);
         assert_eq!(received.event, None);
         assert!(endpoint.connection.is_inflating());
-        assert!(endpoint.connection.direct_buffer().is_none());
+        assert!(endpoint.connection.direct_read_buffer().is_none());
         endpoint.connection.handle_transport_end();
         assert!(!endpoint.connection.is_inflating());
         assert_eq!(endpoint.connection.buffered_len(), 0);
@@ -572,13 +572,13 @@ std::thread_local! {
 }
 
 /// Codecs that are counted while they are lent.
-const COUNTED: Codecs = Codecs {
+const COUNTED: CodecPool = CodecPool {
     take_deflater: |config| {
         LENT.set(LENT.get() + 1);
-        (Codecs::UNPOOLED.take_deflater)(config)
+        (CodecPool::UNPOOLED.take_deflater)(config)
     },
-    give_deflater: |_| LENT.set(LENT.get() - 1),
-    ..Codecs::UNPOOLED
+    return_deflater: |_| LENT.set(LENT.get() - 1),
+    ..CodecPool::UNPOOLED
 };
 
 #[test]
@@ -599,14 +599,14 @@ fn a_message_that_cannot_be_finished_gives_its_codec_back() {
     for local in BOTH {
         for end in ends {
             let mut endpoint = Endpoint::new(local);
-            let agreement = NegotiatedParams {
+            let params = NegotiatedParams {
                 takeover: Takeover::Keep,
                 peer_takeover: Takeover::Keep,
                 window_bits: WindowBits::MAX,
                 peer_window_bits: WindowBits::MAX,
             };
             let connection = &mut endpoint.connection;
-            connection.enable_deflate(&DeflateConfig::default(), agreement, COUNTED);
+            connection.enable_deflate(&DeflateConfig::default(), params, COUNTED);
             let mut out = vec![];
             let begun = connection.start_compressed(Data::Text(&"again ".repeat(100)), &mut out);
             assert_eq!((begun, LENT.get()), (Ok(true), 1));

@@ -222,13 +222,13 @@ fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> 
     let mut direct = 0;
     while !rest.is_empty() {
         let mut piece = &rest[..piece_len.min(rest.len())];
-        if let Some((buffer, at_most)) = endpoint.connection.direct_buffer() {
+        if let Some((buffer, at_most)) = endpoint.connection.direct_read_buffer() {
             let room = buffer.capacity() - buffer.len();
             assert!(room > 0, "there is room");
             piece = &piece[..piece.len().min(at_most).min(room)];
             buffer.extend_from_slice(piece);
             direct += piece.len();
-            got.extend(endpoint.connection.handle_appended(at(0)).map(Got::from));
+            got.extend(endpoint.connection.handle_direct_read(at(0)).map(Got::from));
         } else {
             got.extend(endpoint.receives_bytes(piece));
         }
@@ -248,7 +248,7 @@ fn a_large_message_may_be_read_into_its_own_buffer() {
             assert!(direct > 100_000, "the way was taken for {direct} bytes");
             assert!(got == [Got::binary(&payload)]);
             assert_eq!(endpoint.connection.buffered_len(), 0);
-            assert!(endpoint.connection.direct_buffer().is_none());
+            assert!(endpoint.connection.direct_read_buffer().is_none());
         }
     }
 }
@@ -285,7 +285,7 @@ fn bad_text_in_the_direct_way_fails_at_once() {
         let (got, direct) = receives_directly(&mut endpoint, &wire[..160_000], 10_000);
         assert!(direct > 0);
         assert_eq!(got, [Got::ProtocolError(ProtocolError::InvalidUtf8)]);
-        assert_eq!(endpoint.connection.state(), State::Ending);
+        assert_eq!(endpoint.connection.state(), State::Draining);
         assert_eq!(endpoint.connection.buffered_len(), 0);
     }
 }
@@ -306,7 +306,7 @@ fn the_direct_way_is_offered_from_32_kib_on_while_32_kib_are_outstanding() {
         let wire = binary(vec![1; len]).masked(KEY).bytes();
         let header_len = wire.len() - len;
         server.receives_bytes(&wire[..header_len + arrived]);
-        let offered = server.connection.direct_buffer().map(|(_, at_most)| at_most);
+        let offered = server.connection.direct_read_buffer().map(|(_, at_most)| at_most);
         assert_eq!(offered, is_offered.then_some(len - arrived), "{len} {arrived}");
         // Not taken, it changes nothing.
         assert!(server.receives_bytes(&wire[header_len + arrived..]) == [Got::binary(vec![1; len])]);
@@ -318,14 +318,14 @@ fn the_direct_way_is_not_offered_for_chunks_or_after_the_end() {
     let wire = binary(vec![1; 100_000]).masked(KEY).bytes();
     let mut server = in_chunks(Local::Server);
     server.receives_bytes(&wire[..50_000]);
-    assert!(server.connection.direct_buffer().is_none());
+    assert!(server.connection.direct_read_buffer().is_none());
 
     let mut server = Endpoint::server();
     server.receives_bytes(&wire[..50_000]);
-    assert!(server.connection.direct_buffer().is_some());
+    assert!(server.connection.direct_read_buffer().is_some());
     server.connection.handle_transport_end();
-    assert!(server.connection.direct_buffer().is_none());
-    assert_eq!(server.connection.handle_appended(at(0)), None);
+    assert!(server.connection.direct_read_buffer().is_none());
+    assert_eq!(server.connection.handle_direct_read(at(0)), None);
 }
 
 #[test]
@@ -345,12 +345,12 @@ fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
 fn appending_nothing_changes_nothing_and_is_no_sign_of_life() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        assert_eq!(endpoint.connection.handle_appended(at(500)), None);
+        assert_eq!(endpoint.connection.handle_direct_read(at(500)), None);
         let wire = endpoint.as_peer_sends(binary(vec![1; 100_000])).bytes();
         endpoint.receives_bytes(&wire[..50_000]);
         let deadline = endpoint.connection.poll_timeout();
-        assert!(endpoint.connection.direct_buffer().is_some());
-        assert_eq!(endpoint.connection.handle_appended(at(1000)), None);
+        assert!(endpoint.connection.direct_read_buffer().is_some());
+        assert_eq!(endpoint.connection.handle_direct_read(at(1000)), None);
         assert_eq!(endpoint.connection.poll_timeout(), deadline);
         assert!(endpoint.receives_bytes(&wire[50_000..]) == [Got::binary(vec![1; 100_000])]);
     }

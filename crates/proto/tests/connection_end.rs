@@ -232,7 +232,7 @@ fn the_time_to_end_runs_from_when_our_close_frame_is_written() {
         assert_eq!(endpoint.deadline_ms(), None);
         // Our own data is in front of it.
         endpoint.advance_to(60_000);
-        endpoint.is(State::Ending, endpoint.connection.transport_action());
+        endpoint.is(State::Draining, endpoint.connection.transport_action());
         endpoint.connection.handle_transmitted(endpoint.now());
         assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
         // Once only.
@@ -275,7 +275,7 @@ fn check_linger(endpoint: &mut Endpoint, deadline_ms: u64) {
     endpoint.connection.handle_timeout(at(deadline_ms - 1));
     assert_eq!(
         (endpoint.connection.state(), endpoint.deadline_ms()),
-        (State::Ending, Some(deadline_ms))
+        (State::Draining, Some(deadline_ms))
     );
     endpoint.advance_to(deadline_ms);
     endpoint.is(State::Closed, TransportAction::Close);
@@ -326,7 +326,7 @@ fn check_discard(mut endpoint: Endpoint, end: fn(&mut Endpoint)) {
     for _ in 0..15 {
         assert_eq!(endpoint.receives_bytes(&junk), []);
     }
-    assert_eq!(endpoint.connection.state(), State::Ending);
+    assert_eq!(endpoint.connection.state(), State::Draining);
     let close_info = endpoint.close_info().clone();
     assert_eq!(endpoint.receives_bytes(&junk), []);
     assert_eq!(endpoint.receives_bytes(&[0; 1]), []);
@@ -346,7 +346,7 @@ fn exactly_64_mib_after_the_end_is_not_too_much() {
         endpoint.receives([close(1000, "")]);
         endpoint.transmits();
         endpoint.receives_bytes(&vec![0; 64 << 20]);
-        assert_eq!(endpoint.connection.state(), State::Ending);
+        assert_eq!(endpoint.connection.state(), State::Draining);
         endpoint.receives_bytes(&[0]);
         assert_eq!(endpoint.connection.state(), State::Closed);
     }
@@ -363,11 +363,11 @@ fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
             endpoint.receives_bytes(&wire),
             [Got::ProtocolError(ProtocolError::ReservedOpcode(3))]
         );
-        endpoint.is(State::Ending, TransportAction::HalfClose);
+        endpoint.is(State::Draining, TransportAction::HalfClose);
         assert_eq!(endpoint.transmits(), [close(1002, "reserved opcode")]);
         // From here on it counts.
         endpoint.receives_bytes(&vec![0; 64 << 20]);
-        assert_eq!(endpoint.connection.state(), State::Ending);
+        assert_eq!(endpoint.connection.state(), State::Draining);
         endpoint.receives_bytes(&[0]);
         endpoint.is(State::Closed, TransportAction::Close);
     }
@@ -379,7 +379,7 @@ fn the_ending_of_a_connection_can_be_taken_from_it() {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1001, "bye")]);
         let close_info = endpoint.close_info().clone();
-        let mut ending = endpoint.connection.take_ending();
+        let mut ending = endpoint.connection.take_closing();
         endpoint.is(State::Closed, TransportAction::Close);
         assert_eq!(endpoint.close_info(), &close_info);
         assert_eq!(endpoint.transmits(), []);
@@ -408,8 +408,8 @@ fn a_closed_connection_ignores_everything() {
         endpoint.close(1000, "");
         endpoint.connection.handle_timeout(at(u64::MAX / 1_000_000));
         endpoint.connection.handle_transport_end();
-        assert!(endpoint.connection.direct_buffer().is_none());
-        assert_eq!(endpoint.connection.handle_appended(at(0)), None::<Event<'_>>);
+        assert!(endpoint.connection.direct_read_buffer().is_none());
+        assert_eq!(endpoint.connection.handle_direct_read(at(0)), None::<Event<'_>>);
         endpoint.is(State::Closed, TransportAction::Close);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.close_info(), &close_info);

@@ -218,7 +218,7 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
         u64::MAX,
     ];
     for len in lengths {
-        let fault = if len >> 63 == 0 {
+        let error = if len >> 63 == 0 {
             ProtocolError::MessageTooBig
         } else {
             ProtocolError::LengthOverflow
@@ -228,11 +228,11 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
                 let mut begin = binary(already).fin(false);
                 let mut huge = frame(0x0, "").declaring(len);
                 (begin.mask, huge.mask) = (key, key);
-                check_fails(local, &[begin.bytes(), huge.bytes()].concat(), &[], fault);
+                check_fails(local, &[begin.bytes(), huge.bytes()].concat(), &[], error);
             }
             let mut alone = frame(0x1, "").declaring(len);
             alone.mask = key;
-            check_fails(local, &alone.bytes(), &[], fault);
+            check_fails(local, &alone.bytes(), &[], error);
         }
     }
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, text};
-use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{CloseCode, Compress, Data, Fragment, Framing, SendError};
 
 fn config(bits: u8) -> DeflateConfig {
@@ -16,7 +16,7 @@ fn config(bits: u8) -> DeflateConfig {
 
 fn deflating(local: Local, takeover: Takeover, bits: u8) -> Endpoint {
     let window_bits = WindowBits::new(bits).expect("8 to 15");
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -24,7 +24,7 @@ fn deflating(local: Local, takeover: Takeover, bits: u8) -> Endpoint {
     };
     let mut endpoint = Endpoint::new(local);
     let connection = &mut endpoint.connection;
-    connection.enable_deflate(&DeflateConfig::default(), agreement, Codecs::UNPOOLED);
+    connection.enable_deflate(&DeflateConfig::default(), params, CodecPool::UNPOOLED);
     endpoint
 }
 
@@ -35,7 +35,7 @@ fn plain(message: Data<'_>) -> (Framing, Vec<u8>) {
 
 fn compressed(message: Data<'_>, bits: u8) -> (Framing, Vec<u8>) {
     let mut frame = vec![];
-    let framing = Framing::compressed(message, &config(bits), Codecs::UNPOOLED, &mut frame);
+    let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
     (framing.expect("it becomes smaller"), frame)
 }
 
@@ -74,7 +74,7 @@ fn what_does_not_become_smaller_is_not_compressed() {
     let mut frame = vec![];
     for bits in [8, 15] {
         let message = Data::Binary(b"\x00\x01\x02\x03");
-        let framing = Framing::compressed(message, &config(bits), Codecs::UNPOOLED, &mut frame);
+        let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
         assert!(framing.is_none() && frame.is_empty());
     }
 }

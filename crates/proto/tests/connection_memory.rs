@@ -18,7 +18,10 @@ fn a_header_that_declares_16_mib_costs_nothing() {
                 let mut endpoint = Endpoint::new(local);
                 assert_eq!(endpoint.receives([frame(opcode, "").declaring(declared)]), []);
                 assert_eq!(endpoint.connection.buffered_len(), 0);
-                assert!(endpoint.connection.direct_buffer().is_none(), "no way around the rule");
+                assert!(
+                    endpoint.connection.direct_read_buffer().is_none(),
+                    "no way around the rule"
+                );
             }
         }
     }
@@ -54,13 +57,13 @@ fn after_n_bytes_by_the_direct_way_at_most_2_n_are_held_and_from_1_mib_on_there_
             endpoint.receives_bytes(&header);
             endpoint.receives_bytes(&[0; 40_000]);
             let mut arrived = 40_000;
-            while let Some((buffer, at_most)) = endpoint.connection.direct_buffer() {
+            while let Some((buffer, at_most)) = endpoint.connection.direct_read_buffer() {
                 let room = arrived.max(if arrived < MIB { 0 } else { 16 * MIB });
                 assert!(buffer.capacity() <= arrived + room);
                 let len = at_most.min(buffer.capacity() - buffer.len()).min(30_000);
                 buffer.resize(buffer.len() + len, 0);
                 arrived += len;
-                assert!(endpoint.connection.handle_appended(at(0)).is_none());
+                assert!(endpoint.connection.handle_direct_read(at(0)).is_none());
                 assert!(
                     endpoint.connection.buffered_len() <= total,
                     "the buffer of a known frame does not outgrow it"

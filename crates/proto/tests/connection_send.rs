@@ -178,9 +178,9 @@ fn send_errors_say_what_is_wrong() {
     ]
     .map(|error| error.to_string());
     let expected = [
-        "the connection is closed",
-        "a fragmented message is not finished",
-        "ping payload of 126 bytes is longer than 125",
+        "the connection is closing or closed",
+        "a fragmented message is not finished; send its last fragment first",
+        "ping payload of 126 bytes exceeds the maximum of 125 bytes",
     ];
     assert_eq!(said, expected);
 }

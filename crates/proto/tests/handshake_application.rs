@@ -43,7 +43,7 @@ fn server_chooses_by_its_own_order_and_only_what_was_offered() {
     let other = Subprotocol::new("other").expect("a token");
     let error = incoming.accept(Acceptance::new().subprotocol(other));
     let error = error.expect_err("not offered");
-    assert_eq!(error.misuse, HandshakeBuildError::SubprotocolNotOffered);
+    assert_eq!(error.error, HandshakeBuildError::SubprotocolNotOffered);
     let text = String::from_utf8(error.response.to_bytes()).expect("ASCII");
     assert!(text.starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
     assert!(text.ends_with("\r\n\r\ninternal server error\n"));
@@ -76,8 +76,8 @@ fn server_sees_offers_of_extensions_and_accepts_only_those() {
 
     let acceptance = Acceptance::new().extension("unasked").expect("a token");
     let error = handshake_support::incoming(&request).accept(acceptance);
-    let misuse = error.expect_err("not offered").misuse;
-    assert_eq!(misuse, HandshakeBuildError::ExtensionNotOffered);
+    let error = error.expect_err("not offered").error;
+    assert_eq!(error, HandshakeBuildError::ExtensionNotOffered);
     let malformed = Acceptance::new().extension("a, b");
     assert_eq!(malformed.unwrap_err(), HandshakeBuildError::InvalidExtension);
 }
@@ -150,11 +150,11 @@ fn server_application_cannot_send_headers_of_the_handshake() {
         "Sec-WebSocket-Extensions",
         "Sec-WebSocket-Key",
     ] {
-        let misuse = HandshakeBuildError::ReservedHeader;
+        let error = HandshakeBuildError::ReservedHeader;
         let accepted = Acceptance::new().header(name, "x");
-        assert_eq!(accepted.unwrap_err(), misuse, "{name}");
+        assert_eq!(accepted.unwrap_err(), error, "{name}");
         let rejected = Rejection::new(StatusCode::NOT_FOUND).unwrap().header(name, "x");
-        assert_eq!(rejected.unwrap_err(), misuse, "{name}");
+        assert_eq!(rejected.unwrap_err(), error, "{name}");
     }
 }
 
@@ -266,7 +266,7 @@ fn server_judges_origins() {
                     assert!(!passes, "{policy:?} {host} {origin}");
                     assert!(denial.origin().is_some() && !denial.allowed().is_empty());
                 }
-                Err(fault) => panic!("{fault:?}"),
+                Err(error) => panic!("{error:?}"),
             }
         }
         assert_eq!(OriginPolicy::Any.check(request), Ok(()), "any {origin}");
@@ -343,8 +343,8 @@ fn server_without_an_origin_header_lets_pass() {
 fn server_refuses_an_origin_with_403() {
     // checks [6455-4.2.2-4, 6455-10.2-2]
     let incoming = incoming(&plus(&["Origin: https://attacker.net"]));
-    let fault = OriginPolicy::SameHost.check(incoming.request()).unwrap_err();
-    let text = String::from_utf8(incoming.refuse(fault).response.to_bytes()).expect("ASCII");
+    let error = OriginPolicy::SameHost.check(incoming.request()).unwrap_err();
+    let text = String::from_utf8(incoming.reject_with_error(error).response.to_bytes()).expect("ASCII");
     assert_eq!(
         text,
         "HTTP/1.1 403 Forbidden\r\n\
@@ -381,8 +381,8 @@ fn server_judges_hosts() {
         let incoming = incoming(&with("Host", &[&format!("Host: {host}")]));
         let found = policy.check(incoming.request());
         assert_eq!(found.is_ok(), passes, "{policy:?} {host}");
-        if let Err(fault) = found {
-            assert_eq!(fault.status(), StatusCode::MISDIRECTED_REQUEST);
+        if let Err(error) = found {
+            assert_eq!(error.status(), StatusCode::MISDIRECTED_REQUEST);
         }
     }
 }
@@ -406,13 +406,13 @@ fn server_takes_a_request_that_hyper_parsed() {
     assert_eq!(accepted.response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(fields.len(), 3);
     assert_eq!(fields[2].1.as_bytes(), b"HSmrc0sMlYUkAGmm5OPpG2HaGWk=");
-    for (method, version, fault) in [
+    for (method, version, error) in [
         ("POST", HttpVersion::HTTP_11, HandshakeError::MethodNotGet),
         ("GET", HttpVersion::HTTP_10, HandshakeError::HttpVersionTooOld),
         ("GET", HttpVersion::new(2, 0), HandshakeError::HttpVersionUnknown),
     ] {
-        let refusal = Incoming::from_upgrade(parts(method, version));
-        assert_eq!(refusal.expect_err("invalid").fault, fault);
+        let invalid = Incoming::from_upgrade(parts(method, version));
+        assert_eq!(invalid.expect_err("invalid").error, error);
     }
 }
 
@@ -463,10 +463,10 @@ fn server_takes_an_extended_connect() {
             HandshakeError::VersionUnsupported,
         ),
     ];
-    for (parts, fault) in rows {
-        let refusal = Incoming::from_extended_connect(parts).expect_err("invalid");
-        assert_eq!(refusal.fault, fault);
-        let headers = refusal.response.headers();
+    for (parts, error) in rows {
+        let invalid = Incoming::from_extended_connect(parts).expect_err("invalid");
+        assert_eq!(invalid.error, error);
+        let headers = invalid.response.headers();
         assert!(!headers.contains("Connection") && !headers.contains("Upgrade"));
     }
 }

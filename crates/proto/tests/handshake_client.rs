@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use sockeye_proto::handshake::{
-    Acceptance, AwaitingResponse, ClientRequest, ClientStep, HandshakeBuildError, HandshakeError, HandshakeLimits,
-    Headers, Key, ServerHandshake, ServerStep, Uri, UriError,
+    Acceptance, AwaitingResponse, ClientProgress, ClientRequest, HandshakeBuildError, HandshakeError, HandshakeLimits,
+    Headers, Key, ServerHandshake, ServerProgress, Uri, UriError,
 };
 
 const LINES: [&str; 4] = [
@@ -79,15 +79,15 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, then: Then) -> Outcome {
     let mut pieces = pieces.into_iter();
     while let Some(piece) = pieces.next() {
         match awaiting.handle_bytes(piece) {
-            ClientStep::Incomplete(next) => awaiting = next,
-            ClientStep::Connected(connected) => {
+            ClientProgress::Incomplete(next) => awaiting = next,
+            ClientProgress::Connected(connected) => {
                 let mut read_buf = connected.read_buf;
                 pieces.for_each(|piece| read_buf.extend_from_slice(piece));
                 let subprotocol = connected.subprotocol.map(|it| it.to_string());
                 return Outcome::Connected { subprotocol, read_buf };
             }
-            ClientStep::Refused(response) => return refused(&response),
-            ClientStep::Failed(fault) => return Outcome::Failed(fault),
+            ClientProgress::Rejected(response) => return refused(&response),
+            ClientProgress::Failed(error) => return Outcome::Failed(error),
         }
     }
     let ended = match then {
@@ -97,7 +97,7 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, then: Then) -> Outcome {
     };
     match ended {
         Ok(response) => refused(&response),
-        Err(fault) => Outcome::Failed(fault),
+        Err(error) => Outcome::Failed(error),
     }
 }
 
@@ -136,8 +136,8 @@ fn connects(response: &[u8], subprotocol: Option<&str>) {
 }
 
 #[track_caller]
-fn fails(response: &[u8], fault: &HandshakeError) {
-    let expect = Outcome::Failed(fault.clone());
+fn fails(response: &[u8], error: &HandshakeError) {
+    let expect = Outcome::Failed(error.clone());
     let text = response.escape_ascii();
     assert_eq!(run_all(response, Then::Silence), expect, "{text}");
 }
@@ -187,14 +187,14 @@ fn client_and_server_agree() {
     // checks [6455-4.1-1, 6455-4.2.2-12]
     let (to_server, awaiting) = request().start();
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Requested(incoming) = handshake.handle_bytes(&to_server) else {
+    let ServerProgress::Incoming(incoming) = handshake.handle_bytes(&to_server) else {
         panic!("{}", to_server.escape_ascii());
     };
     let chosen = incoming.request().choose_subprotocol(["superchat"]);
     let acceptance = Acceptance::new().subprotocol(chosen).extension("x-known");
     let accepted = incoming.accept(acceptance.unwrap()).expect("offered");
     match awaiting.handle_bytes(&accepted.response.to_bytes()) {
-        ClientStep::Connected(connected) => {
+        ClientProgress::Connected(connected) => {
             assert_eq!(connected.subprotocol.unwrap(), "superchat");
             assert_eq!(connected.response, accepted.response);
         }
@@ -488,7 +488,7 @@ fn client_knows_a_refusal_before_its_body_has_ended() {
         ("HTTP/1.1 401 x\r\nContent-Length: 9\r\n\r\nno", true),
     ] {
         match step(bytes) {
-            ClientStep::Incomplete(awaiting) => assert_eq!(awaiting.is_refused(), is_refused, "{bytes}"),
+            ClientProgress::Incomplete(awaiting) => assert_eq!(awaiting.is_rejected(), is_refused, "{bytes}"),
             step => panic!("{step:?}"),
         }
     }
@@ -575,8 +575,8 @@ fn client_skips_informational_responses_up_to_the_limit() {
     for count in [1, count_max] {
         connects(&[informational.repeat(count), response.clone()].concat(), None);
     }
-    let fault = HandshakeError::TooManyInformational { count_max };
-    fails(&informational.repeat(count_max + 1), &fault);
+    let error = HandshakeError::TooManyInformational { count_max };
+    fails(&informational.repeat(count_max + 1), &error);
     let forbidden = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     refuses(forbidden, Then::Silence, 403, b"", false);
     // A 101 is the last of them, so what follows is frames even if it looks like a response.
@@ -603,7 +603,7 @@ fn client_receives_other_statuses_and_gives_them_up_whatever_they_claim() {
 fn client_sees_the_headers_of_a_refusal() {
     let response = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n";
     match request().start().1.handle_bytes(response) {
-        ClientStep::Refused(response) => {
+        ClientProgress::Rejected(response) => {
             let location = response.headers().get("location").unwrap();
             assert_eq!(location.as_str(), Some("/b"));
         }
@@ -720,12 +720,12 @@ fn client_receives_more_than_the_limits() {
         let response = plus(&[&format!("X: {}", "a".repeat(padding))]);
         let outcome = run([response.as_slice()], Then::Silence);
         assert_eq!(run(response.chunks(1), Then::Silence), outcome);
-        let fault = Outcome::Failed(HandshakeError::HeadTooLarge { size_max });
-        assert_eq!(outcome != fault, fits, "{len}: {outcome:?}");
+        let error = Outcome::Failed(HandshakeError::HeadTooLarge { size_max });
+        assert_eq!(outcome != error, fits, "{len}: {outcome:?}");
     }
     connects(&plus(&vec!["X: y"; count_max - 3]), None);
-    let fault = HandshakeError::TooManyHeaders { count_max };
-    fails(&plus(&vec!["X: y"; count_max - 2]), &fault);
+    let error = HandshakeError::TooManyHeaders { count_max };
+    fails(&plus(&vec!["X: y"; count_max - 2]), &error);
     // The heads of informational responses count together with the last.
     let half = format!("HTTP/1.1 103 x\r\nX: {}\r\n\r\n", "a".repeat(size_max / 2));
     let response = [half.repeat(2).as_bytes(), &plus(&[])].concat();
@@ -750,11 +750,11 @@ fn client_application_cannot_send_headers_of_the_handshake() {
         "SEC-WEBSOCKET-EXTENSIONS",
         "Sec-WebSocket-Accept",
     ] {
-        let misuse = request().header(name, "x").unwrap_err();
-        assert_eq!(misuse, HandshakeBuildError::ReservedHeader, "{name}");
+        let error = request().header(name, "x").unwrap_err();
+        assert_eq!(error, HandshakeBuildError::ReservedHeader, "{name}");
     }
-    let misuse = request().subprotocol("chat").unwrap_err();
-    assert_eq!(misuse, HandshakeBuildError::RepeatedSubprotocol);
+    let error = request().subprotocol("chat").unwrap_err();
+    assert_eq!(error, HandshakeBuildError::RepeatedSubprotocol);
 }
 
 #[test]
@@ -802,7 +802,7 @@ fn client_makes_an_extended_connect() {
     response.try_append("sec-websocket-protocol", "chat").unwrap();
     let subprotocol = awaiting.handle_headers(&response).expect("offered");
     assert_eq!(subprotocol.unwrap(), "chat");
-    for (name, value, fault) in [
+    for (name, value, error) in [
         ("upgrade", "websocket", HandshakeError::HopByHopHeader),
         ("sec-websocket-accept", "x", HandshakeError::HopByHopHeader),
         ("sec-websocket-protocol", "x", HandshakeError::SubprotocolNotOffered),
@@ -811,7 +811,7 @@ fn client_makes_an_extended_connect() {
         let mut response = Headers::new();
         response.try_append(name, value).unwrap();
         let (_, awaiting) = request().start_extended_connect();
-        assert_eq!(awaiting.handle_headers(&response), Err(fault), "{name}");
+        assert_eq!(awaiting.handle_headers(&response), Err(error), "{name}");
     }
 }
 
@@ -887,11 +887,11 @@ proptest! {
         let uri = Uri::parse("ws://h").unwrap();
         let (to_server, awaiting) = ClientRequest::new(&uri, key).start();
         let handshake = ServerHandshake::new(HandshakeLimits::default());
-        let ServerStep::Requested(incoming) = handshake.handle_bytes(&to_server) else {
+        let ServerProgress::Incoming(incoming) = handshake.handle_bytes(&to_server) else {
             return Err(TestCaseError::fail("refused"));
         };
         let response = incoming.accept(Acceptance::new()).unwrap().response;
         let step = awaiting.handle_bytes(&response.to_bytes());
-        prop_assert!(matches!(step, ClientStep::Connected(_)));
+        prop_assert!(matches!(step, ClientProgress::Connected(_)));
     }
 }

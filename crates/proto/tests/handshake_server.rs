@@ -1,7 +1,9 @@
 //! What a server does with requests: rows of input and outcome, each in every split.
 
 use proptest::prelude::*;
-use sockeye_proto::handshake::{Acceptance, HandshakeError, HandshakeLimits, ServerHandshake, ServerStep, StatusCode};
+use sockeye_proto::handshake::{
+    Acceptance, HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress, StatusCode,
+};
 
 mod handshake_support;
 
@@ -20,17 +22,17 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     let mut pieces = pieces.into_iter();
     while let Some(piece) = pieces.next() {
         match handshake.handle_bytes(piece) {
-            ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(incoming) => {
+            ServerProgress::Incomplete(next) => handshake = next,
+            ServerProgress::Incoming(incoming) => {
                 let resource = incoming.request().resource().to_owned();
                 let accepted = incoming.accept(Acceptance::new()).expect("plain");
                 let mut read_buf = accepted.read_buf;
                 pieces.for_each(|piece| read_buf.extend_from_slice(piece));
                 return Outcome::Requested { resource, read_buf };
             }
-            ServerStep::Refused(refusal) => {
-                assert_eq!(refusal.response.status(), refusal.fault.status());
-                return Outcome::Refused(refusal.fault, refusal.response.to_bytes());
+            ServerProgress::Invalid(invalid) => {
+                assert_eq!(invalid.response.status(), invalid.error.status());
+                return Outcome::Refused(invalid.error, invalid.response.to_bytes());
             }
         }
     }
@@ -72,7 +74,7 @@ fn accepts(request: &[u8]) {
 #[track_caller]
 fn check(request: &[u8], expect: &HandshakeError) {
     match run_all(request) {
-        Outcome::Refused(fault, _) => assert_eq!(&fault, expect, "{}", request.escape_ascii()),
+        Outcome::Refused(error, _) => assert_eq!(&error, expect, "{}", request.escape_ascii()),
         outcome => panic!("{}: {outcome:?}", request.escape_ascii()),
     }
 }
@@ -536,8 +538,8 @@ fn server_refuses_wrong_bytes_at_the_byte() {
         (b"\n", HandshakeError::BareLineFeed),
         (b"\r\n\r\n", HandshakeError::InvalidRequestLine),
     ];
-    for (input, fault) in rows {
-        check(input, &fault);
+    for (input, error) in rows {
+        check(input, &error);
         assert_eq!(run([&input[..input.len() - 1]]), Outcome::Incomplete);
     }
 }
@@ -578,8 +580,8 @@ fn server_receives_more_than_the_limits() {
         assert_eq!(request.len(), len);
         match run([request.as_slice()]) {
             Outcome::Requested { .. } => assert!(fits, "{len}"),
-            Outcome::Refused(fault, _) => {
-                assert_eq!((fault, fits), (HandshakeError::HeadTooLarge { size_max }, false));
+            Outcome::Refused(error, _) => {
+                assert_eq!((error, fits), (HandshakeError::HeadTooLarge { size_max }, false));
             }
             Outcome::Incomplete => panic!("{len}"),
         }
@@ -590,9 +592,9 @@ fn server_receives_more_than_the_limits() {
         let lines = vec!["X: y"; count - (LINES.len() - 1)];
         match run_all(&plus(&lines)) {
             Outcome::Requested { .. } => assert!(fits, "{count}"),
-            Outcome::Refused(fault, _) => {
+            Outcome::Refused(error, _) => {
                 let expect = HandshakeError::TooManyHeaders { count_max };
-                assert_eq!((fault, fits), (expect, false));
+                assert_eq!((error, fits), (expect, false));
             }
             Outcome::Incomplete => panic!("{count}"),
         }
@@ -602,9 +604,9 @@ fn server_receives_more_than_the_limits() {
     // An endless first line.
     let line = vec![b'a'; size_max + 1];
     match run([line.as_slice()]) {
-        Outcome::Refused(fault, _) => {
-            assert_eq!(fault, HandshakeError::StartLineTooLong { size_max });
-            assert_eq!(fault.status().as_u16(), 414);
+        Outcome::Refused(error, _) => {
+            assert_eq!(error, HandshakeError::StartLineTooLong { size_max });
+            assert_eq!(error.status().as_u16(), 414);
         }
         outcome => panic!("{outcome:?}"),
     }
@@ -614,7 +616,7 @@ fn server_receives_more_than_the_limits() {
 fn server_holds_no_more_than_arrived() {
     let request = plus(&[]);
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Incomplete(handshake) = handshake.handle_bytes(&request[..10]) else {
+    let ServerProgress::Incomplete(handshake) = handshake.handle_bytes(&request[..10]) else {
         panic!("ten bytes are no head");
     };
     assert_eq!(handshake.buffered_len(), 10);
@@ -625,12 +627,12 @@ fn server_runs_out_of_time() {
     let handshake = ServerHandshake::new(HandshakeLimits::default());
     assert!(handshake.handle_timeout().is_none());
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Incomplete(handshake) = handshake.handle_bytes(b"GET") else {
+    let ServerProgress::Incomplete(handshake) = handshake.handle_bytes(b"GET") else {
         panic!("three bytes are no head");
     };
-    let refusal = handshake.handle_timeout().expect("something came");
-    assert_eq!(refusal.fault, HandshakeError::TimedOut);
-    assert_eq!(refusal.response.status(), StatusCode::REQUEST_TIMEOUT);
+    let invalid = handshake.handle_timeout().expect("something came");
+    assert_eq!(invalid.error, HandshakeError::TimedOut);
+    assert_eq!(invalid.response.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
 #[test]

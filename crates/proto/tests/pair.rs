@@ -118,7 +118,7 @@ fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
         assert_eq!(pair.node(local).endpoint.connection.state(), State::Open);
         pair.run_until(100_000);
         // 20 s of silence, a ping, and 10 s more.
-        check_end(pair.node(local), 33_000, CloseCause::PeerGone, false);
+        check_end(pair.node(local), 33_000, CloseCause::KeepaliveTimeout, false);
         let connection = &pair.node(local).endpoint.connection;
         let closure = connection.close_info().unwrap();
         assert_eq!((closure.code(), closure.sent()), (CloseCode::ABNORMAL, None));
@@ -134,8 +134,8 @@ fn both_sides_of_a_dead_link_find_out() {
     pair.run_until(5020);
     pair.cut_link();
     pair.run_until(100_000);
-    check_end(&pair.client, 30_000, CloseCause::PeerGone, false);
-    check_end(&pair.server, 35_020, CloseCause::PeerGone, false);
+    check_end(&pair.client, 30_000, CloseCause::KeepaliveTimeout, false);
+    check_end(&pair.server, 35_020, CloseCause::KeepaliveTimeout, false);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn an_unrelated_pong_is_a_sign_of_life_but_no_answer() {
         );
         // The ping is still without an answer, so 10 s of silence are enough now.
         pair.run_until(60_000);
-        check_end(pair.node(local), 35_000, CloseCause::PeerGone, false);
+        check_end(pair.node(local), 35_000, CloseCause::KeepaliveTimeout, false);
     }
 }
 
@@ -214,7 +214,7 @@ fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
         assert_eq!(endpoint.queues(), [ping(FIRST)]);
         endpoint
             .connection
-            .handle_transmitted_behind(at(20_000), Duration::from_secs(40));
+            .handle_transmitted_with_delay(at(20_000), Duration::from_secs(40));
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(70_000)));
 
         let mut endpoint = Endpoint::new(local);
@@ -222,7 +222,7 @@ fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
         endpoint.queues();
         endpoint
             .connection
-            .handle_transmitted_behind(at(0), Duration::from_secs(40));
+            .handle_transmitted_with_delay(at(0), Duration::from_secs(40));
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(45_000)));
     }
 }
@@ -264,7 +264,7 @@ fn a_long_message_that_stops_arriving_is_a_death() {
         check_end(
             pair.node(local),
             20_000 + 3 * 9_000 + 10_000,
-            CloseCause::PeerGone,
+            CloseCause::KeepaliveTimeout,
             false,
         );
         assert_eq!(pair.node(local).got(), []);
@@ -283,7 +283,7 @@ fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
             }
         }
         // 10 s after the first ping that nothing answered.
-        check_end(pair.node(local), 11_000, CloseCause::PeerGone, false);
+        check_end(pair.node(local), 11_000, CloseCause::KeepaliveTimeout, false);
     }
 }
 
@@ -341,7 +341,7 @@ fn keepalive_has_the_times_that_it_is_given() {
     assert_eq!(pair.server.log, [(300, Got::ping(FIRST))]);
     pair.cut_link();
     pair.run_until(10_000);
-    check_end(&pair.client, 650, CloseCause::PeerGone, false);
+    check_end(&pair.client, 650, CloseCause::KeepaliveTimeout, false);
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn check_unanswered_close(local: Local) {
     pair.node(local).close(1000, "");
     pair.run_until(100_000);
     check_end(pair.node(local), 6000, CloseCause::CloseTimeout, false);
-    check_end(pair.node(peer_of(local)), 30_000, CloseCause::PeerGone, false);
+    check_end(pair.node(peer_of(local)), 30_000, CloseCause::KeepaliveTimeout, false);
 }
 
 #[test]

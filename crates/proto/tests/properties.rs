@@ -161,11 +161,11 @@ fn receive_in_pieces(mut endpoint: Endpoint, stream: &[u8], pieces: &[usize], is
             break;
         }
         let mut piece = &rest[..len.min(rest.len())];
-        match endpoint.connection.direct_buffer().filter(|_| is_direct) {
+        match endpoint.connection.direct_read_buffer().filter(|_| is_direct) {
             Some((buffer, at_most)) => {
                 piece = &piece[..piece.len().min(at_most)];
                 buffer.extend_from_slice(piece);
-                got.extend(endpoint.connection.handle_appended(at(0)).map(Got::from));
+                got.extend(endpoint.connection.handle_direct_read(at(0)).map(Got::from));
             }
             None => got.extend(endpoint.receives_bytes(piece)),
         }
@@ -404,7 +404,7 @@ proptest! {
             let sent = endpoint.transmits();
             prop_assert!(sent.len() <= 3, "a pong, a ping and a close at most");
             let connection = &endpoint.connection;
-            let is_over = matches!(connection.state(), State::Ending | State::Closed);
+            let is_over = matches!(connection.state(), State::Draining | State::Closed);
             match &ended {
                 None if is_over => ended = connection.close_info().cloned(),
                 None => {}

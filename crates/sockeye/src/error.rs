@@ -67,7 +67,10 @@ impl Error {
         match &*self.0 {
             Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => true,
             Kind::Connect(error) => error.is_timeout(),
-            Kind::Closed(close_info) => matches!(close_info.cause(), CloseCause::PeerGone | CloseCause::CloseTimeout),
+            Kind::Closed(close_info) => matches!(
+                close_info.cause(),
+                CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout
+            ),
             _ => false,
         }
     }

@@ -173,7 +173,7 @@ async fn a_silent_peer_is_pinged_after_20_seconds_and_gone_10_later() {
         let (received, ()) = within(60, async { tokio::join!(ws.recv(), watching) }).await;
         let error = received.unwrap_err();
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
-        assert_eq!(error.close_info().unwrap().cause(), CloseCause::PeerGone);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(peer.sees_end() && !ws.is_open());
     }
@@ -186,7 +186,7 @@ async fn a_silent_peer_is_gone_for_a_receiver_alone_too() {
         let (sender, mut receiver) = ws.split();
         let start = Instant::now();
         let error = within(60, receiver.recv()).await.unwrap_err();
-        assert_eq!(error.close_info().unwrap().cause(), CloseCause::PeerGone);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(peer.sees_end() && !sender.is_open());
     }

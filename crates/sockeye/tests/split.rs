@@ -113,7 +113,7 @@ async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
         let (received, ()) = within(60, async { tokio::join!(receiver.recv(), pinging) }).await;
         assert_eq!(
             received.unwrap_err().close_info().unwrap().cause(),
-            CloseCause::PeerGone
+            CloseCause::KeepaliveTimeout
         );
         assert_eq!(start.elapsed().as_secs(), 11);
     }

@@ -127,7 +127,9 @@ impl Failure {
             Self::Silent(error) => {
                 let cause = error.close_info().map(CloseInfo::cause);
                 let advice = match cause {
-                    Some(CloseCause::PeerGone) => "; use --ping-interval off if the server does not answer pings",
+                    Some(CloseCause::KeepaliveTimeout) => {
+                        "; use --ping-interval off if the server does not answer pings"
+                    }
                     _ => "",
                 };
                 format!("{error}{advice}")

@@ -5,16 +5,16 @@ use sockeye_proto::{CloseCause, ProtocolError, Side, State, TransportAction};
 use super::endpoint::{Endpoint, Got, Local};
 use super::frame::{Frame, KEY, binary, close, ping, text};
 
-/// A server receives `wire`, fails the connection for `fault`, and tells the peer.
+/// A server receives `wire`, fails the connection for `error`, and tells the peer.
 #[track_caller]
-pub(crate) fn server_fails(wire: impl AsRef<[u8]>, fault: ProtocolError) {
-    check_fails(Local::Server, wire.as_ref(), &[], fault);
+pub(crate) fn server_fails(wire: impl AsRef<[u8]>, error: ProtocolError) {
+    check_fails(Local::Server, wire.as_ref(), &[], error);
 }
 
-/// A client receives `wire`, fails the connection for `fault`, and tells the peer.
+/// A client receives `wire`, fails the connection for `error`, and tells the peer.
 #[track_caller]
-pub(crate) fn client_fails(wire: impl AsRef<[u8]>, fault: ProtocolError) {
-    check_fails(Local::Client, wire.as_ref(), &[], fault);
+pub(crate) fn client_fails(wire: impl AsRef<[u8]>, error: ProtocolError) {
+    check_fails(Local::Client, wire.as_ref(), &[], error);
 }
 
 /// A server receives `wire` and stays open.
@@ -31,21 +31,21 @@ pub(crate) fn client_receives(wire: impl AsRef<[u8]>, expected: &[Got]) {
 
 /// `wire` gives `before`, then the fault, then silence.
 #[track_caller]
-pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], fault: ProtocolError) {
+pub(crate) fn check_fails(local: Local, wire: &[u8], before: &[Got], error: ProtocolError) {
     let mut expected = before.to_vec();
-    expected.push(Got::ProtocolError(fault));
+    expected.push(Got::ProtocolError(error));
     in_every_shape(local, wire, &expected, |mut endpoint| {
         let Endpoint { connection, .. } = &endpoint;
         let close_info = connection.close_info().expect("failed").clone();
         assert_eq!(
             (close_info.cause(), close_info.first()),
-            (CloseCause::ProtocolError(fault), Side::Local)
+            (CloseCause::ProtocolError(error), Side::Local)
         );
         assert_eq!((close_info.received(), close_info.code().0), (None, 1006));
         assert!(!close_info.is_clean());
         assert_eq!(connection.buffered_len(), 0, "nothing is kept for a failed connection");
-        endpoint.is(State::Ending, TransportAction::HalfClose);
-        assert_eq!(endpoint.transmits(), [close(fault.close_code().0, fault.reason())]);
+        endpoint.is(State::Draining, TransportAction::HalfClose);
+        assert_eq!(endpoint.transmits(), [close(error.close_code().0, error.reason())]);
         // Failed stays failed.
         assert_eq!(endpoint.receives([text("later"), ping(""), close(1000, "")]), []);
         assert_eq!(endpoint.transmits(), []);

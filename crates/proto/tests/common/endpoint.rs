@@ -86,7 +86,7 @@ impl From<Event<'_>> for Got {
             Event::Ping(payload) => Self::ping(payload),
             Event::Pong(payload) => Self::pong(payload),
             Event::Close(frame) => Self::Close(frame.code.0, frame.reason),
-            Event::ProtocolError(fault) => Self::ProtocolError(fault),
+            Event::ProtocolError(error) => Self::ProtocolError(error),
         }
     }
 }

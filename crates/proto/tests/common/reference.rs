@@ -24,8 +24,8 @@ pub(crate) fn decode_naively(local: Local, limits: &Limits, stream: &[u8]) -> Ve
                     return got;
                 }
             }
-            Err(fault) => {
-                got.push(Got::ProtocolError(fault));
+            Err(error) => {
+                got.push(Got::ProtocolError(error));
                 return got;
             }
         }

@@ -15,7 +15,7 @@ pub(crate) const FAILURE: u64 = 512;
 /// What an attack came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    pub(crate) fault: Option<ProtocolError>,
+    pub(crate) error: Option<ProtocolError>,
     /// Messages, pings, pongs and close frames delivered.
     pub(crate) event_count: usize,
     /// Memory at its highest, in bytes.
@@ -52,19 +52,19 @@ pub(crate) fn sent_to(local: Local, frames: impl IntoIterator<Item = Frame>) -> 
 /// `connection` receives `first`, and then `piece` again and again, until it fails or all are received.
 pub(crate) fn flood(connection: &mut Connection, first: &[u8], piece: &[u8], times: usize) -> Cost {
     let mut input = [first, piece].concat();
-    let (mut fault, mut event_count) = (None, 0);
+    let (mut error, mut event_count) = (None, 0);
     let info = allocation_counter::measure(|| {
         for turn in 0..=times {
             let sent = if turn == 0 { first } else { piece };
             input[..sent.len()].copy_from_slice(sent);
-            receive(connection, &mut input[..sent.len()], &mut fault, &mut event_count);
-            if fault.is_some() {
+            receive(connection, &mut input[..sent.len()], &mut error, &mut event_count);
+            if error.is_some() {
                 break;
             }
         }
     });
     Cost {
-        fault,
+        error,
         event_count,
         bytes_max: info.bytes_max,
         count_max: info.count_max,
@@ -76,14 +76,14 @@ pub(crate) fn flood(connection: &mut Connection, first: &[u8], piece: &[u8], tim
 fn receive(
     connection: &mut Connection,
     mut input: &mut [u8],
-    fault: &mut Option<ProtocolError>,
+    error: &mut Option<ProtocolError>,
     event_count: &mut usize,
 ) {
     for _ in 0..=input.len() {
         let received = connection.handle_bytes(at(0), input);
         let consumed = received.consumed;
         match received.event {
-            Some(Event::ProtocolError(found)) => *fault = Some(found),
+            Some(Event::ProtocolError(found)) => *error = Some(found),
             Some(_) => *event_count += 1,
             None => {
                 assert_eq!(consumed, input.len(), "without an event all is consumed");
@@ -97,12 +97,12 @@ fn receive(
 
 /// `local` refuses `wire` with this fault and close code, however it is cut, and for no more memory than that takes.
 #[track_caller]
-pub(crate) fn refuses(local: Local, wire: impl AsRef<[u8]>, fault: ProtocolError, code: u16) {
+pub(crate) fn refuses(local: Local, wire: impl AsRef<[u8]>, error: ProtocolError, code: u16) {
     let wire = wire.as_ref();
-    assert_eq!(fault.close_code().0, code);
-    check_fails(local, wire, &[], fault);
+    assert_eq!(error.close_code().0, code);
+    check_fails(local, wire, &[], error);
     let cost = flood(&mut connection(local, Config::default()), wire, &[], 0);
-    assert_eq!(cost.fault, Some(fault));
+    assert_eq!(cost.error, Some(error));
     // What lay in the wire before the fault may have been kept until then.
     let allowed = FAILURE + 3 * wire.len() as u64;
     assert!(cost.bytes_max <= allowed, "{cost:?}, allowed are {allowed}");
@@ -117,7 +117,7 @@ fn memory_is_counted() {
         &[0],
         20,
     );
-    assert_eq!(cost.fault, Some(ProtocolError::NonMinimalLength));
+    assert_eq!(cost.error, Some(ProtocolError::NonMinimalLength));
     assert!(
         cost.bytes_max > 0 && cost.count_max > 0 && cost.bytes_left > 0,
         "{cost:?}"

@@ -1,6 +1,6 @@
 //! C8 to C11: peers that do not read, do not answer, do not close, or are gone.
 
-use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress};
 use sockeye_proto::{CloseCause, CloseCode, Config, Data, State, TransportAction};
 
 use crate::bound::{connection, flood, sent_to};
@@ -15,7 +15,7 @@ fn cve_rustsec_2020_0043_pings_of_a_peer_that_does_not_read_keep_one_pong() {
         let mut connection = connection(local, Config::default());
         let piece = sent_to(local, [ping([7; 125])]);
         let cost = flood(&mut connection, &[], &piece, 100_000);
-        assert_eq!((cost.fault, cost.event_count), (None, 100_000));
+        assert_eq!((cost.error, cost.event_count), (None, 100_000));
         assert!(cost.bytes_max <= 2 * 125, "the pong due and the next: {cost:?}");
         let mut out = Vec::new();
         connection.poll_transmit(&mut out);
@@ -107,7 +107,7 @@ fn cve_2024_22201_a_peer_that_is_gone_is_given_up_after_30_s() {
         endpoint.advance_to(29_999);
         endpoint.is(State::Open, TransportAction::Open);
         endpoint.advance_to(30_000);
-        check_given_up(&endpoint, CloseCause::PeerGone);
+        check_given_up(&endpoint, CloseCause::KeepaliveTimeout);
     }
 }
 
@@ -133,7 +133,7 @@ fn cve_2021_3690_pongs_leave_nothing_behind() {
         let mut connection = connection(local, Config::default());
         let piece = sent_to(local, [pong([7; 125]), pong("")]);
         let cost = flood(&mut connection, &[], &piece, 100_000);
-        assert_eq!((cost.fault, cost.event_count), (None, 200_000));
+        assert_eq!((cost.error, cost.event_count), (None, 200_000));
         assert_eq!((cost.bytes_max, cost.bytes_left), (0, 0));
     }
 }
@@ -145,7 +145,7 @@ fn cve_ghsa_9mqv_5hh9_4cgg_a_failed_upgrade_leaves_nothing_behind() {
         for _ in 0..1000 {
             let handshake = ServerHandshake::new(HandshakeLimits::default());
             let step = handshake.handle_bytes(&request);
-            assert!(matches!(step, ServerStep::Refused(refusal) if refusal.fault == HandshakeError::KeyInvalid));
+            assert!(matches!(step, ServerProgress::Invalid(invalid) if invalid.error == HandshakeError::KeyInvalid));
         }
     });
     assert_eq!((info.bytes_current, info.count_current), (0, 0));
@@ -157,12 +157,12 @@ fn cve_2026_126343_a_reset_at_any_byte_of_a_request_is_a_value() {
     let request = plus(&["Sec-WebSocket-Protocol: chat", "Origin: http://server.example.com"]);
     for len in 0..request.len() {
         let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request[..len]);
-        let ServerStep::Incomplete(handshake) = step else {
+        let ServerProgress::Incomplete(handshake) = step else {
             panic!("{len} bytes are no request");
         };
         let status = handshake
             .handle_timeout()
-            .map(|refusal| refusal.response.status().as_u16());
+            .map(|invalid| invalid.response.status().as_u16());
         assert_eq!(status, (len > 0).then_some(408));
     }
 }
@@ -216,10 +216,10 @@ fn cve_2022_21676_a_malformed_request_is_an_answer_and_no_exception() {
     ];
     for request in requests {
         let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request);
-        let ServerStep::Refused(refusal) = step else {
+        let ServerProgress::Invalid(invalid) = step else {
             panic!("{}: {step:?}", request.escape_ascii());
         };
-        assert!((400..=505).contains(&refusal.response.status().as_u16()));
+        assert!((400..=505).contains(&invalid.response.status().as_u16()));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, Inflater, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, Inflater, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::handshake::{Acceptance, HandshakeError, Headers};
 use sockeye_proto::{Compress, Connection, Data, Event, ProtocolError};
 
@@ -17,12 +17,12 @@ const BOUND: u64 = 2 * LIMIT + 64 * 1024 + 64 * 1024;
 
 /// A connection that agreed on the largest windows, with limits and without a pool.
 fn deflating(local: Local, peer_takeover: Takeover) -> Connection {
-    deflating_with(local, peer_takeover, Codecs::UNPOOLED)
+    deflating_with(local, peer_takeover, CodecPool::UNPOOLED)
 }
 
-fn deflating_with(local: Local, peer_takeover: Takeover, codecs: Codecs) -> Connection {
+fn deflating_with(local: Local, peer_takeover: Takeover, codecs: CodecPool) -> Connection {
     let mut connection = connection(local, limited(LIMIT));
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover: peer_takeover,
         peer_takeover,
         window_bits: WindowBits::MAX,
@@ -31,7 +31,7 @@ fn deflating_with(local: Local, peer_takeover: Takeover, codecs: Codecs) -> Conn
     // The hardest, for those that make bombs.
     let mut config = DeflateConfig::default();
     config.level = 9;
-    connection.enable_deflate(&config, agreement, codecs);
+    connection.enable_deflate(&config, params, codecs);
     connection
 }
 
@@ -58,7 +58,7 @@ fn receives(local: Local, frames: impl IntoIterator<Item = Frame>) -> Cost {
 
 #[track_caller]
 fn costs_the_limit(cost: Cost) {
-    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+    assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert_eq!(ProtocolError::MessageTooBig.close_code().0, 1009);
     assert!(cost.bytes_max <= BOUND, "{cost:?}");
     assert!(cost.bytes_left <= FAILURE as i64, "{cost:?}");
@@ -81,7 +81,7 @@ fn cve_2016_10544_a_message_of_the_limit_is_the_largest() {
     let limit = LIMIT as usize;
     for local in [Local::Server, Local::Client] {
         let cost = receives(local, [bomb(limit - 1), bomb(limit)]);
-        assert_eq!((cost.fault, cost.event_count), (None, 2));
+        assert_eq!((cost.error, cost.event_count), (None, 2));
         costs_the_limit(receives(local, [bomb(limit + 1)]));
     }
 }
@@ -116,7 +116,7 @@ fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
     // checks [6455-5.8-1, 7692-5-10]
     let wire = sent_to(Local::Server, [bomb(8 << 20)]);
     let cost = flood(&mut connection(Local::Server, limited(LIMIT)), &wire, &[], 0);
-    assert_eq!(cost.fault, Some(ProtocolError::ReservedBits));
+    assert_eq!(cost.error, Some(ProtocolError::ReservedBits));
     assert!(cost.bytes_max <= FAILURE, "{cost:?}");
 }
 
@@ -124,7 +124,7 @@ fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
 fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
     // Data that does not compress grows by a little, so that a little more than the limit may be declared.
     let cost = receives(Local::Server, [binary("").rsv(4).declaring(2 * LIMIT)]);
-    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+    assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert!(cost.bytes_max <= FAILURE, "at the header: {cost:?}");
 }
 
@@ -133,10 +133,10 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
     // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-6]
     for local in [Local::Server, Local::Client] {
         let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
-        assert_eq!(receives(local, fragments).fault, Some(ProtocolError::ReservedBits));
+        assert_eq!(receives(local, fragments).error, Some(ProtocolError::ReservedBits));
         for opcode in [0x8, 0x9, 0xa] {
             let cost = receives(local, [frame(opcode, "").rsv(4)]);
-            assert_eq!(cost.fault, Some(ProtocolError::ReservedBits));
+            assert_eq!(cost.error, Some(ProtocolError::ReservedBits));
         }
     }
 }
@@ -146,7 +146,7 @@ fn cve_2022_39386_rsv2_and_rsv3_are_refused_with_compression_too() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
             assert_eq!(
-                receives(local, [text("a").rsv(rsv)]).fault,
+                receives(local, [text("a").rsv(rsv)]).error,
                 Some(ProtocolError::ReservedBits)
             );
         }
@@ -188,8 +188,8 @@ fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
         let incoming = incoming(&plus(&[&format!(
             "Sec-WebSocket-Extensions: permessage-deflate; {params}"
         )]));
-        let (acceptance, agreement) = Acceptance::new().deflate(&DeflateConfig::default(), incoming.request());
-        assert_eq!(agreement, None, "{params}");
+        let (acceptance, negotiated) = Acceptance::new().deflate(&DeflateConfig::default(), incoming.request());
+        assert_eq!(negotiated, None, "{params}");
         let response = incoming.accept(acceptance).expect("plain").response;
         assert_eq!(response.status().as_u16(), 101);
         assert!(!response.headers().contains("Sec-WebSocket-Extensions"), "{params}");
@@ -216,7 +216,7 @@ fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
     let mut wire = sent_to(Local::Server, [binary(payload).rsv(4)]);
     let found = match connection.handle_bytes(at(0), &mut wire).event {
         Some(Event::Message { payload, .. }) => Ok(payload.into_owned()),
-        Some(Event::ProtocolError(fault)) => Err(fault),
+        Some(Event::ProtocolError(error)) => Err(error),
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -278,13 +278,13 @@ thread_local! {
 
 #[test]
 fn cve_2026_1605_a_codec_is_given_back_whatever_became_of_the_message() {
-    let codecs = Codecs {
+    let codecs = CodecPool {
         take_inflater: || {
             BORROWED.set(BORROWED.get() + 1);
             Box::new(Inflater::new())
         },
-        give_inflater: |_| BORROWED.set(BORROWED.get() - 1),
-        ..Codecs::UNPOOLED
+        return_inflater: |_| BORROWED.set(BORROWED.get() - 1),
+        ..CodecPool::UNPOOLED
     };
     for frame in [
         bomb(100),
@@ -294,7 +294,7 @@ fn cve_2026_1605_a_codec_is_given_back_whatever_became_of_the_message() {
     ] {
         let mut connection = deflating_with(Local::Server, Takeover::Reset, codecs);
         let cost = flood(&mut connection, &sent_to(Local::Server, [frame]), &[], 0);
-        assert!(cost.fault.is_some() || cost.event_count == 1, "{cost:?}");
+        assert!(cost.error.is_some() || cost.event_count == 1, "{cost:?}");
         assert_eq!(BORROWED.get(), 0);
     }
 }

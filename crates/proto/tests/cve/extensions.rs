@@ -1,7 +1,7 @@
 //! C6, C7: extensions that nobody agreed on.
 
 use sockeye_proto::ProtocolError;
-use sockeye_proto::handshake::{Acceptance, ClientRequest, ClientStep, HandshakeError, Key, Uri};
+use sockeye_proto::handshake::{Acceptance, ClientProgress, ClientRequest, HandshakeError, Key, Uri};
 
 use crate::bound::{refuses, sent_to};
 use crate::common::{Local, binary, frame, text};
@@ -66,7 +66,7 @@ fn cve_2026_2229_an_extension_that_was_not_offered_fails_the_client() {
         );
         let step = awaiting.handle_bytes(response.as_bytes());
         assert!(
-            matches!(step, ClientStep::Failed(HandshakeError::ExtensionNotOffered)),
+            matches!(step, ClientProgress::Failed(HandshakeError::ExtensionNotOffered)),
             "{step:?}"
         );
     }

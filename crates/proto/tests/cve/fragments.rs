@@ -18,7 +18,7 @@ fn cve_2026_42786_endless_continuations_end_at_the_limit() {
         let first = sent_to(local, [binary([7; 1000]).fin(false)]);
         let piece = sent_to(local, [continuation([7; 1000]).fin(false)]);
         let cost = flood(&mut connection, &first, &piece, usize::MAX - 1);
-        assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+        assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
         assert!(cost.bytes_max <= 3 * LIMIT, "{cost:?}");
         assert!(cost.bytes_left <= FAILURE as i64, "{cost:?}");
     }
@@ -46,7 +46,7 @@ fn cve_2014_0193_a_fragment_over_the_limit_is_refused_before_it_is_kept() {
     let first = sent_to(Local::Server, [binary([7; 1000]).fin(false)]);
     let piece = sent_to(Local::Server, [continuation([7; 100_000])]);
     let cost = flood(&mut connection, &first, &piece, 1);
-    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+    assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert!(cost.bytes_max <= 2000 + FAILURE, "{cost:?}");
 }
 
@@ -57,7 +57,7 @@ fn cve_2026_48779_empty_fragments_end_at_a_thousand() {
         let first = sent_to(local, [text("").fin(false)]);
         let piece = sent_to(local, [continuation("").fin(false)]);
         let cost = flood(&mut connection, &first, &piece, 10_000_000);
-        assert_eq!(cost.fault, Some(ProtocolError::TooManyEmptyFragments));
+        assert_eq!(cost.error, Some(ProtocolError::TooManyEmptyFragments));
         assert_eq!(ProtocolError::TooManyEmptyFragments.close_code().0, 1008);
         assert!(cost.bytes_max <= FAILURE, "{cost:?}");
     }
@@ -71,7 +71,7 @@ fn cve_2026_62389_a_fragment_of_one_byte_costs_a_byte() {
         let first = sent_to(local, [binary("x").fin(false)]);
         let piece = sent_to(local, [continuation("x").fin(false)]);
         let cost = flood(&mut connection, &first, &piece, COUNT);
-        assert_eq!(cost.fault, None);
+        assert_eq!(cost.error, None);
         assert!(cost.bytes_max <= 3 * COUNT as u64, "{cost:?}");
         assert!(cost.count_max <= ALLOCATIONS, "nothing is allocated for each: {cost:?}");
     }
@@ -84,7 +84,7 @@ fn cve_2026_12151_pings_between_empty_fragments_hide_nothing() {
     let piece = sent_to(Local::Client, [ping("p"), continuation("").fin(false)]);
     let cost = flood(&mut connection, &first, &piece, 10_000_000);
     assert_eq!(
-        (cost.fault, cost.event_count),
+        (cost.error, cost.event_count),
         (Some(ProtocolError::TooManyEmptyFragments), 1000)
     );
     assert!(cost.bytes_max <= FAILURE, "{cost:?}");
@@ -97,7 +97,7 @@ fn cve_2026_123817_a_byte_for_each_segment_costs_a_byte() {
         let mut connection = connection(local, Config::default());
         let header = sent_to(local, [binary("").declaring(LEN as u64 + 1)]);
         let cost = flood(&mut connection, &header, &[0], LEN);
-        assert_eq!((cost.fault, cost.event_count), (None, 0));
+        assert_eq!((cost.error, cost.event_count), (None, 0));
         assert!(cost.bytes_max <= 3 * LEN as u64, "{cost:?}");
         assert!(cost.count_max <= ALLOCATIONS, "{cost:?}");
     }
@@ -109,7 +109,7 @@ fn cve_2026_123817_a_control_frame_in_single_bytes_costs_its_payload() {
     let wire = sent_to(Local::Server, [ping([7; 125]), text("").fin(false), continuation("")]);
     for byte in wire.repeat(100) {
         let cost = flood(&mut connection, &[byte], &[], 0);
-        assert_eq!(cost.fault, None);
+        assert_eq!(cost.error, None);
         assert!(connection.buffered_len() <= 2 * 125);
     }
 }
@@ -122,7 +122,7 @@ fn cve_2026_54274_an_unfinished_frame_counts_as_what_it_declares() {
         // Of the second frame only the header and a byte ever arrive.
         let piece = sent_to(local, [continuation("x").declaring(401)]);
         let cost = flood(&mut connection, &first, &piece, 1);
-        assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+        assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
         assert!(cost.bytes_max <= 1200 + FAILURE, "{cost:?}");
     }
 }

@@ -4,8 +4,8 @@
 //! are read that are so large that a quadratic reader would take hours over them.
 
 use sockeye_proto::handshake::{
-    AwaitingResponse, ClientRequest, ClientStep, HandshakeError, HandshakeLimits, Incoming, Key, ServerHandshake,
-    ServerStep, Uri,
+    AwaitingResponse, ClientProgress, ClientRequest, HandshakeError, HandshakeLimits, Incoming, Key, ServerHandshake,
+    ServerProgress, Uri,
 };
 
 use crate::handshake_support::{incoming, plus};
@@ -59,9 +59,9 @@ fn cve_2021_32640_many_subprotocols_are_compared_in_less_than_quadratic_time() {
 fn cve_2024_37890_two_thousand_headers_are_refused_with_431() {
     let request = plus(&vec!["X: y"; 2000]);
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request) {
-        ServerStep::Refused(refusal) => {
-            assert_eq!(refusal.fault, HandshakeError::TooManyHeaders { count_max: 100 });
-            assert_eq!(refusal.response.status().as_u16(), 431);
+        ServerProgress::Invalid(invalid) => {
+            assert_eq!(invalid.error, HandshakeError::TooManyHeaders { count_max: 100 });
+            assert_eq!(invalid.response.status().as_u16(), 431);
         }
         step => panic!("{step:?}"),
     }
@@ -96,7 +96,10 @@ fn cve_ghsa_g6wq_qcwm_j5g2_quoted_backslashes_take_linear_time_on_a_client() {
         Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\nSec-WebSocket-Extensions: a; b=\"{quoted}\r\n\r\n"
     );
     let step = awaiting(roomy()).handle_bytes(response.as_bytes());
-    assert!(matches!(step, ClientStep::Failed(HandshakeError::ExtensionsInvalid)));
+    assert!(matches!(
+        step,
+        ClientProgress::Failed(HandshakeError::ExtensionsInvalid)
+    ));
 }
 
 #[test]
@@ -104,9 +107,9 @@ fn cve_2026_47073_informational_responses_do_not_go_on_for_ever() {
     let mut awaiting = awaiting(HandshakeLimits::default());
     for count in 1.. {
         match awaiting.handle_bytes(b"HTTP/1.1 100 x\r\n\r\n") {
-            ClientStep::Incomplete(next) => awaiting = next,
-            ClientStep::Failed(fault) => {
-                assert_eq!(fault, HandshakeError::TooManyInformational { count_max: 10 });
+            ClientProgress::Incomplete(next) => awaiting = next,
+            ClientProgress::Failed(error) => {
+                assert_eq!(error, HandshakeError::TooManyInformational { count_max: 10 });
                 assert_eq!(count, 11);
                 return;
             }
@@ -119,13 +122,13 @@ fn cve_2026_47073_informational_responses_do_not_go_on_for_ever() {
 fn cve_2026_47073_the_body_of_a_refusal_does_not_go_on_for_ever() {
     let head = b"HTTP/1.1 403 No\r\n\r\n";
     let info = allocation_counter::measure(|| {
-        let ClientStep::Incomplete(mut awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(head) else {
+        let ClientProgress::Incomplete(mut awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(head) else {
             panic!("the body is to come");
         };
         for _ in 0..1000 {
             match awaiting.handle_bytes(&[b'x'; 1000]) {
-                ClientStep::Incomplete(next) => awaiting = next,
-                ClientStep::Refused(response) => {
+                ClientProgress::Incomplete(next) => awaiting = next,
+                ClientProgress::Rejected(response) => {
                     assert!(response.is_body_truncated());
                     return assert_eq!(response.body().len(), HandshakeLimits::default().body_size_max);
                 }
@@ -142,13 +145,13 @@ fn cve_ghsa_8j3g_f24p_4mpw_a_handshake_that_drips_is_ended_whenever_its_driver_s
     for len in [1, 20, 100] {
         let request = plus(&[]);
         let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request[..len]);
-        let ServerStep::Incomplete(handshake) = step else {
+        let ServerProgress::Incomplete(handshake) = step else {
             panic!("{len} bytes are no request");
         };
-        let refusal = handshake.handle_timeout().expect("something came");
-        assert_eq!(refusal.response.status().as_u16(), 408);
+        let invalid = handshake.handle_timeout().expect("something came");
+        assert_eq!(invalid.response.status().as_u16(), 408);
     }
-    let ClientStep::Incomplete(awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(b"HTTP/1.1 1") else {
+    let ClientProgress::Incomplete(awaiting) = awaiting(HandshakeLimits::default()).handle_bytes(b"HTTP/1.1 1") else {
         panic!("no response is whole");
     };
     assert_eq!(awaiting.handle_timeout().map(drop), Err(HandshakeError::TimedOut));
@@ -158,9 +161,9 @@ fn pending_in_pieces(request: &[u8], piece_len: usize) -> Result<Incoming, Hands
     let mut handshake = ServerHandshake::new(roomy());
     for piece in request.chunks(piece_len) {
         match handshake.handle_bytes(piece) {
-            ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(incoming) => return Ok(incoming),
-            ServerStep::Refused(refusal) => return Err(refusal.fault),
+            ServerProgress::Incomplete(next) => handshake = next,
+            ServerProgress::Incoming(incoming) => return Ok(incoming),
+            ServerProgress::Invalid(invalid) => return Err(invalid.error),
         }
     }
     panic!("the head is whole");

@@ -61,19 +61,19 @@ fn cve_2026_1527_a_line_end_in_an_extension_or_origin_is_refused() {
 #[test]
 fn cve_rustsec_2017_0002_a_line_end_in_a_value_is_refused() {
     for value in ["a\r\nX: y", "a\nX: y", "a\rb", "a\0b", "\r\n"] {
-        let misuse = Err(HandshakeBuildError::InvalidHeaderValue);
-        assert_eq!(request().header("X", value).map(drop), misuse);
-        assert_eq!(Acceptance::new().header("X", value).map(drop), misuse);
+        let error = Err(HandshakeBuildError::InvalidHeaderValue);
+        assert_eq!(request().header("X", value).map(drop), error);
+        assert_eq!(Acceptance::new().header("X", value).map(drop), error);
     }
 }
 
 #[test]
 fn cve_rustsec_2024_0008_a_line_end_in_a_name_is_refused_by_a_server() {
     for name in ["a\r\nX", "a\n", "a b", "a:", ""] {
-        let misuse = Err(HandshakeBuildError::InvalidHeaderName);
-        assert_eq!(Acceptance::new().header(name, "v").map(drop), misuse);
+        let error = Err(HandshakeBuildError::InvalidHeaderName);
+        assert_eq!(Acceptance::new().header(name, "v").map(drop), error);
         let rejection = Rejection::new(StatusCode::FORBIDDEN).expect("a refusal");
-        assert_eq!(rejection.header(name, "v").map(drop), misuse);
+        assert_eq!(rejection.header(name, "v").map(drop), error);
     }
 }
 
@@ -95,9 +95,9 @@ fn denies(host: &str, origin: &str) {
     let list = OriginPolicy::List(vec![Origin::parse("https://example.com").expect("an origin")]);
     for policy in [OriginPolicy::default(), list] {
         let incoming = incoming(&request);
-        let fault = policy.check(incoming.request()).expect_err("another origin");
-        assert!(matches!(fault, HandshakeError::OriginDenied(_)), "{fault:?}");
-        assert_eq!(incoming.refuse(fault).response.status().as_u16(), 403);
+        let error = policy.check(incoming.request()).expect_err("another origin");
+        assert!(matches!(error, HandshakeError::OriginDenied(_)), "{error:?}");
+        assert_eq!(incoming.reject_with_error(error).response.status().as_u16(), 403);
     }
 }
 
@@ -139,10 +139,12 @@ fn cve_2026_44211_a_name_that_looks_like_an_address_is_a_name() {
 #[test]
 fn cve_2026_133111_two_origins_are_refused_not_chosen_from() {
     let request = with("Host", &["Host: h", "Origin: http://attacker.net", "Origin: http://h"]);
-    use sockeye_proto::handshake::{HandshakeLimits, ServerHandshake, ServerStep};
+    use sockeye_proto::handshake::{HandshakeLimits, ServerHandshake, ServerProgress};
     let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request);
-    let fault = HandshakeError::OriginRepeated;
-    assert!(matches!(step, ServerStep::Refused(refusal) if refusal.fault == fault && fault.status().as_u16() == 400));
+    let error = HandshakeError::OriginRepeated;
+    assert!(
+        matches!(step, ServerProgress::Invalid(invalid) if invalid.error == error && error.status().as_u16() == 400)
+    );
 }
 
 #[track_caller]
@@ -153,10 +155,10 @@ fn host_is_denied(host: &str) {
     ));
     // The page and the host agree, so that its origin is no help.
     assert_eq!(OriginPolicy::SameHost.check(incoming.request()), Ok(()));
-    let fault = HostPolicy::Loopback
+    let error = HostPolicy::Loopback
         .check(incoming.request())
         .expect_err("a foreign name");
-    assert_eq!(fault.status().as_u16(), 421);
+    assert_eq!(error.status().as_u16(), 421);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! C1, C2: lengths that are declared.
 
-use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress};
 use sockeye_proto::{Config, ProtocolError};
 
 use crate::bound::{connection, flood, limited, refuses, sent_to};
@@ -43,11 +43,11 @@ fn cve_pysec_2026_4395_length_beside_a_kept_fragment_never_sums_to_little() {
             Local::Client,
             [text("0123456789").fin(false), continuation("").declaring(declared)],
         );
-        let (fault, code) = match declared >> 63 {
+        let (error, code) = match declared >> 63 {
             0 => (ProtocolError::MessageTooBig, 1009),
             _ => (ProtocolError::LengthOverflow, 1002),
         };
-        refuses(Local::Client, wire, fault, code);
+        refuses(Local::Client, wire, error, code);
     }
 }
 
@@ -88,7 +88,7 @@ fn cve_rustsec_2022_0035_a_declared_length_makes_no_difference() {
             let mut connection = connection(local, Config::default());
             let header = sent_to(local, [binary("").declaring(declared)]);
             let cost = flood(&mut connection, &header, &[], 0);
-            assert_eq!(cost.fault, None);
+            assert_eq!(cost.error, None);
             cost.bytes_max
         });
         // What a message needs that is not whole, whatever its length.
@@ -110,7 +110,7 @@ fn cve_2018_21035_even_without_a_limit_memory_follows_what_arrived() {
     let mut connection = connection(Local::Server, limited(u64::MAX));
     let header = sent_to(Local::Server, [binary("").declaring(i64::MAX as u64)]);
     let cost = flood(&mut connection, &header, &[0; 1000], 100);
-    assert_eq!(cost.fault, None);
+    assert_eq!(cost.error, None);
     assert!(cost.bytes_max <= 3 * 100_000, "{cost:?}");
 }
 
@@ -118,21 +118,21 @@ fn cve_2018_21035_even_without_a_limit_memory_follows_what_arrived() {
 fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_then_431() {
     let HandshakeLimits { head_size_max, .. } = HandshakeLimits::default();
     let head = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20]].concat();
-    let mut fault = None;
+    let mut error = None;
     let info = allocation_counter::measure(|| {
         let mut handshake = ServerHandshake::new(HandshakeLimits::default());
         for (idx, piece) in head.chunks(100).enumerate() {
             match handshake.handle_bytes(piece) {
-                ServerStep::Incomplete(next) => handshake = next,
-                ServerStep::Refused(refusal) => return fault = Some((refusal.fault, idx)),
-                ServerStep::Requested(_) => panic!("no head is whole"),
+                ServerProgress::Incomplete(next) => handshake = next,
+                ServerProgress::Invalid(invalid) => return error = Some((invalid.error, idx)),
+                ServerProgress::Incoming(_) => panic!("no head is whole"),
             }
         }
     });
-    let (fault, idx) = fault.expect("refused");
-    assert_eq!(fault.status().as_u16(), 431);
+    let (error, idx) = error.expect("refused");
+    assert_eq!(error.status().as_u16(), 431);
     assert_eq!(
-        fault,
+        error,
         HandshakeError::HeadTooLarge {
             size_max: head_size_max
         }

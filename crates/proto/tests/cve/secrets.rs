@@ -1,6 +1,6 @@
 //! C19 to C22: keys, credentials, and memory.
 
-use sockeye_proto::handshake::{ClientRequest, ClientStep, Key, Uri};
+use sockeye_proto::handshake::{ClientProgress, ClientRequest, Key, Uri};
 use sockeye_proto::{CloseCode, Data, Fragment, MessageKind};
 
 use crate::common::{Endpoint, Frame, Local, close, keys_drawn, ping};
@@ -55,7 +55,7 @@ fn cve_2026_42498_a_redirect_is_given_to_the_application_and_not_followed() {
     let (_, awaiting) = request.expect("clean").start();
     let response = b"HTTP/1.1 302 Found\r\nLocation: wss://attacker.net/\r\nContent-Length: 0\r\n\r\n";
     // The wait is over, and with it what knew the header: there is nothing more to send.
-    let ClientStep::Refused(response) = awaiting.handle_bytes(response) else {
+    let ClientProgress::Rejected(response) = awaiting.handle_bytes(response) else {
         panic!("no upgrade");
     };
     assert_eq!(response.status().as_u16(), 302);

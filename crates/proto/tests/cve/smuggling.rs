@@ -1,8 +1,8 @@
 //! C12, C13: what stands around an upgrade, and what looks like one.
 
 use sockeye_proto::handshake::{
-    Acceptance, ClientRequest, ClientStep, ConnectParts, HandshakeError, HandshakeLimits, Headers, Incoming, Key,
-    Rejection, ServerHandshake, ServerStep, StatusCode, Uri,
+    Acceptance, ClientProgress, ClientRequest, ConnectParts, HandshakeError, HandshakeLimits, Headers, Incoming, Key,
+    Rejection, ServerHandshake, ServerProgress, StatusCode, Uri,
 };
 use sockeye_proto::{Config, ProtocolError};
 
@@ -14,8 +14,8 @@ use crate::handshake_support::{incoming, plus, with};
 fn cve_2026_2833_what_follows_a_refused_request_is_never_read_as_anything() {
     let bad = with("Connection", &[]);
     let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
-    let (fault, response) = refused(&glued);
-    assert_eq!(fault, HandshakeError::ConnectionMissing);
+    let (error, response) = refused(&glued);
+    assert_eq!(error, HandshakeError::ConnectionMissing);
     assert_eq!(refused(&bad).1, response);
     assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
 }
@@ -38,8 +38,8 @@ fn cve_2026_69243_an_upgrade_with_a_body_is_refused() {
         "Content-Length: +5",
         "Content-Length: 5, 5",
     ] {
-        let (fault, response) = refused(&[plus(&[line]).as_slice(), b"hello"].concat());
-        assert_eq!(fault, HandshakeError::RequestHasBody, "{line}");
+        let (error, response) = refused(&[plus(&[line]).as_slice(), b"hello"].concat());
+        assert_eq!(error, HandshakeError::RequestHasBody, "{line}");
         assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
     }
 }
@@ -71,7 +71,7 @@ fn cve_2024_23326_a_200_with_the_headers_of_an_upgrade_is_a_refusal() {
         );
         let step = awaiting().handle_bytes(response.as_bytes());
         assert!(
-            matches!(&step, ClientStep::Refused(response) if response.status().as_u16() == status),
+            matches!(&step, ClientProgress::Rejected(response) if response.status().as_u16() == status),
             "{step:?}"
         );
     }
@@ -89,7 +89,7 @@ fn cve_2026_71324_a_101_that_announces_a_body_has_none() {
                 Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n{line}\r\n\r\n"
             );
             match awaiting().handle_bytes(&[head.as_bytes(), behind].concat()) {
-                ClientStep::Connected(connected) => assert_eq!(connected.read_buf, behind),
+                ClientProgress::Connected(connected) => assert_eq!(connected.read_buf, behind),
                 step => panic!("{step:?}"),
             }
         }
@@ -123,12 +123,12 @@ fn cve_2026_59898_an_older_version_is_no_way_around_the_tokens() {
         let line = format!("Sec-WebSocket-Version: {version}");
         let old = with("Sec-WebSocket-Version", &[&line]);
         assert_eq!(refused(&old).0, HandshakeError::VersionUnsupported);
-        for (missing, fault) in [
+        for (missing, error) in [
             ("Upgrade: websocket\r\n", HandshakeError::UpgradeMissing),
             ("Connection: Upgrade\r\n", HandshakeError::ConnectionMissing),
         ] {
             let text = String::from_utf8(old.clone()).expect("ASCII").replace(missing, "");
-            assert_eq!(refused(text.as_bytes()).0, fault);
+            assert_eq!(refused(text.as_bytes()).0, error);
         }
     }
 }
@@ -138,8 +138,8 @@ fn cve_2026_54463_the_draft_with_two_keys_is_refused_with_426() {
     let draft = b"GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n\
         Origin: http://example.com\r\n\r\n^n:ds[4U";
-    let (fault, response) = refused(draft);
-    assert_eq!(fault, HandshakeError::VersionUnsupported);
+    let (error, response) = refused(draft);
+    assert_eq!(error, HandshakeError::VersionUnsupported);
     assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
     assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
 }
@@ -150,15 +150,15 @@ fn cve_2026_54466_frames_of_a_draft_are_no_frames() {
     refuses(Local::Server, b"\x00hello\xff", ProtocolError::UnmaskedFrame, 1002);
     let mut connection = connection(Local::Server, Config::default());
     let cost = flood(&mut connection, b"\x80", b"\xff", 1_000_000);
-    assert!(cost.fault.is_some_and(|fault| fault.close_code().0 == 1002), "{cost:?}");
+    assert!(cost.error.is_some_and(|error| error.close_code().0 == 1002), "{cost:?}");
 }
 
 #[track_caller]
 fn refused(request: &[u8]) -> (HandshakeError, String) {
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request) {
-        ServerStep::Refused(refusal) => {
-            let response = String::from_utf8(refusal.response.to_bytes()).expect("ASCII");
-            (refusal.fault, response)
+        ServerProgress::Invalid(invalid) => {
+            let response = String::from_utf8(invalid.response.to_bytes()).expect("ASCII");
+            (invalid.error, response)
         }
         other => panic!("{other:?}"),
     }

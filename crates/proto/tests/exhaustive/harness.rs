@@ -163,7 +163,7 @@ impl Checker {
         self.input.extend_from_slice(wire);
         self.chunks = None;
         let mut heard = expected.heard.iter();
-        let mut fault = None;
+        let mut error = None;
         let mut begin = 0;
         for end in cuts.iter().copied().chain([wire.len()]) {
             let mut piece = &mut self.input[begin..end];
@@ -192,8 +192,8 @@ impl Checker {
                 match received.event {
                     None if consumed == piece_len => break,
                     None => return Err("not all is consumed".into()),
-                    Some(event) if fault.is_some() => return Err(format!("{event:?} after the fault")),
-                    Some(Event::ProtocolError(found)) => fault = Some(found),
+                    Some(event) if error.is_some() => return Err(format!("{event:?} after the fault")),
+                    Some(Event::ProtocolError(found)) => error = Some(found),
                     Some(Event::Chunk {
                         kind,
                         data,
@@ -221,21 +221,21 @@ impl Checker {
             }
         }
         if let Some(missing) = heard.next() {
-            return Err(format!("{missing:?} is missing, the fault is {fault:?}"));
+            return Err(format!("{missing:?} is missing, the fault is {error:?}"));
         }
         // What is held follows what arrived: twice a message, a cut control frame, the least that a vector holds.
         let held = connection.buffered_len();
         if held > 2 * wire.len() + 16 {
             return Err(format!("{held} bytes are held"));
         }
-        self.check_end(local, &mut connection, fault, &expected.end)
+        self.check_end(local, &mut connection, error, &expected.end)
     }
 
     fn check_end(
         &mut self,
         local: Local,
         connection: &mut Connection,
-        fault: Option<ProtocolError>,
+        error: Option<ProtocolError>,
         end: &End,
     ) -> Result<(), String> {
         self.out.clear();
@@ -243,7 +243,7 @@ impl Checker {
         connection.poll_transmit(&mut self.out);
         let (state, transport) = (connection.state(), connection.transport_action());
         let cause = connection.close_info().map(|closure| closure.cause());
-        let is_right = match (end, fault) {
+        let is_right = match (end, error) {
             (End::Open(pong), None) => {
                 if let Some(payload) = pong {
                     self.expect_answer(local, 0xa, payload);
@@ -258,24 +258,24 @@ impl Checker {
                     Local::Server => TransportAction::HalfClose,
                     Local::Client => TransportAction::Open,
                 };
-                self.out == self.answer && (state, transport, cause) == (State::Ending, next, Some(CloseCause::Peer))
+                self.out == self.answer && (state, transport, cause) == (State::Draining, next, Some(CloseCause::Peer))
             }
-            (End::Failed(rules), Some(fault)) => {
-                let rule = rule_of(fault);
+            (End::Failed(rules), Some(error)) => {
+                let rule = rule_of(error);
                 let mut body = rule.close_code().to_be_bytes().to_vec();
-                body.extend_from_slice(fault.reason().as_bytes());
+                body.extend_from_slice(error.reason().as_bytes());
                 self.expect_answer(local, 0x8, &body);
                 rules.contains(rule)
                     && self.out == self.answer
-                    && (state, transport) == (State::Ending, TransportAction::HalfClose)
-                    && cause == Some(CloseCause::ProtocolError(fault))
+                    && (state, transport) == (State::Draining, TransportAction::HalfClose)
+                    && cause == Some(CloseCause::ProtocolError(error))
                     && connection.buffered_len() == 0
             }
             _ => false,
         };
         match is_right {
             true => Ok(()),
-            false => Err(format!("{fault:?}, {state:?}, {transport:?}, sends {:02x?}", self.out)),
+            false => Err(format!("{error:?}, {state:?}, {transport:?}, sends {:02x?}", self.out)),
         }
     }
 
@@ -331,8 +331,8 @@ fn is_same(event: &Event<'_>, expected: &Heard) -> bool {
 }
 
 /// The model's name for a fault. A fault it has no name for fails the test.
-fn rule_of(fault: ProtocolError) -> Rule {
-    match fault {
+fn rule_of(error: ProtocolError) -> Rule {
+    match error {
         ProtocolError::ReservedBits => Rule::ReservedBits,
         ProtocolError::ReservedOpcode(_) => Rule::ReservedOpcode,
         ProtocolError::UnmaskedFrame => Rule::Unmasked,

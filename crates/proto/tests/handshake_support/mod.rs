@@ -1,6 +1,6 @@
 //! A valid request to start from, for the tests of the server's handshake.
 
-use sockeye_proto::handshake::{HandshakeLimits, Incoming, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeLimits, Incoming, ServerHandshake, ServerProgress};
 
 /// The example every row departs from.
 pub(crate) const LINES: [&str; 6] = [
@@ -42,7 +42,7 @@ pub(crate) fn push_line(request: &mut Vec<u8>, line: &str) {
 #[track_caller]
 pub(crate) fn incoming(request: &[u8]) -> Incoming {
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request) {
-        ServerStep::Requested(incoming) => incoming,
+        ServerProgress::Incoming(incoming) => incoming,
         other => panic!("{}: {other:?}", request.escape_ascii()),
     }
 }

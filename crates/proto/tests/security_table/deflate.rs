@@ -1,6 +1,6 @@
 //! Compressed messages on a connection (RFC 7692 §6 to §8).
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{Compress, Data, ProtocolError};
 
 use crate::common::{Endpoint, Frame, Got, Local, binary, continuation, frame, ping, text};
@@ -10,7 +10,7 @@ const BOTH: [Local; 2] = [Local::Server, Local::Client];
 /// An endpoint that agreed on this, with a window of its own.
 fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
     let mut endpoint = Endpoint::new(local);
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -18,7 +18,7 @@ fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpo
     };
     let mut config = DeflateConfig::default();
     config.size_min = 0;
-    endpoint.connection.enable_deflate(&config, agreement, Codecs::UNPOOLED);
+    endpoint.connection.enable_deflate(&config, params, CodecPool::UNPOOLED);
     endpoint
 }
 
@@ -141,10 +141,10 @@ fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
                         (true, _) => Got::binary(""),
                         (false, _) => {
                             // Which of the rules it breaks is found first is not said.
-                            let [Got::ProtocolError(fault)] = got[..] else {
+                            let [Got::ProtocolError(error)] = got[..] else {
                                 panic!("{local:?} {rsv} {opcode}: {got:?}");
                             };
-                            assert_eq!(fault.close_code().0, 1002, "{local:?} {rsv} {opcode}");
+                            assert_eq!(error.close_code().0, 1002, "{local:?} {rsv} {opcode}");
                             continue;
                         }
                     };

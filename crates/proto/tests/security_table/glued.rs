@@ -1,8 +1,8 @@
 //! From the handshake into the connection, in every cut; and a server that wants no more of them.
 
 use sockeye_proto::handshake::{
-    Acceptance, ClientRequest, ClientStep, HandshakeLimits, Key, Rejection, ServerHandshake, ServerStep, StatusCode,
-    Uri,
+    Acceptance, ClientProgress, ClientRequest, HandshakeLimits, Key, Rejection, ServerHandshake, ServerProgress,
+    StatusCode, Uri,
 };
 
 use crate::common::{Endpoint, Got, KEY, Local, ping, text, wire};
@@ -19,18 +19,18 @@ fn server_delivers_frames_glued_to_the_request_at_every_split() {
     for cut in 0..=stream.len() {
         let (head, tail) = stream.split_at(cut);
         let got = match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(head) {
-            ServerStep::Requested(incoming) => {
+            ServerProgress::Incoming(incoming) => {
                 let accepted = incoming.accept(Acceptance::new()).expect("plain");
                 then_receives(Local::Server, &[&accepted.read_buf, tail])
             }
-            ServerStep::Incomplete(handshake) => {
-                let ServerStep::Requested(incoming) = handshake.handle_bytes(tail) else {
+            ServerProgress::Incomplete(handshake) => {
+                let ServerProgress::Incoming(incoming) = handshake.handle_bytes(tail) else {
                     panic!("cut at {cut}: the rest makes it whole");
                 };
                 let accepted = incoming.accept(Acceptance::new()).expect("plain");
                 then_receives(Local::Server, &[&accepted.read_buf])
             }
-            ServerStep::Refused(refusal) => panic!("cut at {cut}: {refusal:?}"),
+            ServerProgress::Invalid(invalid) => panic!("cut at {cut}: {invalid:?}"),
         };
         assert_eq!(got, expected(), "cut at {cut}");
     }
@@ -47,9 +47,9 @@ fn client_delivers_frames_glued_to_the_response_at_every_split() {
         let (head, tail) = stream.split_at(cut);
         let (_, awaiting) = ClientRequest::new(&uri, key).start();
         let got = match awaiting.handle_bytes(head) {
-            ClientStep::Connected(connected) => then_receives(Local::Client, &[&connected.read_buf, tail]),
-            ClientStep::Incomplete(awaiting) => {
-                let ClientStep::Connected(connected) = awaiting.handle_bytes(tail) else {
+            ClientProgress::Connected(connected) => then_receives(Local::Client, &[&connected.read_buf, tail]),
+            ClientProgress::Incomplete(awaiting) => {
+                let ClientProgress::Connected(connected) = awaiting.handle_bytes(tail) else {
                     panic!("cut at {cut}: the rest makes it whole");
                 };
                 then_receives(Local::Client, &[&connected.read_buf])

@@ -99,8 +99,8 @@
 //!
 //! | input | what comes of it | rule | tests |
 //! |---|---|---|---|
-//! | valid offers, fallbacks, quoted values | answered with what was asked and what is wanted | RFC 7692 §5, §7.1 | `src/deflate/params::server_answers_an_offer_with_what_was_asked_and_what_it_wants`, `src/deflate/params::server_and_client_agree_for_every_pair_of_configurations` |
-//! | invalid, repeated or unknown parameters | a server declines that offer, a client fails | RFC 7692 §7.1 | `cve::cve_2026_2229_bad_parameters_decline_the_offer_on_a_server`, `cve::cve_2026_2229_bad_parameters_fail_the_connection_on_a_client`, `src/deflate/params::client_fails_on_answers_that_its_offer_does_not_allow` |
+//! | valid offers, fallbacks, quoted values | answered with what was asked and what is wanted | RFC 7692 §5, §7.1 | `src/deflate/params::server_response_combines_the_offer_and_its_configuration`, `src/deflate/params::server_and_client_agree_for_every_pair_of_configurations` |
+//! | invalid, repeated or unknown parameters | a server declines that offer, a client fails | RFC 7692 §7.1 | `cve::cve_2026_2229_bad_parameters_decline_the_offer_on_a_server`, `cve::cve_2026_2229_bad_parameters_fail_the_connection_on_a_client`, `src/deflate/params::client_rejects_responses_that_do_not_match_its_offer` |
 //! | the examples of the RFC: fragments, takeover, stored, final, two blocks, empty | inflated, in every cut | RFC 7692 §7.2.3 | `security_table::both_roles_inflate_the_examples_of_the_rfc_in_every_cut` |
 //! | each example after the other, without takeover | what refers back to nothing is 1007 | RFC 7692 §7.1.1 | `security_table::without_takeover_a_message_that_refers_back_fails_1007` |
 //! | plain messages between compressed ones, pings between their fragments | heard | RFC 7692 §6 | `security_table::plain_messages_and_pings_stand_between_compressed_ones` |

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::random;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::handshake::HandshakeError;
-use sockeye_proto::handshake::{ClientRequest, ClientStep, HandshakeBuildError, Key, Origin, Response};
+use sockeye_proto::handshake::{ClientProgress, ClientRequest, HandshakeBuildError, Key, Origin, Response};
 use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -224,22 +224,22 @@ impl Client {
         loop {
             buffer.clear();
             let step = match timeout_at(deadline, io.read_buf(&mut buffer)).await {
-                Ok(Ok(0)) => ClientStep::Refused(awaiting.handle_eof()?),
+                Ok(Ok(0)) => ClientProgress::Rejected(awaiting.handle_eof()?),
                 Ok(read) => read.map(|_| awaiting.handle_bytes(&buffer))?,
                 Err(_) => match awaiting.handle_timeout() {
-                    Ok(response) => ClientStep::Refused(response),
+                    Ok(response) => ClientProgress::Rejected(response),
                     Err(_) => return Err(Error::timeout("the opening handshake")),
                 },
             };
             match step {
-                ClientStep::Incomplete(next) => {
-                    if next.is_refused() && !awaits_body {
+                ClientProgress::Incomplete(next) => {
+                    if next.is_rejected() && !awaits_body {
                         awaits_body = true;
                         deadline = deadline.min(clock::deadline(REFUSAL_BODY_TIMEOUT));
                     }
                     awaiting = next;
                 }
-                ClientStep::Connected(connected) => {
+                ClientProgress::Connected(connected) => {
                     let agreed = self.template.agree(&connected.response)?;
                     let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
                     let role = Role::Client { mask: masking_key };
@@ -250,8 +250,8 @@ impl Client {
                     }
                     return Ok((ws, connected.response));
                 }
-                ClientStep::Refused(response) => return Err(Error::new(Kind::Refused(response))),
-                ClientStep::Failed(fault) => return Err(fault.into()),
+                ClientProgress::Rejected(response) => return Err(Error::new(Kind::Refused(response))),
+                ClientProgress::Failed(fault) => return Err(fault.into()),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, Deflater, Inflater};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, Deflater, Inflater};
 
 /// How many codecs of each kind a thread keeps. More than one is needed for different configurations, and for large
 /// messages, which keep theirs over an await.
@@ -23,11 +23,11 @@ thread_local! {
 }
 
 /// The pool of the present thread.
-pub(crate) const OF_THREAD: Codecs = Codecs {
+pub(crate) const OF_THREAD: CodecPool = CodecPool {
     take_deflater,
-    give_deflater,
+    return_deflater,
     take_inflater,
-    give_inflater,
+    return_inflater,
 };
 
 fn take_deflater(config: &DeflateConfig) -> Box<Deflater> {
@@ -38,7 +38,7 @@ fn take_deflater(config: &DeflateConfig) -> Box<Deflater> {
     kept.unwrap_or_else(|| Box::new(Deflater::new(config)))
 }
 
-fn give_deflater(codec: Box<Deflater>) {
+fn return_deflater(codec: Box<Deflater>) {
     POOL.with_borrow_mut(|pool| {
         if pool.deflaters.len() == KEPT_MAX {
             pool.deflaters.remove(0);
@@ -52,7 +52,7 @@ fn take_inflater() -> Box<Inflater> {
     kept.unwrap_or_default()
 }
 
-fn give_inflater(codec: Box<Inflater>) {
+fn return_inflater(codec: Box<Inflater>) {
     POOL.with_borrow_mut(|pool| {
         if pool.inflaters.len() < KEPT_MAX {
             pool.inflaters.push(codec);

@@ -156,7 +156,7 @@ impl Driver {
     /// Whether no more messages come, except those that were received already.
     #[inline]
     fn has_ended(&self) -> bool {
-        matches!(self.connection.state(), State::Ending | State::Closed)
+        matches!(self.connection.state(), State::Draining | State::Closed)
     }
 
     /// The next message; `None` after a [normal](sockeye_proto::CloseInfo::is_normal) end. The end is given as soon as the
@@ -428,7 +428,7 @@ impl Driver {
     pub(crate) fn queue(&mut self, message: &OutboundMessage) -> Result<(), Error> {
         self.check_writable()?;
         let len = message.len();
-        if self.connection.compresses(len, message.compress()) {
+        if self.connection.would_compress(len, message.compress()) {
             return self.queue_compressed(message);
         }
         self.queue_uncompressed(message, len)
@@ -644,7 +644,7 @@ impl Driver {
     /// Whether [`next_assembled_message`](Self::next_assembled_message) has anything to look at. Where it has not, it has released the buffer before.
     #[inline]
     fn has_input(&self) -> bool {
-        !self.input.is_consumed() || self.connection.is_inflating() || self.connection.has_appended()
+        !self.input.is_consumed() || self.connection.is_inflating() || self.connection.has_direct_read()
     }
 
     #[inline(never)]
@@ -690,12 +690,12 @@ impl Driver {
             self.queue_control();
         }
         self.input.release();
-        self.next_appended_message()
+        self.next_direct_message()
     }
 
     /// Takes a message that was read straight into its own buffer.
-    fn next_appended_message(&mut self) -> Option<Message> {
-        let Some(event) = self.connection.handle_appended(self.input.at) else {
+    fn next_direct_message(&mut self) -> Option<Message> {
+        let Some(event) = self.connection.handle_direct_read(self.input.at) else {
             if self.connection.is_inflating() {
                 self.budget.exhaust();
             }
@@ -734,7 +734,7 @@ impl Driver {
         let Some(io) = &mut self.io else {
             return Poll::Ready(());
         };
-        let read = match self.connection.direct_buffer() {
+        let read = match self.connection.direct_read_buffer() {
             Some((buffer, len_max)) => {
                 // Before it grows: the pages of an earlier message's buffer are there already.
                 self.input
@@ -758,7 +758,7 @@ impl Driver {
         };
         match read {
             // Our answer to the peer's close frame is still to leave.
-            Ok(0) if self.connection.state() == State::Ending && !is_drained => {
+            Ok(0) if self.connection.state() == State::Draining && !is_drained => {
                 self.has_peer_half_closed = true;
             }
             Ok(0) => self.end_transport(None),
@@ -849,7 +849,7 @@ impl Driver {
         if !self.connection.is_awaiting_pong() {
             self.window_edge = self.io.as_ref().and_then(Transport::window_edge);
         }
-        self.connection.handle_transmitted_behind(now, delay);
+        self.connection.handle_transmitted_with_delay(now, delay);
     }
 
     /// Whether [`poll_drain`](Self::poll_drain) would do nothing.

@@ -121,7 +121,7 @@ pub fn upgrade_with<B>(
     request: &mut http::Request<B>,
     accept: impl FnOnce(&Request, Acceptance) -> Acceptance,
 ) -> Result<(HttpResponse, Upgrade), Refusal> {
-    let incoming = check(server, request).map_err(|refusal| Refusal::new(refusal.fault.into(), &refusal.response))?;
+    let incoming = check(server, request).map_err(|refusal| Refusal::new(refusal.error.into(), &refusal.response))?;
     let acceptance = accept(incoming.request(), server.acceptance(incoming.request()));
     let answer = server.answer(incoming, acceptance).map_err(|error| {
         let response = error.response.clone();
@@ -210,7 +210,7 @@ fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::In
     })?;
     match server.check(incoming.request()) {
         Ok(()) => Ok(incoming),
-        Err(fault) => Err(incoming.refuse(fault)),
+        Err(fault) => Err(incoming.reject_with_error(fault)),
     }
 }
 

@@ -98,7 +98,7 @@ impl PreparedMessage {
         let message = &self.0.message;
         let config = connection
             .deflate_config()
-            .filter(|_| connection.compresses(message.len(), self.0.compress));
+            .filter(|_| connection.would_compress(message.len(), self.0.compress));
         config
             .and_then(|config| self.compressed_frame(config))
             .unwrap_or(&self.0.plain)

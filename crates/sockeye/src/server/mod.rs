@@ -9,7 +9,7 @@ use std::time::Duration;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::handshake::{
     self, AcceptError, Acceptance, Accepted, HandshakeError, HostPolicy, OriginPolicy, Rejection, Request, Response,
-    ServerHandshake, ServerStep,
+    ServerHandshake, ServerProgress,
 };
 use sockeye_proto::{Keepalive, Role};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -134,10 +134,10 @@ impl Server {
         let mut handshake = Some(ServerHandshake::new(self.policy.options.handshake_limits()));
         let refusal = loop {
             match timeout_at(deadline, poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx))).await {
-                Ok(Ok(ServerStep::Incomplete(next))) => handshake = Some(next),
-                Ok(Ok(ServerStep::Refused(refusal))) => break refusal,
-                Ok(Ok(ServerStep::Requested(incoming))) => match self.check(incoming.request()) {
-                    Err(fault) => break incoming.refuse(fault),
+                Ok(Ok(ServerProgress::Incomplete(next))) => handshake = Some(next),
+                Ok(Ok(ServerProgress::Invalid(refusal))) => break refusal,
+                Ok(Ok(ServerProgress::Incoming(incoming))) => match self.check(incoming.request()) {
+                    Err(fault) => break incoming.reject_with_error(fault),
                     Ok(()) => {
                         let server = self.clone();
                         return Ok(Incoming {
@@ -158,7 +158,7 @@ impl Server {
         };
         // In a box: it is needed by few, and would make the wait of all others as large.
         Box::pin(turn_away(io, &refusal.response)).await;
-        Err(refusal.fault.into())
+        Err(refusal.error.into())
     }
 
     /// Whether the request may come from where it comes from, and go where it goes.
@@ -358,7 +358,7 @@ fn poll_step(
     io: &mut dyn Io,
     handshake: &mut Option<ServerHandshake>,
     cx: &mut Context<'_>,
-) -> Poll<Result<ServerStep, Error>> {
+) -> Poll<Result<ServerProgress, Error>> {
     let mut scratch = [0; READ_LEN];
     let mut read = ReadBuf::new(&mut scratch);
     ready!(Pin::new(io).poll_read(cx, &mut read))?;

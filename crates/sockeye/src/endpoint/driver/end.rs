@@ -86,16 +86,16 @@ impl Driver {
         if !self.is_lingering
             && let Some(slot) = linger::try_reserve()
         {
-            slot.finish(self.take_ending());
+            slot.finish(self.take_closing());
         }
     }
 
     /// Moves what remains to be done into another driver. This one is closed then, and knows how the connection ended.
-    pub(super) fn take_ending(&mut self) -> Self {
+    pub(super) fn take_closing(&mut self) -> Self {
         // Who flushes is not told whether it will have left.
         self.has_dropped_output |= !self.is_drained();
         Self {
-            connection: self.connection.take_ending(),
+            connection: self.connection.take_closing(),
             io: self.io.take(),
             settings: self.settings.clone(),
             input: std::mem::take(&mut self.input),
@@ -129,7 +129,7 @@ impl Driver {
 /// A connection that is closing finishes in the background; any other is closed at once.
 impl Drop for Driver {
     fn drop(&mut self) {
-        let is_closing = matches!(self.connection.state(), State::CloseSent | State::Ending);
+        let is_closing = matches!(self.connection.state(), State::CloseSent | State::Draining);
         if is_closing && self.io.is_some() {
             self.finish_in_background();
         }
