@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    bench, count, deny, fuzz,
+    api, bench, count, deny, fuzz,
     process::{call, output, skip, step},
     spec, test,
     workspace::Workspace,
@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps", "--all-features"]);
         call(docs.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    skipped.extend(step("public API", || api::run(workspace, &api::Options::default()))?);
     step("fuzz targets", || fuzz::check(workspace))?;
     step("load generator", || bench::check(workspace))?;
     step("sockeye-proto for wasm32", || {

@@ -1,6 +1,7 @@
 //! The commands of the house: `cargo xtask <command>`. One file per command; `tools/` prepares what they need from
 //! outside, `workspace.rs` and `process.rs` are what they share.
 
+mod api;
 mod autobahn;
 mod bench;
 mod ci;
@@ -31,6 +32,8 @@ enum Command {
     Ci,
     /// The dependencies: their licences, where they come from, those there twice, known faults of theirs.
     Deny,
+    /// Compare the public API of the published crates with the listings in docs/api.
+    Api(api::Options),
     /// All tests: with Rust alone, then against programs nobody here wrote, which are installed as needed.
     Test(test::Options),
     /// Autobahn|Testsuite against our server and our client.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let result = Workspace::find().and_then(|workspace| match command {
         Command::Ci => ci::run(&workspace),
         Command::Deny => deny::run(&workspace).map(drop),
+        Command::Api(options) => api::run(&workspace, &options).map(drop),
         Command::Test(options) => test::run(&workspace, &options, Vec::new()),
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

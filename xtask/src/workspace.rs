@@ -77,6 +77,13 @@ impl Workspace {
             .context("cargo metadata lists no version")
     }
 
+    /// The oldest compiler that a package supports.
+    pub(crate) fn rust_version(&self, package: &str) -> Result<&str> {
+        self.package(package)?["rust_version"]
+            .as_str()
+            .context("cargo metadata lists no rust-version")
+    }
+
     fn package(&self, name: &str) -> Result<&Value> {
         let packages = self.metadata["packages"]
             .as_array()
