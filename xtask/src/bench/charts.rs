@@ -1,5 +1,7 @@
 //! The plots of `docs/performance.md`: what is drawn of which figures. None where nothing was measured.
 
+use anyhow::Result;
+
 use super::{
     plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
     results::{Results, Row, select, short},
@@ -8,7 +10,7 @@ use super::{
 };
 
 /// Efficiency of an echo against raw TCP, a panel for each workload.
-pub(super) fn echo(all: &[Results]) -> Option<String> {
+pub(super) fn echo(all: &[Results]) -> Result<Option<String>> {
     let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
     let panel = |results: &&Results| {
         let base = results.row("raw-epoll")?;
@@ -32,11 +34,14 @@ pub(super) fn echo(all: &[Results]) -> Option<String> {
         columns: 3,
         format: |value| format!("{value:.2}"),
     };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
+    if chart.panels.is_empty() {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
 /// Memory of a connection, a panel for each kind.
-pub(super) fn memory(all: &[Results]) -> Option<String> {
+pub(super) fn memory(all: &[Results]) -> Result<Option<String>> {
     let idle = all.iter().filter(|results| results.metric == Metric::Memory);
     let panel = |results: &Results| Panel {
         title: results.title.clone(),
@@ -60,12 +65,17 @@ pub(super) fn memory(all: &[Results]) -> Option<String> {
             }
         },
     };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
+    if chart.panels.is_empty() {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
 /// Latency at rising rates, of the first workload of that kind.
-pub(super) fn latency(all: &[Results]) -> Option<String> {
-    let results = all.iter().find(|results| results.metric == Metric::Latency)?;
+pub(super) fn latency(all: &[Results]) -> Result<Option<String>> {
+    let Some(results) = all.iter().find(|results| results.metric == Metric::Latency) else {
+        return Ok(None);
+    };
     let curve = |row: &Row| Curve {
         label: row.server.clone(),
         role: role(row),
@@ -82,11 +92,10 @@ pub(super) fn latency(all: &[Results]) -> Option<String> {
         y_axis: "p99 from the intended time, ms".into(),
         curves: results.rows.iter().map(curve).collect(),
     };
-    chart
-        .curves
-        .iter()
-        .any(|curve| !curve.points.is_empty())
-        .then(|| chart.to_svg())
+    if chart.curves.iter().all(|curve| curve.points.is_empty()) {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
 /// From the best to the worst.

@@ -24,9 +24,9 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
     let plots = docs.join("performance");
     fs::create_dir_all(&plots)?;
     for (name, svg) in [
-        ("echo.svg", charts::echo(&all)),
-        ("memory.svg", charts::memory(&all)),
-        ("latency.svg", charts::latency(&all)),
+        ("echo.svg", charts::echo(&all)?),
+        ("memory.svg", charts::memory(&all)?),
+        ("latency.svg", charts::latency(&all)?),
     ] {
         let file = plots.join(name);
         match svg {
