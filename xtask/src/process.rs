@@ -99,6 +99,19 @@ pub(crate) fn on_cpu<T>(cpu: usize, body: impl FnOnce() -> Result<T>) -> Result<
     result
 }
 
+/// A number with commas between groups of three digits, such as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (idx, digit) in digits.chars().enumerate() {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words = words.map(OsStr::to_string_lossy);

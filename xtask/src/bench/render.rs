@@ -10,7 +10,7 @@ use super::{
     servers::{SERVERS, is_ours},
     workload::{Group, Metric, WORKLOADS, Workload},
 };
-use crate::workspace::Workspace;
+use crate::{process::grouped, workspace::Workspace};
 
 /// The text around the figures.
 const PAGE: &str = include_str!("page.md");
@@ -311,15 +311,7 @@ pub(super) fn figure(value: f64) -> String {
     if value.abs() < 10.0 {
         return format!("{value:.1}");
     }
-    // 12,345: in groups of three from the right.
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::new();
-    for (idx, digit) in digits.chars().enumerate() {
-        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
+    let text = grouped(value.abs().round() as u64);
     if value < 0.0 { format!("-{text}") } else { text }
 }
 

@@ -1,16 +1,12 @@
 //! How often each target was executed, over all the runs that were entered: one line a run in a file that only grows,
 //! and the sums in the page about fuzzing.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, time::SystemTime};
 
 use anyhow::{Context, Result};
 
 use super::{Folders, campaign::Run, targets::TARGETS};
+use crate::process::grouped;
 
 const HEADING: &str = "date\ttarget\tseconds\texecutions\tcorpus\tedges\n";
 
@@ -22,7 +18,8 @@ const END: &str = "<!-- end of ledger -->";
 pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
     let path = folders.docs.join("fuzz-ledger.tsv");
     let mut ledger = fs::read_to_string(&path).unwrap_or_else(|_| HEADING.to_owned());
-    let date = date(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / (24 * 60 * 60));
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let (date, _) = now.split_once('T').context("RFC 3339 has a T after the date")?;
     for run in runs {
         let (
             name,
@@ -102,49 +99,6 @@ fn hours(seconds: u64) -> String {
     format!("{:.1}", seconds as f64 / 3600.0)
 }
 
-/// A number with commas between its thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// The date that many days after 1970-01-01.
-fn date(days: u64) -> String {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let (mut year, mut left) = (1970, days);
-    while left >= 365 + u64::from(is_leap(year)) {
-        left -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let lengths = [
-        31,
-        28 + u64::from(is_leap(year)),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
-    let mut month = 0;
-    while left >= lengths[month] {
-        left -= lengths[month];
-        month += 1;
-    }
-    format!("{year}-{:02}-{:02}", month + 1, left + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,13 +115,5 @@ mod tests {
             "{table}"
         );
         assert!(table.contains("| all | 1,234,572 | 2.0 |"), "{table}");
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(11_016), "2000-02-29");
-        assert_eq!(date(20_779), "2026-11-22");
-        assert_eq!(date(20_818), "2026-12-31");
     }
 }
