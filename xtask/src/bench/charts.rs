@@ -1,4 +1,4 @@
-//! The plots of `docs/performance.md`: what is drawn of which figures. None where nothing was measured.
+//! The charts of `docs/performance.md`: which figures they show. A chart without figures is omitted.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::{
     workload::{Group, Metric},
 };
 
-/// Efficiency of an echo against raw TCP, a panel for each workload.
+/// Efficiency of the echo compared with raw TCP, one panel per workload.
 pub(super) fn echo(all: &[Results]) -> Result<Option<String>> {
     let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
     let panel = |results: &&Results| {
@@ -40,7 +40,7 @@ pub(super) fn echo(all: &[Results]) -> Result<Option<String>> {
     chart.to_svg().map(Some)
 }
 
-/// Memory of a connection, a panel for each kind.
+/// Memory per connection, one panel per kind of connection.
 pub(super) fn memory(all: &[Results]) -> Result<Option<String>> {
     let idle = all.iter().filter(|results| results.metric == Metric::Memory);
     let panel = |results: &Results| Panel {
@@ -71,7 +71,7 @@ pub(super) fn memory(all: &[Results]) -> Result<Option<String>> {
     chart.to_svg().map(Some)
 }
 
-/// Latency at rising rates, of the first workload of that kind.
+/// Latency at increasing rates, for the first open-loop workload.
 pub(super) fn latency(all: &[Results]) -> Result<Option<String>> {
     let Some(results) = all.iter().find(|results| results.metric == Metric::Latency) else {
         return Ok(None);
@@ -98,7 +98,7 @@ pub(super) fn latency(all: &[Results]) -> Result<Option<String>> {
     chart.to_svg().map(Some)
 }
 
-/// From the best to the worst.
+/// Sorts from best to worst.
 fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, is_more_better: bool) -> Vec<Bar> {
     let bar = |row: &Row| {
         let (value, second) = values(row)?;

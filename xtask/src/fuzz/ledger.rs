@@ -1,5 +1,4 @@
-//! How often each target was executed, over all the runs that were entered: one line a run in a file that only grows,
-//! and the sums in the page about fuzzing.
+//! The record of all fuzz runs: one line per run in an append-only file, and the totals in docs/fuzzing.md.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, time::SystemTime};
 
@@ -10,11 +9,11 @@ use crate::process::grouped;
 
 const HEADING: &str = "date\ttarget\tseconds\texecutions\tcorpus\tedges\n";
 
-/// The lines of the page between which the sums stand.
+/// The lines of the page that enclose the totals.
 const BEGIN: &str = "<!-- ledger: written by cargo xtask fuzz --ledger -->\n";
 const END: &str = "<!-- end of ledger -->";
 
-/// Enters the runs.
+/// Records the runs.
 pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
     let path = folders.docs.join("fuzz-ledger.tsv");
     let mut ledger = fs::read_to_string(&path).unwrap_or_else(|_| HEADING.to_owned());
@@ -37,28 +36,26 @@ pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
 
     let path = folders.docs.join("fuzzing.md");
     let page = fs::read_to_string(&path)?;
-    let (before, rest) = page
-        .split_once(BEGIN)
-        .context("docs/fuzzing.md has no place for the ledger")?;
+    let (before, rest) = page.split_once(BEGIN).context("docs/fuzzing.md has no ledger marker")?;
     let (_, after) = rest
         .split_once(END)
-        .context("the ledger in docs/fuzzing.md has no end")?;
+        .context("docs/fuzzing.md has no end marker of the ledger")?;
     fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", summary(&ledger)))?;
     Ok(())
 }
 
-/// What all runs of one target come to.
+/// Totals of all runs of one target.
 #[derive(Default)]
 struct Sum<'a> {
     executions: u64,
     seconds: u64,
-    /// Of the latest run.
+    /// From the latest run.
     date: &'a str,
     corpus: &'a str,
     edges: &'a str,
 }
 
-/// The table in the page.
+/// The table in docs/fuzzing.md.
 fn summary(ledger: &str) -> String {
     let mut sums = BTreeMap::<&str, Sum<'_>>::new();
     for line in ledger.lines().skip(1) {

@@ -1,16 +1,16 @@
-//! The bytes that hostile peers send.
+//! The bytes that the hostile peers send.
 
 use std::sync::Arc;
 
 use flate2::{Compress, Compression, FlushCompress};
 
-/// What is shared by all peers that send it.
+/// Bytes that several peers share.
 pub(super) type Bytes = Arc<[u8]>;
 
-/// The key of every frame: nobody here hides anything, but unmasking is to cost what it costs.
+/// The masking key of every frame. Not zero, so that the server pays for unmasking.
 const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// FIN and the opcode of a frame.
+/// First bytes of frames: FIN, RSV1 and opcode.
 pub(super) mod first {
     pub(in super::super) const TEXT: u8 = 0x81;
     pub(in super::super) const BINARY: u8 = 0x82;
@@ -42,7 +42,7 @@ fn request_with(header: &str) -> Vec<u8> {
     .into()
 }
 
-/// A request of `len` bytes or a little less whose header fields do not end.
+/// An unfinished request head of at most `len` bytes.
 pub(super) fn endless_header(len: usize) -> Vec<u8> {
     let mut head = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
     while head.len() + HEADER_FIELD.len() <= len {
@@ -51,14 +51,14 @@ pub(super) fn endless_header(len: usize) -> Vec<u8> {
     head
 }
 
-/// A field long enough that the limit of their number is not met first.
+/// A header field so long that the size limit is reached before the limit on the number of fields.
 pub(super) const HEADER_FIELD: &[u8] = &{
     let mut field = [b'a'; 400];
     (field[1], field[398], field[399]) = (b':', b'\r', b'\n');
     field
 };
 
-/// A client's frame.
+/// A masked client frame.
 pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, payload.len() as u64);
     frame.extend(
@@ -70,7 +70,7 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The header of a client's frame, key included.
+/// The header of a client frame, with its masking key.
 pub(super) fn header(first: u8, payload_len: u64) -> Vec<u8> {
     let mut header = vec![first];
     match payload_len {
@@ -88,7 +88,7 @@ pub(super) fn header(first: u8, payload_len: u64) -> Vec<u8> {
     header
 }
 
-/// Bytes without any meaning, the same in every run.
+/// Pseudo-random bytes, the same in every run.
 pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let next = || {
