@@ -1,16 +1,16 @@
-//! Rules about the sources that no compiler checks.
+//! Checks of the source files that the compiler does not make.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Past this a file holds a second idea.
+/// Longer files should be split.
 const LINES_MAX: usize = 1000;
 
 #[test]
-fn nothing_unfinished_is_left() {
-    // Put together here, so that this file does not find itself.
+fn sources_have_no_fixme() {
+    // Concatenated, so that this file does not contain the word.
     let word = ["FIX", "ME"].concat();
     for (path, text) in sources() {
         assert!(!text.contains(&word), "{} still has a {word}", path.display());
@@ -18,7 +18,7 @@ fn nothing_unfinished_is_left() {
 }
 
 #[test]
-fn no_file_is_endless() {
+fn files_are_below_the_line_limit() {
     for (path, text) in sources() {
         let lines = text.lines().count();
         assert!(
@@ -30,7 +30,7 @@ fn no_file_is_endless() {
 }
 
 #[test]
-fn the_lock_file_of_the_peers_names_no_registry() {
+fn npm_lock_file_names_no_registry() {
     let lock = root().join("tests/peers/package-lock.json");
     let text = fs::read_to_string(lock).expect("the file is part of this crate");
     assert!(
@@ -44,7 +44,7 @@ fn the_lock_file_of_the_peers_names_no_registry() {
 }
 
 #[test]
-fn the_python_packages_of_the_peers_are_pinned() {
+fn python_packages_are_pinned() {
     for name in ["requirements.txt", "autobahn-pip.txt", "autobahn-requirements.txt"] {
         let text = fs::read_to_string(root().join("tests/peers").join(name)).expect("the file is part of this crate");
         let packages: Vec<_> = text
@@ -61,7 +61,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The text of every source file of ours.
+/// The text of every source file, without generated and installed ones.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut folders: Vec<_> = ["crates", "tests", "xtask"]
         .iter()

@@ -1,4 +1,4 @@
-//! docs/conformance.md: what came of all cases, for readers of the repository.
+//! Renders docs/conformance.md from the summaries.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::summary::{Compression, Counts, RUNS, Summary};
 
-/// All cases of the suite.
+/// Number of cases in the suite.
 const CASES: u64 = 517;
 
-/// What the sections are about.
+/// Topics of the sections.
 const SECTIONS: [(&str, &str); 11] = [
     ("1", "framing"),
     ("2", "pings and pongs"),
@@ -24,7 +24,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("13", "compression: seven ways to agree on it"),
 ];
 
-/// The informational cases, in the order of their names, and why there is no right or wrong in them.
+/// The informational cases, sorted by name, and why there is no correct behaviour.
 const INFORMATIONAL: [(&str, &str); 3] = [
     (
         "7.1.6",
@@ -39,11 +39,11 @@ const INFORMATIONAL: [(&str, &str); 3] = [
     ("7.13.2", "the same with 65535"),
 ];
 
-/// Writes the page, from a run of each kind in [`RUNS`].
+/// Renders the page from one summary per entry of [`RUNS`].
 ///
 /// # Errors
-/// If any of the runs was not of all cases, or a case failed, or other cases were informational than [`INFORMATIONAL`]
-/// explains: then there is nothing to show.
+/// If a run did not cover all cases, a case failed, or the informational cases are not exactly those in
+/// [`INFORMATIONAL`].
 pub(super) fn render(runs: &[Summary; RUNS.len()], suite: &str, sockeye: &str) -> Result<String> {
     for (name, run) in RUNS.iter().zip(runs) {
         let Counts {
@@ -104,7 +104,7 @@ fn counts_of(run: &Summary, section: &str) -> Counts {
     found.map_or_else(Counts::default, |(_, counts)| *counts)
 }
 
-/// The cases without right or wrong, each with what was seen in all the runs.
+/// The informational cases, each with the behaviour observed in all runs.
 fn informational(runs: &[Summary; RUNS.len()]) -> String {
     let mut text =
         String::from("\n## Informational\n\nIn three cases the suite tells what it saw and does not judge.\n\n");
@@ -117,7 +117,7 @@ fn informational(runs: &[Summary; RUNS.len()]) -> String {
     text
 }
 
-/// What was agreed on and how small our messages became, per group of cases.
+/// The negotiated parameters and the compression ratio, per group of cases.
 fn compression(runs: &[Summary; RUNS.len()]) -> Result<String> {
     let mut text = String::from(
         "\n## Compression\n\n\

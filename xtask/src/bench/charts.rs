@@ -1,4 +1,6 @@
-//! The plots of `docs/performance.md`: what is drawn of which figures. None where nothing was measured.
+//! The charts of `docs/performance.md`: which figures they show. A chart without figures is omitted.
+
+use anyhow::Result;
 
 use super::{
     plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
@@ -7,8 +9,8 @@ use super::{
     workload::{Group, Metric},
 };
 
-/// Efficiency of an echo against raw TCP, a panel for each workload.
-pub(super) fn echo(all: &[Results]) -> Option<String> {
+/// Efficiency of the echo compared with raw TCP, one panel per workload.
+pub(super) fn echo(all: &[Results]) -> Result<Option<String>> {
     let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
     let panel = |results: &&Results| {
         let base = results.row("raw-epoll")?;
@@ -32,11 +34,14 @@ pub(super) fn echo(all: &[Results]) -> Option<String> {
         columns: 3,
         format: |value| format!("{value:.2}"),
     };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
+    if chart.panels.is_empty() {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
-/// Memory of a connection, a panel for each kind.
-pub(super) fn memory(all: &[Results]) -> Option<String> {
+/// Memory per connection, one panel per kind of connection.
+pub(super) fn memory(all: &[Results]) -> Result<Option<String>> {
     let idle = all.iter().filter(|results| results.metric == Metric::Memory);
     let panel = |results: &Results| Panel {
         title: results.title.clone(),
@@ -60,12 +65,17 @@ pub(super) fn memory(all: &[Results]) -> Option<String> {
             }
         },
     };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
+    if chart.panels.is_empty() {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
-/// Latency at rising rates, of the first workload of that kind.
-pub(super) fn latency(all: &[Results]) -> Option<String> {
-    let results = all.iter().find(|results| results.metric == Metric::Latency)?;
+/// Latency at increasing rates, for the first open-loop workload.
+pub(super) fn latency(all: &[Results]) -> Result<Option<String>> {
+    let Some(results) = all.iter().find(|results| results.metric == Metric::Latency) else {
+        return Ok(None);
+    };
     let curve = |row: &Row| Curve {
         label: row.server.clone(),
         role: role(row),
@@ -82,14 +92,13 @@ pub(super) fn latency(all: &[Results]) -> Option<String> {
         y_axis: "p99 from the intended time, ms".into(),
         curves: results.rows.iter().map(curve).collect(),
     };
-    chart
-        .curves
-        .iter()
-        .any(|curve| !curve.points.is_empty())
-        .then(|| chart.to_svg())
+    if chart.curves.iter().all(|curve| curve.points.is_empty()) {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
-/// From the best to the worst.
+/// Sorts from best to worst.
 fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, is_more_better: bool) -> Vec<Bar> {
     let bar = |row: &Row| {
         let (value, second) = values(row)?;

@@ -1,4 +1,4 @@
-//! `docs/performance.md`, from the figures that were kept.
+//! Renders `docs/performance.md` from the stored results.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
@@ -10,12 +10,12 @@ use super::{
     servers::{SERVERS, is_ours},
     workload::{Group, Metric, WORKLOADS, Workload},
 };
-use crate::workspace::Workspace;
+use crate::{process::grouped, workspace::Workspace};
 
-/// The text around the figures.
+/// The text of the page, with placeholders for the figures.
 const PAGE: &str = include_str!("page.md");
 
-/// What stands where nothing was measured.
+/// Replaces figures that were not measured.
 const NOTHING: &str = "Not measured yet.";
 
 pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
@@ -24,14 +24,14 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
     let plots = docs.join("performance");
     fs::create_dir_all(&plots)?;
     for (name, svg) in [
-        ("echo.svg", charts::echo(&all)),
-        ("memory.svg", charts::memory(&all)),
-        ("latency.svg", charts::latency(&all)),
+        ("echo.svg", charts::echo(&all)?),
+        ("memory.svg", charts::memory(&all)?),
+        ("latency.svg", charts::latency(&all)?),
     ] {
         let file = plots.join(name);
         match svg {
             Some(svg) => fs::write(&file, svg)?,
-            // A plot of an earlier run says nothing of this one.
+            // Removes the chart of an earlier run.
             None if file.exists() => fs::remove_file(&file)?,
             None => {}
         }
@@ -49,18 +49,18 @@ fn read(folders: &Folders) -> Result<Vec<Results>> {
     let missing: Vec<_> = missing.map(|workload| workload.name).collect();
     ensure!(
         missing.is_empty(),
-        "not all was measured here: run `cargo xtask bench --only {}`",
+        "some workloads have no results; run `cargo xtask bench --only {}`",
         missing.join(",")
     );
     let read = |workload: &Workload| {
         let file = file(workload);
         let text = fs::read_to_string(&file)?;
-        serde_json::from_str(&text).with_context(|| format!("{} is of another version: measure again", file.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} has another format; measure again", file.display()))
     };
     WORKLOADS.iter().map(read).collect()
 }
 
-/// The text with each `<!-- name -->` followed by what it stands for.
+/// The text with each placeholder `<!-- name -->` replaced by its figures.
 fn page_of(text: &str, all: &[Results], plots: &Path) -> Result<String> {
     let mut page = String::new();
     for line in text.lines() {
@@ -84,14 +84,14 @@ fn page_of(text: &str, all: &[Results], plots: &Path) -> Result<String> {
             }
         }
     }
-    // Where something was left out.
+    // Collapses empty lines where something was omitted.
     while page.contains("\n\n\n") {
         page = page.replace("\n\n\n", "\n\n");
     }
     Ok(page)
 }
 
-/// What a name in the text stands for.
+/// The figures for a placeholder.
 fn figures(all: &[Results], name: &str) -> Result<String> {
     let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
     let is_server = |name: &str| SERVERS.iter().any(|server| server.name == name);
@@ -108,7 +108,7 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("group", "fanout") => group_table(all, Group::Fanout),
         ("ratios", base) if is_server(base) => ratios(&echo, base),
         ("goals", bare) if bare.split(", ").all(is_server) => goals::table(all, &bare.split(", ").collect::<Vec<_>>()),
-        _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
+        _ => bail!("page.md has an unknown placeholder `{name}`"),
     })
 }
 
@@ -127,7 +127,7 @@ fn notice(all: &[Results]) -> String {
     text
 }
 
-/// The servers of several workloads in the order of the list, and a column for each workload.
+/// A table with a row per server, in the order of the list, and a column per workload.
 fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> String {
     if columns.is_empty() {
         return NOTHING.into();
@@ -161,7 +161,7 @@ fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> Strin
 fn ratios(columns: &[&Results], base: &str) -> String {
     table(columns, |results, row| {
         let ratio = results.row(base).and_then(|base| row.ratio(base, results.metric));
-        told(ratio.map(|ratio| format!("{ratio:.2}")), row)
+        cell_text(ratio.map(|ratio| format!("{ratio:.2}")), row)
     })
 }
 
@@ -173,19 +173,19 @@ fn value(results: &Results, row: &Row) -> String {
             .map(|bytes| format!("{} MB/s", figure(bytes / 1e6))),
         metric => row.median(metric.pointer()).map(figure),
     };
-    told(text, row)
+    cell_text(text, row)
 }
 
-/// The part of the processor time that is not the kernel's.
+/// The user part of the processor time.
 fn outside_the_kernel(columns: &[&Results]) -> String {
     let of_time = |results: &&Results| results.metric == Metric::Cpu;
     let columns: Vec<_> = columns.iter().copied().filter(of_time).collect();
     table(&columns, |_, row| {
-        told(row.median(Metric::UserCpu.pointer()).map(figure), row)
+        cell_text(row.median(Metric::UserCpu.pointer()).map(figure), row)
     })
 }
 
-/// Of what was counted.
+/// System calls per message, for the workloads where they were counted.
 fn syscalls(columns: &[&Results]) -> String {
     let has_any = |results: &&Results| results.rows.iter().any(|row| row.syscalls.is_some());
     let columns: Vec<_> = columns.iter().copied().filter(has_any).collect();
@@ -194,7 +194,7 @@ fn syscalls(columns: &[&Results]) -> String {
     })
 }
 
-/// Values, and the ratio to whom the group is compared with; for compression the length of a reply instead.
+/// Values, with the ratio to the baseline of the group; for compression, with the length of a reply instead.
 fn group_table(all: &[Results], group: Group) -> String {
     let columns = select(all, group, |metric| matches!(metric, Metric::Cpu | Metric::UserCpu));
     table(&columns, |results, row| {
@@ -216,14 +216,14 @@ fn memory_table(all: &[Results]) -> String {
     let columns: Vec<_> = all.iter().filter(|results| results.metric == Metric::Memory).collect();
     table(&columns, |_, row| {
         let both = row.median("/open").zip(row.median("/after"));
-        told(
+        cell_text(
             both.map(|(open, after)| format!("{} / {}", figure(open), figure(after))),
             row,
         )
     })
 }
 
-/// A table for each workload, a column for each rate.
+/// One table per workload, with a column per rate.
 fn latency_tables(all: &[Results]) -> String {
     let mut text = String::new();
     for results in all.iter().filter(|results| results.metric == Metric::Latency) {
@@ -306,25 +306,17 @@ fn machine(all: &[Results]) -> String {
     text
 }
 
-/// Three digits that count.
+/// Rounded for display, with commas between groups of three digits.
 pub(super) fn figure(value: f64) -> String {
     if value.abs() < 10.0 {
         return format!("{value:.1}");
     }
-    // 12,345: in groups of three from the right.
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::new();
-    for (idx, digit) in digits.chars().enumerate() {
-        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
+    let text = grouped(value.abs().round() as u64);
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// What is to be told of a server, whose failures are never left out.
-fn told(text: Option<String>, row: &Row) -> String {
+/// The text for a cell. A server with a failure always shows it.
+fn cell_text(text: Option<String>, row: &Row) -> String {
     match (text, row.failure()) {
         (_, Some(_)) => "failed".into(),
         (Some(text), None) => text,
@@ -373,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_tells_ratios_and_failures() {
+    fn page_contains_ratios_and_failures() {
         let page = page_of(PAGE, &[results()], Path::new("nowhere")).expect("every place is known");
         assert!(page.contains("| **ours** | 0.75 |"), "{page}");
         assert!(page.contains("| **ours** | 4,000 |"), "{page}");
@@ -393,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_place_makes_no_page() {
+    fn unknown_placeholder_is_an_error() {
         let page = |text| page_of(text, &[results()], Path::new("nowhere"));
         page("<!-- ratios: raw-epoll -->").expect("that is measured");
         for text in [

@@ -1,4 +1,5 @@
-//! `docs/rfc.md`: the ledgers as tables, with links to the files. No line numbers: they would change with every edit.
+//! Renders `docs/rfc.md`: the ledgers as tables with links to files. Without line numbers, which would change with
+//! every edit.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +10,7 @@ use std::{
 use super::ledger::{Ledger, Requirement};
 use super::{Ledgers, Purpose};
 
-/// Where the page is, from the root of the repository.
+/// Path of the page, relative to the repository root.
 pub(super) const PATH: &str = "docs/rfc.md";
 
 const OPENING: &str = "\
@@ -22,7 +23,7 @@ Written by `cargo xtask spec --write` from `specs/` and the sources. `cargo xtas
 fails on a requirement without its mark.
 ";
 
-/// The whole page.
+/// Renders the whole page.
 pub(super) fn render(ledgers: &Ledgers) -> String {
     let mut page = String::from(OPENING);
     for ledger in &ledgers.all {
@@ -56,7 +57,7 @@ fn render_row(ledgers: &Ledgers, requirement: &Requirement) -> String {
     format!("| {id} | {level} | {role} | {text} | {obeyed} | {checked} |\n")
 }
 
-/// The files, each once.
+/// Links to the files with a marker, each file once.
 fn links(ledgers: &Ledgers, id: &str, purpose: Purpose) -> String {
     let files: BTreeSet<&PathBuf> = ledgers.at(id, purpose).map(|marker| &marker.path).collect();
     let links: Vec<_> = files
@@ -66,7 +67,7 @@ fn links(ledgers: &Ledgers, id: &str, purpose: Purpose) -> String {
     links.join(", ")
 }
 
-/// A path without what all paths have.
+/// A path without the parts that all paths share.
 fn short(path: &Path) -> String {
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
     let parts: Vec<_> = match &parts[..] {

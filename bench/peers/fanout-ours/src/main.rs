@@ -1,5 +1,5 @@
-//! Sockeye: a connection is split, its sender kept in a list; a message is prepared once and sent to all others.
-//! Messages that have arrived together leave together, to one subscriber after the other.
+//! Fan-out with Sockeye: connections are split and their senders kept in a list. Each message is prepared once and sent
+//! to all other connections. Messages that arrived together are sent together, to one subscriber after the other.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use sockeye::{Error, PreparedMessage, Receiver, Sender, Server};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
-/// How many messages are published together.
+/// Maximum number of messages published together.
 const BATCH_MAX: usize = 64;
 
 #[derive(Clone, Default)]
@@ -41,7 +41,7 @@ async fn serve(mut receiver: Receiver, id: u64, members: Members) {
     let mut batch = Vec::new();
     while let Ok(Some(message)) = receiver.recv().await {
         batch.push(PreparedMessage::new(message));
-        // What has arrived together leaves together. The end, or a failure, is told again.
+        // Collects messages that have already arrived. The loop's next `recv` returns the end or error again.
         while batch.len() < BATCH_MAX
             && let Some(Ok(Some(message))) = receiver.recv().now_or_never()
         {
@@ -54,14 +54,14 @@ async fn serve(mut receiver: Receiver, id: u64, members: Members) {
 }
 
 impl Members {
-    /// Takes a member in and starts its task.
+    /// Adds a member and starts its task.
     fn join<F>(&self, sender: Sender, task: impl FnOnce(u64) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         self.with(|list| {
             list.last_id += 1;
-            // On a runtime of one thread it starts when this one waits: in the list it can find itself.
+            // On a single-threaded runtime the task starts only when this one waits, so it finds itself in the list.
             let task = tokio::spawn(task(list.last_id)).abort_handle();
             list.members.insert(list.last_id, (sender, task));
         });
@@ -71,7 +71,8 @@ impl Members {
         self.with(|list| list.members.remove(&id));
     }
 
-    /// Sends messages to all members but one. Who has no room is disconnected: with a gap it would not know of it.
+    /// Sends messages to all members but one. A member whose queue is full is disconnected, because it would not notice
+    /// the gap.
     fn publish(&self, from: u64, batch: &[PreparedMessage]) {
         self.with(|list| {
             list.members.retain(|&id, (sender, task)| {

@@ -1,4 +1,4 @@
-//! Sockeye: the README's loop of `recv` and `feed`.
+//! Echo with Sockeye: the loop of `recv` and `feed` from the README.
 
 use std::io;
 use std::process::ExitCode;
@@ -30,15 +30,15 @@ fn run(flags: &Flags) -> io::Result<()> {
         (config.takeover, config.peer_takeover) = (takeover, takeover);
         server = server.compression(config);
     }
-    // A message of 16 MiB is measured too, and is just what the default allows.
+    // The default message limit of 16 MiB is the size of the largest measured message.
     let server = server.build();
     bench_listen::serve(flags, move |tcp| open(server.clone(), tcp))
 }
 
 async fn open(server: Server, tcp: TcpStream) -> Result<(), Error> {
     let mut ws = server.accept(tcp).await?.accept().await?;
-    // A task of its own: what the handshake needed goes with this one. Its WebSocket is lent to the loop, not given: a
-    // future has room for what it was given and again for what it gives on.
+    // Runs the echo in a new task, so that the memory of the handshake is freed. The loop borrows the WebSocket,
+    // because a future that owns it has room for it twice.
     tokio::spawn(async move { drop(echo(&mut ws).await) });
     Ok(())
 }

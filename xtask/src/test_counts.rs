@@ -1,20 +1,20 @@
-//! Counting what `cargo test` says.
+//! Counts test results in the output of `cargo test`.
 
 use std::fmt;
 
-/// How many tests passed, failed and were not run.
+/// Number of tests that passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct TestCounts {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
 }
 
-impl Tally {
-    /// Takes one line of a test program's output into account.
+impl TestCounts {
+    /// Adds one line of a test program's output.
     ///
-    /// A test that is ignored because `cargo xtask` runs it later is not counted: it is when it runs.
-    pub(crate) fn look(&mut self, line: &str) {
+    /// Tests that are ignored because `cargo xtask` runs them later are not counted here.
+    pub(crate) fn add_line(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += number_before(result, " passed");
             self.failed += number_before(result, " failed");
@@ -34,7 +34,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for TestCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -55,22 +55,22 @@ fn number_before(text: &str, word: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::TestCounts;
 
     #[test]
-    fn adds_up_the_results_of_several_programs() {
-        let mut tally = Tally::default();
+    fn adds_results_of_several_programs() {
+        let mut counts = TestCounts::default();
         for line in [
             "running 3 tests",
             "test a ... ok",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ] {
-            tally.look(line);
+            counts.add_line(line);
         }
         assert_eq!(
-            tally,
-            Tally {
+            counts,
+            TestCounts {
                 passed: 13,
                 failed: 2,
                 skipped: 0
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn counts_as_skipped_what_no_later_step_runs() {
-        let mut tally = Tally::default();
-        tally.look("test slow ... ignored, takes an hour");
-        tally.look("test peer ... ignored, needs Node: run `cargo xtask test`");
+    fn ignored_tests_that_no_later_step_runs_count_as_skipped() {
+        let mut counts = TestCounts::default();
+        counts.add_line("test slow ... ignored, takes an hour");
+        counts.add_line("test peer ... ignored, needs Node: run `cargo xtask test`");
         assert_eq!(
-            tally,
-            Tally {
+            counts,
+            TestCounts {
                 passed: 0,
                 failed: 0,
                 skipped: 1

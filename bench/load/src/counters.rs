@@ -1,4 +1,4 @@
-//! Counting: what happened between the end of the warm-up and the end of the measurement.
+//! Counters of the time between the end of the warm-up and the end of the measurement.
 
 use std::{ops::Range, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     report::{self, Latency, Server},
 };
 
-/// The books at one moment.
+/// The counters at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     /// Nanoseconds on the clock of the run.
@@ -19,32 +19,32 @@ struct Moment {
     /// Replies so far, and their bytes.
     replies: u64,
     bytes: u64,
-    /// Time that was spent doing nothing but looking at the clock.
+    /// Time spent polling the clock.
     spun: u64,
     own: Used,
     server: Option<Used>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     pid: Option<u32>,
-    /// Replies, whether they count or not.
+    /// All replies, measured or not.
     pub(crate) replies: u64,
-    /// Nanoseconds spent doing nothing but looking at the clock.
+    /// Nanoseconds spent polling the clock.
     pub(crate) spun: u64,
-    /// Messages that were meant to leave in this time count.
+    /// Messages that were due in this range are measured.
     window: Range<u64>,
     began: Option<Moment>,
     ended: Option<Moment>,
-    /// From the time when a message was meant to leave.
+    /// Latency from the time when a message was due.
     intended: Histogram<u64>,
-    /// From the time when it had left.
+    /// Latency from the time when it was sent.
     actual: Histogram<u64>,
-    /// How late it was tried to make it leave: the fault of nobody but this program.
+    /// Delay between the time when a message was due and the attempt to send it. It is caused by the generator alone.
     lateness: Histogram<u64>,
 }
 
-/// What was used in between.
+/// Usage between two moments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     pub(crate) duration: Duration,
@@ -55,9 +55,9 @@ pub(crate) struct Window {
     pub(crate) server: Option<Used>,
 }
 
-impl Tally {
+impl Counters {
     pub(crate) fn new(pid: Option<u32>) -> Result<Self> {
-        // From a nanosecond to ten minutes, to three digits.
+        // From a nanosecond to ten minutes, with three significant digits.
         let histogram = || Histogram::new_with_bounds(1, 600_000_000_000, 3);
         Ok(Self {
             pid,
@@ -72,14 +72,14 @@ impl Tally {
         })
     }
 
-    /// From now on it counts: messages that were meant to leave at `start` or later.
+    /// Starts the measurement: messages that are due at `start` or later count.
     pub(crate) fn begin(&mut self, start: u64, now: u64, bytes: u64) -> Result<()> {
         self.window = start..u64::MAX;
         self.began = Some(self.moment(now, bytes)?);
         Ok(())
     }
 
-    /// Up to now it counted; only messages that were meant to leave before `end` may still be answered.
+    /// Ends the measurement: messages that were due before `end` count even if their replies arrive later.
     pub(crate) fn end(&mut self, end: u64, now: u64, bytes: u64) -> Result<()> {
         self.window.end = end;
         self.ended = Some(self.moment(now, bytes)?);
@@ -96,7 +96,8 @@ impl Tally {
         }
     }
 
-    /// Messages that have no reply by now: whoever leaves them out makes the slowest look like the fastest.
+    /// Records messages that have no reply by now. Leaving them out would make the slowest server look like the
+    /// fastest.
     pub(crate) fn give_up(&mut self, count: u64, intended: u64, now: u64) {
         if self.window.contains(&intended) {
             let waited = now.saturating_sub(intended).max(1);
@@ -105,7 +106,7 @@ impl Tally {
         }
     }
 
-    /// A message was tried to be sent now.
+    /// Records that the generator tried to send a message now.
     pub(crate) fn try_to_send(&mut self, intended: u64, now: u64) {
         if self.window.contains(&intended) {
             self.lateness.saturating_record(now.saturating_sub(intended).max(1));
@@ -126,7 +127,7 @@ impl Tally {
         })
     }
 
-    /// From the intended time, from the actual time, and how late it was tried.
+    /// Latency from the due time, latency from the send time, and lateness.
     pub(crate) fn latencies(&self) -> [Latency; 3] {
         [&self.intended, &self.actual, &self.lateness].map(report::latency)
     }
