@@ -56,7 +56,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
+fn compressed_message_sets_rsv1_and_keeps_its_opcode() {
     // checks [6455-5.8-1, 7692-6-1, 7692-6.1-1, 7692-7.2.1-1, 7692-7.2.1-7]
     let repeated = "again ".repeat(100);
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
@@ -73,7 +73,7 @@ fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
 }
 
 #[test]
-fn what_is_not_compressed_has_no_rsv1() {
+fn uncompressed_frames_have_no_rsv1() {
     // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-2, 7692-6.1-3, 7692-8-1]
     for local in BOTH {
         let mut endpoint = resetting(local);
@@ -106,7 +106,7 @@ fn what_is_not_compressed_has_no_rsv1() {
 }
 
 #[test]
-fn an_uncompressed_message_is_taken_as_it_is() {
+fn uncompressed_message_is_accepted_with_compression_negotiated() {
     // checks [7692-6-2]
     for local in BOTH {
         let mut endpoint = resetting(local);
@@ -117,7 +117,7 @@ fn an_uncompressed_message_is_taken_as_it_is() {
 }
 
 #[test]
-fn a_compressed_message_in_fragments_is_inflated_as_one() {
+fn compressed_message_in_fragments_is_inflated() {
     // checks [7692-6.2-1]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         let whole = compressed(&mut resetting(peer), Data::Text("Hello, hello, hello"));
@@ -131,7 +131,7 @@ fn a_compressed_message_in_fragments_is_inflated_as_one() {
 }
 
 #[test]
-fn text_is_utf8_once_it_is_inflated() {
+fn inflated_text_must_be_utf8() {
     // checks [6455-8.1-1, 7692-6-3]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         let mut frame = compressed(&mut resetting(peer), Data::Binary(&[0xff; 40]));
@@ -155,7 +155,7 @@ fn without_takeover_each_message_starts_with_an_empty_window() {
 }
 
 #[test]
-fn with_takeover_messages_refer_to_those_before() {
+fn with_takeover_messages_refer_back_to_earlier_ones() {
     // checks [7692-7.2.2-2]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         let keeping = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
@@ -170,7 +170,7 @@ fn with_takeover_messages_refer_to_those_before() {
 }
 
 #[test]
-fn nothing_is_referred_to_beyond_the_window_agreed_on() {
+fn compressor_does_not_refer_beyond_the_negotiated_window() {
     // checks [7692-7.1.2.1-3, 7692-7.1.2.2-4, 7692-7.2.1-4]
     let message = noise(1500).repeat(2);
     for local in BOTH {
@@ -192,7 +192,7 @@ fn nothing_is_referred_to_beyond_the_window_agreed_on() {
 }
 
 #[test]
-fn the_window_has_32_kib_unless_agreed_on_otherwise() {
+fn window_is_32_kib_unless_negotiated() {
     // checks [7692-7.2.2-3]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         let keeping = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
@@ -264,7 +264,7 @@ fn lengths_seen(local: Local, secret: &str, compress: Compress, is_secret_first:
 }
 
 #[test]
-fn a_secret_that_is_never_compressed_shows_in_no_length() {
+fn uncompressed_secret_does_not_affect_lengths() {
     // checks [7692-8-1]
     const OTHERS: [&str; 3] = ["6e82-1b9d-f537-c04a", "93d1-7c0f-a24e-58b7", "93D1-7C0F-A24E-58B6"];
     for local in BOTH {
@@ -296,7 +296,7 @@ fn inflating_in_steps(local: Local) -> (Endpoint, Endpoint) {
 }
 
 #[test]
-fn a_large_message_is_inflated_in_steps_and_what_comes_behind_it_waits() {
+fn large_message_is_inflated_in_steps_before_later_input() {
     let large = vec![7; 1024 * 1024];
     for local in BOTH {
         for fragments in [1, 3] {
@@ -340,7 +340,7 @@ fn a_large_message_is_inflated_in_steps_and_what_comes_behind_it_waits() {
 }
 
 #[test]
-fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
+fn inflate_error_is_reported_in_its_step() {
     for local in BOTH {
         let (mut endpoint, mut peer) = inflating_in_steps(local);
         let mut frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
@@ -364,7 +364,7 @@ fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
 }
 
 #[test]
-fn a_message_that_is_being_inflated_goes_with_the_connection() {
+fn closing_aborts_a_message_being_inflated() {
     for local in BOTH {
         let (mut endpoint, mut peer) = inflating_in_steps(local);
         let frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
@@ -399,7 +399,7 @@ fn compressed_in_parts(endpoint: &mut Endpoint, message: &[u8], part_len: usize)
 }
 
 #[test]
-fn a_message_compressed_in_parts_is_one_message() {
+fn message_compressed_in_parts_is_received_as_one() {
     // checks [6455-5.4-1, 7692-6.1-1, 7692-6.1-5, 7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-7]
     let text = "{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(5000);
     let some_noise = [&b"again ".repeat(700)[..], &noise(100_000)].concat();
@@ -432,7 +432,7 @@ fn a_message_compressed_in_parts_is_one_message() {
 }
 
 #[test]
-fn with_takeover_a_message_in_parts_refers_to_those_before_and_is_referred_to() {
+fn with_takeover_a_message_in_parts_shares_the_window() {
     // checks [7692-7.2.2-2]
     let message = noise(20_000);
     let sizes_with = |local, takeover| {
@@ -453,7 +453,7 @@ fn with_takeover_a_message_in_parts_refers_to_those_before_and_is_referred_to() 
 }
 
 #[test]
-fn what_does_not_get_smaller_where_it_begins_is_not_compressed() {
+fn message_with_incompressible_prefix_is_sent_uncompressed() {
     let noise = noise(200_000);
     for local in BOTH {
         let smallest = WindowBits::MIN;
@@ -482,7 +482,7 @@ fn what_does_not_get_smaller_where_it_begins_is_not_compressed() {
 }
 
 #[test]
-fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
+fn control_frames_precede_and_close_follows_a_message_in_parts() {
     // checks [6455-5.4-2, 6455-5.5.1-4]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         for closes in [Local::Server, Local::Client] {
@@ -544,7 +544,7 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
 }
 
 #[test]
-fn a_close_that_is_answered_while_it_waits_for_a_message_ends_as_any_other() {
+fn close_answered_while_waiting_for_a_compressed_message_completes() {
     for local in BOTH {
         let mut endpoint = resetting(local);
         let part = vec![0; 1000];
@@ -582,7 +582,7 @@ const COUNTED: CodecPool = CodecPool {
 };
 
 #[test]
-fn a_message_that_cannot_be_finished_gives_its_codec_back() {
+fn unfinished_compressed_message_returns_its_codec() {
     let ends: [fn(&mut Endpoint); 4] = [
         |endpoint| drop(endpoint.receives([text("x").rsv(1)])),
         |endpoint| {

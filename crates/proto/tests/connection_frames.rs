@@ -59,7 +59,7 @@ fn client_receives_the_unmasked_hello_of_the_rfc() {
 // RFC 6455 §5.2: reserved bits and opcodes.
 
 #[test]
-fn server_receives_any_reserved_bits_on_any_opcode_fails_1002() {
+fn server_receives_reserved_bits_fails_1002() {
     // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
@@ -71,7 +71,7 @@ fn server_receives_any_reserved_bits_on_any_opcode_fails_1002() {
 }
 
 #[test]
-fn client_receives_any_reserved_bits_on_any_opcode_fails_1002() {
+fn client_receives_reserved_bits_fails_1002() {
     // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
@@ -113,7 +113,7 @@ fn client_receives_reserved_opcode_fails_1002() {
 // RFC 6455 §5.2: the three forms of the payload length.
 
 #[test]
-fn server_receives_every_boundary_of_the_length_forms() {
+fn server_receives_lengths_at_every_encoding_boundary() {
     // checks [6455-5.2-6, 6455-5.3-6, 6455-6.2-1]
     for len in [0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537] {
         let payload = vec![b'x'; len];
@@ -122,7 +122,7 @@ fn server_receives_every_boundary_of_the_length_forms() {
 }
 
 #[test]
-fn client_receives_every_boundary_of_the_length_forms() {
+fn client_receives_lengths_at_every_encoding_boundary() {
     for len in [0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537] {
         let payload = "x".repeat(len);
         client_receives(text(&payload).bytes(), &[Got::text(&payload)]);
@@ -130,7 +130,7 @@ fn client_receives_every_boundary_of_the_length_forms() {
 }
 
 #[test]
-fn server_receives_length_in_a_longer_form_than_needed_fails_1002() {
+fn server_receives_non_minimal_length_fails_1002() {
     // checks [6455-5.2-5]
     for len in [0, 1, 125] {
         server_fails([0x82, 0xfe, 0, len, 0, 0, 0, 0], ProtocolError::NonMinimalLength);
@@ -146,7 +146,7 @@ fn server_receives_length_in_a_longer_form_than_needed_fails_1002() {
 }
 
 #[test]
-fn client_receives_length_in_a_longer_form_than_needed_fails_1002() {
+fn client_receives_non_minimal_length_fails_1002() {
     for len in [0, 1, 125] {
         client_fails([0x82, 0x7e, 0, len], ProtocolError::NonMinimalLength);
         client_fails([0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0, len], ProtocolError::NonMinimalLength);
@@ -197,7 +197,7 @@ fn client_receives_the_largest_legal_length_fails_1009() {
 }
 
 #[test]
-fn a_length_is_judged_the_same_in_every_state_of_a_message() {
+fn length_checks_are_independent_of_message_state() {
     // The lengths where programs have wrapped: around each power of two that a type ends at, and at both ends.
     let lengths = [
         (1 << 31) - 1,

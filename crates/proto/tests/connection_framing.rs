@@ -40,7 +40,7 @@ fn compressed(message: Data<'_>, bits: u8) -> (Framing, Vec<u8>) {
 }
 
 #[test]
-fn a_plain_frame_is_what_a_server_sends() {
+fn plain_framing_matches_sending() {
     for len in [0, 1, 125, 126, 65_535, 65_536] {
         let long = "x".repeat(len);
         for message in [Data::Text(&long), Data::Binary(long.as_bytes())] {
@@ -55,7 +55,7 @@ fn a_plain_frame_is_what_a_server_sends() {
 }
 
 #[test]
-fn a_compressed_frame_is_what_a_server_sends_without_takeover() {
+fn compressed_framing_matches_sending_without_takeover() {
     let repeated = "again ".repeat(100);
     let message = Data::Text(&repeated);
     let mut server = deflating(Local::Server, Takeover::Reset, 15);
@@ -70,7 +70,7 @@ fn a_compressed_frame_is_what_a_server_sends_without_takeover() {
 }
 
 #[test]
-fn what_does_not_become_smaller_is_not_compressed() {
+fn incompressible_message_is_sent_uncompressed() {
     let mut frame = vec![];
     for bits in [8, 15] {
         let message = Data::Binary(b"\x00\x01\x02\x03");
@@ -80,7 +80,7 @@ fn what_does_not_become_smaller_is_not_compressed() {
 }
 
 #[test]
-fn with_takeover_later_messages_refer_back_to_a_frame_made_for_all() {
+fn with_takeover_later_messages_refer_back_to_a_framed_message() {
     let (mut server, mut client) = (
         deflating(Local::Server, Takeover::Keep, 15),
         deflating(Local::Client, Takeover::Keep, 15),
@@ -103,7 +103,7 @@ fn with_takeover_later_messages_refer_back_to_a_frame_made_for_all() {
 }
 
 #[test]
-fn a_frame_is_refused_where_the_peer_could_not_read_it() {
+fn framed_message_is_rejected_on_an_incompatible_connection() {
     let repeated = "again ".repeat(100);
     let message = Data::Text(&repeated);
     let (uncompressed, _) = plain(message);
@@ -130,7 +130,7 @@ fn a_frame_is_refused_where_the_peer_could_not_read_it() {
 }
 
 #[test]
-fn a_frame_is_refused_where_no_message_may_begin() {
+fn framed_message_is_rejected_when_no_message_may_start() {
     let message = Data::Text("late");
     let (framing, _) = plain(message);
     let mut server = Endpoint::server();

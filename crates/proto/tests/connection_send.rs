@@ -47,7 +47,7 @@ fn client_sends_the_masked_hello_of_the_rfc() {
 }
 
 #[test]
-fn every_boundary_of_the_length_forms_is_sent_in_the_shortest() {
+fn lengths_are_sent_in_the_shortest_encoding() {
     // checks [6455-5.2-5, 6455-5.2-6]
     for local in BOTH {
         let mask_len = if local == Local::Client { 4 } else { 0 };
@@ -63,7 +63,7 @@ fn every_boundary_of_the_length_forms_is_sent_in_the_shortest() {
 }
 
 #[test]
-fn messages_are_appended_in_order_after_what_is_there() {
+fn messages_are_appended_in_order_to_the_buffer() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let mut out = b"kept".to_vec();
@@ -75,7 +75,7 @@ fn messages_are_appended_in_order_after_what_is_there() {
 }
 
 #[test]
-fn server_leaves_a_payload_to_the_caller() {
+fn server_sends_only_the_header_for_a_payload_of_the_caller() {
     let mut server = Endpoint::server();
     let mut out = Vec::new();
     let mask = server
@@ -87,7 +87,7 @@ fn server_leaves_a_payload_to_the_caller() {
 }
 
 #[test]
-fn client_leaves_a_payload_to_the_caller_with_its_key() {
+fn client_returns_the_key_for_a_payload_sent_by_the_caller() {
     let mut client = Endpoint::client();
     let mut out = Vec::new();
     let mask = client.connection.start_message(MessageKind::Text, 5, &mut out).unwrap();
@@ -98,7 +98,7 @@ fn client_leaves_a_payload_to_the_caller_with_its_key() {
 }
 
 #[test]
-fn a_message_is_streamed_in_fragments_with_control_frames_between() {
+fn control_frames_can_be_sent_between_fragments() {
     // checks [6455-5.4-1, 6455-6.1-3, 6455-6.1-4, 6455-6.1-5]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -127,7 +127,7 @@ fn a_message_is_streamed_in_fragments_with_control_frames_between() {
 }
 
 #[test]
-fn a_close_may_come_inside_a_stream_and_ends_it() {
+fn close_between_fragments_ends_the_message() {
     // checks [6455-6.1-2]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -143,7 +143,7 @@ fn a_close_may_come_inside_a_stream_and_ends_it() {
 }
 
 #[test]
-fn another_message_inside_a_stream_is_refused_and_the_stream_goes_on() {
+fn new_message_between_fragments_is_rejected_without_effect() {
     // checks [6455-5.4-6]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -170,7 +170,7 @@ fn another_message_inside_a_stream_is_refused_and_the_stream_goes_on() {
 }
 
 #[test]
-fn send_errors_say_what_is_wrong() {
+fn send_errors_describe_the_problem() {
     let said = [
         SendError::Closed,
         SendError::MessageInProgress,
@@ -186,7 +186,7 @@ fn send_errors_say_what_is_wrong() {
 }
 
 #[test]
-fn client_draws_one_key_for_each_frame_and_none_for_nothing() {
+fn client_uses_one_masking_key_per_frame() {
     // checks [6455-5.3-2, 6455-10.3-1]
     let mut client = Endpoint::client();
     let before = keys_drawn();

@@ -18,7 +18,7 @@ fn invalid(pieces: &[&[u8]]) -> InvalidRequest {
 /// RFC 9110 §9.3.2. A fault in the piece that begins the head used to be answered with a body, for nothing of that piece
 /// was kept and the method with it was lost.
 #[test]
-fn server_answers_a_faulty_head_request_without_a_body_wherever_it_is_cut() {
+fn server_answers_invalid_head_request_without_a_body_for_every_split() {
     let request = b"HEAD / HTTP/1.1\r\nHost: \0";
     for cut in 0..request.len() {
         let (first, second) = request.split_at(cut);

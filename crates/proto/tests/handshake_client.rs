@@ -228,7 +228,7 @@ fn client_sends_host_and_target_of_the_uri() {
 }
 
 #[test]
-fn client_connects_to_host_and_port_of_the_uri() {
+fn client_uses_host_and_port_of_the_uri() {
     // checks [6455-3-1, 6455-3-2]
     for (uri, is_secure, host, port) in [
         ("ws://h", false, "h", 80),
@@ -243,7 +243,7 @@ fn client_connects_to_host_and_port_of_the_uri() {
 }
 
 #[test]
-fn client_keeps_the_zone_of_an_address_to_itself() {
+fn client_does_not_send_the_zone_of_an_address() {
     for (text, zone, host, written) in [
         ("ws://[FE80::1%25eth0]/", "eth0", "[fe80::1]", "ws://[fe80::1%25eth0]/"),
         (
@@ -273,7 +273,7 @@ fn client_keeps_the_zone_of_an_address_to_itself() {
 }
 
 #[test]
-fn client_refuses_uris_that_are_not_clearly_websocket() {
+fn client_rejects_ambiguous_uris() {
     // checks [6455-3-4, 6455-3-5, 6455-4.1-2, 6455-11.1.1-1, 6455-11.1.1-2, 6455-11.1.2-1, 6455-11.1.2-2]
     let rows = [
         ("", UriError::MissingScheme),
@@ -342,13 +342,13 @@ fn client_refuses_uris_that_are_not_clearly_websocket() {
 }
 
 #[test]
-fn client_receives_the_example_and_connects_with_chat() {
+fn client_receives_the_rfc_example_and_connects() {
     connects(&plus(&["Sec-WebSocket-Protocol: chat"]), Some("chat"));
     connects(&plus(&[]), None);
 }
 
 #[test]
-fn client_receives_less_than_a_head_and_waits() {
+fn client_waits_for_a_complete_head() {
     let response = plus(&[]);
     for len in 0..response.len() {
         let piece = &response[..len];
@@ -445,7 +445,7 @@ fn client_receives_extensions() {
 }
 
 #[test]
-fn client_receives_empty_choices_and_takes_them_as_absent() {
+fn client_treats_empty_negotiation_headers_as_absent() {
     for name in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
         for value in ["", " ", ",", " , ,"] {
             let line = format!("{name}:{value}");
@@ -461,7 +461,7 @@ fn client_receives_empty_choices_and_takes_them_as_absent() {
 
 /// RFC 9110 §6.4.1: a 1xx has no body. AndroidAsync#317 and cohttp#1141 are about servers that announce one.
 #[test]
-fn client_receives_a_101_that_announces_a_body_and_reads_frames() {
+fn client_receives_101_with_declared_body_and_reads_frames() {
     // checks [6455-4.1-36]
     for lines in [
         &["Content-Length: 0"][..],
@@ -476,7 +476,7 @@ fn client_receives_a_101_that_announces_a_body_and_reads_frames() {
 }
 
 #[test]
-fn client_knows_a_refusal_before_its_body_has_ended() {
+fn client_reports_rejection_before_the_body_ends() {
     let step = |bytes: &str| {
         let (_, awaiting) = ClientRequest::new(&Uri::parse("ws://h/").unwrap(), key()).start();
         awaiting.handle_bytes(bytes.as_bytes())
@@ -531,7 +531,7 @@ fn client_receives_status_lines() {
 }
 
 #[test]
-fn client_receives_broken_syntax() {
+fn client_receives_invalid_syntax_fails() {
     // checks [6455-4.1-36]
     for lines in [&["X : a"][..], &["X: a", " b"], &["X"], &["X y: a"]] {
         fails(&plus(lines), &HandshakeError::InvalidHeaderLine);
@@ -589,7 +589,7 @@ fn client_skips_informational_responses_up_to_the_limit() {
 }
 
 #[test]
-fn client_receives_other_statuses_and_gives_them_up_whatever_they_claim() {
+fn client_rejects_every_status_but_101() {
     // checks [6455-4.1-29]
     for status in [200, 201, 204, 301, 302, 304, 401, 403, 404, 426, 500, 503, 999] {
         let line = format!("HTTP/1.1 {status} x");
@@ -600,7 +600,7 @@ fn client_receives_other_statuses_and_gives_them_up_whatever_they_claim() {
 }
 
 #[test]
-fn client_sees_the_headers_of_a_refusal() {
+fn client_returns_the_headers_of_a_rejection() {
     let response = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n";
     match request().start().1.handle_bytes(response) {
         ClientProgress::Rejected(response) => {
@@ -683,7 +683,7 @@ fn client_receives_a_body_in_chunks() {
 }
 
 #[test]
-fn client_keeps_of_a_body_what_the_limit_allows() {
+fn client_truncates_body_at_the_limit() {
     let size_max = HandshakeLimits::default().body_size_max;
     for (len, is_truncated) in [(size_max - 1, false), (size_max, false), (size_max + 1, true)] {
         let body = vec![b'x'; len];
@@ -734,7 +734,7 @@ fn client_receives_more_than_the_limits() {
 }
 
 #[test]
-fn client_application_cannot_send_headers_of_the_handshake() {
+fn client_application_cannot_set_handshake_headers() {
     // checks [6455-4.1-27]
     for name in [
         "Host",
@@ -758,7 +758,7 @@ fn client_application_cannot_send_headers_of_the_handshake() {
 }
 
 #[test]
-fn client_application_cannot_send_a_byte_that_ends_a_line() {
+fn client_application_cannot_inject_line_ends() {
     let plain_len = sent(request()).lines().count();
     for byte in 0..=255_u8 {
         let character = char::from(byte);
@@ -789,7 +789,7 @@ fn client_application_cannot_send_a_byte_that_ends_a_line() {
 }
 
 #[test]
-fn client_makes_an_extended_connect() {
+fn client_builds_an_extended_connect() {
     let (headers, awaiting) = request().start_extended_connect();
     let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
     let expect = [
@@ -840,7 +840,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn client_outcome_does_not_depend_on_the_split(
+    fn client_result_is_independent_of_the_split(
         response in mutated(),
         piece_lens in proptest::collection::vec(1..40_usize, 1..40),
     ) {
@@ -859,7 +859,7 @@ proptest! {
     }
 
     #[test]
-    fn client_survives_any_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn client_does_not_panic_on_arbitrary_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
         run([input.as_slice()], Then::Eof);
         let starts: [&[u8]; 3] = [
             b"HTTP/1.1 101 x\r\n",
@@ -872,7 +872,7 @@ proptest! {
     }
 
     #[test]
-    fn client_uri_survives_any_text_and_reads_back_what_it_writes(
+    fn client_uri_does_not_panic_and_display_parses_back(
         text in "(wss?://)?([a-z0-9.:@%\\[\\]-]{0,20}|\\PC{0,8})[/?#]?\\PC{0,20}",
     ) {
         if let Ok(uri) = Uri::parse(&text) {

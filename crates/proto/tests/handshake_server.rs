@@ -88,7 +88,7 @@ fn refusal_text(request: &[u8]) -> String {
 }
 
 #[test]
-fn server_receives_less_than_a_head_and_waits() {
+fn server_waits_for_a_complete_head() {
     let request = plus(&[]);
     for len in 0..request.len() {
         assert_eq!(run([&request[..len]]), Outcome::Incomplete, "{len}");
@@ -113,7 +113,7 @@ fn server_receives_versions_of_http() {
 }
 
 #[test]
-fn server_receives_broken_request_lines_and_answers_400() {
+fn server_receives_invalid_request_lines_and_answers_400() {
     // checks [6455-4.2.1-1, 6455-10.7-3]
     for line in [
         "GET /",
@@ -210,7 +210,7 @@ fn server_receives_targets() {
 }
 
 #[test]
-fn server_gives_path_and_query_apart() {
+fn server_separates_path_and_query() {
     let incoming = incoming(&with("GET", &["GET /a%20b?c=d?e HTTP/1.1"]));
     assert_eq!(incoming.request().path(), "/a%20b");
     assert_eq!(incoming.request().query(), Some("c=d?e"));
@@ -483,7 +483,7 @@ fn server_receives_offers_of_extensions() {
 
 /// centrifuge-python up to 0.6 and React Native offer nothing by an empty header.
 #[test]
-fn server_receives_empty_offers_and_takes_them_as_absent() {
+fn server_treats_empty_negotiation_headers_as_absent() {
     for name in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
         for value in ["", " ", ",", " , ,"] {
             let line = format!("{name}:{value}");
@@ -526,7 +526,7 @@ fn server_receives_line_folding_and_space_before_the_colon_and_answers_400() {
 }
 
 #[test]
-fn server_refuses_wrong_bytes_at_the_byte() {
+fn server_rejects_invalid_bytes_immediately() {
     let rows: [(&[u8], HandshakeError); 9] = [
         (b"\x16", HandshakeError::ControlByte(0x16)), // a TLS hello
         (b"GET /\x00", HandshakeError::ControlByte(0)),
@@ -613,7 +613,7 @@ fn server_receives_more_than_the_limits() {
 }
 
 #[test]
-fn server_holds_no_more_than_arrived() {
+fn server_buffers_only_received_bytes() {
     let request = plus(&[]);
     let handshake = ServerHandshake::new(HandshakeLimits::default());
     let ServerProgress::Incomplete(handshake) = handshake.handle_bytes(&request[..10]) else {
@@ -623,7 +623,7 @@ fn server_holds_no_more_than_arrived() {
 }
 
 #[test]
-fn server_runs_out_of_time() {
+fn server_handles_timeout() {
     let handshake = ServerHandshake::new(HandshakeLimits::default());
     assert!(handshake.handle_timeout().is_none());
     let handshake = ServerHandshake::new(HandshakeLimits::default());
@@ -636,7 +636,7 @@ fn server_runs_out_of_time() {
 }
 
 #[test]
-fn server_receives_a_second_request_glued_to_a_bad_one_and_ignores_it() {
+fn server_ignores_a_second_request_after_an_invalid_one() {
     let bad = with("Connection", &[]);
     let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let alone = refusal_text(&bad);
@@ -667,7 +667,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn server_outcome_does_not_depend_on_the_split(
+    fn server_result_is_independent_of_the_split(
         request in mutated(),
         piece_lens in proptest::collection::vec(1..40_usize, 1..60),
     ) {
@@ -683,7 +683,7 @@ proptest! {
     }
 
     #[test]
-    fn server_survives_any_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn server_does_not_panic_on_arbitrary_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
         // checks [6455-10.1-1, 6455-10.7-1]
         run([input.as_slice()]);
         let after_line = [b"GET / HTTP/1.1\r\n", input.as_slice(), b"\r\n\r\n"].concat();
@@ -691,7 +691,7 @@ proptest! {
     }
 
     #[test]
-    fn server_survives_any_text_in_lists(value in "[ -~]{0,60}") {
+    fn server_does_not_panic_on_arbitrary_lists(value in "[ -~]{0,60}") {
         for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", "Origin", "Host"] {
             let request = plus(&[&format!("{name}: {value}")]);
             run([request.as_slice()]);

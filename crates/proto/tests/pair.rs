@@ -47,12 +47,12 @@ fn check_end(node: &Node, closed_at: u64, cause: CloseCause, is_clean: bool) {
 // Keepalive.
 
 #[test]
-fn server_pings_after_20_s_of_silence_and_measures_the_round_trip() {
+fn server_pings_after_20_s_of_silence_and_measures_rtt() {
     check_keepalive(Local::Server);
 }
 
 #[test]
-fn client_pings_after_20_s_of_silence_and_measures_the_round_trip() {
+fn client_pings_after_20_s_of_silence_and_measures_rtt() {
     check_keepalive(Local::Client);
 }
 
@@ -73,7 +73,7 @@ fn check_keepalive(local: Local) {
 }
 
 #[test]
-fn the_round_trip_time_follows_the_link() {
+fn rtt_matches_the_link_latency() {
     for latency_ms in [0, 1, 50, 1000, 4999] {
         let mut pair = Pair::new(latency_ms);
         pair.client.ping(b"how far?");
@@ -94,7 +94,7 @@ fn an_idle_pair_stays_open_for_a_day() {
 }
 
 #[test]
-fn traffic_puts_off_the_ping() {
+fn traffic_postpones_the_ping() {
     let mut pair = kept_alive_by(Local::Client, 10);
     for second in (0..120).step_by(15) {
         pair.run_until(second * 1000);
@@ -107,7 +107,7 @@ fn traffic_puts_off_the_ping() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
+fn unresponsive_peer_times_out() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 0);
         pair.run_until(3000);
@@ -127,7 +127,7 @@ fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
 }
 
 #[test]
-fn both_sides_of_a_dead_link_find_out() {
+fn both_sides_detect_a_dead_link() {
     let mut pair = Pair::new(20);
     pair.run_until(5000);
     pair.client.send(Data::Text("hello"));
@@ -139,7 +139,7 @@ fn both_sides_of_a_dead_link_find_out() {
 }
 
 #[test]
-fn a_pong_in_the_last_moment_counts_and_one_a_moment_later_does_not() {
+fn pong_counts_until_the_deadline() {
     for local in BOTH {
         for (latency_ms, is_alive) in [(4999, true), (5000, true), (5001, false)] {
             let mut pair = kept_alive_by(local, latency_ms);
@@ -152,7 +152,7 @@ fn a_pong_in_the_last_moment_counts_and_one_a_moment_later_does_not() {
 }
 
 #[test]
-fn an_unrelated_pong_is_a_sign_of_life_but_no_answer() {
+fn unsolicited_pong_is_progress_but_not_an_answer() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 0);
         pair.node(local).is_unheard = true;
@@ -172,7 +172,7 @@ fn an_unrelated_pong_is_a_sign_of_life_but_no_answer() {
 }
 
 #[test]
-fn a_long_message_before_the_pong_is_no_death() {
+fn slow_message_before_the_pong_keeps_the_connection_alive() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.run_until(19_999);
@@ -192,7 +192,7 @@ fn a_long_message_before_the_pong_is_no_death() {
 }
 
 #[test]
-fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
+fn ping_has_no_deadline_until_written() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.advance_to(20_000);
@@ -207,7 +207,7 @@ fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
 }
 
 #[test]
-fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
+fn transmit_delay_postpones_the_deadlines() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.advance_to(20_000);
@@ -228,7 +228,7 @@ fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
 }
 
 #[test]
-fn bytes_that_a_full_transport_takes_are_signs_of_life() {
+fn write_progress_of_a_full_transport_prevents_timeout() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         // They put off the ping.
@@ -252,7 +252,7 @@ fn bytes_that_a_full_transport_takes_are_signs_of_life() {
 }
 
 #[test]
-fn a_long_message_that_stops_arriving_is_a_death() {
+fn stalled_message_times_out() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.run_until(20_000);
@@ -272,7 +272,7 @@ fn a_long_message_that_stops_arriving_is_a_death() {
 }
 
 #[test]
-fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
+fn application_pings_do_not_extend_the_keepalive_timeout() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.cut_link();
@@ -288,7 +288,7 @@ fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
 }
 
 #[test]
-fn pings_of_the_application_are_answered_as_often_as_it_likes() {
+fn application_can_ping_repeatedly() {
     for local in BOTH {
         // The round trip takes longer than the time between two pings: each one replaces the one before.
         let mut pair = kept_alive_by(local, 600);
@@ -303,7 +303,7 @@ fn pings_of_the_application_are_answered_as_often_as_it_likes() {
 }
 
 #[test]
-fn a_process_that_was_stopped_does_not_take_its_peer_to_be_gone() {
+fn suspended_process_does_not_time_out_its_peer() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         // Stopped between its ping and the pong, which then waits in the socket until long after the deadline.
@@ -319,7 +319,7 @@ fn a_process_that_was_stopped_does_not_take_its_peer_to_be_gone() {
 }
 
 #[test]
-fn without_keepalive_nothing_is_sent_and_nobody_is_missed() {
+fn without_keepalive_no_ping_is_sent_and_no_timeout_occurs() {
     let mut pair = Pair::with(10, without_keepalive(), without_keepalive());
     pair.cut_link();
     pair.run_until(1_000_000_000);
@@ -328,7 +328,7 @@ fn without_keepalive_nothing_is_sent_and_nobody_is_missed() {
 }
 
 #[test]
-fn keepalive_has_the_times_that_it_is_given() {
+fn keepalive_times_are_configurable() {
     let mut config = Config::default();
     config.keepalive = Some(Keepalive {
         interval: std::time::Duration::from_millis(300),
@@ -345,7 +345,7 @@ fn keepalive_has_the_times_that_it_is_given() {
 }
 
 #[test]
-fn a_timeout_that_comes_early_does_nothing() {
+fn early_handle_timeout_does_nothing() {
     let mut pair = Pair::new(10);
     for ms in (0..20_000).step_by(100) {
         pair.client.endpoint.connection.handle_timeout(at(ms));
@@ -373,7 +373,7 @@ fn messages_arrive_in_order_in_both_directions() {
 // The closing handshake.
 
 #[test]
-fn client_closes_and_the_server_ends_tcp_first() {
+fn client_closes_and_the_server_closes_tcp_first() {
     // checks [6455-5.5.1-8, 6455-7.1.1-2, 6455-7.1.1-3, 6455-7.3-2]
     let mut pair = Pair::new(50);
     pair.run_until(1000);
@@ -391,7 +391,7 @@ fn client_closes_and_the_server_ends_tcp_first() {
 }
 
 #[test]
-fn server_closes_and_ends_tcp_first() {
+fn server_closes_and_closes_tcp_first() {
     // checks [6455-5.5.1-9, 6455-7.1.1-2, 6455-7.3-2]
     let mut pair = Pair::new(50);
     pair.run_until(1000);
@@ -409,7 +409,7 @@ fn server_closes_and_ends_tcp_first() {
 }
 
 #[test]
-fn both_close_at_once_and_the_server_ends_tcp_first() {
+fn simultaneous_close_lets_the_server_close_tcp_first() {
     let mut pair = Pair::new(50);
     pair.run_until(1000);
     pair.client.close(1000, "client");
@@ -433,7 +433,7 @@ fn check_first(pair: &Pair, client: Side, server: Side) {
 }
 
 #[test]
-fn a_message_on_its_way_when_the_other_side_closes_is_delivered() {
+fn message_in_flight_during_close_is_delivered() {
     for local in BOTH {
         let mut pair = Pair::new(50);
         pair.node(local).close(1000, "");
@@ -445,12 +445,12 @@ fn a_message_on_its_way_when_the_other_side_closes_is_delivered() {
 }
 
 #[test]
-fn client_gives_up_on_a_server_that_does_not_answer_its_close_after_5_s() {
+fn client_times_out_after_5_s_without_a_close_answer() {
     check_unanswered_close(Local::Client);
 }
 
 #[test]
-fn server_gives_up_on_a_client_that_does_not_answer_its_close_after_5_s() {
+fn server_times_out_after_5_s_without_a_close_answer() {
     check_unanswered_close(Local::Server);
 }
 
@@ -466,7 +466,7 @@ fn check_unanswered_close(local: Local) {
 }
 
 #[test]
-fn client_gives_up_on_a_server_that_answers_but_does_not_end_tcp_after_5_s() {
+fn client_waits_5_s_for_the_server_to_close_tcp() {
     let mut pair = Pair::new(50);
     pair.server.never_ends_tcp = true;
     pair.run_until(1000);
@@ -476,7 +476,7 @@ fn client_gives_up_on_a_server_that_answers_but_does_not_end_tcp_after_5_s() {
 }
 
 #[test]
-fn server_gives_up_on_a_client_that_does_not_end_tcp_after_1_s() {
+fn server_waits_1_s_for_the_client_to_close_tcp() {
     let mut pair = Pair::new(50);
     pair.client.never_ends_tcp = true;
     pair.run_until(1000);
@@ -486,7 +486,7 @@ fn server_gives_up_on_a_client_that_does_not_end_tcp_after_1_s() {
 }
 
 #[test]
-fn a_close_is_answered_even_if_the_program_was_busy_for_a_while() {
+fn close_is_answered_after_a_delay_of_the_application() {
     let mut pair = Pair::new(50);
     pair.server.is_stopped = true;
     pair.client.close(1000, "");

@@ -217,14 +217,14 @@ proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn any_split_gives_the_same((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
+    fn every_split_gives_the_same_events((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         let split = receive_in_pieces(endpoint(local, limits()), &stream, &pieces, false);
         prop_assert_eq!(whole, split);
     }
 
     #[test]
-    fn every_cut_in_two_gives_the_same((local, stream) in any_local_and_stream()) {
+    fn every_split_in_two_gives_the_same_events((local, stream) in any_local_and_stream()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         for cut in 0..stream.len() {
             let split = receive_in_pieces(endpoint(local, limits()), &stream, &[cut, usize::MAX], false);
@@ -233,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn chunks_make_the_same_messages((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
+    fn chunks_concatenate_to_the_same_messages((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         let mut in_chunks = endpoint(local, limits());
         in_chunks.connection.set_receive_mode(ReceiveMode::Chunks);
@@ -243,13 +243,13 @@ proptest! {
     }
 
     #[test]
-    fn a_naive_decoder_agrees((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
+    fn reference_decoder_agrees((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let split = receive_in_pieces(endpoint(local, limits()), &stream, &pieces, false);
         prop_assert_eq!(split.got, decode_naively(local, &limits(), &stream));
     }
 
     #[test]
-    fn a_naive_decoder_agrees_on_random_bytes(
+    fn reference_decoder_agrees_on_random_bytes(
         local in any_local(), stream in vec(any::<u8>(), 0..200), pieces in any_pieces(),
     ) {
         let split = receive_in_pieces(endpoint(local, limits()), &stream, &pieces, false);
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn a_naive_decoder_agrees_on_every_header(
+    fn reference_decoder_agrees_on_every_header(
         local in any_local(), first in any::<u8>(), second in any::<u8>(), rest in vec(any::<u8>(), 0..160),
     ) {
         let stream = [&[first, second][..], &rest].concat();
@@ -302,7 +302,7 @@ proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn what_one_side_sends_the_other_gets(
+    fn sent_messages_are_received(
         local in any_local(), steps in vec(any_sending(), 0..20), pieces in any_pieces(),
     ) {
         let mut sender = Endpoint::new(local);
@@ -363,7 +363,7 @@ proptest! {
     }
 
     #[test]
-    fn no_order_of_calls_panics_or_wakes_the_dead(
+    fn no_order_of_calls_panics_or_reopens_a_closed_connection(
         local in any_local(),
         steps in vec(
             prop_oneof![
@@ -427,7 +427,7 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn a_large_message_is_the_same_by_every_way(
+    fn large_message_is_equal_via_direct_and_normal_reads(
         local in any_local(),
         fragments in vec(30_000..200_000_usize, 1..4),
         is_text in any::<bool>(),

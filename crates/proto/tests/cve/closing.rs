@@ -3,14 +3,14 @@
 use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress};
 use sockeye_proto::{CloseCause, CloseCode, Config, Data, State, TransportAction};
 
-use crate::bound::{connection, flood, sent_to};
 use crate::common::{Endpoint, Frame, Got, Local, close, frame, ping, pong, text};
+use crate::cost::{connection, flood, sent_to};
 use crate::handshake_support::{plus, with};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
 #[test]
-fn cve_rustsec_2020_0043_pings_of_a_peer_that_does_not_read_keep_one_pong() {
+fn cve_rustsec_2020_0043_pings_of_a_non_reading_peer_queue_one_pong() {
     for local in BOTH {
         let mut connection = connection(local, Config::default());
         let piece = sent_to(local, [ping([7; 125])]);
@@ -24,7 +24,7 @@ fn cve_rustsec_2020_0043_pings_of_a_peer_that_does_not_read_keep_one_pong() {
 }
 
 #[test]
-fn cve_2024_23672_a_close_without_an_answer_ends_after_5_s() {
+fn cve_2024_23672_unanswered_close_times_out_after_5_s() {
     for local in BOTH {
         let mut endpoint = closing(local);
         endpoint.transmits();
@@ -36,7 +36,7 @@ fn cve_2024_23672_a_close_without_an_answer_ends_after_5_s() {
 }
 
 #[test]
-fn cve_2026_79677_the_deadline_begins_when_the_close_frame_is_written() {
+fn cve_2026_79677_close_deadline_starts_when_the_frame_is_written() {
     for local in BOTH {
         let mut endpoint = closing(local);
         endpoint.queues();
@@ -53,7 +53,7 @@ fn cve_2026_79677_the_deadline_begins_when_the_close_frame_is_written() {
 }
 
 #[test]
-fn cve_2026_79677_data_that_goes_on_coming_does_not_move_the_deadline() {
+fn cve_2026_79677_incoming_data_does_not_extend_the_close_deadline() {
     for local in BOTH {
         let mut endpoint = closing(local);
         endpoint.transmits();
@@ -67,7 +67,7 @@ fn cve_2026_79677_data_that_goes_on_coming_does_not_move_the_deadline() {
 }
 
 #[test]
-fn cve_2026_77791_a_closing_connection_wakes_its_driver_once_and_does_not_spin() {
+fn cve_2026_77791_closing_connection_does_not_busy_loop() {
     let ends: [fn(&mut Endpoint); 3] = [
         |endpoint| endpoint.connection.close(CloseCode::NORMAL, "").expect("valid"),
         |endpoint| drop(endpoint.receives([close(1000, "")])),
@@ -95,7 +95,7 @@ fn cve_2026_77791_a_closing_connection_wakes_its_driver_once_and_does_not_spin()
 }
 
 #[test]
-fn cve_2024_22201_a_peer_that_is_gone_is_given_up_after_30_s() {
+fn cve_2024_22201_dead_peer_times_out_after_30_s() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint
@@ -112,7 +112,7 @@ fn cve_2024_22201_a_peer_that_is_gone_is_given_up_after_30_s() {
 }
 
 #[test]
-fn cve_2024_22201_a_flood_after_the_end_is_thrown_away_and_then_cut_off() {
+fn cve_2024_22201_flood_while_draining_is_discarded_then_closed() {
     const READ_MAX: usize = 64 << 20;
     for local in BOTH {
         let mut connection = connection(local, Config::default());
@@ -128,7 +128,7 @@ fn cve_2024_22201_a_flood_after_the_end_is_thrown_away_and_then_cut_off() {
 }
 
 #[test]
-fn cve_2021_3690_pongs_leave_nothing_behind() {
+fn cve_2021_3690_pongs_leak_no_memory() {
     for local in BOTH {
         let mut connection = connection(local, Config::default());
         let piece = sent_to(local, [pong([7; 125]), pong("")]);
@@ -139,7 +139,7 @@ fn cve_2021_3690_pongs_leave_nothing_behind() {
 }
 
 #[test]
-fn cve_ghsa_9mqv_5hh9_4cgg_a_failed_upgrade_leaves_nothing_behind() {
+fn cve_ghsa_9mqv_5hh9_4cgg_failed_upgrade_leaks_no_memory() {
     let request = with("Sec-WebSocket-Key", &["Sec-WebSocket-Key: short"]);
     let info = allocation_counter::measure(|| {
         for _ in 0..1000 {
@@ -153,7 +153,7 @@ fn cve_ghsa_9mqv_5hh9_4cgg_a_failed_upgrade_leaves_nothing_behind() {
 }
 
 #[test]
-fn cve_2026_126343_a_reset_at_any_byte_of_a_request_is_a_value() {
+fn cve_2026_126343_reset_at_any_byte_of_a_request_is_an_error_value() {
     let request = plus(&["Sec-WebSocket-Protocol: chat", "Origin: http://server.example.com"]);
     for len in 0..request.len() {
         let step = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(&request[..len]);
@@ -168,7 +168,7 @@ fn cve_2026_126343_a_reset_at_any_byte_of_a_request_is_a_value() {
 }
 
 #[test]
-fn cve_2026_129500_a_reset_at_any_byte_of_a_frame_is_1006() {
+fn cve_2026_129500_reset_at_any_byte_of_a_frame_is_1006() {
     for local in BOTH {
         let wire = sent_to(local, [text("a").fin(false), ping("p"), close(1000, "bye")]);
         for len in 0..wire.len() {
@@ -182,7 +182,7 @@ fn cve_2026_129500_a_reset_at_any_byte_of_a_frame_is_1006() {
 }
 
 #[test]
-fn cve_2022_41940_a_reset_in_any_state_closes_and_can_come_twice() {
+fn cve_2022_41940_reset_in_any_state_closes_and_may_repeat() {
     let states: [fn(&mut Endpoint); 5] = [
         |_| {},
         |endpoint| endpoint.connection.close(CloseCode::NORMAL, "").expect("valid"),
@@ -205,7 +205,7 @@ fn cve_2022_41940_a_reset_in_any_state_closes_and_can_come_twice() {
 }
 
 #[test]
-fn cve_2022_21676_a_malformed_request_is_an_answer_and_no_exception() {
+fn cve_2022_21676_malformed_request_gets_a_response() {
     let requests: [&[u8]; 6] = [
         b"\r\n\r\n",
         b"GET\r\n\r\n",

@@ -6,8 +6,8 @@ use sockeye_proto::deflate::{CodecPool, DeflateConfig, Inflater, NegotiatedParam
 use sockeye_proto::handshake::{Acceptance, HandshakeError, Headers};
 use sockeye_proto::{Compress, Connection, Data, Event, ProtocolError};
 
-use crate::bound::{Cost, FAILURE, connection, flood, limited, sent_to};
 use crate::common::{Frame, Local, at, binary, continuation, frame, text};
+use crate::cost::{Cost, FAILURE, connection, flood, limited, sent_to};
 use crate::handshake_support::{incoming, plus};
 
 const LIMIT: u64 = 1 << 20;
@@ -65,19 +65,19 @@ fn costs_the_limit(cost: Cost) {
 }
 
 #[test]
-fn cve_2018_1000518_a_bomb_in_one_frame_costs_the_limit() {
+fn cve_2018_1000518_bomb_in_one_frame_is_limited() {
     let bomb = bomb(8 << 20);
     assert!(bomb.payload.len() < 9000, "a thousand to one");
     costs_the_limit(receives(Local::Server, [bomb]));
 }
 
 #[test]
-fn cve_2026_1526_a_bomb_costs_a_client_the_limit() {
+fn cve_2026_1526_bomb_is_limited_on_a_client() {
     costs_the_limit(receives(Local::Client, [bomb(8 << 20)]));
 }
 
 #[test]
-fn cve_2016_10544_a_message_of_the_limit_is_the_largest() {
+fn cve_2016_10544_message_size_limit_is_inclusive() {
     let limit = LIMIT as usize;
     for local in [Local::Server, Local::Client] {
         let cost = receives(local, [bomb(limit - 1), bomb(limit)]);
@@ -87,7 +87,7 @@ fn cve_2016_10544_a_message_of_the_limit_is_the_largest() {
 }
 
 #[test]
-fn cve_2026_39804_a_bomb_in_fragments_costs_the_limit() {
+fn cve_2026_39804_bomb_in_fragments_is_limited() {
     let bomb = bomb(8 << 20);
     let last = bomb.payload.len().div_ceil(100) - 1;
     let fragments = bomb.payload.chunks(100).enumerate().map(|(idx, payload)| match idx {
@@ -98,7 +98,7 @@ fn cve_2026_39804_a_bomb_in_fragments_costs_the_limit() {
 }
 
 #[test]
-fn cve_2026_5680_a_bomb_primed_by_earlier_messages_costs_the_limit() {
+fn cve_2026_5680_bomb_primed_by_earlier_messages_is_limited() {
     let (mut peer, mut server) = (
         deflating(Local::Client, Takeover::Keep),
         deflating(Local::Server, Takeover::Keep),
@@ -112,7 +112,7 @@ fn cve_2026_5680_a_bomb_primed_by_earlier_messages_costs_the_limit() {
 }
 
 #[test]
-fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
+fn cve_2026_27571_nothing_is_inflated_without_negotiation() {
     // checks [6455-5.8-1, 7692-5-10]
     let wire = sent_to(Local::Server, [bomb(8 << 20)]);
     let cost = flood(&mut connection(Local::Server, limited(LIMIT)), &wire, &[], 0);
@@ -121,7 +121,7 @@ fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
 }
 
 #[test]
-fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
+fn cve_2026_54464_compressed_size_is_limited() {
     // Data that does not compress grows by a little, so that a little more than the limit may be declared.
     let cost = receives(Local::Server, [binary("").rsv(4).declaring(2 * LIMIT)]);
     assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
@@ -129,7 +129,7 @@ fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
 }
 
 #[test]
-fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
+fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_valid_only_on_the_first_frame() {
     // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-6]
     for local in [Local::Server, Local::Client] {
         let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
@@ -142,7 +142,7 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
 }
 
 #[test]
-fn cve_2022_39386_rsv2_and_rsv3_are_refused_with_compression_too() {
+fn cve_2022_39386_rsv2_and_rsv3_are_rejected_with_compression() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
             assert_eq!(
@@ -182,7 +182,7 @@ const BAD_PARAMS: [&str; 24] = [
 ];
 
 #[test]
-fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
+fn cve_2026_2229_invalid_parameters_decline_the_offer_on_a_server() {
     // checks [7692-5-9, 7692-7-2, 7692-7-3, 7692-7-4]
     for params in BAD_PARAMS {
         let incoming = incoming(&plus(&[&format!(
@@ -197,7 +197,7 @@ fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
 }
 
 #[test]
-fn cve_2026_2229_bad_parameters_fail_the_connection_on_a_client() {
+fn cve_2026_2229_invalid_parameters_fail_the_handshake_on_a_client() {
     // checks [7692-5-11, 7692-7-6, 7692-7-7, 7692-7-8]
     let client = DeflateConfig::default();
     for params in BAD_PARAMS {
@@ -227,7 +227,7 @@ fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
 }
 
 #[test]
-fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
+fn cve_2026_87022_invalid_compressed_message_is_1007() {
     let broken: [&[u8]; 5] = [
         b"\x07",                                 // a kind of block that there is not
         b"\xff\xff\xff\xff",                     //
@@ -242,7 +242,7 @@ fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
 }
 
 #[test]
-fn cve_2026_87022_a_final_block_ends_neither_the_message_nor_the_connection() {
+fn cve_2026_87022_final_block_does_not_end_the_message() {
     // checks [7692-7.2.1-6]
     // RFC 7692 §7.2.3.4: a block with BFINAL, and the empty one that begins the tail.
     inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", Ok(b"Hello"));
@@ -256,7 +256,7 @@ fn cve_2026_87022_a_final_block_ends_neither_the_message_nor_the_connection() {
 }
 
 #[test]
-fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
+fn cve_2026_87022_final_blocks_are_limited() {
     // Empty final blocks of the fixed kind, two bytes each, and at the end what begins the tail: all of it decodes.
     let blocks = |count| [b"\x03\x00".repeat(count), b"\x00".to_vec()].concat();
     inflates(&blocks(1), Ok(b""));
@@ -267,7 +267,7 @@ fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
 }
 
 #[test]
-fn cve_rustsec_2024_0401_a_hundred_thousand_blocks_need_no_stack() {
+fn cve_rustsec_2024_0401_many_blocks_do_not_overflow_the_stack() {
     let empty_stored = b"\x00\x00\x00\xff\xff";
     inflates(&[empty_stored.repeat(100_000), b"\x00".to_vec()].concat(), Ok(b""));
 }
@@ -277,7 +277,7 @@ thread_local! {
 }
 
 #[test]
-fn cve_2026_1605_a_codec_is_given_back_whatever_became_of_the_message() {
+fn cve_2026_1605_codec_is_returned_after_every_outcome() {
     let codecs = CodecPool {
         take_inflater: || {
             BORROWED.set(BORROWED.get() + 1);

@@ -3,11 +3,11 @@
 use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress};
 use sockeye_proto::{Config, ProtocolError};
 
-use crate::bound::{connection, flood, limited, refuses, sent_to};
 use crate::common::{Local, binary, continuation, frame, text};
+use crate::cost::{connection, flood, limited, refuses, sent_to};
 
 #[test]
-fn cve_2020_13935_length_with_the_top_bit_is_refused() {
+fn cve_2020_13935_length_with_the_top_bit_is_rejected() {
     let wire = [0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
     refuses(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
 }
@@ -24,19 +24,19 @@ fn cve_2020_27813_length_of_2_63_minus_1_after_a_fragment_does_not_wrap() {
 }
 
 #[test]
-fn cve_2021_26423_length_that_is_negative_when_signed_ends_at_once() {
+fn cve_2021_26423_length_negative_as_signed_is_rejected() {
     let wire = [0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0];
     refuses(Local::Client, wire, ProtocolError::LengthOverflow, 1002);
 }
 
 #[test]
-fn cve_2026_1528_the_largest_length_is_too_big_for_a_client() {
+fn cve_2026_1528_largest_length_is_too_big_for_a_client() {
     let wire = [0x82, 0x7f, 0x7f, 255, 255, 255, 255, 255, 255, 255];
     refuses(Local::Client, wire, ProtocolError::MessageTooBig, 1009);
 }
 
 #[test]
-fn cve_pysec_2026_4395_length_beside_a_kept_fragment_never_sums_to_little() {
+fn cve_pysec_2026_4395_length_after_a_buffered_fragment_does_not_overflow() {
     // What is kept and what is declared sum to 2^63 - 8 up to 2^63 + 11: around the sign of the sum.
     for declared in (0..20).map(|n| (1_u64 << 63) - 18 + n) {
         let wire = sent_to(
@@ -52,7 +52,7 @@ fn cve_pysec_2026_4395_length_beside_a_kept_fragment_never_sums_to_little() {
 }
 
 #[test]
-fn cve_2026_50161_room_for_the_mask_does_not_overflow() {
+fn cve_2026_50161_space_for_the_mask_does_not_overflow() {
     // A length to which nobody can add the four bytes of the masking key, in 64 and in 63 bits.
     for declared in u64::MAX - 4..=u64::MAX {
         let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
@@ -82,7 +82,7 @@ fn cve_go_2026_6559_lengths_around_32_bits_are_too_big() {
 }
 
 #[test]
-fn cve_rustsec_2022_0035_a_declared_length_makes_no_difference() {
+fn cve_rustsec_2022_0035_declared_length_allocates_nothing() {
     for local in [Local::Server, Local::Client] {
         let costs = [1, 16 << 20].map(|declared| {
             let mut connection = connection(local, Config::default());
@@ -98,7 +98,7 @@ fn cve_rustsec_2022_0035_a_declared_length_makes_no_difference() {
 }
 
 #[test]
-fn cve_2018_21035_two_gigabytes_are_refused_at_the_header() {
+fn cve_2018_21035_two_gigabytes_are_rejected_at_the_header() {
     for local in [Local::Server, Local::Client] {
         let wire = sent_to(local, [text("").declaring((2 << 30) - 1)]);
         refuses(local, wire, ProtocolError::MessageTooBig, 1009);
@@ -106,7 +106,7 @@ fn cve_2018_21035_two_gigabytes_are_refused_at_the_header() {
 }
 
 #[test]
-fn cve_2018_21035_even_without_a_limit_memory_follows_what_arrived() {
+fn cve_2018_21035_without_limit_memory_follows_received_bytes() {
     let mut connection = connection(Local::Server, limited(u64::MAX));
     let header = sent_to(Local::Server, [binary("").declaring(i64::MAX as u64)]);
     let cost = flood(&mut connection, &header, &[0; 1000], 100);
@@ -115,7 +115,7 @@ fn cve_2018_21035_even_without_a_limit_memory_follows_what_arrived() {
 }
 
 #[test]
-fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_then_431() {
+fn cve_2026_15565_endless_head_is_limited_then_431() {
     let HandshakeLimits { head_size_max, .. } = HandshakeLimits::default();
     let head = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20]].concat();
     let mut error = None;

@@ -36,8 +36,8 @@ mod common;
 #[path = "../handshake_support/mod.rs"]
 mod handshake_support;
 
-mod bound;
 mod closing;
+mod cost;
 #[cfg(feature = "deflate")]
 mod deflate;
 mod extensions;

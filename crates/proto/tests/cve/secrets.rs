@@ -6,7 +6,7 @@ use sockeye_proto::{CloseCode, Data, Fragment, MessageKind};
 use crate::common::{Endpoint, Frame, Local, close, keys_drawn, ping};
 
 #[test]
-fn cve_2025_10148_each_frame_has_a_key_of_its_own() {
+fn cve_2025_10148_each_frame_has_a_new_key() {
     let mut client = Endpoint::client();
     let mut out = Vec::new();
     for _ in 0..1000 {
@@ -21,7 +21,7 @@ fn cve_2025_10148_each_frame_has_a_key_of_its_own() {
 }
 
 #[test]
-fn cve_ghsa_w67g_5rqw_f597_fragments_and_control_frames_have_keys_of_their_own() {
+fn cve_ghsa_w67g_5rqw_f597_fragments_and_control_frames_have_new_keys() {
     let mut client = Endpoint::client();
     let mut out = Vec::new();
     let before = keys_drawn();
@@ -48,7 +48,7 @@ fn cve_ghsa_w67g_5rqw_f597_fragments_and_control_frames_have_keys_of_their_own()
 }
 
 #[test]
-fn cve_2026_42498_a_redirect_is_given_to_the_application_and_not_followed() {
+fn cve_2026_42498_redirect_is_returned_and_not_followed() {
     let uri = Uri::parse("wss://h/").expect("valid");
     let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
     let request = ClientRequest::new(&uri, key).header("Authorization", "Bearer secret");
@@ -66,7 +66,7 @@ fn cve_2026_42498_a_redirect_is_given_to_the_application_and_not_followed() {
 }
 
 #[test]
-fn cve_2026_42498_credentials_do_not_show_in_what_is_logged() {
+fn cve_2026_42498_credentials_are_not_logged() {
     let uri = Uri::parse("ws://user:secret@h/");
     assert!(!format!("{uri:?}").contains("secret"));
     let uri = Uri::parse("ws://h/").expect("valid");
@@ -78,7 +78,7 @@ fn cve_2026_42498_credentials_do_not_show_in_what_is_logged() {
 }
 
 #[test]
-fn cve_2026_45736_a_close_frame_carries_what_was_given_and_nothing_else() {
+fn cve_2026_45736_close_frame_contains_only_the_given_bytes() {
     for local in [Local::Server, Local::Client] {
         for len in 0..=123 {
             let reason = "r".repeat(len);
@@ -90,7 +90,7 @@ fn cve_2026_45736_a_close_frame_carries_what_was_given_and_nothing_else() {
 }
 
 #[test]
-fn cve_2026_45736_a_ping_carries_what_was_given_and_nothing_else() {
+fn cve_2026_45736_ping_contains_only_the_given_bytes() {
     for local in [Local::Server, Local::Client] {
         for len in 0..=125 {
             let mut endpoint = Endpoint::new(local);
@@ -101,7 +101,7 @@ fn cve_2026_45736_a_ping_carries_what_was_given_and_nothing_else() {
 }
 
 #[test]
-fn cve_rustsec_2026_0007_there_is_no_unsafe_code_in_the_core() {
+fn cve_rustsec_2026_0007_proto_contains_no_unsafe_code() {
     // The compiler refuses any, in each module, and no module can allow it again.
     assert!(include_str!("../../src/lib.rs").contains("\n#![forbid(unsafe_code)]\n"));
 }

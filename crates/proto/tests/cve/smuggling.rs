@@ -6,12 +6,12 @@ use sockeye_proto::handshake::{
 };
 use sockeye_proto::{Config, ProtocolError};
 
-use crate::bound::{connection, flood, refuses};
 use crate::common::Local;
+use crate::cost::{connection, flood, refuses};
 use crate::handshake_support::{incoming, plus, with};
 
 #[test]
-fn cve_2026_2833_what_follows_a_refused_request_is_never_read_as_anything() {
+fn cve_2026_2833_bytes_after_an_invalid_request_are_ignored() {
     let bad = with("Connection", &[]);
     let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let (error, response) = refused(&glued);
@@ -21,7 +21,7 @@ fn cve_2026_2833_what_follows_a_refused_request_is_never_read_as_anything() {
 }
 
 #[test]
-fn cve_2026_2833_what_follows_a_rejected_request_is_never_read_as_anything() {
+fn cve_2026_2833_bytes_after_a_rejected_request_are_ignored() {
     let glued = [plus(&[]).as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let rejection = Rejection::new(StatusCode::UNAUTHORIZED).expect("a refusal");
     // Rejecting consumes the request, and the bytes behind it with it.
@@ -31,7 +31,7 @@ fn cve_2026_2833_what_follows_a_rejected_request_is_never_read_as_anything() {
 }
 
 #[test]
-fn cve_2026_69243_an_upgrade_with_a_body_is_refused() {
+fn cve_2026_69243_upgrade_with_a_body_is_rejected() {
     for line in [
         "Content-Length: 5",
         "Transfer-Encoding: chunked",
@@ -45,7 +45,7 @@ fn cve_2026_69243_an_upgrade_with_a_body_is_refused() {
 }
 
 #[test]
-fn cve_2026_130647_a_request_behind_an_accepted_one_is_frames_and_no_request() {
+fn cve_2026_130647_bytes_after_an_accepted_request_are_frames() {
     let second = b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n";
     let glued = [plus(&[]).as_slice(), second].concat();
     let accepted = incoming(&glued).accept(Acceptance::new()).expect("plain");
@@ -63,7 +63,7 @@ fn cve_2026_100658_pipelined_requests_are_not_queued() {
 }
 
 #[test]
-fn cve_2024_23326_a_200_with_the_headers_of_an_upgrade_is_a_refusal() {
+fn cve_2024_23326_200_with_upgrade_headers_is_a_rejection() {
     for status in [200, 201, 204, 301, 304, 401, 503] {
         let response = format!(
             "HTTP/1.1 {status} x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -79,7 +79,7 @@ fn cve_2024_23326_a_200_with_the_headers_of_an_upgrade_is_a_refusal() {
 
 /// A body that nobody reads as one cannot hide anything: every byte after the head is a frame's.
 #[test]
-fn cve_2026_71324_a_101_that_announces_a_body_has_none() {
+fn cve_2026_71324_declared_body_of_a_101_is_ignored() {
     // A chunk of a second response; a whole text frame.
     let chunk = b"1f\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\n\r\n0\r\n\r\n";
     for line in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
@@ -99,7 +99,7 @@ fn cve_2026_71324_a_101_that_announces_a_body_has_none() {
 }
 
 #[test]
-fn cve_2026_55458_the_answer_over_http2_has_no_header_of_the_upgrade() {
+fn cve_2026_55458_http2_response_has_no_upgrade_headers() {
     let mut headers = Headers::new();
     headers.try_append("sec-websocket-version", "13").expect("clean");
     let parts = ConnectParts {
@@ -118,7 +118,7 @@ fn cve_2026_55458_the_answer_over_http2_has_no_header_of_the_upgrade() {
 }
 
 #[test]
-fn cve_2026_59898_an_older_version_is_no_way_around_the_tokens() {
+fn cve_2026_59898_older_version_does_not_bypass_token_checks() {
     for version in ["0", "7", "8", "12"] {
         let line = format!("Sec-WebSocket-Version: {version}");
         let old = with("Sec-WebSocket-Version", &[&line]);
@@ -134,7 +134,7 @@ fn cve_2026_59898_an_older_version_is_no_way_around_the_tokens() {
 }
 
 #[test]
-fn cve_2026_54463_the_draft_with_two_keys_is_refused_with_426() {
+fn cve_2026_54463_draft_with_two_keys_is_rejected_with_426() {
     let draft = b"GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n\
         Origin: http://example.com\r\n\r\n^n:ds[4U";
@@ -145,7 +145,7 @@ fn cve_2026_54463_the_draft_with_two_keys_is_refused_with_426() {
 }
 
 #[test]
-fn cve_2026_54466_frames_of_a_draft_are_no_frames() {
+fn cve_2026_54466_draft_frames_are_rejected() {
     // Text between 00 and FF; and 80 with a length in as many bytes of seven bits as the peer likes.
     refuses(Local::Server, b"\x00hello\xff", ProtocolError::UnmaskedFrame, 1002);
     let mut connection = connection(Local::Server, Config::default());

@@ -53,26 +53,26 @@ fn everything() {
 }
 
 #[test]
-fn every_header_gets_the_verdict_of_the_table() {
+fn every_header_matches_the_model() {
     assert_eq!(headers::run(Scale::Small), headers::SMALL);
 }
 
 #[test]
-fn every_close_code_is_taken_or_refused_as_the_rfc_says() {
+fn every_close_code_is_handled_as_in_the_rfc() {
     assert_eq!(close_codes::run(Scale::Small), close_codes::SMALL);
 }
 
 #[test]
-fn text_is_judged_as_the_standard_library_judges_it() {
+fn utf8_validation_agrees_with_the_standard_library() {
     assert_eq!(utf8::run(Scale::Small), utf8::SMALL);
 }
 
 #[test]
-fn masking_is_the_formula_at_every_alignment() {
+fn masking_matches_the_rfc_formula_at_every_alignment() {
     assert_eq!(masking::run(Scale::Small), masking::SMALL);
 }
 
 #[test]
-fn every_sequence_of_two_frames_does_what_the_model_says() {
+fn every_sequence_of_two_frames_matches_the_model() {
     assert_eq!(sequences::run(Scale::Small), sequences::UP_TO_TWO);
 }

@@ -220,7 +220,7 @@ impl<'a> Sequences<'a> {
 
 /// No kind begins with another, so that two sequences are never the same bytes, and the counts are of distinct inputs.
 #[test]
-fn no_kind_of_frame_begins_with_another() {
+fn no_frame_kind_is_a_prefix_of_another() {
     for local in BOTH {
         let wires: Vec<_> = kinds(local).iter().map(Frame::bytes).collect();
         assert_eq!(wires.len() as u64, KINDS);

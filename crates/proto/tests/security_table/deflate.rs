@@ -59,7 +59,7 @@ fn examples() -> Vec<(&'static str, Vec<Frame>)> {
 }
 
 #[test]
-fn both_roles_inflate_the_examples_of_the_rfc_in_every_cut() {
+fn both_roles_inflate_the_rfc_examples_for_every_split() {
     for local in BOTH {
         let frames: Vec<_> = examples().into_iter().flat_map(|(_, frames)| frames).collect();
         let wire: Vec<u8> = frames
@@ -100,7 +100,7 @@ fn without_takeover_a_message_that_refers_back_fails_1007() {
 }
 
 #[test]
-fn plain_messages_and_pings_stand_between_compressed_ones() {
+fn uncompressed_messages_and_pings_mix_with_compressed_messages() {
     for local in BOTH {
         let mut endpoint = keeping(local);
         let got = endpoint.receives([
@@ -125,7 +125,7 @@ fn plain_messages_and_pings_stand_between_compressed_ones() {
 }
 
 #[test]
-fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
+fn rsv1_is_valid_only_on_the_first_frame_of_a_message() {
     for local in BOTH {
         for rsv in 1..8 {
             for opcode in 0..16 {
@@ -170,7 +170,7 @@ fn compressed_text_that_is_not_utf8_fails_1007() {
 }
 
 #[test]
-fn with_a_window_of_8_bits_nothing_is_compressed() {
+fn window_of_8_bits_disables_compression() {
     for local in BOTH {
         for (bits, rsv) in [(8, 0), (9, 4), (15, 4)] {
             let window_bits = WindowBits::new(bits).expect("8 to 15");
@@ -187,7 +187,7 @@ fn with_a_window_of_8_bits_nothing_is_compressed() {
 }
 
 #[test]
-fn a_secret_that_is_not_compressed_has_the_length_that_it_has() {
+fn uncompressed_secret_is_sent_with_its_own_length() {
     for local in BOTH {
         let [wrong, right, none] = lengths_after_guesses(local, Compress::Never);
         assert_eq!((wrong, none), (right, right));

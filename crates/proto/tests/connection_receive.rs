@@ -14,7 +14,7 @@ const BINARY: MessageKind = MessageKind::Binary;
 // In place.
 
 #[test]
-fn a_message_that_lies_whole_in_the_input_is_borrowed_there() {
+fn complete_message_is_borrowed_from_the_input() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for len in [0, 1, 125, 126, 70_000] {
@@ -31,7 +31,7 @@ fn a_message_that_lies_whole_in_the_input_is_borrowed_there() {
 }
 
 #[test]
-fn a_message_that_comes_in_parts_is_owned_by_the_event() {
+fn split_message_is_owned_by_the_event() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let mut input = endpoint.as_peer_sends(text("hello")).bytes();
@@ -51,7 +51,7 @@ fn a_message_that_comes_in_parts_is_owned_by_the_event() {
 }
 
 #[test]
-fn each_call_consumes_up_to_its_event() {
+fn each_call_consumes_input_up_to_its_event() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let frames = [text("a"), ping("b"), binary("c")].map(|frame| endpoint.as_peer_sends(frame).bytes());
@@ -70,7 +70,7 @@ fn each_call_consumes_up_to_its_event() {
 }
 
 #[test]
-fn an_empty_input_is_nothing() {
+fn empty_input_has_no_effect() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let wire = endpoint.as_peer_sends(text("a")).bytes();
@@ -94,7 +94,7 @@ fn in_chunks(local: Local) -> Endpoint {
 }
 
 #[test]
-fn a_whole_message_is_one_chunk() {
+fn complete_message_is_one_chunk() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         let got = endpoint.receives([text("abc"), binary(""), ping("p")]);
@@ -108,7 +108,7 @@ fn a_whole_message_is_one_chunk() {
 }
 
 #[test]
-fn chunks_follow_fragments_and_inputs() {
+fn chunks_end_at_fragment_and_input_boundaries() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         assert_eq!(
@@ -125,7 +125,7 @@ fn chunks_follow_fragments_and_inputs() {
 }
 
 #[test]
-fn empty_fragments_are_chunks_only_where_a_message_begins_or_ends() {
+fn empty_chunks_only_start_or_end_a_message() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         let got = endpoint.receives([
@@ -145,7 +145,7 @@ fn empty_fragments_are_chunks_only_where_a_message_begins_or_ends() {
 }
 
 #[test]
-fn chunks_of_text_are_checked_across_their_borders() {
+fn utf8_is_validated_across_chunks() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         // U+20AC in two fragments: legal, and each chunk is as it came.
@@ -165,7 +165,7 @@ fn chunks_of_text_are_checked_across_their_borders() {
 }
 
 #[test]
-fn the_limit_counts_for_chunks_too() {
+fn size_limit_applies_to_chunks() {
     let mut config = sockeye_proto::Config::default();
     config.limits.message_size_max = 3;
     for local in BOTH {
@@ -181,7 +181,7 @@ fn the_limit_counts_for_chunks_too() {
 }
 
 #[test]
-fn delivery_is_chosen_between_messages() {
+fn receive_mode_changes_only_between_messages() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([text("a").fin(false)]);
@@ -238,7 +238,7 @@ fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> 
 }
 
 #[test]
-fn a_large_message_may_be_read_into_its_own_buffer() {
+fn large_message_via_direct_reads_is_equal() {
     let payload: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
     for local in BOTH {
         for piece_len in [1000, 4097, 65_536, 150_001] {
@@ -254,7 +254,7 @@ fn a_large_message_may_be_read_into_its_own_buffer() {
 }
 
 #[test]
-fn text_and_fragments_take_the_direct_way_too() {
+fn text_and_fragments_support_direct_reads() {
     let part = "a\u{e9}\u{20ac}\u{1f600}".repeat(20_000);
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -276,7 +276,7 @@ fn text_and_fragments_take_the_direct_way_too() {
 }
 
 #[test]
-fn bad_text_in_the_direct_way_fails_at_once() {
+fn invalid_utf8_in_a_direct_read_fails_immediately() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let mut payload = vec![b'x'; 200_000];
@@ -291,7 +291,7 @@ fn bad_text_in_the_direct_way_fails_at_once() {
 }
 
 #[test]
-fn the_direct_way_is_offered_from_32_kib_on_while_32_kib_are_outstanding() {
+fn direct_read_buffer_requires_32_kib_received_and_outstanding() {
     const MIN: usize = 32 * 1024;
     // Frame, bytes of it that arrived, whether the way is open.
     let cases = [
@@ -314,7 +314,7 @@ fn the_direct_way_is_offered_from_32_kib_on_while_32_kib_are_outstanding() {
 }
 
 #[test]
-fn the_direct_way_is_not_offered_for_chunks_or_after_the_end() {
+fn direct_read_buffer_is_none_for_chunks_and_after_the_end() {
     let wire = binary(vec![1; 100_000]).masked(KEY).bytes();
     let mut server = in_chunks(Local::Server);
     server.receives_bytes(&wire[..50_000]);
@@ -329,7 +329,7 @@ fn the_direct_way_is_not_offered_for_chunks_or_after_the_end() {
 }
 
 #[test]
-fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
+fn direct_reads_continue_while_awaiting_the_close_answer() {
     let mut server = Endpoint::server();
     let wire = [binary(vec![1; 100_000]), close(1000, "")]
         .map(|frame| frame.masked(KEY).bytes())
@@ -342,7 +342,7 @@ fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
 }
 
 #[test]
-fn appending_nothing_changes_nothing_and_is_no_sign_of_life() {
+fn empty_direct_read_has_no_effect() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         assert_eq!(endpoint.connection.handle_direct_read(at(500)), None);

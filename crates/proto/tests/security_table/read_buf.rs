@@ -13,7 +13,7 @@ fn expected() -> [Got; 3] {
 }
 
 #[test]
-fn server_delivers_frames_glued_to_the_request_at_every_split() {
+fn server_delivers_frames_received_with_the_request_for_every_split() {
     let frames = [text("first"), ping("p"), text("second")].map(|frame| frame.masked(KEY));
     let stream = [plus(&[]), wire(frames)].concat();
     for cut in 0..=stream.len() {
@@ -37,7 +37,7 @@ fn server_delivers_frames_glued_to_the_request_at_every_split() {
 }
 
 #[test]
-fn client_delivers_frames_glued_to_the_response_at_every_split() {
+fn client_delivers_frames_received_with_the_response_for_every_split() {
     let uri = Uri::parse("ws://server.example.com/chat").expect("valid");
     let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
     let response = incoming(&plus(&[])).accept(Acceptance::new()).expect("plain").response;
