@@ -1,4 +1,4 @@
-//! The closing handshake: what a close frame may say, who closes and who answers (RFC 6455 §5.5.1, §7.1 to §7.4).
+//! The closing handshake: contents of close frames, starting and answering a close (RFC 6455 §5.5.1, §7.1 to §7.4).
 
 mod common;
 
@@ -12,7 +12,7 @@ use sockeye_proto::{
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// Codes that never travel (RFC 6455 §7.4), with the ends of each range.
+/// Codes that must not be sent (RFC 6455 §7.4), including the bounds of each range.
 const INVALID_CODES: [u16; 17] = [
     0, 1, 100, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 5001, 32_767, 32_768, 65_535,
 ];
@@ -38,7 +38,7 @@ fn empty_close() -> Frame {
     frame(0x8, "")
 }
 
-// RFC 6455 §5.5.1, §7.4: what a close frame may say.
+// RFC 6455 §5.5.1, §7.4: contents of close frames.
 
 #[test]
 fn server_receives_close_with_a_body_of_one_byte_fails_1002() {
@@ -167,13 +167,13 @@ fn invalid_close_is_rejected_without_effect() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for code in INVALID_CODES.into_iter().filter(|&code| code != 1005) {
-            let refused = endpoint.connection.close(CloseCode(code), "");
-            assert_eq!(refused, Err(InvalidClose::Code(CloseCode(code))));
+            let rejected = endpoint.connection.close(CloseCode(code), "");
+            assert_eq!(rejected, Err(InvalidClose::Code(CloseCode(code))));
         }
-        let refused = endpoint.connection.close(CloseCode::NO_STATUS, "reason without a code");
-        assert_eq!(refused, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
-        let refused = endpoint.connection.close(CloseCode::NORMAL, &"r".repeat(124));
-        assert_eq!(refused, Err(InvalidClose::ReasonTooLong { len: 124 }));
+        let rejected = endpoint.connection.close(CloseCode::NO_STATUS, "reason without a code");
+        assert_eq!(rejected, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
+        let rejected = endpoint.connection.close(CloseCode::NORMAL, &"r".repeat(124));
+        assert_eq!(rejected, Err(InvalidClose::ReasonTooLong { len: 124 }));
         endpoint.is(State::Open, TransportAction::Open);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.connection.close_info(), None);
@@ -190,7 +190,7 @@ fn close_without_code_sends_an_empty_frame() {
     }
 }
 
-// RFC 6455 §7.1: who closes, who answers, who ends TCP.
+// RFC 6455 §7.1: which side closes, answers, and closes TCP.
 
 #[test]
 fn server_half_closes_tcp_after_the_close_answer() {
@@ -253,7 +253,7 @@ fn server_closes_at_the_same_time_as_the_client() {
     let mut server = Endpoint::server();
     server.close(1001, "ours");
     server.receives([close(4000, "theirs")]);
-    // One close frame each: theirs answers ours, whatever it says.
+    // One close frame each: the peer's frame counts as the answer to ours, regardless of its contents.
     assert_eq!(server.transmits(), [close(1001, "ours")]);
     server.is(State::Draining, TransportAction::HalfClose);
     check_both_frames_known(&server);
@@ -288,7 +288,7 @@ fn first_close_of_the_application_wins() {
         assert_eq!(endpoint.transmits(), [close(1000, "first")]);
         endpoint.close(1011, "third");
         assert_eq!(endpoint.transmits(), []);
-        // A close after the peer's changes nothing either.
+        // Closing after the peer's close frame has no effect either.
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
         endpoint.close(1011, "late");
@@ -374,7 +374,7 @@ fn server_receives_protocol_error_after_its_close_and_sends_no_second_close() {
         server.receives_bytes(&[0x81, 0x00]),
         [Got::ProtocolError(ProtocolError::UnmaskedFrame)]
     );
-    check_fault_after_close(&mut server, ProtocolError::UnmaskedFrame);
+    check_error_after_close(&mut server, ProtocolError::UnmaskedFrame);
 }
 
 #[test]
@@ -387,11 +387,11 @@ fn client_receives_protocol_error_after_its_close_and_sends_no_second_close() {
         client.receives_bytes(&masked),
         [Got::ProtocolError(ProtocolError::MaskedFrame)]
     );
-    check_fault_after_close(&mut client, ProtocolError::MaskedFrame);
+    check_error_after_close(&mut client, ProtocolError::MaskedFrame);
 }
 
 #[track_caller]
-fn check_fault_after_close(endpoint: &mut Endpoint, error: ProtocolError) {
+fn check_error_after_close(endpoint: &mut Endpoint, error: ProtocolError) {
     assert_eq!(endpoint.transmits(), []);
     endpoint.is(State::Draining, TransportAction::HalfClose);
     let close_info = endpoint.close_info();
@@ -405,7 +405,7 @@ fn check_fault_after_close(endpoint: &mut Endpoint, error: ProtocolError) {
 
 #[test]
 fn queued_close_frame_is_not_replaced_by_a_protocol_error() {
-    // The application closed; before the frame left, the peer broke a rule. The application's frame is the one sent.
+    // The peer violates the protocol before our close frame is sent. The frame of the application is sent nevertheless.
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(1000, "");

@@ -1,4 +1,4 @@
-//! Pings and pongs (RFC 6455 §5.5.2, §5.5.3). Keepalive in the course of time is in `pair.rs`.
+//! Pings and pongs (RFC 6455 §5.5.2, §5.5.3). `pair.rs` tests the keepalive over time.
 
 mod common;
 
@@ -174,7 +174,7 @@ fn only_the_matching_pong_gives_the_rtt() {
         let mut endpoint = Endpoint::new(local);
         endpoint.connection.ping(b"a").unwrap();
         endpoint.now_ms = 1000;
-        // The time counts from when the ping leaves.
+        // The round-trip time starts when the ping is written.
         endpoint.transmits();
         endpoint.now_ms = 1007;
         endpoint.receives([pong("b"), pong("")]);
@@ -182,7 +182,7 @@ fn only_the_matching_pong_gives_the_rtt() {
         endpoint.now_ms = 1042;
         endpoint.receives([pong("a")]);
         assert_eq!(endpoint.connection.rtt().unwrap().as_millis(), 42);
-        // The same pong once more answers nothing.
+        // A second identical pong is unsolicited.
         endpoint.now_ms = 2000;
         endpoint.receives([pong("a")]);
         assert_eq!(endpoint.connection.rtt().unwrap().as_millis(), 42);

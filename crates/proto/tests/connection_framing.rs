@@ -1,4 +1,4 @@
-//! Messages framed once and sent on many connections.
+//! Messages encoded once and sent on many connections.
 
 #![cfg(feature = "deflate")]
 
@@ -36,7 +36,7 @@ fn plain(message: Data<'_>) -> (Framing, Vec<u8>) {
 fn compressed(message: Data<'_>, bits: u8) -> (Framing, Vec<u8>) {
     let mut frame = vec![];
     let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
-    (framing.expect("it becomes smaller"), frame)
+    (framing.expect("compression makes it smaller"), frame)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn plain_framing_matches_sending() {
         for message in [Data::Text(&long), Data::Binary(long.as_bytes())] {
             let mut sent = vec![];
             let mut server = Endpoint::server();
-            server.connection.send(message, &mut sent).expect("open");
+            server.connection.send(message, &mut sent).expect("connection is open");
             let (framing, frame) = plain(message);
             assert_eq!(frame, sent);
             assert_eq!(server.connection.start_framed(message, framing), Ok(()));
@@ -63,7 +63,7 @@ fn compressed_framing_matches_sending_without_takeover() {
     let connection = &mut server.connection;
     connection
         .send_with(message, Compress::Always, &mut sent)
-        .expect("open");
+        .expect("connection is open");
     let (framing, frame) = compressed(message, 15);
     assert_eq!(frame, sent);
     assert_eq!(connection.start_framed(message, framing), Ok(()));
@@ -93,11 +93,14 @@ fn with_takeover_later_messages_refer_back_to_a_framed_message() {
     server
         .connection
         .start_framed(Data::Text(&message), framing)
-        .expect("open");
+        .expect("connection is open");
     assert_eq!(client.receives_bytes(&frame), [Got::text(&message)]);
 
     let mut again = vec![];
-    server.connection.send(Data::Text(&message), &mut again).expect("open");
+    server
+        .connection
+        .send(Data::Text(&message), &mut again)
+        .expect("connection is open");
     assert!(again.len() < 100, "refers back: {} bytes", again.len());
     assert_eq!(client.receives_bytes(&again), [Got::text(&message)]);
 }
@@ -138,19 +141,22 @@ fn framed_message_is_rejected_when_no_message_may_start() {
     let connection = &mut server.connection;
     connection
         .send_fragment(Data::Text("a"), Fragment::More, &mut out)
-        .expect("open");
+        .expect("connection is open");
     assert_eq!(
         connection.start_framed(message, framing),
         Err(SendError::MessageInProgress)
     );
     connection
         .send_fragment(Data::Text("b"), Fragment::Last, &mut out)
-        .expect("open");
+        .expect("connection is open");
     assert_eq!(connection.start_framed(message, framing), Ok(()));
     assert_eq!(
         Frame::parse_all(&out),
         [text("a").fin(false), common::continuation("b")]
     );
-    server.connection.close(CloseCode::NORMAL, "").expect("may be sent");
+    server
+        .connection
+        .close(CloseCode::NORMAL, "")
+        .expect("valid close code");
     assert_eq!(server.connection.start_framed(message, framing), Err(SendError::Closed));
 }

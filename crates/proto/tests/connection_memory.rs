@@ -1,4 +1,4 @@
-//! Memory follows bytes that arrived, never a length that was declared.
+//! Memory grows with received bytes, never with a declared length.
 
 mod common;
 
@@ -7,7 +7,7 @@ use sockeye_proto::{Config, Connection};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// What a message may cost beyond twice what arrived of it: the smallest allocation of a vector.
+/// Memory allowed in addition to twice the received bytes: the smallest allocation of a vector.
 const SLACK: usize = 8;
 
 #[test]
@@ -69,7 +69,10 @@ fn direct_reads_buffer_at_most_twice_the_bytes_or_16_mib_more() {
                     "the buffer of a known frame does not outgrow it"
                 );
             }
-            assert!(arrived > total - 64 * 1024, "the way stays open until near the end");
+            assert!(
+                arrived > total - 64 * 1024,
+                "direct reads stay possible until near the end"
+            );
         }
     }
 }
@@ -117,7 +120,7 @@ fn close_frees_the_buffer_of_an_unfinished_message() {
         |endpoint| drop(endpoint.receives([frame(0x3, "")])),
         |endpoint| endpoint.connection.handle_transport_end(),
         |endpoint| {
-            // The ping, and then the end of patience.
+            // First the ping, then the timeout.
             endpoint.connection.handle_timeout(at(20_000));
             endpoint.now_ms = 20_000;
             endpoint.transmits();
@@ -157,7 +160,7 @@ fn split_control_frame_buffers_at_most_twice_its_payload() {
 
 #[test]
 fn an_idle_connection_is_small() {
-    // User memory of an idle connection is counted in hundreds of bytes, and this is its core.
+    // An idle connection must need only hundreds of bytes in total, including the driver.
     let size = size_of::<Connection>();
     assert!(size <= 384, "{size} bytes");
 }

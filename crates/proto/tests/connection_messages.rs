@@ -8,7 +8,7 @@ use common::{
 };
 use sockeye_proto::{Config, ProtocolError};
 
-/// The bytes of `frames` as a client sends them.
+/// Encodes `frames` masked, as a client sends them.
 fn masked(frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
     wire(frames.into_iter().map(|frame| frame.masked(KEY)))
 }
@@ -161,9 +161,9 @@ fn client_receives_empty_messages() {
 
 // RFC 6455 §8.1, Unicode Table 3-7: text.
 
-/// Not UTF-8, whatever follows: one for each way to be wrong.
+/// Invalid UTF-8 regardless of what follows, one sample per kind of error.
 const BAD_TEXT: &[&[u8]] = &[
-    b"\x80",                              // a continuation byte first
+    b"\x80",                              // starts with a continuation byte
     b"\xbf",                              //
     b"\xc0\x80",                          // overlong, two bytes
     b"\xc1\xbf",                          //
@@ -172,13 +172,13 @@ const BAD_TEXT: &[&[u8]] = &[
     b"\xf0\x80\x80\x80",                  // overlong, four bytes
     b"\xf0\x8f\xbf\xbf",                  //
     b"\xed\xa0\x80",                      // U+D800, the first surrogate
-    b"\xed\xbf\xbf",                      // U+DFFF, the last
-    b"\xed\xa0\xbd\xed\xb8\x80",          // a pair of surrogates
+    b"\xed\xbf\xbf",                      // U+DFFF, the last surrogate
+    b"\xed\xa0\xbd\xed\xb8\x80",          // a surrogate pair
     b"\xf4\x90\x80\x80",                  // U+110000
-    b"\xf5\x80\x80\x80",                  // leads that lead nowhere
+    b"\xf5\x80\x80\x80",                  // invalid lead bytes
     b"\xfe",                              //
     b"\xff",                              //
-    b"\xc3\x28",                          // cut off by another character
+    b"\xc3\x28",                          // truncated by another character
     b"\xe2\x82\x28",                      //
     b"\xf0\x9f\x98\x28",                  //
     b"\xce\xba\xe1\xbd\xb9\xed\xa0\x80e", // Autobahn 6.3.1
@@ -232,7 +232,7 @@ fn client_receives_invalid_utf8_in_fragments_fails_1007() {
 
 #[test]
 fn server_receives_invalid_utf8_fails_at_the_first_invalid_byte() {
-    // Autobahn 6.4: long before the frame, let alone the message, is whole.
+    // Autobahn 6.4: long before the frame or the message is complete.
     let frame = text(b"abc\xf4\x90").fin(false).declaring(1000).masked(KEY).bytes();
     let (before, last) = frame.split_at(frame.len() - 1);
     let mut server = Endpoint::server();
@@ -245,7 +245,7 @@ fn server_receives_invalid_utf8_fails_at_the_first_invalid_byte() {
 
 #[test]
 fn client_receives_invalid_utf8_fails_at_the_first_invalid_byte() {
-    // Text without FIN, 16-bit length 1000, "abc", and two bytes of what would be U+110000.
+    // Text without FIN, 16-bit length 1000, "abc", and the first two bytes of U+110000.
     let mut client = Endpoint::client();
     assert_eq!(client.receives_bytes(b"\x01\x7e\x03\xe8abc\xf4"), []);
     assert_eq!(
@@ -306,7 +306,7 @@ fn server_receives_any_bytes_as_binary_ping_and_pong() {
     }
 }
 
-// RFC 6455 §10.4: the size of a message, all fragments together, decided at the header.
+// RFC 6455 §10.4: the size limit applies to all fragments together and is checked at the header.
 
 fn with_limit(local: Local, message_size_max: u64) -> Endpoint {
     let mut config = Config::default();
@@ -429,7 +429,7 @@ fn largest_possible_limit_does_not_overflow() {
     assert!(server.connection.buffered_len() <= 16);
 }
 
-// Fragments that bring nothing.
+// Empty fragments.
 
 #[track_caller]
 fn check_empty_fragments(local: Local, count: usize, expected: &[Got]) {

@@ -1,4 +1,4 @@
-//! How messages are handed over: borrowed in place, in chunks, and by way of the message's own buffer.
+//! Delivery of messages: borrowed in place, in chunks, and via direct reads.
 
 mod common;
 
@@ -11,7 +11,7 @@ const BOTH: [Local; 2] = [Local::Server, Local::Client];
 const TEXT: MessageKind = MessageKind::Text;
 const BINARY: MessageKind = MessageKind::Binary;
 
-// In place.
+// Messages borrowed from the input.
 
 #[test]
 fn complete_message_is_borrowed_from_the_input() {
@@ -21,7 +21,7 @@ fn complete_message_is_borrowed_from_the_input() {
             let mut input = endpoint.as_peer_sends(binary(vec![7; len])).bytes();
             let received = endpoint.connection.handle_bytes(at(0), &mut input);
             let Some(Event::Message { payload, .. }) = received.event else {
-                panic!("a message");
+                panic!("expected a message");
             };
             assert!(matches!(payload, Cow::Borrowed(_)));
             assert_eq!(payload, vec![7; len]);
@@ -79,13 +79,13 @@ fn empty_input_has_no_effect() {
             let deadline = endpoint.connection.poll_timeout();
             endpoint.now_ms += 10;
             assert_eq!(endpoint.receives_bytes(&[]), []);
-            assert_eq!(endpoint.connection.poll_timeout(), deadline, "and no sign of life");
+            assert_eq!(endpoint.connection.poll_timeout(), deadline, "not counted as progress");
         }
         assert_eq!(endpoint.receives_bytes(&wire[wire.len() - 1..]), [Got::text("a")]);
     }
 }
 
-// In chunks.
+// Messages in chunks.
 
 fn in_chunks(local: Local) -> Endpoint {
     let mut endpoint = Endpoint::new(local);
@@ -148,7 +148,7 @@ fn empty_chunks_only_start_or_end_a_message() {
 fn utf8_is_validated_across_chunks() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
-        // U+20AC in two fragments: legal, and each chunk is as it came.
+        // U+20AC split into two fragments is legal, and the chunks keep that split.
         let got = endpoint.receives([text(b"\xe2\x82").fin(false), continuation(b"\xac")]);
         let expected = [
             Got::chunk(TEXT, b"\xe2\x82", true, false),
@@ -211,10 +211,10 @@ fn receive_mode_changes_only_between_messages() {
     }
 }
 
-// By way of the message's own buffer.
+// Direct reads.
 
-/// Gives `wire` in pieces of `piece_len`, into the message's own buffer whenever it is offered.
-/// Also how many bytes took that way.
+/// Passes `wire` in pieces of `piece_len`, using direct reads whenever possible. Also returns the number of bytes read
+/// directly.
 #[track_caller]
 fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> (Vec<Got>, usize) {
     let mut got = Vec::new();
@@ -224,7 +224,7 @@ fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> 
         let mut piece = &rest[..piece_len.min(rest.len())];
         if let Some((buffer, at_most)) = endpoint.connection.direct_read_buffer() {
             let room = buffer.capacity() - buffer.len();
-            assert!(room > 0, "there is room");
+            assert!(room > 0, "the limit must be positive");
             piece = &piece[..piece.len().min(at_most).min(room)];
             buffer.extend_from_slice(piece);
             direct += piece.len();
@@ -245,7 +245,7 @@ fn large_message_via_direct_reads_is_equal() {
             let mut endpoint = Endpoint::new(local);
             let wire = endpoint.as_peer_sends(binary(&payload)).bytes();
             let (got, direct) = receives_directly(&mut endpoint, &wire, piece_len);
-            assert!(direct > 100_000, "the way was taken for {direct} bytes");
+            assert!(direct > 100_000, "{direct} bytes were read directly");
             assert!(got == [Got::binary(&payload)]);
             assert_eq!(endpoint.connection.buffered_len(), 0);
             assert!(endpoint.connection.direct_read_buffer().is_none());
@@ -258,7 +258,7 @@ fn text_and_fragments_support_direct_reads() {
     let part = "a\u{e9}\u{20ac}\u{1f600}".repeat(20_000);
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        // The border between the fragments cuts a code point.
+        // The fragment boundary splits a code point.
         let (head, tail) = part.as_bytes().split_at(part.len() - 2);
         let wire: Vec<u8> = [
             text(head).fin(false),
@@ -293,7 +293,7 @@ fn invalid_utf8_in_a_direct_read_fails_immediately() {
 #[test]
 fn direct_read_buffer_requires_32_kib_received_and_outstanding() {
     const MIN: usize = 32 * 1024;
-    // Frame, bytes of it that arrived, whether the way is open.
+    // Frame, number of its bytes that arrived, whether direct reads are possible.
     let cases = [
         (2 * MIN, MIN - 1, false),
         (2 * MIN, MIN, true),
@@ -308,7 +308,7 @@ fn direct_read_buffer_requires_32_kib_received_and_outstanding() {
         server.receives_bytes(&wire[..header_len + arrived]);
         let offered = server.connection.direct_read_buffer().map(|(_, at_most)| at_most);
         assert_eq!(offered, is_offered.then_some(len - arrived), "{len} {arrived}");
-        // Not taken, it changes nothing.
+        // Not using it has no effect.
         assert!(server.receives_bytes(&wire[header_len + arrived..]) == [Got::binary(vec![1; len])]);
     }
 }

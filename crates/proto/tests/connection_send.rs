@@ -1,4 +1,4 @@
-//! Sending: whole messages, messages with the payload left to the caller, streams of fragments (RFC 6455 §5.2, §5.4).
+//! Sending: single-frame messages, headers for payloads sent by the caller, fragments (RFC 6455 §5.2, §5.4).
 
 mod common;
 
@@ -82,7 +82,7 @@ fn server_sends_only_the_header_for_a_payload_of_the_caller() {
         .connection
         .start_message(MessageKind::Binary, 70_000, &mut out)
         .unwrap();
-    // FIN and binary, "a 64-bit length follows", 70,000.
+    // FIN and binary, the marker for a 64-bit length, 70,000.
     assert_eq!((mask, &out[..]), (None, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70][..]));
 }
 
@@ -92,7 +92,7 @@ fn client_returns_the_key_for_a_payload_sent_by_the_caller() {
     let mut out = Vec::new();
     let mask = client.connection.start_message(MessageKind::Text, 5, &mut out).unwrap();
     let mut payload = *b"Hello";
-    mask.expect("a client masks").apply(&mut payload);
+    mask.expect("clients mask").apply(&mut payload);
     out.extend(payload);
     assert_eq!(client.read_sent(&out), [text("Hello")]);
 }
@@ -117,7 +117,7 @@ fn control_frames_can_be_sent_between_fragments() {
             endpoint.sends_fragment(Data::Text("b"), Fragment::Last),
             [continuation("b")]
         );
-        // And the next message is a new one.
+        // The next message is a new one.
         assert_eq!(
             endpoint.sends_fragment(Data::Binary(b"c"), Fragment::Last),
             [binary("c")]
@@ -161,7 +161,7 @@ fn new_message_between_fragments_is_rejected_without_effect() {
             connection.start_message(MessageKind::Text, 1, &mut out).err(),
             refused.err()
         );
-        assert_eq!(out, b"", "what is refused leaves no bytes");
+        assert_eq!(out, b"", "a rejected call appends nothing");
         assert_eq!(
             endpoint.sends_fragment(Data::Text("c"), Fragment::Last),
             [continuation("c")]
@@ -171,7 +171,7 @@ fn new_message_between_fragments_is_rejected_without_effect() {
 
 #[test]
 fn send_errors_describe_the_problem() {
-    let said = [
+    let messages = [
         SendError::Closed,
         SendError::MessageInProgress,
         SendError::PingTooLong { len: 126 },
@@ -182,7 +182,7 @@ fn send_errors_describe_the_problem() {
         "a fragmented message is not finished; send its last fragment first",
         "ping payload of 126 bytes exceeds the maximum of 125 bytes",
     ];
-    assert_eq!(said, expected);
+    assert_eq!(messages, expected);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn client_uses_one_masking_key_per_frame() {
     for _ in 0..10 {
         assert_eq!(client.transmits(), []);
     }
-    assert_eq!(keys_drawn() - before, 3, "a poll that sends nothing costs no key");
+    assert_eq!(keys_drawn() - before, 3, "a poll that sends nothing uses no key");
     client.receives([ping("")]);
     client.connection.ping(b"").unwrap();
     client.transmits();

@@ -1,4 +1,4 @@
-//! The end of TCP, with and without a closing handshake: what is known, how long it takes, how much is read (RFC 6455 §7).
+//! The end of TCP, with and without a closing handshake: close info, deadlines, discarded bytes (RFC 6455 §7).
 
 mod common;
 
@@ -126,7 +126,7 @@ fn close_code_of_the_peer_determines_is_normal() {
             let mut endpoint = Endpoint::new(local);
             endpoint.receives([close(code, "")]);
             assert_eq!(endpoint.close_info().is_normal(), is_normal, "{code}");
-            // A code that answers ours says nothing more than ours did.
+            // The code in an answer to our close frame has no influence.
             let mut endpoint = Endpoint::new(local);
             endpoint.close(1000, "");
             endpoint.receives([close(code, "")]);
@@ -151,7 +151,7 @@ fn end_of_tcp_after_a_protocol_error_keeps_the_cause() {
     }
 }
 
-// Deadlines: 5 s for the closing handshake and after a fault, 1 s to linger.
+// Deadlines: 5 s for the closing handshake and after a protocol error, 1 s for draining.
 
 #[test]
 fn server_times_out_waiting_for_the_close_answer() {
@@ -167,10 +167,10 @@ fn client_times_out_waiting_for_the_close_answer() {
 fn check_close_timeout(local: Local) {
     let mut endpoint = Endpoint::new(local);
     endpoint.advance_to(1000);
-    // The peer's time runs from when our close frame is written. Data that goes on coming does not move it.
+    // The deadline starts when our close frame is written. Incoming data does not extend it.
     endpoint.close(1000, "");
     endpoint.queues();
-    assert_eq!(endpoint.deadline_ms(), None, "a backlog is the caller's to watch");
+    assert_eq!(endpoint.deadline_ms(), None, "no deadline before the frame is written");
     endpoint.connection.handle_transmitted(at(1000));
     assert_eq!(endpoint.deadline_ms(), Some(6000));
     endpoint.advance_to(5999);
@@ -198,7 +198,7 @@ fn server_drains_for_1_s_after_the_closing_handshake() {
     server.transmits();
     server.advance_to(4500);
     server.receives([close(1000, "")]);
-    // What is left of the five seconds is less than one.
+    // Less than one second remains of the five.
     check_linger(&mut server, 5000);
     assert!(server.close_info().is_clean());
 }
@@ -226,16 +226,16 @@ fn drain_deadline_starts_when_our_close_frame_is_written() {
     for (local, patience_ms) in [(Local::Server, 1000), (Local::Client, 5000)] {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
-        // The application was busy with a message before it, and only now comes to send anything.
+        // The application was busy and sends its output only now.
         endpoint.advance_to(900);
         endpoint.queues();
         assert_eq!(endpoint.deadline_ms(), None);
-        // Our own data is in front of it.
+        // Our own data precedes it.
         endpoint.advance_to(60_000);
         endpoint.is(State::Draining, endpoint.connection.transport_action());
         endpoint.connection.handle_transmitted(endpoint.now());
         assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
-        // Once only.
+        // Only the first call counts.
         endpoint.connection.handle_transmitted(at(60_500));
         assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
     }
@@ -265,7 +265,7 @@ fn client_reads_for_5_s_after_a_protocol_error() {
     );
 }
 
-/// In `Ending`, whatever arrives, until `deadline_ms`; then closed.
+/// Checks that the connection drains until `deadline_ms`, whatever arrives, and is closed then.
 #[track_caller]
 fn check_linger(endpoint: &mut Endpoint, deadline_ms: u64) {
     endpoint.transmits();
@@ -302,7 +302,7 @@ fn close_timeout_is_configurable() {
     }
 }
 
-// What comes after the end is read and thrown away, up to 64 MiB.
+// Input while draining is discarded, up to 64 MiB.
 
 #[test]
 fn server_discards_64_mib_while_draining_then_closes() {
@@ -355,7 +355,7 @@ fn draining_discards_exactly_64_mib() {
 #[test]
 fn flood_while_draining_does_not_prevent_sending_our_close_frame() {
     for local in BOTH {
-        // One large read: a frame that breaks a rule, and much behind it, before anything could be sent.
+        // One large read: an invalid frame followed by much data, before anything could be sent.
         let mut endpoint = Endpoint::new(local);
         let mut wire = endpoint.as_peer_sends(frame(0x3, "")).bytes();
         wire.resize(1 << 20, 0);
@@ -365,7 +365,7 @@ fn flood_while_draining_does_not_prevent_sending_our_close_frame() {
         );
         endpoint.is(State::Draining, TransportAction::HalfClose);
         assert_eq!(endpoint.transmits(), [close(1002, "reserved opcode")]);
-        // From here on it counts.
+        // From here on, discarded bytes are counted.
         endpoint.receives_bytes(&vec![0; 64 << 20]);
         assert_eq!(endpoint.connection.state(), State::Draining);
         endpoint.receives_bytes(&[0]);
@@ -384,7 +384,7 @@ fn take_closing_moves_the_remaining_work() {
         assert_eq!(endpoint.close_info(), &close_info);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.deadline_ms(), None);
-        // What was taken goes on.
+        // The returned connection continues the close.
         let mut out = Vec::new();
         assert!(ending.poll_transmit(&mut out));
         assert_eq!(endpoint.read_sent(&out), [close(1001, "")]);

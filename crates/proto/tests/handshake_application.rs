@@ -1,4 +1,4 @@
-//! What an application can do with a request: judge it, accept it, turn it down.
+//! Actions of an application on a request: checking, accepting and rejecting it.
 
 use sockeye_proto::handshake::{
     Acceptance, Authority, ConnectParts, HandshakeBuildError, HandshakeError, Headers, HostPolicy, HttpBinding,
@@ -170,7 +170,7 @@ fn server_application_cannot_inject_line_ends() {
         assert_eq!(Subprotocol::new(&name).is_ok(), is_token, "{byte:#x}");
     }
     assert!(Acceptance::new().header("", "v").is_err());
-    // What HTTP would drop on the way is dropped here, so both sides see the same value.
+    // Surrounding whitespace is trimmed here, because HTTP does not preserve it.
     let padded = Acceptance::new().header("X-Y", " \ta b\t ").unwrap();
     let response = incoming(&plus(&[])).accept(padded).unwrap().response;
     assert!(response.to_bytes().ends_with(b"\r\nX-Y: a b\r\n\r\n"));
@@ -186,7 +186,7 @@ fn server_checks_origins() {
         "chrome-extension://abcdef".parse().unwrap(),
     ]);
     let same = OriginPolicy::SameHost;
-    // Host, origin, passes the list, passes the same host.
+    // Host, origin, allowed by the list, allowed by same-host.
     let rows = [
         ("example.com", "https://example.com", true, true),
         ("example.com", "http://example.com", false, true),

@@ -1,4 +1,4 @@
-//! Two endpoints in virtual time: liveness and the closing handshake, as both sides live through them.
+//! Two endpoints in virtual time: keepalive and the closing handshake.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn without_keepalive() -> Config {
     config
 }
 
-/// A pair in which only `local` keeps alive.
+/// A pair in which only `local` has keepalive enabled.
 fn kept_alive_by(local: Local, latency_ms: u64) -> Pair {
     match local {
         Local::Client => Pair::with(latency_ms, Config::default(), without_keepalive()),
@@ -37,9 +37,9 @@ fn peer_of(local: Local) -> Local {
 fn check_end(node: &Node, closed_at: u64, cause: CloseCause, is_clean: bool) {
     assert_eq!(node.closed_at, Some(closed_at));
     let connection = &node.endpoint.connection;
-    let closure = connection.close_info().expect("closed");
+    let close_info = connection.close_info().expect("closed");
     assert_eq!(
-        (connection.state(), closure.cause(), closure.is_clean()),
+        (connection.state(), close_info.cause(), close_info.is_clean()),
         (State::Closed, cause, is_clean)
     );
 }
@@ -64,8 +64,8 @@ fn check_keepalive(local: Local) {
     pair.run_until(30_000);
     assert_eq!(pair.node(peer_of(local)).log, [(20_035, Got::ping(FIRST))]);
     assert_eq!(pair.node(local).log, [(20_070, Got::pong(FIRST))]);
-    assert_eq!(pair.node(local).round_trip_ms(), Some(70));
-    // The next ping comes 20 s after the pong, and has a payload of its own.
+    assert_eq!(pair.node(local).rtt_ms(), Some(70));
+    // The next ping is sent 20 s after the pong and has a new payload.
     pair.run_until(40_104);
     assert_eq!(pair.node(peer_of(local)).pings_received(), 1);
     pair.run_until(40_105);
@@ -78,7 +78,7 @@ fn rtt_matches_the_link_latency() {
         let mut pair = Pair::new(latency_ms);
         pair.client.ping(b"how far?");
         pair.run_until(2 * latency_ms);
-        assert_eq!(pair.client.round_trip_ms(), Some(2 * u128::from(latency_ms)));
+        assert_eq!(pair.client.rtt_ms(), Some(2 * u128::from(latency_ms)));
     }
 }
 
@@ -88,7 +88,7 @@ fn an_idle_pair_stays_open_for_a_day() {
     let mut pair = Pair::new(50);
     pair.run_until(24 * 60 * 60 * 1000);
     assert_eq!((pair.client.closed_at, pair.server.closed_at), (None, None));
-    // Both ping in the same moment; at most one ping of each every 20 s.
+    // Both ping at the same time, at most once every 20 s.
     assert!((4000..=4320).contains(&pair.client.pings_received()));
     assert!((4000..=4320).contains(&pair.server.pings_received()));
 }
@@ -117,12 +117,12 @@ fn unresponsive_peer_times_out() {
         pair.run_until(32_999);
         assert_eq!(pair.node(local).endpoint.connection.state(), State::Open);
         pair.run_until(100_000);
-        // 20 s of silence, a ping, and 10 s more.
+        // 20 s without progress, a ping, and 10 s more.
         check_end(pair.node(local), 33_000, CloseCause::KeepaliveTimeout, false);
         let connection = &pair.node(local).endpoint.connection;
-        let closure = connection.close_info().unwrap();
-        assert_eq!((closure.code(), closure.sent()), (CloseCode::ABNORMAL, None));
-        assert_eq!(closure.to_string(), "the peer does not answer");
+        let close_info = connection.close_info().unwrap();
+        assert_eq!((close_info.code(), close_info.sent()), (CloseCode::ABNORMAL, None));
+        assert_eq!(close_info.to_string(), "the peer does not answer");
     }
 }
 
@@ -146,7 +146,7 @@ fn pong_counts_until_the_deadline() {
             pair.run_until(32_000);
             let node = pair.node(local);
             assert_eq!(node.closed_at.is_none(), is_alive, "{latency_ms}");
-            assert_eq!(node.round_trip_ms().is_some(), is_alive);
+            assert_eq!(node.rtt_ms().is_some(), is_alive);
         }
     }
 }
@@ -155,17 +155,17 @@ fn pong_counts_until_the_deadline() {
 fn unsolicited_pong_is_progress_but_not_an_answer() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 0);
-        pair.node(local).is_unheard = true;
+        pair.node(local).loses_output = true;
         pair.run_until(25_000);
         let unrelated = pair.node(local).endpoint.as_peer_sends(pong("unrelated")).bytes();
         pair.node(local).drip(&unrelated, unrelated.len(), 0);
         pair.run_until(34_999);
         let node = pair.node(local);
         assert_eq!(
-            (node.closed_at, node.got(), node.round_trip_ms()),
+            (node.closed_at, node.got(), node.rtt_ms()),
             (None, vec![Got::pong("unrelated")], None)
         );
-        // The ping is still without an answer, so 10 s of silence are enough now.
+        // The ping is still unanswered, so 10 s without progress end the connection.
         pair.run_until(60_000);
         check_end(pair.node(local), 35_000, CloseCause::KeepaliveTimeout, false);
     }
@@ -176,18 +176,18 @@ fn slow_message_before_the_pong_keeps_the_connection_alive() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.run_until(19_999);
-        // The peer began a message just before our ping reached it: its pong has to wait behind.
+        // The peer started a message just before our ping arrived, so its pong is queued behind the message.
         let node = pair.node(local);
         let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
         node.drip(&message, 100, 9_000);
         let pieces = message.len().div_ceil(100) as u64;
-        // Ping without a pong for 99 s, but never 10 s of silence after it.
+        // No pong for 99 s, but never 10 s without progress.
         pair.node(local).ping(b"waits");
         pair.run_until(19_999 + pieces * 9_000);
         let node = pair.node(local);
         assert_eq!(node.closed_at, None);
         assert_eq!(node.got(), [Got::binary([7; 1000]), Got::pong("waits")]);
-        assert_eq!(node.round_trip_ms(), Some(u128::from(pieces * 9_000)));
+        assert_eq!(node.rtt_ms(), Some(u128::from(pieces * 9_000)));
     }
 }
 
@@ -231,13 +231,13 @@ fn transmit_delay_postpones_the_deadlines() {
 fn write_progress_of_a_full_transport_prevents_timeout() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        // They put off the ping.
+        // They postpone the ping.
         endpoint.advance_to(15_000);
         endpoint.connection.handle_write_progress(at(15_000));
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(35_000)));
         endpoint.advance_to(35_000);
         assert_eq!(endpoint.transmits(), [ping(FIRST)]);
-        // And they put off the end.
+        // They also postpone the timeout.
         for second in (36..200).step_by(9) {
             endpoint.advance_to(second * 1000);
             endpoint.connection.handle_write_progress(endpoint.now());
@@ -256,7 +256,7 @@ fn stalled_message_times_out() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.run_until(20_000);
-        pair.node(peer_of(local)).is_unheard = true;
+        pair.node(peer_of(local)).loses_output = true;
         let node = pair.node(local);
         let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
         node.drip(&message[..300], 100, 9_000);
@@ -282,7 +282,7 @@ fn application_pings_do_not_extend_the_keepalive_timeout() {
                 pair.node(local).ping(b"are you there?");
             }
         }
-        // 10 s after the first ping that nothing answered.
+        // 10 s after the first unanswered ping.
         check_end(pair.node(local), 11_000, CloseCause::KeepaliveTimeout, false);
     }
 }
@@ -290,7 +290,7 @@ fn application_pings_do_not_extend_the_keepalive_timeout() {
 #[test]
 fn application_can_ping_repeatedly() {
     for local in BOTH {
-        // The round trip takes longer than the time between two pings: each one replaces the one before.
+        // The round-trip time exceeds the interval between pings, so each ping replaces the previous one.
         let mut pair = kept_alive_by(local, 600);
         for second in 1..200 {
             pair.run_until(second * 1000);
@@ -298,7 +298,7 @@ fn application_can_ping_repeatedly() {
         }
         pair.run_until(210_000);
         assert_eq!(pair.node(local).closed_at, None);
-        assert_eq!(pair.node(local).round_trip_ms(), Some(1200));
+        assert_eq!(pair.node(local).rtt_ms(), Some(1200));
     }
 }
 
@@ -306,13 +306,13 @@ fn application_can_ping_repeatedly() {
 fn suspended_process_does_not_time_out_its_peer() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
-        // Stopped between its ping and the pong, which then waits in the socket until long after the deadline.
+        // Suspended between its ping and the pong, which stays in the socket buffer until long after the deadline.
         pair.run_until(20_000);
-        pair.node(local).is_stopped = true;
+        pair.node(local).is_suspended = true;
         pair.run_until(60_000);
-        pair.node(local).is_stopped = false;
+        pair.node(local).is_suspended = false;
         pair.run_until(70_000);
-        // What arrived is read before any deadline is judged.
+        // Received bytes are processed before deadlines.
         assert_eq!(pair.node(local).log, [(60_000, Got::pong(FIRST))]);
         assert_eq!(pair.node(local).closed_at, None);
     }
@@ -468,7 +468,7 @@ fn check_unanswered_close(local: Local) {
 #[test]
 fn client_waits_5_s_for_the_server_to_close_tcp() {
     let mut pair = Pair::new(50);
-    pair.server.never_ends_tcp = true;
+    pair.server.never_closes_tcp = true;
     pair.run_until(1000);
     pair.client.close(1000, "");
     pair.run_until(100_000);
@@ -478,7 +478,7 @@ fn client_waits_5_s_for_the_server_to_close_tcp() {
 #[test]
 fn server_waits_1_s_for_the_client_to_close_tcp() {
     let mut pair = Pair::new(50);
-    pair.client.never_ends_tcp = true;
+    pair.client.never_closes_tcp = true;
     pair.run_until(1000);
     pair.server.close(1000, "");
     pair.run_until(100_000);
@@ -488,10 +488,10 @@ fn server_waits_1_s_for_the_client_to_close_tcp() {
 #[test]
 fn close_is_answered_after_a_delay_of_the_application() {
     let mut pair = Pair::new(50);
-    pair.server.is_stopped = true;
+    pair.server.is_suspended = true;
     pair.client.close(1000, "");
     pair.run_until(4000);
-    pair.server.is_stopped = false;
+    pair.server.is_suspended = false;
     pair.run_until(10_000);
     check_end(&pair.client, 4050, CloseCause::Local, true);
     check_end(&pair.server, 4100, CloseCause::Peer, true);

@@ -1,4 +1,4 @@
-//! C5, C6, C7 where permessage-deflate (RFC 7692) was negotiated: bombs, bad parameters, bad data.
+//! C5, C6, C7 with permessage-deflate (RFC 7692): decompression bombs, invalid parameters, invalid data.
 
 use std::cell::Cell;
 
@@ -12,10 +12,10 @@ use crate::handshake_support::{incoming, plus};
 
 const LIMIT: u64 = 1 << 20;
 
-/// A message at the limit with its larger copy, the codec, and the 64 KiB that anything may cost.
+/// Memory for a message of the maximum size and its copy while growing, the codec, and a tolerance of 64 KiB.
 const BOUND: u64 = 2 * LIMIT + 64 * 1024 + 64 * 1024;
 
-/// A connection that agreed on the largest windows, with limits and without a pool.
+/// A connection with the largest windows, with limits and without a codec pool.
 fn deflating(local: Local, peer_takeover: Takeover) -> Connection {
     deflating_with(local, peer_takeover, CodecPool::UNPOOLED)
 }
@@ -28,18 +28,18 @@ fn deflating_with(local: Local, peer_takeover: Takeover, codecs: CodecPool) -> C
         window_bits: WindowBits::MAX,
         peer_window_bits: WindowBits::MAX,
     };
-    // The hardest, for those that make bombs.
+    // The highest level, for peers that create bombs.
     let mut config = DeflateConfig::default();
     config.level = 9;
     connection.enable_deflate(&config, params, codecs);
     connection
 }
 
-/// The frame of a message, compressed by `peer`.
+/// Returns the frame of a message compressed by `peer`.
 fn compressed_by(peer: &mut Connection, message: &[u8]) -> Frame {
     let mut out = Vec::new();
     peer.send_with(Data::Binary(message), Compress::Always, &mut out)
-        .expect("open");
+        .expect("connection is open");
     let mut frames = Frame::parse_all(&out);
     assert_eq!((frames.len(), frames[0].rsv), (1, 4), "one frame, compressed");
     let mut frame = frames.remove(0);
@@ -47,7 +47,7 @@ fn compressed_by(peer: &mut Connection, message: &[u8]) -> Frame {
     frame
 }
 
-/// Zeros, a thousandth of their size on the wire.
+/// A frame with compressed zeros, a thousandth of their size.
 fn bomb(len: usize) -> Frame {
     compressed_by(&mut deflating(Local::Server, Takeover::Reset), &vec![0; len])
 }
@@ -57,7 +57,7 @@ fn receives(local: Local, frames: impl IntoIterator<Item = Frame>) -> Cost {
 }
 
 #[track_caller]
-fn costs_the_limit(cost: Cost) {
+fn check_limited(cost: Cost) {
     assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert_eq!(ProtocolError::MessageTooBig.close_code().0, 1009);
     assert!(cost.bytes_max <= BOUND, "{cost:?}");
@@ -67,13 +67,13 @@ fn costs_the_limit(cost: Cost) {
 #[test]
 fn cve_2018_1000518_bomb_in_one_frame_is_limited() {
     let bomb = bomb(8 << 20);
-    assert!(bomb.payload.len() < 9000, "a thousand to one");
-    costs_the_limit(receives(Local::Server, [bomb]));
+    assert!(bomb.payload.len() < 9000, "expected a ratio of 1000 to 1");
+    check_limited(receives(Local::Server, [bomb]));
 }
 
 #[test]
 fn cve_2026_1526_bomb_is_limited_on_a_client() {
-    costs_the_limit(receives(Local::Client, [bomb(8 << 20)]));
+    check_limited(receives(Local::Client, [bomb(8 << 20)]));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn cve_2016_10544_message_size_limit_is_inclusive() {
     for local in [Local::Server, Local::Client] {
         let cost = receives(local, [bomb(limit - 1), bomb(limit)]);
         assert_eq!((cost.error, cost.event_count), (None, 2));
-        costs_the_limit(receives(local, [bomb(limit + 1)]));
+        check_limited(receives(local, [bomb(limit + 1)]));
     }
 }
 
@@ -94,7 +94,7 @@ fn cve_2026_39804_bomb_in_fragments_is_limited() {
         0 => binary(payload).rsv(4).fin(false),
         _ => continuation(payload).fin(idx == last),
     });
-    costs_the_limit(receives(Local::Server, fragments));
+    check_limited(receives(Local::Server, fragments));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn cve_2026_5680_bomb_primed_by_earlier_messages_is_limited() {
         assert_eq!(flood(&mut server, &wire, &[], 0).event_count, 1);
     }
     let wire = sent_to(Local::Server, [compressed_by(&mut peer, &vec![7; 16 << 20])]);
-    costs_the_limit(flood(&mut server, &wire, &[], 0));
+    check_limited(flood(&mut server, &wire, &[], 0));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn cve_2026_27571_nothing_is_inflated_without_negotiation() {
 
 #[test]
 fn cve_2026_54464_compressed_size_is_limited() {
-    // Data that does not compress grows by a little, so that a little more than the limit may be declared.
+    // Incompressible data grows slightly, so a frame may declare slightly more than the limit.
     let cost = receives(Local::Server, [binary("").rsv(4).declaring(2 * LIMIT)]);
     assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert!(cost.bytes_max <= FAILURE, "at the header: {cost:?}");
@@ -153,7 +153,7 @@ fn cve_2022_39386_rsv2_and_rsv3_are_rejected_with_compression() {
     }
 }
 
-/// What may not stand behind `permessage-deflate;` (RFC 7692 §7.1).
+/// Invalid parameters of permessage-deflate (RFC 7692 §7.1).
 const BAD_PARAMS: [&str; 24] = [
     "server_max_window_bits=0",
     "server_max_window_bits=7",
@@ -203,13 +203,15 @@ fn cve_2026_2229_invalid_parameters_fail_the_handshake_on_a_client() {
     for params in BAD_PARAMS {
         let mut headers = Headers::new();
         let answer = format!("permessage-deflate; server_no_context_takeover; {params}");
-        headers.try_append("Sec-WebSocket-Extensions", answer).expect("clean");
+        headers
+            .try_append("Sec-WebSocket-Extensions", answer)
+            .expect("valid header");
         let accepted = client.accept(headers.extensions());
         assert_eq!(accepted, Err(HandshakeError::ExtensionMismatch), "{params}");
     }
 }
 
-/// A server receives this as the payload of a compressed message.
+/// Passes `payload` to a server as a compressed message and checks the result.
 #[track_caller]
 fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
     let mut connection = deflating(Local::Server, Takeover::Reset);
@@ -229,11 +231,11 @@ fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
 #[test]
 fn cve_2026_87022_invalid_compressed_message_is_1007() {
     let broken: [&[u8]; 5] = [
-        b"\x07",                                 // a kind of block that there is not
+        b"\x07",                                 // reserved block type
         b"\xff\xff\xff\xff",                     //
-        b"\x00\x05\x00\x00\x00hello",            // a stored block whose length and its complement disagree
-        b"\xf2\x48\xcd",                         // cut in the middle of a block
-        b"\xf2\x48\xcd\xc9\xc9\x07\x00\x07\x00", // a good message, and behind it no block
+        b"\x00\x05\x00\x00\x00hello",            // a stored block with inconsistent length and complement
+        b"\xf2\x48\xcd",                         // truncated within a block
+        b"\xf2\x48\xcd\xc9\xc9\x07\x00\x07\x00", // a valid message followed by an invalid block
     ];
     for payload in broken {
         inflates(payload, Err(ProtocolError::InvalidDeflate));
@@ -244,20 +246,20 @@ fn cve_2026_87022_invalid_compressed_message_is_1007() {
 #[test]
 fn cve_2026_87022_final_block_does_not_end_the_message() {
     // checks [7692-7.2.1-6]
-    // RFC 7692 §7.2.3.4: a block with BFINAL, and the empty one that begins the tail.
+    // RFC 7692 §7.2.3.4: a block with BFINAL, and the start of the empty block in the tail.
     inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", Ok(b"Hello"));
-    // Two of them, so that what is behind the first one counts.
+    // Two final blocks, so that data follows the first one.
     inflates(
         b"\xf3\x48\xcd\xc9\xc9\x07\x00\xf2\x48\xcd\xc9\xc9\x07\x00",
         Ok(b"HelloHello"),
     );
-    // Without the last octet the tail is no block (ws#2294, bun#33592).
+    // Without the last octet, the tail is not a valid block (ws#2294, bun#33592).
     inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00", Err(ProtocolError::InvalidDeflate));
 }
 
 #[test]
 fn cve_2026_87022_final_blocks_are_limited() {
-    // Empty final blocks of the fixed kind, two bytes each, and at the end what begins the tail: all of it decodes.
+    // Empty final blocks with fixed codes, two bytes each, followed by the start of the tail: valid data.
     let blocks = |count| [b"\x03\x00".repeat(count), b"\x00".to_vec()].concat();
     inflates(&blocks(1), Ok(b""));
     inflates(&blocks(8), Ok(b""));

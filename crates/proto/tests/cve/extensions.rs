@@ -1,17 +1,17 @@
-//! C6, C7: extensions that nobody agreed on.
+//! C6, C7: extensions that were not negotiated.
 
 use sockeye_proto::ProtocolError;
 use sockeye_proto::handshake::{Acceptance, ClientProgress, ClientRequest, HandshakeError, Key, Uri};
 
 use crate::common::{Local, binary, frame, text};
-use crate::cost::{refuses, sent_to};
+use crate::cost::{rejects, sent_to};
 use crate::handshake_support::{incoming, plus};
 
 #[test]
 fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_rejected_without_negotiation() {
     for local in [Local::Server, Local::Client] {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
-            refuses(
+            rejects(
                 local,
                 sent_to(local, [frame(opcode, "").rsv(4)]),
                 ProtocolError::ReservedBits,
@@ -19,7 +19,7 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_rejected_without_negotiation() {
             );
         }
         let continued = [text("a").fin(false), frame(0x0, "b").rsv(4)];
-        refuses(local, sent_to(local, continued), ProtocolError::ReservedBits, 1002);
+        rejects(local, sent_to(local, continued), ProtocolError::ReservedBits, 1002);
     }
 }
 
@@ -27,7 +27,7 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_rejected_without_negotiation() {
 fn cve_2022_39386_rsv2_and_rsv3_are_rejected_without_panic() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
-            refuses(
+            rejects(
                 local,
                 sent_to(local, [binary("a").rsv(rsv)]),
                 ProtocolError::ReservedBits,

@@ -1,13 +1,13 @@
-//! C3, C4: messages in very many pieces.
+//! C3, C4: messages in many pieces.
 
 use sockeye_proto::{Config, ProtocolError};
 
 use crate::common::{Endpoint, Got, Local, binary, close, continuation, ping, text};
-use crate::cost::{FAILURE, connection, flood, limited, refuses, sent_to};
+use crate::cost::{FAILURE, connection, flood, limited, rejects, sent_to};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// Allocations that a connection has at its highest: a message, its larger copy while it grows, and a pong due.
+/// Peak number of allocations of a connection: a message, its copy while growing, and a pending pong.
 const ALLOCATIONS: u64 = 3;
 
 #[test]
@@ -73,7 +73,7 @@ fn cve_2026_62389_one_byte_fragments_use_memory_for_their_payload() {
         let cost = flood(&mut connection, &first, &piece, COUNT);
         assert_eq!(cost.error, None);
         assert!(cost.bytes_max <= 3 * COUNT as u64, "{cost:?}");
-        assert!(cost.count_max <= ALLOCATIONS, "nothing is allocated for each: {cost:?}");
+        assert!(cost.count_max <= ALLOCATIONS, "no allocation per fragment: {cost:?}");
     }
 }
 
@@ -119,7 +119,7 @@ fn cve_2026_54274_unfinished_frame_counts_with_its_declared_length() {
     for local in BOTH {
         let mut connection = connection(local, limited(1000));
         let first = sent_to(local, [binary([7; 600]).fin(false)]);
-        // Of the second frame only the header and a byte ever arrive.
+        // Only the header and one byte of the second frame arrive.
         let piece = sent_to(local, [continuation("x").declaring(401)]);
         let cost = flood(&mut connection, &first, &piece, 1);
         assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
@@ -131,6 +131,6 @@ fn cve_2026_54274_unfinished_frame_counts_with_its_declared_length() {
 fn cve_2026_54274_new_message_does_not_replace_an_unfinished_one() {
     for local in BOTH {
         let wire = sent_to(local, [binary([7; 100]).fin(false), binary("")]);
-        refuses(local, wire, ProtocolError::ExpectedContinuation, 1002);
+        rejects(local, wire, ProtocolError::ExpectedContinuation, 1002);
     }
 }

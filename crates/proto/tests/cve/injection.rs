@@ -1,4 +1,4 @@
-//! C16 to C18: bytes that an application passes on, and the pages and names that a request claims.
+//! C16 to C18: header injection by the application, foreign origins, and DNS rebinding.
 
 use sockeye_proto::handshake::{
     Acceptance, ClientRequest, HandshakeBuildError, HandshakeError, HostPolicy, Key, Origin, OriginPolicy, Rejection,
@@ -28,7 +28,7 @@ fn cve_2026_47072_line_end_in_host_or_path_is_rejected() {
             "{text:?}: {found:?}"
         );
     }
-    // Encoded, it stays encoded.
+    // Percent-encoded line ends stay encoded.
     let uri = Uri::parse("ws://h/%0d%0aX:%20y").expect("valid");
     assert_eq!(uri.resource(), "/%0d%0aX:%20y");
 }
@@ -72,7 +72,7 @@ fn cve_rustsec_2024_0008_line_end_in_a_name_is_rejected_by_a_server() {
     for name in ["a\r\nX", "a\n", "a b", "a:", ""] {
         let error = Err(HandshakeBuildError::InvalidHeaderName);
         assert_eq!(Acceptance::new().header(name, "v").map(drop), error);
-        let rejection = Rejection::new(StatusCode::FORBIDDEN).expect("a refusal");
+        let rejection = Rejection::new(StatusCode::FORBIDDEN).expect("valid status");
         assert_eq!(rejection.header(name, "v").map(drop), error);
     }
 }
@@ -87,7 +87,7 @@ fn cve_rustsec_2024_0009_line_end_in_a_name_is_rejected_by_a_client() {
     }
 }
 
-/// A server at `host` that serves pages itself, and one with a list, both refuse this origin with 403.
+/// Checks that the same-host policy of a server at `host` and a policy with a list both deny this origin with 403.
 #[track_caller]
 fn denies(host: &str, origin: &str) {
     let lines = [format!("Host: {host}"), format!("Origin: {origin}")];
@@ -153,7 +153,7 @@ fn host_is_denied(host: &str) {
         "Host",
         &[&format!("Host: {host}"), &format!("Origin: http://{host}")],
     ));
-    // The page and the host agree, so that its origin is no help.
+    // Origin and host are the same, so the origin check passes.
     assert_eq!(OriginPolicy::SameHost.check(incoming.request()), Ok(()));
     let error = HostPolicy::Loopback
         .check(incoming.request())

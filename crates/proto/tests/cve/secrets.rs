@@ -10,13 +10,16 @@ fn cve_2025_10148_each_frame_has_a_new_key() {
     let mut client = Endpoint::client();
     let mut out = Vec::new();
     for _ in 0..1000 {
-        client.connection.send(Data::Text("the same"), &mut out).expect("open");
+        client
+            .connection
+            .send(Data::Text("the same"), &mut out)
+            .expect("connection is open");
     }
     let mut keys: Vec<_> = Frame::parse_all(&out).into_iter().map(|frame| frame.mask).collect();
     assert_eq!(keys.len(), 1000);
     keys.sort();
     keys.dedup();
-    assert_eq!(keys.len(), 1000, "as many keys as the source gave");
+    assert_eq!(keys.len(), 1000, "all keys differ");
     assert!(!keys.contains(&None));
 }
 
@@ -28,17 +31,17 @@ fn cve_ghsa_w67g_5rqw_f597_fragments_and_control_frames_have_new_keys() {
     client
         .connection
         .send_fragment(Data::Binary(b"a"), Fragment::More, &mut out)
-        .expect("open");
+        .expect("connection is open");
     client
         .connection
         .send_fragment(Data::Binary(b"b"), Fragment::Last, &mut out)
-        .expect("open");
+        .expect("connection is open");
     client
         .connection
         .start_message(MessageKind::Text, 0, &mut out)
-        .expect("open");
+        .expect("connection is open");
     client.receives([ping("p")]);
-    client.connection.ping(b"q").expect("open");
+    client.connection.ping(b"q").expect("connection is open");
     client.connection.poll_transmit(&mut out);
     client.connection.close(CloseCode::NORMAL, "").expect("valid");
     client.connection.poll_transmit(&mut out);
@@ -52,11 +55,11 @@ fn cve_2026_42498_redirect_is_returned_and_not_followed() {
     let uri = Uri::parse("wss://h/").expect("valid");
     let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
     let request = ClientRequest::new(&uri, key).header("Authorization", "Bearer secret");
-    let (_, awaiting) = request.expect("clean").start();
+    let (_, awaiting) = request.expect("valid header").start();
     let response = b"HTTP/1.1 302 Found\r\nLocation: wss://attacker.net/\r\nContent-Length: 0\r\n\r\n";
-    // The wait is over, and with it what knew the header: there is nothing more to send.
+    // The response consumed the state that held the header, so it cannot be sent again.
     let ClientProgress::Rejected(response) = awaiting.handle_bytes(response) else {
-        panic!("no upgrade");
+        panic!("expected a rejection");
     };
     assert_eq!(response.status().as_u16(), 302);
     assert_eq!(
@@ -73,7 +76,7 @@ fn cve_2026_42498_credentials_are_not_logged() {
     let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
     let request = ClientRequest::new(&uri, key)
         .header("Cookie", "sid=secret")
-        .expect("clean");
+        .expect("valid header");
     assert!(!format!("{request:?}").contains("secret"));
 }
 
@@ -94,7 +97,7 @@ fn cve_2026_45736_ping_contains_only_the_given_bytes() {
     for local in [Local::Server, Local::Client] {
         for len in 0..=125 {
             let mut endpoint = Endpoint::new(local);
-            endpoint.connection.ping(&vec![7; len]).expect("open");
+            endpoint.connection.ping(&vec![7; len]).expect("connection is open");
             assert_eq!(endpoint.transmits(), [ping(vec![7; len])]);
         }
     }
@@ -102,6 +105,6 @@ fn cve_2026_45736_ping_contains_only_the_given_bytes() {
 
 #[test]
 fn cve_rustsec_2026_0007_proto_contains_no_unsafe_code() {
-    // The compiler refuses any, in each module, and no module can allow it again.
+    // `forbid` applies to all modules and cannot be overridden.
     assert!(include_str!("../../src/lib.rs").contains("\n#![forbid(unsafe_code)]\n"));
 }
