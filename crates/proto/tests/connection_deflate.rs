@@ -136,7 +136,7 @@ fn compressed_message_in_fragments_is_inflated() {
             let (head, tail) = whole.payload.split_at(cut);
             let frames = [text(head).rsv(4).fin(false), ping("between"), continuation(tail)];
             let expected = [Got::ping("between"), Got::text("Hello, hello, hello")];
-            assert_eq!(without_takeover(local).receives(frames), expected, "cut at {cut}");
+            assert_eq!(without_takeover(local).receives(frames), expected, "split at {cut}");
         }
     }
 }

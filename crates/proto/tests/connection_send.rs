@@ -149,17 +149,17 @@ fn new_message_between_fragments_is_rejected_without_effect() {
         let mut endpoint = Endpoint::new(local);
         endpoint.sends_fragment(Data::Text("a"), Fragment::More);
         let mut out = Vec::new();
-        let refused = Err(SendError::MessageInProgress);
+        let rejected = Err(SendError::MessageInProgress);
         let connection = &mut endpoint.connection;
-        assert_eq!(connection.send(Data::Text("b"), &mut out), refused);
-        assert_eq!(connection.send(Data::Binary(b"b"), &mut out), refused);
+        assert_eq!(connection.send(Data::Text("b"), &mut out), rejected);
+        assert_eq!(connection.send(Data::Binary(b"b"), &mut out), rejected);
         assert_eq!(
             connection.send_fragment(Data::Binary(b"b"), Fragment::Last, &mut out),
-            refused
+            rejected
         );
         assert_eq!(
             connection.start_message(MessageKind::Text, 1, &mut out).err(),
-            refused.err()
+            rejected.err()
         );
         assert_eq!(out, b"", "a rejected call appends nothing");
         assert_eq!(

@@ -24,6 +24,6 @@ fn server_answers_invalid_head_request_without_a_body_for_every_split() {
         let (first, second) = request.split_at(cut);
         let invalid = invalid(&[first, second]);
         assert_eq!(invalid.error, HandshakeError::ControlByte(0));
-        assert_eq!(invalid.response.body(), b"", "cut at {cut}");
+        assert_eq!(invalid.response.body(), b"", "split at {cut}");
     }
 }

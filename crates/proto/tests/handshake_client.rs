@@ -888,7 +888,7 @@ proptest! {
         let (to_server, awaiting) = ClientRequest::new(&uri, key).start();
         let handshake = ServerHandshake::new(HandshakeLimits::default());
         let ServerProgress::Incoming(incoming) = handshake.handle_bytes(&to_server) else {
-            return Err(TestCaseError::fail("refused"));
+            return Err(TestCaseError::fail("rejected"));
         };
         let response = incoming.accept(Acceptance::new()).unwrap().response;
         let step = awaiting.handle_bytes(&response.to_bytes());

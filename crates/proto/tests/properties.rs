@@ -231,7 +231,7 @@ proptest! {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         for cut in 0..stream.len() {
             let split = receive_in_pieces(endpoint(local, limits()), &stream, &[cut, usize::MAX], false);
-            prop_assert_eq!(&whole, &split, "cut at {}", cut);
+            prop_assert_eq!(&whole, &split, "split at {}", cut);
         }
     }
 

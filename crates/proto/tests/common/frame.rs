@@ -74,7 +74,7 @@ impl Frame {
         self
     }
 
-    /// Says in its header that the payload has `len` bytes, whatever it has.
+    /// Declares a payload length of `len` bytes in the header, regardless of the payload.
     pub(crate) fn declaring(mut self, len: u64) -> Self {
         self.declared = Some(len);
         self

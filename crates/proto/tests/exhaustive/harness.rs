@@ -126,7 +126,7 @@ impl Checker {
         expected: &Expected,
     ) {
         if let Err(wrong) = self.run(local, config, wire, cuts, expected) {
-            panic!("{local:?} receives {wire:02x?} cut at {cuts:?}: {wrong}; expected {expected:?}");
+            panic!("{local:?} receives {wire:02x?} split at {cuts:?}: {wrong}; expected {expected:?}");
         }
     }
 
@@ -192,7 +192,7 @@ impl Checker {
                 match received.event {
                     None if consumed == piece_len => break,
                     None => return Err("not all is consumed".into()),
-                    Some(event) if error.is_some() => return Err(format!("{event:?} after the fault")),
+                    Some(event) if error.is_some() => return Err(format!("{event:?} after the error")),
                     Some(Event::ProtocolError(found)) => error = Some(found),
                     Some(Event::Chunk {
                         kind,
@@ -221,7 +221,7 @@ impl Checker {
             }
         }
         if let Some(missing) = delivered.next() {
-            return Err(format!("{missing:?} is missing, the fault is {error:?}"));
+            return Err(format!("{missing:?} is missing, the error is {error:?}"));
         }
         // Memory is bounded by received bytes: twice a message, a split control frame, the minimum capacity of a
         // vector.

@@ -71,7 +71,7 @@ fn check(key: [u8; 4], phase: usize, offset: usize, len: usize, scale: Scale) ->
         let (head, tail) = parts.0[offset..offset + len].split_at_mut(cut);
         advanced.apply(head);
         advanced.advanced(cut).apply(tail);
-        assert_eq!(parts.0, expected, "{} cut at {cut}", here());
+        assert_eq!(parts.0, expected, "{} split at {cut}", here());
     }
     Count { inputs: 1, splits }
 }

@@ -71,7 +71,7 @@ fn both_roles_inflate_the_rfc_examples_for_every_split() {
             let mut endpoint = with_takeover(local);
             let mut got = endpoint.receives_bytes(&wire[..cut]);
             got.extend(endpoint.receives_bytes(&wire[cut..]));
-            assert_eq!(got, hellos, "{local:?} cut at {cut}");
+            assert_eq!(got, hellos, "{local:?} split at {cut}");
         }
         let mut endpoint = with_takeover(local);
         let got: Vec<_> = wire.chunks(1).flat_map(|byte| endpoint.receives_bytes(byte)).collect();
