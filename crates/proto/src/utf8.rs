@@ -109,7 +109,7 @@ mod tests {
         let expected = core::str::from_utf8(bytes).is_ok();
         for cut in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(cut);
-            assert_eq!(in_pieces([head, tail]).is_ok(), expected, "{bytes:02x?} cut at {cut}");
+            assert_eq!(in_pieces([head, tail]).is_ok(), expected, "{bytes:02x?} split at {cut}");
         }
         assert_eq!(
             in_pieces(bytes.chunks(1)).is_ok(),

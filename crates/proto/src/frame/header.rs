@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(FrameHeader::decode(input), expected);
         if let Ok(Some((header, len))) = expected {
             for cut in 0..len {
-                assert_eq!(FrameHeader::decode(&input[..cut]), Ok(None), "cut at {cut}");
+                assert_eq!(FrameHeader::decode(&input[..cut]), Ok(None), "split at {cut}");
             }
             let mut out = vec![];
             header.encode(&mut out);

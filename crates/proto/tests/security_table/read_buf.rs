@@ -1,4 +1,4 @@
-//! From the handshake into the connection, in every cut; and a server that wants no more of them.
+//! Frames received together with the handshake, for every split; and a server that rejects connections under load.
 
 use sockeye_proto::handshake::{
     Acceptance, ClientProgress, ClientRequest, HandshakeLimits, Key, Rejection, ServerHandshake, ServerProgress,
@@ -13,7 +13,7 @@ fn expected() -> [Got; 3] {
 }
 
 #[test]
-fn server_delivers_frames_glued_to_the_request_at_every_split() {
+fn server_delivers_frames_received_with_the_request_for_every_split() {
     let frames = [text("first"), ping("p"), text("second")].map(|frame| frame.masked(KEY));
     let stream = [plus(&[]), wire(frames)].concat();
     for cut in 0..=stream.len() {
@@ -25,19 +25,19 @@ fn server_delivers_frames_glued_to_the_request_at_every_split() {
             }
             ServerProgress::Incomplete(handshake) => {
                 let ServerProgress::Incoming(incoming) = handshake.handle_bytes(tail) else {
-                    panic!("cut at {cut}: the rest makes it whole");
+                    panic!("split at {cut}: the rest must complete it");
                 };
                 let accepted = incoming.accept(Acceptance::new()).expect("plain");
                 then_receives(Local::Server, &[&accepted.read_buf])
             }
-            ServerProgress::Invalid(invalid) => panic!("cut at {cut}: {invalid:?}"),
+            ServerProgress::Invalid(invalid) => panic!("split at {cut}: {invalid:?}"),
         };
-        assert_eq!(got, expected(), "cut at {cut}");
+        assert_eq!(got, expected(), "split at {cut}");
     }
 }
 
 #[test]
-fn client_delivers_frames_glued_to_the_response_at_every_split() {
+fn client_delivers_frames_received_with_the_response_for_every_split() {
     let uri = Uri::parse("ws://server.example.com/chat").expect("valid");
     let key = Key::parse(b"x3JJHMbDL1EzLkh9GBhXDw==").expect("canonical");
     let response = incoming(&plus(&[])).accept(Acceptance::new()).expect("plain").response;
@@ -50,13 +50,13 @@ fn client_delivers_frames_glued_to_the_response_at_every_split() {
             ClientProgress::Connected(connected) => then_receives(Local::Client, &[&connected.read_buf, tail]),
             ClientProgress::Incomplete(awaiting) => {
                 let ClientProgress::Connected(connected) = awaiting.handle_bytes(tail) else {
-                    panic!("cut at {cut}: the rest makes it whole");
+                    panic!("split at {cut}: the rest must complete it");
                 };
                 then_receives(Local::Client, &[&connected.read_buf])
             }
-            step => panic!("cut at {cut}: {step:?}"),
+            progress => panic!("split at {cut}: {progress:?}"),
         };
-        assert_eq!(got, expected(), "cut at {cut}");
+        assert_eq!(got, expected(), "split at {cut}");
     }
 }
 

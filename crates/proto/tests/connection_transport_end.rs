@@ -1,4 +1,4 @@
-//! The end of TCP, with and without a closing handshake: what is known, how long it takes, how much is read (RFC 6455 §7).
+//! The end of TCP, with and without a closing handshake: close info, deadlines, discarded bytes (RFC 6455 §7).
 
 mod common;
 
@@ -63,7 +63,7 @@ fn check_abnormal(endpoint: &Endpoint, cause: CloseCause) {
 }
 
 #[test]
-fn the_end_of_tcp_inside_a_frame_delivers_no_part_of_it() {
+fn end_of_tcp_inside_a_frame_delivers_nothing() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let wire = endpoint.as_peer_sends(text("never delivered")).bytes();
@@ -81,7 +81,7 @@ fn the_end_of_tcp_inside_a_frame_delivers_no_part_of_it() {
 }
 
 #[test]
-fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_ends_the_connection_normally() {
+fn end_of_tcp_in_answer_to_our_close_frame_is_normal() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(4001, "ours");
@@ -95,7 +95,7 @@ fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_ends_the_connection_normall
 }
 
 #[test]
-fn the_end_of_tcp_before_our_close_frame_is_written_is_abnormal() {
+fn end_of_tcp_before_our_close_frame_is_written_is_abnormal() {
     // checks [6455-7.1.4-1]
     for local in BOTH {
         for is_queued in [false, true] {
@@ -113,7 +113,7 @@ fn the_end_of_tcp_before_our_close_frame_is_written_is_abnormal() {
 }
 
 #[test]
-fn the_peers_close_code_says_whether_the_end_is_normal() {
+fn close_code_of_the_peer_determines_is_normal() {
     for (code, is_normal) in [
         (1000, true),
         (1001, true),
@@ -126,7 +126,7 @@ fn the_peers_close_code_says_whether_the_end_is_normal() {
             let mut endpoint = Endpoint::new(local);
             endpoint.receives([close(code, "")]);
             assert_eq!(endpoint.close_info().is_normal(), is_normal, "{code}");
-            // A code that answers ours says nothing more than ours did.
+            // The code in an answer to our close frame has no influence.
             let mut endpoint = Endpoint::new(local);
             endpoint.close(1000, "");
             endpoint.receives([close(code, "")]);
@@ -139,7 +139,7 @@ fn the_peers_close_code_says_whether_the_end_is_normal() {
 }
 
 #[test]
-fn the_end_of_tcp_after_a_fault_keeps_the_fault() {
+fn end_of_tcp_after_a_protocol_error_keeps_the_cause() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([frame(0x3, "")]);
@@ -151,15 +151,15 @@ fn the_end_of_tcp_after_a_fault_keeps_the_fault() {
     }
 }
 
-// Deadlines: 5 s for the closing handshake and after a fault, 1 s to linger.
+// Deadlines: 5 s for the closing handshake and after a protocol error, 1 s for draining.
 
 #[test]
-fn server_gives_up_on_a_client_that_does_not_answer_close() {
+fn server_times_out_waiting_for_the_close_answer() {
     check_close_timeout(Local::Server);
 }
 
 #[test]
-fn client_gives_up_on_a_server_that_does_not_answer_close() {
+fn client_times_out_waiting_for_the_close_answer() {
     check_close_timeout(Local::Client);
 }
 
@@ -167,10 +167,10 @@ fn client_gives_up_on_a_server_that_does_not_answer_close() {
 fn check_close_timeout(local: Local) {
     let mut endpoint = Endpoint::new(local);
     endpoint.advance_to(1000);
-    // The peer's time runs from when our close frame is written. Data that goes on coming does not move it.
+    // The deadline starts when our close frame is written. Incoming data does not extend it.
     endpoint.close(1000, "");
     endpoint.queues();
-    assert_eq!(endpoint.deadline_ms(), None, "a backlog is the caller's to watch");
+    assert_eq!(endpoint.deadline_ms(), None, "no deadline before the frame is written");
     endpoint.connection.handle_transmitted(at(1000));
     assert_eq!(endpoint.deadline_ms(), Some(6000));
     endpoint.advance_to(5999);
@@ -186,7 +186,7 @@ fn check_close_timeout(local: Local) {
 }
 
 #[test]
-fn server_lingers_one_second_after_the_closing_handshake() {
+fn server_drains_for_1_s_after_the_closing_handshake() {
     let mut server = Endpoint::server();
     server.advance_to(1000);
     server.receives([close(1000, "")]);
@@ -198,13 +198,13 @@ fn server_lingers_one_second_after_the_closing_handshake() {
     server.transmits();
     server.advance_to(4500);
     server.receives([close(1000, "")]);
-    // What is left of the five seconds is less than one.
+    // Less than one second remains of the five.
     check_linger(&mut server, 5000);
     assert!(server.close_info().is_clean());
 }
 
 #[test]
-fn client_waits_five_seconds_for_the_server_to_end_tcp() {
+fn client_waits_up_to_5_s_for_the_server_to_close_tcp() {
     // checks [6455-5.5.1-11, 6455-7.1.1-3]
     let mut client = Endpoint::client();
     client.advance_to(1000);
@@ -222,27 +222,27 @@ fn client_waits_five_seconds_for_the_server_to_end_tcp() {
 }
 
 #[test]
-fn the_time_to_end_runs_from_when_our_close_frame_is_written() {
+fn drain_deadline_starts_when_our_close_frame_is_written() {
     for (local, patience_ms) in [(Local::Server, 1000), (Local::Client, 5000)] {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
-        // The application was busy with a message before it, and only now comes to send anything.
+        // The application was busy and sends its output only now.
         endpoint.advance_to(900);
         endpoint.queues();
         assert_eq!(endpoint.deadline_ms(), None);
-        // Our own data is in front of it.
+        // Our own data precedes it.
         endpoint.advance_to(60_000);
         endpoint.is(State::Draining, endpoint.connection.transport_action());
         endpoint.connection.handle_transmitted(endpoint.now());
         assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
-        // Once only.
+        // Only the first call counts.
         endpoint.connection.handle_transmitted(at(60_500));
         assert_eq!(endpoint.deadline_ms(), Some(60_000 + patience_ms));
     }
 }
 
 #[test]
-fn server_reads_on_for_five_seconds_after_a_fault() {
+fn server_reads_for_5_s_after_a_protocol_error() {
     let mut server = Endpoint::server();
     server.advance_to(1000);
     server.receives([frame(0x3, "")]);
@@ -254,7 +254,7 @@ fn server_reads_on_for_five_seconds_after_a_fault() {
 }
 
 #[test]
-fn client_reads_on_for_five_seconds_after_a_fault() {
+fn client_reads_for_5_s_after_a_protocol_error() {
     let mut client = Endpoint::client();
     client.advance_to(1000);
     client.receives([frame(0x3, "")]);
@@ -265,7 +265,7 @@ fn client_reads_on_for_five_seconds_after_a_fault() {
     );
 }
 
-/// In `Ending`, whatever arrives, until `deadline_ms`; then closed.
+/// Checks that the connection drains until `deadline_ms`, whatever arrives, and is closed then.
 #[track_caller]
 fn check_linger(endpoint: &mut Endpoint, deadline_ms: u64) {
     endpoint.transmits();
@@ -283,7 +283,7 @@ fn check_linger(endpoint: &mut Endpoint, deadline_ms: u64) {
 }
 
 #[test]
-fn the_close_timeout_is_configurable() {
+fn close_timeout_is_configurable() {
     let mut config = sockeye_proto::Config::default();
     config.close_timeout = std::time::Duration::from_millis(300);
     for local in BOTH {
@@ -302,16 +302,16 @@ fn the_close_timeout_is_configurable() {
     }
 }
 
-// What comes after the end is read and thrown away, up to 64 MiB.
+// Input while draining is discarded, up to 64 MiB.
 
 #[test]
-fn server_discards_64_mib_after_the_end_and_then_closes() {
+fn server_discards_64_mib_while_draining_then_closes() {
     check_discard(Endpoint::server(), |server| drop(server.receives([close(1000, "")])));
     check_discard(Endpoint::server(), |server| drop(server.receives([frame(0x3, "")])));
 }
 
 #[test]
-fn client_discards_64_mib_after_the_end_and_then_closes() {
+fn client_discards_64_mib_while_draining_then_closes() {
     check_discard(Endpoint::client(), |client| drop(client.receives([close(1000, "")])));
     check_discard(Endpoint::client(), |client| {
         drop(client.receives([frame(0x3, "").declaring(0)]))
@@ -340,7 +340,7 @@ fn check_discard(mut endpoint: Endpoint, end: fn(&mut Endpoint)) {
 }
 
 #[test]
-fn exactly_64_mib_after_the_end_is_not_too_much() {
+fn draining_discards_exactly_64_mib() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
@@ -353,9 +353,9 @@ fn exactly_64_mib_after_the_end_is_not_too_much() {
 }
 
 #[test]
-fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
+fn flood_while_draining_does_not_prevent_sending_our_close_frame() {
     for local in BOTH {
-        // One large read: a frame that breaks a rule, and much behind it, before anything could be sent.
+        // One large read: an invalid frame followed by much data, before anything could be sent.
         let mut endpoint = Endpoint::new(local);
         let mut wire = endpoint.as_peer_sends(frame(0x3, "")).bytes();
         wire.resize(1 << 20, 0);
@@ -365,7 +365,7 @@ fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
         );
         endpoint.is(State::Draining, TransportAction::HalfClose);
         assert_eq!(endpoint.transmits(), [close(1002, "reserved opcode")]);
-        // From here on it counts.
+        // From here on, discarded bytes are counted.
         endpoint.receives_bytes(&vec![0; 64 << 20]);
         assert_eq!(endpoint.connection.state(), State::Draining);
         endpoint.receives_bytes(&[0]);
@@ -374,7 +374,7 @@ fn a_flood_after_the_end_does_not_swallow_our_close_frame() {
 }
 
 #[test]
-fn the_ending_of_a_connection_can_be_taken_from_it() {
+fn take_closing_moves_the_remaining_work() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1001, "bye")]);
@@ -384,7 +384,7 @@ fn the_ending_of_a_connection_can_be_taken_from_it() {
         assert_eq!(endpoint.close_info(), &close_info);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.deadline_ms(), None);
-        // What was taken goes on.
+        // The returned connection continues the close.
         let mut out = Vec::new();
         assert!(ending.poll_transmit(&mut out));
         assert_eq!(endpoint.read_sent(&out), [close(1001, "")]);

@@ -1,4 +1,4 @@
-//! Sees that the tables at the top are true: each test that they name is one.
+//! Checks that every test named in the tables of `main.rs` exists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 const PAGE: &str = include_str!("main.rs");
 
-/// Rows in each table: one that gets lost is missed.
+/// Number of rows in each table, so that a lost row is noticed.
 const ROWS: [(&str, usize); 5] = [
     ("The URI and the request", 26),
     ("The response", 12),
@@ -28,7 +28,7 @@ fn every_row_names_tests_that_exist() {
         };
         let cells: Vec<_> = row.split(" | ").collect();
         let [input, outcome, rule, tests] = cells[..] else {
-            panic!("four cells: {row}");
+            panic!("a row must have four cells: {row}");
         };
         if input == "input" {
             continue;
@@ -41,12 +41,12 @@ fn every_row_names_tests_that_exist() {
             let source = sources.entry(file).or_insert_with(|| read(file));
             assert!(is_test(source, name), "there is no test {name} in {file}");
         }
-        counts.last_mut().expect("a title comes first").1 += 1;
+        counts.last_mut().expect("a heading precedes the first row").1 += 1;
     }
     assert_eq!(counts, ROWS);
 }
 
-/// A file under `src/` or `tests/`, or all files of a folder there.
+/// Reads a file under `src/` or `tests/`, or all files of a folder there.
 fn read(file: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = match file.starts_with("src/") {
@@ -61,7 +61,7 @@ fn read(file: &str) -> String {
     files.collect()
 }
 
-/// Whether there is a function of this name, with `#[test]` and perhaps more attributes before it.
+/// Whether there is a function with this name and the attribute `#[test]`.
 fn is_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim_start).collect();
     let signature = format!("fn {name}(");

@@ -1,4 +1,4 @@
-//! How messages are handed over: borrowed in place, in chunks, and by way of the message's own buffer.
+//! Delivery of messages: borrowed in place, in chunks, and via direct reads.
 
 mod common;
 
@@ -11,17 +11,17 @@ const BOTH: [Local; 2] = [Local::Server, Local::Client];
 const TEXT: MessageKind = MessageKind::Text;
 const BINARY: MessageKind = MessageKind::Binary;
 
-// In place.
+// Messages borrowed from the input.
 
 #[test]
-fn a_message_that_lies_whole_in_the_input_is_borrowed_there() {
+fn complete_message_is_borrowed_from_the_input() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for len in [0, 1, 125, 126, 70_000] {
             let mut input = endpoint.as_peer_sends(binary(vec![7; len])).bytes();
             let received = endpoint.connection.handle_bytes(at(0), &mut input);
             let Some(Event::Message { payload, .. }) = received.event else {
-                panic!("a message");
+                panic!("expected a message");
             };
             assert!(matches!(payload, Cow::Borrowed(_)));
             assert_eq!(payload, vec![7; len]);
@@ -31,7 +31,7 @@ fn a_message_that_lies_whole_in_the_input_is_borrowed_there() {
 }
 
 #[test]
-fn a_message_that_comes_in_parts_is_owned_by_the_event() {
+fn split_message_is_owned_by_the_event() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let mut input = endpoint.as_peer_sends(text("hello")).bytes();
@@ -51,7 +51,7 @@ fn a_message_that_comes_in_parts_is_owned_by_the_event() {
 }
 
 #[test]
-fn each_call_consumes_up_to_its_event() {
+fn each_call_consumes_input_up_to_its_event() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let frames = [text("a"), ping("b"), binary("c")].map(|frame| endpoint.as_peer_sends(frame).bytes());
@@ -70,7 +70,7 @@ fn each_call_consumes_up_to_its_event() {
 }
 
 #[test]
-fn an_empty_input_is_nothing() {
+fn empty_input_has_no_effect() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let wire = endpoint.as_peer_sends(text("a")).bytes();
@@ -79,13 +79,13 @@ fn an_empty_input_is_nothing() {
             let deadline = endpoint.connection.poll_timeout();
             endpoint.now_ms += 10;
             assert_eq!(endpoint.receives_bytes(&[]), []);
-            assert_eq!(endpoint.connection.poll_timeout(), deadline, "and no sign of life");
+            assert_eq!(endpoint.connection.poll_timeout(), deadline, "not counted as progress");
         }
         assert_eq!(endpoint.receives_bytes(&wire[wire.len() - 1..]), [Got::text("a")]);
     }
 }
 
-// In chunks.
+// Messages in chunks.
 
 fn in_chunks(local: Local) -> Endpoint {
     let mut endpoint = Endpoint::new(local);
@@ -94,7 +94,7 @@ fn in_chunks(local: Local) -> Endpoint {
 }
 
 #[test]
-fn a_whole_message_is_one_chunk() {
+fn complete_message_is_one_chunk() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         let got = endpoint.receives([text("abc"), binary(""), ping("p")]);
@@ -108,7 +108,7 @@ fn a_whole_message_is_one_chunk() {
 }
 
 #[test]
-fn chunks_follow_fragments_and_inputs() {
+fn chunks_end_at_fragment_and_input_boundaries() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         assert_eq!(
@@ -125,7 +125,7 @@ fn chunks_follow_fragments_and_inputs() {
 }
 
 #[test]
-fn empty_fragments_are_chunks_only_where_a_message_begins_or_ends() {
+fn empty_chunks_only_start_or_end_a_message() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
         let got = endpoint.receives([
@@ -145,10 +145,10 @@ fn empty_fragments_are_chunks_only_where_a_message_begins_or_ends() {
 }
 
 #[test]
-fn chunks_of_text_are_checked_across_their_borders() {
+fn utf8_is_validated_across_chunks() {
     for local in BOTH {
         let mut endpoint = in_chunks(local);
-        // U+20AC in two fragments: legal, and each chunk is as it came.
+        // U+20AC split into two fragments is legal, and the chunks keep that split.
         let got = endpoint.receives([text(b"\xe2\x82").fin(false), continuation(b"\xac")]);
         let expected = [
             Got::chunk(TEXT, b"\xe2\x82", true, false),
@@ -165,7 +165,7 @@ fn chunks_of_text_are_checked_across_their_borders() {
 }
 
 #[test]
-fn the_limit_counts_for_chunks_too() {
+fn size_limit_applies_to_chunks() {
     let mut config = sockeye_proto::Config::default();
     config.limits.message_size_max = 3;
     for local in BOTH {
@@ -181,7 +181,7 @@ fn the_limit_counts_for_chunks_too() {
 }
 
 #[test]
-fn delivery_is_chosen_between_messages() {
+fn receive_mode_changes_only_between_messages() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([text("a").fin(false)]);
@@ -211,10 +211,10 @@ fn delivery_is_chosen_between_messages() {
     }
 }
 
-// By way of the message's own buffer.
+// Direct reads.
 
-/// Gives `wire` in pieces of `piece_len`, into the message's own buffer whenever it is offered.
-/// Also how many bytes took that way.
+/// Passes `wire` in pieces of `piece_len`, using direct reads whenever possible. Also returns the number of bytes read
+/// directly.
 #[track_caller]
 fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> (Vec<Got>, usize) {
     let mut got = Vec::new();
@@ -224,7 +224,7 @@ fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> 
         let mut piece = &rest[..piece_len.min(rest.len())];
         if let Some((buffer, at_most)) = endpoint.connection.direct_read_buffer() {
             let room = buffer.capacity() - buffer.len();
-            assert!(room > 0, "there is room");
+            assert!(room > 0, "the limit must be positive");
             piece = &piece[..piece.len().min(at_most).min(room)];
             buffer.extend_from_slice(piece);
             direct += piece.len();
@@ -238,14 +238,14 @@ fn receives_directly(endpoint: &mut Endpoint, wire: &[u8], piece_len: usize) -> 
 }
 
 #[test]
-fn a_large_message_may_be_read_into_its_own_buffer() {
+fn large_message_via_direct_reads_is_equal() {
     let payload: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
     for local in BOTH {
         for piece_len in [1000, 4097, 65_536, 150_001] {
             let mut endpoint = Endpoint::new(local);
             let wire = endpoint.as_peer_sends(binary(&payload)).bytes();
             let (got, direct) = receives_directly(&mut endpoint, &wire, piece_len);
-            assert!(direct > 100_000, "the way was taken for {direct} bytes");
+            assert!(direct > 100_000, "{direct} bytes were read directly");
             assert!(got == [Got::binary(&payload)]);
             assert_eq!(endpoint.connection.buffered_len(), 0);
             assert!(endpoint.connection.direct_read_buffer().is_none());
@@ -254,11 +254,11 @@ fn a_large_message_may_be_read_into_its_own_buffer() {
 }
 
 #[test]
-fn text_and_fragments_take_the_direct_way_too() {
+fn text_and_fragments_support_direct_reads() {
     let part = "a\u{e9}\u{20ac}\u{1f600}".repeat(20_000);
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        // The border between the fragments cuts a code point.
+        // The fragment boundary splits a code point.
         let (head, tail) = part.as_bytes().split_at(part.len() - 2);
         let wire: Vec<u8> = [
             text(head).fin(false),
@@ -276,7 +276,7 @@ fn text_and_fragments_take_the_direct_way_too() {
 }
 
 #[test]
-fn bad_text_in_the_direct_way_fails_at_once() {
+fn invalid_utf8_in_a_direct_read_fails_immediately() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let mut payload = vec![b'x'; 200_000];
@@ -291,9 +291,9 @@ fn bad_text_in_the_direct_way_fails_at_once() {
 }
 
 #[test]
-fn the_direct_way_is_offered_from_32_kib_on_while_32_kib_are_outstanding() {
+fn direct_read_buffer_requires_32_kib_received_and_outstanding() {
     const MIN: usize = 32 * 1024;
-    // Frame, bytes of it that arrived, whether the way is open.
+    // Frame, number of its bytes that arrived, whether direct reads are possible.
     let cases = [
         (2 * MIN, MIN - 1, false),
         (2 * MIN, MIN, true),
@@ -308,13 +308,13 @@ fn the_direct_way_is_offered_from_32_kib_on_while_32_kib_are_outstanding() {
         server.receives_bytes(&wire[..header_len + arrived]);
         let offered = server.connection.direct_read_buffer().map(|(_, at_most)| at_most);
         assert_eq!(offered, is_offered.then_some(len - arrived), "{len} {arrived}");
-        // Not taken, it changes nothing.
+        // Not using it has no effect.
         assert!(server.receives_bytes(&wire[header_len + arrived..]) == [Got::binary(vec![1; len])]);
     }
 }
 
 #[test]
-fn the_direct_way_is_not_offered_for_chunks_or_after_the_end() {
+fn direct_read_buffer_is_none_for_chunks_and_after_the_end() {
     let wire = binary(vec![1; 100_000]).masked(KEY).bytes();
     let mut server = in_chunks(Local::Server);
     server.receives_bytes(&wire[..50_000]);
@@ -329,7 +329,7 @@ fn the_direct_way_is_not_offered_for_chunks_or_after_the_end() {
 }
 
 #[test]
-fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
+fn direct_reads_continue_while_awaiting_the_close_answer() {
     let mut server = Endpoint::server();
     let wire = [binary(vec![1; 100_000]), close(1000, "")]
         .map(|frame| frame.masked(KEY).bytes())
@@ -342,7 +342,7 @@ fn the_direct_way_goes_on_while_our_close_waits_for_its_answer() {
 }
 
 #[test]
-fn appending_nothing_changes_nothing_and_is_no_sign_of_life() {
+fn empty_direct_read_has_no_effect() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         assert_eq!(endpoint.connection.handle_direct_read(at(500)), None);

@@ -1,7 +1,7 @@
-//! What an attack may cost: memory is counted by the allocator, steps by the calls that it takes.
+//! Measures the cost of an attack: memory with a counting allocator, steps as the number of calls.
 //!
-//! A vector that grows is counted with its old and its new memory at once, as a copying allocator has them. So a
-//! message that is held within twice what arrived may show three times as much here.
+//! A growing vector is counted with both its old and its new allocation, as if the allocator always copied. A message
+//! buffer of at most twice the received bytes may therefore be counted as three times as much.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use sockeye_proto::{Config, Connection, Event, ProtocolError, Role};
 
 use crate::common::{Frame, KEY, Local, at, check_fails, mask, wire};
 
-/// What a connection needs to fail: its closure, and the reason in its close frame.
+/// Memory that a failing connection needs for its close info and the reason of its close frame, in bytes.
 pub(crate) const FAILURE: u64 = 512;
 
-/// What an attack came to.
+/// The result of an attack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) error: Option<ProtocolError>,
-    /// Messages, pings, pongs and close frames delivered.
+    /// Number of messages, pings, pongs and close frames delivered.
     pub(crate) event_count: usize,
-    /// Memory at its highest, in bytes.
+    /// Peak memory, in bytes.
     pub(crate) bytes_max: u64,
-    /// Allocations at their highest.
+    /// Peak number of allocations.
     pub(crate) count_max: u64,
-    /// Bytes that are still allocated.
+    /// Bytes still allocated afterwards.
     pub(crate) bytes_left: i64,
 }
 
-/// The default configuration with another limit on messages.
+/// The default configuration with another message size limit.
 pub(crate) fn limited(message_size_max: u64) -> Config {
     let mut config = Config::default();
     config.limits.message_size_max = message_size_max;
@@ -41,7 +41,7 @@ pub(crate) fn connection(local: Local, config: Config) -> Connection {
     Connection::new(role, Arc::new(config), at(0))
 }
 
-/// The bytes of frames as the peer of `local` sends them.
+/// Encodes frames as the peer of `local` sends them.
 pub(crate) fn sent_to(local: Local, frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
     wire(frames.into_iter().map(|frame| match local {
         Local::Server => frame.masked(KEY),
@@ -49,13 +49,13 @@ pub(crate) fn sent_to(local: Local, frames: impl IntoIterator<Item = Frame>) -> 
     }))
 }
 
-/// `connection` receives `first`, and then `piece` again and again, until it fails or all are received.
+/// Passes `first` to `connection` and then `piece` repeatedly, until it fails or all are received.
 pub(crate) fn flood(connection: &mut Connection, first: &[u8], piece: &[u8], times: usize) -> Cost {
     let mut input = [first, piece].concat();
     let (mut error, mut event_count) = (None, 0);
     let info = allocation_counter::measure(|| {
-        for turn in 0..=times {
-            let sent = if turn == 0 { first } else { piece };
+        for round in 0..=times {
+            let sent = if round == 0 { first } else { piece };
             input[..sent.len()].copy_from_slice(sent);
             receive(connection, &mut input[..sent.len()], &mut error, &mut event_count);
             if error.is_some() {
@@ -72,7 +72,7 @@ pub(crate) fn flood(connection: &mut Connection, first: &[u8], piece: &[u8], tim
     }
 }
 
-/// One input. Each call takes something or is the last, so that there are no more calls than bytes.
+/// Passes one input. Each call must consume bytes or be the last, so there are at most as many calls as bytes.
 fn receive(
     connection: &mut Connection,
     mut input: &mut [u8],
@@ -86,7 +86,7 @@ fn receive(
             Some(Event::ProtocolError(found)) => *error = Some(found),
             Some(_) => *event_count += 1,
             None => {
-                assert_eq!(consumed, input.len(), "without an event all is consumed");
+                assert_eq!(consumed, input.len(), "without an event, all input is consumed");
                 return;
             }
         }
@@ -95,22 +95,23 @@ fn receive(
     panic!("more calls than bytes");
 }
 
-/// `local` refuses `wire` with this fault and close code, however it is cut, and for no more memory than that takes.
+/// Checks that `local` rejects `wire` with this error and close code for every split, with no more memory than
+/// necessary.
 #[track_caller]
-pub(crate) fn refuses(local: Local, wire: impl AsRef<[u8]>, error: ProtocolError, code: u16) {
+pub(crate) fn rejects(local: Local, wire: impl AsRef<[u8]>, error: ProtocolError, code: u16) {
     let wire = wire.as_ref();
     assert_eq!(error.close_code().0, code);
     check_fails(local, wire, &[], error);
     let cost = flood(&mut connection(local, Config::default()), wire, &[], 0);
     assert_eq!(cost.error, Some(error));
-    // What lay in the wire before the fault may have been kept until then.
+    // Input before the error may have been buffered.
     let allowed = FAILURE + 3 * wire.len() as u64;
-    assert!(cost.bytes_max <= allowed, "{cost:?}, allowed are {allowed}");
+    assert!(cost.bytes_max <= allowed, "{cost:?}, allowed: {allowed}");
 }
 
 #[test]
 fn memory_is_counted() {
-    // Or else every bound would hold.
+    // Otherwise, all bounds would hold trivially.
     let cost = flood(
         &mut connection(Local::Server, Config::default()),
         &[0x82, 0xff],
