@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{
     plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
     results::{Results, Row, select, short},
-    servers::is_ours,
+    servers::is_sockeye,
     workload::{Group, Metric},
 };
 
@@ -26,9 +26,9 @@ pub(super) fn echo(all: &[Results]) -> Result<Option<String>> {
     };
     let panels: Vec<_> = echo.iter().filter_map(panel).collect();
     let chart = BarChart {
-        title: "Echo: efficiency against raw TCP (orange ours, blue no protocol, grey other crates; longer is better)"
+        title: "Echo: efficiency against raw TCP (orange: Sockeye, blue: no protocol, grey: other crates; longer is better)"
             .into(),
-        axis: "share of raw-epoll: processor time for each message, or rate".into(),
+        axis: "share of raw-epoll: processor time per message, or rate".into(),
         panels,
         mark: Some(1.0),
         columns: 3,
@@ -52,8 +52,8 @@ pub(super) fn memory(all: &[Results]) -> Result<Option<String>> {
         ),
     };
     let chart = BarChart {
-        title: "Memory of a connection: idle / after an echo of 16 KiB (orange ours; shorter is better)".into(),
-        axis: "KiB of user memory for each connection".into(),
+        title: "Memory per connection: idle / after an echo of 16 KiB (orange: Sockeye; shorter is better)".into(),
+        axis: "KiB of user memory per connection".into(),
         panels: idle.map(panel).filter(|panel| !panel.bars.is_empty()).collect(),
         mark: None,
         columns: 3,
@@ -88,8 +88,8 @@ pub(super) fn latency(all: &[Results]) -> Result<Option<String>> {
     };
     let chart = CurveChart {
         title: format!("Latency in an open loop: {} (lower is better)", short(&results.title)),
-        x_axis: "messages a second, asked for".into(),
-        y_axis: "p99 from the intended time, ms".into(),
+        x_axis: "requested messages per second".into(),
+        y_axis: "p99 from the due time, ms".into(),
         curves: results.rows.iter().map(curve).collect(),
     };
     if chart.curves.iter().all(|curve| curve.points.is_empty()) {
@@ -119,7 +119,7 @@ fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, 
 
 fn role(row: &Row) -> Role {
     match row.is_baseline {
-        _ if is_ours(&row.server) => Role::Ours,
+        _ if is_sockeye(&row.server) => Role::Sockeye,
         true => Role::Baseline,
         false => Role::Peer,
     }

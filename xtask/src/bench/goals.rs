@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{
     render::figure,
     results::{Results, Row, short},
-    servers::is_ours,
+    servers::is_sockeye,
 };
 
 /// One goal in one workload.
@@ -84,8 +84,8 @@ fn outcomes(results: &Results, server: &str) -> Vec<(Bound, Option<Outcome>)> {
 }
 
 /// Name of the Sockeye server in a workload.
-fn ours(results: &Results) -> &str {
-    let row = results.rows.iter().find(|row| is_ours(&row.server));
+fn sockeye(results: &Results) -> &str {
+    let row = results.rows.iter().find(|row| is_sockeye(&row.server));
     row.map_or("", |row| &row.server)
 }
 
@@ -97,7 +97,7 @@ impl Bound {
                 let rivals = results
                     .rows
                     .iter()
-                    .filter(|other| !other.is_baseline && !is_ours(&other.server));
+                    .filter(|other| !other.is_baseline && !is_sockeye(&other.server));
                 let outcomes = rivals.filter_map(|rival| Self::compare(results, row, rival, min));
                 outcomes.min_by(|one, other| one.value.total_cmp(&other.value))
             }
@@ -133,8 +133,8 @@ impl Bound {
         match self {
             Self::Of(other, _) => format!("of `{other}`"),
             Self::OfBestRival(_) => "of the best other crate".into(),
-            Self::Memory(_) => "bytes a connection, at most a tenth more after an echo".into(),
-            Self::SystemCalls(_) => "system calls a message".into(),
+            Self::Memory(_) => "bytes per connection, at most a tenth more after an echo".into(),
+            Self::SystemCalls(_) => "system calls per message".into(),
         }
     }
 
@@ -170,7 +170,7 @@ fn verdict(bound: Bound, outcome: Option<&Outcome>) -> (String, &'static str) {
     match outcome {
         Some(outcome) if outcome.is_reached => (bound.describe(outcome), "reached"),
         Some(outcome) => (bound.describe(outcome), "missed"),
-        None => ("–".into(), "not measured, or failed"),
+        None => ("–".into(), "not measured or failed"),
     }
 }
 
@@ -179,13 +179,13 @@ pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
     let names: Vec<_> = bare.iter().map(|name| format!("`{name}`")).collect();
     let (mut reached, mut count) = (0, 0);
     let mut text = format!(
-        "| workload | measure | goal | ours | | {} |\n|---|---|---:|---:|---|---:|\n",
+        "| workload | measure | goal | Sockeye | | {} |\n|---|---|---:|---:|---|---:|\n",
         names.join(" or ")
     );
     for results in all {
         let bare = bare.iter().find(|name| results.row(name).is_some());
         let beside = outcomes(results, bare.unwrap_or(&""));
-        for ((bound, outcome), (_, beside)) in outcomes(results, ours(results)).into_iter().zip(beside) {
+        for ((bound, outcome), (_, beside)) in outcomes(results, sockeye(results)).into_iter().zip(beside) {
             let (value, verdict) = verdict(bound, outcome.as_ref());
             count += 1;
             reached += usize::from(outcome.is_some_and(|outcome| outcome.is_reached));
@@ -199,7 +199,7 @@ pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
             );
         }
     }
-    let _ = writeln!(text, "\n{reached} of {count} are reached.");
+    let _ = writeln!(text, "\n{reached} of {count} goals are reached.");
     text
 }
 
@@ -209,7 +209,7 @@ pub(super) fn lines(results: &Results) -> String {
         let (value, verdict) = verdict(bound, outcome.as_ref());
         format!("    goal {} {}: {value}, {verdict}\n", bound.limit(), bound.title())
     };
-    outcomes(results, ours(results)).into_iter().map(line).collect()
+    outcomes(results, sockeye(results)).into_iter().map(line).collect()
 }
 
 #[cfg(test)]

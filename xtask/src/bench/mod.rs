@@ -165,7 +165,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         command
     };
     call(cargo(["fmt", "--all"]).arg("--check"))?;
-    for package in ["load", "bench-micro", "peer-ours", "peer-fanout-ours"] {
+    for package in ["load", "bench-micro", "peer-sockeye", "peer-fanout-sockeye"] {
         // One package at a time, as in `build`.
         let lints = [
             "--locked",

@@ -40,7 +40,7 @@ pub(super) struct Bar {
 /// The kind of server that a bar or curve belongs to; it determines the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    Ours,
+    Sockeye,
     Baseline,
     Peer,
 }
@@ -186,10 +186,10 @@ impl CurveChart {
                 .draw()?;
             // The curve of Sockeye comes last, above the others.
             let mut curves: Vec<_> = self.curves.iter().filter(|curve| !curve.points.is_empty()).collect();
-            curves.sort_by_key(|curve| curve.role == Role::Ours);
+            curves.sort_by_key(|curve| curve.role == Role::Sockeye);
             for (idx, curve) in curves.into_iter().enumerate() {
                 let (color, width) = match curve.role {
-                    Role::Ours => (ORANGE, 3),
+                    Role::Sockeye => (ORANGE, 3),
                     Role::Baseline | Role::Peer => {
                         let (red, green, blue) = Palette99::pick(idx).rgb();
                         (RGBColor(red, green, blue), 1)
@@ -217,7 +217,7 @@ impl CurveChart {
 impl Role {
     fn color(self) -> RGBColor {
         match self {
-            Self::Ours => ORANGE,
+            Self::Sockeye => ORANGE,
             Self::Baseline => RGBColor(0x4a, 0x7f, 0xc1),
             Self::Peer => RGBColor(0x9a, 0xa4, 0xb2),
         }
@@ -225,7 +225,7 @@ impl Role {
 
     fn text_style(self) -> TextStyle<'static> {
         match self {
-            Self::Ours => font(11).style(FontStyle::Bold).color(&ORANGE),
+            Self::Sockeye => font(11).style(FontStyle::Bold).color(&ORANGE),
             Self::Baseline | Self::Peer => font(11).color(&INK),
         }
     }
@@ -273,7 +273,7 @@ mod tests {
             axis: "ratio".into(),
             panels: vec![Panel {
                 title: "one".into(),
-                bars: vec![bar("first", Role::Ours, 0.5), bar("second", Role::Peer, 1.0)],
+                bars: vec![bar("first", Role::Sockeye, 0.5), bar("second", Role::Peer, 1.0)],
             }],
             mark: None,
             columns: 3,
@@ -295,7 +295,7 @@ mod tests {
             y_axis: "y".into(),
             curves: vec![Curve {
                 label: "first".into(),
-                role: Role::Ours,
+                role: Role::Sockeye,
                 points: vec![(50.0, 0.1), (100.0, 10.0)],
             }],
         };

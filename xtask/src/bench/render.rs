@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     Folders, charts, goals,
     results::{Results, Row, select, short},
-    servers::{SERVERS, is_ours},
+    servers::{SERVERS, is_sockeye},
     workload::{Group, Metric, WORKLOADS, Workload},
 };
 use crate::{process::grouped, workspace::Workspace};
@@ -120,8 +120,8 @@ fn notice(all: &[Results]) -> String {
     if disturbed > 0 {
         let _ = writeln!(
             text,
-            "In {disturbed} of {count} measurements something else kept the server or the load from its processor \
-             for more than a twentieth of the time."
+            "In {disturbed} of {count} measurements, other programs kept the server or the load generator from its \
+             processor for more than a twentieth of the time."
         );
     }
     text
@@ -148,7 +148,7 @@ fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> Strin
             .zip(columns)
             .map(|(row, results)| row.map_or_else(|| "–".into(), |row| cell(results, row)))
             .collect();
-        let name = if is_ours(server.name) {
+        let name = if is_sockeye(server.name) {
             format!("**{}**", server.name)
         } else {
             server.name.into()
@@ -253,8 +253,8 @@ fn latency_tables(all: &[Results]) -> String {
         if late > 0 {
             let _ = writeln!(
                 text,
-                "\nIn {late} of {count} measurements the load generator itself was late by more than a tenth of what it \
-                 reported."
+                "\nIn {late} of {count} measurements, the lateness of the load generator exceeded a tenth of the latency \
+                 that it reported."
             );
         }
         text.push('\n');
@@ -297,11 +297,7 @@ fn machine(all: &[Results]) -> String {
         .map(|(name, version)| format!("{name} {version}"))
         .collect();
     if !versions.is_empty() {
-        let _ = writeln!(
-            text,
-            "- Versions (of the crate that a server is made of): {}.",
-            versions.join(", ")
-        );
+        let _ = writeln!(text, "- Versions of the crates: {}.", versions.join(", "));
     }
     text
 }
@@ -346,7 +342,7 @@ mod tests {
                 report: cpu_ns.map(|cpu_ns| json!({ "server": { "cpu_ns": cpu_ns } })),
                 failure: cpu_ns.is_none().then(|| "it ended".into()),
             }],
-            syscalls: (server == "ours").then_some(2.0),
+            syscalls: (server == "sockeye").then_some(2.0),
         };
         Results {
             workload: "20b-1".into(),
@@ -358,7 +354,7 @@ mod tests {
             rows: vec![
                 row("raw-epoll", Some(3000.0)),
                 row("raw-tokio", Some(2000.0)),
-                row("ours", Some(4000.0)),
+                row("sockeye", Some(4000.0)),
                 row("soketto", None),
             ],
         }
@@ -367,19 +363,19 @@ mod tests {
     #[test]
     fn page_contains_ratios_and_failures() {
         let page = page_of(PAGE, &[results()], Path::new("nowhere")).expect("every place is known");
-        assert!(page.contains("| **ours** | 0.75 |"), "{page}");
-        assert!(page.contains("| **ours** | 4,000 |"), "{page}");
+        assert!(page.contains("| **sockeye** | 0.75 |"), "{page}");
+        assert!(page.contains("| **sockeye** | 4,000 |"), "{page}");
         assert!(page.contains("| soketto | failed |"), "{page}");
         assert!(
             page.contains("| of `raw-epoll` | ≥ 0.97 | 0.75 (0.75 to 0.75) | missed | 1.50 |"),
             "{page}"
         );
         assert!(
-            page.contains("| system calls a message | ≤ 2.050 | 2.000 | reached | – |"),
+            page.contains("| system calls per message | ≤ 2.050 | 2.000 | reached | – |"),
             "{page}"
         );
-        assert!(page.contains("| **ours** | 2.000 |"), "{page}");
-        assert!(page.contains("1 of 3 are reached."), "{page}");
+        assert!(page.contains("| **sockeye** | 2.000 |"), "{page}");
+        assert!(page.contains("1 of 3 goals are reached."), "{page}");
         assert!(!page.contains("<!--"), "every place is filled: {page}");
         assert!(!page.contains("![Memory"), "there is no plot of what was not measured");
     }

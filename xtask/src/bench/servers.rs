@@ -79,7 +79,7 @@ pub(super) const SERVERS: &[Server] = &[
         crate_name: None,
         has_tls: true,
         has_deflate: true,
-        ..rival(OURS)
+        ..rival(SOCKEYE)
     },
     Server {
         program: Program::SockeyeEcho,
@@ -91,7 +91,7 @@ pub(super) const SERVERS: &[Server] = &[
     Server {
         crate_name: None,
         speaks: Speaks::Fanout,
-        ..rival("fanout-ours")
+        ..rival(FANOUT_SOCKEYE)
     },
     Server {
         has_tls: true,
@@ -126,14 +126,17 @@ pub(super) const SERVERS: &[Server] = &[
 ];
 
 /// Echo by the library `sockeye`.
-const OURS: &str = "ours";
+const SOCKEYE: &str = "sockeye";
+
+/// Fan-out by the library `sockeye`.
+const FANOUT_SOCKEYE: &str = "fanout-sockeye";
 
 /// The program `sockeye echo`.
 const SOCKEYE_ECHO: &str = "sockeye-echo";
 
 /// Whether a server is part of this repository, apart from the baselines.
-pub(super) fn is_ours(name: &str) -> bool {
-    name == OURS || name == SOCKEYE_ECHO || name.ends_with("-ours")
+pub(super) fn is_sockeye(name: &str) -> bool {
+    [SOCKEYE, SOCKEYE_ECHO, FANOUT_SOCKEYE].contains(&name)
 }
 
 impl Server {
