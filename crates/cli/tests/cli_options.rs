@@ -276,8 +276,8 @@ async fn echo_says_which_option_lets_a_refused_page_in() {
     let host = url.trim_start_matches("ws://").trim_end_matches('/');
     for part in [
         "WARN",
-        "the origin https://b.example,",
-        &format!("the host {host};"),
+        "origin https://b.example to",
+        &format!("to host {host};"),
         "allowed: https://a.example;",
         "--allow-origin=https://b.example",
     ] {
@@ -302,8 +302,8 @@ async fn echo_advises_no_origin_that_is_none() {
     soon(BufReader::new(server.child.stderr.take().unwrap()).read_line(&mut line))
         .await
         .unwrap();
-    assert!(line.contains("the origin https://$(reboot),"), "{line}");
-    assert!(line.ends_with("--allow-origin=ORIGIN allows another\n"), "{line}");
+    assert!(line.contains("origin https://$(reboot) to"), "{line}");
+    assert!(line.ends_with("--allow-origin=ORIGIN allows other origins\n"), "{line}");
 }
 
 /// The characters that other clients encode, and the name and password before the host.
