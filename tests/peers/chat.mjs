@@ -274,7 +274,7 @@ await check('a rejected page shows the reason', async () => {
   await page.goto('http://chat.example/');
   await field(page, 'Your name').fill('Proxied');
   await button(page, 'Start talking').click();
-  await shows(page, 'main', 'The server refuses this page: pages of the origin http://chat.example may not connect');
+  await shows(page, 'main', 'The server refuses this page: origin http://chat.example may not connect');
   await shows(page, 'main', '--allow-origin=http://chat.example');
   await context.close();
 });

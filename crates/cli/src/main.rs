@@ -1,4 +1,4 @@
-//! The program `sockeye`: WebSocket servers, and a client for the terminal.
+//! The program `sockeye`: WebSocket servers, and a WebSocket client for the terminal.
 
 mod cli;
 mod connect;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::process::Stdio;
 
 use cli_support::{
-    Certificate, Left, Program, answer, echo, read_frame, run, serve, serve_raw, serve_raw_with, serve_test,
+    Certificate, Outcome, Program, answer, echo, read_frame, run, serve, serve_raw, serve_raw_with, serve_test,
     sockeye as program, soon,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
@@ -16,15 +16,15 @@ use sockeye::{CloseCode, Message, OriginPolicy, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// Replies are awaited for as long as this after the end of input; short, for what is tested is that nothing is lost.
+/// A short wait for replies, to speed up the tests, which check that nothing is lost.
 const WAIT: [&str; 2] = ["--wait", "100ms"];
 
 async fn echo_server() -> String {
     serve(Server::default(), async |ws| drop(echo(ws).await)).await
 }
 
-/// Runs `sockeye connect` against a server that closes each connection like this.
-async fn closed_with(code: u16, reason: &'static str) -> Left {
+/// Runs `sockeye connect` against a server that closes each connection with this code and reason.
+async fn closed_with(code: u16, reason: &'static str) -> Outcome {
     let url = serve(Server::default(), move |mut ws| async move {
         let _ = ws.close(CloseCode(code), reason).await;
     });
@@ -32,24 +32,27 @@ async fn closed_with(code: u16, reason: &'static str) -> Left {
 }
 
 #[track_caller]
-fn assert_stderr(left: &Left, part: &str) {
-    assert!(left.stderr.contains(part), "{:?} has no {part:?}", left.stderr);
-    assert_eq!(left.stderr.lines().count(), 1, "{}", left.stderr);
+fn assert_stderr(outcome: &Outcome, part: &str) {
+    assert!(outcome.stderr.contains(part), "{:?} has no {part:?}", outcome.stderr);
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
 }
 
 #[tokio::test]
 async fn no_reply_is_lost_at_the_end_of_input() {
     let url = echo_server().await;
     for _ in 0..50 {
-        let left = run(&["connect", &url, "--wait", "20ms"], b"a\nb\nc\nd\n").await;
-        assert_eq!((left.stdout.as_slice(), left.code), (&b"a\nb\nc\nd\n"[..], Some(0)));
-        assert_eq!(left.stderr, "");
+        let outcome = run(&["connect", &url, "--wait", "20ms"], b"a\nb\nc\nd\n").await;
+        assert_eq!(
+            (outcome.stdout.as_slice(), outcome.code),
+            (&b"a\nb\nc\nd\n"[..], Some(0))
+        );
+        assert_eq!(outcome.stderr, "");
     }
 }
 
-/// The server has not even begun to read when the input has ended; its pong comes when it does.
+/// The server starts to read, and sends the pong, only after the end of the input.
 #[tokio::test]
-async fn the_end_of_input_waits_for_a_server_that_is_busy() {
+async fn the_end_of_input_waits_for_a_busy_server() {
     let (url, mut connections) = serve_test().await;
     let mut client = Program::start(&["connect", &url, "--wait", "0"]);
     client.say("a\nb\n").await;
@@ -68,7 +71,7 @@ async fn the_end_of_input_waits_for_a_server_that_is_busy() {
 }
 
 #[tokio::test]
-async fn what_comes_after_the_own_close_frame_is_printed_too() {
+async fn messages_after_the_own_close_frame_are_printed() {
     let address = serve_raw(async |mut tcp| {
         assert_eq!(read_frame(&mut tcp).await, (0x81, b"go".to_vec()));
         let (opcode, ping) = read_frame(&mut tcp).await;
@@ -80,12 +83,12 @@ async fn what_comes_after_the_own_close_frame_is_printed_too() {
         // A text, and the close frame 1000.
         tcp.write_all(b"\x81\x04late\x88\x02\x03\xe8").await.unwrap();
     });
-    let left = run(&["connect", &address.await, "-w", "0"], b"go\n").await;
-    assert_eq!((left.stdout.as_slice(), left.code), (&b"late\n"[..], Some(0)));
+    let outcome = run(&["connect", &address.await, "-w", "0"], b"go\n").await;
+    assert_eq!((outcome.stdout.as_slice(), outcome.code), (&b"late\n"[..], Some(0)));
 }
 
 #[tokio::test]
-async fn wait_forever_leaves_the_end_to_the_server() {
+async fn wait_forever_lets_the_server_close() {
     let (url, mut connections) = serve_test().await;
     let mut client = Program::start(&["connect", &url, "--wait", "forever"]);
     client.stdin = None;
@@ -99,7 +102,7 @@ async fn wait_forever_leaves_the_end_to_the_server() {
 }
 
 #[tokio::test]
-async fn lines_become_messages_without_their_ends() {
+async fn lines_are_sent_without_line_ends() {
     let (url, mut connections) = serve_test().await;
     let mut client = Program::start(&["connect", &url]);
     client.say("one\ntwo\r\n\n äöü \nlast").await;
@@ -111,7 +114,7 @@ async fn lines_become_messages_without_their_ends() {
 }
 
 #[tokio::test]
-async fn a_pipe_gets_messages_byte_for_byte() {
+async fn messages_are_written_to_a_pipe_unchanged() {
     let text = "a\u{1b}[31m\r\nb\u{202e}\0";
     for (options, expected) in [
         (&[][..], [text.as_bytes(), b"\n", &[0, 10, 255], b"\n"].concat()),
@@ -122,18 +125,18 @@ async fn a_pipe_gets_messages_byte_for_byte() {
             ws.feed(&[0, 10, 255]).await.unwrap();
             ws.close(CloseCode::NORMAL, "").await.unwrap();
         });
-        let left = run(&[&["connect", &url.await, "-w", "forever"], options].concat(), b"").await;
-        assert_eq!(left.stdout, expected);
+        let outcome = run(&[&["connect", &url.await, "-w", "forever"], options].concat(), b"").await;
+        assert_eq!(outcome.stdout, expected);
     }
 }
 
 #[tokio::test]
 async fn a_line_that_is_not_utf8_is_not_sent_and_reported() {
     let url = echo_server().await;
-    let left = run(&["connect", &url], b"good\n\xff\xfe\nnever\n").await;
-    assert_eq!(left.code, Some(1));
-    assert_stderr(&left, "line 2 of standard input is not UTF-8");
-    assert_eq!(left.stdout, b"good\n");
+    let outcome = run(&["connect", &url], b"good\n\xff\xfe\nnever\n").await;
+    assert_eq!(outcome.code, Some(1));
+    assert_stderr(&outcome, "line 2 of standard input is not UTF-8");
+    assert_eq!(outcome.stdout, b"good\n");
 }
 
 #[tokio::test]
@@ -146,19 +149,19 @@ async fn the_close_code_of_the_server_is_the_exit_status() {
         (1011, 64, "closed by the server: 1011 (internal error)"),
         (4001, 64, "closed by the server: 4001"),
     ] {
-        let left = closed_with(code, "").await;
-        assert_eq!(left.code, Some(exit_code), "{code}");
+        let outcome = closed_with(code, "").await;
+        assert_eq!(outcome.code, Some(exit_code), "{code}");
         match exit_code {
-            0 => assert_eq!(left.stderr, ""),
-            _ => assert_stderr(&left, message),
+            0 => assert_eq!(outcome.stderr, ""),
+            _ => assert_stderr(&outcome, message),
         }
     }
-    let left = closed_with(4001, "session \u{1b}[31m expired").await;
-    assert_stderr(&left, r#"4001 "session \u001b[31m expired""#);
+    let outcome = closed_with(4001, "session \u{1b}[31m expired").await;
+    assert_stderr(&outcome, r#"4001 "session \u001b[31m expired""#);
 }
 
 #[tokio::test]
-async fn the_end_of_the_server_ends_it_while_its_input_is_open() {
+async fn a_close_of_the_server_ends_the_program_while_input_is_open() {
     let (url, mut connections) = serve_test().await;
     let mut client = Program::start(&["connect", &url]);
     client.say("hello\n").await;
@@ -172,14 +175,14 @@ async fn the_end_of_the_server_ends_it_while_its_input_is_open() {
 #[tokio::test]
 async fn a_connection_lost_without_a_close_frame_is_56() {
     let url = serve(Server::default(), async |ws| ws.abort()).await;
-    let left = run(&["connect", &url, "-w", "forever"], b"").await;
-    assert_eq!(left.code, Some(56));
-    assert_stderr(&left, "lost without a close frame");
+    let outcome = run(&["connect", &url, "-w", "forever"], b"").await;
+    assert_eq!(outcome.code, Some(56));
+    assert_stderr(&outcome, "lost without a close frame");
 }
 
-/// What servers answer, what becomes of it, and what is said.
+/// Responses that refuse the WebSocket, with their exit status and error message.
 #[tokio::test]
-async fn answers_that_open_nothing_have_exit_codes_of_their_own() {
+async fn refusals_and_invalid_responses_have_their_exit_codes() {
     for (bytes, code, message) in [
         (
             &b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope\n"[..],
@@ -202,28 +205,28 @@ async fn answers_that_open_nothing_have_exit_codes_of_their_own() {
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
               Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
             65,
-            "handshake is faulty: Sec-WebSocket-Accept does not match the key that was sent",
+            "handshake is invalid: Sec-WebSocket-Accept does not match the key that was sent",
         ),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
             65,
-            "handshake is faulty: Upgrade header",
+            "handshake is invalid: Upgrade header",
         ),
     ] {
-        let left = run(&["connect", &answer(bytes).await], b"never read\n").await;
-        assert_eq!(left.code, Some(code), "{}", left.stderr);
-        assert_stderr(&left, message);
-        assert!(left.stdout.is_empty());
-        // Another port or TLS is of no help where HTTP is spoken.
+        let outcome = run(&["connect", &answer(bytes).await], b"never read\n").await;
+        assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
+        assert_stderr(&outcome, message);
+        assert!(outcome.stdout.is_empty());
+        // For an HTTP server, the message does not suggest another port or TLS.
         assert_eq!(
-            left.stderr.contains("wss://"),
+            outcome.stderr.contains("wss://"),
             !bytes.starts_with(b"HTTP") && !bytes.is_empty()
         );
     }
 }
 
 #[tokio::test]
-async fn a_server_that_chooses_what_was_not_offered_has_a_faulty_handshake() {
+async fn a_server_that_selects_what_was_not_offered_violates_the_handshake() {
     for (line, fault) in [
         ("Sec-WebSocket-Protocol: chat\r\n", "a subprotocol that was not offered"),
         (
@@ -231,26 +234,26 @@ async fn a_server_that_chooses_what_was_not_offered_has_a_faulty_handshake() {
             "an extension that was not offered",
         ),
     ] {
-        let left = run(&["connect", &serve_raw_with(line, async |_| ()).await], b"").await;
-        assert_eq!(left.code, Some(65));
-        assert_stderr(&left, fault);
-        assert!(left.stderr.contains("handshake is faulty"), "{}", left.stderr);
-        assert!(!left.stderr.contains("wss://"), "{}", left.stderr);
+        let outcome = run(&["connect", &serve_raw_with(line, async |_| ()).await], b"").await;
+        assert_eq!(outcome.code, Some(65));
+        assert_stderr(&outcome, fault);
+        assert!(outcome.stderr.contains("handshake is invalid"), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("wss://"), "{}", outcome.stderr);
     }
 }
 
 #[tokio::test]
-async fn an_answer_beyond_the_limit_is_66() {
+async fn a_response_beyond_the_limit_is_66() {
     let address = serve_raw_with(TWENTY_KIB_OF_HEADERS.as_str(), async |_| ());
-    let left = run(&["connect", &address.await], b"").await;
-    assert_eq!(left.code, Some(66));
-    assert_stderr(&left, "answer is larger than is taken here");
+    let outcome = run(&["connect", &address.await], b"").await;
+    assert_eq!(outcome.code, Some(66));
+    assert_stderr(&outcome, "response is too large");
 }
 
 static TWENTY_KIB_OF_HEADERS: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| format!("X-Long: {}\r\n", "x".repeat(1000)).repeat(20));
 
-/// The status is there long before the time is over, and tells more than that it is.
+/// The status arrives long before the timeout, and is reported instead of it.
 #[tokio::test]
 async fn a_refusal_whose_body_never_ends_is_a_refusal() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -259,13 +262,17 @@ async fn a_refusal_whose_body_never_ends_is_a_refusal() {
         let (mut tcp, _) = listener.accept().await.unwrap();
         let head = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000\r\n\r\nthe first of it";
         tcp.write_all(head).await.unwrap();
-        // Until the client has gone.
+        // Until the client disconnects.
         let _ = tcp.read_to_end(&mut Vec::new()).await;
     });
-    let left = run(&["connect", "-v", &url, "--connect-timeout", "2s"], b"").await;
-    assert_eq!(left.code, Some(22), "{}", left.stderr);
-    for part in ["\nthe first of it\n", "* the rest of the body", "answers 500"] {
-        assert!(left.stderr.contains(part), "{}", left.stderr);
+    let outcome = run(&["connect", "-v", &url, "--connect-timeout", "2s"], b"").await;
+    assert_eq!(outcome.code, Some(22), "{}", outcome.stderr);
+    for part in [
+        "\nthe first of it\n",
+        "* the body was truncated",
+        "refused the WebSocket with 500",
+    ] {
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
     }
 }
 
@@ -278,36 +285,36 @@ async fn a_message_beyond_the_limit_is_66_and_says_how_to_raise_it() {
             soon(ws.send("x".repeat(len))).await.unwrap();
             let _ = soon(ws.close(CloseCode::NORMAL, "")).await;
         });
-        let left = run(&["connect", &url, "-w", "forever", "--max-message-size", "1KiB"], b"").await;
+        let outcome = run(&["connect", &url, "-w", "forever", "--max-message-size", "1KiB"], b"").await;
         assert_eq!(
-            (left.code, left.stdout.len()),
+            (outcome.code, outcome.stdout.len()),
             (Some(code), stdout_len),
             "{}",
-            left.stderr
+            outcome.stderr
         );
         if code != 0 {
-            assert_stderr(&left, "larger than 1 KiB, the most that is taken; --max-message-size");
+            assert_stderr(&outcome, "larger than 1 KiB; --max-message-size");
         }
         serving.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_frame_against_the_protocol_is_65() {
+async fn an_invalid_frame_is_65() {
     let address = serve_raw(async |mut tcp| {
-        // A whole frame of an opcode that is reserved.
+        // A frame with a reserved opcode.
         tcp.write_all(&[0x83, 0]).await.unwrap();
         while read_frame(&mut tcp).await.0 != 0x88 {}
     });
     let address = address.await;
-    let left = run(&["connect", &address, "-w", "forever"], b"").await;
-    assert_eq!(left.code, Some(65));
-    assert_stderr(&left, "reserved opcode");
+    let outcome = run(&["connect", &address, "-w", "forever"], b"").await;
+    assert_eq!(outcome.code, Some(65));
+    assert_stderr(&outcome, "reserved opcode");
 }
 
 #[tokio::test]
-async fn what_cannot_be_reached_has_exit_codes_of_its_own() {
-    // Bound and not listening: nobody else gets the port, and nobody answers.
+async fn connection_errors_have_their_exit_codes() {
+    // A port that is bound but not listening: connections are refused, and no other program can use the port.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     silent
         .bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())
@@ -329,78 +336,78 @@ async fn what_cannot_be_reached_has_exit_codes_of_its_own() {
             "check that this machine has a network interface of that name",
         ),
         (&refused, 7, &named_once),
-        (&refused, 7, "check that the server runs"),
+        (&refused, 7, "check that the server is running"),
     ] {
-        let left = run(&["connect", url], b"").await;
-        assert_eq!(left.code, Some(code), "{url} {}", left.stderr);
-        assert_stderr(&left, message);
+        let outcome = run(&["connect", url], b"").await;
+        assert_eq!(outcome.code, Some(code), "{url} {}", outcome.stderr);
+        assert_stderr(&outcome, message);
     }
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_28() {
+async fn a_silent_server_is_28() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
     for url in [&url, &url.replace("ws://", "wss://")] {
-        let left = run(&["connect", url, "--connect-timeout", "50ms"], b"").await;
-        assert_eq!(left.code, Some(28));
-        assert_stderr(&left, "not open within 50ms");
-        assert!(left.stderr.contains("--connect-timeout"), "{}", left.stderr);
+        let outcome = run(&["connect", url, "--connect-timeout", "50ms"], b"").await;
+        assert_eq!(outcome.code, Some(28));
+        assert_stderr(&outcome, "not open within 50ms");
+        assert!(outcome.stderr.contains("--connect-timeout"), "{}", outcome.stderr);
     }
 }
 
-/// `localhost` may be an IPv6 address first, of which nobody hears.
+/// `localhost` may resolve to an IPv6 address first, on which no server listens.
 #[tokio::test]
 async fn every_address_of_a_host_is_tried() {
     let url = echo_server().await.replace("127.0.0.1", "localhost");
-    let left = run(&["connect", "-n", "1", &url], b"hi\n").await;
+    let outcome = run(&["connect", "-n", "1", &url], b"hi\n").await;
     assert_eq!(
-        (left.stdout.as_slice(), left.code),
+        (outcome.stdout.as_slice(), outcome.code),
         (&b"hi\n"[..], Some(0)),
         "{}",
-        left.stderr
+        outcome.stderr
     );
 }
 
 #[tokio::test]
-async fn quiet_leaves_only_the_exit_status() {
-    let left = run(&["connect", "-q", "ws://no-such-host.invalid/"], b"").await;
-    assert_eq!((left.code, left.stderr.as_str()), (Some(6), ""));
+async fn quiet_suppresses_error_messages() {
+    let outcome = run(&["connect", "-q", "ws://no-such-host.invalid/"], b"").await;
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(6), ""));
 }
 
 #[tokio::test]
 async fn verbose_shows_the_handshake_and_a_refusal_with_its_body() {
     let url = echo_server().await;
-    let left = run(&["connect", "-v", &url, WAIT[0], WAIT[1]], b"").await;
+    let outcome = run(&["connect", "-v", &url, WAIT[0], WAIT[1]], b"").await;
     for part in ["< HTTP/1.1 101", "Sec-WebSocket-Accept: ", "* closed: 1000"] {
-        assert!(left.stderr.contains(part), "{}", left.stderr);
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
     }
     let refusal = b"HTTP/1.1 403 Forbidden\r\nX-Why: no\r\nContent-Length: 15\r\n\r\nask\n\x1b[31mnicely";
-    let left = run(&["connect", "-v", &answer(refusal).await], b"").await;
+    let outcome = run(&["connect", "-v", &answer(refusal).await], b"").await;
     for part in [
         "< HTTP/1.1 403 Forbidden\n",
         "< X-Why: no\n",
         "\nask\n",
         "\n\\u001b[31mnicely\n",
     ] {
-        assert!(left.stderr.contains(part), "{}", left.stderr);
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
     }
-    assert!(!left.stderr.contains('\u{1b}'));
-    assert!(!left.stderr.contains("-v shows"), "{}", left.stderr);
+    assert!(!outcome.stderr.contains('\u{1b}'));
+    assert!(!outcome.stderr.contains("-v shows"), "{}", outcome.stderr);
 }
 
 #[tokio::test]
-async fn compression_is_offered_when_asked_for_and_changes_no_message() {
+async fn compression_is_offered_on_request_and_does_not_change_messages() {
     let (_server, url) = Program::echo(&["--compression=takeover"]).await;
     let line = "the same again and again, ".repeat(20) + "\n";
     let text = line.repeat(3);
     for (mode, is_agreed) in [("off", false), ("no-takeover", true), ("takeover", true)] {
         let mode = format!("--compression={mode}");
-        let left = run(&["connect", "-v", &mode, &url, WAIT[0], WAIT[1]], text.as_bytes()).await;
-        assert_eq!(left.code, Some(0), "{mode}: {left:?}");
-        assert_eq!(left.stdout, text.as_bytes(), "{mode}");
-        let is_told = left.stderr.contains("permessage-deflate");
-        assert_eq!(is_told, is_agreed, "{mode}: {}", left.stderr);
+        let outcome = run(&["connect", "-v", &mode, &url, WAIT[0], WAIT[1]], text.as_bytes()).await;
+        assert_eq!(outcome.code, Some(0), "{mode}: {outcome:?}");
+        assert_eq!(outcome.stdout, text.as_bytes(), "{mode}");
+        let is_told = outcome.stderr.contains("permessage-deflate");
+        assert_eq!(is_told, is_agreed, "{mode}: {}", outcome.stderr);
     }
 }
 
@@ -421,7 +428,7 @@ async fn headers_origin_and_subprotocols_are_sent() {
         let ws = pending.accept().await.unwrap();
         (values, ws.subprotocol().map(str::to_owned))
     });
-    // A header is one value, so the URL may follow it.
+    // `-H` takes one value, so the URL may follow it.
     let arguments = [
         ["connect", "-H", "Authorization: Bearer a:b", "--header", "X-Empty:"],
         [
@@ -440,7 +447,7 @@ async fn headers_origin_and_subprotocols_are_sent() {
 }
 
 #[tokio::test]
-async fn flags_that_cannot_be_are_2() {
+async fn invalid_flags_are_2() {
     for (arguments, message) in [
         (&[][..], "<URL>"),
         (&[":1", "-H", "no colon"], "`Name: value`"),
@@ -457,9 +464,9 @@ async fn flags_that_cannot_be_are_2() {
         (&[":1", "-k", "--cacert", "x.pem"], "cannot be used with"),
         (&[":1", "-q", "-v"], "cannot be used with"),
     ] {
-        let left = run(&[&["connect"], arguments].concat(), b"").await;
-        assert_eq!(left.code, Some(2), "{arguments:?}");
-        assert!(left.stderr.contains(message), "{arguments:?} {}", left.stderr);
+        let outcome = run(&[&["connect"], arguments].concat(), b"").await;
+        assert_eq!(outcome.code, Some(2), "{arguments:?}");
+        assert!(outcome.stderr.contains(message), "{arguments:?} {}", outcome.stderr);
     }
 }
 
@@ -471,34 +478,34 @@ async fn certificates_are_checked_unless_told_otherwise() {
     let url = url.replace("ws://", "wss://");
     let cacert = certificate.cert();
     for options in [&["-k"][..], &["--insecure"], &["--cacert", &cacert]] {
-        let left = run(&[&["connect", &url, WAIT[0], WAIT[1]], options].concat(), b"hi\n").await;
+        let outcome = run(&[&["connect", &url, WAIT[0], WAIT[1]], options].concat(), b"hi\n").await;
         assert_eq!(
-            (left.stdout.as_slice(), left.code),
+            (outcome.stdout.as_slice(), outcome.code),
             (&b"hi\n"[..], Some(0)),
             "{}",
-            left.stderr
+            outcome.stderr
         );
     }
     let other = Certificate::new();
     for options in [&[][..], &["--cacert", &other.cert()]] {
-        let left = run(&[&["connect", &url], options].concat(), b"hi\n").await;
-        assert_eq!(left.code, Some(60), "{}", left.stderr);
-        assert_stderr(&left, "--cacert");
+        let outcome = run(&[&["connect", &url], options].concat(), b"hi\n").await;
+        assert_eq!(outcome.code, Some(60), "{}", outcome.stderr);
+        assert_stderr(&outcome, "--cacert");
     }
-    // TLS where plain text is expected, and the other way round.
-    let left = run(&["connect", &url.replace("wss://", "ws://")], b"").await;
-    assert_eq!(left.code, Some(65));
-    assert_stderr(&left, "wss://");
+    // TLS where plain text is expected, and vice versa.
+    let outcome = run(&["connect", &url.replace("wss://", "ws://")], b"").await;
+    assert_eq!(outcome.code, Some(65));
+    assert_stderr(&outcome, "wss://");
     let url = echo_server().await.replace("ws://", "wss://");
-    let left = run(&["connect", &url], b"").await;
-    assert_eq!(left.code, Some(35));
-    assert_stderr(&left, "check that this port speaks TLS");
+    let outcome = run(&["connect", &url], b"").await;
+    assert_eq!(outcome.code, Some(35));
+    assert_stderr(&outcome, "check that this port speaks TLS");
 }
 
-/// A port without TLS is not what is wrong then.
+/// The message does not suggest that the port does not use TLS.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_machine_without_ca_certificates_is_told_what_helps() {
+async fn missing_ca_certificates_are_reported_with_advice() {
     let url = secure_echo_server(&Certificate::new()).await;
     let mut command = program(&["connect", &url]);
     command
@@ -519,59 +526,59 @@ async fn a_machine_without_ca_certificates_is_told_what_helps() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_instead_of_tls_may_have_none() {
+async fn a_server_that_closes_during_the_tls_handshake_may_not_speak_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("wss://{}/", listener.local_addr().unwrap());
     let serving = tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
-        // What is left unread would make the end a reset.
+        // Unread input would turn the close into a reset.
         assert_ne!(tcp.read(&mut [0; 16 << 10]).await.unwrap(), 0);
     });
-    let left = run(&["connect", &url], b"").await;
-    assert_eq!(left.code, Some(35), "{}", left.stderr);
-    assert_stderr(&left, "check that this port speaks TLS");
+    let outcome = run(&["connect", &url], b"").await;
+    assert_eq!(outcome.code, Some(35), "{}", outcome.stderr);
+    assert_stderr(&outcome, "check that this port speaks TLS");
     soon(serving).await.unwrap();
 }
 
-/// The address of a server with this certificate, for `wss://`.
+/// Starts a server with this certificate, and returns its `wss://` URL.
 async fn secure_echo_server(certificate: &Certificate) -> String {
     let server = Server::builder().tls_config(certificate.server_config()).build();
     let url = serve(server, async |ws| drop(echo(ws).await)).await;
     url.replace("ws://", "wss://")
 }
 
-/// What `openssl req -x509` makes: an authority that vouches for itself.
+/// Makes the certificate a self-signed CA certificate, like `openssl req -x509`.
 fn be_an_authority(params: &mut CertificateParams) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
 }
 
 #[tokio::test]
-async fn a_self_signed_certificate_is_trusted_when_it_is_the_file_that_is_trusted() {
+async fn cacert_trusts_a_self_signed_certificate() {
     let names = ["localhost", "127.0.0.1"];
     let certificate = Certificate::with(&names, be_an_authority);
     let url = secure_echo_server(&certificate).await;
-    let left = run(
+    let outcome = run(
         &["connect", &url, "--cacert", &certificate.cert(), WAIT[0], WAIT[1]],
         b"hi\n",
     )
     .await;
     assert_eq!(
-        (left.stdout.as_slice(), left.code),
+        (outcome.stdout.as_slice(), outcome.code),
         (&b"hi\n"[..], Some(0)),
         "{}",
-        left.stderr
+        outcome.stderr
     );
-    // Another one of the same names is not.
+    // Another certificate with the same names is not trusted.
     let other = Certificate::with(&names, be_an_authority);
     for options in [&[][..], &["--cacert", &other.cert()]] {
-        let left = run(&[&["connect", &url], options].concat(), b"").await;
-        assert_eq!(left.code, Some(60));
-        assert_stderr(&left, "it is self-signed; --cacert");
+        let outcome = run(&[&["connect", &url], options].concat(), b"").await;
+        assert_eq!(outcome.code, Some(60));
+        assert_stderr(&outcome, "it is self-signed; --cacert");
     }
 }
 
 #[tokio::test]
-async fn a_trusted_file_does_not_excuse_a_wrong_name_or_time() {
+async fn cacert_still_checks_names_and_validity() {
     let elsewhere = Certificate::with(&["a.example", "10.0.0.1"], be_an_authority);
     let expired = Certificate::with(&["127.0.0.1"], |params| {
         be_an_authority(params);
@@ -583,15 +590,19 @@ async fn a_trusted_file_does_not_excuse_a_wrong_name_or_time() {
     let plain = Certificate::with(&["b.example"], |_| {});
     for (certificate, message) in [
         (elsewhere, "it is for a.example, 10.0.0.1, not for 127.0.0.1;"),
-        (expired, " days ago; have it renewed"),
+        (expired, " days ago; renew it"),
         (early, "not valid yet"),
         (plain, "it is for b.example, not for 127.0.0.1;"),
     ] {
         let url = secure_echo_server(&certificate).await;
-        let left = run(&["connect", &url, "--cacert", &certificate.cert()], b"").await;
-        assert_eq!(left.code, Some(60), "{message}");
-        assert_stderr(&left, message);
-        assert!(!left.stderr.contains("--cacert"), "it would not help: {}", left.stderr);
+        let outcome = run(&["connect", &url, "--cacert", &certificate.cert()], b"").await;
+        assert_eq!(outcome.code, Some(60), "{message}");
+        assert_stderr(&outcome, message);
+        assert!(
+            !outcome.stderr.contains("--cacert"),
+            "it would not help: {}",
+            outcome.stderr
+        );
     }
 }
 
@@ -612,7 +623,7 @@ async fn ctrl_c_closes_with_1001() {
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_it_before_it_is_connected_and_when_the_server_does_not_answer() {
+async fn ctrl_c_ends_the_program_while_connecting_and_while_closing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = Program::start(&["connect", &listener.local_addr().unwrap().to_string()]);
     let _tcp = soon(listener.accept()).await.unwrap();
@@ -643,7 +654,7 @@ async fn nothing_is_read_from_standard_input_before_the_connection_is_open() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_enough_ends_it_quietly() {
+async fn a_reader_that_exits_ends_the_program_without_an_error() {
     let url = serve(Server::default(), async |mut ws| while ws.send("tick").await.is_ok() {});
     let mut client = Program::start(&["connect", &url.await, "-w", "forever"]);
     assert_eq!(client.line().await, "tick");
@@ -665,13 +676,13 @@ async fn a_full_disk_is_reported() {
             .await
             .contains("cannot write to standard output: No space left")
     );
-    // Nowhere left to say it.
+    // Standard error is full too.
     let mut client = Program::spawn(program(&["connect", &url]).stdout(full()).stderr(full()));
     client.say("hello\n").await;
     assert_eq!(client.exit_code().await, Some(1));
 }
 
-/// A pipe takes 64 KiB; the program holds more than that for it, and goes on with the protocol.
+/// A pipe holds 64 KiB. The program queues more than that, and continues to process frames.
 #[tokio::test]
 async fn pings_are_answered_while_nobody_reads_standard_output() {
     const MESSAGES: usize = 64;
@@ -684,7 +695,7 @@ async fn pings_are_answered_while_nobody_reads_standard_output() {
         soon(sender.send(message.as_str())).await.unwrap();
     }
     soon(sender.ping(b"there?")).await.unwrap();
-    // The pong is seen by what it changes; the reply to nothing is the end of the test.
+    // The pong is detected by the round-trip time.
     client.say("after\n").await;
     assert_eq!(soon(receiver.recv()).await.unwrap(), Some("after".into()));
     soon(async {
@@ -699,9 +710,9 @@ async fn pings_are_answered_while_nobody_reads_standard_output() {
     }
 }
 
-/// More than the program holds for a reader that does not read: then the server is held back, and nothing is lost.
+/// More than the program queues: TCP flow control stops the server, and nothing is lost.
 #[tokio::test]
-async fn a_reader_that_pauses_holds_the_server_back_and_loses_nothing() {
+async fn a_paused_reader_stops_the_server_and_loses_nothing() {
     const MESSAGES: usize = 40;
     let message = "y".repeat(1 << 20);
     let (url, mut connections) = serve_test().await;
@@ -724,17 +735,17 @@ async fn a_reader_that_pauses_holds_the_server_back_and_loses_nothing() {
     assert_eq!(client.exit_code().await, Some(0));
 }
 
-/// So many that a cost which grows with what came before would show: a million of them once took 80 s.
+/// So many lines that quadratic cost would be visible: a million once took 80 s.
 #[tokio::test]
-async fn lines_beyond_counting_come_back_complete_and_in_order() {
+async fn very_many_lines_are_echoed_completely_and_in_order() {
     const LINES: usize = 200_000;
     let (_server, url) = Program::echo(&[]).await;
     let input: String = (0..LINES).map(|number| format!("line {number}\n")).collect();
-    let left = run(&["connect", &url, "-n", &LINES.to_string()], input.as_bytes()).await;
-    assert_eq!(left.code, Some(0), "{}", left.stderr);
-    assert_eq!(left.stderr, "");
-    let came = left.stdout.iter().filter(|byte| **byte == b'\n').count();
+    let outcome = run(&["connect", &url, "-n", &LINES.to_string()], input.as_bytes()).await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr, "");
+    let came = outcome.stdout.iter().filter(|byte| **byte == b'\n').count();
     assert_eq!(came, LINES);
-    // Not `assert_eq`, which would print both.
-    assert!(left.stdout == input.as_bytes(), "a line is not where it was");
+    // Not `assert_eq`, which would print both values.
+    assert!(outcome.stdout == input.as_bytes(), "a line is not where it was");
 }

@@ -12,7 +12,7 @@ use sockeye::{Client, CloseCode, Message, Origin, connect};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Sends a text and checks that it comes back.
+/// Sends a text, and checks that it is echoed.
 #[track_caller]
 fn check_echo(ws: &mut sockeye::WebSocket, text: &str) -> impl Future<Output = ()> {
     soon(async move {
@@ -22,7 +22,7 @@ fn check_echo(ws: &mut sockeye::WebSocket, text: &str) -> impl Future<Output = (
 }
 
 #[tokio::test]
-async fn text_and_binary_come_back_on_any_path_and_for_any_origin() {
+async fn text_and_binary_are_echoed_on_any_path_and_for_any_origin() {
     let (_server, url) = Program::echo(&[]).await;
     let client = Client::builder().origin(Origin::parse("https://elsewhere.example").unwrap());
     let mut ws = soon(client.build().unwrap().connect(&format!("{url}any/path?x=1")))
@@ -38,7 +38,7 @@ async fn text_and_binary_come_back_on_any_path_and_for_any_origin() {
 }
 
 #[tokio::test]
-async fn the_server_chooses_the_subprotocol_it_likes_best() {
+async fn the_server_selects_its_preferred_subprotocol() {
     let (_server, url) = Program::echo(&["--subprotocol", "chat", "--subprotocol", "superchat"]).await;
     for (offered, chosen) in [
         (&["superchat", "chat"][..], Some("chat")),
@@ -68,7 +68,7 @@ async fn allowed_origins_keep_the_others_out() {
     from("https://a.example").await.unwrap();
     let error = from("https://a.example.evil.example").await.unwrap_err();
     assert_eq!(error.refusal().unwrap().status().as_u16(), 403);
-    // No browser, no page.
+    // A client without an Origin header is not a web page.
     soon(connect(&url)).await.unwrap();
 
     let (_server, url) = Program::echo(&["--allow-origin", "*"]).await;
@@ -98,12 +98,12 @@ async fn tls_with_a_certificate_from_files() {
         .unwrap();
     let mut ws = soon(client.connect(&url)).await.unwrap();
     check_echo(&mut ws, "secret").await;
-    // Who does not trust it is told that, and speaks no further.
+    // A client that does not trust the certificate fails.
     assert!(soon(connect(&url)).await.unwrap_err().is_tls());
 }
 
 #[tokio::test]
-async fn signals_close_every_connection_with_1001_and_end_well() {
+async fn signals_close_all_connections_with_1001_and_exit_with_0() {
     for (signal, threads) in [(Signal::TERM, "1"), (Signal::INT, "1"), (Signal::TERM, "2")] {
         let (mut server, url) = Program::echo(&["--threads", threads]).await;
         let mut connections = Vec::new();
@@ -138,10 +138,10 @@ async fn a_connection_that_never_stops_sending_is_closed_too() {
 }
 
 #[tokio::test]
-async fn an_unfinished_handshake_does_not_hold_up_the_end() {
+async fn an_unfinished_handshake_does_not_delay_the_shutdown() {
     let (mut server, url) = Program::echo(&[]).await;
     let mut silent = soon(TcpStream::connect(address(&url))).await.unwrap();
-    // Accepted, once a connection that came later has been served.
+    // Connections are accepted in order, so the first one is accepted when this one is served.
     check_echo(&mut soon(connect(&url)).await.unwrap(), "x").await;
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code().await, Some(0));
@@ -151,11 +151,11 @@ async fn an_unfinished_handshake_does_not_hold_up_the_end() {
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let (mut server, url) = Program::echo(&[]).await;
-    // This peer never answers the close frame, for it is not asked to receive any more.
+    // The peer never answers the close frame, because it does not receive.
     let mut ws = soon(connect(&url)).await.unwrap();
     check_echo(&mut ws, "x").await;
     server.signal(Signal::TERM);
-    // The first is seen when nobody accepts any more.
+    // The first signal was handled when connections are refused.
     soon(async { while TcpStream::connect(address(&url)).await.is_ok() {} }).await;
     server.signal(Signal::INT);
     assert_eq!(server.exit_code().await, Some(130));
@@ -169,16 +169,16 @@ async fn several_threads_share_the_port() {
         let mut ws = soon(connect(&url)).await.unwrap();
         check_echo(&mut ws, &number.to_string()).await;
     }
-    // The port is not for a second program, shared or not.
+    // A second program cannot listen on the port, with one thread or several.
     for threads in ["1", "2"] {
-        let left = run(&["echo", "--listen", address(&url), "--threads", threads], b"").await;
-        assert_eq!(left.code, Some(1));
-        assert!(left.stderr.contains("choose another port"), "{}", left.stderr);
+        let outcome = run(&["echo", "--listen", address(&url), "--threads", threads], b"").await;
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stderr.contains("choose another port"), "{}", outcome.stderr);
     }
 }
 
 #[tokio::test]
-async fn without_descriptors_it_goes_on_serving_and_takes_new_connections_when_there_are_some() {
+async fn without_descriptors_open_connections_are_served_and_accepting_resumes_later() {
     const DESCRIPTORS_MAX: u64 = 40;
     let (mut server, url) = Program::echo(&[]).await;
     let pid = rustix::process::Pid::from_raw(server.child.id().unwrap().cast_signed());
@@ -191,7 +191,7 @@ async fn without_descriptors_it_goes_on_serving_and_takes_new_connections_when_t
     let mut first = soon(connect(&url)).await.unwrap();
     let mut others = Vec::new();
     for _ in 0..DESCRIPTORS_MAX + 10 {
-        // Those that the server cannot take wait in the kernel's queue.
+        // Connections that are not accepted stay in the backlog.
         others.push(soon(TcpStream::connect(address(&url))).await.unwrap());
     }
     let mut log = tokio::io::BufReader::new(server.child.stderr.take().unwrap());
@@ -211,10 +211,10 @@ async fn without_descriptors_it_goes_on_serving_and_takes_new_connections_when_t
 }
 
 #[tokio::test]
-async fn full_and_closed_streams_do_not_end_it() {
+async fn full_and_closed_standard_streams_do_not_end_the_server() {
     let streams = [(full_device as fn() -> Stdio, "full"), (closed_pipe, "closed")];
     for (stream, name) in streams {
-        // Its port cannot be read when standard output is gone.
+        // Find a free port first: the next server cannot print its port.
         let (mut server, url) = Program::echo(&["--log-level", "trace"]).await;
         drop(server.stop_reading());
         drop(server.child.stderr.take());
@@ -237,7 +237,7 @@ async fn full_and_closed_streams_do_not_end_it() {
         assert_eq!(soon(ws.recv()).await.unwrap(), None);
         assert_eq!(server.exit_code().await, Some(0), "{name}");
     }
-    // What cannot be said is told by the exit status all the same.
+    // If the error message cannot be written, the exit status still reports the error.
     let mut command = program(&["echo", "--listen", "1.2.3.4:0"]);
     assert_eq!(
         Program::spawn(command.stdout(full_device()).stderr(full_device()))
@@ -247,9 +247,9 @@ async fn full_and_closed_streams_do_not_end_it() {
     );
 }
 
-/// A log that nobody reads fills its pipe after 64 KiB.
+/// An unread log fills its pipe after 64 KiB.
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nothing() {
+async fn an_unread_log_does_not_block_the_server() {
     let (mut server, url) = Program::echo(&["--log-level", "trace"]).await;
     for number in 0..500 {
         // Each failed handshake is logged.
@@ -261,7 +261,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
 }
 
 #[tokio::test]
-async fn mistakes_on_the_command_line_say_what_to_do() {
+async fn errors_on_the_command_line_contain_advice() {
     for (arguments, code, advice) in [
         (&["echo", "--max-message-size", "big"][..], 2, "16MiB"),
         (&["echo", "--tls-cert", "x.pem"], 2, "--tls-key"),
@@ -280,10 +280,10 @@ async fn mistakes_on_the_command_line_say_what_to_do() {
         ),
         (&[], 2, "Usage"),
     ] {
-        let left = run(arguments, b"").await;
-        assert_eq!(left.code, Some(code), "{arguments:?} {}", left.stderr);
-        assert!(left.stderr.contains(advice), "{arguments:?} {}", left.stderr);
-        assert!(left.stdout.is_empty());
+        let outcome = run(arguments, b"").await;
+        assert_eq!(outcome.code, Some(code), "{arguments:?} {}", outcome.stderr);
+        assert!(outcome.stderr.contains(advice), "{arguments:?} {}", outcome.stderr);
+        assert!(outcome.stdout.is_empty());
     }
 }
 
@@ -295,14 +295,14 @@ async fn help_and_version_are_on_standard_output() {
         (&["-h"], "Examples:"),
         (&["echo", "--help"], "--max-message-size"),
         (&["connect", "--help"], "Exit status:"),
-        (&["connect", "--help"], "never pauses for so long is never closed"),
+        (&["connect", "--help"], "never pauses for this time is never closed"),
         (&["connect", "--help"], "<>FIFO"),
         (&["connect", "--help"], "receive only"),
     ] {
-        let left = run(arguments, b"").await;
-        assert_eq!(left.code, Some(0));
-        // Without the line ends, which depend on the width.
-        let text: Vec<_> = String::from_utf8_lossy(&left.stdout)
+        let outcome = run(arguments, b"").await;
+        assert_eq!(outcome.code, Some(0));
+        // Without line ends, which depend on the terminal width.
+        let text: Vec<_> = String::from_utf8_lossy(&outcome.stdout)
             .split_whitespace()
             .map(str::to_owned)
             .collect();
@@ -318,7 +318,7 @@ fn full_device() -> Stdio {
     Stdio::from(File::options().write(true).open("/dev/full").unwrap())
 }
 
-/// A pipe whose reader is gone.
+/// A pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

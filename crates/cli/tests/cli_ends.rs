@@ -21,7 +21,7 @@ const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// A server that opens WebSockets and does nothing else, not even read.
+/// Starts a server that opens WebSockets and does not read.
 async fn serve_mute() -> String {
     serve(Server::default(), async |ws| {
         std::future::pending::<()>().await;
@@ -30,7 +30,7 @@ async fn serve_mute() -> String {
     .await
 }
 
-/// A pipe into a program, without its reader.
+/// A pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -45,7 +45,7 @@ async fn a_closed_standard_output_is_noticed_while_the_server_is_silent() {
     soon(ws.send("the only one")).await.unwrap();
     assert_eq!(client.line().await, "the only one");
     drop(client.stop_reading());
-    // Its input is open, and the server says nothing more.
+    // The input is still open, and the server sends nothing.
     assert_eq!(soon(ws.recv()).await.unwrap(), None);
     assert_eq!(ws.close_info().unwrap().code(), CloseCode::GOING_AWAY);
     assert_eq!(client.exit_code().await, Some(0));
@@ -53,7 +53,7 @@ async fn a_closed_standard_output_is_noticed_while_the_server_is_silent() {
 }
 
 #[tokio::test]
-async fn a_closed_standard_output_ends_it_in_every_phase() {
+async fn a_closed_standard_output_ends_the_program_in_every_phase() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().to_string();
     let mute = serve_mute().await;
@@ -62,7 +62,7 @@ async fn a_closed_standard_output_ends_it_in_every_phase() {
         assert_eq!(client.exit_code().await, Some(0), "{url}");
         assert_eq!(client.stderr().await, "");
     }
-    // A pair of sockets in place of a pipe.
+    // A socket pair instead of a pipe.
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let stdout = Stdio::from(OwnedFd::from(theirs));
     let mut client = Program::spawn(program(&["connect", &mute, "-w", "forever"]).stdout(stdout));
@@ -71,7 +71,7 @@ async fn a_closed_standard_output_ends_it_in_every_phase() {
 }
 
 #[tokio::test]
-async fn every_other_standard_output_takes_what_comes() {
+async fn other_kinds_of_standard_output_work() {
     let url = serve(Server::default(), async |mut ws| {
         let _ = ws.send("hello").await;
         let _ = ws.close(CloseCode::NORMAL, "").await;
@@ -91,7 +91,7 @@ async fn every_other_standard_output_takes_what_comes() {
     assert_eq!(std::fs::read(&path).unwrap(), b"hello\n");
 }
 
-/// Reads frames up to the first of this kind; gives the opcodes before it.
+/// Reads frames up to the first one with this opcode, and returns the opcodes before it.
 async fn read_up_to(tcp: &mut TcpStream, opcode: u8) -> Vec<u8> {
     let mut before = Vec::new();
     loop {
@@ -102,7 +102,7 @@ async fn read_up_to(tcp: &mut TcpStream, opcode: u8) -> Vec<u8> {
     }
 }
 
-/// The end of an empty input is no end of the conversation: nothing is sent about it, and messages go on coming.
+/// The end of an empty input sends no frame, and messages are still received.
 #[tokio::test]
 async fn an_empty_input_receives_until_the_server_closes() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ async fn an_empty_input_receives_until_the_server_closes() {
     ] {
         let address = serve_raw(async |mut tcp| {
             tcp.write_all(b"\x81\x05first").await.unwrap();
-            // Enough of them that the client has long come to the end of its input.
+            // Enough messages that the client has certainly reached the end of its input.
             for _ in 0..200 {
                 tcp.write_all(&[PING, 0]).await.unwrap();
                 let before = read_up_to(&mut tcp, PONG).await;
@@ -149,7 +149,7 @@ async fn an_empty_input_receives_until_the_server_closes() {
 }
 
 #[tokio::test]
-async fn every_other_standard_input_is_sent_or_reported() {
+async fn other_kinds_of_standard_input_are_sent_or_reported() {
     let url = serve(Server::default(), async |ws| drop(echo(ws).await)).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("in");
@@ -177,9 +177,9 @@ async fn every_other_standard_input_is_sent_or_reported() {
     }
 }
 
-/// `connect URL <>FIFO`, as the help says, does not end with its first writer.
+/// `connect URL <>FIFO`, as in the help, does not end when the first writer closes the FIFO.
 #[tokio::test]
-async fn a_fifo_that_is_kept_open_takes_several_writers() {
+async fn a_fifo_that_is_kept_open_accepts_several_writers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
@@ -195,7 +195,7 @@ async fn a_fifo_that_is_kept_open_takes_several_writers() {
 }
 
 #[tokio::test]
-async fn count_ends_it_after_so_many_messages() {
+async fn count_ends_the_program_after_that_many_messages() {
     let url = serve(Server::default(), async |mut ws| {
         while let Ok(Some(_)) = ws.recv().await {
             for number in 0..100 {
@@ -205,36 +205,36 @@ async fn count_ends_it_after_so_many_messages() {
     })
     .await;
     for (count, stdout) in [("1", "0\n"), ("3", "0\n1\n2\n")] {
-        let left = run(&["connect", &url, "-n", count], b"go\n").await;
+        let outcome = run(&["connect", &url, "-n", count], b"go\n").await;
         assert_eq!(
-            (left.stdout.as_slice(), left.code),
+            (outcome.stdout.as_slice(), outcome.code),
             (stdout.as_bytes(), Some(0)),
             "{}",
-            left.stderr
+            outcome.stderr
         );
-        assert_eq!(left.stderr, "");
+        assert_eq!(outcome.stderr, "");
     }
 }
 
 #[tokio::test]
-async fn count_is_content_with_a_server_that_does_not_close() {
+async fn count_does_not_wait_for_a_server_that_does_not_close() {
     let address = serve_raw(async |mut tcp| {
         tcp.write_all(b"\x81\x03one\x81\x03two").await.unwrap();
         let _ = tcp.read_to_end(&mut Vec::new()).await;
     });
     let started_at = Instant::now();
-    let left = run(&["connect", &address.await, "-n", "1"], b"").await;
+    let outcome = run(&["connect", &address.await, "-n", "1"], b"").await;
     assert_eq!(
-        (left.stdout.as_slice(), left.code),
+        (outcome.stdout.as_slice(), outcome.code),
         (&b"one\n"[..], Some(0)),
         "{}",
-        left.stderr
+        outcome.stderr
     );
-    assert_eq!(left.stderr, "");
+    assert_eq!(outcome.stderr, "");
     assert!(started_at.elapsed() < at_once());
 }
 
-/// A program that shares the pipe, such as one before it in a script, may leave it nonblocking.
+/// Another program that uses the same pipe may leave it nonblocking.
 #[tokio::test]
 async fn nonblocking_pipes_lose_nothing() {
     let url = serve(Server::default(), async |ws| drop(echo(ws).await)).await;
@@ -245,11 +245,11 @@ async fn nonblocking_pipes_lose_nothing() {
     }
     let mut command = program(&["connect", &url, "-w", "100ms"]);
     let mut child = command.stdin(reader).stdout(writer).spawn().unwrap();
-    // The program's ends are its own from here.
+    // Close our copies of the program's ends.
     drop(command);
     let lines: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
     let input = lines.clone();
-    // Nothing is there yet when it begins to read, and more than a pipe takes when it writes.
+    // The pipe is empty when the program starts to read, and too small when it writes.
     let feeding = tokio::task::spawn_blocking(move || feed.write_all(input.as_bytes()).unwrap());
     let reading = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
@@ -270,19 +270,22 @@ async fn fewer_messages_than_count_asks_for_are_52() {
         let _ = ws.close(CloseCode::NORMAL, "").await;
     })
     .await;
-    let left = run(&["connect", &url, "--count", "2"], b"go\n").await;
-    assert_eq!((left.stdout.as_slice(), left.code), (&b"the only one\n"[..], Some(52)));
-    assert!(left.stderr.contains("after 1 of the 2 messages"), "{}", left.stderr);
-    // A server that lets the time pass.
-    let left = run(
+    let outcome = run(&["connect", &url, "--count", "2"], b"go\n").await;
+    assert_eq!(
+        (outcome.stdout.as_slice(), outcome.code),
+        (&b"the only one\n"[..], Some(52))
+    );
+    assert!(outcome.stderr.contains("after 1 of 2 messages"), "{}", outcome.stderr);
+    // A server that does not respond.
+    let outcome = run(
         &["connect", &serve_mute_but_reading().await, "-n", "1", "-w", "10ms"],
         b"go\n",
     )
     .await;
-    assert_eq!(left.code, Some(52), "{}", left.stderr);
+    assert_eq!(outcome.code, Some(52), "{}", outcome.stderr);
 }
 
-/// A server that says nothing of its own.
+/// Starts a server that reads and sends no messages.
 async fn serve_mute_but_reading() -> String {
     serve(
         Server::default(),
@@ -292,42 +295,43 @@ async fn serve_mute_but_reading() -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_nothing_is_given_time_and_mentioned() {
+async fn a_server_without_replies_is_waited_for_and_reported() {
     let url = serve_mute_but_reading().await;
     let started_at = Instant::now();
-    let left = run(&["connect", &url], b"go\n").await;
-    assert_eq!((left.stdout.as_slice(), left.code), (&b""[..], Some(0)));
+    let outcome = run(&["connect", &url], b"go\n").await;
+    assert_eq!((outcome.stdout.as_slice(), outcome.code), (&b""[..], Some(0)));
     assert!(
-        left.stderr
-            .contains("no message came within 5 s of the end of input; --wait"),
+        outcome
+            .stderr
+            .contains("no message arrived within 5 s after the end of the input; --wait"),
         "{}",
-        left.stderr
+        outcome.stderr
     );
     assert!(started_at.elapsed() >= Duration::from_secs(5));
     for options in [["-q", "-w", "0"], ["-w", "0", "-v"]] {
-        let left = run(&[&["connect", &url], &options[..]].concat(), b"go\n").await;
-        assert_eq!(left.code, Some(0));
-        assert!(!left.stderr.contains("no message"), "{}", left.stderr);
+        let outcome = run(&[&["connect", &url], &options[..]].concat(), b"go\n").await;
+        assert_eq!(outcome.code, Some(0));
+        assert!(!outcome.stderr.contains("no message"), "{}", outcome.stderr);
     }
 }
 
-/// Once there is a reply for each message, a pong that never comes is not waited for.
+/// If there is a reply for each message, the program does not wait long for the pong.
 #[tokio::test]
-async fn a_server_that_answers_no_pings_is_closed_all_the_same() {
+async fn a_server_that_answers_no_pings_is_closed_normally() {
     let address = serve_raw(async |mut tcp| {
         assert_eq!(read_frame(&mut tcp).await, (TEXT, b"go".to_vec()));
         tcp.write_all(b"\x81\x05reply").await.unwrap();
         assert_eq!(read_up_to(&mut tcp, CLOSE).await, [PING]);
         tcp.write_all(b"\x88\x02\x03\xe8").await.unwrap();
     });
-    let left = run(&["connect", &address.await], b"go\n").await;
+    let outcome = run(&["connect", &address.await], b"go\n").await;
     assert_eq!(
-        (left.stdout.as_slice(), left.code),
+        (outcome.stdout.as_slice(), outcome.code),
         (&b"reply\n"[..], Some(0)),
         "{}",
-        left.stderr
+        outcome.stderr
     );
-    assert_eq!(left.stderr, "");
+    assert_eq!(outcome.stderr, "");
 }
 
 #[tokio::test]
@@ -339,13 +343,13 @@ async fn a_ping_interval_of_zero_sends_no_pings() {
             tcp.write_all(b"\x88\x02\x03\xe8").await.unwrap();
             assert!(read_up_to(&mut tcp, CLOSE).await.is_empty());
         });
-        let left = run(&["connect", &address.await, "--ping-interval", interval], b"").await;
-        assert_eq!(left.code, Some(0), "{}", left.stderr);
+        let outcome = run(&["connect", &address.await, "--ping-interval", interval], b"").await;
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     }
 }
 
 #[tokio::test]
-async fn what_is_escaped_can_be_chosen() {
+async fn escaping_can_be_configured() {
     let url = serve(Server::default(), async |mut ws| {
         let _ = ws.feed("a\u{1b}[31m\nb").await;
         let _ = ws.feed(&[0, 10, 255]).await;
@@ -360,17 +364,17 @@ async fn what_is_escaped_can_be_chosen() {
         (&["--escape", "always"], escaped),
         (&["--escape=never", "--binary-out=hex"], b"a\x1b[31m\nb\n000aff\n"),
     ] {
-        let left = run(&[&["connect", &url], options].concat(), b"").await;
-        assert_eq!(left.stdout, stdout, "{options:?}");
+        let outcome = run(&[&["connect", &url], options].concat(), b"").await;
+        assert_eq!(outcome.stdout, stdout, "{options:?}");
     }
 }
 
-/// Less than the close handshake may take, so that waiting for that is noticed.
+/// Shorter than the timeout of the closing handshake, so that waiting for it fails the test.
 fn at_once() -> Duration {
     patience() * 4 / 30
 }
 
-/// Brings a client into a phase of its life, with a peer that leaves it there; also gives what keeps it there.
+/// Starts a client and brings it into a phase in which it stays. Also returns a guard for the peer.
 async fn client_in(phase: &str) -> (Program, Box<dyn Send>) {
     match phase {
         "handshake" | "TLS handshake" => {
@@ -437,7 +441,7 @@ async fn client_in(phase: &str) -> (Program, Box<dyn Send>) {
 }
 
 #[tokio::test]
-async fn signals_end_it_at_once_in_every_phase() {
+async fn signals_end_the_program_quickly_in_every_phase() {
     for phase in [
         "handshake",
         "TLS handshake",
@@ -463,7 +467,7 @@ async fn signals_end_it_at_once_in_every_phase() {
     }
 }
 
-/// The first signal asks the server, which does not answer; the second does not wait for that.
+/// After the first signal the program waits for the server, which does not answer; the second ends the wait.
 #[tokio::test]
 async fn a_second_signal_waits_for_nothing() {
     let (steps, mut done) = tokio::sync::mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! Options of the program with values that are right, wrong, or what another tool would take.
+//! Options with valid and invalid values, and with values in the format of other tools.
 #![cfg(unix)]
 
 mod cli_support;
@@ -13,7 +13,7 @@ async fn echo_server() -> String {
 }
 
 #[tokio::test]
-async fn values_that_other_tools_take_are_taken() {
+async fn values_in_the_format_of_other_tools_are_accepted() {
     let url = echo_server().await;
     let port = url.trim_end_matches('/').rsplit_once(':').unwrap().1;
     let (local, http) = (format!(":{port}"), url.replace("ws://", "http://"));
@@ -32,20 +32,20 @@ async fn values_that_other_tools_take_are_taken() {
         &["-n", "1", &local],
         &["-n", "1", &http],
     ] {
-        let left = run(&[&["connect"], arguments].concat(), b"hi\n").await;
+        let outcome = run(&[&["connect"], arguments].concat(), b"hi\n").await;
         assert_eq!(
-            (left.stdout.as_slice(), left.code),
+            (outcome.stdout.as_slice(), outcome.code),
             (&b"hi\n"[..], Some(0)),
             "{arguments:?} {}",
-            left.stderr
+            outcome.stderr
         );
-        assert_eq!(left.stderr, "", "{arguments:?}");
+        assert_eq!(outcome.stderr, "", "{arguments:?}");
     }
 }
 
-/// What is wrong, and what to write instead.
+/// Invalid values, and the advice in the error message.
 #[tokio::test]
-async fn values_that_are_wrong_say_what_to_write() {
+async fn errors_about_invalid_values_contain_advice() {
     for (arguments, message) in [
         (
             &["connect", ":1", "--wait", "1m30"][..],
@@ -55,10 +55,7 @@ async fn values_that_are_wrong_say_what_to_write() {
         (&["connect", ":1", "--wait", "-1s"], "unexpected argument '-1'"),
         (&["connect", ":1", "--connect-timeout", "ten"], "1m30s, or `off`"),
         (&["connect", ":1", "--ping-interval", "never"], "1m30s, or `off`"),
-        (
-            &["connect", ":1", "--ping-interval", "400d"],
-            "the longest time is 365d",
-        ),
+        (&["connect", ":1", "--ping-interval", "400d"], "the maximum is 365d"),
         (&["connect", ":1", "-n", "0"], "1 or more"),
         (&["connect", ":1", "--count", "many"], "1 or more"),
         (
@@ -99,10 +96,10 @@ async fn values_that_are_wrong_say_what_to_write() {
         (&["echo", "--log-level", "bogus"], "write one of off"),
         (&["serve", "--listen", "nowhere"], "ADDRESS:PORT"),
     ] {
-        let left = run(arguments, b"").await;
-        assert_eq!(left.code, Some(2), "{arguments:?} {}", left.stderr);
-        assert!(left.stderr.contains(message), "{arguments:?} {}", left.stderr);
-        assert!(left.stdout.is_empty());
+        let outcome = run(arguments, b"").await;
+        assert_eq!(outcome.code, Some(2), "{arguments:?} {}", outcome.stderr);
+        assert!(outcome.stderr.contains(message), "{arguments:?} {}", outcome.stderr);
+        assert!(outcome.stdout.is_empty());
     }
     let mut command = program(&["echo"]);
     let output = soon(command.env("SOCKEYE_LOG", "bogus").output()).await.unwrap();
@@ -118,7 +115,7 @@ async fn a_port_alone_listens_on_this_machine_only() {
     }
 }
 
-/// The head of the first request that a listener gets.
+/// Returns the head of the first request to a listener.
 async fn read_request(listener: &TcpListener) -> String {
     let (tcp, _) = listener.accept().await.unwrap();
     let mut lines = BufReader::new(tcp).lines();
@@ -131,7 +128,7 @@ async fn read_request(listener: &TcpListener) -> String {
 }
 
 #[tokio::test]
-async fn headers_with_an_option_of_their_own_mean_the_option() {
+async fn headers_with_their_own_option_are_treated_like_the_option() {
     for (arguments, expected) in [
         (
             &["-H", "Sec-WebSocket-Protocol: a, b"][..],
@@ -152,7 +149,7 @@ async fn headers_with_an_option_of_their_own_mean_the_option() {
 }
 
 #[tokio::test]
-async fn credentials_of_the_url_are_sent_and_a_header_goes_before_them() {
+async fn credentials_of_the_url_are_sent_unless_a_header_overrides_them() {
     for (options, value) in [
         // `printf bob:s3cret | base64`
         (&[][..], "Basic Ym9iOnMzY3JldA=="),
@@ -169,7 +166,7 @@ async fn credentials_of_the_url_are_sent_and_a_header_goes_before_them() {
             .map(|(_, value)| value)
             .collect();
         assert_eq!(values, [value], "{head}");
-        // With the colon, which a random key in Base64 never has.
+        // With the colon, which never occurs in a random Base64 key.
         assert!(!head.contains("bob:"), "{head}");
     }
 }
@@ -195,18 +192,18 @@ async fn a_password_is_never_printed() {
         (&[":1", "--origin", "https://robert:s3cret@a.example"], 2),
         (&[&served, "-v", "--log-level", "trace", "-w", "0"], 0),
     ] {
-        let left = run(&[&["connect"], arguments].concat(), b"").await;
-        assert_eq!(left.code, Some(code), "{arguments:?} {}", left.stderr);
+        let outcome = run(&[&["connect"], arguments].concat(), b"").await;
+        assert_eq!(outcome.code, Some(code), "{arguments:?} {}", outcome.stderr);
         // All longer than what can be by chance in the random `Sec-WebSocket-Accept` that `-v` shows. The last is the
         // user name in Base64.
         for secret in ["robert", "s3cret", "cret@", "cm9iZXJ0"] {
-            assert!(!left.stderr.contains(secret), "{arguments:?} {}", left.stderr);
+            assert!(!outcome.stderr.contains(secret), "{arguments:?} {}", outcome.stderr);
         }
     }
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_used_is_mentioned() {
+async fn an_ignored_proxy_variable_is_reported() {
     for (name, value, options, is_told) in [
         ("HTTPS_PROXY", "http://bob:s3cret@proxy.invalid:3128", &[][..], true),
         ("all_proxy", "socks5://proxy.invalid", &[], true),
@@ -218,7 +215,7 @@ async fn a_proxy_that_is_not_used_is_mentioned() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(6));
         assert_eq!(
-            stderr.contains(&format!("{name} is set, but proxies are not supported yet")),
+            stderr.contains(&format!("{name} is set, but proxies are not supported")),
             is_told,
             "{stderr}"
         );
@@ -226,46 +223,51 @@ async fn a_proxy_that_is_not_used_is_mentioned() {
     }
 }
 
-/// What the server said is shown in one line; all of it with `-v`.
+/// The error message contains the first line of the response body; `-v` prints the whole response.
 #[tokio::test]
-async fn a_refusal_shows_what_the_server_says() {
+async fn a_refusal_shows_the_response_of_the_server() {
     for (response, parts) in [
         (
             &b"HTTP/1.1 403 Forbidden\r\nContent-Length: 36\r\n\r\n\norigin \"https://x\" is not\x1b allowed\nx"[..],
             &[
-                "answers 403 Forbidden",
+                "refused the WebSocket with 403 Forbidden",
                 r#": "origin "https://x" is not\u001b allowed""#,
                 "; -v shows",
             ][..],
         ),
         (
             b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
-            &["answers 401 Unauthorized", "-H 'Authorization: ...'"],
+            &["refused the WebSocket with 401 Unauthorized", "-H 'Authorization: ...'"],
         ),
         (
             b"HTTP/1.1 301 Moved Permanently\r\nLocation: wss://b.example/\r\nContent-Length: 6\r\n\r\n<html>",
-            &["answers 301 Moved Permanently", "redirects to wss://b.example/,"],
+            &[
+                "refused the WebSocket with 301 Moved Permanently",
+                "redirects to wss://b.example/:",
+            ],
         ),
     ] {
-        let left = run(&["connect", &answer(response).await], b"").await;
-        assert_eq!(left.code, Some(22), "{}", left.stderr);
-        assert_eq!(left.stderr.lines().count(), 1, "{}", left.stderr);
+        let outcome = run(&["connect", &answer(response).await], b"").await;
+        assert_eq!(outcome.code, Some(22), "{}", outcome.stderr);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
         for part in parts {
-            assert!(left.stderr.contains(part), "{part} {}", left.stderr);
+            assert!(outcome.stderr.contains(part), "{part} {}", outcome.stderr);
         }
     }
     let (_server, url) = Program::echo(&["--allow-origin", "https://a.example"]).await;
-    let left = run(&["connect", &url, "--origin", "https://b.example"], b"").await;
-    assert_eq!(left.code, Some(22));
+    let outcome = run(&["connect", &url, "--origin", "https://b.example"], b"").await;
+    assert_eq!(outcome.code, Some(22));
     assert!(
-        left.stderr.contains("403 Forbidden and opens no WebSocket: \"origin "),
+        outcome
+            .stderr
+            .contains("refused the WebSocket with 403 Forbidden: \"origin "),
         "{}",
-        left.stderr
+        outcome.stderr
     );
 }
 
 #[tokio::test]
-async fn echo_says_which_option_lets_a_refused_page_in() {
+async fn echo_logs_the_option_that_allows_a_refused_page() {
     let (mut server, url) = Program::echo(&["--allow-origin", "https://a.example"]).await;
     let client = Client::builder().origin(Origin::parse("https://b.example").unwrap());
     soon(client.build().unwrap().connect(&url)).await.unwrap_err();
@@ -276,8 +278,8 @@ async fn echo_says_which_option_lets_a_refused_page_in() {
     let host = url.trim_start_matches("ws://").trim_end_matches('/');
     for part in [
         "WARN",
-        "the origin https://b.example,",
-        &format!("the host {host};"),
+        "origin https://b.example to",
+        &format!("to host {host};"),
         "allowed: https://a.example;",
         "--allow-origin=https://b.example",
     ] {
@@ -285,9 +287,9 @@ async fn echo_says_which_option_lets_a_refused_page_in() {
     }
 }
 
-/// What the log advises may be pasted into a shell.
+/// Users may paste the suggested option into a shell.
 #[tokio::test]
-async fn echo_advises_no_origin_that_is_none() {
+async fn echo_does_not_suggest_an_invalid_origin() {
     let (mut server, url) = Program::echo(&["--allow-origin", "https://a.example"]).await;
     let mut tcp = soon(TcpStream::connect(
         url.trim_start_matches("ws://").trim_end_matches('/'),
@@ -302,13 +304,13 @@ async fn echo_advises_no_origin_that_is_none() {
     soon(BufReader::new(server.child.stderr.take().unwrap()).read_line(&mut line))
         .await
         .unwrap();
-    assert!(line.contains("the origin https://$(reboot),"), "{line}");
-    assert!(line.ends_with("--allow-origin=ORIGIN allows another\n"), "{line}");
+    assert!(line.contains("origin https://$(reboot) to"), "{line}");
+    assert!(line.ends_with("--allow-origin=ORIGIN allows other origins\n"), "{line}");
 }
 
-/// The characters that other clients encode, and the name and password before the host.
+/// URLs with characters that must be encoded, and with credentials.
 #[tokio::test]
-async fn urls_are_read_as_browsers_read_them() {
+async fn urls_are_parsed_like_in_browsers() {
     for (url, request_line) in [
         (
             r#"ws://HOST/?filter={"x":1}"#,
@@ -326,9 +328,9 @@ async fn urls_are_read_as_browsers_read_them() {
     }
 }
 
-/// A server that speaks first and never ends a line of HTTP.
+/// A server that sends a banner, which is not a complete line of HTTP.
 #[tokio::test]
-async fn a_banner_of_another_protocol_is_noticed_at_once() {
+async fn a_banner_of_another_protocol_is_detected_immediately() {
     for banner in [
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
         b"220 mail.a.example ESMTP\r\n",
@@ -340,12 +342,12 @@ async fn a_banner_of_another_protocol_is_noticed_at_once() {
         let serving = tokio::spawn(async move {
             let (mut tcp, _) = listener.accept().await.unwrap();
             tcp.write_all(banner).await.unwrap();
-            // Until the client has gone, which it does without a word from here.
+            // Until the client disconnects.
             let _ = tcp.read_to_end(&mut Vec::new()).await;
         });
-        let left = run(&["connect", "--connect-timeout", "off", &url], b"").await;
-        assert_eq!(left.code, Some(65), "{}", left.stderr);
-        assert!(left.stderr.contains("no WebSocket server answers"), "{}", left.stderr);
+        let outcome = run(&["connect", "--connect-timeout", "off", &url], b"").await;
+        assert_eq!(outcome.code, Some(65), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("no WebSocket server at"), "{}", outcome.stderr);
         soon(serving).await.unwrap();
     }
 }

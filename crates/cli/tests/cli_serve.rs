@@ -1,4 +1,4 @@
-//! `sockeye serve` as a black box: that it comes up, answers, and ends. What it serves is tested with the library.
+//! `sockeye serve` as a black box: startup, responses, and shutdown. The library tests cover the rest.
 #![cfg(unix)]
 
 mod cli_support;
@@ -9,7 +9,7 @@ use sockeye::{Client, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// `sockeye serve` on a free port; and its address.
+/// Starts `sockeye serve` on a free port, and returns its address.
 async fn start(options: &[&str]) -> (Program, String) {
     let mut server = Program::start(&[&["serve", "--listen", "127.0.0.1:0"], options].concat());
     let url = server.url().await;
@@ -18,7 +18,7 @@ async fn start(options: &[&str]) -> (Program, String) {
     (server, address)
 }
 
-/// The status line that a GET for this host is answered with.
+/// Sends a GET request for this host, and returns the status line.
 async fn get(address: &str, host: &str, path: &str) -> String {
     let mut tcp = soon(TcpStream::connect(address)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -29,7 +29,7 @@ async fn get(address: &str, host: &str, path: &str) -> String {
     response.lines().next().unwrap_or_default().to_owned()
 }
 
-/// The status that a WebSocket from a page of this origin is refused with, if it is.
+/// Returns the status with which a WebSocket from a page of this origin is refused, if it is.
 async fn refusal(address: &str, origin: &str) -> Option<u16> {
     let client = Client::builder()
         .origin(Origin::parse(origin).unwrap())
@@ -41,7 +41,7 @@ async fn refusal(address: &str, origin: &str) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn it_serves_its_page_and_ends_well_on_a_signal() {
+async fn it_serves_its_page_and_exits_with_0_on_a_signal() {
     for (signal, code) in [(Signal::TERM, 0), (Signal::INT, 0)] {
         let (mut server, address) = start(&[]).await;
         assert_eq!(get(&address, &address, "/").await, "HTTP/1.1 200 OK");
@@ -61,9 +61,9 @@ async fn pages_of_the_same_host_may_connect_and_others_when_allowed() {
     assert_eq!(refusal(&address, "https://b.example").await, Some(403));
 }
 
-/// What someone sees who has just put the server behind a proxy.
+/// The situation behind a proxy that does not preserve the Host header.
 #[tokio::test]
-async fn a_refusal_is_a_line_on_standard_error_with_the_option_that_helps() {
+async fn a_refusal_is_logged_with_the_option_that_allows_it() {
     let (mut server, address) = start(&[]).await;
     assert_eq!(refusal(&address, "https://chat.example").await, Some(403));
     assert!(get(&address, "chat.example", "/").await.starts_with("HTTP/1.1 421"));
@@ -80,16 +80,20 @@ async fn a_refusal_is_a_line_on_standard_error_with_the_option_that_helps() {
 }
 
 #[tokio::test]
-async fn sizes_that_contradict_each_other_are_reported() {
-    let left = cli_support::run(&["serve", "--listen", "127.0.0.1:0", "--max-message-size=1KiB"], b"").await;
-    assert_eq!(left.code, Some(1));
-    assert!(left.stderr.contains("limits.publication_size_max"), "{}", left.stderr);
+async fn contradictory_sizes_are_reported() {
+    let outcome = cli_support::run(&["serve", "--listen", "127.0.0.1:0", "--max-message-size=1KiB"], b"").await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("limits.publication_size_max"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[tokio::test]
 async fn an_address_in_use_is_reported() {
     let (_server, address) = start(&[]).await;
-    let left = cli_support::run(&["serve", "--listen", &address], b"").await;
-    assert_eq!(left.code, Some(1));
-    assert!(left.stderr.contains("choose another port"), "{}", left.stderr);
+    let outcome = cli_support::run(&["serve", "--listen", &address], b"").await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("choose another port"), "{}", outcome.stderr);
 }

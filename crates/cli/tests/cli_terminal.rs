@@ -1,4 +1,4 @@
-//! `sockeye connect` on a terminal: what is typed, what is shown, and that the terminal works as before afterwards.
+//! `sockeye connect` on a terminal: input, output, and the state of the terminal afterwards.
 #![cfg(target_os = "linux")]
 
 mod cli_support;
@@ -18,13 +18,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-/// A terminal with a program on it.
+/// A pseudoterminal with a program.
 struct Terminal {
-    /// What the person at the terminal has.
+    /// The end of the user.
     keyboard: File,
     screen: mpsc::UnboundedReceiver<Vec<u8>>,
     seen: String,
-    /// What the program has.
+    /// The end of the program.
     device: OwnedFd,
     program: Program,
 }
@@ -35,7 +35,7 @@ impl Terminal {
         Self::start_with(term, program(arguments), false)
     }
 
-    /// Like [`start`](Self::start), with standard output in a pipe if asked for.
+    /// Starts the program on a terminal of 40 columns, optionally with a pipe as standard output.
     fn start_with(term: &str, mut command: Command, has_pipe: bool) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
@@ -58,7 +58,7 @@ impl Terminal {
         let keyboard = File::from(keyboard);
         let mut reader = keyboard.try_clone().unwrap();
         let (sender, screen) = mpsc::unbounded_channel();
-        // Ends with the terminal.
+        // The thread ends when the terminal is closed.
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(len @ 1..) = reader.read(&mut buffer)
@@ -83,9 +83,9 @@ impl Terminal {
         (terminal, ws)
     }
 
-    /// Starts `connect` with keys that send signals, and a server that has yet to answer the opening handshake.
+    /// Starts `connect` with keys that send signals, and with a server that has not answered the handshake yet.
     async fn dial() -> (Self, TcpStream) {
-        // A peer that reads nothing takes little.
+        // A small receive buffer, so that the peer accepts little while it does not read.
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -96,13 +96,13 @@ impl Terminal {
         (terminal, tcp)
     }
 
-    /// Types. What is longer than the terminal holds waits for the program, so a thread does it.
+    /// Types a text, in a thread, because writing more than the buffer of the terminal blocks.
     fn keys(&self, keys: &str) {
         let (mut keyboard, keys) = (self.keyboard.try_clone().unwrap(), keys.to_owned());
         std::thread::spawn(move || keyboard.write_all(keys.as_bytes()));
     }
 
-    /// Waits until this is shown; gives everything up to it, since the last call.
+    /// Waits until this text is shown. Returns all output up to it since the last call.
     #[track_caller]
     fn shows(&mut self, text: &str) -> impl Future<Output = String> {
         soon(async move {
@@ -116,7 +116,7 @@ impl Terminal {
         })
     }
 
-    /// Whether the system edits lines on the terminal and draws what is typed, as shells expect it.
+    /// Whether the terminal is in the mode that shells expect: line editing and echo by the kernel.
     fn is_as_before(&self) -> bool {
         let modes = tcgetattr(&self.device).unwrap().local_modes;
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
@@ -124,9 +124,9 @@ impl Terminal {
 }
 
 #[tokio::test]
-async fn a_pasted_line_of_any_length_is_sent_whole() {
+async fn a_long_pasted_line_is_sent_completely() {
     let (terminal, mut ws) = Terminal::connect(&[]).await;
-    // The system's own editing would cut it at 4,095 bytes.
+    // The line editing of the kernel would truncate it to 4,095 bytes.
     for len in [4_095, 4_096, 6_000, 100_000] {
         let line = "0123456789".repeat(len / 10 + 1)[..len].to_owned();
         terminal.keys(&format!("{line}\r"));
@@ -140,7 +140,7 @@ async fn a_pasted_line_of_any_length_is_sent_whole() {
 }
 
 #[tokio::test]
-async fn what_is_typed_before_the_connection_is_open_is_sent_whole() {
+async fn lines_typed_before_the_connection_is_open_are_sent_completely() {
     let (mut terminal, tcp) = Terminal::dial().await;
     let line = "0123456789".repeat(600);
     terminal.keys(&format!("{line}\rhalf"));
@@ -154,7 +154,7 @@ async fn what_is_typed_before_the_connection_is_open_is_sent_whole() {
 }
 
 #[tokio::test]
-async fn the_terminal_works_as_before_when_there_is_no_connection() {
+async fn the_terminal_is_restored_if_connecting_fails() {
     for (name, code) in [
         ("Ctrl-C", 130),
         ("Ctrl-C behind a paste", 130),
@@ -178,10 +178,10 @@ async fn the_terminal_works_as_before_when_there_is_no_connection() {
     }
 }
 
-/// The system finds Ctrl-C only in what the program reads.
+/// The kernel only detects Ctrl-C in input that fits its buffer.
 #[tokio::test]
-async fn ctrl_c_is_found_behind_more_than_the_peer_takes() {
-    // What is behind the end of input is not sent, and must be read as well.
+async fn ctrl_c_is_detected_after_a_large_paste_that_cannot_be_sent() {
+    // Input after Ctrl-D is not sent, but must be read too.
     for end in ["", "\x04"] {
         let (mut terminal, tcp) = Terminal::dial().await;
         let _ws = accept(tcp).await;
@@ -199,7 +199,7 @@ async fn accept(tcp: TcpStream) -> WebSocket {
 }
 
 #[tokio::test]
-async fn messages_do_not_land_in_a_line_that_is_being_typed() {
+async fn messages_are_printed_above_the_line_being_typed() {
     let (mut terminal, mut ws) = Terminal::connect(&[]).await;
     terminal.keys("half a li");
     terminal.shows("\r\x1b[K> half a li").await;
@@ -214,9 +214,9 @@ async fn messages_do_not_land_in_a_line_that_is_being_typed() {
     assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
 }
 
-/// `sockeye connect ... | program`: what is typed is seen, and the program gets messages only.
+/// `sockeye connect ... | program`: the typed line is shown, and the program receives only messages.
 #[tokio::test]
-async fn a_pipe_beside_a_terminal_gets_exact_messages() {
+async fn a_pipe_receives_unchanged_messages_while_lines_are_typed() {
     let (url, mut connections) = serve_test().await;
     let mut terminal = Terminal::start_with("xterm", program(&["connect", &url]), true);
     let mut ws = soon(connections.recv()).await.unwrap();
@@ -229,7 +229,7 @@ async fn a_pipe_beside_a_terminal_gets_exact_messages() {
 }
 
 #[tokio::test]
-async fn keys_edit_and_are_not_sent() {
+async fn editing_keys_are_not_sent() {
     let (terminal, mut ws) = Terminal::connect(&[]).await;
     for (keys, line) in [
         ("ac\x1b[Db\r", "abc"),
@@ -243,9 +243,9 @@ async fn keys_edit_and_are_not_sent() {
     }
 }
 
-/// However it ends, and whatever was being typed.
+/// For each kind of end, while a line is being typed.
 #[tokio::test]
-async fn the_terminal_works_as_before_afterwards() {
+async fn the_terminal_is_restored_at_the_end() {
     for (name, code) in [
         ("Ctrl-D", 0),
         ("the server closes", 0),
@@ -285,7 +285,7 @@ async fn the_terminal_works_as_before_afterwards() {
 }
 
 #[tokio::test]
-async fn a_stopped_program_leaves_the_terminal_and_takes_it_again() {
+async fn a_stopped_program_restores_the_terminal_and_resumes_editing() {
     let (mut terminal, mut ws) = Terminal::connect(&[]).await;
     terminal.keys("half");
     terminal.shows("\r\x1b[K> half").await;
@@ -302,7 +302,7 @@ async fn a_stopped_program_leaves_the_terminal_and_takes_it_again() {
     assert_eq!(soon(ws.recv()).await.unwrap(), Some("half a line".into()));
 }
 
-/// A terminal that is stopped (Ctrl-S) blocks every write to it, also those of the thread that prints messages.
+/// A stopped terminal (Ctrl-S) blocks all writes, including those of the thread that prints messages.
 #[tokio::test]
 async fn ctrl_z_stops_the_program_while_output_is_stopped() {
     for has_message in [false, true] {
@@ -312,7 +312,7 @@ async fn ctrl_z_stops_the_program_while_output_is_stopped() {
         tcflow(&terminal.device, Action::OOff).unwrap();
         if has_message {
             soon(ws.send("news")).await.unwrap();
-            // The pong shows that the program has received the message, and so prints it, or waits to.
+            // The pong shows that the program has received the message, and is printing it or blocked.
             soon(ws.ping(b"")).await.unwrap();
             soon(std::future::poll_fn(|cx| {
                 assert!(std::pin::pin!(ws.recv()).poll(cx).is_pending());
@@ -339,7 +339,7 @@ async fn ctrl_z_stops_the_program_while_output_is_stopped() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_cannot_be_drawn_on_is_left_alone() {
+async fn a_dumb_terminal_is_not_changed() {
     for term in ["dumb", ""] {
         let (url, mut connections) = serve_test().await;
         let mut terminal = Terminal::start(term, &["connect", &url]);
@@ -354,7 +354,7 @@ async fn a_terminal_that_cannot_be_drawn_on_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_below_what_was_typed() {
+async fn an_error_message_is_printed_below_the_typed_line() {
     let (mut terminal, mut ws) = Terminal::connect(&[]).await;
     terminal.keys("half");
     terminal.shows("\r\x1b[K> half").await;

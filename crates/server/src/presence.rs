@@ -1,4 +1,4 @@
-//! Who is connected, and who is in which channel on this node.
+//! Clients, subscriptions, and the presence (list of subscribers) of each channel.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use crate::channel::ChannelName;
 use crate::protocol::{Json, WireClientInfo};
 
-/// The name of one connection, drawn at random by the server and shown to others as a UUID (version 4).
+/// The random id of a connection, shown to other clients as a UUID (version 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClientId(u128);
 
 impl ClientId {
-    /// Makes an id from 128 random bits; six of them become the version and variant of RFC 9562 §5.4.
+    /// Creates an id from 128 random bits. Six bits are replaced by the version and variant of RFC 9562 §5.4.
     pub(crate) fn from_random(bits: u128) -> Self {
         const VERSION: u128 = 0xf << 76;
         const VARIANT: u128 = 0b11 << 62;
@@ -48,13 +48,12 @@ impl std::hash::Hash for ClientId {
     }
 }
 
-/// Sequence number of a subscription within its client. A late event of an old subscription carries an older number, so
-/// it cannot end a newer one.
+/// Sequence number of a subscription of one client. It prevents that a late event of an old subscription ends a newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
 
 impl Generation {
-    /// The generation of the client's next subscription.
+    /// Returns the generation of the next subscription.
     pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -67,14 +66,14 @@ pub(crate) struct Subscription {
     pub(crate) generation: Generation,
 }
 
-/// A map keyed by client. The ids are random and not chosen by clients, so hashing them again would buy nothing.
-pub(crate) type ClientMap<T> = HashMap<ClientId, T, BuildHasherDefault<AlreadyRandom>>;
+/// A map from client ids, without hashing: the ids are random, and clients cannot choose them.
+pub(crate) type ClientMap<T> = HashMap<ClientId, T, BuildHasherDefault<IdentityHasher>>;
 
-/// Passes a random number on as its own hash.
+/// A hasher that returns its input.
 #[derive(Default)]
-pub(crate) struct AlreadyRandom(u64);
+pub(crate) struct IdentityHasher(u64);
 
-impl Hasher for AlreadyRandom {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -90,14 +89,14 @@ impl Hasher for AlreadyRandom {
     }
 }
 
-/// What others may know about a client.
+/// The public information about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientInfo {
-    /// The connection.
+    /// The id of the connection.
     pub(crate) client: ClientId,
-    /// The user it belongs to; empty for an anonymous one.
+    /// The user; empty if anonymous.
     pub(crate) user: Arc<str>,
-    /// What the connection carries along. What a client claimed about itself stands under `"unverified"`.
+    /// Data of the connection. Data from the client itself is under `"unverified"`.
     pub(crate) conn_info: Option<Json>,
 }
 
@@ -111,16 +110,16 @@ impl ClientInfo {
     }
 }
 
-/// How many are in a channel.
+/// The number of clients and users in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PresenceStats {
     /// Connections.
     pub(crate) clients: usize,
-    /// Different users among them; all anonymous connections together count as one.
+    /// Distinct users; all anonymous connections count as one user.
     pub(crate) users: usize,
 }
 
-/// The members of this node's channels, kept in memory.
+/// The members of all channels, in memory.
 pub(crate) struct Presence {
     shards: Box<[Shard]>,
     hasher: std::hash::RandomState,
@@ -128,8 +127,8 @@ pub(crate) struct Presence {
 
 type Shard = Mutex<HashMap<ChannelName, Members>>;
 
-/// The members of one channel, with a running count per user: counting on each `presence_stats` would hold the lock of
-/// the shard in proportion to the largest channel.
+/// The members of one channel, with a running count per user. Counting on each `presence_stats` would hold the lock of the
+/// shard for a time proportional to the largest channel.
 #[derive(Debug, Default)]
 struct Members {
     clients: ClientMap<Member>,
@@ -143,7 +142,7 @@ struct Member {
     generation: Generation,
 }
 
-/// Enough that two cores seldom meet at one lock, few enough to cost nothing.
+/// Enough for little lock contention, few enough for negligible memory.
 const SHARDS: usize = 64;
 
 impl Presence {
@@ -154,7 +153,7 @@ impl Presence {
         }
     }
 
-    /// Puts a client into a channel by a subscription, or takes note of a newer one.
+    /// Adds a client to a channel, or updates the generation of its subscription.
     pub(crate) fn add(&self, subscription: &Subscription, info: Arc<ClientInfo>) {
         let Subscription { channel, generation } = subscription;
         let (client, generation) = (info.client, *generation);
@@ -169,7 +168,7 @@ impl Presence {
         }
     }
 
-    /// Takes a client out of a channel, unless it is there by a newer subscription.
+    /// Removes a client from a channel, unless it has a newer subscription.
     pub(crate) fn remove(&self, subscription: &Subscription, client: ClientId) {
         let Subscription { channel, generation } = subscription;
         let mut shard = self.shard(channel).lock();
@@ -183,7 +182,7 @@ impl Presence {
         }
     }
 
-    /// The members, or `None` if there are more than `clients_max`.
+    /// Returns the members, or `None` if there are more than `clients_max`.
     pub(crate) fn members(&self, channel: &ChannelName, clients_max: usize) -> Option<Vec<Arc<ClientInfo>>> {
         let shard = self.shard(channel).lock();
         let Some(members) = shard.get(channel) else {
@@ -213,20 +212,20 @@ impl Members {
     fn insert(&mut self, client: ClientId, member: Member) {
         *self.users.entry(member.info.user.clone()).or_default() += 1;
         if let Some(replaced) = self.clients.insert(client, member) {
-            self.forget_user(&replaced.info.user);
+            self.release_user(&replaced.info.user);
         }
     }
 
     fn remove(&mut self, client: ClientId) {
         if let Some(removed) = self.clients.remove(&client) {
-            self.forget_user(&removed.info.user);
+            self.release_user(&removed.info.user);
         }
         if self.clients.len() < self.clients.capacity() / 4 {
             self.clients.shrink_to_fit();
         }
     }
 
-    fn forget_user(&mut self, user: &str) {
+    fn release_user(&mut self, user: &str) {
         if let Some(count) = self.users.get_mut(user) {
             *count -= 1;
             if *count == 0 {

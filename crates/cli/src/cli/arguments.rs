@@ -1,4 +1,4 @@
-//! The raw arguments: what is changed in them before they are parsed, and what of them is never printed.
+//! Preprocessing of the arguments, and redaction of credentials in error messages.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,8 +7,8 @@ use crate::connect::redact_url;
 /// The modes of `--compression`.
 const COMPRESSION_MODES: [&str; 3] = ["off", "no-takeover", "takeover"];
 
-/// Joins `--compression takeover` to `--compression=takeover`. The value is optional, so the parser takes it only with
-/// `=`; otherwise it would take the mode for the URL, and complain about the URL.
+/// Joins `--compression takeover` to `--compression=takeover`. The value is optional, so clap only accepts it with `=`, and
+/// would treat a separate mode as the URL.
 pub(super) fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     let mut normalized = Vec::with_capacity(arguments.len());
     let mut rest = arguments.iter().peekable();
@@ -32,7 +32,7 @@ pub(super) fn normalize(arguments: &[OsString]) -> Vec<OsString> {
     normalized
 }
 
-/// Replaces the user name and password of each URL among the arguments in a text about them.
+/// Replaces the credentials of all URLs among the arguments in a message about them.
 pub(super) fn redact(text: &str, arguments: &[OsString]) -> String {
     let mut text = text.to_owned();
     for argument in arguments.iter().skip(1) {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn no_password_of_an_argument_is_left() {
+    fn credentials_in_arguments_are_redacted() {
         let given = arguments(&["sockeye", "ws://bob:se=cret@a/", "--wait=ws://bob:se=cret@b/"]);
         let text = redact("not 'ws://bob:se=cret@a/', not 'ws://bob:se=cret@b/'", &given);
         assert_eq!(text, "not 'ws://***@a/', not 'ws://***@b/'");

@@ -1,4 +1,4 @@
-//! Certificates that are not trusted: what is wrong with one, and what helps.
+//! Explanations for untrusted certificates.
 
 use std::time::Duration;
 
@@ -7,70 +7,71 @@ use rustls::{CertificateError, OtherError};
 
 use crate::escape::escape;
 
-/// What is wrong, and what to do, in half a line.
+/// Returns the problem and what to do about it, as the second half of an error line.
 pub(super) fn explain(error: &CertificateError) -> String {
     use CertificateError as E;
     match error {
         E::UnknownIssuer => {
-            "nobody who is trusted here has signed it; --cacert trusts the certificates in a file, -k trusts anyone"
+            "its issuer is not trusted; --cacert trusts the certificates in a file, -k trusts any certificate"
                 .into()
         }
         E::BadSignature => {
-            "who is trusted under the name of its issuer has not signed it; --cacert trusts a file, -k trusts anyone"
+            "it is not signed by the trusted certificate with the name of its issuer; --cacert trusts the certificates in a \
+             file, -k trusts any certificate"
                 .into()
         }
         E::Other(other) if is_authority_as_server(other) => {
-            "it is self-signed; --cacert trusts it, given as a file, -k trusts anyone".into()
+            "it is self-signed; --cacert trusts the certificate in a file, -k trusts any certificate".into()
         }
         E::NotValidForNameContext { expected, presented } => wrong_name(&expected.to_str(), presented),
         E::NotValidForName => wrong_name("this host", &[]),
         E::ExpiredContext { time, not_after } => expired(&format!(" {} ago", between(*not_after, *time))),
         E::Expired => expired(""),
         E::NotValidYetContext { time, not_before } => {
-            too_early(&format!(", not for {} more", between(*time, *not_before)))
+            too_early(&format!("; it will be in {}", between(*time, *not_before)))
         }
         E::NotValidYet => too_early(""),
-        E::Revoked => "it has been revoked by who signed it; do not connect".into(),
+        E::Revoked => "it was revoked by its issuer; do not connect".into(),
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
-            "it is not for servers; have the server use another, -k takes any".into()
+            "it is not a server certificate; the server needs another one, or -k trusts any certificate".into()
         }
-        // Its parts are what the server wrote.
-        other => format!("{}; -k takes any certificate", escape(&other.to_string())),
+        // Escaped, because it contains data from the server.
+        other => format!("{}; -k trusts any certificate", escape(&other.to_string())),
     }
 }
 
-/// Whether a certificate is refused only because it is an authority's own, as self-signed ones often are.
+/// Whether a certificate is rejected only because it is a CA certificate, which self-signed certificates often are.
 pub(super) fn is_authority_as_server(error: &OtherError) -> bool {
-    // rustls has no name for it, and passes on that of its verifier.
+    // rustls has no variant for it, and returns the error of webpki.
     error.to_string() == "CaUsedAsEndEntity"
 }
 
 fn wrong_name(expected: &str, presented: &[String]) -> String {
     let names: Vec<_> = presented.iter().map(|name| escape(bare(name))).collect();
     match names.as_slice() {
-        [] => format!("it names no host, and so not {expected}; -k takes any certificate"),
+        [] => format!("it contains no host name, and {expected} is required; -k trusts any certificate"),
         names => format!(
-            "it is for {}, not for {expected}; connect by a name that it has, -k takes any",
+            "it is for {}, not for {expected}; use a name of the certificate in the URL, or -k trusts any certificate",
             names.join(", ")
         ),
     }
 }
 
-/// A name without the kind that rustls puts around it: `DnsName("localhost")`, `IpAddress(127.0.0.1)`.
+/// Removes the kind that rustls puts around a name: `DnsName("localhost")`, `IpAddress(127.0.0.1)`.
 fn bare(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.map_or(name, |inner| inner.trim_matches('"'))
 }
 
 fn expired(since: &str) -> String {
-    format!("it has expired{since}; have it renewed, or look at the clock of this machine; -k takes any certificate")
+    format!("it expired{since}; renew it, or check the clock of this machine; -k trusts any certificate")
 }
 
 fn too_early(until: &str) -> String {
-    format!("it is not valid yet{until}; look at the clock of this machine; -k takes any certificate")
+    format!("it is not valid yet{until}; check the clock of this machine; -k trusts any certificate")
 }
 
-/// The time between two points, in the largest unit that it has more than one of.
+/// Formats the time between two points, in the largest unit of which there are at least two.
 fn between(from: UnixTime, to: UnixTime) -> String {
     let seconds = Duration::from_secs(to.as_secs().saturating_sub(from.as_secs())).as_secs();
     match seconds {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_out_of_its_time_says_by_how_much() {
+    fn an_expired_or_future_certificate_shows_the_time_difference() {
         let day = 86_400;
         let (time, not_after) = (at(30 * day), at(18 * day));
         check(
@@ -111,12 +112,12 @@ mod tests {
         let (time, not_before) = (at(0), at(3 * 3_600));
         check(
             &CertificateError::NotValidYetContext { time, not_before },
-            &["3 h more", "clock"],
+            &["in 3 h", "clock"],
         );
     }
 
     #[test]
-    fn a_wrong_name_says_which_ones_are_right() {
+    fn a_wrong_name_lists_the_names_of_the_certificate() {
         let named = |presented: &[&str]| CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("a.example").unwrap(),
             presented: presented.iter().copied().map(Into::into).collect(),
@@ -126,11 +127,11 @@ mod tests {
             &named(&names),
             &["for b.example, 127.0.0.1, odd \\u001b, not for a.example"],
         );
-        check(&named(&[]), &["names no host", "a.example"]);
+        check(&named(&[]), &["no host name", "a.example"]);
     }
 
     #[test]
-    fn what_has_no_sentence_of_its_own_is_shown_as_it_is() {
+    fn other_errors_are_shown_as_they_are() {
         check(&CertificateError::BadEncoding, &["BadEncoding", "-k"]);
         check(&CertificateError::Revoked, &["revoked"]);
     }

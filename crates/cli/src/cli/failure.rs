@@ -1,4 +1,4 @@
-//! Why the program ends otherwise than well: an exit status, and one line that says what to do.
+//! Errors of the program: exit statuses and error messages.
 
 use std::error::Error as _;
 use std::fmt;
@@ -15,78 +15,78 @@ use super::values::size;
 use crate::connect::InputError;
 use crate::escape::{close_frame, escape, escape_bytes};
 
-/// What went wrong.
+/// An error that ends the program.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The address to listen on cannot be had.
+    /// Binding the listen address failed.
     Listen { address: String, error: io::Error },
-    /// A file with certificates or a key is of no use.
+    /// A certificate or key file is invalid.
     TlsFile { path: PathBuf, reason: String },
-    /// The system does not give what every program needs.
+    /// A basic system call failed.
     System(io::Error),
-    /// Standard input cannot be sent.
+    /// Reading standard input failed, or a line cannot be sent.
     Input(InputError),
-    /// Standard output does not take what was received.
+    /// Writing to standard output failed.
     Output(io::Error),
-    /// Flags ask for what cannot be.
+    /// The combination of flags is invalid.
     Usage(String),
-    /// The URL is none.
+    /// The URL is invalid.
     BadUrl { url: String, reason: String },
-    /// The host has no address.
+    /// Name resolution failed.
     Unresolved {
         target: String,
         reason: String,
         advice: &'static str,
     },
-    /// The host does not take the connection.
+    /// TCP connections failed.
     Unreachable {
         target: String,
         reason: String,
         advice: &'static str,
     },
-    /// Connecting took too long.
+    /// Connecting timed out.
     TooLate { uri: String, reason: String },
-    /// The peer has fallen silent.
+    /// The peer stopped responding.
     Silent(Error),
-    /// The server opened no WebSocket.
+    /// The server refused the WebSocket.
     Refused {
         uri: String,
         status: StatusCode,
-        /// What more the server said, and what to do.
+        /// The first line of the response body, and what to do.
         detail: String,
     },
-    /// The connection ended before as many messages came as were asked for.
+    /// The connection ended before `--count` messages were received.
     TooFew { received: u64, count: u64 },
-    /// What answers is no HTTP server.
+    /// The peer is not an HTTP server.
     NoWebSocket { uri: String, fault: HandshakeError },
-    /// The server's answer breaks a rule of the opening handshake.
+    /// The response violates the opening handshake.
     Handshake { uri: String, fault: HandshakeError },
-    /// The server's answer is larger than is taken here.
+    /// The response exceeds a size limit.
     AnswerTooBig { uri: String, fault: HandshakeError },
-    /// A message is larger than is taken here.
+    /// A message exceeds `--max-message-size`.
     TooBig { size_max: u64 },
     /// TLS failed.
     Tls(String),
-    /// The server's first bytes are not TLS.
+    /// The server does not speak TLS.
     NoTls(String),
-    /// There are no certificates that a server could be checked against.
+    /// The system has no trusted CA certificates.
     NoRoots,
     /// The server's certificate is not trusted.
     Certificate(String),
     /// The connection ended without a close frame.
     Lost(Error),
-    /// The peer closed with a code that is not a good end.
+    /// The peer closed with a code that reports an error.
     Closed(CloseFrame),
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     Protocol(Error),
-    /// A signal ended a client.
+    /// A signal ended the client.
     Interrupted(Signal),
-    /// A second signal came before the work for the first was done.
+    /// A second signal arrived before the shutdown was complete.
     Signal(Signal),
 }
 
 impl Failure {
-    /// The exit status. The numbers are curl's where curl has one; those in the sixties are our own.
+    /// The exit status. The numbers are those of curl where it has one; 64 to 66 are specific to this program.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Listen { .. } | Self::TlsFile { .. } | Self::System(_) | Self::Input(_) | Self::Output(_) => 1,
@@ -107,7 +107,7 @@ impl Failure {
         }
     }
 
-    /// One line that says what to do, if there is anything to say.
+    /// The error message as one line; `None` if there is nothing to report.
     pub(crate) fn message(&self) -> Option<String> {
         Some(match self {
             Self::Listen { address, error } => {
@@ -123,12 +123,12 @@ impl Failure {
             Self::Unresolved { target, reason, advice } | Self::Unreachable { target, reason, advice } => {
                 format!("cannot connect to {target}: {reason}; {advice}")
             }
-            Self::TooLate { uri, reason } => format!("{uri}: {reason}; --connect-timeout waits longer"),
+            Self::TooLate { uri, reason } => format!("{uri}: {reason}; --connect-timeout sets the limit"),
             Self::Silent(error) => {
                 let cause = error.close_info().map(CloseInfo::cause);
                 let advice = match cause {
                     Some(CloseCause::KeepaliveTimeout) => {
-                        "; use --ping-interval off if the server does not answer pings"
+                        "; use --ping-interval=off if the server does not answer pings"
                     }
                     _ => "",
                 };
@@ -136,39 +136,40 @@ impl Failure {
             }
             Self::Refused { uri, status, detail } => {
                 let reason = status.reason();
-                format!("{uri} answers {status} {reason} and opens no WebSocket{detail}")
+                format!("{uri} refused the WebSocket with {status} {reason}{detail}")
             }
             Self::TooFew { received, count } => {
-                format!("the connection ended after {received} of the {count} messages that --count asks for")
+                format!("the connection ended after {received} of {count} messages (--count)")
             }
             Self::NoWebSocket { uri, fault } => {
-                format!("no WebSocket server answers at {uri} ({fault}); check the port, and whether it wants wss://")
+                format!("no WebSocket server at {uri} ({fault}); check the port, and whether the server needs wss://")
             }
-            Self::Handshake { uri, fault } => format!("{uri}: the server's handshake is faulty: {fault}"),
+            Self::Handshake { uri, fault } => format!("{uri}: the server's handshake is invalid: {fault}"),
             Self::AnswerTooBig { uri, fault } => {
-                format!("{uri}: the server's answer is larger than is taken here: {fault}")
+                format!("{uri}: the server's response is too large: {fault}")
             }
             Self::TooBig { size_max } => format!(
-                "the server sent a message larger than {}, the most that is taken; --max-message-size takes larger ones",
+                "the server sent a message larger than {}; --max-message-size sets the limit",
                 size(*size_max)
             ),
             Self::Tls(reason) => format!("TLS failed: {reason}"),
             Self::NoTls(reason) => format!("TLS failed: {reason}; check that this port speaks TLS, or use ws://"),
-            Self::NoRoots => "TLS failed: no trusted CA certificates were found on this machine; install them (the \
-                              package is mostly named ca-certificates), or name a PEM file of them with --cacert or \
-                              SSL_CERT_FILE"
-                .into(),
+            Self::NoRoots => {
+                "TLS failed: this machine has no trusted CA certificates; install them (usually the package \
+                              ca-certificates), or pass a PEM file with --cacert or SSL_CERT_FILE"
+                    .into()
+            }
             Self::Certificate(reason) => format!("the server's certificate is not trusted: {reason}"),
-            Self::Lost(error) => format!("the connection was lost without a close frame{}", because(error)),
+            Self::Lost(error) => format!("the connection was lost without a close frame{}", cause_suffix(error)),
             Self::Closed(frame) => format!("closed by the server: {}", close_frame(frame)),
-            Self::Protocol(error) => format!("the server broke the protocol{}", because(error)),
+            Self::Protocol(error) => format!("the server violated the protocol{}", cause_suffix(error)),
             Self::Interrupted(_) => return None,
-            Self::Signal(_) => "ended by a second signal; connections were dropped".into(),
+            Self::Signal(_) => "stopped by a second signal; open connections were dropped".into(),
         })
     }
 
     pub(crate) fn usage(error: &Error) -> Self {
-        Self::Usage(format!("{error}{}", because(error)))
+        Self::Usage(format!("{error}{}", cause_suffix(error)))
     }
 
     pub(crate) fn tls(error: rustls::Error) -> Self {
@@ -179,7 +180,7 @@ impl Failure {
         }
     }
 
-    /// Of an error while the WebSocket was being opened.
+    /// Converts an error that occurred while opening the WebSocket.
     pub(crate) fn opening(uri: &Uri, error: Error, options: &ConnectOptions) -> Self {
         if let Some(error) = error.connect_error() {
             return Self::connecting(uri, error);
@@ -188,7 +189,7 @@ impl Failure {
             return Self::Refused {
                 uri: uri.to_string(),
                 status: response.status(),
-                // With `-v` it has been shown already.
+                // With `-v` the response was already printed.
                 detail: refusal_detail(response, options.verbose),
             };
         }
@@ -202,7 +203,7 @@ impl Failure {
         if error.is_tls() {
             return Self::tls_handshake(&error);
         }
-        // Everything else that could be sent wrong was checked before.
+        // All other flags were validated before, so the URL is the cause.
         if error.is_misuse() {
             return Self::BadUrl {
                 url: uri.to_string(),
@@ -219,7 +220,7 @@ impl Failure {
         }
     }
 
-    /// Of an error before there was a TCP connection.
+    /// Converts an error that occurred before TCP was connected.
     fn connecting(uri: &Uri, error: &ConnectError) -> Self {
         if error.is_timeout() {
             return Self::TooLate {
@@ -231,7 +232,7 @@ impl Failure {
         if error.is_unresolved() {
             let advice = match uri.zone() {
                 Some(_) => "check that this machine has a network interface of that name",
-                None => "check how it is written, and the network",
+                None => "check the spelling, and the network",
             };
             return Self::Unresolved {
                 target,
@@ -243,11 +244,11 @@ impl Failure {
         let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         Self::Unreachable {
             advice: match attempts.iter().any(|(_, error)| error.is_some_and(is_refused)) {
-                true => "check that the server runs and that this is its port",
+                true => "check that the server is running on this port",
                 false => "check the address, and the network",
             },
             reason: match attempts[..] {
-                // The address has been named.
+                // The message already contains the address.
                 [(address, Some(error))] if address.to_string() == target => error.to_string(),
                 _ => error.to_string(),
             },
@@ -255,7 +256,7 @@ impl Failure {
         }
     }
 
-    /// Of an error of a TLS handshake.
+    /// Converts an error of a TLS handshake.
     fn tls_handshake(error: &Error) -> Self {
         let Some(io_error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) else {
             return Self::Tls(error.to_string());
@@ -266,17 +267,17 @@ impl Failure {
         }
         match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
             Some(error) => Self::tls(error.clone()),
-            // A server without TLS may answer the first bytes of it by closing.
+            // A server without TLS may close the connection when it receives the ClientHello.
             None if is_connection_end(io_error.kind()) => Self::NoTls(io_error.to_string()),
             None => Self::Tls(io_error.to_string()),
         }
     }
 
-    /// Of an answer that is not as it should be.
+    /// Converts an invalid response.
     fn handshake(uri: &Uri, fault: HandshakeError) -> Self {
         let uri = uri.to_string();
         match fault {
-            // Not even the first line is HTTP's: a server of something else, or one that wants TLS.
+            // The first line is not HTTP: another protocol, or TLS is required.
             HandshakeError::StartLineTooLong { .. }
             | HandshakeError::BareLineFeed
             | HandshakeError::BareCarriageReturn
@@ -291,9 +292,9 @@ impl Failure {
         }
     }
 
-    /// Of an error of an open connection.
+    /// Converts an error of an open connection.
     pub(crate) fn connection(error: Error) -> Self {
-        let cause = error.close_info().map(|closure| closure.cause());
+        let cause = error.close_info().map(|info| info.cause());
         match cause {
             Some(CloseCause::ProtocolError(_)) => Self::Protocol(error),
             Some(CloseCause::TransportEnd) => Self::Lost(error),
@@ -318,9 +319,9 @@ fn is_connection_end(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// The beginning of what a server says about a refusal, for one line on a terminal.
+/// Returns the first line of the response body and advice, for the error message.
 fn refusal_detail(response: &Response, is_shown: bool) -> String {
-    /// Characters of the body.
+    /// Maximum number of characters of the body.
     const SHOWN_MAX: usize = 200;
     let mut detail = String::new();
     if !is_shown && let Some(line) = first_line(response.body()) {
@@ -331,7 +332,7 @@ fn refusal_detail(response: &Response, is_shown: bool) -> String {
     match (response.status().as_u16(), response.headers().get("Location")) {
         (300..=399, Some(location)) => {
             detail += &format!(
-                "; it redirects to {}, connect to that",
+                "; it redirects to {}: connect to that URL",
                 escape_bytes(location.as_bytes())
             );
         }
@@ -339,25 +340,25 @@ fn refusal_detail(response: &Response, is_shown: bool) -> String {
         _ => {}
     }
     if !is_shown {
-        detail += "; -v shows the whole answer";
+        detail += "; -v shows the whole response";
     }
     detail
 }
 
-/// The first line of a body that is plain text; a page of HTML says little in its first line.
+/// The first line of a text body; `None` for HTML, whose first line is not useful.
 fn first_line(body: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(body) {
         Ok(text) => text,
-        // A limit may have cut a character.
+        // The size limit of the body may have split a character.
         Err(error) => std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default(),
     };
     let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
     (!line.starts_with('<')).then_some(line)
 }
 
-/// What is behind an error, in brackets.
-fn because(error: &Error) -> impl fmt::Display {
-    let reason = match (error.source(), error.close_info().map(|closure| closure.cause())) {
+/// The cause of an error, in parentheses with a leading space.
+fn cause_suffix(error: &Error) -> impl fmt::Display {
+    let reason = match (error.source(), error.close_info().map(|info| info.cause())) {
         (Some(source), _) => source.to_string(),
         (None, Some(CloseCause::ProtocolError(fault))) => fault.to_string(),
         (None, _) => return String::new(),
@@ -367,8 +368,8 @@ fn because(error: &Error) -> impl fmt::Display {
 
 fn advice_for_listening(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "end the program that uses it, or choose another port (0 picks a free one)",
-        io::ErrorKind::PermissionDenied => "choose a port from 1024 on",
+        io::ErrorKind::AddrInUse => "stop the program that uses it, or choose another port (0 selects a free one)",
+        io::ErrorKind::PermissionDenied => "choose a port from 1024",
         io::ErrorKind::AddrNotAvailable => "choose an address of this machine, such as 127.0.0.1 or 0.0.0.0",
         _ => "write --listen as ADDRESS:PORT, such as 127.0.0.1:9001",
     }
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_knows_every_exit_status() {
+    fn the_help_lists_every_exit_status() {
         let uri = Uri::parse("ws://localhost/").unwrap();
         let failures = [
             Failure::System(io_error()),
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn only_text_of_a_refusal_is_shown() {
+    fn only_the_first_line_of_a_text_body_is_shown() {
         for (body, line) in [
             (&b"origin is not allowed\n"[..], Some("origin is not allowed")),
             (b"\n\n  no\nreally", Some("no")),
@@ -446,9 +447,9 @@ mod tests {
         }
     }
 
-    /// TLS takes fewer names than the URL may have.
+    /// TLS accepts fewer host names than URLs.
     #[tokio::test]
-    async fn a_host_that_no_certificate_can_name_is_a_bad_url() {
+    async fn a_host_that_is_invalid_in_tls_is_a_bad_url() {
         let tls = super::super::tls::danger_client_config_trusting_anyone().unwrap();
         let client = sockeye::Client::builder().tls_config(tls.into()).build().unwrap();
         let (io, _peer) = tokio::io::duplex(64);
@@ -471,7 +472,7 @@ mod tests {
             error: io::ErrorKind::PermissionDenied.into(),
         };
         let message = failure.message().unwrap();
-        assert!(message.ends_with("choose a port from 1024 on"), "{message}");
+        assert!(message.ends_with("choose a port from 1024"), "{message}");
         assert!(!message.contains('\n'));
     }
 }

@@ -1,4 +1,4 @@
-//! Listening, and saying so.
+//! Listening sockets.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -7,10 +7,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
 
-/// Connections that wait to be accepted; the kernel lowers it to what it allows.
+/// Length of the queue of connections that are not accepted yet. The kernel lowers it to its own maximum.
 const BACKLOG: i32 = 4096;
 
-/// Listens `count` times on one address, for as many threads. The kernel spreads connections over them.
+/// Creates `count` listeners on one address, one for each thread. The kernel distributes connections among them.
 pub(crate) fn bind(address: &str, count: usize) -> Result<Vec<TcpListener>, Failure> {
     bind_all(address, count).map_err(|error| Failure::Listen {
         address: address.to_owned(),
@@ -26,8 +26,8 @@ fn bind_all(address: &str, count: usize) -> io::Result<Vec<TcpListener>> {
     if count == 1 {
         return Ok(vec![listen(bind_one(address, false)?)?]);
     }
-    // Sharing the port among our threads shares it with any program of the same user. Once alone, then, to see whether
-    // it is free.
+    // With SO_REUSEPORT, binding succeeds even if another program of the same user listens on the port. Bind once without
+    // it, to check that the port is free.
     drop(bind_one(address, false)?);
     let first = listen(bind_one(address, true)?)?;
     let address = first.local_addr()?;
@@ -40,7 +40,7 @@ fn bind_all(address: &str, count: usize) -> io::Result<Vec<TcpListener>> {
 
 fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Without it the address stays taken for a minute after the connections of a server that has just ended.
+    // Otherwise binding fails for a minute after a previous server ended, because of connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     #[cfg(unix)]
     socket.set_reuse_port(is_shared)?;
@@ -54,10 +54,10 @@ fn listen(socket: Socket) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Tells whoever started the program that it is ready, on standard output. A server is of use without that line too.
+/// Prints the URL on standard output when the server is ready. A failure is logged and does not stop the server.
 pub(crate) fn announce(url: &str) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = writeln!(stdout, "listening on {url}").and_then(|()| stdout.flush()) {
-        tracing::warn!(%error, url, "listening, but standard output does not take that line");
+        tracing::warn!(%error, url, "listening, but cannot write the URL to standard output");
     }
 }

@@ -1,4 +1,4 @@
-//! TLS as the flags want it.
+//! TLS configurations from flags and files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use super::Failure;
 use super::certificate::is_authority_as_server;
 
-/// TLS for a server, from the files with its certificate chain and its private key.
+/// Builds the configuration of a server from the files of its certificate chain and private key.
 pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
     let chain = read_certificates(cert)?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_file(key, &error))?;
@@ -24,12 +24,12 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
         .and_then(|builder| builder.with_single_cert(chain, private_key));
     let config = config.map_err(|error| Failure::TlsFile {
         path: cert.to_owned(),
-        reason: format!("does not go with the key in {}: {error}", key.display()),
+        reason: format!("does not match the key in {}: {error}", key.display()),
     })?;
     Ok(Arc::new(config))
 }
 
-/// TLS for a client that trusts the certificates in a file, and what they vouch for, and nobody else.
+/// Builds the configuration of a client that trusts only the certificates in a file, and those that they signed.
 pub(crate) fn client_config_trusting(path: &Path) -> Result<ClientConfig, Failure> {
     let bad = |reason: String| Failure::TlsFile {
         path: path.to_owned(),
@@ -51,7 +51,8 @@ pub(crate) fn client_config_trusting(path: &Path) -> Result<ClientConfig, Failur
     Ok(config.with_no_client_auth())
 }
 
-/// TLS for a client that takes whatever certificate it is shown. It is encrypted, but to whom is unknown.
+/// Builds the configuration of a client that accepts any certificate. The connection is encrypted, but the server is not
+/// authenticated.
 pub(crate) fn danger_client_config_trusting_anyone() -> Result<ClientConfig, Failure> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let verifier = Arc::new(DangerTrustAnyone(provider()));
@@ -60,7 +61,8 @@ pub(crate) fn danger_client_config_trusting_anyone() -> Result<ClientConfig, Fai
     Ok(config.with_no_client_auth())
 }
 
-/// Takes what the certificates in a file vouch for, and each of them as a server's own. Names and times count for all.
+/// Verifier that accepts certificates signed by those in a file, and the certificates in the file themselves. Names and
+/// validity periods are checked in both cases.
 #[derive(Debug)]
 struct TrustFile {
     authorities: Arc<WebPkiServerVerifier>,
@@ -82,7 +84,7 @@ impl ServerCertVerifier for TrustFile {
         let is_own = |certificate| self.certificates.iter().any(|own| own == certificate);
         match verified {
             Err(rustls::Error::InvalidCertificate(error)) if is_issuer_missing(&error) && is_own(certificate) => {
-                // The time was held against it before its issuer was looked for; the name is last.
+                // The validity period was checked before the issuer; only the name is left to check.
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -113,7 +115,7 @@ impl ServerCertVerifier for TrustFile {
     }
 }
 
-/// Whether all that is wrong with a certificate is who signed it.
+/// Whether the only problem of a certificate is its issuer.
 fn is_issuer_missing(error: &CertificateError) -> bool {
     match error {
         CertificateError::UnknownIssuer => true,
@@ -122,7 +124,7 @@ fn is_issuer_missing(error: &CertificateError) -> bool {
     }
 }
 
-/// Takes any certificate for any name, expired ones too. Only that the server has the key to it is checked.
+/// Verifier that accepts any certificate for any name, even if expired. It only checks that the server has the private key.
 #[derive(Debug)]
 struct DangerTrustAnyone(Arc<CryptoProvider>);
 
@@ -178,7 +180,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
     match certificates.is_empty() {
         true => Err(Failure::TlsFile {
             path: path.to_owned(),
-            reason: "has no certificate in PEM".into(),
+            reason: "contains no certificate in PEM format".into(),
         }),
         false => Ok(certificates),
     }

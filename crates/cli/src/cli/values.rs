@@ -1,4 +1,4 @@
-//! Values of flags: sizes, times, headers.
+//! Parsers for the values of flags: sizes, times, headers.
 
 use std::num::NonZero;
 use std::str::FromStr;
@@ -10,18 +10,18 @@ use tracing_subscriber::filter::Targets;
 
 use crate::escape::escape;
 
-/// The longest time that can be asked for; the clock reaches further.
+/// The longest accepted time, which is in the range of the clock.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a time looks like, for errors.
+/// The format of a time, for error messages.
 const DURATION_ADVICE: &str = "write a time such as 90, 500ms, 10s or 1m30s";
 
 /// How long to wait for more messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// This long.
+    /// For this time.
     For(Duration),
-    /// Until the peer closes.
+    /// Until the peer closes the connection.
     Forever,
 }
 
@@ -39,7 +39,7 @@ impl FromStr for Wait {
     }
 }
 
-/// A timer that can be switched off.
+/// A timer that can be disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// Expires after this time, which is not zero.
@@ -49,7 +49,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    /// The time, if the timer is on.
+    /// The time, or `None` if the timer is off.
     pub(crate) const fn duration(self) -> Option<Duration> {
         match self {
             Self::After(duration) => Some(duration),
@@ -73,17 +73,17 @@ impl FromStr for Timer {
     }
 }
 
-/// Whose web pages may connect.
+/// A value of `--allow-origin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AllowedOrigin {
-    /// Anybody's: `*`.
+    /// `*`: pages of any origin.
     Any,
-    /// This one's.
+    /// Pages of this origin.
     Only(Origin),
 }
 
 impl AllowedOrigin {
-    /// All that are allowed together; `None` if the flag was not given.
+    /// Combines all values to a policy; `None` if the flag was not given.
     pub(crate) fn policy(allowed: &[Self]) -> Option<OriginPolicy> {
         let list: Option<Vec<_>> = allowed
             .iter()
@@ -110,8 +110,8 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// Reads a time: numbers with units from the largest to the smallest, such as `1m30s`, `500ms` or `1.5h`, or one number
-/// without a unit, in seconds.
+/// Parses a time: numbers with units in descending order, such as `1m30s`, `500ms` or `1.5h`, or a number of seconds without
+/// a unit.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = match text.parse() {
         Ok(seconds) if is_number(text) => Duration::try_from_secs_f64(seconds).ok(),
@@ -119,12 +119,12 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     match duration {
         Some(duration) if duration <= DURATION_MAX => Ok(duration),
-        Some(_) => Err(format!("the longest time is 365d; {DURATION_ADVICE}")),
+        Some(_) => Err(format!("the maximum is 365d; {DURATION_ADVICE}")),
         None => Err(DURATION_ADVICE.into()),
     }
 }
 
-/// What `parse::<f64>` takes, without signs, exponents, `inf` and `NaN`.
+/// Whether the text has only digits and dots: `parse::<f64>` also accepts signs, exponents, `inf` and `NaN`.
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
@@ -156,9 +156,9 @@ fn sum_of_units(text: &str) -> Option<Duration> {
 /// A header given with `-H`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Header {
-    /// Sent as it is.
+    /// Sent unchanged.
     Plain { name: String, value: String },
-    /// `Sec-WebSocket-Protocol`: these subprotocols are offered.
+    /// `Sec-WebSocket-Protocol`, with the offered subprotocols.
     Subprotocols(Vec<String>),
     /// `Origin`.
     Origin(Origin),
@@ -167,7 +167,8 @@ pub(crate) enum Header {
 impl FromStr for Header {
     type Err = String;
 
-    /// Reads a header as curl's `-H` has it: `Name: value`. Headers that have an option of their own mean that option.
+    /// Parses a header in the format of curl's `-H`: `Name: value`. Headers that have their own option are treated like that
+    /// option.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) if !name.is_empty() => (name, value.trim()),
@@ -182,7 +183,7 @@ impl FromStr for Header {
             }
             _ => {}
         }
-        // A request that is never sent checks whether the header may be in one.
+        // Build a request, which validates the header.
         let uri = Uri::parse("ws://localhost/").map_err(|error| error.to_string())?;
         match ClientRequest::new(&uri, Key::from_bytes([0; 16])).header(name, value) {
             Ok(_) => Ok(Self::Plain {
@@ -202,7 +203,7 @@ fn parse_subprotocols(value: &str) -> Result<Header, String> {
     let names = value.split(',').map(str::trim);
     let names: Result<Vec<_>, _> = names.filter(|name| !name.is_empty()).map(parse_subprotocol).collect();
     match names {
-        Ok(names) if names.is_empty() => Err("name at least one subprotocol, or leave the header out".into()),
+        Ok(names) if names.is_empty() => Err("write at least one subprotocol, or omit the header".into()),
         Ok(names) => Ok(Header::Subprotocols(names)),
         Err(advice) => Err(format!("{advice}; --subprotocol does the same")),
     }
@@ -216,16 +217,15 @@ fn advice_for_header(name: &str) -> &'static str {
     }
 }
 
-/// Reads the name of a subprotocol.
+/// Parses the name of a subprotocol.
 pub(super) fn parse_subprotocol(text: &str) -> Result<String, String> {
     match Subprotocol::new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("write one name, without spaces, commas and other separators".into()),
+        Err(_) => Err("write one name, without spaces, commas or other separators".into()),
     }
 }
 
-/// Reads an address to listen on: `ADDRESS:PORT`, or `:PORT` and `PORT` on the loopback address. Whether it is free is
-/// seen when it is bound.
+/// Parses an address to listen on: `ADDRESS:PORT`, or `:PORT` or `PORT` for the loopback address.
 pub(super) fn parse_listen(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
@@ -234,15 +234,15 @@ pub(super) fn parse_listen(text: &str) -> Result<String, String> {
         (true, "") => Ok(format!("127.0.0.1:{port}")),
         (true, _) => Ok(text.to_owned()),
         (false, _) => Err(
-            "write it as ADDRESS:PORT, such as 127.0.0.1:9001, or as :PORT on this machine only; \
+            "write ADDRESS:PORT, such as 127.0.0.1:9001, or :PORT for connections from this machine only; \
              0.0.0.0 listens on all IPv4 addresses, [::] on all addresses"
                 .into(),
         ),
     }
 }
 
-/// Reads what to log: levels, and `target=level`. A word that is no level would otherwise be taken for a target, and
-/// everything else would be silent.
+/// Parses a log filter: a level, or a list of `target=level`. Words that are not levels are rejected, because
+/// `tracing-subscriber` would treat them as targets and log nothing else.
 pub(super) fn parse_log_filter(text: &str) -> Result<Targets, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
@@ -256,23 +256,23 @@ pub(super) fn parse_log_filter(text: &str) -> Result<Targets, String> {
     }
 }
 
-/// Reads a number of messages.
+/// Parses a number of messages.
 pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
     text.parse().map_err(|_| "write a number of messages, 1 or more".into())
 }
 
-/// Reads a number of threads.
+/// Parses a number of threads.
 pub(super) fn parse_threads(text: &str) -> Result<NonZero<u8>, String> {
     text.parse()
         .map_err(|_| format!("write a number from 1 to {}", NonZero::<u8>::MAX))
 }
 
-/// Reads `host` or `host:port`.
+/// Parses `host` or `host:port`.
 pub(super) fn parse_host(text: &str) -> Result<Authority, String> {
     Authority::parse(text).map_err(|error| error.to_string())
 }
 
-/// Reads a size in bytes: `1000`, `64KiB`, `16MiB`, `1GB`.
+/// Parses a size in bytes: `1000`, `64KiB`, `16MiB`, `1GB`.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -297,7 +297,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A size as [`parse_size`] reads it, in the largest unit that leaves nothing over.
+/// Formats a size in the format of [`parse_size`], in the largest binary unit without a remainder.
 pub(super) fn size(bytes: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let unit = units
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_shown_in_the_unit_that_fits() {
+    fn sizes_are_formatted_in_the_largest_exact_unit() {
         for (bytes, text) in [
             (1, "1 byte"),
             (1000, "1000 bytes"),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn invalid_times_are_rejected() {
         for text in [
             "",
             "s",
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_parted_at_its_first_colon() {
+    fn a_header_is_split_at_its_first_colon() {
         let plain = |name: &str, value: &str| {
             let (name, value) = (name.to_owned(), value.to_owned());
             Ok(Header::Plain { name, value })
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_has_an_option_means_the_option() {
+    fn a_header_with_its_own_option_is_treated_like_the_option() {
         let names = |names: &[&str]| Ok(Header::Subprotocols(names.iter().copied().map(Into::into).collect()));
         assert_eq!("Sec-WebSocket-Protocol: a, b".parse(), names(&["a", "b"]));
         assert_eq!("sec-websocket-protocol:a,,b".parse(), names(&["a", "b"]));
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_handshake_are_refused_by_name() {
+    fn headers_of_the_handshake_are_rejected_by_name() {
         for (name, advice) in [
             ("Sec-WebSocket-Key", ""),
             ("Sec-WebSocket-Version", ""),
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_filter_names_levels() {
+    fn a_log_filter_consists_of_levels() {
         for text in ["off", "info", "WARN", "debug,hyper=off", "sockeye=trace"] {
             assert!(parse_log_filter(text).is_ok(), "{text}");
         }
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_add_up_to_a_policy() {
+    fn origins_are_combined_to_a_policy() {
         let policy = |texts: &[&str]| {
             let allowed: Vec<_> = texts.iter().map(|text| text.parse().unwrap()).collect();
             AllowedOrigin::policy(&allowed)
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_to_listen_on_has_a_port() {
+    fn a_listen_address_needs_a_port() {
         for text in ["127.0.0.1:0", "localhost:65535", "[::1]:9001"] {
             assert_eq!(parse_listen(text), Ok(text.into()));
         }
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn invalid_sizes_are_rejected() {
         for text in [
             "",
             "0",

@@ -1,4 +1,4 @@
-//! Addresses as they are written on a command line. [`sockeye::Address`] parses URLs; here is what only the program takes.
+//! Parsing of addresses on the command line: URLs as [`sockeye::Address`] parses them, and abbreviations.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,15 +9,15 @@ use sockeye::handshake::Uri;
 use crate::cli::Failure;
 use crate::escape::escape;
 
-/// Where to connect.
+/// The address of a server.
 pub(super) struct Target {
-    /// What the library is given. May hold a user name and password.
+    /// The URL for the library. May contain a user name and password.
     pub(super) url: String,
     address: Address,
 }
 
 impl Target {
-    /// The URI without user name and password.
+    /// The URI, without user name and password.
     pub(super) const fn uri(&self) -> &Uri {
         self.address.uri()
     }
@@ -30,15 +30,15 @@ impl fmt::Debug for Target {
     }
 }
 
-/// Parses a URL as [`sockeye::Address`] does, or an address without a scheme, or `:9001` for a port of this machine.
+/// Parses a URL, an address without a scheme, or a port of this machine such as `:9001`.
 pub(super) fn parse(text: &str) -> Result<Target, Failure> {
     let bad = |reason: String| Failure::BadUrl {
         url: escape(&redact_url(text)),
         reason,
     };
-    // As the library does it, but before the scheme is looked for.
+    // The library trims too, but the scheme must be found before.
     let trimmed = text.trim_matches(|c| c <= ' ');
-    if let Some(reason) = misses_slashes(trimmed) {
+    if let Some(reason) = missing_slashes(trimmed) {
         return Err(bad(reason));
     }
     let url = complete(trimmed);
@@ -51,18 +51,18 @@ pub(super) fn parse(text: &str) -> Result<Target, Failure> {
     }
 }
 
-/// What is wrong with `wss:/host` and `wss:host`, whose scheme would otherwise be taken for a host. `ws:9001` is a host and
-/// a port.
-fn misses_slashes(text: &str) -> Option<String> {
+/// Returns an error message for `wss:/host` and `wss:host`, whose scheme would otherwise be parsed as a host. `ws:9001` is
+/// a host and a port.
+fn missing_slashes(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = ["ws", "wss", "http", "https"]
         .iter()
         .any(|other| scheme.eq_ignore_ascii_case(other));
     let is_wrong = is_scheme && !rest.starts_with("//") && !rest.starts_with(|c: char| c.is_ascii_digit());
-    is_wrong.then(|| format!("two slashes are missing: write {scheme}://"))
+    is_wrong.then(|| format!("two slashes are missing; write {scheme}://"))
 }
 
-/// Adds the scheme `ws` where there is none, and then the host `localhost` if only a port was written.
+/// Adds the scheme `ws` if there is none, and the host `localhost` if there is only a port.
 fn complete(text: &str) -> Cow<'_, str> {
     if split_scheme(text).is_some() {
         return text.into();
@@ -74,15 +74,15 @@ fn complete(text: &str) -> Cow<'_, str> {
     format!("ws://{userinfo}{host}{rest}").into()
 }
 
-/// Splits at the first `://` if a scheme is before it, which is not so in `bob:a://b@host` and `host/?to=http://x`.
+/// Splits at the first `://` if it follows a scheme. In `bob:a://b@host` and `host/?to=http://x` it does not.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     text.split_once("://")
         .filter(|(scheme, _)| scheme.bytes().all(is_allowed))
 }
 
-/// Replaces the user name and password in what may be a URL. In one that is wrong, where they end is not certain, so
-/// everything up to the last `@` counts.
+/// Replaces the user name and password in a possible URL. It may be invalid, so everything between the scheme and the last
+/// `@` is replaced.
 pub(crate) fn redact_url(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else {
         return text.to_owned();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_read_as_the_library_reads_it() {
+    fn urls_are_parsed_by_the_library() {
         check("ws://example.com/x?y=1", "ws://example.com/x?y=1");
         check("WSS://example.com", "wss://example.com/");
         check("http://example.com:8080/x", "ws://example.com:8080/x");
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_stay_in_the_url_and_are_shown_nowhere_else() {
+    fn credentials_are_only_in_the_url() {
         for (text, url, uri) in [
             (
                 "ws://bob:secret@a.example/x",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_its_password() {
+    fn errors_about_invalid_addresses_contain_no_credentials() {
         for text in [
             "",
             "ftp://example.com",

@@ -1,9 +1,9 @@
-//! Lines of standard input, read by a thread of their own: reading them may block for ever.
+//! Lines of standard input, read by a separate thread because reading may block forever.
 //!
-//! The thread hands over all lines that are at hand together. A line by itself would cost two switches of threads.
+//! The thread sends all available lines in one batch, because each handover costs two context switches.
 //!
-//! A pipe is not read while enough lines wait to be sent. A terminal is read at all times: the system finds Ctrl-C only in
-//! what it has room for, so behind a paste that nobody reads it would never be found.
+//! A pipe is not read while enough lines are queued. A terminal is always read: the kernel only detects Ctrl-C in input that
+//! fits its buffer, so Ctrl-C after a large unread paste would have no effect.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use tokio::sync::mpsc;
 use crate::log;
 use crate::platform::{Blocking, terminal};
 
-/// Bytes that are read from standard input at once.
+/// Size of the read buffer.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Bytes of lines beyond which no more lines are handed over together.
+/// Size at which a batch of lines is complete.
 const BATCH_BYTES_MAX: usize = 64 << 10;
 
-/// Batches read ahead of what is sent.
+/// Maximum number of queued batches from a pipe or file.
 const BATCHES_AHEAD_MAX: usize = 2;
 
-/// Bytes of lines from a terminal that wait to be sent, beyond which lines are dropped.
+/// Maximum size of queued lines from a terminal. Further lines are dropped.
 const TYPED_BYTES_MAX: usize = 64 << 20;
 
-/// The longest line that is sent. Few servers take a message of this size.
+/// Maximum size of a line. Few servers accept larger messages.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// Why there are no more lines, though the input has not ended.
+/// An error that ends the input.
 #[derive(Debug)]
 pub(crate) enum InputError {
     /// Reading failed.
     Io(io::Error),
-    /// A text message is UTF-8 (RFC 6455 §5.6), and this line is not.
+    /// The line is not UTF-8, which text messages must be (RFC 6455 §5.6).
     NotUtf8 { line: u64 },
-    /// The line is longer than it may be.
+    /// The line exceeds [`LINE_BYTES_MAX`].
     TooLong { line: u64 },
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for InputError {
             Self::Io(error) => write!(f, "cannot read standard input: {error}"),
             Self::NotUtf8 { line } => write!(
                 f,
-                "line {line} of standard input is not UTF-8, which every text message must be; it was not sent"
+                "line {line} of standard input is not UTF-8, as text messages must be; it was not sent"
             ),
             Self::TooLong { line } => write!(
                 f,
@@ -58,42 +58,46 @@ impl fmt::Display for InputError {
     }
 }
 
-/// Lines that are at hand together.
+/// Lines that were available together.
 type Batch = Result<Vec<String>, InputError>;
 
-/// Lines of standard input, in order.
+/// The receiving end of the lines of standard input.
 #[derive(Debug)]
 pub(super) struct Input {
     batches: mpsc::Receiver<Batch>,
     lines: vec::IntoIter<String>,
-    /// Cost of the batches that wait.
-    waiting: Arc<AtomicUsize>,
+    /// Accounted size of the queued batches.
+    queued_bytes: Arc<AtomicUsize>,
 }
 
 impl Input {
-    /// Begins to read: from the terminal that is taken over, or from standard input.
+    /// Starts the thread, which reads from the line editor or from standard input.
     pub(super) fn start(is_edited: bool) -> io::Result<Self> {
-        let (is_terminal, waiting) = (io::stdin().is_terminal(), Arc::<AtomicUsize>::default());
-        // For a terminal the cost alone limits: one line more than fits, and an error, do not wait.
+        let (is_terminal, queued_bytes) = (io::stdin().is_terminal(), Arc::<AtomicUsize>::default());
+        // Input from a terminal is limited only by size, so the channel must never be full: it has room for the maximum
+        // number of empty lines, one batch beyond the limit, and an error.
         let batches_max = match is_terminal {
             true => TYPED_BYTES_MAX / cost(&[String::new()]) + 2,
             false => BATCHES_AHEAD_MAX,
         };
         let (sender, batches) = mpsc::channel(batches_max);
-        let mut gate = Gate::new(waiting.clone(), if is_terminal { TYPED_BYTES_MAX } else { usize::MAX });
+        let mut gate = Gate::new(
+            queued_bytes.clone(),
+            if is_terminal { TYPED_BYTES_MAX } else { usize::MAX },
+        );
         thread::Builder::new().name("input".into()).spawn(move || {
-            let mut hand_over = move |batch: Batch| match gate.admits(&batch) {
+            let mut send = move |batch: Batch| match gate.admits(&batch) {
                 true => sender.blocking_send(batch).is_ok(),
                 false => !sender.is_closed(),
             };
             match is_edited {
                 true => {
-                    read_terminal(hand_over);
+                    read_terminal(send);
                     terminal::discard_keys();
                 }
                 false => match Blocking::stdin() {
-                    Ok(input) => read_all(BufReader::with_capacity(BUFFER_BYTES, input), hand_over),
-                    Err(error) => drop(hand_over(Err(InputError::Io(error)))),
+                    Ok(input) => read_all(BufReader::with_capacity(BUFFER_BYTES, input), send),
+                    Err(error) => drop(send(Err(InputError::Io(error)))),
                 },
             }
         })?;
@@ -101,16 +105,16 @@ impl Input {
         Ok(Self {
             batches,
             lines,
-            waiting,
+            queued_bytes,
         })
     }
 
     fn take(&mut self, lines: Vec<String>) {
-        self.waiting.fetch_sub(cost(&lines), Ordering::AcqRel);
+        self.queued_bytes.fetch_sub(cost(&lines), Ordering::AcqRel);
         self.lines = lines.into_iter();
     }
 
-    /// The next line, if it is at hand.
+    /// Returns the next line, if it is available.
     pub(super) fn try_next(&mut self) -> Option<Result<String, InputError>> {
         loop {
             if let Some(line) = self.lines.next() {
@@ -123,7 +127,7 @@ impl Input {
         }
     }
 
-    /// The next line; `None` at the end of the input. Cancel-safe.
+    /// Waits for the next line; `None` at the end of the input. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Result<String, InputError>> {
         loop {
             if let Some(line) = self.lines.next() {
@@ -137,33 +141,33 @@ impl Input {
     }
 }
 
-/// Lets lines of a terminal pass while there is room for them, and says when there is none.
+/// Limits the size of queued lines from a terminal, and reports dropped lines.
 #[derive(Debug)]
 struct Gate {
-    waiting: Arc<AtomicUsize>,
+    queued_bytes: Arc<AtomicUsize>,
     cost_max: usize,
-    /// Lines dropped since there was room.
+    /// Number of lines dropped since the limit was reached.
     dropped: usize,
 }
 
 impl Gate {
-    fn new(waiting: Arc<AtomicUsize>, cost_max: usize) -> Self {
+    fn new(queued_bytes: Arc<AtomicUsize>, cost_max: usize) -> Self {
         Self {
-            waiting,
+            queued_bytes,
             cost_max,
             dropped: 0,
         }
     }
 
-    /// Whether the batch may wait to be sent; it counts then.
+    /// Whether the batch may be queued. If so, its size is added.
     fn admits(&mut self, batch: &Batch) -> bool {
         let Ok(lines) = batch else {
             return true;
         };
-        if self.waiting.load(Ordering::Acquire) >= self.cost_max {
+        if self.queued_bytes.load(Ordering::Acquire) >= self.cost_max {
             if self.dropped == 0 {
                 log::line(&format!(
-                    "sockeye: {} MiB wait to be sent; lines that are entered now are dropped",
+                    "sockeye: {} MiB are waiting to be sent; further lines are dropped",
                     self.cost_max >> 20
                 ));
             }
@@ -172,22 +176,22 @@ impl Gate {
         }
         if self.dropped > 0 {
             log::line(&format!(
-                "sockeye: lines dropped: {}; lines are taken again",
+                "sockeye: {} lines were dropped; lines are accepted again",
                 self.dropped
             ));
             self.dropped = 0;
         }
-        self.waiting.fetch_add(cost(lines), Ordering::AcqRel);
+        self.queued_bytes.fetch_add(cost(lines), Ordering::AcqRel);
         true
     }
 }
 
-/// What waiting lines count; empty ones take memory too.
+/// Accounted size of queued lines, including the memory of empty ones.
 fn cost(lines: &[String]) -> usize {
     lines.iter().map(|line| line.len() + mem::size_of::<String>()).sum()
 }
 
-fn read_terminal(mut hand_over: impl FnMut(Batch) -> bool) {
+fn read_terminal(mut send: impl FnMut(Batch) -> bool) {
     loop {
         let batch = match terminal::read_lines() {
             Ok(Some(lines)) => Ok(lines),
@@ -195,14 +199,14 @@ fn read_terminal(mut hand_over: impl FnMut(Batch) -> bool) {
             Err(error) => Err(InputError::Io(error)),
         };
         let is_last = batch.is_err();
-        if !hand_over(batch) || is_last {
+        if !send(batch) || is_last {
             return;
         }
     }
 }
 
-/// Reads lines to the end of the input, or until nobody takes them any more.
-fn read_all<R: Read>(mut input: BufReader<R>, mut hand_over: impl FnMut(Batch) -> bool) {
+/// Reads lines until the end of the input, or until the receiver is dropped.
+fn read_all<R: Read>(mut input: BufReader<R>, mut send: impl FnMut(Batch) -> bool) {
     let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     for number in 1.. {
         let line = read_line(&mut input, number, LINE_BYTES_MAX);
@@ -215,15 +219,15 @@ fn read_all<R: Read>(mut input: BufReader<R>, mut hand_over: impl FnMut(Batch) -
             Ok(None) => (true, None),
             Err(error) => (true, Some(error)),
         };
-        let is_at_hand = !is_last && input.buffer().contains(&b'\n');
-        if !batch.is_empty() && (batch_bytes >= BATCH_BYTES_MAX || !is_at_hand) {
+        let is_line_available = !is_last && input.buffer().contains(&b'\n');
+        if !batch.is_empty() && (batch_bytes >= BATCH_BYTES_MAX || !is_line_available) {
             batch_bytes = 0;
-            if !hand_over(Ok(mem::take(&mut batch))) {
+            if !send(Ok(mem::take(&mut batch))) {
                 return;
             }
         }
         if let Some(error) = error {
-            hand_over(Err(error));
+            send(Err(error));
         }
         if is_last {
             return;
@@ -231,10 +235,10 @@ fn read_all<R: Read>(mut input: BufReader<R>, mut hand_over: impl FnMut(Batch) -
     }
 }
 
-/// The next line without its end; `None` at the end of the input.
+/// Reads the next line, without its line end; `None` at the end of the input.
 fn read_line(input: &mut impl BufRead, number: u64, bytes_max: u64) -> Result<Option<String>, InputError> {
     let mut line = Vec::new();
-    // Two more for the end of the line.
+    // Two more bytes for the line end.
     let read = input
         .take(bytes_max + 2)
         .read_until(b'\n', &mut line)
@@ -292,15 +296,15 @@ mod tests {
 
     #[test]
     fn lines_that_are_entered_while_too_much_waits_are_dropped() {
-        let waiting = Arc::<AtomicUsize>::default();
-        let mut gate = Gate::new(waiting.clone(), 100);
+        let queued_bytes = Arc::<AtomicUsize>::default();
+        let mut gate = Gate::new(queued_bytes.clone(), 100);
         let batch = || Ok(vec!["x".repeat(60)]);
         assert!(gate.admits(&batch()) && gate.admits(&batch()));
         assert!(!gate.admits(&batch()) && !gate.admits(&batch()));
         assert_eq!(gate.dropped, 2);
         // Why there are no more lines is always told.
         assert!(gate.admits(&Err(InputError::NotUtf8 { line: 3 })));
-        waiting.fetch_sub(cost(&batch().unwrap()), Ordering::AcqRel);
+        queued_bytes.fetch_sub(cost(&batch().unwrap()), Ordering::AcqRel);
         assert!(gate.admits(&batch()));
         assert_eq!(gate.dropped, 0);
     }

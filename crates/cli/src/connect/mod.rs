@@ -24,7 +24,7 @@ use crate::platform::{self, Signals};
 use address::Target;
 use input::Input;
 use open::Opener;
-use output::{Form, Output};
+use output::{Output, OutputFormat};
 use session::Session;
 
 /// Connects, exchanges messages until one side ends the connection, and returns how it ended.
@@ -49,17 +49,17 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
             // The reader of our output, such as `head`, needs no more of it.
             () = &mut output_closed => return Ok(()),
         };
-        greet(&target, options);
+        print_greeting(&target, options);
         terminal::show_prompt();
-        let form = Form::new(options.escape, options.binary_out, terminal.is_some());
-        let (output, writer) = Output::start(form)?;
+        let format = OutputFormat::new(options.escape, options.binary_out, terminal.is_some());
+        let (output, writer) = Output::start(format)?;
         let input = match input {
             Some(input) => input,
             // Started after connecting, so that a pipe is left unread if the connection cannot be opened.
             None => Input::start(false)?,
         };
         let session = Session::start(options, ws, output, input);
-        session.talk(writer, output_closed, &mut signals).await
+        session.run(writer, output_closed, &mut signals).await
     });
     // Do not wait for the resolver, which may block on a name server that does not answer.
     runtime.shutdown_background();
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Failure> {
 }
 
 /// Prints a line that tells a user at a terminal to begin.
-fn greet(target: &Target, options: &ConnectOptions) {
+fn print_greeting(target: &Target, options: &ConnectOptions) {
     if io::stdin().is_terminal() && !options.quiet {
         log::line(&format!(
             "connected to {}; each line is a message, Ctrl-D ends",

@@ -1,4 +1,4 @@
-//! From an address to an open WebSocket.
+//! Opening of the WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::cli::{ConnectOptions, Failure, Header, tls};
 use crate::escape::escape_bytes;
 use crate::log;
 
-/// A client as the flags want it, made before anything is waited for.
+/// A client that is configured by the flags.
 #[derive(Debug)]
 pub(super) struct Opener<'a> {
     options: &'a ConnectOptions,
@@ -20,7 +20,7 @@ pub(super) struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    /// Reads the files that the flags name, and checks what is to be sent.
+    /// Reads the files named by the flags, and validates the request.
     pub(super) fn new(options: &'a ConnectOptions, target: &'a Target) -> Result<Self, Failure> {
         let client = client(options)?;
         Ok(Self {
@@ -30,14 +30,14 @@ impl<'a> Opener<'a> {
         })
     }
 
-    /// Opens a WebSocket, all within the time that the flags allow.
+    /// Opens the WebSocket within the time limit.
     pub(super) async fn open(&self) -> Result<WebSocket, Failure> {
         let uri = self.target.uri();
         if let Some(name) = proxy::ignored_variable(uri, |name| std::env::var(name).ok())
             && !self.options.quiet
         {
             log::line(&format!(
-                "sockeye: {name} is set, but proxies are not supported yet; connecting directly"
+                "sockeye: {name} is set, but proxies are not supported; connecting directly"
             ));
         }
         let opened = self.client.connect_with_response(&self.target.url).await;
@@ -46,7 +46,7 @@ impl<'a> Opener<'a> {
             Err(error) => error.refusal(),
         };
         if let (true, Some(response)) = (self.options.verbose, response) {
-            show(response);
+            print_response(response);
         }
         match opened {
             Ok((ws, _)) => Ok(ws),
@@ -91,8 +91,8 @@ fn client(options: &ConnectOptions) -> Result<Client, Failure> {
     client.build().map_err(|error| Failure::usage(&error))
 }
 
-/// Shows a server's answer as curl does.
-fn show(response: &Response) {
+/// Prints a response in the format of `curl -v`.
+fn print_response(response: &Response) {
     let status = response.status();
     log::line(&format!("< HTTP/1.1 {status} {}", status.reason()));
     for (name, value) in response.headers().iter() {
@@ -107,6 +107,6 @@ fn show(response: &Response) {
         log::line(&escape_bytes(line));
     }
     if response.is_body_truncated() {
-        log::line("* the rest of the body is not shown");
+        log::line("* the body was truncated");
     }
 }

@@ -1,8 +1,8 @@
-//! Messages on standard output, written by a thread of its own: writing may block for ever.
+//! Messages on standard output, written by a separate thread because writing may block forever.
 //!
-//! Between the connection and that thread up to 16 MiB of messages wait. While there is room, the connection goes on
-//! whatever standard output does: pings are answered, the close handshake is done. Without room nothing is read from the
-//! peer, so TCP holds it back and no memory grows; a ping would then lie unread behind the messages in any case.
+//! Up to 16 MiB of messages are queued for the thread. While the queue has room, the connection is independent of standard
+//! output: pings are answered, and the closing handshake is performed. If the queue is full, the peer is not read, so TCP
+//! flow control stops it. Pings are then not answered either, because they would be behind the messages.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use crate::cli::{BinaryOut, Escape};
 use crate::escape::escape;
 use crate::platform::{Blocking, terminal};
 
-/// Bytes of messages that wait to be written.
-const WAITING_BYTES_MAX: usize = 16 << 20;
+/// Maximum size of queued messages.
+const QUEUED_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of a binary message that a terminal shows.
+/// Maximum number of bytes of a binary message that are shown on a terminal.
 const SHOWN_BYTES_MAX: usize = 64;
 
-/// Takes messages to be written.
+/// The sending end of the queue of messages.
 #[derive(Debug)]
 pub(super) struct Output {
     messages: mpsc::Sender<Message>,
-    waiting: Arc<Waiting>,
+    queued: Arc<Queued>,
 }
 
-/// The end of the thread that writes: when all is written after [`Output`] is dropped, or at the first failure.
+/// Receives the result of the thread: after [`Output`] is dropped and everything is written, or at the first error.
 pub(super) type Writer = oneshot::Receiver<io::Result<()>>;
 
-/// How messages look.
+/// The output format of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
+pub(super) struct OutputFormat {
     is_text_escaped: bool,
     binary: Binary,
-    /// Before each message.
+    /// Written before each message.
     prefix: &'static str,
 }
 
-/// How binary messages look.
+/// The output format of binary messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Binary {
     Raw,
@@ -52,44 +52,45 @@ enum Binary {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Queued {
     bytes: AtomicUsize,
     has_room: Notify,
 }
 
 impl Output {
     /// Starts the thread.
-    pub(super) fn start(form: Form) -> io::Result<(Self, Writer)> {
+    pub(super) fn start(format: OutputFormat) -> io::Result<(Self, Writer)> {
         let (messages, queue) = mpsc::channel();
         let (end, writer) = oneshot::channel();
-        let waiting = Arc::<Waiting>::default();
+        let queued = Arc::<Queued>::default();
         let output = Self {
             messages,
-            waiting: waiting.clone(),
+            queued: queued.clone(),
         };
         thread::Builder::new().name("output".into()).spawn(move || {
-            let written = standard_output().and_then(|out| write_messages(&queue, &waiting, form, out));
+            let written = standard_output().and_then(|out| write_messages(&queue, &queued, format, out));
             let _ = end.send(written);
         })?;
         Ok((output, writer))
     }
 
-    /// Waits until there is room for a message. Cancel-safe.
-    pub(super) async fn room(&self) {
-        while self.waiting.bytes.load(Ordering::Acquire) >= WAITING_BYTES_MAX {
-            self.waiting.has_room.notified().await;
+    /// Waits until the queue has room for a message. Cancel-safe.
+    pub(super) async fn wait_for_room(&self) {
+        while self.queued.bytes.load(Ordering::Acquire) >= QUEUED_BYTES_MAX {
+            self.queued.has_room.notified().await;
         }
     }
 
-    /// Has a message written. If standard output has failed, the [`Writer`] says so.
+    /// Queues a message. An error of standard output is reported by the [`Writer`].
     pub(super) fn write(&self, message: Message) {
-        self.waiting.bytes.fetch_add(cost(&message), Ordering::AcqRel);
+        self.queued.bytes.fetch_add(cost(&message), Ordering::AcqRel);
         let _ = self.messages.send(message);
     }
 }
 
-impl Form {
-    /// For standard output as it is. With a prompt on the terminal, messages are told from lines that were sent.
+impl OutputFormat {
+    /// The format for the current standard output. If it shows a prompt too, messages get a prefix that distinguishes them
+    /// from sent lines.
     pub(super) fn new(escape: Escape, binary: BinaryOut, has_prompt: bool) -> Self {
         let is_terminal = io::stdout().is_terminal();
         Self {
@@ -144,15 +145,20 @@ fn write_summary(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Writes what comes, and hands it on when nothing more has come.
-fn write_messages(queue: &mpsc::Receiver<Message>, waiting: &Waiting, form: Form, out: impl Write) -> io::Result<()> {
+/// Writes messages, and flushes when the queue is empty.
+fn write_messages(
+    queue: &mpsc::Receiver<Message>,
+    queued: &Queued,
+    format: OutputFormat,
+    out: impl Write,
+) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(64 << 10, out);
     while let Ok(first) = queue.recv() {
         let mut next = Some(first);
         while let Some(message) = next {
-            form.write(&message, &mut out)?;
-            waiting.bytes.fetch_sub(cost(&message), Ordering::AcqRel);
-            waiting.has_room.notify_one();
+            format.write(&message, &mut out)?;
+            queued.bytes.fetch_sub(cost(&message), Ordering::AcqRel);
+            queued.has_room.notify_one();
             next = queue.try_recv().ok();
         }
         out.flush()?;
@@ -160,7 +166,7 @@ fn write_messages(queue: &mpsc::Receiver<Message>, waiting: &Waiting, form: Form
     Ok(())
 }
 
-/// What a waiting message counts; empty ones take memory too.
+/// Accounted size of a queued message, including the memory of an empty one.
 fn cost(message: &Message) -> usize {
     mem::size_of::<Message>() + message.len()
 }
@@ -174,7 +180,7 @@ fn standard_output() -> io::Result<Box<dyn Write>> {
     })
 }
 
-/// A terminal that may have a prompt on it.
+/// A terminal on which the prompt may be shown.
 struct AbovePrompt<W>(W);
 
 impl<W: Write> Write for AbovePrompt<W> {
@@ -192,16 +198,16 @@ impl<W: Write> Write for AbovePrompt<W> {
 mod tests {
     use super::*;
 
-    const PIPE: Form = Form {
+    const PIPE: OutputFormat = OutputFormat {
         is_text_escaped: false,
         binary: Binary::Raw,
         prefix: "",
     };
 
     #[track_caller]
-    fn check(form: Form, message: impl Into<Message>, line: &[u8]) {
+    fn check(format: OutputFormat, message: impl Into<Message>, line: &[u8]) {
         let mut out = Vec::new();
-        form.write(&message.into(), &mut out).unwrap();
+        format.write(&message.into(), &mut out).unwrap();
         assert_eq!(out, line, "{}", String::from_utf8_lossy(&out));
     }
 
@@ -214,19 +220,19 @@ mod tests {
     #[test]
     fn a_pipe_gets_binary_raw_or_in_hex() {
         check(PIPE, &[0, 10, 255], &[0, 10, 255, 10]);
-        let form = Form::of(Escape::Auto, BinaryOut::Hex, false);
-        check(form, &[0, 10, 255], b"000aff\n");
+        let format = OutputFormat::of(Escape::Auto, BinaryOut::Hex, false);
+        check(format, &[0, 10, 255], b"000aff\n");
     }
 
     #[test]
     fn a_terminal_gets_nothing_it_would_obey() {
-        let form = Form::of(Escape::Auto, BinaryOut::Raw, true);
-        check(form, "a\u{1b}[31m\nb", b"a\\u001b[31m\\nb\n");
-        check(form, &[27, 93, 48], b"[binary, 3 bytes] 1b 5d 30\n");
+        let format = OutputFormat::of(Escape::Auto, BinaryOut::Raw, true);
+        check(format, "a\u{1b}[31m\nb", b"a\\u001b[31m\\nb\n");
+        check(format, &[27, 93, 48], b"[binary, 3 bytes] 1b 5d 30\n");
         let long = [0; SHOWN_BYTES_MAX + 1];
         let shown = format!("[binary, 65 bytes]{} ...\n", " 00".repeat(SHOWN_BYTES_MAX));
-        check(form, &long, shown.as_bytes());
-        check(Form { prefix: "< ", ..form }, "a", b"< a\n");
+        check(format, &long, shown.as_bytes());
+        check(OutputFormat { prefix: "< ", ..format }, "a", b"< a\n");
     }
 
     #[test]
@@ -240,10 +246,10 @@ mod tests {
             (never, true, Binary::Raw),
             (never, false, Binary::Raw),
         ] {
-            let form = Form::of(escape, BinaryOut::Raw, is_terminal);
+            let format = OutputFormat::of(escape, BinaryOut::Raw, is_terminal);
             let is_text_escaped = escape == always || (escape == Escape::Auto && is_terminal);
             assert_eq!(
-                (form.is_text_escaped, form.binary),
+                (format.is_text_escaped, format.binary),
                 (is_text_escaped, binary),
                 "{escape:?} {is_terminal}"
             );

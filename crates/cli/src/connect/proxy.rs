@@ -1,9 +1,9 @@
-//! The proxy that the environment asks for, as curl and most other programs read it. None is used yet, and a person who
-//! waits for a connection that only a proxy could make is told so.
+//! Detection of proxy variables in the environment, by the rules of curl. Proxies are not supported yet, and the user is
+//! warned, because the connection may fail without the proxy.
 
 use sockeye::handshake::Uri;
 
-/// The variable that names a proxy for this URI, unless the host is exempt.
+/// Returns the name of the variable that sets a proxy for this URI, unless the host is exempt.
 pub(super) fn ignored_variable(uri: &Uri, variable: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
     let names = match uri.is_secure() {
         true => &[
@@ -14,7 +14,7 @@ pub(super) fn ignored_variable(uri: &Uri, variable: impl Fn(&str) -> Option<Stri
             "all_proxy",
             "ALL_PROXY",
         ][..],
-        // Upper-case HTTP_PROXY is not read: in CGI programs it is a header of the request.
+        // HTTP_PROXY in upper case is ignored: in CGI programs it contains the request header `Proxy`.
         false => &["ws_proxy", "WS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY"],
     };
     let is_set = |name: &&str| variable(name).is_some_and(|value| !value.trim().is_empty());
@@ -24,7 +24,7 @@ pub(super) fn ignored_variable(uri: &Uri, variable: impl Fn(&str) -> Option<Stri
     (!is_exempt && !is_loopback(uri.host())).then_some(name)
 }
 
-/// Whether an entry of `NO_PROXY` covers a host: `*`, the host, or a domain above it.
+/// Whether an entry of `NO_PROXY` matches a host: `*`, the host, or a parent domain.
 fn is_match(entry: &str, host: &str) -> bool {
     let entry = entry.trim_start_matches('.').to_ascii_lowercase();
     match host.strip_suffix(entry.as_str()) {
@@ -44,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_variable_of_the_scheme_counts_unless_the_host_is_exempt() {
+    fn the_variable_of_the_scheme_is_found_unless_the_host_is_exempt() {
         let wss = "wss://api.a.example/";
         for (uri, variables, expected) in [
             (wss, &[][..], None),
             (wss, &[("HTTPS_PROXY", "http://p:1")], Some("HTTPS_PROXY")),
             (wss, &[("https_proxy", "http://p:1")], Some("https_proxy")),
-            // As in curl, that of the scheme comes first.
+            // As in curl, the variable of the scheme comes first.
             (
                 wss,
                 &[("https_proxy", "http://p:1"), ("wss_proxy", "http://p:2")],

@@ -1,8 +1,8 @@
-//! The conversation, from the open WebSocket to its end.
+//! The exchange of messages, from the open WebSocket to its end.
 //!
-//! When the input ends, replies are still on their way, and a server that has received a close frame need not send
-//! them. So the end of input does not close. It sends a ping behind the last message; once the pong is there the server
-//! has read everything; and once nothing has come for a while its replies have come too. Only then is it closed.
+//! At the end of the input, replies may be outstanding, and a server that receives a close frame need not send them. The
+//! session therefore sends a ping after the last message. The pong shows that the server has read everything. When no
+//! message has arrived for a while after that, the session closes the connection.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
@@ -21,65 +21,65 @@ use crate::escape::close_frame;
 use crate::log;
 use crate::platform::Signals;
 
-/// How long it may take to close and to write what was received when the program is to end now.
-const HURRIED_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for closing and writing the remaining messages after a signal or error.
+const FAST_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long replies may pause once there is one for each message sent.
+/// Default wait if at least as many messages were received as sent.
 const ANSWERED_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a reply may take that is still missing.
+/// Default wait if fewer messages were received than sent.
 const UNANSWERED_WAIT: Duration = Duration::from_secs(5);
 
-/// How long the pong for the end of input may take while replies are missing. Less than the time after which the
-/// connection counts as dead for want of a pong: some servers answer messages and no pings.
+/// Maximum wait for the pong after the end of the input. Shorter than the pong timeout of the keepalive, because some
+/// servers do not answer pings.
 const PONG_WAIT: Duration = Duration::from_secs(8);
 
-/// Why the conversation ends.
+/// Why the exchange ends.
 #[derive(Debug)]
 enum End {
     /// The connection is over.
     Connection(Result<(), Error>),
-    /// As many messages have come as were asked for.
+    /// `--count` messages were received.
     Count,
-    /// Nothing has come for the time of the wait.
-    Quiet,
-    /// A line cannot be read or sent.
+    /// No message arrived for the time of `--wait`.
+    Idle,
+    /// A line could not be read.
     Input(InputError),
-    /// Standard output takes nothing any more.
+    /// Writing to standard output failed, or its reader closed it.
     Output(io::Error),
-    /// The program is to end.
+    /// A signal arrived.
     Signal(Signal),
 }
 
-/// Where the conversation is.
+/// The phases of the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Lines are sent.
+    /// Lines are read and sent.
     Sending,
-    /// All is sent, and a ping behind it. Its pong changes the round-trip time, which was this before.
+    /// All lines and a ping were sent. The pong is detected by a change of the round-trip time from `before`.
     AwaitingPong { before: Option<Duration> },
-    /// The server has read everything; its replies may go on.
-    AwaitingQuiet,
-    /// Sending has failed, and receiving is about to tell why.
+    /// The server has read everything. Waits until no more messages arrive.
+    AwaitingIdle,
+    /// Sending failed. Waits for the error of the receiver, which has the cause.
     Failing,
 }
 
-/// What became of sending.
+/// The result of sending.
 enum Sent {
-    /// Everything, and a ping behind it if there is one to wait for.
+    /// All lines were sent. `phase` is the next phase.
     All { phase: Phase },
-    /// Everything up to a line that cannot be sent.
+    /// All lines before an invalid one were sent.
     BadLine(InputError),
 }
 
-/// What comes from the peer.
-enum Heard {
+/// An event of the receiver.
+enum PeerEvent {
     Message(Message),
     Pong,
     End(Result<(), Error>),
 }
 
-/// A conversation over an open WebSocket.
+/// The session over an open WebSocket.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     options: &'a ConnectOptions,
@@ -90,18 +90,18 @@ pub(super) struct Session<'a> {
     tally: Tally<'a>,
 }
 
-/// How many messages went each way, and what follows from it.
+/// The numbers of messages, and the waits that depend on them.
 #[derive(Debug)]
 struct Tally<'a> {
     options: &'a ConnectOptions,
-    /// A person types, whose end of input is an end.
+    /// Whether standard input is a terminal, where Ctrl-D means that the user has finished.
     is_typed: bool,
     sent: Cell<u64>,
     received: Cell<u64>,
 }
 
 impl<'a> Session<'a> {
-    /// Lines of `input` are sent, and what is received goes to `output`.
+    /// Creates a session that sends the lines of `input`, and writes received messages to `output`.
     pub(super) fn start(options: &'a ConnectOptions, ws: WebSocket, output: Output, input: Input) -> Self {
         let (sender, receiver) = ws.split();
         let tally = Tally {
@@ -120,8 +120,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Talks until it is over and everything received is written.
-    pub(super) async fn talk(
+    /// Exchanges messages until the end of the session, and waits until all received messages are written.
+    pub(super) async fn run(
         mut self,
         mut writer: Writer,
         output_closed: impl Future<Output = ()>,
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
             signal = signals.next() => End::Signal(signal),
             error = failed(&mut writer) => End::Output(error),
             () = output_closed => End::Output(io::ErrorKind::BrokenPipe.into()),
-            end = self.converse() => end,
+            end = self.exchange() => end,
         };
         let Self {
             options,
@@ -142,56 +142,56 @@ impl<'a> Session<'a> {
             tally,
             ..
         } = self;
-        // When the program is to end now, this is how long closing and writing may take together.
-        let mut hurried_until = Instant::now() + HURRIED_TIMEOUT;
+        // Deadline for closing and writing together, after a signal or error.
+        let mut fast_close_deadline = Instant::now() + FAST_CLOSE_TIMEOUT;
         let mut closed = None;
         if !matches!(end, End::Connection(_)) {
-            let (code, is_hurried) = match end {
-                End::Quiet => (CloseCode::NORMAL, false),
-                // What was asked for is there, however the server closes.
+            let (code, is_fast) = match end {
+                End::Idle => (CloseCode::NORMAL, false),
+                // The exit status does not depend on how the server closes.
                 End::Count | End::Input(_) => (CloseCode::NORMAL, true),
                 _ => (CloseCode::GOING_AWAY, true),
             };
             let closing = close(&sender, &mut receiver, &output, &tally, code);
             tokio::select! {
                 ended = closing => closed = Some(ended),
-                () = sleep_until(hurried_until), if is_hurried => {}
-                error = failed(&mut writer), if !is_hurried => return ended_by_output(error),
-                signal = signals.next() => match is_hurried {
-                    // Of two signals the first tells the exit status; the second ends every wait.
-                    true => hurried_until = Instant::now(),
+                () = sleep_until(fast_close_deadline), if is_fast => {}
+                error = failed(&mut writer), if !is_fast => return ended_by_output(error),
+                signal = signals.next() => match is_fast {
+                    // The first signal determines the exit status; a second one ends all waits.
+                    true => fast_close_deadline = Instant::now(),
                     false => {
-                        hurried_until = Instant::now() + HURRIED_TIMEOUT;
+                        fast_close_deadline = Instant::now() + FAST_CLOSE_TIMEOUT;
                         end = End::Signal(signal);
                     }
                 },
             }
         }
-        // The writer ends when it has written everything.
+        // Lets the writer end when it has written everything.
         drop(output);
         let ended = match end {
             End::Output(error) => return ended_by_output(error),
             End::Signal(signal) => {
-                let _ = timeout_at(hurried_until, writer).await;
+                let _ = timeout_at(fast_close_deadline, writer).await;
                 return Err(Failure::Interrupted(signal));
             }
             End::Input(error) => return finish(writer, signals).await.and(Err(Failure::Input(error))),
             End::Count => return finish(writer, signals).await,
             End::Connection(ended) => ended,
-            End::Quiet => closed.unwrap_or(Ok(())),
+            End::Idle => closed.unwrap_or(Ok(())),
         };
         finish(writer, signals).await?;
         match ended {
-            // The close code alone says whether that is an error.
+            // An error that only reports a close frame is judged by its code below.
             Err(error) if !is_closed_by_frame(&error) => return Err(failure(error, options)),
             _ => {}
         }
-        judge(receiver.close_info().as_ref(), options)?;
-        tally.judge()
+        check_close_code(receiver.close_info().as_ref(), options)?;
+        tally.check_count()
     }
 
-    /// Sends lines and writes messages until the peer ends it, or the input does and the peer has nothing more to say.
-    async fn converse(&mut self) -> End {
+    /// Sends lines and receives messages until the peer closes, or until no more messages arrive after the end of the input.
+    async fn exchange(&mut self) -> End {
         let Self {
             sender,
             receiver,
@@ -202,37 +202,37 @@ impl<'a> Session<'a> {
         } = self;
         let mut sending = pin!(send_lines(sender, input, tally));
         let mut phase = Phase::Sending;
-        let mut heard_at = Instant::now();
+        let mut last_event_at = Instant::now();
         loop {
-            // No branch goes first: neither a peer nor an input that never pauses may keep the other waiting.
+            // Unbiased, so that neither a busy peer nor a busy input can starve the other.
             tokio::select! {
-                heard = hear(receiver, output, phase) => {
-                    heard_at = Instant::now();
-                    match heard {
-                        Heard::Message(message) => {
-                            tally.take(message, output);
+                event = next_event(receiver, output, phase) => {
+                    last_event_at = Instant::now();
+                    match event {
+                        PeerEvent::Message(message) => {
+                            tally.record(message, output);
                             if tally.is_complete() {
                                 return End::Count;
                             }
                         }
-                        Heard::Pong => phase = Phase::AwaitingQuiet,
-                        Heard::End(ended) => return End::Connection(ended),
+                        PeerEvent::Pong => phase = Phase::AwaitingIdle,
+                        PeerEvent::End(ended) => return End::Connection(ended),
                     }
                 }
                 sent = sending.as_mut(), if phase == Phase::Sending => match sent {
                     Ok(Sent::All { phase: next }) => {
                         phase = next;
-                        heard_at = Instant::now();
+                        last_event_at = Instant::now();
                     }
                     Ok(Sent::BadLine(error)) => return End::Input(error),
                     Err(_) => phase = Phase::Failing,
                 },
-                () = quiet(heard_at, tally.pong_wait()), if matches!(phase, Phase::AwaitingPong { .. }) => {
-                    phase = Phase::AwaitingQuiet;
+                () = idle(last_event_at, tally.pong_wait()), if matches!(phase, Phase::AwaitingPong { .. }) => {
+                    phase = Phase::AwaitingIdle;
                 }
-                () = quiet(heard_at, tally.wait()), if phase == Phase::AwaitingQuiet => {
-                    tally.note_silence();
-                    return End::Quiet;
+                () = idle(last_event_at, tally.wait()), if phase == Phase::AwaitingIdle => {
+                    tally.report_no_reply();
+                    return End::Idle;
                 }
             }
         }
@@ -240,38 +240,39 @@ impl<'a> Session<'a> {
 }
 
 impl Tally<'_> {
-    /// Has a message written, unless all that were asked for have been.
-    fn take(&self, message: Message, output: &Output) {
+    /// Counts and writes a message, unless `--count` messages were already received.
+    fn record(&self, message: Message, output: &Output) {
         if !self.is_complete() {
             self.received.set(self.received.get() + 1);
             output.write(message);
         }
     }
 
-    /// Whether as many messages have come as were asked for.
+    /// Whether `--count` messages were received.
     fn is_complete(&self) -> bool {
         self.options
             .count
             .is_some_and(|count| self.received.get() >= count.get())
     }
 
-    /// Whether no reply is missing, judged by the number of messages. At a terminal, Ctrl-D means the user has seen enough.
+    /// Whether at least as many messages were received as sent. Always true on a terminal, where Ctrl-D means that the user
+    /// does not wait for replies.
     fn is_answered(&self) -> bool {
         self.is_typed || self.received.get() >= self.sent.get()
     }
 
-    /// How long nothing may come after the end of input.
+    /// How long to wait for another message after the end of the input.
     fn wait(&self) -> Wait {
         match self.options.wait {
             Some(wait) => wait,
-            // An input that is empty from the start, such as /dev/null, is for receiving only.
+            // An input that is empty from the start, such as /dev/null, means receive only.
             None if self.options.count.is_some() || (self.sent.get() == 0 && !self.is_typed) => Wait::Forever,
             None if self.is_answered() => Wait::For(ANSWERED_WAIT),
             None => Wait::For(UNANSWERED_WAIT),
         }
     }
 
-    /// How long the pong for the end of input may take after the last sign of life.
+    /// How long to wait for the pong since the last event.
     fn pong_wait(&self) -> Wait {
         match (self.wait(), self.is_answered()) {
             (Wait::For(wait), true) => Wait::For(wait.max(ANSWERED_WAIT).min(PONG_WAIT)),
@@ -279,24 +280,24 @@ impl Tally<'_> {
         }
     }
 
-    /// Whether it is worth knowing when the server has read everything: not if the wait is longer than for that.
+    /// Whether to send a ping at the end of the input. It is not needed if the wait is longer than the wait for the pong.
     fn wants_pong(&self) -> bool {
         matches!(self.wait(), Wait::For(wait) if wait < PONG_WAIT)
     }
 
-    /// Says that nothing came, if the length of the wait was not the user's choice.
-    fn note_silence(&self) {
-        let is_told = self.options.wait.is_none() && !self.options.quiet;
-        if is_told && self.received.get() == 0 && !self.is_answered() {
+    /// Reports that no message arrived, unless the user has set the wait.
+    fn report_no_reply(&self) {
+        let is_reported = self.options.wait.is_none() && !self.options.quiet;
+        if is_reported && self.received.get() == 0 && !self.is_answered() {
             log::line(&format!(
-                "sockeye: no message came within {} s of the end of input; --wait waits longer",
+                "sockeye: no message arrived within {} s after the end of the input; --wait sets the time",
                 UNANSWERED_WAIT.as_secs()
             ));
         }
     }
 
-    /// Whether as many messages came as were asked for.
-    fn judge(&self) -> Result<(), Failure> {
+    /// Returns an error if fewer than `--count` messages were received.
+    fn check_count(&self) -> Result<(), Failure> {
         match self.options.count {
             Some(count) if !self.is_complete() => Err(Failure::TooFew {
                 received: self.received.get(),
@@ -307,12 +308,12 @@ impl Tally<'_> {
     }
 }
 
-/// Sends every line, then a ping if its pong is of use.
+/// Sends all lines, then a ping if one is needed.
 async fn send_lines(sender: &Sender, input: &mut Input, tally: &Tally<'_>) -> Result<Sent, Error> {
     loop {
         let line = match input.try_next() {
             Some(line) => Some(line),
-            // Lines that come together leave together; before waiting for more, they leave.
+            // Flush only before waiting, so that available lines are sent in one write.
             None => {
                 sender.flush().await?;
                 input.next().await
@@ -329,7 +330,7 @@ async fn send_lines(sender: &Sender, input: &mut Input, tally: &Tally<'_>) -> Re
     }
     if !tally.wants_pong() {
         return Ok(Sent::All {
-            phase: Phase::AwaitingQuiet,
+            phase: Phase::AwaitingIdle,
         });
     }
     let before = sender.rtt();
@@ -339,33 +340,33 @@ async fn send_lines(sender: &Sender, input: &mut Input, tally: &Tally<'_>) -> Re
     })
 }
 
-/// Waits for the peer, but only when there is room for what it may say. Cancel-safe.
-async fn hear(receiver: &mut Receiver, output: &Output, phase: Phase) -> Heard {
-    output.room().await;
+/// Waits for room in the output queue, then for the next event of the receiver. Cancel-safe.
+async fn next_event(receiver: &mut Receiver, output: &Output, phase: Phase) -> PeerEvent {
+    output.wait_for_room().await;
     let is_pong_there = |rtt: Option<Duration>| matches!(phase, Phase::AwaitingPong { before } if rtt != before);
     poll_fn(|cx| {
         let received = pin!(receiver.recv()).poll(cx);
         match received {
-            Poll::Ready(Ok(Some(message))) => Poll::Ready(Heard::Message(message)),
-            Poll::Ready(Ok(None)) => Poll::Ready(Heard::End(Ok(()))),
-            Poll::Ready(Err(error)) => Poll::Ready(Heard::End(Err(error))),
-            // A pong is dealt with while messages are looked for, and seen by what it changes.
-            Poll::Pending if is_pong_there(receiver.rtt()) => Poll::Ready(Heard::Pong),
+            Poll::Ready(Ok(Some(message))) => Poll::Ready(PeerEvent::Message(message)),
+            Poll::Ready(Ok(None)) => Poll::Ready(PeerEvent::End(Ok(()))),
+            Poll::Ready(Err(error)) => Poll::Ready(PeerEvent::End(Err(error))),
+            // The library processes pongs within `recv`; they only change the round-trip time.
+            Poll::Pending if is_pong_there(receiver.rtt()) => Poll::Ready(PeerEvent::Pong),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
 }
 
-/// Ready when nothing was heard for as long as the wait is.
-async fn quiet(heard_at: Instant, wait: Wait) {
+/// Waits until the time of `wait` has passed since the last event.
+async fn idle(last_event_at: Instant, wait: Wait) {
     match wait {
-        Wait::For(duration) => sleep_until(heard_at + duration).await,
+        Wait::For(duration) => sleep_until(last_event_at + duration).await,
         Wait::Forever => pending().await,
     }
 }
 
-/// Closes, and writes what the peer still says until it closes too.
+/// Closes the connection, and writes messages until the peer closes too.
 async fn close(
     sender: &Sender,
     receiver: &mut Receiver,
@@ -373,20 +374,20 @@ async fn close(
     tally: &Tally<'_>,
     code: CloseCode,
 ) -> Result<(), Error> {
-    let hearing = async {
+    let receiving = async {
         loop {
-            match hear(receiver, output, Phase::AwaitingQuiet).await {
-                Heard::Message(message) => tally.take(message, output),
-                Heard::Pong => {}
-                Heard::End(ended) => return ended,
+            match next_event(receiver, output, Phase::AwaitingIdle).await {
+                PeerEvent::Message(message) => tally.record(message, output),
+                PeerEvent::Pong => {}
+                PeerEvent::End(ended) => return ended,
             }
         }
     };
-    // If the close frame cannot be sent, what is received tells why.
-    tokio::join!(hearing, sender.close(code, "")).0
+    // If the close frame cannot be sent, the receiver returns the cause.
+    tokio::join!(receiving, sender.close(code, "")).0
 }
 
-/// Who reads our output has enough of it, as `head` has; every other reason is a failure.
+/// Treats a closed pipe as success, because readers such as `head` exit early. Other errors are failures.
 fn ended_by_output(error: io::Error) -> Result<(), Failure> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),
@@ -394,7 +395,7 @@ fn ended_by_output(error: io::Error) -> Result<(), Failure> {
     }
 }
 
-/// Ready when standard output takes nothing any more.
+/// Waits until writing to standard output fails.
 async fn failed(writer: &mut Writer) -> io::Error {
     match writer.await {
         Ok(Err(error)) => error,
@@ -402,7 +403,7 @@ async fn failed(writer: &mut Writer) -> io::Error {
     }
 }
 
-/// Waits until everything is written, however long its reader takes.
+/// Waits without a time limit until everything is written.
 async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
     tokio::select! {
         biased;
@@ -414,17 +415,17 @@ async fn finish(writer: Writer, signals: &mut Signals) -> Result<(), Failure> {
     }
 }
 
-/// Whether an error reports no more than the close frame of the peer.
+/// Whether an error only reports the close frame of the peer.
 fn is_closed_by_frame(error: &Error) -> bool {
     error.close_info().is_some_and(|close_info| {
         matches!(close_info.cause(), CloseCause::Local | CloseCause::Peer) && close_info.received().is_some()
     })
 }
 
-/// What a bad end is called.
+/// Converts an error of the connection.
 fn failure(error: Error, options: &ConnectOptions) -> Failure {
     match error.close_info().map(CloseInfo::cause) {
-        // The limit is ours, and the peer may know nothing of it.
+        // The limit is a local one, which the peer does not know.
         Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) => Failure::TooBig {
             size_max: options.max_message_size,
         },
@@ -432,8 +433,8 @@ fn failure(error: Error, options: &ConnectOptions) -> Failure {
     }
 }
 
-/// Whether the end was a good one: the peer's close code says.
-fn judge(close_info: Option<&CloseInfo>, options: &ConnectOptions) -> Result<(), Failure> {
+/// Returns an error if the close code of the peer reports one.
+fn check_close_code(close_info: Option<&CloseInfo>, options: &ConnectOptions) -> Result<(), Failure> {
     let Some(frame) = close_info.and_then(CloseInfo::received) else {
         return Ok(());
     };
@@ -464,22 +465,22 @@ mod tests {
     }
 
     #[test]
-    fn how_long_replies_are_awaited_follows_from_what_came() {
+    fn waits_depend_on_the_numbers_of_messages() {
         let seconds = |seconds| Wait::For(Duration::from_secs(seconds));
         let (none, pipe, typed) = (&[][..], false, true);
         for (arguments, is_typed, sent, received, wait, pong_wait, wants_pong) in [
-            // A reply for each message, or not yet.
+            // With and without a reply for each message.
             (none, pipe, 1, 1, seconds(1), seconds(1), true),
             (none, pipe, 2, 3, seconds(1), seconds(1), true),
             (none, pipe, 1, 0, seconds(5), seconds(8), true),
             (none, pipe, 100, 99, seconds(5), seconds(8), true),
-            // An empty input receives only; an end that was typed is one.
+            // An empty input means receive only, except on a terminal.
             (none, pipe, 0, 0, Wait::Forever, seconds(8), false),
             (none, pipe, 0, 7, Wait::Forever, seconds(8), false),
             (none, typed, 0, 0, seconds(1), seconds(1), true),
             (none, typed, 1, 0, seconds(1), seconds(1), true),
             (&["-n", "3"], pipe, 1, 1, Wait::Forever, seconds(8), false),
-            // What was asked for counts in every case.
+            // An explicit --wait takes precedence.
             (&["-w", "0"], pipe, 0, 0, seconds(0), seconds(1), true),
             (&["-w", "0"], pipe, 2, 0, seconds(0), seconds(8), true),
             (&["-w", "2s", "-n", "3"], pipe, 2, 0, seconds(2), seconds(8), true),

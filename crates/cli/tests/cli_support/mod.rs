@@ -1,4 +1,4 @@
-//! The program as a black box: started, fed, read, signalled; and peers for it in this process.
+//! Helpers that run the program as a black box, and peers for it in this process.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -18,14 +18,14 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// How long anything may take before a test fails: 30 s, times `SOCKEYE_TEST_PATIENCE` on machines that are slow.
+/// The timeout of every wait: 30 s, multiplied by `SOCKEYE_TEST_PATIENCE` for slow machines.
 pub(crate) fn patience() -> Duration {
     let scale = std::env::var("SOCKEYE_TEST_PATIENCE").ok();
     let scale = scale.and_then(|text| text.parse().ok()).unwrap_or(1.0);
     Duration::from_secs(30).mul_f64(scale)
 }
 
-/// Fails the test if it takes too long.
+/// Awaits a future, and fails the test after [`patience`].
 #[track_caller]
 pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let place = std::panic::Location::caller();
@@ -37,12 +37,13 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// The program with these arguments, all its streams piped.
+/// A command for the program with these arguments and piped streams.
 pub(crate) fn sockeye(arguments: &[&str]) -> Command {
     command(env!("CARGO_BIN_EXE_sockeye"), arguments)
 }
 
-/// Like [`sockeye`], in a session whose terminal is standard input: keys such as Ctrl-C send signals.
+/// A command for the program in a session whose controlling terminal is standard input, so that keys such as Ctrl-C send
+/// signals.
 pub(crate) fn sockeye_with_terminal(arguments: &[&str]) -> Command {
     let prefix = ["--ctty", env!("CARGO_BIN_EXE_sockeye")];
     command("setsid", &[&prefix, arguments].concat())
@@ -72,30 +73,30 @@ fn command(name: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a program that has ended left behind.
+/// The output and exit status of a program.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
 }
 
-/// Runs the program to its end, with this standard input.
-pub(crate) async fn run(arguments: &[&str], input: &[u8]) -> Left {
+/// Runs the program with this standard input, and waits until it exits.
+pub(crate) async fn run(arguments: &[&str], input: &[u8]) -> Outcome {
     let mut child = sockeye(arguments).spawn().expect("the program starts");
     let mut stdin = child.stdin.take().expect("piped");
-    // It may end without having read everything.
+    // Writing fails if the program exits before it has read everything.
     let feeding = async move { drop(stdin.write_all(input).await) };
     let (output, ()) = soon(async { tokio::join!(child.wait_with_output(), feeding) }).await;
     let output = output.expect("the program can be waited for");
-    Left {
+    Outcome {
         code: output.status.code(),
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-/// A program that runs.
+/// A running program.
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) stdin: Option<ChildStdin>,
@@ -117,14 +118,14 @@ impl Program {
         }
     }
 
-    /// `sockeye echo` on a free port, listening; and its URL.
+    /// Starts `sockeye echo` on a free port, and returns its URL.
     pub(crate) async fn echo(options: &[&str]) -> (Self, String) {
         let mut program = Self::start(&[&["echo", "--listen", "127.0.0.1:0"], options].concat());
         let url = program.url().await;
         (program, url)
     }
 
-    /// The URL that a server prints when it is ready.
+    /// Waits for the URL that a server prints when it is ready.
     #[track_caller]
     pub(crate) fn url(&mut self) -> impl Future<Output = String> {
         soon(async {
@@ -149,12 +150,12 @@ impl Program {
         }
     }
 
-    /// No more than this is read from its standard output.
+    /// Stops reading standard output. The pipe is closed when the returned value is dropped.
     pub(crate) fn stop_reading(&mut self) -> Box<dyn Send> {
         Box::new(self.lines.take())
     }
 
-    /// Everything on standard error, to its end.
+    /// Reads standard error to its end.
     pub(crate) async fn stderr(&mut self) -> String {
         let mut text = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
@@ -174,7 +175,7 @@ impl Program {
     }
 }
 
-/// A server in this process; every connection is handed to `serve`.
+/// Starts a server in this process that calls `serve` for every connection, and returns its URL.
 pub(crate) async fn serve<F>(server: Server, serve: impl Fn(WebSocket) -> F + Send + Sync + 'static) -> String
 where
     F: Future<Output = ()> + Send + 'static,
@@ -193,7 +194,7 @@ where
     format!("ws://{address}/")
 }
 
-/// A server that gives each connection to the test.
+/// Starts a server that sends each connection to the test.
 pub(crate) async fn serve_test() -> (String, mpsc::UnboundedReceiver<WebSocket>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let url = serve(Server::default(), move |ws| {
@@ -210,7 +211,7 @@ pub(crate) async fn echo(mut ws: WebSocket) -> Result<(), Error> {
     Ok(())
 }
 
-/// Answers the first connection with these bytes, then closes it; gives `host:port`.
+/// Starts a server that answers the first request with these bytes and closes. Returns `host:port`.
 pub(crate) async fn answer(bytes: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -226,7 +227,7 @@ pub(crate) async fn answer(bytes: &'static [u8]) -> String {
     address.to_string()
 }
 
-/// A server that does by hand what comes after the handshake; gives `host:port`.
+/// Starts a server that performs one handshake and passes the TCP stream to `serve`. Returns `host:port`.
 pub(crate) async fn serve_raw<F>(serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> String
 where
     F: Future<Output = ()> + Send,
@@ -234,7 +235,7 @@ where
     serve_raw_with("", serve).await
 }
 
-/// Like [`serve_raw`], with these lines added to the head of the response.
+/// The same as [`serve_raw`], with additional header lines in the response.
 pub(crate) async fn serve_raw_with<F>(
     lines: &'static str,
     serve: impl FnOnce(TcpStream) -> F + Send + 'static,
@@ -261,9 +262,9 @@ where
     address
 }
 
-/// The first byte and the payload of a client's short frame.
+/// Reads a short frame of a client, and returns its first byte and payload.
 pub(crate) async fn read_frame(tcp: &mut TcpStream) -> (u8, Vec<u8>) {
-    // Two bytes of header, the second with the mask bit and the length; then the masking key.
+    // Two header bytes, the second of which has the mask bit and the length, and the masking key.
     let mut header = [0; 6];
     tcp.read_exact(&mut header).await.unwrap();
     let mut payload = vec![0; usize::from(header[1] & 0x7f)];
@@ -274,7 +275,7 @@ pub(crate) async fn read_frame(tcp: &mut TcpStream) -> (u8, Vec<u8>) {
     (header[0], payload)
 }
 
-/// A certificate for localhost and 127.0.0.1 in files.
+/// A certificate and its key in files.
 pub(crate) struct Certificate {
     folder: TempDir,
     cert_pem: String,
@@ -286,7 +287,7 @@ impl Certificate {
         Self::with(&["localhost", "127.0.0.1"], |_| {})
     }
 
-    /// A certificate for these names, with what else it is to say.
+    /// Creates a certificate for these names. `change` modifies its parameters.
     pub(crate) fn with(names: &[&str], change: impl FnOnce(&mut rcgen::CertificateParams)) -> Self {
         let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
         let mut params = rcgen::CertificateParams::new(names).expect("valid names");
@@ -310,7 +311,7 @@ impl Certificate {
         self.folder.path().join("key.pem").to_string_lossy().into_owned()
     }
 
-    /// For a server in this process.
+    /// The configuration of a server in this process.
     pub(crate) fn server_config(&self) -> Arc<rustls::ServerConfig> {
         let chain = vec![CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("just made")];
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("just made");
@@ -322,7 +323,7 @@ impl Certificate {
         Arc::new(config.expect("they belong together"))
     }
 
-    /// For a client in this process that trusts it.
+    /// The configuration of a client in this process that trusts the certificate.
     pub(crate) fn client_config(&self) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("just made");

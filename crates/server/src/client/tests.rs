@@ -67,14 +67,14 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 /// Lets the tasks run that tell the engine who left.
-async fn settle() {
+async fn run_pending_tasks() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn replies_to_one_frame_leave_in_one_frame_and_in_order() {
+async fn replies_to_one_frame_are_sent_in_one_frame_and_in_order() {
     let mut peer = Peer::new(&node());
     let frame = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"ping\":{}}";
     peer.say(frame).await.unwrap();
@@ -86,7 +86,7 @@ async fn replies_to_one_frame_leave_in_one_frame_and_in_order() {
 }
 
 #[tokio::test]
-async fn what_one_says_all_hear() {
+async fn a_publication_reaches_all_subscribers() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     let mut bob = Peer::in_room(&node, "Bob").await;
@@ -103,7 +103,7 @@ async fn what_one_says_all_hear() {
 }
 
 #[tokio::test]
-async fn joins_leaves_and_presence_agree() {
+async fn joins_leaves_and_presence_are_consistent() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     let bob = Peer::in_room(&node, "Bob").await;
@@ -119,7 +119,7 @@ async fn joins_leaves_and_presence_agree() {
         r#"{"id":4,"presence_stats":{"num_clients":2,"num_users":1}}"#
     );
     drop(bob);
-    settle().await;
+    run_pending_tasks().await;
     let heard = ada.hear().await;
     assert!(
         heard[0].contains(r#""leave":{"info":{"#) && heard[0].contains("Bob"),
@@ -142,7 +142,7 @@ async fn joins_leaves_and_presence_agree() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_gets_what_it_missed() {
+async fn a_reconnecting_client_recovers_missed_publications() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     let mut bob = Peer::connected(&node, "Bob").await;
@@ -178,7 +178,7 @@ async fn a_client_that_comes_back_gets_what_it_missed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_recovered_is_said_so() {
+async fn failed_recovery_is_reported() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     ada.say(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
@@ -244,7 +244,7 @@ async fn history_is_read_in_pages_from_either_end() {
 }
 
 #[tokio::test]
-async fn a_reply_larger_than_the_limit_is_an_error_and_not_a_burden() {
+async fn a_reply_larger_than_the_limit_is_an_error_and_not_queued() {
     let mut config = Config::default();
     config.limits.reply_size_max = 300;
     let node = Node::new(config);
@@ -264,7 +264,7 @@ async fn a_reply_larger_than_the_limit_is_an_error_and_not_a_burden() {
 }
 
 #[tokio::test]
-async fn a_slow_client_is_given_up_and_its_neighbour_is_not() {
+async fn a_slow_client_is_disconnected_and_others_are_not() {
     let mut config = Config::default();
     config.limits.queue_bytes_max = 8 << 10;
     let node = Node::new(config);
@@ -283,7 +283,7 @@ async fn a_slow_client_is_given_up_and_its_neighbour_is_not() {
 }
 
 #[tokio::test]
-async fn draining_sends_everybody_away_and_those_who_come_late_too() {
+async fn draining_disconnects_present_and_later_clients() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     node.drain();
@@ -293,7 +293,7 @@ async fn draining_sends_everybody_away_and_those_who_come_late_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_pinged_within_the_interval_and_gone_after_33_seconds() {
+async fn a_client_is_pinged_within_the_interval_and_removed_after_33_seconds() {
     let node = node();
     let mut ada = Peer::connected(&node, "Ada").await;
     let start = Instant::now();
@@ -399,7 +399,7 @@ impl Watched {
 
     /// Bob is a member like any other, and leaves nothing behind.
     async fn check_that_bob_is_there(mut self) {
-        settle().await;
+        run_pending_tasks().await;
         assert_eq!(self.members().await, 2);
         self.bob.hear().await;
         let reply = self.bob.ask(r#"{"id":9,"presence_stats":{"channel":"room"}}"#).await;
@@ -411,13 +411,13 @@ impl Watched {
         assert!(self.bob.hear().await.iter().any(|push| push.contains("\"hi\"")));
         self.ada.hear().await;
         drop(self.bob);
-        settle().await;
+        run_pending_tasks().await;
         let stats = self.node.engine().presence_stats(&self.room).await.unwrap();
         assert_eq!(stats.clients, 1);
         drop(self.ada);
-        settle().await;
+        run_pending_tasks().await;
         use crate::engine::Deliver;
-        assert!(!self.node.hub().is_wanted(&self.room));
+        assert!(!self.node.hub().has_subscribers(&self.room));
     }
 }
 
@@ -431,14 +431,14 @@ async fn a_client_that_subscribes_again_at_once_stays_present() {
     assert!(heard[0].contains("\"code\":2500"), "{heard:?}");
     // Before anything else had its turn.
     room.bob.say(SUBSCRIBE).await.unwrap();
-    settle().await;
+    run_pending_tasks().await;
     assert_eq!(room.visits().await, ["leave", "join"]);
     room.check_that_bob_is_there().await;
 }
 
 /// What the hub has ended is still in the queue when the client, for its own reasons, unsubscribes and subscribes.
 #[tokio::test]
-async fn an_unsubscription_that_comes_late_does_not_end_the_next_subscription() {
+async fn a_late_unsubscription_does_not_end_a_newer_subscription() {
     let mut room = Watched::new().await;
     room.lose_a_publication();
     let frame = format!("{{\"id\":4,\"unsubscribe\":{{\"channel\":\"room\"}}}}\n{SUBSCRIBE}");
@@ -449,7 +449,7 @@ async fn an_unsubscription_that_comes_late_does_not_end_the_next_subscription() 
 }
 
 #[tokio::test]
-async fn a_client_that_goes_right_after_it_was_unsubscribed_leaves_once() {
+async fn a_client_that_disconnects_after_being_unsubscribed_leaves_once() {
     let mut room = Watched::new().await;
     room.lose_a_publication();
     room.bob.hear().await;
@@ -460,7 +460,7 @@ async fn a_client_that_goes_right_after_it_was_unsubscribed_leaves_once() {
         bob,
     } = room;
     drop(bob);
-    settle().await;
+    run_pending_tasks().await;
     let mut room = Watched {
         bob: Peer::new(&node),
         node,

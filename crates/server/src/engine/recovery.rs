@@ -1,12 +1,10 @@
-//! Whether a client that was away has missed nothing that cannot be given to it.
+//! The check whether a reconnecting client can recover.
 
 use super::{History, Position};
 
-/// Whether `history`, read from just after `from`, holds everything since then.
-///
-/// All or nothing: a part of what was missed is never passed off as the whole.
+/// Whether `history`, read from just after `from`, contains all publications since then. Partial recovery is not possible.
 pub(crate) fn is_recovered(from: &Position, history: &History) -> bool {
-    // A client that never learned an epoch has seen nothing that could be of another one.
+    // A client without an epoch has no position in an older epoch.
     if !from.epoch.as_str().is_empty() && from.epoch != history.top.epoch {
         return false;
     }

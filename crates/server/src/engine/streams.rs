@@ -1,11 +1,11 @@
-//! The streams of all channels of a node, within one budget.
+//! The streams of all channels, within one memory budget.
 //!
-//! A channel has a stream from its first publication on. Before that, and after its stream was evicted, reading its
-//! history creates nothing: the channel is at offset 0 of an epoch that follows from its name and from how often it was
-//! evicted. The first publication goes on in the same epoch, so a client that read the empty history has missed nothing.
+//! The first publication creates the stream of a channel. Without a stream, reading the history does not create one: the
+//! channel is at offset 0 of an epoch that is derived from its name and its number of evictions. The next publication
+//! continues this epoch, so a client that has read the empty history can recover from it.
 //!
-//! Locks: a shard, then a stream in it. Nobody waits for a stream while holding a shard: publishing holds the lock of
-//! the stream for as long as delivery takes. Each time a shard is locked, a bounded number of streams is looked at.
+//! Lock order: shard, then stream. A thread that holds the lock of a shard never waits for a stream, because the lock of a
+//! stream is held during delivery. A bounded number of streams is examined per lock of a shard.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -20,17 +20,18 @@ use super::stream::{STREAM_BYTES, Stream, StreamLimits};
 use super::{Content, Deliver, Epoch, History, HistoryQuery, Position, Publication};
 use crate::channel::ChannelName;
 
+/// All streams; see the module documentation.
 pub(super) struct Streams {
     shards: Box<[Mutex<Shard>]>,
-    /// When the least recently used stream of each shard was used, in nanoseconds since `started`; [`NONE`] without one.
+    /// Last use of the least recently used stream of each shard, in nanoseconds since `started`; [`NONE`] if empty.
     oldest: Box<[AtomicU64]>,
     started: Instant,
     hasher: RandomState,
     limits: StreamLimits,
-    /// The weight of all streams together.
+    /// Accounted size of all streams.
     bytes: AtomicUsize,
     bytes_max: usize,
-    /// Streams evicted for the budget since that was last logged.
+    /// Number of streams evicted for the budget since it was last logged.
     evicted: AtomicU64,
 }
 
@@ -42,7 +43,7 @@ const NONE: u64 = u64::MAX;
 const SWEEP_BATCH: usize = 32;
 
 /// Delay before the sweep examines a stream again that was locked, or that is empty and has subscribers.
-const SWEEP_AGAIN: Duration = Duration::from_secs(30);
+const SWEEP_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// A publisher that finds this many locked streams in a row gives up; the publishers that hold them enforce the budget.
 const BUSY_MAX: usize = 8;
@@ -82,7 +83,7 @@ impl Streams {
             self.account(before, stream.bytes());
             break;
         }
-        self.keep_budget();
+        self.enforce_budget();
     }
 
     /// Reads a part of a channel's history.
@@ -109,39 +110,39 @@ impl Streams {
         }
     }
 
-    /// Frees expired publications, and evicts the streams that are left without any and that nobody listens to.
+    /// Frees expired publications, and evicts empty streams without subscribers.
     pub(super) fn sweep(&self, deliver: &dyn Deliver) {
         let now = Instant::now();
         for index in 0..SHARDS {
-            while self.sweep_some(index, now, deliver) == SWEEP_BATCH {}
+            while self.sweep_batch(index, now, deliver) == SWEEP_BATCH {}
         }
         let evicted = self.evicted.swap(0, Ordering::Relaxed);
         if evicted > 0 {
             tracing::warn!(
                 evicted,
-                "history outgrew limits.history_bytes_max; the channels unused for longest lost theirs"
+                "history exceeds limits.history_bytes_max; evicted the history of the least recently used channels"
             );
         }
     }
 
-    /// The weight of all streams together.
+    /// Accounted size of all streams.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether a channel has a stream; asking is no use of it.
+    /// Whether a channel has a stream. Does not count as use.
     #[cfg(test)]
     pub(super) fn has(&self, channel: &ChannelName) -> bool {
         self.shard(self.hash(channel)).1.has(channel)
     }
 
-    /// The stream of a channel, or the epoch of a channel without one.
+    /// Returns the stream of a channel, or the epoch if there is none.
     fn find(&self, channel: &ChannelName, now: Instant) -> Result<SharedStream, Epoch> {
         let hash = self.hash(channel);
         let (index, mut shard) = self.shard(hash);
         let found = shard.find(channel, now);
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         found.ok_or_else(|| epoch(hash, &shard))
     }
 
@@ -155,13 +156,13 @@ impl Streams {
             shard.insert(channel.clone(), stream.clone(), now, due);
             stream
         });
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         stream
     }
 
-    /// Evicts the least recently used streams until the rest fit the budget. There is no low-water mark, so a publisher
-    /// pays for the bytes of its own publication and no more.
-    fn keep_budget(&self) {
+    /// Evicts the least recently used streams until the rest fit the budget. Without a low-water mark, each publisher only
+    /// evicts as much as it has added.
+    fn enforce_budget(&self) {
         let mut busy = 0;
         while self.bytes.load(Ordering::Relaxed) > self.bytes_max && busy < BUSY_MAX {
             let oldest = (0..SHARDS).map(|index| (self.oldest[index].load(Ordering::Relaxed), index));
@@ -181,17 +182,17 @@ impl Streams {
         let evicted = shard.oldest().cloned().and_then(|entry| {
             let evicted = self.evict(&mut shard, &entry);
             if evicted.is_none() {
-                shard.spare_oldest(Instant::now());
+                shard.touch_oldest(Instant::now());
             }
             evicted
         });
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         drop(shard);
         self.evicted.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
         evicted.is_some()
     }
 
-    /// Returns what is to be dropped without the lock, or nothing if the stream is in use.
+    /// Evicts a stream. Returns its publications, to be dropped without the lock, or `None` if the stream is locked.
     fn evict(&self, shard: &mut Shard, entry: &Entry) -> Option<impl Sized + use<>> {
         let mut stream = entry.stream.try_lock()?;
         self.account(stream.bytes(), 0);
@@ -199,8 +200,8 @@ impl Streams {
         Some(stream.evict())
     }
 
-    /// Looks at the streams of a shard that are due, up to [`SWEEP_BATCH`], and returns how many there were.
-    fn sweep_some(&self, index: usize, now: Instant, deliver: &dyn Deliver) -> usize {
+    /// Examines up to [`SWEEP_BATCH`] due streams of a shard, and returns their number.
+    fn sweep_batch(&self, index: usize, now: Instant, deliver: &dyn Deliver) -> usize {
         let mut garbage = Vec::new();
         let mut evicted = Vec::new();
         let mut count = 0;
@@ -210,7 +211,7 @@ impl Streams {
         {
             count += 1;
             let Some(mut stream) = entry.stream.try_lock() else {
-                shard.reschedule_first(now + SWEEP_AGAIN);
+                shard.reschedule_first(now + SWEEP_RETRY_DELAY);
                 continue;
             };
             let before = stream.bytes();
@@ -221,26 +222,26 @@ impl Streams {
             let unused_at = after(entry.used_at, self.limits.ttl);
             match next {
                 Some(next) => shard.reschedule_first(next),
-                // A stream that a client may still come back to keeps its numbers although it is empty.
+                // Keep the empty stream with its epoch and offset, because a client may still recover from it.
                 None if unused_at > now => shard.reschedule_first(unused_at),
-                None if deliver.is_wanted(&entry.name) => shard.reschedule_first(now + SWEEP_AGAIN),
+                None if deliver.has_subscribers(&entry.name) => shard.reschedule_first(now + SWEEP_RETRY_DELAY),
                 None => match self.evict(&mut shard, &entry) {
                     Some(publications) => evicted.push(publications),
-                    None => shard.reschedule_first(now + SWEEP_AGAIN),
+                    None => shard.reschedule_first(now + SWEEP_RETRY_DELAY),
                 },
             }
         }
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         drop(shard);
         count
     }
 
     fn account(&self, before: usize, after: usize) {
-        // The difference may be negative: two's complement makes adding it the same as subtracting.
+        // The difference may be negative: wrapping addition then subtracts.
         self.bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    fn note_oldest(&self, index: usize, shard: &Shard) {
+    fn update_oldest(&self, index: usize, shard: &Shard) {
         let nanos = shard.oldest().map_or(NONE, |entry| {
             let since = entry.used_at.duration_since(self.started);
             u64::try_from(since.as_nanos()).unwrap_or(NONE - 1)
@@ -261,7 +262,7 @@ impl Streams {
     }
 }
 
-/// The epoch of a channel that has no stream, and of the next one that it gets: never one that it had before.
+/// The epoch of a channel without a stream, and of its next stream. It differs from all earlier epochs of the channel.
 fn epoch(hash: u64, shard: &Shard) -> Epoch {
     Epoch::new(format!("{:08x}", (hash as u32).wrapping_add(shard.evictions(hash))))
 }
@@ -287,7 +288,7 @@ mod tests {
     }
 
     impl Deliver for Listener {
-        fn is_wanted(&self, channel: &ChannelName) -> bool {
+        fn has_subscribers(&self, channel: &ChannelName) -> bool {
             channel.as_str().len().is_multiple_of(3)
         }
 
@@ -348,7 +349,7 @@ mod tests {
             }
         });
         // The last publisher may have given up on locked streams.
-        streams.keep_budget();
+        streams.enforce_budget();
         assert!(streams.bytes() <= 24 << 10);
         let mut weighed = 0;
         for index in 0..SHARDS {

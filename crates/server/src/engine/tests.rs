@@ -15,12 +15,12 @@ use crate::presence::Generation;
 #[derive(Default)]
 struct Recorder {
     events: Mutex<Vec<String>>,
-    wanted: Mutex<Vec<ChannelName>>,
+    subscribed: Mutex<Vec<ChannelName>>,
 }
 
 impl Deliver for Recorder {
-    fn is_wanted(&self, channel: &ChannelName) -> bool {
-        self.wanted.lock().contains(channel)
+    fn has_subscribers(&self, channel: &ChannelName) -> bool {
+        self.subscribed.lock().contains(channel)
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
@@ -109,7 +109,7 @@ async fn publications_are_numbered_per_channel() {
 }
 
 #[tokio::test]
-async fn without_history_there_are_no_numbers() {
+async fn without_history_publications_have_no_offset() {
     let fixture = Fixture::new(0, Limits::default());
     fixture.publish("a", "1").await;
     assert_eq!(fixture.delivered(), ["a 0 1 false"]);
@@ -159,11 +159,11 @@ async fn presence_lists_up_to_a_limit_and_counts_beyond_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unused_stream_is_forgotten_and_begins_a_new_epoch() {
+async fn an_unused_stream_is_evicted_and_gets_a_new_epoch() {
     let fixture = Fixture::new(10, Limits::default());
     fixture.publish("a", "1").await;
     fixture.publish("b", "1").await;
-    fixture.recorder.wanted.lock().push(name("b"));
+    fixture.recorder.subscribed.lock().push(name("b"));
     let (a, b) = (fixture.history("a").await.top, fixture.history("b").await.top);
 
     tokio::time::advance(TTL).await;
@@ -177,7 +177,7 @@ async fn an_unused_stream_is_forgotten_and_begins_a_new_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_history_together_stays_within_its_budget() {
+async fn all_histories_stay_within_the_memory_budget() {
     let limits = Limits {
         history_bytes_max: 64 << 10,
         ..Default::default()
@@ -299,7 +299,7 @@ async fn the_least_recently_used_channels_are_evicted_first() {
 
 /// Delivery holds the lock of its stream: neither the sweep nor another publisher may wait for it.
 #[tokio::test(start_paused = true)]
-async fn a_stream_in_use_is_neither_waited_for_nor_evicted() {
+async fn eviction_skips_locked_streams() {
     let limits = StreamLimits {
         count_max: 10,
         bytes_max: 64 << 10,
@@ -350,7 +350,7 @@ async fn a_sweep_frees_each_publication_when_it_expires() {
 
 /// A TTL beyond the range of `Instant` does not overflow.
 #[tokio::test(start_paused = true)]
-async fn history_may_be_kept_for_ever() {
+async fn a_maximal_ttl_does_not_overflow() {
     let options = ChannelOptions {
         history_ttl: Duration::MAX,
         ..Default::default()

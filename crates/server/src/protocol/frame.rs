@@ -1,15 +1,15 @@
-//! Cutting a frame into commands.
+//! Splitting of a frame into commands.
 
 use super::command::Command;
 
-/// What came is not the protocol; the connection cannot go on.
+/// Error: the frame violates the protocol, and the connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// The commands of one frame, in order.
+/// Returns the commands of one frame, in order.
 ///
 /// # Errors
-/// [`Malformed`] for a frame without any command, and as an item for a line that is not a command.
+/// Returns [`Malformed`] for a frame without a command, and as an item for a line that is not a command.
 pub(crate) fn commands(frame: &str) -> Result<impl Iterator<Item = Result<Command<'_>, Malformed>>, Malformed> {
     let mut lines = frame
         .split('\n')

@@ -81,7 +81,7 @@ fn check_disconnect(client: &mut Client, frame: &str, code: DisconnectCode) {
 }
 
 #[test]
-fn connect_tells_who_the_client_is_and_how_it_is_pinged() {
+fn connect_replies_with_client_id_and_ping_interval() {
     let said = Client::opening().say(r#"{"id":1,"connect":{"name":"js"}}"#).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
@@ -126,7 +126,7 @@ fn a_request_without_an_id_disconnects() {
 }
 
 #[test]
-fn what_is_not_the_protocol_disconnects() {
+fn malformed_frames_disconnect() {
     let deep = format!(
         r#"{{"id":2,"publish":{{"channel":"c","data":{}}}}}"#,
         "[".repeat(100_000)
@@ -148,7 +148,7 @@ fn a_token_that_cannot_be_checked_is_refused() {
 }
 
 #[test]
-fn what_a_client_says_about_itself_is_bounded_and_marked() {
+fn client_info_is_limited_and_marked_as_unverified() {
     let mut client = Client::opening();
     client.say(r#"{"id":1,"connect":{"data":{"name":"Ada"}}}"#).unwrap();
     let info = client.session.info().unwrap().conn_info.clone();
@@ -162,7 +162,7 @@ fn what_a_client_says_about_itself_is_bounded_and_marked() {
 }
 
 #[test]
-fn commands_of_one_frame_are_taken_in_order() {
+fn commands_of_one_frame_are_handled_in_order() {
     let frame = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"ping\":{}}";
     let said = Client::opening().say(frame).unwrap();
     assert!(said[0].starts_with("{\"id\":1,\"connect\""));
@@ -170,7 +170,7 @@ fn commands_of_one_frame_are_taken_in_order() {
 }
 
 #[test]
-fn a_channel_is_subscribed_to_once() {
+fn a_second_subscription_to_a_channel_fails() {
     let mut client = Client::subscribed("c");
     check_error(&mut client, r#"{"id":3,"subscribe":{"channel":"c"}}"#, 105);
     assert_eq!(
@@ -198,7 +198,7 @@ fn a_channel_is_subscribed_to_once() {
 }
 
 #[test]
-fn unsubscribing_from_nothing_is_fine() {
+fn unsubscribing_without_a_subscription_succeeds() {
     let said = Client::connected()
         .say(r#"{"id":3,"unsubscribe":{"channel":"c"}}"#)
         .unwrap();
@@ -225,7 +225,7 @@ fn a_client_has_at_most_128_channels() {
 }
 
 #[test]
-fn impossible_channel_names_are_refused() {
+fn invalid_channel_names_are_rejected() {
     let long = "x".repeat(256);
     for name in ["", long.as_str(), "a\\u0000b", "a\\nb"] {
         for command in ["subscribe", "unsubscribe", "presence", "history"] {
@@ -262,7 +262,7 @@ fn subscribers_may_publish_and_others_not() {
 }
 
 #[test]
-fn who_may_publish_is_an_option() {
+fn the_publish_policy_decides_who_may_publish() {
     for (policy, subscriber, other) in [
         (PublishPolicy::Nobody, false, false),
         (PublishPolicy::Everyone, true, true),
@@ -293,7 +293,7 @@ fn presence_and_history_are_for_subscribers() {
 }
 
 #[test]
-fn what_is_turned_off_is_not_available() {
+fn disabled_features_are_not_available() {
     let mut config = Config::default();
     config.channels.presence = false;
     config.channels.history_count_max = 0;
@@ -311,7 +311,7 @@ fn what_is_turned_off_is_not_available() {
 }
 
 #[test]
-fn recovery_is_asked_for_and_history_grants_it() {
+fn recovery_needs_a_request_and_history() {
     let frame =
         r#"{"id":2,"subscribe":{"channel":"c","recover":true,"offset":7,"epoch":"e","flag":3,"join_leave":true}}"#;
     let mut client = Client::connected();
@@ -320,10 +320,10 @@ fn recovery_is_asked_for_and_history_grants_it() {
         panic!("not a subscribe")
     };
     assert_eq!(
-        subscribe.wants,
-        Wants {
+        subscribe.options,
+        SubscriberOptions {
             join_leave: true,
-            unbroken: true
+            positioned: true
         }
     );
     assert_eq!(
@@ -337,7 +337,7 @@ fn recovery_is_asked_for_and_history_grants_it() {
 }
 
 #[test]
-fn methods_nobody_knows_are_not_found_and_sends_are_swallowed() {
+fn unknown_methods_fail_and_sends_are_ignored() {
     for frame in [r#"{"id":2,"teleport":{}}"#, r#"{"id":2}"#] {
         check_error(&mut Client::connected(), frame, 104);
     }
@@ -351,7 +351,7 @@ fn methods_nobody_knows_are_not_found_and_sends_are_swallowed() {
 }
 
 #[test]
-fn a_client_that_has_not_connected_after_10_seconds_may_try_again() {
+fn a_client_without_connect_for_10_seconds_may_reconnect() {
     let mut client = Client::opening();
     assert_eq!(client.wait(9), Ok(None));
     let Err(code) = client.wait(1) else {
@@ -394,7 +394,7 @@ fn pings_come_every_25_seconds_and_want_a_pong() {
 }
 
 #[test]
-fn a_silent_client_is_gone_8_seconds_after_a_ping_whatever_else_it_says() {
+fn a_client_without_pong_is_disconnected_8_seconds_after_a_ping_despite_commands() {
     let mut client = Client::connected();
     client.wait(5).unwrap();
     assert_eq!(client.wait(7), Ok(None));
@@ -411,7 +411,7 @@ fn an_unsolicited_pong_disconnects() {
 }
 
 #[test]
-fn the_deadline_is_always_the_next_thing_to_do() {
+fn the_deadline_is_the_earliest_timeout() {
     let mut client = Client::opening();
     let start = client.now;
     let after = |client: &Client| (client.session.deadline().unwrap() - start).as_secs();
@@ -425,7 +425,7 @@ fn the_deadline_is_always_the_next_thing_to_do() {
 }
 
 #[test]
-fn no_frame_whatever_makes_it_panic() {
+fn no_frame_causes_a_panic() {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -458,7 +458,7 @@ fn no_frame_whatever_makes_it_panic() {
 /// The kinds of subscription and publication that Centrifugo has and this server has not: granting something else
 /// in their place would hand out what the client does not want, or keep what it does.
 #[test]
-fn what_is_not_supported_is_refused_and_not_granted_as_something_else() {
+fn unsupported_subscriptions_are_rejected_and_not_granted_as_plain_ones() {
     for (command, fields, code) in [
         ("subscribe", r#""type":1,"phase":2"#, 108),
         ("subscribe", r#""type":4"#, 108),
@@ -484,7 +484,7 @@ fn what_is_not_supported_is_refused_and_not_granted_as_something_else() {
 }
 
 #[test]
-fn what_an_sdk_says_by_default_changes_nothing() {
+fn default_fields_of_sdks_are_accepted() {
     for fields in [
         r#""type":0,"tf":null,"phase":0,"cursor":"","limit":0,"asc":false,"delta":"""#,
         // Offered; the reply does not say that it is granted.
@@ -496,7 +496,7 @@ fn what_an_sdk_says_by_default_changes_nothing() {
 }
 
 #[test]
-fn one_bad_command_fails_alone() {
+fn an_invalid_command_does_not_affect_others() {
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let publish = |data: &str| format!(r#"{{"id":3,"publish":{{"channel":"c","data":{data}}}}}"#);
     let size = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));

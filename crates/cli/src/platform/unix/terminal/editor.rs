@@ -1,7 +1,6 @@
-//! A line editor without a terminal: bytes of keys in, lines and the bytes of a prompt out.
+//! A line editor without I/O: it turns the bytes of keys into lines and into the bytes that draw the prompt.
 //!
-//! The prompt never takes more than one row. A line that is wider scrolls sideways, so that drawing it again costs no more
-//! than the width of the terminal, however long the line is.
+//! The prompt takes one row. A wider line scrolls horizontally, so redrawing costs at most the width of the terminal.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,43 +9,44 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::escape::{escape, is_dangerous};
 
-/// What a line is drawn behind.
+/// Drawn before the line.
 const PROMPT: &str = "> ";
 
-/// Lines that can be called back.
+/// Maximum number of lines in the history.
 const HISTORY_LINES_MAX: usize = 500;
 
-/// The longest line that is kept to be called back, in bytes.
+/// Maximum size of a line in the history, in bytes.
 const HISTORY_LINE_MAX: usize = 64 << 10;
 
-/// Characters of one line, of up to 4 bytes in memory. What is beyond is not taken.
+/// Maximum number of characters in a line, of 4 bytes each. Further characters are ignored.
 const LINE_CHARS_MAX: usize = 16 << 20;
 
-/// What keys amount to.
+/// An event caused by a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A line was entered.
+    /// The user entered a line.
     Line(String),
-    /// Ctrl-D on an empty line.
+    /// The user pressed Ctrl-D on an empty line.
     End,
 }
 
+/// The state of the line being edited.
 #[derive(Debug, Default)]
 pub(super) struct Editor {
     line: Vec<char>,
-    /// Characters before the cursor.
+    /// Number of characters before the cursor.
     cursor: usize,
     keys: Keys,
     history: VecDeque<String>,
-    /// Which line of the history is shown, counted from the newest; the line that was being typed is kept meanwhile.
+    /// The index of the shown history line, from the newest, and the line that was being typed.
     recalled: Option<(usize, Vec<char>)>,
 }
 
 impl Editor {
-    /// Takes one byte of input.
+    /// Handles one byte of input.
     pub(super) fn handle(&mut self, byte: u8) -> Option<Event> {
         let [replaced, key] = self.keys.handle(byte);
-        // A replacement character only changes the line.
+        // A replacement character changes the line and causes no event.
         replaced.and_then(|replaced| self.apply(replaced));
         key.and_then(|key| self.apply(key))
     }
@@ -79,9 +79,9 @@ impl Editor {
         None
     }
 
-    /// The bytes that draw the prompt over whatever is in this row, with the cursor in its place.
+    /// The bytes that draw the prompt over the current row and place the cursor.
     pub(super) fn draw(&self, columns: usize) -> String {
-        // One column stays free for the cursor behind the last character.
+        // One column is reserved for the cursor after the last character.
         let room = columns.saturating_sub(PROMPT.len() + 1).max(1);
         let start = self.window_start(room);
         let mut row = String::from("\r\u{1b}[K");
@@ -107,13 +107,13 @@ impl Editor {
         "\r\u{1b}[K"
     }
 
-    /// The bytes that show an entered line in place of the prompt.
+    /// The bytes that replace the prompt by an entered line.
     pub(super) fn draw_entered(line: &str) -> String {
         format!("\r\u{1b}[K{PROMPT}{}\n", escape(line))
     }
 
-    /// The first character that is drawn: all from there to the cursor fit into the row, with room behind the cursor if
-    /// there is more behind it.
+    /// The index of the first drawn character. The row has room for all characters from there to the cursor, and a quarter
+    /// of it for characters after the cursor, if there are any.
     fn window_start(&self, room: usize) -> usize {
         let budget = if self.cursor == self.line.len() {
             room
@@ -149,7 +149,7 @@ impl Editor {
         }
     }
 
-    /// Removes what is between a place before the cursor and the cursor.
+    /// Removes the characters from `start` to the cursor.
     fn erase(&mut self, start: usize) {
         self.line.drain(start..self.cursor);
         self.cursor = start;
@@ -182,7 +182,7 @@ impl Editor {
     }
 }
 
-/// How a character looks in the row, and how wide it is.
+/// The character that is drawn for a character of the line, and its width.
 fn shown(character: char) -> (char, usize) {
     match character {
         '\t' => (' ', 1),
@@ -191,7 +191,7 @@ fn shown(character: char) -> (char, usize) {
     }
 }
 
-/// What a key does.
+/// The function of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Character(char),
@@ -211,27 +211,26 @@ enum Key {
     Newer,
 }
 
-/// Puts the bytes of a key together: UTF-8, and the escape sequences that terminals send for keys.
+/// Parser for keys: UTF-8, and the escape sequences that terminals send.
 #[derive(Debug, Default)]
 enum Keys {
     #[default]
     Start,
-    /// A character has begun; more bytes of it are to come.
+    /// An incomplete UTF-8 character.
     Utf8 { bytes: [u8; 4], len: usize },
     /// ESC.
     Escape,
-    /// `ESC [`, and the parameters until now; of a number above 99 only that it is no key of ours.
+    /// `ESC [` and a parameter, which saturates.
     Control { parameter: u8 },
     /// `ESC O`.
     Single,
 }
 
 impl Keys {
-    /// Takes one byte. Gives the replacement character for invalid UTF-8 that the byte ended, and the key that it
-    /// completed.
+    /// Handles one byte. Returns a replacement character if the byte ended invalid UTF-8, and the key that it completed.
     fn handle(&mut self, byte: u8) -> [Option<Key>; 2] {
         match mem::take(self) {
-            Self::Utf8 { bytes, len } => self.go_on(bytes, len, byte),
+            Self::Utf8 { bytes, len } => self.continue_utf8(bytes, len, byte),
             state => [None, self.handle_in(state, byte)],
         }
     }
@@ -243,7 +242,7 @@ impl Keys {
                 *self = match byte {
                     b'[' => Self::Control { parameter: 0 },
                     b'O' => Self::Single,
-                    // Alt with a key: of no use here.
+                    // Alt with a key is ignored.
                     _ => Self::Start,
                 };
                 None
@@ -254,7 +253,7 @@ impl Keys {
                     *self = Self::Control { parameter };
                     None
                 }
-                // ECMA-48: parameters and intermediate bytes; a modifier, such as Ctrl with an arrow, is let go.
+                // ECMA-48: other parameter bytes and intermediate bytes, such as modifiers, are ignored.
                 b' '..=b'?' => {
                     *self = Self::Control { parameter };
                     None
@@ -292,7 +291,7 @@ impl Keys {
             0x17 => Key::EraseWord,
             0x00..=0x1f => return None,
             0x20..=0x7e => Key::Character(char::from(byte)),
-            // The lead bytes of UTF-8.
+            // Lead bytes of UTF-8.
             0xc2..=0xf4 => {
                 *self = Self::Utf8 {
                     bytes: [byte, 0, 0, 0],
@@ -304,9 +303,9 @@ impl Keys {
         })
     }
 
-    /// Takes another byte of a character. A character that is cut short becomes the replacement character, because a
-    /// message is UTF-8 whatever is typed; the byte that does not continue it is then read by itself.
-    fn go_on(&mut self, mut bytes: [u8; 4], len: usize, byte: u8) -> [Option<Key>; 2] {
+    /// Handles a further byte of a character. An incomplete character becomes the replacement character, because messages
+    /// must be UTF-8, and the byte is then handled as the start of a new key.
+    fn continue_utf8(&mut self, mut bytes: [u8; 4], len: usize, byte: u8) -> [Option<Key>; 2] {
         bytes[len] = byte;
         match std::str::from_utf8(&bytes[..=len]) {
             Ok(text) => [None, text.chars().next().map(Key::Character)],
@@ -367,7 +366,7 @@ mod tests {
             ("one two  \x17three\r", &["one three"]),
             ("one\x15two\r", &["two"]),
             ("onetwo\x1b[D\x1b[D\x1b[D\x0b\r", &["one"]),
-            // Keys that mean nothing here leave nothing in the line.
+            // Keys without a function do not change the line.
             ("a\x1b[15~b\x1b[1;5Cc\x1bxd\x00\x1b[200~e\r", &["abcde"]),
         ] {
             check(keys, lines);
@@ -375,24 +374,24 @@ mod tests {
     }
 
     #[test]
-    fn lines_can_be_called_back() {
+    fn history_recalls_lines() {
         check("one\ntwo\n\x1b[A\x1b[A\n", &["one", "two", "one"]);
         check("one\nty\x10\x10\x0eped\n", &["one", "typed"]);
         check("one\none\n\x10\x10!\n", &["one", "one", "one!"]);
     }
 
     #[test]
-    fn the_end_is_asked_for_on_an_empty_line_only() {
+    fn ctrl_d_ends_the_input_only_on_an_empty_line() {
         assert_eq!(press(&mut Editor::default(), "\x04"), [Event::End]);
         assert_eq!(press(&mut Editor::default(), "a\x04\x7f\x04"), [Event::End]);
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_are_replaced() {
+    fn invalid_utf8_is_replaced() {
         for (keys, line) in [
             (&b"a\xffb\n"[..], "a\u{fffd}b"),
             (b"a\x80\xc0\xf5b\n", "a\u{fffd}\u{fffd}\u{fffd}b"),
-            // Cut short: by a key, by Enter, by another character.
+            // Incomplete characters before a key, Enter, or another character.
             (b"\xe6b\n", "\u{fffd}b"),
             (b"b\xe6\x97\n", "b\u{fffd}"),
             (b"\xe6\xe6\x97\xa5\n", "\u{fffd}\u{65e5}"),
@@ -415,12 +414,12 @@ mod tests {
         let mut editor = Editor::default();
         press(&mut editor, "日本語");
         assert_eq!(editor.draw(8), "\r\u{1b}[K> 本語\r\u{1b}[6C");
-        // Not even a column: it is still drawn, and nothing fails.
+        // A width of zero must not panic.
         assert!(editor.draw(0).starts_with("\r\u{1b}[K> "));
     }
 
     #[test]
-    fn nothing_that_a_terminal_obeys_is_drawn() {
+    fn control_characters_are_not_drawn() {
         let mut editor = Editor::default();
         press(&mut editor, "a\u{202e}b\u{9b}\t");
         assert_eq!(editor.draw(80), "\r\u{1b}[K> a?b? \r\u{1b}[7C");

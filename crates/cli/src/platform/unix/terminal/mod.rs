@@ -1,8 +1,8 @@
-//! Typing on a terminal: lines of any length, and output that does not land in the middle of them.
+//! Line editing on a terminal: lines of any length, and output that does not interleave with the line being edited.
 //!
-//! The kernel's own line editing cuts a line at 4,095 bytes, without a word. So from before the connection is opened until
-//! the end, the kernel hands on each key, and an [`Editor`] makes lines of them. Whatever else is to appear on the terminal
-//! goes through [`print`], which takes the prompt away, writes, and draws the prompt again.
+//! The line editing of the kernel silently truncates lines to 4,095 bytes. The terminal is therefore switched to
+//! noncanonical mode before the connection is opened, and an [`Editor`] turns keys into lines. All other output to the
+//! terminal goes through [`print`], which erases the prompt, writes, and redraws the prompt.
 //!
 //! The terminal is restored on every orderly exit: [`Terminal`] restores it when dropped, and
 //! [`Signals`](crate::platform::Signals) handles the signals that end or stop the program.
@@ -24,15 +24,14 @@ use rustix::termios::{
 
 use editor::{Editor, Event};
 
-/// The prompt that is on the terminal, if there is one. There is only one standard input.
+/// The state of the screen while the editor is active. Global, because there is only one standard input.
 static SCREEN: Mutex<Option<Screen>> = Mutex::new(None);
 
-/// The settings of the terminal from before it was taken over; `None` if it is not. Apart from [`SCREEN`], which is locked
-/// while a thread writes to the terminal: a terminal that is stopped (Ctrl-S) blocks that write for any length of time, and
-/// signals are handled meanwhile.
+/// The original settings of the terminal while the editor is active. Separate from [`SCREEN`], which stays locked while a
+/// write to a stopped terminal (Ctrl-S) blocks: signal handlers must not wait for it.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Whether the prompt is drawn: from the first key, or from when the connection is open. Apart from [`SCREEN`] for the same
+/// Whether the prompt is shown: from the first key, or when the connection is open. Separate from [`SCREEN`] for the same
 /// reason as [`BEFORE`].
 static IS_PROMPT_SHOWN: AtomicBool = AtomicBool::new(false);
 
@@ -41,21 +40,21 @@ struct Screen {
     editor: Editor,
     /// The terminal, to draw on.
     out: File,
-    /// What was printed last did not end its line, so the prompt is not there.
+    /// The last output did not end with a newline, so the prompt is not shown.
     is_mid_line: bool,
-    /// The end was asked for.
+    /// The user pressed Ctrl-D.
     is_ended: bool,
 }
 
-/// A terminal that lines are edited on; works as before when dropped.
+/// A guard that restores the terminal when dropped.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     before: Termios,
 }
 
 impl Terminal {
-    /// Takes the terminal over, if standard input is one that can be drawn on. There is no prompt before [`show_prompt`] or
-    /// the first key.
+    /// Starts the editor, if standard input is a terminal that supports it. The prompt appears with [`show_prompt`] or the
+    /// first key.
     pub(crate) fn open() -> Option<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if is_dumb || !io::stdin().is_terminal() {
@@ -79,14 +78,14 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         *BEFORE.lock() = None;
-        // On a terminal that is stopped (Ctrl-S) the prompt stays.
+        // The prompt stays on a stopped terminal (Ctrl-S), because erasing it would block.
         if let Some(mut screen) = SCREEN.try_lock()
             && let Some(mut screen) = screen.take()
             && screen.has_room()
         {
             screen.erase();
         }
-        // The rest of a paste was meant for the server: a shell would run it. In the background, input is the shell's.
+        // Discard the rest of a paste, which a shell would execute. In the background, the input belongs to the shell.
         if is_in_foreground() {
             let _ = tcflush(io::stdin(), QueueSelector::IFlush);
         }
@@ -94,8 +93,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Reads lines from the terminal that is taken over, all that are there; `None` at the end, and when it is taken over no
-/// more.
+/// Waits for lines, and returns all available ones; `None` at the end of the input, or if the editor has stopped.
 pub(crate) fn read_lines() -> io::Result<Option<Vec<String>>> {
     let mut keys = [0; 4096];
     loop {
@@ -115,18 +113,18 @@ pub(crate) fn read_lines() -> io::Result<Option<Vec<String>>> {
     }
 }
 
-/// Reads the terminal after the end was asked for, until it is taken over no more. The system finds Ctrl-C only in what it
-/// has room for, so a terminal that nobody reads does not pass it on.
+/// Reads and discards keys after the end of the input, until the editor stops. The kernel only detects Ctrl-C in input that
+/// fits its buffer, so the terminal must be read.
 pub(crate) fn discard_keys() {
     let mut keys = [0; 4096];
     while SCREEN.lock().is_some() && matches!(read_keys(&mut keys), Ok(1..)) {}
 }
 
-/// Waits for keys; 0 at the end.
+/// Waits for keys, and returns their number; 0 at the end of the input.
 fn read_keys(keys: &mut [u8]) -> io::Result<usize> {
     let stdin = io::stdin();
     loop {
-        // While it waits here and not in `read`, a program in the background is not stopped for want of input.
+        // Wait in `poll`, because `read` would stop a program in the background (SIGTTIN).
         match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
@@ -140,13 +138,13 @@ fn read_keys(keys: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Draws the prompt from now on, if the terminal is taken over. Does not block: see [`with_free_screen`].
+/// Shows the prompt from now on, if the editor is active. Does not block: see [`with_free_screen`].
 pub(crate) fn show_prompt() {
     IS_PROMPT_SHOWN.store(true, Ordering::SeqCst);
     with_free_screen(Screen::draw);
 }
 
-/// Writes to the terminal so that the prompt is below what is written. Without a prompt it only writes.
+/// Calls `write` to print above the prompt, if there is one.
 pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
     let mut screen = SCREEN.lock();
     let Some(screen) = screen.as_mut() else {
@@ -161,7 +159,7 @@ pub(crate) fn print<T>(bytes: &[u8], write: impl FnOnce(&[u8]) -> T) -> T {
     written
 }
 
-/// Stops the program, as Ctrl-Z asks for, with the terminal as it was. Does not block: see [`with_free_screen`].
+/// Restores the terminal and stops the program, for Ctrl-Z. Does not block: see [`with_free_screen`].
 pub(crate) fn stop() {
     with_free_screen(Screen::erase);
     if let Some(before) = &*BEFORE.lock() {
@@ -170,7 +168,7 @@ pub(crate) fn stop() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
-/// Takes the terminal over again after a stop. Does not block: see [`with_free_screen`].
+/// Reactivates the editor after a stop. Does not block: see [`with_free_screen`].
 pub(crate) fn resume() {
     if let Some(before) = &*BEFORE.lock() {
         let _ = set(&editing(before));
@@ -178,14 +176,13 @@ pub(crate) fn resume() {
     with_free_screen(Screen::draw);
 }
 
-/// Draws the prompt for a terminal of another size. Does not block: see [`with_free_screen`].
+/// Redraws the prompt after a resize. Does not block: see [`with_free_screen`].
 pub(crate) fn redraw() {
     with_free_screen(Screen::draw);
 }
 
-/// Changes what is drawn, unless a thread is writing to the terminal or the terminal takes nothing (Ctrl-S). A thread that
-/// writes draws the prompt afterwards. The callers handle signals on the thread that runs the connection, so they must not
-/// wait for the terminal.
+/// Calls `change`, unless another thread is writing to the terminal (it redraws the prompt afterwards) or the terminal is
+/// stopped (Ctrl-S). The callers run on the thread of the connection, so they must not block on the terminal.
 fn with_free_screen(change: impl FnOnce(&mut Screen)) {
     if let Some(mut screen) = SCREEN.try_lock()
         && let Some(screen) = screen.as_mut()
@@ -196,7 +193,7 @@ fn with_free_screen(change: impl FnOnce(&mut Screen)) {
 }
 
 impl Screen {
-    /// Takes keys; gives the lines that they entered.
+    /// Handles keys, and returns the entered lines.
     fn handle(&mut self, keys: &[u8]) -> Vec<String> {
         IS_PROMPT_SHOWN.store(true, Ordering::SeqCst);
         let mut lines = Vec::new();
@@ -231,20 +228,20 @@ impl Screen {
         }
     }
 
-    /// Whether the terminal takes a prompt without blocking. One that is stopped (Ctrl-S) takes nothing.
+    /// Whether a write would not block. It blocks if the terminal is stopped (Ctrl-S).
     fn has_room(&self) -> bool {
         let mut polled = [PollFd::new(&self.out, PollFlags::OUT)];
         let is_polled = poll(&mut polled, Some(&Timespec::default())).is_ok();
         is_polled && polled[0].revents().contains(PollFlags::OUT)
     }
 
-    /// What cannot be drawn is not drawn: whether the terminal is gone is found where it is read.
+    /// Writes to the terminal. Errors are ignored: a closed terminal is detected when it is read.
     fn write(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes());
     }
 }
 
-/// Hands on each key at once, and draws none. Signals, such as that of Ctrl-C, stay.
+/// Settings that deliver each key immediately and without echo. Ctrl-C still sends a signal.
 fn editing(before: &Termios) -> Termios {
     let mut termios = before.clone();
     termios.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
@@ -254,20 +251,20 @@ fn editing(before: &Termios) -> Termios {
 }
 
 fn set(termios: &Termios) -> io::Result<()> {
-    // From the background it would stop the program, which may be about to end.
+    // From the background, the call would stop the program (SIGTTOU), which may be about to exit.
     match is_in_foreground() {
         true => Ok(tcsetattr(io::stdin(), OptionalActions::Now, termios)?),
         false => Ok(()),
     }
 }
 
-/// Whether the terminal is this program's, and not that of a shell which it was started from with `&`.
+/// Whether the program is in the foreground, and not started with `&`.
 fn is_in_foreground() -> bool {
-    // A terminal that does not control this process has no foreground of its.
+    // A terminal that is not the controlling terminal has no foreground process group.
     tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == rustix::process::getpgrp())
 }
 
-/// Standard output if it is a terminal, else standard error, else the terminal of this process.
+/// Opens the terminal to draw on: standard output, standard error, or the controlling terminal.
 fn terminal_to_draw_on() -> Option<File> {
     let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok().map(File::from);
     if io::stdout().is_terminal() {
