@@ -30,12 +30,17 @@ pub mod accept;
 #[doc(hidden)]
 pub mod sync;
 
+pub mod auth;
+
 mod channel;
 mod client;
 pub mod codes;
 mod config;
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
+)]
 mod delta;
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
