@@ -35,12 +35,20 @@
 //! this library.
 
 mod accept;
+pub mod auth;
 mod channel;
 mod client;
 pub mod codes;
 mod config;
 mod connection;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
+)]
+mod delta;
 mod engine;
+#[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
+mod filter;
 mod http;
 mod node;
 mod page;
