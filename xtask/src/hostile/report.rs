@@ -11,13 +11,13 @@ const LATENCY_RATIO_MAX: f64 = 1.5;
 
 /// Explains the columns.
 pub(super) const LEGEND: &str = "\
-memory: user memory (Pss_Anon) that a connection costs the server, at the peak, and its bound; after: what the
-        allocator keeps of it when they are gone. Kernel socket buffers are not user memory and not in it.
-cpu:    processor time of the server for a connection until all peers are in place, and its bound
-held:   share of one core that the server uses while they hold, or go on evenly
-gone:   when the server was rid of them, and its bound
-p99:    of neighbours' echoes on a server left alone / on this one (medians of windows in turns); `!` where it is more
-        than 1.5 times: reported, not judged, for other programs on the machine make it jump
+memory: peak user memory (Pss_Anon) of the server per connection, and its bound; after: memory that the allocator keeps
+        when the connections are gone. Kernel socket buffers are not included.
+cpu:    processor time of the server per connection until all peers are in position, and its bound
+held:   share of one core that the server uses afterwards
+gone:   time until the server had closed the connections, and its bound
+p99:    of neighbours' echoes on the idle control server / on this one (medians of alternating windows); `!` marks a
+        ratio above 1.5. It has no bound, because other programs on the machine affect it.
 PASS:   memory, cpu and gone are within their bounds";
 
 /// The measurements of one behaviour.
