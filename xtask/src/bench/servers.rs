@@ -150,7 +150,7 @@ impl Server {
                 .env("CARGO_TARGET_DIR", &folders.build),
             // With the profile of bench/Cargo.toml, so that only the code differs.
             Program::SockeyeEcho => command
-                .args(["--package", "sockeye-server", "--bin", "sockeye"])
+                .args(["--package", "sockeye-cli", "--bin", "sockeye"])
                 .env("CARGO_PROFILE_RELEASE_LTO", "fat")
                 .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
                 .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
