@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_reads_as_a_random_uuid() {
+    fn an_id_is_formatted_as_a_random_uuid() {
         assert_eq!(
             ClientId::from_random(u128::MAX).to_string(),
             "ffffffff-ffff-4fff-bfff-ffffffffffff"
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_counted_as_one_would_by_hand() {
+    fn user_counts_match_a_naive_count() {
         use std::collections::{HashMap, HashSet};
 
         use rand::rngs::StdRng;
@@ -307,7 +307,7 @@ mod tests {
         for generation in 0..5_000 {
             let (bits, user) = (rng.random_range(1..40), format!("u{}", rng.random_range(0..10)));
             if rng.random_range(0..2) == 0 {
-                // The user of a connection can change with a new token.
+                // A new token can change the user of a connection.
                 presence.add(&subscription(generation), member(bits, &user));
                 by_hand.insert(bits, user);
             } else {
@@ -323,10 +323,10 @@ mod tests {
         }
     }
 
-    /// However adding and removing for two subscriptions interleave: a client whose newest is added and not removed is a
-    /// member, and one whose newest is removed is not.
+    /// For all interleavings of adding and removing two subscriptions: the client is a member if and only if its newest
+    /// subscription was added and not removed.
     #[test]
-    fn the_newest_subscription_decides_in_every_order() {
+    fn the_newest_subscription_determines_membership_in_every_order() {
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         enum Step {
             Add(u64),
@@ -340,7 +340,7 @@ mod tests {
             }
             for order in permutations(&steps) {
                 let at = |step| order.iter().position(|other| *other == step);
-                // An engine does not swap adding and removing for the same subscription.
+                // An engine does not reorder the calls for one subscription.
                 if at(Remove(1)) < at(Add(1)) || second_ends && at(Remove(2)) < at(Add(2)) {
                     continue;
                 }
@@ -352,7 +352,7 @@ mod tests {
                     }
                 }
                 let expect = usize::from(!second_ends);
-                // Only a client's own order can have the first added after the second has ended.
+                // A client adds its first subscription before the second one ends.
                 if second_ends && at(Add(1)) > at(Remove(2)) {
                     continue;
                 }

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn one_byte_too_many_makes_the_client_slow() {
+    fn exceeding_the_limit_by_one_byte_disconnects_as_slow() {
         let queue = Queue::new(2 * (ITEM_BYTES + 10), None);
         queue.push(push(&"x".repeat(10)));
         queue.push(push(&"x".repeat(10)));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_comes_after_what_is_queued() {
+    fn queued_items_precede_the_close() {
         let queue = Queue::new(1024, None);
         queue.push(push("last"));
         queue.close(DisconnectCode::Shutdown);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_push_goes_right_to_the_websocket_where_nothing_is_before_it() {
+    async fn a_push_is_sent_directly_if_nothing_is_queued() {
         let (near, far) = tokio::io::duplex(1024);
         let accepting = async { sockeye::Server::default().accept(near).await?.accept().await };
         let client = sockeye::Client::default();
@@ -282,7 +282,7 @@ mod tests {
             let Some(Outgoing::Frame(taken)) = queue.take() else {
                 panic!("{expect} went by what waits before it");
             };
-            // Taken, and not yet with the WebSocket.
+            // Taken, and not yet passed to the WebSocket.
             queue.push(push("d"));
             sender.try_send_prepared(&taken).unwrap();
         }

@@ -481,7 +481,7 @@ mod tests {
         })
     }
 
-    /// What lies in a queue: offsets of publications, and everything else by its kind.
+    /// Removes all items of a queue. Returns offsets for publications, and the kind of other items.
     fn drain(queue: &Queue) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(outgoing) = queue.take() {
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reply_comes_first_and_what_it_covers_is_not_repeated() {
+    fn the_reply_is_first_and_its_publications_are_not_repeated() {
         let room = Room::new();
         let queue = room.join(1, ALL);
         for offset in 4..=6 {
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_ahead_of_the_channel_mutes_what_it_covers() {
+    fn publications_covered_by_the_reply_are_skipped_later() {
         let room = Room::new();
         let early = room.join(1, ALL);
         room.release(1, at("e", 1)).unwrap();
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_unsubscribes_those_who_want_an_unbroken_stream() {
+    fn a_gap_unsubscribes_positioned_subscribers() {
         let room = Room::new();
         let strict = room.join(1, ALL);
         let loose = room.join(2, SubscriberOptions::default());
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_while_a_subscription_begins_is_told() {
+    fn a_gap_between_subscribe_and_activate_is_an_error() {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         room.say("e", 7);
@@ -568,9 +568,9 @@ mod tests {
         assert_eq!(room.release(1, at("old", 0)), Err(Gap));
     }
 
-    /// The history of a silent channel was evicted, so what newcomers read is of an epoch that the hub has not heard of.
+    /// The history was evicted, so a new subscriber reads an epoch that the hub does not know yet.
     #[test]
-    fn a_channel_whose_history_was_evicted_takes_new_subscribers() {
+    fn a_channel_with_evicted_history_accepts_new_subscribers() {
         let room = Room::new();
         let old = room.join(1, ALL);
         room.say("old", 7);
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_that_does_not_begin_hears_nothing() {
+    fn a_subscriber_that_is_not_activated_receives_nothing() {
         let room = Room::new();
         let queue = room.join(1, ALL);
         room.say("e", 7);
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_go_to_those_who_asked() {
+    fn joins_are_delivered_on_request() {
         let room = Room::new();
         let curious = room.join(1, ALL);
         let busy = room.join(2, SubscriberOptions::default());
@@ -625,13 +625,13 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_ends_with_its_last_subscriber() {
+    fn a_channel_is_removed_with_its_last_subscriber() {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         assert!(room.hub.has_subscribers(&room.name));
         room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(2));
         assert!(room.hub.has_subscribers(&room.name));
-        // A newer subscription than the one that ended.
+        // A newer subscription is not ended.
         room.hub.unsubscribe(&room.subscription(0), ClientId::from_random(1));
         assert!(room.hub.has_subscribers(&room.name));
         room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(1));
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_while_a_subscription_begins_costs_a_bounded_amount() {
+    fn buffered_publications_are_limited_in_size() {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         let content = Content {

@@ -141,7 +141,7 @@ impl World {
                     .hub
                     .activate(&self.room, client.id, "reply".into(), Some(&history.top));
                 if activated.is_err() {
-                    // The server disconnects the client, which comes back.
+                    // The server disconnects the client, which reconnects.
                     self.hub.unsubscribe(&client.subscription, client.id);
                     assert!(client.queue.take().is_none());
                     seen.gaps += 1;
@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    /// Takes what has come, up to the newest or to where the subscription ends.
+    /// Processes the queued frames, up to the last one or the end of the subscription.
     fn read(&mut self, published: u64, seen: &mut Seen) {
         loop {
             match self.queue.take() {
@@ -221,7 +221,7 @@ impl Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_misses_a_publication_without_being_told() {
+async fn no_client_misses_a_publication_unnoticed() {
     let mut seen = Seen::default();
     for seed in 0..100 {
         let mut world = World::new(seed);
@@ -229,7 +229,7 @@ async fn nobody_misses_a_publication_without_being_told() {
         for _ in 0..400 {
             world.step(&mut clients, &mut seen).await;
         }
-        // A client with which nothing interferes gets in, whatever happened before.
+        // Without interference, a client can always subscribe.
         let mut late = Client::new(5, &world.room);
         for _ in 0..3 {
             world.step_of(&mut late, &mut seen).await;

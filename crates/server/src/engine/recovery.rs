@@ -47,25 +47,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_missed() {
+    fn without_missed_publications_recovery_succeeds() {
         check(("e", 5), &[], ("e", 5), true);
         check(("", 0), &[], ("e", 0), true);
     }
 
     #[test]
-    fn everything_missed_is_still_there() {
+    fn all_missed_publications_are_recovered() {
         check(("e", 5), &[6, 7], ("e", 7), true);
         check(("", 5), &[6], ("e", 6), true);
     }
 
     #[test]
-    fn another_epoch_is_never_recovered() {
+    fn another_epoch_is_not_recovered() {
         check(("old", 5), &[], ("e", 5), false);
         check(("old", 5), &[6], ("e", 6), false);
     }
 
     #[test]
-    fn a_part_is_not_the_whole() {
+    fn partial_history_is_not_recovered() {
         check(("e", 5), &[], ("e", 6), false);
         check(("e", 5), &[7], ("e", 7), false);
         check(("e", 5), &[6], ("e", 7), false);

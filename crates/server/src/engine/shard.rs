@@ -201,10 +201,10 @@ mod tests {
     use super::*;
     use crate::engine::Epoch;
 
-    /// The same as lists that are searched and sorted.
+    /// A naive model: lists that are searched and sorted.
     #[derive(Default)]
     struct Model {
-        /// Name, last use, due; the least recently used first.
+        /// Name, last use, and due time; the least recently used first.
         streams: Vec<(ChannelName, Instant, Instant)>,
     }
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_what_searching_and_sorting_would_make_of_it() {
+    fn a_shard_matches_a_naive_model() {
         let mut rng = StdRng::seed_from_u64(6455);
         for _ in 0..50 {
             let (mut shard, mut model) = (Shard::new(), Model::default());
@@ -235,7 +235,7 @@ mod tests {
                         }
                         (None, None) => {
                             let stream = Arc::new(Mutex::new(Stream::new(Epoch::new("e"))));
-                            // No two are due at the same time, so that there is one right answer.
+                            // Distinct due times, so that the order is unambiguous.
                             let due = now + Duration::from_nanos(rng.random_range(0..50) * 1_000_003);
                             if !model.streams.iter().any(|stream| stream.2 == due) {
                                 shard.insert(name.clone(), stream, now, due);
@@ -276,7 +276,7 @@ mod tests {
                 assert_eq!(shard.due.len(), model.streams.len());
                 assert!(shard.slots.len() <= 12);
             }
-            // The whole list, from either end.
+            // Compare the whole list, in both directions.
             while let Some(entry) = shard.oldest().cloned() {
                 assert_eq!(entry.name, model.streams.remove(0).0);
                 shard.evict(&entry.name, 0);

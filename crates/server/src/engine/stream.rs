@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept() {
+    fn the_newest_publications_are_kept() {
         let now = Instant::now();
         let all = HistoryQuery {
             limit: usize::MAX,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_both_ways() {
+    fn history_is_paginated_in_both_directions() {
         let now = Instant::now();
         let mut stream = stream_of(5, now);
         let query = |since, limit, is_reversed| HistoryQuery {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_are_forgotten_and_their_numbers_stay_taken() {
+    fn expired_publications_are_removed_and_offsets_not_reused() {
         let start = Instant::now();
         let mut stream = stream_of(2, start);
         let later = start + LIMITS.ttl;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn size_in_bytes_is_bounded_too() {
+    fn the_size_in_bytes_is_limited() {
         let now = Instant::now();
         let mut stream = Stream::new(Epoch::new("e"));
         let big = format!("\"{}\"", "x".repeat(1800));

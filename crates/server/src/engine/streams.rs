@@ -281,7 +281,7 @@ mod tests {
     use crate::presence::ClientInfo;
     use crate::protocol::Json;
 
-    /// Listens to every third channel, and remembers the newest offset of each epoch.
+    /// Has subscribers for every third channel, and records the newest offset of each epoch.
     #[derive(Default)]
     struct Listener {
         newest: Mutex<HashMap<(ChannelName, String), u64>>,
@@ -305,10 +305,10 @@ mod tests {
         fn leave(&self, _: &ChannelName, _: &ClientInfo) {}
     }
 
-    /// Whatever threads do at the same time: each stream is numbered without a gap and never begun twice, and the
-    /// weight that is kept is the weight there is.
+    /// With concurrent threads, the offsets of each stream have no gap, no epoch occurs twice, and the accounted size is the
+    /// actual one.
     #[test]
-    fn threads_that_publish_read_and_sweep_at_once_agree() {
+    fn concurrent_publish_read_and_sweep_are_consistent() {
         let limits = StreamLimits {
             count_max: 5,
             bytes_max: 8 << 10,

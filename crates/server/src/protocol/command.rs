@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_with_its_data_kept_raw() {
+    fn connect_data_is_raw_json() {
         let command = parse(r#"{"id":1,"connect":{"token":"t","data":{ "b":1, "a":[2] },"name":"js"}}"#).unwrap();
         let Some(Request::Connect(connect)) = command.request else {
             panic!("not a connect")
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_object_and_an_unknown_request_name_nothing() {
+    fn an_empty_object_and_an_unknown_request_have_no_request() {
         assert!(matches!(parse("{}").unwrap(), Command { id: 0, request: None }));
         assert!(matches!(
             parse(r#"{"id":7,"teleport":{}}"#).unwrap(),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_command_is_refused() {
+    fn lines_that_are_not_commands_are_malformed() {
         for text in [
             "",
             "null",
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_cannot_be_read_keeps_its_id() {
+    fn an_invalid_command_keeps_its_id() {
         for text in [
             r#"{"id":7,"ping":{},"rpc":{}}"#,
             r#"{"id":7,"ping":[1]}"#,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_nests_too_deep_costs_no_stack_and_spoils_nothing_else() {
+    fn deeply_nested_data_uses_no_stack_and_does_not_affect_other_fields() {
         for (depth, is_taken) in [(62, true), (63, false), (30_000, false)] {
             let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
             let frame = format!(r#"{{"id":7,"publish":{{"data":{data},"channel":"c"}}}}"#);

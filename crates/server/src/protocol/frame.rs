@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_come_in_the_order_of_their_lines() {
+    fn commands_are_in_the_order_of_their_lines() {
         assert_eq!(ids("{\"id\":1,\"ping\":{}}\n{\"id\":2,\"ping\":{}}\n"), [1, 2]);
         assert_eq!(ids("{}"), [0]);
     }
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_line_is_kept_before_a_bad_one() {
+    fn a_valid_line_before_a_malformed_one_is_kept() {
         let mut lines = commands("{\"id\":1,\"ping\":{}}\nnonsense").unwrap();
         assert!(matches!(
             lines.next(),

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_temporary_only_when_it_is() {
+    fn only_temporary_errors_are_marked_temporary() {
         check(
             ReplyBody::Error(ErrorCode::PermissionDenied),
             r#"{"id":7,"error":{"code":103,"message":"permission denied"}}"#,
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn results_stand_under_the_name_of_their_command() {
+    fn results_are_under_the_name_of_their_command() {
         check(
             ReplyBody::PresenceStats(PresenceStatsResult {
                 num_clients: 2,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recoverable_subscription_tells_its_position_even_at_zero() {
+    fn a_recoverable_subscription_contains_its_position_even_at_zero() {
         let result = SubscribeResult {
             recoverable: true,
             epoch: "abcd",
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn pushes_carry_their_channel_and_the_data_as_it_came() {
+    fn pushes_contain_the_channel_and_unchanged_data() {
         let data = Json::parse("{ \"x\" : 1 }").unwrap();
         let publication = WirePublication {
             data: &data,

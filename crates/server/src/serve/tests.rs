@@ -1,4 +1,4 @@
-//! The whole server over real sockets, spoken to by the client of the house and by plain TCP.
+//! The whole server over real sockets, with our own client and with plain TCP.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// No test waits longer than this for anything; it only matters when one fails.
+/// The timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Fixture {
@@ -39,7 +39,7 @@ impl Fixture {
             .unwrap()
     }
 
-    /// Connected and in the room.
+    /// Returns a client that is connected and subscribed to the room.
     async fn join(&self) -> WebSocket {
         let mut ws = self.connect().await;
         ws.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room\"}}")
@@ -49,7 +49,7 @@ impl Fixture {
         ws
     }
 
-    /// Everything the server answers to `request` until it closes the connection.
+    /// Sends `request`, and returns everything that the server sends until it closes the connection.
     async fn http(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -84,13 +84,13 @@ impl Fixture {
         )
     }
 
-    /// The answer to a handshake that is refused.
+    /// Returns the response to a refused handshake.
     async fn upgrade(&self, host: &str, headers: &str) -> String {
-        // The connection stays open for another request, which is one that ends it.
+        // Send another request that closes the connection, which stays open otherwise.
         let request = self.upgrade_request_to(host, "/connection/websocket", headers);
         let end = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let answer = self.http(&format!("{request}{end}")).await;
-        // Unless the refusal itself ended it.
+        // The first response may already have closed the connection.
         match answer.rsplit_once("HTTP/1.1 200") {
             Some((refusal, _)) => refusal.to_owned(),
             None => answer,
@@ -114,7 +114,7 @@ async fn text(ws: &mut WebSocket) -> String {
     }
 }
 
-/// The close frame that ends the connection, after any messages before it.
+/// Receives until the close frame, and returns its code and reason.
 async fn close(ws: &mut WebSocket) -> (u16, String) {
     let ended = async { while let Ok(Some(_)) = ws.recv().await {} };
     timeout(PATIENCE, ended).await.expect("the connection did not end");
@@ -139,7 +139,7 @@ async fn a_publication_reaches_the_other_client() {
     server.stop().await;
 }
 
-/// A text frame of a client, masked with zeros.
+/// Encodes a text frame of a client, with a masking key of zeros.
 fn masked(text: &str) -> Vec<u8> {
     let len = u16::try_from(text.len()).unwrap().to_be_bytes();
     let mut frame = vec![0x81, 0xfe, len[0], len[1], 0, 0, 0, 0];
@@ -147,7 +147,7 @@ fn masked(text: &str) -> Vec<u8> {
     frame
 }
 
-/// Joins the room, publishes `data` there, and tells how many bytes come until the publication is answered.
+/// Subscribes to the room, publishes `data`, and returns the number of bytes received until the reply.
 async fn bytes_of_a_publication(server: &Fixture, extensions: &str, data: &str) -> usize {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = format!(
@@ -157,7 +157,7 @@ async fn bytes_of_a_publication(server: &Fixture, extensions: &str, data: &str) 
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let publish = format!(r#"{{"id":3,"publish":{{"channel":"room","data":"{data}"}}}}"#);
-    // Long enough to need the length field of 16 bits.
+    // Long enough for a 16-bit length field.
     let join = format!(
         "{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"room\"}}}}{:100}",
         ""
@@ -212,9 +212,9 @@ async fn shutdown_does_not_wait_for_unresponsive_clients() {
     let server = Fixture::start(config).await;
     let _silent = server.join().await;
     let _half_open = TcpStream::connect(server.address).await.unwrap();
-    // Connections are accepted in order: once this one is answered, the other one is in.
+    // Connections are accepted in order, so the other one is accepted when this one is answered.
     assert!(server.get("/health").await.starts_with("HTTP/1.1 200"));
-    // From here on nobody sends anything, and the clock leaps from one deadline to the next.
+    // With paused time and without traffic, the clock advances to the next deadline.
     tokio::time::pause();
     let start = Instant::now();
     server.stop().await;
@@ -318,7 +318,7 @@ async fn json_in_a_binary_message_is_accepted() {
     server.stop().await;
 }
 
-/// What an SDK sends when it connects with all its subscriptions at once.
+/// The first message of an SDK that connects with many subscriptions.
 #[tokio::test]
 async fn a_first_message_of_120_subscriptions_with_tokens_is_accepted() {
     let server = Fixture::start(Config::default()).await;
@@ -356,7 +356,7 @@ async fn ping_frames_on_request_disconnect_a_client_without_pongs() {
     ws.send("{\"id\":1,\"connect\":{}}").await.unwrap();
     let reply = text(&mut ws).await;
     assert!(!reply.contains("\"ping\"") && !reply.contains("\"pong\""), "{reply}");
-    // A client over plain TCP answers nothing.
+    // The plain TCP client does not answer pings.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = server.upgrade_request("/connection/websocket?cf_ws_frame_ping_pong=true", "");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -372,7 +372,7 @@ async fn ping_frames_on_request_disconnect_a_client_without_pongs() {
             read.expect("the silent client was kept").unwrap();
         }
     }
-    // A ping frame with four bytes, the library's way.
+    // A ping frame with a payload of four bytes.
     const PING: [u8; 2] = [0x89, 4];
     assert!(received.windows(2).any(|window| window == PING), "{received:x?}");
     ws.send("{\"id\":2,\"ping\":{}}").await.unwrap();
@@ -395,7 +395,7 @@ async fn a_client_that_does_not_read_is_disconnected_and_others_receive_everythi
         r#"{{"id":3,"publish":{{"channel":"room","data":"{}"}}}}"#,
         "x".repeat(32 << 10)
     );
-    // 16 MiB: more than the kernel's buffers, the connection's and the queue together.
+    // 16 MiB: more than the buffers of the kernel, the write buffer and the queue together.
     for _ in 0..512 {
         ada.send(big.as_str()).await.unwrap();
         for ws in [&mut ada, &mut bob] {
@@ -412,7 +412,7 @@ async fn a_client_that_does_not_read_is_disconnected_and_others_receive_everythi
     server.stop().await;
 }
 
-/// Collects what is logged on this thread, on which the whole server of a test runs.
+/// Captures the log of this thread, on which the whole server of a test runs.
 struct Log {
     lines: Arc<Mutex<Vec<u8>>>,
     _guard: tracing::subscriber::DefaultGuard,
@@ -433,7 +433,7 @@ impl Log {
         }
     }
 
-    /// The lines since the last call that are about a refusal.
+    /// Returns the lines about refusals since the last call.
     fn refusals(&self) -> Vec<String> {
         let lines = std::mem::take(&mut *self.lines.lock());
         let lines = String::from_utf8(lines).unwrap();
@@ -465,7 +465,7 @@ async fn pages_of_other_sites_may_not_connect() {
     let own = server.address.to_string();
     let foreign = server.upgrade(&own, "Origin: https://attacker.example\r\n").await;
     assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
-    // A name that was made to lead to this machine (DNS rebinding).
+    // A name that resolves to this machine (DNS rebinding).
     let rebound = server
         .upgrade("attacker.example", "Origin: http://attacker.example\r\n")
         .await;
@@ -483,7 +483,7 @@ async fn pages_of_other_sites_may_not_connect() {
     server.stop().await;
 }
 
-/// An empty list of subprotocols counts as none, as with other servers.
+/// An empty list of subprotocols is treated as absent, as by other servers.
 #[tokio::test]
 async fn an_empty_subprotocol_header_offers_none() {
     let server = Fixture::start(Config::default()).await;
@@ -530,7 +530,7 @@ async fn every_refusal_is_logged_with_the_reason_in_the_response() {
         assert!(answer.contains(reason), "{answer}");
         let lines = log.refusals();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        // What is allowed is configuration: for the operator only.
+        // The list of what is allowed is only logged.
         let is_denied = matches!(status, 403 | 421);
         assert_eq!(lines[0].contains("; allowed: "), is_denied, "{lines:?}");
         assert!(!answer.contains("allowed: "), "{answer}");
@@ -539,7 +539,7 @@ async fn every_refusal_is_logged_with_the_reason_in_the_response() {
             "{lines:?}"
         );
     }
-    // What hyper refuses by itself.
+    // Requests that hyper refuses.
     assert!(server.http("NO HTTP\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     assert_eq!(log.refusals().len(), 1);
     let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20 << 10));
@@ -560,7 +560,7 @@ async fn every_refusal_is_logged_with_the_reason_in_the_response() {
     server.stop().await;
 }
 
-/// Codes after which SDKs stay away for good are visible to whoever runs the server.
+/// Operators can see codes after which SDKs do not reconnect.
 #[tokio::test]
 async fn disconnects_without_reconnect_are_logged() {
     let log = Log::capture();
@@ -576,10 +576,10 @@ async fn disconnects_without_reconnect_are_logged() {
     ] {
         let mut ws = server.connect().await;
         ws.send(message).await.unwrap();
-        // The next message ends the connection where the first one has not.
+        // Ends the connection if the first message did not.
         let _ = ws.send("{\"id\":2,\"ping\":{}}").await;
         close(&mut ws).await;
-        // Logged before the close handshake that this waited for; a fault that the library answers, when it is received.
+        // Logged before the closing handshake, or after it if the library has closed the connection.
         let logged = async {
             while !log.contains(line) {
                 tokio::task::yield_now().await;
@@ -605,7 +605,7 @@ async fn the_refusal_log_is_rate_limited() {
     server.stop().await;
 }
 
-/// A proxy on the same machine that passes its own Host on: page and WebSocket follow one rule.
+/// A proxy on the same machine that preserves the Host header. The page and the WebSocket have the same policy.
 #[tokio::test]
 async fn a_denied_host_gets_the_reason_and_no_page() {
     let server = Fixture::start(Config::default()).await;
@@ -615,7 +615,7 @@ async fn a_denied_host_gets_the_reason_and_no_page() {
         assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
         assert!(answer.contains("--allow-host=chat.example"), "{answer}");
     }
-    // Probes come by address or name, whatever the proxy in front is called.
+    // Health probes may use any host.
     assert!(server.http(&get("/health")).await.starts_with("HTTP/1.1 200"));
     server.stop().await;
 
@@ -649,7 +649,7 @@ async fn a_page_can_ask_why_its_websocket_is_refused() {
     server.stop().await;
 }
 
-/// Pages of extensions and of embedded browsers have origins of their own kinds, and can be listed like any other.
+/// Pages of browser extensions and embedded browsers have special origins, which can be listed too.
 #[tokio::test]
 async fn listed_origins_without_a_web_scheme_may_connect() {
     const ORIGINS: [&str; 3] = ["chrome-extension://abcdefghijklmnop", "file://", "null"];
@@ -672,7 +672,7 @@ async fn listed_origins_without_a_web_scheme_may_connect() {
     }
 }
 
-/// A client may close with any code, its own included: no fault, neither for the others nor in the log.
+/// A client may close with any code, including private ones. It is not an error for other clients or in the log.
 #[tokio::test]
 async fn any_close_code_from_the_client_is_a_normal_end() {
     let log = Log::capture();
@@ -688,7 +688,7 @@ async fn any_close_code_from_the_client_is_a_normal_end() {
         ws.close(sockeye::CloseCode::from(code), "done").await.unwrap();
         while !text(&mut watcher).await.contains("\"leave\"") {}
         assert!(!log.contains("connection failed"), "{code}");
-        // One that is dropped would not end well.
+        // Kept, because dropping it would abort the connection.
         watchers.push(watcher);
     }
     server.stop().await;
@@ -748,7 +748,7 @@ async fn a_connection_beyond_the_limit_gets_503_and_a_freed_permit_is_reused() {
     let (first, mut second) = (server.join().await, server.join().await);
     assert!(server.get("/health").await.starts_with("HTTP/1.1 503"));
     first.abort();
-    // The server notices when the other client is told of it.
+    // The pings give the server time to notice the abort.
     let health = async {
         while !server.get("/health").await.starts_with("HTTP/1.1 200") {
             second.ping(b"").await.unwrap();
