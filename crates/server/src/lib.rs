@@ -50,6 +50,8 @@ mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod http;
+#[allow(dead_code, reason = "the memory engine does not write to it yet")]
+mod journal;
 mod node;
 mod page;
 mod policy;
