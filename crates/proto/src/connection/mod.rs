@@ -228,6 +228,12 @@ impl Connection {
         self.deflate.as_ref().map(|deflate| deflate.config())
     }
 
+    /// What both endpoints agreed on for permessage-deflate (RFC 7692). `None` if compression was not.
+    #[cfg(feature = "deflate")]
+    pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        self.deflate.as_ref().map(|deflate| deflate.negotiated())
+    }
+
     /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
     ///
     /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it

@@ -54,6 +54,10 @@ impl DeflateSession {
         len >= self.config.size_min
     }
 
+    pub(crate) const fn negotiated(&self) -> NegotiatedParams {
+        self.agreement
+    }
+
     /// How messages are compressed: with the window that was agreed on.
     pub(crate) fn config(&self) -> &DeflateConfig {
         &self.config

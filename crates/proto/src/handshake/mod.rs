@@ -132,7 +132,7 @@ pub use host::HostPolicy;
 pub use key::{AcceptKey, Key};
 pub use limits::HandshakeLimits;
 pub use origin::{Origin, OriginError, OriginPolicy};
-pub use request::{ConnectParts, HttpBinding, Request, UpgradeParts};
+pub use request::{ConnectParts, HttpBinding, PlainRequest, Request, UpgradeParts};
 pub use response::{Rejection, Response};
 pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, ServerHandshake, ServerStep};
 pub use status::StatusCode;

@@ -12,22 +12,24 @@
 //! }
 //! ```
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
 use super::head::{HeadCollector, HeadKind, RequestLine};
-use super::request::{check_connect, check_upgrade};
+use super::request::{check_connect, check_plain, check_upgrade};
 use super::{
     ConnectParts, Extension, HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, HttpBinding, Key,
-    Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
+    PlainRequest, Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
 };
 
 /// A server waiting for a request over HTTP/1.1.
 #[derive(Debug)]
 pub struct ServerHandshake {
     head: HeadCollector,
+    keeps_plain: bool,
 }
 
 /// What came of the bytes a server received.
@@ -48,7 +50,15 @@ impl ServerHandshake {
     pub const fn new(limits: HandshakeLimits) -> Self {
         Self {
             head: HeadCollector::new(HeadKind::Request, limits),
+            keeps_plain: false,
         }
+    }
+
+    /// Keeps HTTP requests that do not ask for a WebSocket, to be answered otherwise: see [`InvalidRequest::plain`].
+    #[must_use]
+    pub const fn keep_plain_requests(mut self) -> Self {
+        self.keeps_plain = true;
+        self
     }
 
     /// Takes bytes from the client, in pieces of any size.
@@ -57,11 +67,17 @@ impl ServerHandshake {
         let outcome = match self.head.handle_bytes(input) {
             Ok(None) => return ServerStep::Incomplete(self),
             Ok(Some(head_len)) => self.read(input.get(head_len..).unwrap_or_default()),
-            Err(fault) => Err(fault),
+            Err(fault) => return ServerStep::Refused(self.refuse(fault)),
         };
         match outcome {
             Ok(incoming) => ServerStep::Requested(incoming),
-            Err(fault) => ServerStep::Refused(self.refuse(fault)),
+            Err(fault) => {
+                let mut refusal = self.refuse(fault);
+                if self.keeps_plain {
+                    refusal.plain = self.parts().ok().and_then(check_plain).map(Box::new);
+                }
+                ServerStep::Refused(refusal)
+            }
         }
     }
 
@@ -83,19 +99,24 @@ impl ServerHandshake {
         self.head.bytes().len()
     }
 
-    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
+    /// The parts of a head that is whole.
+    fn parts(&self) -> Result<UpgradeParts<'_>, HandshakeError> {
         let (line, _) = self.head.split();
         let RequestLine {
             method,
             target,
             version,
         } = RequestLine::parse(line)?;
-        let (request, key) = check_upgrade(UpgradeParts {
+        Ok(UpgradeParts {
             method,
             target,
             version,
             headers: self.head.headers()?,
-        })?;
+        })
+    }
+
+    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
+        let (request, key) = check_upgrade(self.parts()?)?;
         Ok(Incoming {
             request,
             key: Some(key),
@@ -329,12 +350,16 @@ pub struct InvalidRequest {
     /// What to send before closing. Bytes received after the head are to be thrown away: they were
     /// never frames, and reading them as another request is how requests get smuggled.
     pub response: Response,
+    /// The request, if it is valid HTTP/1.x, does not ask for a WebSocket, and is
+    /// [to be kept](ServerHandshake::keep_plain_requests).
+    pub plain: Option<Box<PlainRequest>>,
 }
 
 impl InvalidRequest {
     fn new(fault: HandshakeError, binding: HttpBinding) -> Self {
         let response = Response::to_fault(&fault, binding);
-        Self { fault, response }
+        let plain = None;
+        Self { fault, response, plain }
     }
 }
 
