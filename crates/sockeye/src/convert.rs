@@ -1,5 +1,7 @@
 //! Conversions between the types of the crate `http`, which the public API takes and returns, and those of the protocol.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -100,6 +102,32 @@ pub(crate) fn uri(target: &str) -> Option<Uri> {
     }
     encoded.parse().ok()
 }
+
+/// A part of a request or response that cannot be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct InvalidPart {
+    part: &'static str,
+    name: Option<String>,
+    reason: String,
+}
+
+impl InvalidPart {
+    pub(crate) fn new(part: &'static str, name: Option<String>, reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        Self { part, name, reason }
+    }
+}
+
+impl fmt::Display for InvalidPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} {name:?}: {}", self.part, self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl std::error::Error for InvalidPart {}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sockeye_proto::handshake::{Denial, HandshakeError};
 use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
-use crate::dial::ConnectError;
+use crate::client::dial::ConnectError;
 
 /// Error of a client, a server or a connection.
 ///

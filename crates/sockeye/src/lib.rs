@@ -1,51 +1,34 @@
 #![doc = include_str!("../README.md")]
 
-mod address;
-mod batch;
 mod client;
-mod connection;
 mod convert;
-mod dial;
+mod endpoint;
 mod error;
-mod exclusive;
-mod flusher;
-mod halves;
-#[cfg(feature = "hyper")]
-pub mod hyper;
+mod integration;
 mod message;
-mod outgoing;
-mod payload;
-mod prepared;
-mod request;
-mod response;
-mod sender_sink;
-mod serve;
+mod runtime;
 mod server;
 mod settings;
-mod shared;
-mod split;
 mod sync;
-mod tasks;
-#[cfg(feature = "tls")]
-mod tls;
 mod transport;
-mod wakers;
 mod websocket;
 
-pub use address::Address;
+pub use client::address::Address;
+pub use client::dial::ConnectError;
+pub use client::request::RequestBuilder;
 pub use client::{Client, ClientBuilder, connect};
-pub use dial::ConnectError;
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "hyper")]
+pub use integration::hyper;
+pub use message::payload::Payload;
+pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
-pub use payload::Payload;
-pub use prepared::PreparedMessage;
-pub use request::RequestBuilder;
-pub use response::{Acceptance, Rejection};
-pub use sender_sink::SenderSink;
-pub use serve::{Listener, Serve, ServeError};
+pub use server::response::{Acceptance, Rejection};
+pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
-pub use split::{Receiver, Sender};
+pub use websocket::sender_sink::SenderSink;
+pub use websocket::split::{Receiver, Sender};
 pub use websocket::{TrySendAllError, TrySendError, WebSocket};
 
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
@@ -56,7 +39,7 @@ pub use sockeye_proto::{
 };
 
 #[cfg(feature = "tls")]
-pub use tls::NoRootCertificates;
+pub use transport::tls::NoRootCertificates;
 
 /// The TLS library, in the version whose configurations [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`]
 /// take.

@@ -1,0 +1,192 @@
+//! What a connection runs over: TCP in place, all else in a box.
+//!
+//! A broadcast visits a thousand connections that nothing has touched since the last, and the box of each would be one
+//! more wait for memory.
+
+pub(crate) mod socket;
+#[cfg(target_os = "linux")]
+mod tcp_info;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
+
+/// A transport.
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    /// Of another type whose reads only write to their buffer: see [`socket::reads_blindly`].
+    Known(Box<dyn Io>),
+    Other(Box<dyn Io>),
+}
+
+impl From<Box<dyn Io>> for Transport {
+    fn from(io: Box<dyn Io>) -> Self {
+        if !(&*io as &dyn Any).is::<TcpStream>() {
+            return match socket::reads_blindly(&*io as &dyn Any) {
+                true => Self::Known(io),
+                false => Self::Other(io),
+            };
+        }
+        let tcp = (io as Box<dyn Any>).downcast().expect("looked at above");
+        Self::Tcp(*tcp)
+    }
+}
+
+impl Transport {
+    /// Whether reads only write to the buffer that they are given, which has bytes of other connections in it. A transport
+    /// of a type that is not known might look at them.
+    #[inline]
+    pub(crate) fn reads_blindly(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Known(_))
+    }
+
+    /// See [`socket::window_edge`].
+    pub(crate) fn window_edge(&self) -> Option<NonZeroU32> {
+        match self {
+            Self::Tcp(tcp) => socket::window_edge(tcp),
+            Self::Known(io) | Self::Other(io) => socket::window_edge(&**io as &dyn Any),
+        }
+    }
+
+    /// Pending if the runtime knows the socket is not readable.
+    #[inline]
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Known(_) | Self::Other(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+macro_rules! delegate {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self.get_mut() {
+            Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
+            Transport::Known(io) | Transport::Other(io) => Pin::new(io).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        delegate!(self.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        delegate!(self.poll_write(cx, bytes))
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self.poll_write_vectored(cx, pieces))
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self.poll_shutdown(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Known(io) | Self::Other(io) => io.is_write_vectored(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// tokio-rustls has three types for a TLS stream.
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn every_type_of_tls_stream_is_known() {
+        use std::sync::Arc;
+
+        use rustls::pki_types::{PrivateKeyDer, ServerName};
+
+        let key = rcgen::generate_simple_self_signed(vec!["h".into()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate],
+                PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into()),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = async || {
+            let address = listener.local_addr().unwrap();
+            let (tcp, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client.clone()));
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server.clone()));
+            tokio::try_join!(
+                connector.connect(ServerName::try_from("h").unwrap(), tcp.unwrap()),
+                acceptor.accept(accepted.unwrap().0)
+            )
+            .unwrap()
+        };
+        let (client_stream, server_stream) = connect().await;
+        let either = tokio_rustls::TlsStream::from(connect().await.1);
+        let streams: [Box<dyn Io>; 3] = [Box::new(client_stream), Box::new(server_stream), Box::new(either)];
+        for stream in streams {
+            assert!(matches!(Transport::from(stream), Transport::Known(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn tcp_is_in_place_and_all_else_in_a_box() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (pipe, _far) = tokio::io::duplex(1);
+        let foreign = tokio::io::join(tokio::io::empty(), tokio::io::sink());
+        let [tcp, pipe, foreign] =
+            [Box::new(tcp) as Box<dyn Io>, Box::new(pipe), Box::new(foreign)].map(Transport::from);
+        assert!(matches!(tcp, Transport::Tcp(_)));
+        assert!(matches!(pipe, Transport::Known(_)));
+        assert!(matches!(foreign, Transport::Other(_)) && !foreign.reads_blindly());
+        // Of both nothing can be read; of the second, only trying would tell.
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(tcp.poll_read_ready(cx).is_pending());
+        assert!(pipe.poll_read_ready(cx).is_ready());
+    }
+}
