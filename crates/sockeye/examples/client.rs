@@ -16,7 +16,7 @@ async fn main() -> Result<(), Error> {
         Ok(ws) => ws,
         Err(error) => {
             // A server that says no says why.
-            if let Some(refusal) = error.refusal() {
+            if let Some(refusal) = error.response() {
                 eprintln!("{}", String::from_utf8_lossy(refusal.body()).escape_debug());
             }
             return Err(error);

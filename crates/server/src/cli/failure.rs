@@ -450,7 +450,7 @@ mod tests {
         let client = sockeye::Client::builder().tls_config(tls.into()).build().unwrap();
         let (io, _peer) = tokio::io::duplex(64);
         let url = "wss://-a.example/";
-        let error = client.connect_over(io, url).await.unwrap_err();
+        let error = client.request(url).connect_over(io).await.unwrap_err();
         let command_line = CommandLine::parse_from(["sockeye", "connect", url]);
         let Command::Connect(options) = &command_line.command else {
             panic!("{command_line:?}");

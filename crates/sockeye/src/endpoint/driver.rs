@@ -3,6 +3,7 @@
 mod end;
 mod wait;
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -142,6 +143,11 @@ impl Driver {
         &self.connection
     }
 
+    /// The transport, where it is open and of a known type: see [`Transport::as_any`].
+    pub(crate) fn transport(&self) -> Option<&dyn Any> {
+        self.io.as_ref()?.as_any()
+    }
+
     /// Whether messages can still be sent, as far as is known.
     pub(crate) fn is_open(&self) -> bool {
         self.connection.state() == State::Open && self.failure.is_none()
@@ -237,6 +243,10 @@ impl Driver {
     /// Writes what waits, then receives. Ready when there is something new to look at, be it the end.
     #[inline(never)]
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.settings.is_going_away() && self.is_open() {
+            // The frame is valid, and a connection that is not open has no need of it.
+            let _ = self.start_close(CloseCode::GOING_AWAY, "");
+        }
         loop {
             // What is compressed now makes nobody read less: a part and a read are a turn.
             let is_turn_over = self.budget.is_spent();

@@ -74,7 +74,7 @@ macro_rules! with_tls_types {
         )
     };
 }
-#[cfg(all(feature = "tls", feature = "hyper"))]
+#[cfg(feature = "tls")]
 pub(crate) use with_tls_types;
 
 /// The TCP socket of a `TcpStream`, or of a TLS stream of tokio-rustls over one.
@@ -106,14 +106,4 @@ pub(crate) fn peer_certificates(io: &dyn Any) -> Option<&[rustls::pki_types::Cer
         ($($tls:ty),*) => { None$(.or_else(|| io.downcast_ref::<$tls>()?.get_ref().1.peer_certificates()))* };
     }
     with_tls_types!(certificates)
-}
-
-/// Whether reads of this transport only write to the buffer that they are given: sockets and pipes of tokio, and TLS
-/// streams of tokio-rustls over TCP.
-pub(crate) fn reads_blindly(io: &dyn Any) -> bool {
-    #[cfg(unix)]
-    if io.is::<tokio::net::UnixStream>() {
-        return true;
-    }
-    tcp(io).is_some() || io.is::<tokio::io::DuplexStream>()
 }
