@@ -259,8 +259,9 @@ impl Options {
 }
 
 /// How many bytes a peer must take within `time` at a rate of so many bytes a second.
-fn taken_min(rate_min: u32, time: Duration) -> u64 {
-    u64::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u64::MAX)
+/// 4 GiB at most: eight bytes would enlarge [`Settings`].
+fn taken_min(rate_min: u32, time: Duration) -> u32 {
+    u32::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u32::MAX)
 }
 
 /// What every connection of a client or server shares.
@@ -271,7 +272,7 @@ pub(crate) struct Settings {
     pub(crate) read_ahead_max: usize,
     pub(crate) write_timeout: Duration,
     /// How many bytes a peer must take within `write_timeout`.
-    pub(crate) write_taken_min: u64,
+    pub(crate) write_taken_min: u32,
     is_going_away: AtomicBool,
 }
 

@@ -364,7 +364,7 @@ mod tests {
 
     use super::*;
 
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nglued";
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nread_buf";
 
     /// Which server of hyper's it is.
     #[derive(Clone, Copy, Debug)]
