@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use sockeye::handshake::HostPolicy;
+use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
 /// How a server behaves. `Config::default()` suits a server that browsers reach under its own address.

@@ -1,7 +1,6 @@
 //! What is under which path, and one HTTP connection from its first byte to its last, or to its upgrade.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
-use sockeye::hyper::Refusal;
+use sockeye::hyper::UpgradeError;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -133,7 +132,7 @@ impl Site {
 
     /// Runs the handshake's checks as if a page of `origin` opened a WebSocket to the host of this request. Returns the
     /// refusal that would be the answer.
-    fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), Refusal> {
+    fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), UpgradeError> {
         let mut handshake = hyper::Request::new(());
         *handshake.uri_mut() = request.uri().clone();
         let headers = handshake.headers_mut();
@@ -184,7 +183,7 @@ impl Site {
     }
 
     /// Logs a refusal and answers with it. The client gets the reason; the log has what a policy allows besides.
-    fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
+    fn refuse(&self, refusal: &UpgradeError, peer: SocketAddr) -> Response {
         let status = refusal.response().status();
         let explanation = explanation(refusal);
         self.log_refusal(peer, status, || match refusal.error().denial() {
@@ -284,9 +283,9 @@ fn reading(is_read: bool, answer: impl FnOnce() -> Response) -> Response {
 }
 
 /// Why a request was refused, in one line.
-fn explanation(refusal: &Refusal) -> String {
-    match (refusal.error().denial(), refusal.error().source()) {
-        (Some(denial), _) => policy::explain(refusal.response().status(), denial),
+fn explanation(refusal: &UpgradeError) -> String {
+    match (refusal.error().denial(), refusal.error().handshake_error()) {
+        (Some(denial), _) => policy::explain(refusal.status(), denial),
         (None, Some(fault)) => format!("{fault}\n"),
         (None, None) => format!("{}\n", refusal.error()),
     }

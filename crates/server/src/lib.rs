@@ -49,5 +49,6 @@ mod session;
 
 pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
 pub use serve::serve;
-pub use sockeye::handshake::{Authority, HostPolicy};
+pub use sockeye::HostPolicy;
+pub use sockeye::handshake::Authority;
 pub use sockeye::{Origin, OriginPolicy};

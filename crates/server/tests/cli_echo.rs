@@ -67,7 +67,7 @@ async fn allowed_origins_keep_the_others_out() {
     };
     from("https://a.example").await.unwrap();
     let error = from("https://a.example.evil.example").await.unwrap_err();
-    assert_eq!(error.refusal().unwrap().status().as_u16(), 403);
+    assert_eq!(error.response().unwrap().status().as_u16(), 403);
     // No browser, no page.
     soon(connect(&url)).await.unwrap();
 

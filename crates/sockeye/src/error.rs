@@ -337,7 +337,11 @@ impl fmt::Display for Error {
             Kind::Tls(error) => write!(f, "TLS failed: {error}"),
             Kind::Handshake(fault) => write!(f, "opening handshake failed: {fault}"),
             Kind::Rejected(Rejected { response, .. }) => {
-                write!(f, "the server answered with status {}", response.status())
+                let status = response.status();
+                write!(f, "the server answered with status {}", status.as_u16())?;
+                status
+                    .canonical_reason()
+                    .map_or(Ok(()), |reason| write!(f, " {reason}"))
             }
             Kind::Other(error) => fmt::Display::fmt(error, f),
         }

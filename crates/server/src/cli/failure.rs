@@ -1,12 +1,12 @@
 //! Why the program ends otherwise than well: an exit status, and one line that says what to do.
 
-use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use sockeye::handshake::{HandshakeError, Uri};
-use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates, Response, StatusCode};
+use sockeye::http::{Response, StatusCode};
+use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates};
 
 use super::Signal;
 use super::certificate::explain;
@@ -132,8 +132,11 @@ impl Failure {
                 format!("{error}{advice}")
             }
             Self::Refused { uri, status, detail } => {
-                let reason = status.reason();
-                format!("{uri} answers {status} {reason} and opens no WebSocket{detail}")
+                let reason = status.canonical_reason().unwrap_or_default();
+                format!(
+                    "{uri} answers {} {reason} and opens no WebSocket{detail}",
+                    status.as_u16()
+                )
             }
             Self::TooFew { received, count } => {
                 format!("the connection ended after {received} of the {count} messages that --count asks for")
@@ -165,7 +168,7 @@ impl Failure {
     }
 
     pub(crate) fn usage(error: &Error) -> Self {
-        Self::Usage(format!("{error}{}", because(error)))
+        Self::Usage(error.to_string())
     }
 
     pub(crate) fn tls(error: rustls::Error) -> Self {
@@ -181,7 +184,7 @@ impl Failure {
         if let Some(error) = error.connect_error() {
             return Self::connecting(uri, error);
         }
-        if let Some(response) = error.refusal() {
+        if let Some(response) = error.response() {
             return Self::Refused {
                 uri: uri.to_string(),
                 status: response.status(),
@@ -200,16 +203,13 @@ impl Failure {
             return Self::tls_handshake(&error);
         }
         // Everything else that could be sent wrong was checked before.
-        if error.is_misuse() {
+        if error.is_invalid_input() {
             return Self::BadUrl {
                 url: uri.to_string(),
-                reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
+                reason: error.to_string().replacen("invalid URL: ", "", 1),
             };
         }
-        let fault = error
-            .source()
-            .and_then(|source| source.downcast_ref::<HandshakeError>());
-        match fault {
+        match error.handshake_error() {
             Some(HandshakeError::ClosedEarly) => Self::Lost(error),
             Some(fault) => Self::handshake(uri, fault.clone()),
             None => Self::connection(error),
@@ -254,7 +254,7 @@ impl Failure {
 
     /// Of an error of a TLS handshake.
     fn tls_handshake(error: &Error) -> Self {
-        let Some(io_error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) else {
+        let Some(io_error) = error.io_error() else {
             return Self::Tls(error.to_string());
         };
         let cause = io_error.get_ref();
@@ -295,7 +295,7 @@ impl Failure {
             Some(CloseCause::ProtocolError(_)) => Self::Protocol(error),
             Some(CloseCause::TransportEnd) => Self::Lost(error),
             _ if error.is_timeout() => Self::Silent(error),
-            _ if error.is_misuse() => Self::usage(&error),
+            _ if error.is_invalid_input() => Self::usage(&error),
             _ => Self::Lost(error),
         }
     }
@@ -316,11 +316,11 @@ fn is_connection_end(kind: io::ErrorKind) -> bool {
 }
 
 /// The beginning of what a server says about a refusal, for one line on a terminal.
-fn refusal_detail(response: &Response, is_shown: bool) -> String {
+fn refusal_detail(response: &Response<impl AsRef<[u8]>>, is_shown: bool) -> String {
     /// Characters of the body.
     const SHOWN_MAX: usize = 200;
     let mut detail = String::new();
-    if !is_shown && let Some(line) = first_line(response.body()) {
+    if !is_shown && let Some(line) = first_line(response.body().as_ref()) {
         let shown: String = line.chars().take(SHOWN_MAX).collect();
         let dots = if shown.len() < line.len() { "..." } else { "" };
         detail = format!(": \"{}{dots}\"", escape(&shown));
@@ -354,10 +354,13 @@ fn first_line(body: &[u8]) -> Option<&str> {
 
 /// What is behind an error, in brackets.
 fn because(error: &Error) -> impl fmt::Display {
-    let reason = match (error.source(), error.close_info().map(|closure| closure.cause())) {
-        (Some(source), _) => source.to_string(),
-        (None, Some(CloseCause::ProtocolError(fault))) => fault.to_string(),
-        (None, _) => return String::new(),
+    let reason = match error.close_info().map(|close_info| close_info.cause()) {
+        Some(CloseCause::ProtocolError(fault)) => Some(fault.to_string()),
+        _ => error.io_error().map(ToString::to_string),
+    };
+    let reason = reason.or_else(|| error.handshake_error().map(ToString::to_string));
+    let Some(reason) = reason else {
+        return String::new();
     };
     format!(" ({reason})")
 }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use sockeye::handshake::{Authority, HostPolicy};
+use sockeye::HostPolicy;
+use sockeye::handshake::Authority;
 use sockeye::{Client, Message, WebSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

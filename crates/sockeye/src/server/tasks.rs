@@ -116,22 +116,20 @@ impl Task {
         self.run_until(ABORTED, future).await
     }
 
-    fn run_until<F: Future>(&self, phase: u8, future: F) -> impl Future<Output = Option<F::Output>> {
-        async move {
-            let mut future = pin!(future);
-            let mut is_registered = false;
-            poll_fn(|cx| {
-                if !is_registered {
-                    is_registered = true;
-                    self.register(cx.waker());
-                }
-                if self.tasks.phase.load(SeqCst) >= phase {
-                    return Poll::Ready(None);
-                }
-                future.as_mut().poll(cx).map(Some)
-            })
-            .await
-        }
+    async fn run_until<F: Future>(&self, phase: u8, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut is_registered = false;
+        poll_fn(|cx| {
+            if !is_registered {
+                is_registered = true;
+                self.register(cx.waker());
+            }
+            if self.tasks.phase.load(SeqCst) >= phase {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 
     fn register(&self, waker: &Waker) {
