@@ -46,9 +46,7 @@ async fn the_server_chooses_the_subprotocol_it_likes_best() {
         (&["other"], None),
         (&[], None),
     ] {
-        let client = offered
-            .iter()
-            .fold(Client::builder(), |client, name| client.subprotocol(*name));
+        let client = Client::builder().subprotocols(offered.iter().copied());
         let ws = soon(client.build().unwrap().connect(&url)).await.unwrap();
         assert_eq!(ws.subprotocol(), chosen, "{offered:?}");
     }
