@@ -472,10 +472,7 @@ async fn pages_of_other_sites_may_not_connect() {
         .upgrade("attacker.example", "Origin: http://attacker.example\r\n")
         .await;
     assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
-    let client = Client::builder()
-        .origin(format!("http://{own}"))
-        .build()
-        .unwrap();
+    let client = Client::builder().origin(format!("http://{own}")).build().unwrap();
     assert!(
         client
             .connect(&format!("ws://{own}/connection/websocket"))

@@ -143,7 +143,7 @@ impl<L: Listener> Serve<L> {
     /// `Connection` are written for you. The hook, and then sending the response, have
     /// [`Timeouts::handshake`](crate::Timeouts::handshake) each; a hook that takes longer is dropped, and the client gets a
     /// 503. Origin and host policies do not apply, since load balancers send neither. For more than this, such as routes,
-    /// request bodies or persistent connections, use [`sockeye::hyper`](crate::hyper).
+    /// request bodies or persistent connections, use `sockeye::hyper`.
     ///
     /// ```no_run
     /// # use sockeye::{Server, http::{Response, StatusCode}};
