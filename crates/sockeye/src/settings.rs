@@ -258,8 +258,7 @@ impl Options {
     }
 }
 
-/// How many bytes a peer must take within `time` at a rate of so many bytes a second.
-/// 4 GiB at most: eight bytes would enlarge [`Settings`].
+/// How many bytes a peer must take within `time` at a rate of so many bytes a second, 4 GiB at most.
 fn taken_min(rate_min: u32, time: Duration) -> u32 {
     u32::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u32::MAX)
 }

@@ -272,12 +272,8 @@ impl From<Text> for Payload {
 /// Without a copy if the text is on the heap and has no other owner. A text of up to 23 bytes, and one of more than 512 KiB
 /// that was received, is copied: see [`Payload`].
 impl From<Text> for String {
-    #[allow(unsafe_code)]
     fn from(text: Text) -> Self {
-        let bytes = Vec::from(text.0);
-        debug_assert!(std::str::from_utf8(&bytes).is_ok());
-        // SAFETY: a `Text` is UTF-8, as `Text::as_str` explains, and these are its bytes.
-        unsafe { Self::from_utf8_unchecked(bytes) }
+        Self::from_utf8(text.0.into()).expect("a text is UTF-8")
     }
 }
 
