@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::{text_of, within};
 use sockeye::http::StatusCode;
-use sockeye::{Client, ErrorKind, Incoming, Server};
+use sockeye::{Incoming, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -176,6 +176,7 @@ async fn feed_subscribes_and_connects_again_until_ctrl_c() {
 #[cfg(feature = "hyper")]
 #[tokio::test]
 async fn axum_serves_a_websocket_beside_a_page() {
+    use sockeye::{Client, ErrorKind};
     let (_server, address) = Example::serve("axum");
     let response = get(&address, "/").await;
     assert!(response.contains("a WebSocket is at /ws"), "{response}");
