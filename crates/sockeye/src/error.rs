@@ -1,5 +1,7 @@
 //! The error type.
 
+pub(crate) mod connect;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -9,7 +11,7 @@ use bytes::Bytes;
 use sockeye_proto::handshake::{Denial, HandshakeError};
 use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
-use crate::client::dial::ConnectError;
+pub use connect::ConnectError;
 
 /// Error of a client, a server or a connection.
 ///

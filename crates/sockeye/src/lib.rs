@@ -14,10 +14,9 @@ mod transport;
 mod websocket;
 
 pub use client::address::Address;
-pub use client::dial::ConnectError;
 pub use client::request::RequestBuilder;
 pub use client::{Client, ClientBuilder, connect};
-pub use error::{Error, ErrorKind};
+pub use error::{ConnectError, Error, ErrorKind};
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
 pub use message::payload::Payload;

@@ -9,6 +9,8 @@ use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::HandshakeLimits;
 use sockeye_proto::{Config, Keepalive};
 
+use crate::runtime::Runtime;
+
 /// Bounds on what a peer may make this endpoint do and hold. Every limit has a finite default.
 ///
 /// ```
@@ -248,6 +250,7 @@ impl Options {
         connection.close_timeout = self.timeouts.close;
         connection.inflate_step_max = INFLATE_STEP_MAX;
         Arc::new(Settings {
+            runtime: Runtime::default(),
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,
             read_ahead_max: self.limits.read_ahead_max,
@@ -266,6 +269,7 @@ fn taken_min(rate_min: u32, time: Duration) -> u32 {
 /// What every connection of a client or server shares.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) runtime: Runtime,
     pub(crate) connection: Arc<Config>,
     pub(crate) write_buffer_max: usize,
     pub(crate) read_ahead_max: usize,

@@ -23,7 +23,7 @@ use crate::client::dial::Dialer;
 use crate::client::request::{RequestBuilder, RequestParts};
 use crate::convert;
 use crate::error::{Error, Kind, Rejected};
-use crate::runtime::clock;
+use crate::runtime::tokio::deadline_after;
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::transport::Io;
 use crate::websocket::WebSocket;
@@ -185,7 +185,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = clock::deadline(self.template.options.timeouts.handshake);
+        let deadline = deadline_after(self.template.options.timeouts.handshake);
         let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
         // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
@@ -248,7 +248,7 @@ impl Client {
                 ClientStep::Incomplete(next) => {
                     if next.is_refused() && !awaits_body {
                         awaits_body = true;
-                        deadline = deadline.min(clock::deadline(REFUSAL_BODY_TIMEOUT));
+                        deadline = deadline.min(deadline_after(REFUSAL_BODY_TIMEOUT));
                     }
                     awaiting = next;
                 }

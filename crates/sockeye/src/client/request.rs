@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::client::address::Address;
 use crate::convert::{InvalidPart, wire_name};
 use crate::error::Error;
-use crate::runtime::clock;
+use crate::runtime::tokio::deadline_after;
 use crate::settings::Options;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
@@ -104,7 +104,7 @@ impl RequestBuilder {
         let (address, request) = self.build()?;
         let connect_timeout = self.client.timeouts().connect;
         let total = self.total_timeout();
-        let deadline = total.map(clock::deadline);
+        let deadline = total.map(deadline_after);
         let limit = total.map_or(connect_timeout, |total| total.min(connect_timeout));
         // Boxed so that the dial future does not enlarge the handshake future.
         let tcp = Box::pin(self.client.dialer().connect(address.uri(), limit)).await?;
@@ -131,7 +131,7 @@ impl RequestBuilder {
     {
         let (address, request) = self.build()?;
         socket::prepare(&io)?;
-        let deadline = self.total_timeout().map(clock::deadline);
+        let deadline = self.total_timeout().map(deadline_after);
         self.client.open(io, &address, request, deadline).await
     }
 

@@ -1,7 +1,7 @@
-//! What a connection runs over: TCP in place, all else in a box.
+//! The transport of a connection: a TCP stream, a TLS stream, a pipe in memory, a stream of HTTP/2.
 //!
-//! A broadcast visits a thousand connections that nothing has touched since the last, and the box of each would be one
-//! more wait for memory.
+//! The rest of the crate reads and writes through the methods of [`Transport`]. To support a transport that does not implement
+//! tokio's `AsyncRead` and `AsyncWrite`, add a variant here, or wrap it in a type that implements them.
 
 pub(crate) mod socket;
 #[cfg(target_os = "linux")]
@@ -10,16 +10,17 @@ mod tcp_info;
 pub(crate) mod tls;
 
 use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::num::NonZeroU32;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
+/// A byte stream on which a connection can run.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
@@ -29,7 +30,8 @@ pub(crate) trait SyncIo: Io + Sync {}
 
 impl<T: Io + Sync> SyncIo for T {}
 
-/// A transport.
+/// A transport. TCP is stored inline: a broadcast visits a thousand connections that are not in the cache, and a box would
+/// be one more cache miss for each.
 pub(crate) enum Transport {
     Tcp(TcpStream),
     /// Sockets and pipes of tokio, and TLS streams of tokio-rustls over TCP. Their reads only write to the buffer.
@@ -68,9 +70,22 @@ fn downcast<T: Io>(io: Box<dyn Io>) -> Result<Box<T>, Box<dyn Io>> {
     }
 }
 
+/// Calls a method of tokio's traits.
+macro_rules! delegate {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self {
+            Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
+            Transport::Known(io) => Pin::new(io).$method($($argument),*),
+            Transport::Other(io) => {
+                Pin::new(io.get_mut().unwrap_or_else(PoisonError::into_inner)).$method($($argument),*)
+            }
+        }
+    };
+}
+
 impl Transport {
-    /// Whether reads only write to the buffer that they are given, which has bytes of other connections in it. A transport
-    /// of a type that is not known might look at them.
+    /// Whether reads only write to their buffer and never look at what is in it. Only such a transport may be given a buffer
+    /// that holds bytes of other connections.
     #[inline]
     pub(crate) fn reads_blindly(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Known(_))
@@ -85,12 +100,12 @@ impl Transport {
         }
     }
 
-    /// See [`socket::window_edge`].
+    /// The right edge of the peer's TCP receive window: see [`socket::window_edge`].
     pub(crate) fn window_edge(&self) -> Option<NonZeroU32> {
         socket::window_edge(self.as_any()?)
     }
 
-    /// Pending if the runtime knows the socket is not readable.
+    /// Pending if the runtime knows that the socket is not readable. Ready for transports of which that is not known.
     #[inline]
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -98,57 +113,81 @@ impl Transport {
             Self::Known(_) | Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
-}
 
-macro_rules! delegate {
-    ($self:ident.$method:ident($($argument:expr),*)) => {
-        match $self.get_mut() {
-            Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
-            Transport::Known(io) => Pin::new(io).$method($($argument),*),
-            Transport::Other(io) => {
-                Pin::new(io.get_mut().unwrap_or_else(PoisonError::into_inner)).$method($($argument),*)
+    /// Reads into `buffer`. Returns how many bytes were read; 0 at the end.
+    #[inline]
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let start = buffer.as_ptr();
+        let mut buffer = ReadBuf::new(buffer);
+        let read = delegate!(self.poll_read(cx, &mut buffer));
+        assert_eq!(
+            buffer.filled().as_ptr(),
+            start,
+            "a transport reads into the buffer that it is given"
+        );
+        read.map_ok(|()| buffer.filled().len())
+    }
+
+    /// Reads at most `len_max` bytes and appends them to `buffer`. The transport sees no other content of its capacity.
+    #[inline]
+    pub(crate) fn poll_read_append(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+        len_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => pin!(tcp.read_buf(&mut buffer.limit(len_max))).poll(cx),
+            Self::Known(io) => pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx),
+            Self::Other(io) => {
+                let io = io.get_mut().unwrap_or_else(PoisonError::into_inner);
+                pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx)
             }
         }
-    };
-}
-
-impl AsyncRead for Transport {
-    #[inline]
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self.poll_read(cx, buf))
     }
-}
 
-impl AsyncWrite for Transport {
+    /// Reads from a TCP socket even if the runtime does not know that it is readable. Returns how many bytes were read: 0 also
+    /// at the end, on an error, and for other transports.
+    #[cold]
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> usize {
+        match self {
+            Self::Tcp(tcp) => (&*socket2::SockRef::from(tcp)).read(buffer).unwrap_or(0),
+            Self::Known(_) | Self::Other(_) => 0,
+        }
+    }
+
     #[inline]
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         delegate!(self.poll_write(cx, bytes))
     }
 
     #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
+    pub(crate) fn poll_write_vectored(
+        &mut self,
         cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self.poll_write_vectored(cx, pieces))
+        delegate!(self.poll_write_vectored(cx, slices))
+    }
+
+    /// Writes to a TCP socket even if the runtime does not know that it is writable: a kernel reports room only in large
+    /// steps. Returns how many bytes were written: 0 also on an error, and for other transports.
+    #[cold]
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Tcp(tcp) => (&*socket2::SockRef::from(tcp)).write(bytes).unwrap_or(0),
+            Self::Known(_) | Self::Other(_) => 0,
+        }
     }
 
     #[inline]
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ends the writing direction.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_shutdown(cx))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(tcp) => tcp.is_write_vectored(),
-            Self::Known(io) => io.is_write_vectored(),
-            Self::Other(io) => io.lock().unwrap_or_else(PoisonError::into_inner).is_write_vectored(),
-        }
     }
 }
 
