@@ -25,8 +25,7 @@ pub async fn talks_over_tls(server: Command) {
 
 async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
     let client = client
-        .subprotocol("superchat")
-        .subprotocol("chat")
+        .subprotocols(["superchat", "chat"])
         .build()
         .expect("the names are tokens");
     in_time(async {
@@ -132,9 +131,9 @@ pub async fn reports_the_rejection(server: Command) {
         let error = sockeye::connect(&server.url("/refuse"))
             .await
             .expect_err("the server refuses");
-        let refusal = error.refusal().expect("the server answered");
+        let refusal = error.response().expect("the server answered");
         assert_eq!(refusal.status().as_u16(), 403);
-        assert_eq!(refusal.body(), b"not here, thank you\n");
+        assert_eq!(&refusal.body()[..], b"not here, thank you\n");
         Ok(())
     })
     .await;

@@ -59,7 +59,8 @@ fn python_packages_are_pinned() {
 
 /// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are listed
 /// before it, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("convert", &[]),
     ("error", &[]),
     ("sync", &[]),
     ("runtime", &[]),
@@ -82,9 +83,15 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "endpoint",
         ],
     ),
-    ("client", &["error", "runtime", "settings", "transport", "websocket"]),
-    ("server", &["error", "runtime", "settings", "transport", "websocket"]),
-    ("integration", &["error", "transport", "websocket", "server"]),
+    (
+        "client",
+        &["convert", "error", "runtime", "settings", "transport", "websocket"],
+    ),
+    (
+        "server",
+        &["convert", "error", "runtime", "settings", "transport", "websocket"],
+    ),
+    ("integration", &["convert", "error", "transport", "websocket", "server"]),
 ];
 
 #[test]

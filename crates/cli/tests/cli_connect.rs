@@ -379,14 +379,14 @@ async fn quiet_suppresses_error_messages() {
 async fn verbose_shows_the_handshake_and_a_refusal_with_its_body() {
     let url = echo_server().await;
     let outcome = run(&["connect", "-v", &url, WAIT[0], WAIT[1]], b"").await;
-    for part in ["< HTTP/1.1 101", "Sec-WebSocket-Accept: ", "* closed: 1000"] {
+    for part in ["< HTTP/1.1 101", "sec-websocket-accept: ", "* closed: 1000"] {
         assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
     }
     let refusal = b"HTTP/1.1 403 Forbidden\r\nX-Why: no\r\nContent-Length: 15\r\n\r\nask\n\x1b[31mnicely";
     let outcome = run(&["connect", "-v", &answer(refusal).await], b"").await;
     for part in [
         "< HTTP/1.1 403 Forbidden\n",
-        "< X-Why: no\n",
+        "< x-why: no\n",
         "\nask\n",
         "\n\\u001b[31mnicely\n",
     ] {

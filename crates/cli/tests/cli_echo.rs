@@ -46,9 +46,7 @@ async fn the_server_selects_its_preferred_subprotocol() {
         (&["other"], None),
         (&[], None),
     ] {
-        let client = offered
-            .iter()
-            .fold(Client::builder(), |client, name| client.subprotocol(*name));
+        let client = Client::builder().subprotocols(offered.iter().copied());
         let ws = soon(client.build().unwrap().connect(&url)).await.unwrap();
         assert_eq!(ws.subprotocol(), chosen, "{offered:?}");
     }
@@ -67,7 +65,7 @@ async fn allowed_origins_keep_the_others_out() {
     };
     from("https://a.example").await.unwrap();
     let error = from("https://a.example.evil.example").await.unwrap_err();
-    assert_eq!(error.refusal().unwrap().status().as_u16(), 403);
+    assert_eq!(error.response().unwrap().status().as_u16(), 403);
     // A client without an Origin header is not a web page.
     soon(connect(&url)).await.unwrap();
 

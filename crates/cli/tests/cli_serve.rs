@@ -37,7 +37,7 @@ async fn refusal(address: &str, origin: &str) -> Option<u16> {
         .unwrap();
     let url = format!("ws://{address}/connection/websocket");
     let opened = soon(client.connect(&url)).await;
-    opened.err().map(|error| error.refusal().unwrap().status().as_u16())
+    opened.err().map(|error| error.response().unwrap().status().as_u16())
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use sockeye::handshake::HostPolicy;
+use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
 /// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.

@@ -1,7 +1,6 @@
 //! HTTP: routing, the demo page, and the upgrade to WebSocket.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
-use sockeye::hyper::Refusal;
+use sockeye::hyper::UpgradeError;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -136,7 +135,7 @@ impl Site {
     ///
     /// # Errors
     /// Returns the refusal that such a request would get.
-    fn dry_run_handshake(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), Refusal> {
+    fn dry_run_handshake(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), UpgradeError> {
         let mut handshake = hyper::Request::new(());
         *handshake.uri_mut() = request.uri().clone();
         let headers = handshake.headers_mut();
@@ -187,7 +186,7 @@ impl Site {
     }
 
     /// Logs a refusal and returns the response. The log also contains what the policy allows; the response does not.
-    fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
+    fn refuse(&self, refusal: &UpgradeError, peer: SocketAddr) -> Response {
         let status = refusal.response().status();
         let explanation = explanation(refusal);
         self.log_refusal(peer, status, || match refusal.error().denial() {
@@ -292,9 +291,9 @@ fn get_or_head(is_get_or_head: bool, respond: impl FnOnce() -> Response) -> Resp
 }
 
 /// The reason of a refusal, as one line.
-fn explanation(refusal: &Refusal) -> String {
-    match (refusal.error().denial(), refusal.error().source()) {
-        (Some(denial), _) => policy::explain(refusal.response().status(), denial),
+fn explanation(refusal: &UpgradeError) -> String {
+    match (refusal.error().denial(), refusal.error().handshake_error()) {
+        (Some(denial), _) => policy::explain(refusal.status(), denial),
         (None, Some(fault)) => format!("{fault}\n"),
         (None, None) => format!("{}\n", refusal.error()),
     }

@@ -65,5 +65,5 @@ mod session;
 pub use accept::accept_all;
 pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
 pub use serve::serve;
-pub use sockeye::handshake::{Authority, HostPolicy};
-pub use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
+pub use sockeye::handshake::Authority;
+pub use sockeye::{DeflateConfig, HostPolicy, Origin, OriginPolicy, Takeover};

@@ -7,7 +7,7 @@
 use std::fmt::{self, Display};
 
 use ::http::StatusCode;
-use sockeye::handshake::HostPolicy;
+use sockeye::HostPolicy;
 use sockeye::{Denial, OriginPolicy};
 
 use crate::config::Config;

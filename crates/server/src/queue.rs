@@ -268,7 +268,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(1024);
         let accepting = async { sockeye::Server::default().accept(near).await?.accept().await };
         let client = sockeye::Client::default();
-        let connecting = client.connect_over(far, "ws://localhost/");
+        let connecting = client.request("ws://localhost/").connect_over(far);
         let (ws, peer) = tokio::join!(accepting, connecting);
         let (sender, _receiver) = ws.unwrap().split();
         let (mut peer, _) = peer.unwrap();

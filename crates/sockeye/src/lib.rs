@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod client;
+mod convert;
 mod endpoint;
 mod error;
 mod integration;
@@ -13,13 +14,16 @@ mod transport;
 mod websocket;
 
 pub use client::address::Address;
+pub use client::request::RequestBuilder;
 pub use client::{Client, ClientBuilder, connect};
-pub use error::{ConnectError, Error};
+pub use error::{ConnectError, Error, ErrorKind};
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
 pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
+pub use server::response::{Acceptance, Rejection};
+pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use websocket::sender_sink::SenderSink;
@@ -27,10 +31,7 @@ pub use websocket::split::{Receiver, Sender};
 pub use websocket::{TrySendAllError, TrySendError, WebSocket};
 
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
-pub use sockeye_proto::handshake;
-pub use sockeye_proto::handshake::{
-    Acceptance, Denial, HostPolicy, Origin, OriginPolicy, Rejection, Request, Response, StatusCode,
-};
+pub use sockeye_proto::handshake::{Denial, HostPolicy, Origin, OriginPolicy};
 pub use sockeye_proto::{
     CLOSE_REASON_LEN_MAX, CloseCause, CloseCode, CloseFrame, CloseInfo, Compress, Keepalive, ProtocolError, Side,
     truncate_close_reason,
@@ -43,3 +44,14 @@ pub use transport::tls::NoRootCertificates;
 /// take.
 #[cfg(feature = "tls")]
 pub use rustls;
+
+/// The types of HTTP that public signatures use, in the version that they are of.
+pub use http;
+
+/// The rules of the opening handshake (RFC 6455 §4), and the values in it.
+pub mod handshake {
+    pub use sockeye_proto::handshake::{
+        Authority, ClientRequest, HandshakeBuildError, HandshakeError, Key, OriginError, Scheme, Subprotocol, Uri,
+        UriError,
+    };
+}

@@ -255,7 +255,7 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
     let (mut ws, peer) = open(Local::Client).await;
-    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_misuse());
+    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_invalid_input());
     ws.ping(&[0; 125]).await.unwrap();
     assert_eq!(peer.takes(), [ping([0; 125])]);
 }

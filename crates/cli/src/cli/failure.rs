@@ -1,12 +1,12 @@
 //! Errors of the program: exit statuses and error messages.
 
-use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use sockeye::handshake::{HandshakeError, Uri};
-use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates, Response, StatusCode};
+use sockeye::http::{Response, StatusCode};
+use sockeye::{CloseCause, CloseFrame, CloseInfo, ConnectError, Error, NoRootCertificates};
 
 use super::Signal;
 use super::certificate::explain;
@@ -135,8 +135,8 @@ impl Failure {
                 format!("{error}{advice}")
             }
             Self::Refused { uri, status, detail } => {
-                let reason = status.reason();
-                format!("{uri} refused the WebSocket with {status} {reason}{detail}")
+                let reason = status.canonical_reason().unwrap_or_default();
+                format!("{uri} refused the WebSocket with {} {reason}{detail}", status.as_u16())
             }
             Self::TooFew { received, count } => {
                 format!("the connection ended after {received} of {count} messages (--count)")
@@ -169,7 +169,7 @@ impl Failure {
     }
 
     pub(crate) fn usage(error: &Error) -> Self {
-        Self::Usage(format!("{error}{}", cause_suffix(error)))
+        Self::Usage(error.to_string())
     }
 
     pub(crate) fn tls(error: rustls::Error) -> Self {
@@ -185,7 +185,7 @@ impl Failure {
         if let Some(error) = error.connect_error() {
             return Self::connecting(uri, error);
         }
-        if let Some(response) = error.refusal() {
+        if let Some(response) = error.response() {
             return Self::Refused {
                 uri: uri.to_string(),
                 status: response.status(),
@@ -204,16 +204,13 @@ impl Failure {
             return Self::tls_handshake(&error);
         }
         // All other flags were validated before, so the URL is the cause.
-        if error.is_misuse() {
+        if error.is_invalid_input() {
             return Self::BadUrl {
                 url: uri.to_string(),
-                reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
+                reason: error.to_string().replacen("invalid URL: ", "", 1),
             };
         }
-        let fault = error
-            .source()
-            .and_then(|source| source.downcast_ref::<HandshakeError>());
-        match fault {
+        match error.handshake_error() {
             Some(HandshakeError::ClosedEarly) => Self::Lost(error),
             Some(fault) => Self::handshake(uri, fault.clone()),
             None => Self::connection(error),
@@ -258,7 +255,7 @@ impl Failure {
 
     /// Converts an error of a TLS handshake.
     fn tls_handshake(error: &Error) -> Self {
-        let Some(io_error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) else {
+        let Some(io_error) = error.io_error() else {
             return Self::Tls(error.to_string());
         };
         let cause = io_error.get_ref();
@@ -299,7 +296,7 @@ impl Failure {
             Some(CloseCause::ProtocolError(_)) => Self::Protocol(error),
             Some(CloseCause::TransportEnd) => Self::Lost(error),
             _ if error.is_timeout() => Self::Silent(error),
-            _ if error.is_misuse() => Self::usage(&error),
+            _ if error.is_invalid_input() => Self::usage(&error),
             _ => Self::Lost(error),
         }
     }
@@ -320,11 +317,11 @@ fn is_connection_end(kind: io::ErrorKind) -> bool {
 }
 
 /// Returns the first line of the response body and advice, for the error message.
-fn refusal_detail(response: &Response, is_shown: bool) -> String {
+fn refusal_detail(response: &Response<impl AsRef<[u8]>>, is_shown: bool) -> String {
     /// Maximum number of characters of the body.
     const SHOWN_MAX: usize = 200;
     let mut detail = String::new();
-    if !is_shown && let Some(line) = first_line(response.body()) {
+    if !is_shown && let Some(line) = first_line(response.body().as_ref()) {
         let shown: String = line.chars().take(SHOWN_MAX).collect();
         let dots = if shown.len() < line.len() { "..." } else { "" };
         detail = format!(": \"{}{dots}\"", escape(&shown));
@@ -358,10 +355,13 @@ fn first_line(body: &[u8]) -> Option<&str> {
 
 /// The cause of an error, in parentheses with a leading space.
 fn cause_suffix(error: &Error) -> impl fmt::Display {
-    let reason = match (error.source(), error.close_info().map(|info| info.cause())) {
-        (Some(source), _) => source.to_string(),
-        (None, Some(CloseCause::ProtocolError(fault))) => fault.to_string(),
-        (None, _) => return String::new(),
+    let reason = match error.close_info().map(|close_info| close_info.cause()) {
+        Some(CloseCause::ProtocolError(fault)) => Some(fault.to_string()),
+        _ => error.io_error().map(ToString::to_string),
+    };
+    let reason = reason.or_else(|| error.handshake_error().map(ToString::to_string));
+    let Some(reason) = reason else {
+        return String::new();
     };
     format!(" ({reason})")
 }
@@ -454,7 +454,7 @@ mod tests {
         let client = sockeye::Client::builder().tls_config(tls.into()).build().unwrap();
         let (io, _peer) = tokio::io::duplex(64);
         let url = "wss://-a.example/";
-        let error = client.connect_over(io, url).await.unwrap_err();
+        let error = client.request(url).connect_over(io).await.unwrap_err();
         let command_line = CommandLine::parse_from(["sockeye", "connect", url]);
         let Command::Connect(options) = &command_line.command else {
             panic!("{command_line:?}");

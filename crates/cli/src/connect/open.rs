@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockeye::{Client, Keepalive, Response, WebSocket};
+use sockeye::http::Response;
+use sockeye::{Client, Keepalive, WebSocket};
 
 use super::address::Target;
 use super::proxy;
@@ -40,13 +41,16 @@ impl<'a> Opener<'a> {
                 "sockeye: {name} is set, but proxies are not supported; connecting directly"
             ));
         }
-        let opened = self.client.connect_with_response(&self.target.url).await;
-        let response = match &opened {
-            Ok((_, response)) => Some(response),
-            Err(error) => error.refusal(),
-        };
-        if let (true, Some(response)) = (self.options.verbose, response) {
-            print_response(response);
+        let opened = self.client.request(&self.target.url).connect_with_response().await;
+        if self.options.verbose {
+            match &opened {
+                Ok((_, response)) => print_response(response, &[], false),
+                Err(error) => {
+                    if let Some(response) = error.response() {
+                        print_response(response, response.body(), error.is_response_truncated());
+                    }
+                }
+            }
         }
         match opened {
             Ok((ws, _)) => Ok(ws),
@@ -58,7 +62,7 @@ impl<'a> Opener<'a> {
 fn client(options: &ConnectOptions) -> Result<Client, Failure> {
     let timeout = options.connect_timeout.duration();
     let mut timeouts = sockeye::Timeouts::default();
-    timeouts.open = timeout;
+    timeouts.connect_total = timeout;
     (timeouts.connect, timeouts.handshake) = (timeout.unwrap_or(Duration::MAX), timeout.unwrap_or(Duration::MAX));
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = options.max_message_size;
@@ -70,16 +74,18 @@ fn client(options: &ConnectOptions) -> Result<Client, Failure> {
     if let Some(origin) = &options.origin {
         client = client.origin(origin.clone());
     }
-    for name in &options.subprotocols {
-        client = client.subprotocol(name);
-    }
+    let mut subprotocols = options.subprotocols.clone();
     for header in &options.headers {
         client = match header {
             Header::Plain { name, value } => client.header(name, value.as_str()),
-            Header::Subprotocols(names) => names.iter().fold(client, |client, name| client.subprotocol(name)),
+            Header::Subprotocols(names) => {
+                subprotocols.extend(names.iter().cloned());
+                client
+            }
             Header::Origin(origin) => client.origin(origin.clone()),
         };
     }
+    client = client.subprotocols(subprotocols);
     if let Some(config) = options.compression.config() {
         client = client.compression(config);
     }
@@ -92,21 +98,18 @@ fn client(options: &ConnectOptions) -> Result<Client, Failure> {
 }
 
 /// Prints a response in the format of `curl -v`.
-fn print_response(response: &Response) {
+fn print_response<B>(response: &Response<B>, body: &[u8], is_truncated: bool) {
     let status = response.status();
-    log::line(&format!("< HTTP/1.1 {status} {}", status.reason()));
-    for (name, value) in response.headers().iter() {
+    let reason = status.canonical_reason().unwrap_or_default();
+    log::line(&format!("< HTTP/1.1 {} {reason}", status.as_u16()));
+    for (name, value) in response.headers() {
         log::line(&format!("< {name}: {}", escape_bytes(value.as_bytes())));
     }
     log::line("<");
-    for line in response
-        .body()
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
+    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         log::line(&escape_bytes(line));
     }
-    if response.is_body_truncated() {
+    if is_truncated {
         log::line("* the body was truncated");
     }
 }

@@ -235,6 +235,12 @@ impl Connection {
         self.deflate.as_ref().map(|deflate| deflate.config())
     }
 
+    /// What both endpoints agreed on for permessage-deflate (RFC 7692). `None` if compression was not.
+    #[cfg(feature = "deflate")]
+    pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        self.deflate.as_ref().map(|deflate| deflate.negotiated())
+    }
+
     /// Processes bytes from the peer, up to the first event. Unmasks payloads in place.
     ///
     /// Call it again with the remaining input until the event is `None`. All input is then consumed, and the connection

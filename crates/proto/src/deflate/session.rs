@@ -54,6 +54,10 @@ impl DeflateSession {
         len >= self.config.size_min
     }
 
+    pub(crate) const fn negotiated(&self) -> NegotiatedParams {
+        self.params
+    }
+
     /// The compression configuration, with the negotiated window size.
     pub(crate) fn config(&self) -> &DeflateConfig {
         &self.config

@@ -131,7 +131,7 @@ pub use host::HostPolicy;
 pub use key::{AcceptKey, Key};
 pub use limits::HandshakeLimits;
 pub use origin::{Origin, OriginError, OriginPolicy};
-pub use request::{ConnectParts, HttpBinding, Request, UpgradeParts};
+pub use request::{ConnectParts, HttpBinding, PlainRequest, Request, UpgradeParts};
 pub use response::{Rejection, Response};
 pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, ServerHandshake, ServerProgress};
 pub use status::StatusCode;

@@ -114,6 +114,22 @@ impl FromStr for Origin {
     }
 }
 
+impl TryFrom<&str> for Origin {
+    type Error = OriginError;
+
+    fn try_from(text: &str) -> Result<Self, OriginError> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = OriginError;
+
+    fn try_from(text: String) -> Result<Self, OriginError> {
+        Self::parse(&text)
+    }
+}
+
 /// Formats the origin as browsers do, without the default port.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -216,6 +216,42 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
     })
 }
 
+/// An HTTP request that does not ask for a WebSocket, such as a health check.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PlainRequest {
+    /// The method, in its case.
+    pub method: String,
+    /// The request target as received.
+    pub target: String,
+    /// The version of HTTP: 1.0 or 1.1.
+    pub version: HttpVersion,
+    /// All headers. Whatever body they announce has not been read.
+    pub headers: Headers,
+}
+
+/// A request that is valid HTTP/1.x and does not ask for a WebSocket.
+pub(super) fn check_plain(parts: UpgradeParts<'_>) -> Option<PlainRequest> {
+    let UpgradeParts {
+        method,
+        target,
+        version,
+        headers,
+    } = parts;
+    let has_host = version == HttpVersion::HTTP_10 && !headers.contains(name::HOST) || parse_host(&headers).is_ok();
+    let is_http_1 = matches!(version, HttpVersion::HTTP_10 | HttpVersion::HTTP_11);
+    if !is_http_1 || !has_host || headers.contains_token(name::UPGRADE, "websocket") {
+        return None;
+    }
+    TargetParts::parse(target).ok()?;
+    Some(PlainRequest {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        version,
+        headers,
+    })
+}
+
 /// RFC 6455 §4.2.1 (6), §4.4: exactly one Sec-WebSocket-Version header, with the value 13. Draft versions are not
 /// supported.
 // [6455-4.2.1-8, 6455-4.3-2, 6455-11.3.5-1]

@@ -11,22 +11,24 @@
 //! }
 //! ```
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
 use super::head::{HeadCollector, HeadKind, RequestLine};
-use super::request::{check_connect, check_upgrade};
+use super::request::{check_connect, check_plain, check_upgrade};
 use super::{
     ConnectParts, Extension, HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, HttpBinding, Key,
-    Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
+    PlainRequest, Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
 };
 
 /// A server that awaits a request over HTTP/1.1.
 #[derive(Debug)]
 pub struct ServerHandshake {
     head: HeadCollector,
+    keeps_plain: bool,
 }
 
 /// Result of [`ServerHandshake::handle_bytes`].
@@ -46,7 +48,15 @@ impl ServerHandshake {
     pub const fn new(limits: HandshakeLimits) -> Self {
         Self {
             head: HeadCollector::new(HeadKind::Request, limits),
+            keeps_plain: false,
         }
+    }
+
+    /// Keeps HTTP requests that do not ask for a WebSocket, to be answered otherwise: see [`InvalidRequest::plain`].
+    #[must_use]
+    pub const fn keep_plain_requests(mut self) -> Self {
+        self.keeps_plain = true;
+        self
     }
 
     /// Processes bytes from the client, in pieces of any size.
@@ -55,11 +65,17 @@ impl ServerHandshake {
         let outcome = match self.head.handle_bytes(input) {
             Ok(None) => return ServerProgress::Incomplete(self),
             Ok(Some(head_len)) => self.read(input.get(head_len..).unwrap_or_default()),
-            Err(error) => Err(error),
+            Err(error) => return ServerProgress::Invalid(self.invalid_request(error)),
         };
         match outcome {
             Ok(incoming) => ServerProgress::Incoming(incoming),
-            Err(error) => ServerProgress::Invalid(self.invalid_request(error)),
+            Err(error) => {
+                let mut invalid = self.invalid_request(error);
+                if self.keeps_plain {
+                    invalid.plain = self.parts().ok().and_then(check_plain).map(Box::new);
+                }
+                ServerProgress::Invalid(invalid)
+            }
         }
     }
 
@@ -80,19 +96,24 @@ impl ServerHandshake {
         self.head.bytes().len()
     }
 
-    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
+    /// The parts of a head that is whole.
+    fn parts(&self) -> Result<UpgradeParts<'_>, HandshakeError> {
         let (line, _) = self.head.split();
         let RequestLine {
             method,
             target,
             version,
         } = RequestLine::parse(line)?;
-        let (request, key) = check_upgrade(UpgradeParts {
+        Ok(UpgradeParts {
             method,
             target,
             version,
             headers: self.head.headers()?,
-        })?;
+        })
+    }
+
+    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
+        let (request, key) = check_upgrade(self.parts()?)?;
         Ok(Incoming {
             request,
             key: Some(key),
@@ -337,12 +358,16 @@ pub struct InvalidRequest {
     ///
     /// Discard bytes received after the head. Parsing them as another request would allow request smuggling.
     pub response: Response,
+    /// The request, if it is valid HTTP/1.x, does not ask for a WebSocket, and is
+    /// [to be kept](ServerHandshake::keep_plain_requests).
+    pub plain: Option<Box<PlainRequest>>,
 }
 
 impl InvalidRequest {
     fn new(error: HandshakeError, binding: HttpBinding) -> Self {
         let response = Response::from_error(&error, binding);
-        Self { error, response }
+        let plain = None;
+        Self { error, response, plain }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
-use sockeye::handshake::{Authority, HostPolicy};
+use sockeye::HostPolicy;
+use sockeye::handshake::Authority;
 use sockeye::{Client, Message, WebSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -470,10 +471,7 @@ async fn pages_of_other_sites_may_not_connect() {
         .upgrade("attacker.example", "Origin: http://attacker.example\r\n")
         .await;
     assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
-    let client = Client::builder()
-        .origin(format!("http://{own}").parse().unwrap())
-        .build()
-        .unwrap();
+    let client = Client::builder().origin(format!("http://{own}")).build().unwrap();
     assert!(
         client
             .connect(&format!("ws://{own}/connection/websocket"))
@@ -660,7 +658,7 @@ async fn listed_origins_without_a_web_scheme_may_connect() {
         };
         let server = Fixture::start(config).await;
         for origin in ORIGINS {
-            let client = Client::builder().origin(origin.parse().unwrap()).build().unwrap();
+            let client = Client::builder().origin(origin).build().unwrap();
             let url = format!("ws://{}/connection/websocket", server.address);
             assert_eq!(
                 client.connect(&url).await.is_ok(),

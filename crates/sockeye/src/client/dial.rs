@@ -242,6 +242,7 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::error::ErrorKind;
 
     /// What becomes of an attempt.
     #[derive(Clone, Copy, Debug)]
@@ -387,7 +388,11 @@ mod tests {
         let mut dialer = Dialer::default();
         dialer.set_resolver(async |host, _| Err(io::Error::other(format!("no such thing as {host}"))));
         let error = connect(&dialer, "ws://h.example/").await;
-        assert_eq!(error.to_string(), "cannot connect to h.example:80");
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to h.example:80: the host name cannot be resolved: no such thing as h.example"
+        );
+        assert_eq!(error.kind(), ErrorKind::Resolve);
         assert!(error.is_io() && !error.is_timeout());
         let error = error.connect_error().unwrap();
         assert!(error.is_unresolved() && !error.is_timeout());
@@ -400,7 +405,7 @@ mod tests {
         dialer.set_resolver(async |_, _| Ok(vec![]));
         let error = connect(&dialer, "ws://h.example/").await;
         // The operating system has reported nothing.
-        assert!(error.is_closed() && !error.is_io() && !error.is_misuse());
+        assert!(error.is_closed() && !error.is_io() && !error.is_invalid_input());
         let error = error.connect_error().unwrap();
         assert!(error.is_unresolved());
         assert_eq!(error.to_string(), "the host name has no address");
@@ -408,7 +413,10 @@ mod tests {
         dialer.set_resolver(async |_, _| std::future::pending().await);
         let start = Instant::now();
         let error = connect(&dialer, "wss://h.example/").await;
-        assert_eq!(error.to_string(), "connecting to h.example:443 took too long");
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to h.example:443: the host name was not resolved within 10s"
+        );
         assert!(error.is_timeout() && !error.is_io());
         let error = error.connect_error().unwrap();
         assert!(error.is_timeout() && !error.is_unresolved());
@@ -422,7 +430,7 @@ mod tests {
         dialer.set_resolver(async |host, _| panic!("asked for {host}"));
         dialer.set_local_address(SocketAddr::from(([127, 0, 0, 1], 0)));
         let error = connect(&dialer, "ws://[::1]:9/").await;
-        assert!(error.is_misuse() && !error.is_io() && !error.is_closed());
+        assert!(error.is_invalid_input() && !error.is_io() && !error.is_closed());
         let error = error.connect_error().unwrap();
         assert_eq!(error.to_string(), "the local address is of another family than ::1");
         assert_eq!(error.target(), "[::1]:9");

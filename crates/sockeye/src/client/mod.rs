@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod dial;
+pub(crate) mod request;
 
 use std::fmt;
 use std::io;
@@ -9,21 +10,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use rand::random;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
-use sockeye_proto::handshake::HandshakeError;
-use sockeye_proto::handshake::{ClientProgress, ClientRequest, HandshakeBuildError, Key, Origin, Response};
+use sockeye_proto::handshake::{self, ClientProgress, ClientRequest, HandshakeError, Origin};
 use sockeye_proto::{Keepalive, MaskingKey, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::address::Address;
 use crate::client::dial::Dialer;
-use crate::error::{Error, Kind};
+use crate::client::request::{RequestBuilder, RequestParts};
+use crate::convert;
+use crate::error::{Error, Kind, Rejected};
 use crate::runtime::tokio::deadline_after;
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::transport::Io;
-use crate::transport::socket;
 use crate::websocket::WebSocket;
 
 /// How much is read at once while the response is awaited.
@@ -37,7 +39,7 @@ const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// Invalid URL, unreachable host, TLS failure, or a server that refuses: [`Client::connect`] lists how to tell them apart.
+/// Invalid URL, unreachable host, TLS failure, or a server that rejects the request: see [`Client::connect`].
 ///
 /// # Cancel safety
 ///
@@ -76,9 +78,7 @@ pub struct ClientBuilder {
 struct Template {
     options: Options,
     dialer: Dialer,
-    headers: Vec<(String, Vec<u8>)>,
-    subprotocols: Vec<String>,
-    origin: Option<Origin>,
+    parts: RequestParts,
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -90,84 +90,98 @@ impl Default for Client {
 }
 
 impl Client {
+    /// A client with the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// A client with settings of your own.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// Opens a WebSocket to a URL: `ws://` or `wss://`, or `http://` or `https://` for the same.
+    /// Opens a WebSocket to a URL: `ws://` or `wss://`, or `http://` or `https://` for the same. For headers or
+    /// subprotocols of this request alone, see [`request`](Self::request).
     ///
     /// The URL is read as browsers do ([`Address`] says what that means), with one addition: `user:password@` becomes an
     /// `Authorization: Basic` header, unless the client has an `Authorization` header of its own.
     ///
     /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 in turns, the next 250 ms
-    /// after the last or as soon as one fails, all within [`Timeouts::connect`]. [`Timeouts::open`] limits everything
-    /// together.
+    /// after the last or as soon as one fails, all within [`Timeouts::connect`]. [`Timeouts::connect_total`] limits
+    /// everything together.
     ///
     /// # Errors
     ///
-    /// Invalid URL ([`Error::is_misuse`]), nothing can be connected to ([`Error::is_io`], [`Error::is_timeout`];
-    /// [`Error::connect_error`] has each address and its error), TLS fails ([`Error::is_tls`]), the server answers with
-    /// another status than 101 ([`Error::refusal`] has it, with headers and body) or breaks the protocol
-    /// ([`Error::is_protocol`]). For the body of a refusal the client waits one second at most.
+    /// By [`Error::kind`]:
+    ///
+    /// | kind | cause |
+    /// |---|---|
+    /// | `InvalidInput` | the URL or a header is invalid |
+    /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists them |
+    /// | `Tls` | the certificate, the host name, the version |
+    /// | `Rejected` | another status than 101: [`Error::response`] has it, with headers and body |
+    /// | `Handshake` | the server breaks the protocol, or closes |
+    /// | `Timeout`, `Io` | a deadline passed; the connection was lost |
+    ///
+    /// [`Error::is_retryable`] tells whether to try again. For the body of a rejection the client waits one second at most.
     ///
     /// # Cancel safety
     ///
     /// The socket is closed.
     pub async fn connect(&self, url: &str) -> Result<WebSocket, Error> {
-        Ok(self.connect_with_response(url).await?.0)
+        self.request(url).connect().await
     }
 
-    /// Opens a WebSocket to a URL as [`connect`](Self::connect) does, and returns the server's response with it, for its
-    /// headers.
+    /// Begins a request to a URL, to which headers, subprotocols and a timeout can be added. Nothing is sent before
+    /// [`RequestBuilder::connect`].
     ///
-    /// # Errors
-    ///
-    /// Invalid URL, TLS failure, or a server that refuses or breaks the protocol: see [`connect`](Self::connect).
-    ///
-    /// # Cancel safety
-    ///
-    /// The socket is closed.
-    pub async fn connect_with_response(&self, url: &str) -> Result<(WebSocket, Response), Error> {
-        let address = Address::parse(url).map_err(Error::address)?;
-        let timeouts = &self.template.options.timeouts;
-        let open_deadline = timeouts.open.map(deadline_after);
-        let limit = timeouts
-            .open
-            .map_or(timeouts.connect, |open| open.min(timeouts.connect));
-        // Boxed so that the dial future does not enlarge the handshake future.
-        let tcp = Box::pin(self.template.dialer.connect(address.uri(), limit)).await?;
-        self.open(tcp, &address, open_deadline).await
+    /// ```no_run
+    /// # async fn example(token: &str) -> Result<(), sockeye::Error> {
+    /// # use std::time::Duration;
+    /// let client = sockeye::Client::new();
+    /// let mut ws = client
+    ///     .request("wss://feed.example/v2")
+    ///     .header("authorization", format!("Bearer {token}"))
+    ///     .subprotocols(["v2.feed", "v1.feed"])
+    ///     .timeout(Duration::from_secs(5))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request(&self, url: impl Into<String>) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), url.into())
     }
 
-    /// Opens a WebSocket over a transport that is connected already: a proxy's tunnel, a Unix socket, a pipe. TLS goes
-    /// on top of it for `wss://`. Nothing is resolved; the URL, read as by [`connect`](Self::connect), gives the Host header,
-    /// the TLS name, the resource and the credentials. On a TCP stream, and on a TLS stream of tokio-rustls over one,
-    /// Nagle's algorithm is switched off; on another wrapper of a socket, call `set_nodelay` before.
-    ///
-    /// # Errors
-    ///
-    /// Invalid URL, TLS failure, or a server that refuses or breaks the protocol: see [`connect`](Self::connect).
-    ///
-    /// # Cancel safety
-    ///
-    /// The transport is closed.
-    pub async fn connect_over<S>(&self, io: S, url: &str) -> Result<(WebSocket, Response), Error>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let address = Address::parse(url).map_err(Error::address)?;
-        socket::prepare(&io)?;
-        let open_deadline = self.template.options.timeouts.open.map(deadline_after);
-        self.open(io, &address, open_deadline).await
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.template.options.timeouts
     }
 
-    async fn open<S>(
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.template.dialer
+    }
+
+    /// The request to an address, with its own `parts` added to those of this client.
+    pub(crate) fn client_request(&self, address: &Address, parts: &RequestParts) -> Result<ClientRequest, Error> {
+        let Template {
+            options, parts: common, ..
+        } = &*self.template;
+        for parts in [common, parts] {
+            if let Some(invalid) = &parts.invalid {
+                return Err(Error::misuse(invalid.clone()));
+            }
+        }
+        RequestParts::merge(common, parts, address, options).map_err(Error::misuse)
+    }
+
+    pub(crate) async fn open<S>(
         &self,
         io: S,
         address: &Address,
+        request: ClientRequest,
         open_deadline: Option<Instant>,
-    ) -> Result<(WebSocket, Response), Error>
+    ) -> Result<(WebSocket, Response<()>), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -181,7 +195,7 @@ impl Client {
         } else {
             Box::new(io)
         };
-        self.handshake(io, address, deadline).await
+        self.handshake(io, request, deadline).await
     }
 
     #[cfg(feature = "tls")]
@@ -206,10 +220,9 @@ impl Client {
     async fn handshake(
         &self,
         mut io: Box<dyn Io>,
-        address: &Address,
+        request: ClientRequest,
         mut deadline: Instant,
-    ) -> Result<(WebSocket, Response), Error> {
-        let request = self.template.request(address).map_err(Error::misuse)?;
+    ) -> Result<(WebSocket, Response<()>), Error> {
         // RFC 6455 §4.1: one request, and nothing more before its response. [6455-4.1-1, 6455-4.1-28]
         let (bytes, mut awaiting) = request.start();
         timeout_at(deadline, async {
@@ -248,9 +261,15 @@ impl Client {
                     if let Some((config, agreement)) = agreed {
                         ws.enable_deflate(config, agreement);
                     }
-                    return Ok((ws, connected.response));
+                    let response = convert::response(&connected.response);
+                    return Ok((ws, response.map(|_body| ())));
                 }
-                ClientProgress::Rejected(response) => return Err(Error::new(Kind::Refused(response))),
+                ClientProgress::Rejected(response) => {
+                    return Err(Error::new(Kind::Rejected(Rejected {
+                        is_body_truncated: response.is_body_truncated(),
+                        response: convert::response(&response),
+                    })));
+                }
                 ClientProgress::Failed(fault) => return Err(fault.into()),
             }
         }
@@ -258,22 +277,29 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// Adds a header to the request, such as `Authorization` or `Cookie`. Default: none.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.template.headers.push((name.into(), value.into()));
+    /// Adds a header to every request, such as `Authorization` or `Cookie`. Default: none. A header of the same name on a
+    /// [request](Client::request) replaces it. An invalid one is an error of [`build`](Self::build).
+    pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
+        self.template.parts.header(name, value);
         self
     }
 
-    /// Offers a subprotocol, liked less than those offered before. Default: none. What the server chose is in
-    /// [`WebSocket::subprotocol`].
-    pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
-        self.template.subprotocols.push(name.into());
+    /// Adds headers to every request, beside those added before. Default: none.
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.template.parts.headers(headers);
         self
     }
 
-    /// Says which page the client runs for, as browsers do. Default: no `Origin` header.
-    pub fn origin(mut self, origin: Origin) -> Self {
-        self.template.origin = Some(origin);
+    /// Offers these subprotocols, the preferred one first. Default: none. Those of a [request](Client::request) replace them.
+    /// The server's choice is [`WebSocket::subprotocol`].
+    pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.template.parts.subprotocols(names);
+        self
+    }
+
+    /// Sends an `Origin` header, as browsers do for the page that runs a script. Default: none.
+    pub fn origin(mut self, origin: impl TryInto<Origin>) -> Self {
+        self.template.parts.origin(origin);
         self
     }
 
@@ -354,17 +380,17 @@ impl ClientBuilder {
         self
     }
 
-    /// The client.
+    /// Builds the client.
     ///
     /// # Errors
     ///
-    /// A header or subprotocol cannot be sent: it has a line break in it, say, or the handshake owns the header. The
-    /// [`source`](std::error::Error::source) names it; the value of a header is not shown.
+    /// A header, subprotocol or origin is invalid: it contains a line break, say, or the handshake writes the header itself.
+    /// The error names it; the value of a header is not shown.
     pub fn build(self) -> Result<Client, Error> {
-        // Tried here once, so that a mistake shows when it is made.
+        let client = self.into_client();
         let example = Address::parse("ws://localhost/").map_err(Error::address)?;
-        self.template.request(&example).map_err(Error::misuse)?;
-        Ok(self.into_client())
+        client.client_request(&example, &RequestParts::default())?;
+        Ok(client)
     }
 
     fn into_client(self) -> Client {
@@ -375,87 +401,25 @@ impl ClientBuilder {
 }
 
 impl Template {
-    fn has_header(&self, name: &str) -> bool {
-        self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
-    }
-
     /// Whether and how messages are compressed, by the server's answer.
-    fn agree(&self, response: &Response) -> Result<Option<(&DeflateConfig, NegotiatedParams)>, HandshakeError> {
+    fn agree(
+        &self,
+        response: &handshake::Response,
+    ) -> Result<Option<(&DeflateConfig, NegotiatedParams)>, HandshakeError> {
         let Some(config) = &self.options.deflate else {
             return Ok(None);
         };
         let agreement = config.accept(response.headers().extensions())?;
         Ok(agreement.map(|agreement| (config, agreement)))
     }
-
-    fn request(&self, address: &Address) -> Result<ClientRequest, RequestMisuse> {
-        // RFC 6455 §4.1: the nonce is chosen at random for each connection. [6455-4.1-22]
-        let key = Key::from_bytes(random());
-        let mut request = ClientRequest::new(address.uri(), key).limits(self.options.handshake_limits());
-        if let Some(authorization) = address.authorization()
-            && !self.has_header("Authorization")
-        {
-            let header = request.header("Authorization", authorization);
-            request = header.map_err(|misuse| RequestMisuse::new("header", "Authorization", misuse))?;
-        }
-        for (name, value) in &self.headers {
-            let header = request.header(name, value);
-            request = header.map_err(|misuse| RequestMisuse::new("header", name, misuse))?;
-        }
-        for name in &self.subprotocols {
-            let offer = request.subprotocol(name);
-            request = offer.map_err(|misuse| RequestMisuse::new("subprotocol", name, misuse))?;
-        }
-        if let Some(origin) = &self.origin {
-            request = request.origin(origin.clone());
-        }
-        if let Some(deflate) = &self.options.deflate {
-            for offer in deflate.offers() {
-                let extension = request.extension(&offer);
-                request = extension.map_err(|misuse| RequestMisuse::new("extension", &offer, misuse))?;
-            }
-        }
-        Ok(request)
-    }
 }
 
-/// A part of the request that cannot be sent, by its name.
-#[derive(Debug)]
-struct RequestMisuse {
-    part: &'static str,
-    name: String,
-    misuse: HandshakeBuildError,
-}
-
-impl RequestMisuse {
-    fn new(part: &'static str, name: &str, misuse: HandshakeBuildError) -> Self {
-        let name = name.to_owned();
-        Self { part, name, misuse }
-    }
-}
-
-impl fmt::Display for RequestMisuse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}: {}", self.part, self.name, self.misuse)
-    }
-}
-
-impl std::error::Error for RequestMisuse {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.misuse)
-    }
-}
-
-/// Hides the values of headers: they may be credentials.
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("Template")
             .field("options", &self.options)
             .field("dialer", &self.dialer)
-            .field("headers", &names)
-            .field("subprotocol_count", &self.subprotocols.len())
-            .field("origin", &self.origin)
+            .field("parts", &self.parts)
             .finish_non_exhaustive()
     }
 }

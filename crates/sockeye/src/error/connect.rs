@@ -54,7 +54,7 @@ impl ConnectError {
     }
 
     /// Whether the time to connect passed: the shorter one of [`Timeouts::connect`](crate::Timeouts::connect) and
-    /// [`Timeouts::open`](crate::Timeouts::open). If no address was tried, the resolver was too slow.
+    /// [`Timeouts::connect_total`](crate::Timeouts::connect_total). If no address was tried, the resolver was too slow.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self.cause, ConnectFailure::TimedOut(_))
@@ -90,6 +90,16 @@ impl fmt::Display for ConnectError {
             }
             ConnectFailure::TimedOut(limit) => write!(f, "no connection within {limit:?}: ")?,
             ConnectFailure::Failed => {}
+        }
+        if let [
+            Attempt {
+                address,
+                error: Some(error),
+            },
+        ] = &self.attempts[..]
+            && address.to_string() == self.target
+        {
+            return fmt::Display::fmt(error, f);
         }
         for (idx, attempt) in self.attempts.iter().enumerate() {
             let separator = if idx == 0 { "" } else { "; " };

@@ -12,9 +12,9 @@
 //! async fn handle(server: Server, mut request: Request<Incoming>) -> Result<HttpResponse, Infallible> {
 //!     let (response, upgrade) = match sockeye::hyper::upgrade(&server, &mut request) {
 //!         Ok(upgraded) => upgraded,
-//!         Err(refusal) => {
-//!             eprintln!("refused: {:?}", refusal.error());
-//!             return Ok(refusal.into_response());
+//!         Err(error) => {
+//!             eprintln!("{error}");
+//!             return Ok(error.into_response());
 //!         }
 //!     };
 //!     tokio::spawn(async move {
@@ -48,7 +48,7 @@
 //!             });
 //!             response
 //!         }
-//!         Err(refusal) => refusal.into_response(),
+//!         Err(error) => error.into_response(),
 //!     }
 //! }
 //!
@@ -79,11 +79,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use sockeye_proto::handshake::{self, Acceptance, Headers, HttpVersion, Request, UpgradeParts};
+use sockeye_proto::handshake::{self, HttpVersion, UpgradeParts};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::convert;
 use crate::error::Error;
+use crate::server::response::Acceptance;
 use crate::server::{Answer, Server};
 use crate::transport::Io;
 use crate::transport::socket::prepare_socket;
@@ -101,32 +103,30 @@ pub type HttpResponse = http::Response<Full<Bytes>>;
 ///
 /// # Errors
 ///
-/// The request is not a valid opening handshake, or its origin or host is not allowed. The [`Refusal`] has the reason, and
-/// the response to give to hyper.
-pub fn upgrade<B>(server: &Server, request: &mut http::Request<B>) -> Result<(HttpResponse, Upgrade), Refusal> {
-    upgrade_with(server, request, |_, acceptance| acceptance)
+/// The request is not a valid opening handshake, or its origin or host is not allowed. The [`UpgradeError`] has the reason,
+/// and the response to give to hyper.
+pub fn upgrade<B>(server: &Server, request: &mut http::Request<B>) -> Result<(HttpResponse, Upgrade), UpgradeError> {
+    upgrade_with(server, request, Acceptance::new())
 }
 
-/// Checks a request and accepts it as [`upgrade`] does, with an acceptance of your choice: `accept` is given the request
-/// and the acceptance that `upgrade` would use, to choose another subprotocol or to add headers.
+/// Checks a request and accepts it as [`upgrade`] does, with a subprotocol or headers of your choice.
 ///
 /// To turn a request down for a reason of your own, answer it without calling this.
 ///
 /// # Errors
 ///
-/// Those of [`upgrade`]; and if the acceptance chooses what the client did not offer, a [`Refusal`] with status 500 and an
-/// error of which [`Error::is_misuse`] is true.
+/// Those of [`upgrade`]; and if the acceptance chooses a subprotocol that the client did not offer, or has an invalid header,
+/// one with status 500 and an error of which [`Error::is_invalid_input`] is true.
 pub fn upgrade_with<B>(
     server: &Server,
     request: &mut http::Request<B>,
-    accept: impl FnOnce(&Request, Acceptance) -> Acceptance,
-) -> Result<(HttpResponse, Upgrade), Refusal> {
-    let incoming = check(server, request).map_err(|refusal| Refusal::new(refusal.error.into(), &refusal.response))?;
-    let acceptance = accept(incoming.request(), server.acceptance(incoming.request()));
-    let answer = server.answer(incoming, acceptance).map_err(|error| {
-        let response = error.response.clone();
-        Refusal::new(Error::misuse(error), &response)
-    })?;
+    acceptance: Acceptance,
+) -> Result<(HttpResponse, Upgrade), UpgradeError> {
+    let incoming =
+        check(server, request).map_err(|refusal| UpgradeError::new(refusal.error.into(), &refusal.response))?;
+    let answer = server
+        .answer(incoming, acceptance)
+        .map_err(|(error, response)| UpgradeError::new(error, &response))?;
     let response = to_http(&answer.accepted.response);
     let upgrade = Upgrade {
         upgrading: ::hyper::upgrade::on(request),
@@ -137,12 +137,14 @@ pub fn upgrade_with<B>(
 }
 
 /// A request that was refused: why, and the response that tells the client.
-pub struct Refusal {
+///
+/// `{}` writes the status and the reason in one line, for a log.
+pub struct UpgradeError {
     error: Error,
     response: Box<HttpResponse>,
 }
 
-impl Refusal {
+impl UpgradeError {
     fn new(error: Error, response: &handshake::Response) -> Self {
         let response = Box::new(to_http(response));
         Self { error, response }
@@ -152,6 +154,11 @@ impl Refusal {
     /// ([`Error::is_denied`], [`Error::denial`]).
     pub fn error(&self) -> &Error {
         &self.error
+    }
+
+    /// The status of the response: 400, 403, 405, 421, 426, or 500 for an invalid acceptance.
+    pub fn status(&self) -> http::StatusCode {
+        self.response.status()
     }
 
     /// The response to give to hyper.
@@ -165,39 +172,39 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for HttpResponse {
-    fn from(refusal: Refusal) -> Self {
-        refusal.into_response()
+impl From<UpgradeError> for HttpResponse {
+    fn from(error: UpgradeError) -> Self {
+        error.into_response()
     }
 }
 
-impl fmt::Debug for Refusal {
+impl fmt::Debug for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusal")
+        f.debug_struct("UpgradeError")
             .field("error", &self.error)
             .field("status", &self.response.status())
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "request refused with status {}", self.response.status().as_u16())
+        write!(
+            f,
+            "upgrade refused with status {}: {}",
+            self.response.status(),
+            self.error
+        )
     }
 }
 
-impl std::error::Error for Refusal {
+impl std::error::Error for UpgradeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+        self.error.source()
     }
 }
 
 fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::Incoming, handshake::InvalidRequest> {
-    let mut headers = Headers::new();
-    for (name, value) in request.headers() {
-        // What http accepted as a header is one.
-        let _ = headers.try_append(name.as_str(), value.as_bytes());
-    }
     let incoming = handshake::Incoming::from_upgrade(UpgradeParts {
         method: request.method().as_str(),
         target: &request.uri().to_string(),
@@ -206,28 +213,16 @@ fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::In
             true => HttpVersion::HTTP_10,
             false => HttpVersion::HTTP_11,
         },
-        headers,
+        headers: convert::headers(request.headers()),
     })?;
     match server.check(incoming.request()) {
         Ok(()) => Ok(incoming),
-        Err(fault) => Err(incoming.reject_with_error(fault)),
+        Err(error) => Err(incoming.reject_with_error(error)),
     }
 }
 
 fn to_http(response: &handshake::Response) -> HttpResponse {
-    let mut http = http::Response::new(Full::from(response.body().to_vec()));
-    // Every status, name and value of the handshake's is one of http's.
-    if let Ok(status) = http::StatusCode::from_u16(response.status().as_u16()) {
-        *http.status_mut() = status;
-    }
-    for (name, value) in response.headers().iter() {
-        let name = http::HeaderName::from_bytes(name.as_str().as_bytes());
-        let value = http::HeaderValue::from_bytes(value.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            http.headers_mut().append(name, value);
-        }
-    }
-    http
+    convert::response(response).map(Full::new)
 }
 
 /// The WebSocket, once hyper has sent the response.

@@ -269,9 +269,11 @@ impl From<Text> for Payload {
     }
 }
 
+/// Without a copy if the text is on the heap and has no other owner. A text of up to 23 bytes, and one of more than 512 KiB
+/// that was received, is copied: see [`Payload`].
 impl From<Text> for String {
     fn from(text: Text) -> Self {
-        text.as_str().to_owned()
+        Self::from_utf8(text.0.into()).expect("a text is UTF-8")
     }
 }
 
@@ -344,6 +346,22 @@ mod tests {
         frame.extend([0xff; 30]);
         let found = connection.find_message(Instant::default(), &frame).unwrap();
         Message::unmasked(&found).unwrap()
+    }
+
+    #[test]
+    fn string_of_a_text_with_one_owner_is_not_copied() {
+        for text in [Text::from("x".repeat(1000)), {
+            let unmasked = arrived("ü".repeat(500).as_bytes());
+            let Message::Text(text) = unmasked else { panic!() };
+            text
+        }] {
+            let (at, expected) = (text.as_ptr(), text.to_string());
+            let shared = text.clone();
+            let copied = String::from(shared);
+            assert_eq!((copied.as_str(), copied.as_ptr() == at), (expected.as_str(), false));
+            let string = String::from(text);
+            assert_eq!((string.as_str(), string.as_ptr() == at), (expected.as_str(), true));
+        }
     }
 
     #[test]

@@ -1,22 +1,31 @@
 //! Servers: from an accepted transport to an open WebSocket.
 
+pub(crate) mod response;
+pub(crate) mod serve;
+mod tasks;
+
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Request;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::handshake::{
-    self, AcceptError, Acceptance, Accepted, HandshakeError, HostPolicy, OriginPolicy, Rejection, Request, Response,
-    ServerHandshake, ServerProgress,
+    self, Accepted, HandshakeError, HostPolicy, HttpBinding, InvalidRequest, OriginPolicy, ServerHandshake,
+    ServerProgress,
 };
 use sockeye_proto::{Keepalive, Role};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::convert;
 use crate::error::Error;
 use crate::runtime::tokio::deadline_after;
+use crate::server::response::{Acceptance, Rejection, internal_error};
+use crate::server::serve::{Listener, Serve};
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::transport::Io;
 use crate::transport::socket;
@@ -70,13 +79,29 @@ struct Policy {
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// A client's valid request that waits for the application's word.
+/// A client's valid request for a WebSocket, which the application accepts or rejects.
 ///
-/// Dropping it closes the transport without an answer.
-pub struct Incoming {
+/// Dropping it closes the transport without a response.
+pub struct Incoming(Box<Opening>);
+
+/// In a box, for it is moved from the task that reads it into the application's future, which would keep its room.
+struct Opening {
     io: Box<dyn Io>,
     handshake: handshake::Incoming,
+    request: Request<()>,
     server: Server,
+}
+
+/// What a client asked for.
+pub(crate) enum Received {
+    WebSocket(Incoming),
+    Plain(PlainHttp),
+}
+
+/// An HTTP request that asks for no WebSocket, and the transport that the response goes to.
+pub(crate) struct PlainHttp {
+    io: Box<dyn Io>,
+    pub(crate) request: Box<Request<()>>,
 }
 
 impl Default for Server {
@@ -91,7 +116,32 @@ impl Server {
         ServerBuilder::default()
     }
 
-    /// Reads a client's request from a transport, TLS first if it is configured, and checks it: first step of two.
+    /// Serves a listener: accepts its connections, and runs a task for each. See [`Serve`] for what can be set, and for
+    /// [`Serve::run`], which begins.
+    ///
+    /// ```no_run
+    /// # use sockeye::Server;
+    /// # async fn example() -> std::io::Result<()> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:9001").await?;
+    /// Server::default()
+    ///     .serve(listener)
+    ///     .run(|incoming| async move {
+    ///         let mut ws = incoming.accept().await?;
+    ///         while let Some(message) = ws.recv().await? {
+    ///             ws.feed(message).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve<L: Listener>(&self, listener: L) -> Serve<L> {
+        Serve::new(self.clone(), listener)
+    }
+
+    /// Reads a client's request from a transport, after the TLS handshake if TLS is configured, and checks it. The
+    /// application then accepts or rejects it.
     ///
     /// A request that is not a valid opening handshake, or comes from a page that may not connect, is answered with
     /// the HTTP status that says so. On a TCP stream, and on a TLS stream of tokio-rustls over one, Nagle's algorithm is
@@ -110,13 +160,24 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        match self.receive(io, false).await? {
+            Received::WebSocket(incoming) => Ok(incoming),
+            Received::Plain(_) => unreachable!("not asked for"),
+        }
+    }
+
+    /// Reads a client's request. One that asks for no WebSocket is a fault unless `takes_plain`.
+    pub(crate) async fn receive<S>(&self, io: S, takes_plain: bool) -> Result<Received, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         socket::prepare(&io)?;
         let deadline = deadline_after(self.policy.options.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS first, and everything through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;
-        self.read_request(io, deadline).await
+        self.read_request(io, deadline, takes_plain).await
     }
 
     async fn start_tls<S>(&self, io: S) -> Result<Box<dyn Io>, Error>
@@ -130,57 +191,100 @@ impl Server {
         Ok(Box::new(io))
     }
 
-    async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant) -> Result<Incoming, Error> {
-        let mut handshake = Some(ServerHandshake::new(self.policy.options.handshake_limits()));
+    async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant, takes_plain: bool) -> Result<Received, Error> {
+        let mut handshake = ServerHandshake::new(self.policy.options.handshake_limits());
+        if takes_plain {
+            handshake = handshake.keep_plain_requests();
+        }
+        let mut handshake = Some(handshake);
         let refusal = loop {
             match timeout_at(deadline, poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx))).await {
                 Ok(Ok(ServerProgress::Incomplete(next))) => handshake = Some(next),
                 Ok(Ok(ServerProgress::Invalid(refusal))) => break refusal,
-                Ok(Ok(ServerProgress::Incoming(incoming))) => match self.check(incoming.request()) {
-                    Err(fault) => break incoming.reject_with_error(fault),
-                    Ok(()) => {
-                        let server = self.clone();
-                        return Ok(Incoming {
+                Ok(Ok(ServerProgress::Incoming(incoming))) => match self
+                    .check(incoming.request())
+                    .and_then(|()| convert::request(incoming.request()))
+                {
+                    Err(error) => break incoming.reject_with_error(error),
+                    Ok(request) => {
+                        return Ok(Received::WebSocket(Incoming(Box::new(Opening {
                             io,
                             handshake: incoming,
-                            server,
-                        });
+                            request,
+                            server: self.clone(),
+                        }))));
                     }
                 },
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     if let Some(refusal) = handshake.and_then(ServerHandshake::handle_timeout) {
-                        Box::pin(turn_away(io, &refusal.response)).await;
+                        Box::pin(turn_away(io, refusal.response.to_bytes())).await;
                     }
                     return Err(Error::timeout("the opening handshake"));
                 }
             }
         };
+        let InvalidRequest {
+            error, response, plain, ..
+        } = refusal;
+        if let Some(request) = plain.and_then(|plain| convert::plain_request(&plain)) {
+            let request = Box::new(request);
+            return Ok(Received::Plain(PlainHttp { io, request }));
+        }
         // In a box: it is needed by few, and would make the wait of all others as large.
-        Box::pin(turn_away(io, &refusal.response)).await;
-        Err(refusal.error.into())
+        Box::pin(turn_away(io, response.to_bytes())).await;
+        Err(error.into())
     }
 
     /// Whether the request may come from where it comes from, and go where it goes.
     // [6455-10.2-1]
-    pub(crate) fn check(&self, request: &Request) -> Result<(), HandshakeError> {
+    pub(crate) fn check(&self, request: &handshake::Request) -> Result<(), HandshakeError> {
         self.policy.hosts.check(request)?;
         self.policy.origins.check(request)
     }
 
-    /// Yes, with the first subprotocol of the server's that the client offered.
-    pub(crate) fn acceptance(&self, request: &Request) -> Acceptance {
-        Acceptance::new().subprotocol(request.choose_subprotocol(&self.policy.subprotocols))
-    }
-
     /// Accepts the request, with compression if it is configured and offered.
-    pub(crate) fn answer(&self, handshake: handshake::Incoming, acceptance: Acceptance) -> Result<Answer, AcceptError> {
+    ///
+    /// # Errors
+    ///
+    /// The acceptance cannot be sent; with the 500 for the client.
+    pub(crate) fn answer(
+        &self,
+        handshake: handshake::Incoming,
+        acceptance: Acceptance,
+    ) -> Result<Answer, (Error, handshake::Response)> {
+        let request = handshake.request();
+        let acceptance = match acceptance.into_proto(request, &self.policy.subprotocols) {
+            Ok(acceptance) => acceptance,
+            Err(invalid) => return Err((Error::misuse(invalid), handshake.reject(internal_error()))),
+        };
         let (acceptance, agreement) = match &self.policy.options.deflate {
             None => (acceptance, None),
-            Some(config) => acceptance.deflate(config, handshake.request()),
+            Some(config) => acceptance.deflate(config, request),
         };
-        let accepted = handshake.accept(acceptance)?;
-        Ok(Answer { accepted, agreement })
+        match handshake.accept(acceptance) {
+            Ok(accepted) => Ok(Answer { accepted, agreement }),
+            Err(error) => {
+                let response = error.response.clone();
+                Err((Error::misuse(error), response))
+            }
+        }
+    }
+
+    /// This server with settings of its own, whose connections can be told to go away together.
+    pub(crate) fn with_own_settings(&self) -> Self {
+        Self {
+            policy: self.policy.clone(),
+            settings: self.policy.options.settings(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.policy.options.timeouts
     }
 
     /// The connection, once the answer is sent.
@@ -273,55 +377,78 @@ impl ServerBuilder {
 }
 
 impl Incoming {
-    /// The request: its resource, headers, origin, the subprotocols offered.
-    pub fn request(&self) -> &Request {
-        self.handshake.request()
+    /// The request: its path and query, as [`uri`](Request::uri), and its headers.
+    ///
+    /// The URI may contain a token; think before writing it to a log. `{:?}` hides the values of headers that carry
+    /// credentials. In the target, characters that a URI may not contain, but that browsers send, are percent-encoded.
+    pub fn request(&self) -> &Request<()> {
+        &self.0.request
+    }
+
+    /// The `Origin` header: the page that runs the script which connects. `None` if there is none, because the client is not
+    /// a browser. The [origin policy](ServerBuilder::origins) has been applied already.
+    pub fn origin(&self) -> Option<&str> {
+        self.0.handshake.request().origin()?.as_str()
+    }
+
+    /// The subprotocols that the client offers, in its order of preference.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
+        self.0.handshake.request().subprotocols()
+    }
+
+    /// The address of the client, or of the proxy that forwards it: see [`WebSocket::peer_addr`].
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        socket::peer_addr(&*self.0.io)
+    }
+
+    /// The local address that the client connected to: see [`WebSocket::local_addr`].
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        socket::local_addr(&*self.0.io)
+    }
+
+    /// The certificates that the client presented, its own first: see [`WebSocket::peer_certificates`].
+    #[cfg(feature = "tls")]
+    pub fn peer_certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
+        socket::peer_certificates(&*self.0.io)
     }
 
     /// Opens the WebSocket, with the first of the server's subprotocols that the client offered.
     ///
     /// # Errors
     ///
-    /// The client is gone ([`Error::is_io`], [`Error::is_timeout`]).
+    /// The client is gone ([`Error::is_io`]), or did not take the response within
+    /// [`Timeouts::handshake`](crate::Timeouts::handshake) ([`Error::is_timeout`]).
     ///
     /// # Cancel safety
     ///
     /// The transport is closed.
     pub async fn accept(self) -> Result<WebSocket, Error> {
-        let acceptance = self.acceptance();
-        self.accept_with(acceptance).await
+        self.accept_with(Acceptance::new()).await
     }
 
-    /// What [`accept`](Self::accept) says: the first of the server's subprotocols that the client offered. For
-    /// [`accept_with`](Self::accept_with), to add headers to or to choose another subprotocol.
-    pub fn acceptance(&self) -> Acceptance {
-        self.server.acceptance(self.request())
-    }
-
-    /// Opens the WebSocket, with a subprotocol and headers of your choice; mostly made from
-    /// [`acceptance`](Self::acceptance).
-    ///
-    /// Compression is agreed on here, if the server is built with it. An extension that you add is yours to speak.
+    /// Opens the WebSocket, with a subprotocol and headers of your choice. Compression is agreed on if the server is built
+    /// with it.
     ///
     /// # Errors
     ///
-    /// The client is gone, or the acceptance has what the client did not offer ([`Error::is_misuse`]; the client gets
-    /// a 500).
+    /// Those of [`accept`](Self::accept); and if the acceptance chooses a subprotocol that the client did not offer, or has
+    /// an invalid header, one of which [`Error::is_invalid_input`] is true. The client gets a 500 then.
     ///
     /// # Cancel safety
     ///
     /// The transport is closed.
     pub async fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
-        let Self {
+        let Opening {
             mut io,
             handshake,
             server,
-        } = self;
+            ..
+        } = *self.0;
         let answer = match server.answer(handshake, acceptance) {
             Ok(answer) => answer,
-            Err(error) => {
-                turn_away(io, &error.response).await;
-                return Err(Error::misuse(error));
+            Err((error, response)) => {
+                Box::pin(turn_away(io, response.to_bytes())).await;
+                return Err(error);
             }
         };
         let response = answer.accepted.response.to_bytes();
@@ -334,13 +461,21 @@ impl Incoming {
         Ok(server.open(io, answer))
     }
 
-    /// Turns the request down, with a status, headers and a body of your choice.
+    /// Rejects the request, with a [`StatusCode`](http::StatusCode), or with a [`Response`](http::Response) that has headers
+    /// and a body. Takes up to a second, for the client to read it.
+    ///
+    /// ```no_run
+    /// # async fn example(incoming: sockeye::Incoming) {
+    /// incoming.reject(sockeye::http::StatusCode::NOT_FOUND).await;
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///
     /// The transport is closed.
-    pub async fn reject(self, rejection: Rejection) {
-        turn_away(self.io, &self.handshake.reject(rejection)).await;
+    pub async fn reject(self, rejection: impl Into<Rejection>) {
+        let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
+        turn_away(self.0.io, response.to_bytes()).await;
     }
 }
 
@@ -349,6 +484,16 @@ impl std::fmt::Debug for Incoming {
         f.debug_struct("Incoming")
             .field("request", self.request())
             .finish_non_exhaustive()
+    }
+}
+
+impl PlainHttp {
+    /// Sends the response within the time for a handshake, and closes.
+    pub(crate) async fn respond(mut self, response: Vec<u8>, limit: Duration) {
+        let sent = timeout(limit, self.io.write_all(&response)).await;
+        if let Ok(Ok(())) = sent {
+            turn_away(self.io, vec![]).await;
+        }
     }
 }
 
@@ -370,8 +515,7 @@ fn poll_step(
 
 /// Answers a client that does not get its WebSocket, and closes. Whether it still listens is of no interest.
 // [6455-7.2.2-1]
-async fn turn_away(mut io: Box<dyn Io>, response: &Response) {
-    let response = response.to_bytes();
+async fn turn_away(mut io: Box<dyn Io>, response: Vec<u8>) {
     let farewell = async {
         io.write_all(&response).await?;
         io.shutdown().await?;

@@ -13,6 +13,7 @@ use std::any::Any;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
@@ -24,25 +25,48 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
 
+/// An [`Io`] that several threads may look at.
+pub(crate) trait SyncIo: Io + Sync {}
+
+impl<T: Io + Sync> SyncIo for T {}
+
 /// A transport. TCP is stored inline: a broadcast visits a thousand connections that are not in the cache, and a box would
 /// be one more cache miss for each.
 pub(crate) enum Transport {
     Tcp(TcpStream),
-    /// Another type whose reads only write to their buffer: see [`socket::reads_blindly`].
-    Known(Box<dyn Io>),
-    Other(Box<dyn Io>),
+    /// Sockets and pipes of tokio, and TLS streams of tokio-rustls over TCP. Their reads only write to the buffer.
+    Known(Box<dyn SyncIo>),
+    /// The lock makes it `Sync`, as a `WebSocket` is: the transport of hyper, for one, is not. It is never contended.
+    Other(Mutex<Box<dyn Io>>),
 }
 
 impl From<Box<dyn Io>> for Transport {
     fn from(io: Box<dyn Io>) -> Self {
-        if !(&*io as &dyn Any).is::<TcpStream>() {
-            return match socket::reads_blindly(&*io as &dyn Any) {
-                true => Self::Known(io),
-                false => Self::Other(io),
+        let mut io: Result<Box<dyn SyncIo>, _> = match downcast::<TcpStream>(io) {
+            Ok(tcp) => return Self::Tcp(*tcp),
+            Err(io) => Err(io),
+        };
+        macro_rules! try_types {
+            ($($known:ty),*) => {
+                io = io$(.or_else(|io| Ok(downcast::<$known>(io)? as Box<dyn SyncIo>)))*
             };
         }
-        let tcp = (io as Box<dyn Any>).downcast().expect("checked above");
-        Self::Tcp(*tcp)
+        try_types!(tokio::io::DuplexStream);
+        #[cfg(unix)]
+        try_types!(tokio::net::UnixStream);
+        #[cfg(feature = "tls")]
+        socket::with_tls_types!(try_types);
+        match io {
+            Ok(io) => Self::Known(io),
+            Err(io) => Self::Other(Mutex::new(io)),
+        }
+    }
+}
+
+fn downcast<T: Io>(io: Box<dyn Io>) -> Result<Box<T>, Box<dyn Io>> {
+    match (&*io as &dyn Any).is::<T>() {
+        true => Ok((io as Box<dyn Any>).downcast().expect("looked at above")),
+        false => Err(io),
     }
 }
 
@@ -51,7 +75,10 @@ macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {
             Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
-            Transport::Known(io) | Transport::Other(io) => Pin::new(io).$method($($argument),*),
+            Transport::Known(io) => Pin::new(io).$method($($argument),*),
+            Transport::Other(io) => {
+                Pin::new(io.get_mut().unwrap_or_else(PoisonError::into_inner)).$method($($argument),*)
+            }
         }
     };
 }
@@ -64,12 +91,18 @@ impl Transport {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
+    /// The transport, for what [`socket`] can find out about it. `None` if its type is not known.
+    pub(crate) fn as_any(&self) -> Option<&dyn Any> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Known(io) => Some(&**io),
+            Self::Other(_) => None,
+        }
+    }
+
     /// The right edge of the peer's TCP receive window: see [`socket::window_edge`].
     pub(crate) fn window_edge(&self) -> Option<NonZeroU32> {
-        match self {
-            Self::Tcp(tcp) => socket::window_edge(tcp),
-            Self::Known(io) | Self::Other(io) => socket::window_edge(&**io as &dyn Any),
-        }
+        socket::window_edge(self.as_any()?)
     }
 
     /// Pending if the runtime knows that the socket is not readable. Ready for transports of which that is not known.
@@ -105,7 +138,11 @@ impl Transport {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(tcp) => pin!(tcp.read_buf(&mut buffer.limit(len_max))).poll(cx),
-            Self::Known(io) | Self::Other(io) => pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx),
+            Self::Known(io) => pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx),
+            Self::Other(io) => {
+                let io = io.get_mut().unwrap_or_else(PoisonError::into_inner);
+                pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx)
+            }
         }
     }
 

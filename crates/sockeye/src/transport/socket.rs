@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use tokio::net::TcpStream;
@@ -25,6 +26,16 @@ pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
 /// [`prepare_tcp`] for the TCP socket in a transport, if there is one that is known.
 pub(crate) fn prepare_socket(io: &dyn Any) -> io::Result<()> {
     tcp(io).map_or(Ok(()), prepare_tcp)
+}
+
+/// The address of the TCP peer, where the transport is TCP or TLS of tokio-rustls over it.
+pub(crate) fn peer_addr(io: &dyn Any) -> Option<SocketAddr> {
+    tcp(io)?.peer_addr().ok()
+}
+
+/// The local address, where the transport is TCP or TLS of tokio-rustls over it.
+pub(crate) fn local_addr(io: &dyn Any) -> Option<SocketAddr> {
+    tcp(io)?.local_addr().ok()
 }
 
 /// How many bytes the kernel keeps that it has not sent yet. It reports room when less than half of this is left. Without
@@ -63,7 +74,7 @@ macro_rules! with_tls_types {
         )
     };
 }
-#[cfg(all(feature = "tls", feature = "hyper"))]
+#[cfg(feature = "tls")]
 pub(crate) use with_tls_types;
 
 /// The TCP socket of a `TcpStream`, or of a TLS stream of tokio-rustls over one.
@@ -88,12 +99,11 @@ fn alpn(io: &dyn Any) -> Option<&[u8]> {
     with_tls_types!(protocol)
 }
 
-/// Whether reads of this transport only write to the buffer that they are given: sockets and pipes of tokio, and TLS
-/// streams of tokio-rustls over TCP.
-pub(crate) fn reads_blindly(io: &dyn Any) -> bool {
-    #[cfg(unix)]
-    if io.is::<tokio::net::UnixStream>() {
-        return true;
+/// The certificates of the peer, where the transport is TLS of tokio-rustls over TCP.
+#[cfg(feature = "tls")]
+pub(crate) fn peer_certificates(io: &dyn Any) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
+    macro_rules! certificates {
+        ($($tls:ty),*) => { None$(.or_else(|| io.downcast_ref::<$tls>()?.get_ref().1.peer_certificates()))* };
     }
-    tcp(io).is_some() || io.is::<tokio::io::DuplexStream>()
+    with_tls_types!(certificates)
 }

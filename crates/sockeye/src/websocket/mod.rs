@@ -10,6 +10,7 @@ pub(crate) mod try_lock;
 pub(crate) mod wakers;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,6 +28,7 @@ use crate::message::outbound::OutboundMessage;
 use crate::message::prepared::PreparedMessage;
 use crate::settings::Settings;
 use crate::transport::Io;
+use crate::transport::socket;
 use crate::websocket::halves::{Half, Halves};
 use crate::websocket::split::{Receiver, Sender};
 
@@ -245,7 +247,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_misuse`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
     ///
     /// # Cancel safety
     ///
@@ -264,7 +266,7 @@ impl WebSocket {
     /// # Errors
     ///
     /// The peer did not answer in time, or broke the protocol, or the connection was lost. If the code or reason may not be
-    /// sent ([`Error::is_misuse`]; a reason has at most 123 bytes, see [`truncate_close_reason`](crate::truncate_close_reason)),
+    /// sent ([`Error::is_invalid_input`]; a reason has at most 123 bytes, see [`truncate_close_reason`](crate::truncate_close_reason)),
     /// the connection is closed with the nearest ones that may: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
     /// In every case the connection is closed afterwards.
     ///
@@ -313,6 +315,30 @@ impl WebSocket {
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.extras.as_ref()?.subprotocol.as_deref()
+    }
+
+    /// What was agreed on for permessage-deflate (RFC 7692); `None` if messages are not compressed.
+    pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        self.driver.connection().negotiated_deflate()
+    }
+
+    /// The address of the peer, or of the proxy in between. `None` once the transport is closed, and where it is neither a
+    /// `TcpStream` nor a TLS stream of tokio-rustls over one. A system call.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        socket::peer_addr(self.driver.transport()?)
+    }
+
+    /// The local address: `None` where [`peer_addr`](Self::peer_addr) is. A system call.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        socket::local_addr(self.driver.transport()?)
+    }
+
+    /// The certificates that the peer presented, its own first: those of the server, or those of a client that the server's
+    /// TLS configuration asked for one. `None` without TLS, once the transport is closed, and where TLS is not over a
+    /// `TcpStream`.
+    #[cfg(feature = "tls")]
+    pub fn peer_certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
+        socket::peer_certificates(self.driver.transport()?)
     }
 
     /// Splits into a sender, which can be cloned, and a receiver, for different tasks.
@@ -443,5 +469,21 @@ impl Sink<Message> for WebSocket {
             driver.start_close(CloseCode::NORMAL, "")?;
             driver.poll_flush(cx)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn websockets_and_their_halves_are_send_and_sync() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<WebSocket>();
+        check::<Sender>();
+        check::<Receiver>();
+        check::<Error>();
+        check::<crate::Client>();
+        check::<crate::Server>();
     }
 }

@@ -25,7 +25,7 @@ use crate::websocket::wakers::SlotKey;
 /// # Errors
 ///
 /// The connection is closed or lost, or the peer reads too slowly: see [`Sender::send`]. `start_send` without a `poll_ready`
-/// that was ready may fail with an error of which [`Error::is_misuse`] is true; then this message is not sent, and the
+/// that was ready may fail with an error of which [`Error::is_invalid_input`] is true; then this message is not sent, and the
 /// connection goes on.
 ///
 /// # Cancel safety

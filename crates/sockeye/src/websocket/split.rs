@@ -303,7 +303,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_misuse`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
     ///
     /// # Cancel safety
     ///
@@ -326,7 +326,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The connection is lost. If the code or reason may not be sent ([`Error::is_misuse`]), the connection is closed with
+    /// The connection is lost. If the code or reason may not be sent ([`Error::is_invalid_input`]), the connection is closed with
     /// the nearest ones that may: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
     ///
     /// # Cancel safety

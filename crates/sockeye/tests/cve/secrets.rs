@@ -115,7 +115,7 @@ async fn a_transport_that_looks_into_its_read_buffer_sees_nothing_of_other_conne
         };
         let (server, client) = (Server::default(), Client::default());
         let accepting = async { server.accept(snoop).await?.accept().await };
-        let (ours, theirs) = tokio::join!(accepting, client.connect_over(far, "ws://localhost/"));
+        let (ours, theirs) = tokio::join!(accepting, client.request("ws://localhost/").connect_over(far));
         let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap().0);
         let message = vec![FILLING; if large { 1 << 20 } else { 100 }];
         for _ in 0..3 {

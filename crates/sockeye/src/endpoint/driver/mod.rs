@@ -9,6 +9,7 @@ mod receive;
 mod wait;
 mod write;
 
+use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -103,6 +104,11 @@ impl Driver {
 
     pub(crate) fn runtime(&self) -> Runtime {
         self.settings.runtime
+    }
+
+    /// The transport, where it is open and of a known type: see [`Transport::as_any`](crate::transport::Transport::as_any).
+    pub(crate) fn transport(&self) -> Option<&dyn Any> {
+        self.transport.transport()?.as_any()
     }
 
     /// Whether messages can still be sent, as far as is known.
@@ -215,6 +221,10 @@ impl Driver {
     /// Writes what is queued, then reads. Ready when there is something new to look at, be it the end.
     #[inline(never)]
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.settings.is_going_away() && self.is_open() {
+            // The frame is valid, and a connection that is not open has no need of it.
+            let _ = self.start_close(CloseCode::GOING_AWAY, "");
+        }
         loop {
             // Read before compressing, so that a message that is compressed does not prevent a read.
             let was_spent = self.budget.is_spent();

@@ -140,7 +140,7 @@ impl Driver {
         {
             self.connection.handle_write_progress(now);
         }
-        let (written, taken_min) = (self.output.written_total(), self.settings.write_taken_min);
+        let (written, taken_min) = (self.output.written_total(), u64::from(self.settings.write_taken_min));
         let is_fast_enough = self.change_backlog(|backlog| match &mut backlog.stall {
             Some(stall) => stall.renew(now, written, taken_min),
             None => true,
