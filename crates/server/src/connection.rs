@@ -187,8 +187,8 @@ fn log_loss(node: &Node, error: &sockeye::Error) {
 /// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
 fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedMessage>, End> {
     while let Some(frame) = client.next_frame()? {
-        // Not `try_send_prepared`, which would have another task write it: this one is about to receive, and that writes.
-        let fed = pin!(sender.feed_prepared(&frame)).poll(&mut Context::from_waker(Waker::noop()));
+        // Not `try_send`, which would have another task write it: this one is about to receive, and that writes.
+        let fed = pin!(sender.feed(&frame)).poll(&mut Context::from_waker(Waker::noop()));
         match fed {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Err(End::Gone),
@@ -201,7 +201,7 @@ fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedM
 /// Waits for a client that reads slowly, as long as the limits allow.
 async fn write_slowly(sender: &Sender, client: &Client, frame: PreparedMessage) -> Result<(), End> {
     tokio::select! {
-        fed = timeout(client.write_timeout(), sender.feed_prepared(&frame)) => match fed {
+        fed = timeout(client.write_timeout(), sender.feed(&frame)) => match fed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(DisconnectCode::Slow.into()),

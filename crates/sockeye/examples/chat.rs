@@ -43,9 +43,9 @@ async fn take_part(server: &Server, tcp: TcpStream, peer: SocketAddr, room: &Roo
 fn say(room: &Room, message: &PreparedMessage) {
     room.lock().expect("nobody panics").retain(|peer, listener| {
         // It was framed once for all.
-        match listener.try_send_prepared(message) {
+        match listener.try_send(message) {
             Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
+            Err(TrySendError::Full { .. }) => {
                 eprintln!("{peer}: does not listen, misses a message");
                 true
             }

@@ -18,14 +18,15 @@ pub use client::{Client, ClientBuilder, connect};
 pub use error::Error;
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
+pub use message::outbound::Outbound;
 pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
-pub use websocket::sender_sink::SenderSink;
+pub use websocket::WebSocket;
 pub use websocket::split::{Receiver, Sender};
-pub use websocket::{TrySendAllError, TrySendError, WebSocket};
+pub use websocket::try_send::{TrySendAllError, TrySendError};
 
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub use sockeye_proto::handshake;

@@ -649,7 +649,7 @@ async fn a_sink_sends_and_closes() {
         assert_eq!(peer.takes(), [text("a"), text("b")]);
         peer.sends([text("not read away"), close(1000, "")]);
         peer.ends();
-        SinkExt::close(&mut ws).await.unwrap();
+        SinkExt::<Message>::close(&mut ws).await.unwrap();
         assert_eq!(peer.takes(), [close(1000, "")]);
         assert_eq!(text_of(ws.next().await.unwrap().map(Some)), "not read away");
         assert!(ws.next().await.is_none());

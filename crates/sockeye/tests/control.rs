@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
 use common::{BOTH, Local, look, open, open_client, open_server, pair, text_of, within};
-use sockeye::{Client, CloseCause, CloseCode, Compress, DeflateConfig, Keepalive, Server};
+use sockeye::{Client, CloseCause, CloseCode, Compress, DeflateConfig, Keepalive, Message, Server};
 use tokio::time::{Instant, advance, sleep};
 
 fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
@@ -114,7 +114,10 @@ async fn turns_until_received(count: usize, message: &[u8]) -> usize {
     let server = Server::builder().compression(DeflateConfig::default()).build();
     let (mut client, mut server) = pair(&client, &server).await;
     for _ in 0..count {
-        client.feed_with(message, Compress::Always).await.unwrap();
+        client
+            .feed(Message::from(message).compress(Compress::Always))
+            .await
+            .unwrap();
     }
     client.flush().await.unwrap();
     let mut turns = 0;

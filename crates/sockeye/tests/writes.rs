@@ -247,7 +247,7 @@ async fn try_send_gives_back_what_there_is_no_room_for() {
     let (mut ws, peer) = open_with_write_buffer_max(10).await;
     peer.rule(|rules| rules.room = 0);
     ws.try_send("0123456789").unwrap();
-    let Err(TrySendError::Full(message)) = ws.try_send("more") else {
+    let Err(TrySendError::Full { message, .. }) = ws.try_send("more") else {
         panic!("there is no room");
     };
     assert_eq!(message, Message::text("more"));
@@ -416,7 +416,9 @@ async fn a_message_that_is_inflated_in_parts_is_read_ahead_whole_and_in_order() 
         theirs.recv().await.unwrap().unwrap()
     };
     let receiving = async {
-        ours.feed_with(noise.clone(), Compress::Never).await.unwrap();
+        ours.feed(Message::from(noise.clone()).compress(Compress::Never))
+            .await
+            .unwrap();
         ours.flush().await.unwrap();
         assert_eq!(ours.recv().await.unwrap().unwrap().len(), LARGE_LEN);
         for number in 0..200 {

@@ -23,6 +23,8 @@ pub(super) struct Backlog {
     pub(super) drained_at: Option<Instant>,
     /// Messages that were received while a send waited.
     pub(super) ahead: ReadAhead,
+    /// When a message first found no room, since one last found room or the queue was last empty.
+    pub(super) full_since: Option<Instant>,
 }
 
 impl Backlog {
@@ -30,6 +32,7 @@ impl Backlog {
         self.compress_job.is_none()
             && self.stall.is_none()
             && self.drained_at.is_none()
+            && self.full_since.is_none()
             && self.ahead.messages.is_empty()
     }
 }

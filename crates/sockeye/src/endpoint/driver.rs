@@ -1,6 +1,7 @@
 //! Moves bytes between the transport and the state machine.
 
 mod end;
+mod room;
 mod wait;
 
 use std::borrow::Cow;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use bytes::BufMut;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
 use sockeye_proto::{
-    CloseCode, CloseFrame, CloseInfo, Connection, Event, Fragment, Instant, Role, SendError, State, TransportAction,
+    CloseCode, CloseFrame, CloseInfo, Compress, Connection, Event, Fragment, Instant, Role, SendError, State,
+    TransportAction,
 };
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -26,7 +28,7 @@ use super::output::{BY_REFERENCE_MIN, Output};
 use super::{CODECS, buffer_pool, message_pool};
 use crate::error::{Error, Kind};
 use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
+use crate::message::outbound::Outbound;
 use crate::message::payload::Payload;
 use crate::message::prepared::{Frame, PreparedMessage};
 use crate::runtime::clock;
@@ -284,11 +286,15 @@ impl Driver {
 
     /// Queues a message, once; waits only while too much is queued already.
     #[inline]
-    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &OutboundMessage) -> Poll<Result<(), Error>> {
-        ready!(self.poll_room_for(cx, message.len()))?;
-        if let Err(error) = self.queue(message) {
+    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        if let Some(prepared) = message.prepared() {
+            return self.poll_feed_prepared(cx, prepared, message.compress_choice());
+        }
+        ready!(self.poll_room_for(cx, message.plain_len()))?;
+        if let Err(error) = self.queue_plain(message) {
             return Self::poll_error(cx, error);
         }
+        self.clear_full();
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -302,15 +308,18 @@ impl Driver {
     }
 
     /// Queues a prepared message, once; waits only while too much is queued already.
-    pub(crate) fn poll_feed_prepared(
+    #[inline(never)]
+    fn poll_feed_prepared(
         &mut self,
         cx: &mut Context<'_>,
         prepared: &PreparedMessage,
+        compress: Compress,
     ) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, prepared.message().len()))?;
-        if let Err(error) = self.queue_prepared(prepared) {
+        if let Err(error) = self.queue_prepared(prepared, compress) {
             return Self::poll_error(cx, error);
         }
+        self.clear_full();
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -339,6 +348,7 @@ impl Driver {
             if self.connection.state() != State::Open {
                 return Poll::Ready(Err(self.send_error(SendError::Closed)));
             }
+            self.record_full();
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_blocked(cx));
             }
@@ -423,19 +433,28 @@ impl Driver {
     }
 
     /// Queues a message, whatever is queued already.
+    #[inline]
+    pub(crate) fn queue(&mut self, message: &Outbound) -> Result<(), Error> {
+        match message.prepared() {
+            None => self.queue_plain(message),
+            Some(prepared) => self.queue_prepared(prepared, message.compress_choice()),
+        }
+    }
+
+    /// Queues a message that is not prepared, whatever is queued already.
     // [6455-10.3-2]
     #[inline]
-    pub(crate) fn queue(&mut self, message: &OutboundMessage) -> Result<(), Error> {
+    fn queue_plain(&mut self, message: &Outbound) -> Result<(), Error> {
         self.check_writable()?;
-        let len = message.len();
-        if self.connection.compresses(len, message.compress()) {
+        let len = message.plain_len();
+        if self.connection.compresses(len, message.compress_choice()) {
             return self.queue_compressed(message);
         }
         self.queue_uncompressed(message, len)
     }
 
     #[inline(always)]
-    fn queue_uncompressed(&mut self, message: &OutboundMessage, len: usize) -> Result<(), Error> {
+    fn queue_uncompressed(&mut self, message: &Outbound, len: usize) -> Result<(), Error> {
         let is_by_reference = len >= BY_REFERENCE_MIN && matches!(self.connection.role(), Role::Server);
         let copied_len = if is_by_reference { 0 } else { len };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
@@ -451,14 +470,16 @@ impl Driver {
 
     #[cold]
     #[inline(never)]
-    fn queue_compressed(&mut self, outgoing: &OutboundMessage) -> Result<(), Error> {
-        let (message, len) = (outgoing.to_message(), outgoing.len());
+    fn queue_compressed(&mut self, outgoing: &Outbound) -> Result<(), Error> {
+        let (message, len) = (outgoing.to_message(), outgoing.plain_len());
         self.budget.charge_compressed(len.min(PART_LEN));
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
         } else {
             let out = self.output.buffer_for(len, self.settings.write_buffer_max);
-            let sent = self.connection.send_with(message.data(), outgoing.compress(), out);
+            let sent = self
+                .connection
+                .send_with(message.data(), outgoing.compress_choice(), out);
             sent.map(|()| true)
         };
         match is_begun {
@@ -509,13 +530,13 @@ impl Driver {
     }
 
     /// Queues a message that others get too, whatever is queued already.
-    pub(crate) fn queue_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
+    pub(crate) fn queue_prepared(&mut self, prepared: &PreparedMessage, compress: Compress) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
-            let message = OutboundMessage::new(prepared.message().clone(), prepared.compress());
-            return self.queue(&message);
+            let message = Outbound::new(prepared.message().clone(), compress);
+            return self.queue_plain(&message);
         }
         self.check_writable()?;
-        let Frame { framing, bytes } = prepared.frame_for(&self.connection);
+        let Frame { framing, bytes } = prepared.frame_for(&self.connection, compress);
         let sent = self.connection.start_framed(prepared.message().data(), *framing);
         sent.map_err(|error| self.send_error(error))?;
         if bytes.len() >= BY_REFERENCE_MIN {
@@ -627,6 +648,13 @@ impl Driver {
     /// Closes the transport at once, whatever waits.
     pub(crate) fn abort(&mut self) {
         self.io = None;
+    }
+
+    /// Closes the transport at once, whatever waits. From then on every operation fails with this error, unless the
+    /// connection has ended before.
+    pub(crate) fn abort_with(&mut self, error: Error) {
+        self.io = None;
+        self.end_transport(Some(error));
     }
 
     /// The next message in what was received, if it is as nearly all are. Everything else is left to
@@ -776,6 +804,7 @@ impl Driver {
             self.queue_control();
             if self.is_drained() {
                 self.output.release();
+                self.clear_full();
                 break;
             }
             let Some(io) = self.io.as_mut().filter(|_| self.failure.is_none()) else {

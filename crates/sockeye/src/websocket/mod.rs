@@ -3,10 +3,11 @@
 pub(crate) mod batch;
 mod flush_batch;
 mod halves;
-pub(crate) mod sender_sink;
+mod sender_sink;
 mod shared;
 pub(crate) mod split;
 pub(crate) mod try_lock;
+pub(crate) mod try_send;
 pub(crate) mod wakers;
 
 use std::future::poll_fn;
@@ -18,17 +19,17 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_sink::Sink;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
-use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
+use sockeye_proto::{CloseCode, CloseInfo, Role};
 
 use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
-use crate::message::prepared::PreparedMessage;
+use crate::message::outbound::Outbound;
 use crate::settings::Settings;
 use crate::transport::Io;
 use crate::websocket::halves::{Half, Halves};
 use crate::websocket::split::{Receiver, Sender};
+use crate::websocket::try_send::TrySendError;
 
 /// An open WebSocket, client or server, whatever it runs over.
 ///
@@ -132,7 +133,7 @@ impl WebSocket {
     ///
     /// A message that was not queued yet, because too much was waiting already, is not sent. Otherwise it leaves
     /// whole, with the next call.
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn send(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
@@ -154,55 +155,9 @@ impl WebSocket {
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     // Not `async`: each layer of it would keep a copy of the message in the future, and so in every task that feeds.
-    pub fn feed(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
-        self.feed_with(message, Compress::Auto)
-    }
-
-    /// Queues a message, and says whether to compress it where compression was negotiated. Waits only for room: see
-    /// [`feed`](Self::feed).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub fn feed_with(
-        &mut self,
-        message: impl Into<Message>,
-        compress: Compress,
-    ) -> impl Future<Output = Result<(), Error>> {
-        let message = OutboundMessage::new(message.into(), compress);
+    pub fn feed(&mut self, message: impl Into<Outbound>) -> impl Future<Output = Result<(), Error>> {
+        let message = message.into();
         poll_fn(move |cx| self.driver.poll_feed(cx, &message))
-    }
-
-    /// Sends a prepared message, which other connections are sent too; returns when its bytes are with the kernel: see
-    /// [`send`](Self::send).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn send_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
-        self.feed_prepared(prepared).await?;
-        self.flush().await
-    }
-
-    /// Queues a prepared message, which other connections are sent too. Waits only for room: see [`feed`](Self::feed).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn feed_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
-        poll_fn(|cx| self.driver.poll_feed_prepared(cx, prepared)).await
     }
 
     /// Hands everything that is queued to the kernel.
@@ -223,19 +178,10 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
-    pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        try_send(&mut self.driver, message.into())
-    }
-
-    /// Queues a prepared message, which other connections are sent too, if there is room for it now, and never waits. The
-    /// call may compress it: see [`PreparedMessage`].
-    ///
-    /// # Errors
-    ///
-    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
-    pub fn try_send_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), TrySendError> {
-        try_send_prepared(&mut self.driver, prepared)
+    /// [`TrySendError::Full`] gives the message back, and says how much is queued and since when there has been no room.
+    /// [`TrySendError::Closed`]: the connection is closed or lost.
+    pub fn try_send(&mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
+        try_send::try_send(&mut self.driver, message.into())
     }
 
     /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2). Its pong is received within
@@ -341,71 +287,6 @@ impl WebSocket {
     }
 }
 
-/// A message could not be queued.
-#[derive(Clone, Debug)]
-pub enum TrySendError {
-    /// Too much waits to be written already, or a large message is being compressed. The message is given back.
-    Full(Message),
-    /// The connection is closed or lost.
-    Closed(Error),
-}
-
-impl std::fmt::Display for TrySendError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Full(_) => f.write_str("too much waits to be written"),
-            Self::Closed(error) => std::fmt::Display::fmt(error, f),
-        }
-    }
-}
-
-impl std::error::Error for TrySendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Full(_) => None,
-            Self::Closed(error) => error.source(),
-        }
-    }
-}
-
-/// Not all of several messages could be queued.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TrySendAllError {
-    /// How many were.
-    pub queued: usize,
-    /// Why the next one was not.
-    pub cause: TrySendError,
-}
-
-impl std::fmt::Display for TrySendAllError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} messages were queued, then: {}", self.queued, self.cause)
-    }
-}
-
-impl std::error::Error for TrySendAllError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.source()
-    }
-}
-
-pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TrySendError> {
-    if !driver.has_room_for(message.len()) {
-        return Err(TrySendError::Full(message));
-    }
-    driver
-        .queue(&OutboundMessage::new(message, Compress::Auto))
-        .map_err(TrySendError::Closed)
-}
-
-pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &PreparedMessage) -> Result<(), TrySendError> {
-    if !driver.has_room_for(prepared.message().len()) {
-        return Err(TrySendError::Full(prepared.message().clone()));
-    }
-    driver.queue_prepared(prepared).map_err(TrySendError::Closed)
-}
-
 /// The messages until the connection is closed. After an error comes the end.
 ///
 /// `Stream` and [`Sink`] may be used from two tasks, as with `StreamExt::split` of futures: each has a waker of its own.
@@ -422,16 +303,19 @@ impl Stream for WebSocket {
 /// after everything queued, and flushes it; it does not wait for the peer's, and takes no messages from the [`Stream`], which
 /// gives those that still arrive and then ends.
 ///
+/// The items are everything that converts into an [`Outbound`]. `SinkExt::close` and `SinkExt::flush` take no item, so their
+/// type has to be named: `SinkExt::<Message>::close(&mut ws)`.
+///
 /// [`try_send`](WebSocket::try_send) may use up the capacity that `poll_ready` reported.
-impl Sink<Message> for WebSocket {
+impl<T: Into<Outbound>> Sink<T> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.poll_half(Half::Sink, cx, |driver, cx| driver.poll_room_for(cx, 0))
     }
 
-    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(&OutboundMessage::new(message, Compress::Auto))
+    fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {
+        self.driver.queue(&message.into())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

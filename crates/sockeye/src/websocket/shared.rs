@@ -13,21 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_task::{ArcWake, WakerRef, waker_ref};
-use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
+use sockeye_proto::{CloseCode, CloseInfo, Role};
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 
 use crate::endpoint::{Driver, PART_LEN, WriteOutcome};
 use crate::error::Error;
-use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
-use crate::message::prepared::PreparedMessage;
-use crate::websocket::TrySendError;
+use crate::message::outbound::Outbound;
+use crate::runtime::clock;
 use crate::websocket::flush_batch::{self, NewBatch};
 use crate::websocket::try_lock::{EnqueueError, Guard, InboxMode, Release, Request, Requests, TryLock};
+use crate::websocket::try_send::TrySendError;
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// A split connection.
@@ -64,6 +63,10 @@ enum FlushedBy {
 struct Snapshot {
     /// How many bytes may be queued, if any wait.
     room: AtomicU32,
+    /// How many bytes wait to be written.
+    queued: AtomicU32,
+    /// When a message first found no room, in milliseconds of the connection's clock, modulo 2^32; 0 while there is room.
+    full_since: AtomicU32,
     /// The round-trip time in microseconds, plus 1; 0 if it is not known.
     round_trip: AtomicU32,
     /// A set of [`status`].
@@ -79,12 +82,28 @@ impl Snapshot {
         let connection = driver.connection();
         Self {
             room: AtomicU32::new(0),
+            queued: AtomicU32::new(0),
+            full_since: AtomicU32::new(0),
             round_trip: AtomicU32::new(0),
             status: AtomicU8::new(0),
             flushed_by: AtomicU8::new(FlushedBy::Nobody as u8),
             is_compressed: connection.deflate_config().is_some(),
             is_server: matches!(connection.role(), Role::Server),
         }
+    }
+
+    /// Since when there has been no room; now if nobody has noted that yet, who notes it now.
+    fn full_since(&self) -> Instant {
+        let now = tokio::time::Instant::now();
+        let now_millis = millis(clock::now());
+        let since = self.full_since.load(Relaxed);
+        if since == 0 {
+            self.full_since.store(now_millis, Relaxed);
+            return now.into_std();
+        }
+        // Modulo 2^32, so right for 49 days.
+        let elapsed = Duration::from_millis(now_millis.wrapping_sub(since).into());
+        now.checked_sub(elapsed).unwrap_or(now).into_std()
     }
 
     /// Takes messages into account that are about to be queued.
@@ -99,17 +118,10 @@ impl Snapshot {
     }
 
     /// Whether a message of this size may be compressed in parts, so that nothing can be queued behind it.
-    fn is_compressed_in_parts(&self, len: usize, framed: Framed) -> bool {
-        let is_framed_already = framed == Framed::InAdvance && self.is_server;
+    fn is_compressed_in_parts(&self, len: usize, is_prepared: bool) -> bool {
+        let is_framed_already = is_prepared && self.is_server;
         self.is_compressed && len > PART_LEN && !is_framed_already
     }
-}
-
-/// When a message is framed: a server's prepared message before it is queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framed {
-    OnEnqueue,
-    InAdvance,
 }
 
 mod status {
@@ -148,18 +160,9 @@ struct InboxState {
 /// What can be left for the task that uses the connection.
 #[derive(Debug)]
 pub(crate) enum QueuedCommand {
-    Message(Message, Compress),
-    PreparedMessage(PreparedMessage),
+    Message(Outbound),
     Close(CloseCode, Box<str>),
-}
-
-impl QueuedCommand {
-    fn framed(&self) -> Framed {
-        match self {
-            Self::PreparedMessage(_) => Framed::InAdvance,
-            Self::Message(..) | Self::Close(..) => Framed::OnEnqueue,
-        }
-    }
+    Abort,
 }
 
 /// Why a message was not put into the inbox.
@@ -201,8 +204,14 @@ impl Shared {
 
     /// Whether others may leave messages in the inbox while one of this size is queued.
     #[inline]
-    pub(crate) fn inbox_mode_for(&self, len: usize, framed: Framed) -> InboxMode {
-        match self.snapshot().is_compressed_in_parts(len, framed) {
+    pub(crate) fn inbox_mode_for(&self, message: &Outbound) -> InboxMode {
+        self.inbox_mode_for_len(message.len(), message.prepared().is_some())
+    }
+
+    /// [`inbox_mode_for`](Self::inbox_mode_for) by the properties of the message.
+    #[inline]
+    pub(crate) fn inbox_mode_for_len(&self, len: usize, is_prepared: bool) -> InboxMode {
+        match self.snapshot().is_compressed_in_parts(len, is_prepared) {
             true => InboxMode::Closed,
             false => InboxMode::Open,
         }
@@ -213,14 +222,15 @@ impl Shared {
     /// # Errors
     ///
     /// No task uses the connection, there is no room, or it is closed.
-    pub(crate) fn try_enqueue(&self, len: usize, command: impl FnOnce() -> QueuedCommand) -> Result<(), NotQueued> {
+    pub(crate) fn try_enqueue(&self, message: &Outbound) -> Result<(), NotQueued> {
+        let len = message.len();
         let enqueued = self.lock.try_enqueue(|inbox| {
             let state = inbox.get_or_insert_default();
             self.check_room(state, len)?;
-            let command = command();
-            state.is_full |= self.snapshot().is_compressed_in_parts(len, command.framed());
+            let is_prepared = message.prepared().is_some();
+            state.is_full |= self.snapshot().is_compressed_in_parts(len, is_prepared);
             state.len += len + COMMAND_COST;
-            state.commands.push(command);
+            state.commands.push(QueuedCommand::Message(message.clone()));
             Ok(())
         });
         match enqueued {
@@ -247,6 +257,24 @@ impl Shared {
         }
     }
 
+    /// The error of `try_send` for a message that was not put into the inbox.
+    pub(crate) fn try_send_error(&self, not_queued: NotQueued, message: Outbound) -> TrySendError {
+        match not_queued {
+            NotQueued::Unlocked | NotQueued::Full => TrySendError::Full {
+                message,
+                queued_bytes: self.queued_bytes(),
+                since: self.snapshot().full_since(),
+            },
+            NotQueued::Closed(error) => TrySendError::Closed(error),
+        }
+    }
+
+    /// How many bytes wait to be written, and in the inbox.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let inbox_len = self.lock.inbox().as_ref().map_or(0, |state| state.len);
+        inbox_len + self.snapshot().queued.load(Relaxed) as usize
+    }
+
     /// Has the task that uses the connection schedule a flush.
     ///
     /// # Errors
@@ -263,18 +291,36 @@ impl Shared {
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
-                // Nobody is there any more to be told that it failed.
+                // The caller has checked the code and the reason, or is gone.
                 let _ = guard.start_close(code, reason);
+                guard.request_flush();
                 return;
             }
-            let enqueued = self.lock.enqueue_always(|inbox| {
-                let state = inbox.get_or_insert_default();
-                state.commands.push(QueuedCommand::Close(code, reason.into()));
-            });
-            if enqueued.is_ok() {
+            if self.enqueue_always(|| QueuedCommand::Close(code, reason.into())) {
                 return;
             }
         }
+    }
+
+    /// Closes the transport at once, now or when the task that uses the connection has left.
+    pub(crate) fn abort(self: &Arc<Self>) {
+        loop {
+            if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
+                guard.abort();
+                return;
+            }
+            if self.enqueue_always(|| QueuedCommand::Abort) {
+                return;
+            }
+        }
+    }
+
+    /// Leaves a command for the task that uses the connection, whether or not there is room; `false` if no task does.
+    fn enqueue_always(&self, command: impl FnOnce() -> QueuedCommand) -> bool {
+        let enqueued = self.lock.enqueue_always(|inbox| {
+            inbox.get_or_insert_default().commands.push(command());
+        });
+        enqueued.is_ok()
     }
 
     /// Writes what is queued, for the task of a batch, which comes again if there is more to compress.
@@ -347,22 +393,20 @@ impl Shared {
         guard.poll(slot, cx, poll)
     }
 
-    /// Polls until a message of this length is queued; leaves it in the inbox if another task uses the connection and there
+    /// Polls until a message is queued; leaves it in the inbox if another task uses the connection and there
     /// is room.
     #[inline]
     pub(crate) fn poll_queueing(
         self: &Arc<Self>,
         slot: &mut SlotKey,
         cx: &Context<'_>,
-        (len, framed): (usize, Framed),
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
-        command: impl Fn() -> QueuedCommand,
+        message: &Outbound,
     ) -> Poll<Result<(), Error>> {
         loop {
-            if let Some(guard) = self.try_lock(self.inbox_mode_for(len, framed)) {
-                return guard.poll(slot, cx, poll);
+            if let Some(guard) = self.try_lock(self.inbox_mode_for(message)) {
+                return guard.poll(slot, cx, |driver, cx| driver.poll_feed(cx, message));
             }
-            match self.try_enqueue(len, &command) {
+            match self.try_enqueue(message) {
                 Ok(()) => {
                     self.release(slot);
                     return Poll::Ready(Ok(()));
@@ -470,6 +514,10 @@ impl Shared {
         let snapshot = self.snapshot();
         let status_before = snapshot.status.load(Relaxed);
         snapshot.room.store(room, Relaxed);
+        snapshot.queued.store(saturated(waiting), Relaxed);
+        snapshot
+            .full_since
+            .store(driver.full_since().map_or(0, millis), Relaxed);
         snapshot.round_trip.store(round_trip, Relaxed);
         snapshot.status.store(status, Relaxed);
         let is_new_end = (status ^ status_before) & (status::OPEN | status::LOST | status::TRANSPORT) != 0;
@@ -529,6 +577,12 @@ impl ConnectionGuard<'_> {
         // The receiver's timer is set for a later deadline than that of the closing handshake.
         self.wake_all();
         started
+    }
+
+    /// Closes the transport at once.
+    pub(crate) fn abort(&mut self) {
+        self.driver.abort_with(aborted());
+        self.wake_all();
     }
 
     /// Schedules a flush: in the current batch, or by waking the waiters if no runtime is known.
@@ -649,13 +703,14 @@ impl ConnectionGuard<'_> {
         let has_commands = !commands.is_empty();
         for command in commands {
             let queued = match command {
-                QueuedCommand::Message(message, compress) => {
-                    self.driver.queue(&OutboundMessage::new(message, compress))
-                }
-                QueuedCommand::PreparedMessage(prepared) => self.driver.queue_prepared(&prepared),
+                QueuedCommand::Message(message) => self.driver.queue(&message),
                 QueuedCommand::Close(code, reason) => {
                     // The future that closes was dropped: nobody hears that its code may not be sent.
                     let _ = self.start_close(code, &reason);
+                    Ok(())
+                }
+                QueuedCommand::Abort => {
+                    self.abort();
                     Ok(())
                 }
             };
@@ -736,15 +791,23 @@ impl<'a> Operation<'a> {
         self.shared.poll(&mut self.slot, cx, poll)
     }
 
+    /// Waits until no message can be sent any more. Not woken by anything else.
+    pub(crate) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let shared = self.shared;
+        let guard = ready!(shared.poll_lock(&mut self.slot, cx, InboxMode::Open));
+        if guard.driver.is_open() {
+            // Under the lock: whoever ends the connection sees the waker.
+            shared.wakers.register_for_end(&mut self.slot, cx.waker());
+            return Poll::Pending;
+        }
+        drop(guard);
+        shared.release(&mut self.slot);
+        Poll::Ready(())
+    }
+
     /// Queues a message, or leaves it in the inbox if the connection is in use: see [`Shared::poll_queueing`].
-    pub(crate) fn poll_queueing(
-        &mut self,
-        cx: &Context<'_>,
-        message: (usize, Framed),
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
-        command: impl Fn() -> QueuedCommand,
-    ) -> Poll<Result<(), Error>> {
-        self.shared.poll_queueing(&mut self.slot, cx, message, poll, command)
+    pub(crate) fn poll_queueing(&mut self, cx: &Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        self.shared.poll_queueing(&mut self.slot, cx, message)
     }
 }
 
@@ -757,18 +820,19 @@ impl Drop for Operation<'_> {
 /// What the transport and the timer remember.
 impl ArcWake for WakerSlots {
     fn wake_by_ref(slots: &Arc<Self>) {
-        slots.wake_all();
+        slots.wake_for_progress();
     }
 }
 
-impl NotQueued {
-    /// The error of `try_send`, which gives the message back.
-    pub(crate) fn into_error(self, message: &Message) -> TrySendError {
-        match self {
-            Self::Unlocked | Self::Full => TrySendError::Full(message.clone()),
-            Self::Closed(error) => TrySendError::Closed(error),
-        }
-    }
+#[cold]
+fn aborted() -> Error {
+    let message = "this side aborted the connection";
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, message).into()
+}
+
+/// Never 0.
+fn millis(instant: sockeye_proto::Instant) -> u32 {
+    (instant.since_origin().as_millis() as u32).max(1)
 }
 
 fn saturated(len: usize) -> u32 {

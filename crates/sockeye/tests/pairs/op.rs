@@ -197,7 +197,9 @@ impl Handle {
                 ws.start_close(CloseCode::NORMAL, "bye")?;
                 ws.flush().await
             }
-            Self::Locked(ws) if call.is_of_trait() => locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await,
+            Self::Locked(ws) if call.is_of_trait() => {
+                locked(ws, |ws, cx| SinkExt::<Message>::poll_close_unpin(ws, cx)).await
+            }
             Self::Locked(ws) => {
                 ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")?;
                 locked(ws, |ws, cx| once(cx, ws.flush())).await
@@ -231,7 +233,7 @@ fn done(result: Result<(), Error>) -> Given {
 fn tried(result: Result<(), TrySendError>) -> Given {
     match result {
         Ok(()) => Ok(Got::Done),
-        Err(TrySendError::Full(_)) => Ok(Got::Full),
+        Err(TrySendError::Full { .. }) => Ok(Got::Full),
         Err(TrySendError::Closed(error)) => Err(error),
     }
 }
@@ -243,16 +245,16 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
         Call::Next => received(ws.next().await.transpose()),
         Call::Send => done(ws.send(message()).await),
         Call::Feed => done(ws.feed(message()).await),
-        Call::FeedWith => done(ws.feed_with(message(), Compress::Never).await),
-        Call::SendPrepared => done(ws.send_prepared(&PreparedMessage::new(message())).await),
-        Call::FeedPrepared => done(ws.feed_prepared(&PreparedMessage::new(message())).await),
+        Call::FeedWith => done(ws.feed(message().compress(Compress::Never)).await),
+        Call::SendPrepared => done(ws.send(&PreparedMessage::new(message())).await),
+        Call::FeedPrepared => done(ws.feed(&PreparedMessage::new(message())).await),
         Call::Flush => {
             let full = tried(ws.try_send(message()))?;
             ws.flush().await?;
             Ok(full)
         }
         Call::TrySend => tried(ws.try_send(message())),
-        Call::TrySendPrepared => tried(ws.try_send_prepared(&PreparedMessage::new(message()))),
+        Call::TrySendPrepared => tried(ws.try_send(&PreparedMessage::new(message()))),
         Call::Ping => done(ws.ping(b"there?").await),
         Call::Close => done(ws.close(CloseCode::NORMAL, "bye").await),
         Call::StartClose => done(ws.start_close(CloseCode::NORMAL, "bye")),
@@ -265,10 +267,10 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
         Call::SinkSend => done(SinkExt::send(ws, message()).await),
         Call::SinkFlush => {
             let full = tried(ws.try_send(message()))?;
-            SinkExt::flush(ws).await?;
+            SinkExt::<Message>::flush(ws).await?;
             Ok(full)
         }
-        Call::SinkClose => done(SinkExt::close(ws).await),
+        Call::SinkClose => done(SinkExt::<Message>::close(ws).await),
         Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
     }
 }
@@ -296,10 +298,10 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
                 flush().await
             }
         }
-        Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed_with(of(), Compress::Never))).await),
+        Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed(of().compress(Compress::Never)))).await),
         Call::FeedPrepared | Call::SendPrepared => {
             let prepared = PreparedMessage::new(of());
-            locked(ws, |ws, cx| once(cx, ws.feed_prepared(&prepared))).await?;
+            locked(ws, |ws, cx| once(cx, ws.feed(&prepared))).await?;
             if call == Call::FeedPrepared {
                 Ok(Got::Done)
             } else {
@@ -312,7 +314,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
             Ok(full)
         }
         Call::TrySend => tried(ws.lock().unwrap().try_send(of())),
-        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send_prepared(&PreparedMessage::new(of()))),
+        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send(&PreparedMessage::new(of()))),
         Call::Ping => {
             let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.ping(b"there?")))).await;
             match begun {
@@ -329,20 +331,20 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
             Ok(Got::Done)
         }
         Call::SinkFeed | Call::SinkSend => {
-            locked(ws, |ws, cx| ws.poll_ready_unpin(cx)).await?;
+            locked(ws, |ws, cx| SinkExt::<Message>::poll_ready_unpin(ws, cx)).await?;
             // Nobody else comes between in this thread.
             ws.lock().unwrap().start_send_unpin(of())?;
             match call {
                 Call::SinkFeed => Ok(Got::Done),
-                _ => done(locked(ws, |ws, cx| ws.poll_flush_unpin(cx)).await),
+                _ => done(locked(ws, |ws, cx| SinkExt::<Message>::poll_flush_unpin(ws, cx)).await),
             }
         }
         Call::SinkFlush => {
             let full = tried(ws.lock().unwrap().try_send(of()))?;
-            locked(ws, |ws, cx| ws.poll_flush_unpin(cx)).await?;
+            locked(ws, |ws, cx| SinkExt::<Message>::poll_flush_unpin(ws, cx)).await?;
             Ok(full)
         }
-        Call::SinkClose => done(locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await),
+        Call::SinkClose => done(locked(ws, |ws, cx| SinkExt::<Message>::poll_close_unpin(ws, cx)).await),
         Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
     }
 }
@@ -352,16 +354,16 @@ async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> G
     match call {
         Call::Send => done(sender.send(message()).await),
         Call::Feed => done(sender.feed(message()).await),
-        Call::FeedWith => done(sender.feed_with(message(), Compress::Never).await),
-        Call::SendPrepared => done(sender.send_prepared(&PreparedMessage::new(message())).await),
-        Call::FeedPrepared => done(sender.feed_prepared(&PreparedMessage::new(message())).await),
+        Call::FeedWith => done(sender.feed(message().compress(Compress::Never)).await),
+        Call::SendPrepared => done(sender.send(&PreparedMessage::new(message())).await),
+        Call::FeedPrepared => done(sender.feed(&PreparedMessage::new(message())).await),
         Call::Flush => {
             let full = tried(sender.try_send(message()))?;
             sender.flush().await?;
             Ok(full)
         }
         Call::TrySend => tried(sender.try_send(message())),
-        Call::TrySendPrepared => tried(sender.try_send_prepared(&PreparedMessage::new(message()))),
+        Call::TrySendPrepared => tried(sender.try_send(&PreparedMessage::new(message()))),
         Call::TrySendAll => {
             let sent = sender.try_send_all(&[PreparedMessage::new(message())]);
             tried(sent.map_err(|error| error.cause))
