@@ -5,6 +5,9 @@
 
 mod roll;
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -145,27 +148,45 @@ fn log_denial(denial: &Denial) {
     );
 }
 
-/// Sends every message back. What arrived in one burst leaves in one write: `recv` sends what `feed` has queued before
-/// it waits.
+/// Sends every message back. What arrived in one burst leaves in one write: `try_recv` and `recv` send what `feed` has queued
+/// before they find or wait for more.
 async fn echo(ws: &mut WebSocket, member: &Member) -> Result<(), Error> {
-    while let Some(message) = next(ws, member).await? {
+    loop {
+        // Looking at the server's end costs as much as a small message, so that is done once for each burst.
+        let message = match ws.try_recv() {
+            Ok(message) => message,
+            Err(_) => match next(ws, member).await? {
+                Some(message) => message,
+                None => return Ok(()),
+            },
+        };
         ws.feed(message).await?;
     }
-    Ok(())
 }
 
 /// The next message; `None` after the end, which comes from here when the server stops.
 async fn next(ws: &mut WebSocket, member: &Member) -> Result<Option<Message>, Error> {
-    tokio::select! {
-        // The server's end is looked at only when there is nothing to do but wait.
-        biased;
-        message = ws.recv() => message,
-        () = member.dismissed() => {
-            // In a box, for it happens once at most.
-            Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await?;
-            Ok(None)
-        }
+    if let Some(received) = recv_unless_dismissed(ws, member).await {
+        return received;
     }
+    // In a box, for it happens once at most.
+    Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await?;
+    Ok(None)
+}
+
+/// Receives, or gives `None` when the server stops. By hand: the future of `select!` is larger, and each idle connection has
+/// one.
+fn recv_unless_dismissed(
+    ws: &mut WebSocket,
+    member: &Member,
+) -> impl Future<Output = Option<Result<Option<Message>, Error>>> {
+    poll_fn(move |cx| {
+        // The server's end is looked at only when there is nothing to do but wait.
+        match pin!(ws.recv()).poll(cx) {
+            Poll::Ready(received) => Poll::Ready(Some(received)),
+            Poll::Pending => member.poll_dismissed(cx).map(|()| None),
+        }
+    })
 }
 
 fn report(ended: Result<(), Error>) {

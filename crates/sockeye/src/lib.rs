@@ -26,6 +26,7 @@ pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use websocket::WebSocket;
 pub use websocket::split::{Receiver, Sender};
+pub use websocket::try_recv::TryRecvError;
 pub use websocket::try_send::{TrySendAllError, TrySendError};
 
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};

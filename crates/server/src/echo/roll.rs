@@ -76,7 +76,8 @@ impl Member {
         poll_fn(|cx| self.poll_dismissed(cx)).await;
     }
 
-    fn poll_dismissed(&self, cx: &Context<'_>) -> Poll<()> {
+    /// [`dismissed`](Self::dismissed) as a poll.
+    pub(super) fn poll_dismissed(&self, cx: &Context<'_>) -> Poll<()> {
         if let Some(waker) = self.shared.places().wakers.get_mut(self.place as usize)
             && !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker()))
         {

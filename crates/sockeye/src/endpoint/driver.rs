@@ -2,6 +2,7 @@
 
 mod end;
 mod room;
+mod try_recv;
 mod wait;
 
 use std::borrow::Cow;
@@ -19,6 +20,8 @@ use sockeye_proto::{
     TransportAction,
 };
 use tokio::io::{AsyncReadExt, AsyncWrite};
+
+pub(crate) use try_recv::NotReceived;
 
 use super::backlog::{Backlog, Stall};
 use super::budget::Budget;

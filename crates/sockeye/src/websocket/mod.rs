@@ -7,13 +7,14 @@ mod sender_sink;
 mod shared;
 pub(crate) mod split;
 pub(crate) mod try_lock;
+pub(crate) mod try_recv;
 pub(crate) mod try_send;
 pub(crate) mod wakers;
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -29,6 +30,7 @@ use crate::settings::Settings;
 use crate::transport::Io;
 use crate::websocket::halves::{Half, Halves};
 use crate::websocket::split::{Receiver, Sender};
+use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::TrySendError;
 
 /// An open WebSocket, client or server, whatever it runs over.
@@ -116,6 +118,45 @@ impl WebSocket {
     // Not `async`, as `feed` is not: the message would be moved once more, 7 ns in bursts of small ones.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.driver.poll_recv(cx))
+    }
+
+    /// Receives a message that has already arrived, and never waits. Reads the socket if nothing is left of the last read.
+    ///
+    /// Before an awaited [`recv`](Self::recv), this drains the rest of a burst at the least cost, as in this loop beside a
+    /// shutdown signal. `select!` costs as much as a small message, and here it runs once for each burst:
+    ///
+    /// ```
+    /// # use sockeye::{CloseCode, Error, WebSocket};
+    /// # async fn serve(mut ws: WebSocket, mut shutdown: impl Future<Output = ()> + Unpin) -> Result<(), Error> {
+    /// loop {
+    ///     let message = match ws.try_recv() {
+    ///         Ok(message) => Some(message),
+    ///         Err(_) => tokio::select! {
+    ///             message = ws.recv() => message?,
+    ///             () = &mut shutdown => return ws.close(CloseCode::GOING_AWAY, "").await,
+    ///         },
+    ///     };
+    ///     let Some(message) = message else { return Ok(()) };
+    ///     ws.feed(message).await?;
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Where it finds nothing, it does what `recv` does before it waits: it writes what is queued, answers pings and looks at
+    /// the deadlines. A program that looks in regularly, such as a game loop, needs no `recv`. It also gives
+    /// [`TryRecvError::Empty`] when this connection has had its turn, so a loop over it cannot starve other tasks.
+    ///
+    /// It takes the place of a pending [`recv`](Self::recv) that is still held: poll that again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`], or the [end](Self#the-end) of the connection. `recv` and later calls give the end too.
+    pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        match self.extras.as_ref().and_then(|extras| extras.halves.as_ref()) {
+            None => try_recv::try_recv(&mut self.driver, Waker::noop()),
+            // Tasks that wait for the stream or the sink are woken as before.
+            Some(halves) => try_recv::try_recv(&mut self.driver, halves.waker()),
+        }
     }
 
     /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.

@@ -22,10 +22,12 @@ use tokio::task::unconstrained;
 
 use crate::endpoint::{Driver, PART_LEN, WriteOutcome};
 use crate::error::Error;
+use crate::message::Message;
 use crate::message::outbound::Outbound;
 use crate::runtime::clock;
 use crate::websocket::flush_batch::{self, NewBatch};
 use crate::websocket::try_lock::{EnqueueError, Guard, InboxMode, Release, Request, Requests, TryLock};
+use crate::websocket::try_recv::{TryRecvError, try_recv};
 use crate::websocket::try_send::TrySendError;
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
@@ -577,6 +579,12 @@ impl ConnectionGuard<'_> {
         // The receiver's timer is set for a later deadline than that of the closing handshake.
         self.wake_all();
         started
+    }
+
+    /// Receives what has arrived. Tasks that wait for the connection are woken as before.
+    pub(crate) fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        let shared = self.shared;
+        try_recv(&mut self.guard.driver, &shared.waker())
     }
 
     /// Closes the transport at once.

@@ -16,6 +16,8 @@ use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
 use crate::websocket::sender_sink::SinkState;
 use crate::websocket::shared::{ConnectionGuard, NotQueued, Operation, Shared};
+use crate::websocket::try_lock::InboxMode;
+use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
 use crate::websocket::wakers::SlotKey;
 
@@ -339,6 +341,21 @@ impl Receiver {
     /// Nothing is lost.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv))
+    }
+
+    /// Receives a message that has already arrived, and never waits: see [`WebSocket::try_recv`](crate::WebSocket::try_recv).
+    /// Drains the rest of a burst before the next [`recv`](Self::recv) at the least cost. [`TryRecvError::Empty`] also while a sender
+    /// uses the connection at the same moment.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`], or the [end](crate::WebSocket#the-end) of the connection. `recv` and later calls give the end
+    /// too.
+    pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        match self.shared.try_lock(InboxMode::Open) {
+            Some(mut guard) => guard.try_recv(),
+            None => Err(TryRecvError::Empty),
+        }
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
