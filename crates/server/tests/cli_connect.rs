@@ -683,7 +683,7 @@ async fn pings_are_answered_while_nobody_reads_standard_output() {
     for _ in 0..MESSAGES {
         soon(sender.send(message.as_str())).await.unwrap();
     }
-    soon(sender.ping(b"there?")).await.unwrap();
+    soon(sender.send_ping(b"there?")).await.unwrap();
     // The pong is seen by what it changes; the reply to nothing is the end of the test.
     client.say("after\n").await;
     assert_eq!(soon(receiver.recv()).await.unwrap(), Some("after".into()));

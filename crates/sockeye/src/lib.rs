@@ -18,6 +18,7 @@ pub use client::{Client, ClientBuilder, connect};
 pub use error::Error;
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
+pub use message::event::Event;
 pub use message::outbound::Outbound;
 pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;

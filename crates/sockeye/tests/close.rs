@@ -439,7 +439,7 @@ async fn an_end_without_a_close_frame_is_an_error_that_stays() {
             assert_eq!(error.close_info().unwrap().code(), CloseCode::ABNORMAL);
         }
         assert!(ws.send("late").await.unwrap_err().is_closed());
-        assert!(ws.ping(b"late").await.unwrap_err().is_closed());
+        assert!(ws.send_ping(b"late").await.unwrap_err().is_closed());
         assert!(ws.close(CloseCode::NORMAL, "").await.unwrap_err().is_closed());
         assert!(peer.sees_end());
     }

@@ -191,7 +191,7 @@ async fn operations_that_wait_go_on_when_a_busy_receiver_is_done() {
     let mut setup = set_up(Limits::default(), None).await;
     let busy = setup.make_busy();
     let sender = setup.sender.clone();
-    let (mut sending, mut pinging) = (pin!(sender.send("1")), pin!(sender.ping(b"2")));
+    let (mut sending, mut pinging) = (pin!(sender.send("1")), pin!(sender.send_ping(b"2")));
     let mut flushing = pin!(sender.flush());
     assert!(look(&mut sending).await.is_pending());
     assert!(look(&mut flushing).await.is_pending());

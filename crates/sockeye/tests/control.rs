@@ -244,7 +244,7 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
         let (mut ws, peer) = open(local).await;
         assert_eq!(ws.rtt(), None);
         for ms in [250, 30] {
-            ws.ping(b"timed").await.unwrap();
+            ws.send_ping(b"timed").await.unwrap();
             assert_eq!(peer.takes(), [ping("timed")]);
             advance(Duration::from_millis(ms)).await;
             // Not the answer.
@@ -258,8 +258,8 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
     let (mut ws, peer) = open(Local::Client).await;
-    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_misuse());
-    ws.ping(&[0; 125]).await.unwrap();
+    assert!(ws.send_ping(&[0; 126]).await.unwrap_err().is_misuse());
+    ws.send_ping(&[0; 125]).await.unwrap();
     assert_eq!(peer.takes(), [ping([0; 125])]);
 }
 

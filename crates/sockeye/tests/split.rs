@@ -108,7 +108,7 @@ async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
         let start = Instant::now();
         let pinging = async {
             sleep(Duration::from_secs(1)).await;
-            sender.ping(b"there?").await.unwrap();
+            sender.send_ping(b"there?").await.unwrap();
         };
         let (received, ()) = within(60, async { tokio::join!(receiver.recv(), pinging) }).await;
         assert_eq!(
@@ -301,7 +301,7 @@ async fn without_its_receiver_a_connection_still_sends() {
     let (sender, receiver) = ws.split();
     drop(receiver);
     sender.send(Message::text("x")).await.unwrap();
-    sender.ping(b"y").await.unwrap();
+    sender.send_ping(b"y").await.unwrap();
     sender.close(CloseCode::NORMAL, "").await.unwrap();
     assert_eq!(peer.takes(), [text("x"), ping("y"), close(1000, "")]);
 }

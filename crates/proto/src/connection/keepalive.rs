@@ -33,8 +33,10 @@ pub(super) struct Liveness {
     unanswered_since: Option<Instant>,
     /// In nanoseconds.
     round_trip: Option<NonZeroU64>,
-    /// Numbers our own pings, so that a pong is never taken for the answer to another ping.
+    /// How many pings were queued. Numbers our own pings, so that a pong is never taken for the answer to another ping.
     next_nonce: u32,
+    /// The number of the newest ping that was answered, counted from 1.
+    answered: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ impl Liveness {
             unanswered_since: None,
             round_trip: None,
             next_nonce: 0,
+            answered: 0,
         }
     }
 
@@ -90,11 +93,13 @@ impl Liveness {
             self.round_trip = NonZeroU64::new(nanoseconds.max(1));
             self.ping = None;
             self.unanswered_since = None;
+            self.answered = self.next_nonce;
         }
     }
 
     /// Queues a ping; an earlier one that is not answered yet is forgotten.
     pub(super) fn ping(&mut self, payload: Box<[u8]>) {
+        self.next_nonce = self.next_nonce.wrapping_add(1);
         let progress = PingProgress::Due;
         self.ping = Some(Box::new(Ping { payload, progress }));
     }
@@ -140,7 +145,23 @@ impl Liveness {
             return Verdict::Gone;
         }
         self.ping(Box::from(self.next_nonce.to_be_bytes()));
-        self.next_nonce = self.next_nonce.wrapping_add(1);
         Verdict::Ping
+    }
+
+    /// Queues a ping with a payload of its own, unless one is not answered yet. Returns the number of the ping that is not.
+    pub(super) fn probe(&mut self) -> u32 {
+        if self.ping.is_none() {
+            self.ping(Box::from(self.next_nonce.to_be_bytes()));
+        }
+        self.next_nonce
+    }
+
+    /// Whether this ping or a later one was answered.
+    pub(super) fn is_answered(&self, ping: u32) -> bool {
+        self.answered != 0 && self.answered.wrapping_sub(ping) < u32::MAX / 2
+    }
+
+    pub(super) fn answered(&self) -> u32 {
+        self.answered
     }
 }

@@ -71,6 +71,11 @@ pub enum SendError {
         /// Its length in bytes.
         len: usize,
     },
+    /// A pong's payload has at most 125 bytes (RFC 6455 §5.5).
+    PongTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
     /// The frame was made for connections of another kind: see [`Connection::start_framed`].
     FrameMismatch,
 }
@@ -81,6 +86,7 @@ impl fmt::Display for SendError {
             Self::Closed => f.write_str("the connection is closed"),
             Self::MessageInProgress => f.write_str("a fragmented message is not finished"),
             Self::PingTooLong { len } => write!(f, "ping payload of {len} bytes is longer than 125"),
+            Self::PongTooLong { len } => write!(f, "pong payload of {len} bytes is longer than 125"),
             Self::FrameMismatch => f.write_str("the frame was made for connections of another kind"),
         }
     }
@@ -239,6 +245,22 @@ impl Connection {
             self.handle_transport_end();
         }
         sent.ok_or(SendError::Closed)
+    }
+
+    /// Appends an unsolicited pong to `out`, with a payload of at most 125 bytes (RFC 6455 §5.5.3). It asks for no answer.
+    /// Pings of the peer are answered by [`poll_transmit`](Self::poll_transmit).
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long, or the connection is closing.
+    pub fn send_pong(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
+        if payload.len() > crate::frame::CONTROL_PAYLOAD_MAX {
+            return Err(SendError::PongTooLong { len: payload.len() });
+        }
+        self.check_open()?;
+        let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
+        append(payload, mask, out);
+        Ok(())
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has anything to append.

@@ -752,7 +752,7 @@ async fn one_connection_too_many_is_told_so_and_a_place_freed_is_given_away() {
     // The server notices when the other client is told of it.
     let health = async {
         while !server.get("/health").await.starts_with("HTTP/1.1 200") {
-            second.ping(b"").await.unwrap();
+            second.send_ping(b"").await.unwrap();
         }
     };
     timeout(PATIENCE, health).await.expect("the place was not freed");

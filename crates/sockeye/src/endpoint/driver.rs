@@ -1,5 +1,6 @@
 //! Moves bytes between the transport and the state machine.
 
+mod control;
 mod end;
 mod room;
 mod try_recv;
@@ -79,6 +80,8 @@ pub(crate) struct Driver {
     end: EndReport,
     /// Whether this is finishing in the background.
     is_lingering: bool,
+    /// Whether control frames are kept for `recv_event`. Only while nothing else receives.
+    observes_control: bool,
 }
 
 /// Whether `recv` has given the end, which it gives again to a caller that overlooks it, but not without letting other
@@ -135,6 +138,7 @@ impl Driver {
             has_returned_error: false,
             end: EndReport::None,
             is_lingering: false,
+            observes_control: false,
         }
     }
 
@@ -290,14 +294,13 @@ impl Driver {
     /// Queues a message, once; waits only while too much is queued already.
     #[inline]
     pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
-        if let Some(prepared) = message.prepared() {
-            return self.poll_feed_prepared(cx, prepared, message.compress_choice());
+        if message.prepared().is_some() || self.backlog.is_some() {
+            return self.poll_feed_any(cx, message);
         }
         ready!(self.poll_room_for(cx, message.plain_len()))?;
         if let Err(error) = self.queue_plain(message) {
             return Self::poll_error(cx, error);
         }
-        self.clear_full();
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -310,16 +313,11 @@ impl Driver {
         Poll::Ready(Err(error))
     }
 
-    /// Queues a prepared message, once; waits only while too much is queued already.
+    /// [`poll_feed`](Self::poll_feed) of a prepared message, or while something waits.
     #[inline(never)]
-    fn poll_feed_prepared(
-        &mut self,
-        cx: &mut Context<'_>,
-        prepared: &PreparedMessage,
-        compress: Compress,
-    ) -> Poll<Result<(), Error>> {
-        ready!(self.poll_room_for(cx, prepared.message().len()))?;
-        if let Err(error) = self.queue_prepared(prepared, compress) {
+    fn poll_feed_any(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        ready!(self.poll_room_for(cx, message.len()))?;
+        if let Err(error) = self.queue(message) {
             return Self::poll_error(cx, error);
         }
         self.clear_full();
@@ -619,11 +617,6 @@ impl Driver {
         };
     }
 
-    pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.check_writable()?;
-        self.connection.ping(payload).map_err(|error| self.send_error(error))
-    }
-
     /// Begins the closing handshake. If the code or reason may not be sent, which is the error, it begins with the nearest
     /// ones that may.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
@@ -680,8 +673,9 @@ impl Driver {
 
     #[inline(never)]
     fn next_message_into(&mut self, delivered: &mut Option<Message>) {
+        self.observes_control = false;
         *delivered = match self.backlog.is_some() {
-            true => self.change_backlog(|backlog| backlog.ahead.pop()),
+            true => self.change_backlog(|backlog| backlog.ahead.pop_message()),
             false => None,
         };
         if delivered.is_none() {
@@ -712,6 +706,14 @@ impl Driver {
             {
                 self.budget.charge_assembled(assembled.len());
                 self.input.lease.release();
+            }
+            if self.observes_control
+                && let Some(control) = control::control_event(&event)
+            {
+                self.change_backlog(|backlog| backlog.ahead.push(control));
+                self.input.release_or_retain();
+                self.queue_control();
+                return None;
             }
             if let Some(message) = to_message(event) {
                 self.input.release_or_retain();

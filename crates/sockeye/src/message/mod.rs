@@ -1,5 +1,6 @@
 //! Messages, and text.
 
+pub(crate) mod event;
 pub(crate) mod outbound;
 pub(crate) mod payload;
 pub(crate) mod prepared;

@@ -25,6 +25,7 @@ use sockeye_proto::{CloseCode, CloseInfo, Role};
 use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::Message;
+use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::settings::Settings;
 use crate::transport::Io;
@@ -63,7 +64,7 @@ use crate::websocket::try_send::TrySendError;
 /// | [`recv`](Self::recv) | nothing; what has arrived of a message stays |
 /// | [`send`](Self::send), [`feed`](Self::feed) | the message, if there was no room for it yet; once queued, it leaves whole |
 /// | [`flush`](Self::flush) | nothing; what is queued leaves with the next call |
-/// | [`ping`](Self::ping) | nothing; the ping leaves with the next call |
+/// | [`ping`](Self::ping), [`send_ping`](Self::send_ping) | nothing; the ping leaves with the next call |
 /// | [`close`](Self::close) | nothing; the handshake has begun and goes on with `recv` or `close`, its deadline running |
 #[derive(Debug)]
 pub struct WebSocket {
@@ -118,6 +119,23 @@ impl WebSocket {
     // Not `async`, as `feed` is not: the message would be moved once more, 7 ns in bursts of small ones.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.driver.poll_recv(cx))
+    }
+
+    /// Receives the next message, ping or pong. `None` after a normal [end](Self#the-end), from then on. Pings are answered and
+    /// the round-trip time is measured as with [`recv`](Self::recv), which leaves control frames out.
+    ///
+    /// Control frames that arrive while another method receives ahead are kept if this was the last method that received.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv): the peer closed with another code than 1000 and 1001, is gone or broke the protocol, or the
+    /// connection was lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub fn recv_event(&mut self) -> impl Future<Output = Result<Option<Event>, Error>> {
+        poll_fn(|cx| self.driver.poll_recv_event(cx))
     }
 
     /// Receives a message that has already arrived, and never waits. Reads the socket if nothing is left of the last read.
@@ -225,10 +243,27 @@ impl WebSocket {
         try_send::try_send(&mut self.driver, message.into())
     }
 
-    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2). Its pong is received within
-    /// [`recv`](Self::recv), and updates [`rtt`](Self::rtt).
+    /// Sends a ping and waits for its pong: the round-trip time. If a ping is unanswered already, this waits for its pong.
     ///
-    /// Silent peers are pinged anyway: see [`Keepalive`](crate::Keepalive).
+    /// While it waits, messages are received ahead of [`recv`](Self::recv), up to
+    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). Silent peers are pinged anyway: see
+    /// [`Keepalive`](crate::Keepalive), which also limits how long this waits.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost, or the peer reads too slowly. If the pong waits behind more messages than may be
+    /// received ahead ([`Error::is_misuse`]), receive them: the connection goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost. The ping leaves with the next call, and its pong updates [`rtt`](Self::rtt).
+    pub async fn ping(&mut self) -> Result<Duration, Error> {
+        let number = self.driver.start_ping()?;
+        poll_fn(|cx| self.driver.poll_pong(cx, number)).await
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2), and does not wait for its pong. The pong is
+    /// received within [`recv`](Self::recv), and updates [`rtt`](Self::rtt).
     ///
     /// # Errors
     ///
@@ -236,9 +271,24 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
-    pub async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.driver.ping(payload)?;
+    /// Nothing is lost; the ping leaves with the next call.
+    pub async fn send_ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.driver.send_ping(payload)?;
+        self.flush().await
+    }
+
+    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a sign of life that asks for no
+    /// answer. Pings of the peer are answered without it.
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long ([`Error::is_misuse`]), the connection is closed or lost, or the peer reads too slowly.
+    ///
+    /// # Cancel safety
+    ///
+    /// A pong that is not queued yet is not sent. A queued one leaves with the next call.
+    pub async fn send_pong(&mut self, payload: &[u8]) -> Result<(), Error> {
+        poll_fn(|cx| self.driver.poll_feed_pong(cx, payload)).await?;
         self.flush().await
     }
 

@@ -71,6 +71,8 @@ struct Snapshot {
     full_since: AtomicU32,
     /// The round-trip time in microseconds, plus 1; 0 if it is not known.
     round_trip: AtomicU32,
+    /// The number of the newest answered ping.
+    answered_ping: AtomicU32,
     /// A set of [`status`].
     status: AtomicU8,
     /// A [`FlushedBy`], for the task alone that uses the connection.
@@ -87,6 +89,7 @@ impl Snapshot {
             queued: AtomicU32::new(0),
             full_since: AtomicU32::new(0),
             round_trip: AtomicU32::new(0),
+            answered_ping: AtomicU32::new(0),
             status: AtomicU8::new(0),
             flushed_by: AtomicU8::new(FlushedBy::Nobody as u8),
             is_compressed: connection.deflate_config().is_some(),
@@ -484,7 +487,7 @@ impl Shared {
     }
 
     /// Returns whether the other operations have to look for themselves: they wait with an earlier state's deadline, for a
-    /// transport and a timer that may be gone, or for messages that were received ahead.
+    /// transport and a timer that may be gone, for messages that were received ahead, or for a pong.
     #[inline]
     fn update_snapshot(&self, driver: &Driver) -> bool {
         let waiting = driver.waiting_len();
@@ -522,9 +525,12 @@ impl Shared {
             .store(driver.full_since().map_or(0, millis), Relaxed);
         snapshot.round_trip.store(round_trip, Relaxed);
         snapshot.status.store(status, Relaxed);
+        let answered = driver.connection().answered_ping();
+        let is_new_pong = snapshot.answered_ping.load(Relaxed) != answered;
+        snapshot.answered_ping.store(answered, Relaxed);
         let is_new_end = (status ^ status_before) & (status::OPEN | status::LOST | status::TRANSPORT) != 0;
         let is_new_read_ahead = status & !status_before & status::READ_AHEAD != 0;
-        is_new_end || is_new_read_ahead
+        is_new_end || is_new_read_ahead || is_new_pong
     }
 
     #[cold]

@@ -12,6 +12,7 @@ use sockeye_proto::{CloseCode, CloseFrame, CloseInfo};
 use crate::endpoint::{Driver, FlushEnd};
 use crate::error::Error;
 use crate::message::Message;
+use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
 use crate::websocket::sender_sink::SinkState;
@@ -219,7 +220,28 @@ impl Sender {
         self.shared.request_flush()
     }
 
-    /// Sends a ping with a payload of at most 125 bytes; see [`WebSocket::ping`](crate::WebSocket::ping).
+    /// Sends a ping and waits for its pong: the round-trip time. If a ping is unanswered already, this waits for its pong. The
+    /// pong is received by the receiver's task, so this waits for as long as [`Receiver::recv`] is not awaited.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let start = Operation::new(&self.shared).enter(|guard| {
+            // The receiver's timer is set for a later deadline than that of the pong.
+            guard.wake_all();
+            guard.driver.start_ping()
+        });
+        let number = start.await?;
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_pong_of_receiver(cx, number))).await
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes, and does not wait for its pong, which updates [`rtt`](Self::rtt).
     ///
     /// # Errors
     ///
@@ -228,15 +250,32 @@ impl Sender {
     /// # Cancel safety
     ///
     /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
-    pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
+    pub async fn send_ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
             .enter(|guard| {
-                guard.driver.ping(payload)?;
+                guard.driver.send_ping(payload)?;
                 // The receiver's timer is set for a later deadline than that of the pong.
                 guard.wake_all();
                 Ok::<_, Error>(())
             })
             .await?;
+        self.flush().await
+    }
+
+    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a sign of life that asks for no
+    /// answer. Pings of the peer are answered without it.
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long ([`Error::is_misuse`]), the connection is closed or lost, or the peer reads too slowly.
+    ///
+    /// # Cancel safety
+    ///
+    /// A pong that is not queued yet is not sent. A queued one leaves with the next call.
+    pub async fn send_pong(&self, payload: &[u8]) -> Result<(), Error> {
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_feed_pong(cx, payload))).await?;
+        drop(operation);
         self.flush().await
     }
 
@@ -341,6 +380,20 @@ impl Receiver {
     /// Nothing is lost.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv))
+    }
+
+    /// Receives the next message, ping or pong; `None` after a [normal end](crate::WebSocket#the-end), from then on. Pings are
+    /// answered as with [`recv`](Self::recv), which leaves control frames out.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub fn recv_event(&mut self) -> impl Future<Output = Result<Option<Event>, Error>> {
+        poll_fn(|cx| self.poll(cx, Driver::poll_recv_event))
     }
 
     /// Receives a message that has already arrived, and never waits: see [`WebSocket::try_recv`](crate::WebSocket::try_recv).

@@ -268,7 +268,7 @@ async fn a_download_of_a_minute_is_not_cut_off_while_the_receiver_waits() {
             sender.send(vec![7; 16 * MIB]).await.unwrap();
             // Behind a backlog, and then behind none.
             sender.feed(vec![7; MIB]).await.unwrap();
-            sender.ping(b"").await.unwrap();
+            sender.send_ping(b"").await.unwrap();
             sender.close(CloseCode::NORMAL, "").await.unwrap();
         };
         let receiving = async move { assert!(receiver.recv().await.unwrap().is_none()) };
@@ -287,7 +287,7 @@ async fn a_ping_behind_a_backlog_is_no_sentence() {
         let reading = read_slowly(far, local == Local::Server, 4 * KIB, Duration::from_micros(62_500));
         let sending = async move {
             sender.feed(vec![7; MIB]).await.unwrap();
-            sender.ping(b"there?").await.unwrap();
+            sender.send_ping(b"there?").await.unwrap();
             sleep(Duration::from_secs(20)).await;
             assert!(sender.is_open(), "{:?}", sender.close_info());
             assert!(sender.rtt().is_some(), "the pong has come");

@@ -255,7 +255,7 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
         }
         Call::TrySend => tried(ws.try_send(message())),
         Call::TrySendPrepared => tried(ws.try_send(&PreparedMessage::new(message()))),
-        Call::Ping => done(ws.ping(b"there?").await),
+        Call::Ping => done(ws.send_ping(b"there?").await),
         Call::Close => done(ws.close(CloseCode::NORMAL, "bye").await),
         Call::StartClose => done(ws.start_close(CloseCode::NORMAL, "bye")),
         Call::Questions => {
@@ -316,7 +316,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         Call::TrySend => tried(ws.lock().unwrap().try_send(of())),
         Call::TrySendPrepared => tried(ws.lock().unwrap().try_send(&PreparedMessage::new(of()))),
         Call::Ping => {
-            let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.ping(b"there?")))).await;
+            let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.send_ping(b"there?")))).await;
             match begun {
                 Poll::Ready(result) => done(result),
                 Poll::Pending => flush().await,
@@ -368,7 +368,7 @@ async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> G
             let sent = sender.try_send_all(&[PreparedMessage::new(message())]);
             tried(sent.map_err(|error| error.cause))
         }
-        Call::Ping => done(sender.ping(b"there?").await),
+        Call::Ping => done(sender.send_ping(b"there?").await),
         Call::Close => done(sender.close(CloseCode::NORMAL, "bye").await),
         Call::Questions => {
             assert!(sender.close_info().is_none() || !sender.is_open());

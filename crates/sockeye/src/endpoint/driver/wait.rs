@@ -8,6 +8,7 @@ use sockeye_proto::Instant;
 use super::{Driver, earlier};
 use crate::endpoint::backlog::Backlog;
 use crate::error::{Error, Kind};
+use crate::message::event::Event as MessageEvent;
 use crate::runtime::clock;
 use crate::transport::Transport;
 
@@ -47,7 +48,7 @@ impl Driver {
             }
             // None also where a message is inflated in part, which ends the turn.
             if let Some(message) = self.next_whole_message().or_else(|| self.next_assembled_message()) {
-                self.change_backlog(|backlog| backlog.ahead.push(message));
+                self.change_backlog(|backlog| backlog.ahead.push(MessageEvent::Message(message)));
             }
         }
         true
