@@ -160,11 +160,11 @@ async fn sends_that_never_wait_do_not_wait_for_a_busy_receiver() {
     let busy = setup.make_busy();
     let sender = &setup.sender;
     sender.try_send("1").unwrap();
-    sender.try_send(&PreparedMessage::new("2")).unwrap();
+    sender.try_send(PreparedMessage::new("2")).unwrap();
     sender.try_send_all(&["3", "4"].map(PreparedMessage::new)).unwrap();
     sender.try_send_all(&[]).unwrap();
     assert!(look(pin!(sender.feed("5"))).await.is_ready());
-    assert!(look(pin!(sender.feed(&PreparedMessage::new("6")))).await.is_ready());
+    assert!(look(pin!(sender.feed(PreparedMessage::new("6")))).await.is_ready());
     sender.try_send("7").unwrap();
     assert!(sender.is_open());
     assert_eq!(sender.rtt(), None);
@@ -281,7 +281,7 @@ async fn a_large_message_that_is_left_to_be_compressed_is_the_last() {
     let large = "again ".repeat(50_000);
     setup.sender.try_send("1").unwrap();
     // A prepared message is compressed whole, and is in nobody's way.
-    setup.sender.try_send(&PreparedMessage::new(large.as_str())).unwrap();
+    setup.sender.try_send(PreparedMessage::new(large.as_str())).unwrap();
     setup.sender.try_send(large.as_str()).unwrap();
     assert!(matches!(setup.sender.try_send("2"), Err(TrySendError::Full { .. })));
     assert!(
@@ -310,7 +310,7 @@ async fn what_was_known_of_the_end_is_known_while_the_receiver_is_busy() {
     assert_eq!(close_info.sent().unwrap().code, CloseCode::NORMAL);
     assert!(matches!(setup.sender.try_send("x"), Err(TrySendError::Closed(error)) if error.is_closed()));
     assert!(matches!(
-        setup.sender.try_send(&PreparedMessage::new("x")),
+        setup.sender.try_send(PreparedMessage::new("x")),
         Err(TrySendError::Closed(_))
     ));
     let error = setup.sender.try_send_all(&[PreparedMessage::new("x")]).unwrap_err();

@@ -11,8 +11,9 @@ use sockeye_proto::CloseCode;
 use crate::endpoint::FlushEnd;
 use crate::error::Error;
 use crate::message::outbound::Outbound;
-use crate::websocket::shared::Shared;
+use crate::websocket::shared::{Shared, wait_for_lock};
 use crate::websocket::split::Sender;
+use crate::websocket::try_lock::InboxMode;
 use crate::websocket::try_send::TrySendError;
 use crate::websocket::wakers::SlotKey;
 
@@ -47,21 +48,25 @@ impl SinkState {
         let Some(message) = &self.unsent else {
             return Poll::Ready(Ok(()));
         };
-        let queued = ready!(shared.poll_queueing(&mut self.slot, cx, message));
+        let queued = ready!(shared.poll_queue(&mut self.slot, cx, message));
         self.unsent = None;
         Poll::Ready(queued)
     }
 
     fn poll_flush_queued(&mut self, shared: &Arc<Shared>, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let end = &mut self.flush_end;
-        let flushed = match self.is_closing {
-            false => shared.poll(&mut self.slot, cx, |driver, cx| driver.poll_flush_to(cx, end)),
-            true => shared.poll_closing(&mut self.slot, cx, |driver, cx| {
-                // Once is enough, and more does no harm.
-                driver.start_close(CloseCode::NORMAL, "")?;
-                driver.poll_flush_to(cx, end)
-            }),
+        let (end, is_closing) = (&mut self.flush_end, self.is_closing);
+        // A message in the inbox would come behind the close frame.
+        let inbox_mode = match is_closing {
+            true => InboxMode::Closed,
+            false => InboxMode::Open,
         };
+        let flushed = shared.poll(&mut self.slot, cx, inbox_mode, wait_for_lock, |guard, cx| {
+            if is_closing {
+                // Does nothing if it was called before.
+                guard.driver.start_close(CloseCode::NORMAL, "")?;
+            }
+            guard.driver.poll_flush_to(cx, end)
+        });
         if flushed.is_ready() {
             self.flush_end = FlushEnd::default();
         }
@@ -97,7 +102,9 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let (shared, state) = self.sink_parts();
         ready!(state.poll_unsent(shared, cx))?;
-        shared.poll(&mut state.slot, cx, |driver, cx| driver.poll_room_for(cx, 0))
+        shared.poll(&mut state.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+            guard.driver.poll_room_for(cx, 0)
+        })
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {

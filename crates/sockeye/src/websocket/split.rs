@@ -16,7 +16,7 @@ use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
 use crate::websocket::sender_sink::SinkState;
-use crate::websocket::shared::{ConnectionGuard, NotQueued, Operation, Shared};
+use crate::websocket::shared::{ConnectionGuard, NotQueued, Operation, Shared, wait_for_lock};
 use crate::websocket::try_lock::InboxMode;
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
@@ -62,7 +62,7 @@ impl Drop for Sender {
 pub struct Receiver {
     shared: Arc<Shared>,
     slot: SlotKey,
-    /// Whether the runtime on which it receives is known.
+    /// Whether the connection knows the runtime on which this receives.
     has_runtime: bool,
 }
 
@@ -110,7 +110,7 @@ impl Sender {
     pub fn feed(&self, message: impl Into<Outbound>) -> impl Future<Output = Result<(), Error>> {
         let message = message.into();
         let mut operation = Operation::new(&self.shared);
-        poll_fn(move |cx| operation.poll_queueing(cx, &message))
+        poll_fn(move |cx| operation.poll_queue(cx, &message))
     }
 
     /// Hands to the kernel everything that is queued by now; what other senders queue meanwhile may stay behind.
@@ -231,7 +231,7 @@ impl Sender {
     ///
     /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        let start = Operation::new(&self.shared).enter(|guard| {
+        let start = Operation::new(&self.shared).lock(|guard| {
             // The receiver's timer is set for a later deadline than that of the pong.
             guard.wake_all();
             guard.driver.start_ping()
@@ -252,7 +252,7 @@ impl Sender {
     /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
     pub async fn send_ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
-            .enter(|guard| {
+            .lock(|guard| {
                 guard.driver.send_ping(payload)?;
                 // The receiver's timer is set for a later deadline than that of the pong.
                 guard.wake_all();
@@ -297,7 +297,7 @@ impl Sender {
             shared: &self.shared,
             frame: Some((code, reason)),
         };
-        let started = Operation::new(&self.shared).enter(|guard| {
+        let started = Operation::new(&self.shared).lock(|guard| {
             start.frame = None;
             guard.start_close(code, reason)
         });
@@ -431,8 +431,17 @@ impl Receiver {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        self.shared
-            .poll_receiver(&mut self.slot, &mut self.has_runtime, cx, poll)
+        let Self {
+            shared,
+            slot,
+            has_runtime,
+        } = self;
+        shared.poll(slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+            if !std::mem::replace(has_runtime, true) {
+                guard.set_receiver_runtime();
+            }
+            poll(&mut guard.driver, cx)
+        })
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-
-use tokio::task::unconstrained;
 
 use crate::endpoint::{Driver, NotReceived};
 use crate::error::Error;
@@ -59,9 +56,10 @@ pub(crate) fn try_recv(driver: &mut Driver, waker: &Waker) -> Result<Message, Tr
 
 #[inline(never)]
 fn try_recv_read(driver: &mut Driver, waker: &Waker) -> Result<Message, TryRecvError> {
+    let runtime = driver.runtime();
     let received = poll_fn(|cx| Poll::Ready(driver.try_recv(cx)));
-    // Unconstrained: with an exhausted coop budget nothing would seem to have arrived.
-    match pin!(unconstrained(received)).poll(&mut Context::from_waker(waker)) {
+    // With an exhausted cooperative budget nothing would seem to have arrived.
+    match runtime.poll_unconstrained(&mut Context::from_waker(waker), received) {
         Poll::Ready(Ok(message)) => Ok(message),
         Poll::Ready(Err(NotReceived::Ended(Ok(())))) => Err(TryRecvError::Ended),
         Poll::Ready(Err(NotReceived::Ended(Err(error)))) => Err(TryRecvError::Failed(error)),

@@ -78,7 +78,7 @@ impl Driver {
                     return Poll::Ready(Ok(Some(event)));
                 }
                 if self.has_input() {
-                    let message = self.next_whole_message().or_else(|| self.next_assembled_message());
+                    let message = self.parse_message();
                     if let Some(message) = message {
                         return Poll::Ready(Ok(Some(Event::Message(message))));
                     }

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use super::Driver;
-use crate::runtime::clock;
 
 impl Driver {
     /// Notes that a message found no room, and returns since when that has been so.
     #[cold]
     pub(crate) fn record_full(&mut self) -> Instant {
-        let since = self.change_backlog(|backlog| *backlog.full_since.get_or_insert_with(clock::now));
-        clock::to_tokio(since).into_std()
+        let runtime = self.runtime();
+        let since = self.change_backlog(|backlog| *backlog.full_since.get_or_insert_with(|| runtime.now()));
+        runtime.to_std(since)
     }
 
     /// Notes that a message found room, or that the queue is empty.

@@ -1,11 +1,12 @@
 //! Receiving without waiting.
 
-use std::task::{Context, Poll};
+use std::task::Context;
 
-use super::{Driver, EndReport};
+use super::Driver;
+use crate::endpoint::fast_path;
+use crate::endpoint::state::EndReport;
 use crate::error::Error;
 use crate::message::Message;
-use crate::runtime::clock;
 
 /// What [`Driver::try_recv`] gives where there is no message.
 pub(crate) enum NotReceived {
@@ -19,7 +20,7 @@ impl Driver {
     #[inline]
     pub(crate) fn next_arrived(&mut self) -> Option<Message> {
         match self.backlog.is_none() && !self.budget.is_overdrawn() {
-            true => self.next_whole_message(),
+            true => fast_path::take_whole_message(&mut self.connection, &mut self.input, &mut self.budget),
             false => None,
         }
     }
@@ -41,7 +42,7 @@ impl Driver {
         self.budget.resume();
         loop {
             if !self.budget.is_overdrawn() && (self.backlog.is_some() || self.has_input()) {
-                self.next_message_into(delivered);
+                *delivered = self.next_message();
                 if delivered.is_some() {
                     return Ok(());
                 }
@@ -51,7 +52,7 @@ impl Driver {
             }
             if self.budget.is_spent() {
                 let _ = self.poll_drain(cx);
-                self.handle_deadlines(clock::now());
+                self.handle_deadlines(self.runtime().now());
                 self.budget.pause();
                 return Ok(());
             }
@@ -64,11 +65,16 @@ impl Driver {
     /// Gives the end, as `recv` does, and leaves what remains to be done for it to the background.
     #[cold]
     fn try_end(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        if let Poll::Pending = self.poll_finish(cx) {
+        if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
         }
         // A `recv` that comes next lets other tasks run first.
-        self.end = EndReport::Returned;
+        if self.end == EndReport::NotReturned {
+            self.end = EndReport::Returned {
+                has_yielded: false,
+                is_stream_over: false,
+            };
+        }
         self.close_result()
     }
 }
