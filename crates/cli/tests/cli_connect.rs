@@ -694,7 +694,7 @@ async fn pings_are_answered_while_nobody_reads_standard_output() {
     for _ in 0..MESSAGES {
         soon(sender.send(message.as_str())).await.unwrap();
     }
-    soon(sender.ping(b"there?")).await.unwrap();
+    soon(sender.send_ping(b"there?")).await.unwrap();
     // The pong is detected by the round-trip time.
     client.say("after\n").await;
     assert_eq!(soon(receiver.recv()).await.unwrap(), Some("after".into()));
