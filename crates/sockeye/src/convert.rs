@@ -1,4 +1,4 @@
-//! Conversions between the types of the crate `http`, which the public API takes and returns, and those of the protocol.
+//! Conversions between the types of the crate `http`, which the public API uses, and those of `sockeye-proto`.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use sockeye_proto::handshake::{self, HandshakeError, Headers, HttpVersion, PlainRequest};
 
-/// Headers whose values `{:?}` hides. Browsers cannot set `Authorization` on a WebSocket, so tokens travel as subprotocols.
+/// Headers whose values `{:?}` hides. The subprotocol header is one of them: browsers cannot set `Authorization` on a
+/// WebSocket, so applications send tokens as subprotocols.
 const CREDENTIALS: [HeaderName; 5] = [
     header::AUTHORIZATION,
     header::COOKIE,
@@ -16,7 +17,7 @@ const CREDENTIALS: [HeaderName; 5] = [
     header::SET_COOKIE,
 ];
 
-/// A header name as it is written: `X-Api-Key` for `x-api-key`. HTTP does not distinguish, but some old servers do.
+/// The title-case form of a header name: `X-Api-Key` for `x-api-key`. HTTP ignores case, but some old servers do not.
 pub(crate) fn wire_name(name: &HeaderName) -> String {
     let mut is_start = true;
     let title_case = |letter: char| {
@@ -27,11 +28,11 @@ pub(crate) fn wire_name(name: &HeaderName) -> String {
     name.as_str().chars().map(title_case).collect()
 }
 
-/// All header fields; `None` if there are more than a map can hold (32,768).
+/// Converts all header fields. `None` if there are more than a `HeaderMap` can hold (32,768).
 pub(crate) fn header_map(headers: &Headers) -> Option<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in headers.iter() {
-        // What the protocol takes for a name or value, http does too.
+        // Every name and value that `sockeye-proto` accepts is valid for `http` too.
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
         let mut value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
         value.set_sensitive(CREDENTIALS.contains(&name));
@@ -40,32 +41,32 @@ pub(crate) fn header_map(headers: &Headers) -> Option<HeaderMap> {
     Some(map)
 }
 
-/// The header fields of a map, in the protocol's form.
+/// Converts a header map.
 #[cfg(feature = "hyper")]
 pub(crate) fn headers(map: &HeaderMap) -> Headers {
     let mut headers = Headers::new();
     for (name, value) in map {
-        // What http takes for a name or value, the protocol does too.
+        // Every name and value that `http` accepts is valid for `sockeye-proto` too.
         let _ = headers.try_append(name.as_str(), value.as_bytes());
     }
     headers
 }
 
-/// A response that a client received, or one that a server is to send.
+/// Converts a response that a client received or that a server sends.
 pub(crate) fn response(response: &handshake::Response) -> Response<Bytes> {
     let mut converted = Response::new(Bytes::copy_from_slice(response.body()));
-    // The protocol's status codes have three digits, as those of http have.
+    // Status codes have three digits in both crates.
     *converted.status_mut() = StatusCode::from_u16(response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     *converted.headers_mut() = header_map(response.headers()).unwrap_or_default();
     converted
 }
 
-/// A client's request for a WebSocket.
+/// Converts a client's opening request.
 ///
 /// # Errors
 ///
-/// The target is too long for an URI (65,534 bytes), or there are more headers than a map can hold: only where the limits
-/// were raised.
+/// The target is too long for a URI (65,534 bytes), or there are more headers than a map can hold. Both require raised
+/// limits.
 pub(crate) fn request(request: &handshake::Request) -> Result<Request<()>, HandshakeError> {
     let mut converted = Request::new(());
     *converted.uri_mut() = uri(request.target()).ok_or(HandshakeError::InvalidTarget)?;
@@ -74,7 +75,7 @@ pub(crate) fn request(request: &handshake::Request) -> Result<Request<()>, Hands
     Ok(converted)
 }
 
-/// A request that asks for no WebSocket; `None` if it is too large: see [`request`].
+/// Converts a plain HTTP request. `None` if it is too large: see [`request`].
 pub(crate) fn plain_request(plain: &PlainRequest) -> Option<Request<()>> {
     let mut converted = Request::new(());
     *converted.method_mut() = Method::from_bytes(plain.method.as_bytes()).ok()?;
@@ -86,7 +87,7 @@ pub(crate) fn plain_request(plain: &PlainRequest) -> Option<Request<()>> {
     Some(converted)
 }
 
-/// The URI of a request target. Characters that may not be in a URI, but that browsers send, are percent-encoded.
+/// Converts a request target. Percent-encodes characters that are invalid in a URI but that browsers send.
 pub(crate) fn uri(target: &str) -> Option<Uri> {
     if let Ok(uri) = target.parse() {
         return Some(uri);
@@ -103,7 +104,7 @@ pub(crate) fn uri(target: &str) -> Option<Uri> {
     encoded.parse().ok()
 }
 
-/// A part of a request or response that cannot be sent.
+/// A part of a request or response that must not be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct InvalidPart {
     part: &'static str,

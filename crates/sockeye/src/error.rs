@@ -15,17 +15,17 @@ pub use connect::ConnectError;
 
 /// Error of a client, a server or a connection.
 ///
-/// `{}` writes one line that names the failed operation and its cause, which is enough to act on. The cause is a part of that
-/// line, so [`source`](StdError::source) begins behind it; [`io_error`](Self::io_error),
-/// [`connect_error`](Self::connect_error) and [`handshake_error`](Self::handshake_error) return the cause itself. `{:?}`
-/// writes the line and its sources.
+/// `{}` writes one line that names the failed operation and its cause. Because the cause is already in that line,
+/// [`source`](StdError::source) starts at the cause's own source. [`io_error`](Self::io_error),
+/// [`connect_error`](Self::connect_error) and [`handshake_error`](Self::handshake_error) return the cause itself.
+/// `{:?}` writes the line followed by all sources.
 ///
-/// [`kind`](Self::kind) classifies the error, and [`is_retryable`](Self::is_retryable) says whether to try again. Cheap to
-/// clone: after a connection has failed, each later call on it returns the same error.
+/// [`kind`](Self::kind) classifies the error, and [`is_retryable`](Self::is_retryable) says whether to try again.
+/// Cloning costs one reference count: once a connection has failed, every later call on it returns the same error.
 #[derive(Clone)]
 pub struct Error(Arc<Kind>);
 
-/// Classes of [`Error`]: see [`Error::kind`].
+/// Class of an [`Error`], returned by [`Error::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -33,15 +33,16 @@ pub enum ErrorKind {
     Resolve,
     /// No address of the host accepted the connection.
     Connect,
-    /// TLS failed: the certificate, the host name, the version.
+    /// TLS failed: for example an invalid certificate, a wrong host name or no common version.
     Tls,
     /// The peer broke a rule of the opening handshake, or closed before it was complete.
     Handshake,
     /// A server refused a request because of its origin or host: see [`Error::denial`].
     Denied,
-    /// The server answered the opening handshake with another status than 101: see [`Error::response`].
+    /// The server answered the opening handshake with a status other than 101: see [`Error::response`].
     Rejected,
-    /// A deadline passed: connecting, the opening handshake, writing, the answer to a ping or to a close frame.
+    /// A deadline passed while connecting, during the opening handshake, while writing, or while waiting for a pong or
+    /// a close frame.
     Timeout,
     /// Reading or writing an open transport failed.
     Io,
@@ -57,34 +58,34 @@ pub enum ErrorKind {
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// The connection ended otherwise than by a clean close handshake, or is closed and was to be written to.
+    /// The connection did not end with a normal closing handshake, or an operation was attempted after it was closed.
     Closed(CloseInfo),
     /// Reading or writing failed.
     Io(io::Error),
-    /// A deadline passed while connecting; the name of what it was for.
+    /// A deadline passed while opening a connection. Holds the name of the phase.
     Timeout(&'static str),
-    /// The peer did not take what was written to it in time.
+    /// The peer took less than `Limits::write_rate_min`.
     Stalled,
-    /// The same, while messages received ahead waited for the application.
+    /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
     StalledBoth,
-    /// What was to be sent may not be sent.
+    /// The caller passed something invalid, such as a close code that must not be sent.
     Misuse(Box<dyn StdError + Send + Sync>),
-    /// The address is not a WebSocket URI, or nothing can be connected to by it.
+    /// The URL is invalid, or its host cannot be used as a TLS server name.
     Address(Box<dyn StdError + Send + Sync>),
-    /// The host could not be connected to.
+    /// No connection to the host could be established.
     Connect(ConnectError),
-    /// TLS did not come about.
+    /// The TLS handshake failed.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made by the feature"))]
     Tls(io::Error),
-    /// The opening handshake broke a rule, or a rule of ours on who may connect.
+    /// The opening handshake broke a rule, or a policy rejected its origin or host.
     Handshake(HandshakeError),
-    /// The server answered with another status than 101.
+    /// The server answered with a status other than 101.
     Rejected(Rejected),
-    /// Made by the application.
+    /// An error of the application.
     Other(Box<dyn StdError + Send + Sync>),
 }
 
-/// The response of a server that did not accept.
+/// The response of a server that rejected the opening handshake.
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) response: http::Response<Bytes>,
@@ -92,8 +93,8 @@ pub(crate) struct Rejected {
 }
 
 impl Error {
-    /// An error of the application, for a handler of [`Server::serve`](crate::Server::serve) that fails for a reason of its
-    /// own. [`kind`](Self::kind) is [`ErrorKind::Other`], and the text is that of `error`.
+    /// Wraps an error of the application, for a [`Server::serve`](crate::Server::serve) handler that fails for its own
+    /// reasons. [`kind`](Self::kind) is [`ErrorKind::Other`], and the text is that of `error`.
     ///
     /// ```
     /// # fn parse(text: &str) -> Result<u32, sockeye::Error> {
@@ -121,7 +122,7 @@ impl Error {
         Self::new(Kind::Address(error.into()))
     }
 
-    /// The class of the error. New kinds may be added.
+    /// Returns the class of the error. New kinds may be added in minor releases.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
@@ -146,19 +147,19 @@ impl Error {
         }
     }
 
-    /// Whether a new connection may succeed without any change: the network or the peer failed, the peer is overloaded or
-    /// restarts. Wait before you try again, longer each time.
+    /// Whether a new connection may succeed without any change, because the network failed or the peer failed, is
+    /// overloaded or restarts. Use an increasing delay between attempts.
     ///
-    /// True for: timeouts; errors of name resolution, connecting, reading and writing; a transport that ended without a close
-    /// frame; the close codes 1001, 1011, 1012, 1013 and 1014 of the peer; the statuses 408, 425, 429, 500, 502, 503 and 504
-    /// of a server. False for everything else, such as an invalid certificate, a 401, a close code of the application, or a
-    /// connection that this side closed.
+    /// True for timeouts; failed name resolution, connecting, reading and writing; a transport that ended without a
+    /// close frame; the peer's close codes 1001, 1011, 1012, 1013 and 1014; and the HTTP statuses 408, 425, 429, 500,
+    /// 502, 503 and 504. False for everything else, such as an invalid certificate, a 401, an application's close code,
+    /// or a connection that this side closed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match &*self.0 {
             Kind::Io(_) | Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => true,
             Kind::Connect(error) => !error.is_invalid_input(),
-            // rustls reports what is wrong with the peer's bytes or certificate as invalid data.
+            // rustls reports an invalid certificate or invalid bytes of the peer as `InvalidData`.
             Kind::Tls(error) => !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other),
             Kind::Handshake(fault) => matches!(fault, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
             Kind::Rejected(Rejected { response, .. }) => {
@@ -173,13 +174,13 @@ impl Error {
         }
     }
 
-    /// Whether a deadline passed: connecting, the handshake, writing, the answer to a ping or to a close frame.
+    /// Whether a deadline passed while connecting, in a handshake, while writing, or while waiting for a pong or a
+    /// close frame.
     pub fn is_timeout(&self) -> bool {
         self.kind() == ErrorKind::Timeout
     }
 
-    /// Whether the connection is over, or could not be opened: it was closed, it was lost, the peer is gone, or the host
-    /// cannot be reached.
+    /// Whether the connection has ended or could not be opened: it was closed or lost, or the host is unreachable.
     pub fn is_closed(&self) -> bool {
         match &*self.0 {
             Kind::Closed(_)
@@ -192,7 +193,7 @@ impl Error {
         }
     }
 
-    /// Whether the peer broke the protocol, in the opening handshake or after.
+    /// Whether the peer violated the protocol, in the opening handshake or later.
     pub fn is_protocol(&self) -> bool {
         match &*self.0 {
             Kind::Handshake(_) => !self.is_denied() && !self.is_closed(),
@@ -206,13 +207,14 @@ impl Error {
         self.denial().is_some()
     }
 
-    /// What a policy refused, if [`is_denied`](Self::is_denied): the origin and host of the request, escaped for a log,
-    /// and what [`OriginPolicy`](crate::OriginPolicy) or [`HostPolicy`](crate::HostPolicy) allows.
+    /// The request that the origin or host policy rejected, if [`is_denied`](Self::is_denied): its origin and host,
+    /// escaped for logs, and what the [`OriginPolicy`](crate::OriginPolicy) or [`HostPolicy`](crate::HostPolicy)
+    /// allows.
     pub fn denial(&self) -> Option<&Denial> {
         self.handshake_error()?.denial()
     }
 
-    /// The rule of the opening handshake that the peer broke, or that did not let it in.
+    /// Why the opening handshake failed: the rule that the peer broke, or the policy that rejected it.
     pub fn handshake_error(&self) -> Option<&HandshakeError> {
         match &*self.0 {
             Kind::Handshake(fault) => Some(fault),
@@ -220,8 +222,8 @@ impl Error {
         }
     }
 
-    /// Whether the operating system, or a [resolver](crate::ClientBuilder::resolver), reported an error: an unknown host, no
-    /// route, connection refused, connection reset.
+    /// Whether the operating system or a [resolver](crate::ClientBuilder::resolver) reported the error: for example an
+    /// unknown host, no route, connection refused or connection reset.
     pub fn is_io(&self) -> bool {
         match &*self.0 {
             Kind::Io(_) => true,
@@ -230,8 +232,8 @@ impl Error {
         }
     }
 
-    /// The error of the transport or of TLS. In one of TLS, [`get_ref`](io::Error::get_ref) is a `rustls::Error`, unless the
-    /// transport failed during the TLS handshake.
+    /// The error of the transport or of TLS. For a TLS error, [`get_ref`](io::Error::get_ref) is a `rustls::Error`,
+    /// unless the transport failed during the TLS handshake.
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {
             Kind::Io(error) | Kind::Tls(error) => Some(error),
@@ -239,8 +241,7 @@ impl Error {
         }
     }
 
-    /// Why a client could not connect to its host, if that is what happened: the error of the resolver, or of each address
-    /// that was tried.
+    /// Why a client could not connect to its host: the error of the resolver, or of each address that was tried.
     pub fn connect_error(&self) -> Option<&ConnectError> {
         match &*self.0 {
             Kind::Connect(error) => Some(error),
@@ -248,32 +249,32 @@ impl Error {
         }
     }
 
-    /// Whether TLS failed: a certificate, a name, a version.
+    /// Whether TLS failed: for example because of a certificate, a host name or a version.
     pub fn is_tls(&self) -> bool {
         self.kind() == ErrorKind::Tls
     }
 
-    /// Whether the caller passed something invalid: a URL, a header, a message, a close code, or a
-    /// [local address](crate::ClientBuilder::local_address) of another family than the addresses of the host. An open
-    /// connection goes on. For `close`, the connection is closing with the nearest valid frame.
+    /// Whether the caller passed something invalid: a URL, a header, a message, a close code, or a [local
+    /// address](crate::ClientBuilder::local_address) of a different family than every address of the host. An open
+    /// connection stays open, except after `close` and `start_close`: they then close it with the nearest valid frame.
     pub fn is_invalid_input(&self) -> bool {
         self.kind() == ErrorKind::InvalidInput
     }
 
-    /// Whether the connection ended by a normal close: by this side, or by the peer with 1000, 1001 or no code.
-    /// [`send`](crate::WebSocket::send) and its kind fail with such an error where
-    /// [`recv`](crate::WebSocket::recv) gives `Ok(None)`.
+    /// Whether the connection was closed normally: by this side, or by the peer with code 1000, 1001 or none.
+    /// [`send`](crate::WebSocket::send) and the other sending methods return such an error after a normal close, where
+    /// [`recv`](crate::WebSocket::recv) returns `Ok(None)`.
     pub fn is_normal_close(&self) -> bool {
         self.close_info().is_some_and(CloseInfo::is_normal)
     }
 
-    /// The code of the peer's close frame (RFC 6455 §7.4), if it sent one: [`CloseCode::NO_STATUS`] for one without a
-    /// code.
+    /// The code of the peer's close frame (RFC 6455 §7.4): [`CloseCode::NO_STATUS`] if the frame has no code, `None` if
+    /// the peer sent no close frame.
     pub fn close_code(&self) -> Option<CloseCode> {
         Some(self.close_info()?.received()?.code)
     }
 
-    /// How the connection was closed, if that is what happened.
+    /// How the connection was closed. `None` for errors of other kinds.
     pub fn close_info(&self) -> Option<&CloseInfo> {
         match &*self.0 {
             Kind::Closed(close_info) => Some(close_info),
@@ -281,8 +282,9 @@ impl Error {
         }
     }
 
-    /// The server's response to the opening handshake, if its status was another than 101. The body is cut off at
-    /// [`Limits::refusal_body_size_max`](crate::Limits::refusal_body_size_max), and after one second.
+    /// The server's response to the opening handshake, if its status was not 101. The body is truncated to
+    /// [`Limits::refusal_body_size_max`](crate::Limits::refusal_body_size_max) bytes, and to what arrives within one
+    /// second.
     ///
     /// ```no_run
     /// # async fn example(client: sockeye::Client) {
@@ -302,14 +304,14 @@ impl Error {
         }
     }
 
-    /// Whether the body of [`response`](Self::response) is incomplete: it went past the limit, past the end of the
-    /// connection, did not arrive within a second, or its framing could not be understood.
+    /// Whether the body of [`response`](Self::response) is incomplete: it exceeded the limit, did not arrive within a
+    /// second, the connection ended first, or its framing is invalid.
     pub fn is_response_truncated(&self) -> bool {
         matches!(&*self.0, Kind::Rejected(rejected) if rejected.is_body_truncated)
     }
 }
 
-/// The message and those of its [sources](StdError::source).
+/// Writes the message and those of all [sources](StdError::source).
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;
@@ -352,7 +354,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // The text of the cause itself is a part of this error's.
+        // The cause's own text is already in this error's text.
         match &*self.0 {
             Kind::Io(error) | Kind::Tls(error) => error.source(),
             Kind::Misuse(error) | Kind::Address(error) | Kind::Other(error) => error.source(),

@@ -1,4 +1,4 @@
-//! Limits and deadlines, the same for clients and servers.
+//! Limits and timeouts, the same for clients and servers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +11,7 @@ use sockeye_proto::{Config, Keepalive};
 
 use crate::runtime::Runtime;
 
-/// Bounds on what a peer may make this endpoint do and hold. Every limit has a finite default.
+/// Limits on the memory and work that a peer can cause. Every limit has a finite default.
 ///
 /// ```
 /// # use sockeye::Limits;
@@ -20,37 +20,38 @@ use crate::runtime::Runtime;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest message that is received, in bytes, all fragments together. Default 16 MiB; beyond it, the
-    /// connection is closed with 1009.
+    /// Maximum size of a received message in bytes, all fragments together. Default 16 MiB. The connection fails with
+    /// 1009 if a message exceeds it.
     ///
-    /// Raise it for large transfers, lower it where messages are known to be small: a hostile peer can make one
-    /// connection hold up to twice this while a message arrives. From 1 MiB on, room for 16 MiB more is reserved at
-    /// once, which takes addresses but no memory before it is needed.
+    /// Raise it for large transfers; lower it where messages are known to be small. While a message arrives, a hostile
+    /// peer can make one connection hold up to twice this. From 1 MiB on, 16 MiB more of address space is reserved at
+    /// once; the memory is only used as the message arrives.
     pub message_size_max: u64,
-    /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
+    /// Maximum number of consecutive empty fragments. Default 1,000. The connection fails with 1008 beyond it.
     pub empty_fragments_max: u32,
-    /// How many bytes may wait to be written before [`feed`](crate::WebSocket::feed) and
-    /// [`send`](crate::WebSocket::send) wait. Default 1 MiB. A message that is larger waits until it would be alone.
+    /// Maximum number of queued bytes before [`feed`](crate::WebSocket::feed) and [`send`](crate::WebSocket::send)
+    /// wait. Default 1 MiB. A message larger than this waits until nothing else is queued.
     pub write_buffer_max: usize,
-    /// How many bytes of messages are received ahead of [`recv`](crate::WebSocket::recv) while a
-    /// [`send`](crate::WebSocket::send), [`feed`](crate::WebSocket::feed) or [`flush`](crate::WebSocket::flush) waits for
-    /// the peer. Default 8 MiB, beside the message that is arriving.
+    /// Maximum number of bytes received ahead of [`recv`](crate::WebSocket::recv) while a
+    /// [`send`](crate::WebSocket::send), [`feed`](crate::WebSocket::feed) or [`flush`](crate::WebSocket::flush) waits
+    /// for the peer. Default 8 MiB. Does not include the message that is arriving.
     ///
-    /// Without this, two peers that both send more than the network holds before they receive would wait for each other.
-    /// When it is full, nothing is read until the application receives; if the peer takes nothing meanwhile,
-    /// [`Timeouts::write`] ends the connection. Lower it on a server whose clients send little: a client that sends and
-    /// does not read can make a waiting send hold this much.
+    /// Reading ahead prevents a deadlock between two peers that both send more than the network buffers before they
+    /// receive. Once the limit is reached, nothing is read until the application receives; if the peer takes no bytes
+    /// meanwhile, [`Timeouts::write`] ends the connection. Lower it on a server whose clients send little: a client
+    /// that sends without reading can make a waiting send hold this much.
     pub read_ahead_max: usize,
-    /// How many bytes a second a peer must take of what waits for it, on average over each [`Timeouts::write`]. Default
-    /// 1 KiB; a slower peer is dropped. 0: any progress is enough.
+    /// Minimum rate in bytes per second at which a peer must take queued bytes, averaged over [`Timeouts::write`].
+    /// Default 1 KiB/s. A slower peer is disconnected. With 0, any progress is enough.
     ///
-    /// This bounds how long a peer may draw out what waits: 1 MiB for some 17 minutes.
+    /// This limits how long a peer can take to drain the queue: about 17 minutes for 1 MiB.
     pub write_rate_min: u32,
-    /// The size of a request or response head, in bytes. Default 16 KiB; a request beyond it is answered with 431.
+    /// Maximum size of a request or response head in bytes. Default 16 KiB. A server answers larger requests with 431.
     pub head_size_max: usize,
-    /// The number of header fields in a request or response. Default 100; a request beyond it is answered with 431.
+    /// Maximum number of header fields in a request or response. Default 100. A server answers requests with more with
+    /// 431.
     pub header_count_max: usize,
-    /// How much of the body of a refusal a client keeps, in bytes. Default 16 KiB; the rest is cut off.
+    /// Maximum size in bytes of a rejection's body that a client keeps. Default 16 KiB. The rest is truncated.
     pub refusal_body_size_max: usize,
 }
 
@@ -71,7 +72,7 @@ impl Default for Limits {
     }
 }
 
-/// Chained setters, one for each field: see there for unit and default.
+/// Chainable setters, one for each field. The field documents unit and default.
 impl Limits {
     /// Sets [`message_size_max`](field@Self::message_size_max).
     #[must_use]
@@ -130,7 +131,7 @@ impl Limits {
     }
 }
 
-/// Deadlines of connecting, of the handshakes and of writing. Every wait has one.
+/// Timeouts for connecting, the handshakes and writing. No wait is unbounded.
 ///
 /// ```
 /// # use sockeye::Timeouts;
@@ -140,23 +141,22 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Name resolution and TCP connection of a client. Default 10 s.
+    /// Timeout for name resolution and the TCP connection of a client. Default 10 s.
     pub connect: Duration,
-    /// The opening handshake, TLS included, from the first byte to the last; on a server until the request is there, and
-    /// once more for the response, when the application has decided. Default 10 s.
+    /// Timeout for the opening handshake, including TLS. Default 10 s. On a server it limits receiving the request, and
+    /// then again sending the response once the application has decided.
     pub handshake: Duration,
-    /// Everything that a client does to open a connection: name resolution, TCP, TLS and the opening handshake together.
-    /// Default `None`: no limit beyond [`connect`](Self::connect) and [`handshake`](Self::handshake).
+    /// Timeout for opening a client connection as a whole: name resolution, TCP, TLS and the opening handshake. Default
+    /// `None`: only [`connect`](Self::connect) and [`handshake`](Self::handshake) apply.
     ///
-    /// Set it where a caller is promised an answer within a given time. Unlike wrapping the call in `tokio::time::timeout`,
-    /// this keeps the error that names the phase, and the refusal received so far.
+    /// Set it to guarantee an answer within a given time. Unlike `tokio::time::timeout` around the call, it keeps the
+    /// error that names the phase, and a rejection that was received in part.
     pub connect_total: Option<Duration>,
-    /// Stall timeout: the connection fails if the peer reads slower than [`Limits::write_rate_min`] over this period while
-    /// bytes wait for it. Default 10 s.
+    /// Timeout for a stalled write: the connection fails if the peer reads slower than [`Limits::write_rate_min`] over
+    /// this period while bytes are queued. Default 10 s.
     pub write: Duration,
-    /// How long the peer may take to answer our close frame, counted from when that was written. Default 5 s; then TCP is
-    /// closed without it. Until the close frame is written, behind what was queued before it, [`write`](Self::write)
-    /// applies.
+    /// Timeout for the peer's answer to our close frame, counted from when that frame was written. Default 5 s. TCP is
+    /// closed when it expires. Until the close frame is written, [`write`](Self::write) applies.
     pub close: Duration,
 }
 
@@ -172,7 +172,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Chained setters, one for each field: see there for unit and default.
+/// Chainable setters, one for each field. The field documents unit and default.
 impl Timeouts {
     /// Sets [`connect`](field@Self::connect).
     #[must_use]
@@ -210,10 +210,10 @@ impl Timeouts {
     }
 }
 
-/// How much of a compressed message is inflated before other tasks have their turn: about half a millisecond of work.
+/// Number of bytes inflated from a message before the task yields: about half a millisecond of work.
 const INFLATE_STEP_MAX: usize = 256 * 1024;
 
-/// What a builder collects.
+/// The options common to client and server builders.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) limits: Limits,
@@ -261,12 +261,12 @@ impl Options {
     }
 }
 
-/// How many bytes a peer must take within `time` at a rate of so many bytes a second, 4 GiB at most.
+/// The number of bytes that a peer must take within `time` at the minimum rate. Saturates at 4 GiB.
 fn taken_min(rate_min: u32, time: Duration) -> u32 {
     u32::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u32::MAX)
 }
 
-/// What every connection of a client or server shares.
+/// Settings shared by all connections of a client or server.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) runtime: Runtime,
@@ -274,13 +274,13 @@ pub(crate) struct Settings {
     pub(crate) write_buffer_max: usize,
     pub(crate) read_ahead_max: usize,
     pub(crate) write_timeout: Duration,
-    /// How many bytes a peer must take within `write_timeout`.
+    /// The number of bytes that a peer must take within `write_timeout`.
     pub(crate) write_taken_min: u32,
     is_going_away: AtomicBool,
 }
 
 impl Settings {
-    /// Has every connection with these settings close with 1001 when it is next received on.
+    /// Makes every connection with these settings close with 1001 when it is next polled by a receiver.
     pub(crate) fn go_away(&self) {
         self.is_going_away.store(true, Relaxed);
     }
@@ -314,7 +314,7 @@ mod tests {
         let Timeouts {
             connect,
             handshake,
-            // Limits the two above together, which have limits of their own.
+            // Only lowers the two limits above, which are finite.
             connect_total: _,
             write,
             close,

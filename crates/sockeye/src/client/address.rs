@@ -1,13 +1,15 @@
-//! URLs as people and browsers write them, made into strict WebSocket URIs.
+//! URLs as people and browsers write them, converted into strict WebSocket URIs.
 //!
-//! [`Uri`] of `sockeye-proto` refuses what is not clearly a WebSocket URI, because where parsers differ about one, one of
-//! them connects to a host the other did not check. This module accepts more, and gives every result to `Uri` to judge:
+//! [`Uri`] of `sockeye-proto` rejects everything that is not clearly a WebSocket URI: where two parsers disagree about
+//! a URI, one may check a different host than the other connects to. This module accepts more, and passes the result to
+//! `Uri`:
 //!
-//! - Path and query are encoded by the URL standard of the browsers (crate `url`). What that standard leaves as it is,
-//!   although RFC 3986 does not allow it (`{`, `|`, a bare `%` and others), is percent-encoded as well (RFC 6455 §11.1).
-//! - A host beyond ASCII is converted by IDNA. An ASCII host is never changed: `127.1`, which the URL standard reads as
+//! - Path and query are encoded according to the browsers' URL standard (crate `url`). Characters that this standard
+//!   keeps although RFC 3986 does not allow them (`{`, `|`, a bare `%` and others) are percent-encoded too (RFC 6455
+//!   §11.1).
+//! - A non-ASCII host is converted by IDNA. An ASCII host is never changed: `127.1`, which the URL standard reads as
 //!   `127.0.0.1`, stays an error.
-//! - Backslashes before the query and control characters, which browsers change or drop, are errors.
+//! - Backslashes before the query and control characters are errors, although browsers replace or drop them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,20 +20,20 @@ use base64::engine::general_purpose::STANDARD;
 use sockeye_proto::handshake::{Uri, UriError};
 use url::{Host, Position, Url};
 
-/// Where a client connects to, and the user name and password it shows there.
+/// The URI that a client connects to, with optional user name and password.
 ///
-/// This is what [`Client::connect`](crate::Client::connect) makes of its argument. Parse it yourself to look at the parts,
-/// or to show the address without its password: `Display` and `Debug` leave out user name and password.
+/// [`Client::connect`](crate::Client::connect) converts its argument into this. Parse it yourself to inspect its parts,
+/// or to print the address: `Display` and `Debug` omit user name and password.
 ///
-/// Compared with [`Uri`], which is strict, it accepts URLs as browsers do:
+/// It accepts URLs as browsers do, where [`Uri`] is strict:
 ///
 /// - `http://` means `ws://`, and `https://` means `wss://`.
-/// - Characters that a URI cannot have are percent-encoded, and dot segments of the path are removed.
-/// - A host beyond ASCII is converted by IDNA: `bücher.example` is `xn--bcher-kva.example`.
+/// - Characters that a URI cannot contain are percent-encoded, and dot segments of the path are removed.
+/// - A non-ASCII host is converted by IDNA: `bücher.example` becomes `xn--bcher-kva.example`.
 /// - `user:password@` becomes `Authorization: Basic` (RFC 7617), unless the client has an `Authorization` header of its own.
-/// - The zone of an IPv6 address may be written with a bare `%`: `[fe80::1%eth0]`. A zone whose name begins with `25` has to
-///   be written with `%25` (RFC 6874), as `[fe80::1%2525x]`: `[fe80::1%25x]` is the zone `x`.
-/// - Spaces around the URL are ignored.
+/// - The zone of an IPv6 address may follow a bare `%`: `[fe80::1%eth0]`. `%25` is always read as an encoded `%` (RFC
+///   6874), so a zone that begins with `25` has to be written with it: `[fe80::1%2525x]`.
+/// - Whitespace around the URL is ignored.
 ///
 /// A fragment (`#part`) is an error (RFC 6455 §3).
 ///
@@ -58,9 +60,9 @@ impl Address {
     ///
     /// The error names the problem and the fix, and shows at most one character of the URL.
     pub fn parse(text: &str) -> Result<Self, UriError> {
-        // The URL standard removes these at both ends.
+        // The URL standard strips these at both ends.
         let text = text.trim_matches(|c| c <= ' ');
-        // RFC 6455 §4.1: what is no valid WebSocket URI goes no further. [6455-4.1-2]
+        // RFC 6455 §4.1: the client MUST fail for an invalid WebSocket URI. [6455-4.1-2]
         if let Some(control) = text.chars().find(|c| c.is_control()) {
             return Err(UriError::InvalidCharacter(control));
         }
@@ -75,7 +77,7 @@ impl Address {
             return Err(UriError::Fragment);
         }
         let (authority, resource) = rest.split_at(rest.find(['/', '?', '\\']).unwrap_or(rest.len()));
-        // Browsers read a backslash as a slash, other clients do not: two would see two hosts in `a\@b`.
+        // Browsers treat a backslash as a slash, other clients do not, so they would see different hosts in `a\@b`.
         if resource.split('?').next().is_some_and(|path| path.contains('\\')) {
             return Err(UriError::InvalidCharacter('\\'));
         }
@@ -95,13 +97,13 @@ impl Address {
         &self.uri
     }
 
-    /// Whether there is a user name or a password.
+    /// Whether the URL has a user name or a password.
     #[must_use]
     pub const fn has_credentials(&self) -> bool {
         self.authorization.is_some()
     }
 
-    /// The value of the Authorization header that the user name and password make.
+    /// The value of the Authorization header for the user name and password.
     pub(crate) fn authorization(&self) -> Option<&str> {
         self.authorization.as_deref()
     }
@@ -122,7 +124,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Hides user name and password.
+/// Omits user name and password.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Address")
@@ -132,9 +134,9 @@ impl fmt::Debug for Address {
     }
 }
 
-/// RFC 7617 §2: what stands before the `@`, as the value of an Authorization header. None if it is empty.
+/// Converts the text before the `@` into the value of an Authorization header (RFC 7617 §2). `None` if it is empty.
 fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
-    // A password with a bare `@` or `/` in it would be cut there by one parser and not by the next.
+    // Parsers disagree about where a password with a bare `@` or `/` ends.
     if userinfo.contains('@') {
         return Err(UriError::InvalidUserinfo);
     }
@@ -143,7 +145,7 @@ fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
     if user.is_empty() && password.is_empty() {
         return Ok(None);
     }
-    // RFC 7617 §2: the name cannot have a colon, and neither can have control characters.
+    // RFC 7617 §2: the user name must not contain a colon, and neither part may contain control characters.
     if user.contains(&b':')
         || [&user, &password]
             .iter()
@@ -155,7 +157,7 @@ fn basic_authorization(userinfo: &str) -> Result<Option<String>, UriError> {
     Ok(Some(format!("Basic {}", STANDARD.encode(credentials))))
 }
 
-/// Decodes `%41`, and leaves a `%` without two digits as it is.
+/// Decodes `%41`; keeps a `%` that is not followed by two digits.
 fn percent_decoded(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -175,8 +177,8 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// Host and port with an ASCII host. An ASCII host stays as it is, right or wrong.
-// RFC 6455 §11.1: a name beyond ASCII goes in its converted form. [6455-11.1.1-1, 6455-11.1.2-1]
+/// Converts a non-ASCII host; keeps an ASCII host as it is. `authority` is host and port.
+// RFC 6455 §11.1: a non-ASCII host name is sent in its converted form. [6455-11.1.1-1, 6455-11.1.2-1]
 fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
     if let Some(zoned) = authority.strip_prefix('[')
         && let Some((address, zone)) = zoned.split_once('%')
@@ -188,21 +190,21 @@ fn ascii_host(authority: &str) -> Result<Cow<'_, str>, UriError> {
         return Ok(authority.into());
     }
     let (host, port) = authority.find(':').map_or((authority, ""), |at| authority.split_at(at));
-    // The standard decodes it first, so that `%2e` would be a dot.
+    // The URL standard would decode it first: `%2e` would become a dot.
     if host.contains('%') {
         return Err(UriError::InvalidHost);
     }
     match Host::parse(host) {
         Ok(Host::Domain(domain)) => Ok((domain + port).into()),
-        // Digits of other scripts make an address of what did not look like one.
+        // Non-ASCII digits can form an address that does not look like one.
         _ => Err(UriError::InvalidHost),
     }
 }
 
-/// Path and query with everything encoded that RFC 3986 does not allow there.
+/// Encodes everything in path and query that RFC 3986 does not allow there.
 // [6455-11.1.1-2, 6455-11.1.2-2]
 fn encoded(resource: &str) -> Result<String, UriError> {
-    // Any host would do.
+    // The host does not matter.
     let url = Url::parse(&format!("ws://h{resource}")).map_err(|_| UriError::TooLong)?;
     let resource = &url[Position::BeforePath..Position::AfterQuery];
     let mut encoded = String::with_capacity(resource.len());
@@ -261,7 +263,7 @@ mod tests {
             ("/?%7B%22", "/?%7B%22"),
         ] {
             check(&format!("ws://h{resource}"), Ok(&format!("ws://h{encoded}")));
-            // What is encoded stays as it is.
+            // Encoding is idempotent.
             check(&format!("ws://h{encoded}"), Ok(&format!("ws://h{encoded}")));
         }
     }
@@ -274,7 +276,7 @@ mod tests {
         check("ws://\u{4f8b}\u{3048}\u{3002}jp/", Ok("ws://xn--r8jz45g.jp/"));
         check("ws://xn--bcher-kva.example/", Ok("ws://xn--bcher-kva.example/"));
         for text in [
-            // An address in disguise, and names that IDNA does not know.
+            // An address written with full-width digits, and names that are invalid in IDNA.
             "ws://\u{ff11}27.0.0.1/",
             "ws://\u{ff10}x7f/",
             "ws://\u{fc}%2e\u{fc}/",
@@ -315,7 +317,7 @@ mod tests {
     fn a_zone_has_a_percent_sign_encoded_or_not() {
         check("ws://[fe80::1%25eth0]:1/", Ok("ws://[fe80::1%25eth0]:1/"));
         check("ws://[fe80::1%eth0]/", Ok("ws://[fe80::1%25eth0]/"));
-        // A bare `%` before `25` cannot be told from `%25`.
+        // `[fe80::1%25x]` is read as an encoded `%` and the zone `x`.
         check("ws://[fe80::1%25x]/", Ok("ws://[fe80::1%25x]/"));
         check("ws://[fe80::1%2525x]/", Ok("ws://[fe80::1%2525x]/"));
         check("ws://[fe80::1%]/", Err(UriError::InvalidZone));
@@ -350,8 +352,7 @@ mod tests {
         }
     }
 
-    /// Whatever is accepted is a strict URI, means itself when it is read again, and has nothing in it that would end a line
-    /// of the request.
+    /// Whatever is accepted is a strict URI, parses to itself, and cannot end a line of the request.
     #[test]
     fn what_is_accepted_stays_the_same() {
         use rand::SeedableRng;

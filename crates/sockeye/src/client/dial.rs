@@ -1,11 +1,11 @@
-//! From a URI to a TCP connection: name resolution, and the race between the addresses of a host (Happy Eyeballs,
-//! RFC 8305).
+//! From a URI to a TCP connection: name resolution, and racing the addresses of a host (Happy Eyeballs, RFC 8305).
 //!
-//! The addresses are tried in the order of the resolver; A and AAAA results are interleaved (§4). The next attempt
-//! starts when one has failed, or 250 ms after the last has started (§5); attempts under way go on. The first connection
-//! wins, and the others are dropped. So an address that swallows packets costs 250 ms.
+//! Addresses are tried in the resolver's order, with A and AAAA results interleaved (§4). The next attempt starts when
+//! one fails, or 250 ms after the last one started (§5); earlier attempts continue. The first connection wins, and the
+//! others are dropped. So an address that does not answer costs 250 ms.
 //!
-//! The system's resolver gives both families in one answer, sorted by RFC 6724, so there is no resolution delay (§3).
+//! The system's resolver returns both families in one answer, sorted by RFC 6724, so no resolution delay is needed
+//! (§3).
 
 use std::fmt;
 use std::future::poll_fn;
@@ -27,12 +27,12 @@ use crate::transport::socket::prepare_tcp;
 /// RFC 8305 §5: the recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Addresses of one host that are tried. At 250 ms each, the default deadline allows 40.
+/// Maximum number of addresses that are tried. At 250 ms each, the default timeout allows 40.
 const ADDRESSES_MAX: usize = 64;
 
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Custom resolver.
+/// A custom resolver.
 #[derive(Clone)]
 struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
 
@@ -42,7 +42,7 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// How a client connects.
+/// Connects a client: resolver and local addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dialer {
     resolver: Option<Resolver>,
@@ -66,10 +66,10 @@ impl Dialer {
         }
     }
 
-    /// Connects to host and port of a URI, all within `limit`. Nagle's algorithm is switched off.
-    // RFC 6455 §4.1: without a proxy, straight to host and port; a failure is the end of it. [6455-4.1-8, 6455-4.1-10]
+    /// Connects to the host and port of a URI within `limit`, and disables Nagle's algorithm.
+    // RFC 6455 §4.1: connect to host and port directly, without a proxy; fail if that fails. [6455-4.1-8, 6455-4.1-10]
     pub(crate) async fn connect(&self, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
-        // Declared outside of the timed future, so that the error of a timeout can name what was tried.
+        // Declared outside of the timed future, so that a timeout error can list the attempts.
         let mut attempts = vec![];
         let dialing = async {
             let addresses = self.resolve(uri).await?;
@@ -93,7 +93,7 @@ impl Dialer {
         let (host, port) = (uri.host(), uri.port());
         let addresses = match (uri.zone(), host.parse::<IpAddr>()) {
             (None, Ok(ip)) => vec![SocketAddr::new(ip, port)],
-            // The system knows the number of an interface by its name.
+            // The system resolves the interface name to its index.
             (Some(zone), _) => system_addresses(&format!("{host}%{zone}"), port).await?,
             (None, Err(_)) => match &self.resolver {
                 Some(resolver) => (resolver.0)(host.to_owned(), port)
@@ -113,7 +113,7 @@ impl Dialer {
         }
     }
 
-    /// With local addresses of one family, only addresses of that family can be reached.
+    /// Whether there is a local address of the same family, or none at all.
     fn is_usable(&self, address: SocketAddr) -> bool {
         let is_bound = self.local_v4.is_some() || self.local_v6.is_some();
         !is_bound || self.local_for(address).is_some()
@@ -148,7 +148,7 @@ async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Resu
     Ok(tcp)
 }
 
-/// RFC 8305 §4: the families take turns, beginning with that of the first address; within a family the order stays.
+/// RFC 8305 §4: alternates the families, beginning with that of the first address. Keeps the order within a family.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut unique: Vec<SocketAddr> = vec![];
     for address in addresses {
@@ -168,7 +168,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// RFC 8305 §5: the first connection of all; `None` once every attempt has failed.
+/// RFC 8305 §5: returns the first connection, or `None` once every attempt has failed.
 async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -244,14 +244,14 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// What becomes of an attempt.
+    /// The outcome of an attempt.
     #[derive(Clone, Copy, Debug)]
     enum Fate {
-        /// It succeeds after so many milliseconds.
+        /// Succeeds after this many milliseconds.
         Connects(u64),
-        /// It is refused after so many milliseconds.
+        /// Is refused after this many milliseconds.
         Refused(u64),
-        /// Nothing ever comes back.
+        /// Never gets an answer.
         Swallowed,
     }
     use Fate::*;
@@ -260,8 +260,8 @@ mod tests {
         SocketAddr::from(([192, 0, 2, number as u8], 80))
     }
 
-    /// Races addresses with these fates: who won, after how many milliseconds, when each attempt began, and what is known
-    /// of them. An hour at the most.
+    /// Races addresses with these outcomes. Returns the winner, the elapsed milliseconds, the start of each attempt,
+    /// and the recorded attempts. Stops after an hour.
     async fn raced(fates: &[Fate]) -> (Option<usize>, u128, Vec<u128>, Vec<Attempt>) {
         let start = Instant::now();
         let begun = Rc::new(RefCell::new(vec![]));
@@ -318,7 +318,7 @@ mod tests {
             15,
             &[0, 5, 10],
         );
-        // The delay begins anew with each attempt.
+        // The delay restarts with each attempt.
         check(
             raced(&[Refused(100), Swallowed, Connects(0)]).await,
             Some(2),
@@ -404,7 +404,7 @@ mod tests {
 
         dialer.set_resolver(async |_, _| Ok(vec![]));
         let error = connect(&dialer, "ws://h.example/").await;
-        // The operating system has reported nothing.
+        // The operating system reported no error.
         assert!(error.is_closed() && !error.is_io() && !error.is_invalid_input());
         let error = error.connect_error().unwrap();
         assert!(error.is_unresolved());
@@ -437,7 +437,7 @@ mod tests {
         assert!(!error.is_unresolved() && !error.is_timeout());
     }
 
-    /// The loopback interface is the first on Linux.
+    /// The loopback interface has index 1 on Linux.
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_zone_becomes_the_number_of_its_interface() {

@@ -28,14 +28,14 @@ use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::transport::Io;
 use crate::websocket::WebSocket;
 
-/// How much is read at once while the response is awaited.
+/// Read size while waiting for the response.
 const READ_LEN: usize = 4 * 1024;
 
-/// How long a client waits for the rest of a refusal's body, once it knows that it was refused: a body without a length
-/// ends with the connection, which the server may keep open.
+/// How long a client waits for the rest of a rejection's body. A body without a length ends with the connection, which
+/// the server may keep open.
 const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens a WebSocket to a URL, with the defaults of [`Client`].
+/// Opens a WebSocket to a URL, with the default settings of [`Client`].
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// # Cancel safety
 ///
-/// The transport is closed.
+/// Dropping the future closes the socket.
 ///
 /// # Examples
 ///
@@ -61,7 +61,7 @@ pub async fn connect(uri: &str) -> Result<WebSocket, Error> {
     Client::default().connect(uri).await
 }
 
-/// Opens WebSockets. Made once and used for any number of connections; clones share everything.
+/// Client that opens WebSockets. Create it once and use it for any number of connections; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Client {
     template: Arc<Template>,
@@ -90,26 +90,26 @@ impl Default for Client {
 }
 
 impl Client {
-    /// A client with the defaults.
+    /// Creates a client with the default settings.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A client with settings of your own.
+    /// Creates a builder for a client with custom settings.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// Opens a WebSocket to a URL: `ws://` or `wss://`, or `http://` or `https://` for the same. For headers or
-    /// subprotocols of this request alone, see [`request`](Self::request).
+    /// Opens a WebSocket to a `ws://` or `wss://` URL; `http://` and `https://` mean the same. To set headers or
+    /// subprotocols for one connection, use [`request`](Self::request).
     ///
-    /// The URL is read as browsers do ([`Address`] says what that means), with one addition: `user:password@` becomes an
-    /// `Authorization: Basic` header, unless the client has an `Authorization` header of its own.
+    /// The URL is parsed as browsers do: see [`Address`]. In addition, `user:password@` becomes an
+    /// `Authorization: Basic` header, unless the client already has an `Authorization` header.
     ///
-    /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 in turns, the next 250 ms
-    /// after the last or as soon as one fails, all within [`Timeouts::connect`]. [`Timeouts::connect_total`] limits
-    /// everything together.
+    /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 alternate, and the
+    /// next attempt starts after 250 ms or as soon as one fails. [`Timeouts::connect`] limits all of them, and
+    /// [`Timeouts::connect_total`] the whole operation.
     ///
     /// # Errors
     ///
@@ -118,23 +118,24 @@ impl Client {
     /// | kind | cause |
     /// |---|---|
     /// | `InvalidInput` | the URL or a header is invalid |
-    /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists them |
-    /// | `Tls` | the certificate, the host name, the version |
-    /// | `Rejected` | another status than 101: [`Error::response`] has it, with headers and body |
-    /// | `Handshake` | the server breaks the protocol, or closes |
+    /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists the attempts |
+    /// | `Tls` | invalid certificate, wrong host name, no common version |
+    /// | `Rejected` | the server answered with another status: [`Error::response`] has its headers and body |
+    /// | `Handshake` | the server violated the protocol or closed the connection |
     /// | `Timeout`, `Io` | a deadline passed; the connection was lost |
     ///
-    /// [`Error::is_retryable`] tells whether to try again. For the body of a rejection the client waits one second at most.
+    /// [`Error::is_retryable`] says whether to try again. The client waits at most one second for the body of a
+    /// rejection.
     ///
     /// # Cancel safety
     ///
-    /// The socket is closed.
+    /// Dropping the future closes the socket.
     pub async fn connect(&self, url: &str) -> Result<WebSocket, Error> {
         self.request(url).connect().await
     }
 
-    /// Begins a request to a URL, to which headers, subprotocols and a timeout can be added. Nothing is sent before
-    /// [`RequestBuilder::connect`].
+    /// Creates a request to a URL, to which headers, subprotocols and a timeout can be added. Nothing is sent until
+    /// [`RequestBuilder::connect`] is awaited.
     ///
     /// ```no_run
     /// # async fn example(token: &str) -> Result<(), sockeye::Error> {
@@ -162,7 +163,7 @@ impl Client {
         &self.template.dialer
     }
 
-    /// The request to an address, with its own `parts` added to those of this client.
+    /// Builds the request to an address from the parts of this client and those of the request.
     pub(crate) fn client_request(&self, address: &Address, parts: &RequestParts) -> Result<ClientRequest, Error> {
         let Template {
             options, parts: common, ..
@@ -187,7 +188,8 @@ impl Client {
     {
         let deadline = deadline_after(self.template.options.timeouts.handshake);
         let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
-        // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
+        // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it. [6455-4.1-11, 6455-4.1-12,
+        // 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
             timeout_at(deadline, self.start_tls(io, address))
                 .await
@@ -223,7 +225,7 @@ impl Client {
         request: ClientRequest,
         mut deadline: Instant,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        // RFC 6455 §4.1: one request, and nothing more before its response. [6455-4.1-1, 6455-4.1-28]
+        // RFC 6455 §4.1: nothing is sent after the request until the response has arrived. [6455-4.1-1, 6455-4.1-28]
         let (bytes, mut awaiting) = request.start();
         timeout_at(deadline, async {
             io.write_all(&bytes).await?;
@@ -277,48 +279,48 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// Adds a header to every request, such as `Authorization` or `Cookie`. Default: none. A header of the same name on a
-    /// [request](Client::request) replaces it. An invalid one is an error of [`build`](Self::build).
+    /// Adds a header to every request, such as `Authorization` or `Cookie`. Default: none. A [request](Client::request)
+    /// can replace it with a header of the same name. [`build`](Self::build) reports an invalid one.
     pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
         self.template.parts.header(name, value);
         self
     }
 
-    /// Adds headers to every request, beside those added before. Default: none.
+    /// Adds headers to every request, in addition to earlier ones. Default: none.
     pub fn headers(mut self, headers: HeaderMap) -> Self {
         self.template.parts.headers(headers);
         self
     }
 
-    /// Offers these subprotocols, the preferred one first. Default: none. Those of a [request](Client::request) replace them.
-    /// The server's choice is [`WebSocket::subprotocol`].
+    /// Sets the subprotocols to offer, in order of preference. Default: none. Those of a [request](Client::request)
+    /// replace them. [`WebSocket::subprotocol`] returns the server's choice.
     pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.template.parts.subprotocols(names);
         self
     }
 
-    /// Sends an `Origin` header, as browsers do for the page that runs a script. Default: none.
+    /// Sets the `Origin` header, which browsers send for the page of a script. Default: none.
     pub fn origin(mut self, origin: impl TryInto<Origin>) -> Self {
         self.template.parts.origin(origin);
         self
     }
 
-    /// How TLS is done for `wss://`. Default: the platform's roots of trust; where there are none, connecting fails with
-    /// [`NoRootCertificates`](crate::NoRootCertificates).
+    /// Sets the TLS configuration for `wss://`. Default: the platform's root certificates; if there are none,
+    /// connecting fails with [`NoRootCertificates`](crate::NoRootCertificates).
     ///
-    /// The protocols of the configuration (ALPN) are replaced by `http/1.1`, the only one that is spoken here, so a
-    /// configuration may be shared with an HTTP client that offers `h2`.
+    /// The ALPN protocols of the configuration are replaced by `http/1.1`, so it may be shared with an HTTP client that
+    /// offers `h2`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
         self.template.tls = Some(crate::transport::tls::client_config(config));
         self
     }
 
-    /// How host names become addresses. Default: the resolver of the operating system (`getaddrinfo`).
+    /// Sets the function that resolves host names. Default: the resolver of the operating system (`getaddrinfo`).
     ///
-    /// The function is given host and port, and returns the addresses in the order in which they are to be tried; IPv6 and
-    /// IPv4 are made to take turns. It is not asked for literal addresses. A name with a zone, such as
-    /// `[fe80::1%25eth0]`, is for the operating system. Up to 64 addresses are tried, all within [`Timeouts::connect`].
+    /// It receives host and port, and returns addresses in order of preference; IPv6 and IPv4 are then interleaved. It
+    /// is not called for literal addresses, nor for addresses with a zone such as `[fe80::1%25eth0]`, which the
+    /// operating system resolves. Up to 64 addresses are tried, all within [`Timeouts::connect`].
     ///
     /// ```
     /// # use std::net::SocketAddr;
@@ -341,40 +343,40 @@ impl ClientBuilder {
         self
     }
 
-    /// The local address that connections come from, with port 0 for any port: on a machine with several addresses, this
-    /// chooses the interface. Default: the operating system chooses.
+    /// Sets the local address to connect from, which chooses the interface on a machine with several addresses. Port 0
+    /// means any port. Default: chosen by the operating system.
     ///
-    /// There is one for IPv4 and one for IPv6; call this twice to set both. With only one of them, addresses of the other
+    /// IPv4 and IPv6 have one address each; call this twice to set both. If only one is set, addresses of the other
     /// family are not tried.
     pub fn local_address(mut self, address: impl Into<SocketAddr>) -> Self {
         self.template.dialer.set_local_address(address.into());
         self
     }
 
-    /// Compresses messages (permessage-deflate, RFC 7692), if the server can. Default: off.
+    /// Enables compression (permessage-deflate, RFC 7692), if the server supports it. Default: off.
     ///
-    /// Each message costs processor time; an idle connection holds 120 bytes more, and with
-    /// [`DeflateConfig::takeover`] its windows. Secrets do not belong into messages that are compressed together with what
-    /// others write (RFC 7692 §8): see [`Compress::Never`](crate::Compress::Never).
+    /// Compression costs processor time for each message. An idle connection holds 120 bytes more, plus its windows
+    /// with [`DeflateConfig::takeover`]. Do not compress secrets together with data that others control (RFC 7692 §8):
+    /// send them with [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {
         self.template.options.deflate = Some(config);
         self
     }
 
-    /// What a server may ask of this client.
+    /// Sets the limits on what a server can make this client hold and do.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.template.options.limits = limits;
         self
     }
 
-    /// How long things may take.
+    /// Sets the timeouts.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.template.options.timeouts = timeouts;
         self
     }
 
-    /// When to ping, and when the server is taken to be gone. Default: a ping after 20 s of silence, gone 10 s later;
-    /// `None` never pings.
+    /// Sets when to ping, and when to give up on a silent server. Default: a ping after 20 s of silence, failure 10 s
+    /// later. `None` disables pings.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.template.options.keepalive = keepalive.into();
         self
@@ -384,8 +386,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// A header, subprotocol or origin is invalid: it contains a line break, say, or the handshake writes the header itself.
-    /// The error names it; the value of a header is not shown.
+    /// A header, subprotocol or origin is invalid: for example it contains a line break, or the handshake sets that
+    /// header. The error names it but does not show the value of a header.
     pub fn build(self) -> Result<Client, Error> {
         let client = self.into_client();
         let example = Address::parse("ws://localhost/").map_err(Error::address)?;
@@ -401,7 +403,7 @@ impl ClientBuilder {
 }
 
 impl Template {
-    /// Whether and how messages are compressed, by the server's answer.
+    /// Applies the server's answer about compression.
     fn agree(
         &self,
         response: &handshake::Response,
@@ -424,7 +426,7 @@ impl fmt::Debug for Template {
     }
 }
 
-/// RFC 6455 §10.3: from a generator that nobody can predict, seeded by the operating system.
+/// RFC 6455 §10.3: a masking key from a cryptographically secure generator, seeded by the operating system.
 // [6455-5.3-2, 6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
 fn masking_key() -> MaskingKey {
     MaskingKey(random())

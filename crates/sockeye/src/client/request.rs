@@ -19,9 +19,10 @@ use crate::settings::Options;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
 
-/// A request to open a WebSocket, made by [`Client::request`]. Sent by [`connect`](Self::connect), or by `.await`.
+/// Request to open a WebSocket, created by [`Client::request`]. Sent by [`connect`](Self::connect), or by `.await`.
 ///
-/// An invalid header, subprotocol or origin is an error of `connect`, which names it and does not show the value of a header.
+/// `connect` reports an invalid header, subprotocol or origin. The error names it but does not show the value of a
+/// header.
 #[must_use = "nothing is sent before `connect`"]
 #[derive(Clone)]
 pub struct RequestBuilder {
@@ -41,10 +42,11 @@ impl RequestBuilder {
         }
     }
 
-    /// Adds a header, beside those of the same name on this request. It replaces those of the same name on the
+    /// Adds a header, in addition to those of the same name on this request. It replaces those of the same name on the
     /// [client](crate::ClientBuilder::header).
     ///
-    /// `Host`, `Origin`, `Connection`, `Upgrade` and those that begin with `Sec-WebSocket-` are written by the handshake.
+    /// The handshake itself sets `Host`, `Origin`, `Connection`, `Upgrade` and all headers that begin with
+    /// `Sec-WebSocket-`.
     pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
         self.parts.header(name, value);
         self
@@ -56,22 +58,22 @@ impl RequestBuilder {
         self
     }
 
-    /// Offers these subprotocols, the preferred one first, instead of those of the client. The server's choice is
-    /// [`WebSocket::subprotocol`]; it may choose none.
+    /// Sets the subprotocols to offer, in order of preference, instead of those of the client.
+    /// [`WebSocket::subprotocol`] returns the server's choice, which may be none.
     pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.parts.subprotocols(names);
         self
     }
 
-    /// Sends an `Origin` header, as browsers do for the page that runs a script: `"https://app.example"`.
+    /// Sets the `Origin` header, which browsers send for the page of a script: `"https://app.example"`.
     pub fn origin(mut self, origin: impl TryInto<Origin>) -> Self {
         self.parts.origin(origin);
         self
     }
 
-    /// Limits the time of the whole opening: name resolution, TCP, TLS and the opening handshake. Default:
+    /// Limits opening the connection as a whole: name resolution, TCP, TLS and the opening handshake. Default:
     /// [`Timeouts::connect_total`](crate::Timeouts::connect_total) of the client. The timeouts of each phase, 10 s by
-    /// default, stay in force.
+    /// default, still apply.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -86,12 +88,12 @@ impl RequestBuilder {
     ///
     /// # Cancel safety
     ///
-    /// The socket is closed.
+    /// Dropping the future closes the socket.
     pub async fn connect(self) -> Result<WebSocket, Error> {
         Ok(self.connect_with_response().await?.0)
     }
 
-    /// Opens the WebSocket, and returns the server's response with it, for its headers.
+    /// Opens the WebSocket and returns it with the server's response, for its headers.
     ///
     /// # Errors
     ///
@@ -99,7 +101,7 @@ impl RequestBuilder {
     ///
     /// # Cancel safety
     ///
-    /// The socket is closed.
+    /// Dropping the future closes the socket.
     pub async fn connect_with_response(self) -> Result<(WebSocket, Response<()>), Error> {
         let (address, request) = self.build()?;
         let connect_timeout = self.client.timeouts().connect;
@@ -111,20 +113,20 @@ impl RequestBuilder {
         self.client.open(tcp, &address, request, deadline).await
     }
 
-    /// Opens the WebSocket over a transport that the caller has connected: a proxy's tunnel, a Unix socket, a pipe. Returns
-    /// the server's response with it. TLS goes on top of the transport for `wss://`.
+    /// Opens the WebSocket over an established transport, such as a proxy tunnel, a Unix socket or a pipe. Returns it
+    /// with the server's response. For `wss://`, TLS runs on top of the transport.
     ///
-    /// Nothing is resolved: the URL gives the Host header, the TLS name, the resource and the credentials. On a TCP stream,
-    /// and on a TLS stream of tokio-rustls over one, Nagle's algorithm is switched off; on another wrapper of a socket, call
-    /// `set_nodelay` before.
+    /// The URL is not resolved: it provides the Host header, the TLS server name, the resource and the credentials.
+    /// Nagle's algorithm is disabled on a TCP stream, and on a TLS stream of tokio-rustls over one. For another wrapper
+    /// of a socket, call `set_nodelay` before.
     ///
     /// # Errors
     ///
-    /// Those of [`connect`](Self::connect), but those of connecting.
+    /// Those of [`connect`](Self::connect), except name resolution and connecting.
     ///
     /// # Cancel safety
     ///
-    /// The transport is closed.
+    /// Dropping the future closes the transport.
     pub async fn connect_over<S>(self, io: S) -> Result<(WebSocket, Response<()>), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -146,7 +148,7 @@ impl RequestBuilder {
     }
 }
 
-/// Opens the WebSocket, as [`RequestBuilder::connect`] does.
+/// Equivalent to [`RequestBuilder::connect`].
 impl IntoFuture for RequestBuilder {
     type Output = Result<WebSocket, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
@@ -156,7 +158,7 @@ impl IntoFuture for RequestBuilder {
     }
 }
 
-/// Hides the URL and the values of headers: they may be credentials.
+/// Omits the URL and the values of headers, which may be credentials.
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestBuilder")
@@ -166,7 +168,7 @@ impl fmt::Debug for RequestBuilder {
     }
 }
 
-/// What a caller adds to a request. The first invalid part is kept until the request is made.
+/// The parts that a caller adds to a request. Keeps the first invalid part until the request is built.
 #[derive(Clone, Default)]
 pub(crate) struct RequestParts {
     headers: HeaderMap,
@@ -202,7 +204,7 @@ impl RequestParts {
     pub(crate) fn headers(&mut self, headers: HeaderMap) {
         let mut last = None;
         for (name, value) in headers {
-            // A map gives the name once for all its values.
+            // The map's iterator returns the name only with the first of its values.
             last = name.or(last);
             if let Some(name) = &last {
                 self.header(name, value);
@@ -228,8 +230,8 @@ impl RequestParts {
         self.invalid.get_or_insert(InvalidPart::new(part, name, reason));
     }
 
-    /// The request to an address: what is `common` to all requests of a client, and this one's `own` parts instead of those
-    /// of the same name.
+    /// Builds the request to an address from the `common` parts of a client and the `own` parts of the request. `own`
+    /// replaces common headers of the same name.
     pub(crate) fn merge(
         common: &Self,
         own: &Self,
@@ -281,7 +283,7 @@ fn add_header(request: ClientRequest, name: String, value: &[u8]) -> Result<Clie
     header.map_err(|reason| InvalidPart::new("header", Some(name), reason))
 }
 
-/// Hides the values of headers: they may be credentials.
+/// Omits the values of headers, which may be credentials.
 impl fmt::Debug for RequestParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestParts")

@@ -1,6 +1,6 @@
-//! State that only a busy connection has.
+//! State of a connection that is busy.
 //!
-//! It is boxed and exists only while there is something in it, so that an idle connection does not pay for it.
+//! Boxed, and freed while it is empty, so that an idle connection does not hold it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::compress_job::CompressJob;
 use crate::message::Message;
 use crate::message::event::Event;
 
-/// The memory that a queued message takes beside its payload: its entry in the queue, and an allocation.
+/// Memory per queued message in addition to its payload: an entry in the queue and an allocation.
 const MESSAGE_COST: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// The message that is being compressed. Everything before it is in the output, and nothing can be queued behind it.
+    /// The message that is being compressed in parts. Nothing can be queued behind it.
     pub(super) compress_job: Option<CompressJob>,
     /// Present while the transport is full.
     pub(super) stall: Option<Stall>,
-    /// An estimate of when a slow peer has read what the transport held when it was full last.
+    /// When a slow peer should have read what the transport held when it was last full.
     pub(super) drained_at: Option<Instant>,
-    /// Messages that were received while a send waited.
+    /// Messages received while a send waited.
     pub(super) ahead: ReadAhead,
-    /// When a message first found no room, since one last found room or the queue was last empty.
+    /// When a message was first refused or made to wait since the queue was last empty or a message was last accepted.
     pub(super) full_since: Option<Instant>,
 }
 
@@ -38,26 +38,27 @@ impl Backlog {
     }
 }
 
-/// The longest estimate of the time in which a peer reads what its transport holds.
+/// Upper bound of the estimated time in which a peer reads what its transport holds.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// A full transport, and how much it has taken since the peer's rate was checked last.
+/// A full transport, and its progress since the peer's rate was last checked.
 #[derive(Debug)]
 pub(super) struct Stall {
     began: Instant,
-    /// How many bytes of the connection had been written when the transport was first full.
+    /// Bytes written on the connection when the transport first became full.
     written_at_first: u64,
-    /// How many bytes the transport took in the last write before it was full: about as much as it holds.
+    /// Bytes written by the last write before the transport became full: about its capacity.
     held: u64,
     since: Instant,
-    /// How many bytes of the connection had been written then.
+    /// Bytes written on the connection at `since`.
     written_before: u64,
-    /// How many bytes the transport took beyond the least rate in the period before. A kernel takes them in large pieces.
+    /// Bytes taken beyond the minimum rate in the previous period. Carried over because kernels free space in large
+    /// steps.
     surplus: u64,
 }
 
 impl Stall {
-    /// The transport has just taken `held` bytes of `written_total`, and is full.
+    /// Starts when the transport is full: it has just taken `held` of `written_total` bytes.
     pub(super) fn new(now: Instant, written_total: u64, held: u64) -> Self {
         Self {
             began: now,
@@ -74,8 +75,8 @@ impl Stall {
         self.since + timeout
     }
 
-    /// Whether the peer has taken any bytes in this period, and at least `taken_min` together with the surplus of the period
-    /// before. Begins the next period.
+    /// Whether the peer took any bytes in this period, and at least `taken_min` including the surplus of the previous
+    /// period. Starts the next period.
     pub(super) fn renew(&mut self, now: Instant, written_total: u64, taken_min: u64) -> bool {
         let taken = written_total.saturating_sub(self.written_before);
         let counted = taken + self.surplus;
@@ -85,7 +86,7 @@ impl Stall {
         taken > 0 && counted >= taken_min
     }
 
-    /// Estimates the time in which the peer reads what the transport holds, from the rate at which it has made room so far.
+    /// Estimates how long the peer needs to read what the transport holds, from its rate so far.
     pub(super) fn drain_time(&self, now: Instant, written_total: u64) -> Duration {
         let taken = written_total.saturating_sub(self.written_at_first);
         let millis = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
@@ -96,9 +97,10 @@ impl Stall {
     }
 }
 
-/// Messages that were received while a send waited, in order.
+/// Messages received while a send waited, in order.
 ///
-/// Without this, two peers that both send more than the network holds before they receive would wait for each other.
+/// Reading ahead prevents a deadlock between two peers that both send more than the network buffers before they
+/// receive.
 #[derive(Default)]
 pub(super) struct ReadAhead {
     messages: VecDeque<Event>,
@@ -106,7 +108,7 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// The memory that the messages take, in bytes.
+    /// Memory used by the messages, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost
     }
@@ -122,7 +124,7 @@ impl ReadAhead {
         Some(message)
     }
 
-    /// The next message; control frames before it are dropped.
+    /// Takes the next message. Drops the control frames before it.
     pub(super) fn pop_message(&mut self) -> Option<Message> {
         std::iter::from_fn(|| self.pop()).find_map(Event::into_message)
     }
@@ -157,10 +159,10 @@ mod tests {
     #[test]
     fn what_the_transport_holds_takes_as_long_as_the_rate_of_the_peer_says() {
         let stall = Stall::new(at(10), 50_000, 50_000);
-        // 100 bytes a second: 500 s, which is cut.
+        // At 100 bytes a second it would take 500 s, which is capped.
         assert_eq!(stall.drain_time(at(20), 51_000), DRAIN_TIME_MAX);
         assert_eq!(stall.drain_time(at(20), 150_000), Duration::from_secs(5));
-        // Nothing taken says nothing.
+        // Without progress there is no estimate.
         assert_eq!(stall.drain_time(at(20), 50_000), Duration::ZERO);
     }
 

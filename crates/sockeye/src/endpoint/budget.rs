@@ -1,28 +1,30 @@
-//! The work that a connection may do before it checks its deadlines and yields to other tasks.
+//! Limits how much work a connection does before it checks its deadlines and yields to other tasks.
 //!
-//! Without this limit, a peer whose input never ends could outlast a deadline or starve other tasks. The unit is a byte that is
-//! read into the thread's buffer. Other work is charged with as many bytes as take about as long.
+//! Without it, a peer that sends without pause could delay deadlines and starve other tasks. The unit is the cost of
+//! one byte read into the thread's buffer; other work is charged as the number of bytes that take about as long.
 
-/// The whole budget: usually some tenths of a millisecond, at most some milliseconds.
+/// The budget per turn: usually some tenths of a millisecond of work, at most a few milliseconds.
 const MAX: u32 = 512 * 1024;
 
-/// The hard limit, at which a connection yields even if messages remain in its buffer.
+/// Hard limit: a connection yields even if messages remain in its buffer.
 const OVERDRAWN: u32 = 2 * MAX;
 
 /// The cost of a read into the thread's buffer.
 const READ_COST: u32 = 128 * 1024;
 
-/// The additional cost of a message or a control frame: one read may contain 60,000, which take some milliseconds.
+/// The cost of a message or control frame in addition to its read. One read can contain 60,000 of them, which take some
+/// milliseconds.
 const FRAME_COST: u32 = 64;
 
-/// The least cost of a read straight into a large message, and how many of its bytes cost one: they are only unmasked.
+/// The minimum cost of a read straight into a large message, and the number of its bytes that cost one unit: they are
+/// only unmasked.
 const DIRECT_READ_COST_MIN: u32 = 32 * 1024;
 const DIRECT_BYTES: usize = 4;
 
-/// The cost of a compressed byte: one part of a large message costs more than the whole budget.
+/// The cost of compressing one byte: one part of a large message exceeds the whole budget.
 const COMPRESSED_COST: u32 = 16;
 
-/// The work since the connection last yielded.
+/// The work done since the connection last yielded, in budget units.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Budget(u32);
 
@@ -37,7 +39,7 @@ impl Budget {
         self.0 >= OVERDRAWN
     }
 
-    /// The work so far, in bytes.
+    /// The work so far.
     #[inline]
     pub(super) fn spent(self) -> u64 {
         self.0.into()
@@ -48,13 +50,12 @@ impl Budget {
         self.0 = 0;
     }
 
-    /// Notes that the turn is over for a caller that cannot yield: [`is_spent`](Self::is_spent) until it
-    /// [resumes](Self::resume).
+    /// Marks the budget as spent until [`resume`](Self::resume), for a caller that cannot yield.
     pub(super) fn pause(&mut self) {
         self.0 = u32::MAX;
     }
 
-    /// Begins the next turn after [`pause`](Self::pause).
+    /// Resets the budget after [`pause`](Self::pause).
     pub(super) fn resume(&mut self) {
         if self.0 == u32::MAX {
             self.0 = 0;
@@ -81,13 +82,14 @@ impl Budget {
         self.charge(FRAME_COST);
     }
 
-    /// For bytes that are not whole messages: one read may contain 20,000 fragments.
+    /// Charges bytes that are not complete messages: one read can contain 20,000 fragments.
     #[inline]
     pub(super) fn charge_fragments(&mut self, len: usize) {
         self.charge(saturated(len));
     }
 
-    /// For a message that was assembled from several reads or inflated: it may be a thousand times as large as its input.
+    /// Charges a message that was assembled from several reads or inflated: it can be a thousand times larger than its
+    /// input.
     #[inline]
     pub(super) fn charge_assembled(&mut self, len: usize) {
         self.charge(saturated(len));

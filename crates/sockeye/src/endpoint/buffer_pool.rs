@@ -1,34 +1,33 @@
-//! A pool of buffers for each thread.
+//! A thread-local pool of read and write buffers.
 //!
-//! A connection holds a buffer only while there is something in it: received bytes that are not parsed yet, or bytes that the
-//! kernel has not taken yet. An idle connection holds none. Busy connections of one thread reuse the same few buffers, which
-//! therefore stay in the processor's cache.
+//! A connection holds a buffer only while it has unparsed input or unwritten output; an idle connection holds none.
+//! Busy connections of one thread reuse the same few buffers, which therefore stay in the processor's cache.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The size of a receive buffer: a burst of 64 messages of 1 KiB and their headers arrives in one read, and it is a
-/// small part of a second-level cache.
+/// Size of a read buffer. A burst of 64 messages of 1 KiB fits into one read, and the buffer is a small part of a
+/// second-level cache.
 pub(super) const READ_BUFFER_LEN: usize = 128 * 1024;
 
-/// A write buffer that grew beyond this is freed instead of kept.
+/// A write buffer with a larger capacity is freed instead of pooled.
 const WRITE_BUFFER_KEPT_MAX: usize = 256 * 1024;
 
-/// How many buffers of each kind a thread keeps, except small write buffers. One is enough while tasks run one after the other.
-/// The others serve connections that hold theirs across an await.
+/// Maximum number of pooled buffers of each kind per thread, except small write buffers. Tasks that run one after the
+/// other need only one. The others serve connections that hold theirs across an await.
 const KEPT_MAX: usize = 4;
 
-/// A broadcast gives a write buffer to every connection at the same moment, and all are returned together. So a thread keeps
-/// many of up to 2 KiB, 2 MiB in total: otherwise each broadcast would free and allocate them again.
+/// Limits of the pool of small write buffers, 2 MiB in total. A broadcast takes a write buffer for every connection at
+/// once, and all are returned together. A smaller pool would free and allocate them for each broadcast.
 const SMALL_LEN_MAX: usize = 2 * 1024;
 const SMALL_KEPT_MAX: usize = 1024;
 
-/// How many receive buffers, of all threads, connections may retain while their messages wait to be received: 32 MiB. Beyond
-/// this, a connection copies its unparsed bytes and returns the buffer. Without the limit, a peer could make a slow application
-/// hold 128 KiB with two small messages.
+/// Maximum number of read buffers that connections of all threads retain while their messages wait to be received: 32
+/// MiB. Beyond it, a connection copies its unparsed bytes and returns the buffer. Without the limit, a peer could make
+/// a slow application hold 128 KiB with two small messages.
 const RETAINED_MAX: usize = 256;
 
-/// How many receive buffers are retained.
+/// Number of retained read buffers.
 static RETAINED: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Default)]
@@ -39,15 +38,15 @@ struct Pool {
 }
 
 thread_local! {
-    /// The buffer of each kind that was returned last. Mostly this one is enough, and it is found faster than in a list.
+    /// The most recently returned buffer of each kind. Faster to take than from the list, and usually sufficient.
     static NEWEST_READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static NEWEST_WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static NEWEST_ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// Counts a receive buffer that a connection retains while its messages wait. Returns `false` if too many are retained: the
-/// connection keeps a copy instead.
+/// Counts a read buffer that a connection retains while its messages wait. Returns `false` if too many are retained:
+/// the connection must copy its bytes instead.
 pub(super) fn try_retain() -> bool {
     let may = RETAINED.fetch_add(1, Ordering::Relaxed) < RETAINED_MAX;
     if !may {
@@ -56,14 +55,14 @@ pub(super) fn try_retain() -> bool {
     may
 }
 
-/// Must be called when a buffer that [`try_retain`] counted is released.
+/// Must be called when a buffer counted by [`try_retain`] is released.
 pub(super) fn release_retained() {
     RETAINED.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// A receive buffer of [`READ_BUFFER_LEN`] bytes. It is zeroed only once, so it holds bytes that other connections have
-/// received: callers look only at what a read has written, and pass it only to a transport that never looks at it. All others
-/// get [`take_room`].
+/// Takes a read buffer of [`READ_BUFFER_LEN`] bytes. It is zeroed only once, so it contains bytes that other
+/// connections have received. Callers must only use what a read has written, and only pass it to transports that never
+/// inspect it. For other transports use [`take_room`].
 #[inline]
 pub(super) fn take_read() -> Vec<u8> {
     let newest = NEWEST_READ.take();
@@ -79,7 +78,7 @@ fn take_older_read() -> Vec<u8> {
     kept.unwrap_or_else(|| vec![0; READ_BUFFER_LEN])
 }
 
-/// An empty receive buffer with a capacity of [`READ_BUFFER_LEN`] bytes. Its old content cannot be read.
+/// Takes an empty read buffer with a capacity of [`READ_BUFFER_LEN`] bytes. Its old content cannot be read.
 pub(super) fn take_room() -> Vec<u8> {
     let newest = NEWEST_ROOM.take();
     match newest.capacity() {
@@ -88,13 +87,13 @@ pub(super) fn take_room() -> Vec<u8> {
     }
 }
 
-/// Returns a buffer of [`take_room`].
+/// Returns a buffer taken with [`take_room`].
 pub(super) fn give_room(mut room: Vec<u8>) {
     room.clear();
     let _ = NEWEST_ROOM.try_with(|newest| newest.set(room));
 }
 
-/// Returns a buffer of [`take_read`].
+/// Returns a buffer taken with [`take_read`].
 #[inline]
 pub(super) fn give_read(buffer: Vec<u8>) {
     match NEWEST_READ.try_with(|newest| newest.replace(buffer)) {
@@ -112,12 +111,12 @@ fn give_older_read(buffer: Vec<u8>) {
     });
 }
 
-/// A connection may be dropped while the thread ends and its pool is gone. Then its buffers are freed.
+/// Returns a buffer to the pool. Frees it if the thread is exiting and has already dropped its pool.
 fn give(give_to: impl FnOnce(&mut Pool)) {
     let _ = POOL.try_with(|pool| give_to(&mut pool.borrow_mut()));
 }
 
-/// An empty buffer to write to.
+/// Takes an empty write buffer.
 #[inline]
 pub(super) fn take_write() -> Vec<u8> {
     let newest = NEWEST_WRITE.take();
@@ -133,7 +132,7 @@ fn take_older_write() -> Vec<u8> {
         .unwrap_or_default()
 }
 
-/// Returns a buffer of [`take_write`].
+/// Returns a buffer taken with [`take_write`].
 #[inline]
 pub(super) fn give_write(mut buffer: Vec<u8>) {
     buffer.clear();
@@ -178,7 +177,7 @@ mod tests {
         thread_local! {
             static LAST: Last = const { Last };
         }
-        // Whichever of the two is dropped first.
+        // Covers both drop orders.
         for is_pool_first in [true, false] {
             let thread = std::thread::spawn(move || {
                 if is_pool_first {

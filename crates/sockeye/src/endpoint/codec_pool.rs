@@ -1,11 +1,11 @@
-//! A pool of compression codecs for each thread.
+//! A thread-local pool of compression codecs.
 
 use std::cell::RefCell;
 
 use sockeye_proto::deflate::{CodecPool, DeflateConfig, Deflater, Inflater};
 
-/// How many codecs of each kind a thread keeps. More than one is needed for different configurations, and for large messages,
-/// which keep theirs across an await.
+/// Maximum number of pooled codecs of each kind per thread. Different configurations need different codecs, and large
+/// messages hold theirs across an await.
 const KEPT_MAX: usize = 4;
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! Bytes that were received and are not parsed yet.
+//! Received bytes that are not parsed yet.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -9,15 +9,15 @@ use super::buffer_pool;
 use super::message_pool::Lease;
 use crate::transport::Transport;
 
-/// Bytes that were received and are not parsed yet.
+/// Received bytes that are not parsed yet.
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) buffer: Vec<u8>,
     /// The end of the received bytes in `buffer`.
     pub(super) end: u32,
-    /// How many of them are parsed.
+    /// The number of parsed bytes in `buffer`.
     pub(super) pos: u32,
-    /// When they were read.
+    /// When the bytes were read.
     pub(super) at: Instant,
     /// Whether `buffer` is counted by [`buffer_pool::try_retain`].
     is_retained: bool,
@@ -51,7 +51,7 @@ impl Input {
         &self.buffer[self.pos as usize..self.end as usize]
     }
 
-    /// Reads into a buffer of the thread, and keeps the buffer if anything was read.
+    /// Reads into the thread's buffer, and keeps the buffer if anything was read.
     #[inline(always)]
     pub(super) fn poll_fill(
         &mut self,
@@ -77,8 +77,8 @@ impl Input {
         read
     }
 
-    /// Reads into an empty buffer, in which the transport sees no bytes of other connections, and keeps the buffer if anything
-    /// was read.
+    /// Reads into an empty buffer, so that the transport cannot see bytes of other connections. Keeps the buffer if
+    /// anything was read.
     #[inline(always)]
     fn poll_append(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let is_of_thread = len_max >= buffer_pool::READ_BUFFER_LEN;
@@ -95,7 +95,8 @@ impl Input {
         read
     }
 
-    /// Reads once from a TCP socket, even if the runtime does not know that it is readable. Returns whether anything was read.
+    /// Reads once from a TCP socket, even if the runtime does not know that it is readable. Returns whether anything
+    /// was read.
     #[cold]
     pub(super) fn try_fill(&mut self, io: &Transport) -> bool {
         let mut buffer = buffer_pool::take_read();
@@ -108,7 +109,7 @@ impl Input {
         true
     }
 
-    /// Returns the buffer to the pool if everything is parsed; otherwise retains it.
+    /// Returns the buffer to the pool if everything is parsed. Otherwise retains it.
     #[inline]
     pub(super) fn release_or_retain(&mut self) {
         if self.is_consumed() {
@@ -118,7 +119,7 @@ impl Input {
         }
     }
 
-    /// Retains the thread's buffer, or copies the unparsed bytes.
+    /// Retains the thread's buffer, or copies the unparsed bytes into a buffer of their own.
     #[cold]
     fn retain(&mut self) {
         self.is_retained = buffer_pool::try_retain();

@@ -1,8 +1,9 @@
-//! Finishes the closing handshake in the background, after `recv` has reported the end or the connection was dropped.
+//! Finishes the closing handshake in a background task, after `recv` has reported the end or the connection was
+//! dropped.
 //!
-//! Once both close frames are exchanged, no more messages arrive, but the end of TCP may take a while. A server reads until
-//! the client ends its side, for at most a second: if a socket is closed with unread input, TCP discards what was sent last,
-//! here the close frame. A background task does this, so that the application does not wait.
+//! After both close frames, no messages arrive, but closing TCP may take a while. A server has to read until the client
+//! closes its side, for at most one second: closing a socket with unread input resets the connection, and the client
+//! could lose the close frame. The background task does this so that the application does not wait.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,23 +13,23 @@ use std::time::Duration;
 use super::driver::Driver;
 use crate::runtime::{Runtime, Spawner};
 
-/// How many connections of the process may finish in the background at once. Beyond this, connections are closed at once:
-/// peers that open and close connections as fast as they can do not accumulate sockets.
+/// Maximum number of connections that finish in the background, per process. Beyond it, connections are closed
+/// immediately, so that peers that connect and disconnect rapidly cannot accumulate sockets.
 const COUNT_MAX: usize = 1024;
 
-/// How long a connection may take in the background, including everything queued before its close frame. To give a slow peer
-/// longer, the application waits for [`WebSocket::close`](crate::WebSocket::close) itself.
+/// Maximum time in the background, including writing everything queued before the close frame. An application that
+/// wants to give a slow peer longer has to await [`WebSocket::close`](crate::WebSocket::close).
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// One of [`COUNT_MAX`].
+/// Permission for one of the [`COUNT_MAX`] connections.
 struct Permit;
 
 impl Permit {
     fn take() -> Option<Self> {
         let is_free = COUNT.fetch_add(1, Ordering::Relaxed) < COUNT_MAX;
-        // If there was none, dropping this reverts the count.
+        // If the limit is reached, dropping this reverts the count.
         let permit = Self;
         is_free.then_some(permit)
     }
@@ -40,14 +41,14 @@ impl Drop for Permit {
     }
 }
 
-/// The right to finish one connection in a background task.
+/// A reserved place for one connection in the background.
 pub(super) struct LingerSlot {
     runtime: Runtime,
     spawner: Spawner,
     permit: Permit,
 }
 
-/// Reserves a slot on the current runtime. `None` outside of a runtime, and if too many connections are finishing already.
+/// Reserves a slot on the current runtime. `None` outside of a runtime, or if too many connections are finishing.
 pub(super) fn try_reserve(runtime: Runtime) -> Option<LingerSlot> {
     let spawner = runtime.spawner()?;
     let permit = Permit::take()?;
@@ -59,7 +60,7 @@ pub(super) fn try_reserve(runtime: Runtime) -> Option<LingerSlot> {
 }
 
 impl LingerSlot {
-    /// Spawns a task that finishes the connection.
+    /// Spawns the task that finishes the connection.
     pub(super) fn finish(self, mut driver: Driver) {
         let Self {
             runtime,

@@ -1,9 +1,9 @@
-//! A pool of buffers of large messages, shared by the process.
+//! A process-wide pool of buffers for large messages.
 //!
-//! Allocators return the memory of a large message to the system when it is freed, and then each page of the next message is a
-//! page fault: for messages of 2 to 16 MiB that was a third to a half of the cost of an echo. For 1 MiB, growing a buffer that
-//! could not grow in place was nearly a third. So the buffer of a message is returned to the pool when its last clone is
-//! dropped, on any thread, and a later message is received into it.
+//! Allocators return the memory of a freed large message to the system, so that the next one causes a page fault for
+//! each page: for messages of 2 to 16 MiB that was a third to a half of the cost of an echo. For 1 MiB, growing a
+//! buffer that could not grow in place was nearly a third. Therefore a message's buffer returns to this pool when its
+//! last clone is dropped, on any thread, and a later message is received into it.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -14,11 +14,11 @@ use crate::sync::lock;
 
 const MIB: usize = 1024 * 1024;
 
-/// Messages up to this size are left to the allocator.
+/// Smaller messages use the allocator.
 const LARGE_ABOVE: usize = MIB / 2;
 
-/// The total size at most, in MiB: of buffers that wait for a message, and of those that are leased to messages which are still
-/// arriving. All connections together hold no more than this for messages that peers declare and do not send.
+/// Maximum total size in MiB of idle buffers and of buffers leased to messages that are still arriving. So all
+/// connections together hold at most this much for messages that peers announce and do not send.
 const KEPT_MAX: usize = 32;
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
@@ -27,9 +27,9 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
     leased_len: 0,
 });
 
-/// Lengths are in MiB.
+/// Sizes are in MiB.
 struct Pool {
-    /// The newest last.
+    /// Idle buffers, newest last.
     waiting: VecDeque<Vec<u8>>,
     waiting_len: usize,
     leased_len: usize,
@@ -46,7 +46,7 @@ impl Pool {
         Some(buffer)
     }
 
-    /// Keeps a buffer, in place of the oldest ones if necessary. Returns the buffers that the caller frees after it has unlocked
+    /// Adds a buffer, and removes the oldest ones if necessary. The caller frees the returned buffers after unlocking
     /// the pool.
     fn put(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
         let mut freed = Vec::new();
@@ -71,13 +71,13 @@ fn mib(buffer: &Vec<u8>) -> usize {
     buffer.capacity().div_ceil(MIB)
 }
 
-/// The size of the pooled buffer into which a message is being received, in MiB; 0 if there is none. One byte, because every
-/// connection has it.
+/// The size of the pooled buffer into which a message is being received, in MiB; 0 if none. One byte, because every
+/// connection holds it.
 #[derive(Default)]
 pub(super) struct Lease(u8);
 
 impl Lease {
-    /// Moves a message that will have at least `len` bytes into a pooled buffer, if its own has no room and a pooled one fits.
+    /// Moves a message of at least `len` bytes into a pooled buffer, if its own buffer is too small and one fits.
     pub(super) fn acquire_for(&mut self, message: &mut Vec<u8>, len: usize) {
         if len <= LARGE_ABOVE || message.capacity() >= len {
             return;
@@ -91,7 +91,7 @@ impl Lease {
         }
     }
 
-    /// Must be called when the message has arrived or will not arrive.
+    /// Must be called when the message is complete or abandoned.
     pub(super) fn release(&mut self) {
         let len = std::mem::take(&mut self.0);
         if len > 0 {
@@ -106,7 +106,7 @@ impl Drop for Lease {
     }
 }
 
-/// The bytes of a message. A large buffer is returned to the pool when the last clone is dropped.
+/// The bytes of a message. Dropping the last clone returns a large buffer to the pool.
 pub(super) fn share(bytes: Vec<u8>) -> Bytes {
     match bytes.capacity() > LARGE_ABOVE {
         true => Bytes::from_owner(Large(bytes)),

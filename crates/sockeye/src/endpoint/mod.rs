@@ -1,10 +1,10 @@
-//! One side of a connection: the protocol's state machine, a transport, and the buffers between them.
+//! The driver of one connection: the protocol's state machine, a transport, and the buffers between them.
 //!
-//! [`Driver`] moves bytes between the two. Its `poll_*` methods keep all progress in the driver, so that a future over them can
-//! be dropped at any await point and nothing is lost: that makes the public futures cancel-safe.
+//! [`Driver`] moves bytes between the two. Its `poll_*` methods keep all progress in the driver. A future that calls
+//! them can be dropped at any await point without losing anything, which makes the public futures cancel-safe.
 //!
-//! This module does not depend on a runtime. It reads and writes through [`transport`](crate::transport), and takes time,
-//! yielding and spawning from [`runtime`](crate::runtime).
+//! This module does not depend on a runtime. It reads and writes through [`transport`](crate::transport), and uses
+//! [`runtime`](crate::runtime) for time, yielding and spawning.
 
 mod backlog;
 mod budget;

@@ -10,47 +10,49 @@ use super::buffer_pool;
 use crate::message::payload::{APPENDED_LEN_MIN, Payload};
 use crate::transport::Transport;
 
-/// From this size on, a payload is written from its own memory instead of being copied behind its header.
+/// Payloads of this size or more are written from their own memory instead of being copied behind their header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 
-/// How many bytes of control frames may wait in the buffer. A peer that sends a burst of pings gets a pong for each. If it does
-/// not read them, they wait up to this size, and after that only its newest ping is answered.
+/// Maximum number of bytes of control frames in the buffer. A peer that sends a burst of pings gets a pong for each. If
+/// it does not read them, only its newest ping is answered beyond this limit.
 const CONTROL_LEN_MAX: u32 = 2 * 1024;
 
-/// A ping, a pong and a close frame, with 125 bytes each.
+/// A ping, a pong and a close frame, with 125 bytes of payload each.
 const CONTROL_FRAMES_LEN_MAX: usize = 3 * (HEADER_LEN_MAX + 125);
 
-/// The least capacity of a new buffer: small, because a broadcast gives one to every connection at the same moment.
+/// Minimum capacity of a new buffer: small, because a broadcast takes one for every connection at once.
 const BUFFER_LEN_MIN: usize = 256;
 
-/// Once this many bytes of a buffer are written, the rest is moved to the front if the buffer does not become empty.
+/// Once this many bytes of a buffer are written, the rest is moved to the front, unless the buffer is empty.
 const COMPACT_FROM: usize = 32 * 1024;
 
-/// The same before a buffer grows, which is a copy too, and what may wait is all that it may hold.
+/// The same threshold before a buffer grows. It is lower because growing copies the bytes anyway, and the capacity is
+/// limited to what may be queued.
 const COMPACT_BEFORE_GROWING_FROM: usize = 8 * 1024;
 
-/// How many pieces one `writev` is given at most.
+/// Maximum number of slices per `writev`.
 const SLICES_MAX: usize = 16;
 
 /// Bytes in the order in which they are written: large payloads and the buffers between them, then one buffer.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    /// What is written before `buffer`, if that includes a large payload. Boxed, because an idle connection has none.
+    /// Pieces that are written before `buffer`, if there is a large payload. Boxed, because an idle connection has
+    /// none.
     ahead: Option<Box<Ahead>>,
     buffer: Vec<u8>,
-    /// How many bytes are written of the first piece: the first one ahead, otherwise the buffer.
+    /// The number of written bytes of the first piece: the first one ahead, otherwise the buffer.
     written: usize,
     /// The end of the last control frame, in bytes since the connection began.
     control_end: u64,
-    /// How many bytes of control frames were queued since the earlier ones were written.
+    /// Bytes of control frames queued since all earlier ones were written.
     control_len: u32,
-    /// How many bytes were written since the connection began.
+    /// Bytes written since the connection began.
     written_total: u64,
-    /// Whether the transport may still hold bytes that it took.
+    /// Whether the transport may still buffer bytes that it accepted.
     unflushed: bool,
 }
 
-/// Large payloads, and the buffers before and between them. Not empty.
+/// Large payloads, and the buffers before and between them. Never empty.
 #[derive(Debug, Default)]
 struct Ahead {
     pieces: VecDeque<Piece>,
@@ -61,23 +63,23 @@ struct Ahead {
 enum Piece {
     /// The content of the buffer when a large payload was queued behind it.
     Buffer(Vec<u8>),
-    /// A large payload, or a whole frame with one.
+    /// A large payload, or a complete frame with one.
     Payload(Payload),
 }
 
 impl Output {
-    /// How many bytes wait.
+    /// The number of bytes that wait to be written.
     pub(super) fn len(&self) -> usize {
         let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len);
         ahead + self.buffer.len() - self.written
     }
 
-    /// How many bytes were written since the connection began.
+    /// Bytes written since the connection began.
     pub(super) fn written_total(&self) -> u64 {
         self.written_total
     }
 
-    /// How many bytes will have been written when all that waits now is.
+    /// The value of [`written_total`](Self::written_total) once everything queued now is written.
     pub(super) fn end(&self) -> u64 {
         self.written_total + self.len() as u64
     }
@@ -99,7 +101,7 @@ impl Output {
         &mut self.buffer
     }
 
-    /// The buffer to append frames to, with room for one of so many bytes.
+    /// The buffer to append frames to, with room for a frame with a payload of `payload_len` bytes.
     #[inline]
     pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
         let buffer = self.buffer();
@@ -112,7 +114,7 @@ impl Output {
 
     #[cold]
     fn make_room(&mut self, needed: usize, wait_max: usize) {
-        // What has left is no reason to grow.
+        // Make room by removing written bytes before growing.
         if self.ahead.is_none() && self.written >= COMPACT_BEFORE_GROWING_FROM {
             self.buffer.drain(..self.written);
             self.written = 0;
@@ -123,7 +125,7 @@ impl Output {
         }
     }
 
-    /// Has `append` append control frames, one of each kind at most, if there is room for them now.
+    /// Calls `append` to append at most one control frame of each kind, if there is room for them.
     pub(super) fn append_control(&mut self, wait_max: usize, append: impl FnOnce(&mut Vec<u8>)) {
         if self.control_len >= CONTROL_LEN_MAX {
             return;
@@ -135,7 +137,7 @@ impl Output {
         self.control_end = self.end();
     }
 
-    /// Whether the last control frame has been written since this was last asked.
+    /// Whether the last control frame has been written since the previous call.
     #[inline]
     pub(super) fn take_control_written(&mut self) -> bool {
         let is_written = self.control_len > 0 && self.control_end <= self.written_total;
@@ -145,7 +147,7 @@ impl Output {
         is_written
     }
 
-    /// Puts a large payload behind what was appended, without a copy.
+    /// Queues a large payload behind the buffer's content, without a copy.
     pub(super) fn push_payload(&mut self, payload: Payload) {
         let ahead = self.ahead.get_or_insert_default();
         if !self.buffer.is_empty() {
@@ -154,14 +156,14 @@ impl Output {
         ahead.push(Piece::Payload(payload));
     }
 
-    /// Gives the buffer back, if nothing is in it.
+    /// Returns the buffer to the pool if it is empty.
     pub(super) fn release(&mut self) {
         if self.buffer.is_empty() {
             buffer_pool::give_write(std::mem::take(&mut self.buffer));
         }
     }
 
-    /// Drops everything.
+    /// Drops all queued bytes.
     pub(super) fn clear(&mut self) {
         buffer_pool::give_write(std::mem::take(&mut self.buffer));
         *self = Self::default();
@@ -205,8 +207,8 @@ impl Output {
         io.poll_write_vectored(cx, &slices[..len])
     }
 
-    /// Writes what the transport takes, even if the runtime does not know that it is writable. Returns how many bytes that
-    /// was.
+    /// Writes what the transport takes, even if the runtime does not know that it is writable. Returns the number of
+    /// written bytes.
     #[cold]
     pub(super) fn try_write(&mut self, io: &Transport) -> usize {
         let mut total = 0;
@@ -240,16 +242,16 @@ impl Output {
             buffer_pool::give_write(std::mem::take(&mut self.buffer));
             self.written = 0;
         } else if self.written >= COMPACT_FROM && self.written >= self.buffer.len() / 2 {
-            // Where more is queued as fast as it is written, the buffer never becomes empty. No byte is moved that
-            // another has not paid for by leaving.
+            // If output is queued as fast as it is written, the buffer never becomes empty. Each byte moved here is
+            // paid for by at least one byte written.
             self.buffer.drain(..self.written);
             self.written = 0;
         }
     }
 }
 
-/// Grows by doubling as vectors do, but not beyond what may wait and the control frames behind it: the peer decides how
-/// much does.
+/// Grows by doubling as `Vec` does, but not beyond what may be queued plus the control frames behind it, because the
+/// peer decides how much is queued.
 fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
     let room_max = wait_max.saturating_add(HEADER_LEN_MAX + CONTROL_LEN_MAX as usize);
     let doubled = (2 * buffer.capacity()).max(BUFFER_LEN_MIN).min(room_max);
@@ -262,7 +264,7 @@ impl Ahead {
         self.pieces.push_back(piece);
     }
 
-    /// Drops the first piece if that much of it, all there is, is written; tells how much that was.
+    /// Drops the first piece if `written` bytes are all of it. Returns its length.
     fn pop(&mut self, written: usize) -> Option<usize> {
         let piece_len = self.pieces.front()?.bytes().len();
         if written < piece_len {

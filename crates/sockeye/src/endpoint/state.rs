@@ -1,46 +1,46 @@
-//! The states of a connection's transport, and how much of its end the application has seen.
+//! The state of a connection's transport, and how much of the end the application has seen.
 
 use std::task::Poll;
 
 use crate::error::Error;
 use crate::transport::Transport;
 
-/// The state of the transport.
+/// The state of the transport, with all transitions.
 ///
 /// | from | to | when |
 /// |---|---|---|
-/// | `Open` | `WriteClosed` | the protocol wants this side closed, and everything is written |
-/// | `Open` | `ReadClosed` | the peer ends its side after its close frame, and output still waits |
+/// | `Open` | `WriteClosed` | the protocol requests a half-close, and everything is written |
+/// | `Open` | `ReadClosed` | the peer ends its side after its close frame while output is still queued |
 /// | `ReadClosed` | `BothClosed` | as from `Open` to `WriteClosed` |
 /// | any of the four | `WriteFailed` | a write fails |
-/// | any of the four | `Closed` | the connection ends in order, or is taken over by a background task |
+/// | any of the four | `Closed` | the connection ends normally, or a background task takes it over |
 /// | any of the four | `Failed` | a read fails, or a deadline passes |
 /// | `WriteFailed` | `Failed` | the transport ends: nothing more can be received |
 ///
 /// [`close_write`](Self::close_write), [`close_read`](Self::close_read), [`fail_write`](Self::fail_write) and
 /// [`close`](Self::close) are the only transitions.
-// `repr(u8)` puts the transport at the same offset in each variant and the state into a byte of its own. Otherwise the state is
-// decoded from the transport's own discriminant for every message. The failed states come last, so that one comparison finds
-// them.
+// `repr(u8)` puts the transport at the same offset in each variant and the state into its own byte. Otherwise every
+// message would decode the state from the transport's discriminant. The failed states come last, so that one comparison
+// finds them.
 #[repr(u8)]
 pub(super) enum TransportState {
     Open(Transport),
     /// This side has shut down its writing direction. The peer still sends.
     WriteClosed(Transport),
-    /// The peer has ended its side after its close frame. The output that remains is still written.
+    /// The peer has ended its side after its close frame. Queued output is still written.
     ReadClosed(Transport),
     /// Both directions are shut down.
     BothClosed(Transport),
-    /// There is no transport any more, by the protocol's own doing.
+    /// The transport was closed normally.
     Closed,
-    /// Writing has failed. What had arrived before is still received.
-    /// Boxed, so that the error takes no memory of other connections.
+    /// Writing has failed. Input that arrived before is still received. Boxed, so that the error does not enlarge other
+    /// connections.
     WriteFailed(Box<(Transport, Error)>),
-    /// There is no transport any more, because of this error.
+    /// The transport was closed because of this error.
     Failed(Error),
 }
 
-/// A transport that was taken out of its state.
+/// The transport taken out of a state that has ended.
 pub(super) struct Ended {
     pub(super) transport: Transport,
     pub(super) is_write_closed: bool,
@@ -65,7 +65,7 @@ impl TransportState {
         }
     }
 
-    /// The transport to read from, or `None` at its end. Pending if the peer has ended its side and output still waits.
+    /// The transport to read from, or `None` at its end. Pending if the peer has ended its side while output is queued.
     #[cold]
     pub(super) fn poll_readable(&mut self) -> Poll<Option<&mut Transport>> {
         match self {
@@ -85,7 +85,7 @@ impl TransportState {
         }
     }
 
-    /// Why the transport is gone or cannot be written to, if not by the protocol's own doing.
+    /// Why the transport failed. `None` if it is open or was closed normally.
     #[inline]
     pub(super) fn failure(&self) -> Option<&Error> {
         match self {
@@ -111,13 +111,13 @@ impl TransportState {
         matches!(self, Self::WriteFailed(..))
     }
 
-    /// Whether the peer has ended its side and output still waited then.
+    /// Whether the peer has ended its side while output was queued.
     #[inline]
     pub(super) fn is_read_closed(&self) -> bool {
         matches!(self, Self::ReadClosed(_) | Self::BothClosed(_))
     }
 
-    /// This side has shut down its writing direction.
+    /// Records that this side has shut down its writing direction.
     #[cold]
     pub(super) fn close_write(&mut self) {
         *self = match std::mem::replace(self, Self::Closed) {
@@ -127,7 +127,7 @@ impl TransportState {
         };
     }
 
-    /// The peer has ended its side.
+    /// Records that the peer has ended its side.
     #[cold]
     pub(super) fn close_read(&mut self) {
         *self = match std::mem::replace(self, Self::Closed) {
@@ -137,7 +137,7 @@ impl TransportState {
         };
     }
 
-    /// A write has failed.
+    /// Records that a write has failed.
     #[cold]
     pub(super) fn fail_write(&mut self, error: Error) {
         *self = match std::mem::replace(self, Self::Closed) {
@@ -148,7 +148,7 @@ impl TransportState {
         };
     }
 
-    /// Gives up the transport. An earlier failure stays; otherwise `error` is the failure, if there is one.
+    /// Closes the transport. An earlier failure is kept; otherwise `error` becomes the failure.
     #[cold]
     pub(super) fn close(&mut self, error: Option<Error>) -> Option<Ended> {
         let failure = self.failure().cloned().or(error);
@@ -165,7 +165,7 @@ impl TransportState {
         }
     }
 
-    /// Moves the transport, in its state, to another driver. This one keeps the failure.
+    /// Moves the transport with its state to another driver. This one keeps the failure.
     #[cold]
     pub(super) fn take(&mut self) -> Self {
         let after = self.failure().cloned().map_or(Self::Closed, Self::Failed);
@@ -175,32 +175,32 @@ impl TransportState {
 
 /// How much of the end the application has seen.
 ///
-/// `recv` reports the end again to a caller that overlooks it, but lets other tasks run in between. A stream reports an error
-/// once, then `None`.
+/// `recv` reports the end again to a caller that ignores it, but lets other tasks run in between. A stream reports an
+/// error once, then `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndReport {
     NotReturned,
     Returned {
-        /// Whether other tasks have run since.
+        /// Whether other tasks have run since the last report.
         has_yielded: bool,
-        /// Whether it was an error, which a stream has returned.
+        /// Whether the end was an error that a stream has already returned.
         is_stream_over: bool,
     },
-    /// This driver finishes the connection in the background. It has no application.
+    /// This driver finishes the connection in the background, without an application.
     Background,
 }
 
-/// What the other operations on a connection must know: each pending operation waits with an earlier deadline, for the
-/// transport, or for messages that were received ahead. A set of bits.
+/// The part of the driver's state that other pending operations depend on, as a set of bits. When it changes, they have
+/// to be polled again: their deadline, the transport, or the messages received ahead may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WakeState(u8);
 
 impl WakeState {
     /// Messages can be sent.
     pub(crate) const OPEN: u8 = 1;
-    /// What an operation waits for may never come: the transport has ended, or it cannot be written to.
+    /// The transport has ended or cannot be written to, so what an operation waits for may never happen.
     pub(crate) const LOST: u8 = 1 << 1;
-    /// There is a transport: it is neither closed nor left to the background.
+    /// The transport is neither closed nor handed to a background task.
     pub(crate) const TRANSPORT: u8 = 1 << 2;
     /// A sender that waited has received messages ahead of the receiver.
     pub(crate) const READ_AHEAD: u8 = 1 << 3;
@@ -216,7 +216,7 @@ impl WakeState {
         self.0
     }
 
-    /// Whether every pending operation must be polled again, because the state was `before` when it was polled last.
+    /// Whether every pending operation must be polled again, given the state `before` at its last poll.
     #[inline]
     pub(crate) fn must_wake_since(self, before: Self) -> bool {
         let is_new_end = (self.0 ^ before.0) & (Self::OPEN | Self::LOST | Self::TRANSPORT) != 0;

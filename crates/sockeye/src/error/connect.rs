@@ -5,17 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// One attempt to connect: to this address, and why it failed if it has.
+/// One attempt to connect to an address, and its error if it has failed.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) address: SocketAddr,
     pub(crate) error: Option<io::Error>,
 }
 
-/// Why a client could not connect: the error of the name resolution, or the error of each address that was tried.
+/// Why a client could not connect: the error of name resolution, or of each address that was tried.
 ///
-/// [`Error::connect_error`](crate::Error::connect_error) returns it for an error of
-/// [`Client::connect`](crate::Client::connect), of which it is also the [`source`](std::error::Error::source).
+/// Returned by [`Error::connect_error`](crate::Error::connect_error) for a failed
+/// [`Client::connect`](crate::Client::connect).
 #[derive(Debug)]
 pub struct ConnectError {
     /// Host and port.
@@ -24,43 +24,44 @@ pub struct ConnectError {
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// What went wrong.
+/// The phase in which connecting failed.
 #[derive(Debug)]
 pub(crate) enum ConnectFailure {
-    /// The resolver failed.
+    /// Name resolution failed.
     Unresolved(io::Error),
-    /// The resolver gave nothing.
+    /// The resolver returned no address.
     NoAddress,
-    /// These addresses are all of another family than the local address.
+    /// None of these addresses has the family of the local address.
     OtherFamily(Vec<SocketAddr>),
     /// Every attempt failed.
     Failed,
-    /// The deadline passed.
+    /// This timeout expired.
     TimedOut(Duration),
 }
 
 impl ConnectError {
-    /// Host and port of the URI. The port is written even if it is the default.
+    /// Host and port of the URI. Includes the port even if it is the default.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Whether name resolution failed: the host name has no address, or the resolver reported an error. No connection was
-    /// attempted.
+    /// Whether name resolution failed: the host name has no address, or the resolver returned an error. No connection
+    /// was attempted.
     #[must_use]
     pub const fn is_unresolved(&self) -> bool {
         matches!(self.cause, ConnectFailure::Unresolved(_) | ConnectFailure::NoAddress)
     }
 
-    /// Whether the time to connect passed: the shorter one of [`Timeouts::connect`](crate::Timeouts::connect) and
-    /// [`Timeouts::connect_total`](crate::Timeouts::connect_total). If no address was tried, the resolver was too slow.
+    /// Whether connecting timed out, after the shorter of [`Timeouts::connect`](crate::Timeouts::connect) and
+    /// [`Timeouts::connect_total`](crate::Timeouts::connect_total). If no address was tried, name resolution was too
+    /// slow.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self.cause, ConnectFailure::TimedOut(_))
     }
 
-    /// Whether the caller has to change something: the local address is of another family than every address of the host.
+    /// Whether the configuration is wrong: every address of the host has a different family than the local address.
     pub(crate) const fn is_invalid_input(&self) -> bool {
         matches!(self.cause, ConnectFailure::OtherFamily(_))
     }
@@ -70,7 +71,7 @@ impl ConnectError {
         matches!(self.cause, ConnectFailure::Unresolved(_) | ConnectFailure::Failed)
     }
 
-    /// Each address that was tried, in order, and its error; `None` for one that had not answered.
+    /// The addresses that were tried, in order, each with its error, or `None` if it had not answered yet.
     pub fn attempts(&self) -> impl Iterator<Item = (SocketAddr, Option<&io::Error>)> {
         self.attempts.iter().map(|it| (it.address, it.error.as_ref()))
     }

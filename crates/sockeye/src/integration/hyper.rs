@@ -1,4 +1,4 @@
-//! Accepts WebSockets on a hyper 1 server, or on a framework built on it, beside other requests.
+//! WebSockets on a hyper 1 server, or on a framework built on it such as axum, beside other requests.
 //!
 //! With hyper:
 //!
@@ -31,7 +31,7 @@
 //! The connection must be served with upgrades enabled: `http1::Connection::with_upgrades`, or
 //! `serve_connection_with_upgrades` of hyper-util.
 //!
-//! With axum, whose handlers can return an [`HttpResponse`] as it is:
+//! With axum, whose handlers can return an [`HttpResponse`]:
 //!
 //! ```no_run
 //! use axum::extract::{Request, State};
@@ -59,14 +59,14 @@
 //! # }
 //! ```
 //!
-//! # What the connection runs over
+//! # Supported transports
 //!
-//! hyper gives its transport back in a box. The [`WebSocket`] runs on the `TcpStream` itself, with Nagle's algorithm
-//! switched off, where that is what was served: by hyper, by hyper-util's `auto` server, by `axum::serve`. The same goes
-//! for `UnixStream`, and for the TLS streams of tokio-rustls over `TcpStream`. Other types cannot be recognized: the
-//! connection works, but each read and write passes through two more layers, and unless the server called `set_nodelay`
-//! when it accepted the socket, a small message can wait 40 ms for the acknowledgement of the one before.
-//! [`Upgrade::transport`] names such a type.
+//! hyper returns the upgraded transport as a type-erased wrapper. If the server served a `TcpStream`, a `UnixStream` or
+//! a TLS stream of tokio-rustls over a `TcpStream`, with hyper, hyper-util's `auto` server or `axum::serve`, the
+//! [`WebSocket`] uses that transport directly, and Nagle's algorithm is disabled on TCP. Other types are not
+//! recognized: the connection works, but each read and write passes through two more layers, and unless the server
+//! called `set_nodelay` on the socket, a small message can be delayed by 40 ms until the previous one is acknowledged.
+//! Name such a type with [`Upgrade::transport`].
 
 use std::any::Any;
 use std::fmt;
@@ -91,32 +91,33 @@ use crate::transport::Io;
 use crate::transport::socket::prepare_socket;
 use crate::websocket::WebSocket;
 
-/// A response as hyper is given it.
+/// The response type that hyper and axum expect.
 pub type HttpResponse = http::Response<Full<Bytes>>;
 
-/// Checks a request and accepts it, with the first of the server's subprotocols that the client offered: the response to
-/// give to hyper, and a future that is the WebSocket once hyper has sent it. The response may be given further headers
-/// first.
+/// Checks an opening handshake and accepts it, with the first of the server's subprotocols that the client offered.
 ///
-/// The body of the request may be of any type. Limits of the request head and the handshake deadline are hyper's to keep;
+/// Returns the response to give to hyper, and a future that resolves to the WebSocket once hyper has sent the response.
+/// Headers may be added to the response before.
+///
+/// The body of the request may have any type. hyper enforces the limits of the request head and the handshake timeout;
 /// everything else is as with [`Server::accept`].
 ///
 /// # Errors
 ///
-/// The request is not a valid opening handshake, or its origin or host is not allowed. The [`UpgradeError`] has the reason,
-/// and the response to give to hyper.
+/// The request is not a valid opening handshake, or its origin or host is not allowed. The [`UpgradeError`] has the
+/// reason and the response to give to hyper.
 pub fn upgrade<B>(server: &Server, request: &mut http::Request<B>) -> Result<(HttpResponse, Upgrade), UpgradeError> {
     upgrade_with(server, request, Acceptance::new())
 }
 
-/// Checks a request and accepts it as [`upgrade`] does, with a subprotocol or headers of your choice.
+/// Checks an opening handshake and accepts it with a chosen subprotocol and headers. Otherwise like [`upgrade`].
 ///
-/// To turn a request down for a reason of your own, answer it without calling this.
+/// To reject a request for another reason, return a response without calling this.
 ///
 /// # Errors
 ///
-/// Those of [`upgrade`]; and if the acceptance chooses a subprotocol that the client did not offer, or has an invalid header,
-/// one with status 500 and an error of which [`Error::is_invalid_input`] is true.
+/// Those of [`upgrade`]. If the acceptance has an invalid header, or a subprotocol that the client did not offer, the
+/// status is 500 and [`Error::is_invalid_input`] is true.
 pub fn upgrade_with<B>(
     server: &Server,
     request: &mut http::Request<B>,
@@ -136,9 +137,9 @@ pub fn upgrade_with<B>(
     Ok((response, upgrade))
 }
 
-/// A request that was refused: why, and the response that tells the client.
+/// A rejected opening handshake: the reason, and the response for the client.
 ///
-/// `{}` writes the status and the reason in one line, for a log.
+/// `{}` writes status and reason on one line, for logs.
 pub struct UpgradeError {
     error: Error,
     response: Box<HttpResponse>,
@@ -150,13 +151,13 @@ impl UpgradeError {
         Self { error, response }
     }
 
-    /// Why the request was refused: it broke a rule ([`Error::is_protocol`]), or a policy does not allow its origin or host
-    /// ([`Error::is_denied`], [`Error::denial`]).
+    /// Why the request was rejected: it violated the protocol ([`Error::is_protocol`]), or a policy does not allow its
+    /// origin or host ([`Error::is_denied`], [`Error::denial`]).
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// The status of the response: 400, 403, 405, 421, 426, or 500 for an invalid acceptance.
+    /// The status of the response: 400, 403, 405, 421 or 426, or 500 for an invalid acceptance.
     pub fn status(&self) -> http::StatusCode {
         self.response.status()
     }
@@ -208,7 +209,7 @@ fn check<B>(server: &Server, request: &http::Request<B>) -> Result<handshake::In
     let incoming = handshake::Incoming::from_upgrade(UpgradeParts {
         method: request.method().as_str(),
         target: &request.uri().to_string(),
-        // Newer versions have no Upgrade header and are refused for that.
+        // Requests of newer HTTP versions are rejected because they have no Upgrade header.
         version: match request.version() < http::Version::HTTP_11 {
             true => HttpVersion::HTTP_10,
             false => HttpVersion::HTTP_11,
@@ -225,12 +226,12 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
     convert::response(response).map(Full::new)
 }
 
-/// The WebSocket, once hyper has sent the response.
+/// Future of the WebSocket, ready once hyper has sent the response.
 ///
 /// # Errors
 ///
-/// The connection ended before, or it was not served with upgrades enabled ([`Error::is_io`]). Polled again after it was
-/// ready, it fails with such an error too.
+/// The connection ended first, or it was served without upgrades enabled ([`Error::is_io`]). Polling again after
+/// completion returns such an error too.
 ///
 /// # Cancel safety
 ///
@@ -241,16 +242,16 @@ pub struct Upgrade {
     unwrap: Option<Box<Unwrap>>,
 }
 
-/// Takes the transport out of what hyper gives back, if it is of the type that the caller named.
+/// Takes the transport out of hyper's wrapper if it has the type that the caller named.
 type Unwrap = dyn FnOnce(Upgraded, &mut Vec<u8>) -> Result<Box<dyn Io>, Upgraded> + Send;
 
 impl Upgrade {
-    /// Names the type `T` of the transport that is served, inside a `TokioIo`, where it is none of those that are
-    /// [recognized](self#what-the-connection-runs-over); `unwrap` makes of it what the connection is to run over.
+    /// Names the type `T` of the served transport, inside a `TokioIo`, if it is not one of the [recognized
+    /// types](self#supported-transports). `unwrap` converts it into the transport that the connection uses.
     ///
-    /// This is the place to switch off Nagle's algorithm on the socket in the wrapper. If `unwrap` returns a `TcpStream`,
-    /// that is done for you. A second call replaces the first. If the transport turns out to be of another type, `unwrap` is not called, and the connection
-    /// works as without.
+    /// Disable Nagle's algorithm of the wrapped socket in `unwrap`; if `unwrap` returns a `TcpStream`, that is done
+    /// automatically. A second call replaces the first. If the transport has another type, `unwrap` is not called, and
+    /// the connection works as without it.
     ///
     /// ```no_run
     /// # use sockeye::hyper::Upgrade;
@@ -305,8 +306,8 @@ impl fmt::Debug for Upgrade {
     }
 }
 
-/// What the connection runs over: the transport itself where its type is known, which spares every read and write two
-/// layers and every connection their memory. What hyper has read of it already is added to `read_buf`.
+/// The transport of the connection: the unwrapped one if its type is known, which saves two layers for each read and
+/// write, and their memory. Appends the bytes that hyper has already read to `read_buf`.
 fn transport(upgraded: Upgraded, unwrap: Option<Box<Unwrap>>, read_buf: &mut Vec<u8>) -> Box<dyn Io> {
     let known = match unwrap {
         Some(unwrap) => unwrap(upgraded, read_buf),
@@ -332,8 +333,8 @@ where
     downcast::<T>(upgraded, read_buf).map(|io| Box::new(io) as Box<dyn Io>)
 }
 
-/// Takes a transport of type `T` out of hyper's box, and out of the wrapper that hyper-util's `auto` server puts around it
-/// to look at the first bytes.
+/// Takes a transport of type `T` out of hyper's wrapper, and out of the wrapper that hyper-util's `auto` server adds to
+/// detect the HTTP version.
 fn downcast<T>(upgraded: Upgraded, read_buf: &mut Vec<u8>) -> Result<T, Upgraded>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -366,14 +367,14 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nextra";
 
-    /// Which server of hyper's it is.
+    /// The server that serves the connection.
     #[derive(Clone, Copy, Debug)]
     enum Served {
         Http1,
         Auto,
     }
 
-    /// What the connection would run over if this were served, and what was read of it before. The client's end is kept.
+    /// Returns the transport after the upgrade, the bytes read before it, and the client's end, which must stay open.
     async fn upgraded<T>(served: Served, io: T, mut peer: impl AsyncRead + AsyncWrite + Unpin) -> (Box<dyn Io>, Vec<u8>)
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -4,15 +4,15 @@ use bytes::Bytes;
 
 use crate::message::Message;
 
-/// What [`recv_event`](crate::WebSocket::recv_event) gives: a message or a control frame, in the order in which they arrived.
+/// A message or a control frame, returned by [`recv_event`](crate::WebSocket::recv_event) in order of arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A whole message.
+    /// A complete message.
     Message(Message),
-    /// A ping of the peer, with its payload. It is answered already.
+    /// A ping of the peer with its payload. Its pong is already queued.
     Ping(Bytes),
-    /// A pong of the peer, with its payload: an answer, or unsolicited (RFC 6455 §5.5.3).
+    /// A pong of the peer with its payload: an answer to a ping, or unsolicited (RFC 6455 §5.5.3).
     Pong(Bytes),
 }
 

@@ -1,4 +1,4 @@
-//! Messages, and text.
+//! Messages and their text.
 
 pub(crate) mod event;
 pub(crate) mod outbound;
@@ -15,27 +15,27 @@ use sockeye_proto::{Data, MaskedMessage, MessageKind};
 
 use crate::message::payload::{INLINE_MAX, Payload};
 
-/// A whole message. Pings, pongs and close frames are not messages and never appear as such.
+/// A complete text or binary message. Control frames are never represented as messages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// UTF-8 text.
     Text(Text),
-    /// Any bytes.
+    /// Arbitrary bytes.
     Binary(Payload),
 }
 
 impl Message {
-    /// A text message.
+    /// Creates a text message.
     pub fn text(text: impl Into<Text>) -> Self {
         Self::Text(text.into())
     }
 
-    /// A binary message.
+    /// Creates a binary message.
     pub fn binary(payload: impl Into<Payload>) -> Self {
         Self::Binary(payload.into())
     }
 
-    /// The text, if it is a text message.
+    /// The text, or `None` for a binary message.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -43,17 +43,17 @@ impl Message {
         }
     }
 
-    /// The bytes, of either kind.
+    /// The payload of a text or binary message.
     pub fn as_bytes(&self) -> &[u8] {
         self.payload()
     }
 
-    /// How many bytes it has.
+    /// The length of the payload in bytes.
     pub fn len(&self) -> usize {
         self.payload().len()
     }
 
-    /// Whether it has no bytes; such messages are legal and travel.
+    /// Whether the payload is empty. Empty messages are valid and are delivered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -69,7 +69,7 @@ impl Message {
         }
     }
 
-    /// The bytes, of either kind, without a copy.
+    /// The payload of a text or binary message, without a copy.
     pub fn into_payload(self) -> Payload {
         match self {
             Self::Text(Text(payload)) | Self::Binary(payload) => payload,
@@ -90,38 +90,38 @@ impl Message {
         }
     }
 
-    /// The same message, its bytes a part of `bytes` that is equal to them. Few stay in place.
+    /// The same message with `bytes`, which equal its payload, as its storage. A small payload stays inline.
     pub(crate) fn stored_in(&self, bytes: &Bytes) -> Self {
         debug_assert!(*bytes == self.as_bytes());
         let payload = match bytes.len() {
             ..=INLINE_MAX => Payload::copy_from_slice(bytes),
             _ => bytes.clone().into(),
         };
-        // Equal to the bytes of this message, so UTF-8 if that is text.
+        // `bytes` equal the payload, so they are UTF-8 if it is text.
         Self::of_parts(self.kind(), payload)
     }
 
-    /// A copy of a message, unmasked on the way; `None` if it should be text and is not UTF-8.
+    /// Copies and unmasks a message in one pass. `None` if a text message is not UTF-8.
     #[inline(always)]
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
         let payload = Payload::unmasked(message)?;
-        // Text that is not UTF-8 has no payload.
+        // `payload` is only `Some` if a text message is UTF-8.
         Some(Self::of_parts(message.kind(), payload))
     }
 
-    /// A message of bytes that were checked already.
+    /// Creates a message from bytes that were already validated.
     ///
     /// # Safety
     ///
-    /// If `kind` is text, `payload` is UTF-8: [`Text::as_str`] relies on it.
+    /// If `kind` is text, `payload` must be UTF-8: [`Text::as_str`] relies on it.
     #[inline]
     #[allow(unsafe_code)]
     pub(crate) unsafe fn of_checked(kind: MessageKind, payload: Payload) -> Self {
         Self::of_parts(kind, payload)
     }
 
-    /// A message of a payload that is UTF-8 if `kind` is text. Not `unsafe`, because it is private and its callers above
-    /// check that.
+    /// Creates a message. If `kind` is text, `payload` must be UTF-8. Not `unsafe` because it is private and the
+    /// callers above guarantee that.
     #[inline]
     fn of_parts(kind: MessageKind, payload: Payload) -> Self {
         match kind {
@@ -179,23 +179,23 @@ impl From<Payload> for Message {
     }
 }
 
-/// The text of a message: a [`Payload`] that is UTF-8.
+/// The text of a message: a [`Payload`] that is valid UTF-8.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Text(Payload);
 
 impl Text {
-    /// The text.
+    /// Returns the text as a string slice.
     #[inline]
     #[allow(unsafe_code)]
     pub fn as_str(&self) -> &str {
         debug_assert!(std::str::from_utf8(&self.0).is_ok());
-        // SAFETY: a `Text` is UTF-8. It is made in this file alone, and never changed: empty; from a `str` or `String`; from
-        // bytes that `TryFrom` has just checked; and by `Message::of_parts`, whose callers here say why it is, and by the
-        // unsafe `Message::of_checked`, whose callers guarantee it.
+        // SAFETY: a `Text` is UTF-8. It is only created in this file and never modified. It is empty, comes from a
+        // `str` or `String`, was validated by `TryFrom`, or comes from `Message::of_parts`, whose callers guarantee
+        // UTF-8 (the unsafe `Message::of_checked` passes that on to its own callers).
         unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 
-    /// The bytes of the text.
+    /// The UTF-8 bytes of the text.
     pub fn into_payload(self) -> Payload {
         self.0
     }
@@ -270,8 +270,8 @@ impl From<Text> for Payload {
     }
 }
 
-/// Without a copy if the text is on the heap and has no other owner. A text of up to 23 bytes, and one of more than 512 KiB
-/// that was received, is copied: see [`Payload`].
+/// Does not copy if the text is on the heap and has no other owner. Copies a text of up to 23 bytes, and a received one
+/// of more than 512 KiB: see [`Payload`].
 impl From<Text> for String {
     fn from(text: Text) -> Self {
         Self::from_utf8(text.0.into()).expect("a text is UTF-8")
@@ -302,11 +302,11 @@ mod tests {
         assert!(size_of::<Message>() <= size_of::<Bytes>() + size_of::<usize>());
     }
 
-    /// Every way to make a `Text`, in place and shared, for whoever watches the one unsafe block: Miri, in CI.
+    /// Covers every way to create a `Text`, inline and shared, so that Miri checks the unsafe block in CI.
     #[test]
     fn text_is_the_same_however_it_came_to_be() {
         for len in (0..=INLINE_MAX + 1).chain([1000]) {
-            // Two bytes each, and one to make the length odd.
+            // Two bytes for each character, plus one to make the length odd.
             let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
             assert_eq!(string.len(), len);
             let bytes = Bytes::from(string.clone().into_bytes());
@@ -333,7 +333,7 @@ mod tests {
         }
     }
 
-    /// A text message as a server gets it, and bytes of others behind it.
+    /// A text message as a server receives it, followed by the bytes of other frames.
     fn arrived(text: &[u8]) -> Message {
         let mut connection = Connection::new(Role::Server, Arc::default(), Instant::default());
         let mut frame = vec![0x81];

@@ -1,4 +1,4 @@
-//! A message on its way into a future, and from there to the wire.
+//! A message to send.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use crate::message::payload::{Payload, Repr, Small};
 use crate::message::prepared::PreparedMessage;
 use crate::message::{Message, Text};
 
-/// A message to send: what `send`, `feed` and `try_send` take. Everything that converts into a [`Message`] converts into
-/// this, and so does a [`PreparedMessage`].
+/// A message to send, as `send`, `feed` and `try_send` take it. Everything that converts into a [`Message`] converts
+/// into this, and so does a [`PreparedMessage`].
 ///
 /// ```
 /// # use sockeye::{Compress, Error, Message, PreparedMessage, WebSocket};
@@ -22,14 +22,14 @@ use crate::message::{Message, Text};
 /// # Ok(())
 /// # }
 /// ```
-// Taken apart into what lies in place and what does not, so that each part is moved as it was stored. A `Message` as a
-// whole is moved in pieces that are not those it is made of: see `Small`.
+// The fields of the message are stored separately so that each is moved with the same width as it was stored: see
+// `Small`.
 #[derive(Clone)]
 pub struct Outbound {
     kind: MessageKind,
     compress: Compress,
     shared: Option<Bytes>,
-    /// Means something only if nothing is `shared` and nothing `prepared`.
+    /// Only valid if both `shared` and `prepared` are `None`.
     small: Small,
     prepared: Option<PreparedMessage>,
 }
@@ -56,15 +56,15 @@ impl Outbound {
         }
     }
 
-    /// Sets whether the message is compressed, on a connection that negotiated compression. The default is
-    /// [`Compress::Auto`], for a prepared message what it was [prepared with](PreparedMessage::with).
+    /// Sets whether to compress the message, on a connection that negotiated compression. The default is
+    /// [`Compress::Auto`], or for a prepared message the value that it was [prepared with](PreparedMessage::with).
     #[must_use]
     pub fn compress(mut self, compress: Compress) -> Self {
         self.compress = compress;
         self
     }
 
-    /// The number of payload bytes, before compression.
+    /// The length of the payload in bytes, before compression.
     #[inline]
     pub fn len(&self) -> usize {
         match &self.prepared {
@@ -73,24 +73,24 @@ impl Outbound {
         }
     }
 
-    /// Whether the payload is empty; such messages are legal and travel.
+    /// Whether the payload is empty. Empty messages are valid and are delivered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The message without its sending options. Shares the bytes; up to 23 bytes are copied.
+    /// The message without its sending options. Shares the bytes; a payload of up to 23 bytes is copied.
     pub fn to_message(&self) -> Message {
         if let Some(prepared) = &self.prepared {
             return prepared.message().clone();
         }
-        // SAFETY: kind and bytes are those of the message that this was made of, and never change.
+        // SAFETY: kind and bytes were taken from one message and are never modified.
         #[allow(unsafe_code)]
         unsafe {
             Message::of_checked(self.kind, self.payload())
         }
     }
 
-    /// The prepared message, if it is one.
+    /// The prepared message, if there is one.
     #[inline]
     pub(crate) fn prepared(&self) -> Option<&PreparedMessage> {
         self.prepared.as_ref()
@@ -106,7 +106,7 @@ impl Outbound {
         self.kind
     }
 
-    /// [`len`](Self::len) of a message that is not prepared.
+    /// [`len`](Self::len), for a message that is not prepared.
     #[inline]
     pub(crate) fn plain_len(&self) -> usize {
         match &self.shared {
@@ -115,7 +115,7 @@ impl Outbound {
         }
     }
 
-    /// The bytes of a message that is not prepared.
+    /// The payload of a message that is not prepared.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.shared {
@@ -124,7 +124,7 @@ impl Outbound {
         }
     }
 
-    /// Appends the bytes of a message that is not prepared to `out`.
+    /// Appends the payload of a message that is not prepared to `out`.
     #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         match &self.shared {
@@ -133,7 +133,7 @@ impl Outbound {
         }
     }
 
-    /// The bytes of a message that is not prepared, without a copy.
+    /// The payload of a message that is not prepared, without a copy.
     pub(crate) fn payload(&self) -> Payload {
         Payload(match &self.shared {
             Some(bytes) => Repr::Shared(bytes.clone()),
@@ -143,7 +143,7 @@ impl Outbound {
 }
 
 impl Message {
-    /// The message with a choice of whether to compress it, on a connection that negotiated compression.
+    /// Adds the choice whether to compress the message on a connection that negotiated compression.
     pub fn compress(self, compress: Compress) -> Outbound {
         Outbound::new(self, compress)
     }
@@ -193,7 +193,7 @@ impl<const N: usize> From<&[u8; N]> for Outbound {
     }
 }
 
-/// The message without its sending options.
+/// Drops the sending options.
 impl From<Outbound> for Message {
     fn from(outbound: Outbound) -> Self {
         outbound.to_message()

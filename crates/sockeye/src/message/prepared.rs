@@ -1,4 +1,4 @@
-//! Messages made once for many connections.
+//! Messages that are encoded once for many connections.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +10,8 @@ use sockeye_proto::{Compress, Connection, Framing};
 use crate::message::Message;
 use crate::message::payload::Payload;
 
-/// A message that is framed once, and compressed at most once for each set of parameters, whatever number of
-/// connections it is sent on: for broadcasts. A clone costs a reference count.
+/// A message that is framed once, and compressed at most once for each set of parameters, for any number of
+/// connections. Use it for broadcasts. A clone costs a reference count.
 ///
 /// ```
 /// # use sockeye::{PreparedMessage, Sender};
@@ -19,7 +19,7 @@ use crate::message::payload::Payload;
 /// let news = PreparedMessage::new("to everyone");
 /// for sender in senders {
 ///     if let Err(error) = sender.try_send(&news) {
-///         // Slow or gone: what becomes of it is yours to say.
+///         // The peer is slow or gone: the application decides what to do.
 ///         eprintln!("not sent: {error}");
 ///     }
 /// }
@@ -28,44 +28,46 @@ use crate::message::payload::Payload;
 ///
 /// # Cost
 ///
-/// A connection copies a frame of less than 16 KiB into its write buffer, and refers to a larger one. The message is
-/// compressed whole within the call that first needs it, while others that need it too wait for that (some 4 ms for 1
-/// MiB of text; of what does not get smaller, only the first 64 KiB are tried); there is at most one
-/// compressed frame for each level and size of window (clients choose among seven). Nothing but this message is in the
-/// window: with context takeover it comes out larger than it would on one connection. Clients mask every frame anew, so
-/// to them it is a message like any other.
+/// A connection copies a frame of less than 16 KiB into its write buffer and refers to a larger one. The first call
+/// that needs the compressed form compresses the whole message (about 4 ms for 1 MiB of text), and concurrent calls
+/// that need it wait. If the first 64 KiB do not get smaller, compression stops there. There is at most one compressed
+/// frame for each compression level and window size (clients choose among seven).
+///
+/// Each message is compressed on its own: with context takeover, the result is larger than that of a connection's own
+/// compressor. Clients mask every frame anew, so preparing a message does not save them the copy.
 #[derive(Clone)]
 pub struct PreparedMessage(Arc<Inner>);
 
 struct Inner {
-    /// Its bytes lie in those of `plain`, unless they are few.
+    /// Shares its bytes with `plain`, unless they are stored inline.
     message: Message,
     compress: Compress,
     plain: Frame,
     compressed: OnceLock<Box<Variant>>,
 }
 
-/// A frame as it leaves.
+/// An encoded frame.
 pub(crate) struct Frame {
     pub(crate) framing: Framing,
     pub(crate) bytes: Payload,
 }
 
-/// The frame for all connections that compress alike; a list, of one nearly always.
+/// The frame for all connections with the same parameters. A linked list, nearly always of one entry.
 struct Variant {
     config: DeflateConfig,
-    /// `None` if compressed it would not be smaller.
+    /// `None` if compression does not make the message smaller.
     frame: Option<Frame>,
     next: OnceLock<Box<Self>>,
 }
 
 impl PreparedMessage {
-    /// Frames a message, with one copy of it. It is compressed where that was negotiated and is worth it.
+    /// Frames a message, with one copy of it. It is compressed on connections that negotiated that, if worthwhile.
     pub fn new(message: impl Into<Message>) -> Self {
         Self::with(message, Compress::Auto)
     }
 
-    /// Frames a message, with one copy of it. `compress` says whether to compress it where that was negotiated.
+    /// Frames a message, with one copy of it. `compress` says whether to compress it on connections that negotiated
+    /// that.
     pub fn with(message: impl Into<Message>, compress: Compress) -> Self {
         let message = message.into();
         let mut bytes = Vec::new();
@@ -83,7 +85,7 @@ impl PreparedMessage {
         }))
     }
 
-    /// The message.
+    /// The message that was prepared.
     pub fn message(&self) -> &Message {
         &self.0.message
     }
@@ -92,8 +94,7 @@ impl PreparedMessage {
         self.0.compress
     }
 
-    /// The frame to send on this connection of a server. Compresses the message if no connection with the same parameters has
-    /// done so.
+    /// The frame to send on a server's connection. Compresses the message unless that was done for the same parameters.
     pub(crate) fn frame_for(&self, connection: &Connection, compress: Compress, codecs: CodecPool) -> &Frame {
         let message = &self.0.message;
         let config = connection
@@ -117,7 +118,7 @@ impl PreparedMessage {
 }
 
 impl Variant {
-    /// Whether such a configuration makes the same frame.
+    /// Whether this configuration gives the same frame.
     fn is_for(&self, config: &DeflateConfig) -> bool {
         let deciding = |config: &DeflateConfig| (config.level, config.memory_level, config.window_bits);
         deciding(&self.config) == deciding(config)
@@ -137,7 +138,7 @@ impl Variant {
     }
 }
 
-/// Equal messages, to be compressed alike.
+/// Equal if the messages are equal and use the same [`Compress`] value.
 impl PartialEq for PreparedMessage {
     fn eq(&self, other: &Self) -> bool {
         self.0.compress == other.0.compress && self.0.message == other.0.message

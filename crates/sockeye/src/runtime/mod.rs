@@ -1,7 +1,7 @@
-//! The services that a connection takes from its runtime: a clock, a timer, yielding, and spawning tasks.
+//! The services that a connection needs from its runtime: a clock, a timer, yielding and spawning.
 //!
-//! Nothing outside this module and [`transport`](crate::transport) depends on the runtime of an open connection. To support
-//! another runtime, add a variant to the three enums here and a module beside [`tokio`](self::tokio).
+//! Only this module and [`transport`](crate::transport) depend on the runtime of an open connection. To support another
+//! runtime, add a variant to the four enums here and a module beside [`tokio`](self::tokio).
 
 pub(crate) mod tokio;
 
@@ -23,7 +23,7 @@ pub(crate) enum Timer {
     Tokio(tokio::Timer),
 }
 
-/// A handle that spawns tasks on a runtime.
+/// Spawns tasks on a runtime.
 #[derive(Clone, Debug)]
 pub(crate) enum Spawner {
     Tokio(::tokio::runtime::Handle),
@@ -36,7 +36,7 @@ pub(crate) enum SpawnerId {
 }
 
 impl Runtime {
-    /// The present time.
+    /// The current time.
     #[inline]
     pub(crate) fn now(self) -> Instant {
         match self {
@@ -44,21 +44,22 @@ impl Runtime {
         }
     }
 
-    /// A time of this runtime's clock, for users of the library.
+    /// Converts a time of this runtime's clock for users of the library.
     pub(crate) fn to_std(self, instant: Instant) -> std::time::Instant {
         match self {
             Self::Tokio => tokio::to_tokio(instant).into_std(),
         }
     }
 
-    /// A timer that is not set.
+    /// Creates a timer that is not set.
     pub(crate) fn timer(self) -> Timer {
         match self {
             Self::Tokio => Timer::Tokio(tokio::Timer::default()),
         }
     }
 
-    /// Has the task polled again after other tasks and the I/O driver have run. The caller then returns [`Poll::Pending`].
+    /// Schedules the task to be polled again after other tasks and the I/O driver have run. The caller then returns
+    /// [`Poll::Pending`].
     pub(crate) fn reschedule(self, cx: &mut Context<'_>) {
         match self {
             Self::Tokio => tokio::reschedule(cx),
@@ -78,21 +79,21 @@ impl Runtime {
         .await;
     }
 
-    /// Takes one unit of the task's cooperative budget. Pending, and the task is rescheduled, if the budget is used up.
+    /// Consumes one unit of the task's cooperative budget. If it is exhausted, reschedules the task and is pending.
     pub(crate) fn poll_coop(self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tokio => tokio::poll_coop(cx),
         }
     }
 
-    /// Polls a future that the task's cooperative budget does not limit.
+    /// Polls a future without the limit of the task's cooperative budget.
     pub(crate) fn poll_unconstrained<R>(self, cx: &mut Context<'_>, future: impl Future<Output = R>) -> Poll<R> {
         match self {
             Self::Tokio => tokio::poll_unconstrained(cx, future),
         }
     }
 
-    /// Spawns on the runtime of the present task. `None` outside of a runtime.
+    /// A handle to the current runtime. `None` outside of one.
     pub(crate) fn spawner(self) -> Option<Spawner> {
         match self {
             Self::Tokio => ::tokio::runtime::Handle::try_current().ok().map(Spawner::Tokio),
@@ -101,7 +102,7 @@ impl Runtime {
 }
 
 impl Timer {
-    /// Ready when the deadline has passed. The deadline may differ from call to call.
+    /// Ready once the deadline has passed. The deadline may change between calls.
     #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         match self {

@@ -1,4 +1,4 @@
-//! The services of tokio.
+//! The runtime services implemented with tokio.
 
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
@@ -10,12 +10,12 @@ use sockeye_proto::Instant;
 use tokio::task::{coop, unconstrained};
 use tokio::time::Sleep;
 
-/// The time from which the protocol's instants count: a day before the clock was first read. In tests with a paused clock
-/// each runtime has a clock of its own. A clock that is behind the first one must not appear to stand still.
+/// The origin of the protocol's instants: one day before the clock was first read. In tests with a paused clock, each
+/// runtime has its own clock; the day keeps times of a clock that is behind the first one representable.
 static ORIGIN: OnceLock<tokio::time::Instant> = OnceLock::new();
 const ORIGIN_OFFSET: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Stands for "never": 30 years, which every clock can represent.
+/// A duration that stands for "never": 30 years, which every clock can represent.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 fn origin() -> tokio::time::Instant {
@@ -34,7 +34,7 @@ pub(super) fn to_tokio(instant: Instant) -> tokio::time::Instant {
     origin() + instant.since_origin()
 }
 
-/// The time at which a wait that begins now ends. The longest durations mean never.
+/// The deadline of a wait that starts now. Very long durations mean never.
 pub(crate) fn deadline_after(wait: Duration) -> tokio::time::Instant {
     let now = tokio::time::Instant::now();
     now.checked_add(wait).unwrap_or_else(|| now + NEVER)
@@ -55,10 +55,11 @@ pub(super) fn poll_unconstrained<R>(cx: &mut Context<'_>, future: impl Future<Ou
 
 /// The timer of a connection.
 ///
-/// Most deadlines move later with each received byte. So the timer is set if it is not set yet, and set again for an earlier
-/// deadline. For a later deadline it is left to expire early, and is set again then.
+/// Most deadlines move later with each received byte. So the timer is only reset for an earlier deadline. For a later
+/// one it expires early, and is set again then.
 ///
-/// One word, because it is a part of every task that owns a connection, and tokio rounds the size of a task up to 128 bytes.
+/// One word, because every task that owns a connection contains it, and tokio rounds the size of a task up to 128
+/// bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Timer(Option<Pin<Box<Armed>>>);
 

@@ -31,24 +31,25 @@ use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::WebSocket;
 
-/// How much is read at once while the request is awaited: most requests are smaller.
+/// Read size while waiting for the request: most requests are smaller.
 const READ_LEN: usize = 2 * 1024;
 
-/// How long, and how much, is read from a client that was refused, so that it gets to see why: closing a socket with
-/// unread input makes TCP throw away what was sent last.
+/// How long, and how many bytes, a server reads from a client that it rejected. Closing a socket with unread input
+/// resets the connection, and the client would lose the response.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_LEN: usize = 64 * 1024;
 
-/// Accepts a WebSocket over a transport, with the defaults of [`Server`]: any resource, pages of the same host.
+/// Accepts a WebSocket over a transport, with the default settings of [`Server`]: any resource, and only pages of the
+/// same host.
 ///
 /// # Errors
 ///
-/// The request is not a valid opening handshake, its origin or host is not allowed, or the client is gone or too slow: see
-/// [`Server::accept`].
+/// The request is not a valid opening handshake, its origin or host is not allowed, or the client is too slow or
+/// disconnected: see [`Server::accept`].
 ///
 /// # Cancel safety
 ///
-/// The transport is closed.
+/// Dropping the future closes the transport.
 pub async fn accept<S>(io: S) -> Result<WebSocket, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -56,7 +57,7 @@ where
     Server::default().accept(io).await?.accept().await
 }
 
-/// Accepts WebSockets. Made once and used for any number of connections; clones share everything.
+/// Server that accepts WebSockets. Create it once and use it for any number of connections; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Server {
     policy: Arc<Policy>,
@@ -79,12 +80,12 @@ struct Policy {
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// A client's valid request for a WebSocket, which the application accepts or rejects.
+/// A client's valid request to open a WebSocket, which the application accepts or rejects.
 ///
 /// Dropping it closes the transport without a response.
 pub struct Incoming(Box<Opening>);
 
-/// In a box, for it is moved from the task that reads it into the application's future, which would keep its room.
+/// Boxed, because it is moved from the task that reads it into the application's future and would enlarge both.
 struct Opening {
     io: Box<dyn Io>,
     handshake: handshake::Incoming,
@@ -92,13 +93,13 @@ struct Opening {
     server: Server,
 }
 
-/// What a client asked for.
+/// The kind of request that a client sent.
 pub(crate) enum Received {
     WebSocket(Incoming),
     Plain(PlainHttp),
 }
 
-/// An HTTP request that asks for no WebSocket, and the transport that the response goes to.
+/// A plain HTTP request, and the transport for its response.
 pub(crate) struct PlainHttp {
     io: Box<dyn Io>,
     pub(crate) request: Box<Request<()>>,
@@ -111,13 +112,13 @@ impl Default for Server {
 }
 
 impl Server {
-    /// A server with settings of your own.
+    /// Creates a builder for a server with custom settings.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
 
-    /// Serves a listener: accepts its connections, and runs a task for each. See [`Serve`] for what can be set, and for
-    /// [`Serve::run`], which begins.
+    /// Serves a listener: accepts its connections and runs a task for each. See [`Serve`] for the options. Nothing is
+    /// accepted until [`Serve::run`] is awaited.
     ///
     /// ```no_run
     /// # use sockeye::Server;
@@ -140,22 +141,22 @@ impl Server {
         Serve::new(self.clone(), listener)
     }
 
-    /// Reads a client's request from a transport, after the TLS handshake if TLS is configured, and checks it. The
+    /// Performs the TLS handshake if TLS is configured, then reads and checks a client's opening request. The
     /// application then accepts or rejects it.
     ///
-    /// A request that is not a valid opening handshake, or comes from a page that may not connect, is answered with
-    /// the HTTP status that says so. On a TCP stream, and on a TLS stream of tokio-rustls over one, Nagle's algorithm is
-    /// switched off; on another wrapper of a socket, call `set_nodelay` before.
+    /// An invalid opening handshake, or one from an origin or host that is not allowed, is answered with the matching
+    /// HTTP status. Nagle's algorithm is disabled on a TCP stream, and on a TLS stream of tokio-rustls over one. For
+    /// another wrapper of a socket, call `set_nodelay` before.
     ///
     /// # Errors
     ///
-    /// The request broke a rule ([`Error::is_protocol`]) or came from where it may not ([`Error::is_denied`]), did not
-    /// come in time ([`Error::is_timeout`]) or at all ([`Error::is_closed`], [`Error::is_io`], [`Error::is_tls`]). The
-    /// transport is closed.
+    /// The request violated the protocol ([`Error::is_protocol`]), its origin or host is not allowed
+    /// ([`Error::is_denied`]), it did not arrive in time ([`Error::is_timeout`]), or the transport failed
+    /// ([`Error::is_closed`], [`Error::is_io`], [`Error::is_tls`]). The transport is closed.
     ///
     /// # Cancel safety
     ///
-    /// The transport is closed.
+    /// Dropping the future closes the transport.
     pub async fn accept<S>(&self, io: S) -> Result<Incoming, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -166,14 +167,14 @@ impl Server {
         }
     }
 
-    /// Reads a client's request. One that asks for no WebSocket is a fault unless `takes_plain`.
+    /// Reads a client's request. A plain HTTP request is an error unless `takes_plain` is set.
     pub(crate) async fn receive<S>(&self, io: S, takes_plain: bool) -> Result<Received, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         socket::prepare(&io)?;
         let deadline = deadline_after(self.policy.options.timeouts.handshake);
-        // RFC 6455 §4.2.2 (1): TLS first, and everything through it. [6455-4.2.2-1, 6455-4.2.2-2]
+        // RFC 6455 §4.2.2 (1): TLS comes first, and all further data goes through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;
@@ -231,23 +232,23 @@ impl Server {
             let request = Box::new(request);
             return Ok(Received::Plain(PlainHttp { io, request }));
         }
-        // In a box: it is needed by few, and would make the wait of all others as large.
+        // Boxed: it is rarely needed, and would enlarge the future for all clients.
         Box::pin(turn_away(io, response.to_bytes())).await;
         Err(error.into())
     }
 
-    /// Whether the request may come from where it comes from, and go where it goes.
+    /// Checks origin and host of the request.
     // [6455-10.2-1]
     pub(crate) fn check(&self, request: &handshake::Request) -> Result<(), HandshakeError> {
         self.policy.hosts.check(request)?;
         self.policy.origins.check(request)
     }
 
-    /// Accepts the request, with compression if it is configured and offered.
+    /// Accepts the request, with compression if that is configured and offered.
     ///
     /// # Errors
     ///
-    /// The acceptance cannot be sent; with the 500 for the client.
+    /// The acceptance is invalid. The error includes the 500 response for the client.
     pub(crate) fn answer(
         &self,
         handshake: handshake::Incoming,
@@ -271,7 +272,7 @@ impl Server {
         }
     }
 
-    /// This server with settings of its own, whose connections can be told to go away together.
+    /// A copy of this server with its own settings, whose connections can be closed together.
     pub(crate) fn with_own_settings(&self) -> Self {
         Self {
             policy: self.policy.clone(),
@@ -287,7 +288,7 @@ impl Server {
         &self.policy.options.timeouts
     }
 
-    /// The connection, once the answer is sent.
+    /// The connection, after the response has been sent.
     pub(crate) fn open(&self, io: Box<dyn Io>, answer: Answer) -> WebSocket {
         let accepted = answer.accepted;
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
@@ -300,75 +301,74 @@ impl Server {
     }
 }
 
-/// What a client is answered, and what was agreed on with it.
+/// The response to a client, and the parameters negotiated with it.
 pub(crate) struct Answer {
     pub(crate) accepted: Accepted,
     agreement: Option<NegotiatedParams>,
 }
 
 impl ServerBuilder {
-    /// Allowed origins. Default: same host; clients without an Origin header are always allowed. A refused origin is named
-    /// in [`Error::denial`] and in the 403 body.
+    /// Sets the allowed origins. Default: the same host. Clients without an Origin header are always allowed.
+    /// [`Error::denial`] and the body of the 403 name a rejected origin.
     pub fn origins(mut self, origins: OriginPolicy) -> Self {
         self.policy.origins = origins;
         self
     }
 
-    /// Which hosts the server answers for. A refused host is named in the error ([`Error::denial`]) and in the body of the
-    /// 421. Default: any.
+    /// Sets the hosts that the server answers for. Default: any. [`Error::denial`] and the body of the 421 name a
+    /// rejected host.
     pub fn hosts(mut self, hosts: HostPolicy) -> Self {
         self.policy.hosts = hosts;
         self
     }
 
-    /// The subprotocols that the server speaks, the best liked first. Default: none. A client that offers none of them
-    /// gets a connection without one.
+    /// Sets the supported subprotocols, in order of preference. Default: none. A client that offers none of them is
+    /// accepted without a subprotocol.
     pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.policy.subprotocols = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Speaks TLS first. Default: plain.
+    /// Enables TLS. Default: plain TCP.
     ///
-    /// The protocols of the configuration (ALPN) are replaced by `http/1.1`, the only one that is spoken here, so a
-    /// configuration may be shared with an HTTP server. A client that insists on another gets the alert
-    /// `no_application_protocol`.
+    /// The ALPN protocols of the configuration are replaced by `http/1.1`, so it may be shared with an HTTP server. A
+    /// client that offers only other protocols gets the alert `no_application_protocol`.
     #[cfg(feature = "tls")]
     pub fn tls_config(mut self, config: Arc<rustls::ServerConfig>) -> Self {
         self.policy.tls = Some(crate::transport::tls::server_config(config));
         self
     }
 
-    /// Compresses messages (permessage-deflate, RFC 7692), for clients that offer it. Default: off.
+    /// Enables compression (permessage-deflate, RFC 7692) for clients that offer it. Default: off.
     ///
-    /// Each message costs processor time; an idle connection holds 120 bytes more, and with
-    /// [`DeflateConfig::takeover`] its windows. Secrets do not belong into messages that are compressed together with what
-    /// others write (RFC 7692 §8): see [`Compress::Never`](crate::Compress::Never).
+    /// Compression costs processor time for each message. An idle connection holds 120 bytes more, plus its windows
+    /// with [`DeflateConfig::takeover`]. Do not compress secrets together with data that others control (RFC 7692 §8):
+    /// send them with [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {
         self.policy.options.deflate = Some(config);
         self
     }
 
-    /// What a client may ask of this server.
+    /// Sets the limits on what a client can make this server hold and do.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.policy.options.limits = limits;
         self
     }
 
-    /// How long things may take.
+    /// Sets the timeouts.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.policy.options.timeouts = timeouts;
         self
     }
 
-    /// When to ping, and when a client is taken to be gone. Default: a ping after 20 s of silence, gone 10 s later;
-    /// `None` never pings.
+    /// Sets when to ping, and when to give up on a silent client. Default: a ping after 20 s of silence, failure 10 s
+    /// later. `None` disables pings.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.policy.options.keepalive = keepalive.into();
         self
     }
 
-    /// The server.
+    /// Builds the server.
     pub fn build(self) -> Server {
         let settings = self.policy.options.settings();
         let policy = Arc::new(self.policy);
@@ -377,16 +377,16 @@ impl ServerBuilder {
 }
 
 impl Incoming {
-    /// The request: its path and query, as [`uri`](Request::uri), and its headers.
+    /// The request: path and query as [`uri`](Request::uri), and the headers.
     ///
-    /// The URI may contain a token; think before writing it to a log. `{:?}` hides the values of headers that carry
-    /// credentials. In the target, characters that a URI may not contain, but that browsers send, are percent-encoded.
+    /// The URI may contain a token: consider that before logging it. `{:?}` hides the values of headers that carry
+    /// credentials. Characters in the target that are invalid in a URI but that browsers send are percent-encoded.
     pub fn request(&self) -> &Request<()> {
         &self.0.request
     }
 
-    /// The `Origin` header: the page that runs the script which connects. `None` if there is none, because the client is not
-    /// a browser. The [origin policy](ServerBuilder::origins) has been applied already.
+    /// The `Origin` header: the origin of the page whose script connects. `None` if the header is missing, because the
+    /// client is not a browser. The [origin policy](ServerBuilder::origins) has already been checked.
     pub fn origin(&self) -> Option<&str> {
         self.0.handshake.request().origin()?.as_str()
     }
@@ -406,37 +406,38 @@ impl Incoming {
         socket::local_addr(&*self.0.io)
     }
 
-    /// The certificates that the client presented, its own first: see [`WebSocket::peer_certificates`].
+    /// The certificates that the client presented, beginning with its own: see [`WebSocket::peer_certificates`].
     #[cfg(feature = "tls")]
     pub fn peer_certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
         socket::peer_certificates(&*self.0.io)
     }
 
-    /// Opens the WebSocket, with the first of the server's subprotocols that the client offered.
+    /// Accepts the request with the first of the server's subprotocols that the client offered, and opens the
+    /// WebSocket.
     ///
     /// # Errors
     ///
-    /// The client is gone ([`Error::is_io`]), or did not take the response within
+    /// The connection failed ([`Error::is_io`]), or the client did not read the response within
     /// [`Timeouts::handshake`](crate::Timeouts::handshake) ([`Error::is_timeout`]).
     ///
     /// # Cancel safety
     ///
-    /// The transport is closed.
+    /// Dropping the future closes the transport.
     pub async fn accept(self) -> Result<WebSocket, Error> {
         self.accept_with(Acceptance::new()).await
     }
 
-    /// Opens the WebSocket, with a subprotocol and headers of your choice. Compression is agreed on if the server is built
-    /// with it.
+    /// Accepts the request with a chosen subprotocol and headers, and opens the WebSocket. Compression is negotiated if
+    /// the server enables it.
     ///
     /// # Errors
     ///
-    /// Those of [`accept`](Self::accept); and if the acceptance chooses a subprotocol that the client did not offer, or has
-    /// an invalid header, one of which [`Error::is_invalid_input`] is true. The client gets a 500 then.
+    /// Those of [`accept`](Self::accept). If the acceptance has an invalid header, or a subprotocol that the client did
+    /// not offer, the client gets a 500 and [`Error::is_invalid_input`] is true.
     ///
     /// # Cancel safety
     ///
-    /// The transport is closed.
+    /// Dropping the future closes the transport.
     pub async fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
         let Opening {
             mut io,
@@ -461,8 +462,8 @@ impl Incoming {
         Ok(server.open(io, answer))
     }
 
-    /// Rejects the request, with a [`StatusCode`](http::StatusCode), or with a [`Response`](http::Response) that has headers
-    /// and a body. Takes up to a second, for the client to read it.
+    /// Rejects the request with a [`StatusCode`](http::StatusCode), or with a [`Response`](http::Response) that has
+    /// headers and a body. Takes up to one second, until the client has read the response.
     ///
     /// ```no_run
     /// # async fn example(incoming: sockeye::Incoming) {
@@ -472,7 +473,7 @@ impl Incoming {
     ///
     /// # Cancel safety
     ///
-    /// The transport is closed.
+    /// Dropping the future closes the transport.
     pub async fn reject(self, rejection: impl Into<Rejection>) {
         let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
         turn_away(self.0.io, response.to_bytes()).await;
@@ -488,7 +489,7 @@ impl std::fmt::Debug for Incoming {
 }
 
 impl PlainHttp {
-    /// Sends the response within the time for a handshake, and closes.
+    /// Sends the response within `limit`, and closes the transport.
     pub(crate) async fn respond(mut self, response: Vec<u8>, limit: Duration) {
         let sent = timeout(limit, self.io.write_all(&response)).await;
         if let Ok(Ok(())) = sent {
@@ -497,8 +498,8 @@ impl PlainHttp {
     }
 }
 
-/// Reads once, and takes `handshake` a step further. What is read into is gone at once: a client that keeps us waiting
-/// costs what it has sent and no buffer.
+/// Reads once and advances `handshake`. The read buffer is on the stack: a waiting client costs only the bytes that it
+/// has sent.
 fn poll_step(
     io: &mut dyn Io,
     handshake: &mut Option<ServerHandshake>,
@@ -513,7 +514,7 @@ fn poll_step(
     })
 }
 
-/// Answers a client that does not get its WebSocket, and closes. Whether it still listens is of no interest.
+/// Sends a rejection and closes the transport. Ignores failures.
 // [6455-7.2.2-1]
 async fn turn_away(mut io: Box<dyn Io>, response: Vec<u8>) {
     let farewell = async {
@@ -531,7 +532,7 @@ async fn turn_away(mut io: Box<dyn Io>, response: Vec<u8>) {
     let _ = timeout(LINGER, farewell).await;
 }
 
-/// Reads once and keeps nothing, not even the room for it.
+/// Reads once and discards the bytes. The buffer is on the stack.
 fn poll_discard(io: &mut dyn Io, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
     let mut scratch = [0; 1024];
     let mut read = ReadBuf::new(&mut scratch);

@@ -1,4 +1,4 @@
-//! The responses of a server: to accept a WebSocket, to reject it, and to answer other HTTP requests.
+//! The responses of a server: acceptances, rejections and plain HTTP responses.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use sockeye_proto::handshake::{self, HandshakeBuildError, Subprotocol};
 
 use crate::convert::{InvalidPart, wire_name};
 
-/// How a server accepts a WebSocket, for [`Incoming::accept_with`](crate::Incoming::accept_with): the subprotocol, and
-/// headers of the response.
+/// The response that accepts a WebSocket, for [`Incoming::accept_with`](crate::Incoming::accept_with): its subprotocol
+/// and headers.
 ///
-/// An invalid part is an error of `accept_with`.
+/// `accept_with` reports invalid parts.
 #[derive(Clone, Default)]
 pub struct Acceptance {
     subprotocol: Choice,
@@ -22,7 +22,7 @@ pub struct Acceptance {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Choice {
-    /// The server's own.
+    /// The first of the server's subprotocols that the client offered.
     #[default]
     Server,
     None,
@@ -30,21 +30,21 @@ enum Choice {
 }
 
 impl Acceptance {
-    /// The defaults: the first of the server's [subprotocols](crate::ServerBuilder::subprotocols) that the client offered, or
-    /// none, and no further headers.
+    /// Creates an acceptance with the first of the server's [subprotocols](crate::ServerBuilder::subprotocols) that the
+    /// client offered, if any, and no additional headers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Chooses a subprotocol, which must be one that the client offered.
+    /// Selects a subprotocol. It must be one that the client offered.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
         self.subprotocol = Choice::Name(name.into());
         self
     }
 
-    /// Chooses no subprotocol, even if the client offers one of the server's. Browsers then close the connection, if they
+    /// Selects no subprotocol, even if the client offers a supported one. Browsers then fail the connection if they
     /// offered any.
     #[must_use]
     pub fn without_subprotocol(mut self) -> Self {
@@ -52,9 +52,9 @@ impl Acceptance {
         self
     }
 
-    /// Adds a header to the response, such as `Set-Cookie`, beside those of the same name.
+    /// Adds a header to the response, such as `Set-Cookie`, in addition to those of the same name.
     ///
-    /// `Connection`, `Upgrade` and those that begin with `Sec-WebSocket-` are written by the handshake.
+    /// The handshake itself sets `Connection`, `Upgrade` and all headers that begin with `Sec-WebSocket-`.
     #[must_use]
     pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
         let reason = match (name.try_into(), value.try_into()) {
@@ -70,7 +70,7 @@ impl Acceptance {
         self
     }
 
-    /// In the protocol's form. `request` and `subprotocols` give the server's choice.
+    /// Converts this into the type of `sockeye-proto`. `request` and `subprotocols` determine the default choice.
     pub(crate) fn into_proto(
         self,
         request: &handshake::Request,
@@ -101,7 +101,7 @@ impl Acceptance {
     }
 }
 
-/// Hides the values of headers: they may be credentials.
+/// Hides the values of headers, which may be credentials.
 impl fmt::Debug for Acceptance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptance")
@@ -114,10 +114,11 @@ impl fmt::Debug for Acceptance {
     }
 }
 
-/// The response that rejects a WebSocket: made from a [`StatusCode`], or from a [`Response`] with headers and a body.
+/// The response that rejects a WebSocket, created from a [`StatusCode`], or from a [`Response`] with headers and a
+/// body.
 ///
-/// `Content-Length` and `Connection: close` are added; headers of the response that would contradict them, such as
-/// `Transfer-Encoding`, are left out. A status that is no rejection (below 300, 304, or above 599) is replaced by 500.
+/// `Content-Length` and `Connection: close` are added; headers that contradict them, such as `Transfer-Encoding`, are
+/// removed. A status that does not reject (below 300, 304, or above 599) is replaced by 500.
 ///
 /// ```
 /// use sockeye::Rejection;
@@ -167,13 +168,13 @@ impl Rejection {
     }
 }
 
-/// What a client gets when the application made a mistake: no word of it.
+/// The response for an invalid acceptance. It does not reveal the mistake to the client.
 pub(crate) fn internal_error() -> handshake::Rejection {
     let rejection = handshake::Rejection::new(handshake::StatusCode::INTERNAL_SERVER_ERROR);
     rejection.expect("500 is a rejection").body("internal server error\n")
 }
 
-/// Headers that say where a response ends, or that belong to the handshake.
+/// Headers that frame the response or belong to the handshake.
 fn is_reserved(name: &HeaderName) -> bool {
     let framing = [
         header::CONNECTION,
@@ -185,10 +186,10 @@ fn is_reserved(name: &HeaderName) -> bool {
     framing.contains(name) || name.as_str() == "keep-alive" || name.as_str().starts_with("sec-websocket-")
 }
 
-/// The response to a request that asks for no WebSocket, as HTTP/1.1 has it on the wire. The connection is closed after it.
+/// Encodes the response to a plain HTTP request. The connection is closed after it.
 pub(crate) fn plain_bytes(method: &Method, response: &Response<Bytes>) -> Vec<u8> {
     let status = match response.status() {
-        // An interim response would be no end.
+        // The client would wait for a final response after an interim one.
         status if status.is_informational() => StatusCode::INTERNAL_SERVER_ERROR,
         status => status,
     };
@@ -206,7 +207,7 @@ pub(crate) fn plain_bytes(method: &Method, response: &Response<Bytes>) -> Vec<u8
         bytes.extend_from_slice(format!("Content-Length: {}\r\n", response.body().len()).as_bytes());
     }
     bytes.extend_from_slice(b"Connection: close\r\n\r\n");
-    // RFC 9110 §9.3.2: the answer to HEAD has the length of a body and no body.
+    // RFC 9110 §9.3.2: a response to HEAD has the Content-Length of the body, but no body.
     if has_body && *method != Method::HEAD {
         bytes.extend_from_slice(response.body());
     }

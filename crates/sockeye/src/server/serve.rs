@@ -1,4 +1,4 @@
-//! A server as one call: accepts the connections of a listener, runs a task for each, and shuts down gracefully.
+//! Serving a listener: accepts connections, runs a task for each, and shuts down gracefully.
 
 use std::fmt;
 use std::future::{pending, poll_fn};
@@ -21,19 +21,19 @@ use crate::server::tasks::{Task, Tasks};
 use crate::server::{Incoming, PlainHttp, Received, Server};
 use crate::transport::socket;
 
-/// How long the listener rests after the first failure of a row, such as a lack of file descriptors, and at most.
+/// The first and the longest pause after consecutive failures of the listener, such as missing file descriptors.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// How long [`Serve::run`] waits for tasks that it has aborted: one that blocks its thread cannot be aborted.
+/// How long [`Serve::run`] waits for aborted tasks to end. A task that blocks its thread cannot be aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A source of connections for [`Server::serve`].
 pub trait Listener: Send + 'static {
-    /// The transport of a connection.
+    /// The transport of an accepted connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Accepts the next connection. After an error it is called again: at once if only one connection was lost
+    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost
     /// (`ConnectionAborted`, `ConnectionReset`, `ConnectionRefused`), otherwise after 5 ms to 1 s.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Io>>;
 }
@@ -55,24 +55,25 @@ impl Listener for tokio::net::UnixListener {
     }
 }
 
-/// A failure while serving, which [`Serve::on_error`] reports. Serving goes on.
+/// A failure while serving, reported to [`Serve::on_error`]. Serving continues.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The listener failed, mostly for a lack of file descriptors. It is tried again after 5 ms, then 10 ms, up to 1 s.
+    /// The listener failed, usually because file descriptors ran out. Accepting is retried after 5 ms, 10 ms, and so on
+    /// up to 1 s.
     Accept(io::Error),
-    /// A client got no WebSocket: its request was invalid or not allowed, its TLS handshake failed, or it was too slow.
+    /// A client was not accepted: its request was invalid or not allowed, its TLS handshake failed, or it was too slow.
     Handshake {
         /// The address of the client, if the transport is TCP.
         peer_addr: Option<SocketAddr>,
-        /// What was wrong.
+        /// Why the opening handshake failed.
         error: Error,
     },
     /// The application's handler returned an error other than a [normal close](Error::is_normal_close).
     Handler {
         /// The address of the client, if the transport is TCP.
         peer_addr: Option<SocketAddr>,
-        /// What the handler returned.
+        /// The error that the handler returned.
         error: Error,
     },
 }
@@ -103,7 +104,8 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type OnHttp = Box<dyn Fn(Request<()>) -> Boxed<Response<Bytes>> + Send + Sync>;
 type OnError = Box<dyn Fn(ServeError) + Send + Sync>;
 
-/// A listener to be served, made by [`Server::serve`]. Nothing is accepted before [`run`](Self::run).
+/// A server together with a listener, created by [`Server::serve`]. Nothing is accepted until [`run`](Self::run) is
+/// awaited.
 #[must_use = "nothing is accepted before `run`"]
 pub struct Serve<L> {
     server: Server,
@@ -136,14 +138,14 @@ impl<L: Listener> Serve<L> {
         }
     }
 
-    /// Answers HTTP requests that do not ask for a WebSocket: health checks, a small page. Default: they are refused with
-    /// 426, 405 or 400.
+    /// Sets a hook that answers plain HTTP requests, such as health checks. Default: plain HTTP requests are rejected
+    /// with 426, 405 or 400.
     ///
-    /// The body of a request is not read, and the connection is closed after the response. `Content-Length` and
-    /// `Connection` are written for you. The hook, and then sending the response, have
-    /// [`Timeouts::handshake`](crate::Timeouts::handshake) each; a hook that takes longer is dropped, and the client gets a
-    /// 503. Origin and host policies do not apply, since load balancers send neither. For more than this, such as routes,
-    /// request bodies or persistent connections, use `sockeye::hyper`.
+    /// The request body is not read, and the connection is closed after the response. `Content-Length` and `Connection`
+    /// are set automatically. The hook and sending its response are limited by
+    /// [`Timeouts::handshake`](crate::Timeouts::handshake) each; if the hook takes longer, its future is dropped and
+    /// the client gets a 503. Origin and host policies do not apply, because load balancers send neither header. For
+    /// routes, request bodies or persistent connections, use `sockeye::hyper`.
     ///
     /// ```no_run
     /// # use sockeye::{Server, http::{Response, StatusCode}};
@@ -171,21 +173,24 @@ impl<L: Listener> Serve<L> {
         self
     }
 
-    /// Is called for each failure, to log it: see [`ServeError`]. Default: nothing. It must not block.
+    /// Sets a hook that is called for each failure, for example to log it: see [`ServeError`]. Default: none. It must
+    /// not block.
     pub fn on_error(mut self, hook: impl Fn(ServeError) + Send + Sync + 'static) -> Self {
         self.hooks.on_error = Some(Box::new(hook));
         self
     }
 
-    /// Shuts down when `signal` is ready, within `deadline`. Default: [`run`](Self::run) never returns.
+    /// Shuts down once `signal` is ready, within `deadline`. Default: [`run`](Self::run) never returns.
     ///
-    /// Then the listener is closed, and so are connections that are still in the opening handshake. Every open connection is
-    /// closed with 1001 (going away): its [`recv`](crate::WebSocket::recv) gives the messages that the client sent before
-    /// its own close frame, then `Ok(None)`, so that the handler comes to its end. `run` returns when all handlers have
-    /// returned. Handlers that have not by the `deadline` are dropped, and their connections closed without a handshake.
+    /// The shutdown closes the listener and connections that are still in the opening handshake. It closes every open
+    /// connection with 1001 (going away): its [`recv`](crate::WebSocket::recv) returns the messages that the client
+    /// sent before its own close frame, then `Ok(None)`, so that the handler can return. `run` returns once all
+    /// handlers have returned. Handlers that are still running at the `deadline` are dropped, and their connections are
+    /// closed without a closing handshake.
     ///
-    /// The close frame leaves when the handler polls `recv`. It is woken for that, and so is every future that it awaits
-    /// itself, by `select!` or `join!` too; a receiver in another task notices at its next message or ping.
+    /// The close frame is sent when the handler polls `recv`. The handler's task is woken for that, so every future
+    /// that it awaits directly is polled, including those in `select!` or `join!`. A receiver in another task sends the
+    /// close frame at its next message or ping.
     ///
     /// ```no_run
     /// # use sockeye::Server;
@@ -208,13 +213,13 @@ impl<L: Listener> Serve<L> {
         self
     }
 
-    /// Accepts connections, and calls `handler` for each valid request in a task of its own, until the
-    /// [shutdown](Self::graceful_shutdown). Returns the number of handlers that were aborted at its deadline.
+    /// Accepts connections and calls `handler` for each valid request in its own task, until the
+    /// [shutdown](Self::graceful_shutdown). Returns the number of handlers that were aborted at the shutdown deadline.
     ///
-    /// The handler accepts or rejects the request. What it returns with `?` is reported to [`on_error`](Self::on_error), but
-    /// for a [normal close](Error::is_normal_close); [`Error::other`] makes an error of its own. A handler that panics ends
-    /// its own connection only. It runs until it returns: it decides whether an open WebSocket that it has given to other
-    /// tasks is part of the shutdown.
+    /// The handler accepts or rejects the request. Errors that it returns are reported to [`on_error`](Self::on_error),
+    /// except a [normal close](Error::is_normal_close); [`Error::other`] wraps an application's error. A panic in a
+    /// handler ends only its own connection. If a handler moves its WebSocket to another task, it has to wait for that
+    /// task to include it in the shutdown.
     ///
     /// # Cancel safety
     ///
@@ -269,7 +274,7 @@ impl<L> fmt::Debug for Serve<L> {
     }
 }
 
-/// What the tasks of a server share.
+/// State shared by the tasks of a server.
 struct Serving<H> {
     server: Server,
     handler: H,
@@ -290,7 +295,7 @@ where
                 backoff = BACKOFF_MIN;
                 tokio::spawn(serving.clone().serve(io, tasks.enter()));
             }
-            // Of one connection, which is gone.
+            // Only one connection is lost.
             Err(error) if is_of_connection(&error) => tokio::task::yield_now().await,
             Err(error) => {
                 serving.hooks.report(|| ServeError::Accept(error));
@@ -317,7 +322,7 @@ where
     {
         let reports = self.hooks.on_error.is_some();
         let peer_addr = if reports { socket::peer_addr(&io) } else { None };
-        // In a box, which is freed before the handler runs.
+        // Boxed, so that it is freed before the handler runs.
         let receiving = Box::pin(self.server.receive(io, self.hooks.on_http.is_some()));
         let received = match task.run_until_closing(receiving).await {
             Some(Ok(received)) => received,
@@ -345,7 +350,7 @@ where
         }
     }
 
-    /// Answers a request that asks for no WebSocket.
+    /// Answers a plain HTTP request.
     async fn answer(&self, mut plain: PlainHttp) {
         let Some(on_http) = &self.hooks.on_http else {
             return;

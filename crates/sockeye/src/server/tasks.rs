@@ -1,6 +1,7 @@
-//! The tasks of a server: how many run, and how to wake, close and abort them.
+//! The tasks of a server: counts them, wakes, closes and aborts them.
 //!
-//! A task is woken by the waker of its first poll: it is spawned, and its waker stays the same.
+//! A task is woken by the waker of its first poll. That suffices because the tasks are spawned: their wakers stay
+//! valid.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -39,7 +40,7 @@ impl Tasks {
         })
     }
 
-    /// Counts a new task, until it is dropped.
+    /// Registers a new task. Dropping it ends the registration.
     pub(crate) fn enter(self: &Arc<Self>) -> Task {
         let mut registry = self.registry();
         let id = registry.next_id;
@@ -51,17 +52,17 @@ impl Tasks {
         }
     }
 
-    /// Has every task close, and wakes it.
+    /// Tells every task to close, and wakes it.
     pub(crate) fn close(&self) {
         self.change(CLOSING);
     }
 
-    /// Has every task end without being polled further. Returns their number.
+    /// Ends every task without polling it further. Returns the number of tasks.
     pub(crate) fn abort(&self) -> usize {
         self.change(ABORTED)
     }
 
-    /// Aborts all tasks when it is dropped.
+    /// Returns a guard that aborts all tasks when it is dropped.
     pub(crate) fn abort_on_drop(self: &Arc<Self>) -> AbortOnDrop {
         AbortOnDrop(self.clone())
     }
@@ -81,7 +82,7 @@ impl Tasks {
 
     fn change(&self, phase: u8) -> usize {
         self.phase.store(phase, SeqCst);
-        // A task that registers later sees the phase: it looks after it has registered.
+        // A task that registers later sees the phase, because it checks it after registering.
         let wakers: Vec<_> = self.registry().wakers.values().cloned().collect();
         let count = wakers.len();
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -105,13 +106,13 @@ impl Task {
         self.tasks.phase.load(SeqCst) != RUNNING
     }
 
-    /// Runs a future until it is ready, or until the tasks are to close: then it gives `None`.
+    /// Runs a future until it is ready. Returns `None` as soon as the tasks are told to close.
     pub(crate) async fn run_until_closing<F: Future>(&self, future: F) -> Option<F::Output> {
         self.run_until(CLOSING, future).await
     }
 
-    /// Runs a future until it is ready, or until the tasks are aborted: then it gives `None`. It is polled when the tasks are
-    /// to close.
+    /// Runs a future until it is ready. Returns `None` as soon as the tasks are aborted. It is polled when they are
+    /// told to close.
     pub(crate) async fn run<F: Future>(&self, future: F) -> Option<F::Output> {
         self.run_until(ABORTED, future).await
     }
@@ -147,7 +148,7 @@ impl Drop for Task {
             true => registry.idle.take(),
             false => None,
         };
-        // Wakers run code of the runtime.
+        // Dropping a waker runs code of the runtime, so unlock first.
         drop(registry);
         drop(removed);
         if let Some(idle) = idle {

@@ -1,7 +1,7 @@
-//! The transport of a connection: a TCP stream, a TLS stream, a pipe in memory, a stream of HTTP/2.
+//! The transport of a connection, such as a TCP stream, a TLS stream or an in-memory pipe.
 //!
-//! The rest of the crate reads and writes through the methods of [`Transport`]. To support a transport that does not implement
-//! tokio's `AsyncRead` and `AsyncWrite`, add a variant here, or wrap it in a type that implements them.
+//! The rest of the crate reads and writes through the methods of [`Transport`]. To support a transport that does not
+//! implement tokio's `AsyncRead` and `AsyncWrite`, add a variant here, or wrap it in a type that implements them.
 
 pub(crate) mod socket;
 #[cfg(target_os = "linux")]
@@ -25,18 +25,19 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
 
-/// An [`Io`] that several threads may look at.
+/// An [`Io`] that several threads may refer to.
 pub(crate) trait SyncIo: Io + Sync {}
 
 impl<T: Io + Sync> SyncIo for T {}
 
-/// A transport. TCP is stored inline: a broadcast visits a thousand connections that are not in the cache, and a box would
-/// be one more cache miss for each.
+/// A transport. TCP is stored inline: a broadcast uses a thousand connections that are not in the cache, and a box
+/// would be one more cache miss for each.
 pub(crate) enum Transport {
     Tcp(TcpStream),
-    /// Sockets and pipes of tokio, and TLS streams of tokio-rustls over TCP. Their reads only write to the buffer.
+    /// Sockets and pipes of tokio, and TLS streams of tokio-rustls over TCP. Their reads never inspect the buffer.
     Known(Box<dyn SyncIo>),
-    /// The lock makes it `Sync`, as a `WebSocket` is: the transport of hyper, for one, is not. It is never contended.
+    /// The mutex makes it `Sync`, as `WebSocket` has to be: hyper's transport, for example, is not. It is never
+    /// contended.
     Other(Mutex<Box<dyn Io>>),
 }
 
@@ -70,7 +71,7 @@ fn downcast<T: Io>(io: Box<dyn Io>) -> Result<Box<T>, Box<dyn Io>> {
     }
 }
 
-/// Calls a method of tokio's traits.
+/// Calls a method of tokio's traits on the inner transport.
 macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {
@@ -84,14 +85,14 @@ macro_rules! delegate {
 }
 
 impl Transport {
-    /// Whether reads only write to their buffer and never look at what is in it. Only such a transport may be given a buffer
-    /// that holds bytes of other connections.
+    /// Whether reads only write to their buffer and never inspect it. Only such transports may get a buffer that
+    /// contains bytes of other connections.
     #[inline]
     pub(crate) fn reads_blindly(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
-    /// The transport, for what [`socket`] can find out about it. `None` if its type is not known.
+    /// The transport for the functions of [`socket`]. `None` if its type is not known.
     pub(crate) fn as_any(&self) -> Option<&dyn Any> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
@@ -105,7 +106,7 @@ impl Transport {
         socket::window_edge(self.as_any()?)
     }
 
-    /// Pending if the runtime knows that the socket is not readable. Ready for transports of which that is not known.
+    /// Pending if the runtime knows that the socket is not readable. Always ready for other transports.
     #[inline]
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -114,7 +115,7 @@ impl Transport {
         }
     }
 
-    /// Reads into `buffer`. Returns how many bytes were read; 0 at the end.
+    /// Reads into `buffer`. Returns the number of read bytes; 0 at the end.
     #[inline]
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let start = buffer.as_ptr();
@@ -128,7 +129,8 @@ impl Transport {
         read.map_ok(|()| buffer.filled().len())
     }
 
-    /// Reads at most `len_max` bytes and appends them to `buffer`. The transport sees no other content of its capacity.
+    /// Reads at most `len_max` bytes and appends them to `buffer`. The transport cannot see other content of its
+    /// capacity.
     #[inline]
     pub(crate) fn poll_read_append(
         &mut self,
@@ -146,8 +148,8 @@ impl Transport {
         }
     }
 
-    /// Reads from a TCP socket even if the runtime does not know that it is readable. Returns how many bytes were read: 0 also
-    /// at the end, on an error, and for other transports.
+    /// Reads from a TCP socket even if the runtime does not know that it is readable. Returns the number of read bytes:
+    /// 0 at the end, on an error, and for other transports.
     #[cold]
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> usize {
         match self {
@@ -170,8 +172,8 @@ impl Transport {
         delegate!(self.poll_write_vectored(cx, slices))
     }
 
-    /// Writes to a TCP socket even if the runtime does not know that it is writable: a kernel reports room only in large
-    /// steps. Returns how many bytes were written: 0 also on an error, and for other transports.
+    /// Writes to a TCP socket even if the runtime does not know that it is writable: kernels report room only in large
+    /// steps. Returns the number of written bytes: 0 on an error, and for other transports.
     #[cold]
     pub(crate) fn try_write(&self, bytes: &[u8]) -> usize {
         match self {
@@ -185,7 +187,7 @@ impl Transport {
         delegate!(self.poll_flush(cx))
     }
 
-    /// Ends the writing direction.
+    /// Shuts down the writing direction.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_shutdown(cx))
     }
@@ -199,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// tokio-rustls has three types for a TLS stream.
+    /// tokio-rustls has three types of TLS streams.
     #[cfg(feature = "tls")]
     #[tokio::test]
     async fn every_type_of_tls_stream_is_known() {
@@ -257,7 +259,7 @@ mod tests {
         assert!(matches!(tcp, Transport::Tcp(_)));
         assert!(matches!(pipe, Transport::Known(_)));
         assert!(matches!(foreign, Transport::Other(_)) && !foreign.reads_blindly());
-        // Of both nothing can be read; of the second, only trying would tell.
+        // Nothing can be read from either, but only the TCP socket is known not to be ready.
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(tcp.poll_read_ready(cx).is_pending());
         assert!(pipe.poll_read_ready(cx).is_ready());

@@ -1,4 +1,4 @@
-//! What can be known of a transport that the caller connected: its TCP socket, and the protocol that its TLS agreed on.
+//! Information about transports that the caller connected: their TCP socket and their TLS session.
 
 use std::any::Any;
 use std::io;
@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use super::tcp_info;
 use crate::error::Error;
 
-/// Makes a transport ready for an opening handshake.
+/// Prepares a transport for the opening handshake.
 ///
 /// # Errors
 ///
-/// The socket is dead, or TLS agreed on HTTP/2, where an HTTP/1.1 request would be nonsense.
+/// The socket is closed, or TLS negotiated HTTP/2, over which an HTTP/1.1 request cannot be sent.
 pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
     prepare_socket(io)?;
     #[cfg(feature = "tls")]
@@ -23,39 +23,39 @@ pub(crate) fn prepare(io: &dyn Any) -> Result<(), Error> {
     Ok(())
 }
 
-/// [`prepare_tcp`] for the TCP socket in a transport, if there is one that is known.
+/// Calls [`prepare_tcp`] on the TCP socket of a transport, if it has a known one.
 pub(crate) fn prepare_socket(io: &dyn Any) -> io::Result<()> {
     tcp(io).map_or(Ok(()), prepare_tcp)
 }
 
-/// The address of the TCP peer, where the transport is TCP or TLS of tokio-rustls over it.
+/// The address of the peer, if the transport is TCP or TLS of tokio-rustls over it.
 pub(crate) fn peer_addr(io: &dyn Any) -> Option<SocketAddr> {
     tcp(io)?.peer_addr().ok()
 }
 
-/// The local address, where the transport is TCP or TLS of tokio-rustls over it.
+/// The local address, if the transport is TCP or TLS of tokio-rustls over it.
 pub(crate) fn local_addr(io: &dyn Any) -> Option<SocketAddr> {
     tcp(io)?.local_addr().ok()
 }
 
-/// How many bytes the kernel keeps that it has not sent yet. It reports room when less than half of this is left. Without
-/// this limit it keeps megabytes and reports room only when a third of them has left (a peer that takes 60 KB/s showed no
-/// progress in 14 s), and a ping waits behind them all.
+/// Maximum number of unsent bytes that the kernel buffers. It reports room once less than half of this is left. Without
+/// this limit it buffers megabytes and reports room only when a third of them was sent (a peer that took 60 KB/s showed
+/// no progress in 14 s), and a ping waits behind all of them.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNSENT_MAX: u32 = 128 * 1024;
 
-/// Sets the options of a TCP socket: each message leaves when it is sent, not when the peer has acknowledged the one before
-/// (`TCP_NODELAY`), and the kernel reports soon that the peer takes bytes (`TCP_NOTSENT_LOWAT`, on Linux).
+/// Sets the options of a TCP socket: send each message immediately instead of waiting for an acknowledgement
+/// (`TCP_NODELAY`), and let the kernel report progress early (`TCP_NOTSENT_LOWAT`, on Linux).
 pub(crate) fn prepare_tcp(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    // A kernel without this option is none the worse.
+    // Optional: older kernels do not support it.
     #[cfg(any(target_os = "android", target_os = "linux"))]
     let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_MAX);
     Ok(())
 }
 
 /// The right edge of the peer's TCP receive window, in bytes since the connection began, modulo 2³². It moves when the
-/// peer's application reads. `None` where the transport is not TCP, or the system does not say.
+/// peer's application reads. `None` if the transport is not TCP, or the system does not report it.
 pub(crate) fn window_edge(io: &dyn Any) -> Option<NonZeroU32> {
     #[cfg(target_os = "linux")]
     return tcp_info::window_edge(tcp(io)?);
@@ -63,7 +63,7 @@ pub(crate) fn window_edge(io: &dyn Any) -> Option<NonZeroU32> {
     return tcp(io).and(None);
 }
 
-/// Expands `$visit!` with the TLS streams over TCP that are known: those of tokio-rustls.
+/// Expands `$visit!` with the known types of TLS streams over TCP: those of tokio-rustls.
 #[cfg(feature = "tls")]
 macro_rules! with_tls_types {
     ($visit:ident) => {
@@ -90,7 +90,7 @@ fn tcp(io: &dyn Any) -> Option<&TcpStream> {
     tcp
 }
 
-/// What a TLS stream of tokio-rustls over TCP agreed on (ALPN, RFC 7301).
+/// The ALPN protocol (RFC 7301) that a TLS stream of tokio-rustls over TCP negotiated.
 #[cfg(feature = "tls")]
 fn alpn(io: &dyn Any) -> Option<&[u8]> {
     macro_rules! protocol {
@@ -99,7 +99,7 @@ fn alpn(io: &dyn Any) -> Option<&[u8]> {
     with_tls_types!(protocol)
 }
 
-/// The certificates of the peer, where the transport is TLS of tokio-rustls over TCP.
+/// The certificates of the peer, if the transport is TLS of tokio-rustls over TCP.
 #[cfg(feature = "tls")]
 pub(crate) fn peer_certificates(io: &dyn Any) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
     macro_rules! certificates {

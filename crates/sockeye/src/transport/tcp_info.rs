@@ -1,4 +1,4 @@
-//! What Linux knows of a TCP connection (`TCP_INFO`).
+//! The state of a TCP connection as Linux reports it (`TCP_INFO`).
 
 use std::mem::{self, MaybeUninit};
 use std::num::NonZeroU32;
@@ -30,6 +30,6 @@ pub(super) fn window_edge(tcp: &TcpStream) -> Option<NonZeroU32> {
     // zero.
     #[allow(unsafe_code)]
     let info = unsafe { info.assume_init() };
-    // An edge of 0 is unknown once in 4 GiB, which does no harm.
+    // An edge of 0 reads as unknown once in 4 GiB, which is harmless.
     NonZeroU32::new((info.tcpi_bytes_acked as u32).wrapping_add(info.tcpi_snd_wnd))
 }

@@ -1,4 +1,4 @@
-//! TLS by rustls.
+//! TLS with rustls.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,11 +13,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::error::{Error, Kind};
 
-/// The one protocol that is spoken over TLS (ALPN, RFC 7301): the opening handshake is an HTTP/1.1 request.
+/// The only ALPN protocol (RFC 7301): the opening handshake is an HTTP/1.1 request.
 const ALPN: &[u8] = b"http/1.1";
 
-/// Defines a function that makes HTTP/1.1 the only protocol of a configuration. One that was made for HTTP names HTTP/2
-/// first, and a peer that takes it up cannot read an HTTP/1.1 request.
+/// Defines a function that makes HTTP/1.1 the only ALPN protocol of a configuration. A configuration for HTTP often
+/// prefers HTTP/2, and a peer that selects that cannot read an HTTP/1.1 request.
 macro_rules! http1_only {
     ($name:ident, $config:ty) => {
         pub(crate) fn $name(mut config: Arc<$config>) -> Arc<$config> {
@@ -32,7 +32,7 @@ macro_rules! http1_only {
 http1_only!(client_config, ClientConfig);
 http1_only!(server_config, ServerConfig);
 
-/// TLS 1.2 and 1.3 with the platform's roots of trust, made once.
+/// TLS 1.2 and 1.3 with the platform's root certificates. Created once.
 // [6455-10.6-1, 6455-10.6-3]
 pub(crate) fn default_client_config() -> Result<Arc<ClientConfig>, Error> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
@@ -50,19 +50,19 @@ pub(crate) fn default_client_config() -> Result<Arc<ClientConfig>, Error> {
     Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
 }
 
-/// The client's side.
+/// Performs the TLS handshake of a client.
 pub(crate) async fn connect<S>(config: Arc<ClientConfig>, host: &str, io: S) -> Result<client::TlsStream<S>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // RFC 6455 §4.1 (5): the name is sent along (SNI), and held against the certificate. [6455-4.1-12, 6455-4.1-14]
+    // RFC 6455 §4.1 (5): the name is sent (SNI) and checked against the certificate. [6455-4.1-12, 6455-4.1-14]
     let name = ServerName::try_from(host.to_owned()).map_err(Error::address)?;
     let tls = TlsConnector::from(config).connect(name, io).await.map_err(tls_error)?;
     check_alpn(tls.get_ref().1.alpn_protocol())?;
     Ok(tls)
 }
 
-/// The server's side.
+/// Performs the TLS handshake of a server.
 // [6455-4.2.2-1, 6455-10.6-1]
 pub(crate) async fn accept<S>(config: Arc<ServerConfig>, io: S) -> Result<server::TlsStream<S>, Error>
 where
@@ -73,7 +73,7 @@ where
     Ok(tls)
 }
 
-/// Refuses TLS that agreed on another protocol than HTTP/1.1. To have agreed on none is common.
+/// Fails if TLS negotiated a protocol other than HTTP/1.1. Negotiating none is common.
 pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
     match protocol {
         None | Some(ALPN) => Ok(()),
@@ -84,7 +84,7 @@ pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
     }
 }
 
-/// Says in plain words what a failed negotiation of the protocol means, and leaves other errors as they are.
+/// Replaces errors of ALPN by ones that explain the cause, and keeps other errors.
 fn tls_error(error: io::Error) -> Error {
     let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref());
     let explained = match rustls_error {
@@ -102,7 +102,7 @@ fn tls_error(error: io::Error) -> Error {
     Error::new(Kind::Tls(io::Error::new(error.kind(), WrongProtocol(explained.into()))))
 }
 
-/// TLS works, but for another protocol.
+/// Error of a TLS handshake that negotiated another protocol, or none in common.
 #[derive(Debug)]
 struct WrongProtocol(String);
 
@@ -114,12 +114,11 @@ impl fmt::Display for WrongProtocol {
 
 impl StdError for WrongProtocol {}
 
-/// There are no certificates that servers could be checked against: no CA store on this machine, as in an empty container
-/// image.
+/// No root certificates were found to verify servers with, because the machine has no CA store. Common in minimal
+/// container images.
 ///
-/// Inside the [`std::io::Error`] that is the [`source`](StdError::source) of an [`Error`](crate::Error) of which
-/// [`is_tls`](crate::Error::is_tls) is true. Only a client without a [`tls_config`](crate::ClientBuilder::tls_config) of its
-/// own needs the store.
+/// It is inside the [`std::io::Error`] of an [`Error`](crate::Error) for which [`is_tls`](crate::Error::is_tls) is
+/// true. Only a client without its own [`tls_config`](crate::ClientBuilder::tls_config) needs the CA store.
 #[derive(Debug)]
 pub struct NoRootCertificates {
     source: rustls::Error,

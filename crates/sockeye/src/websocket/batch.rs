@@ -1,8 +1,8 @@
-//! A list that many threads may append to until one task takes it.
+//! A list that many threads append to until one task takes it.
 
 use crate::sync::{Mutex, lock};
 
-/// Up to a fixed number of items for one task. Once taken, it accepts no more.
+/// A list with a maximum length, for one task. Once taken, it accepts no more items.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     len_max: usize,
@@ -24,7 +24,7 @@ impl<T> Batch<T> {
     ///
     /// # Errors
     ///
-    /// The batch is full or was taken; gives the item back.
+    /// The batch is full or was taken. Returns the item.
     #[inline]
     pub(crate) fn push(&self, item: T) -> Result<(), T> {
         match &mut *lock(&self.items) {
@@ -36,7 +36,7 @@ impl<T> Batch<T> {
         }
     }
 
-    /// Takes all items. From now on [`push`](Self::push) fails.
+    /// Takes all items. Later calls of [`push`](Self::push) fail.
     pub(crate) fn take(&self) -> Vec<T> {
         lock(&self.items).take().unwrap_or_default()
     }

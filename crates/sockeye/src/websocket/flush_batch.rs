@@ -1,12 +1,12 @@
 //! One task that flushes many connections.
 //!
-//! A broadcast queues a message on every connection at the same moment. Waking every connection's task only to write would
-//! cost as much as all other user-space work per delivery. Instead each connection is added to a batch of the current thread,
-//! and one task writes for the whole batch, once the broadcasting task has yielded. Everything that was queued until then is
+//! A broadcast queues a message on every connection at once. Waking every connection's task just to write would cost as
+//! much as all other user-space work per delivery. Instead, each connection is added to a batch of the current thread,
+//! and one task writes for the whole batch after the broadcasting task has yielded. Everything queued until then is
 //! written together.
 //!
-//! That task is spawned on the runtime of the connections' own tasks. If it ends early, because the runtime shuts down or a
-//! transport panics, the connections' tasks flush.
+//! The task is spawned on the runtime of the connections' own tasks. If it ends early, because the runtime shuts down
+//! or a transport panics, the connections' tasks flush instead.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -15,14 +15,14 @@ use crate::runtime::{Runtime, Spawner, SpawnerId};
 use crate::websocket::batch::Batch;
 use crate::websocket::shared::Shared;
 
-/// The size of a batch. Each batch has its own task, so that other tasks run in between, and idle threads of the runtime can
-/// take some of them.
+/// Maximum number of connections in a batch. Each batch has its own task, so that other tasks run in between and idle
+/// threads of the runtime can take over some batches.
 const BATCH_LEN: usize = 64;
 
-/// How many bytes the task writes before it yields: as much work as one part of a message that is being compressed.
+/// Number of bytes that the task writes before it yields: as much work as compressing one part of a message.
 const WORK_MAX: u64 = 1024 * 1024;
 
-/// Connections that have something to write, all of one runtime.
+/// A batch of connections of one runtime that can still be added to.
 #[derive(Clone)]
 struct Open {
     runtime: SpawnerId,
@@ -43,8 +43,8 @@ pub(crate) struct NewBatch {
     batch: Arc<Batch<Weak<Shared>>>,
 }
 
-/// Adds a connection to a batch on the runtime of `spawner`. Returns the batch if it is a new one: the caller spawns its task
-/// once the connection is unlocked.
+/// Adds a connection to a batch on the runtime of `spawner`. Returns the batch if it is new: the caller has to spawn
+/// its task once the connection is unlocked.
 #[inline]
 pub(crate) fn schedule(connection: &Arc<Shared>, runtime: Runtime, spawner: &Spawner) -> Option<NewBatch> {
     let connection = Arc::downgrade(connection);
@@ -93,7 +93,7 @@ impl FlushTask {
         while let Some(connection) = self.rest.last() {
             let outcome = connection.upgrade().map(|connection| connection.flush_queued());
             if outcome.as_ref().is_some_and(|outcome| outcome.is_unfinished) {
-                // All others are flushed before it continues.
+                // Flush all others before continuing with this one.
                 self.rest.rotate_right(1);
             } else {
                 self.rest.pop();
@@ -107,7 +107,7 @@ impl FlushTask {
     }
 }
 
-/// The runtime shuts down, or a transport panicked.
+/// Runs early if the runtime shuts down or a transport panics.
 impl Drop for FlushTask {
     fn drop(&mut self) {
         let left = self.batch.take();

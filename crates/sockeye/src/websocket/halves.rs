@@ -1,7 +1,7 @@
-//! Two tasks that use one unsplit connection through the traits `Stream` and `Sink`, as the halves of `StreamExt::split` of
-//! `futures` do.
+//! Two tasks that use one unsplit connection as `Stream` and `Sink`, such as the halves of `futures`'
+//! `StreamExt::split`.
 //!
-//! Receiving may write, and writing may receive, so each direction of the transport has to wake both tasks.
+//! Receiving may write, and writing may receive. So the transport has to wake both tasks in each direction.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use std::task::{Context, Poll, Waker};
 use crate::endpoint::Driver;
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
-/// The wakers of the task that uses the connection as a stream, and of the one that uses it as a sink.
+/// The wakers of the task that uses the stream and of the task that uses the sink.
 pub(crate) struct Halves {
     wakers: Arc<WakerSlots>,
-    /// Wakes both.
+    /// Wakes both tasks.
     waker: Waker,
     stream: SlotKey,
     sink: SlotKey,
 }
 
-/// Which trait a task uses.
+/// The trait through which a task uses the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
     Stream,
@@ -37,12 +37,12 @@ impl Halves {
         }
     }
 
-    /// Wakes both.
+    /// A waker that wakes both tasks.
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }
 
-    /// Polls the driver for one half, and registers its task if the result is pending.
+    /// Polls the driver for one half, and registers the task if the result is pending.
     pub(crate) fn poll<R>(
         &mut self,
         half: Half,
@@ -57,7 +57,7 @@ impl Halves {
             Half::Stream => &mut self.stream,
             Half::Sink => &mut self.sink,
         };
-        // When the operation is ready its waker stays in its slot: another operation of the same task may wait there too.
+        // A ready operation leaves the waker in the slot: another operation of the same task may depend on it.
         if polled.is_pending() && !self.wakers.register(key, cx.waker(), seen) {
             cx.waker().wake_by_ref();
         }

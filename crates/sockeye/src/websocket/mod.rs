@@ -1,4 +1,4 @@
-//! The connection as its user sees it.
+//! The connection as an application uses it.
 
 pub(crate) mod batch;
 mod flush_batch;
@@ -36,13 +36,14 @@ use crate::websocket::split::{Receiver, Sender};
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::TrySendError;
 
-/// An open WebSocket, client or server, whatever it runs over.
+/// An open WebSocket connection of a client or server, over any transport.
 ///
-/// One task at a time uses it. Deadlines and pings run only inside [`recv`](Self::recv) and [`close`](Self::close); to send
-/// from another task, [`split`](Self::split) it. A task that only sends should split it too, and receive in another task.
+/// Only one task at a time can use it. Deadlines and pings are only handled while [`recv`](Self::recv) or
+/// [`close`](Self::close) is awaited. To send and receive in different tasks, [`split`](Self::split) it. Split it also
+/// if a task only sends, and receive in another task.
 ///
-/// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a task
-/// of the current runtime finishes it in the background, within the deadlines in [`Timeouts`](crate::Timeouts).
+/// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a
+/// task of the current runtime finishes it in the background, within the timeouts in [`Timeouts`](crate::Timeouts).
 ///
 /// # The end
 ///
@@ -53,29 +54,32 @@ use crate::websocket::try_send::TrySendError;
 /// | the peer closed with 1000, 1001 or without a code | `Ok(None)` | an error, [`is_normal_close`](Error::is_normal_close) |
 /// | this side closed, and the peer answered or ended TCP | `Ok(None)` | an error, `is_normal_close` |
 /// | the peer closed with any other code | an error with [`close_code`](Error::close_code) | an error with that code |
-/// | the peer broke the protocol or vanished, or reset the connection before this side had sent a close frame | an error | an error |
+/// | the peer violated the protocol or stopped answering, or reset the connection before this side sent a close frame | an error | an error |
 ///
-/// It does so as soon as the peer's close frame has arrived. [`close_info`](Self::close_info) has both close frames.
+/// The end is reported as soon as the peer's close frame has arrived. [`close_info`](Self::close_info) returns both
+/// close frames.
 ///
 /// # Cancel safety
 ///
-/// Every future of this type may be dropped at any point, in `select!` or by a timeout, and the connection goes on:
+/// Every future of this type may be dropped at any point, in `select!` or by a timeout, and the connection remains
+/// usable:
 ///
-/// | dropped | what is lost |
+/// | dropped future | what is lost |
 /// |---|---|
-/// | [`recv`](Self::recv) | nothing; what has arrived of a message stays |
-/// | [`send`](Self::send), [`feed`](Self::feed) | the message, if there was no room for it yet; once queued, it leaves whole |
-/// | [`flush`](Self::flush) | nothing; what is queued leaves with the next call |
-/// | [`ping`](Self::ping), [`send_ping`](Self::send_ping) | nothing; the ping leaves with the next call |
+/// | [`recv`](Self::recv), [`recv_event`](Self::recv_event) | nothing; a partly received message is kept |
+/// | [`send`](Self::send), [`feed`](Self::feed) | the message, if it was not queued yet because there was no room; a queued message is sent completely |
+/// | [`flush`](Self::flush) | nothing; the next call continues |
+/// | [`ping`](Self::ping), [`send_ping`](Self::send_ping) | nothing; the next call sends the ping |
+/// | [`close`](Self::close) | nothing; the next `recv` or `close` continues the closing handshake, and its timeout keeps running |
 /// | [`close`](Self::close) | nothing; the handshake has begun and goes on with `recv` or `close`, its deadline running |
 #[derive(Debug)]
 pub struct WebSocket {
     driver: Driver,
-    /// In a box, for most connections have none.
+    /// Boxed, because most connections have none.
     extras: Option<Box<Extras>>,
 }
 
-/// What few connections have.
+/// State that few connections have.
 #[derive(Debug, Default)]
 struct Extras {
     subprotocol: Option<Box<str>>,
@@ -105,33 +109,36 @@ impl WebSocket {
         self.driver.enable_deflate(config, agreement);
     }
 
-    /// Receives the next message. `None` after a normal [end](Self#the-end), from then on.
+    /// Receives the next message. Returns `None` after a normal [end](Self#the-end), and for every later call.
     ///
-    /// What [`feed`](Self::feed) queued is written before this waits, so a loop of `recv` and `feed` makes one write
-    /// for each burst of messages. After the end, each call lets other tasks run.
+    /// Queued messages are written before this waits, so a loop of `recv` and [`feed`](Self::feed) makes one write for
+    /// each burst. Calls after the end let other tasks run.
     ///
     /// # Errors
     ///
-    /// The peer closed with another code than 1000 and 1001 ([`Error::close_code`]), is gone ([`Error::is_timeout`]) or
-    /// broke the protocol ([`Error::is_protocol`]), or the connection was lost. The same error from then on.
+    /// The peer closed with a code other than 1000 or 1001 ([`Error::close_code`]), does not answer
+    /// ([`Error::is_timeout`]) or violated the protocol ([`Error::is_protocol`]), or the connection was lost. Later
+    /// calls return the same error.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    // Not `async`, as `feed` is not: the message would be moved once more, 7 ns in bursts of small ones.
+    // Not `async`: that would move the message once more, which costs 7 ns per small message in bursts.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.driver.poll_recv(cx))
     }
 
-    /// Receives the next message, ping or pong. `None` after a normal [end](Self#the-end), from then on. Pings are answered and
-    /// the round-trip time is measured as with [`recv`](Self::recv), which leaves control frames out.
+    /// Receives the next message, ping or pong. Returns `None` after a normal [end](Self#the-end), and for every later
+    /// call. Pings are answered and the round-trip time is measured as with [`recv`](Self::recv), which skips control
+    /// frames.
     ///
-    /// Control frames that arrive while another method receives ahead are kept if this was the last method that received.
+    /// If another method reads ahead, it keeps control frames for this one only if this was the last method that
+    /// received.
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv): the peer closed with another code than 1000 and 1001, is gone or broke the protocol, or the
-    /// connection was lost.
+    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
+    /// the protocol, or the connection was lost.
     ///
     /// # Cancel safety
     ///
@@ -140,10 +147,10 @@ impl WebSocket {
         poll_fn(|cx| self.driver.poll_recv_event(cx))
     }
 
-    /// Receives a message that has already arrived, and never waits. Reads the socket if nothing is left of the last read.
+    /// Receives a message that has already arrived, without waiting. Reads the socket if no input is buffered.
     ///
-    /// Before an awaited [`recv`](Self::recv), this drains the rest of a burst at the least cost, as in this loop beside a
-    /// shutdown signal. `select!` costs as much as a small message, and here it runs once for each burst:
+    /// Call it before awaiting [`recv`](Self::recv) to take the rest of a burst at the lowest cost. In the loop below,
+    /// `select!`, which costs as much as a small message, runs only once for each burst:
     ///
     /// ```
     /// # use sockeye::{CloseCode, Error, WebSocket};
@@ -162,28 +169,28 @@ impl WebSocket {
     /// # }
     /// ```
     ///
-    /// Where it finds nothing, it does what `recv` does before it waits: it writes what is queued, answers pings and looks at
-    /// the deadlines. A program that looks in regularly, such as a game loop, needs no `recv`. It also gives
-    /// [`TryRecvError::Empty`] when this connection has had its turn, so a loop over it cannot starve other tasks.
+    /// If no message has arrived, it does what `recv` does before it waits: writes what is queued, answers pings and
+    /// checks the deadlines. A program that calls it regularly, such as a game loop, does not need `recv`. It also
+    /// returns [`TryRecvError::Empty`] when other tasks should run, so that a loop over it cannot starve them.
     ///
-    /// It takes the place of a pending [`recv`](Self::recv) that is still held: poll that again afterwards.
+    /// It replaces the waker of a pending [`recv`](Self::recv) future: poll that future again afterwards.
     ///
     /// # Errors
     ///
-    /// [`TryRecvError::Empty`], or the [end](Self#the-end) of the connection. `recv` and later calls give the end too.
+    /// [`TryRecvError::Empty`], or the [end](Self#the-end) of the connection, which `recv` and later calls report too.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
         match self.extras.as_ref().and_then(|extras| extras.halves.as_ref()) {
             None => try_recv::try_recv(&mut self.driver, Waker::noop()),
-            // Tasks that wait for the stream or the sink are woken as before.
+            // Keeps waking the tasks that wait for the stream or the sink.
             Some(halves) => try_recv::try_recv(&mut self.driver, halves.waker()),
         }
     }
 
-    /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
+    /// Sends a message, and waits until it and everything queued before it has been written to the transport.
     ///
-    /// While it waits for the peer, messages of the peer are received ahead of [`recv`](Self::recv), up to
-    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max): two peers that both send much before they receive do not
-    /// wait for each other.
+    /// While it waits for the peer, it receives messages ahead of [`recv`](Self::recv), up to
+    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max), so that two peers that both send much before they
+    /// receive do not deadlock.
     ///
     /// # Errors
     ///
@@ -192,21 +199,21 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// A message that was not queued yet, because too much was waiting already, is not sent. Otherwise it leaves
-    /// whole, with the next call.
+    /// If the queue is full and the message is not queued yet, it is not sent. A queued message is sent completely by
+    /// the next call.
     pub async fn send(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
 
-    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max),
-    /// or while an earlier one is being compressed.
+    /// Queues a message. Waits only while the queue would exceed
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max), or while an earlier message is being compressed.
     ///
-    /// One of more than 64 KiB is compressed part by part, where that was negotiated, as its parts leave: other tasks have
-    /// their turns between. If its first 64 KiB do not get smaller, all of it leaves as it is.
+    /// Queued messages are written by [`flush`](Self::flush), by [`recv`](Self::recv) before it waits, and earlier if
+    /// much is queued. For several messages this is cheaper than [`send`](Self::send).
     ///
-    /// It leaves with [`flush`](Self::flush), at the latest when [`recv`](Self::recv) waits for more, and earlier if
-    /// much is queued. Cheaper than [`send`](Self::send) for several messages at once.
+    /// If compression was negotiated, a message of more than 64 KiB is compressed in parts of that size, and other
+    /// tasks run in between. If its first part does not get smaller, the whole message is sent uncompressed.
     ///
     /// # Errors
     ///
@@ -214,14 +221,14 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    // Not `async`: each layer of it would keep a copy of the message in the future, and so in every task that feeds.
+    /// A message that is not queued yet is not sent. A queued message is sent completely by the next call.
+    // Not `async`: each layer would store a copy of the message in the future, and so in every task that calls this.
     pub fn feed(&mut self, message: impl Into<Outbound>) -> impl Future<Output = Result<(), Error>> {
         let message = message.into();
         poll_fn(move |cx| self.driver.poll_feed(cx, &message))
     }
 
-    /// Hands everything that is queued to the kernel.
+    /// Writes everything that is queued to the transport.
     ///
     /// # Errors
     ///
@@ -234,38 +241,39 @@ impl WebSocket {
         poll_fn(|cx| self.driver.poll_flush(cx)).await
     }
 
-    /// Queues a message if there is room for it now, and never waits. It leaves as with [`feed`](Self::feed). There is no
-    /// room while a large message is being compressed.
+    /// Queues a message if there is room, without waiting. It is written as with [`feed`](Self::feed). While a large
+    /// message is being compressed there is no room.
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back, and says how much is queued and since when there has been no room.
+    /// [`TrySendError::Full`] returns the message, the number of queued bytes, and since when the queue has been full.
     /// [`TrySendError::Closed`]: the connection is closed or lost.
     pub fn try_send(&mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         try_send::try_send(&mut self.driver, message.into())
     }
 
-    /// Sends a ping and waits for its pong: the round-trip time. If a ping is unanswered already, this waits for its pong.
+    /// Sends a ping, waits for its pong and returns the round-trip time. If a ping is already unanswered, waits for its
+    /// pong instead.
     ///
-    /// While it waits, messages are received ahead of [`recv`](Self::recv), up to
-    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). Silent peers are pinged anyway: see
-    /// [`Keepalive`](crate::Keepalive), which also limits how long this waits.
+    /// While it waits, it receives messages ahead of [`recv`](Self::recv), up to
+    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). [`Keepalive`](crate::Keepalive) pings silent peers
+    /// anyway, and also limits how long this waits.
     ///
     /// # Errors
     ///
-    /// The connection is closed or lost, or the peer reads too slowly. If the pong waits behind more messages than may be
-    /// received ahead ([`Error::is_invalid_input`]), receive them: the connection goes on.
+    /// The connection is closed or lost, or the peer reads too slowly. If more messages than may be received ahead
+    /// arrive before the pong ([`Error::is_invalid_input`]), receive them and try again: the connection stays open.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost. The ping leaves with the next call, and its pong updates [`rtt`](Self::rtt).
+    /// Nothing is lost. The next call sends the ping, and its pong updates [`rtt`](Self::rtt).
     pub async fn ping(&mut self) -> Result<Duration, Error> {
         let number = self.driver.start_ping()?;
         poll_fn(|cx| self.driver.poll_pong(cx, number)).await
     }
 
-    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2), and does not wait for its pong. The pong is
-    /// received within [`recv`](Self::recv), and updates [`rtt`](Self::rtt).
+    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2), without waiting for its pong.
+    /// [`recv`](Self::recv) receives the pong, which updates [`rtt`](Self::rtt).
     ///
     /// # Errors
     ///
@@ -273,14 +281,14 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost; the ping leaves with the next call.
+    /// Nothing is lost; the next call sends the ping.
     pub async fn send_ping(&mut self, payload: &[u8]) -> Result<(), Error> {
         self.driver.send_ping(payload)?;
         self.flush().await
     }
 
-    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a sign of life that asks for no
-    /// answer. Pings of the peer are answered without it.
+    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a heartbeat that needs no
+    /// answer. Pings of the peer are answered automatically.
     ///
     /// # Errors
     ///
@@ -288,53 +296,55 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// A pong that is not queued yet is not sent. A queued one leaves with the next call.
+    /// A pong that is not queued yet is not sent. A queued pong is sent by the next call.
     pub async fn send_pong(&mut self, payload: &[u8]) -> Result<(), Error> {
         poll_fn(|cx| self.driver.poll_feed_pong(cx, payload)).await?;
         self.flush().await
     }
 
-    /// Closes the connection: sends the close frame after everything queued, and waits for the peer's. Messages that arrive
-    /// meanwhile are dropped; to have them, call [`start_close`](Self::start_close) and go on receiving.
+    /// Closes the connection: sends the close frame after everything queued, and waits for the peer's close frame.
+    /// Messages that arrive meanwhile are dropped; to receive them, call [`start_close`](Self::start_close) and keep
+    /// receiving.
     ///
-    /// The peer has [`Timeouts::close`](crate::Timeouts::close) to answer, counted from when the close frame was written.
-    /// A peer that ends TCP instead of answering has closed too. Returns at once if the connection is closed already.
+    /// The peer has [`Timeouts::close`](crate::Timeouts::close) to answer, counted from when the close frame was
+    /// written. A peer that closes TCP instead counts as having answered. Returns immediately if the connection is
+    /// already closed.
     ///
     /// # Errors
     ///
-    /// The peer did not answer in time, or broke the protocol, or the connection was lost. If the code or reason may not be
-    /// sent ([`Error::is_invalid_input`]; a reason has at most 123 bytes, see [`truncate_close_reason`](crate::truncate_close_reason)),
-    /// the connection is closed with the nearest ones that may: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
-    /// In every case the connection is closed afterwards.
+    /// The peer did not answer in time or violated the protocol, or the connection was lost. If the code or reason must
+    /// not be sent ([`Error::is_invalid_input`]; a reason has at most 123 bytes, see
+    /// [`truncate_close_reason`](crate::truncate_close_reason)), the connection is closed with the nearest valid ones:
+    /// see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy). The connection is closed in every case.
     ///
     /// # Cancel safety
     ///
-    /// The closing handshake has begun and goes on with the next call of this or [`recv`](Self::recv), or in the background
-    /// when the connection is dropped.
+    /// The next call of this or of [`recv`](Self::recv) continues the closing handshake. If the connection is dropped,
+    /// a background task does.
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let started = self.start_close(code, reason);
         poll_fn(|cx| self.driver.poll_close(cx)).await?;
         started
     }
 
-    /// Begins to close, without waiting: the close frame leaves after everything queued, when [`recv`](Self::recv) is
-    /// next awaited, or in the background when the connection is dropped. Messages of the peer are received until its
-    /// close frame comes.
+    /// Begins the closing handshake without waiting: the close frame is sent after everything queued, when
+    /// [`recv`](Self::recv) is next awaited, or in the background when the connection is dropped. Messages of the peer
+    /// are received until its close frame arrives.
     ///
     /// # Errors
     ///
-    /// The code or reason may not be sent. The connection is closing all the same, with the nearest ones that may:
-    /// see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
+    /// The code or reason must not be sent. The connection is closed anyway, with the nearest valid ones: see
+    /// [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
     pub fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         self.driver.start_close(code, reason)
     }
 
-    /// Closes TCP at once, also where the closing handshake has begun. What is queued is lost and the peer sees 1006.
+    /// Closes TCP immediately, even during the closing handshake. Queued messages are lost, and the peer sees 1006.
     pub fn abort(mut self) {
         self.driver.abort();
     }
 
-    /// How the connection was closed, as far as it is known; `None` while it is open.
+    /// How the connection was closed, as far as is known yet. `None` while it is open.
     pub fn close_info(&self) -> Option<&CloseInfo> {
         self.driver.connection().close_info()
     }
@@ -344,47 +354,47 @@ impl WebSocket {
         self.driver.is_open()
     }
 
-    /// The round-trip time of the newest answered ping.
+    /// The round-trip time of the most recently answered ping.
     pub fn rtt(&self) -> Option<Duration> {
         self.driver.connection().rtt()
     }
 
-    /// The subprotocol that was agreed on.
+    /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.extras.as_ref()?.subprotocol.as_deref()
     }
 
-    /// What was agreed on for permessage-deflate (RFC 7692); `None` if messages are not compressed.
+    /// The negotiated parameters of permessage-deflate (RFC 7692). `None` if messages are not compressed.
     pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
         self.driver.connection().negotiated_deflate()
     }
 
-    /// The address of the peer, or of the proxy in between. `None` once the transport is closed, and where it is neither a
-    /// `TcpStream` nor a TLS stream of tokio-rustls over one. A system call.
+    /// The address of the peer, or of a proxy in between. `None` once the transport is closed, and for transports other
+    /// than a `TcpStream` or a TLS stream of tokio-rustls over one. Costs a system call.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         socket::peer_addr(self.driver.transport()?)
     }
 
-    /// The local address: `None` where [`peer_addr`](Self::peer_addr) is. A system call.
+    /// The local address. `None` whenever [`peer_addr`](Self::peer_addr) is. Costs a system call.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         socket::local_addr(self.driver.transport()?)
     }
 
-    /// The certificates that the peer presented, its own first: those of the server, or those of a client that the server's
-    /// TLS configuration asked for one. `None` without TLS, once the transport is closed, and where TLS is not over a
-    /// `TcpStream`.
+    /// The certificate chain that the peer presented, beginning with its own. A client presents one only if the
+    /// server's TLS configuration requests it. `None` without TLS, once the transport is closed, and if TLS does not
+    /// run over a `TcpStream`.
     #[cfg(feature = "tls")]
     pub fn peer_certificates(&self) -> Option<&[rustls::pki_types::CertificateDer<'static>]> {
         socket::peer_certificates(self.driver.transport()?)
     }
 
-    /// Splits into a sender, which can be cloned, and a receiver, for different tasks.
+    /// Splits the connection into a cloneable sender and a receiver, which can be used in different tasks.
     pub fn split(self) -> (Sender, Receiver) {
         let subprotocol = self.extras.and_then(|extras| extras.subprotocol);
         crate::websocket::split::split(self.driver, subprotocol)
     }
 
-    /// Polls as a [`Stream`] or a [`Sink`], which two tasks may use at the same time.
+    /// Polls as a [`Stream`] or a [`Sink`], which two tasks may use concurrently.
     fn poll_half<R>(
         &mut self,
         half: Half,
@@ -404,10 +414,10 @@ impl WebSocket {
     }
 }
 
-/// The messages until the connection is closed. After an error comes the end.
+/// Yields messages until the connection is closed. An error is yielded once, then `None`.
 ///
-/// `Stream` and [`Sink`] may be used from two tasks, as with `StreamExt::split` of futures: each has a waker of its own.
-/// [`split`](WebSocket::split) does the same at less cost, and for any number of senders.
+/// `Stream` and [`Sink`] may be used in two tasks, for example with `futures`' `StreamExt::split`: each keeps its own
+/// waker. [`split`](WebSocket::split) does the same at a lower cost, and supports any number of senders.
 impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 
@@ -416,11 +426,11 @@ impl Stream for WebSocket {
     }
 }
 
-/// `send` and `feed` of `futures::SinkExt` do as the methods of the same name. `close` sends the close frame with 1000
-/// after everything queued, and flushes it; it does not wait for the peer's, and takes no messages from the [`Stream`], which
-/// gives those that still arrive and then ends.
+/// `send` and `feed` of `futures::SinkExt` behave like the methods of the same name. `close` sends a close frame with
+/// 1000 after everything queued and flushes it, but does not wait for the peer's; the [`Stream`] yields the messages
+/// that still arrive and then ends.
 ///
-/// The items are everything that converts into an [`Outbound`]. `SinkExt::close` and `SinkExt::flush` take no item, so their
+/// Items are all types that convert into an [`Outbound`]. `SinkExt::close` and `SinkExt::flush` take no item, so the
 /// type has to be named: `SinkExt::<Message>::close(&mut ws)`.
 ///
 /// [`try_send`](WebSocket::try_send) may use up the capacity that `poll_ready` reported.

@@ -1,4 +1,4 @@
-//! A sender as a `Sink`.
+//! `Sink` for senders.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,9 +21,9 @@ use crate::websocket::wakers::SlotKey;
 #[derive(Debug)]
 pub(crate) struct SinkState {
     slot: SlotKey,
-    /// A message that found no room.
+    /// A message that `start_send` could not queue.
     unsent: Option<Outbound>,
-    /// How far the flush goes that is under way.
+    /// The end of the flush in progress.
     flush_end: FlushEnd,
     is_closing: bool,
 }
@@ -43,7 +43,7 @@ impl SinkState {
         shared.release(&mut self.slot);
     }
 
-    /// Queues the message that found no room.
+    /// Queues the message that `start_send` could not queue.
     fn poll_unsent(&mut self, shared: &Arc<Shared>, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let Some(message) = &self.unsent else {
             return Poll::Ready(Ok(()));
@@ -55,14 +55,14 @@ impl SinkState {
 
     fn poll_flush_queued(&mut self, shared: &Arc<Shared>, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let (end, is_closing) = (&mut self.flush_end, self.is_closing);
-        // A message in the inbox would come behind the close frame.
+        // A message in the inbox would be queued behind the close frame.
         let inbox_mode = match is_closing {
             true => InboxMode::Closed,
             false => InboxMode::Open,
         };
         let flushed = shared.poll(&mut self.slot, cx, inbox_mode, wait_for_lock, |guard, cx| {
             if is_closing {
-                // Does nothing if it was called before.
+                // Has no effect after the first call.
                 guard.driver.start_close(CloseCode::NORMAL, "")?;
             }
             guard.driver.poll_flush_to(cx, end)
@@ -81,21 +81,21 @@ impl Sender {
     }
 }
 
-/// The items are everything that converts into an [`Outbound`]. `poll_ready` waits while more than
-/// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) would be queued. `SinkExt::close` sends the close frame with
-/// 1000 after everything queued, and flushes it; it does not wait for the peer's. Methods of [`Sender`] have precedence over
-/// those of `SinkExt`.
+/// Items are all types that convert into an [`Outbound`]. `poll_ready` waits while the queue exceeds
+/// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max). `SinkExt::close` sends a close frame with 1000 after
+/// everything queued and flushes it, but does not wait for the peer's. Methods of [`Sender`] take precedence over those
+/// of `SinkExt`.
 ///
 /// # Errors
 ///
-/// The connection is closed or lost, or the peer reads too slowly: see [`Sender::send`]. `start_send` without a `poll_ready`
-/// that was ready may fail with an error of which [`Error::is_invalid_input`] is true; then this message is not sent, and the
-/// connection goes on.
+/// The connection is closed or lost, or the peer reads too slowly: see [`Sender::send`]. If `start_send` is called
+/// without a ready `poll_ready`, it may fail with an error for which [`Error::is_invalid_input`] is true; that message
+/// is not sent, and the connection stays open.
 ///
 /// # Cancel safety
 ///
-/// If another sender used up the capacity, `start_send` keeps the message; the next `poll_ready`, `poll_flush` or
-/// `poll_close` queues it. Dropping this sender loses it. A clone does not have it.
+/// If another sender used up the capacity, `start_send` stores the message, and the next `poll_ready`, `poll_flush` or
+/// `poll_close` queues it. It is lost if this sender is dropped. Clones do not share it.
 impl<T: Into<Outbound>> Sink<T> for Sender {
     type Error = Error;
 
@@ -108,7 +108,7 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {
-        // A second message would replace it, or overtake it.
+        // A second message would replace or overtake the first.
         if self.sink.as_ref().is_some_and(|state| state.unsent.is_some()) {
             return Err(Error::misuse(NotReady));
         }
@@ -133,14 +133,14 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
         if !state.is_closing {
             ready!(state.poll_unsent(shared, cx))?;
             state.is_closing = true;
-            // An earlier flush does not go as far as the close frame.
+            // An earlier flush does not include the close frame.
             state.flush_end = FlushEnd::default();
         }
         state.poll_flush_queued(shared, cx)
     }
 }
 
-/// `start_send` was called while an earlier message still waits for capacity.
+/// Error of `start_send` while an earlier message still waits for capacity.
 #[derive(Debug)]
 struct NotReady;
 

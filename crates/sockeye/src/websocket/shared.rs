@@ -1,10 +1,10 @@
-//! The state that the halves of a split connection share.
+//! The state shared by the halves of a split connection.
 //!
-//! One task at a time uses the driver, and no thread blocks until another has finished: see
-//! [`try_lock`](crate::websocket::try_lock). A task that finds the connection locked
+//! Only one task at a time uses the driver, and no thread ever blocks for another: see
+//! [`try_lock`](crate::websocket::try_lock). A task that finds the connection locked either
 //!
-//! - puts its message into the inbox, if there is room; the other task queues it before it releases the lock,
-//! - or registers its waker and is pending; the other task wakes it after it has released the lock.
+//! - puts its message into the inbox, if there is room; the lock holder queues it before it unlocks,
+//! - or registers its waker and is pending; the lock holder wakes it after unlocking.
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
@@ -33,12 +33,12 @@ use crate::websocket::wakers::{SlotKey, WakerSlots};
 pub(crate) struct Shared {
     lock: TryLock<State, Inbox, Snapshot>,
     wakers: Arc<WakerSlots>,
-    /// In two boxes, because most connections have none.
+    /// Boxed twice, because most connections have none.
     subprotocol: Option<Box<Box<str>>>,
     runtime: Runtime,
 }
 
-/// The part that one task at a time uses.
+/// The part that only the lock holder uses.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) driver: Driver,
@@ -46,11 +46,11 @@ pub(crate) struct State {
     spawner: Option<Spawner>,
 }
 
-/// Which task will flush the messages that `try_send` queued. While one will, more messages schedule nothing.
+/// The task that will flush the messages queued by `try_send`. While there is one, further messages schedule nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum FlushedBy {
-    /// No task, or there are no such messages.
+    /// None is needed.
     Nobody,
     /// The tasks that wait for the connection. They were woken, and none has been polled yet.
     Waiting,
@@ -58,22 +58,24 @@ enum FlushedBy {
     Batch,
 }
 
-/// The state of the connection when it was unlocked last, for tasks that find it locked. Small, because every connection has it.
+/// The state of the connection when it was last unlocked, for tasks that find it locked. Small, because every
+/// connection has it.
 #[derive(Debug)]
 struct Snapshot {
-    /// How many bytes may be queued, if any wait.
+    /// The number of bytes that may still be queued, if the queue is not empty.
     room: AtomicU32,
-    /// How many bytes wait to be written.
+    /// The number of bytes that wait to be written.
     queued: AtomicU32,
-    /// When a message first found no room, in milliseconds of the connection's clock, modulo 2^32; 0 while there is room.
+    /// When a message first found no room, in milliseconds of the connection's clock modulo 2^32; 0 while there is
+    /// room.
     full_since: AtomicU32,
-    /// The round-trip time in microseconds, plus 1; 0 if it is not known.
+    /// The round-trip time in microseconds plus 1; 0 if unknown.
     round_trip: AtomicU32,
     /// The number of the newest answered ping.
     answered_ping: AtomicU32,
     /// The bits of a [`WakeState`] and of [`status`].
     status: AtomicU8,
-    /// A [`FlushedBy`]. Only the task that holds the connection uses it.
+    /// A [`FlushedBy`]. Only used by the lock holder.
     flushed_by: AtomicU8,
     is_compressed: bool,
     is_server: bool,
@@ -95,7 +97,7 @@ impl Snapshot {
         }
     }
 
-    /// Since when there has been no room. If nobody has recorded that yet, it is now, and this records it.
+    /// Since when messages have found no room. Records the current time if none is recorded.
     fn full_since(&self, runtime: Runtime) -> Instant {
         let now = runtime.now();
         let since = self.full_since.load(Relaxed);
@@ -103,7 +105,7 @@ impl Snapshot {
             self.full_since.store(millis(now), Relaxed);
             return runtime.to_std(now);
         }
-        // Modulo 2^32, so right for 49 days.
+        // Modulo 2^32 ms, so correct for 49 days.
         let elapsed = Duration::from_millis(millis(now).wrapping_sub(since).into());
         let now = runtime.to_std(now);
         now.checked_sub(elapsed).unwrap_or(now)
@@ -127,15 +129,15 @@ impl Snapshot {
     }
 }
 
-/// The bits of [`Snapshot::status`] beside those of [`WakeState`].
+/// The bits of [`Snapshot::status`] in addition to those of [`WakeState`].
 mod status {
-    /// Nothing waits to be written: there is room for one message of any size.
+    /// The queue is empty: there is room for one message of any size.
     pub(super) const EMPTY: u8 = 1 << 4;
     /// A large message is being compressed: nothing can be queued behind it.
     pub(super) const COMPRESSING: u8 = 1 << 5;
 }
 
-/// The cost of a message in the inbox, beside its length.
+/// The cost of a message in the inbox, in addition to its length.
 const COMMAND_COST: usize = 64;
 
 /// Boxed, because it is empty most of the time.
@@ -145,7 +147,7 @@ type Inbox = Option<Box<InboxState>>;
 #[derive(Debug, Default)]
 struct InboxState {
     commands: Vec<QueuedCommand>,
-    /// The length of all messages, and [`COMMAND_COST`] for each.
+    /// The total length of the messages, plus [`COMMAND_COST`] for each.
     len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
     is_full: bool,
@@ -153,7 +155,7 @@ struct InboxState {
     refusal: Option<Error>,
 }
 
-/// A command in the inbox, for the task that holds the connection.
+/// A command for the lock holder.
 #[derive(Debug)]
 pub(crate) enum QueuedCommand {
     Message(Outbound),
@@ -164,9 +166,9 @@ pub(crate) enum QueuedCommand {
 /// Why a message was not put into the inbox.
 #[derive(Debug)]
 pub(crate) enum NotQueued {
-    /// The connection is not locked any more: lock it.
+    /// The connection is no longer locked: lock it.
     Unlocked,
-    /// There is no room.
+    /// The inbox has no room.
     Full,
     /// The connection is closed or lost.
     Closed(Error),
@@ -188,7 +190,7 @@ impl Shared {
         shared
     }
 
-    /// Locks the connection, unless another task uses it.
+    /// Locks the connection, unless another task holds it.
     #[inline]
     pub(crate) fn try_lock(self: &Arc<Self>, inbox_mode: InboxMode) -> Option<ConnectionGuard<'_>> {
         let guard = self.lock.try_lock(inbox_mode)?;
@@ -200,13 +202,13 @@ impl Shared {
         })
     }
 
-    /// Whether other tasks may add to the inbox while a message of this size is queued.
+    /// Whether other tasks may add to the inbox while this message is being queued.
     #[inline]
     pub(crate) fn inbox_mode_for(&self, message: &Outbound) -> InboxMode {
         self.inbox_mode_for_len(message.len(), message.prepared().is_some())
     }
 
-    /// [`inbox_mode_for`](Self::inbox_mode_for) by the properties of the message.
+    /// Like [`inbox_mode_for`](Self::inbox_mode_for), from the properties of the message.
     #[inline]
     pub(crate) fn inbox_mode_for_len(&self, len: usize, is_prepared: bool) -> InboxMode {
         match self.snapshot().is_compressed_in_parts(len, is_prepared) {
@@ -215,11 +217,11 @@ impl Shared {
         }
     }
 
-    /// Puts a command into the inbox. The task that holds the connection queues the message and schedules a flush.
+    /// Puts a message into the inbox. The lock holder queues it and schedules a flush.
     ///
     /// # Errors
     ///
-    /// No task holds the connection, the inbox has no room, or the connection is closed.
+    /// The connection is not locked, the inbox has no room, or the connection is closed.
     pub(crate) fn try_enqueue(&self, message: &Outbound) -> Result<(), NotQueued> {
         let len = message.len();
         let enqueued = self.lock.try_enqueue(|inbox| {
@@ -238,8 +240,8 @@ impl Shared {
         }
     }
 
-    /// Whether the inbox has room, by the snapshot from before the connection was locked. What the holder has written or
-    /// queued since is not counted.
+    /// Whether the inbox has room, according to the snapshot from before the connection was locked. Does not include
+    /// what the lock holder has written or queued since.
     fn check_room(&self, state: &InboxState, len: usize) -> Result<(), NotQueued> {
         let snapshot = self.snapshot();
         let status = snapshot.status.load(Relaxed);
@@ -255,7 +257,7 @@ impl Shared {
         }
     }
 
-    /// The error of `try_send` for a message that was not put into the inbox.
+    /// The `try_send` error for a message that was not put into the inbox.
     pub(crate) fn try_send_error(&self, not_queued: NotQueued, message: Outbound) -> TrySendError {
         match not_queued {
             NotQueued::Unlocked | NotQueued::Full => TrySendError::Full {
@@ -267,13 +269,13 @@ impl Shared {
         }
     }
 
-    /// The number of bytes that wait to be written, or in the inbox.
+    /// The number of bytes in the queue and in the inbox.
     pub(crate) fn queued_bytes(&self) -> usize {
         let inbox_len = self.lock.inbox().as_ref().map_or(0, |state| state.len);
         inbox_len + self.snapshot().queued.load(Relaxed) as usize
     }
 
-    /// Asks the task that holds the connection to schedule a flush.
+    /// Asks the lock holder to schedule a flush.
     ///
     /// # Errors
     ///
@@ -285,11 +287,11 @@ impl Shared {
         }
     }
 
-    /// Begins the closing handshake, now or when the task that holds the connection releases it.
+    /// Begins the closing handshake, now or when the lock holder unlocks the connection.
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
-                // The caller has checked the code and the reason, or is gone.
+                // The caller has already checked code and reason, or was dropped.
                 let _ = guard.start_close(code, reason);
                 guard.request_flush();
                 return;
@@ -300,7 +302,7 @@ impl Shared {
         }
     }
 
-    /// Closes the transport at once, or has the task that holds the connection do it.
+    /// Closes the transport immediately, or has the lock holder do it.
     pub(crate) fn abort(self: &Arc<Self>) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
@@ -313,7 +315,7 @@ impl Shared {
         }
     }
 
-    /// Adds a command to the inbox, whether or not there is room. Returns `false` if no task holds the connection.
+    /// Adds a command to the inbox regardless of its limit. Returns `false` if the connection is not locked.
     fn enqueue_always(&self, command: impl FnOnce() -> QueuedCommand) -> bool {
         let enqueued = self.lock.enqueue_always(|inbox| {
             inbox.get_or_insert_default().commands.push(command());
@@ -321,7 +323,7 @@ impl Shared {
         enqueued.is_ok()
     }
 
-    /// Writes what is queued, on behalf of the task of a batch, which calls this again if there is more to compress.
+    /// Writes what is queued, for the task of a batch, which calls this again if more has to be compressed.
     pub(crate) fn flush_queued(self: &Arc<Self>) -> WriteOutcome {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Open) {
@@ -332,7 +334,7 @@ impl Shared {
                 });
                 return outcome;
             }
-            // The other task adds the connection to a batch again.
+            // The lock holder will add the connection to a batch again.
             if self.lock.request(Request::Flush) {
                 return WriteOutcome::default();
             }
@@ -352,10 +354,10 @@ impl Shared {
         }
     }
 
-    /// Polls for one task, and registers the task if that is pending.
+    /// Polls for one task, and registers the task if the result is pending.
     ///
-    /// If another task holds the connection, this calls `if_locked`, which may complete the operation through the inbox. If it
-    /// returns an error, the task waits until the connection is unlocked.
+    /// If the connection is locked, calls `if_locked`, which may complete the operation through the inbox. If that
+    /// fails, the task waits until the connection is unlocked.
     #[inline]
     pub(crate) fn poll<R>(
         self: &Arc<Self>,
@@ -384,7 +386,7 @@ impl Shared {
         }
     }
 
-    /// Polls until a message is queued, or added to the inbox.
+    /// Polls until a message is queued or added to the inbox.
     #[inline]
     pub(crate) fn poll_queue(
         self: &Arc<Self>,
@@ -399,14 +401,14 @@ impl Shared {
         })
     }
 
-    /// Registers the task until the connection is unlocked. Returns `false` if it is unlocked already.
+    /// Registers the task to be woken on unlock. Returns `false` if the connection is already unlocked.
     #[cold]
     fn wait_for_lock(&self, slot: &mut SlotKey, cx: &Context<'_>) -> bool {
         self.wakers.register_for_lock(slot, cx.waker());
         self.lock.request(Request::Wake)
     }
 
-    /// Drops the waker of an operation that is complete or dropped.
+    /// Drops the waker of an operation that was completed or dropped.
     pub(crate) fn release(&self, slot: &mut SlotKey) {
         self.wakers.release(slot);
     }
@@ -434,14 +436,14 @@ impl Shared {
         self.lock.snapshot()
     }
 
-    /// A waker for the transport and the timer, which wakes every pending operation. Borrowed: that saves counting a
-    /// reference at each poll.
+    /// The waker for the transport and the timer, which wakes every pending operation. Borrowed, to avoid counting a
+    /// reference for each poll.
     #[inline]
     fn waker(&self) -> WakerRef<'_> {
         waker_ref(&self.wakers)
     }
 
-    /// Updates what tasks see that cannot lock the connection. Returns whether every pending operation must be polled again.
+    /// Updates the snapshot. Returns whether every pending operation must be polled again.
     #[inline]
     fn update_snapshot(&self, driver: &Driver) -> bool {
         let waiting = driver.waiting_len();
@@ -492,17 +494,18 @@ impl Shared {
 pub(crate) struct ConnectionGuard<'a> {
     shared: &'a Arc<Shared>,
     guard: Guard<'a, State, Inbox, Snapshot>,
-    /// A batch whose task must be spawned once the connection is unlocked.
+    /// A batch whose task must be spawned after unlocking.
     new_batch: Option<NewBatch>,
     wakes_all: bool,
 }
 
 impl ConnectionGuard<'_> {
-    /// Called when the receiver's task, which is about to flush, runs on the present runtime for the first time.
+    /// Records the current runtime as that of the receiver's task, which is about to flush. Called at its first poll
+    /// there.
     #[cold]
     pub(crate) fn set_receiver_runtime(&mut self) {
         self.spawner = self.driver.runtime().spawner();
-        // The connection may be in a batch of a runtime that is not driven any more.
+        // The connection may be in a batch of a runtime that is no longer driven.
         self.set_flushed_by(FlushedBy::Nobody);
     }
 
@@ -516,7 +519,7 @@ impl ConnectionGuard<'_> {
         self.shared.snapshot().flushed_by.store(flushed_by as u8, Relaxed);
     }
 
-    /// Wakes all pending operations, once the connection is unlocked.
+    /// Wakes all pending operations after unlocking.
     pub(crate) fn wake_all(&mut self) {
         self.wakes_all = true;
     }
@@ -529,7 +532,7 @@ impl ConnectionGuard<'_> {
         started
     }
 
-    /// Receives what has arrived. Tasks that wait for the connection are woken as before.
+    /// Receives a message that has arrived. Keeps waking the tasks that wait for the connection.
     pub(crate) fn try_recv(&mut self) -> Result<Message, TryRecvError> {
         let shared = self.shared;
         try_recv(&mut self.guard.driver, &shared.waker())
@@ -541,14 +544,14 @@ impl ConnectionGuard<'_> {
         self.wake_all();
     }
 
-    /// Schedules a flush: in the current batch, or by waking the waiters if no runtime is known.
+    /// Schedules a flush: in the current batch, or by waking the waiting tasks if no runtime is known.
     #[inline]
     pub(crate) fn request_flush(&mut self) {
         if self.is_flushed_by(FlushedBy::Batch) {
             return;
         }
         if let Some(spawner) = &self.guard.spawner {
-            // At most two new batches: an earlier one may have run meanwhile.
+            // At most two new batches: the task of an earlier one may have run in between.
             if let Some(batch) = flush_batch::schedule(self.shared, self.guard.driver.runtime(), spawner)
                 && let Some(earlier) = self.new_batch.replace(batch)
             {
@@ -565,8 +568,8 @@ impl ConnectionGuard<'_> {
         self.wake_all();
     }
 
-    /// Writes what is queued if this is the runtime of the receiver, and schedules a flush otherwise. Returns whether that made
-    /// room.
+    /// Writes what is queued if this is the receiver's runtime, and schedules a flush otherwise. Returns whether that
+    /// made room.
     pub(crate) fn flush_or_request(mut self) -> bool {
         let is_same_runtime = match (&self.spawner, self.driver.runtime().spawner()) {
             (Some(spawner), Some(current)) => spawner.id() == current.id(),
@@ -583,8 +586,8 @@ impl ConnectionGuard<'_> {
         outcome.work > 0 && !outcome.is_unfinished
     }
 
-    /// Writes what is queued, on behalf of the tasks that wait for the connection. They are woken only if something has changed
-    /// for them: a deadline, room, the end.
+    /// Writes what is queued, on behalf of the waiting tasks. Wakes them only if something changed for them: a
+    /// deadline, room, the end.
     fn write(&mut self) -> WriteOutcome {
         let (shared, driver) = (self.shared, &mut self.guard.driver);
         let runtime = driver.runtime();
@@ -593,7 +596,7 @@ impl ConnectionGuard<'_> {
             outcome = driver.write_queued(cx);
             Poll::Ready(())
         });
-        // An exhausted cooperative budget would look like a full transport.
+        // With an exhausted cooperative budget, the transport would appear full.
         let _ = runtime.poll_unconstrained(&mut Context::from_waker(&shared.waker()), write);
         self.wakes_all |= outcome.wake_waiters;
         outcome
@@ -671,8 +674,8 @@ impl ConnectionGuard<'_> {
                 }
             };
             if queued.is_err() {
-                // The connection has closed meanwhile. The message is dropped, although its sender was told that it is queued;
-                // the next flush fails.
+                // The connection has closed since. The message is dropped although its sender was told that it is
+                // queued; the next flush fails.
                 self.driver.record_dropped_message();
             }
         }
@@ -732,8 +735,8 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Calls `work` once no other task holds the connection. The inbox is closed meanwhile: a message in it would come behind a
-    /// close frame.
+    /// Calls `work` once the connection is locked. The inbox is closed meanwhile: a message in it would be queued
+    /// behind a close frame.
     pub(crate) async fn lock<R>(mut self, work: impl FnOnce(&mut ConnectionGuard<'_>) -> R) -> R {
         let mut work = Some(work);
         poll_fn(|cx| {
@@ -748,7 +751,7 @@ impl<'a> Operation<'a> {
         .await
     }
 
-    /// See [`Shared::poll`]. Waits for the connection while another task holds it.
+    /// Like [`Shared::poll`]. Waits for the connection while another task holds it.
     pub(crate) fn poll<R>(
         &mut self,
         cx: &Context<'_>,
@@ -760,12 +763,13 @@ impl<'a> Operation<'a> {
             })
     }
 
-    /// Waits until no message can be sent any more. Nothing else wakes the task.
+    /// Waits until no message can be sent any more. Only that wakes the task.
     pub(crate) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
         loop {
             if let Some(guard) = self.shared.try_lock(InboxMode::Open) {
                 if guard.driver.is_open() {
-                    // While this holds the connection: the task that ends it later sees the waker.
+                    // Registered while holding the lock, so that the task that ends the connection later sees the
+                    // waker.
                     self.shared.wakers.register_for_end(&mut self.slot, cx.waker());
                     return Poll::Pending;
                 }
@@ -779,13 +783,13 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Polls until a message is queued, or added to the inbox.
+    /// Polls until a message is queued or added to the inbox.
     pub(crate) fn poll_queue(&mut self, cx: &Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
         self.shared.poll_queue(&mut self.slot, cx, message)
     }
 }
 
-/// For operations that can do nothing while another task holds the connection: see [`Shared::poll`].
+/// The `if_locked` of operations that need the lock: see [`Shared::poll`].
 pub(crate) fn wait_for_lock<R>() -> Result<R, NotQueued> {
     Err(NotQueued::Full)
 }
@@ -796,7 +800,7 @@ impl Drop for Operation<'_> {
     }
 }
 
-/// The waker that the transport and the timer keep.
+/// The waker of the transport and the timer.
 impl ArcWake for WakerSlots {
     fn wake_by_ref(slots: &Arc<Self>) {
         slots.wake_for_progress();

@@ -1,4 +1,4 @@
-//! One connection, several tasks.
+//! Split connections: several tasks share one connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,17 +22,18 @@ use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
 use crate::websocket::wakers::SlotKey;
 
-/// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
-/// messages never mix.
+/// Sending half of a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and
+/// messages are never interleaved.
 ///
-/// Nothing is read and no deadline is watched unless the [`Receiver`] is polled: without it, pings of the peer stay
-/// unanswered and a peer that is gone is not noticed.
+/// Reads and deadlines are only handled while the [`Receiver`] is polled: without that, pings of the peer are not
+/// answered and a lost peer is not detected.
 ///
-/// Its futures are cancel-safe as those of [`WebSocket`](crate::WebSocket) are. It is a [`Sink`](futures_sink::Sink) too.
+/// Its futures are cancel-safe like those of [`WebSocket`](crate::WebSocket). It is also a
+/// [`Sink`](futures_sink::Sink).
 #[derive(Debug)]
 pub struct Sender {
     pub(super) shared: Arc<Shared>,
-    /// Of this sender, not of its clones. `None` until it is first used as a sink.
+    /// Of this sender; clones have their own. `None` until it is first used as a sink.
     pub(super) sink: Option<Box<SinkState>>,
 }
 
@@ -45,7 +46,7 @@ impl Clone for Sender {
     }
 }
 
-/// A task that has ended is not kept in memory by its waker.
+/// Drops the waker of its task, so that the connection does not keep that task alive.
 impl Drop for Sender {
     fn drop(&mut self) {
         if let Some(state) = &mut self.sink {
@@ -54,10 +55,10 @@ impl Drop for Sender {
     }
 }
 
-/// Receives on a connection that was [split](crate::WebSocket::split).
+/// Receiving half of a connection that was [split](crate::WebSocket::split).
 ///
-/// Pings are answered and the peer's silence is noticed while [`recv`](Self::recv) is being awaited. The connection
-/// stays as long as the receiver or any sender does; without the receiver nothing is read any more.
+/// Pings are answered and a silent peer is detected while [`recv`](Self::recv) is awaited. The connection stays open as
+/// long as the receiver or any sender exists; without the receiver, nothing is read.
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -81,7 +82,7 @@ pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, R
 }
 
 impl Sender {
-    /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
+    /// Sends a message, and waits until it and everything queued before it has been written to the transport.
     ///
     /// # Errors
     ///
@@ -89,16 +90,16 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
+    /// A message that is not queued yet is not sent. A queued message is sent completely by the next call.
     pub async fn send(&self, message: impl Into<Outbound>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
 
-    /// Queues a message; waits only while it would go beyond [`Limits::write_buffer_max`](crate::Limits::write_buffer_max),
-    /// or while an earlier one is being compressed: see [`WebSocket::feed`](crate::WebSocket::feed).
-    /// It leaves with [`flush`](Self::flush), or when [`Receiver::recv`] is next polled; [`try_send`](Self::try_send) has
-    /// that done at once.
+    /// Queues a message. Waits only while the queue would exceed
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max), or while an earlier message is being compressed:
+    /// see [`WebSocket::feed`](crate::WebSocket::feed). It is written by [`flush`](Self::flush), or when
+    /// [`Receiver::recv`] is next polled. [`try_send`](Self::try_send) schedules a flush instead.
     ///
     /// # Errors
     ///
@@ -106,14 +107,15 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
+    /// A message that is not queued yet is not sent. A queued message is sent completely by the next call.
     pub fn feed(&self, message: impl Into<Outbound>) -> impl Future<Output = Result<(), Error>> {
         let message = message.into();
         let mut operation = Operation::new(&self.shared);
         poll_fn(move |cx| operation.poll_queue(cx, &message))
     }
 
-    /// Hands to the kernel everything that is queued by now; what other senders queue meanwhile may stay behind.
+    /// Writes everything that is queued to the transport. Messages that other senders queue meanwhile may remain
+    /// queued.
     ///
     /// # Errors
     ///
@@ -128,36 +130,36 @@ impl Sender {
         poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_flush_to(cx, &mut end))).await
     }
 
-    /// Queues a message if there is room for it now, and never waits. There is no room while a large message is being
-    /// compressed. For broadcasts, send a [`PreparedMessage`] to each receiver; the first call may compress it.
+    /// Queues a message if there is room, without waiting. While a large message is being compressed there is no room.
+    /// To broadcast, send a [`PreparedMessage`] to each connection; the first call may compress it.
     ///
-    /// A background task on the receiver's runtime (before the first `recv`: the runtime on which the connection was split)
-    /// flushes it, batched with everything queued until the calling task yields. Outside a runtime, the receiver flushes.
-    /// The rest is written while [`Receiver::recv`] is awaited.
+    /// A background task on the receiver's runtime (before the first `recv`: the runtime on which the connection was
+    /// split) flushes it, together with everything queued until the calling task yields. Outside a runtime, the
+    /// receiver flushes. What the transport does not take is written while [`Receiver::recv`] is awaited.
     ///
-    /// If the connection is in use, the message goes to its inbox, limited by the free space at that moment; up to twice
-    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) can be queued briefly.
+    /// If another task is using the connection, the message goes to its inbox, limited by the free space at that
+    /// moment; up to twice [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) can be queued briefly.
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back, and says how much is queued and since when there has been no room.
+    /// [`TrySendError::Full`] returns the message, the number of queued bytes, and since when the queue has been full.
     /// [`TrySendError::Closed`]: the connection is closed or lost. A message that went to the inbox is dropped if the
     /// connection closes first; the next [`flush`](Self::flush) reports that.
     pub fn try_send(&self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         self.try_queue(message.into(), |guard| guard.request_flush())
     }
 
-    /// Queues several prepared messages if there is room for them now, and writes at once what the kernel takes of them and
-    /// of everything queued before. Never waits. The cheapest broadcast if all messages are at hand.
+    /// Queues several prepared messages if there is room, and writes as much of the queue as the transport takes,
+    /// without waiting. The cheapest way to broadcast if all messages are available.
     ///
-    /// A call is a system call as a rule, some 5 us; with thousands of receivers, let other tasks run now and then. Messages
-    /// of other senders come between only where these do not fit the write buffer together. On another runtime than that of
-    /// the [`Receiver`], or outside of one, the messages leave as with `try_send`.
+    /// Each call usually costs a system call, about 5 us; with thousands of receivers, yield now and then. If the
+    /// messages do not all fit into the write buffer, those of other senders may be interleaved. On a runtime other
+    /// than that of the [`Receiver`], or outside of one, the messages are flushed as with `try_send`.
     ///
     /// # Errors
     ///
-    /// [`TrySendAllError`] says how many were queued, of which some may have left, and why the next was not: no room, or the
-    /// connection is closed or lost ([`TrySendError`]).
+    /// [`TrySendAllError`] has the number of queued messages, some of which may already be written, and the
+    /// [`TrySendError`] of the next one: no room, or the connection is closed or lost.
     pub fn try_send_all(&self, messages: &[PreparedMessage]) -> Result<(), TrySendAllError> {
         let mut queued = 0;
         loop {
@@ -190,7 +192,7 @@ impl Sender {
         }
     }
 
-    /// Queues a message without a flush, unless it is left to the task that uses the connection.
+    /// Queues a message without scheduling a flush. If another task is using the connection, that task schedules one.
     pub(super) fn try_feed(&self, message: Outbound) -> Result<(), TrySendError> {
         self.try_queue(message, |_| {})
     }
@@ -210,18 +212,19 @@ impl Sender {
         }
     }
 
-    /// Leaves the messages to the task that uses the connection, and counts those that were `queued`.
+    /// Adds the messages to the inbox of the task that is using the connection. Adds their number to `queued`.
     fn try_enqueue_all(&self, messages: &[PreparedMessage], queued: &mut usize) -> Result<(), NotQueued> {
         while let Some(message) = messages.get(*queued) {
             self.shared.try_enqueue(&message.into())?;
             *queued += 1;
         }
-        // Also what was queued before.
+        // This also flushes what was queued before.
         self.shared.request_flush()
     }
 
-    /// Sends a ping and waits for its pong: the round-trip time. If a ping is unanswered already, this waits for its pong. The
-    /// pong is received by the receiver's task, so this waits for as long as [`Receiver::recv`] is not awaited.
+    /// Sends a ping, waits for its pong and returns the round-trip time. If a ping is already unanswered, waits for its
+    /// pong instead. The receiver's task receives the pong, so this makes progress only while [`Receiver::recv`] is
+    /// awaited.
     ///
     /// # Errors
     ///
@@ -229,7 +232,7 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
+    /// If it is dropped while another task uses the connection, no ping may be sent. Otherwise the next call sends it.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let start = Operation::new(&self.shared).lock(|guard| {
             // The receiver's timer is set for a later deadline than that of the pong.
@@ -241,15 +244,17 @@ impl Sender {
         poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_pong_of_receiver(cx, number))).await
     }
 
-    /// Sends a ping with a payload of at most 125 bytes, and does not wait for its pong, which updates [`rtt`](Self::rtt).
+    /// Sends a ping with a payload of at most 125 bytes, without waiting for its pong, which updates
+    /// [`rtt`](Self::rtt).
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too
+    /// slowly.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
+    /// If it is dropped while another task uses the connection, no ping may be sent. Otherwise the next call sends it.
     pub async fn send_ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
             .lock(|guard| {
@@ -262,8 +267,8 @@ impl Sender {
         self.flush().await
     }
 
-    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a sign of life that asks for no
-    /// answer. Pings of the peer are answered without it.
+    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a heartbeat that needs no
+    /// answer. Pings of the peer are answered automatically.
     ///
     /// # Errors
     ///
@@ -271,7 +276,7 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// A pong that is not queued yet is not sent. A queued one leaves with the next call.
+    /// A pong that is not queued yet is not sent. A queued pong is sent by the next call.
     pub async fn send_pong(&self, payload: &[u8]) -> Result<(), Error> {
         let mut operation = Operation::new(&self.shared);
         poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_feed_pong(cx, payload))).await?;
@@ -279,19 +284,19 @@ impl Sender {
         self.flush().await
     }
 
-    /// Sends the close frame after everything queued, and flushes it. The receiver goes through the rest of the closing
-    /// handshake: it gives the messages that still arrive, then `None`. If both halves are dropped, a task of the current
-    /// runtime finishes it in the background.
+    /// Sends the close frame after everything queued, and flushes it. The receiver completes the closing handshake: it
+    /// returns the messages that still arrive, then `None`. If both halves are dropped, a task of the current runtime
+    /// completes it in the background.
     ///
     /// # Errors
     ///
-    /// The connection is lost. If the code or reason may not be sent ([`Error::is_invalid_input`]), the connection is closed with
-    /// the nearest ones that may: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
+    /// The connection is lost. If the code or reason must not be sent ([`Error::is_invalid_input`]), the connection is
+    /// closed with the nearest valid ones: see [`CloseFrame::new_lossy`](crate::CloseFrame::new_lossy).
     ///
     /// # Cancel safety
     ///
-    /// The closing handshake begins with the first poll. Dropped after that, the close frame leaves with the next call of any
-    /// method, at the latest when [`Receiver::recv`] is polled.
+    /// The closing handshake begins with the first poll. If the future is dropped later, the next call of any method
+    /// sends the close frame, at the latest [`Receiver::recv`].
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let mut start = StartClose {
             shared: &self.shared,
@@ -308,28 +313,28 @@ impl Sender {
         }
     }
 
-    /// Begins to close, without waiting: the close frame leaves after everything queued. A background task flushes it, as
-    /// with [`try_send`](Self::try_send); the receiver goes through the rest of the closing handshake. A peer that reads
-    /// slowly gets all that is queued first: [`abort`](Self::abort) does not wait for it.
+    /// Begins the closing handshake without waiting: the close frame is sent after everything queued. A background task
+    /// flushes it as with [`try_send`](Self::try_send), and the receiver completes the closing handshake. A peer that
+    /// reads slowly gets everything queued first: [`abort`](Self::abort) does not wait for it.
     ///
     /// # Errors
     ///
-    /// The code or reason may not be sent ([`Error::is_invalid_input`]). The connection is closing all the same, with the nearest
-    /// ones that may: see [`CloseFrame::new_lossy`].
+    /// The code or reason must not be sent ([`Error::is_invalid_input`]). The connection is closed anyway, with the
+    /// nearest valid ones: see [`CloseFrame::new_lossy`].
     pub fn start_close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let checked = CloseFrame::new(code, reason);
         self.shared.start_close(code, reason);
         checked.map(drop).map_err(Error::from)
     }
 
-    /// Closes TCP at once, also where the closing handshake has begun. What is queued is lost and the peer sees 1006. Pending
-    /// operations fail, and the receiver gets an error after the messages that have arrived.
+    /// Closes TCP immediately, even during the closing handshake. Queued messages are lost, and the peer sees 1006.
+    /// Pending operations fail, and the receiver gets an error after the messages that have arrived.
     pub fn abort(&self) {
         self.shared.abort();
     }
 
-    /// Waits until no message can be sent any more: either side has begun to close, or the connection is lost. Returns at
-    /// once if that is so already. The end of the connection is noticed while [`Receiver::recv`] is awaited.
+    /// Waits until no message can be sent any more: either side has begun to close, or the connection is lost. Returns
+    /// immediately if that is already so. The end is detected while [`Receiver::recv`] is awaited.
     ///
     /// # Cancel safety
     ///
@@ -339,14 +344,14 @@ impl Sender {
         poll_fn(|cx| operation.poll_closed(cx)).await;
     }
 
-    /// The number of bytes that wait to be written: frames in the write buffer, and messages that wait for another task to
-    /// queue them. [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) bounds it. What is still to be compressed of
-    /// a large message is not counted, nor what the kernel holds.
+    /// The number of bytes that wait to be written: frames in the write buffer, and messages in the inbox. Limited by
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max). Does not count the uncompressed rest of a large
+    /// message, nor bytes that the kernel buffers.
     pub fn queued_bytes(&self) -> usize {
         self.shared.queued_bytes()
     }
 
-    /// How the connection was closed, as far as it is known; `None` while it is open.
+    /// How the connection was closed, as far as is known yet. `None` while it is open.
     pub fn close_info(&self) -> Option<CloseInfo> {
         self.shared.close_info()
     }
@@ -356,24 +361,26 @@ impl Sender {
         self.shared.is_open()
     }
 
-    /// The round-trip time of the newest answered ping, to the microsecond.
+    /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
     }
 
-    /// The subprotocol that was agreed on.
+    /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.shared.subprotocol()
     }
 }
 
 impl Receiver {
-    /// Receives the next message; `None` after a [normal end](crate::WebSocket#the-end), from then on.
+    /// Receives the next message. Returns `None` after a [normal end](crate::WebSocket#the-end), and for every later
+    /// call.
     ///
     /// # Errors
     ///
-    /// The peer closed with another code than 1000 and 1001 ([`Error::close_code`]), is gone ([`Error::is_timeout`]) or
-    /// broke the protocol ([`Error::is_protocol`]), or the connection was lost. The same error from then on.
+    /// The peer closed with a code other than 1000 or 1001 ([`Error::close_code`]), does not answer
+    /// ([`Error::is_timeout`]) or violated the protocol ([`Error::is_protocol`]), or the connection was lost. Later
+    /// calls return the same error.
     ///
     /// # Cancel safety
     ///
@@ -382,12 +389,13 @@ impl Receiver {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv))
     }
 
-    /// Receives the next message, ping or pong; `None` after a [normal end](crate::WebSocket#the-end), from then on. Pings are
-    /// answered as with [`recv`](Self::recv), which leaves control frames out.
+    /// Receives the next message, ping or pong. Returns `None` after a [normal end](crate::WebSocket#the-end), and for
+    /// every later call. Pings are answered as with [`recv`](Self::recv), which skips control frames.
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv).
+    /// Those of [`recv`](Self::recv): the peer closed with a code other than 1000 or 1001, does not answer or violated
+    /// the protocol, or the connection was lost.
     ///
     /// # Cancel safety
     ///
@@ -396,14 +404,14 @@ impl Receiver {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv_event))
     }
 
-    /// Receives a message that has already arrived, and never waits: see [`WebSocket::try_recv`](crate::WebSocket::try_recv).
-    /// Drains the rest of a burst before the next [`recv`](Self::recv) at the least cost. [`TryRecvError::Empty`] also while a sender
-    /// uses the connection at the same moment.
+    /// Receives a message that has already arrived, without waiting: see
+    /// [`WebSocket::try_recv`](crate::WebSocket::try_recv). Call it before awaiting [`recv`](Self::recv) to take the
+    /// rest of a burst at the lowest cost. Also returns [`TryRecvError::Empty`] while a sender is using the connection.
     ///
     /// # Errors
     ///
-    /// [`TryRecvError::Empty`], or the [end](crate::WebSocket#the-end) of the connection. `recv` and later calls give the end
-    /// too.
+    /// [`TryRecvError::Empty`], or the [end](crate::WebSocket#the-end) of the connection, which `recv` and later calls
+    /// report too.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
         match self.shared.try_lock(InboxMode::Open) {
             Some(mut guard) => guard.try_recv(),
@@ -411,17 +419,17 @@ impl Receiver {
         }
     }
 
-    /// How the connection was closed, as far as it is known; `None` while it is open.
+    /// How the connection was closed, as far as is known yet. `None` while it is open.
     pub fn close_info(&self) -> Option<CloseInfo> {
         self.shared.close_info()
     }
 
-    /// The round-trip time of the newest answered ping, to the microsecond.
+    /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
     }
 
-    /// The subprotocol that was agreed on.
+    /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.shared.subprotocol()
     }
@@ -445,18 +453,18 @@ impl Receiver {
     }
 }
 
-/// A task that has ended is not kept in memory by its waker.
+/// Drops the waker of its task, so that the connection does not keep that task alive.
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);
     }
 }
 
-/// Begins the closing handshake when it is dropped, unless that was done. Otherwise a future of [`Sender::close`] that is
-/// dropped while another task uses the connection would do nothing.
+/// Begins the closing handshake when it is dropped, unless that was done. Without it, a [`Sender::close`] future
+/// dropped while another task uses the connection would have no effect.
 struct StartClose<'a> {
     shared: &'a Arc<Shared>,
-    /// `None` once it has begun.
+    /// `None` once the closing handshake has begun.
     frame: Option<(CloseCode, &'a str)>,
 }
 
@@ -468,7 +476,7 @@ impl Drop for StartClose<'_> {
     }
 }
 
-/// The messages until the connection is closed. After an error comes the end.
+/// Yields messages until the connection is closed. An error is yielded once, then `None`.
 impl Stream for Receiver {
     type Item = Result<Message, Error>;
 

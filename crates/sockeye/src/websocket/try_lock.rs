@@ -1,13 +1,14 @@
 //! A lock on which no thread ever blocks.
 //!
-//! A task that receives may hold a connection for milliseconds: it reads, unmasks and inflates. [`TryLock`] lets other tasks
-//! continue meanwhile. Locking succeeds or fails at once. A task whose attempt fails can
+//! A receiving task may use a connection for milliseconds: it reads, unmasks and inflates. [`TryLock`] lets other tasks
+//! continue meanwhile: locking succeeds or fails immediately. If it fails, a task can
 //!
 //! - add to the inbox ([`try_enqueue`](TryLock::try_enqueue)), which the holder empties before it releases the lock, or
 //! - set a request ([`request`](TryLock::request)), which the holder sees when it releases the lock.
 //!
-//! One atomic word, the gate, holds the whole state of the lock and changes by compare-and-swap. A bit can be set only while
-//! the lock is held, and [`release`](Guard::release) succeeds only after the holder has seen every bit. So no request is lost.
+//! One atomic word, the gate, holds the whole state of the lock and changes by compare-and-swap. A bit can be set only
+//! while the lock is held, and [`release`](Guard::release) succeeds only after the holder has seen every bit. So no
+//! request is lost.
 //!
 //! The models in `tests/models.rs` check every interleaving.
 
@@ -20,7 +21,7 @@ use crate::sync::{AtomicU8, Mutex, MutexGuard, lock};
 const HELD: u8 = 1;
 /// The holder does not accept additions to the inbox.
 const INBOX_CLOSED: u8 = 1 << 1;
-/// The inbox has something in it, or is about to.
+/// The inbox has an item, or is about to have one.
 const COMMANDS: u8 = 1 << 2;
 /// A task waits for the lock.
 const WAITING: u8 = 1 << 3;
@@ -28,8 +29,8 @@ const WAITING: u8 = 1 << 3;
 const FLUSH: u8 = 1 << 4;
 const DELEGATE_FLUSH: u8 = 1 << 5;
 
-/// A value of type `T`, and what tasks use that cannot lock it: an inbox of type `B`, and `P`, a snapshot of the value that
-/// its holders update.
+/// A value of type `T` behind a lock, an inbox of type `B` for tasks that find it locked, and a snapshot `P` of the
+/// value, which holders update and all tasks can read.
 #[derive(Debug)]
 pub(crate) struct TryLock<T, B, P> {
     gate: AtomicU8,
@@ -49,13 +50,13 @@ pub(crate) enum InboxMode {
 /// Why nothing was added to the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EnqueueError {
-    /// No task holds the lock: lock it.
+    /// The lock is not held: take it.
     Unlocked,
     /// The holder has closed the inbox.
     Closed,
 }
 
-/// What a task can ask the holder for.
+/// A request to the lock holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Wake the tasks that wait for the lock, once it is released.
@@ -66,11 +67,11 @@ pub(crate) enum Request {
     DelegateFlush,
 }
 
-/// What the holder must do before it can release the lock.
+/// Requests that the holder must serve before it can release the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "requests are made once"]
 pub(crate) struct Requests {
-    /// Take what is in the inbox.
+    /// Execute the commands in the inbox.
     pub(crate) commands: bool,
     pub(crate) flush: bool,
     pub(crate) delegate_flush: bool,
@@ -99,7 +100,7 @@ impl<T, B, P> TryLock<T, B, P> {
         }
     }
 
-    /// Locks the value, unless another task holds it. The caller must [`release`](Guard::release) it.
+    /// Locks the value, unless another task holds the lock. The caller must [`release`](Guard::release) it.
     #[inline]
     pub(crate) fn try_lock(&self, inbox_mode: InboxMode) -> Option<Guard<'_, T, B, P>> {
         let held = match inbox_mode {
@@ -115,8 +116,7 @@ impl<T, B, P> TryLock<T, B, P> {
         })
     }
 
-    /// Asks the holder to do something when it releases the lock. Returns `false` if no task holds it; the caller can lock it
-    /// then.
+    /// Sets a request for the lock holder. Returns `false` if the lock is not held; the caller can take it then.
     pub(crate) fn request(&self, request: Request) -> bool {
         let bit = match request {
             Request::Wake => WAITING,
@@ -128,23 +128,23 @@ impl<T, B, P> TryLock<T, B, P> {
 
     /// Adds to the inbox if another task holds the lock. That task empties the inbox before it releases the lock.
     ///
-    /// `put` sees every change of the snapshot that came before the lock was taken.
+    /// `put` sees every update of the snapshot made before the lock was taken.
     ///
     /// # Errors
     ///
-    /// No task holds the lock, or its holder has closed the inbox. Then `put` was not called.
+    /// The lock is not held, or its holder has closed the inbox. `put` was not called.
     pub(crate) fn try_enqueue<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
-        // Locked first: the holder that sees the bit waits until the inbox has been changed.
+        // Lock the inbox before setting the bit: a holder that sees the bit then waits until the inbox is updated.
         let mut inbox = lock(&self.inbox);
         self.set(COMMANDS, INBOX_CLOSED)?;
         Ok(put(&mut inbox))
     }
 
-    /// Adds to the inbox as [`try_enqueue`](Self::try_enqueue) does, also if the holder has closed it.
+    /// Adds to the inbox like [`try_enqueue`](Self::try_enqueue), even if the holder has closed it.
     ///
     /// # Errors
     ///
-    /// No task holds the lock. Then `put` was not called.
+    /// The lock is not held. `put` was not called.
     pub(crate) fn enqueue_always<R>(&self, put: impl FnOnce(&mut B) -> R) -> Result<R, EnqueueError> {
         let mut inbox = lock(&self.inbox);
         self.set(COMMANDS, 0)?;
@@ -184,14 +184,15 @@ impl<T, B, P> TryLock<T, B, P> {
 #[must_use = "the value stays locked until `release` succeeds"]
 pub(crate) struct Guard<'a, T, B, P> {
     lock: &'a TryLock<T, B, P>,
-    /// `None` within [`release`](Self::release), and after it has succeeded.
+    /// `None` during [`release`](Self::release), and after it has succeeded.
     value: Option<MutexGuard<'a, T>>,
-    /// The bits that this holder has set itself.
+    /// The bits that this holder has set.
     held: u8,
 }
 
 impl<T, B, P> Guard<'_, T, B, P> {
-    /// Releases the lock, or returns the requests that must be served first. Must not be called again once it has succeeded.
+    /// Releases the lock, or returns the requests that must be served first. Must not be called again after it has
+    /// succeeded.
     #[inline]
     pub(crate) fn release(&mut self) -> Release {
         self.value = None;

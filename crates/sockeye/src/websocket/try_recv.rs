@@ -8,19 +8,19 @@ use crate::endpoint::{Driver, NotReceived};
 use crate::error::Error;
 use crate::message::Message;
 
-/// The error of `try_recv`: there is no message.
+/// Error of `try_recv`: there is no message.
 #[derive(Clone, Debug)]
 pub enum TryRecvError {
     /// No message has arrived, or other tasks should run first: await `recv`.
     Empty,
-    /// The connection has ended [normally](crate::WebSocket#the-end). Where `recv` gives `None`.
+    /// The connection has ended [normally](crate::WebSocket#the-end): `recv` returns `None`.
     Ended,
-    /// The connection has ended otherwise. The error that `recv` gives.
+    /// The connection has failed with this error, which `recv` returns too.
     Failed(Error),
 }
 
 impl TryRecvError {
-    /// Whether a message may still come.
+    /// Whether a message may still arrive.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
@@ -45,7 +45,7 @@ impl std::error::Error for TryRecvError {
     }
 }
 
-/// Receives what has arrived; `waker` is for tasks that wait for the connection.
+/// Receives a message that has arrived. `waker` is registered with the transport and the timer.
 #[inline]
 pub(crate) fn try_recv(driver: &mut Driver, waker: &Waker) -> Result<Message, TryRecvError> {
     if let Some(message) = driver.next_arrived() {
@@ -58,7 +58,7 @@ pub(crate) fn try_recv(driver: &mut Driver, waker: &Waker) -> Result<Message, Tr
 fn try_recv_read(driver: &mut Driver, waker: &Waker) -> Result<Message, TryRecvError> {
     let runtime = driver.runtime();
     let received = poll_fn(|cx| Poll::Ready(driver.try_recv(cx)));
-    // With an exhausted cooperative budget nothing would seem to have arrived.
+    // With an exhausted cooperative budget, the transport would appear empty.
     match runtime.poll_unconstrained(&mut Context::from_waker(waker), received) {
         Poll::Ready(Ok(message)) => Ok(message),
         Poll::Ready(Err(NotReceived::Ended(Ok(())))) => Err(TryRecvError::Ended),

@@ -7,18 +7,18 @@ use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::outbound::Outbound;
 
-/// The error of `try_send`: the message was not queued.
+/// Error of `try_send`: the message was not queued.
 #[derive(Clone, Debug)]
 pub enum TrySendError {
-    /// Too much waits to be written already, or a large message is being compressed.
+    /// The queue is full, or a large message is being compressed.
     #[non_exhaustive]
     Full {
-        /// The message, given back.
+        /// The message that was not queued.
         message: Outbound,
-        /// How many bytes wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
+        /// The number of bytes that wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
         queued_bytes: usize,
-        /// When a message was first refused or made to wait since the queue was last empty or a message was last accepted.
-        /// How long a peer has been too slow, to the millisecond.
+        /// Since when the queue has been full, with a resolution of one millisecond: the first refused or delayed
+        /// message since the queue was last empty or a message was last accepted.
         since: Instant,
     },
     /// The connection is closed or lost.
@@ -26,7 +26,7 @@ pub enum TrySendError {
 }
 
 impl TrySendError {
-    /// Whether there was no room.
+    /// Whether the queue was full.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
     }
@@ -52,13 +52,13 @@ impl std::error::Error for TrySendError {
     }
 }
 
-/// The error of [`Sender::try_send_all`](crate::Sender::try_send_all): not all messages were queued.
+/// Error of [`Sender::try_send_all`](crate::Sender::try_send_all): not all messages were queued.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TrySendAllError {
     /// The number of messages that were queued.
     pub queued: usize,
-    /// Why the next one was not.
+    /// Why the next message was not queued.
     pub cause: TrySendError,
 }
 
@@ -74,7 +74,7 @@ impl std::error::Error for TrySendAllError {
     }
 }
 
-/// Queues a message if there is room for it now.
+/// Queues a message if there is room.
 pub(crate) fn try_send(driver: &mut Driver, message: Outbound) -> Result<(), TrySendError> {
     if driver.has_room_for(message.len()) {
         let queued = driver.queue(&message).map_err(TrySendError::Closed);

@@ -1,26 +1,25 @@
 //! The wakers of the operations that wait for one connection.
 //!
-//! A transport remembers one waker per direction and a timer remembers one. When several tasks share a connection, these
-//! remember a waker that wakes a [`WakerSlots`], which wakes every pending operation, and each looks for itself what has
-//! changed.
+//! A transport keeps one waker per direction, and a timer keeps one. When several tasks share a connection, the
+//! transport and the timer keep the waker of a [`WakerSlots`], which wakes every pending operation. Each operation then
+//! checks what has changed.
 //!
-//! Every pending operation owns a slot, from its first pending poll until it completes or is dropped. A poll replaces the
-//! waker in the slot, so a poll costs the same however often it is repeated, and the number of slots is the number of
-//! operations that are pending at the same time. Nothing depends on [`Waker::will_wake`]: it may be false for two wakers
-//! of the same task.
+//! Every pending operation has a slot, from its first pending poll until it completes or is dropped. Each poll replaces
+//! the waker in the slot, so polling repeatedly has a constant cost, and the number of slots is the number of
+//! concurrently pending operations. Nothing depends on [`Waker::will_wake`], which may be false for two wakers of the
+//! same task.
 //!
-//! Checked by the models in `tests/models.rs`.
+//! The models in `tests/models.rs` check every interleaving.
 
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::task::Waker;
 
 use crate::sync::{AtomicUsize, Mutex, lock};
 
-/// Slots for the wakers of pending operations: one that is always there, for the receiver, and as many others as are
-/// needed.
+/// Slots for the wakers of pending operations: a permanent one for the receiver, and as many others as needed.
 #[derive(Debug)]
 pub(crate) struct WakerSlots {
-    /// The number of wake-ups so far, those aside that are for [`Wait::Lock`] only.
+    /// The number of wake-ups so far, except those for [`Wait::Lock`] only.
     wake_ups: AtomicUsize,
     slots: Mutex<Slots>,
 }
@@ -32,61 +31,61 @@ struct Slots {
     others: Option<Box<Slab>>,
 }
 
-/// Slots by index, of which those that are free form a list.
+/// Slots by index. The free ones form a linked list.
 #[derive(Debug, Default)]
 struct Slab {
     slots: Vec<Slot>,
     /// The first free slot, or the number of slots.
     free: u32,
-    /// How many are in use.
+    /// The number of slots in use.
     len: u32,
 }
 
 #[derive(Debug, Default)]
 enum Slot {
     Waiting(Waker, Wait),
-    /// In use; its operation was woken, and has not been polled since.
+    /// In use. Its operation was woken, and has not been polled since.
     #[default]
     Woken,
-    /// In no use; the next free slot, or the number of slots.
+    /// Unused. Holds the next free slot, or the number of slots.
     Free(u32),
 }
 
-/// What an operation waits for.
+/// The event that an operation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Until the connection may have made progress.
+    /// The connection may have made progress.
     Progress,
-    /// Until no other task uses the connection.
+    /// The connection is unlocked.
     Lock,
-    /// Until no message can be sent any more.
+    /// No message can be sent any more.
     End,
 }
 
-/// Which slot belongs to an operation, if any.
+/// The slot of an operation, if it has one.
 #[derive(Debug)]
 pub(crate) struct SlotKey(u32);
 
-/// The receiver's slot, which is kept from one operation to the next and holds no waker.
+/// The receiver's slot, while it holds no waker. It is kept from one operation to the next.
 const RECEIVER: u32 = u32::MAX;
-/// The same, and it may hold a waker.
+/// The receiver's slot, when it may hold a waker.
 const REGISTERED_RECEIVER: u32 = u32::MAX - 1;
 /// No slot yet: it is allocated when the operation is first pending.
 const NO_SLOT: u32 = u32::MAX - 2;
 
 impl SlotKey {
-    /// The receiver's.
+    /// The receiver's slot.
     pub(crate) fn receiver() -> Self {
         Self(RECEIVER)
     }
 
-    /// That of any other operation.
+    /// A slot for any other operation.
     pub(crate) fn operation() -> Self {
         Self(NO_SLOT)
     }
 }
 
-/// The number of wake-ups at some moment: see [`WakerSlots::register`].
+/// The number of wake-ups at some time: see [`WakerSlots::register`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen(usize);
 
@@ -98,16 +97,16 @@ impl WakerSlots {
         }
     }
 
-    /// To be called before a poll whose operation is not registered yet.
+    /// Must be called before polling an operation that is not registered yet.
     #[inline]
     pub(crate) fn seen(&self) -> Seen {
         Seen(self.wake_ups.load(Acquire))
     }
 
-    /// Registers an operation whose poll was pending; `seen` is from before that poll.
+    /// Registers an operation whose poll was pending. `seen` is from before that poll.
     ///
-    /// Returns false if there was a wake-up since `seen`, which the operation may have missed: its task has to poll it once
-    /// more.
+    /// Returns `false` if there was a wake-up since `seen` that the operation may have missed: its task has to poll it
+    /// again.
     #[must_use = "a wake-up may have been missed"]
     pub(crate) fn register(&self, key: &mut SlotKey, waker: &Waker, seen: Seen) -> bool {
         let waker = waker.clone();
@@ -116,19 +115,19 @@ impl WakerSlots {
         // Wake-ups are counted under the lock.
         let is_current = self.wake_ups.load(Acquire) == seen.0;
         drop(slots);
-        // A waker may run any code when it is dropped.
+        // Dropping a waker can run any code, so unlock first.
         drop(replaced);
         is_current
     }
 
-    /// Registers an operation that could not be polled, for another task uses the connection.
+    /// Registers an operation that could not be polled because the connection was locked.
     pub(crate) fn register_for_lock(&self, key: &mut SlotKey, waker: &Waker) {
         let waker = waker.clone();
         let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::Lock));
         drop(replaced);
     }
 
-    /// Drops the waker of an operation that has completed or is dropped, and frees its slot.
+    /// Drops the waker of an operation that was completed or dropped, and frees its slot.
     #[inline]
     pub(crate) fn release(&self, key: &mut SlotKey) {
         match key.0 {
@@ -145,8 +144,8 @@ impl WakerSlots {
         drop(released);
     }
 
-    /// Registers an operation that waits for the end of the connection. To be called while the connection is locked, by
-    /// the task that has found it open: the task that ends it calls [`wake_all`](Self::wake_all) later.
+    /// Registers an operation that waits for the end of the connection. Must be called while holding the lock, after
+    /// checking that the connection is open: the task that ends it calls [`wake_all`](Self::wake_all) later.
     pub(crate) fn register_for_end(&self, key: &mut SlotKey, waker: &Waker) {
         let waker = waker.clone();
         let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::End));
@@ -158,8 +157,7 @@ impl WakerSlots {
         self.wake(|_| true);
     }
 
-    /// Wakes every operation but those that wait for the end of the connection: the transport is ready, or a deadline has
-    /// passed.
+    /// Wakes every operation except those that wait for the end: the transport is ready, or a deadline has passed.
     pub(crate) fn wake_for_progress(&self) {
         self.wake(|wait| wait != Wait::End);
     }
@@ -174,7 +172,7 @@ impl WakerSlots {
         receiver.into_iter().chain(others).for_each(Waker::wake);
     }
 
-    /// Wakes the operations that wait until no other task uses the connection.
+    /// Wakes the operations that wait for the lock.
     pub(crate) fn wake_for_lock(&self) {
         let mut slots = lock(&self.slots);
         let receiver = match slots.receiver {
@@ -188,7 +186,7 @@ impl WakerSlots {
 }
 
 impl Slots {
-    /// Returns what was in the slot.
+    /// Stores `slot`, and returns the previous content.
     fn set(&mut self, key: &mut SlotKey, slot: Slot) -> Slot {
         let place = match key.0 {
             RECEIVER | REGISTERED_RECEIVER => {
@@ -206,7 +204,7 @@ impl Slots {
         std::mem::replace(place, slot)
     }
 
-    /// Returns what was in the slot, and the slab if this was the last of it.
+    /// Frees the slot. Returns its content, and the slab if no slot is left in use.
     fn release(&mut self, key: &mut SlotKey) -> (Slot, Option<Box<Slab>>) {
         match (key.0, &mut self.others) {
             (RECEIVER | REGISTERED_RECEIVER, _) => {

@@ -1,4 +1,4 @@
-//! Pings, pongs, and the events that show them.
+//! Pings, pongs, and events for control frames.
 
 use std::fmt;
 use std::task::{Context, Poll, ready};
@@ -11,13 +11,13 @@ use crate::error::Error;
 use crate::message::event::Event;
 
 impl Driver {
-    /// Queues a ping of this payload.
+    /// Queues a ping with this payload.
     pub(crate) fn send_ping(&mut self, payload: &[u8]) -> Result<(), Error> {
         self.check_writable()?;
         self.connection.ping(payload).map_err(|error| self.send_error(error))
     }
 
-    /// Queues an unsolicited pong, once; waits only while too much is queued already.
+    /// Queues an unsolicited pong. Waits only while the queue is full.
     pub(crate) fn poll_feed_pong(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, payload.len()))?;
         self.check_writable()?;
@@ -26,13 +26,13 @@ impl Driver {
         Poll::Ready(sent.map_err(|error| self.send_error(error)))
     }
 
-    /// Queues a ping, unless one is not answered yet. Returns the number of the ping to wait for.
+    /// Queues a ping, unless one is unanswered. Returns the number of the ping to wait for.
     pub(crate) fn start_ping(&mut self) -> Result<u32, Error> {
         self.check_writable()?;
         self.connection.probe().map_err(|error| self.send_error(error))
     }
 
-    /// Waits until a ping is answered, or a later one: writes, and receives ahead.
+    /// Waits until this ping or a later one is answered. Writes, and receives ahead.
     pub(crate) fn poll_pong(&mut self, cx: &mut Context<'_>, ping: u32) -> Poll<Result<Duration, Error>> {
         loop {
             if let Some(ended) = self.pong(ping) {
@@ -53,13 +53,13 @@ impl Driver {
         }
     }
 
-    /// Waits until a ping is answered, or a later one, by what another task receives. Writes.
+    /// Waits until this ping or a later one is answered, while another task receives. Writes.
     pub(crate) fn poll_pong_of_receiver(&mut self, cx: &mut Context<'_>, ping: u32) -> Poll<Result<Duration, Error>> {
         let _ = self.poll_drain(cx);
         self.pong(ping).map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The round-trip time if the ping is answered; an error if it will not be.
+    /// The round-trip time once the ping is answered, or an error if it never will be.
     fn pong(&self, ping: u32) -> Option<Result<Duration, Error>> {
         if self.connection.is_answered(ping) {
             return self.connection.rtt().map(Ok);
@@ -95,7 +95,7 @@ impl Driver {
     }
 }
 
-/// A control frame that an application may see.
+/// Converts a control frame into an event for the application.
 pub(super) fn control_event(event: &sockeye_proto::Event<'_>) -> Option<Event> {
     match event {
         sockeye_proto::Event::Ping(payload) => Some(Event::Ping(Bytes::copy_from_slice(payload))),
@@ -104,7 +104,7 @@ pub(super) fn control_event(event: &sockeye_proto::Event<'_>) -> Option<Event> {
     }
 }
 
-/// The pong waits behind messages that nobody has received.
+/// Error of a ping whose pong is behind more messages than may be received ahead.
 #[derive(Debug)]
 struct ReadAheadFull;
 

@@ -16,8 +16,7 @@ impl Driver {
         self.transport.is_failed() || self.connection.transport_action() == TransportAction::Close
     }
 
-    /// Handles the end of the transport. An error counts only before the closing handshake is done: after it, a reset is as
-    /// good as an end.
+    /// Handles the end of the transport. After the closing handshake, an error such as a reset counts as a normal end.
     // [6455-7.2.1-1]
     pub(super) fn end_transport(&mut self, error: Option<Error>) {
         self.connection.handle_transport_end();
@@ -28,8 +27,8 @@ impl Driver {
         }
     }
 
-    /// Fails, and closes the transport. The first failure stays. Messages that had arrived before are still received, as far as
-    /// the backlog has room for them.
+    /// Fails the connection and closes the transport. The first failure is kept. Messages that arrived before can still
+    /// be received, as far as the backlog has room.
     pub(super) fn fail(&mut self, error: Error) {
         self.receive_into_backlog();
         self.connection.handle_transport_end();
@@ -43,7 +42,7 @@ impl Driver {
             is_write_closed: false,
         }) = self.transport.close(error)
         {
-            // RFC 6455 §7.1.1: TLS has an end of its own. This does not wait until it is written. [6455-7.1.1-1]
+            // RFC 6455 §7.1.1: TLS has its own closing message. This does not wait until it is written. [6455-7.1.1-1]
             let _ = transport.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
         self.input.lease.release();
@@ -54,8 +53,8 @@ impl Driver {
         self.drop_output();
     }
 
-    /// Checks that the transport can be written to, as far as is known. Otherwise returns the error that `recv` returns, or one
-    /// of which [`is_normal_close`](Error::is_normal_close) is true.
+    /// Checks whether the transport can be written to, as far as is known. Otherwise returns the error that `recv`
+    /// returns, or one for which [`is_normal_close`](Error::is_normal_close) is true.
     #[inline]
     pub(super) fn check_writable(&self) -> Result<(), Error> {
         match self.transport.has_failure() {
@@ -76,7 +75,7 @@ impl Driver {
         }
     }
 
-    /// Leaves the rest of a closing connection to a background task, if there is a slot for one.
+    /// Hands a closing connection to a background task, if a slot is available.
     #[cold]
     pub(super) fn finish_in_background(&mut self) {
         if self.end != EndReport::Background
@@ -86,7 +85,7 @@ impl Driver {
         }
     }
 
-    /// Moves the rest of the work into another driver. This one is closed then, and knows how the connection ended.
+    /// Moves the remaining work into another driver. This one is closed, and knows how the connection ended.
     pub(super) fn take_closing(&mut self) -> Self {
         // A flush on this driver cannot know whether the background task writes it.
         self.has_dropped_output |= !self.is_drained();
@@ -106,7 +105,7 @@ impl Driver {
         }
     }
 
-    /// Checks that everything that was queued is written. Otherwise returns the reason.
+    /// Checks that everything queued was written. Otherwise returns the reason.
     pub(super) fn check_flushed(&self) -> Result<(), Error> {
         self.check_writable()?;
         match self.has_dropped_output {
@@ -123,7 +122,7 @@ impl Driver {
     }
 }
 
-/// A connection that is closing finishes in the background. Any other is closed at once.
+/// Finishes a closing connection in the background. Closes any other immediately.
 impl Drop for Driver {
     fn drop(&mut self) {
         let is_closing = matches!(self.connection.state(), State::CloseSent | State::Draining);

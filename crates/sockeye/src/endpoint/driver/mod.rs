@@ -1,7 +1,7 @@
 //! Moves bytes between the transport and the protocol's state machine.
 //!
-//! [`receive`] and [`queue`] turn bytes into messages and messages into bytes, [`write`] writes what is queued, [`wait`] waits
-//! for the transport and for deadlines, and [`end`] ends the transport.
+//! [`receive`] parses bytes into messages, [`queue`] encodes messages, [`write`] writes the queued bytes, [`wait`]
+//! waits for the transport and deadlines, and [`end`] ends the transport.
 
 mod control;
 mod end;
@@ -43,17 +43,17 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     input: Input,
     output: Output,
-    /// Everything else that waits. `None` while nothing does.
+    /// State that exists only while something waits. `None` for an idle connection.
     backlog: Option<Box<Backlog>>,
     timer: Timer,
-    /// The [window edge](crate::transport::socket::window_edge) when the oldest unanswered ping was written, or when it last
-    /// moved.
+    /// The [window edge](crate::transport::socket::window_edge) when the oldest unanswered ping was written, or at its
+    /// last change.
     window_edge: Option<NonZeroU32>,
-    /// The work since the task last yielded.
+    /// The work done since the task last yielded.
     budget: Budget,
-    /// Whether queued output was dropped, the rest of a message that was being compressed included.
+    /// Whether queued output was dropped, including the rest of a message that was being compressed.
     has_dropped_output: bool,
-    /// Whether control frames are kept for `recv_event`. Only while nothing else receives.
+    /// Whether control frames are kept for `recv_event`. Reset when another method receives.
     observes_control: bool,
     end: EndReport,
 }
@@ -61,9 +61,9 @@ pub(crate) struct Driver {
 /// The result of [`Driver::write_queued`].
 #[derive(Default)]
 pub(crate) struct WriteOutcome {
-    /// The work that was done, in bytes.
+    /// The work done, in bytes.
     pub(crate) work: u64,
-    /// Whether there is more to compress and to write.
+    /// Whether more has to be compressed and written.
     pub(crate) is_unfinished: bool,
     /// Whether every pending operation must be polled again.
     pub(crate) wake_waiters: bool,
@@ -74,14 +74,14 @@ pub(crate) struct WriteOutcome {
 pub(crate) enum FlushEnd {
     #[default]
     Unknown,
-    /// The end of the message that is being compressed, which is identified by its [`CompressJob::start`].
+    /// The end of the message that is being compressed, identified by its [`CompressJob::start`].
     AfterCompressJob(u64),
     /// This many bytes since the connection began.
     At(u64),
 }
 
 impl Driver {
-    /// A connection after its opening handshake. `read_buf` has the bytes that arrived behind the handshake.
+    /// Creates the driver after the opening handshake. `read_buf` contains the bytes that arrived behind the handshake.
     pub(crate) fn new(io: Box<dyn Io>, role: Role, settings: Arc<Settings>, read_buf: Vec<u8>) -> Self {
         let runtime = settings.runtime;
         let now = runtime.now();
@@ -101,7 +101,7 @@ impl Driver {
         }
     }
 
-    /// Compresses messages from now on, with the parameters of the opening handshake.
+    /// Enables compression with the negotiated parameters.
     pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams) {
         self.connection.enable_deflate(config, agreement, CODECS);
     }
@@ -114,7 +114,8 @@ impl Driver {
         self.settings.runtime
     }
 
-    /// The transport, where it is open and of a known type: see [`Transport::as_any`](crate::transport::Transport::as_any).
+    /// The transport, if it is open and its type is known: see
+    /// [`Transport::as_any`](crate::transport::Transport::as_any).
     pub(crate) fn transport(&self) -> Option<&dyn Any> {
         self.transport.transport()?.as_any()
     }
@@ -125,13 +126,13 @@ impl Driver {
         self.connection.state() == State::Open && !self.transport.has_failure()
     }
 
-    /// Whether no more messages arrive. Those that have arrived may still wait to be received.
+    /// Whether no more messages can arrive. Messages that have arrived may still wait to be received.
     #[inline]
     fn has_ended(&self) -> bool {
         matches!(self.connection.state(), State::Draining | State::Closed)
     }
 
-    /// What the other operations on the connection must know.
+    /// The state that other pending operations depend on.
     #[inline]
     pub(crate) fn wake_state(&self) -> WakeState {
         let mut bits = 0;
@@ -150,7 +151,7 @@ impl Driver {
         WakeState::from_bits(bits)
     }
 
-    /// Whether messages were received while a send waited, which nobody has taken yet.
+    /// Whether messages received while a send waited have not been taken yet.
     #[inline]
     pub(super) fn has_read_ahead(&self) -> bool {
         self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0)
@@ -162,8 +163,8 @@ impl Driver {
         self.transport.has_failure() || self.has_ended()
     }
 
-    /// The next message; `None` after a [normal](sockeye_proto::CloseInfo::is_normal) end. The end is returned as soon as the
-    /// peer's close frame has arrived.
+    /// The next message; `None` after a [normal](sockeye_proto::CloseInfo::is_normal) end. The end is returned as soon
+    /// as the peer's close frame has arrived.
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
@@ -179,12 +180,12 @@ impl Driver {
         }
     }
 
-    /// Returns the end: `None`, or the error that caused it. The rest of the closing handshake and the end of the transport
-    /// continue in the background.
+    /// Returns the end: `None`, or the error that caused it. The remaining closing handshake and the end of the
+    /// transport continue in the background.
     #[cold]
     #[inline(never)]
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
-        // Our close frame leaves at once if there is room for it.
+        // This writes our close frame immediately if the transport has room.
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
         }
@@ -216,8 +217,8 @@ impl Driver {
         }
     }
 
-    /// Runs the rest of the closing handshake and the end of the transport, within their deadlines. Drops messages that still
-    /// arrive.
+    /// Performs the remaining closing handshake and ends the transport, within their deadlines. Drops messages that
+    /// still arrive.
     // [6455-5.5.1-8, 6455-7.1.7-1, 6455-7.1.7-2]
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -232,17 +233,18 @@ impl Driver {
         }
     }
 
-    /// Writes what is queued, then reads. Ready when there is something new to look at, be it the end.
+    /// Writes what is queued, then reads. Ready when the caller has to check again: input has arrived, or the
+    /// connection has ended.
     #[inline(never)]
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.settings.is_going_away() && self.is_open() {
-            // The frame is valid, and a connection that is not open has no need of it.
+            // 1001 without a reason is always valid. A connection that is not open is closing already.
             let _ = self.start_close(CloseCode::GOING_AWAY, "");
         }
         loop {
-            // Read before compressing, so that a message that is compressed does not prevent a read.
+            // Read before compressing, so that a long compression does not delay reading.
             let was_spent = self.budget.is_spent();
-            // Nothing stays queued while this waits for more.
+            // Write everything that is queued before waiting for input.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
             if is_drained && self.transport.is_read_closed() {
                 self.end_transport(None);
@@ -254,7 +256,7 @@ impl Driver {
                 ready!(self.poll_yield(cx));
                 continue;
             }
-            // What has arrived counts before any deadline does: the process may have been stopped.
+            // Handle input before deadlines: the process may have been suspended.
             if self.poll_read(cx).is_ready() {
                 return Poll::Ready(());
             }
@@ -275,7 +277,7 @@ impl Driver {
         }
     }
 
-    /// [`poll_recv`](Self::poll_recv) as a stream: an error is returned once, then `None`.
+    /// [`poll_recv`](Self::poll_recv) for a stream: an error is returned once, then `None`.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         if let EndReport::Returned {
             is_stream_over: true, ..
@@ -310,8 +312,8 @@ impl Driver {
         self.settings.write_buffer_max
     }
 
-    /// Begins the closing handshake. If the code or reason may not be sent, it begins with the nearest ones that may, and
-    /// returns the error.
+    /// Begins the closing handshake. If the code or reason must not be sent, uses the nearest valid ones and returns
+    /// the error.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let Err(invalid) = self.connection.close(code, reason) else {
             return Ok(());
@@ -321,31 +323,31 @@ impl Driver {
         Err(invalid.into())
     }
 
-    /// Runs the closing handshake until both close frames are exchanged. Drops messages that still arrive.
+    /// Performs the closing handshake until both close frames are exchanged. Drops messages that still arrive.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             match ready!(self.poll_recv(cx)) {
                 Ok(Some(_)) => {}
                 Ok(None) => return Poll::Ready(Ok(())),
-                // Whatever the peer's close code is, the connection is closed.
+                // The connection is closed, whatever the peer's close code is.
                 Err(_) if self.connection.close_info().is_some_and(CloseInfo::is_clean) => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
-    /// Closes the transport at once. What is queued is lost.
+    /// Closes the transport immediately. Queued output is lost.
     pub(crate) fn abort(&mut self) {
         drop(self.transport.close(None));
     }
 
-    /// Closes the transport at once. What is queued is lost. From then on every operation fails with this error, unless the
-    /// connection has ended before.
+    /// Closes the transport immediately. Queued output is lost. Later operations fail with `error`, unless the
+    /// connection had already ended.
     pub(crate) fn abort_with(&mut self, error: Error) {
         self.end_transport(Some(error));
     }
 
-    /// The message that is being compressed.
+    /// The message that is being compressed in parts.
     #[inline]
     fn compress_job(&self) -> Option<&CompressJob> {
         self.backlog.as_ref()?.compress_job.as_ref()
@@ -356,7 +358,7 @@ impl Driver {
         self.backlog.as_ref()?.stall.as_ref()
     }
 
-    /// Changes the backlog, and frees it if it is empty then.
+    /// Modifies the backlog, and frees it if it is then empty.
     #[cold]
     #[inline(never)]
     fn change_backlog<R>(&mut self, change: impl FnOnce(&mut Backlog) -> R) -> R {

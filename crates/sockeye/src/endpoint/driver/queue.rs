@@ -13,11 +13,11 @@ use crate::message::Message;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::{Frame, PreparedMessage};
 
-/// Once this many bytes are queued, `feed` writes by itself, while they are still in the cache.
+/// Once this many bytes are queued, `feed` writes them, while they are still in the cache.
 const WRITE_EAGERLY_FROM: usize = 128 * 1024;
 
 impl Driver {
-    /// Queues a message when it is ready. Pending while too much is queued already.
+    /// Queues a message. Pending while the queue is full.
     #[inline]
     pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
         if message.prepared().is_some() || self.backlog.is_some() {
@@ -31,7 +31,7 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Returns an error to a caller that may ignore it in a loop, and lets other tasks run now and then.
+    /// Returns an error to a caller that may ignore it in a loop. Lets other tasks run now and then.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_error(&self, cx: &mut Context<'_>, error: Error) -> Poll<Result<(), Error>> {
@@ -39,7 +39,7 @@ impl Driver {
         Poll::Ready(Err(error))
     }
 
-    /// [`poll_feed`](Self::poll_feed) of a prepared message, or while there is a backlog.
+    /// [`poll_feed`](Self::poll_feed) for a prepared message, or while there is a backlog.
     #[inline(never)]
     fn poll_feed_any(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
         ready!(self.poll_room_for(cx, message.len()))?;
@@ -54,7 +54,7 @@ impl Driver {
     #[inline]
     pub(crate) fn write_if_much(&mut self, cx: &mut Context<'_>) {
         if self.output.len() >= WRITE_EAGERLY_FROM {
-            // The next call writes the rest, and reports a failure.
+            // If this is pending or fails, the next call continues or reports the failure.
             let _ = self.poll_drain(cx);
         }
     }
@@ -85,19 +85,19 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether [`queue`](Self::queue) may be called.
+    /// Whether a message of this length may be queued with [`queue`](Self::queue).
     #[inline]
     pub(crate) fn has_room_for(&self, len: usize) -> bool {
         let waiting = self.output.len();
         (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.compress_job().is_none()
     }
 
-    /// Records that a message was dropped after its sender was told that it is queued. The next flush fails.
+    /// Records that a message was dropped although its sender was told that it is queued. The next flush fails.
     pub(crate) fn record_dropped_message(&mut self) {
         self.has_dropped_output = true;
     }
 
-    /// The error with which [`queue`](Self::queue) would fail.
+    /// The error that [`queue`](Self::queue) would return.
     pub(crate) fn refusal(&self) -> Option<Error> {
         match self.check_writable() {
             Ok(()) if self.connection.state() == State::Open => None,
@@ -106,7 +106,7 @@ impl Driver {
         }
     }
 
-    /// Queues a message, however much is queued already.
+    /// Queues a message, regardless of the limit.
     #[inline]
     pub(crate) fn queue(&mut self, message: &Outbound) -> Result<(), Error> {
         match message.prepared() {
@@ -115,7 +115,7 @@ impl Driver {
         }
     }
 
-    /// Queues a message that is not prepared, however much is queued already.
+    /// Queues a message that is not prepared, regardless of the limit.
     // [6455-10.3-2]
     #[inline]
     fn queue_plain(&mut self, message: &Outbound) -> Result<(), Error> {
@@ -134,7 +134,7 @@ impl Driver {
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
         match self.connection.start_message(message.kind(), len as u64, out) {
             Ok(Some(key)) => key.append(message.as_slice(), out),
-            // A large payload is written from where it is.
+            // A large payload is written from its own memory.
             Ok(None) if is_by_reference => self.output.push_payload(message.payload()),
             Ok(None) => message.append_to(out),
             Err(error) => return Err(self.send_error(error)),
@@ -163,8 +163,8 @@ impl Driver {
         }
     }
 
-    /// Compresses and queues the first part of a message, and leaves the others to [`poll_drain`](Self::poll_drain). Returns
-    /// `false` if compression does not make the first part smaller.
+    /// Compresses and queues the first part of a message. [`poll_drain`](Self::poll_drain) handles the other parts.
+    /// Returns `false` if compression does not make the first part smaller.
     fn queue_first_part(&mut self, message: Message) -> Result<bool, SendError> {
         let mut job = CompressJob::new(message, self.output.end());
         let (first, _) = job.next_part();
@@ -203,7 +203,7 @@ impl Driver {
         }
     }
 
-    /// Queues a prepared message, however much is queued already.
+    /// Queues a prepared message, regardless of the limit.
     fn queue_prepared(&mut self, prepared: &PreparedMessage, compress: Compress) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
             let message = Outbound::new(prepared.message().clone(), compress);

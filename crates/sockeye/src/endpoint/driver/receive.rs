@@ -1,7 +1,7 @@
-//! Receives: from the transport to messages.
+//! Receiving: from the transport to messages.
 //!
-//! [`poll_read`](Driver::poll_read) brings bytes, [`next_message`](Driver::next_message) takes messages out of them. The rest of
-//! the driver does not know in which buffer the bytes are.
+//! [`poll_read`](Driver::poll_read) reads bytes, and [`next_message`](Driver::next_message) parses messages. The rest
+//! of the driver does not depend on which buffer the bytes are in.
 
 use std::borrow::Cow;
 use std::task::{Context, Poll, ready};
@@ -15,15 +15,14 @@ use crate::endpoint::{buffer_pool, fast_path, message_pool};
 use crate::message::Message;
 use crate::message::payload::Payload;
 
-/// How much is read at once while output waits: into a buffer of that size, because its messages may have to wait too.
+/// Read size while output is queued. Small, because the received messages may have to wait too.
 const UNDRAINED_READ_LEN: usize = 8 * 1024;
 
 impl Driver {
-    /// Takes the next of the messages that were received. `None` if bytes must be read first, or a message is inflated in
-    /// part.
+    /// Takes the next received message. `None` if more bytes must be read, or if a message is only partly inflated.
     #[inline(always)]
     pub(super) fn next_message(&mut self) -> Option<Message> {
-        // Built here, the message stays in registers on its way to the caller.
+        // Returned from here, the message stays in registers on its way to the caller.
         if self.backlog.is_none()
             && let Some(message) =
                 fast_path::take_whole_message(&mut self.connection, &mut self.input, &mut self.budget)
@@ -33,13 +32,13 @@ impl Driver {
         if self.backlog.is_none() && !self.has_input() {
             return None;
         }
-        // In a variable of its own: as a result it would share its place in memory with the message above.
+        // A separate variable: otherwise the compiler would use one stack slot for this and for the message above.
         let mut next = None;
         self.next_message_into(&mut next);
         next
     }
 
-    /// The messages in the backlog were received before those in the input.
+    /// Takes messages from the backlog first: they arrived before those in the input.
     #[inline(never)]
     fn next_message_into(&mut self, next: &mut Option<Message>) {
         self.observes_control = false;
@@ -52,13 +51,13 @@ impl Driver {
         }
     }
 
-    /// Takes the next message out of the input, and handles the control frames before it.
+    /// Takes the next message from the input, and handles the control frames before it.
     pub(super) fn parse_message(&mut self) -> Option<Message> {
         fast_path::take_whole_message(&mut self.connection, &mut self.input, &mut self.budget)
             .or_else(|| self.parse_frames())
     }
 
-    /// Whether [`parse_message`](Self::parse_message) has anything to parse. If not, the buffer of the input is released.
+    /// Whether there is input to parse. If not, the input buffer is released.
     #[inline]
     pub(super) fn has_input(&self) -> bool {
         !self.input.is_consumed() || self.connection.is_inflating() || self.connection.has_direct_read()
@@ -100,7 +99,7 @@ impl Driver {
                 self.input.release_or_retain();
                 return Some(message);
             }
-            // It was a control frame: each ping of a burst gets its pong.
+            // A control frame was handled. Queue a pong now, so that each ping of a burst gets one.
             self.queue_control();
         }
         self.input.release();
@@ -121,8 +120,8 @@ impl Driver {
         Some(message)
     }
 
-    /// Reads once. Ready if there is anything new, be it the end.
-    // Always inlined, into its two callers: this saves 70 instructions for a message that arrives alone.
+    /// Reads once. Ready when input has arrived or the transport has ended.
+    // Always inlined into its two callers: saves 70 instructions for a message that arrives alone.
     #[inline(always)]
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_drained = self.is_drained();
@@ -141,7 +140,7 @@ impl Driver {
                 read
             }
             None => {
-                // A peer that does not read what it is sent may make us keep what it sends.
+                // Read less while output is queued: a peer that does not read can make this side keep what it sends.
                 let len_max = match is_drained {
                     true => buffer_pool::READ_BUFFER_LEN,
                     false => UNDRAINED_READ_LEN,
@@ -152,7 +151,7 @@ impl Driver {
             }
         };
         match read {
-            // Our answer to the peer's close frame is still to be written.
+            // Our answer to the peer's close frame is not written yet.
             Ok(0) if self.connection.state() == State::Draining && !is_drained => self.transport.close_read(),
             Ok(0) => self.end_transport(None),
             Ok(_) => self.input.at = self.settings.runtime.now(),
@@ -161,8 +160,8 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// Reads once from a transport that cannot be written to, even if the runtime does not know that it is readable: the
-    /// runtime may not have checked since the write failed. Returns whether anything was read.
+    /// Reads once from a transport that cannot be written to, even if the runtime does not know that it is readable: it
+    /// may not have polled the socket since the write failed. Returns whether anything was read.
     #[cold]
     pub(super) fn try_read(&mut self) -> bool {
         let Some(io) = self.transport.transport() else {
@@ -176,7 +175,7 @@ impl Driver {
     }
 }
 
-/// The message in an event. The state machine has handled all other events, or recorded them in its close info.
+/// Returns the message of an event. The state machine has handled other events or recorded them in its close info.
 #[inline]
 fn to_message(event: Event<'_>) -> Option<Message> {
     let Event::Message { kind, payload } = event else {
@@ -186,8 +185,8 @@ fn to_message(event: Event<'_>) -> Option<Message> {
         Cow::Borrowed(bytes) => Payload::copy_from_slice(bytes),
         Cow::Owned(bytes) => message_pool::share(bytes).into(),
     };
-    // SAFETY: `sockeye_proto` promises of `Event::Message` that the payload of a text message is UTF-8. It checks every byte
-    // as it arrives (RFC 6455 §8.1).
+    // SAFETY: `sockeye_proto` guarantees that the payload of a text message in `Event::Message` is UTF-8. It validates
+    // every byte as it arrives (RFC 6455 §8.1).
     #[allow(unsafe_code)]
     Some(unsafe { Message::of_checked(kind, payload) })
 }

@@ -1,11 +1,11 @@
-//! Since when there has been no room for a message.
+//! Records since when the queue has been full.
 
 use std::time::Instant;
 
 use super::Driver;
 
 impl Driver {
-    /// Notes that a message found no room, and returns since when that has been so.
+    /// Records that a message found no room. Returns the time since when this is so.
     #[cold]
     pub(crate) fn record_full(&mut self) -> Instant {
         let runtime = self.runtime();
@@ -13,7 +13,7 @@ impl Driver {
         runtime.to_std(since)
     }
 
-    /// Notes that a message found room, or that the queue is empty.
+    /// Records that a message was accepted, or that the queue is empty.
     #[inline]
     pub(crate) fn clear_full(&mut self) {
         if self.backlog.is_some() {
@@ -26,7 +26,7 @@ impl Driver {
         self.change_backlog(|backlog| backlog.full_since = None);
     }
 
-    /// Since when there has been no room. `None` while there is.
+    /// Since when messages have found no room. `None` while there is room.
     pub(crate) fn full_since(&self) -> Option<sockeye_proto::Instant> {
         self.backlog.as_ref()?.full_since
     }

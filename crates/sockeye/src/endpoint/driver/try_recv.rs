@@ -8,15 +8,15 @@ use crate::endpoint::state::EndReport;
 use crate::error::Error;
 use crate::message::Message;
 
-/// What [`Driver::try_recv`] gives where there is no message.
+/// Why [`Driver::try_recv`] returned no message.
 pub(crate) enum NotReceived {
     Empty,
     Ended(Result<(), Error>),
 }
 
 impl Driver {
-    /// The next message, if it lies whole in what was read.
-    // Inlined into the loop of the caller, as `poll_recv` is: the message then stays in registers.
+    /// The next message, if it is completely in the input.
+    // Inlined into the caller's loop as `poll_recv` is, so that the message stays in registers.
     #[inline]
     pub(crate) fn next_arrived(&mut self) -> Option<Message> {
         match self.backlog.is_none() && !self.budget.is_overdrawn() {
@@ -25,10 +25,10 @@ impl Driver {
         }
     }
 
-    /// The next message that has arrived. If there is none, everything is done that `recv` does before it waits: what is
-    /// queued is written, the transport is read, deadlines are looked at.
+    /// The next message that has arrived. If there is none, does what `recv` does before it waits: writes what is
+    /// queued, reads the transport and checks the deadlines.
     ///
-    /// Also empty where other tasks are to have their turn. A `recv` that comes next yields; a `try_recv` goes on.
+    /// Also returns `Empty` when other tasks should run. The next `recv` then yields; the next `try_recv` continues.
     pub(crate) fn try_recv(&mut self, cx: &mut Context<'_>) -> Result<Message, NotReceived> {
         let mut delivered = None;
         match self.try_recv_into(cx, &mut delivered) {
@@ -62,13 +62,13 @@ impl Driver {
         }
     }
 
-    /// Gives the end, as `recv` does, and leaves what remains to be done for it to the background.
+    /// Reports the end as `recv` does. The remaining work continues in the background.
     #[cold]
     fn try_end(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
         }
-        // A `recv` that comes next lets other tasks run first.
+        // Makes the next `recv` yield first.
         if self.end == EndReport::NotReturned {
             self.end = EndReport::Returned {
                 has_yielded: false,

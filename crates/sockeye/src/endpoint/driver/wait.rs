@@ -1,4 +1,4 @@
-//! Waits: for a full transport, for other tasks to run, for a deadline.
+//! Waits for a full transport, for other tasks, and for deadlines.
 
 use std::task::{Context, Poll, ready};
 
@@ -11,8 +11,8 @@ use crate::message::event::Event;
 use crate::transport::Transport;
 
 impl Driver {
-    /// Called when [`poll_drain`](Self::poll_drain) is pending. Reads ahead, so that a peer that waits for this side to read can
-    /// continue and read too, and checks the deadlines. Ready when it is worth trying to write again.
+    /// Called when [`poll_drain`](Self::poll_drain) is pending. Reads ahead, so that a peer that waits for this side to
+    /// read can continue, and checks the deadlines. Ready when writing should be tried again.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -25,7 +25,7 @@ impl Driver {
         }
     }
 
-    /// Reads once and moves the messages to the backlog. Pending also if the backlog is full or the budget is spent.
+    /// Reads once and moves the messages to the backlog. Also pending if the backlog is full or the budget is spent.
     pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.receive_into_backlog() {
             return Poll::Pending;
@@ -35,8 +35,8 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// Moves messages from the input to the backlog. Returns whether the input is consumed then: this stops if the backlog is
-    /// full or the budget is spent.
+    /// Moves messages from the input to the backlog. Returns whether all input was consumed; stops early if the backlog
+    /// is full or the budget is spent.
     #[cold]
     pub(super) fn receive_into_backlog(&mut self) -> bool {
         while self.has_input() {
@@ -44,7 +44,7 @@ impl Driver {
             if cost >= self.settings.read_ahead_max || self.budget.is_spent() {
                 return false;
             }
-            // `None` also if a message is inflated in part, which spends the budget.
+            // Also `None` if a message is partly inflated, which spends the budget.
             if let Some(message) = self.parse_message() {
                 self.change_backlog(|backlog| backlog.ahead.push(Event::Message(message)));
             }
@@ -52,8 +52,8 @@ impl Driver {
         true
     }
 
-    /// If writing has failed, receives what had arrived before. It may include a close frame, which says more about the end
-    /// than a broken pipe does, and which `recv` will report.
+    /// If writing has failed, receives what arrived before. It may include a close frame, which explains the end better
+    /// than a broken pipe, and which `recv` reports.
     #[inline]
     pub(super) fn find_close_after_write_failure(&mut self, cx: &mut Context<'_>) {
         if self.transport.is_write_failed() {
@@ -88,7 +88,7 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Ready when a deadline has passed and was handled.
+    /// Ready once a deadline has passed and was handled.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
             return Poll::Pending;
@@ -108,7 +108,7 @@ impl Driver {
                 backlog.drained_at.take_if(|drained_at| *drained_at <= now);
             });
         }
-        // While a message is being inflated nothing is read, so the peer's silence means nothing.
+        // Nothing is read while a message is being inflated, so the peer may not be silent.
         if !self.connection.is_inflating() {
             let is_due = self.connection.poll_timeout().is_some_and(|deadline| now >= deadline);
             if is_due && self.connection.is_awaiting_pong() && self.has_peer_read() {
@@ -118,10 +118,10 @@ impl Driver {
         }
     }
 
-    /// Whether the peer has read anything since the last call, or since the ping was written, as far as TCP knows.
+    /// Whether the peer has read anything since the last call or since the ping was written, according to TCP.
     ///
-    /// Everything before the ping may be in the buffers of the two kernels. Then the transport of this side is never full, and
-    /// nothing else shows that a slow peer reads.
+    /// Everything before the ping may be in the buffers of the two kernels. The local transport is then never full, and
+    /// only the TCP window shows that a slow peer reads.
     #[cold]
     fn has_peer_read(&mut self) -> bool {
         let edge = self.transport.transport().and_then(Transport::window_edge);
@@ -133,7 +133,7 @@ impl Driver {
         self.stall().map(|stall| stall.deadline(self.settings.write_timeout))
     }
 
-    /// Fails if the peer takes less than [`Limits::write_rate_min`](crate::Limits::write_rate_min).
+    /// Fails the connection if the peer takes less than [`Limits::write_rate_min`](crate::Limits::write_rate_min).
     #[cold]
     pub(super) fn check_write_rate(&mut self, now: Instant) {
         if let Some(io) = self.transport.transport()

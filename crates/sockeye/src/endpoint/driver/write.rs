@@ -11,7 +11,7 @@ use crate::endpoint::compress_job::CompressJob;
 use crate::error::Error;
 use crate::transport::Transport;
 
-/// A peer that reads what its transport holds in less time than this is not slow.
+/// A peer that empties its transport faster than this is not considered slow.
 const SLOW_DRAIN: Duration = Duration::from_secs(1);
 
 impl Driver {
@@ -27,7 +27,7 @@ impl Driver {
         }
     }
 
-    /// Writes everything that was queued when this was first called with this `end`.
+    /// Writes everything that was queued at the first call with this `end`.
     pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut FlushEnd) -> Poll<Result<(), Error>> {
         while self.poll_drain(cx).is_pending() {
             self.find_flush_end(end);
@@ -46,8 +46,8 @@ impl Driver {
         }
     }
 
-    /// Writes what is queued, on behalf of the tasks that wait for the connection. Compresses at most one part of a large
-    /// message.
+    /// Writes what is queued, on behalf of the tasks that wait for the connection. Compresses at most one part of a
+    /// large message.
     pub(crate) fn write_queued(&mut self, cx: &mut Context<'_>) -> WriteOutcome {
         let (was_lost, was_stalled) = (self.is_lost(), self.stall().is_some());
         let was_compressing = self.compress_job().is_some();
@@ -58,10 +58,10 @@ impl Driver {
         let work = written.max(self.budget.spent());
         let is_stalled = self.stall().is_some();
         let is_unfinished = drained.is_pending() && self.budget.is_spent() && !is_stalled;
-        // The budget of the caller was used, not that of the connection's tasks.
+        // This used the caller's budget, not that of the connection's tasks.
         self.budget.reset();
-        // A new stall has a deadline that the waiting tasks do not know. During a stall they wait for the first byte that the
-        // peer takes.
+        // A new stall has a deadline that the waiting tasks do not know yet. During a stall they wait for the peer to
+        // take the first byte.
         let has_stall_changed = is_stalled != was_stalled || (was_stalled && written > 0);
         let has_room_again = was_compressing && self.compress_job().is_none();
         WriteOutcome {
@@ -84,7 +84,7 @@ impl Driver {
         };
     }
 
-    /// Queues the control frames of the protocol: pongs, pings, the close frame.
+    /// Queues the control frames that the protocol has to send: pongs, pings, the close frame.
     #[inline]
     pub(super) fn queue_control(&mut self) {
         if self.connection.wants_transmit() {
@@ -100,8 +100,8 @@ impl Driver {
         });
     }
 
-    /// Writes everything that is queued and the control frames of the protocol, then shuts down the writing direction if the
-    /// protocol is done with it. Stores a failure. Pending also if there is more to compress and the budget is spent.
+    /// Writes everything that is queued and the control frames, then shuts down the writing direction if the protocol
+    /// requests it. Stores a failure. Also pending if there is more to compress and the budget is spent.
     // [6455-6.1-7, 6455-7.1.1-1]
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -146,14 +146,14 @@ impl Driver {
         if self.connection.transport_action() == TransportAction::HalfClose
             && let Some(io) = self.transport.write_open()
         {
-            // If this fails, the transport has ended already, and the next read reports that.
+            // If this fails, the transport has already ended, which the next read reports.
             let _ = ready!(io.poll_shutdown(cx));
             self.transport.close_write();
         }
         Poll::Ready(())
     }
 
-    /// Called after an attempt to write to a transport that was full.
+    /// Updates the stall after an attempt to write to a full transport.
     #[cold]
     fn record_write_progress(&mut self, wrote: bool, is_drained: bool) {
         if wrote {
@@ -168,8 +168,8 @@ impl Driver {
         }
     }
 
-    /// Called when a ping or a close frame was written. The peer's time to answer begins when it has read everything before
-    /// that frame.
+    /// Called when a ping or a close frame was written. The peer's time to answer starts once it has read everything
+    /// before that frame.
     #[cold]
     fn record_control_written(&mut self) {
         let (now, written_total) = (self.runtime().now(), self.output.written_total());
@@ -191,7 +191,7 @@ impl Driver {
         self.is_drained() && !self.connection.wants_transmit() && self.connection.state() == State::Open
     }
 
-    /// Whether everything that was queued is written.
+    /// Whether everything that was queued has been written.
     #[inline]
     pub(super) fn is_drained(&self) -> bool {
         self.output.is_drained() && self.compress_job().is_none()
