@@ -1,11 +1,11 @@
-//! A pool of codecs, so that an input does not pay for making them.
-#![allow(clippy::vec_box)] // Boxed, as connections take them and give them back.
+//! A codec pool, so that inputs do not pay for creating codecs.
+#![allow(clippy::vec_box)] // Boxed, because `CodecPool` takes boxes.
 
 use std::cell::RefCell;
 
-use sockeye_proto::deflate::{Codecs, Deflater, Inflater};
+use sockeye_proto::deflate::{CodecPool, Deflater, Inflater};
 
-/// How many deflaters are kept: one for each of 9 levels, 9 memory levels and 7 windows, some 150 MiB in all.
+/// Maximum number of pooled deflaters: 9 levels, 9 memory levels and 7 windows, about 150 MiB in total.
 const DEFLATERS_MAX: usize = 9 * 9 * 7;
 
 thread_local! {
@@ -13,16 +13,16 @@ thread_local! {
     static INFLATERS: RefCell<Vec<Box<Inflater>>> = const { RefCell::new(vec![]) };
 }
 
-/// Codecs that are used again.
-pub const POOLED: Codecs = Codecs {
+/// A pool that reuses codecs.
+pub const POOLED: CodecPool = CodecPool {
     take_deflater: |config| {
         let kept = DEFLATERS.with_borrow_mut(|kept| {
-            let fitting = kept.iter().position(|deflater| deflater.fits(config))?;
-            Some(kept.swap_remove(fitting))
+            let matching = kept.iter().position(|deflater| deflater.fits(config))?;
+            Some(kept.swap_remove(matching))
         });
         kept.unwrap_or_else(|| Box::new(Deflater::new(config)))
     },
-    give_deflater: |deflater| {
+    return_deflater: |deflater| {
         DEFLATERS.with_borrow_mut(|kept| {
             if kept.len() == DEFLATERS_MAX {
                 kept.remove(0);
@@ -31,5 +31,5 @@ pub const POOLED: Codecs = Codecs {
         });
     },
     take_inflater: || INFLATERS.with_borrow_mut(Vec::pop).unwrap_or_default(),
-    give_inflater: |inflater| INFLATERS.with_borrow_mut(|kept| kept.push(inflater)),
+    return_inflater: |inflater| INFLATERS.with_borrow_mut(|kept| kept.push(inflater)),
 };

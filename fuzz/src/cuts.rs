@@ -1,15 +1,15 @@
-//! Ways of cutting an input: what a peer sends arrives in pieces that neither side chooses.
+//! Splits an input into pieces, as a network does.
 
-/// Lengths of pieces, drawn from a seed: the same seed gives the same pieces.
+/// Deterministic pseudo-random piece lengths.
 #[derive(Clone, Debug)]
 pub struct Cuts {
     state: u64,
-    /// One less than a power of two; a piece has at most one byte more.
+    /// Maximum piece length minus one: a power of two minus one.
     mask: u64,
 }
 
 impl Cuts {
-    /// Seeds below 16 cut byte by byte; of the others the low bits choose how large pieces become.
+    /// Seeds below 16 split byte by byte. For others, the low bits determine the maximum piece length.
     #[must_use]
     pub fn new(seed: u8) -> Self {
         let mask = match seed {
@@ -22,7 +22,7 @@ impl Cuts {
         }
     }
 
-    /// Takes the next piece off the front of what is left.
+    /// Splits the next piece off the front of `rest`.
     pub fn take<'a>(&mut self, rest: &mut &'a mut [u8]) -> &'a mut [u8] {
         let len = self.next_len(rest.len());
         rest.split_off_mut(..len).unwrap_or_default()
@@ -30,7 +30,7 @@ impl Cuts {
 
     /// The length of the next piece, at least 1 and at most `left`.
     pub fn next_len(&mut self, left: usize) -> usize {
-        // xorshift64: any sequence without a pattern would do.
+        // xorshift64.
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;

@@ -1,21 +1,21 @@
-//! A naive reader of frames, from RFC 6455 §5 to §8 and not from the code it is compared with: it sees all bytes at
-//! once, copies freely and goes byte by byte.
+//! A reference decoder for frames, written from RFC 6455 §5 to §8 independently of the code under test. It sees all
+//! bytes at once and favors simplicity over speed.
 
 use sockeye_proto::MessageKind;
 
 use crate::trace::Trace;
 
-/// What the reader takes for granted.
+/// The configuration of the decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Whether frames must be masked (they come from a client) or must not be.
+    /// Whether frames must be masked (sent by a client) or must not be.
     pub masked: bool,
-    /// The largest message.
+    /// Maximum message size, in bytes.
     pub message_size_max: u64,
-    /// How many empty fragments may follow one another.
+    /// Maximum number of consecutive empty fragments.
     pub empty_fragments_max: u32,
-    /// Whether the unfinished message at the end of the input is noted, as far as it came.
-    pub tells_unfinished: bool,
+    /// Whether an unfinished message at the end of the input is reported.
+    pub reports_unfinished: bool,
 }
 
 struct Message {
@@ -23,11 +23,11 @@ struct Message {
     payload: Vec<u8>,
     declared: u64,
     empty_fragments: u32,
-    /// Whether any part of it is there, be it empty.
-    begun: bool,
+    /// Whether any part of it was received, even if empty.
+    started: bool,
 }
 
-/// Reads frames up to the first close frame or fault, or the end.
+/// Decodes frames up to the first close frame or error, or the end.
 #[must_use]
 pub fn read(wire: &[u8], rules: Rules) -> Trace {
     let mut trace = Trace::with_room_for(wire.len());
@@ -35,12 +35,12 @@ pub fn read(wire: &[u8], rules: Rules) -> Trace {
     if let Err(code) = read_all(wire, rules, &mut message, &mut trace)
         && code != CLOSED
     {
-        trace.fault(code);
+        trace.error(code);
         return trace;
     }
     if let Some(message) = message
-        && rules.tells_unfinished
-        && message.begun
+        && rules.reports_unfinished
+        && message.started
         && !trace.has_ended()
     {
         trace.chunk(message.kind, &message.payload, false);
@@ -48,7 +48,7 @@ pub fn read(wire: &[u8], rules: Rules) -> Trace {
     trace
 }
 
-/// Ends the reading without a fault.
+/// The input ended without an error.
 const CLOSED: u16 = 0;
 
 fn read_all(mut wire: &[u8], rules: Rules, message: &mut Option<Message>, trace: &mut Trace) -> Result<(), u16> {
@@ -57,7 +57,7 @@ fn read_all(mut wire: &[u8], rules: Rules, message: &mut Option<Message>, trace:
         let (fin, rsv, opcode) = (first & 0x80 != 0, first & 0x70, first & 0x0f);
         let masked = second & 0x80 != 0;
         let is_control = opcode >= 8;
-        // §5.2, §5.5: what two bytes show.
+        // §5.2, §5.5: errors in the first two bytes.
         if !matches!(opcode, 0 | 1 | 2 | 8 | 9 | 10) || is_control && (!fin || second & 0x7f > 125) {
             return Err(1002);
         }
@@ -76,7 +76,7 @@ fn read_all(mut wire: &[u8], rules: Rules, message: &mut Option<Message>, trace:
         if length_len == 1 {
             len &= 0x7f;
         }
-        // §5.2: the top bit is zero, and the shortest form is used.
+        // §5.2: the top bit is zero, and the length uses the shortest encoding.
         if len >> 63 == 1 || length_len == 2 && len < 126 || length_len == 8 && len < 0x1_0000 {
             return Err(1002);
         }
@@ -86,7 +86,7 @@ fn read_all(mut wire: &[u8], rules: Rules, message: &mut Option<Message>, trace:
             return Ok(());
         }
         let key = &wire[key_at..payload_at];
-        // §5.1, §5.2, §5.4: what must be so on this connection, now.
+        // §5.1, §5.2, §5.4: rules that depend on the role and on earlier frames.
         if rsv != 0 || masked != rules.masked {
             return Err(1002);
         }
@@ -115,10 +115,10 @@ fn read_all(mut wire: &[u8], rules: Rules, message: &mut Option<Message>, trace:
                     payload: vec![],
                     declared: 0,
                     empty_fragments: 0,
-                    begun: false,
+                    started: false,
                 });
                 message_now.take(len, fin, &payload, rules)?;
-                message_now.begun |= is_whole || !payload.is_empty();
+                message_now.started |= is_whole || !payload.is_empty();
                 message_now.check_text(fin && is_whole)?;
                 if fin && is_whole {
                     trace.message(message_now.kind, &message_now.payload);
@@ -146,7 +146,7 @@ impl Message {
         Ok(())
     }
 
-    /// §8.1: text must be UTF-8, and that it is not is known as soon as no continuation could make it so.
+    /// §8.1: text must be UTF-8. It is invalid as soon as no continuation could make it valid.
     fn check_text(&self, is_whole: bool) -> Result<(), u16> {
         match (self.kind, std::str::from_utf8(&self.payload)) {
             (MessageKind::Text, Err(error)) if is_whole || error.error_len().is_some() => Err(1007),
@@ -155,7 +155,7 @@ impl Message {
     }
 }
 
-/// §5.5.1, §7.4: what a close frame may say.
+/// §5.5.1, §7.4: contents of close frames.
 fn read_close(payload: &[u8], trace: &mut Trace) -> u16 {
     let (code, reason) = match payload {
         [] => (1005, payload),

@@ -1,9 +1,9 @@
-//! A naive reader of `Sec-WebSocket-Extensions` (RFC 6455 §9.1) and of what permessage-deflate makes of it (RFC 7692
-//! §7.1): it goes character by character and copies everything.
+//! A reference parser for `Sec-WebSocket-Extensions` (RFC 6455 §9.1) and the parameters of permessage-deflate (RFC 7692
+//! §7.1). Works character by character and copies everything.
 
 use crate::http::is_token_byte;
 
-/// One element of the list: a name, and parameters with their values.
+/// One element of the list: a name and parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
     /// The name of the extension.
@@ -12,7 +12,7 @@ pub struct Element {
     pub params: Vec<(String, Option<String>)>,
 }
 
-/// The elements of one header; `None` if it is not of the grammar.
+/// Parses the elements of one header. Returns `None` if it does not match the grammar.
 #[must_use]
 pub fn list(value: &[u8]) -> Option<Vec<Element>> {
     let mut reader = Reader { bytes: value, at: 0 };
@@ -90,7 +90,7 @@ impl Reader<'_> {
         Some(token).filter(|token| !token.is_empty())
     }
 
-    /// What is quoted, without escapes, has to be a token.
+    /// The unescaped contents of a quoted string must be a token.
     fn quoted(&mut self) -> Option<String> {
         self.at += 1;
         let mut value = String::new();
@@ -111,18 +111,18 @@ impl Reader<'_> {
 /// The parameters of permessage-deflate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deflate {
-    /// Whether `server_no_context_takeover` is there.
+    /// Whether `server_no_context_takeover` is present.
     pub server_reset: bool,
-    /// Whether `client_no_context_takeover` is there.
+    /// Whether `client_no_context_takeover` is present.
     pub client_reset: bool,
     /// `server_max_window_bits`.
     pub server_bits: Option<u8>,
-    /// `client_max_window_bits`, which may come without a value.
+    /// `client_max_window_bits`, whose value is optional.
     pub client_bits: Option<Option<u8>>,
 }
 
 impl Element {
-    /// The parameters of permessage-deflate: `None` if one is unknown, comes twice or has a value that it may not have.
+    /// Parses the parameters of permessage-deflate. Returns `None` if one is unknown, repeated or invalid.
     #[must_use]
     pub fn deflate(&self) -> Option<Deflate> {
         let mut deflate = Deflate::default();
@@ -147,7 +147,7 @@ impl Element {
 }
 
 impl Deflate {
-    /// Whether a server may answer an offer in this way (RFC 7692 §7.1).
+    /// Whether a server may answer `offer` with these parameters (RFC 7692 §7.1).
     #[must_use]
     pub fn may_answer(&self, offer: &Self) -> bool {
         let server_keeps_its_word = self.server_reset || !offer.server_reset;
@@ -158,7 +158,7 @@ impl Deflate {
         };
         let client_window = match (offer.client_bits, self.client_bits) {
             (_, None) => true,
-            // §7.1.2.2: only if the client said that it can, and always with a value.
+            // §7.1.2.2: only if the client offered it, and always with a value.
             (None, Some(_)) | (Some(_), Some(None)) => false,
             (Some(None), Some(Some(_))) => true,
             (Some(Some(able)), Some(Some(answered))) => answered <= able,

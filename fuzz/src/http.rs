@@ -1,4 +1,5 @@
-//! A naive reader of HTTP/1.1 heads and of base64, for what the real one accepted: it splits and compares, nothing more.
+//! A reference parser for HTTP/1.1 heads and base64, for inputs that the code under test accepted. Only splits and
+//! compares.
 
 /// A head, split at its line ends.
 #[derive(Debug)]
@@ -6,15 +7,15 @@ pub struct Head<'a> {
     /// The first line.
     pub first_line: &'a [u8],
     fields: Vec<(&'a [u8], &'a [u8])>,
-    /// What comes after the empty line.
+    /// The bytes after the empty line.
     pub rest: &'a [u8],
 }
 
 impl<'a> Head<'a> {
-    /// Splits a head; `None` if there is no empty line, or a line without a colon.
+    /// Splits a head. Returns `None` if there is no empty line, or a line without a colon.
     #[must_use]
     pub fn split(bytes: &'a [u8]) -> Option<Self> {
-        // RFC 9112 §2.2: one empty line before a request means nothing.
+        // RFC 9112 §2.2: one empty line before a request is ignored.
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
         let mut lines = vec![];
@@ -36,7 +37,7 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// The values of all fields of this name.
+    /// The values of all fields with this name.
     pub fn values<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a [u8]> + 'b {
         let of_name = self
             .fields
@@ -45,21 +46,21 @@ impl<'a> Head<'a> {
         of_name.map(|(_, value)| *value)
     }
 
-    /// The value of the only field of this name.
+    /// The value of the field with this name, if there is exactly one.
     #[must_use]
     pub fn only(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Whether a list over all fields of this name has this element.
+    /// Whether a list in all fields with this name contains this element.
     #[must_use]
     pub fn lists(&self, name: &str, element: &str) -> bool {
         let mut elements = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         elements.any(|other| trim(other).eq_ignore_ascii_case(element.as_bytes()))
     }
 
-    /// Whether all names are tokens and no value has a control byte.
+    /// Whether all names are tokens and no value contains a control byte.
     #[must_use]
     pub fn is_well_formed(&self) -> bool {
         self.fields.iter().all(|(name, value)| {
@@ -77,7 +78,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// RFC 9110 §5.6.3: spaces and tabs, and no other white space, are optional around a value.
+/// Trims optional whitespace, which is only spaces and tabs (RFC 9110 §5.6.3).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -85,13 +86,13 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// RFC 9110 §5.6.2.
+/// Whether `text` is a token (RFC 9110 §5.6.2).
 #[must_use]
 pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The 16 bytes that a key stands for: 22 digits of base64 and two equals signs.
+/// Decodes a key: 22 base64 digits and two equals signs.
 #[must_use]
 pub fn decode_key(text: &[u8]) -> Option<[u8; 16]> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,31 +1,32 @@
-//! A naive inflater, written from RFC 1951, to agree with: bit by bit, without tables made in advance.
+//! A reference inflater, written from RFC 1951, that works bit by bit without lookup tables.
 //!
-//! It is as strict as the RFC allows one to be: a set of codes is complete, but for a single code of one bit; what a
-//! code refers to is there. And it notes how far back a stream reaches, which no inflater with a window of its own tells.
+//! It is as strict as the RFC allows: code sets must be complete, except for a single one-bit code, and distances must
+//! not exceed the available data. It also reports the largest distance, which ordinary inflaters do not.
 
-/// What became of a message of permessage-deflate.
+/// The result of inflating a permessage-deflate message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inflated {
-    /// The message, or why there is none.
+    /// The message or the error.
     pub message: Result<Vec<u8>, Failure>,
-    /// The farthest that it refers back.
+    /// The largest distance that is used.
     pub distance_max: usize,
-    /// How many final blocks it has.
+    /// Number of final blocks.
     pub final_blocks: usize,
 }
 
-/// Why there is no message.
+/// Why inflating failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The stream is broken.
+    /// The data is invalid.
     Invalid,
-    /// The stream ends in the middle.
+    /// The data is truncated.
     Cut,
-    /// There is more than the limit.
+    /// The message exceeds the limit.
     TooBig,
 }
 
-/// Inflates a message that may refer back to `dictionary` (RFC 7692 §7.2.2): the sender cut `00 00 ff ff` off its end.
+/// Inflates a message that may refer back to `dictionary`. The sender removed `00 00 ff ff` from its end (RFC 7692
+/// §7.2.2).
 #[must_use]
 pub fn message(dictionary: &[u8], payload: &[u8], size_max: usize) -> Inflated {
     let bytes = [payload, &[0x00, 0x00, 0xff, 0xff]].concat();
@@ -46,7 +47,7 @@ pub fn message(dictionary: &[u8], payload: &[u8], size_max: usize) -> Inflated {
 
 struct Bits<'a> {
     bytes: &'a [u8],
-    /// In bits.
+    /// Position in bits.
     at: usize,
 }
 
@@ -58,7 +59,7 @@ impl Bits<'_> {
         Ok(bit.into())
     }
 
-    /// A number, its lowest bit first.
+    /// Reads a number, least significant bit first.
     fn number(&mut self, len: usize) -> Result<usize, Failure> {
         (0..len).try_fold(0, |number, i| Ok(number | self.bit()? << i))
     }
@@ -68,14 +69,14 @@ impl Bits<'_> {
     }
 }
 
-/// A set of Huffman codes: how many there are of each length, and their symbols in the order of the codes.
+/// A set of Huffman codes: the number of codes of each length, and the symbols in code order.
 struct Codes {
     counts: [usize; 16],
     symbols: Vec<usize>,
 }
 
 impl Codes {
-    /// RFC 1951 §3.2.2. `None` if the lengths make no set of codes.
+    /// Builds a code set from code lengths (RFC 1951 §3.2.2). Returns `None` if the lengths are invalid.
     fn new(lengths: &[usize]) -> Option<Self> {
         let mut counts = [0; 16];
         for length in lengths {
@@ -91,7 +92,7 @@ impl Codes {
                 return None;
             }
         }
-        // A set with one code, of one bit, or with none is what an encoder without distances makes.
+        // Encoders that use no distances produce an empty set or a single one-bit code.
         let is_small = symbols.is_empty() || symbols.len() == 1 && counts[1] == 1;
         (left == 0 || is_small).then_some(Self { counts, symbols })
     }
@@ -113,7 +114,7 @@ impl Codes {
 
 struct Inflater<'a> {
     bits: Bits<'a>,
-    /// The dictionary, and behind it the message.
+    /// The dictionary, followed by the message.
     out: Vec<u8>,
     out_max: usize,
     distance_max: usize,
@@ -121,14 +122,14 @@ struct Inflater<'a> {
 }
 
 impl Inflater<'_> {
-    /// All blocks, of which the message's own end within `payload_bits`. The last one is the empty block of which the
-    /// end was put back: with it everything is used up.
+    /// Decodes all blocks. The blocks of the message end within `payload_bits`; the last block is the empty one whose
+    /// end was appended, and must consume all input.
     fn blocks(&mut self, payload_bits: usize) -> Result<(), Failure> {
         while self.bits.at < self.bits.bytes.len() * 8 {
             if !self.block()? {
                 continue;
             }
-            // RFC 7692 §7.2.3.4: after a final block the message goes on, but not in what was put back.
+            // RFC 7692 §7.2.3.4: the message continues after a final block, but not within the appended tail.
             if self.bits.at > payload_bits {
                 return Err(Failure::Invalid);
             }
@@ -138,7 +139,7 @@ impl Inflater<'_> {
         Ok(())
     }
 
-    /// One block: whether it was a final one.
+    /// Decodes one block. Returns whether it is final.
     fn block(&mut self) -> Result<bool, Failure> {
         let is_final = self.bits.bit()? == 1;
         match self.bits.number(2)? {
@@ -178,7 +179,7 @@ impl Inflater<'_> {
         if bytes.len() < len { Err(Failure::Cut) } else { Ok(()) }
     }
 
-    /// RFC 1951 §3.2.7: the codes of a block that brings its own.
+    /// Reads the code sets of a block with dynamic codes (RFC 1951 §3.2.7).
     fn tables(&mut self) -> Result<(Codes, Codes), Failure> {
         const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
         let literal_count = self.bits.number(5)? + 257;
@@ -206,7 +207,7 @@ impl Inflater<'_> {
             };
             lengths.extend(std::iter::repeat_n(length, count));
         }
-        // No repetition goes past the end, and the end of the block has a code.
+        // Repetitions must not exceed the end, and there must be a code for the end of the block.
         if lengths.len() > literal_count + distance_count || lengths[256] == 0 {
             return Err(Failure::Invalid);
         }
@@ -214,7 +215,7 @@ impl Inflater<'_> {
         Codes::new(literals).zip(Codes::new(distances)).ok_or(Failure::Invalid)
     }
 
-    /// RFC 1951 §3.2.5.
+    /// Length and distance codes (RFC 1951 §3.2.5).
     fn compressed(&mut self, literals: &Codes, distances: &Codes) -> Result<(), Failure> {
         loop {
             let symbol = literals.symbol(&mut self.bits)?;

@@ -1,17 +1,17 @@
-//! What the fuzz targets share: the oracles. A target that only looks for crashes finds what a crash shows; these say
-//! what the right outcome is.
+//! Shared oracles of the fuzz targets. They determine the correct outcome of an input, so that the targets find more
+//! than crashes.
 //!
-//! | file | holds |
+//! | module | contents |
 //! |---|---|
-//! | `memory` | an allocator that counts, so that a target can say what an input may cost |
-//! | `cuts` | ways of cutting an input into pieces |
-//! | `trace` | what a connection told, in a form that two runs can be compared by |
-//! | `reading` | the oracle of the targets that feed frames to a connection |
-//! | `frames` | a naive reader of frames, written from the RFC, to agree with |
-//! | `grammar` | a naive reader of extension lists |
-//! | `http` | a naive reader of heads |
-//! | `inflate` | a naive inflater |
-//! | `codecs` | a pool of codecs |
+//! | `memory` | a counting allocator, to bound the memory that an input may use |
+//! | `cuts` | splits an input into pieces |
+//! | `trace` | records events in a comparable form |
+//! | `reading` | the oracle of the targets that pass frames to a connection |
+//! | `frames` | a reference decoder for frames, written from the RFC |
+//! | `grammar` | a reference parser for extension lists |
+//! | `http` | a reference parser for HTTP heads |
+//! | `inflate` | a reference inflater |
+//! | `codecs` | a codec pool |
 
 pub mod codecs;
 pub mod cuts;

@@ -1,6 +1,6 @@
-//! An allocator that counts what Rust code holds, has held at most, and has asked for in all.
+//! An allocator that counts the current, peak and total memory of Rust code.
 //!
-//! A target runs on one thread; the counters are atomic only because an allocator has to be shared.
+//! A target runs on one thread; the counters are atomic only because an allocator must be `Sync`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,29 +14,29 @@ struct Counting;
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-// SAFETY: every call is handed on to the system's allocator as it came; counting touches no memory but the counters.
+// SAFETY: every call is forwarded unchanged to the system allocator; counting only accesses the counters.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size(), 0);
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
+        // SAFETY: the caller upholds the contract of , which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note(layout.size(), 0);
-        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same.
+        // SAFETY: the caller upholds the contract of , which is the same.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         note(0, layout.size());
-        // SAFETY: the caller keeps the contract of `dealloc`, which is the same.
+        // SAFETY: the caller upholds the contract of , which is the same.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size, layout.size());
-        // SAFETY: the caller keeps the contract of `realloc`, which is the same.
+        // SAFETY: the caller upholds the contract of , which is the same.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -50,7 +50,7 @@ fn note(gained: usize, lost: usize) {
     ASKED.store(ASKED.load(Relaxed).wrapping_add(gained), Relaxed);
 }
 
-/// What was allocated since it was made.
+/// Measures allocations since its creation.
 #[derive(Debug)]
 pub struct Meter {
     held: usize,
@@ -58,7 +58,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Begins to measure; one meter at a time.
+    /// Starts measuring. Use only one meter at a time.
     #[must_use]
     pub fn start() -> Self {
         let held = HELD.load(Relaxed);
@@ -69,13 +69,13 @@ impl Meter {
         }
     }
 
-    /// The most that was held at once, in bytes, beyond what was held at the start.
+    /// Peak memory minus the memory at the start, in bytes.
     #[must_use]
     pub fn peak(&self) -> usize {
         PEAK.load(Relaxed) - self.held
     }
 
-    /// All that was asked for, in bytes, whether given back or not: what copying and growing cost.
+    /// Total size of all allocations, in bytes, whether freed or not. Includes the cost of growing buffers.
     #[must_use]
     pub fn asked(&self) -> usize {
         ASKED.load(Relaxed) - self.asked

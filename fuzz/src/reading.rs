@@ -1,8 +1,8 @@
-//! The oracle of the targets that feed frames to one side of a connection.
+//! The oracle of the targets that pass frames to one side of a connection.
 //!
-//! An input is a byte of choices, a byte that seeds the cuts, and frames. The frames are given to one connection whole
-//! and to another in pieces. Both must tell what the naive reader reads, end alike and answer alike; and neither may
-//! hold, ask for, or take more steps than the bytes that arrived allow.
+//! An input consists of a byte of options, a byte that seeds the splits, and frames. The frames are passed to one
+//! connection at once and to another in pieces. Both must report the events of the reference decoder and have the same
+//! final state and answer, and memory, allocations and calls must be bounded by the number of received bytes.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::frames::{self, Rules};
 use crate::memory::Meter;
 use crate::trace::Trace;
 
-/// What is held beyond twice of what arrived: a control frame's payload and its pong, a close frame in both directions.
+/// Memory allowed beyond twice the received bytes: the payload of a control frame, its pong, and two close frames.
 const SMALL: usize = 2048;
 
-/// What may be held beyond the limit.
+/// Memory allowed beyond the message size limit.
 const SLACK: usize = 64 * 1024;
 
-/// What remains of a connection when its input is over.
+/// The final state of a connection.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     state: State,
@@ -27,10 +27,10 @@ struct End {
     answer: Vec<u8>,
 }
 
-/// The server's side of [`check`].
+/// The server role for [`check`].
 pub const SERVER: Role = Role::Server;
 
-/// The client's side of [`check`].
+/// The client role for [`check`].
 pub const CLIENT: Role = Role::Client {
     mask: || MaskingKey([0x11, 0x22, 0x33, 0x44]),
 };
@@ -38,7 +38,8 @@ pub const CLIENT: Role = Role::Client {
 /// Runs one input.
 ///
 /// # Panics
-/// When the connection is wrong.
+///
+/// If the connection behaves incorrectly.
 pub fn check(role: Role, input: &[u8]) {
     let [choices, seed, wire @ ..] = input else { return };
     let mut limits = Limits::default();
@@ -59,30 +60,30 @@ pub fn check(role: Role, input: &[u8]) {
         masked: matches!(role, Role::Server),
         message_size_max: limits.message_size_max,
         empty_fragments_max: limits.empty_fragments_max,
-        tells_unfinished: receive_mode == ReceiveMode::Chunks,
+        reports_unfinished: receive_mode == ReceiveMode::Chunks,
     };
     let mut config = Config::default();
     config.limits = limits;
     let config = Arc::new(config);
 
     let expected = frames::read(wire, rules);
-    let run = |cuts, way| run(role, &config, receive_mode, wire, cuts, way);
-    let (whole, whole_end) = run(None, Way::InPlace);
-    assert_eq!(whole, expected, "whole, against the naive reader: {rules:?}");
-    let (cut, cut_end) = run(Some(Cuts::new(*seed)), Way::InPlace);
-    assert_eq!(cut, expected, "cut, against the naive reader: {rules:?}");
-    assert_eq!(cut_end, whole_end, "cut, against whole: {rules:?}");
-    let (copied, copied_end) = run(Some(Cuts::new(*seed)), Way::Copied);
-    assert_eq!(copied, expected, "copied, against the naive reader: {rules:?}");
-    assert_eq!(copied_end, whole_end, "copied, against whole: {rules:?}");
+    let run = |cuts, method| run(role, &config, receive_mode, wire, cuts, method);
+    let (whole, whole_end) = run(None, Method::InPlace);
+    assert_eq!(whole, expected, "in one piece, compared with the reference: {rules:?}");
+    let (cut, cut_end) = run(Some(Cuts::new(*seed)), Method::InPlace);
+    assert_eq!(cut, expected, "split, compared with the reference: {rules:?}");
+    assert_eq!(cut_end, whole_end, "split, compared with one piece: {rules:?}");
+    let (copied, copied_end) = run(Some(Cuts::new(*seed)), Method::Copied);
+    assert_eq!(copied, expected, "fast path, compared with the reference: {rules:?}");
+    assert_eq!(copied_end, whole_end, "fast path, compared with one piece: {rules:?}");
 }
 
-/// How messages that lie whole in the input are taken out of it.
+/// How complete messages are received.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
-    /// By `handle_bytes`, unmasked where they are.
+enum Method {
+    /// With `handle_bytes`, unmasked in place.
     InPlace,
-    /// By `find_message`, unmasked while they are copied.
+    /// With `find_message`, unmasked while copying.
     Copied,
 }
 
@@ -92,14 +93,14 @@ fn run(
     receive_mode: ReceiveMode,
     wire: &[u8],
     cuts: Option<Cuts>,
-    way: Way,
+    method: Method,
 ) -> (Trace, End) {
     let mut trace = Trace::with_room_for(wire.len());
     let mut input = wire.to_vec();
     let now = Instant::ORIGIN;
     let meter = Meter::start();
     let mut connection = Connection::new(role, config.clone(), now);
-    assert!(connection.set_receive_mode(receive_mode), "nothing has begun");
+    assert!(connection.set_receive_mode(receive_mode), "no message has started");
 
     let mut cuts = cuts;
     let (mut calls, mut pieces) = (0, 0);
@@ -112,7 +113,7 @@ fn run(
         pieces += 1;
         loop {
             calls += 1;
-            if way == Way::Copied
+            if method == Method::Copied
                 && let Some(found) = connection.find_message(now, piece)
                 && let Some(payload) = found.to_vec()
             {
@@ -125,15 +126,15 @@ fn run(
             let received = connection.handle_bytes(now, piece);
             let consumed = received.consumed;
             let Some(event) = received.event else {
-                assert_eq!(consumed, len, "without an event all input is consumed");
+                assert_eq!(consumed, len, "without an event, all input is consumed");
                 break;
             };
-            // A header that is a fault is not consumed; after it everything is, unread.
-            let is_for_nothing = consumed == 0 && !matches!(event, Event::ProtocolError(_));
-            assert!(!is_for_nothing, "an event for nothing: {event:?}");
+            // An invalid header is not consumed. After it, all input is consumed and ignored.
+            let is_spurious = consumed == 0 && !matches!(event, Event::ProtocolError(_));
+            assert!(!is_spurious, "an event without consumed input: {event:?}");
             trace.event(&event);
             drop(event);
-            // What was consumed has been changed in place; the connection must not look at it again.
+            // Consumed bytes were unmasked in place and must not be passed again.
             piece = &mut piece[consumed..];
         }
     }
@@ -141,7 +142,7 @@ fn run(
     let mut answer = vec![];
     connection.poll_transmit(&mut answer);
 
-    // Linear: a frame has two bytes at least, and brings one event per piece that it lies in.
+    // Linear: a frame has at least two bytes and causes at most one event per piece.
     let events_max = wire.len() / 2 + 2 * pieces + 1;
     assert!(
         calls <= events_max + pieces,
@@ -153,13 +154,16 @@ fn run(
     assert!(peak <= limit + SLACK, "{peak} bytes held with a limit of {limit}");
     assert!(
         peak <= 2 * wire.len() + SMALL,
-        "{peak} bytes held of {} that arrived",
+        "{peak} bytes held after {} were received",
         wire.len()
     );
-    assert!(held <= peak, "buffered_len says {held}, {peak} were held");
-    // Each byte is copied a few times at most: into the message's buffer, which doubles, or into a pong.
+    assert!(
+        held <= peak,
+        "buffered_len is {held}, but at most {peak} bytes were held"
+    );
+    // Each byte is copied a few times at most: into the message buffer, which doubles, or into a pong.
     let asked_max = 8 * wire.len() + 64 * calls + SMALL;
-    assert!(asked <= asked_max, "{asked} bytes asked for, {} arrived", wire.len());
+    assert!(asked <= asked_max, "{asked} bytes allocated, {} received", wire.len());
 
     let end = End {
         state: connection.state(),

@@ -1,8 +1,7 @@
-//! What a connection told, written down so that two runs can be compared: by the same bytes cut differently, or by the
-//! naive reader.
+//! Records the events of a connection, to compare runs with different splits or with the reference decoder.
 //!
-//! Chunks of a message are joined, for where they are cut is not what is compared. The record has its memory before a
-//! run begins, so that writing it does not count as memory of the connection.
+//! Chunks of a message are joined, because their boundaries depend on the split. The buffer is allocated before the
+//! run, so that recording does not count as memory of the connection.
 
 use std::fmt;
 
@@ -12,30 +11,31 @@ use sockeye_proto::{Event, MessageKind};
 #[derive(Clone, Default)]
 pub struct Trace {
     bytes: Vec<u8>,
-    /// Where the message begins whose chunks are coming.
-    begun_at: Option<usize>,
+    /// Start of the message whose chunks are arriving.
+    started_at: Option<usize>,
     has_ended: bool,
 }
 
 impl Trace {
-    /// A record with room for what `wire_len` bytes of frames can bring about.
+    /// A record with capacity for the events of `wire_len` bytes of frames.
     #[must_use]
     pub fn with_room_for(wire_len: usize) -> Self {
         Self {
-            // An event takes at least two bytes of frames, and beside its payload at most twelve here.
+            // An event corresponds to at least two bytes of frames and takes at most twelve bytes here besides its
+            // payload.
             bytes: Vec::with_capacity(wire_len * 8 + 256),
-            begun_at: None,
+            started_at: None,
             has_ended: false,
         }
     }
 
-    /// Whether a close frame or a fault was noted, after which nothing comes.
+    /// Whether a close frame or an error was recorded, after which there are no more events.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Notes an event of a connection.
+    /// Records an event of a connection.
     pub fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Message { kind, payload } => self.message(*kind, payload),
@@ -45,29 +45,25 @@ impl Trace {
                 first,
                 last,
             } => {
-                assert_eq!(
-                    *first,
-                    self.begun_at.is_none(),
-                    "a chunk says wrongly whether it is the first"
-                );
+                assert_eq!(*first, self.started_at.is_none(), "`first` of a chunk is wrong");
                 self.chunk(*kind, data, *last);
             }
             Event::Ping(payload) => self.ping(payload),
             Event::Pong(payload) => self.pong(payload),
             Event::Close(frame) => self.close(frame.code.0, frame.reason.as_bytes()),
-            Event::ProtocolError(fault) => self.fault(fault.close_code().0),
+            Event::ProtocolError(error) => self.error(error.close_code().0),
         }
     }
 
-    /// Notes a whole message.
+    /// Records a complete message.
     pub fn message(&mut self, kind: MessageKind, payload: &[u8]) {
         self.chunk(kind, payload, true);
     }
 
-    /// Notes a part of a message.
+    /// Records a chunk of a message.
     pub fn chunk(&mut self, kind: MessageKind, data: &[u8], last: bool) {
-        if self.begun_at.is_none() {
-            self.begun_at = Some(self.bytes.len());
+        if self.started_at.is_none() {
+            self.started_at = Some(self.bytes.len());
             self.bytes.extend_from_slice(match kind {
                 MessageKind::Text => b" text(",
                 MessageKind::Binary => b" binary(",
@@ -75,22 +71,22 @@ impl Trace {
         }
         self.bytes.extend_from_slice(data);
         if last {
-            self.begun_at = None;
+            self.started_at = None;
             self.bytes.push(b')');
         }
     }
 
-    /// Notes a ping. Controls may come between the fragments of a message: they are noted before it.
+    /// Records a ping. Control frames between the fragments of a message are recorded before the message.
     pub fn ping(&mut self, payload: &[u8]) {
         self.control(b" ping(", payload);
     }
 
-    /// Notes a pong.
+    /// Records a pong.
     pub fn pong(&mut self, payload: &[u8]) {
         self.control(b" pong(", payload);
     }
 
-    /// Notes a close frame.
+    /// Records a close frame.
     pub fn close(&mut self, code: u16, reason: &[u8]) {
         self.end();
         self.bytes.extend_from_slice(b" close");
@@ -100,44 +96,44 @@ impl Trace {
         self.bytes.push(b')');
     }
 
-    /// Notes a fault, by the close code it earns.
-    pub fn fault(&mut self, code: u16) {
+    /// Records a protocol error with its close code.
+    pub fn error(&mut self, code: u16) {
         self.end();
-        self.bytes.extend_from_slice(b" fault");
+        self.bytes.extend_from_slice(b" error");
         self.bytes.extend_from_slice(&code.to_be_bytes());
     }
 
-    /// How many bytes were noted.
+    /// Number of bytes recorded.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was noted.
+    /// Whether nothing was recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     fn control(&mut self, name: &[u8], payload: &[u8]) {
-        let at = self.begun_at.unwrap_or(self.bytes.len());
+        let at = self.started_at.unwrap_or(self.bytes.len());
         let before = self.bytes.len();
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(payload);
         self.bytes.push(b')');
         let added = self.bytes.len() - before;
         self.bytes[at..].rotate_right(added);
-        if let Some(begun_at) = &mut self.begun_at {
-            *begun_at += added;
+        if let Some(started_at) = &mut self.started_at {
+            *started_at += added;
         }
     }
 
-    /// How much of a message that never ended was told before the end depends on the cuts, and means nothing.
+    /// Ends the record. Removes the chunks of an unfinished message, because they depend on the splits.
     fn end(&mut self) {
-        assert!(!self.has_ended, "told more after the end: {self:?}");
+        assert!(!self.has_ended, "an event after the end: {self:?}");
         self.has_ended = true;
-        if let Some(begun_at) = self.begun_at.take() {
-            self.bytes.truncate(begun_at);
+        if let Some(started_at) = self.started_at.take() {
+            self.bytes.truncate(started_at);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Frames from a peer, read by a client.
+//! Frames received by a client.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Text messages and close frames, against the standard library's idea of UTF-8 and a list of close codes.
+//! Text messages and close frames, compared with UTF-8 validation of the standard library and a list of close codes.
 #![no_main]
 
 use std::sync::Arc;
@@ -23,13 +23,13 @@ fuzz_target!(|input: &[u8]| {
     };
     let mut cuts = Cuts::new(*seed);
     text_is_received_if_it_is_utf8(role, receive_mode, bytes, &mut cuts);
-    text_fails_at_the_first_bad_byte(role, receive_mode, bytes);
+    text_fails_at_the_first_invalid_byte(role, receive_mode, bytes);
     let body = &bytes[..bytes.len().min(125)];
     close_frame_is_received_if_it_is_valid(role, body, &mut cuts);
     close_is_sent_if_it_is_valid(role, body);
 });
 
-/// The text in fragments, each frame and each piece of input cut anywhere.
+/// Sends the text in fragments, with frames and input split anywhere.
 fn text_is_received_if_it_is_utf8(role: Role, receive_mode: ReceiveMode, text: &[u8], cuts: &mut Cuts) {
     let mut wire = vec![];
     let mut rest = text;
@@ -44,7 +44,7 @@ fn text_is_received_if_it_is_utf8(role: Role, receive_mode: ReceiveMode, text: &
         }
     }
     let mut received = vec![];
-    let mut fault = None;
+    let mut error = None;
     let mut is_whole = false;
     let mut connection = connection(role, receive_mode);
     feed(&mut connection, &mut wire, cuts, |event| match event {
@@ -57,17 +57,17 @@ fn text_is_received_if_it_is_utf8(role: Role, receive_mode: ReceiveMode, text: &
             received.extend_from_slice(data);
             is_whole |= last;
         }
-        Event::ProtocolError(found) => fault = Some(found),
-        event => panic!("no one sent {event:?}"),
+        Event::ProtocolError(found) => error = Some(found),
+        event => panic!("unexpected event: {event:?}"),
     });
     match std::str::from_utf8(text) {
-        Ok(_) => assert_eq!((is_whole, fault, &received[..]), (true, None, text)),
-        Err(_) => assert_eq!((is_whole, fault), (false, Some(ProtocolError::InvalidUtf8))),
+        Ok(_) => assert_eq!((is_whole, error, &received[..]), (true, None, text)),
+        Err(_) => assert_eq!((is_whole, error), (false, Some(ProtocolError::InvalidUtf8))),
     }
 }
 
-/// One frame, byte by byte: the fault comes with the byte that no continuation could make right.
-fn text_fails_at_the_first_bad_byte(role: Role, receive_mode: ReceiveMode, text: &[u8]) {
+/// Sends one frame byte by byte. The error must occur at the first byte that no continuation could make valid.
+fn text_fails_at_the_first_invalid_byte(role: Role, receive_mode: ReceiveMode, text: &[u8]) {
     let mut wire = vec![];
     append_frame(role, true, Opcode::Text, text, &mut wire);
     let header_len = wire.len() - text.len();
@@ -80,7 +80,7 @@ fn text_fails_at_the_first_bad_byte(role: Role, receive_mode: ReceiveMode, text:
         }
     }
     let expected = std::str::from_utf8(text).err().map(|error| {
-        // The shortest beginning that is already wrong: at most four bytes behind what is right.
+        // The shortest invalid prefix, at most four bytes longer than the valid prefix.
         let first = error.valid_up_to();
         let is_wrong = |end: &usize| {
             let error = std::str::from_utf8(&text[..*end]).err();
@@ -99,21 +99,21 @@ fn close_frame_is_received_if_it_is_valid(role: Role, body: &[u8], cuts: &mut Cu
     let mut connection = connection(role, ReceiveMode::Whole);
     feed(&mut connection, &mut wire, cuts, |event| match event {
         Event::Close(frame) => told = Some(Ok((frame.code.0, frame.reason.into_bytes()))),
-        Event::ProtocolError(fault) => told = Some(Err(fault.close_code().0)),
-        event => panic!("no one sent {event:?}"),
+        Event::ProtocolError(error) => told = Some(Err(error.close_code().0)),
+        event => panic!("unexpected event: {event:?}"),
     });
     let expected = match body {
         [] => Ok((1005, vec![])),
         [_] => Err(1002),
         [high, low, reason @ ..] => match (u16::from_be_bytes([*high, *low]), std::str::from_utf8(reason)) {
-            (code, _) if !may_travel(code) => Err(1002),
+            (code, _) if !is_valid_on_wire(code) => Err(1002),
             (_, Err(_)) => Err(1007),
             (code, Ok(_)) => Ok((code, reason.to_vec())),
         },
     };
     assert_eq!(told, Some(expected.clone()));
 
-    // RFC 6455 §5.5.1: the answer has the code that came, or that of the fault.
+    // RFC 6455 §5.5.1: the answer has the received code, or the code of the error.
     let mut answer = vec![];
     assert!(connection.poll_transmit(&mut answer));
     let payload = read_frame(&answer, Opcode::Close);
@@ -133,7 +133,7 @@ fn close_is_sent_if_it_is_valid(role: Role, body: &[u8]) {
     };
     let mut connection = connection(role, ReceiveMode::Whole);
     let is_sent = connection.close(CloseCode(code), reason).is_ok();
-    assert_eq!(is_sent, may_travel(code) || code == 1005 && reason.is_empty());
+    assert_eq!(is_sent, is_valid_on_wire(code) || code == 1005 && reason.is_empty());
     let mut out = vec![];
     assert_eq!(connection.poll_transmit(&mut out), is_sent);
     if is_sent {
@@ -143,8 +143,8 @@ fn close_is_sent_if_it_is_valid(role: Role, body: &[u8]) {
     }
 }
 
-/// RFC 6455 §7.4 and the registry: what an endpoint may put in a close frame.
-fn may_travel(code: u16) -> bool {
+/// Whether a code may be sent (RFC 6455 §7.4 and the registry).
+fn is_valid_on_wire(code: u16) -> bool {
     match code {
         1004..=1006 | 1015 => false,
         1000..=1014 => true,
@@ -158,7 +158,7 @@ fn connection(role: Role, receive_mode: ReceiveMode) -> Connection {
     connection
 }
 
-fn feed(connection: &mut Connection, wire: &mut [u8], cuts: &mut Cuts, mut tell: impl FnMut(Event<'_>)) {
+fn feed(connection: &mut Connection, wire: &mut [u8], cuts: &mut Cuts, mut on_event: impl FnMut(Event<'_>)) {
     let mut left = wire;
     while !left.is_empty() {
         let mut piece = cuts.take(&mut left);
@@ -166,13 +166,13 @@ fn feed(connection: &mut Connection, wire: &mut [u8], cuts: &mut Cuts, mut tell:
             let received = connection.handle_bytes(NOW, piece);
             let consumed = received.consumed;
             let Some(event) = received.event else { break };
-            tell(event);
+            on_event(event);
             piece = &mut piece[consumed..];
         }
     }
 }
 
-/// Appends a frame as the peer of `role` sends it.
+/// Appends a frame as sent to `role`.
 fn append_frame(role: Role, fin: bool, opcode: Opcode, payload: &[u8], wire: &mut Vec<u8>) {
     let mask = matches!(role, Role::Server).then_some(MaskingKey([0xa5, 0x00, 0xff, 0x3c]));
     let payload_len = payload.len() as u64;
@@ -188,7 +188,7 @@ fn append_frame(role: Role, fin: bool, opcode: Opcode, payload: &[u8], wire: &mu
     wire.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
-/// The payload of the only frame in `wire`.
+/// Returns the payload of the only frame in `wire`.
 fn read_frame(wire: &[u8], opcode: Opcode) -> Vec<u8> {
     let Ok(Some((header, header_len))) = FrameHeader::decode(wire) else {
         panic!("no header: {wire:02x?}");

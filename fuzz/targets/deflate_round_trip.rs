@@ -1,5 +1,5 @@
-//! Two connections that compress, with any settings on either side: what one sends the other receives, and what is
-//! sent keeps to what was agreed on.
+//! Two connections with compression and any settings: sent messages are received, and frames respect the negotiated
+//! parameters.
 #![no_main]
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sockeye_proto::{Compress, Config, Connection, Data, Event, Fragment, Instant
 
 const NOW: Instant = Instant::ORIGIN;
 
-/// The largest message that an input can ask for, beyond the largest window.
+/// Maximum message size, larger than the largest window.
 const MESSAGE_LEN_MAX: usize = 70_000;
 
 fuzz_target!(|input: &[u8]| {
@@ -27,13 +27,15 @@ fuzz_target!(|input: &[u8]| {
     let server_config = config(*d, *e, *f);
     let (answer, server_agreement) = {
         let offer = headers(&client_config.offers().collect::<Vec<_>>().join(", "));
-        server_config.answer(offer.extensions()).expect("our own offer")
+        server_config
+            .answer(offer.extensions())
+            .expect("our own offer is acceptable")
     };
     let client_agreement = {
         let answer = headers(&answer);
         client_config
             .accept(answer.extensions())
-            .expect("our own answer")
+            .expect("our own response is valid")
             .expect("accepted")
     };
     let mut client = Side::new(CLIENT, &client_config, client_agreement);
@@ -64,40 +66,40 @@ fuzz_target!(|input: &[u8]| {
 
 struct Side {
     connection: Connection,
-    agreement: NegotiatedParams,
+    params: NegotiatedParams,
     size_min: usize,
-    /// What was sent compressed, which the next message may refer back to.
+    /// Messages sent compressed, to which the next one may refer back.
     sent: Vec<u8>,
 }
 
 impl Side {
-    fn new(role: Role, config: &DeflateConfig, agreement: NegotiatedParams) -> Self {
+    fn new(role: Role, config: &DeflateConfig, params: NegotiatedParams) -> Self {
         let mut connection = Connection::new(role, Arc::new(Config::default()), NOW);
-        connection.enable_deflate(config, agreement, POOLED);
+        connection.enable_deflate(config, params, POOLED);
         Self {
             connection,
-            agreement,
+            params,
             size_min: config.size_min,
             sent: vec![],
         }
     }
 }
 
-/// What an input does, one message after the other.
+/// The script of an input, one message after another.
 struct Script<'a> {
     bytes: &'a [u8],
     earlier: Vec<u8>,
 }
 
 impl Script<'_> {
-    /// The next message, and the choices for it.
+    /// Returns the next message and its options.
     fn message(&mut self) -> Option<(u8, Vec<u8>)> {
         let [choices, size, rest @ ..] = self.bytes else {
             return None;
         };
         let (given, rest) = rest.split_at(usize::from(size & 0x1f).min(rest.len()));
         self.bytes = rest;
-        // Large ones are rare, for they are slow.
+        // Large messages are rare because they are slow.
         let times = match (size >> 5, choices >> 5) {
             (0..5, _) => 1,
             (5 | 6, _) => 16,
@@ -115,7 +117,7 @@ impl Script<'_> {
     }
 }
 
-/// Bytes that do not compress.
+/// Incompressible bytes.
 fn noise(seed: &[u8], times: usize) -> Vec<u8> {
     let mut state = seed.iter().fold(1_u32, |state, byte| {
         (state.wrapping_mul(31) + u32::from(*byte)) & 0xff_ffff
@@ -127,7 +129,7 @@ fn noise(seed: &[u8], times: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(seed.len() * times).collect()
 }
 
-/// Sends a message, in parts of at most so many bytes where it is compressed.
+/// Sends a message. If compressed, in parts of at most `part_len_max` bytes.
 fn send(connection: &mut Connection, data: Data<'_>, compress: Compress, part_len_max: usize) -> Vec<u8> {
     let mut wire = vec![];
     let mut parts = data.bytes().chunks(part_len_max).map(Data::Binary);
@@ -158,7 +160,7 @@ fn exchange(from: &mut Side, to: &mut Side, compress: Compress, message: &[u8], 
     let mut told = None;
     let mut left = &mut wire[..];
     while !left.is_empty() {
-        // Large frames in large pieces, or nothing would ever be read directly.
+        // Large frames arrive in large pieces, so that direct reads are tested.
         let len = cuts.next_len(left.len()) * if left.len() > 4096 { 97 } else { 1 };
         let mut piece = left.split_off_mut(..len.min(left.len())).unwrap_or_default();
         loop {
@@ -167,22 +169,22 @@ fn exchange(from: &mut Side, to: &mut Side, compress: Compress, message: &[u8], 
             match received.event {
                 None => break,
                 Some(Event::Message { kind, payload }) => told = Some((kind, payload.into_owned())),
-                Some(event) => panic!("no one sent {event:?}"),
+                Some(event) => panic!("unexpected event: {event:?}"),
             }
             piece = &mut piece[consumed..];
         }
     }
-    let (kind, payload) = told.expect("a whole message came to nothing");
+    let (kind, payload) = told.expect("a complete message gave no event");
     assert_eq!(kind, data.kind());
     assert!(
         payload == message,
-        "{} bytes became {} others",
+        "sent {} bytes, received {} different ones",
         message.len(),
         payload.len()
     );
 }
 
-/// What was agreed on holds on the wire, by a naive inflater.
+/// Checks the negotiated parameters on the wire with the reference inflater.
 fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) {
     let (mut payload, mut rsv, mut rest) = (vec![], None, wire);
     let mut is_in_parts = false;
@@ -193,7 +195,7 @@ fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) 
         let end = header_len + header.payload_len as usize;
         assert_eq!(header.fin, end == rest.len());
         is_in_parts |= !header.fin;
-        assert!(rsv.is_none() || header.rsv == 0, "only the first has the bit");
+        assert!(rsv.is_none() || header.rsv == 0, "only the first frame has RSV1");
         rsv.get_or_insert(header.rsv);
         let key = header.mask.map_or([0; 4], |key| key.0);
         let masked = rest[header_len..end].iter().zip(key.iter().cycle());
@@ -204,21 +206,21 @@ fn check_wire(from: &mut Side, compress: Compress, message: &[u8], wire: &[u8]) 
         assert!(payload == message);
         return;
     }
-    assert!(compress != Compress::Never && from.agreement.window_bits > WindowBits::MIN);
+    assert!(compress != Compress::Never && from.params.window_bits > WindowBits::MIN);
     assert!(compress == Compress::Always || message.len() >= from.size_min);
     assert!(
         payload.len() < message.len() || message.is_empty() || is_in_parts,
-        "compressed to more"
+        "compression made the message larger"
     );
-    let window = from.agreement.window_bits.size();
+    let window = from.params.window_bits.size();
     let inflated = inflate::message(&from.sent, &payload, MESSAGE_LEN_MAX);
     assert!(inflated.message.is_ok_and(|inflated| inflated == message));
     assert!(
         inflated.distance_max <= window,
-        "{} back in a window of {window}",
+        "distance {} exceeds the window of {window}",
         inflated.distance_max
     );
-    if from.agreement.takeover == Takeover::Keep {
+    if from.params.takeover == Takeover::Keep {
         from.sent.extend_from_slice(message);
         from.sent.drain(..from.sent.len().saturating_sub(window));
     }

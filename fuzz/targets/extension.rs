@@ -1,5 +1,5 @@
-//! `Sec-WebSocket-Extensions` in both directions: read as a naive reader reads it, answered as RFC 7692 allows, and
-//! every answer of our server taken by our client.
+//! `Sec-WebSocket-Extensions` in both directions: parsed like the reference parser, answered as RFC 7692 allows, and
+//! every response of our server accepted by our client.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,18 +16,18 @@ fuzz_target!(|input: &[u8]| {
     };
     let server = config(*server, *windows);
     let client = config(*client, *more_windows);
-    our_client_takes_the_answer_of_our_server(&server, &client);
-    // Mutation is long in finding four parameters that are valid together.
+    check_client_accepts_server_response(&server, &client);
+    // Mutation takes long to find four valid parameters, so generate an element as well.
     let made = made_element(*made, *values);
     let mut headers = Headers::new();
     headers.try_append(NAME, &made).expect("valid");
-    let elements = grammar::list(made.as_bytes()).expect("of the grammar");
-    our_server_answers_as_it_may(&server, &headers, &elements);
-    our_client_takes_what_it_may(&client, &headers, &elements);
+    let elements = grammar::list(made.as_bytes()).expect("valid syntax");
+    check_server_response(&server, &headers, &elements);
+    check_client_acceptance(&client, &headers, &elements);
 
     let mut headers = Headers::new();
     let mut expected = Some(vec![]);
-    // One header for each line; what cannot be a header at all ends the input.
+    // One header per line. A line that is not a valid header value ends the input.
     for line in text.split(|byte| *byte == b'\n') {
         if headers.try_append(NAME, line).is_err() {
             return;
@@ -35,13 +35,13 @@ fuzz_target!(|input: &[u8]| {
         let elements = grammar::list(line.trim_ascii());
         expected = expected.zip(elements).map(|(all, elements)| [all, elements].concat());
     }
-    the_list_is_read_as_the_naive_reader_reads_it(&headers, expected.as_deref());
+    check_parsed_list(&headers, expected.as_deref());
     let elements = expected.unwrap_or_default();
-    our_server_answers_as_it_may(&server, &headers, &elements);
-    our_client_takes_what_it_may(&client, &headers, &elements);
+    check_server_response(&server, &headers, &elements);
+    check_client_acceptance(&client, &headers, &elements);
 });
 
-/// Any settings: the byte's bits are the two takeovers, the window's nibbles the two windows.
+/// A configuration: the bits of `choices` select context takeover, the nibbles of `windows` the window sizes.
 fn config(choices: u8, windows: u8) -> DeflateConfig {
     let takeover = |bit: u8| {
         if choices >> bit & 1 == 0 {
@@ -56,8 +56,8 @@ fn config(choices: u8, windows: u8) -> DeflateConfig {
     config.peer_takeover = takeover(1);
     config.window_bits = bits(windows);
     config.peer_window_bits = bits(windows >> 4);
-    // The windows take three bits of each half.
-    config.falls_back = windows & 0x08 != 0;
+    // The window sizes use three bits of each nibble.
+    config.allow_fallback = windows & 0x08 != 0;
     config
 }
 
@@ -79,7 +79,7 @@ fn made_element(choices: u8, values: u8) -> String {
     element
 }
 
-fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Option<&[Element]>) {
+fn check_parsed_list(headers: &Headers, expected: Option<&[Element]>) {
     let mut all = Headers::new();
     for (name, value) in [
         ("Host", "h"),
@@ -103,7 +103,7 @@ fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Op
     };
     let meter = Meter::start();
     let incoming = Incoming::from_upgrade(parts);
-    // Elements are read where they lie; at most a quoted value with escapes is copied, and forgotten again.
+    // Elements are parsed in place; only a quoted value with escapes is copied temporarily.
     assert!(
         meter.peak() <= 2 * len + 2048 && meter.asked() <= 8 * len + 2048,
         "{} bytes held",
@@ -114,41 +114,41 @@ fn the_list_is_read_as_the_naive_reader_reads_it(headers: &Headers, expected: Op
             let read: Vec<_> = incoming.request().extensions().map(element).collect();
             assert_eq!(read, expected);
         }
-        (Err(refusal), None) => assert_eq!(refusal.fault, HandshakeError::ExtensionsInvalid),
-        (incoming, expected) => panic!("{incoming:?}, and by the naive reader {expected:?}"),
+        (Err(invalid), None) => assert_eq!(invalid.error, HandshakeError::ExtensionsInvalid),
+        (incoming, expected) => panic!("{incoming:?}, but the reference is {expected:?}"),
     }
 }
 
-fn our_server_answers_as_it_may(server: &DeflateConfig, headers: &Headers, offers: &[Element]) {
+fn check_server_response(server: &DeflateConfig, headers: &Headers, offers: &[Element]) {
     let mut usable = offers
         .iter()
         .filter(|offer| offer.name == "permessage-deflate")
         .filter_map(Element::deflate);
-    // What is malformed is refused before anything is answered; nothing is said here of the elements before it.
+    // Malformed lists are rejected earlier; the elements before the error are not checked here.
     if offers.is_empty() {
         return;
     }
     match (server.answer(headers.extensions()), usable.next()) {
         (None, None) => {}
-        (Some((answer, agreement)), Some(offer)) => {
+        (Some((answer, params)), Some(offer)) => {
             let answer = only_deflate(&answer);
             assert!(answer.may_answer(&offer), "{answer:?} to {offer:?}");
-            assert_eq!(agreement.takeover == Takeover::Reset, answer.server_reset);
-            assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.client_reset);
-            assert_eq!(agreement.window_bits.bits(), answer.server_bits.unwrap_or(15));
+            assert_eq!(params.takeover == Takeover::Reset, answer.server_reset);
+            assert_eq!(params.peer_takeover == Takeover::Reset, answer.client_reset);
+            assert_eq!(params.window_bits.bits(), answer.server_bits.unwrap_or(15));
             assert_eq!(
-                agreement.peer_window_bits.bits(),
+                params.peer_window_bits.bits(),
                 answer.client_bits.flatten().unwrap_or(15)
             );
-            // No more than is configured, either.
-            assert!(agreement.takeover == Takeover::Reset || server.takeover == Takeover::Keep);
-            assert!(agreement.window_bits <= server.window_bits);
+            // The response must not exceed the configuration.
+            assert!(params.takeover == Takeover::Reset || server.takeover == Takeover::Keep);
+            assert!(params.window_bits <= server.window_bits);
         }
         (answer, offer) => panic!("{answer:?} to {offer:?}"),
     }
 }
 
-fn our_client_takes_what_it_may(client: &DeflateConfig, headers: &Headers, answers: &[Element]) {
+fn check_client_acceptance(client: &DeflateConfig, headers: &Headers, answers: &[Element]) {
     let offers: Vec<_> = client.offers().map(|offer| only_deflate(&offer)).collect();
     let ours: Vec<_> = answers
         .iter()
@@ -157,37 +157,37 @@ fn our_client_takes_what_it_may(client: &DeflateConfig, headers: &Headers, answe
     if answers.is_empty() {
         return;
     }
-    let agreement = client.accept(headers.extensions());
+    let params = client.accept(headers.extensions());
     let usable = match &ours[..] {
-        [] => return assert_eq!(agreement, Ok(None)),
+        [] => return assert_eq!(params, Ok(None)),
         [answer] => {
             let may_answer = |answer: &Deflate| offers.iter().any(|offer| answer.may_answer(offer));
             answer.deflate().filter(may_answer)
         }
         _ => None,
     };
-    match (agreement, usable) {
-        (Ok(Some(agreement)), Some(answer)) => check_client_agreement(client, &agreement, &answer),
-        (Err(HandshakeError::ExtensionMismatch | HandshakeError::TakeoverIgnored), None) => {}
-        (agreement, answer) => panic!("{agreement:?} from {answer:?} to {offers:?}"),
+    match (params, usable) {
+        (Ok(Some(params)), Some(answer)) => check_client_params(client, &params, &answer),
+        (Err(HandshakeError::ExtensionMismatch | HandshakeError::NoContextTakeoverIgnored), None) => {}
+        (params, answer) => panic!("{params:?} from {answer:?} to {offers:?}"),
     }
 }
 
-/// RFC 7692 §7.1: what a client may do after an answer, and what it has to expect.
-fn check_client_agreement(client: &DeflateConfig, agreement: &NegotiatedParams, answer: &Deflate) {
-    assert_eq!(agreement.peer_takeover == Takeover::Reset, answer.server_reset);
-    assert_eq!(agreement.peer_window_bits.bits(), answer.server_bits.unwrap_or(15));
+/// Checks the parameters that a client derives from a response (RFC 7692 §7.1).
+fn check_client_params(client: &DeflateConfig, params: &NegotiatedParams, answer: &Deflate) {
+    assert_eq!(params.peer_takeover == Takeover::Reset, answer.server_reset);
+    assert_eq!(params.peer_window_bits.bits(), answer.server_bits.unwrap_or(15));
     let keeps = client.takeover == Takeover::Keep && !answer.client_reset;
-    assert_eq!(agreement.takeover == Takeover::Keep, keeps);
+    assert_eq!(params.takeover == Takeover::Keep, keeps);
     let bits = answer
         .client_bits
         .flatten()
         .unwrap_or(15)
         .min(client.window_bits.bits());
-    assert_eq!(agreement.window_bits.bits(), bits);
+    assert_eq!(params.window_bits.bits(), bits);
 }
 
-fn our_client_takes_the_answer_of_our_server(server: &DeflateConfig, client: &DeflateConfig) {
+fn check_client_accepts_server_response(server: &DeflateConfig, client: &DeflateConfig) {
     let header = |text: &str| {
         let mut headers = Headers::new();
         headers.try_append(NAME, text).expect("valid");
@@ -200,7 +200,7 @@ fn our_client_takes_the_answer_of_our_server(server: &DeflateConfig, client: &De
         .accept(header(&answer).extensions())
         .expect("an answer to it")
         .expect("accepted");
-    // Whoever inflates expects at least what the other may do.
+    // Each side expects at least what the other may use.
     assert_eq!(
         (clients.peer_takeover, clients.peer_window_bits),
         (servers.takeover, servers.window_bits)
@@ -210,7 +210,7 @@ fn our_client_takes_the_answer_of_our_server(server: &DeflateConfig, client: &De
 }
 
 fn only_deflate(text: &str) -> Deflate {
-    let elements = grammar::list(text.as_bytes()).expect("of the grammar");
+    let elements = grammar::list(text.as_bytes()).expect("valid syntax");
     let [element] = &elements[..] else {
         panic!("one element: {text}")
     };

@@ -1,4 +1,4 @@
-//! Compressed messages from a peer: inflated as a naive inflater does it, within the limit, and to the end.
+//! Compressed messages from a peer: inflated like the reference inflater and within the limits.
 #![no_main]
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const NOW: Instant = Instant::ORIGIN;
 
 fuzz_target!(|input: &[u8]| {
     let [choices, seed, messages @ ..] = input else { return };
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover: Takeover::Reset,
         peer_takeover: if choices & 1 == 0 {
             Takeover::Keep
@@ -38,15 +38,15 @@ fuzz_target!(|input: &[u8]| {
         config.inflate_step_max = 1;
     }
     let mut connection = Connection::new(CLIENT, Arc::new(config.clone()), NOW);
-    connection.enable_deflate(&DeflateConfig::default(), agreement, POOLED);
+    connection.enable_deflate(&DeflateConfig::default(), params, POOLED);
     let mut peer = Peer {
         connection,
         size_max: config.limits.message_size_max as usize,
         cuts: Cuts::new(*seed),
         window: vec![],
-        agreement,
+        params,
     };
-    // A message begins with its kind and length: the last one may be as long as it likes.
+    // A message starts with its kind and length. The last one takes all remaining bytes.
     let mut left = messages;
     while let [head, rest @ ..] = left {
         let len = if head >> 1 == 0x7f {
@@ -71,13 +71,13 @@ struct Peer {
     connection: Connection,
     size_max: usize,
     cuts: Cuts,
-    /// What the next message may refer back to, as far as the agreement goes.
+    /// Data to which the next message may refer back, according to the negotiated parameters.
     window: Vec<u8>,
-    agreement: NegotiatedParams,
+    params: NegotiatedParams,
 }
 
 impl Peer {
-    /// Sends a message in fragments and pieces: whether the connection is as it was.
+    /// Sends a message in fragments and pieces. Returns whether the connection is still open.
     fn send(&mut self, kind: MessageKind, payload: &[u8]) -> bool {
         let wire = self.frames(kind, payload);
         let received = self.feed(wire);
@@ -86,9 +86,9 @@ impl Peer {
             (Ok(message), Ok(inflated)) => {
                 assert_eq!(message, *inflated);
                 assert!(kind == MessageKind::Binary || std::str::from_utf8(inflated).is_ok());
-                if self.agreement.peer_takeover == Takeover::Keep {
+                if self.params.peer_takeover == Takeover::Keep {
                     self.window.extend_from_slice(inflated);
-                    let size = self.agreement.peer_window_bits.size();
+                    let size = self.params.peer_window_bits.size();
                     self.window.drain(..self.window.len().saturating_sub(size));
                 }
                 return true;
@@ -98,13 +98,13 @@ impl Peer {
             }
             (Err(ProtocolError::InvalidDeflate), Err(Failure::Invalid | Failure::Cut)) => {}
             (Err(ProtocolError::MessageTooBig), Err(Failure::TooBig)) => {}
-            // A block that is cut short takes the five bytes too with which our inflater ends a stream.
+            // A truncated block also consumes the five bytes with which our inflater ends a stream.
             (Err(ProtocolError::MessageTooBig), Err(Failure::Cut)) => {}
-            // Final blocks are counted: each costs a new codec, and no one needs many.
+            // The number of final blocks is limited, because the codec must be reset after each.
             (Err(ProtocolError::TooManyFinalBlocks), _) if expected.final_blocks > 8 => {}
-            // What is larger than the limit before it is inflated need not be.
+            // A compressed message that exceeds the limit need not be inflated.
             (Err(ProtocolError::MessageTooBig), _) if payload.len() > self.size_max => {}
-            (received, expected) => panic!("{received:?}, and by the naive inflater {expected:?}"),
+            (received, expected) => panic!("{received:?}, but the reference is {expected:?}"),
         }
         false
     }
@@ -124,7 +124,7 @@ impl Peer {
                 self.cuts.next_len(rest.len())
             };
             let fragment = rest.split_off(..len).unwrap_or_default();
-            // RFC 7692 §6: only the first frame says that the message is compressed.
+            // RFC 7692 §6: only the first frame has RSV1.
             let rsv = if opcode == Opcode::Continuation { 0 } else { 4 };
             let payload_len = len as u64;
             FrameHeader {
@@ -144,8 +144,8 @@ impl Peer {
     }
 
     fn feed(&mut self, mut wire: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
-        // The codec is the pool's, not the connection's.
-        (POOLED.give_inflater)((POOLED.take_inflater)());
+        // The codec belongs to the pool, not to the connection.
+        (POOLED.return_inflater)((POOLED.take_inflater)());
         let meter = Meter::start();
         let wire_len = wire.len();
         let mut left = &mut wire[..];
@@ -159,8 +159,8 @@ impl Peer {
                 match received.event {
                     None => {}
                     Some(Event::Message { payload, .. }) => told = Some(Ok(payload.into_owned())),
-                    Some(Event::ProtocolError(fault)) => told = Some(Err(fault)),
-                    Some(event) => panic!("no one sent {event:?}"),
+                    Some(Event::ProtocolError(error)) => told = Some(Err(error)),
+                    Some(event) => panic!("unexpected event: {event:?}"),
                 }
                 if !is_event && !self.connection.is_inflating() {
                     break;
@@ -171,6 +171,6 @@ impl Peer {
         let peak = meter.peak();
         let bound = self.size_max + 2 * wire_len + 64 * 1024 + 2048;
         assert!(peak <= bound, "{peak} bytes held with a limit of {}", self.size_max);
-        told.expect("a whole message came to nothing")
+        told.expect("a complete message gave no event")
     }
 }

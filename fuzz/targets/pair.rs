@@ -1,5 +1,5 @@
-//! A client and a server in virtual time, and a script of what their applications, the network and the clock do: what
-//! is sent is received, in order and once, and both come to an end, whatever happens on the way.
+//! A client and a server in virtual time, with a script of actions of the applications, the network and the clock. Sent
+//! messages are received once and in order, and both connections end, whatever happens.
 #![no_main]
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use sockeye_proto::{
     SendError, State, TransportAction,
 };
 
-/// How often the two may be driven until both have ended: a close frame each way, a few deadlines.
+/// Maximum number of rounds until both have ended: a close frame each way and a few deadlines.
 const ROUNDS_MAX: usize = 16;
 
 fuzz_target!(|input: &[u8]| {
@@ -35,25 +35,25 @@ fuzz_target!(|input: &[u8]| {
 struct Pair {
     now: Instant,
     sides: [Side; 2],
-    /// Whether the clock or the network did what may cost messages.
+    /// Whether the clock or the network may have caused lost messages.
     is_disturbed: bool,
 }
 
 struct Side {
     connection: Connection,
     state: State,
-    /// What is on its way to the peer.
+    /// Bytes on their way to the peer.
     wire: Vec<u8>,
-    /// Whether nothing will follow what is on its way.
+    /// Whether the sending half is closed after those bytes.
     has_ended: bool,
-    /// Whether the connection was told that nothing more comes.
+    /// Whether the connection was notified of the end of its input.
     has_heard_end: bool,
     reads_directly: bool,
     sent: Vec<(MessageKind, Vec<u8>)>,
-    /// The message that is being sent in fragments.
+    /// The message being sent in fragments.
     sending: Option<(MessageKind, Vec<u8>)>,
     received: Vec<(MessageKind, Vec<u8>)>,
-    /// The message that is being received in chunks.
+    /// The message being received in chunks.
     receiving: Option<(MessageKind, Vec<u8>)>,
     pings: Vec<Vec<u8>>,
 }
@@ -93,7 +93,7 @@ impl Pair {
                 self.is_disturbed = true;
             }
             13 if argument == 0 => {
-                // The transport breaks: what is on its way to this side is lost.
+                // The transport fails: bytes on their way to this side are lost.
                 side.hear_end();
                 self.sides[1 - who].wire.clear();
                 self.sides[1 - who].has_ended = true;
@@ -104,7 +104,7 @@ impl Pair {
         }
     }
 
-    /// Carries up to `len` bytes from `who` to the other, and the end behind them.
+    /// Delivers up to `len` bytes from `who` to the other side, and the end of the transport after them.
     fn carry(&mut self, who: usize, len: usize) {
         let [client, server] = &mut self.sides;
         let (from, to) = if who == 0 { (client, server) } else { (server, client) };
@@ -117,7 +117,7 @@ impl Pair {
         to.note_end();
     }
 
-    /// Lets both come to their end.
+    /// Drives both connections until they end.
     fn finish(&mut self) {
         for side in &mut self.sides {
             if let Some((kind, _)) = side.sending {
@@ -145,7 +145,7 @@ impl Pair {
                 self.sides[0].close(0);
                 continue;
             }
-            // Nothing is on its way: only the clock can go on.
+            // Nothing is in flight, so advance the clock.
             let deadlines = self.sides.iter().filter_map(|side| side.connection.poll_timeout());
             let Some(deadline) = deadlines.min() else { continue };
             self.now = self.now.max(deadline);
@@ -153,7 +153,10 @@ impl Pair {
                 side.connection.handle_timeout(self.now);
             }
         }
-        panic!("no end: {:?}", self.sides.each_ref().map(|side| &side.connection));
+        panic!(
+            "the connections do not end: {:?}",
+            self.sides.each_ref().map(|side| &side.connection)
+        );
     }
 
     fn check_all_arrived(&self) {
@@ -162,13 +165,16 @@ impl Pair {
             let close_info = to.connection.close_info().expect("closed");
             let is_abnormal = matches!(
                 close_info.cause(),
-                CloseCause::TransportEnd | CloseCause::PeerGone | CloseCause::CloseTimeout
+                CloseCause::TransportEnd | CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout
             );
             assert!(self.is_disturbed || !is_abnormal, "{close_info}");
-            // In order, and once: even where a connection was lost, what arrived is how it began.
-            assert!(from.sent.starts_with(&to.received), "received what was not sent");
+            // Once and in order: even if a connection was lost, the received messages are a prefix of those sent.
+            assert!(
+                from.sent.starts_with(&to.received),
+                "received messages that were not sent"
+            );
             if let Some(frame) = close_info.received() {
-                // Whatever came before the close frame arrived before it.
+                // Messages sent before the close frame arrive before it.
                 assert_eq!(to.received.len(), from.sent.len(), "messages were lost");
                 assert_eq!(
                     from.connection.close_info().and_then(|close_info| close_info.sent()),
@@ -184,13 +190,13 @@ impl Side {
     fn new(role: Role, config: &Arc<Config>, choices: u8) -> Self {
         let mut connection = Connection::new(role, config.clone(), Instant::ORIGIN);
         if choices & 3 == 3 {
-            let agreement = NegotiatedParams {
+            let params = NegotiatedParams {
                 takeover: Takeover::Keep,
                 peer_takeover: Takeover::Keep,
                 window_bits: WindowBits::MAX,
                 peer_window_bits: WindowBits::MAX,
             };
-            connection.enable_deflate(&DeflateConfig::default(), agreement, POOLED);
+            connection.enable_deflate(&DeflateConfig::default(), params, POOLED);
         }
         Self {
             connection,
@@ -244,7 +250,7 @@ impl Side {
     }
 
     fn append_fragment(&mut self, data: Data<'_>, fragment: Fragment) {
-        // What is being compressed may be finished, whoever has begun to close.
+        // A compressed message in progress may be finished while the connection is closing.
         let may_go_on = self.connection.state() == State::Open || self.connection.is_compressing();
         let result = self.connection.send_fragment(data, fragment, &mut self.wire);
         let is_other_kind = self.sending.as_ref().is_some_and(|(kind, _)| *kind != data.kind());
@@ -300,13 +306,13 @@ impl Side {
         let mut rest = &mut piece[..];
         loop {
             if self.reads_directly
-                && let Some((buffer, len_max)) = self.connection.direct_buffer()
+                && let Some((buffer, len_max)) = self.connection.direct_read_buffer()
             {
                 let len = len_max.min(buffer.capacity() - buffer.len()).min(rest.len());
                 buffer.extend_from_slice(rest.split_off_mut(..len).unwrap_or_default());
-                match self.connection.handle_appended(now) {
+                match self.connection.handle_direct_read(now) {
                     Some(Event::Message { kind, payload }) => self.received.push((kind, payload.into_owned())),
-                    Some(event) => panic!("a direct read brought {event:?}"),
+                    Some(event) => panic!("unexpected event of a direct read: {event:?}"),
                     None => {}
                 }
                 if !rest.is_empty() {
@@ -334,7 +340,7 @@ impl Side {
                     }
                 }
                 Some(Event::Ping(_) | Event::Pong(_) | Event::Close(_)) => {}
-                Some(Event::ProtocolError(fault)) => panic!("both keep the rules, but: {fault}"),
+                Some(Event::ProtocolError(error)) => panic!("unexpected protocol error: {error}"),
             }
             rest = &mut rest[consumed..];
         }
@@ -348,7 +354,7 @@ impl Side {
         self.note_end();
     }
 
-    /// Does to the transport what the connection says.
+    /// Performs the transport action.
     fn note_end(&mut self) {
         match self.connection.transport_action() {
             TransportAction::Open => {}
@@ -357,13 +363,13 @@ impl Side {
         }
     }
 
-    /// What holds at any time.
+    /// Checks invariants.
     fn check(&mut self) {
         let state = self.connection.state();
         let order = |state| match state {
             State::Open => 0,
             State::CloseSent => 1,
-            State::Ending => 2,
+            State::Draining => 2,
             State::Closed => 3,
         };
         assert!(order(state) >= order(self.state), "{state:?} after {:?}", self.state);
@@ -376,7 +382,7 @@ impl Side {
                 assert!(!self.connection.wants_transmit());
                 assert_eq!(self.connection.buffered_len(), 0);
             }
-            State::CloseSent | State::Ending => assert!(self.connection.poll_timeout().is_some()),
+            State::CloseSent | State::Draining => assert!(self.connection.poll_timeout().is_some()),
             State::Open => {}
         }
     }
@@ -390,7 +396,7 @@ fn data(bytes: &[u8], choice: u8) -> Data<'_> {
     }
 }
 
-/// Messages of every length form, and large enough now and then to be read directly.
+/// Messages with every length encoding, some large enough for direct reads.
 fn message(argument: u8) -> Vec<u8> {
     let len = match argument {
         0..200 => usize::from(argument & 31),

@@ -1,4 +1,4 @@
-//! A client's request, read by a server: the same however it is cut, bounded, and sound by a naive reader.
+//! Requests received by a server: the result is independent of splits, bounded, and agrees with the reference parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,11 +7,11 @@ use sockeye_fuzz::http::{Head, decode_key};
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::{
-    Acceptance, Accepted, ClientRequest, ClientStep, HandshakeError, HandshakeLimits, HostPolicy, Incoming,
-    InvalidRequest, Key, OriginPolicy, Request, ServerHandshake, ServerStep, Uri,
+    Acceptance, Accepted, ClientProgress, ClientRequest, HandshakeError, HandshakeLimits, HostPolicy, Incoming,
+    InvalidRequest, Key, OriginPolicy, Request, ServerHandshake, ServerProgress, Uri,
 };
 
-/// What an input is put behind and before when it is to be fields of a request that is otherwise right.
+/// Prefix and suffix that turn an input into the fields of an otherwise valid request.
 const BEFORE: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n";
 const AFTER: &[u8] = b"\r\n\r\n\x81\x80";
@@ -33,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
 enum Outcome {
     Incomplete(usize),
     Requested(Box<Incoming>),
-    Refused(Box<InvalidRequest>),
+    Invalid(Box<InvalidRequest>),
 }
 
 fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
@@ -41,26 +41,26 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
     let (cut, cut_used) = run(wire, limits, Some(Cuts::new(seed)));
     match (whole, cut) {
         (Outcome::Incomplete(whole), Outcome::Incomplete(cut)) => assert_eq!(whole, cut),
-        (Outcome::Refused(whole), Outcome::Refused(cut)) => {
-            assert_eq!((&whole.fault, &whole.response), (&cut.fault, &cut.response));
-            check_refusal(wire, &whole);
+        (Outcome::Invalid(whole), Outcome::Invalid(cut)) => {
+            assert_eq!((&whole.error, &whole.response), (&cut.error, &cut.response));
+            check_rejection(wire, &whole);
         }
         (Outcome::Requested(whole), Outcome::Requested(cut)) => {
             assert_eq!(describe(whole.request()), describe(cut.request()));
-            check_sound(wire, whole.request());
-            check_written_again(whole.request());
+            check_valid(wire, whole.request());
+            check_reencoded(whole.request());
             let (whole, cut) = (accept(*whole), accept(*cut));
             assert_eq!(whole.response, cut.response);
-            // What came behind the head is the same bytes, wherever the pieces were cut.
+            // The bytes after the head are the same for every split.
             let all = |accepted: &Accepted, used: usize| [&accepted.read_buf, &wire[used..]].concat();
             assert_eq!(all(&whole, whole_used), all(&cut, cut_used));
             check_client_agrees(wire, &whole);
         }
-        (whole, cut) => panic!("whole: {whole:?}\ncut: {cut:?}"),
+        (whole, cut) => panic!("in one piece: {whole:?}\nsplit: {cut:?}"),
     }
 }
 
-/// Feeds a handshake until it ends, and says how many bytes that took.
+/// Drives a handshake to its end. Returns the outcome and the number of bytes used.
 fn run(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome, usize) {
     let meter = Meter::start();
     let mut handshake = ServerHandshake::new(limits);
@@ -75,9 +75,9 @@ fn run(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome
         used += len;
         pieces += 1;
         match handshake.handle_bytes(piece) {
-            ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(incoming) => break Outcome::Requested(Box::new(incoming)),
-            ServerStep::Refused(refusal) => break Outcome::Refused(Box::new(refusal)),
+            ServerProgress::Incomplete(next) => handshake = next,
+            ServerProgress::Incoming(incoming) => break Outcome::Requested(Box::new(incoming)),
+            ServerProgress::Invalid(invalid) => break Outcome::Invalid(Box::new(invalid)),
         }
     };
     let (peak, asked) = (meter.peak(), meter.asked());
@@ -86,16 +86,16 @@ fn run(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome
         peak <= limit + used + 64 * 1024,
         "{peak} bytes held with a limit of {limit}"
     );
-    // A line of four bytes becomes two entries of about thirty; the offer of a subprotocol, of two bytes, one.
-    assert!(peak <= 40 * used + 4096, "{peak} bytes held of {used} that arrived");
+    // A line of four bytes becomes two entries of about thirty bytes; an offered subprotocol of two bytes becomes one.
+    assert!(peak <= 40 * used + 4096, "{peak} bytes held after {used} were received");
     assert!(
         asked <= 80 * used + 16 * pieces + 4096,
-        "{asked} bytes asked for, {used} arrived"
+        "{asked} bytes allocated, {used} received"
     );
     (outcome, used)
 }
 
-/// All that an application can see.
+/// Formats everything that an application can see.
 fn describe(request: &Request) -> String {
     let headers: Vec<_> = request
         .headers()
@@ -115,8 +115,8 @@ fn describe(request: &Request) -> String {
     )
 }
 
-/// RFC 6455 §4.2.1, as far as splitting lines can tell.
-fn check_sound(wire: &[u8], request: &Request) {
+/// Checks the rules of RFC 6455 §4.2.1 with the reference parser.
+fn check_valid(wire: &[u8], request: &Request) {
     let head = Head::split(wire).expect("accepted without an empty line");
     assert!(head.is_well_formed());
     let words: Vec<_> = head.first_line.split(|byte| *byte == b' ').collect();
@@ -135,15 +135,15 @@ fn check_sound(wire: &[u8], request: &Request) {
     check_denials(request);
 }
 
-/// What a policy refuses is named in a line that can be logged and sent, however it was written.
+/// Checks that the texts of denials are safe to log and to send.
 fn check_denials(request: &Request) {
-    for fault in [
+    for error in [
         OriginPolicy::SameHost.check(request),
         HostPolicy::List(vec![]).check(request),
     ] {
-        let Err(fault) = fault else { continue };
-        let denial = fault.denial().expect("only a policy was asked");
-        for text in [denial.origin().unwrap_or_default(), denial.host(), &fault.to_string()] {
+        let Err(error) = error else { continue };
+        let denial = error.denial().expect("the error comes from a policy");
+        for text in [denial.origin().unwrap_or_default(), denial.host(), &error.to_string()] {
             let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
             assert!(is_plain && text.len() <= 2048, "{text:?}");
         }
@@ -152,8 +152,8 @@ fn check_denials(request: &Request) {
     }
 }
 
-/// What was accepted and is written as it was understood is understood in the same way.
-fn check_written_again(request: &Request) {
+/// Checks that an accepted request, encoded again from its parsed form, is parsed in the same way.
+fn check_reencoded(request: &Request) {
     let mut bytes = format!("GET {} HTTP/1.1\r\n", request.target()).into_bytes();
     for (name, value) in request.headers().iter() {
         bytes.extend_from_slice(name.as_str().as_bytes());
@@ -170,33 +170,33 @@ fn check_written_again(request: &Request) {
     }
 }
 
-/// Says yes to the first of what is offered.
+/// Accepts the first offered subprotocol and extension.
 fn accept(incoming: Incoming) -> Accepted {
     let request = incoming.request();
     let offered: Vec<String> = request.subprotocols().map(String::from).collect();
     let acceptance = Acceptance::new().subprotocol(request.choose_subprotocol(&offered));
     let (acceptance, _) = acceptance.deflate(&DeflateConfig::default(), request);
-    incoming.accept(acceptance).expect("chosen among what was offered")
+    incoming.accept(acceptance).expect("chosen from the offers")
 }
 
-/// A client that offered the same is content with the response.
+/// Checks that a client with the same offers accepts the response.
 fn check_client_agrees(wire: &[u8], accepted: &Accepted) {
     let key = Head::split(wire).and_then(|head| decode_key(head.only("Sec-WebSocket-Key")?));
-    let uri: Uri = "ws://h/".parse().expect("an URI");
+    let uri: Uri = "ws://h/".parse().expect("valid URI");
     let mut client = ClientRequest::new(&uri, Key::from_bytes(key.expect("accepted")));
     for subprotocol in accepted.request.subprotocols() {
         client = client
             .subprotocol(subprotocol)
-            .expect("valid and unique, for it was accepted");
+            .expect("valid and unique, because it was accepted");
     }
     for extension in accepted.request.extensions() {
         client = client
             .extension(&written(extension))
-            .expect("valid, for it was accepted");
+            .expect("valid, because it was accepted");
     }
     let (_, awaiting) = client.start();
     match awaiting.handle_bytes(&accepted.response.to_bytes()) {
-        ClientStep::Connected(connected) => {
+        ClientProgress::Connected(connected) => {
             assert_eq!(connected.subprotocol, accepted.subprotocol);
             assert_eq!(connected.response, accepted.response);
         }
@@ -212,12 +212,12 @@ fn written(extension: sockeye_proto::handshake::Extension<'_>) -> String {
     extension.name().to_owned() + &params.collect::<String>()
 }
 
-/// A refusal is a whole response that ends the connection.
-fn check_refusal(wire: &[u8], refusal: &InvalidRequest) {
-    let bytes = refusal.response.to_bytes();
+/// Checks that a rejection is a complete response that closes the connection.
+fn check_rejection(wire: &[u8], invalid: &InvalidRequest) {
+    let bytes = invalid.response.to_bytes();
     let head = Head::split(&bytes).expect("a head");
     assert!(head.is_well_formed());
-    let status = refusal.fault.status().as_u16();
+    let status = invalid.error.status().as_u16();
     assert!(matches!(status, 400..=431 | 501 | 505), "{status}");
     assert!(head.first_line.starts_with(format!("HTTP/1.1 {status} ").as_bytes()));
     assert!(head.lists("Connection", "close"));
@@ -229,21 +229,21 @@ fn check_refusal(wire: &[u8], refusal: &InvalidRequest) {
     } else {
         assert_eq!(length, Some(head.rest.len().to_string().into_bytes()));
     }
-    // What is plainly a right request, in fields that this reader understands, is not refused.
+    // A request that the reference parser considers valid must not be rejected.
     if let Some(head) = Head::split(wire)
-        && is_plainly_right(&head)
+        && is_clearly_valid(&head)
     {
         let is_too_much = matches!(
-            refusal.fault,
+            invalid.error,
             HandshakeError::HeadTooLarge { .. }
                 | HandshakeError::StartLineTooLong { .. }
                 | HandshakeError::TooManyHeaders { .. }
         );
-        assert!(is_too_much, "refused: {:?}", refusal.fault);
+        assert!(is_too_much, "rejected: {:?}", invalid.error);
     }
 }
 
-fn is_plainly_right(head: &Head<'_>) -> bool {
+fn is_clearly_valid(head: &Head<'_>) -> bool {
     let is_needed = |name: &[u8]| {
         let needed = [
             "Host",

@@ -1,4 +1,4 @@
-//! A server's response, read by a client: the same however it is cut, bounded, and sound by a naive reader.
+//! Responses received by a client: the result is independent of splits, bounded, and agrees with the reference parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,18 +6,18 @@ use sockeye_fuzz::cuts::Cuts;
 use sockeye_fuzz::http::Head;
 use sockeye_fuzz::memory::Meter;
 use sockeye_proto::handshake::{
-    AwaitingResponse, ClientRequest, ClientStep, Connected, HandshakeError, HandshakeLimits, Key, Response, Uri,
+    AwaitingResponse, ClientProgress, ClientRequest, Connected, HandshakeError, HandshakeLimits, Key, Response, Uri,
 };
 
-/// The key of the request, and what a server has to make of it (RFC 6455 §1.3 says how).
+/// The key of the request and the corresponding accept value (RFC 6455 §1.3).
 const KEY: [u8; 16] = *b"\xc7\x72\x49\x1c\xc6\xc3\x2f\x51\x33\x2e\x48\x7d\x18\x18\x57\x0f";
 const ACCEPT: &[u8] = b"HSmrc0sMlYUkAGmm5OPpG2HaGWk=";
 
-/// What an input is put between when it is to be the fields of a response that is otherwise right.
+/// Prefix and suffix that turn an input into the fields of an otherwise valid response.
 const BEFORE_FIELDS: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n";
 const AFTER_FIELDS: &[u8] = b"\r\n\r\n\x81\x00";
-/// What an input is put behind when it is to be a body in chunks.
+/// Prefix that turns an input into a chunked body.
 const BEFORE_CHUNKS: &[u8] = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 fuzz_target!(|input: &[u8]| {
@@ -41,10 +41,10 @@ fuzz_target!(|input: &[u8]| {
 
 #[derive(Debug)]
 enum Outcome {
-    /// Still waiting.
+    /// The response is incomplete.
     Incomplete,
     Connected(Box<Connected>),
-    Refused(Box<Response>),
+    Rejected(Box<Response>),
     Failed(HandshakeError),
 }
 
@@ -54,15 +54,15 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
     match (whole, cut) {
         (Ok(Outcome::Connected(whole)), Ok(Outcome::Connected(cut))) => {
             assert_eq!((&whole.response, &whole.subprotocol), (&cut.response, &cut.subprotocol));
-            // What came behind the head is the same bytes, wherever the pieces were cut.
+            // The bytes after the head are the same for every split.
             let all = |connected: &Connected, used: usize| [&connected.read_buf, &wire[used..]].concat();
             assert_eq!(all(&whole, whole_used), all(&cut, cut_used));
-            check_sound(wire, &whole);
-            check_written_again(&whole);
+            check_valid(wire, &whole);
+            check_reencoded(&whole);
         }
-        (Ok(Outcome::Refused(whole)), Ok(Outcome::Refused(cut))) => {
+        (Ok(Outcome::Rejected(whole)), Ok(Outcome::Rejected(cut))) => {
             assert_eq!(whole, cut);
-            check_refused(&whole, limits);
+            check_rejection(&whole, limits);
         }
         (Ok(Outcome::Failed(whole)), Ok(Outcome::Failed(cut))) => assert_eq!(whole, cut),
         (Err(whole), Err(cut)) => {
@@ -70,17 +70,17 @@ fn check(wire: &[u8], limits: HandshakeLimits, seed: u8) {
             if let [Ok(at_end), Ok(at_timeout)] = &whole {
                 assert_eq!(at_end.body(), at_timeout.body());
                 assert!(at_timeout.is_body_truncated());
-                check_refused(at_end, limits);
+                check_rejection(at_end, limits);
             }
         }
-        (whole, cut) => panic!("whole: {whole:?}\ncut: {cut:?}"),
+        (whole, cut) => panic!("in one piece: {whole:?}\nsplit: {cut:?}"),
     }
 }
 
-/// What the end of the connection and the end of the time make of a response that is not whole.
+/// Results of `handle_timeout` and `handle_eof` for an incomplete response.
 type Ends = [Result<Response, HandshakeError>; 2];
 
-/// Feeds a client until it knows, and says how many bytes that took.
+/// Drives a client to its result, including timeout and end. Returns the number of bytes used.
 fn run(wire: &[u8], limits: HandshakeLimits, cuts: Option<Cuts>) -> (Result<Outcome, Ends>, usize) {
     let mut ends = vec![];
     for is_timeout in [false, true] {
@@ -95,18 +95,18 @@ fn run(wire: &[u8], limits: HandshakeLimits, cuts: Option<Cuts>) -> (Result<Outc
     (Err([at_end, at_timeout]), wire.len())
 }
 
-/// Feeds a client, and says what it then is, what still waits, and how many bytes that took.
+/// Passes bytes to a client. Returns the outcome, the state if incomplete, and the number of bytes used.
 fn feed(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcome, Option<AwaitingResponse>, usize) {
-    let mut step = ClientStep::Incomplete(awaiting(limits));
+    let mut step = ClientProgress::Incomplete(awaiting(limits));
     let meter = Meter::start();
     let (mut used, mut pieces) = (0, 0);
     let (outcome, awaiting) = loop {
         let awaiting = match step {
-            ClientStep::Incomplete(awaiting) if used < wire.len() => awaiting,
-            ClientStep::Incomplete(awaiting) => break (Outcome::Incomplete, Some(awaiting)),
-            ClientStep::Connected(connected) => break (Outcome::Connected(Box::new(connected)), None),
-            ClientStep::Refused(response) => break (Outcome::Refused(Box::new(response)), None),
-            ClientStep::Failed(fault) => break (Outcome::Failed(fault), None),
+            ClientProgress::Incomplete(awaiting) if used < wire.len() => awaiting,
+            ClientProgress::Incomplete(awaiting) => break (Outcome::Incomplete, Some(awaiting)),
+            ClientProgress::Connected(connected) => break (Outcome::Connected(Box::new(connected)), None),
+            ClientProgress::Rejected(response) => break (Outcome::Rejected(Box::new(response)), None),
+            ClientProgress::Failed(error) => break (Outcome::Failed(error), None),
         };
         let left = wire.len() - used;
         let len = cuts.as_mut().map_or(left, |cuts| cuts.next_len(left));
@@ -120,17 +120,17 @@ fn feed(wire: &[u8], limits: HandshakeLimits, mut cuts: Option<Cuts>) -> (Outcom
         peak <= limit + used + 64 * 1024,
         "{peak} bytes held with a limit of {limit}"
     );
-    // A line of four bytes becomes two entries of about thirty.
-    assert!(peak <= 32 * used + 4096, "{peak} bytes held of {used} that arrived");
+    // A line of four bytes becomes two entries of about thirty bytes.
+    assert!(peak <= 32 * used + 4096, "{peak} bytes held after {used} were received");
     assert!(
         asked <= 64 * used + 16 * pieces + 4096,
-        "{asked} bytes asked for, {used} arrived"
+        "{asked} bytes allocated, {used} received"
     );
     (outcome, awaiting, used)
 }
 
 fn awaiting(limits: HandshakeLimits) -> AwaitingResponse {
-    let uri: Uri = "ws://h/".parse().expect("an URI");
+    let uri: Uri = "ws://h/".parse().expect("valid URI");
     let request = ClientRequest::new(&uri, Key::from_bytes(KEY)).limits(limits);
     let request = ["chat", "superchat"]
         .into_iter()
@@ -139,9 +139,9 @@ fn awaiting(limits: HandshakeLimits) -> AwaitingResponse {
     request.expect("valid").start().1
 }
 
-/// RFC 6455 §4.1, what a client must verify, as far as splitting lines can tell.
-fn check_sound(wire: &[u8], connected: &Connected) {
-    // Informational responses come before, and are not ours.
+/// Performs the checks of RFC 6455 §4.1 with the reference parser.
+fn check_valid(wire: &[u8], connected: &Connected) {
+    // Skip informational responses.
     let mut head = Head::split(wire).expect("connected without an empty line");
     loop {
         let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor, b' ', b'1', b, c, ..] = head.first_line else {
@@ -158,20 +158,20 @@ fn check_sound(wire: &[u8], connected: &Connected) {
     assert_eq!(head.only("Sec-WebSocket-Accept"), Some(ACCEPT));
     let subprotocol = connected.subprotocol.as_ref().map(|subprotocol| subprotocol.as_str());
     assert!(matches!(subprotocol, None | Some("chat" | "superchat")));
-    // An empty header chooses nothing.
+    // An empty header is treated as absent.
     let chosen = head
         .values("Sec-WebSocket-Protocol")
         .find(|value| value.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b',')));
     assert_eq!(chosen, subprotocol.map(str::as_bytes));
-    // A 101 has no body, whatever it announces: frames begin right behind its head.
+    // A 101 response has no body, even if it declares one: frames start after the head.
     assert!(head.rest.starts_with(&connected.read_buf));
     for extension in connected.response.headers().extensions() {
         assert_eq!(extension.name(), "permessage-deflate");
     }
 }
 
-/// What was accepted and is written as it was understood is accepted again.
-fn check_written_again(connected: &Connected) {
+/// Checks that an accepted response, encoded again from its parsed form, is accepted.
+fn check_reencoded(connected: &Connected) {
     let mut limits = HandshakeLimits::default();
     limits.head_size_max *= 2;
     match feed(&connected.response.to_bytes(), limits, None).0 {
@@ -184,8 +184,8 @@ fn check_written_again(connected: &Connected) {
     }
 }
 
-/// A refusal holds no more than was asked for, and never the status that opens.
-fn check_refused(response: &Response, limits: HandshakeLimits) {
+/// Checks that a rejection respects the limits and does not have the status 101.
+fn check_rejection(response: &Response, limits: HandshakeLimits) {
     let status = response.status().as_u16();
     assert!((200..1000).contains(&status), "{status}");
     assert!(response.body().len() <= limits.body_size_max);

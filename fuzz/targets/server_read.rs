@@ -1,4 +1,4 @@
-//! Frames from a peer, read by a server.
+//! Frames received by a server.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

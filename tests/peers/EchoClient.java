@@ -160,13 +160,13 @@ public class EchoClient {
 
         check("close with code and reason", () -> {
             ws.sendClose(3001, "done here").join();
-            // The code comes back; whether the reason does is the server's choice.
+            // The server returns the code; returning the reason is optional.
             equal(inbox.next("close").code, 3001);
         });
 
         check("too big", () -> {
             Connection other = open();
-            // The server may close before it has read all of it: the send itself may then fail.
+            // The server may close before it has read everything, and then the send itself may fail.
             other.ws.sendText(textOf(Integer.parseInt(System.getenv("PEER_TOO_BIG"))), true);
             equal(other.inbox.next("close").code, 1009);
         });

@@ -7,7 +7,7 @@ export function launch() {
   return puppeteer.launch({
     executablePath: process.env.SOCKEYE_TOOL_CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
-    // Over a pipe, so that no port is opened and the browser ends when this program does.
+    // Over a pipe, so that no port is opened and the browser exits with this program.
     pipe: true,
     acceptInsecureCerts: true,
     args: [

@@ -81,7 +81,7 @@ await check('order', async () => {
   for (let at = 0; at < 200; at += 1) publishing.push(alice.subscriptions[at % 2].publish(at));
   await Promise.all(publishing);
   for (const { inbox } of [alice, bob]) {
-    // Order is promised within a channel.
+    // Order is guaranteed only within a channel.
     const seen = { news: [], 'chat:lobby': [] };
     for (let at = 0; at < 200; at += 1) {
       const { channel, data } = await inbox.next();
@@ -132,7 +132,7 @@ await check('disconnect', async () => {
   const disconnected = reached(bob.centrifuge, 'disconnected');
   bob.centrifuge.disconnect();
   await disconnected;
-  // The leave of both channels tells that the server has noticed.
+  // The server has noticed the disconnect once both channels report that the client left.
   for (let left = 0; left < 2;) if ((await alice.visits.next()).leave) left += 1;
   assert.equal((await alice.subscriptions[0].presenceStats()).numClients, 1);
   alice.centrifuge.disconnect();

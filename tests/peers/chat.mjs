@@ -1,6 +1,6 @@
 // Two people in the chat page of the real-time server: Ada at a desk, Grace on a phone.
 // usage: node chat.mjs URL FOLDER     (of the page; and where the screenshots go)
-// What they use are the labels a person reads or hears, so a page without them fails.
+// The script finds elements by the labels that people read or hear, so a page without labels fails.
 
 import { strict as assert } from 'node:assert';
 import WebSocket from 'ws';
@@ -100,7 +100,7 @@ async function inOrder(page, texts) {
 let ada;
 let grace;
 
-await check('two people see each other', async () => {
+await check('both people are listed', async () => {
   ada = await person('Ada', DESK, url);
   grace = await person('Grace', PHONE, url);
   await Promise.all([connected(ada), connected(grace)]);
@@ -120,7 +120,7 @@ const MORNING = [
   ['Lin', 'Wave when you pass the lighthouse.'],
 ];
 
-await check('they talk', async () => {
+await check('messages arrive at the other page', async () => {
   for (const [at, text] of TALK.entries()) {
     await say(at % 2 === 0 ? ada : grace, text);
     await Promise.all([shows(ada, LOG, text), shows(grace, LOG, text)]);
@@ -129,21 +129,21 @@ await check('they talk', async () => {
   await inOrder(grace, TALK);
 });
 
-await check('a burst stays in order', async () => {
+await check('a burst keeps its order', async () => {
   const texts = Array.from({ length: 20 }, (_, at) => `line ${String(at).padStart(2, '0')} of twenty`);
   for (const text of texts) await say(ada, text);
   await shows(grace, LOG, texts.at(-1));
   await inOrder(grace, texts);
 });
 
-await check('markup stays text', async () => {
+await check('markup is shown as text', async () => {
   const markup = '<img src=x onerror="document.title=1"> <b>bold</b> &amp;';
   await say(grace, markup);
   await shows(ada, LOG, markup);
   assert.equal(await ada.$(`${LOG} img, ${LOG} b`), null);
 });
 
-await check('another room is apart, and its address opens it', async () => {
+await check('rooms are separate and have their own address', async () => {
   await join(ada, 'salmon');
   await say(ada, 'only for this room');
   await shows(ada, LOG, 'only for this room');
@@ -158,7 +158,7 @@ await check('another room is apart, and its address opens it', async () => {
   await shows(ada, LOG, TALK[0]);
 });
 
-await check('nobody can speak as another', async () => {
+await check('names cannot be impersonated', async () => {
   const channel = 'chat:general';
   const watcher = await raw({}, channel);
   const { publications } = await watcher.ask('history', { channel, limit: -1 });
@@ -171,7 +171,7 @@ await check('nobody can speak as another', async () => {
   await say(ada, honest);
   await shows(ada, LOG, honest);
   assert.deepEqual(await names(ada), ['Ada (you)', 'Ada', 'Grace', 'Somebody']);
-  // What was said live and what is read from the history afterwards.
+  // Messages received live, and those read from the history afterwards.
   for (const look of [() => {}, () => ada.reload()]) {
     await look();
     for (const text of [TALK[0], 'I pay for everybody', 'under an id that was heard', honest]) await shows(ada, LOG, text);
@@ -186,7 +186,7 @@ await check('nobody can speak as another', async () => {
   await ada.waitForFunction((people) => document.querySelectorAll(`${people} li`).length === 2, {}, PEOPLE);
 });
 
-await check('two tabs are one person, and each keeps what it has to send', async () => {
+await check('two tabs are one person, each with its own queue', async () => {
   const tab = await ada.browserContext().newPage();
   await tab.setViewport(DESK);
   await tab.goto(url);
@@ -202,7 +202,7 @@ await check('two tabs are one person, and each keeps what it has to send', async
   await ada.bringToFront();
   await away(ada);
   await say(ada, 'from the first tab');
-  // What waits outlives the page. The server, which the page comes from, is there again when Grace is.
+  // The queue outlives the page. The server, which also serves the page, is running again when Grace is back.
   for (const page of [ada, tab]) await page.goto('about:blank');
   await away(grace);
   report({ waiting: 'start' });
@@ -219,14 +219,14 @@ await check('two tabs are one person, and each keeps what it has to send', async
   await ada.bringToFront();
 });
 
-await check('they come back after the server was away', async () => {
+await check('pages reconnect after a server restart', async () => {
   report({ waiting: 'stop' });
   await Promise.all([away(ada), away(grace)]);
   await say(ada, 'written while the server was away');
   await ada.screenshot({ path: `${folder}/chat-away.png` });
   const told = Promise.all([ada, grace].map(async (page) => {
     await shows(page, 'main', 'The server was restarted; it remembers nothing from before.');
-    // Nothing of it is cut off, on a phone either.
+    // Nothing is cut off, on a phone either.
     assert.ok(await page.$eval('#hint', (hint) => hint.scrollWidth <= hint.clientWidth && hint.scrollHeight <= hint.clientHeight));
     await page.screenshot({ path: `${folder}/chat-back-${page === ada ? 'desktop' : 'phone'}.png` });
   }));
@@ -239,12 +239,12 @@ await check('they come back after the server was away', async () => {
 });
 
 await check('a page in the back/forward cache is not in the room', async () => {
-  // Puppeteer turns that cache off; these are the events that a page gets when it goes there and comes back.
+  // Puppeteer disables the back/forward cache; these are the events of a page that enters and leaves it.
   const show = (type) => ada.evaluate((type) => dispatchEvent(new PageTransitionEvent(type, { persisted: true })), type);
   await shows(grace, PEOPLE, 'Ada');
   await show('pagehide');
   await showsNot(grace, PEOPLE, 'Ada');
-  // What makes a visible page try again does not open a hidden one.
+  // The event that makes a visible page reconnect must not open a hidden one.
   await ada.evaluate(() => dispatchEvent(new Event('online')));
   await say(grace, 'said while Ada was elsewhere');
   assert.ok(await ada.$('[data-state]:not([data-state=connected])'));
@@ -254,12 +254,12 @@ await check('a page in the back/forward cache is not in the room', async () => {
   await shows(ada, LOG, 'said while Ada was elsewhere');
 });
 
-await check('a page that may not connect shows the reason', async () => {
+await check('a rejected page shows the reason', async () => {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   await page.setRequestInterception(true);
-  // The page as a proxy shows it that rewrites the Host header: under an origin that the server does not know.
+  // The page as served by a proxy that rewrites the Host header, under an origin unknown to the server.
   page.on('request', async (request) => {
     const { pathname } = new URL(request.url());
     const target = new URL(pathname, url);
@@ -274,7 +274,7 @@ await check('a page that may not connect shows the reason', async () => {
   await page.goto('http://chat.example/');
   await field(page, 'Your name').fill('Proxied');
   await button(page, 'Start talking').click();
-  await shows(page, 'main', 'The server refuses this page: pages of the origin http://chat.example may not connect');
+  await shows(page, 'main', 'The server refuses this page: origin http://chat.example may not connect');
   await shows(page, 'main', '--allow-origin=http://chat.example');
   await context.close();
 });
@@ -292,21 +292,21 @@ await check('screenshots', async () => {
   for (const scheme of ['light', 'dark']) {
     for (const [name, page] of [['desktop', ada], ['phone', grace]]) {
       await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
-      // What fades in has arrived.
+      // Animations have finished.
       await page.evaluate(() => Promise.allSettled(document.getAnimations().map(({ finished }) => finished)));
       await page.screenshot({ path: `${folder}/chat-${name}-${scheme}.png` });
-      // Nothing hangs over the edge of a phone.
+      // Nothing overflows the width of a phone.
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
     }
   }
 });
 
-await check('who leaves is seen to leave', async () => {
+await check('leaving is announced', async () => {
   await grace.browserContext().close();
   await showsNot(ada, PEOPLE, 'Grace');
 });
 
-await check('no error in the pages', () => assert.deepEqual(errors, []));
+await check('the pages log no errors', () => assert.deepEqual(errors, []));
 
 await browser.close();
 finish();

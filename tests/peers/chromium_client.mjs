@@ -1,6 +1,6 @@
 // Chromium's own WebSocket as a client of an echo server.
 // usage: node chromium_client.mjs URL
-// Its API knows neither pings nor fragments. A certificate of any kind is accepted for wss://.
+// Its API supports neither pings nor fragments. Any certificate is accepted for wss://.
 
 import { strict as assert } from 'node:assert';
 import { launch } from './browser.mjs';
@@ -14,7 +14,7 @@ await page.evaluate(`
   ${textOf}
   const bytesOf = (size) => Uint8Array.from({ length: size }, (_, at) => (at * 7 + (at >> 8)) & 0xff);
 
-  // Connections by name; of each, what happened and who waits for it.
+  // Connections by name, each with its events and waiters.
   const connections = {};
   function open(name, url) {
     return new Promise((resolve, reject) => {
@@ -61,7 +61,7 @@ await check('burst in order', async () => assert.ok(await ask('burst(200)')));
 
 await check('close with code and reason', async () => {
   await ask(`connections.main.ws.close(3001, 'done here')`);
-  // The code comes back; whether the reason does is the server's choice.
+  // The server returns the code; returning the reason is optional.
   const { code, wasClean } = await ask('next(connections.main)');
   assert.deepEqual({ code, wasClean }, { code: 3001, wasClean: true });
 });

@@ -54,7 +54,7 @@ await check('ping', async () => {
 });
 
 await check('fragmented text', async () => {
-  // The cut goes through the middle of a character.
+  // The split is in the middle of a character.
   const bytes = Buffer.from('über den Fluß');
   ws.send(bytes.subarray(0, 1), { binary: false, fin: false });
   ws.send(Buffer.alloc(0), { binary: false, fin: false });
@@ -80,7 +80,7 @@ await check('ping between fragments', async () => {
 
 await check('close with code and reason', async () => {
   ws.close(3001, 'done here');
-  // The code comes back; whether the reason does is the server's choice.
+  // The server returns the code; returning the reason is optional.
   assert.equal((await ws.inbox.next()).close, 3001);
 });
 
@@ -98,8 +98,8 @@ await check('too big', async () => {
 });
 
 await check('far too big', async () => {
-  // The server has read little of this when it decides. Its close still has to get through what is under way:
-  // a reset of TCP would overtake it.
+  // The server has read little of this when it decides to close. Its close frame must still reach the client although
+  // data is in flight; a TCP reset would overtake it.
   const ws = await open();
   ws.send(textOf(8 * Number(process.env.PEER_TOO_BIG)));
   const { close } = await ws.inbox.next();

@@ -1,10 +1,10 @@
-// Node's `ws` as a server, on a free port of 127.0.0.1. What it does depends on the path:
-//   /echo       every message comes back
-//   /ping       pings with the text received; answers `pong <payload>` once the pong is there
-//   /fragments  every message comes back in three fragments, with a ping after the first
+// Node's `ws` as a server, on a free port of 127.0.0.1. The path selects the behaviour:
+//   /echo       echoes every message
+//   /ping       pings with the received text; answers `pong <payload>` when the pong has arrived
+//   /fragments  echoes every message in three fragments, with a ping after the first
 //   /close      closes with 3005 at the first message
 //   /refuse     answers the handshake with 403
-// Standard input kept open keeps it running. PEER_CERT and PEER_KEY make it speak TLS.
+// Runs until standard input closes. With PEER_CERT and PEER_KEY it uses TLS.
 
 import { readFileSync } from 'node:fs';
 import http from 'node:http';

@@ -1,7 +1,7 @@
-//! Autobahn|Testsuite: which cases there are, and what each of its reports means.
+//! Autobahn|Testsuite: its cases, and the meaning of its reports.
 //!
-//! The suite ends with status 0 whatever it found, and writes a partial report when one connection is refused. So the
-//! number of cases is asserted here, per section, against a table of our own.
+//! The suite exits with status 0 whatever the results, and writes a partial report if one connection is refused.
+//! Therefore the number of cases per section is asserted here.
 
 mod compression;
 
@@ -10,10 +10,10 @@ use std::{collections::BTreeMap, path::Path};
 pub use compression::Compression;
 use serde_json::{Value, json};
 
-/// The name that our server and our client have in the suite's reports.
+/// The name of the Sockeye server and client in the suite's reports.
 pub const AGENT: &str = "sockeye";
 
-/// How many cases each section has; there is no section 8 or 11.
+/// Number of cases per section; sections 8 and 11 do not exist.
 pub const SECTIONS: [(u32, usize); 11] = [
     (1, 16),
     (2, 11),
@@ -28,28 +28,28 @@ pub const SECTIONS: [(u32, usize); 11] = [
     (13, 126),
 ];
 
-/// The sections run by default. 12 and 13 are compression and take some ten minutes for each role: `--all` runs them.
+/// The sections that run by default. Compression (12 and 13) takes some ten minutes per role and runs with `--all`.
 pub const DEFAULT_CASES: &str = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*";
 
 /// The sections about compression.
 const COMPRESSED: [u32; 2] = [12, 13];
 
-/// Cases in which RFC 6455 leaves the choice open, so the suite only tells what it saw.
+/// Cases in which RFC 6455 allows several behaviours, so the suite only reports what it observed.
 const INFORMATIONAL: [&str; 3] = ["7.1.6", "7.13.1", "7.13.2"];
 
-/// What one case came to.
+/// The result of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As the RFC has it, strictly.
+    /// Strictly as the RFC requires.
     Ok,
-    /// Seen, and neither right nor wrong.
+    /// Observed; neither right nor wrong.
     Informational,
-    /// Anything else: FAILED, NON-STRICT, UNIMPLEMENTED, an unclean close.
+    /// Anything else: FAILED, NON-STRICT, UNIMPLEMENTED, or an unclean close.
     Failed,
 }
 
 impl Verdict {
-    /// Judges one case by the two words of its report.
+    /// The verdict on a case from the two results in its report.
     pub fn of(case: &str, behavior: &str, behavior_close: &str) -> Self {
         let informational = INFORMATIONAL.contains(&case);
         match (behavior, behavior_close) {
@@ -60,38 +60,37 @@ impl Verdict {
     }
 }
 
-/// The report of one role.
+/// The results for one role.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Per section: how many cases ran with each verdict.
-    pub sections: BTreeMap<u32, Tally>,
-    /// The informational cases, each with what the suite saw.
+    /// Per section: the number of cases with each verdict.
+    pub sections: BTreeMap<u32, SectionCounts>,
+    /// The informational cases, and the behaviour that the suite observed.
     pub informational: BTreeMap<String, String>,
-    /// Per group of sections 12 and 13, such as 12.3: what compression made of our messages.
+    /// Per group of sections 12 and 13, such as 12.3: the effect of compression.
     pub compression: BTreeMap<(u32, u32), Compression>,
-    /// The cases that failed, each with the words of its report, and the groups that went without compression.
+    /// The failed cases with the results in their reports, and the groups without compression.
     pub failed: Vec<String>,
 }
 
-/// The cases of one section.
+/// The results of one section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct SectionCounts {
     /// Cases that should have run.
     pub expected: usize,
-    /// Cases that were strictly right.
+    /// Cases that passed strictly.
     pub ok: usize,
-    /// Cases in which there is no right or wrong.
+    /// Cases without right or wrong.
     pub informational: usize,
     /// Cases that failed.
     pub failed: usize,
 }
 
 impl Outcome {
-    /// Reads what the suite wrote into `folder`, of which every agent but [`AGENT`] is ignored, and compares it with
-    /// the cases announced.
+    /// Reads the suite's reports in `folder` for the agent [`AGENT`], and compares them with the announced cases.
     ///
     /// # Panics
-    /// If a file is missing or not of the suite's form.
+    /// If a file is missing or malformed.
     pub fn read(folder: &Path, announced: &[String]) -> Self {
         let index = &read_json(&folder.join("index.json"))[AGENT];
         let mut outcome = Self::default();
@@ -108,7 +107,7 @@ impl Outcome {
         outcome
     }
 
-    /// Adds one case by its entry in the index, and where more is to be told, by its own report.
+    /// Adds a case from its entry in the index and, where details are needed, from its own report.
     fn add(&mut self, case: &str, entry: &Value, folder: &Path) {
         let [behavior, close] = ["behavior", "behaviorClose"].map(|name| entry[name].as_str().unwrap_or("MISSING"));
         let own_report = || {
@@ -116,17 +115,17 @@ impl Outcome {
             read_json(&folder.join(name))
         };
         let section = section_of(case);
-        let tally = self.sections.entry(section).or_default();
-        tally.expected += 1;
+        let counts = self.sections.entry(section).or_default();
+        counts.expected += 1;
         match Verdict::of(case, behavior, close) {
-            Verdict::Ok => tally.ok += 1,
+            Verdict::Ok => counts.ok += 1,
             Verdict::Informational => {
-                tally.informational += 1;
+                counts.informational += 1;
                 let seen = own_report()["result"].as_str().unwrap_or_default().to_owned();
                 self.informational.insert(case.to_owned(), seen);
             }
             Verdict::Failed => {
-                tally.failed += 1;
+                counts.failed += 1;
                 let code = &entry["remoteCloseCode"];
                 self.failed
                     .push(format!("{case}: {behavior}, close {close}, close code {code}"));
@@ -139,15 +138,15 @@ impl Outcome {
         }
     }
 
-    /// The whole as JSON, for programs.
+    /// The results as JSON.
     pub fn to_json(&self) -> Value {
-        let sections = self.sections.iter().map(|(section, tally)| {
-            let Tally {
+        let sections = self.sections.iter().map(|(section, counts)| {
+            let SectionCounts {
                 expected,
                 ok,
                 informational,
                 failed,
-            } = tally;
+            } = counts;
             json!({
                 "section": section, "expected": expected,
                 "ok": ok, "informational": informational, "failed": failed,
@@ -162,15 +161,15 @@ impl Outcome {
     }
 }
 
-/// Reads the list of cases from the suite's own announcement, `Cases = ['1.1.1', '1.1.2']`, and checks that every
-/// section asked for as a whole in `patterns` is there as a whole.
+/// Parses the suite's list of cases, `Cases = ['1.1.1', '1.1.2']`, and checks that every section that `patterns`
+/// selects as a whole is complete.
 ///
 /// # Panics
 /// If it is not.
 pub fn announced_cases(announcement: &str, patterns: &[&str]) -> Vec<String> {
     let words = announcement.split(['[', ']', ',', ' ', '\'', '"', 'u']);
     let cases: Vec<_> = words.filter(|word| word.contains('.')).map(str::to_owned).collect();
-    assert!(!cases.is_empty(), "the suite has no case that matches {patterns:?}");
+    assert!(!cases.is_empty(), "no case of the suite matches {patterns:?}");
     for (section, count) in SECTIONS {
         if patterns.contains(&"*") || patterns.contains(&&*format!("{section}.*")) {
             let found = cases.iter().filter(|case| section_of(case) == section).count();
@@ -198,12 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sections_add_up_to_all_517_cases() {
+    fn sections_add_up_to_all_517_cases() {
         assert_eq!(SECTIONS.iter().map(|(_, count)| count).sum::<usize>(), 517);
     }
 
     #[test]
-    fn only_ok_is_ok() {
+    fn only_strict_results_are_ok() {
         assert_eq!(Verdict::of("1.1.1", "OK", "OK"), Verdict::Ok);
         assert_eq!(Verdict::of("6.4.1", "NON-STRICT", "OK"), Verdict::Failed);
         assert_eq!(Verdict::of("12.1.1", "UNIMPLEMENTED", "OK"), Verdict::Failed);
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn informational_passes_for_three_cases_alone() {
+    fn informational_is_accepted_for_three_cases_only() {
         assert_eq!(
             Verdict::of("7.1.6", "INFORMATIONAL", "INFORMATIONAL"),
             Verdict::Informational
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_announcement() {
+    fn parses_the_announced_cases() {
         assert_eq!(
             announced_cases("Cases = ['1.1.1', u'10.1.1']", &["1.1.1", "10.*"]),
             ["1.1.1", "10.1.1"]
@@ -232,19 +231,19 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "announced 1 cases of section 3")]
-    fn a_missing_case_is_noticed() {
+    fn missing_case_is_detected() {
         announced_cases("Cases = ['3.1']", &["3.*"]);
     }
 
     #[test]
-    fn a_case_without_report_has_failed() {
+    fn case_without_report_fails() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let text = r#"{"sockeye":{"1.1.1":{"behavior":"OK","behaviorClose":"OK","remoteCloseCode":1000}}}"#;
         std::fs::write(folder.path().join("index.json"), text).expect("the folder is writable");
         let outcome = Outcome::read(folder.path(), &["1.1.1".to_owned(), "1.1.2".to_owned()]);
         assert_eq!(
             outcome.sections[&1],
-            Tally {
+            SectionCounts {
                 expected: 2,
                 ok: 1,
                 informational: 0,

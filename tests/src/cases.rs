@@ -1,4 +1,4 @@
-//! The cases that foreign clients run against our servers.
+//! The test cases that external clients run against Sockeye servers.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use tokio::process::Command;
 
 use crate::{Process, Report, Signal, Sockeye};
 
-/// Message sizes at the borders of the three length forms (RFC 6455 §5.2), and a big one.
+/// Message sizes around the limits of the three length forms (RFC 6455 §5.2), and a large one.
 pub const SIZES: [usize; 9] = [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1 << 20];
 
-/// The message limit of the echo server under test: one byte more is answered with 1009.
+/// The message limit of the echo server under test. One byte more is answered with 1009.
 pub const MESSAGE_SIZE_MAX: usize = 2 << 20;
 
-/// What every client of the echo server does besides the sizes.
+/// Cases of every client of the echo server, besides the sizes.
 const ECHO_CASES: [&str; 6] = [
     "subprotocol",
     "unicode",
@@ -22,13 +22,13 @@ const ECHO_CASES: [&str; 6] = [
     "shutdown",
 ];
 
-/// What a client does as well whose API knows pings.
+/// Additional cases of a client whose API supports pings.
 pub const PING_CASES: [&str; 1] = ["ping"];
 
-/// What a client does as well whose API can send fragments.
+/// Additional cases of a client whose API can send fragments.
 pub const FRAGMENT_CASES: [&str; 3] = ["fragmented text", "fragmented binary", "ping between fragments"];
 
-/// What a client of the real-time server does.
+/// Cases of a client of the real-time server.
 const REALTIME_CASES: [&str; 10] = [
     "connect and subscribe",
     "join",
@@ -42,24 +42,24 @@ const REALTIME_CASES: [&str; 10] = [
     "disconnect",
 ];
 
-/// What two people do in the chat page.
+/// Cases of two people in the chat page.
 const CHAT_CASES: [&str; 13] = [
-    "two people see each other",
-    "they talk",
-    "a burst stays in order",
-    "markup stays text",
-    "another room is apart, and its address opens it",
-    "nobody can speak as another",
-    "two tabs are one person, and each keeps what it has to send",
-    "they come back after the server was away",
+    "both people are listed",
+    "messages arrive at the other page",
+    "a burst keeps its order",
+    "markup is shown as text",
+    "rooms are separate and have their own address",
+    "names cannot be impersonated",
+    "two tabs are one person, each with its own queue",
+    "pages reconnect after a server restart",
     "a page in the back/forward cache is not in the room",
-    "a page that may not connect shows the reason",
+    "a rejected page shows the reason",
     "screenshots",
-    "who leaves is seen to leave",
-    "no error in the pages",
+    "leaving is announced",
+    "the pages log no errors",
 ];
 
-/// The names of all cases expected of a client of the echo server, `more` being those that not all have.
+/// The names of all cases of a client of the echo server; `more` are the optional ones that it supports.
 pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
     let sizes = SIZES
         .iter()
@@ -69,8 +69,8 @@ pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Runs a client of the echo server `server`; demands that exactly the cases `expected` were run and passed, and that the
-/// server, once it was told to stop, ended with status 0.
+/// Runs a client of the echo server `server`. Asserts that exactly the `expected` cases ran and passed, and that the
+/// server exits with status 0 after it is told to stop.
 ///
 /// # Panics
 /// If anything else happens.
@@ -79,7 +79,7 @@ pub async fn run_client(client: Command, server: Sockeye, expected: &BTreeSet<St
     server.process.exit_ok().await;
 }
 
-/// Runs a client of the real-time server `server`, which is killed and started again when the client asks for it.
+/// Runs a client of the real-time server `server`, which is killed and restarted when the client asks for it.
 ///
 /// # Panics
 /// If a case failed or was not run.
@@ -88,7 +88,7 @@ pub async fn run_realtime_client(client: Command, server: Sockeye) {
     run_cases(client, server, &expected).await;
 }
 
-/// Runs people in the chat page of the real-time server `server`, which is stopped and started again meanwhile.
+/// Runs two people in the chat page of the real-time server `server`, which is stopped and restarted during the test.
 ///
 /// # Panics
 /// If a case failed or was not run.
@@ -97,7 +97,7 @@ pub async fn run_chat(people: Command, server: Sockeye) {
     run_cases(people, server, &expected).await;
 }
 
-/// Runs `client` and does for it what it waits for; gives back the server, which may be another by then.
+/// Runs `client` and performs the actions that it asks for. Returns the server, which may have been restarted.
 ///
 /// # Panics
 /// If the cases that passed are not exactly those expected.

@@ -1,23 +1,24 @@
-//! A certificate made for one test run.
+//! A certificate for one test run.
 
 use std::{path::PathBuf, sync::Arc};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tempfile::TempDir;
 
-/// A self-signed certificate for `localhost` and `127.0.0.1`, and its key, as PEM files that go when it is dropped.
+/// A self-signed certificate for `localhost` and `127.0.0.1` and its key, as PEM files that are deleted when it is
+/// dropped.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The certificate in DER, for a client that is to trust it.
+    /// The certificate in DER, for clients that trust it.
     pub der: Vec<u8>,
     folder: TempDir,
 }
 
 impl Certificate {
-    /// Makes one.
+    /// Generates a certificate.
     ///
     /// # Panics
-    /// If it cannot be made or written.
+    /// If it cannot be generated or written.
     pub fn generate() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).expect("the names are valid");
@@ -31,21 +32,21 @@ impl Certificate {
         certificate
     }
 
-    /// The file with the certificate.
+    /// Path of the certificate file.
     pub fn cert_path(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
     }
 
-    /// The file with the key.
+    /// Path of the key file.
     pub fn key_path(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
 }
 
-/// TLS for a client that trusts `certificate` and no other.
+/// TLS settings of a client that trusts only `certificate`.
 ///
 /// # Panics
-/// If it is no certificate.
+/// If the certificate is invalid.
 pub fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("the certificate is valid");

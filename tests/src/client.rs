@@ -1,13 +1,13 @@
-//! What our client does with any server, whoever wrote it.
+//! Tests of the Sockeye client against any server.
 //!
-//! Each of these fails the test, by a panic, when something else happens.
+//! Each function panics if anything unexpected happens.
 
 use sockeye::{Client, CloseCode, Error, Limits, Message, WebSocket};
 use tokio::{process::Command, time::timeout};
 
 use crate::{Certificate, ForeignServer, SIZES, patience, trusting};
 
-/// Messages of all sizes and kinds, a burst, and a close of ours, with its code and reason seen by the server.
+/// Exchanges messages of all sizes and kinds and a burst, then closes; the server must see the close code and reason.
 pub async fn talks(server: Command) {
     talks_to(ForeignServer::start(server).await, Client::builder()).await;
 }
@@ -25,8 +25,7 @@ pub async fn talks_over_tls(server: Command) {
 
 async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
     let client = client
-        .subprotocol("superchat")
-        .subprotocol("chat")
+        .subprotocols(["superchat", "chat"])
         .build()
         .expect("the names are tokens");
     in_time(async {
@@ -52,7 +51,7 @@ async fn talks_to(mut server: ForeignServer, client: sockeye::ClientBuilder) {
     assert_eq!(server.closed().await, (3001, "done here".to_owned()));
 }
 
-/// Pings both ways: the server's is answered, ours is measured.
+/// Pings in both directions: the client answers the server's ping, and measures the round-trip time of its own.
 pub async fn pings(server: Command) {
     let server = ForeignServer::start(server).await;
     in_time(async {
@@ -61,14 +60,14 @@ pub async fn pings(server: Command) {
         ws.ping(b"are you there").await?;
         ws.send("payload of the ping").await?;
         assert_eq!(ws.recv().await?, Some(Message::text("pong payload of the ping")));
-        // Our pong came before that message.
+        // The client's pong was sent before that message.
         assert!(ws.rtt().is_some());
         ws.close(CloseCode::NORMAL, "").await
     })
     .await;
 }
 
-/// Messages that the server sends in fragments, with a ping between them, arrive whole.
+/// Receives messages that the server sends in fragments with a ping in between.
 pub async fn receives_fragments(server: Command) {
     let server = ForeignServer::start(server).await;
     in_time(async {
@@ -82,7 +81,8 @@ pub async fn receives_fragments(server: Command) {
     .await;
 }
 
-/// A close of the server's with a code of its own is an error; code and reason are known, and the server sees its code again.
+/// The server closes with an application code. `recv` returns an error, code and reason are available, and the server
+/// gets its code back.
 pub async fn receives_close(server: Command) {
     let mut server = ForeignServer::start(server).await;
     in_time(async {
@@ -102,8 +102,8 @@ pub async fn receives_close(server: Command) {
     assert_eq!(server.closed().await.0, 3005);
 }
 
-/// A message beyond our limit ends the connection with 1009, which the server is told.
-pub async fn refuses_what_is_too_big(server: Command) {
+/// A message over the limit ends the connection with 1009, which the server receives.
+pub async fn rejects_message_over_the_limit(server: Command) {
     let mut server = ForeignServer::start(server).await;
     let mut limits = Limits::default();
     limits.message_size_max = 1 << 16;
@@ -124,22 +124,22 @@ pub async fn refuses_what_is_too_big(server: Command) {
     assert_eq!(server.closed().await.0, 1009);
 }
 
-/// A server that says no: its status and body are known.
-pub async fn keeps_the_refusal(server: Command) {
+/// The server rejects the handshake; its status and body are available.
+pub async fn reports_the_rejection(server: Command) {
     let server = ForeignServer::start(server).await;
     in_time(async {
         let error = sockeye::connect(&server.url("/refuse"))
             .await
             .expect_err("the server refuses");
-        let refusal = error.refusal().expect("the server answered");
+        let refusal = error.response().expect("the server answered");
         assert_eq!(refusal.status().as_u16(), 403);
-        assert_eq!(refusal.body(), b"not here, thank you\n");
+        assert_eq!(&refusal.body()[..], b"not here, thank you\n");
         Ok(())
     })
     .await;
 }
 
-/// A server that is killed: the connection is known to be over, and it was not an orderly end.
+/// The server is killed; the client reports an error instead of a clean close.
 pub async fn notices_that_the_server_died(server: Command) {
     let mut server = ForeignServer::start(server).await;
     in_time(async {

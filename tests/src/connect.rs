@@ -1,12 +1,13 @@
-//! What `sockeye connect` does with any server, whoever wrote it.
+//! Tests of `sockeye connect` against any server.
 //!
-//! Each of these fails the test, by a panic, when something else happens.
+//! Each function panics if anything unexpected happens.
 
 use tokio::process::Command;
 
 use crate::{ForeignServer, Sockeye};
 
-/// Lines go out as text messages and come back as lines; the end of input ends in a normal close and status 0.
+/// Input lines are sent as text messages and replies printed as lines. End of input closes normally and exits with
+/// status 0.
 pub async fn exchanges_lines(server: Command) {
     let mut server = ForeignServer::start(server).await;
     let mut client = Sockeye::connect(&server.url("/echo"));
@@ -15,7 +16,7 @@ pub async fn exchanges_lines(server: Command) {
         client.write_line(line).await;
         assert_eq!(client.line().await.as_deref(), Some(line));
     }
-    // The replies to what was written just before the end of input still arrive.
+    // Replies to the last lines before the end of input must still arrive.
     for at in 0..100 {
         client.write_line(&format!("message {at}")).await;
     }
@@ -28,7 +29,7 @@ pub async fn exchanges_lines(server: Command) {
     assert_eq!(server.closed().await.0, 1000);
 }
 
-/// A close that is not normal: a non-zero status, and the code and reason for a person to read.
+/// A close with another code: exits with a nonzero status and prints code and reason.
 pub async fn fails_when_closed_with_3005(server: Command) {
     let mut server = ForeignServer::start(server).await;
     let mut client = Sockeye::connect(&server.url("/close"));
@@ -43,7 +44,7 @@ pub async fn fails_when_closed_with_3005(server: Command) {
     assert_eq!(server.closed().await.0, 3005);
 }
 
-/// A server that says no: a non-zero status, and its HTTP status for a person to read.
+/// A rejected handshake: exits with a nonzero status and prints the HTTP status.
 pub async fn fails_when_refused_with_403(server: Command) {
     let server = ForeignServer::start(server).await;
     let mut client = Sockeye::connect(&server.url("/refuse"));

@@ -1,10 +1,10 @@
-//! A peer that is a server, for our client to talk to.
+//! A peer that is a server, for tests of the Sockeye client.
 
 use tokio::process::Command;
 
 use crate::{Certificate, Process, Report};
 
-/// A server nobody here wrote, on a free port of 127.0.0.1. Its paths are described in `tests/peers/ws_server.mjs`.
+/// An external server on a free port of 127.0.0.1. `tests/peers/ws_server.mjs` describes its paths.
 #[derive(Debug)]
 pub struct ForeignServer {
     process: Process,
@@ -13,7 +13,7 @@ pub struct ForeignServer {
 }
 
 impl ForeignServer {
-    /// Starts `command`, a peer that reports that it listens.
+    /// Starts `command` and waits until it reports that it listens.
     ///
     /// # Panics
     /// If it does not.
@@ -29,7 +29,7 @@ impl ForeignServer {
         }
     }
 
-    /// As [`ForeignServer::start`], with TLS.
+    /// Like [`ForeignServer::start`], with TLS.
     pub async fn start_tls(mut command: Command, certificate: &Certificate) -> Self {
         command
             .env("PEER_CERT", certificate.cert_path())
@@ -46,7 +46,7 @@ impl ForeignServer {
         format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
     }
 
-    /// Waits until it has seen a connection end; gives the close code and reason it received.
+    /// Waits until the server reports the end of a connection. Returns the close code and reason it received.
     ///
     /// # Panics
     /// If it reports anything else first.
@@ -59,7 +59,7 @@ impl ForeignServer {
         }
     }
 
-    /// Kills it at once.
+    /// Kills the server.
     pub async fn kill(&mut self) {
         self.process.kill().await;
     }

@@ -1,12 +1,12 @@
-//! The harness for tests against programs nobody here wrote.
+//! Test harness for tests against external programs.
 //!
-//! A test starts the built `sockeye` and one peer, each as a [`Process`] that is killed when it is dropped, and reads
-//! what they print line by line. Every wait ends at one deadline, [`patience`]; nothing sleeps. A peer is a small program
-//! in `tests/peers/` that reports each case as one line of JSON ([`Report`]); the test knows the names of the cases it
-//! expects, so none can vanish quietly.
+//! A test starts the built `sockeye` and a peer. Both are a [`Process`], which is killed when dropped, and whose output
+//! is read line by line. Every wait has the same deadline, [`patience`]; nothing sleeps. A peer is a small program in
+//! `tests/peers/` that reports each case as one line of JSON ([`Report`]). The test knows the names of the expected
+//! cases, so a missing case fails it.
 //!
-//! The peers need tools from outside (Node, Python, a browser, ...). `cargo xtask test` installs them, names their
-//! folder in `SOCKEYE_PEERS` and runs these tests, which a plain `cargo test` shows as ignored, never as passed.
+//! The peers need external tools (Node, Python, a browser, ...). `cargo xtask test` installs them, passes their folder
+//! in `SOCKEYE_PEERS` and runs these tests. A plain `cargo test` shows them as ignored.
 
 pub mod autobahn;
 mod cases;

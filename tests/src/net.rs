@@ -1,4 +1,4 @@
-//! Small things of the network.
+//! Network helpers.
 
 use std::net::TcpListener as StdListener;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::patience;
 
-/// An address on 127.0.0.1 that nobody listened on just now, for a program that cannot pick a port itself.
+/// An address on 127.0.0.1 with a port that is currently free, for programs that cannot pick one themselves.
 ///
 /// # Panics
 /// If there is none.
@@ -19,7 +19,7 @@ pub fn free_address() -> String {
     listener.local_addr().expect("the listener is bound").to_string()
 }
 
-/// The whole response to a plain HTTP request, head and body.
+/// The whole response, head and body, to a plain HTTP request.
 ///
 /// # Panics
 /// If the server does not answer and close in time.

@@ -1,9 +1,9 @@
-//! The one deadline of all tests.
+//! The deadline of all tests.
 
 use std::{env, time::Duration};
 
-/// How long a test waits for anything before it fails: 30 s, times `SOCKEYE_TEST_PATIENCE` (a number such as `3` or
-/// `0.5`) on machines that are slower or busier than usual.
+/// How long a test waits for anything before it fails: 30 s, multiplied by `SOCKEYE_TEST_PATIENCE` (such as `3` or
+/// `0.5`) on slow or busy machines.
 pub fn patience() -> Duration {
     let scale = env::var("SOCKEYE_TEST_PATIENCE")
         .ok()

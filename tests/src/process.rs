@@ -1,4 +1,4 @@
-//! Other programs: started, read line by line, signalled, and never left behind.
+//! Child processes: started, read line by line, signalled, and always killed at the end.
 
 use std::{
     ffi::OsStr,
@@ -20,10 +20,10 @@ use crate::patience;
 
 pub use rustix::process::Signal;
 
-/// Lines of output shown when a test fails.
+/// Number of output lines that a failed test shows.
 const LOG_LINES_MAX: usize = 200;
 
-/// A running program. Dropping it kills it, by its own process id.
+/// A running program; killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -70,7 +70,7 @@ impl Process {
         }
     }
 
-    /// The next line of standard output, without its end; `None` once the program has closed it.
+    /// Returns the next line of standard output without its line end; `None` if the program has closed it.
     ///
     /// # Panics
     /// If no line came in time.
@@ -81,10 +81,10 @@ impl Process {
         }
     }
 
-    /// What follows `marker` in the first line of standard output that has it; lines before it are passed over.
+    /// Returns the rest of the first line of standard output that contains `marker`, and skips the lines before it.
     ///
     /// # Panics
-    /// If the program ended or the time passed before such a line came.
+    /// If the program ends or the time passes before such a line arrives.
     pub async fn line_after(&mut self, marker: &str) -> String {
         loop {
             match self.line().await {
@@ -101,7 +101,7 @@ impl Process {
     /// Writes one line to standard input.
     ///
     /// # Panics
-    /// If the program no longer reads it.
+    /// If the program has closed its standard input.
     pub async fn write_line(&mut self, line: &str) {
         let text = format!("{line}\n");
         let Some(stdin) = &mut self.stdin else {
@@ -112,12 +112,12 @@ impl Process {
         }
     }
 
-    /// Ends standard input.
+    /// Closes standard input.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// Sends a signal; nothing happens if the program has ended.
+    /// Sends a signal, unless the program has ended.
     pub fn signal(&self, signal: Signal) {
         let pid = self
             .child
@@ -125,7 +125,7 @@ impl Process {
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // An error means that it ended just now, which the wait for its exit will tell.
+            // An error means that it has just ended; waiting for its exit reports how.
             let _ = kill_process(pid, signal);
         }
     }
@@ -138,7 +138,7 @@ impl Process {
         self.exit_within(patience()).await
     }
 
-    /// As [`Process::exit`], for a program with long work to do.
+    /// Like [`Process::exit`], with a longer deadline.
     pub async fn exit_within(&mut self, time: Duration) -> ExitStatus {
         match timeout(time, self.child.wait()).await {
             Ok(Ok(status)) => {
@@ -150,10 +150,10 @@ impl Process {
         }
     }
 
-    /// Waits until the program has ended by itself with status 0.
+    /// Waits until the program exits with status 0.
     ///
     /// # Panics
-    /// If it ended in another way or not in time.
+    /// If it ends in another way or not in time.
     pub async fn exit_ok(&mut self) {
         let status = self.exit().await;
         if !status.success() {
@@ -161,18 +161,18 @@ impl Process {
         }
     }
 
-    /// Kills the program at once and waits until it is gone.
+    /// Kills the program and waits until it is gone.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.exit().await;
     }
 
-    /// What the program wrote last on both of its streams.
+    /// The last output lines of the program, from both streams.
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Fails the test, naming the program and showing what it wrote.
+    /// Fails the test with the name and output of the program.
     ///
     /// # Panics
     /// Always.
@@ -190,7 +190,7 @@ impl Process {
     }
 }
 
-/// The last lines of a program's output, shared with the tasks that read it.
+/// The last output lines of a program, shared with the tasks that read them.
 #[derive(Clone, Debug, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -209,7 +209,7 @@ impl Log {
     }
 }
 
-/// Reads to the end, so that the program never blocks on a full pipe, whether or not anyone takes the lines.
+/// Reads to the end even if no test takes the lines, so that the program never blocks on a full pipe.
 async fn read_lines(
     stream: impl AsyncRead + Unpin,
     name: &'static str,
@@ -224,7 +224,7 @@ async fn read_lines(
         bytes.clear();
         log.push(name, &line);
         if let Some(lines) = &lines {
-            // An error means that the test is over; reading goes on.
+            // An error means that the test has ended; reading continues.
             let _ = lines.send(line);
         }
     }

@@ -1,4 +1,4 @@
-//! Where the programs are: our own binary, and the tools that `cargo xtask` prepared.
+//! The programs: the built `sockeye`, and the tools that `cargo xtask` prepared.
 
 use std::{
     env,
@@ -10,18 +10,18 @@ use tokio::process::Command;
 
 use crate::{Certificate, MESSAGE_SIZE_MAX, Process, SIZES};
 
-/// The program `sockeye`, listening.
+/// A listening `sockeye`.
 #[derive(Debug)]
 pub struct Sockeye {
     /// The running program.
     pub process: Process,
-    /// The address it printed, such as `ws://127.0.0.1:4711/`.
+    /// The URL it printed, such as `ws://127.0.0.1:4711/`.
     pub url: String,
 }
 
 impl Sockeye {
-    /// `sockeye echo` on a free port, with a message limit of [`MESSAGE_SIZE_MAX`] and the subprotocols `chat` and
-    /// `superchat`.
+    /// Starts `sockeye echo` on a free port, with the message limit [`MESSAGE_SIZE_MAX`] and the subprotocols `chat`
+    /// and `superchat`.
     pub async fn echo(options: &[&str]) -> Self {
         let limit = format!("{}MiB", MESSAGE_SIZE_MAX >> 20);
         let subprotocols = ["--subprotocol", "chat", "--subprotocol", "superchat"];
@@ -29,7 +29,7 @@ impl Sockeye {
         Self::start(&[&usual, &subprotocols[..], options].concat()).await
     }
 
-    /// `sockeye echo` over TLS with `certificate`.
+    /// Starts `sockeye echo` with TLS and `certificate`.
     pub async fn echo_tls(certificate: &Certificate) -> Self {
         let (cert, key) = (certificate.cert_path(), certificate.key_path());
         let plain = Self::echo(&[
@@ -39,35 +39,35 @@ impl Sockeye {
             &key.to_string_lossy(),
         ])
         .await;
-        // Whatever the line it printed says, the clients are to speak TLS.
+        // Clients must use TLS, whatever URL was printed.
         let url = format!("wss://{}/", plain.address());
         Self { url, ..plain }
     }
 
-    /// `sockeye serve` on `address`, where port 0 picks a free one.
+    /// Starts `sockeye serve` on `address`; port 0 picks a free one.
     pub async fn serve(address: &str, options: &[&str]) -> Self {
         Self::start(&[&["serve", "--listen", address], options].concat()).await
     }
 
-    /// `sockeye` with these arguments; it is listening when this returns.
+    /// Starts `sockeye` with these arguments and waits until it listens.
     pub async fn start(arguments: &[&str]) -> Self {
         let mut process = Process::start(Self::command(arguments));
         let url = process.line_after("listening on ").await;
         Self { process, url }
     }
 
-    /// `sockeye connect` to `url`.
+    /// Starts `sockeye connect` to `url`.
     pub fn connect(url: &str) -> Process {
         Process::start(Self::command(&["connect", url]))
     }
 
-    /// The address without scheme and path: `127.0.0.1:4711`.
+    /// The address without scheme and path, such as `127.0.0.1:4711`.
     pub fn address(&self) -> &str {
         let address = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
         address.trim_end_matches('/')
     }
 
-    /// The program that `SOCKEYE_BIN` names, else the one built beside the running test.
+    /// The program in `SOCKEYE_BIN`, or the one built beside the running test.
     fn command(arguments: &[&str]) -> Command {
         let beside = || {
             let test = env::current_exe().expect("the running test has a path");
@@ -83,31 +83,32 @@ impl Sockeye {
     }
 }
 
-/// A peer from `tests/peers/` written for Node, with `arguments`.
+/// A Node peer from `tests/peers/`, with `arguments`.
 pub fn node(script: &str, arguments: &[&str]) -> Command {
     let mut command = peer(tool("node"));
-    // `peers/node/peers` is a link to `tests/peers`; kept as such, modules are found in `peers/node/node_modules`.
+    // `peers/node/peers` is a link to `tests/peers`. It must not be resolved, so that modules are found in
+    // `peers/node/node_modules`.
     command.args(["--preserve-symlinks", "--preserve-symlinks-main"]);
     command.arg(peers().join("node/peers").join(script)).args(arguments);
     command
 }
 
-/// A peer from `tests/peers/` written in Python, with `arguments`.
+/// A Python peer from `tests/peers/`, with `arguments`.
 pub fn python(script: &str, arguments: &[&str]) -> Command {
     let mut command = peer(peers().join("python/bin/python"));
-    // -B: no compiled files beside the sources.
+    // -B: write no compiled files beside the sources.
     command.arg("-B").arg(sources().join(script)).args(arguments);
     command
 }
 
-/// A peer from `tests/peers/` that is one file of Java, with `arguments`.
+/// A Java peer from `tests/peers/`, a single source file, with `arguments`.
 pub fn java(source: &str, arguments: &[&str]) -> Command {
     let mut command = peer(tool("java"));
     command.arg(sources().join(source)).args(arguments);
     command
 }
 
-/// nginx in the foreground, with `folder` for its files and `nginx.conf` in it.
+/// nginx in the foreground; `folder` holds its files and `nginx.conf`.
 pub fn nginx(folder: &Path) -> Command {
     let mut command = peer(tool("nginx"));
     command
@@ -123,7 +124,7 @@ pub fn nginx(folder: &Path) -> Command {
 /// The folder that `cargo xtask` prepared.
 ///
 /// # Panics
-/// If there is none.
+/// If `SOCKEYE_PEERS` is not set.
 pub fn peers() -> PathBuf {
     match env::var_os("SOCKEYE_PEERS") {
         Some(folder) => PathBuf::from(folder),
@@ -133,16 +134,16 @@ pub fn peers() -> PathBuf {
     }
 }
 
-/// The path of an installed program, as `cargo xtask` found it; `name` itself if it recorded none.
+/// The path of an installed program, as found by `cargo xtask`; `name` itself if none is recorded.
 pub fn tool(name: &str) -> PathBuf {
     let variable = format!("SOCKEYE_TOOL_{}", name.to_uppercase());
     env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
 }
 
-/// The folder for what a person looks at afterwards, such as screenshots; it exists.
+/// The folder for test artifacts such as screenshots, created if missing.
 ///
 /// # Panics
-/// If it cannot be made.
+/// If it cannot be created.
 pub fn artifacts() -> PathBuf {
     let folder = env::var_os("SOCKEYE_ARTIFACTS").map_or_else(|| peers().join("../artifacts"), PathBuf::from);
     std::fs::create_dir_all(&folder).expect("the target folder is writable");
@@ -153,7 +154,7 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-/// What every peer is told.
+/// The environment that every peer gets.
 fn peer(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let sizes: Vec<_> = SIZES.iter().map(usize::to_string).collect();

@@ -1,10 +1,10 @@
-//! The lines of JSON in which a peer reports.
+//! The JSON lines in which a peer reports.
 
 use serde_json::Value;
 
 use crate::Process;
 
-/// One line of a peer. `tests/peers/report.mjs` shows each as it is written.
+/// One line of a peer; `tests/peers/report.mjs` shows each form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A case passed.
@@ -13,27 +13,27 @@ pub enum Report {
     Failed {
         /// The name of the case.
         case: String,
-        /// What went wrong, in the peer's words.
+        /// The peer's error message.
         error: String,
     },
     /// The peer waits until the harness has done this.
     Waiting(String),
-    /// A peer that is a server listens on this port of 127.0.0.1.
+    /// The peer is a server and listens on this port of 127.0.0.1.
     Listening(u16),
-    /// A peer that is a server saw a connection end.
+    /// The peer is a server and saw a connection end.
     Closed {
-        /// The close code received, or 1005 or 1006 by their usual meaning.
+        /// The received close code, or 1005 or 1006 with their usual meaning.
         code: u16,
-        /// The reason received.
+        /// The received reason.
         reason: String,
     },
 }
 
 impl Report {
-    /// The next report of `peer`; `None` when it has closed its output.
+    /// Returns the next report of `peer`; `None` if it has closed its output.
     ///
     /// # Panics
-    /// If the peer printed something else, or nothing in time.
+    /// If the peer prints anything else, or nothing in time.
     pub async fn next(peer: &mut Process) -> Option<Self> {
         let line = peer.line().await?;
         match Self::parse(&line) {
@@ -42,7 +42,7 @@ impl Report {
         }
     }
 
-    /// Reads one line.
+    /// Parses one line.
     fn parse(line: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(line).ok()?;
         let text = |name: &str| value[name].as_str().map(str::to_owned);
@@ -72,7 +72,7 @@ mod tests {
     use super::Report;
 
     #[test]
-    fn reads_each_kind_of_line() {
+    fn parses_each_kind_of_line() {
         let case = "text 125".to_owned();
         assert_eq!(
             Report::parse(r#"{"case":"text 125"}"#),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_report() {
+    fn rejects_other_lines() {
         for line in [
             "",
             "hello",

@@ -1,13 +1,13 @@
-//! What our server sees of any client, whoever wrote it.
+//! Tests of the Sockeye server against any client.
 //!
-//! Each of these fails the test, by a panic, when something else happens.
+//! Each function panics if anything unexpected happens.
 
 use sockeye::{CloseCode, OriginPolicy, Server};
 use tokio::{net::TcpListener, process::Command, time::timeout};
 
 use crate::{Process, Report, patience};
 
-/// The code and reason with which `client`, made for an URL, closes are known to the server.
+/// The server receives the close code and reason of `client`, which gets the server's URL.
 pub async fn receives_close(client: impl FnOnce(&str) -> Command) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("the listener is bound");
@@ -22,7 +22,7 @@ pub async fn receives_close(client: impl FnOnce(&str) -> Command) {
     let serving = async {
         let (tcp, _) = listener.accept().await.expect("the listener works");
         let mut ws = server.accept(tcp).await?.accept().await?;
-        // An application's code is no normal end.
+        // An application's close code is reported as an error.
         let error = ws.recv().await.expect_err("the client closes with 3001");
         assert_eq!(error.close_code(), Some(CloseCode::from(3001)));
         Ok::<_, sockeye::Error>(ws.close_info().and_then(|close_info| close_info.received().cloned()))

@@ -1,7 +1,7 @@
-//! Autobahn|Testsuite against `sockeye echo`, and against the program `autobahn_client`, over TCP and over TLS.
+//! Runs Autobahn|Testsuite against `sockeye echo` and against the program `autobahn_client`, over TCP and over TLS.
 //!
-//! `cargo xtask autobahn` installs the suite and runs this. `SOCKEYE_AUTOBAHN_CASES` narrows the cases (`1.*,9.1.*`). The suite's
-//! own reports and a summary for programs, `summary.json`, land in `target/autobahn/<role>-<transport>`.
+//! `cargo xtask autobahn` installs the suite and runs these tests. `SOCKEYE_AUTOBAHN_CASES` selects cases
+//! (`1.*,9.1.*`). The suite's reports and a `summary.json` are written to `target/autobahn/<role>-<transport>`.
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -103,18 +103,18 @@ impl TransportAction {
     }
 }
 
-/// One run of the suite, for one of our roles.
+/// One run of the suite for one role.
 struct Run {
     folder: PathBuf,
     cases: String,
 }
 
 impl Run {
-    /// Makes an empty folder for the reports.
+    /// Creates an empty folder for the reports.
     fn prepare(role: &str, transport: TransportAction) -> Self {
         let name = format!("{role}-{}", transport.name());
         let folder = peers().join("../autobahn").join(name);
-        // It does not exist the first time.
+        // Missing in the first run.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("the target folder is writable");
         let folder = folder.canonicalize().expect("the folder was just made");
@@ -124,8 +124,8 @@ impl Run {
         }
     }
 
-    /// All cases together get the time of twenty ordinary waits; sections 12 and 13, which send some 200,000 messages,
-    /// that of a hundred.
+    /// Deadline of the whole run: twenty ordinary waits, or a hundred for sections 12 and 13, which send some 200,000
+    /// messages.
     fn deadline(&self) -> Duration {
         let is_long = self
             .patterns()
@@ -138,7 +138,7 @@ impl Run {
         self.cases.split(',').map(str::trim).collect()
     }
 
-    /// Starts the suite with `spec`, completed by what is the same in both modes.
+    /// Starts the suite with `spec`, completed by the settings that both modes share.
     fn start(&self, mode: &str, mut spec: Value) -> Process {
         spec["outdir"] = json!(self.folder);
         spec["cases"] = json!(self.patterns());
@@ -147,7 +147,7 @@ impl Run {
         let path = self.folder.join("spec.json");
         std::fs::write(&path, spec.to_string()).expect("the folder was just made");
         let mut command = Command::new(peers().join("autobahn/wstest"));
-        // -u 0: no web server, which would show the working folder to all.
+        // -u 0: no web server, which would publish the working folder.
         command.args(["-m", mode, "-u", "0", "-s"]).arg(path);
         Process::start(command)
     }
@@ -156,7 +156,7 @@ impl Run {
         announced_cases(&suite.line_after("Cases = ").await, &self.patterns())
     }
 
-    /// Writes the summary, then judges.
+    /// Writes the summary, then asserts that no case failed.
     fn assert_ok(&self, cases: &[String]) {
         let outcome = Outcome::read(&self.folder, cases);
         let summary = outcome.to_json().to_string();

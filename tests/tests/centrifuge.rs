@@ -1,4 +1,4 @@
-//! The official JavaScript SDK `centrifuge`, as two clients of `sockeye serve`.
+//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`.
 
 use sockeye_tests::{Sockeye, node, run_realtime_client};
 

@@ -1,4 +1,4 @@
-//! Headless Chromium: its own WebSocket against `sockeye echo`, and people talking in the page of `sockeye serve`.
+//! Headless Chromium: its WebSocket against `sockeye echo`, and two people in the chat page of `sockeye serve`.
 
 use sockeye_tests::{Certificate, Sockeye, artifacts, client_cases, node, run_chat, run_client, server};
 
@@ -21,7 +21,7 @@ async fn chromium_talks_to_echo_over_tls() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: run `cargo xtask test`"]
-async fn our_server_receives_the_close_of_chromium() {
+async fn server_receives_close_of_chromium() {
     server::receives_close(|url| node("chromium_client.mjs", &[url])).await;
 }
 

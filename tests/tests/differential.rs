@@ -1,9 +1,9 @@
-//! Random sessions, given to `sockeye-proto` and to tungstenite: whatever differs has an explanation.
+//! Runs random sessions through `sockeye-proto` and tungstenite and checks that every difference is explained.
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `SOCKEYE_DIFFERENTIAL_SESSIONS` | how many sessions; 20,000 if it is not set |
-//! | `SOCKEYE_DIFFERENTIAL_SEED` | the first seed, as an unfailing way back to a session that failed |
+//! | `SOCKEYE_DIFFERENTIAL_SESSIONS` | number of sessions; default 20,000 |
+//! | `SOCKEYE_DIFFERENTIAL_SEED` | first seed, to reproduce a session that failed |
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,7 +14,7 @@ use sockeye_tests::differential::{Class, End, Explained, Session, judge};
 
 const SESSIONS: u64 = 20_000;
 
-/// The names of outcomes, and how often each came.
+/// Number of sessions per outcome.
 type Counts = BTreeMap<String, u64>;
 
 #[test]
@@ -38,7 +38,7 @@ fn every_difference_from_tungstenite_is_explained() {
 }
 
 #[test]
-fn a_seed_gives_the_same_session_each_time() {
+fn sessions_are_reproducible() {
     for seed in 0..100 {
         let (one, other) = (Session::of(seed), Session::of(seed));
         assert_eq!((one.bytes, one.cuts), (other.bytes, other.cuts));

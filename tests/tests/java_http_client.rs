@@ -1,4 +1,4 @@
-//! Java's `java.net.http.WebSocket`, a client of `sockeye echo`.
+//! Java's `java.net.http.WebSocket` as a client of `sockeye echo`.
 
 use sockeye_tests::{FRAGMENT_CASES, PING_CASES, Sockeye, client_cases, java, run_client, server};
 
@@ -17,6 +17,6 @@ async fn java_client_talks_to_echo() {
 
 #[tokio::test]
 #[ignore = "needs a JDK: run `cargo xtask test`"]
-async fn our_server_receives_the_close_of_java_client() {
+async fn server_receives_close_of_java_client() {
     server::receives_close(|url| java("EchoClient.java", &[url])).await;
 }

@@ -16,8 +16,9 @@ async fn ws_client_talks_to_echo_through_nginx() {
     let url = format!("ws://{}/echo/", proxy.address);
     let mut cases = client_cases(&[&PING_CASES[..], &FRAGMENT_CASES, &["close without a code"]].concat());
     let mut client = node("ws_client.mjs", &[&url]);
-    // When the server closes its half after a fault, nginx ends the client's connection at once, also while the client is
-    // still sending. That resets TCP, and the close frame may be lost on its way. Without nginx these cases run too.
+    // When the server closes its sending half after an error, nginx closes the client's connection at once, even while
+    // the client is still sending. That resets TCP and may lose the close frame. The tests without nginx run these
+    // cases.
     cases.remove("too big");
     client.env("PEER_SKIP", "too big,far too big");
     run_client(client, server, &cases).await;
@@ -34,7 +35,7 @@ async fn centrifuge_clients_talk_through_nginx_and_survive_a_restart_behind_it()
 
 #[tokio::test]
 #[ignore = "needs nginx: run `cargo xtask test`"]
-async fn the_page_is_served_through_nginx() {
+async fn page_is_served_through_nginx() {
     let server = Sockeye::serve("127.0.0.1:0", &[]).await;
     let proxy = Proxy::start(server.address(), server.address()).await;
     let [direct, proxied] = [
@@ -49,7 +50,7 @@ fn body(response: &str) -> &str {
     response.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
-/// nginx with a folder of its own, both gone when it is dropped.
+/// nginx with a folder of its own, both removed when dropped.
 struct Proxy {
     address: String,
     _process: Process,
@@ -68,7 +69,7 @@ impl Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         fs::write(folder.path().join("nginx.conf"), config).expect("the folder is writable");
         let mut process = Process::start(nginx(folder.path()));
-        // It says so once it has opened its sockets.
+        // nginx writes its pid file after it has opened its sockets.
         process.line_after("event method").await;
         Self {
             address,

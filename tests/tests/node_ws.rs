@@ -1,4 +1,4 @@
-//! Node's `ws`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
+//! Node's `ws` as a client of `sockeye echo`, and as a server for the Sockeye client and `sockeye connect`.
 
 use sockeye_tests::{
     Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, node, run_client, server,
@@ -24,55 +24,55 @@ async fn ws_client_talks_to_echo_over_tls() {
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_server_receives_the_close_of_ws_client() {
+async fn server_receives_close_of_ws_client() {
     server::receives_close(|url| node("ws_client.mjs", &[url])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_talks_to_ws_server() {
+async fn client_talks_to_ws_server() {
     client::talks(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_talks_to_ws_server_over_tls() {
+async fn client_talks_to_ws_server_over_tls() {
     client::talks_over_tls(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_pings_and_answers_ws_server() {
+async fn client_pings_and_answers_ws_server() {
     client::pings(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_receives_fragments_of_ws_server() {
+async fn client_receives_fragments_of_ws_server() {
     client::receives_fragments(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_receives_a_close_of_ws_server() {
+async fn client_receives_close_of_ws_server() {
     client::receives_close(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_refuses_a_message_too_big_of_ws_server() {
-    client::refuses_what_is_too_big(node("ws_server.mjs", &[])).await;
+async fn client_rejects_message_over_the_limit_of_ws_server() {
+    client::rejects_message_over_the_limit(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_keeps_the_refusal_of_ws_server() {
-    client::keeps_the_refusal(node("ws_server.mjs", &[])).await;
+async fn client_reports_rejection_by_ws_server() {
+    client::reports_the_rejection(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn our_client_notices_that_ws_server_died() {
+async fn client_notices_death_of_ws_server() {
     client::notices_that_the_server_died(node("ws_server.mjs", &[])).await;
 }
 
@@ -84,13 +84,13 @@ async fn connect_talks_to_ws_server() {
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn connect_reports_how_ws_server_closed() {
+async fn connect_reports_close_by_ws_server() {
     connect::fails_when_closed_with_3005(node("ws_server.mjs", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
-async fn connect_reports_that_ws_server_refused() {
+async fn connect_reports_rejection_by_ws_server() {
     connect::fails_when_refused_with_403(node("ws_server.mjs", &[])).await;
 }
 

@@ -1,4 +1,4 @@
-//! Python's `aiohttp`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
+//! Python's `aiohttp` as a client of `sockeye echo`, and as a server for the Sockeye client and `sockeye connect`.
 
 use sockeye_tests::{Certificate, PING_CASES, Sockeye, client, client_cases, connect, python, run_client, server};
 
@@ -22,49 +22,49 @@ async fn aiohttp_client_talks_to_echo_over_tls() {
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_server_receives_the_close_of_aiohttp_client() {
+async fn server_receives_close_of_aiohttp_client() {
     server::receives_close(|url| python("aiohttp_client.py", &[url])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_talks_to_aiohttp_server() {
+async fn client_talks_to_aiohttp_server() {
     client::talks(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_talks_to_aiohttp_server_over_tls() {
+async fn client_talks_to_aiohttp_server_over_tls() {
     client::talks_over_tls(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_pings_and_answers_aiohttp_server() {
+async fn client_pings_and_answers_aiohttp_server() {
     client::pings(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_receives_a_close_of_aiohttp_server() {
+async fn client_receives_close_of_aiohttp_server() {
     client::receives_close(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_refuses_a_message_too_big_of_aiohttp_server() {
-    client::refuses_what_is_too_big(python("aiohttp_server.py", &[])).await;
+async fn client_rejects_message_over_the_limit_of_aiohttp_server() {
+    client::rejects_message_over_the_limit(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_keeps_the_refusal_of_aiohttp_server() {
-    client::keeps_the_refusal(python("aiohttp_server.py", &[])).await;
+async fn client_reports_rejection_by_aiohttp_server() {
+    client::reports_the_rejection(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_notices_that_aiohttp_server_died() {
+async fn client_notices_death_of_aiohttp_server() {
     client::notices_that_the_server_died(python("aiohttp_server.py", &[])).await;
 }
 
@@ -76,12 +76,12 @@ async fn connect_talks_to_aiohttp_server() {
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn connect_reports_how_aiohttp_server_closed() {
+async fn connect_reports_close_by_aiohttp_server() {
     connect::fails_when_closed_with_3005(python("aiohttp_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn connect_reports_that_aiohttp_server_refused() {
+async fn connect_reports_rejection_by_aiohttp_server() {
     connect::fails_when_refused_with_403(python("aiohttp_server.py", &[])).await;
 }

@@ -1,4 +1,4 @@
-//! Python's `websockets`, as a client of `sockeye echo` and as a server for our client and `sockeye connect`.
+//! Python's `websockets` as a client of `sockeye echo`, and as a server for the Sockeye client and `sockeye connect`.
 
 use sockeye_tests::{
     Certificate, FRAGMENT_CASES, PING_CASES, Sockeye, client, client_cases, connect, python, run_client, server,
@@ -24,55 +24,55 @@ async fn websockets_client_talks_to_echo_over_tls() {
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_server_receives_the_close_of_websockets_client() {
+async fn server_receives_close_of_websockets_client() {
     server::receives_close(|url| python("websockets_client.py", &[url])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_talks_to_websockets_server() {
+async fn client_talks_to_websockets_server() {
     client::talks(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_talks_to_websockets_server_over_tls() {
+async fn client_talks_to_websockets_server_over_tls() {
     client::talks_over_tls(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_pings_and_answers_websockets_server() {
+async fn client_pings_and_answers_websockets_server() {
     client::pings(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_receives_fragments_of_websockets_server() {
+async fn client_receives_fragments_of_websockets_server() {
     client::receives_fragments(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_receives_a_close_of_websockets_server() {
+async fn client_receives_close_of_websockets_server() {
     client::receives_close(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_refuses_a_message_too_big_of_websockets_server() {
-    client::refuses_what_is_too_big(python("websockets_server.py", &[])).await;
+async fn client_rejects_message_over_the_limit_of_websockets_server() {
+    client::rejects_message_over_the_limit(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_keeps_the_refusal_of_websockets_server() {
-    client::keeps_the_refusal(python("websockets_server.py", &[])).await;
+async fn client_reports_rejection_by_websockets_server() {
+    client::reports_the_rejection(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn our_client_notices_that_websockets_server_died() {
+async fn client_notices_death_of_websockets_server() {
     client::notices_that_the_server_died(python("websockets_server.py", &[])).await;
 }
 
@@ -84,13 +84,13 @@ async fn connect_talks_to_websockets_server() {
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn connect_reports_how_websockets_server_closed() {
+async fn connect_reports_close_by_websockets_server() {
     connect::fails_when_closed_with_3005(python("websockets_server.py", &[])).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Python: run `cargo xtask test`"]
-async fn connect_reports_that_websockets_server_refused() {
+async fn connect_reports_rejection_by_websockets_server() {
     connect::fails_when_refused_with_403(python("websockets_server.py", &[])).await;
 }
 

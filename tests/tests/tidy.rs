@@ -1,16 +1,16 @@
-//! Rules about the sources that no compiler checks.
+//! Checks of the source files that the compiler does not make.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Past this a file holds a second idea.
+/// Longer files should be split.
 const LINES_MAX: usize = 1000;
 
 #[test]
-fn nothing_unfinished_is_left() {
-    // Put together here, so that this file does not find itself.
+fn sources_have_no_fixme() {
+    // Concatenated, so that this file does not contain the word.
     let word = ["FIX", "ME"].concat();
     for (path, text) in sources() {
         assert!(!text.contains(&word), "{} still has a {word}", path.display());
@@ -18,7 +18,7 @@ fn nothing_unfinished_is_left() {
 }
 
 #[test]
-fn no_file_is_endless() {
+fn files_are_below_the_line_limit() {
     for (path, text) in sources() {
         let lines = text.lines().count();
         assert!(
@@ -30,7 +30,7 @@ fn no_file_is_endless() {
 }
 
 #[test]
-fn the_lock_file_of_the_peers_names_no_registry() {
+fn npm_lock_file_names_no_registry() {
     let lock = root().join("tests/peers/package-lock.json");
     let text = fs::read_to_string(lock).expect("the file is part of this crate");
     assert!(
@@ -44,7 +44,7 @@ fn the_lock_file_of_the_peers_names_no_registry() {
 }
 
 #[test]
-fn the_python_packages_of_the_peers_are_pinned() {
+fn python_packages_are_pinned() {
     for name in ["requirements.txt", "autobahn-pip.txt", "autobahn-requirements.txt"] {
         let text = fs::read_to_string(root().join("tests/peers").join(name)).expect("the file is part of this crate");
         let packages: Vec<_> = text
@@ -57,11 +57,104 @@ fn the_python_packages_of_the_peers_are_pinned() {
     }
 }
 
+/// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are listed
+/// before it, so there are no cycles.
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("convert", &[]),
+    ("error", &[]),
+    ("sync", &[]),
+    ("runtime", &[]),
+    ("settings", &["runtime"]),
+    ("message", &[]),
+    ("transport", &["error"]),
+    (
+        "endpoint",
+        &["error", "sync", "runtime", "settings", "message", "transport"],
+    ),
+    (
+        "websocket",
+        &[
+            "error",
+            "sync",
+            "runtime",
+            "settings",
+            "message",
+            "transport",
+            "endpoint",
+        ],
+    ),
+    (
+        "client",
+        &["convert", "error", "runtime", "settings", "transport", "websocket"],
+    ),
+    (
+        "server",
+        &["convert", "error", "runtime", "settings", "transport", "websocket"],
+    ),
+    ("integration", &["convert", "error", "transport", "websocket", "server"]),
+];
+
+#[test]
+fn sockeye_modules_use_only_lower_layers() {
+    for (idx, (module, allowed)) in LAYERS.iter().enumerate() {
+        let lower: Vec<_> = LAYERS[..idx].iter().map(|(name, _)| name).collect();
+        assert!(
+            allowed.iter().all(|name| lower.contains(&name)),
+            "{module} is listed too early"
+        );
+    }
+    let src = root().join("crates/sockeye/src");
+    let sources = sources();
+    let files = sources
+        .iter()
+        .filter_map(|(path, text)| Some((path.strip_prefix(&src).ok()?, text)));
+    let mut seen = 0;
+    for (path, text) in files {
+        let module = path
+            .iter()
+            .next()
+            .and_then(|name| name.to_str())
+            .expect("a file has a name");
+        let module = module.trim_end_matches(".rs");
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            assert_eq!(module, "lib", "add the module to LAYERS");
+            continue;
+        };
+        seen += 1;
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for used in line.split("crate::").skip(1) {
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap_or("");
+                let is_module = LAYERS.iter().any(|(name, _)| *name == used);
+                assert!(
+                    !is_module || used == module || allowed.contains(&used),
+                    "{} uses {used}, which {module} may not",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(seen > 30, "the sources are elsewhere than expected");
+}
+
+#[test]
+fn the_endpoint_does_not_depend_on_tokio() {
+    let endpoint = root().join("crates/sockeye/src/endpoint");
+    let sources = sources();
+    let files: Vec<_> = sources.iter().filter(|(path, _)| path.starts_with(&endpoint)).collect();
+    assert!(files.len() > 10, "the sources are elsewhere than expected");
+    for (path, text) in files {
+        assert!(!text.contains("tokio"), "{} mentions tokio", path.display());
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The text of every source file of ours.
+/// The text of every source file, without generated and installed ones.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut folders: Vec<_> = ["crates", "tests", "xtask"]
         .iter()

@@ -1,4 +1,4 @@
-//! `cargo xtask autobahn`: the conformance suite, with a table of what it found.
+//! `cargo xtask autobahn`: runs the conformance suite and prints a table of the results.
 
 mod page;
 mod summary;
@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     process::{call, judged_step, step},
     suites::AUTOBAHN,
-    tally::Tally,
+    test_counts::TestCounts,
     tools::Environment,
     workspace::{Profile, Workspace},
 };
@@ -19,27 +19,27 @@ use summary::{RUNS, Summary};
 
 const ALL_CASES: &str = "1.*,2.*,3.*,4.*,5.*,6.*,7.*,9.*,10.*,12.*,13.*";
 
-/// Which cases, in which role.
+/// Options of `cargo xtask autobahn`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Test our server alone.
+    /// Test only the server.
     #[arg(long, conflicts_with = "client")]
     server: bool,
-    /// Test our client alone.
+    /// Test only the client.
     #[arg(long)]
     client: bool,
-    /// The cases to run, such as `1.*,9.1.*`; sections 1 to 7, 9 and 10 unless given.
+    /// The cases to run, such as `1.*,9.1.*`. Default: sections 1 to 7, 9 and 10.
     #[arg(long, value_name = "PATTERNS", conflicts_with = "all")]
     cases: Option<String>,
-    /// All 517 cases, with the compression of sections 12 and 13, in a release build: many minutes.
+    /// Run all 517 cases, including compression (sections 12 and 13), in a release build. Takes many minutes.
     #[arg(long)]
     all: bool,
-    /// Write what came of it to docs/conformance.md, if no case failed.
+    /// Write the results to docs/conformance.md if no case failed.
     #[arg(long, requires = "all", conflicts_with_all = ["server", "client"])]
     report: bool,
 }
 
-/// Installs the suite, runs it, prints the table.
+/// Installs the suite, runs it and prints the tables.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut environment = Environment::new(workspace)?;
     step("install Autobahn|Testsuite", || {
@@ -49,7 +49,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if let Some(cases) = options.cases.as_deref().or(all) {
         environment.set("SOCKEYE_AUTOBAHN_CASES", cases);
     }
-    // Sections 12 and 13 echo 10 GB in each run, through the codecs of both sides.
+    // Sections 12 and 13 echo 10 GB per run through both codecs.
     let profile = if options.all { Profile::Release } else { Profile::Debug };
     step("build", || call(&mut build(workspace, profile)))?;
     let filter = match (options.server, options.client) {
@@ -58,15 +58,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         _ => "",
     };
     Summary::forget_all(workspace);
-    let tally = judged_step(
+    let counts = judged_step(
         "autobahn",
         || AUTOBAHN.run(workspace, &environment, profile, filter),
-        Tally::is_good,
+        TestCounts::is_good,
     )?;
     print_tables(workspace)?;
-    if tally.failed > 0 || tally.passed == 0 {
+    if counts.failed > 0 || counts.passed == 0 {
         bail!(
-            "not every case was OK; the reports are in {}",
+            "some cases failed; see the reports in {}",
             workspace.target.join("autobahn").display()
         );
     }
@@ -76,17 +76,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// With the test itself, so that it finds what is built here as it would build it.
+/// Includes the test itself, so that the test later finds the same build.
 fn build(workspace: &Workspace, profile: Profile) -> Command {
     let mut command = workspace.cargo(["build", "--workspace", "--bins", "--test", AUTOBAHN.name]);
     command.args(profile.arguments());
     command
 }
 
-/// Prints what the tests wrote: per run and section, how many cases ended how.
+/// Prints the summaries that the tests wrote: results per run and section.
 pub(crate) fn print_tables(workspace: &Workspace) -> Result<()> {
     for run in RUNS {
-        // One that was not asked for, or died, has none.
+        // Missing if the run was not selected or crashed.
         let Some(summary) = Summary::read(workspace, run)? else {
             continue;
         };
@@ -118,9 +118,11 @@ fn write_report(workspace: &Workspace) -> Result<()> {
     fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The version of the suite, as it is pinned.
+/// The pinned version of the suite.
 fn suite_version(workspace: &Workspace) -> Result<String> {
     let pins = fs::read_to_string(workspace.peer_sources().join("autobahn-requirements.txt"))?;
     let version = pins.lines().find_map(|line| line.strip_prefix("autobahntestsuite=="));
-    version.map(str::to_owned).context("the suite is not pinned")
+    version
+        .map(str::to_owned)
+        .context("autobahn-requirements.txt does not pin the suite")
 }

@@ -1,20 +1,20 @@
-//! `cargo xtask ci`: everything a change must pass, from the cheapest check to the dearest.
+//! `cargo xtask ci`: every check that a change must pass, the cheapest first.
 
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    bench, count, deny, fuzz,
+    api, bench, count, deny, fuzz,
     process::{call, output, skip, step},
     spec, test,
     workspace::Workspace,
 };
 
-/// The target without an operating system's help that proves the protocol crate does no I/O.
+/// A target without an operating system: building for it shows that the protocol crate does no I/O.
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Runs each step in turn; the first that fails ends it. What this machine cannot do is counted in the last line.
+/// Runs the steps in order and stops at the first failure. The last line counts what this machine had to skip.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut skipped = Vec::new();
     step("format", || call(&mut workspace.cargo(["fmt", "--all", "--check"])))?;
@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps", "--all-features"]);
         call(docs.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    skipped.extend(step("public API", || api::run(workspace, &api::Options::default()))?);
     step("fuzz targets", || fuzz::check(workspace))?;
     step("load generator", || bench::check(workspace))?;
     step("sockeye-proto for wasm32", || {
@@ -48,14 +49,14 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     test::run(workspace, &test::Options::default(), skipped)
 }
 
-/// All inputs up to a size, of which the tests run a small part. Prints how many; the test asserts it.
+/// Tests all inputs up to a size, of which `cargo test` covers a small part. The test prints and asserts the number.
 fn enumerate(workspace: &Workspace) -> Result<()> {
     let exhaustive = ["test", "--release", "-p", "sockeye-proto", "--test", "exhaustive"];
     call(workspace.cargo(exhaustive).args(["--", "--ignored"]))
 }
 
-/// The one unsafe block there is, `Text::as_str`, and all ways to get to it; and the library tests of the protocol, for
-/// the unsafe code of what it depends on. Where there is no Miri, gives how to get it.
+/// Runs Miri on the unsafe block in `Text::as_str` and every path to it, and on the library tests of the protocol
+/// crate, for the unsafe code of its dependencies. Without Miri, returns how to install it.
 fn miri(workspace: &Workspace) -> Result<Option<String>> {
     let miri = ["run", "nightly", "cargo", "miri"];
     if let Err(error) = output(Command::new("rustup").args(miri).arg("--version")) {
@@ -72,7 +73,7 @@ fn miri(workspace: &Workspace) -> Result<Option<String>> {
                 .args(tests)
                 .current_dir(&workspace.root)
                 .env("CARGO_TARGET_DIR", workspace.target.join("miri"))
-                // What cargo set for the toolchain that runs us is not the nightly's.
+                // cargo set these for the stable toolchain that runs this program.
                 .env_remove("CARGO")
                 .env_remove("RUSTUP_TOOLCHAIN"),
         )?;
@@ -80,8 +81,8 @@ fn miri(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The tests of the protocol, and those of its driver that go by the unsafe block, under the address sanitizer, which
-/// looks for leaks too. The stable compiler has it behind a switch.
+/// Runs the protocol tests, and the driver tests that reach the unsafe block, under the address sanitizer, which also
+/// detects leaks. `RUSTC_BOOTSTRAP` enables it on the stable compiler.
 fn sanitize(workspace: &Workspace) -> Result<Option<String>> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     if !cfg!(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")) {
@@ -104,7 +105,7 @@ fn sanitize(workspace: &Workspace) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Adds the target if it is missing, which takes rustup.
+/// Adds the target with rustup if it is missing.
 fn install_wasm() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]))?;
     if Path::new(sysroot.trim()).exists() {
@@ -114,7 +115,7 @@ fn install_wasm() -> Result<()> {
         .with_context(|| format!("the target {WASM} is missing and rustup cannot add it; install it and run again"))
 }
 
-/// Checks the package with no feature, with each alone, and with all of them.
+/// Checks a package without features, with each feature alone, and with all features.
 fn feature_combinations(workspace: &Workspace, package: &str) -> Result<()> {
     let features = workspace.features(package)?;
     let check = |choice: &[&str]| {

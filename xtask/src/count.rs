@@ -1,7 +1,7 @@
-//! `cargo xtask count`: what the inner loops cost in instructions, under callgrind, against a budget.
+//! `cargo xtask count`: counts the instructions of the inner loops with callgrind and compares them with a budget.
 //!
-//! Unlike time, the count of instructions is the same on a loaded machine. It is no measure of speed by itself: it
-//! notices work that has come in.
+//! Unlike time, the number of instructions does not depend on the load of the machine. It does not measure speed; it
+//! detects added work.
 
 use std::{
     collections::BTreeMap,
@@ -19,26 +19,27 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Which cases, and what to do with the counts.
+/// Options of `cargo xtask count`.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Options {
-    /// Take what is counted as the new budget.
+    /// Write the counts as the new budget.
     #[arg(long)]
     write: bool,
-    /// Only these cases.
+    /// Count only these cases.
     cases: Vec<String>,
 }
 
-/// How often a case is run, and twice that: the difference leaves out what comes once. A multiple of every burst.
+/// Number of repetitions. Each case also runs with twice as many; the difference excludes the setup. A multiple of
+/// every burst size.
 const COUNT: u64 = 1024;
 
-/// By how many percent a count may be over its budget: another C library or processor copies memory in another way.
+/// Tolerance over the budget in percent, because another C library or processor copies memory in a different way.
 const TOLERANCE_PERCENT: f64 = 5.0;
 
-/// Instructions for each case.
+/// Instructions per case.
 type Counts = BTreeMap<String, f64>;
 
-/// Counts, prints, and fails where more is spent than the budget allows.
+/// Counts and prints all cases; fails if one exceeds its budget.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let valgrind = tools::valgrind()?;
     let program = build(workspace)?;
@@ -46,7 +47,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let names: Vec<_> = names.lines().collect();
     let budget_path = workspace.root.join("bench/micro/budget.toml");
     let budget: Counts = match fs::read_to_string(&budget_path) {
-        Ok(text) => toml::from_str(&text).with_context(|| format!("{} is no budget", budget_path.display()))?,
+        Ok(text) => {
+            toml::from_str(&text).with_context(|| format!("{} is not a valid budget", budget_path.display()))?
+        }
         Err(_) if options.write => Counts::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", budget_path.display())),
     };
@@ -73,25 +76,25 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     if !exceeded.is_empty() {
         bail!(
-            "over the budget by more than {TOLERANCE_PERCENT} %: {}; if the work is worth it, `cargo xtask count \
-             --write` and say why in the commit",
+            "over the budget by more than {TOLERANCE_PERCENT} %: {}; to accept this, run `cargo xtask count --write` \
+             and give the reason in the commit",
             exceeded.join(", ")
         );
     }
     Ok(())
 }
 
-/// Fails for a name that no case has: what it was meant for would pass uncounted.
+/// Fails for an unknown case name, which would otherwise pass without being counted.
 fn check_names(known: &[&str], options: &Options, budget: &Counts) -> Result<()> {
     let is_unknown = |name: &&String| !known.contains(&name.as_str());
     if let Some(unknown) = options.cases.iter().find(is_unknown) {
-        bail!("there is no case {unknown}; there are {}", known.join(", "));
+        bail!("unknown case {unknown}; known: {}", known.join(", "));
     }
-    // A new budget leaves them out.
+    // Writing a new budget removes them.
     if !options.write
         && let Some(unknown) = budget.keys().find(is_unknown)
     {
-        bail!("the budget has a case {unknown} that `bench-micro` has not; `cargo xtask count --write` removes it");
+        bail!("the budget has an unknown case {unknown}; `cargo xtask count --write` removes it");
     }
     Ok(())
 }
@@ -106,7 +109,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder.join("release/bench-micro"))
 }
 
-/// What one costs.
+/// Instructions of one repetition.
 fn count(valgrind: &Path, program: &Path, case: &str) -> Result<f64> {
     let total = |count: u64| -> Result<u64> {
         let mut command = Command::new(valgrind);
@@ -116,8 +119,8 @@ fn count(valgrind: &Path, program: &Path, case: &str) -> Result<f64> {
             .args([case, &count.to_string()]);
         let printed = output(&mut command)?;
         let collected = printed.lines().find_map(|line| line.split_once("Collected : "));
-        let (_, total) = collected.context("callgrind says nothing of what it counted")?;
-        total.trim().parse().context("callgrind's count is no number")
+        let (_, total) = collected.context("callgrind printed no count")?;
+        total.trim().parse().context("callgrind printed an invalid count")
     };
     let (once, twice) = (total(COUNT)?, total(2 * COUNT)?);
     Ok((twice as f64 - once as f64) / COUNT as f64)
@@ -148,18 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_case_is_an_error() {
+    fn unknown_case_is_an_error() {
         assert_eq!(check(&["mask"], false, &[]), Ok(()));
-        let told = "there is no case ecoh; there are echo, mask".to_owned();
-        assert_eq!(check(&["mask", "ecoh"], false, &[]), Err(told.clone()));
-        assert_eq!(check(&["ecoh"], true, &[]), Err(told));
+        let message = "unknown case ecoh; known: echo, mask".to_owned();
+        assert_eq!(check(&["mask", "ecoh"], false, &[]), Err(message.clone()));
+        assert_eq!(check(&["ecoh"], true, &[]), Err(message));
     }
 
     #[test]
-    fn a_case_that_is_gone_fails_until_the_budget_is_written_anew() {
+    fn removed_case_fails_until_the_budget_is_rewritten() {
         assert_eq!(check(&[], false, &["echo", "mask"]), Ok(()));
-        check(&[], false, &["echo", "ecoh"]).expect_err("there is no such case");
-        check(&["mask"], false, &["ecoh"]).expect_err("neither where others are asked for");
+        check(&[], false, &["echo", "ecoh"]).expect_err("unknown case in the budget");
+        check(&["mask"], false, &["ecoh"]).expect_err("unknown case in the budget, although not selected");
         assert_eq!(check(&[], true, &["ecoh"]), Ok(()));
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: the dependencies, by cargo-deny and deny.toml.
+//! `cargo xtask deny`: checks the dependencies with cargo-deny and deny.toml.
 
 use std::{env, fs, path::PathBuf, process::Command};
 
@@ -10,11 +10,11 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The advisories of RustSec, as deny.toml names them.
+/// The RustSec advisory database, as named in deny.toml.
 const DATABASE: &str = "https://github.com/RustSec/advisory-db";
 
-/// Checks licences, sources and duplicates always, and known faults as far as their database can be had: otherwise gives
-/// what was skipped, and why.
+/// Checks licences, sources and duplicates. Checks advisories if their database is available; otherwise returns what
+/// was skipped and why.
 pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
     let program = cargo_deny::prepare(workspace)?;
     let deny = || {
@@ -24,33 +24,33 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Option<String>> {
     };
     call(deny().args(["check", "licenses", "bans", "sources"]))?;
 
-    // Asked first whether it is there: a fetch that fails makes an old copy look new.
+    // Checked first, because a failed fetch makes an old copy look new.
     let mut ask = Command::new("git");
     ask.args(["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=20"])
         .args(["ls-remote", "--quiet", DATABASE, "HEAD"])
         .env("GIT_TERMINAL_PROMPT", "0");
     match output(&mut ask) {
         Ok(_) => call(deny().args(["check", "advisories"]))?,
-        // deny.toml says how old a copy may be.
+        // deny.toml sets the maximum age of the copy.
         Err(_) if has_database() => {
-            println!("    the advisory database is out of reach; held against the copy that is here");
+            println!("    the advisory database is not reachable; using the local copy");
             call(deny().args(["--offline", "check", "advisories"]))?;
         }
         Err(error) => {
-            let reason = "advisories: there is no copy of their database here, and it is out of reach";
+            let reason = "advisories: the database is not reachable, and there is no local copy";
             return Ok(Some(skip(reason, &error)));
         }
     }
     Ok(None)
 }
 
-/// Whether cargo-deny has fetched its database at some time.
+/// Whether cargo-deny has a copy of its database.
 fn has_database() -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     let Some(entries) = home.and_then(|home| fs::read_dir(home.join("advisory-dbs")).ok()) else {
         return false;
     };
-    // A fetch that failed may leave an empty folder.
+    // A failed fetch may leave an empty folder.
     entries.flatten().any(|entry| entry.path().join(".git").exists())
 }

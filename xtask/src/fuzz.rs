@@ -1,15 +1,14 @@
-//! `cargo xtask fuzz`: builds the fuzz targets, runs them for a while, and says what came of it.
+//! `cargo xtask fuzz`: builds the fuzz targets, runs them for a given time and reports the results.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
 //! | `targets` | the targets, and how each is built |
-//! | `campaign` | running one of them, and reading what it prints |
-//! | `corpus` | the inputs that are kept: many while working, few in the repository |
-//! | `ledger` | how often each was executed, over all the runs there were |
+//! | `campaign` | running one target, and parsing its output |
+//! | `corpus` | the corpus: all inputs during a run, a minimized set in the repository |
+//! | `ledger` | the totals of all recorded runs |
 //!
-//! It takes nothing but Rust and a C++ compiler: libFuzzer comes with its crate, and the compiler's flags for coverage
-//! are stable. Only the address sanitizer, on the targets that reach code with `unsafe` in it, needs a flag that is
-//! not.
+//! Only Rust and a C++ compiler are needed: the libFuzzer crate contains the C++ source, and the compiler flags for
+//! coverage are stable. Only the address sanitizer, used for targets that reach `unsafe` code, needs an unstable flag.
 
 mod campaign;
 mod corpus;
@@ -28,33 +27,33 @@ use crate::{
 use campaign::{Outcome, Program, Run};
 use targets::{TARGETS, Target};
 
-/// What to run, and for how long.
+/// Options of `cargo xtask fuzz`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// How long each target runs.
+    /// How long to run each target.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Only these targets.
+    /// Run only these targets.
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',')]
     targets: Vec<String>,
-    /// How many run at a time.
+    /// How many targets to run in parallel.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Inputs may be so long, instead of what suits each target.
+    /// Maximum length of an input, instead of each target's own.
     #[arg(long, value_name = "BYTES")]
     len_max: Option<usize>,
-    /// Add what was executed to docs/fuzz-ledger.tsv, and its sums to docs/fuzzing.md.
+    /// Record the runs in docs/fuzz-ledger.tsv and update the totals in docs/fuzzing.md.
     #[arg(long)]
     ledger: bool,
-    /// Then choose anew, from all inputs found so far, the few that fuzz/corpus keeps.
+    /// Afterwards, minimize the corpus and write it to fuzz/corpus.
     #[arg(long)]
     minimize: bool,
-    /// Run one input instead, such as one that made a target fail; takes --target.
+    /// Run one input instead, such as a crash input; needs --target.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ledger", "minimize"])]
     input: Option<PathBuf>,
 }
 
-/// Runs the targets; an error if an input made one fail.
+/// Runs the targets; fails if an input made one fail.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let targets = options.chosen()?;
     let folders = Folders::of(workspace);
@@ -95,7 +94,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     bail!("{}", failed.join("\n"))
 }
 
-/// Checks the targets as the other workspace is checked, without building libFuzzer and without running anything.
+/// Checks format and lints of the targets without building libFuzzer or running anything.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
     call(workspace.cargo(["fmt", "--check"]).args(manifest))?;
@@ -104,12 +103,12 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     call(clippy.env("CARGO_TARGET_DIR", workspace.target.join("fuzz/check")))
 }
 
-/// Where things are kept.
+/// The folders in use.
 #[derive(Debug)]
 pub(crate) struct Folders {
-    /// The workspace of the targets.
+    /// The workspace of the fuzz targets.
     fuzz: PathBuf,
-    /// What is found in runs and not committed.
+    /// Corpus and logs of the runs, which are not committed.
     work: PathBuf,
     docs: PathBuf,
 }

@@ -1,6 +1,7 @@
-//! The commands of the house: `cargo xtask <command>`. One file per command; `tools/` prepares what they need from
-//! outside, `workspace.rs` and `process.rs` are what they share.
+//! Development commands: `cargo xtask <command>`. Each command has a file of its own. `tools/` installs external
+//! programs, `workspace.rs` and `process.rs` are shared by all commands.
 
+mod api;
 mod autobahn;
 mod bench;
 mod ci;
@@ -11,8 +12,8 @@ mod hostile;
 mod process;
 mod spec;
 mod suites;
-mod tally;
 mod test;
+mod test_counts;
 mod tools;
 mod workspace;
 
@@ -22,28 +23,31 @@ use clap::Parser;
 
 use crate::workspace::Workspace;
 
-/// The commands of the house.
+/// Development commands of the Sockeye repository.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", disable_help_subcommand = true)]
 enum Command {
-    /// Everything a change must pass: format, lints, docs, wasm32, feature combinations, dependencies, all that can be
-    /// enumerated, then `test`.
+    /// Run every check that a change must pass: format, lints, docs, public API, wasm32, feature combinations,
+    /// dependencies, exhaustive tests, then `test`.
     Ci,
-    /// The dependencies: their licences, where they come from, those there twice, known faults of theirs.
+    /// Check the dependencies: licences, sources, duplicates, advisories.
     Deny,
-    /// All tests: with Rust alone, then against programs nobody here wrote, which are installed as needed.
+    /// Compare the public API of the published crates with the listings in docs/api.
+    Api(api::Options),
+    /// Run all tests: first those that need only Rust, then those against external programs, which are installed as
+    /// needed.
     Test(test::Options),
-    /// Autobahn|Testsuite against our server and our client.
+    /// Run Autobahn|Testsuite against the Sockeye server and client.
     Autobahn(autobahn::Options),
-    /// The fuzz targets, for a minute each.
+    /// Run the fuzz targets, a minute each.
     Fuzz(fuzz::Options),
-    /// Thousands of peers that misbehave, against `sockeye echo`, and what they cost it.
+    /// Attack `sockeye echo` with thousands of misbehaving peers and measure what they cost.
     Hostile(hostile::Options),
-    /// Sockeye beside its peers and raw TCP: processor time, memory and latency.
+    /// Compare Sockeye with other crates and raw TCP: processor time, memory, latency.
     Bench(bench::Options),
-    /// What the inner loops cost in instructions, against a budget.
+    /// Count the instructions of the inner loops and compare them with a budget.
     Count(count::Options),
-    /// What the RFCs ask for, and where it is obeyed and checked.
+    /// Check that every RFC requirement is marked in the code and in a test.
     Spec(spec::Options),
 }
 
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     let result = Workspace::find().and_then(|workspace| match command {
         Command::Ci => ci::run(&workspace),
         Command::Deny => deny::run(&workspace).map(drop),
+        Command::Api(options) => api::run(&workspace, &options).map(drop),
         Command::Test(options) => test::run(&workspace, &options, Vec::new()),
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

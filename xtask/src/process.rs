@@ -1,4 +1,4 @@
-//! Running other programs. None of them gets a terminal or standard input.
+//! Runs other programs, without a terminal and without standard input.
 
 use std::{
     ffi::OsStr,
@@ -10,12 +10,12 @@ use std::{
 use anyhow::{Context, Error, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Runs one named step and says how long it took.
+/// Runs a named step and prints how long it took.
 pub(crate) fn step<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
     judged_step(name, body, |_| true)
 }
 
-/// As [`step`], where a result can be bad without being an error: `is_good` says.
+/// Like [`step`], for results that can be bad without being an error, as `is_good` decides.
 pub(crate) fn judged_step<T>(
     name: &str,
     body: impl FnOnce() -> Result<T>,
@@ -33,14 +33,14 @@ pub(crate) fn judged_step<T>(
     result
 }
 
-/// Says that part of a step cannot be done on this machine, and gives the reason back for the end of the run.
+/// Prints that part of a step cannot run on this machine. Returns the reason, for the summary at the end.
 pub(crate) fn skip(reason: &str, error: &Error) -> String {
     println!("    SKIPPED: {reason}");
     println!("    {}", format!("{error:#}").trim().replace('\n', "\n    "));
     reason.to_owned()
 }
 
-/// Runs a program that writes to our own output; an error unless it ends with status 0.
+/// Runs a program with inherited output. Fails unless it exits with status 0.
 pub(crate) fn call(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = command
@@ -53,7 +53,7 @@ pub(crate) fn call(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program quietly and gives its standard output; an error, with all it wrote, unless it ends with status 0.
+/// Runs a program and returns its standard output. Fails with all of its output unless it exits with status 0.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command
@@ -68,8 +68,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// Runs a program, showing its standard output while giving each line of it to `look`; tells whether it ended with
-/// status 0.
+/// Runs a program, prints its standard output and passes each line to `look`. Returns whether it exited with status 0.
 pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result<bool> {
     let shown = show(command);
     let mut child = command
@@ -79,7 +78,7 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
         .with_context(|| format!("cannot run {shown}"))?;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.with_context(|| format!("cannot read what {shown} prints"))?;
+            let line = line.with_context(|| format!("cannot read the output of {shown}"))?;
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
             look(&line);
@@ -88,21 +87,34 @@ pub(crate) fn watch(command: &mut Command, mut look: impl FnMut(&str)) -> Result
     Ok(child.wait()?.success())
 }
 
-/// Does something on one processor: programs and threads that are started meanwhile stay there.
+/// Runs a closure on one processor. Child processes and threads started by it stay there.
 pub(crate) fn on_cpu<T>(cpu: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = sched_getaffinity(None)?;
     let mut one = CpuSet::new();
     one.set(cpu);
-    sched_setaffinity(None, &one).with_context(|| format!("there is no processor {cpu} for this"))?;
+    sched_setaffinity(None, &one).with_context(|| format!("cannot run on processor {cpu}"))?;
     let result = body();
     sched_setaffinity(None, &before)?;
     result
 }
 
+/// A number with commas between groups of three digits, such as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (idx, digit) in digits.chars().enumerate() {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words = words.map(OsStr::to_string_lossy);
-    // A whole script among the words would hide the rest.
+    // Shortens an argument that is a whole script.
     let words: Vec<_> = words
         .map(|word| if word.contains('\n') { "<script>".into() } else { word })
         .collect();

@@ -1,7 +1,8 @@
-//! `cargo xtask spec`: holds the ledgers of the RFCs in `specs/` against the markers in the sources.
+//! `cargo xtask spec`: compares the requirement ledgers in `specs/` with the markers in the sources.
 //!
-//! A requirement is obeyed where a comment ends with its id, and checked where a test says so; or the ledger says why
-//! not. Everything else is a fault: of the code, of the tests, or of the ledger.
+//! Each requirement needs a comment that ends with its id where the code obeys it, and a marker in a test that checks
+//! it; otherwise the ledger must give a reason. Anything else is reported as a problem of the code, the tests or the
+//! ledger.
 
 mod ledger;
 mod marker;
@@ -17,22 +18,22 @@ use self::{
 };
 use crate::workspace::Workspace;
 
-/// Where the ledgers are, from the root of the repository.
+/// Paths of the ledgers, relative to the repository root.
 const LEDGERS: [&str; 2] = ["specs/rfc6455.toml", "specs/rfc7692.toml"];
 
-/// What the RFCs ask for, and where it is obeyed and checked; fails on what is not.
+/// Options of `cargo xtask spec`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Print the faults and the sums only.
+    /// Print only the problems and the totals.
     #[arg(long)]
     brief: bool,
-    /// Write docs/rfc.md anew.
+    /// Write docs/rfc.md.
     #[arg(long)]
     write: bool,
 }
 
 impl Options {
-    /// What CI needs: it reads everything and writes nothing.
+    /// The options that CI uses: check everything, write nothing.
     pub(crate) fn brief() -> Self {
         Self {
             brief: true,
@@ -41,7 +42,7 @@ impl Options {
     }
 }
 
-/// Prints the tables, and fails if anything is not as it should be.
+/// Prints the tables; fails if a requirement is not covered or docs/rfc.md is out of date.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let ledgers = Ledgers::read(&workspace.root)?;
     if !options.brief {
@@ -62,12 +63,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         eprintln!("    {fault}");
     }
     if !faults.is_empty() {
-        bail!("{} faults", faults.len());
+        bail!("{} problems found", faults.len());
     }
     Ok(())
 }
 
-/// The ledgers and the markers.
+/// The ledgers, and the markers found in the sources.
 #[derive(Debug)]
 struct Ledgers {
     all: Vec<Ledger>,
@@ -83,7 +84,7 @@ impl Ledgers {
         })
     }
 
-    /// Where a requirement is obeyed, or checked.
+    /// The markers of one requirement with this purpose.
     fn at(&self, id: &str, purpose: Purpose) -> impl Iterator<Item = &Marker> {
         let found = self.markers.found.iter();
         found.filter(move |marker| marker.id == id && marker.purpose == purpose)
@@ -118,7 +119,7 @@ impl Ledgers {
                         faults.push(format!("{id} stands in section {} of {}", section.number, ledger.rfc));
                     }
                     if !ids.insert(id.as_str()) {
-                        faults.push(format!("{id} is there twice"));
+                        faults.push(format!("{id} is listed twice"));
                     }
                 }
             }
@@ -134,13 +135,13 @@ impl Ledgers {
         }
         for marker in &self.markers.found {
             if !ids.contains(marker.id.as_str()) {
-                faults.push(format!("{marker}: there is no {}", marker.id));
+                faults.push(format!("{marker}: unknown requirement {}", marker.id));
             }
         }
         faults
     }
 
-    /// What is missing of a requirement, or too much.
+    /// The problems of one requirement.
     fn faults_of(&self, requirement: &Requirement) -> Vec<&'static str> {
         let (id, level) = (&requirement.id, requirement.level);
         let is_must = matches!(level, Level::Must | Level::MustNot);
@@ -149,17 +150,17 @@ impl Ledgers {
         let is_untested = requirement.untested.is_some();
         let reasons = [&requirement.exception, &requirement.untested];
         let faults = [
-            (!is_obeyed && !is_excepted, "is obeyed nowhere"),
+            (!is_obeyed && !is_excepted, "has no marker in the code"),
             (
                 !is_checked && !is_excepted && !is_untested && level != Level::May,
-                "is checked nowhere",
+                "has no marker in a test",
             ),
-            (is_must && is_untested, "has to have a test"),
+            (is_must && is_untested, "is a MUST and needs a test"),
             (
                 is_excepted && (is_obeyed || is_checked),
-                "is an exception and yet marked",
+                "is an exception but has a marker",
             ),
-            (is_untested && is_checked, "is untested and yet checked"),
+            (is_untested && is_checked, "is listed as untested but has a test marker"),
             (
                 reasons.into_iter().flatten().any(|reason| reason.trim().is_empty()),
                 "has no reason",
@@ -201,7 +202,7 @@ impl Ledgers {
     }
 }
 
-/// The sums of one ledger.
+/// Totals of one ledger.
 #[derive(Clone, Copy, Debug)]
 struct Count {
     requirements: usize,
@@ -236,7 +237,7 @@ impl fmt::Display for Marker {
 mod tests {
     use super::*;
 
-    /// The faults of one section with these requirements, of a source and of a test.
+    /// The problems of one section with these requirements, given a source file and a test file.
     fn faults(requirements: &str, source: &str, test: &str) -> Vec<String> {
         let ledger = format!("rfc = 1234\ntitle = \"T\"\n[[section]]\nnumber = \"5.1\"\ntitle = \"S\"\n{requirements}");
         let mut markers = Markers::default();
@@ -269,9 +270,15 @@ mod tests {
     fn a_requirement_is_obeyed_and_checked() {
         for level in ["MUST", "MUST NOT", "SHOULD", "SHOULD NOT"] {
             check(level, "", OBEYED, CHECKED, &[]);
-            check(level, "", "", CHECKED, &["is obeyed nowhere"]);
-            check(level, "", OBEYED, "", &["is checked nowhere"]);
-            check(level, "", "", "", &["is obeyed nowhere", "is checked nowhere"]);
+            check(level, "", "", CHECKED, &["has no marker in the code"]);
+            check(level, "", OBEYED, "", &["has no marker in a test"]);
+            check(
+                level,
+                "",
+                "",
+                "",
+                &["has no marker in the code", "has no marker in a test"],
+            );
         }
         check("MAY", "", OBEYED, "", &[]);
     }
@@ -280,22 +287,28 @@ mod tests {
     fn or_there_is_a_reason() {
         check("MUST", "exception = \"No browser.\"", "", "", &[]);
         check("MUST", "exception = \" \"", "", "", &["has no reason"]);
-        let both = ["is an exception and yet marked"];
+        let both = ["is an exception but has a marker"];
         check("MUST", "exception = \"No browser.\"", OBEYED, CHECKED, &both);
         check("SHOULD", "untested = \"A matter of taste.\"", OBEYED, "", &[]);
-        check("MUST", "untested = \"Hard.\"", OBEYED, "", &["has to have a test"]);
-        let both = ["is untested and yet checked"];
+        check(
+            "MUST",
+            "untested = \"Hard.\"",
+            OBEYED,
+            "",
+            &["is a MUST and needs a test"],
+        );
+        let both = ["is listed as untested but has a test marker"];
         check("SHOULD", "untested = \"Hard.\"", OBEYED, CHECKED, &both);
     }
 
     #[test]
     fn ids_are_unique_and_known() {
         let one = requirement("1234-5.1-1", "MUST", "");
-        assert_eq!(faults(&one.repeat(2), OBEYED, CHECKED), ["1234-5.1-1 is there twice"]);
+        assert_eq!(faults(&one.repeat(2), OBEYED, CHECKED), ["1234-5.1-1 is listed twice"]);
         let elsewhere = requirement("1234-5-1", "MAY", "");
         let found = faults(&elsewhere, "// [1234-5-1]", "");
         assert_eq!(found, ["1234-5-1 stands in section 5.1 of 1234"]);
         let found = faults(&one, "// [1234-5.1-1]\n// [1234-5.1-2]", CHECKED);
-        assert_eq!(found, ["crates/a/src/lib.rs:2: there is no 1234-5.1-2"]);
+        assert_eq!(found, ["crates/a/src/lib.rs:2: unknown requirement 1234-5.1-2"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The tests against programs nobody here wrote: what each needs, and how it is run.
+//! The test suites against external programs: which tools each needs, and how to run it.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     process::{output, watch},
-    tally::Tally,
+    test_counts::TestCounts,
     tools::{Environment, Tool},
     workspace::{Profile, Workspace},
 };
@@ -14,19 +14,19 @@ use crate::{
 /// One file of `tests/tests/` and the tools it needs.
 #[derive(Debug)]
 pub(crate) struct Suite {
-    /// The name of the test target.
+    /// Name of the test target.
     pub(crate) name: &'static str,
-    /// Tools prepared before it runs.
+    /// Tools that must be prepared before the suite runs.
     pub(crate) needs: &'static [Tool],
 }
 
-/// Autobahn|Testsuite has a command of its own, too.
+/// The Autobahn|Testsuite suite, which also has a command of its own.
 pub(crate) const AUTOBAHN: Suite = Suite {
     name: "autobahn",
     needs: &[Tool::Autobahn],
 };
 
-/// All of them, the quick ones first.
+/// All suites, the fast ones first.
 pub(crate) const SUITES: [Suite; 8] = [
     Suite {
         name: "node_ws",
@@ -60,38 +60,38 @@ pub(crate) const SUITES: [Suite; 8] = [
 ];
 
 impl Suite {
-    /// Prepares the tools; the error says what is missing and how to get it.
+    /// Prepares the tools. The error says what is missing and how to install it.
     pub(crate) fn prepare(&self, workspace: &Workspace, environment: &mut Environment) -> Result<()> {
         self.needs.iter().try_for_each(|tool| environment.add(workspace, *tool))
     }
 
-    /// Runs those of its tests whose names contain `filter`.
+    /// Runs the tests of the suite whose names contain `filter`.
     pub(crate) fn run(
         &self,
         workspace: &Workspace,
         environment: &Environment,
         profile: Profile,
         filter: &str,
-    ) -> Result<Tally> {
-        let mut tally = Tally::default();
+    ) -> Result<TestCounts> {
+        let mut counts = TestCounts::default();
         let mut command = self.command(workspace, profile);
         command.arg(filter).envs(environment.variables());
-        let ok = watch(&mut command, |line| tally.look(line))?;
-        if !ok && tally.failed == 0 {
-            // It did not build, or died before it could say what failed.
-            tally.failed = 1;
+        let ok = watch(&mut command, |line| counts.add_line(line))?;
+        if !ok && counts.failed == 0 {
+            // The suite did not build, or crashed before it reported a failure.
+            counts.failed = 1;
         }
-        Ok(tally)
+        Ok(counts)
     }
 
-    /// How many tests it has.
+    /// Number of tests in the suite.
     pub(crate) fn count(&self, workspace: &Workspace) -> Result<usize> {
         let list = output(self.command(workspace, Profile::Debug).arg("--list"))?;
         Ok(list.lines().filter(|line| line.ends_with(": test")).count())
     }
 
-    /// Naming the whole workspace keeps cargo from choosing other features than in the steps before, and building all
-    /// dependencies once more.
+    /// `cargo test` for the whole workspace, so that cargo selects the same features as in earlier steps and does not
+    /// rebuild dependencies.
     fn command(&self, workspace: &Workspace, profile: Profile) -> Command {
         let mut command = workspace.cargo(["test", "--workspace", "--test", self.name]);
         command.args(profile.arguments()).args(["--", "--include-ignored"]);

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests, and one line at the end that says how it went.
+//! `cargo xtask test`: runs all tests and ends with a one-line summary.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -7,40 +7,40 @@ use crate::{
     autobahn,
     process::{call, judged_step, step, watch},
     suites::{AUTOBAHN, SUITES, Suite},
-    tally::Tally,
+    test_counts::TestCounts,
     tools::Environment,
     workspace::{Profile, Workspace},
 };
 
-/// What to run, and how to judge what could not be.
+/// Options of `cargo xtask test`.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Options {
-    /// Do not fail because a suite was skipped for something that is missing on this machine.
+    /// Do not fail if a suite was skipped because something is missing on this machine.
     #[arg(long)]
     allow_missing: bool,
-    /// Run only these suites (the names of the files in tests/tests), and not the tests that need Rust alone.
+    /// Run only these suites (file names in tests/tests), without the tests that need only Rust.
     #[arg(long, value_name = "SUITE", value_delimiter = ',')]
     only: Vec<String>,
 }
 
-/// Runs the tests that need Rust alone, then each suite that can be prepared. What was `skipped` before is told at the
-/// end, and is not held against it.
+/// Runs the tests that need only Rust, then each suite whose tools can be installed. `skipped` lists what earlier steps
+/// skipped; it is printed at the end and does not make the run fail.
 pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<String>) -> Result<()> {
     let suites = options.suites()?;
     let skipped_before = skipped.len();
-    let mut total = Tally {
+    let mut total = TestCounts {
         skipped: skipped_before,
-        ..Tally::default()
+        ..TestCounts::default()
     };
     step("build", || {
-        // With the tests' own dependencies, so that the tests find what is built here as they would build it.
+        // Includes dev-dependencies, so that the tests later find the same build.
         call(&mut workspace.cargo(["build", "--workspace", "--all-targets"]))
     })?;
     if options.only.is_empty() {
         total.add(judged_step(
             "tests that need Rust alone",
             || rust_tests(workspace),
-            Tally::is_good,
+            TestCounts::is_good,
         )?);
     }
 
@@ -48,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
     for suite in suites {
         if let Err(error) = suite.prepare(workspace, &mut environment) {
             println!("skipped: {}: {error:#}", suite.name);
-            // The whole error may be pages; its first line says what to do.
+            // The whole error may be long; its first line says what to do.
             let error = error.to_string();
             skipped.push(format!("{}: {}", suite.name, error.lines().next().unwrap_or_default()));
             total.skipped += suite.count(workspace)?;
@@ -57,7 +57,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, mut skipped: Vec<Str
         total.add(judged_step(
             suite.name,
             || suite.run(workspace, &environment, Profile::Debug, ""),
-            Tally::is_good,
+            TestCounts::is_good,
         )?);
         if suite.name == AUTOBAHN.name {
             autobahn::print_tables(workspace)?;
@@ -92,14 +92,14 @@ impl Options {
     }
 }
 
-fn rust_tests(workspace: &Workspace) -> Result<Tally> {
-    let mut tally = Tally::default();
+fn rust_tests(workspace: &Workspace) -> Result<TestCounts> {
+    let mut counts = TestCounts::default();
     let ok = watch(
         &mut workspace.cargo(["test", "--workspace", "--no-fail-fast"]),
-        |line| tally.look(line),
+        |line| counts.add_line(line),
     )?;
-    if !ok && tally.failed == 0 {
+    if !ok && counts.failed == 0 {
         bail!("`cargo test --workspace` failed before it could run a test");
     }
-    Ok(tally)
+    Ok(counts)
 }

@@ -1,4 +1,4 @@
-//! Where things are.
+//! Paths and metadata of the workspace.
 
 use std::{
     env,
@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::process::output;
 
-/// The workspace, as cargo describes it.
+/// The workspace, as `cargo metadata` describes it.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    /// The folder of the workspace's `Cargo.toml`.
+    /// The folder with the workspace's `Cargo.toml`.
     pub(crate) root: PathBuf,
-    /// Where cargo builds, and where everything installed or written by a command goes.
+    /// cargo's target folder, which also holds everything that the commands install or write.
     pub(crate) target: PathBuf,
     metadata: Value,
 }
@@ -42,24 +42,24 @@ impl Workspace {
         })
     }
 
-    /// `cargo`, to be run in the workspace.
+    /// A `cargo` command that runs in the workspace root.
     pub(crate) fn cargo<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let mut command = cargo();
         command.args(arguments).current_dir(&self.root);
         command
     }
 
-    /// The folder of the peers' sources.
+    /// The folder with the source code of the test peers.
     pub(crate) fn peer_sources(&self) -> PathBuf {
         self.root.join("tests/peers")
     }
 
-    /// The folder in which peers are installed.
+    /// The folder in which the dependencies of the test peers are installed.
     pub(crate) fn peers(&self) -> PathBuf {
         self.target.join("peers")
     }
 
-    /// The features a package declares, without `default` and the internal ones that start with `__`.
+    /// The features of a package, without `default` and the internal ones that start with `__`.
     pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
         let features = self.package(package)?["features"]
             .as_object()
@@ -77,6 +77,13 @@ impl Workspace {
             .context("cargo metadata lists no version")
     }
 
+    /// The `rust-version` of a package.
+    pub(crate) fn rust_version(&self, package: &str) -> Result<&str> {
+        self.package(package)?["rust_version"]
+            .as_str()
+            .context("cargo metadata lists no rust-version")
+    }
+
     fn package(&self, name: &str) -> Result<&Value> {
         let packages = self.metadata["packages"]
             .as_array()
@@ -86,17 +93,17 @@ impl Workspace {
     }
 }
 
-/// How cargo compiles what is run.
+/// The cargo profile to build with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Profile {
-    /// Soon compiled.
+    /// Fast to build.
     Debug,
-    /// Soon run.
+    /// Fast to run.
     Release,
 }
 
 impl Profile {
-    /// What to tell cargo.
+    /// The arguments for cargo.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Debug => &[],
@@ -106,6 +113,6 @@ impl Profile {
 }
 
 fn cargo() -> Command {
-    // Set by cargo when it runs us, so that the same toolchain is used.
+    // cargo sets this when it runs this program, so that the same toolchain is used.
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

@@ -1,18 +1,18 @@
-//! Processor time and memory, as the system's books have them.
+//! Processor time and memory of a process, read from `/proc`.
 
 use std::{fs, io::ErrorKind, ops::Sub, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
 
-/// What a process or thread has used of the processors up to a moment.
+/// Processor time that a process or thread used up to a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
-    /// Time on a processor, to the nanosecond.
+    /// Time spent running, with nanosecond precision.
     pub(crate) cpu: Duration,
-    /// Time it was ready to run and another was running.
+    /// Time spent runnable while another thread was running.
     pub(crate) waited: Duration,
-    /// The parts of `cpu` outside and inside the kernel, by the ticks of a clock: rough.
+    /// User and system time, counted in clock ticks and therefore rough.
     pub(crate) user: Duration,
     pub(crate) system: Duration,
 }
@@ -30,11 +30,11 @@ impl Sub for Used {
     }
 }
 
-/// The account of a process, all its threads together.
+/// Processor time of a process, summed over its threads.
 pub(crate) fn of_process(pid: u32) -> Result<Used> {
     let mut used = Used::default();
     for task in fs::read_dir(format!("/proc/{pid}/task")).context("the server has died")? {
-        // A thread may end while we look; then its time is lost, which no thread of a server does.
+        // A thread may end during the loop, and its time is lost; the threads of a server do not end.
         let text = match fs::read_to_string(task?.path().join("schedstat")) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             other => other?,
@@ -48,7 +48,7 @@ pub(crate) fn of_process(pid: u32) -> Result<Used> {
     Ok(used)
 }
 
-/// The account of this thread.
+/// Processor time of this thread.
 pub(crate) fn of_this_thread() -> Result<Used> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").context("cannot read schedstat")?;
     let (_, waited) = schedstat(&text).context("schedstat has no numbers")?;
@@ -60,7 +60,7 @@ pub(crate) fn of_this_thread() -> Result<Used> {
     })
 }
 
-/// Time running and time waiting, in nanoseconds.
+/// Running and waiting time in nanoseconds.
 fn schedstat(text: &str) -> Option<(Duration, Duration)> {
     let mut numbers = text
         .split_whitespace()
@@ -69,7 +69,7 @@ fn schedstat(text: &str) -> Option<(Duration, Duration)> {
 }
 
 /// `utime` and `stime` of /proc/PID/stat, the 14th and 15th field, in hundredths of a second on every Linux. The second
-/// field is a name in brackets with whatever in it.
+/// field is a name in parentheses that may contain any characters.
 fn ticks(text: &str) -> Option<(Duration, Duration)> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11).map(|word| word.parse::<u64>());
@@ -77,12 +77,12 @@ fn ticks(text: &str) -> Option<(Duration, Duration)> {
     Some((next()?, next()?))
 }
 
-/// User memory of a process at a moment, in bytes. What sockets hold is the kernel's and not in it.
+/// User memory of a process in bytes. Socket buffers belong to the kernel and are not included.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     /// Resident pages of all kinds.
     pub(crate) resident: u64,
-    /// Those that belong to no file, each divided by those who share it.
+    /// Resident pages that belong to no file, shared ones counted in proportion.
     pub(crate) anonymous: u64,
 }
 

@@ -1,4 +1,4 @@
-//! One connection: the part of the endless stream that it has sent, and the replies.
+//! One connection: its position in the endless stream of messages, and its replies.
 
 use anyhow::{Context, Result};
 
@@ -13,17 +13,17 @@ use crate::{
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) ledger: Ledger,
-    /// Messages of the script before `asked` are to leave.
+    /// Messages of the script before this index are to be sent.
     asked: u64,
-    /// How much of the stream the socket has taken.
+    /// Number of bytes of the stream that the socket has accepted.
     position: u64,
     inbound: Inbound,
-    /// Messages of the script before this one are answered.
+    /// Messages of the script before this index are answered.
     answered: u64,
 }
 
 impl Connection {
-    /// Begins with the message `first` of the script, so that not all connections send the same at the same time.
+    /// Starts at message `first` of the script, so that not all connections send the same message at the same time.
     pub(crate) fn new(transport: Transport, script: &Script, first: u64) -> Self {
         Self {
             transport,
@@ -35,23 +35,23 @@ impl Connection {
         }
     }
 
-    /// Takes down that so many more messages are to leave.
+    /// Requests that this many more messages are sent.
     pub(crate) fn ask(&mut self, count: u64, intended: u64) {
         self.asked += count;
         self.ledger.ask(count, self.asked, intended);
     }
 
-    /// As `ask`, where the replies come to others.
+    /// Like `ask`, for a publisher, whose messages are answered on other connections.
     pub(crate) fn ask_without_reply(&mut self, count: u64) {
         self.asked += count;
     }
 
-    /// Whether anything is to leave that has not.
+    /// Whether requested messages are still unsent.
     pub(crate) fn wants_to_send(&self, script: &Script) -> bool {
         self.position < script.requests.start(self.asked) || self.transport.wants_to_send()
     }
 
-    /// Sends what is to leave, as far as the socket takes it.
+    /// Sends requested messages as far as the socket accepts them.
     pub(crate) fn flush(&mut self, script: &Script, now: u64) -> Result<()> {
         if !self.transport.flush()? {
             return Ok(());
@@ -79,16 +79,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes the replies that have arrived; how many.
+    /// Reads the replies that have arrived and returns their number.
     pub(crate) fn receive(&mut self, script: &Script, reader: &mut Reader, each: impl FnMut(Answer)) -> Result<u64> {
         let count = self.receive_before(self.asked, script, reader)?;
         if !self.ledger.answer(count, each) {
-            anyhow::bail!("a reply came before its message had left");
+            anyhow::bail!("a reply arrived before its message was sent");
         }
         Ok(count)
     }
 
-    /// As `receive`, for one who listens only: no more than to the message `end`.
+    /// Reads messages on a connection that only receives, up to the message `end`.
     pub(crate) fn receive_before(&mut self, end: u64, script: &Script, reader: &mut Reader) -> Result<u64> {
         self.inbound.receive(&mut self.transport, script, end, reader)?;
         let ended = self.inbound.ended(script);
@@ -97,12 +97,12 @@ impl Connection {
         Ok(count)
     }
 
-    /// Messages of the script before this one are to leave.
+    /// Messages of the script before this index are to be sent.
     pub(crate) fn asked(&self) -> u64 {
         self.asked
     }
 
-    /// Messages of the script before this one are answered, or have arrived.
+    /// Messages of the script before this index are answered or received.
     pub(crate) fn answered(&self) -> u64 {
         self.answered
     }

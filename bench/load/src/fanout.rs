@@ -1,19 +1,19 @@
-//! One publishes, many receive: which messages all of them have.
+//! Fan-out: one connection publishes, many receive. Tracks which messages all subscribers have received.
 
 use std::collections::VecDeque;
 
-/// The messages on their way, oldest first.
+/// Messages that not all subscribers have received, oldest first.
 #[derive(Debug)]
 pub(crate) struct Fanout {
     subscribers: u64,
-    /// The oldest of them.
+    /// Index of the oldest such message.
     first: u64,
     pending: VecDeque<Pending>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Pending {
-    /// So many have not received it.
+    /// Number of subscribers that have not received it.
     missing: u64,
     published: u64,
 }
@@ -36,8 +36,8 @@ impl Fanout {
         }
     }
 
-    /// One subscriber has received the messages from `from` to before `to`; gives each one's publication to `each`, and
-    /// tells how many messages all have received with that.
+    /// Records that one subscriber received the messages from `from` up to, excluding, `to`. Calls `each` with the
+    /// publication time of each, and returns how many messages have now been received by all.
     pub(crate) fn deliver(&mut self, from: u64, to: u64, mut each: impl FnMut(u64)) -> u64 {
         for message in from..to {
             if let Some(pending) = self.pending.get_mut((message - self.first) as usize) {

@@ -1,4 +1,4 @@
-//! What connections cost that do nothing: when they are open, and after each has echoed one message.
+//! Memory of idle connections: when they are open, and after each has echoed one message.
 
 use std::fmt;
 
@@ -14,45 +14,52 @@ use crate::{
     wire::{self, BINARY, COMPRESSED, Inflater, PING, PONG},
 };
 
-/// How many connections, and what each echoes.
+/// Parameters of a measurement of idle connections.
 #[derive(Clone, Debug)]
 pub struct IdlePlan {
-    /// The server, and how it is spoken to.
+    /// The server, and how to connect to it.
     pub target: Target,
-    /// How many are open at once.
+    /// Number of connections open at the same time.
     pub connections: usize,
-    /// Payload bytes of the message that each echoes; of JSON where it is compressed.
+    /// Payload bytes of the message that each connection echoes. It is JSON where compression is on.
     pub size: usize,
-    /// The server's process.
+    /// Process id of the server.
     pub pid: u32,
 }
 
-/// The growth of the server's user memory, divided by the connections. Sockets belong to the kernel and are not in it.
+/// Growth of the server's user memory divided by the number of connections. Socket buffers belong to the kernel and are
+/// not included.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct IdleReport {
-    /// How many were open at once.
+    /// Number of connections open at the same time.
     pub connections: usize,
-    /// Bytes of anonymous memory for each open connection.
+    /// Bytes of anonymous memory per open connection.
     pub open: f64,
-    /// The same after each has echoed its message.
+    /// The same after each connection has echoed its message.
     pub after: f64,
-    /// The same when all are gone: what the allocator keeps.
+    /// The same after all connections are closed: memory that the allocator keeps.
     pub gone: f64,
-    /// As `open`, of all resident pages.
+    /// Like `open`, for all resident pages.
     pub open_resident: f64,
-    /// As `after`, of all resident pages.
+    /// Like `after`, for all resident pages.
     pub after_resident: f64,
 }
 
-/// Opens the connections, and reads from outside what they cost.
+/// Opens the connections and measures their memory from outside the server.
 ///
 /// # Errors
-/// If a connection cannot be opened or ends, or does not echo what it is sent.
+/// If a connection cannot be opened, ends early, or does not echo its message.
 pub fn idle(plan: &IdlePlan) -> Result<IdleReport> {
-    ensure!((1..=60_000).contains(&plan.connections), "1 to 60,000 connections");
-    ensure!((1..=1 << 20).contains(&plan.size), "messages have from 1 byte to 1 MiB");
+    ensure!(
+        (1..=60_000).contains(&plan.connections),
+        "the number of connections must be between 1 and 60,000"
+    );
+    ensure!(
+        (1..=1 << 20).contains(&plan.size),
+        "the message size must be between 1 byte and 1 MiB"
+    );
     let exchange = Exchange::new(plan)?;
-    // The first connection makes a server set up what it shares between all.
+    // The first connection makes the server allocate what all connections share.
     let mut first = opening::open_waiting(&plan.target, 0)?;
     exchange.run(&mut first)?;
     let before = account::memory(plan.pid)?;
@@ -63,7 +70,7 @@ pub fn idle(plan: &IdlePlan) -> Result<IdleReport> {
         let opened = opening::open_waiting(&plan.target, idx);
         connections.push(opened.with_context(|| format!("connection {idx} of {count}"))?);
     }
-    // When the last one has been heard, all before it have been dealt with.
+    // Once the server has answered the last connection, it has handled all before it.
     exchange.run(&mut first)?;
     let open = account::memory(plan.pid)?;
 
@@ -149,7 +156,7 @@ impl Exchange {
             reply.resize(len as usize, 0);
             read_exact(transport, &mut reply)?;
             if header[0] == PING {
-                // It has been quiet for long: the server wants to know that we are here.
+                // A ping: the connection was idle for longer than the server's keepalive interval.
                 transport.write_waiting(&wire::client_frame(PONG, &reply, self.key))?;
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What a connection makes of the bytes that come back.
+//! Checks the bytes that a connection receives.
 
 use anyhow::{Result, bail, ensure};
 
@@ -9,34 +9,34 @@ use crate::{
     wire::{COMPRESSED, Inflater},
 };
 
-/// What all connections of a run read with.
+/// Receive state that all connections of a run share.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) room: Room,
     verify: Verify,
-    /// Reads, or framed messages, since the last one that was looked at.
+    /// Reads, or framed messages, since the last one that was compared.
     unseen: u32,
     inflater: Inflater,
     /// Bytes of all replies.
     pub(crate) bytes: u64,
-    /// Replies that were compared.
+    /// Number of replies that were compared.
     pub(crate) verified: u64,
 }
 
 /// The replies of one connection.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    /// A stream whose every byte is known, and how far it has come.
+    /// The exact expected stream, and the position in it.
     Bytes { position: u64 },
-    /// Frames of unknown length; how many messages have ended.
+    /// Frames of unknown length, and the number of messages that have ended.
     Frames { ended: u64, frames: Frames },
 }
 
-/// Takes frames apart, however they are cut.
+/// Splits a byte stream into frames, wherever reads cut it.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     header: Vec<u8>,
-    /// Bytes of the payload that are still to come; `None` while the header is.
+    /// Bytes of the payload still to come; `None` while the header is incomplete.
     remaining: Option<u64>,
     /// The first byte of the message's first frame.
     first: Option<u8>,
@@ -55,7 +55,7 @@ impl Reader {
         }
     }
 
-    /// Whether it is the turn of this one to be looked at.
+    /// Whether this reply is one of those to compare.
     fn looks(&mut self) -> bool {
         match self.verify {
             Verify::All => true,
@@ -85,7 +85,7 @@ impl Inbound {
         }
     }
 
-    /// How many messages have ended, from the first of the script on.
+    /// Number of messages that have ended, counted from the start of the script.
     pub(crate) fn ended(&self, script: &Script) -> u64 {
         match (self, &script.replies) {
             (Self::Bytes { position }, Replies::Bytes(cycle)) => cycle.ended(*position),
@@ -94,7 +94,8 @@ impl Inbound {
         }
     }
 
-    /// Takes all that has arrived; an error if it is not what was expected, or more than that: messages before `end`.
+    /// Consumes everything that has arrived. Fails if it is not what was expected, or if it continues past message
+    /// `end`.
     pub(crate) fn receive(
         &mut self,
         transport: &mut Transport,
@@ -150,7 +151,7 @@ fn receive_bytes(
         *position += len as u64;
         ensure!(
             *position <= cycle.start(end),
-            "more came back than was sent: {} bytes too many",
+            "received {} bytes more than expected (more came back than was sent)",
             *position - cycle.start(end)
         );
         if let Received::Last(_) = received {
@@ -159,11 +160,11 @@ fn receive_bytes(
     }
 }
 
-/// What compressed replies are to say.
+/// The expected content of compressed replies.
 struct Known<'a> {
     payloads: &'a [Vec<u8>],
     first: u8,
-    /// No more messages than to this one.
+    /// Messages up to this one.
     end: u64,
 }
 
@@ -187,7 +188,7 @@ fn receive_frames(
                 "a reply of another kind: its first byte is {first:#04x}"
             );
             *ended += 1;
-            // As `looks`, of the parts that are not borrowed.
+            // Same as `looks`, which cannot be called here because `self` is partly borrowed.
             reader.unseen += 1;
             if let Verify::OneIn(count) = reader.verify
                 && reader.unseen < count
@@ -210,7 +211,7 @@ fn receive_frames(
 }
 
 impl Frames {
-    /// The next whole message in `bytes` from `at` on: its first byte and its payload as sent.
+    /// Returns the next whole message in `bytes` from `at` on: its first byte, and its payload as sent.
     pub(crate) fn next(&mut self, bytes: &[u8], at: &mut usize) -> Result<Option<(u8, &[u8])>> {
         loop {
             let Some(remaining) = self.remaining else {
@@ -235,7 +236,7 @@ impl Frames {
         }
     }
 
-    /// Whether the header is there.
+    /// Whether the header is complete.
     fn take_header(&mut self, bytes: &[u8], at: &mut usize) -> Result<bool> {
         loop {
             let wanted = match self.header.get(1) {
@@ -261,7 +262,7 @@ impl Frames {
             [high, low] => u64::from(u16::from_be_bytes([high, low])),
             _ => self.header[2..].iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
         };
-        // Far beyond what is ever sent.
+        // Far larger than any message that is sent.
         ensure!(len <= 1 << 30, "a frame of {len} bytes");
         let first = self.header[0];
         match (first & 0x0f, self.first) {
@@ -270,7 +271,7 @@ impl Frames {
                 self.payload.clear();
             }
             (0, Some(_)) => {}
-            _ => bail!("a frame that does not belong here, beginning with {first:#04x}"),
+            _ => bail!("unexpected frame with first byte {first:#04x}"),
         }
         self.remaining = Some(len);
         Ok(true)

@@ -1,41 +1,41 @@
-//! When each message of a connection was meant to leave, when it left, and when it was answered.
+//! Records when each message of a connection was due, when it was sent, and when it was answered.
 //!
-//! Replies come in the order of the messages, so that a queue is enough. Times are nanoseconds on the clock of the run,
-//! and given from outside: what a server that stalls does to the figures can be seen without one.
+//! Replies arrive in the order of the messages, so a queue is enough. Times are nanoseconds on the clock of the run and
+//! are passed in, so that tests can simulate a stalled server.
 
 use std::collections::VecDeque;
 
-/// The messages of one connection that wait for their replies.
+/// The messages of one connection that have no reply yet.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     /// Oldest first.
     entries: VecDeque<Entry>,
-    /// How many of them have left, from the front.
+    /// How many of them have been sent, from the front.
     written: usize,
 }
 
-/// Messages that were meant to leave at the same time.
+/// Messages that were due at the same time.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     count: u64,
-    /// The message after them, counted from the first of the connection.
+    /// Index of the message after them, counted from the first of the connection.
     end: u64,
     intended: u64,
     written: u64,
 }
 
-/// How long replies took.
+/// Reply times of some messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) count: u64,
-    /// When their messages were meant to leave.
+    /// When the messages were due.
     pub(crate) intended: u64,
-    /// When the last byte of them had left.
+    /// When their last byte was sent.
     pub(crate) written: u64,
 }
 
 impl Ledger {
-    /// Takes down messages that are to leave; they are those before message `end`.
+    /// Records messages that are due now: those before message `end`.
     pub(crate) fn ask(&mut self, count: u64, end: u64, intended: u64) {
         self.entries.push_back(Entry {
             count,
@@ -45,7 +45,7 @@ impl Ledger {
         });
     }
 
-    /// All messages before message `end` have left by now.
+    /// Records that all messages before `end` have now been sent.
     pub(crate) fn wrote(&mut self, end: u64, now: u64) {
         while let Some(entry) = self.entries.get_mut(self.written).filter(|entry| entry.end <= end) {
             entry.written = now;
@@ -53,7 +53,7 @@ impl Ledger {
         }
     }
 
-    /// The next `count` replies have come. False if there were more replies than messages that had left.
+    /// Records that the next `count` replies arrived. Returns false if there were more replies than sent messages.
     #[must_use]
     pub(crate) fn answer(&mut self, mut count: u64, mut each: impl FnMut(Answer)) -> bool {
         while count > 0 {
@@ -79,7 +79,7 @@ impl Ledger {
         true
     }
 
-    /// What has no reply, oldest first: how many, and when they were meant to leave.
+    /// The unanswered messages, oldest first: their number, and when they were due.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = (u64, u64)> {
         self.entries.iter().map(|entry| (entry.count, entry.intended))
     }
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_stalled_server_shows_in_the_intended_time_and_not_in_the_actual_one() {
         let mut ledger = Ledger::default();
-        // One message each millisecond; for a hundred of them the server takes no byte, then all leave at once and are
+        // One message per millisecond. For a hundred of them the server reads nothing, then all are sent at once and
         // answered a millisecond later.
         for idx in 0..100 {
             ledger.ask(1, idx + 1, idx);

@@ -1,24 +1,25 @@
-//! A load generator that measures servers, and itself.
+//! A load generator that measures servers and its own overhead.
 //!
-//! One thread, one epoll loop, no task per connection. What is sent is encoded and masked beforehand; what comes back is
-//! compared byte for byte, or thrown away in the kernel where the plan says so, so that the server is the limit and not
-//! this. A [`Plan`] goes in and a [`Report`] comes out; nothing here knows any server's code.
+//! It runs one thread with one epoll loop and no task per connection. Messages are encoded and masked beforehand;
+//! replies are compared byte for byte, or discarded in the kernel where the plan says so. This keeps the generator
+//! cheaper than the servers it measures. It takes a [`Plan`], returns a [`Report`], and contains no code of any server.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `plan` | what to do |
+//! | `plan` | the parameters of a measurement |
 //! | `payload`, `wire`, `script` | the bytes: payloads, frames, and the endless stream made of them |
-//! | `transport`, `opening` | a socket with or without TLS, and how it becomes a connection |
-//! | `connection`, `inbound` | one connection: what it sends, and what it makes of the replies |
-//! | `ledger` | when each message was meant to leave, left, and was answered |
-//! | `run` | the loop of all connections, and its parts `pace` (open loop) and `fanout` |
-//! | `tally`, `report` | counting, and what comes of it |
-//! | `account` | processor time and memory, read from the system's books |
-//! | `idle` | what connections cost that do nothing |
-//! | `self_check` | known delays, to see whether they are reported |
+//! | `transport`, `opening` | a socket with or without TLS, and its opening handshake |
+//! | `connection`, `inbound` | one connection: what it sends, and the check of its replies |
+//! | `ledger` | when each message was due, sent and answered |
+//! | `run` | the event loop, with `pace` (open loop) and `fanout` |
+//! | `counters`, `report` | counters and the report made of them |
+//! | `account` | processor time and memory, read from `/proc` |
+//! | `idle` | memory of idle connections |
+//! | `self_check` | measurements of a server with known delays |
 
 mod account;
 mod connection;
+mod counters;
 mod fanout;
 mod idle;
 mod inbound;
@@ -31,7 +32,6 @@ mod report;
 mod run;
 mod script;
 mod self_check;
-mod tally;
 mod transport;
 mod wire;
 

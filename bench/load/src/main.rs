@@ -1,4 +1,4 @@
-//! `load`: the load generator at the command line.
+//! The command line of the load generator.
 
 use std::{fmt, fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -8,14 +8,14 @@ use load::{Check, Drive, IdlePlan, Kind, Plan, Protocol, Target, Verify};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
-/// Measures a server, and itself.
+/// Measures a WebSocket server and the load generator itself.
 #[derive(Debug, Parser)]
 #[command(name = "load", disable_help_subcommand = true)]
 struct Options {
     /// Print the report as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// Run on this processor alone.
+    /// Run on this processor only.
     #[arg(long, global = true, value_name = "CPU")]
     cpu: Option<usize>,
     #[command(subcommand)]
@@ -24,42 +24,42 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A server that sends back what it is sent.
+    /// Measure a server that echoes.
     Echo(EchoOptions),
-    /// A server that gives each message to all connections but the one that it came from.
+    /// Measure a server that forwards each message to all other connections.
     Fanout(FanoutOptions),
-    /// What connections cost that do nothing, in a server that sends back what it is sent.
+    /// Measure the memory of idle connections in a server that echoes.
     Idle(IdleOptions),
-    /// Measure a server of known delays, to see whether they are reported.
+    /// Measure a server with known delays, and check that they are reported.
     SelfCheck,
-    /// Make a certificate for `localhost` that servers of TLS can show: cert.pem and key.pem.
+    /// Create a self-signed certificate for `localhost`: cert.pem and key.pem.
     Certificate {
-        /// Where to put them.
+        /// The folder to write to.
         folder: PathBuf,
     },
 }
 
-/// One read in so many is looked at. A prime, so that it is not always the turn of the same connections.
+/// Compare one read out of this many. A prime, so that it is not always the same connections.
 const SAMPLE: u32 = 61;
 
-/// How a server is reached.
+/// How to reach a server.
 #[derive(Args, Debug)]
 struct TargetOptions {
-    /// Where it listens.
+    /// The address of the server.
     address: SocketAddr,
-    /// What it speaks.
+    /// The protocol of the server.
     #[arg(long, value_enum, default_value_t = ProtocolName::Ws)]
     protocol: ProtocolName,
-    /// TLS below that, trusting the certificates of this PEM file.
+    /// Use TLS, and trust the certificates in this PEM file.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The path of the request.
+    /// Path of the request.
     #[arg(long, default_value = "/")]
     path: String,
-    /// How many addresses connections come from, 127.0.0.1 and up; by default one for each 20,000 connections.
+    /// Number of source addresses, from 127.0.0.1 up; by default one per 20,000 connections.
     #[arg(long, value_name = "N")]
     sources: Option<u8>,
-    /// The server's process, to read what it uses.
+    /// Process id of the server, to measure its processor time and memory.
     #[arg(long)]
     pid: Option<u32>,
 }
@@ -74,22 +74,22 @@ enum ProtocolName {
     Deflate,
 }
 
-/// What is sent.
+/// What to send.
 #[derive(Args, Debug)]
 struct MessageOptions {
-    /// Payload bytes of a message.
+    /// Payload size of a message in bytes.
     #[arg(long, default_value_t = 20)]
     size: usize,
-    /// What it is made of; all but binary go as text.
+    /// Content of the payload; all but binary are sent as text.
     #[arg(long, value_enum, default_value_t = KindName::Binary)]
     kind: KindName,
-    /// How long it runs before it counts, in seconds.
+    /// Warm-up time in seconds, which is not measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.25)]
     warm_up: f64,
-    /// How long it counts, in seconds.
+    /// Measured time in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     duration: f64,
-    /// Compare every reply byte for byte, instead of those in one read of 61.
+    /// Compare every reply byte for byte, instead of those in one read out of 61.
     #[arg(long)]
     verify_all: bool,
 }
@@ -107,13 +107,13 @@ struct EchoOptions {
     target: TargetOptions,
     #[command(flatten)]
     messages: MessageOptions,
-    /// Connections.
+    /// Number of connections.
     #[arg(short, long, default_value_t = 100)]
     connections: usize,
     /// Closed loop: messages in flight on each connection.
     #[arg(short = 'd', long, default_value_t = 1)]
     in_flight: usize,
-    /// Open loop: messages a second, of all connections together, whatever the server does.
+    /// Open loop: messages per second of all connections together, independent of the server.
     #[arg(short, long, conflicts_with = "in_flight")]
     rate: Option<f64>,
 }
@@ -124,10 +124,10 @@ struct FanoutOptions {
     target: TargetOptions,
     #[command(flatten)]
     messages: MessageOptions,
-    /// Who receives; one more publishes.
+    /// Number of subscribers; one more connection publishes.
     #[arg(short, long, default_value_t = 1000)]
     subscribers: usize,
-    /// Messages in flight: the next one leaves when all have one.
+    /// Messages in flight: the next one is sent when all subscribers have received one.
     #[arg(short = 'd', long, default_value_t = 1)]
     in_flight: usize,
 }
@@ -136,10 +136,10 @@ struct FanoutOptions {
 struct IdleOptions {
     #[command(flatten)]
     target: TargetOptions,
-    /// Connections.
+    /// Number of connections.
     #[arg(short, long, default_value_t = 10_000)]
     connections: usize,
-    /// Payload bytes of the message that each echoes.
+    /// Payload size of the message that each connection echoes.
     #[arg(long, default_value_t = 16 * 1024)]
     size: usize,
 }
@@ -160,7 +160,7 @@ impl Options {
         if let Some(cpu) = self.cpu {
             let mut cpus = CpuSet::new();
             cpus.set(cpu);
-            sched_setaffinity(None, &cpus).with_context(|| format!("there is no processor {cpu} for this"))?;
+            sched_setaffinity(None, &cpus).with_context(|| format!("cannot run on processor {cpu}"))?;
         }
         match &self.command {
             Command::Echo(options) => {
@@ -177,7 +177,10 @@ impl Options {
                     target: options.target.target(options.connections)?,
                     connections: options.connections,
                     size: options.size,
-                    pid: options.target.pid.context("say with --pid whose memory it is")?,
+                    pid: options
+                        .target
+                        .pid
+                        .context("--pid is needed: the process id of the server")?,
                 })?;
                 self.print(&report)?;
                 Ok(ExitCode::SUCCESS)
@@ -213,7 +216,7 @@ impl Options {
         self.print(&report)?;
         ensure!(
             report.unanswered == 0,
-            "{} messages had no reply ten seconds after the end",
+            "{} messages were still unanswered ten seconds after the end",
             report.unanswered
         );
         Ok(ExitCode::SUCCESS)
@@ -248,7 +251,7 @@ impl TargetOptions {
 
 impl MessageOptions {
     fn plan(&self, target: &TargetOptions, connections: usize, drive: Drive) -> Result<Plan> {
-        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).context("no such duration");
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).context("invalid duration");
         Ok(Plan {
             target: target.target(connections)?,
             kind: match self.kind {

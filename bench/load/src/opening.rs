@@ -1,4 +1,4 @@
-//! The opening handshake of RFC 6455 §4, as a client.
+//! The client side of the opening handshake (RFC 6455 §4).
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -7,21 +7,21 @@ use crate::{
     transport::Transport,
 };
 
-/// A response whose head is longer is not taken.
+/// Maximum length of a response head.
 const HEAD_LEN_MAX: usize = 16 * 1024;
 
-/// The sample of RFC 6455 §1.3, and what its answer is: the load is not in this.
+/// The sample key of RFC 6455 §1.3 and its accept value. A constant is fine, because the handshake is not measured.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// As `open_waiting`; then nothing waits.
+/// Opens a connection and makes it non-blocking.
 pub(crate) fn open(target: &Target, idx: usize) -> Result<Transport> {
     let transport = open_waiting(target, idx)?;
     transport.start()?;
     Ok(transport)
 }
 
-/// Connects, and opens what the protocol wants opened; waits, with deadlines.
+/// Connects and completes the handshakes of the protocol. Blocks, with deadlines.
 pub(crate) fn open_waiting(target: &Target, idx: usize) -> Result<Transport> {
     let mut transport =
         Transport::connect(target, idx).with_context(|| format!("cannot connect to {}", target.address))?;
@@ -55,17 +55,14 @@ fn read_head(transport: &mut Transport) -> Result<String> {
         ensure!(len > 0, "the connection ended");
         head.extend(&bytes[..len]);
         if let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            ensure!(
-                end + 4 == head.len(),
-                "the server speaks first, which the load does not expect"
-            );
+            ensure!(end + 4 == head.len(), "the server sent data before the first message");
             return Ok(String::from_utf8(head)?);
         }
-        ensure!(head.len() <= HEAD_LEN_MAX, "a head without end");
+        ensure!(head.len() <= HEAD_LEN_MAX, "the response head is too long");
     }
 }
 
-/// Whether the server agrees to what is about to be measured.
+/// Checks that the server agreed to what is to be measured.
 fn check(head: &str, protocol: Protocol) -> Result<()> {
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1));
@@ -85,9 +82,9 @@ fn check(head: &str, protocol: Protocol) -> Result<()> {
         {
             Ok(())
         }
-        (Protocol::Deflate, _) => bail!("compression without context takeover was not agreed on"),
+        (Protocol::Deflate, _) => bail!("the server did not negotiate permessage-deflate without context takeover"),
         (_, None | Some("")) => Ok(()),
-        (_, Some(_)) => bail!("an extension that was not offered"),
+        (_, Some(_)) => bail!("the server negotiated an extension that was not offered"),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The times at which messages leave in an open loop, fixed before the first one does.
+//! The send times of an open loop, fixed before the first message is sent.
 
-/// Message i leaves at i / rate, on connection i modulo their number, up to an end.
+/// Message i is due at i / rate, on connection i modulo the number of connections, up to an end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     rate: f64,
@@ -17,23 +17,23 @@ impl Pace {
         }
     }
 
-    /// What is due at `end` or later does not leave; all before it does, however late it is.
+    /// Messages due at `end` or later are not sent. All messages due before it are, however late.
     pub(crate) fn end_at(&mut self, end: u64) {
         self.end = end;
     }
 
-    /// Whether all have left.
+    /// Whether all messages are sent.
     pub(crate) fn is_over(&self) -> bool {
         self.due() >= self.end
     }
 
-    /// When the next message is to leave, in nanoseconds from the start.
+    /// When the next message is due, in nanoseconds from the start.
     pub(crate) fn due(&self) -> u64 {
-        // Not a sum of intervals, whose error would grow.
+        // Multiplied out instead of summed up, so that rounding errors do not accumulate.
         (self.next as f64 / self.rate * 1e9) as u64
     }
 
-    /// The next message, if it is time: its number, and when it was to leave.
+    /// Returns the next message if it is due: its number and its due time.
     pub(crate) fn take(&mut self, now: u64) -> Option<(u64, u64)> {
         let due = self.due();
         if due > now || due >= self.end {
@@ -53,10 +53,10 @@ mod tests {
         let mut pace = Pace::new(1000.0);
         assert_eq!(pace.take(0), Some((0, 0)));
         assert_eq!(pace.take(999_999), None);
-        // After a pause of three milliseconds all that was missed leaves, each with the time it was meant for.
+        // After a pause of three milliseconds all missed messages are sent, each with its original due time.
         let missed: Vec<_> = std::iter::from_fn(|| pace.take(3_500_000)).collect();
         assert_eq!(missed, [(1, 1_000_000), (2, 2_000_000), (3, 3_000_000)]);
-        // The end leaves out nothing that was due before it.
+        // All messages due before the end are sent.
         pace.end_at(6_000_000);
         assert!(!pace.is_over());
         let missed: Vec<_> = std::iter::from_fn(|| pace.take(9_000_000)).collect();

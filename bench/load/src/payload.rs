@@ -1,4 +1,4 @@
-//! Payloads: the same in every run, and no two alike.
+//! Payloads: all different, and the same in every run.
 
 use std::fmt::Write;
 
@@ -21,7 +21,8 @@ pub(crate) fn payload(kind: Kind, size: usize, variant: usize) -> Vec<u8> {
     }
 }
 
-/// Quotes of a market feed, the last of them with what fills it up. What is too short for one is a string.
+/// Records of a market feed; the last one ends with a string that pads to `size`. A size too small for a record gives a
+/// string.
 fn json(size: usize, noise: &mut Noise) -> Vec<u8> {
     const SYMBOLS: [&str; 6] = ["BTC-USD", "ETH-USD", "SOL-EUR", "XRP-USD", "ADA-EUR", "DOT-USD"];
     let mut text = String::from("[");
@@ -37,7 +38,7 @@ fn json(size: usize, noise: &mut Noise) -> Vec<u8> {
             (word >> 24) % 100,
             1 + (word >> 40) % 50,
         );
-        // Room for the string that fills it up, quotes and bracket: `""]`.
+        // Reserves room for the padding string with its quotes and the bracket: `""]`.
         if text.len() + 3 > size {
             text.truncate(before);
             break;
@@ -60,7 +61,7 @@ pub(crate) struct Noise(u64);
 
 impl Noise {
     pub(crate) fn new(seed: usize) -> Self {
-        // Any odd number spreads small seeds; that of the golden ratio is the usual one.
+        // Any odd constant spreads small seeds; this one comes from the golden ratio.
         Self((seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 

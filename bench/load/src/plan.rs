@@ -1,4 +1,4 @@
-//! What to do.
+//! The parameters of a measurement.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -11,110 +11,117 @@ use rustls::{
 /// One measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The server, and how it is spoken to.
+    /// The server, and how to connect to it.
     pub target: Target,
-    /// What the payloads are made of.
+    /// Content of the payloads.
     pub kind: Kind,
     /// Payload bytes of a message.
     pub size: usize,
-    /// Connections; in [`Drive::Fanout`] the subscribers, to which the publisher is added.
+    /// Number of connections. In [`Drive::Fanout`] the number of subscribers; the publisher is one more.
     pub connections: usize,
-    /// What makes a message leave.
+    /// What triggers the next message.
     pub drive: Drive,
-    /// How long it runs before anything counts.
+    /// Warm-up time, which is not measured.
     pub warm_up: Duration,
-    /// How long it counts.
+    /// Measured time.
     pub duration: Duration,
-    /// Which replies are looked at.
+    /// Which replies are compared.
     pub verify: Verify,
-    /// The server's process, whose processor time is to be read.
+    /// Process id of the server, to read its processor time.
     pub pid: Option<u32>,
 }
 
-/// A server, and how it is spoken to.
+/// A server, and how to connect to it.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// What is spoken.
+    /// Protocol on the connection.
     pub protocol: Protocol,
-    /// TLS below the protocol, with these settings.
+    /// TLS settings, if the protocol runs over TLS.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The path of the request.
+    /// Path of the request.
     pub path: String,
-    /// How many addresses connections come from, 127.0.0.1 and up: each has some 28,000 ports.
+    /// Number of source addresses, from 127.0.0.1 up. Each has some 28,000 ports.
     pub sources: u8,
-    /// The size asked of the kernel for the send buffer, where not its default.
+    /// Send buffer size to request from the kernel, if not its default.
     pub send_buffer: Option<usize>,
 }
 
-/// What is spoken.
+/// The protocol on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Bytes without any framing.
+    /// Bytes without framing.
     Raw,
-    /// RFC 6455, without extensions.
+    /// RFC 6455 without extensions.
     WebSocket,
-    /// RFC 6455 with permessage-deflate, no context taken over in either direction.
+    /// RFC 6455 with permessage-deflate, without context takeover in either direction.
     Deflate,
 }
 
-/// What payloads are made of.
+/// Content of the payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Pseudo-random bytes, in binary messages.
+    /// Pseudo-random bytes in binary messages.
     Binary,
-    /// Letters, digits and blanks, in text messages.
+    /// Letters, digits and spaces in text messages.
     Text,
-    /// Records of a market feed, in text messages: compresses to about a third.
+    /// JSON records of a market feed in text messages; compresses to about a third.
     Json,
 }
 
-/// What makes a message leave.
+/// What triggers the next message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Drive {
-    /// So many messages are in flight on each connection: a reply makes the next one leave. The latency seen is not
-    /// what users see, since a slow server is asked less.
+    /// Closed loop: a reply triggers the next message, so that a fixed number is in flight on each connection. The
+    /// latency differs from what users see, because a slow server receives fewer messages.
     Closed {
         /// Messages in flight on each connection.
         in_flight: usize,
     },
-    /// Messages leave at times fixed beforehand, spread evenly over the connections, whatever the server does.
+    /// Open loop: messages are sent at times fixed beforehand, spread evenly over the connections, however slow the
+    /// server is.
     Open {
-        /// Messages a second, of all connections together.
+        /// Messages per second of all connections together.
         rate: f64,
     },
-    /// One connection publishes, all others receive; a message that all have makes the next one leave.
+    /// One connection publishes and all others receive. A message that all have received triggers the next one.
     Fanout {
         /// Messages in flight.
         in_flight: usize,
     },
 }
 
-/// Which replies are compared byte for byte. The others are counted, in bytes.
+/// Which replies are compared byte for byte. Of the others only the bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// All of them.
+    /// All replies.
     All,
-    /// One read in so many, with all the replies in it. The rest is thrown away in the kernel.
+    /// All replies of one read out of this many. The rest is discarded in the kernel.
     OneIn(u32),
 }
 
 impl Plan {
-    /// Refuses what makes no sense.
+    /// Checks that the values are in range.
     ///
     /// # Errors
     /// With the reason.
     pub(crate) fn check(&self) -> Result<()> {
-        ensure!((1..=60_000).contains(&self.connections), "1 to 60,000 connections");
+        ensure!(
+            (1..=60_000).contains(&self.connections),
+            "the number of connections must be between 1 and 60,000"
+        );
         ensure!(
             (1..=64 << 20).contains(&self.size),
-            "messages have from 1 byte to 64 MiB"
+            "the message size must be between 1 byte and 64 MiB"
         );
-        ensure!(!self.duration.is_zero(), "a measurement takes time");
+        ensure!(!self.duration.is_zero(), "the duration must not be zero");
         match self.drive {
             Drive::Closed { in_flight } | Drive::Fanout { in_flight } => {
-                ensure!((1..=65_536).contains(&in_flight), "1 to 65,536 messages in flight");
+                ensure!(
+                    (1..=65_536).contains(&in_flight),
+                    "the number of messages in flight must be between 1 and 65,536"
+                );
                 ensure!(
                     in_flight * self.size <= 1 << 30,
                     "more than 1 GiB in flight on a connection"
@@ -122,13 +129,13 @@ impl Plan {
             }
             Drive::Open { rate } => ensure!(
                 rate > 0.0 && rate <= 1e8,
-                "a rate is more than 0 and at most 100,000,000"
+                "the rate must be more than 0 and at most 100,000,000"
             ),
         }
         Ok(())
     }
 
-    /// How many messages at most leave in one piece.
+    /// Maximum number of messages that are sent in one piece.
     pub(crate) fn burst_max(&self) -> usize {
         match self.drive {
             Drive::Closed { in_flight } | Drive::Fanout { in_flight } => in_flight,
@@ -138,7 +145,7 @@ impl Plan {
 }
 
 impl Target {
-    /// A server of WebSockets without TLS, at its path `/`.
+    /// A WebSocket server without TLS, at the path `/`.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
@@ -151,10 +158,10 @@ impl Target {
     }
 }
 
-/// TLS settings that trust the certificates of a PEM file and no others.
+/// TLS settings that trust only the certificates in a PEM file.
 ///
 /// # Errors
-/// If the file is missing or holds no certificate.
+/// If the file is missing or contains no certificate.
 pub fn trust(file: &Path) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let certificates =
@@ -162,7 +169,7 @@ pub fn trust(file: &Path) -> Result<Arc<ClientConfig>> {
     for certificate in certificates {
         roots.add(certificate?)?;
     }
-    ensure!(!roots.is_empty(), "{} holds no certificate", file.display());
+    ensure!(!roots.is_empty(), "{} contains no certificate", file.display());
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

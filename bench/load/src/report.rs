@@ -1,85 +1,85 @@
-//! What came of it.
+//! The result of a measurement.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What came of one measurement.
+/// The result of one measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// How long it counted.
+    /// Measured time.
     pub seconds: f64,
-    /// Replies in that time, or deliveries where one message goes to many; parts of long ones count as parts.
+    /// Replies in that time; with fan-out, deliveries. A part of a long message counts as a fraction.
     pub messages: f64,
-    /// The same in a second.
+    /// The same per second.
     pub rate: f64,
-    /// Bytes that came back in that time.
+    /// Bytes received in that time.
     pub bytes: u64,
-    /// The same in a second.
+    /// The same per second.
     pub bytes_per_second: f64,
-    /// Replies or deliveries over the whole run, for who counts something else over all of it.
+    /// Replies or deliveries of the whole run, for counters that cover the whole run.
     pub total: u64,
-    /// Replies that were compared byte for byte, over the whole run; every one was right.
+    /// Replies of the whole run that were compared byte for byte. All were correct.
     pub verified: u64,
-    /// Messages that had no reply ten seconds after the end. They are in the histograms, as having taken until then.
+    /// Messages without a reply ten seconds after the end. The histograms contain them with the time until then.
     pub unanswered: u64,
-    /// From the time when a message was meant to leave: what users see.
+    /// Latency from the time when a message was due, which is what users see.
     pub latency: Latency,
-    /// From the time when it had left, and how late that was tried; in a closed loop these say nothing of their own.
+    /// Latency from the time when a message was sent, and lateness of the generator. Meaningless in a closed loop.
     pub open_loop: Option<OpenLoop>,
-    /// What the server used, where its process was told.
+    /// Usage of the server, if its process id is known.
     pub server: Option<Server>,
-    /// What this used itself.
+    /// Usage of the generator itself.
     pub generator: Generator,
-    /// Who was the limit.
+    /// What limited the throughput.
     pub verdict: Verdict,
 }
 
-/// What only an open loop can tell apart.
+/// Figures of an open loop.
 #[derive(Clone, Debug, Serialize)]
 pub struct OpenLoop {
-    /// The rate that was asked for.
+    /// The requested rate.
     pub rate: f64,
-    /// From the time when the kernel had taken the last byte of a message.
+    /// Latency from the time when the kernel had accepted the last byte of a message.
     pub actual: Latency,
-    /// How much later than meant a message was tried to be sent.
+    /// How much later than due the generator tried to send a message.
     pub lateness: Latency,
 }
 
 /// A distribution, in nanoseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// How many.
+    /// Number of values.
     pub count: u64,
-    /// On average.
+    /// Mean.
     pub mean: f64,
-    /// Half of them took no longer.
+    /// 50th percentile.
     pub p50: u64,
-    /// Nine in ten.
+    /// 90th percentile.
     pub p90: u64,
-    /// 99 in 100.
+    /// 99th percentile.
     pub p99: u64,
-    /// 999 in 1,000.
+    /// 99.9th percentile.
     pub p999: u64,
-    /// 9,999 in 10,000.
+    /// 99.99th percentile.
     pub p9999: u64,
-    /// The longest.
+    /// Maximum.
     pub max: u64,
-    /// Pairs of a share in per cent and the time in which so many were done.
+    /// Pairs of a percentile and its value.
     pub curve: Vec<(f64, u64)>,
 }
 
-/// What a server used.
+/// Usage of the server.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Server {
-    /// Nanoseconds of processor time for each message, from the scheduler's account.
+    /// Nanoseconds of processor time per message, from the scheduler's account.
     pub cpu_ns: f64,
-    /// The part of it outside the kernel, by ticks: rough.
+    /// The user part, counted in ticks and therefore rough.
     pub user_ns: f64,
-    /// The part of it in the kernel, by ticks: rough.
+    /// The system part, counted in ticks and therefore rough.
     pub system_ns: f64,
-    /// Of one processor.
+    /// Share of one processor.
     pub cpu: Cpu,
 }
 
@@ -88,37 +88,38 @@ pub struct Server {
 pub struct Cpu {
     /// Running.
     pub share: f64,
-    /// Ready to run while another was running: what the machine did beside.
+    /// Runnable while another thread was running, because of other load on the machine.
     pub waited: f64,
 }
 
-/// What the generator used.
+/// Usage of the generator.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Generator {
-    /// Of one processor, without the time in which it did nothing but look at the clock.
+    /// Share of one processor, without the time spent polling the clock.
     pub cpu: Cpu,
 }
 
-/// Who was the limit. A processor is busy from nine tenths on, running or kept from it.
+/// What limited the throughput. A processor counts as busy from nine tenths on, waiting time included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The server was busy, and the generator was not.
+    /// The server was busy, the generator was not.
     Server,
-    /// Both were busy: processor time for each message holds, the rate is that of the pair.
+    /// Both were busy: the processor time per message is valid, the rate is that of the pair.
     Both,
-    /// The generator was busy and the server was not, or it was not told of one: the rate is the generator's.
+    /// The generator was busy and the server was not, or the process id of the server is unknown: the rate is the
+    /// generator's.
     Generator,
-    /// Neither was busy: the way between them was the limit, or in an open loop the rate asked for.
+    /// Neither was busy: the limit was the path between them, or in an open loop the requested rate.
     Neither,
-    /// In an open loop, messages were tried so late that it shows in the latency: measure again, or ask for less.
+    /// Open loop: messages were sent so late that it affects the latency. Measure again, or request a lower rate.
     Late,
 }
 
-/// A share from which on a processor is called busy.
+/// Share of a processor from which it counts as busy.
 const BUSY: f64 = 0.9;
 
-/// Lateness below this is nobody's concern: it is about what a wake-up takes.
+/// Lateness below this is ignored: it is about the duration of a wake-up.
 const LATENESS_NS: u64 = 50_000;
 
 impl Verdict {
@@ -213,10 +214,10 @@ impl fmt::Display for Latency {
 pub(crate) fn latency(histogram: &Histogram<u64>) -> Latency {
     let at = |quantile| histogram.value_at_quantile(quantile);
     let mut curve = Vec::new();
-    // Five points to each halving of what is left, down to one in about 30,000.
+    // Five points per halving of the rest, down to about one in 30,000.
     for idx in 0..=75 {
         let quantile = 1.0 - 0.5_f64.powf(f64::from(idx) / 5.0);
-        // What no value stands behind is not told.
+        // Skips percentiles with fewer than one value.
         if histogram.len() as f64 * (1.0 - quantile) >= 1.0 {
             curve.push((quantile * 100.0, at(quantile)));
         }

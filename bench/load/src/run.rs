@@ -1,4 +1,4 @@
-//! The loop of all connections.
+//! The event loop over all connections.
 
 use std::{
     os::fd::OwnedFd,
@@ -16,6 +16,7 @@ use rustix::{
 
 use crate::{
     connection::Connection,
+    counters::Counters,
     fanout::Fanout,
     inbound::Reader,
     ledger::Answer,
@@ -24,32 +25,31 @@ use crate::{
     plan::{Drive, Plan},
     report::{Generator, OpenLoop, Report, Verdict},
     script::{Replies, Script},
-    tally::Tally,
 };
 
-/// As long nothing at all may come back while something should, and as long replies are waited for at the end.
+/// How long the run waits for any reply while some are outstanding, and for the last replies at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server that is so many messages behind is not kept up with, and its queue not made longer.
+/// A server that is this many messages behind cannot keep up with the rate, and the run ends.
 const BACKLOG_MAX: u64 = 1_000_000;
 
-/// How long before a message is due it is waited for on the clock instead of by the kernel: a virtual processor that was
-/// halted wakes about a millisecond late.
+/// How long before a message is due the loop polls the clock instead of sleeping in the kernel: a halted virtual
+/// processor wakes up about a millisecond late.
 const SPIN: u64 = 2_000_000;
 
-/// How long messages are sent that are late, before replies are looked at.
+/// How long overdue messages are sent before the loop looks at replies.
 const CATCH_UP_MAX: u64 = 60_000;
 
-/// How long at most the kernel is asked to wait.
+/// The longest wait in the kernel.
 const NAP: u64 = 50_000_000;
 
-/// Events taken at a time.
+/// Maximum number of events per wait.
 const EVENTS: usize = 512;
 
-/// Does what the plan says.
+/// Runs a measurement.
 ///
 /// # Errors
-/// If a connection cannot be opened or ends, a reply is wrong or too many, or none comes for ten seconds.
+/// If a connection cannot be opened or ends, a reply is wrong or unexpected, or no reply arrives for ten seconds.
 pub fn run(plan: &Plan) -> Result<Report> {
     plan.check()?;
     let script = Script::new(plan)?;
@@ -75,13 +75,13 @@ struct Load<'a> {
     epoll: OwnedFd,
     connections: Vec<Connection>,
     reader: Reader,
-    tally: Tally,
+    counters: Counters,
     clock: Clock,
     mode: Mode,
     phase: Phase,
-    /// Replies or deliveries that are still to come.
+    /// Replies or deliveries still to come.
     outstanding: u64,
-    /// When something came last.
+    /// Time of the last reply.
     progress_at: u64,
     unanswered: u64,
 }
@@ -92,7 +92,7 @@ enum Mode {
     Fanout { state: Fanout, in_flight: u64 },
 }
 
-/// Until when it is what.
+/// The end of each phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     WarmUp { until: u64 },
@@ -102,7 +102,7 @@ enum Phase {
 }
 
 impl<'a> Load<'a> {
-    /// Opens all connections, one after the other; a publisher last, so that nobody misses what it says.
+    /// Opens all connections one after the other. The publisher comes last, so that no subscriber misses a message.
     fn open(plan: &'a Plan, script: &'a Script) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let is_fanout = matches!(plan.drive, Drive::Fanout { .. });
@@ -110,7 +110,7 @@ impl<'a> Load<'a> {
         let mut connections = Vec::with_capacity(count);
         for idx in 0..count {
             let transport = opening::open(&plan.target, idx).with_context(|| format!("connection {idx} of {count}"))?;
-            // The kernel tells of each change once: nothing is ever registered anew.
+            // Edge-triggered, so that no event has to be registered again.
             epoll::add(
                 &epoll,
                 &transport,
@@ -140,7 +140,7 @@ impl<'a> Load<'a> {
             epoll,
             connections,
             reader: Reader::new(plan.verify),
-            tally: Tally::new(plan.pid)?,
+            counters: Counters::new(plan.pid)?,
             clock: Clock(Instant::now()),
             mode,
             phase: Phase::WarmUp {
@@ -152,7 +152,7 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// Makes the first messages leave, where it is replies that make the next ones leave.
+    /// Sends the first messages, where replies trigger the next ones.
     fn start(&mut self, now: u64) -> Result<()> {
         match self.mode {
             Mode::Closed { in_flight } => {
@@ -187,14 +187,14 @@ impl<'a> Load<'a> {
             let before = now;
             now = self.clock.now();
             if was_idle {
-                self.tally.spun += now - before;
+                self.counters.spun += now - before;
             }
             self.turn(now)?;
         }
         self.look_once_more(&mut events)
     }
 
-    /// Waits for events, or for a signal.
+    /// Waits for events or a timeout.
     fn wait(&self, events: &mut Vec<Event>, timeout: &Timespec) -> Result<()> {
         match epoll::wait(&self.epoll, spare_capacity(events), Some(timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -202,7 +202,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sends what is due in an open loop; tells when the next thing is to be done without an event.
+    /// Open loop: sends what is due. Returns the time of the next action that needs no event.
     fn send_due(&mut self, now: u64) -> Result<u64> {
         let (Phase::WarmUp { until } | Phase::Measure { until } | Phase::Drain { until }) = self.phase else {
             return Ok(now);
@@ -212,14 +212,14 @@ impl<'a> Load<'a> {
         };
         while let Some((message, intended)) = pace.take(now) {
             let idx = (message % self.connections.len() as u64) as usize;
-            // Looked at anew for each: what others were sent meanwhile made this one later.
+            // Read again for each message, because sending the previous ones took time.
             let tried = self.clock.now();
-            self.tally.try_to_send(intended, tried);
+            self.counters.try_to_send(intended, tried);
             self.outstanding += 1;
             let connection = &mut self.connections[idx];
             connection.ask(1, intended);
             connection.flush(self.script, tried)?;
-            // While it catches up, replies are not left lying for longer than needed.
+            // Catching up must not delay replies for longer than necessary.
             if tried - now > CATCH_UP_MAX {
                 break;
             }
@@ -227,13 +227,13 @@ impl<'a> Load<'a> {
         self.mode = Mode::Open(pace);
         ensure!(
             self.outstanding <= BACKLOG_MAX,
-            "the server is {} messages behind: it does not keep up with this rate",
+            "the server does not keep up with this rate: it is {} messages behind",
             self.outstanding
         );
         Ok(if pace.is_over() { until } else { pace.due().min(until) })
     }
 
-    /// Something happened to a connection.
+    /// Handles an event of a connection.
     fn visit(&mut self, idx: usize, flags: EventFlags) -> Result<()> {
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             self.receive(idx)?;
@@ -250,11 +250,11 @@ impl<'a> Load<'a> {
         if matches!(self.mode, Mode::Fanout { .. }) {
             return self.receive_delivery(idx);
         }
-        let (tally, clock) = (&mut self.tally, self.clock);
+        let (counters, clock) = (&mut self.counters, self.clock);
         let mut now = None;
         let connection = &mut self.connections[idx];
         let count = connection.receive(self.script, &mut self.reader, |answer| {
-            tally.answer(answer, *now.get_or_insert_with(|| clock.now()));
+            counters.answer(answer, *now.get_or_insert_with(|| clock.now()));
         })?;
         self.outstanding -= count;
         let Some(now) = now else {
@@ -273,7 +273,7 @@ impl<'a> Load<'a> {
     fn receive_delivery(&mut self, idx: usize) -> Result<()> {
         let publisher = self.connections.len() - 1;
         let published = self.connections[publisher].asked();
-        // Nothing comes back to who publishes.
+        // A publisher receives nothing.
         let end = if idx == publisher { 0 } else { published };
         let connection = &mut self.connections[idx];
         let from = connection.answered();
@@ -287,14 +287,14 @@ impl<'a> Load<'a> {
         let Mode::Fanout { state, .. } = &mut self.mode else {
             return Ok(());
         };
-        let tally = &mut self.tally;
+        let counters = &mut self.counters;
         let done = state.deliver(from, from + count, |published| {
             let answer = Answer {
                 count: 1,
                 intended: published,
                 written: published,
             };
-            tally.answer(answer, now);
+            counters.answer(answer, now);
         });
         if done > 0 && self.is_sending() {
             self.publish(done, now)?;
@@ -324,7 +324,7 @@ impl<'a> Load<'a> {
         matches!(self.phase, Phase::WarmUp { .. } | Phase::Measure { .. })
     }
 
-    /// Goes on to the next phase when it is time.
+    /// Enters the next phase when it is due.
     fn turn(&mut self, now: u64) -> Result<()> {
         ensure!(
             self.outstanding == 0 || now - self.progress_at < PATIENCE.as_nanos() as u64,
@@ -335,7 +335,7 @@ impl<'a> Load<'a> {
         match self.phase {
             Phase::WarmUp { until } if now >= until => {
                 let start = if self.is_open() { until } else { now };
-                self.tally.begin(start, now, self.reader.bytes)?;
+                self.counters.begin(start, now, self.reader.bytes)?;
                 let until = start + self.plan.duration.as_nanos() as u64;
                 if let Mode::Open(pace) = &mut self.mode {
                     pace.end_at(until);
@@ -343,10 +343,10 @@ impl<'a> Load<'a> {
                 self.phase = Phase::Measure { until };
             }
             Phase::Measure { until } if now >= until => {
-                // What was meant to leave by then still leaves: who skips it makes a late generator look like a fast
-                // server.
+                // Messages that were due before the end are still sent. Skipping them would make a late generator look
+                // like a fast server.
                 let end = if self.is_open() { until } else { now };
-                self.tally.end(end, now, self.reader.bytes)?;
+                self.counters.end(end, now, self.reader.bytes)?;
                 self.phase = Phase::Drain {
                     until: now + PATIENCE.as_nanos() as u64,
                 };
@@ -364,7 +364,7 @@ impl<'a> Load<'a> {
         matches!(self.mode, Mode::Open(_))
     }
 
-    /// Whether all has left and was answered.
+    /// Whether all messages are sent and answered.
     fn is_all_done(&self) -> bool {
         let has_left = match &self.mode {
             Mode::Open(pace) => pace.is_over(),
@@ -378,17 +378,17 @@ impl<'a> Load<'a> {
         if let Mode::Open(pace) = &mut self.mode {
             while let Some((_, intended)) = pace.take(now) {
                 self.unanswered += 1;
-                self.tally.give_up(1, intended, now);
+                self.counters.give_up(1, intended, now);
             }
         }
         for connection in &self.connections {
             for (count, intended) in connection.ledger.unanswered() {
-                self.tally.give_up(count, intended, now);
+                self.counters.give_up(count, intended, now);
             }
         }
     }
 
-    /// All was answered: what comes now is too much.
+    /// All messages are answered, so anything that arrives now is an error.
     fn look_once_more(&mut self, events: &mut Vec<Event>) -> Result<()> {
         if self.unanswered > 0 {
             return Ok(());
@@ -405,14 +405,14 @@ impl<'a> Load<'a> {
     }
 
     fn report(&self) -> Result<Report> {
-        let window = self.tally.window()?;
+        let window = self.counters.window()?;
         let seconds = window.duration.as_secs_f64();
         let messages = match &self.script.replies {
-            // Long messages are few in a short time: the part of one that came counts as a part.
+            // Few long messages fit into a short time, so the received part of one counts as a fraction.
             Replies::Bytes(cycle) => window.bytes as f64 / cycle.message_len(),
             Replies::Compressed { .. } => window.replies as f64,
         };
-        let [latency, actual, lateness] = self.tally.latencies();
+        let [latency, actual, lateness] = self.counters.latencies();
         let open_loop = match self.plan.drive {
             Drive::Open { rate } => Some(OpenLoop { rate, actual, lateness }),
             _ => None,
@@ -430,7 +430,7 @@ impl<'a> Load<'a> {
             rate: messages / seconds,
             bytes: window.bytes,
             bytes_per_second: window.bytes as f64 / seconds,
-            total: self.tally.replies,
+            total: self.counters.replies,
             verified: self.reader.verified,
             unanswered: self.unanswered,
             verdict: Verdict::of(

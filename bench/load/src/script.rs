@@ -1,4 +1,4 @@
-//! What every connection sends, and what is to come back: an endless stream of messages, made of a few that repeat.
+//! The messages that every connection sends, and the expected replies: an endless stream that repeats a few messages.
 
 use std::ops::Range;
 
@@ -10,43 +10,43 @@ use crate::{
     wire::{self, BINARY, COMPRESSED, TEXT},
 };
 
-/// Room for the messages that repeat, unless two of them take more.
+/// Size limit for the repeated messages, unless two of them take more.
 const CYCLE_LEN: usize = 256 * 1024;
 
-/// More kinds of message than this say nothing more.
+/// Maximum number of different messages.
 const VARIANTS_MAX: usize = 64;
 
-/// Both directions.
+/// The bytes of both directions.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) requests: Cycle,
     pub(crate) replies: Replies,
 }
 
-/// What is to come back.
+/// The expected replies.
 #[derive(Debug)]
 pub(crate) enum Replies {
-    /// This, to the byte.
+    /// Exactly these bytes.
     Bytes(Cycle),
-    /// Messages whose compressed form is the server's choice, and these when inflated.
+    /// Compressed messages, whose bytes are the server's choice, and which inflate to these payloads.
     Compressed {
         payloads: Vec<Vec<u8>>,
-        /// The first byte of their frames, but for the bit of compression.
+        /// The first byte of their frames, without the compression bit.
         first: u8,
     },
 }
 
-/// An endless stream of messages of which each so many repeat.
+/// An endless stream that repeats a number of messages.
 #[derive(Debug)]
 pub(crate) struct Cycle {
-    /// One round, and as much of the next as leaves in one piece.
+    /// One round, and the beginning of the next as far as one piece can contain it.
     bytes: Vec<u8>,
-    /// Where each message of a round starts; the last one is the length of the round.
+    /// Start of each message of a round; the last entry is the length of the round.
     starts: Vec<u64>,
 }
 
 impl Script {
-    /// Encodes and masks all there is to send. Each message of a round has a masking key of its own.
+    /// Encodes and masks everything to send. Each message of a round has its own masking key.
     pub(crate) fn new(plan: &Plan) -> Result<Self> {
         let variants = (CYCLE_LEN / plan.size).clamp(2, VARIANTS_MAX);
         let payloads: Vec<_> = (0..variants).map(|idx| payload(plan.kind, plan.size, idx)).collect();
@@ -90,7 +90,7 @@ impl Cycle {
             len += frame.len() as u64;
             starts.push(len);
         }
-        // A burst may begin with the last message of the round.
+        // A burst may start at the last message of the round.
         let pieces = frames.iter().cycle().take(frames.len() + burst - 1);
         Self {
             bytes: pieces.flatten().copied().collect(),
@@ -98,28 +98,28 @@ impl Cycle {
         }
     }
 
-    /// How many messages repeat.
+    /// Number of messages in a round.
     pub(crate) fn variants(&self) -> u64 {
         self.starts.len() as u64 - 1
     }
 
-    /// Where in the stream a message starts.
+    /// Position in the stream where a message starts.
     pub(crate) fn start(&self, message: u64) -> u64 {
         message / self.variants() * self.len() + self.starts[(message % self.variants()) as usize]
     }
 
-    /// How many messages have ended at a position of the stream.
+    /// Number of messages that have ended at a position of the stream.
     pub(crate) fn ended(&self, position: u64) -> u64 {
         let within = position % self.len();
         let ended = match self.starts.get(1) {
-            // Messages of one length, as almost always.
+            // The common case: all messages have the same length.
             Some(len) if self.len() == len * self.variants() => within / len,
             _ => self.starts.partition_point(|start| *start <= within) as u64 - 1,
         };
         position / self.len() * self.variants() + ended
     }
 
-    /// What follows a position of the stream: some of it, at most `len` bytes.
+    /// The bytes at a position of the stream, at most `len`.
     pub(crate) fn at(&self, position: u64, len: u64) -> &[u8] {
         let within = (position % self.len()) as usize;
         let end = self
@@ -129,12 +129,12 @@ impl Cycle {
         &self.bytes[within..end]
     }
 
-    /// The bytes of one message on average.
+    /// Average length of a message in bytes.
     pub(crate) fn message_len(&self) -> f64 {
         self.len() as f64 / self.variants() as f64
     }
 
-    /// Whether `bytes` are what the stream has at a position; if not, where the first wrong one is.
+    /// Compares `bytes` with the stream at a position. Returns the position of the first difference, if any.
     pub(crate) fn compare(&self, position: u64, bytes: &[u8]) -> Result<(), Range<usize>> {
         let mut done = 0;
         while done < bytes.len() {

@@ -1,4 +1,4 @@
-//! Known delays, to see whether they are reported: a server of our own that answers late by as much as it is told.
+//! Measures a server with known delays to check that the reported figures contain them.
 
 use std::{
     fmt,
@@ -19,34 +19,34 @@ use crate::{
     run::run,
 };
 
-/// A figure, and what it has to be.
+/// A figure and its expected range.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Of what it is.
+    /// Name of the figure.
     pub name: &'static str,
-    /// What was reported, in milliseconds.
+    /// The reported value in milliseconds.
     pub found_ms: f64,
-    /// From here to before there it is right, in milliseconds.
+    /// The expected range in milliseconds; the upper end is excluded.
     pub bounds_ms: Range<f64>,
 }
 
-/// How late every reply is in the first two checks.
+/// Delay of every reply in the first two checks.
 const DELAY: Duration = Duration::from_millis(20);
 
-/// A reply is never early, and half of them are no later than this, or the figure is worth nothing.
+/// Upper bound for the median in those checks. A reply is never early.
 const DELAY_BOUNDS: Range<f64> = 20.0..25.0;
 
-/// For so long the server of the last check does nothing, once.
+/// How long the server of the last check stalls, once.
 const STALL: Duration = Duration::from_millis(400);
 
-/// Messages large enough, and buffers of the kernel small enough, that what is sent to a server that stalls waits here.
+/// Large messages and small kernel buffers, so that messages to a stalled server queue in the generator.
 const LARGE: usize = 64 * 1024;
 const SMALL_BUFFER: usize = 32 * 1024;
 
-/// Measures a server of known delays in a closed and an open loop, and one that stalls.
+/// Measures a server with known delays in a closed and an open loop, and a server that stalls.
 ///
 /// # Errors
-/// If it could not be measured; a wrong figure is no error, but a [`Check`] that does not pass.
+/// If a measurement fails. A wrong figure is not an error but a [`Check`] that does not pass.
 pub fn self_check() -> Result<Vec<Check>> {
     let delayed = |drive| {
         measure(
@@ -58,7 +58,7 @@ pub fn self_check() -> Result<Vec<Check>> {
         )
     };
     let closed = delayed(Drive::Closed { in_flight: 1 })?;
-    // A message on each connection every 100 ms: none waits for another.
+    // One message on each connection every 100 ms, so that no message waits for another.
     let open = delayed(Drive::Open { rate: 80.0 })?;
     let stalled = measure(
         plan(1, LARGE, Drive::Open { rate: 500.0 }, Duration::from_millis(1500)),
@@ -79,7 +79,7 @@ pub fn self_check() -> Result<Vec<Check>> {
             open.latency.p50,
             DELAY_BOUNDS,
         ),
-        // A quarter of the messages are meant to leave within the stall; of a tenth, at least this is left to wait.
+        // A quarter of the messages are due during the stall; a tenth of all waits at least this long.
         check(
             "a stall of 400 ms, open loop: p90 from the intended time",
             stalled.latency.p90,
@@ -99,7 +99,7 @@ pub fn self_check() -> Result<Vec<Check>> {
 }
 
 impl Check {
-    /// Whether the figure is what it has to be.
+    /// Whether the figure is in its range.
     pub fn passes(&self) -> bool {
         self.bounds_ms.contains(&self.found_ms)
     }
@@ -109,7 +109,7 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} {}: {:.3} ms, to be from {} to {} ms",
+            "{} {}: {:.3} ms, expected {} to {} ms",
             if self.passes() { "ok    " } else { "FAILED" },
             self.name,
             self.found_ms,
@@ -132,7 +132,7 @@ fn plan(connections: usize, size: usize, drive: Drive, duration: Duration) -> Pl
         target: Target {
             protocol: Protocol::Raw,
             send_buffer: (size == LARGE).then_some(SMALL_BUFFER),
-            // Known when the server listens.
+            // Set before the server listens.
             ..Target::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         },
         kind: Kind::Binary,
@@ -146,11 +146,11 @@ fn plan(connections: usize, size: usize, drive: Drive, duration: Duration) -> Pl
     }
 }
 
-/// What the server does with each message before it sends it back.
+/// What the server does with each message before it echoes it.
 #[derive(Clone, Copy, Debug)]
 struct Behaviour {
     delay: Duration,
-    /// Before this message of a connection it takes a rest.
+    /// Stalls before this message of a connection.
     stall_at: Option<u64>,
 }
 
@@ -160,7 +160,7 @@ fn measure(mut plan: Plan, behaviour: Behaviour) -> Result<Report> {
     let (connections, size) = (plan.connections, plan.size);
     thread::scope(|scope| {
         let server = scope.spawn(move || {
-            // A thread for each: what one connection is made to wait is nothing to another.
+            // One thread per connection, so that a delay on one connection does not affect another.
             thread::scope(|scope| {
                 for stream in listener.incoming().take(connections) {
                     let stream = stream?;
@@ -171,7 +171,7 @@ fn measure(mut plan: Plan, behaviour: Behaviour) -> Result<Report> {
         });
         let report = run(&plan);
         if report.is_err() && !server.is_finished() {
-            // It may still wait for connections that never came.
+            // The server may still wait for connections that were never opened.
             for _ in 0..connections {
                 let _ = TcpStream::connect(plan.target.address);
             }
@@ -188,7 +188,7 @@ fn listen() -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Until the other side ends it.
+/// Until the other side closes the connection.
 fn echo(mut stream: TcpStream, size: usize, behaviour: Behaviour) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut message = vec![0; size];

@@ -1,4 +1,4 @@
-//! A socket, with or without TLS. Nothing here waits once it is set to that.
+//! A socket with or without TLS. Non-blocking after [`Transport::start`].
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -14,10 +14,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::plan::Target;
 
-/// How long a connection may take to open, each step of it.
+/// Deadline for each step of opening a connection.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// As many plain bytes wait for the socket at most; more are not taken.
+/// Maximum number of plain bytes that wait for the socket.
 const TLS_BUFFER_LEN: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -26,14 +26,14 @@ pub(crate) struct Transport {
     tls: Option<Box<ClientConnection>>,
 }
 
-/// What bytes are received into, shared by all connections.
+/// Receive buffers that all connections share.
 #[derive(Debug)]
 pub(crate) struct Room {
-    /// Bytes that are looked at.
+    /// Bytes that are compared.
     pub(crate) seen: Vec<u8>,
-    /// Never touched, and so never backed by memory: where the kernel is told to put what it throws away.
+    /// Target for bytes that the kernel discards. Never touched, and so never backed by memory.
     unseen: Vec<u8>,
-    /// Records of TLS.
+    /// TLS records.
     sealed: Vec<u8>,
 }
 
@@ -47,17 +47,17 @@ impl Room {
     }
 }
 
-/// What came of looking for bytes.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many, and there may be more.
+    /// This many bytes; there may be more.
     Some(usize),
-    /// So many, and no more for now: the socket will say when there are.
+    /// This many bytes, and no more until the socket is readable again.
     Last(usize),
 }
 
 impl Transport {
-    /// Connects, and shakes hands if there is TLS. Waits, with deadlines, until [`Transport::start`].
+    /// Connects and completes the TLS handshake if there is one. Blocks, with deadlines, until [`Transport::start`].
     pub(crate) fn connect(target: &Target, idx: usize) -> Result<Self> {
         let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
         if let Some(len) = target.send_buffer {
@@ -87,12 +87,12 @@ impl Transport {
         Ok(transport)
     }
 
-    /// From now on nothing waits.
+    /// Switches to non-blocking mode.
     pub(crate) fn start(&self) -> io::Result<()> {
         self.tcp.set_nonblocking(true)
     }
 
-    /// Sends some of it: how much, which is 0 if the socket takes no more.
+    /// Sends bytes and returns how many were accepted, 0 if the socket is full.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             return or_none(rustix::net::send(&self.tcp, bytes, SendFlags::NOSIGNAL).map_err(Into::into));
@@ -102,12 +102,12 @@ impl Transport {
         Ok(len)
     }
 
-    /// Whether TLS keeps anything for the socket.
+    /// Whether TLS has records that the socket has not accepted.
     pub(crate) fn wants_to_send(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Hands to the socket what TLS keeps; whether that was all.
+    /// Writes pending TLS records to the socket. Returns whether all were written.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else {
             return Ok(true);
@@ -129,7 +129,7 @@ impl Transport {
         Ok(received(len, room.seen.len()))
     }
 
-    /// Has the kernel throw away what there is. With TLS the bytes have to be opened all the same.
+    /// Lets the kernel discard what has arrived. TLS records have to be decrypted all the same.
     pub(crate) fn discard(&mut self, room: &mut Room) -> io::Result<Received> {
         if self.tls.is_some() {
             return self.receive_tls(room);
@@ -145,7 +145,7 @@ impl Transport {
         let sealed = some(rustix::net::recv(&self.tcp, &mut room.sealed[..], RecvFlags::empty()).map(|(len, _)| len))?;
         let mut records = &room.sealed[..sealed];
         let mut len = 0;
-        // A connection takes as much at a time as it has room for.
+        // One read takes at most what fits into the record buffer of the connection.
         while !records.is_empty() {
             tls.read_tls(&mut records)?;
             tls.process_new_packets().map_err(io::Error::other)?;
@@ -164,7 +164,7 @@ impl Transport {
         })
     }
 
-    /// Reads while it may still wait.
+    /// Reads in blocking mode.
     pub(crate) fn read_waiting(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.tcp.read(bytes),
@@ -172,7 +172,7 @@ impl Transport {
         }
     }
 
-    /// Writes all while it may still wait.
+    /// Writes everything in blocking mode.
     pub(crate) fn write_waiting(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.tls {
             None => self.tcp.write_all(bytes),
@@ -187,7 +187,7 @@ impl AsFd for Transport {
     }
 }
 
-/// A stream socket that gave less than there was room for has no more: it need not be asked again.
+/// After a short read a stream socket is empty, so that no second read is needed.
 fn received(len: usize, room: usize) -> Received {
     if len < room {
         Received::Last(len)
@@ -196,7 +196,7 @@ fn received(len: usize, room: usize) -> Received {
     }
 }
 
-/// What was received; nothing if there was nothing yet, an error at the end.
+/// The number of bytes received; 0 if none have arrived yet; an error at the end of the stream.
 fn some(result: rustix::io::Result<usize>) -> io::Result<usize> {
     match result {
         Ok(0) => Err(ErrorKind::UnexpectedEof.into()),

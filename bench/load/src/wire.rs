@@ -1,19 +1,18 @@
-//! Frames of RFC 6455 §5.2 and what compression makes of payloads, a few lines each: nothing here is shared with what is
-//! measured.
+//! Minimal frames (RFC 6455 §5.2) and compression, so that the generator shares no code with the measured servers.
 
 use anyhow::{Result, ensure};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// Opcodes, with the bit that says that the message ends here.
+/// Opcodes with the FIN bit.
 pub(crate) const TEXT: u8 = 0x81;
 pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
 
-/// The bit of permessage-deflate (RFC 7692 §6).
+/// The compression bit of permessage-deflate (RFC 7692 §6).
 pub(crate) const COMPRESSED: u8 = 0x40;
 
-/// A client's frame: masked.
+/// A client frame, masked.
 pub(crate) fn client_frame(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     let mut frame = header(first, 0x80, payload.len());
     frame.extend(key);
@@ -21,7 +20,7 @@ pub(crate) fn client_frame(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     frame
 }
 
-/// A server's frame: not masked.
+/// A server frame, not masked.
 pub(crate) fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, 0, payload.len());
     frame.extend(payload);
@@ -44,13 +43,13 @@ fn header(first: u8, mask_bit: u8, len: usize) -> Vec<u8> {
     header
 }
 
-/// The empty block that is left out at the end of each message (RFC 7692 §7.2.1).
+/// The empty block that is omitted at the end of each message (RFC 7692 §7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// A message compressed by itself.
+/// Compresses a message by itself.
 pub(crate) fn deflate(payload: &[u8]) -> Result<Vec<u8>> {
     let mut codec = Compress::new(Compression::default(), false);
-    // Enough for incompressible data, and the blocks' headers.
+    // Enough for incompressible data and the block headers.
     let mut out = Vec::with_capacity(payload.len() + payload.len() / 1000 + 64);
     codec.compress_vec(payload, &mut out, FlushCompress::Sync)?;
     ensure!(
@@ -76,11 +75,11 @@ impl Inflater {
         }
     }
 
-    /// What the message says, if that is no longer than `size_max`.
+    /// The inflated message, or an error if it is longer than `size_max`.
     pub(crate) fn inflate(&mut self, compressed: &[u8], size_max: usize) -> Result<&[u8]> {
         self.codec.reset(false);
         self.out.clear();
-        // A byte more than allowed, so that too much can be told from just enough.
+        // One byte more than allowed, to tell a message at the limit from a longer one.
         self.out.reserve_exact(size_max + 1);
         for input in [compressed, &TAIL] {
             let before = self.codec.total_in();

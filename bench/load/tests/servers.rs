@@ -1,4 +1,4 @@
-//! Runs against servers in this process: what is wrong with their replies is found.
+//! Measures servers in this process and checks that wrong replies are detected.
 
 use std::{
     io::{Read, Write},
@@ -33,7 +33,8 @@ fn a_wrong_byte_fails_the_run() {
 fn a_reply_too_many_fails_the_run() {
     let error = measure(|message, count| message.repeat(if count == 20 { 2 } else { 1 }));
     let error = format!("{:#}", error.expect_err("a reply came twice"));
-    // The second one is not the reply to the next message either, if that was asked before it was read.
+    // The surplus reply may also be compared with the reply to the next message, if that was requested before it was
+    // read.
     assert!(
         error.contains("more came back") || error.contains("wrong bytes"),
         "{error}"
@@ -47,7 +48,8 @@ fn a_server_that_ends_fails_the_run() {
     assert!(error.contains("connection 0 of 1"), "{error}");
 }
 
-/// 200 ms of one connection, raw, to a server that makes a reply of each message and its number; none ends it.
+/// Runs 200 ms on one raw connection to a server that computes each reply from the message and its number; `None`
+/// closes the connection.
 fn measure(reply: impl Fn(&[u8], u64) -> Vec<u8> + Send) -> anyhow::Result<Report> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it is bound");

@@ -1,4 +1,4 @@
-//! The time that each case takes, what it prepares subtracted; and that of a copy, which masking is compared with.
+//! Times each case without its setup, and a plain copy to compare masking with.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bench_micro::{CASES, Case};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// An echo comes in bursts of up to so many.
+/// The largest burst of the echo cases.
 const BURST_MAX: u64 = 256;
 
 const COPIES: [Case; 2] = [
@@ -40,7 +40,7 @@ fn inner(criterion: &mut Criterion) {
             bencher.iter_custom(|wanted| {
                 let count = wanted.next_multiple_of(BURST_MAX);
                 let took = time(2 * count).saturating_sub(time(count));
-                // Nothing would be an error of criterion's.
+                // Criterion rejects a time of zero.
                 took.mul_f64(wanted as f64 / count as f64).max(Duration::from_nanos(1))
             });
         });

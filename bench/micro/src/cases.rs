@@ -1,23 +1,23 @@
-//! What is counted.
+//! The cases: inner loops to count or time.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, Deflater, Inflater, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, Deflater, Inflater, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::frame::{FrameHeader, Opcode};
 use sockeye_proto::{Compress, Config, Connection, Data, Event, Instant, MaskingKey, Role};
 
 use crate::echo::echo;
 
-/// One of them.
+/// One case.
 pub struct Case {
-    /// Which, and of what size.
+    /// Name and size.
     pub name: &'static str,
-    /// Does it so many times.
+    /// Runs it this many times.
     pub run: fn(u64),
 }
 
-/// All of them. An echo is a whole message through the public API of the socket crate, over a transport in memory.
+/// All cases. An echo is a whole message through the public API of `sockeye`, over an in-memory transport.
 pub const CASES: [Case; 16] = [
     case("find-20B", |count| find(count, 20, false)),
     case("find-1KiB-text", |count| find(count, 1024, true)),
@@ -41,13 +41,13 @@ const fn case(name: &'static str, run: fn(u64)) -> Case {
     Case { name, run }
 }
 
-/// What payloads are made of: text of one, two and three bytes a letter.
+/// Payload pattern: UTF-8 text with characters of one, two and three bytes.
 const PATTERN: &str = "grün 赤 azul ";
 
-/// How many frames lie behind each other, where several do.
+/// Number of frames in a burst.
 const BURST: u64 = 64;
 
-/// A client's frame, masked.
+/// A masked client frame.
 pub(crate) fn frame(payload_len: usize, is_text: bool) -> Vec<u8> {
     let key = MaskingKey([0x37, 0xfa, 0x21, 0x3d]);
     let mut frame = Vec::new();
@@ -61,7 +61,7 @@ pub(crate) fn frame(payload_len: usize, is_text: bool) -> Vec<u8> {
     header.encode(&mut frame);
     let start = frame.len();
     frame.extend(PATTERN.bytes().cycle().take(payload_len));
-    // The last is cut, perhaps inside a letter.
+    // The pattern is cut at the end, perhaps inside a character.
     let cut = payload_len % PATTERN.len();
     frame[start + payload_len - cut..].fill(b' ');
     key.apply(&mut frame[start..]);
@@ -72,7 +72,7 @@ fn server() -> Connection {
     Connection::new(Role::Server, Arc::new(Config::default()), Instant::default())
 }
 
-/// With the copy of the burst that unmasking changes.
+/// Includes a copy of the burst, because unmasking changes it.
 fn decode(count: u64, payload_len: usize, is_text: bool) {
     let mut connection = server();
     let template = frame(payload_len, is_text).repeat(BURST as usize);
@@ -94,7 +94,7 @@ fn decode(count: u64, payload_len: usize, is_text: bool) {
     }
 }
 
-/// As the driver of `sockeye` does: what is found is unmasked on its way out.
+/// Like the driver of `sockeye`: messages are unmasked while they are copied out.
 fn find(count: u64, payload_len: usize, is_text: bool) {
     let mut connection = server();
     let input = frame(payload_len, is_text).repeat(BURST as usize);
@@ -134,18 +134,18 @@ fn mask(count: u64, len: usize) {
     }
 }
 
-/// One codec of each kind for all, as a thread has.
+/// One codec of each kind for all cases, like one per thread in the driver.
 fn deflating() -> Connection {
     use std::cell::Cell;
     thread_local! {
         static DEFLATER: Cell<Option<Box<Deflater>>> = const { Cell::new(None) };
         static INFLATER: Cell<Option<Box<Inflater>>> = const { Cell::new(None) };
     }
-    let codecs = Codecs {
+    let codecs = CodecPool {
         take_deflater: |config| DEFLATER.take().unwrap_or_else(|| Box::new(Deflater::new(config))),
-        give_deflater: |codec| DEFLATER.set(Some(codec)),
+        return_deflater: |codec| DEFLATER.set(Some(codec)),
         take_inflater: || INFLATER.take().unwrap_or_default(),
-        give_inflater: |codec| INFLATER.set(Some(codec)),
+        return_inflater: |codec| INFLATER.set(Some(codec)),
     };
     let agreement = NegotiatedParams {
         takeover: Takeover::Reset,
@@ -158,7 +158,7 @@ fn deflating() -> Connection {
     connection
 }
 
-/// Some 1 KiB of what markets send.
+/// About 1 KiB of JSON from a market feed.
 fn json() -> String {
     let mut json = String::from("[");
     for number in 0..10_u64 {
@@ -194,7 +194,7 @@ fn inflate(count: u64) {
     let mut template = Vec::new();
     let sent = connection.send_with(Data::Text(&json()), Compress::Always, &mut template);
     sent.expect("the connection is open");
-    // The frame of a client, masked with zeros.
+    // A client frame masked with zeros.
     template[1] |= 0x80;
     template.splice(4..4, [0; 4]);
     let mut input = template.clone();

@@ -1,4 +1,5 @@
-//! The echo of the README, over a transport in memory that gives a burst of frames and then waits once.
+//! The echo loop of the README over an in-memory transport that delivers a burst of frames and then returns `Pending`
+//! once.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ const REQUEST: &str = "GET / HTTP/1.1\r\n\
 struct Bursts {
     request: Option<&'static str>,
     burst: Vec<u8>,
-    /// How many bursts are still to come.
+    /// Number of bursts still to deliver.
     left: u64,
     waits: bool,
     written: usize,
@@ -70,7 +71,7 @@ impl AsyncWrite for Bursts {
     }
 }
 
-/// Echoes `count` messages that come `burst` at a time.
+/// Echoes `count` messages that arrive in bursts of `burst`.
 pub(crate) fn echo(count: u64, burst: u64, payload_len: usize, is_text: bool) {
     let transport = Bursts {
         request: Some(REQUEST),
@@ -81,7 +82,7 @@ pub(crate) fn echo(count: u64, burst: u64, payload_len: usize, is_text: bool) {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime can be made");
-    // A task, as a server's: within `block_on` the loop is compiled in one with the runtime's.
+    // In a task, as in a server; directly in `block_on`, the compiler would inline the loop into the runtime.
     let echoed = runtime.block_on(async { tokio::spawn(echo_all(transport)).await });
     let echoed = echoed
         .expect("the task does not panic")
@@ -89,7 +90,7 @@ pub(crate) fn echo(count: u64, burst: u64, payload_len: usize, is_text: bool) {
     assert_eq!(echoed, count / burst * burst);
 }
 
-/// Until the end, which comes without a close frame, as an error.
+/// Runs until the transport ends without a close frame, which is reported as an error.
 async fn echo_all(transport: Bursts) -> Result<u64, Error> {
     let mut ws = Server::default().accept(transport).await?.accept().await?;
     let mut echoed = 0;

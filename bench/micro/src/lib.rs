@@ -1,5 +1,5 @@
-//! The inner loops, one at a time: counted in instructions by callgrind (`cargo xtask count`), or timed
-//! (`cargo bench -p bench-micro`).
+//! The inner loops one by one, counted in instructions by callgrind (`cargo xtask count`) or timed (`cargo bench -p
+//! bench-micro`).
 
 mod cases;
 mod echo;

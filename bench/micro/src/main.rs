@@ -1,6 +1,6 @@
-//! `bench-micro CASE COUNT` does one thing so many times, for callgrind to count; `bench-micro` lists the cases.
+//! `bench-micro CASE COUNT` repeats a case for callgrind to count; `bench-micro` lists the cases.
 //!
-//! What a case prepares is the same whatever the count, so the difference of two counts is what the thing itself costs.
+//! The setup of a case does not depend on the count, so the difference of two counts is the cost of the repetitions.
 
 use std::process::ExitCode;
 
@@ -13,11 +13,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let Some(case) = CASES.iter().find(|case| case.name == name) else {
-        eprintln!("there is no case {name}");
+        eprintln!("unknown case {name}; run without arguments for a list");
         return ExitCode::FAILURE;
     };
     let Some(count) = count.and_then(|count| count.parse().ok()) else {
-        eprintln!("the count is a number");
+        eprintln!("the count must be a number");
         return ExitCode::FAILURE;
     };
     (case.run)(count);

@@ -8,47 +8,48 @@ use crate::frame::MaskingKey;
 use crate::protocol_error::ProtocolError;
 use crate::utf8;
 
-/// RFC 6455 §5.5: 125 bytes of control payload less two of the code.
+/// Maximum length of a close reason, in bytes: the 125 bytes of a control frame payload (RFC 6455 §5.5) minus the
+/// two-byte close code.
 pub const CLOSE_REASON_LEN_MAX: usize = 123;
 
-/// Why a connection is closed, as a number (RFC 6455 §7.4 and the IANA registry it founded).
+/// A close status code (RFC 6455 §7.4 and the IANA WebSocket Close Code Number Registry).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
-    /// 1000: the purpose is fulfilled.
+    /// 1000: normal closure; the purpose of the connection is fulfilled.
     pub const NORMAL: Self = Self(1000);
-    /// 1001: a server going down, or a browser leaving the page.
+    /// 1001: the server is shutting down, or the browser is leaving the page.
     pub const GOING_AWAY: Self = Self(1001);
-    /// 1002: the peer broke the protocol.
+    /// 1002: the peer violated the protocol.
     pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// 1003: a kind of data that this endpoint cannot accept.
+    /// 1003: this endpoint cannot accept this type of data.
     pub const UNSUPPORTED_DATA: Self = Self(1003);
-    /// 1005: the close frame had no code. Never sent; reported only.
+    /// 1005: the close frame had no code. Reported locally, never sent.
     pub const NO_STATUS: Self = Self(1005);
-    /// 1006: the connection ended without a close frame. Never sent; reported only.
+    /// 1006: the connection ended without a close frame. Reported locally, never sent.
     pub const ABNORMAL: Self = Self(1006);
-    /// 1007: the data is not what its type says, such as text that is not UTF-8.
+    /// 1007: the data does not match its type, such as text that is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
-    /// 1008: a policy of this endpoint was broken.
+    /// 1008: the message violates a policy of this endpoint.
     pub const POLICY_VIOLATION: Self = Self(1008);
-    /// 1009: a message too big to process.
+    /// 1009: the message is too big to process.
     pub const MESSAGE_TOO_BIG: Self = Self(1009);
-    /// 1010: the client misses an extension that it needs.
+    /// 1010: the server did not negotiate an extension that the client requires.
     pub const EXTENSION_REQUIRED: Self = Self(1010);
-    /// 1011: something unexpected at this endpoint.
+    /// 1011: an unexpected condition at this endpoint.
     pub const INTERNAL_ERROR: Self = Self(1011);
-    /// 1012: the service restarts.
+    /// 1012: the service is restarting.
     pub const SERVICE_RESTART: Self = Self(1012);
-    /// 1013: try again later.
+    /// 1013: the service is overloaded; try again later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// 1014: a gateway got a bad answer from upstream.
+    /// 1014: a gateway received an invalid response from upstream.
     pub const BAD_GATEWAY: Self = Self(1014);
 
-    /// Whether the code may stand in a close frame.
+    /// Whether the code may appear in a close frame.
     ///
-    /// RFC 6455 §7.4: 1000 to 1015 are the protocol's own, of which 1004, 1005, 1006 and 1015 never travel;
-    /// 1016 to 2999 are not assigned; 3000 to 4999 belong to libraries and applications.
+    /// RFC 6455 §7.4 reserves 1000 to 2999 for the protocol. Of these, 1004, 1005, 1006 and 1015 must not be sent, and
+    /// 1016 to 2999 are not assigned. 3000 to 4999 are for libraries, frameworks and applications.
     pub const fn is_valid_on_wire(self) -> bool {
         // [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4]
         // [6455-7.4.2-1, 6455-7.4.2-2, 6455-7.4.2-3]
@@ -97,22 +98,25 @@ impl From<CloseCode> for u16 {
     }
 }
 
-/// What a close frame says.
+/// The code and reason of a close frame (RFC 6455 §5.5.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
-    /// The code; [`CloseCode::NO_STATUS`] stands for a close frame without one.
+    /// The code. [`CloseCode::NO_STATUS`] represents a close frame without a code.
     pub code: CloseCode,
-    /// The reason, at most [`CLOSE_REASON_LEN_MAX`] bytes. For programs and logs, not for people to see (§5.5.1).
+    /// The reason, at most [`CLOSE_REASON_LEN_MAX`] bytes. Meant for debugging and logs, not for display to end users
+    /// (RFC 6455 §5.5.1).
     pub reason: String,
 }
 
 impl CloseFrame {
-    /// A close frame to send.
+    /// Creates a close frame to send.
+    ///
+    /// [`CloseCode::NO_STATUS`] with an empty reason creates a close frame without a body.
     ///
     /// # Errors
     ///
-    /// The code never travels ([`CloseCode::is_valid_on_wire`]), or the reason is longer than
-    /// [`CLOSE_REASON_LEN_MAX`]. [`CloseCode::NO_STATUS`] with an empty reason is the close frame without a body.
+    /// - [`InvalidClose::Code`] if the code must not be sent ([`CloseCode::is_valid_on_wire`]).
+    /// - [`InvalidClose::ReasonTooLong`] if the reason is longer than [`CLOSE_REASON_LEN_MAX`] bytes.
     pub fn new(code: CloseCode, reason: &str) -> Result<Self, InvalidClose> {
         if code == CloseCode::NO_STATUS && reason.is_empty() {
             return Ok(Self::without_code());
@@ -129,23 +133,26 @@ impl CloseFrame {
         })
     }
 
-    /// A close frame to send, with a reason that is too long cut by [`truncate_close_reason`].
+    /// Creates a close frame to send and truncates a long reason with [`truncate_close_reason`].
     ///
-    /// For reasons of which the length is not known, such as the text of an error.
+    /// Use this for reasons of unknown length, such as the text of an error.
     ///
     /// # Errors
     ///
-    /// [`InvalidClose::Code`] if the code may not be sent ([`CloseCode::is_valid_on_wire`]).
+    /// [`InvalidClose::Code`] if the code must not be sent ([`CloseCode::is_valid_on_wire`]).
     pub fn with_truncated_reason(code: CloseCode, reason: &str) -> Result<Self, InvalidClose> {
         Self::new(code, truncate_close_reason(reason))
     }
 
-    /// The nearest close frame that may be sent, for when the connection has to be closed whatever the caller passed.
+    /// Creates a close frame to send, replacing invalid values instead of failing.
     ///
-    /// A reason that is too long is cut by [`truncate_close_reason`]. A code that may not be sent
-    /// ([`CloseCode::is_valid_on_wire`]), such as 1006 or 1015, becomes [`CloseCode::INTERNAL_ERROR`] (1011), because
-    /// [`CloseCode::NORMAL`] (1000) would report success. [`CloseCode::NO_STATUS`] is the close frame without a body, or
-    /// [`CloseCode::NORMAL`] where there is a reason, which only travels behind a code.
+    /// Use this where the connection must be closed regardless of the arguments:
+    ///
+    /// - A long reason is truncated with [`truncate_close_reason`].
+    /// - A code that must not be sent ([`CloseCode::is_valid_on_wire`]), such as 1006 or 1015, becomes
+    ///   [`CloseCode::INTERNAL_ERROR`] (1011), because [`CloseCode::NORMAL`] (1000) would report success.
+    /// - [`CloseCode::NO_STATUS`] creates a close frame without a body. With a reason it becomes [`CloseCode::NORMAL`],
+    ///   because a reason cannot be sent without a code.
     ///
     /// ```
     /// use sockeye_proto::{CloseCode, CloseFrame};
@@ -169,7 +176,7 @@ impl CloseFrame {
         }
     }
 
-    /// The close frame without a body.
+    /// Creates a close frame without a body.
     pub(crate) const fn without_code() -> Self {
         Self {
             code: CloseCode::NO_STATUS,
@@ -177,7 +184,7 @@ impl CloseFrame {
         }
     }
 
-    /// Reads the (unmasked) payload of a close frame.
+    /// Parses the unmasked payload of a close frame.
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, ProtocolError> {
         let (code, reason) = match payload {
             [] => return Ok(Self::without_code()),
@@ -198,7 +205,7 @@ impl CloseFrame {
         })
     }
 
-    /// Appends the payload to `out`, masked if there is a key.
+    /// Appends the payload to `out`, masked if `mask` is set.
     // [6455-5.5.1-1]
     pub(crate) fn append_payload(&self, mask: Option<MaskingKey>, out: &mut Vec<u8>) {
         let start = out.len();
@@ -211,7 +218,7 @@ impl CloseFrame {
         }
     }
 
-    /// The length of the payload on the wire.
+    /// The encoded length of the payload, in bytes.
     pub(crate) fn payload_len(&self) -> u64 {
         match self.code {
             CloseCode::NO_STATUS => 0,
@@ -230,8 +237,9 @@ impl fmt::Display for CloseFrame {
     }
 }
 
-/// The longest prefix of a close reason that may be sent: at most [`CLOSE_REASON_LEN_MAX`] bytes, cut between two
-/// characters, as the reason has to be UTF-8 (RFC 6455 §5.5.1).
+/// Truncates a close reason to at most [`CLOSE_REASON_LEN_MAX`] bytes.
+///
+/// Cuts at a character boundary, because a close reason must be valid UTF-8 (RFC 6455 §5.5.1).
 ///
 /// ```
 /// let reason = sockeye_proto::truncate_close_reason("bye");
@@ -242,7 +250,7 @@ pub fn truncate_close_reason(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(CLOSE_REASON_LEN_MAX)]
 }
 
-/// The caller asked for a close frame that may not be sent.
+/// Error for a close frame that must not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidClose {
@@ -250,7 +258,7 @@ pub enum InvalidClose {
     Code(CloseCode),
     /// The reason is longer than [`CLOSE_REASON_LEN_MAX`] bytes.
     ReasonTooLong {
-        /// Its length in bytes.
+        /// The length of the reason, in bytes.
         len: usize,
     },
 }
@@ -258,7 +266,7 @@ pub enum InvalidClose {
 impl fmt::Display for InvalidClose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(code) => write!(f, "close code {code} may not be sent"),
+            Self::Code(code) => write!(f, "close code {code} must not be sent; use 1000, 1001 or 3000 to 4999"),
             Self::ReasonTooLong { len } => {
                 write!(
                     f,
@@ -277,7 +285,7 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn codes_on_the_wire_are_those_of_section_7_4() {
+    fn valid_codes_are_those_of_rfc_6455_section_7_4() {
         // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2, 6455-7.4.2-3]
         for code in 0..=u16::MAX {
             let expected = match code {
@@ -292,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_empty_or_a_code_with_a_utf8_reason() {
+    fn parse_accepts_empty_body_or_code_with_utf8_reason() {
         assert_eq!(CloseFrame::parse(&[]), Ok(CloseFrame::without_code()));
         assert_eq!(CloseFrame::parse(&[3]), Err(ProtocolError::TruncatedCloseCode));
         assert_eq!(
@@ -303,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_has_at_most_123_bytes() {
+    fn new_rejects_reason_over_123_bytes() {
         let reason = "r".repeat(124);
         assert!(CloseFrame::new(CloseCode::NORMAL, &reason[..123]).is_ok());
         assert_eq!(
@@ -317,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_cut_between_characters() {
+    fn long_reason_is_truncated_at_a_character_boundary() {
         for (reason, len) in [
             ("r".repeat(122), 122),
             ("r".repeat(123), 123),
@@ -325,7 +333,7 @@ mod tests {
             ("\u{e9}".repeat(62), 122),
             ("\u{20ac}".repeat(42), 123),
             ("\u{1f41f}".repeat(31), 120),
-            // A character that ends at byte 124, and one that begins there.
+            // A two-byte character that crosses the limit, and one that starts at it.
             ("r".repeat(122) + "\u{e9}", 122),
             ("r".repeat(123) + "\u{e9}", 123),
             ("r".repeat(1 << 20), 123),
@@ -338,19 +346,19 @@ mod tests {
             assert_eq!(frame, Ok(CloseFrame::new_lossy(CloseCode(4000), &reason)));
         }
         let code = CloseCode::ABNORMAL;
-        let refused = CloseFrame::with_truncated_reason(code, &"r".repeat(124));
-        assert_eq!(refused, Err(InvalidClose::Code(code)));
+        let rejected = CloseFrame::with_truncated_reason(code, &"r".repeat(124));
+        assert_eq!(rejected, Err(InvalidClose::Code(code)));
     }
 
     #[test]
-    fn a_lossy_close_frame_may_be_sent_whatever_the_code() {
+    fn new_lossy_is_valid_for_every_code() {
         for code in (0..=u16::MAX).map(CloseCode) {
             for reason in ["", "why"] {
                 let frame = CloseFrame::new_lossy(code, reason);
                 assert_eq!(CloseFrame::new(frame.code, &frame.reason).as_ref(), Ok(&frame));
                 assert_eq!(frame.reason, reason);
                 match CloseFrame::new(code, reason) {
-                    Ok(sent_as_it_is) => assert_eq!(frame, sent_as_it_is),
+                    Ok(unchanged) => assert_eq!(frame, unchanged),
                     Err(_) if code == CloseCode::NO_STATUS => assert_eq!(frame.code, CloseCode::NORMAL),
                     Err(_) => assert_eq!(frame.code, CloseCode::INTERNAL_ERROR),
                 }
@@ -359,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_frame_survives_the_wire() {
+    fn encoded_close_frame_parses_back() {
         for frame in [
             CloseFrame::without_code(),
             CloseFrame::new(CloseCode(4001), "später").unwrap(),

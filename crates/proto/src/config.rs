@@ -1,29 +1,35 @@
-//! What a connection is told when it is made: limits and deadlines, none of them infinite by default.
+//! Configuration of a connection: limits and timeouts. All defaults are finite.
 
 use core::time::Duration;
 
-/// How much a peer may ask of a connection.
+/// Limits on what a peer may send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest message that is received, in bytes, all fragments together. Default 16 MiB.
+    /// Maximum size of a received message, in bytes, summed over all fragments and after decompression. Default 16 MiB.
     ///
-    /// A larger one closes the connection with 1009, as soon as a frame header shows it; a compressed one, as soon as
-    /// inflating it goes beyond. Worst-case memory per connection: twice this. Memory follows bytes that arrived,
-    /// never a length that was declared (of a message that has grown to 1 MiB, room for 16 MiB more is reserved, and
-    /// not touched before it is needed); of a compressed message, it is what arrived and what that inflates to. When
-    /// messages are [received in chunks](crate::ReceiveMode::Chunks), nothing is stored of those that are not compressed,
-    /// and the limit only bounds how long one may go on.
+    /// A larger message closes the connection with 1009: as soon as a frame header exceeds the limit, or, if the
+    /// message is compressed, as soon as its decompressed size does.
+    ///
+    /// Worst-case memory per connection is twice this limit. Memory grows with the bytes that have arrived (and, for a
+    /// compressed message, with what they inflate to), never with a declared length. Once a message exceeds 1 MiB,
+    /// capacity grows by at least 16 MiB at a time; the operating system commits those pages only when they are
+    /// written.
+    ///
+    /// With [`ReceiveMode::Chunks`](crate::ReceiveMode::Chunks), uncompressed messages are not stored, and this limit
+    /// only bounds their total length.
     // [6455-10.4-2]
     pub message_size_max: u64,
-    /// How many empty fragments of a message may come in a row. Default 1,000; then 1008.
+    /// Maximum number of consecutive empty fragments in a message. Default 1,000; one more closes the connection with
+    /// 1008.
     ///
-    /// They cost the peer two bytes and this endpoint work, and bring nothing. No program sends more than a few.
+    /// An empty fragment costs the peer two bytes and this endpoint CPU time, and makes no progress. Real senders
+    /// produce at most a few.
     pub empty_fragments_max: u32,
 }
 
 impl Limits {
-    /// The defaults, to change one by one.
+    /// The default limits.
     pub const DEFAULT: Self = Self {
         message_size_max: 16 * 1024 * 1024,
         empty_fragments_max: 1000,
@@ -36,20 +42,20 @@ impl Default for Limits {
     }
 }
 
-/// How a connection learns that its peer is gone (RFC 6455 §5.5.2: a ping may serve as a keepalive).
+/// Keepalive settings: when to ping and when to give up on the peer (RFC 6455 §5.5.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// A ping is sent after so long without progress: no bytes received, and no bytes written to a full transport. Default
-    /// 20 s.
+    /// Time without progress after which a ping is sent. Default 20 s.
     ///
-    /// Shorter finds dead peers sooner and keeps middleboxes with short memories from forgetting the connection;
-    /// longer saves phones' batteries.
+    /// Progress is bytes received, or bytes accepted by a transport whose buffers were full. A shorter interval detects
+    /// dead peers sooner and prevents NATs and proxies from dropping the idle connection; a longer one saves battery on
+    /// mobile devices.
     pub interval: Duration,
-    /// The peer is taken to be gone after so long without progress since the ping was written to the transport. Default
-    /// 10 s.
+    /// Time without progress, counted from when the ping was written to the transport, after which the connection is
+    /// closed as dead. Default 10 s.
     ///
-    /// A peer that reads slowly sees the ping only behind what its own and the local kernel buffer: raise this where peers
-    /// read less than some 13 KB/s.
+    /// A slow reader sees the ping only after it has drained the data in both kernels' socket buffers. Raise this if
+    /// peers read more slowly than about 13 KB/s.
     pub timeout: Duration,
 }
 
@@ -62,20 +68,25 @@ impl Default for Keepalive {
     }
 }
 
-/// Everything a [`Connection`](crate::Connection) is told when it is made.
+/// Configuration of a [`Connection`](crate::Connection).
+///
+/// All limits and timeouts have finite defaults. The `Arc` in [`Connection::new`](crate::Connection::new) lets many connections
+/// share one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// How much the peer may ask.
+    /// Limits on what the peer may send.
     pub limits: Limits,
-    /// When to ping and when to give up; `None` never pings, and then a vanished peer is not noticed.
+    /// Keepalive settings. `None` disables pings; a peer that disappears without closing TCP is then never detected.
+    /// Default: ping after 20 s, close 10 s later.
     pub keepalive: Option<Keepalive>,
-    /// How long the peer may take to answer our close frame and to end the transport, counted from when our close frame
-    /// was written. Default 5 s.
+    /// Time for the peer to answer our close frame and to close the transport, counted from when our close frame was
+    /// written. Default 5 s.
     pub close_timeout: Duration,
-    /// About how many bytes of a compressed message one call inflates, before the caller may do something else; see
-    /// [`Connection::is_inflating`](crate::Connection::is_inflating). Default: all, which for a message of 16 MiB
-    /// takes some 30 ms.
+    /// Approximate number of bytes that one call inflates before it returns to the caller. Default: unlimited.
+    ///
+    /// Inflating a 16 MiB message in one call takes about 30 ms. Set this to bound the time per call; see
+    /// [`Connection::is_inflating`](crate::Connection::is_inflating).
     pub inflate_step_max: usize,
 }
 
@@ -101,7 +112,7 @@ mod tests {
             limits,
             keepalive,
             close_timeout,
-            // Bounds no memory, and no time beyond that of a message.
+            // Affects latency only: the total work per message is bounded by `message_size_max`.
             inflate_step_max: _,
         } = Config::default();
         let Limits {

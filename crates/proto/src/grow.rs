@@ -1,17 +1,19 @@
-//! How a buffer grows whose length the peer decides.
+//! Growth policy for buffers whose final length is controlled by the peer.
 
 use alloc::vec::Vec;
 
-/// From this length on, a buffer gets room for so many bytes at once: one that doubles is copied each time, and leaves
-/// holes behind that are as large together as itself. Room that is not used is not touched.
-const AT_ONCE_FROM: usize = 1024 * 1024;
-const AT_ONCE: usize = 16 * 1024 * 1024;
+/// Buffers of at least [`LARGE_BUFFER_MIN`] bytes grow by at least [`LARGE_GROWTH_STEP`] bytes. Doubling would copy the
+/// data each time and fragment the heap by as much as the buffer's size. Unused capacity is not written, so it costs
+/// only address space.
+const LARGE_BUFFER_MIN: usize = 1024 * 1024;
+const LARGE_GROWTH_STEP: usize = 16 * 1024 * 1024;
 
-/// Makes room for `needed` bytes at least, and for some more, but for no more than `room_max`: as much again as has
-/// arrived, and from 1 MiB on 16 MiB.
+/// Reserves capacity for at least `needed` more bytes.
+///
+/// Doubles buffers below 1 MiB and grows larger ones by at least 16 MiB, but reserves at most `room_max` bytes.
 pub(crate) fn grow(buffer: &mut Vec<u8>, needed: usize, room_max: usize) {
     let step = match buffer.len() {
-        len @ AT_ONCE_FROM.. => len.max(AT_ONCE),
+        len @ LARGE_BUFFER_MIN.. => len.max(LARGE_GROWTH_STEP),
         len => len,
     };
     buffer.reserve_exact(needed.max(step).min(room_max));
@@ -23,7 +25,7 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn a_buffer_has_room_for_as_much_again_and_from_a_mebibyte_on_for_sixteen() {
+    fn small_buffers_double_and_large_buffers_grow_by_at_least_16_mib() {
         const MIB: usize = 1 << 20;
         for (len, needed, room_max, expected) in [
             (0, 1, 100, 1),

@@ -1,38 +1,41 @@
-//! What a peer can do wrong after the handshake, and the close code that each fault earns.
+//! Protocol violations by the peer after the handshake, and the close code for each.
 
 use core::fmt;
 
 use crate::close::CloseCode;
 
-/// A rule that the peer broke. The connection fails (RFC 6455 §7.1.7) and stays failed.
+/// A protocol rule that the peer violated.
+///
+/// The connection fails (RFC 6455 §7.1.7) and stays failed: the first violation is final. Section numbers below refer
+/// to RFC 6455 unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProtocolError {
     /// An opcode that no specification defines (§5.2).
     ReservedOpcode(u8),
-    /// A reserved bit that no negotiated extension gives a meaning (§5.2).
+    /// A reserved bit is set and no negotiated extension defines it (§5.2).
     ReservedBits,
-    /// A client's frame without a mask (§5.1).
+    /// A client sent an unmasked frame (§5.1).
     UnmaskedFrame,
-    /// A server's frame with a mask (§5.1).
+    /// A server sent a masked frame (§5.1).
     MaskedFrame,
-    /// A payload length in a longer form than it needs (§5.2).
+    /// A payload length that is not encoded in its shortest form (§5.2).
     NonMinimalLength,
     /// A 64-bit payload length with the top bit set (§5.2).
     LengthOverflow,
-    /// A control frame without FIN (§5.5).
+    /// A fragmented control frame, that is, one without FIN (§5.5).
     FragmentedControl,
-    /// A control frame with more than 125 bytes (§5.5).
+    /// A control frame with a payload of more than 125 bytes (§5.5).
     OversizedControl,
-    /// A continuation with no message to continue (§5.4).
+    /// A continuation frame without a message in progress (§5.4).
     UnexpectedContinuation,
-    /// A new message inside a fragmented one (§5.4).
+    /// A new data message before the fragmented one in progress was finished (§5.4).
     ExpectedContinuation,
     /// A close frame with a body of one byte (§5.5.1).
     TruncatedCloseCode,
-    /// A close code that may not be sent (§7.4).
+    /// A close code that must not appear in a close frame (§7.4).
     InvalidCloseCode(CloseCode),
-    /// Text or a close reason that is not UTF-8 (§5.6, §8.1).
+    /// A text message or a close reason that is not valid UTF-8 (§5.6, §8.1).
     InvalidUtf8,
     /// A compressed message that cannot be inflated (RFC 7692 §7.2.2).
     InvalidDeflate,
@@ -41,13 +44,15 @@ pub enum ProtocolError {
     /// More empty fragments in a row than
     /// [`Limits::empty_fragments_max`](crate::Limits::empty_fragments_max).
     TooManyEmptyFragments,
-    /// A compressed message with more final blocks than eight and four for each KiB of it: legal (RFC 7692 §7.2.3.4), but
-    /// each costs a new codec, and no sender makes many.
+    /// A compressed message with more final DEFLATE blocks than 8 plus 4 per KiB of payload.
+    ///
+    /// Final blocks are legal (RFC 7692 §7.2.3.4), but each one forces the inflater to be reset and primed again, and
+    /// no known sender produces many.
     TooManyFinalBlocks,
 }
 
 impl ProtocolError {
-    /// The ladder from fault to close code (RFC 6455 §7.4.1).
+    /// The close code that is sent for this violation (RFC 6455 §7.4.1).
     // [6455-5.1-3, 6455-5.1-6, 6455-7.4.1-5]
     pub const fn close_code(self) -> CloseCode {
         match self {
@@ -69,7 +74,7 @@ impl ProtocolError {
         }
     }
 
-    /// What the close frame says: the rule, never anything about this endpoint.
+    /// The reason text of the close frame. Names the rule and reveals nothing about this endpoint.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::ReservedOpcode(_) => "reserved opcode",

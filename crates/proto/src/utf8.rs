@@ -1,23 +1,23 @@
-//! UTF-8, checked as the bytes arrive (RFC 6455 §5.6, §8.1).
+//! Incremental UTF-8 validation (RFC 6455 §5.6, §8.1).
 
-/// The peer's text is not UTF-8.
+/// Error for text that is not valid UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidUtf8;
 
-/// Checks text that arrives in pieces, and fails at the first byte that no continuation could make right.
+/// Validates text that arrives in pieces. Fails at the first byte that cannot be part of valid UTF-8.
 ///
-/// Whole blocks go through simdutf8; only a code point that is cut by the end of a piece is followed byte by byte.
+/// simdutf8 checks the bulk of each piece. Only a code point split between two pieces is validated byte by byte.
 // [6455-5.6-1, 6455-8.1-1]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Utf8Validator {
-    /// Continuation bytes that the current code point still needs.
+    /// Number of continuation bytes missing from the current code point.
     needed: u8,
-    /// The range that the next continuation byte must lie in; meaningful while `needed > 0`.
+    /// Inclusive range of the next continuation byte. Meaningful only while `needed > 0`.
     next: (u8, u8),
 }
 
 impl Utf8Validator {
-    /// Checks the next piece of the text.
+    /// Validates the next piece of the text.
     pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
         while self.needed > 0 {
             let Some((&byte, rest)) = piece.split_first() else {
@@ -33,7 +33,7 @@ impl Utf8Validator {
         cut.iter().try_for_each(|&byte| self.push_byte(byte))
     }
 
-    /// Ends the text: fails if a code point is unfinished. Ready for the next text afterwards.
+    /// Ends the text. Fails if the last code point is incomplete. Resets the validator for the next text.
     pub(crate) fn finish(&mut self) -> Result<(), InvalidUtf8> {
         match core::mem::take(self).needed {
             0 => Ok(()),
@@ -41,7 +41,7 @@ impl Utf8Validator {
         }
     }
 
-    /// One step through Unicode Table 3-7, "well-formed UTF-8 byte sequences".
+    /// Advances the state machine of Unicode Table 3-7, "Well-Formed UTF-8 Byte Sequences".
     fn push_byte(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
         const ANY: (u8, u8) = (0x80, 0xbf);
         if self.needed > 0 {
@@ -70,13 +70,13 @@ impl Utf8Validator {
     }
 }
 
-/// Whether `bytes` are UTF-8 from beginning to end.
+/// Whether `bytes` is valid UTF-8.
 #[inline]
 pub(crate) fn is_utf8(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
-/// How many bytes at the end of `piece` look like the beginning of a code point that goes on in the next piece.
+/// Returns the length of an incomplete code point at the end of `piece`, or zero.
 fn cut_code_point_len(piece: &[u8]) -> usize {
     for (back, &byte) in piece.iter().rev().take(3).enumerate() {
         let code_point_len = match byte {
@@ -109,7 +109,7 @@ mod tests {
         let expected = core::str::from_utf8(bytes).is_ok();
         for cut in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(cut);
-            assert_eq!(in_pieces([head, tail]).is_ok(), expected, "{bytes:02x?} cut at {cut}");
+            assert_eq!(in_pieces([head, tail]).is_ok(), expected, "{bytes:02x?} split at {cut}");
         }
         assert_eq!(
             in_pieces(bytes.chunks(1)).is_ok(),

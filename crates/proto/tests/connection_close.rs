@@ -1,4 +1,4 @@
-//! The closing handshake: what a close frame may say, who closes and who answers (RFC 6455 §5.5.1, §7.1 to §7.4).
+//! The closing handshake: contents of close frames, starting and answering a close (RFC 6455 §5.5.1, §7.1 to §7.4).
 
 mod common;
 
@@ -12,7 +12,7 @@ use sockeye_proto::{
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// Codes that never travel (RFC 6455 §7.4), with the ends of each range.
+/// Codes that must not be sent (RFC 6455 §7.4), including the bounds of each range.
 const INVALID_CODES: [u16; 17] = [
     0, 1, 100, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 5001, 32_767, 32_768, 65_535,
 ];
@@ -38,7 +38,7 @@ fn empty_close() -> Frame {
     frame(0x8, "")
 }
 
-// RFC 6455 §5.5.1, §7.4: what a close frame may say.
+// RFC 6455 §5.5.1, §7.4: contents of close frames.
 
 #[test]
 fn server_receives_close_with_a_body_of_one_byte_fails_1002() {
@@ -53,17 +53,17 @@ fn client_receives_close_with_a_body_of_one_byte_fails_1002() {
 }
 
 #[test]
-fn server_receives_close_code_that_never_travels_fails_1002() {
+fn server_receives_invalid_close_code_fails_1002() {
     // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
-        let fault = ProtocolError::InvalidCloseCode(CloseCode(code));
-        server_fails([0x88, 0x82, 0, 0, 0, 0, high, low], fault);
+        let error = ProtocolError::InvalidCloseCode(CloseCode(code));
+        server_fails([0x88, 0x82, 0, 0, 0, 0, high, low], error);
     }
 }
 
 #[test]
-fn client_receives_close_code_that_never_travels_fails_1002() {
+fn client_receives_invalid_close_code_fails_1002() {
     // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for code in INVALID_CODES {
         let [high, low] = code.to_be_bytes();
@@ -118,18 +118,18 @@ fn client_receives_every_valid_close_code_and_echoes_it() {
 }
 
 #[test]
-fn server_receives_close_without_a_code_and_echoes_none() {
+fn server_receives_close_without_code_and_echoes_none() {
     // checks [6455-7.1.5-2]
     check_echo(Local::Server, empty_close(), empty_close(), close_frame(1005, ""));
 }
 
 #[test]
-fn client_receives_close_without_a_code_and_echoes_none() {
+fn client_receives_close_without_code_and_echoes_none() {
     check_echo(Local::Client, empty_close(), empty_close(), close_frame(1005, ""));
 }
 
 #[test]
-fn the_longest_reason_has_123_bytes_in_both_directions() {
+fn close_reason_is_limited_to_123_bytes_in_both_directions() {
     let reason = "r".repeat(123);
     for local in BOTH {
         check_echo(local, close(1000, &reason), close(1000, ""), close_frame(1000, &reason));
@@ -162,18 +162,18 @@ fn check_echo(local: Local, received: Frame, answer: Frame, known: CloseFrame) {
 }
 
 #[test]
-fn a_close_that_may_not_be_sent_is_refused_and_changes_nothing() {
+fn invalid_close_is_rejected_without_effect() {
     // checks [6455-7.4.1-1, 6455-7.4.1-2, 6455-7.4.1-3, 6455-7.4.1-4, 6455-7.4.2-1, 6455-7.4.2-2]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for code in INVALID_CODES.into_iter().filter(|&code| code != 1005) {
-            let refused = endpoint.connection.close(CloseCode(code), "");
-            assert_eq!(refused, Err(InvalidClose::Code(CloseCode(code))));
+            let rejected = endpoint.connection.close(CloseCode(code), "");
+            assert_eq!(rejected, Err(InvalidClose::Code(CloseCode(code))));
         }
-        let refused = endpoint.connection.close(CloseCode::NO_STATUS, "reason without a code");
-        assert_eq!(refused, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
-        let refused = endpoint.connection.close(CloseCode::NORMAL, &"r".repeat(124));
-        assert_eq!(refused, Err(InvalidClose::ReasonTooLong { len: 124 }));
+        let rejected = endpoint.connection.close(CloseCode::NO_STATUS, "reason without a code");
+        assert_eq!(rejected, Err(InvalidClose::Code(CloseCode::NO_STATUS)));
+        let rejected = endpoint.connection.close(CloseCode::NORMAL, &"r".repeat(124));
+        assert_eq!(rejected, Err(InvalidClose::ReasonTooLong { len: 124 }));
         endpoint.is(State::Open, TransportAction::Open);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.connection.close_info(), None);
@@ -181,7 +181,7 @@ fn a_close_that_may_not_be_sent_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_close_without_a_code_is_an_empty_frame() {
+fn close_without_code_sends_an_empty_frame() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(1005, "");
@@ -190,17 +190,17 @@ fn a_close_without_a_code_is_an_empty_frame() {
     }
 }
 
-// RFC 6455 §7.1: who closes, who answers, who ends TCP.
+// RFC 6455 §7.1: which side closes, answers, and closes TCP.
 
 #[test]
-fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
+fn server_half_closes_tcp_after_the_close_answer() {
     // checks [6455-5.5.1-8, 6455-5.5.1-9, 6455-7.1.1-2, 6455-7.1.2-1]
     let mut server = Endpoint::server();
     server.close(1000, "done");
     server.is(State::CloseSent, TransportAction::Open);
     assert_eq!(server.transmits(), [close(1000, "done")]);
     assert_eq!(server.receives([close(1000, "done")]), [Got::close(1000, "done")]);
-    server.is(State::Ending, TransportAction::HalfClose);
+    server.is(State::Draining, TransportAction::HalfClose);
     assert_eq!(server.transmits(), []);
     server.connection.handle_transport_end();
     server.is(State::Closed, TransportAction::Close);
@@ -212,14 +212,14 @@ fn server_closes_and_half_closes_tcp_when_the_client_has_answered() {
 }
 
 #[test]
-fn client_closes_and_waits_for_the_server_to_end_tcp() {
+fn client_closes_and_waits_for_the_server_to_close_tcp() {
     // checks [6455-5.5.1-8, 6455-5.5.1-10, 6455-7.1.1-3, 6455-7.1.2-1]
     let mut client = Endpoint::client();
     client.close(1000, "done");
     client.is(State::CloseSent, TransportAction::Open);
     assert_eq!(client.transmits(), [close(1000, "done")]);
     assert_eq!(client.receives([close(1000, "done")]), [Got::close(1000, "done")]);
-    client.is(State::Ending, TransportAction::Open);
+    client.is(State::Draining, TransportAction::Open);
     client.connection.handle_transport_end();
     client.is(State::Closed, TransportAction::Close);
     assert_eq!(
@@ -230,20 +230,20 @@ fn client_closes_and_waits_for_the_server_to_end_tcp() {
 }
 
 #[test]
-fn server_receives_close_answers_and_half_closes_tcp() {
+fn server_answers_close_and_half_closes_tcp() {
     // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-9]
     let mut server = Endpoint::server();
     server.receives([close(1001, "")]);
-    server.is(State::Ending, TransportAction::HalfClose);
+    server.is(State::Draining, TransportAction::HalfClose);
     assert_eq!(server.transmits(), [close(1001, "")]);
 }
 
 #[test]
-fn client_receives_close_answers_and_waits_for_the_server_to_end_tcp() {
+fn client_answers_close_and_waits_for_the_server_to_close_tcp() {
     // checks [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-10]
     let mut client = Endpoint::client();
     client.receives([close(1001, "")]);
-    client.is(State::Ending, TransportAction::Open);
+    client.is(State::Draining, TransportAction::Open);
     assert_eq!(client.transmits(), [close(1001, "")]);
 }
 
@@ -253,9 +253,9 @@ fn server_closes_at_the_same_time_as_the_client() {
     let mut server = Endpoint::server();
     server.close(1001, "ours");
     server.receives([close(4000, "theirs")]);
-    // One close frame each: theirs answers ours, whatever it says.
+    // One close frame each: the peer's frame counts as the answer to ours, regardless of its contents.
     assert_eq!(server.transmits(), [close(1001, "ours")]);
-    server.is(State::Ending, TransportAction::HalfClose);
+    server.is(State::Draining, TransportAction::HalfClose);
     check_both_frames_known(&server);
 }
 
@@ -266,7 +266,7 @@ fn client_closes_at_the_same_time_as_the_server() {
     client.close(1001, "ours");
     client.receives([close(4000, "theirs")]);
     assert_eq!(client.transmits(), [close(1001, "ours")]);
-    client.is(State::Ending, TransportAction::Open);
+    client.is(State::Draining, TransportAction::Open);
     check_both_frames_known(&client);
 }
 
@@ -280,7 +280,7 @@ fn check_both_frames_known(endpoint: &Endpoint) {
 }
 
 #[test]
-fn the_first_close_of_the_application_counts() {
+fn first_close_of_the_application_wins() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(1000, "first");
@@ -288,7 +288,7 @@ fn the_first_close_of_the_application_counts() {
         assert_eq!(endpoint.transmits(), [close(1000, "first")]);
         endpoint.close(1011, "third");
         assert_eq!(endpoint.transmits(), []);
-        // A close after the peer's changes nothing either.
+        // Closing after the peer's close frame has no effect either.
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([close(1000, "")]);
         endpoint.close(1011, "late");
@@ -298,7 +298,7 @@ fn the_first_close_of_the_application_counts() {
 }
 
 #[test]
-fn messages_that_the_peer_still_sends_are_received_until_its_close() {
+fn messages_are_received_until_the_close_of_the_peer() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         assert_eq!(endpoint.receives([text("be").fin(false)]), []);
@@ -323,7 +323,7 @@ fn messages_that_the_peer_still_sends_are_received_until_its_close() {
 }
 
 #[test]
-fn data_after_close_is_ignored_even_if_it_breaks_the_rules() {
+fn data_after_close_is_ignored_even_if_invalid() {
     // checks [6455-7.1.7-5]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -366,7 +366,7 @@ fn nothing_is_sent_after_a_close() {
 }
 
 #[test]
-fn server_receives_fault_after_its_own_close_and_sends_no_second_close() {
+fn server_receives_protocol_error_after_its_close_and_sends_no_second_close() {
     let mut server = Endpoint::server();
     server.close(1000, "");
     assert_eq!(server.transmits(), [close(1000, "")]);
@@ -374,11 +374,11 @@ fn server_receives_fault_after_its_own_close_and_sends_no_second_close() {
         server.receives_bytes(&[0x81, 0x00]),
         [Got::ProtocolError(ProtocolError::UnmaskedFrame)]
     );
-    check_fault_after_close(&mut server, ProtocolError::UnmaskedFrame);
+    check_error_after_close(&mut server, ProtocolError::UnmaskedFrame);
 }
 
 #[test]
-fn client_receives_fault_after_its_own_close_and_sends_no_second_close() {
+fn client_receives_protocol_error_after_its_close_and_sends_no_second_close() {
     let mut client = Endpoint::client();
     client.close(1000, "");
     assert_eq!(client.transmits(), [close(1000, "")]);
@@ -387,25 +387,25 @@ fn client_receives_fault_after_its_own_close_and_sends_no_second_close() {
         client.receives_bytes(&masked),
         [Got::ProtocolError(ProtocolError::MaskedFrame)]
     );
-    check_fault_after_close(&mut client, ProtocolError::MaskedFrame);
+    check_error_after_close(&mut client, ProtocolError::MaskedFrame);
 }
 
 #[track_caller]
-fn check_fault_after_close(endpoint: &mut Endpoint, fault: ProtocolError) {
+fn check_error_after_close(endpoint: &mut Endpoint, error: ProtocolError) {
     assert_eq!(endpoint.transmits(), []);
-    endpoint.is(State::Ending, TransportAction::HalfClose);
+    endpoint.is(State::Draining, TransportAction::HalfClose);
     let close_info = endpoint.close_info();
     assert_eq!(
         (close_info.first(), close_info.cause()),
-        (Side::Local, CloseCause::ProtocolError(fault))
+        (Side::Local, CloseCause::ProtocolError(error))
     );
     assert_eq!(close_info.sent(), Some(&close_frame(1000, "")));
     assert_eq!((close_info.received(), close_info.is_clean()), (None, false));
 }
 
 #[test]
-fn a_close_that_did_not_leave_yet_is_replaced_by_no_fault() {
-    // The application closed; before the frame left, the peer broke a rule. The application's frame is the one sent.
+fn queued_close_frame_is_not_replaced_by_a_protocol_error() {
+    // The peer violates the protocol before our close frame is sent. The frame of the application is sent nevertheless.
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.close(1000, "");
@@ -418,7 +418,7 @@ fn a_close_that_did_not_leave_yet_is_replaced_by_no_fault() {
 }
 
 #[test]
-fn a_close_that_arrives_in_pieces_is_the_same_close() {
+fn close_frame_split_across_inputs_is_received() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let wire = endpoint.as_peer_sends(close(4001, "gr\u{fc}n")).bytes();
@@ -429,7 +429,7 @@ fn a_close_that_arrives_in_pieces_is_the_same_close() {
 }
 
 #[test]
-fn a_fault_after_messages_in_the_same_input_delivers_the_messages() {
+fn messages_before_a_protocol_error_in_the_same_input_are_delivered() {
     let wire = [binary("one").bytes(), text("two").bytes(), frame(0x3, "").bytes()].concat();
     let before = [Got::binary("one"), Got::text("two")];
     check_fails(Local::Client, &wire, &before, ProtocolError::ReservedOpcode(3));

@@ -1,4 +1,4 @@
-//! Pings and pongs (RFC 6455 §5.5.2, §5.5.3). Keepalive in the course of time is in `pair.rs`.
+//! Pings and pongs (RFC 6455 §5.5.2, §5.5.3). `pair.rs` tests the keepalive over time.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn client_receives_ping_and_answers_with_its_payload() {
 }
 
 #[test]
-fn a_ping_that_arrives_byte_by_byte_is_answered_whole() {
+fn ping_received_byte_by_byte_is_answered() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let wire = endpoint.as_peer_sends(ping("payload")).bytes();
@@ -58,7 +58,7 @@ fn client_receives_many_pings_and_answers_the_newest() {
 }
 
 #[test]
-fn pings_that_are_polled_between_are_all_answered() {
+fn pings_with_polls_in_between_are_all_answered() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for number in 0..3 {
@@ -69,7 +69,7 @@ fn pings_that_are_polled_between_are_all_answered() {
 }
 
 #[test]
-fn a_ping_inside_a_message_is_answered_before_the_message_ends() {
+fn ping_between_fragments_is_answered_immediately() {
     // checks [6455-5.5.2-3]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -116,7 +116,7 @@ fn client_receives_ping_after_close_and_does_not_answer() {
 }
 
 #[test]
-fn a_ping_received_before_our_close_is_answered_before_it() {
+fn ping_received_before_our_close_is_answered_first() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([ping("early")]);
@@ -129,7 +129,7 @@ fn a_ping_received_before_our_close_is_answered_before_it() {
 }
 
 #[test]
-fn no_pong_leaves_after_our_close_frame() {
+fn no_pong_is_sent_after_our_close_frame() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.connection.close(CloseCode::NORMAL, "").unwrap();
@@ -140,7 +140,7 @@ fn no_pong_leaves_after_our_close_frame() {
 }
 
 #[test]
-fn pong_goes_before_ping_and_a_close_ends_both() {
+fn pong_precedes_ping_and_close_stops_both() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.connection.ping(b"ours").unwrap();
@@ -154,7 +154,7 @@ fn pong_goes_before_ping_and_a_close_ends_both() {
 }
 
 #[test]
-fn a_ping_has_at_most_125_bytes() {
+fn ping_payload_is_limited_to_125_bytes() {
     // checks [6455-5.5-1]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -169,12 +169,12 @@ fn a_ping_has_at_most_125_bytes() {
 }
 
 #[test]
-fn the_matching_pong_gives_the_round_trip_time_and_others_do_not() {
+fn only_the_matching_pong_gives_the_rtt() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.connection.ping(b"a").unwrap();
         endpoint.now_ms = 1000;
-        // The time counts from when the ping leaves.
+        // The round-trip time starts when the ping is written.
         endpoint.transmits();
         endpoint.now_ms = 1007;
         endpoint.receives([pong("b"), pong("")]);
@@ -182,7 +182,7 @@ fn the_matching_pong_gives_the_round_trip_time_and_others_do_not() {
         endpoint.now_ms = 1042;
         endpoint.receives([pong("a")]);
         assert_eq!(endpoint.connection.rtt().unwrap().as_millis(), 42);
-        // The same pong once more answers nothing.
+        // A second identical pong is unsolicited.
         endpoint.now_ms = 2000;
         endpoint.receives([pong("a")]);
         assert_eq!(endpoint.connection.rtt().unwrap().as_millis(), 42);
@@ -190,7 +190,7 @@ fn the_matching_pong_gives_the_round_trip_time_and_others_do_not() {
 }
 
 #[test]
-fn a_pong_to_a_ping_that_was_replaced_is_not_measured() {
+fn pong_to_a_replaced_ping_is_not_measured() {
     let mut client = Endpoint::client();
     client.connection.ping(b"old").unwrap();
     client.transmits();
@@ -204,7 +204,7 @@ fn a_pong_to_a_ping_that_was_replaced_is_not_measured() {
 }
 
 #[test]
-fn a_clock_that_goes_back_gives_no_time_rather_than_a_panic() {
+fn clock_going_backwards_does_not_panic() {
     let mut client = Endpoint::client();
     client.now_ms = 1000;
     client.connection.ping(b"").unwrap();
@@ -215,7 +215,7 @@ fn a_clock_that_goes_back_gives_no_time_rather_than_a_panic() {
 }
 
 #[test]
-fn a_flood_of_pings_and_pongs_costs_one_pong() {
+fn flood_of_pings_and_pongs_queues_one_pong() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for _ in 0..10_000 {

@@ -1,22 +1,22 @@
-//! Compressed messages on a connection (RFC 7692 §6, §7.2): the bit that marks them, fragments, windows.
+//! Compressed messages on a connection (RFC 7692 §6, §7.2): RSV1, fragments, windows.
 
 #![cfg(feature = "deflate")]
 
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, at, close, continuation, ping, text};
-use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{CloseCode, Compress, Config, Data, Fragment, ProtocolError, SendError, TransportAction};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// The same in both directions.
+/// An endpoint with the same parameters in both directions.
 fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
     deflating_with(local, takeover, window_bits, Config::default())
 }
 
 fn deflating_with(local: Local, takeover: Takeover, window_bits: WindowBits, config: Config) -> Endpoint {
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -24,20 +24,20 @@ fn deflating_with(local: Local, takeover: Takeover, window_bits: WindowBits, con
     };
     let mut endpoint = Endpoint::with(local, config);
     let connection = &mut endpoint.connection;
-    connection.enable_deflate(&DeflateConfig::default(), agreement, Codecs::UNPOOLED);
+    connection.enable_deflate(&DeflateConfig::default(), params, CodecPool::UNPOOLED);
     endpoint
 }
 
-fn resetting(local: Local) -> Endpoint {
+fn without_takeover(local: Local) -> Endpoint {
     deflating(local, Takeover::Reset, WindowBits::MAX)
 }
 
-/// The one frame of a message that is sent compressed, its mask taken off.
+/// Sends a message compressed and returns its single frame, unmasked.
 #[track_caller]
 fn compressed(endpoint: &mut Endpoint, data: Data<'_>) -> Frame {
     let mut out = vec![];
     let sent = endpoint.connection.send_with(data, Compress::Always, &mut out);
-    sent.expect("open");
+    sent.expect("connection is open");
     let mut frames = endpoint.read_sent(&out);
     assert_eq!((frames.len(), frames[0].rsv), (1, 4), "one frame, compressed");
     let mut frame = frames.remove(0);
@@ -45,7 +45,7 @@ fn compressed(endpoint: &mut Endpoint, data: Data<'_>) -> Frame {
     frame
 }
 
-/// Bytes that do not compress by themselves.
+/// Incompressible bytes.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let next = || {
@@ -56,11 +56,11 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
+fn compressed_message_sets_rsv1_and_keeps_its_opcode() {
     // checks [6455-5.8-1, 7692-6-1, 7692-6.1-1, 7692-7.2.1-1, 7692-7.2.1-7]
     let repeated = "again ".repeat(100);
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
-        let (mut local, mut peer) = (resetting(local), resetting(peer));
+        let (mut local, mut peer) = (without_takeover(local), without_takeover(peer));
         let frame = compressed(&mut local, Data::Text(&repeated));
         assert_eq!((frame.opcode, frame.fin), (0x1, true));
         assert!(frame.payload.len() < repeated.len() / 10);
@@ -73,22 +73,33 @@ fn a_compressed_message_has_rsv1_and_keeps_its_opcode() {
 }
 
 #[test]
-fn what_is_not_compressed_has_no_rsv1() {
+fn uncompressed_frames_have_no_rsv1() {
     // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-2, 7692-6.1-3, 7692-8-1]
     for local in BOTH {
-        let mut endpoint = resetting(local);
+        let mut endpoint = without_takeover(local);
         let repeated = "again ".repeat(100);
         let data = Data::Text(&repeated);
         let mut out = vec![];
         let connection = &mut endpoint.connection;
-        connection.send_with(data, Compress::Never, &mut out).expect("open");
-        // Shorter than what is worth it.
-        connection.send(Data::Text("short"), &mut out).expect("open");
-        connection.send_fragment(data, Fragment::More, &mut out).expect("open");
-        connection.send_fragment(data, Fragment::Last, &mut out).expect("open");
-        connection.ping(b"ping").expect("open");
+        connection
+            .send_with(data, Compress::Never, &mut out)
+            .expect("connection is open");
+        // Shorter than `size_min`.
+        connection
+            .send(Data::Text("short"), &mut out)
+            .expect("connection is open");
+        connection
+            .send_fragment(data, Fragment::More, &mut out)
+            .expect("connection is open");
+        connection
+            .send_fragment(data, Fragment::Last, &mut out)
+            .expect("connection is open");
+        connection.ping(b"ping").expect("connection is open");
         endpoint.receives([ping("answer me")]);
-        endpoint.connection.close(CloseCode::NORMAL, "").expect("may be sent");
+        endpoint
+            .connection
+            .close(CloseCode::NORMAL, "")
+            .expect("valid close code");
         endpoint.connection.poll_transmit(&mut out);
         let sent: Vec<_> = endpoint
             .read_sent(&out)
@@ -101,15 +112,15 @@ fn what_is_not_compressed_has_no_rsv1() {
             sent[4..].iter().all(|(opcode, rsv)| *opcode >= 0x8 && *rsv == 0),
             "{sent:?}"
         );
-        assert!(sent.len() > 5, "a pong and a close at least: {sent:?}");
+        assert!(sent.len() > 5, "expected at least a pong and a close: {sent:?}");
     }
 }
 
 #[test]
-fn an_uncompressed_message_is_taken_as_it_is() {
+fn uncompressed_message_is_accepted_with_compression_negotiated() {
     // checks [7692-6-2]
     for local in BOTH {
-        let mut endpoint = resetting(local);
+        let mut endpoint = without_takeover(local);
         let expected = [Got::text("plain"), Got::text("in parts")];
         let frames = [text("plain"), text("in ").fin(false), continuation("parts")];
         assert_eq!(endpoint.receives(frames), expected);
@@ -117,28 +128,31 @@ fn an_uncompressed_message_is_taken_as_it_is() {
 }
 
 #[test]
-fn a_compressed_message_in_fragments_is_inflated_as_one() {
+fn compressed_message_in_fragments_is_inflated() {
     // checks [7692-6.2-1]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
-        let whole = compressed(&mut resetting(peer), Data::Text("Hello, hello, hello"));
+        let whole = compressed(&mut without_takeover(peer), Data::Text("Hello, hello, hello"));
         for cut in 0..=whole.payload.len() {
             let (head, tail) = whole.payload.split_at(cut);
             let frames = [text(head).rsv(4).fin(false), ping("between"), continuation(tail)];
             let expected = [Got::ping("between"), Got::text("Hello, hello, hello")];
-            assert_eq!(resetting(local).receives(frames), expected, "cut at {cut}");
+            assert_eq!(without_takeover(local).receives(frames), expected, "split at {cut}");
         }
     }
 }
 
 #[test]
-fn text_is_utf8_once_it_is_inflated() {
+fn inflated_text_must_be_utf8() {
     // checks [6455-8.1-1, 7692-6-3]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
-        let mut frame = compressed(&mut resetting(peer), Data::Binary(&[0xff; 40]));
-        assert_eq!(resetting(local).receives([frame.clone()]), [Got::binary([0xff; 40])]);
+        let mut frame = compressed(&mut without_takeover(peer), Data::Binary(&[0xff; 40]));
+        assert_eq!(
+            without_takeover(local).receives([frame.clone()]),
+            [Got::binary([0xff; 40])]
+        );
         frame.opcode = 0x1;
         let expected = [Got::ProtocolError(ProtocolError::InvalidUtf8)];
-        assert_eq!(resetting(local).receives([frame]), expected);
+        assert_eq!(without_takeover(local).receives([frame]), expected);
     }
 }
 
@@ -146,7 +160,7 @@ fn text_is_utf8_once_it_is_inflated() {
 fn without_takeover_each_message_starts_with_an_empty_window() {
     // checks [7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-3]
     for local in BOTH {
-        let mut endpoint = resetting(local);
+        let mut endpoint = without_takeover(local);
         let message = noise(40).repeat(3);
         let first = compressed(&mut endpoint, Data::Binary(&message));
         let second = compressed(&mut endpoint, Data::Binary(&message));
@@ -155,11 +169,11 @@ fn without_takeover_each_message_starts_with_an_empty_window() {
 }
 
 #[test]
-fn with_takeover_messages_refer_to_those_before() {
+fn with_takeover_messages_refer_back_to_earlier_ones() {
     // checks [7692-7.2.2-2]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
-        let keeping = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
-        let (mut local, mut peer) = (keeping(local), keeping(peer));
+        let with_takeover = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
+        let (mut local, mut peer) = (with_takeover(local), with_takeover(peer));
         let message = noise(40).repeat(3);
         let first = compressed(&mut local, Data::Binary(&message));
         let second = compressed(&mut local, Data::Binary(&message));
@@ -170,7 +184,7 @@ fn with_takeover_messages_refer_to_those_before() {
 }
 
 #[test]
-fn nothing_is_referred_to_beyond_the_window_agreed_on() {
+fn compressor_does_not_refer_beyond_the_negotiated_window() {
     // checks [7692-7.1.2.1-3, 7692-7.1.2.2-4, 7692-7.2.1-4]
     let message = noise(1500).repeat(2);
     for local in BOTH {
@@ -180,31 +194,31 @@ fn nothing_is_referred_to_beyond_the_window_agreed_on() {
             let mut out = vec![];
             let data = Data::Binary(&message);
             let sent = endpoint.connection.send_with(data, Compress::Always, &mut out);
-            sent.expect("open");
+            sent.expect("connection is open");
             out.len()
         };
-        assert!(len_with(15) < 1700, "the second half refers to the first");
-        assert!(len_with(11) < 1700, "2,048 bytes are enough for that");
+        assert!(len_with(15) < 1700, "the second half should refer to the first");
+        assert!(len_with(11) < 1700, "2,048 bytes suffice to refer to the first half");
         for bits in [8, 9, 10] {
-            assert!(len_with(bits) >= 3000, "{bits} bits are not");
+            assert!(len_with(bits) >= 3000, "{bits} bits do not suffice");
         }
     }
 }
 
 #[test]
-fn the_window_has_32_kib_unless_agreed_on_otherwise() {
+fn window_is_32_kib_unless_negotiated() {
     // checks [7692-7.2.2-3]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
-        let keeping = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
+        let with_takeover = |local| deflating(local, Takeover::Keep, WindowBits::MAX);
         let mut message = noise(32 * 1024);
         message[..3].copy_from_slice(b"far");
-        // Something that compresses, so that it is sent compressed; it is no part of the window any more.
+        // A compressible prefix, so that the message is sent compressed. It is outside the window afterwards.
         let padded = [vec![0; 4096], message].concat();
-        let first = compressed(&mut keeping(peer), Data::Binary(&padded));
-        // A block with fixed codes: three bytes from 32,768 bytes back, and the end.
+        let first = compressed(&mut with_takeover(peer), Data::Binary(&padded));
+        // A block with fixed codes: a match of three bytes at distance 32,768, and the end of the block.
         let second = text([0x02, 0xde, 0xff, 0x0f, 0x00]).rsv(4);
         let expected = [Got::binary(&padded), Got::text("far")];
-        assert_eq!(keeping(local).receives([first, second]), expected);
+        assert_eq!(with_takeover(local).receives([first, second]), expected);
     }
 }
 
@@ -224,14 +238,16 @@ fn no_window_is_larger_than_32_kib_and_the_default_is_not_smaller() {
         (config.window_bits, config.peer_window_bits),
         (WindowBits::MAX, WindowBits::MAX)
     );
-    // What comes again is referred to within the window, and not beyond it.
+    // Repeated data is referred to within the window, but not beyond it.
     for local in BOTH {
         let len_of = |distance| {
             let message = noise(distance).repeat(2);
             let mut out = vec![];
             let data = Data::Binary(&message);
-            let sent = resetting(local).connection.send_with(data, Compress::Always, &mut out);
-            sent.expect("open");
+            let sent = without_takeover(local)
+                .connection
+                .send_with(data, Compress::Always, &mut out);
+            sent.expect("connection is open");
             out.len()
         };
         assert!(len_of(30_000) < 40_000);
@@ -241,17 +257,17 @@ fn no_window_is_larger_than_32_kib_and_the_default_is_not_smaller() {
 
 const GUESSED: &str = "93d1-7c0f-a24e-58b6";
 
-/// What somebody sees who sees lengths alone: those of a secret and of a guess at it on the wire, sent in this order over
-/// a connection that remembers.
+/// Lengths on the wire, as an eavesdropper sees them, of a secret and of a guess at it, sent over a connection with
+/// context takeover.
 fn lengths_seen(local: Local, secret: &str, compress: Compress, is_secret_first: bool) -> [usize; 2] {
-    // What compresses by itself: the rest would be sent as it is.
+    // Compressible text around it, because incompressible messages are sent uncompressed.
     let in_form = |token: &str| format!("{}{token}", "the token, ".repeat(10));
     let (secret, guess) = (in_form(secret), in_form(GUESSED));
     let mut endpoint = deflating(local, Takeover::Keep, WindowBits::MAX);
     let mut sent_len = |data: &str, compress| {
         let mut out = vec![];
         let sent = endpoint.connection.send_with(Data::Text(data), compress, &mut out);
-        sent.expect("open");
+        sent.expect("connection is open");
         out.len()
     };
     sent_len(&"what both have in common: the token, ".repeat(10), Compress::Always);
@@ -264,24 +280,24 @@ fn lengths_seen(local: Local, secret: &str, compress: Compress, is_secret_first:
 }
 
 #[test]
-fn a_secret_that_is_never_compressed_shows_in_no_length() {
+fn uncompressed_secret_does_not_affect_lengths() {
     // checks [7692-8-1]
     const OTHERS: [&str; 3] = ["6e82-1b9d-f537-c04a", "93d1-7c0f-a24e-58b7", "93D1-7C0F-A24E-58B6"];
     for local in BOTH {
         for is_secret_first in [true, false] {
             let seen = |secret, compress| lengths_seen(local, secret, compress, is_secret_first);
             for other in OTHERS {
-                assert_eq!(other.len(), GUESSED.len(), "or else its length tells");
+                assert_eq!(other.len(), GUESSED.len(), "the texts must have the same length");
                 assert_eq!(seen(GUESSED, Compress::Never), seen(other, Compress::Never), "{other}");
             }
-            // And this is what there would be to see.
+            // With compression, the length reveals the right guess.
             let (guessed, other) = (seen(GUESSED, Compress::Always), seen(OTHERS[0], Compress::Always));
             assert!(guessed[1] + 8 < other[1], "{guessed:?}, {other:?}");
         }
     }
 }
 
-/// An endpoint that inflates 64 KiB at once, and one that sends to it.
+/// An endpoint that inflates 64 KiB per step, and a peer that sends to it.
 fn inflating_in_steps(local: Local) -> (Endpoint, Endpoint) {
     let mut config = Config::default();
     config.inflate_step_max = 64 * 1024;
@@ -296,16 +312,16 @@ fn inflating_in_steps(local: Local) -> (Endpoint, Endpoint) {
 }
 
 #[test]
-fn a_large_message_is_inflated_in_steps_and_what_comes_behind_it_waits() {
+fn large_message_is_inflated_in_steps_before_later_input() {
     let large = vec![7; 1024 * 1024];
     for local in BOTH {
         for fragments in [1, 3] {
             let (mut endpoint, mut peer) = inflating_in_steps(local);
-            // Twice, for the second message refers back to the first.
+            // Twice, because the second message refers back to the first.
             for _ in 0..2 {
                 let whole = compressed(&mut peer, Data::Binary(&large));
                 let mut frames: Vec<_> = whole.payload.chunks(whole.payload.len().div_ceil(fragments)).collect();
-                let last = frames.pop().expect("one at least");
+                let last = frames.pop().expect("at least one frame");
                 let mut frames: Vec<_> = frames.into_iter().map(|part| continuation(part).fin(false)).collect();
                 frames.push(continuation(last));
                 (frames[0].opcode, frames[0].rsv) = (whole.opcode, whole.rsv);
@@ -340,11 +356,11 @@ fn a_large_message_is_inflated_in_steps_and_what_comes_behind_it_waits() {
 }
 
 #[test]
-fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
+fn inflate_error_is_reported_in_its_step() {
     for local in BOTH {
         let (mut endpoint, mut peer) = inflating_in_steps(local);
         let mut frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
-        // The block that the message ends with gets a length that its complement does not fit.
+        // Make the length of the last stored block inconsistent with its complement.
         frame.payload.push(0x06);
         assert_eq!(
             endpoint.receives([frame]),
@@ -364,7 +380,7 @@ fn what_is_wrong_with_a_message_shows_in_the_step_that_comes_to_it() {
 }
 
 #[test]
-fn a_message_that_is_being_inflated_goes_with_the_connection() {
+fn closing_aborts_a_message_being_inflated() {
     for local in BOTH {
         let (mut endpoint, mut peer) = inflating_in_steps(local);
         let frame = compressed(&mut peer, Data::Binary(&vec![7; 1024 * 1024]));
@@ -372,14 +388,14 @@ fn a_message_that_is_being_inflated_goes_with_the_connection() {
         let received = endpoint.connection.handle_bytes(endpoint.now(), &mut wire);
         assert_eq!(received.event, None);
         assert!(endpoint.connection.is_inflating());
-        assert!(endpoint.connection.direct_buffer().is_none());
+        assert!(endpoint.connection.direct_read_buffer().is_none());
         endpoint.connection.handle_transport_end();
         assert!(!endpoint.connection.is_inflating());
         assert_eq!(endpoint.connection.buffered_len(), 0);
     }
 }
 
-/// The frames of a message that is compressed in parts of this size, their masks taken off.
+/// Sends a message compressed in parts of this size and returns its frames, unmasked.
 #[track_caller]
 fn compressed_in_parts(endpoint: &mut Endpoint, message: &[u8], part_len: usize) -> Vec<Frame> {
     let mut out = vec![];
@@ -390,16 +406,16 @@ fn compressed_in_parts(endpoint: &mut Endpoint, message: &[u8], part_len: usize)
     for part in parts {
         assert!(connection.is_compressing());
         let sent = connection.send_fragment(part, Fragment::More, &mut out);
-        sent.expect("open");
+        sent.expect("connection is open");
     }
     let sent = connection.send_fragment(Data::Binary(b""), Fragment::Last, &mut out);
-    sent.expect("open");
+    sent.expect("connection is open");
     assert!(!connection.is_compressing());
     endpoint.read_sent(&out)
 }
 
 #[test]
-fn a_message_compressed_in_parts_is_one_message() {
+fn message_compressed_in_parts_is_received_as_one() {
     // checks [6455-5.4-1, 7692-6.1-1, 7692-6.1-5, 7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-7]
     let text = "{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(5000);
     let some_noise = [&b"again ".repeat(700)[..], &noise(100_000)].concat();
@@ -421,7 +437,7 @@ fn a_message_compressed_in_parts_is_one_message() {
                             );
                         }
                         assert_eq!(peer.receives(frames), [Got::binary(message)]);
-                        // And a whole one behind it, which may refer back to it.
+                        // Followed by an unfragmented message, which may refer back to it.
                         let whole = compressed(&mut local, Data::Binary(&message[..200]));
                         assert_eq!(peer.receives([whole]), [Got::binary(&message[..200])]);
                     }
@@ -432,7 +448,7 @@ fn a_message_compressed_in_parts_is_one_message() {
 }
 
 #[test]
-fn with_takeover_a_message_in_parts_refers_to_those_before_and_is_referred_to() {
+fn with_takeover_a_message_in_parts_shares_the_window() {
     // checks [7692-7.2.2-2]
     let message = noise(20_000);
     let sizes_with = |local, takeover| {
@@ -453,12 +469,12 @@ fn with_takeover_a_message_in_parts_refers_to_those_before_and_is_referred_to() 
 }
 
 #[test]
-fn what_does_not_get_smaller_where_it_begins_is_not_compressed() {
+fn message_with_incompressible_prefix_is_sent_uncompressed() {
     let noise = noise(200_000);
     for local in BOTH {
         let smallest = WindowBits::MIN;
         for mut endpoint in [
-            resetting(local),
+            without_takeover(local),
             deflating(local, Takeover::Keep, smallest),
             Endpoint::new(local),
         ] {
@@ -468,25 +484,28 @@ fn what_does_not_get_smaller_where_it_begins_is_not_compressed() {
                 .start_compressed(Data::Binary(&noise[..5000]), &mut out);
             assert_eq!((begun, out.len()), (Ok(false), 0));
             assert!(!endpoint.connection.is_compressing());
-            // Nothing has begun.
-            endpoint.connection.send(Data::Text("short"), &mut out).expect("open");
+            // No message was started.
+            endpoint
+                .connection
+                .send(Data::Text("short"), &mut out)
+                .expect("connection is open");
             assert_eq!(endpoint.read_sent(&out), [text("short")]);
         }
-        // Of a whole message as much is tried, whatever follows.
+        // For an unfragmented message, the same prefix decides.
         let mut out = vec![];
         let message = [&noise[..64 * 1024], &[0; 1024 * 1024]].concat();
-        let connection = &mut resetting(local).connection;
+        let connection = &mut without_takeover(local).connection;
         let sent = connection.send_with(Data::Binary(&message), Compress::Always, &mut out);
         assert!(sent.is_ok() && out.len() > message.len());
     }
 }
 
 #[test]
-fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
+fn control_frames_precede_and_close_follows_a_message_in_parts() {
     // checks [6455-5.4-2, 6455-5.5.1-4]
     for (local, peer) in [(Local::Server, Local::Client), (Local::Client, Local::Server)] {
         for closes in [Local::Server, Local::Client] {
-            let (mut endpoint, mut peer) = (resetting(local), resetting(peer));
+            let (mut endpoint, mut peer) = (without_takeover(local), without_takeover(peer));
             let mut sent = vec![];
             let mut out = vec![];
             let part = "again ".repeat(100);
@@ -506,7 +525,7 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
             sent.extend(pongs);
             if closes == local {
                 let closing = endpoint.connection.close(CloseCode::NORMAL, "");
-                closing.expect("may be sent");
+                closing.expect("valid close code");
             } else {
                 endpoint.receives([close(1000, "")]);
             }
@@ -533,7 +552,7 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
             sent.extend(endpoint.transmits());
             let received = [Got::pong("between"), Got::text(&part.repeat(2)), Got::close(1000, "")];
             assert_eq!(peer.receives(sent), received);
-            // The peer has its time from the close frame on.
+            // The peer's time to answer starts with the close frame.
             let wait_ms = match (closes == local, local) {
                 (false, Local::Server) => 1000,
                 _ => 5000,
@@ -544,15 +563,15 @@ fn control_frames_go_between_the_parts_and_the_close_frame_behind_the_last() {
 }
 
 #[test]
-fn a_close_that_is_answered_while_it_waits_for_a_message_ends_as_any_other() {
+fn close_answered_while_waiting_for_a_compressed_message_completes() {
     for local in BOTH {
-        let mut endpoint = resetting(local);
+        let mut endpoint = without_takeover(local);
         let part = vec![0; 1000];
         let mut out = vec![];
         let begun = endpoint.connection.start_compressed(Data::Binary(&part), &mut out);
         assert_eq!(begun, Ok(true));
         let closing = endpoint.connection.close(CloseCode::NORMAL, "");
-        closing.expect("may be sent");
+        closing.expect("valid close code");
         assert_eq!(endpoint.receives([close(1000, "")]), [Got::close(1000, "")]);
         assert_eq!(endpoint.transmits(), []);
         assert_eq!(endpoint.connection.poll_timeout(), None);
@@ -571,23 +590,23 @@ std::thread_local! {
     static LENT: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
 }
 
-/// Codecs that are counted while they are lent.
-const COUNTED: Codecs = Codecs {
+/// A pool that counts borrowed codecs.
+const COUNTED: CodecPool = CodecPool {
     take_deflater: |config| {
         LENT.set(LENT.get() + 1);
-        (Codecs::UNPOOLED.take_deflater)(config)
+        (CodecPool::UNPOOLED.take_deflater)(config)
     },
-    give_deflater: |_| LENT.set(LENT.get() - 1),
-    ..Codecs::UNPOOLED
+    return_deflater: |_| LENT.set(LENT.get() - 1),
+    ..CodecPool::UNPOOLED
 };
 
 #[test]
-fn a_message_that_cannot_be_finished_gives_its_codec_back() {
+fn unfinished_compressed_message_returns_its_codec() {
     let ends: [fn(&mut Endpoint); 4] = [
         |endpoint| drop(endpoint.receives([text("x").rsv(1)])),
         |endpoint| {
             let closing = endpoint.connection.close(CloseCode::NORMAL, "");
-            closing.expect("may be sent");
+            closing.expect("valid close code");
             endpoint.receives([text("x").rsv(1)]);
         },
         |endpoint| endpoint.connection.handle_transport_end(),
@@ -599,14 +618,14 @@ fn a_message_that_cannot_be_finished_gives_its_codec_back() {
     for local in BOTH {
         for end in ends {
             let mut endpoint = Endpoint::new(local);
-            let agreement = NegotiatedParams {
+            let params = NegotiatedParams {
                 takeover: Takeover::Keep,
                 peer_takeover: Takeover::Keep,
                 window_bits: WindowBits::MAX,
                 peer_window_bits: WindowBits::MAX,
             };
             let connection = &mut endpoint.connection;
-            connection.enable_deflate(&DeflateConfig::default(), agreement, COUNTED);
+            connection.enable_deflate(&DeflateConfig::default(), params, COUNTED);
             let mut out = vec![];
             let begun = connection.start_compressed(Data::Text(&"again ".repeat(100)), &mut out);
             assert_eq!((begun, LENT.get()), (Ok(true), 1));
@@ -618,8 +637,8 @@ fn a_message_that_cannot_be_finished_gives_its_codec_back() {
                 .send_fragment(Data::Text(""), Fragment::Last, &mut out);
             assert_eq!(late, Err(SendError::Closed));
         }
-        // A fault is told the peer at once.
-        let mut endpoint = resetting(local);
+        // A protocol error is sent to the peer immediately.
+        let mut endpoint = without_takeover(local);
         let mut out = vec![];
         let begun = endpoint
             .connection

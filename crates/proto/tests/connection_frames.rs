@@ -1,6 +1,6 @@
-//! The rules of a frame by itself: masks, reserved bits, opcodes, lengths (RFC 6455 §5.1 to §5.5).
+//! Rules for single frames: masking, reserved bits, opcodes, lengths (RFC 6455 §5.1 to §5.5).
 //!
-//! Wires are written as bytes. Where they are masked, it is mostly with zeros: legal (§5.3), and the payload stays
+//! Input is written as bytes. Masked frames mostly use a key of zeros, which is legal (§5.3) and keeps the payload
 //! readable.
 
 mod common;
@@ -10,12 +10,12 @@ use common::{
 };
 use sockeye_proto::ProtocolError;
 
-/// `first`, then a masked payload length of zero and a key of zeros.
+/// A masked frame with the first byte `first`, an empty payload and a key of zeros.
 fn masked_empty(first: u8) -> [u8; 6] {
     [first, 0x80, 0, 0, 0, 0]
 }
 
-// RFC 6455 §5.1: a client masks, a server does not.
+// RFC 6455 §5.1: clients mask, servers do not.
 
 #[test]
 fn server_receives_unmasked_frame_fails_1002() {
@@ -48,7 +48,7 @@ fn server_receives_the_masked_hello_of_the_rfc() {
 
 #[test]
 fn client_receives_the_unmasked_hello_of_the_rfc() {
-    // RFC 6455 §5.7, whole and in fragments.
+    // RFC 6455 §5.7, unfragmented and in fragments.
     client_receives([0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f], &[Got::text("Hello")]);
     client_receives(
         [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f],
@@ -59,19 +59,19 @@ fn client_receives_the_unmasked_hello_of_the_rfc() {
 // RFC 6455 §5.2: reserved bits and opcodes.
 
 #[test]
-fn server_receives_any_reserved_bits_on_any_opcode_fails_1002() {
+fn server_receives_reserved_bits_fails_1002() {
     // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
             server_fails(masked_empty(0x80 | rsv << 4 | opcode), ProtocolError::ReservedBits);
         }
-        // The opcode is judged first.
+        // The opcode is checked first.
         server_fails(masked_empty(0x83 | rsv << 4), ProtocolError::ReservedOpcode(3));
     }
 }
 
 #[test]
-fn client_receives_any_reserved_bits_on_any_opcode_fails_1002() {
+fn client_receives_reserved_bits_fails_1002() {
     // checks [6455-5.2-2]
     for rsv in 1..8 {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
@@ -110,10 +110,10 @@ fn client_receives_reserved_opcode_fails_1002() {
     }
 }
 
-// RFC 6455 §5.2: the three forms of the payload length.
+// RFC 6455 §5.2: the three encodings of the payload length.
 
 #[test]
-fn server_receives_every_boundary_of_the_length_forms() {
+fn server_receives_lengths_at_every_encoding_boundary() {
     // checks [6455-5.2-6, 6455-5.3-6, 6455-6.2-1]
     for len in [0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537] {
         let payload = vec![b'x'; len];
@@ -122,7 +122,7 @@ fn server_receives_every_boundary_of_the_length_forms() {
 }
 
 #[test]
-fn client_receives_every_boundary_of_the_length_forms() {
+fn client_receives_lengths_at_every_encoding_boundary() {
     for len in [0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537] {
         let payload = "x".repeat(len);
         client_receives(text(&payload).bytes(), &[Got::text(&payload)]);
@@ -130,7 +130,7 @@ fn client_receives_every_boundary_of_the_length_forms() {
 }
 
 #[test]
-fn server_receives_length_in_a_longer_form_than_needed_fails_1002() {
+fn server_receives_non_minimal_length_fails_1002() {
     // checks [6455-5.2-5]
     for len in [0, 1, 125] {
         server_fails([0x82, 0xfe, 0, len, 0, 0, 0, 0], ProtocolError::NonMinimalLength);
@@ -146,7 +146,7 @@ fn server_receives_length_in_a_longer_form_than_needed_fails_1002() {
 }
 
 #[test]
-fn client_receives_length_in_a_longer_form_than_needed_fails_1002() {
+fn client_receives_non_minimal_length_fails_1002() {
     for len in [0, 1, 125] {
         client_fails([0x82, 0x7e, 0, len], ProtocolError::NonMinimalLength);
         client_fails([0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0, len], ProtocolError::NonMinimalLength);
@@ -197,8 +197,8 @@ fn client_receives_the_largest_legal_length_fails_1009() {
 }
 
 #[test]
-fn a_length_is_judged_the_same_in_every_state_of_a_message() {
-    // The lengths where programs have wrapped: around each power of two that a type ends at, and at both ends.
+fn length_checks_are_independent_of_message_state() {
+    // Lengths at which implementations have overflowed: around the bounds of integer types.
     let lengths = [
         (1 << 31) - 1,
         1 << 31,
@@ -218,7 +218,7 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
         u64::MAX,
     ];
     for len in lengths {
-        let fault = if len >> 63 == 0 {
+        let error = if len >> 63 == 0 {
             ProtocolError::MessageTooBig
         } else {
             ProtocolError::LengthOverflow
@@ -228,11 +228,11 @@ fn a_length_is_judged_the_same_in_every_state_of_a_message() {
                 let mut begin = binary(already).fin(false);
                 let mut huge = frame(0x0, "").declaring(len);
                 (begin.mask, huge.mask) = (key, key);
-                check_fails(local, &[begin.bytes(), huge.bytes()].concat(), &[], fault);
+                check_fails(local, &[begin.bytes(), huge.bytes()].concat(), &[], error);
             }
             let mut alone = frame(0x1, "").declaring(len);
             alone.mask = key;
-            check_fails(local, &alone.bytes(), &[], fault);
+            check_fails(local, &alone.bytes(), &[], error);
         }
     }
 }
@@ -261,7 +261,7 @@ fn server_receives_control_of_126_bytes_fails_1002() {
     for opcode in [0x8, 0x9, 0xa] {
         let oversized = frame(opcode, [b'x'; 126]).masked([0; 4]);
         server_fails(oversized.bytes(), ProtocolError::OversizedControl);
-        // The first two bytes are enough.
+        // The first two bytes suffice.
         server_fails([0x80 | opcode, 0xff], ProtocolError::OversizedControl);
     }
 }

@@ -1,11 +1,11 @@
-//! Messages framed once and sent on many connections.
+//! Messages encoded once and sent on many connections.
 
 #![cfg(feature = "deflate")]
 
 mod common;
 
 use common::{Endpoint, Frame, Got, Local, text};
-use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{CloseCode, Compress, Data, Fragment, Framing, SendError};
 
 fn config(bits: u8) -> DeflateConfig {
@@ -16,7 +16,7 @@ fn config(bits: u8) -> DeflateConfig {
 
 fn deflating(local: Local, takeover: Takeover, bits: u8) -> Endpoint {
     let window_bits = WindowBits::new(bits).expect("8 to 15");
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -24,7 +24,7 @@ fn deflating(local: Local, takeover: Takeover, bits: u8) -> Endpoint {
     };
     let mut endpoint = Endpoint::new(local);
     let connection = &mut endpoint.connection;
-    connection.enable_deflate(&DeflateConfig::default(), agreement, Codecs::UNPOOLED);
+    connection.enable_deflate(&DeflateConfig::default(), params, CodecPool::UNPOOLED);
     endpoint
 }
 
@@ -35,18 +35,18 @@ fn plain(message: Data<'_>) -> (Framing, Vec<u8>) {
 
 fn compressed(message: Data<'_>, bits: u8) -> (Framing, Vec<u8>) {
     let mut frame = vec![];
-    let framing = Framing::compressed(message, &config(bits), Codecs::UNPOOLED, &mut frame);
-    (framing.expect("it becomes smaller"), frame)
+    let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
+    (framing.expect("compression makes it smaller"), frame)
 }
 
 #[test]
-fn a_plain_frame_is_what_a_server_sends() {
+fn plain_framing_matches_sending() {
     for len in [0, 1, 125, 126, 65_535, 65_536] {
         let long = "x".repeat(len);
         for message in [Data::Text(&long), Data::Binary(long.as_bytes())] {
             let mut sent = vec![];
             let mut server = Endpoint::server();
-            server.connection.send(message, &mut sent).expect("open");
+            server.connection.send(message, &mut sent).expect("connection is open");
             let (framing, frame) = plain(message);
             assert_eq!(frame, sent);
             assert_eq!(server.connection.start_framed(message, framing), Ok(()));
@@ -55,7 +55,7 @@ fn a_plain_frame_is_what_a_server_sends() {
 }
 
 #[test]
-fn a_compressed_frame_is_what_a_server_sends_without_takeover() {
+fn compressed_framing_matches_sending_without_takeover() {
     let repeated = "again ".repeat(100);
     let message = Data::Text(&repeated);
     let mut server = deflating(Local::Server, Takeover::Reset, 15);
@@ -63,24 +63,24 @@ fn a_compressed_frame_is_what_a_server_sends_without_takeover() {
     let connection = &mut server.connection;
     connection
         .send_with(message, Compress::Always, &mut sent)
-        .expect("open");
+        .expect("connection is open");
     let (framing, frame) = compressed(message, 15);
     assert_eq!(frame, sent);
     assert_eq!(connection.start_framed(message, framing), Ok(()));
 }
 
 #[test]
-fn what_does_not_become_smaller_is_not_compressed() {
+fn incompressible_message_is_sent_uncompressed() {
     let mut frame = vec![];
     for bits in [8, 15] {
         let message = Data::Binary(b"\x00\x01\x02\x03");
-        let framing = Framing::compressed(message, &config(bits), Codecs::UNPOOLED, &mut frame);
+        let framing = Framing::compressed(message, &config(bits), CodecPool::UNPOOLED, &mut frame);
         assert!(framing.is_none() && frame.is_empty());
     }
 }
 
 #[test]
-fn with_takeover_later_messages_refer_back_to_a_frame_made_for_all() {
+fn with_takeover_later_messages_refer_back_to_a_framed_message() {
     let (mut server, mut client) = (
         deflating(Local::Server, Takeover::Keep, 15),
         deflating(Local::Client, Takeover::Keep, 15),
@@ -93,17 +93,20 @@ fn with_takeover_later_messages_refer_back_to_a_frame_made_for_all() {
     server
         .connection
         .start_framed(Data::Text(&message), framing)
-        .expect("open");
+        .expect("connection is open");
     assert_eq!(client.receives_bytes(&frame), [Got::text(&message)]);
 
     let mut again = vec![];
-    server.connection.send(Data::Text(&message), &mut again).expect("open");
+    server
+        .connection
+        .send(Data::Text(&message), &mut again)
+        .expect("connection is open");
     assert!(again.len() < 100, "refers back: {} bytes", again.len());
     assert_eq!(client.receives_bytes(&again), [Got::text(&message)]);
 }
 
 #[test]
-fn a_frame_is_refused_where_the_peer_could_not_read_it() {
+fn framed_message_is_rejected_on_an_incompatible_connection() {
     let repeated = "again ".repeat(100);
     let message = Data::Text(&repeated);
     let (uncompressed, _) = plain(message);
@@ -130,7 +133,7 @@ fn a_frame_is_refused_where_the_peer_could_not_read_it() {
 }
 
 #[test]
-fn a_frame_is_refused_where_no_message_may_begin() {
+fn framed_message_is_rejected_when_no_message_may_start() {
     let message = Data::Text("late");
     let (framing, _) = plain(message);
     let mut server = Endpoint::server();
@@ -138,19 +141,22 @@ fn a_frame_is_refused_where_no_message_may_begin() {
     let connection = &mut server.connection;
     connection
         .send_fragment(Data::Text("a"), Fragment::More, &mut out)
-        .expect("open");
+        .expect("connection is open");
     assert_eq!(
         connection.start_framed(message, framing),
         Err(SendError::MessageInProgress)
     );
     connection
         .send_fragment(Data::Text("b"), Fragment::Last, &mut out)
-        .expect("open");
+        .expect("connection is open");
     assert_eq!(connection.start_framed(message, framing), Ok(()));
     assert_eq!(
         Frame::parse_all(&out),
         [text("a").fin(false), common::continuation("b")]
     );
-    server.connection.close(CloseCode::NORMAL, "").expect("may be sent");
+    server
+        .connection
+        .close(CloseCode::NORMAL, "")
+        .expect("valid close code");
     assert_eq!(server.connection.start_framed(message, framing), Err(SendError::Closed));
 }

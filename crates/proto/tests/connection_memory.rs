@@ -1,4 +1,4 @@
-//! Memory follows bytes that arrived, never a length that was declared.
+//! Memory grows with received bytes, never with a declared length.
 
 mod common;
 
@@ -7,25 +7,28 @@ use sockeye_proto::{Config, Connection};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// What a message may cost beyond twice what arrived of it: the smallest allocation of a vector.
+/// Memory allowed in addition to twice the received bytes: the smallest allocation of a vector.
 const SLACK: usize = 8;
 
 #[test]
-fn a_header_that_declares_16_mib_costs_nothing() {
+fn header_declaring_16_mib_allocates_nothing() {
     for local in BOTH {
         for declared in [16 << 20, (16 << 20) - 1, 70_000, 1] {
             for opcode in [0x1, 0x2] {
                 let mut endpoint = Endpoint::new(local);
                 assert_eq!(endpoint.receives([frame(opcode, "").declaring(declared)]), []);
                 assert_eq!(endpoint.connection.buffered_len(), 0);
-                assert!(endpoint.connection.direct_buffer().is_none(), "no way around the rule");
+                assert!(
+                    endpoint.connection.direct_read_buffer().is_none(),
+                    "no way around the rule"
+                );
             }
         }
     }
 }
 
 #[test]
-fn after_n_bytes_of_a_16_mib_message_at_most_2_n_are_held() {
+fn buffer_is_at_most_twice_the_bytes_received() {
     for local in BOTH {
         for piece_len in [1, 7, 1000, 16_384, 100_000] {
             let mut endpoint = Endpoint::new(local);
@@ -43,7 +46,7 @@ fn after_n_bytes_of_a_16_mib_message_at_most_2_n_are_held() {
 }
 
 #[test]
-fn after_n_bytes_by_the_direct_way_at_most_2_n_are_held_and_from_1_mib_on_there_is_room_for_16_more() {
+fn direct_reads_buffer_at_most_twice_the_bytes_or_16_mib_more() {
     const MIB: usize = 1 << 20;
     for local in BOTH {
         for total in [16 * MIB, 40 * MIB] {
@@ -54,25 +57,28 @@ fn after_n_bytes_by_the_direct_way_at_most_2_n_are_held_and_from_1_mib_on_there_
             endpoint.receives_bytes(&header);
             endpoint.receives_bytes(&[0; 40_000]);
             let mut arrived = 40_000;
-            while let Some((buffer, at_most)) = endpoint.connection.direct_buffer() {
+            while let Some((buffer, at_most)) = endpoint.connection.direct_read_buffer() {
                 let room = arrived.max(if arrived < MIB { 0 } else { 16 * MIB });
                 assert!(buffer.capacity() <= arrived + room);
                 let len = at_most.min(buffer.capacity() - buffer.len()).min(30_000);
                 buffer.resize(buffer.len() + len, 0);
                 arrived += len;
-                assert!(endpoint.connection.handle_appended(at(0)).is_none());
+                assert!(endpoint.connection.handle_direct_read(at(0)).is_none());
                 assert!(
                     endpoint.connection.buffered_len() <= total,
                     "the buffer of a known frame does not outgrow it"
                 );
             }
-            assert!(arrived > total - 64 * 1024, "the way stays open until near the end");
+            assert!(
+                arrived > total - 64 * 1024,
+                "direct reads stay possible until near the end"
+            );
         }
     }
 }
 
 #[test]
-fn fragments_of_one_byte_cost_no_more_than_one_large_one() {
+fn one_byte_fragments_use_no_more_memory_than_one_fragment() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([binary("x").fin(false)]);
@@ -84,7 +90,7 @@ fn fragments_of_one_byte_cost_no_more_than_one_large_one() {
 }
 
 #[test]
-fn empty_fragments_cost_nothing() {
+fn empty_fragments_allocate_nothing() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([text("").fin(false)]);
@@ -96,7 +102,7 @@ fn empty_fragments_cost_nothing() {
 }
 
 #[test]
-fn a_refused_message_costs_nothing_however_it_was_cut() {
+fn rejected_message_is_freed_for_every_split() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.receives([binary(vec![1; 100_000]).fin(false)]);
@@ -107,14 +113,14 @@ fn a_refused_message_costs_nothing_however_it_was_cut() {
 }
 
 #[test]
-fn a_close_gives_back_what_an_unfinished_message_held() {
+fn close_frees_the_buffer_of_an_unfinished_message() {
     let unfinished: fn(&mut Endpoint) = |endpoint| drop(endpoint.receives([binary(vec![1; 100_000]).fin(false)]));
     let ends: [fn(&mut Endpoint); 4] = [
         |endpoint| drop(endpoint.receives([close(1000, "")])),
         |endpoint| drop(endpoint.receives([frame(0x3, "")])),
         |endpoint| endpoint.connection.handle_transport_end(),
         |endpoint| {
-            // The ping, and then the end of patience.
+            // First the ping, then the timeout.
             endpoint.connection.handle_timeout(at(20_000));
             endpoint.now_ms = 20_000;
             endpoint.transmits();
@@ -133,7 +139,7 @@ fn a_close_gives_back_what_an_unfinished_message_held() {
 }
 
 #[test]
-fn a_control_frame_in_pieces_holds_at_most_twice_its_payload() {
+fn split_control_frame_buffers_at_most_twice_its_payload() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         for _ in 0..10 {
@@ -154,7 +160,7 @@ fn a_control_frame_in_pieces_holds_at_most_twice_its_payload() {
 
 #[test]
 fn an_idle_connection_is_small() {
-    // User memory of an idle connection is counted in hundreds of bytes, and this is its core.
+    // An idle connection must need only hundreds of bytes in total, including the driver.
     let size = size_of::<Connection>();
     assert!(size <= 384, "{size} bytes");
 }

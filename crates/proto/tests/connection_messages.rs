@@ -8,7 +8,7 @@ use common::{
 };
 use sockeye_proto::{Config, ProtocolError};
 
-/// The bytes of `frames` as a client sends them.
+/// Encodes `frames` masked, as a client sends them.
 fn masked(frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
     wire(frames.into_iter().map(|frame| frame.masked(KEY)))
 }
@@ -16,7 +16,7 @@ fn masked(frames: impl IntoIterator<Item = Frame>) -> Vec<u8> {
 // RFC 6455 §5.4: fragmentation.
 
 #[test]
-fn server_receives_continuation_of_nothing_fails_1002() {
+fn server_receives_continuation_without_message_fails_1002() {
     // checks [6455-5.4-13]
     server_fails(masked([continuation("a")]), ProtocolError::UnexpectedContinuation);
     server_fails(
@@ -26,7 +26,7 @@ fn server_receives_continuation_of_nothing_fails_1002() {
 }
 
 #[test]
-fn client_receives_continuation_of_nothing_fails_1002() {
+fn client_receives_continuation_without_message_fails_1002() {
     client_fails([0x80, 0x01, b'a'], ProtocolError::UnexpectedContinuation);
     client_fails([0x00, 0x00], ProtocolError::UnexpectedContinuation);
 }
@@ -55,7 +55,7 @@ fn client_receives_continuation_after_a_finished_message_fails_1002() {
 }
 
 #[test]
-fn server_receives_new_message_inside_another_fails_1002() {
+fn server_receives_new_message_between_fragments_fails_1002() {
     // checks [6455-5.4-6]
     for second in [text("b"), binary("b"), text("b").fin(false), binary("")] {
         server_fails(
@@ -66,7 +66,7 @@ fn server_receives_new_message_inside_another_fails_1002() {
 }
 
 #[test]
-fn client_receives_new_message_inside_another_fails_1002() {
+fn client_receives_new_message_between_fragments_fails_1002() {
     // checks [6455-5.4-6]
     for second in [text("b"), binary("b"), text("b").fin(false), binary("")] {
         client_fails(
@@ -103,7 +103,7 @@ fn server_receives_fragments_each_masked_with_its_own_key() {
 }
 
 #[test]
-fn server_receives_control_frames_between_fragments_at_once() {
+fn server_receives_control_frames_between_fragments_immediately() {
     // checks [6455-5.4-7, 6455-6.2-2]
     let frames = [
         text("a").fin(false),
@@ -118,7 +118,7 @@ fn server_receives_control_frames_between_fragments_at_once() {
 }
 
 #[test]
-fn client_receives_control_frames_between_fragments_at_once() {
+fn client_receives_control_frames_between_fragments_immediately() {
     // checks [6455-5.4-7, 6455-6.2-2]
     let frames = [
         binary("").fin(false),
@@ -145,7 +145,7 @@ fn client_receives_close_between_fragments_and_drops_the_message() {
 }
 
 #[test]
-fn server_receives_empty_messages_of_any_shape() {
+fn server_receives_empty_messages() {
     server_receives(masked([text(""), binary("")]), &[Got::text(""), Got::binary("")]);
     server_receives(masked([text("").fin(false), continuation("")]), &[Got::text("")]);
     let frames = [binary("").fin(false), continuation("").fin(false), continuation("x")];
@@ -153,7 +153,7 @@ fn server_receives_empty_messages_of_any_shape() {
 }
 
 #[test]
-fn client_receives_empty_messages_of_any_shape() {
+fn client_receives_empty_messages() {
     client_receives([0x81, 0x00, 0x82, 0x00], &[Got::text(""), Got::binary("")]);
     client_receives([0x01, 0x00, 0x80, 0x00], &[Got::text("")]);
     client_receives([0x02, 0x00, 0x00, 0x00, 0x80, 0x01, b'x'], &[Got::binary("x")]);
@@ -161,9 +161,9 @@ fn client_receives_empty_messages_of_any_shape() {
 
 // RFC 6455 §8.1, Unicode Table 3-7: text.
 
-/// Not UTF-8, whatever follows: one for each way to be wrong.
+/// Invalid UTF-8 regardless of what follows, one sample per kind of error.
 const BAD_TEXT: &[&[u8]] = &[
-    b"\x80",                              // a continuation byte first
+    b"\x80",                              // starts with a continuation byte
     b"\xbf",                              //
     b"\xc0\x80",                          // overlong, two bytes
     b"\xc1\xbf",                          //
@@ -172,13 +172,13 @@ const BAD_TEXT: &[&[u8]] = &[
     b"\xf0\x80\x80\x80",                  // overlong, four bytes
     b"\xf0\x8f\xbf\xbf",                  //
     b"\xed\xa0\x80",                      // U+D800, the first surrogate
-    b"\xed\xbf\xbf",                      // U+DFFF, the last
-    b"\xed\xa0\xbd\xed\xb8\x80",          // a pair of surrogates
+    b"\xed\xbf\xbf",                      // U+DFFF, the last surrogate
+    b"\xed\xa0\xbd\xed\xb8\x80",          // a surrogate pair
     b"\xf4\x90\x80\x80",                  // U+110000
-    b"\xf5\x80\x80\x80",                  // leads that lead nowhere
+    b"\xf5\x80\x80\x80",                  // invalid lead bytes
     b"\xfe",                              //
     b"\xff",                              //
-    b"\xc3\x28",                          // cut off by another character
+    b"\xc3\x28",                          // truncated by another character
     b"\xe2\x82\x28",                      //
     b"\xf0\x9f\x98\x28",                  //
     b"\xce\xba\xe1\xbd\xb9\xed\xa0\x80e", // Autobahn 6.3.1
@@ -205,7 +205,7 @@ fn client_receives_text_that_is_not_utf8_fails_1007() {
 }
 
 #[test]
-fn server_receives_bad_text_cut_into_fragments_anywhere_fails_1007() {
+fn server_receives_invalid_utf8_in_fragments_fails_1007() {
     for bad in BAD_TEXT {
         for cut in 0..=bad.len() {
             let (head, tail) = bad.split_at(cut);
@@ -218,7 +218,7 @@ fn server_receives_bad_text_cut_into_fragments_anywhere_fails_1007() {
 }
 
 #[test]
-fn client_receives_bad_text_cut_into_fragments_anywhere_fails_1007() {
+fn client_receives_invalid_utf8_in_fragments_fails_1007() {
     for bad in BAD_TEXT {
         for cut in 0..=bad.len() {
             let (head, tail) = bad.split_at(cut);
@@ -231,8 +231,8 @@ fn client_receives_bad_text_cut_into_fragments_anywhere_fails_1007() {
 }
 
 #[test]
-fn server_receives_bad_text_fails_at_the_first_bad_byte() {
-    // Autobahn 6.4: long before the frame, let alone the message, is whole.
+fn server_receives_invalid_utf8_fails_at_the_first_invalid_byte() {
+    // Autobahn 6.4: long before the frame or the message is complete.
     let frame = text(b"abc\xf4\x90").fin(false).declaring(1000).masked(KEY).bytes();
     let (before, last) = frame.split_at(frame.len() - 1);
     let mut server = Endpoint::server();
@@ -244,8 +244,8 @@ fn server_receives_bad_text_fails_at_the_first_bad_byte() {
 }
 
 #[test]
-fn client_receives_bad_text_fails_at_the_first_bad_byte() {
-    // Text without FIN, 16-bit length 1000, "abc", and two bytes of what would be U+110000.
+fn client_receives_invalid_utf8_fails_at_the_first_invalid_byte() {
+    // Text without FIN, 16-bit length 1000, "abc", and the first two bytes of U+110000.
     let mut client = Endpoint::client();
     assert_eq!(client.receives_bytes(b"\x01\x7e\x03\xe8abc\xf4"), []);
     assert_eq!(
@@ -255,7 +255,7 @@ fn client_receives_bad_text_fails_at_the_first_bad_byte() {
 }
 
 #[test]
-fn server_receives_text_that_ends_inside_a_code_point_fails_1007() {
+fn server_receives_text_with_truncated_code_point_fails_1007() {
     for cut in ["\u{e9}", "\u{6f22}", "\u{1f600}"].map(|code_point| code_point.as_bytes()) {
         for len in 1..cut.len() {
             server_fails(masked([text(&cut[..len])]), ProtocolError::InvalidUtf8);
@@ -266,7 +266,7 @@ fn server_receives_text_that_ends_inside_a_code_point_fails_1007() {
 }
 
 #[test]
-fn client_receives_text_that_ends_inside_a_code_point_fails_1007() {
+fn client_receives_text_with_truncated_code_point_fails_1007() {
     for cut in ["\u{e9}", "\u{6f22}", "\u{1f600}"].map(|code_point| code_point.as_bytes()) {
         for len in 1..cut.len() {
             client_fails(wire([text(&cut[..len])]), ProtocolError::InvalidUtf8);
@@ -277,7 +277,7 @@ fn client_receives_text_that_ends_inside_a_code_point_fails_1007() {
 }
 
 #[test]
-fn server_receives_code_points_cut_by_fragments_and_pings() {
+fn server_receives_code_points_split_by_fragments_and_pings() {
     // checks [6455-5.6-1]
     let whole = "x\u{e9}\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}";
     for cut in 0..=whole.len() {
@@ -288,7 +288,7 @@ fn server_receives_code_points_cut_by_fragments_and_pings() {
 }
 
 #[test]
-fn client_receives_code_points_cut_by_fragments_and_pings() {
+fn client_receives_code_points_split_by_fragments_and_pings() {
     let whole = "x\u{e9}\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}";
     for cut in 0..=whole.len() {
         let (head, tail) = whole.as_bytes().split_at(cut);
@@ -306,7 +306,7 @@ fn server_receives_any_bytes_as_binary_ping_and_pong() {
     }
 }
 
-// RFC 6455 §10.4: the size of a message, all fragments together, decided at the header.
+// RFC 6455 §10.4: the size limit applies to all fragments together and is checked at the header.
 
 fn with_limit(local: Local, message_size_max: u64) -> Endpoint {
     let mut config = Config::default();
@@ -377,7 +377,7 @@ fn client_receives_fragments_around_the_limit() {
 }
 
 #[test]
-fn server_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payload() {
+fn server_receives_header_over_the_limit_fails_1009_before_the_payload() {
     let mut server = with_limit(Local::Server, 10);
     assert_eq!(server.receives([binary([1; 10]).fin(false)]), []);
     let header = continuation("").fin(false).declaring(1);
@@ -389,7 +389,7 @@ fn server_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payl
 }
 
 #[test]
-fn client_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payload() {
+fn client_receives_header_over_the_limit_fails_1009_before_the_payload() {
     // checks [6455-10.4-1]
     let mut client = with_limit(Local::Client, 10);
     assert_eq!(
@@ -400,7 +400,7 @@ fn client_receives_header_of_a_message_over_the_limit_fails_1009_before_its_payl
 }
 
 #[test]
-fn the_limit_is_per_message_and_control_frames_do_not_count() {
+fn size_limit_is_per_message_and_excludes_control_frames() {
     for local in [Local::Server, Local::Client] {
         let mut endpoint = with_limit(local, 10);
         for _ in 0..3 {
@@ -422,14 +422,14 @@ fn a_limit_of_zero_allows_empty_messages_only() {
 }
 
 #[test]
-fn the_largest_limit_there_is_does_not_overflow() {
+fn largest_possible_limit_does_not_overflow() {
     let mut server = with_limit(Local::Server, u64::MAX);
     assert_eq!(server.receives([binary("ab").fin(false)]), []);
     assert_eq!(server.receives([continuation("cd").declaring(i64::MAX as u64)]), []);
     assert!(server.connection.buffered_len() <= 16);
 }
 
-// Fragments that bring nothing.
+// Empty fragments.
 
 #[track_caller]
 fn check_empty_fragments(local: Local, count: usize, expected: &[Got]) {
@@ -440,7 +440,7 @@ fn check_empty_fragments(local: Local, count: usize, expected: &[Got]) {
 }
 
 #[test]
-fn server_receives_empty_fragments_around_the_bound_then_fails_1008() {
+fn server_receives_too_many_empty_fragments_fails_1008() {
     check_empty_fragments(Local::Server, 999, &[]);
     check_empty_fragments(Local::Server, 1000, &[]);
     check_empty_fragments(
@@ -451,7 +451,7 @@ fn server_receives_empty_fragments_around_the_bound_then_fails_1008() {
 }
 
 #[test]
-fn client_receives_empty_fragments_around_the_bound_then_fails_1008() {
+fn client_receives_too_many_empty_fragments_fails_1008() {
     check_empty_fragments(Local::Client, 999, &[]);
     check_empty_fragments(Local::Client, 1000, &[]);
     check_empty_fragments(
@@ -462,7 +462,7 @@ fn client_receives_empty_fragments_around_the_bound_then_fails_1008() {
 }
 
 #[test]
-fn a_fragment_with_a_byte_starts_the_count_of_empty_ones_again() {
+fn non_empty_fragment_resets_the_empty_fragment_count() {
     let empty = || (0..999).map(|_| continuation("").fin(false));
     let mut server = Endpoint::server();
     assert_eq!(server.receives([binary("").fin(false)].into_iter().chain(empty())), []);
@@ -475,7 +475,7 @@ fn a_fragment_with_a_byte_starts_the_count_of_empty_ones_again() {
 }
 
 #[test]
-fn a_ping_between_empty_fragments_does_not_start_the_count_again() {
+fn ping_does_not_reset_the_empty_fragment_count() {
     let mut server = Endpoint::server();
     let mut got = server.receives([binary("").fin(false)]);
     for _ in 0..1000 {

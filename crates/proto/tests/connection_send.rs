@@ -1,4 +1,4 @@
-//! Sending: whole messages, messages with the payload left to the caller, streams of fragments (RFC 6455 §5.2, §5.4).
+//! Sending: single-frame messages, headers for payloads sent by the caller, fragments (RFC 6455 §5.2, §5.4).
 
 mod common;
 
@@ -47,7 +47,7 @@ fn client_sends_the_masked_hello_of_the_rfc() {
 }
 
 #[test]
-fn every_boundary_of_the_length_forms_is_sent_in_the_shortest() {
+fn lengths_are_sent_in_the_shortest_encoding() {
     // checks [6455-5.2-5, 6455-5.2-6]
     for local in BOTH {
         let mask_len = if local == Local::Client { 4 } else { 0 };
@@ -63,7 +63,7 @@ fn every_boundary_of_the_length_forms_is_sent_in_the_shortest() {
 }
 
 #[test]
-fn messages_are_appended_in_order_after_what_is_there() {
+fn messages_are_appended_in_order_to_the_buffer() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         let mut out = b"kept".to_vec();
@@ -75,30 +75,30 @@ fn messages_are_appended_in_order_after_what_is_there() {
 }
 
 #[test]
-fn server_leaves_a_payload_to_the_caller() {
+fn server_sends_only_the_header_for_a_payload_of_the_caller() {
     let mut server = Endpoint::server();
     let mut out = Vec::new();
     let mask = server
         .connection
         .start_message(MessageKind::Binary, 70_000, &mut out)
         .unwrap();
-    // FIN and binary, "a 64-bit length follows", 70,000.
+    // FIN and binary, the marker for a 64-bit length, 70,000.
     assert_eq!((mask, &out[..]), (None, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70][..]));
 }
 
 #[test]
-fn client_leaves_a_payload_to_the_caller_with_its_key() {
+fn client_returns_the_key_for_a_payload_sent_by_the_caller() {
     let mut client = Endpoint::client();
     let mut out = Vec::new();
     let mask = client.connection.start_message(MessageKind::Text, 5, &mut out).unwrap();
     let mut payload = *b"Hello";
-    mask.expect("a client masks").apply(&mut payload);
+    mask.expect("clients mask").apply(&mut payload);
     out.extend(payload);
     assert_eq!(client.read_sent(&out), [text("Hello")]);
 }
 
 #[test]
-fn a_message_is_streamed_in_fragments_with_control_frames_between() {
+fn control_frames_can_be_sent_between_fragments() {
     // checks [6455-5.4-1, 6455-6.1-3, 6455-6.1-4, 6455-6.1-5]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -117,7 +117,7 @@ fn a_message_is_streamed_in_fragments_with_control_frames_between() {
             endpoint.sends_fragment(Data::Text("b"), Fragment::Last),
             [continuation("b")]
         );
-        // And the next message is a new one.
+        // The next message is a new one.
         assert_eq!(
             endpoint.sends_fragment(Data::Binary(b"c"), Fragment::Last),
             [binary("c")]
@@ -127,7 +127,7 @@ fn a_message_is_streamed_in_fragments_with_control_frames_between() {
 }
 
 #[test]
-fn a_close_may_come_inside_a_stream_and_ends_it() {
+fn close_between_fragments_ends_the_message() {
     // checks [6455-6.1-2]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
@@ -143,25 +143,25 @@ fn a_close_may_come_inside_a_stream_and_ends_it() {
 }
 
 #[test]
-fn another_message_inside_a_stream_is_refused_and_the_stream_goes_on() {
+fn new_message_between_fragments_is_rejected_without_effect() {
     // checks [6455-5.4-6]
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.sends_fragment(Data::Text("a"), Fragment::More);
         let mut out = Vec::new();
-        let refused = Err(SendError::MessageInProgress);
+        let rejected = Err(SendError::MessageInProgress);
         let connection = &mut endpoint.connection;
-        assert_eq!(connection.send(Data::Text("b"), &mut out), refused);
-        assert_eq!(connection.send(Data::Binary(b"b"), &mut out), refused);
+        assert_eq!(connection.send(Data::Text("b"), &mut out), rejected);
+        assert_eq!(connection.send(Data::Binary(b"b"), &mut out), rejected);
         assert_eq!(
             connection.send_fragment(Data::Binary(b"b"), Fragment::Last, &mut out),
-            refused
+            rejected
         );
         assert_eq!(
             connection.start_message(MessageKind::Text, 1, &mut out).err(),
-            refused.err()
+            rejected.err()
         );
-        assert_eq!(out, b"", "what is refused leaves no bytes");
+        assert_eq!(out, b"", "a rejected call appends nothing");
         assert_eq!(
             endpoint.sends_fragment(Data::Text("c"), Fragment::Last),
             [continuation("c")]
@@ -170,23 +170,23 @@ fn another_message_inside_a_stream_is_refused_and_the_stream_goes_on() {
 }
 
 #[test]
-fn send_errors_say_what_is_wrong() {
-    let said = [
+fn send_errors_describe_the_problem() {
+    let messages = [
         SendError::Closed,
         SendError::MessageInProgress,
         SendError::PingTooLong { len: 126 },
     ]
     .map(|error| error.to_string());
     let expected = [
-        "the connection is closed",
-        "a fragmented message is not finished",
-        "ping payload of 126 bytes is longer than 125",
+        "the connection is closing or closed",
+        "a fragmented message is not finished; send its last fragment first",
+        "ping payload of 126 bytes exceeds the maximum of 125 bytes",
     ];
-    assert_eq!(said, expected);
+    assert_eq!(messages, expected);
 }
 
 #[test]
-fn client_draws_one_key_for_each_frame_and_none_for_nothing() {
+fn client_uses_one_masking_key_per_frame() {
     // checks [6455-5.3-2, 6455-10.3-1]
     let mut client = Endpoint::client();
     let before = keys_drawn();
@@ -197,7 +197,7 @@ fn client_draws_one_key_for_each_frame_and_none_for_nothing() {
     for _ in 0..10 {
         assert_eq!(client.transmits(), []);
     }
-    assert_eq!(keys_drawn() - before, 3, "a poll that sends nothing costs no key");
+    assert_eq!(keys_drawn() - before, 3, "a poll that sends nothing uses no key");
     client.receives([ping("")]);
     client.connection.ping(b"").unwrap();
     client.transmits();

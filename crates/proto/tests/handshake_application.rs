@@ -1,4 +1,4 @@
-//! What an application can do with a request: judge it, accept it, turn it down.
+//! Actions of an application on a request: checking, accepting and rejecting it.
 
 use sockeye_proto::handshake::{
     Acceptance, Authority, ConnectParts, HandshakeBuildError, HandshakeError, Headers, HostPolicy, HttpBinding,
@@ -10,7 +10,7 @@ mod handshake_support;
 use handshake_support::{LINES, incoming, plus, with};
 
 #[test]
-fn server_receives_the_example_and_answers_its_accept_and_chat() {
+fn server_accepts_the_rfc_example() {
     // checks [6455-4.2.2-12, 6455-4.2.2-13, 6455-4.2.2-14, 6455-4.2.2-15, 6455-11.3.3-1, 6455-11.3.4-1]
     let request = plus(&["Sec-WebSocket-Protocol: chat, superchat", "Origin: http://example.com"]);
     let incoming = incoming(&request);
@@ -31,7 +31,7 @@ fn server_receives_the_example_and_answers_its_accept_and_chat() {
 }
 
 #[test]
-fn server_chooses_by_its_own_order_and_only_what_was_offered() {
+fn server_chooses_an_offered_subprotocol_by_its_own_preference() {
     // checks [6455-4.2.1-10, 6455-4.2.2-7, 6455-4.2.2-11]
     let incoming = incoming(&plus(&["Sec-WebSocket-Protocol: chat, superchat"]));
     let request = incoming.request();
@@ -43,14 +43,14 @@ fn server_chooses_by_its_own_order_and_only_what_was_offered() {
     let other = Subprotocol::new("other").expect("a token");
     let error = incoming.accept(Acceptance::new().subprotocol(other));
     let error = error.expect_err("not offered");
-    assert_eq!(error.misuse, HandshakeBuildError::SubprotocolNotOffered);
+    assert_eq!(error.error, HandshakeBuildError::SubprotocolNotOffered);
     let text = String::from_utf8(error.response.to_bytes()).expect("ASCII");
     assert!(text.starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
     assert!(text.ends_with("\r\n\r\ninternal server error\n"));
 }
 
 #[test]
-fn server_sees_offers_of_extensions_and_accepts_only_those() {
+fn server_accepts_only_offered_extensions() {
     // checks [6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1, 6455-9.1-2, 6455-11.3.2-2]
     let request = plus(&[
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits; x=\"1\\5\"",
@@ -76,14 +76,14 @@ fn server_sees_offers_of_extensions_and_accepts_only_those() {
 
     let acceptance = Acceptance::new().extension("unasked").expect("a token");
     let error = handshake_support::incoming(&request).accept(acceptance);
-    let misuse = error.expect_err("not offered").misuse;
-    assert_eq!(misuse, HandshakeBuildError::ExtensionNotOffered);
+    let error = error.expect_err("not offered").error;
+    assert_eq!(error, HandshakeBuildError::ExtensionNotOffered);
     let malformed = Acceptance::new().extension("a, b");
     assert_eq!(malformed.unwrap_err(), HandshakeBuildError::InvalidExtension);
 }
 
 #[test]
-fn server_answers_all_extensions_in_one_header_and_never_an_empty_one() {
+fn server_sends_all_extensions_in_one_header() {
     // checks [6455-4.2.2-8, 6455-4.2.2-9, 6455-4.2.2-11, 6455-11.3.2-1]
     let request = plus(&["Sec-WebSocket-Extensions: first, second; p=1"]);
     let acceptance = Acceptance::new()
@@ -138,7 +138,7 @@ fn server_rejects_with_status_headers_and_body() {
 }
 
 #[test]
-fn server_application_cannot_send_headers_of_the_handshake() {
+fn server_application_cannot_set_handshake_headers() {
     for name in [
         "Upgrade",
         "connection",
@@ -150,16 +150,16 @@ fn server_application_cannot_send_headers_of_the_handshake() {
         "Sec-WebSocket-Extensions",
         "Sec-WebSocket-Key",
     ] {
-        let misuse = HandshakeBuildError::ReservedHeader;
+        let error = HandshakeBuildError::ReservedHeader;
         let accepted = Acceptance::new().header(name, "x");
-        assert_eq!(accepted.unwrap_err(), misuse, "{name}");
+        assert_eq!(accepted.unwrap_err(), error, "{name}");
         let rejected = Rejection::new(StatusCode::NOT_FOUND).unwrap().header(name, "x");
-        assert_eq!(rejected.unwrap_err(), misuse, "{name}");
+        assert_eq!(rejected.unwrap_err(), error, "{name}");
     }
 }
 
 #[test]
-fn server_application_cannot_send_a_byte_that_ends_a_line() {
+fn server_application_cannot_inject_line_ends() {
     for byte in 0..=255_u8 {
         let is_value = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
         let accepted = Acceptance::new().header("X-Y", [b'a', byte, b'c']);
@@ -170,7 +170,7 @@ fn server_application_cannot_send_a_byte_that_ends_a_line() {
         assert_eq!(Subprotocol::new(&name).is_ok(), is_token, "{byte:#x}");
     }
     assert!(Acceptance::new().header("", "v").is_err());
-    // What HTTP would drop on the way is dropped here, so both sides see the same value.
+    // Surrounding whitespace is trimmed here, because HTTP does not preserve it.
     let padded = Acceptance::new().header("X-Y", " \ta b\t ").unwrap();
     let response = incoming(&plus(&[])).accept(padded).unwrap().response;
     assert!(response.to_bytes().ends_with(b"\r\nX-Y: a b\r\n\r\n"));
@@ -178,7 +178,7 @@ fn server_application_cannot_send_a_byte_that_ends_a_line() {
 }
 
 #[test]
-fn server_judges_origins() {
+fn server_checks_origins() {
     // checks [6455-10.2-1]
     let list = OriginPolicy::List(vec![
         "https://example.com".parse().unwrap(),
@@ -186,7 +186,7 @@ fn server_judges_origins() {
         "chrome-extension://abcdef".parse().unwrap(),
     ]);
     let same = OriginPolicy::SameHost;
-    // Host, origin, passes the list, passes the same host.
+    // Host, origin, allowed by the list, allowed by same-host.
     let rows = [
         ("example.com", "https://example.com", true, true),
         ("example.com", "http://example.com", false, true),
@@ -266,7 +266,7 @@ fn server_judges_origins() {
                     assert!(!passes, "{policy:?} {host} {origin}");
                     assert!(denial.origin().is_some() && !denial.allowed().is_empty());
                 }
-                Err(fault) => panic!("{fault:?}"),
+                Err(error) => panic!("{error:?}"),
             }
         }
         assert_eq!(OriginPolicy::Any.check(request), Ok(()), "any {origin}");
@@ -274,7 +274,7 @@ fn server_judges_origins() {
 }
 
 #[test]
-fn server_reads_and_writes_origins_in_one_spelling() {
+fn server_normalizes_origins() {
     for (text, written) in [
         ("https://example.com", "https://example.com"),
         ("HTTPS://Example.com:443", "https://example.com"),
@@ -312,7 +312,7 @@ fn server_reads_and_writes_origins_in_one_spelling() {
 }
 
 #[test]
-fn server_lets_in_pages_without_a_host_where_they_are_listed() {
+fn server_accepts_listed_origins_without_a_host() {
     for origin in ["null", "file://", "chrome-extension://abcdef"] {
         let policy = OriginPolicy::List(vec![Origin::parse(origin).unwrap()]);
         for sent in ["null", "file://", "chrome-extension://abcdef"] {
@@ -330,7 +330,7 @@ fn server_lets_in_pages_without_a_host_where_they_are_listed() {
 }
 
 #[test]
-fn server_without_an_origin_header_lets_pass() {
+fn server_accepts_requests_without_origin() {
     // checks [6455-4.2.1-9]
     let incoming = incoming(&plus(&[]));
     for policy in [OriginPolicy::SameHost, OriginPolicy::List(vec![]), OriginPolicy::Any] {
@@ -340,11 +340,11 @@ fn server_without_an_origin_header_lets_pass() {
 }
 
 #[test]
-fn server_refuses_an_origin_with_403() {
+fn server_rejects_an_origin_with_403() {
     // checks [6455-4.2.2-4, 6455-10.2-2]
     let incoming = incoming(&plus(&["Origin: https://attacker.net"]));
-    let fault = OriginPolicy::SameHost.check(incoming.request()).unwrap_err();
-    let text = String::from_utf8(incoming.refuse(fault).response.to_bytes()).expect("ASCII");
+    let error = OriginPolicy::SameHost.check(incoming.request()).unwrap_err();
+    let text = String::from_utf8(incoming.reject_with_error(error).response.to_bytes()).expect("ASCII");
     assert_eq!(
         text,
         "HTTP/1.1 403 Forbidden\r\n\
@@ -356,7 +356,7 @@ fn server_refuses_an_origin_with_403() {
 }
 
 #[test]
-fn server_judges_hosts() {
+fn server_checks_hosts() {
     let list = |host: &str| HostPolicy::List(vec![Authority::parse(host).unwrap()]);
     let rows = [
         (HostPolicy::Any, "evil.example", true),
@@ -381,14 +381,14 @@ fn server_judges_hosts() {
         let incoming = incoming(&with("Host", &[&format!("Host: {host}")]));
         let found = policy.check(incoming.request());
         assert_eq!(found.is_ok(), passes, "{policy:?} {host}");
-        if let Err(fault) = found {
-            assert_eq!(fault.status(), StatusCode::MISDIRECTED_REQUEST);
+        if let Err(error) = found {
+            assert_eq!(error.status(), StatusCode::MISDIRECTED_REQUEST);
         }
     }
 }
 
 #[test]
-fn server_takes_a_request_that_hyper_parsed() {
+fn server_accepts_a_request_parsed_elsewhere() {
     let mut headers = Headers::new();
     for line in &LINES[1..] {
         let (name, value) = line.split_once(": ").expect("a header line");
@@ -406,18 +406,18 @@ fn server_takes_a_request_that_hyper_parsed() {
     assert_eq!(accepted.response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(fields.len(), 3);
     assert_eq!(fields[2].1.as_bytes(), b"HSmrc0sMlYUkAGmm5OPpG2HaGWk=");
-    for (method, version, fault) in [
+    for (method, version, error) in [
         ("POST", HttpVersion::HTTP_11, HandshakeError::MethodNotGet),
         ("GET", HttpVersion::HTTP_10, HandshakeError::HttpVersionTooOld),
         ("GET", HttpVersion::new(2, 0), HandshakeError::HttpVersionUnknown),
     ] {
-        let refusal = Incoming::from_upgrade(parts(method, version));
-        assert_eq!(refusal.expect_err("invalid").fault, fault);
+        let invalid = Incoming::from_upgrade(parts(method, version));
+        assert_eq!(invalid.expect_err("invalid").error, error);
     }
 }
 
 #[test]
-fn server_takes_an_extended_connect() {
+fn server_accepts_an_extended_connect() {
     let mut valid = Headers::new();
     valid.try_append("sec-websocket-version", "13").unwrap();
     valid.try_append("sec-websocket-protocol", "chat").unwrap();
@@ -463,16 +463,16 @@ fn server_takes_an_extended_connect() {
             HandshakeError::VersionUnsupported,
         ),
     ];
-    for (parts, fault) in rows {
-        let refusal = Incoming::from_extended_connect(parts).expect_err("invalid");
-        assert_eq!(refusal.fault, fault);
-        let headers = refusal.response.headers();
+    for (parts, error) in rows {
+        let invalid = Incoming::from_extended_connect(parts).expect_err("invalid");
+        assert_eq!(invalid.error, error);
+        let headers = invalid.response.headers();
         assert!(!headers.contains("Connection") && !headers.contains("Upgrade"));
     }
 }
 
 #[test]
-fn server_shows_no_credentials_in_debug() {
+fn server_debug_output_hides_credentials() {
     let request = plus(&["Cookie: sid=secret", "Authorization: Bearer secret"]);
     let debug = format!("{:?}", incoming(&request).request().headers());
     assert!(!debug.contains("secret"), "{debug}");

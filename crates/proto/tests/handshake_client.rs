@@ -1,9 +1,9 @@
-//! What a client sends and what it does with responses: rows of input and outcome, in every split.
+//! Client requests and the handling of responses, for every split of the input.
 
 use proptest::prelude::*;
 use sockeye_proto::handshake::{
-    Acceptance, AwaitingResponse, ClientRequest, ClientStep, HandshakeBuildError, HandshakeError, HandshakeLimits,
-    Headers, Key, ServerHandshake, ServerStep, Uri, UriError,
+    Acceptance, AwaitingResponse, ClientProgress, ClientRequest, HandshakeBuildError, HandshakeError, HandshakeLimits,
+    Headers, Key, ServerHandshake, ServerProgress, Uri, UriError,
 };
 
 const LINES: [&str; 4] = [
@@ -26,7 +26,7 @@ fn request() -> ClientRequest {
     request.expect("well formed")
 }
 
-/// The valid response, with the line that begins like this replaced by these lines.
+/// The valid response with the line that starts with `start` replaced by `lines`.
 fn with(start: &str, lines: &[&str]) -> Vec<u8> {
     let mut response = Vec::new();
     for line in LINES {
@@ -39,7 +39,7 @@ fn with(start: &str, lines: &[&str]) -> Vec<u8> {
     response
 }
 
-/// The valid response with these lines added.
+/// The valid response with `lines` added.
 fn plus(lines: &[&str]) -> Vec<u8> {
     let accept = LINES[3];
     let lines: Vec<_> = [accept].iter().chain(lines).copied().collect();
@@ -51,7 +51,7 @@ fn push_line(response: &mut Vec<u8>, line: &str) {
     response.extend_from_slice(b"\r\n");
 }
 
-/// What can be compared of a step.
+/// The comparable parts of a result.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome {
     Incomplete,
@@ -59,7 +59,7 @@ enum Outcome {
         subprotocol: Option<String>,
         read_buf: Vec<u8>,
     },
-    Refused {
+    Rejected {
         status: u16,
         body: Vec<u8>,
         is_body_truncated: bool,
@@ -79,15 +79,15 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, then: Then) -> Outcome {
     let mut pieces = pieces.into_iter();
     while let Some(piece) = pieces.next() {
         match awaiting.handle_bytes(piece) {
-            ClientStep::Incomplete(next) => awaiting = next,
-            ClientStep::Connected(connected) => {
+            ClientProgress::Incomplete(next) => awaiting = next,
+            ClientProgress::Connected(connected) => {
                 let mut read_buf = connected.read_buf;
                 pieces.for_each(|piece| read_buf.extend_from_slice(piece));
                 let subprotocol = connected.subprotocol.map(|it| it.to_string());
                 return Outcome::Connected { subprotocol, read_buf };
             }
-            ClientStep::Refused(response) => return refused(&response),
-            ClientStep::Failed(fault) => return Outcome::Failed(fault),
+            ClientProgress::Rejected(response) => return rejected(&response),
+            ClientProgress::Failed(error) => return Outcome::Failed(error),
         }
     }
     let ended = match then {
@@ -96,20 +96,20 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, then: Then) -> Outcome {
         Then::Timeout => awaiting.handle_timeout(),
     };
     match ended {
-        Ok(response) => refused(&response),
-        Err(fault) => Outcome::Failed(fault),
+        Ok(response) => rejected(&response),
+        Err(error) => Outcome::Failed(error),
     }
 }
 
-fn refused(response: &sockeye_proto::handshake::Response) -> Outcome {
-    Outcome::Refused {
+fn rejected(response: &sockeye_proto::handshake::Response) -> Outcome {
+    Outcome::Rejected {
         status: response.status().as_u16(),
         body: response.body().to_vec(),
         is_body_truncated: response.is_body_truncated(),
     }
 }
 
-/// Runs the input whole, byte by byte and in all pairs of pieces.
+/// Runs the input in one piece, byte by byte and for every split in two.
 #[track_caller]
 fn run_all(response: &[u8], then: Then) -> Outcome {
     let whole = run([response], then);
@@ -136,15 +136,15 @@ fn connects(response: &[u8], subprotocol: Option<&str>) {
 }
 
 #[track_caller]
-fn fails(response: &[u8], fault: &HandshakeError) {
-    let expect = Outcome::Failed(fault.clone());
+fn fails(response: &[u8], error: &HandshakeError) {
+    let expect = Outcome::Failed(error.clone());
     let text = response.escape_ascii();
     assert_eq!(run_all(response, Then::Silence), expect, "{text}");
 }
 
 #[track_caller]
-fn refuses(response: &[u8], then: Then, status: u16, body: &[u8], is_body_truncated: bool) {
-    let expect = Outcome::Refused {
+fn rejects(response: &[u8], then: Then, status: u16, body: &[u8], is_body_truncated: bool) {
+    let expect = Outcome::Rejected {
         status,
         body: body.to_vec(),
         is_body_truncated,
@@ -187,18 +187,18 @@ fn client_and_server_agree() {
     // checks [6455-4.1-1, 6455-4.2.2-12]
     let (to_server, awaiting) = request().start();
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Requested(incoming) = handshake.handle_bytes(&to_server) else {
+    let ServerProgress::Incoming(incoming) = handshake.handle_bytes(&to_server) else {
         panic!("{}", to_server.escape_ascii());
     };
     let chosen = incoming.request().choose_subprotocol(["superchat"]);
     let acceptance = Acceptance::new().subprotocol(chosen).extension("x-known");
     let accepted = incoming.accept(acceptance.unwrap()).expect("offered");
     match awaiting.handle_bytes(&accepted.response.to_bytes()) {
-        ClientStep::Connected(connected) => {
+        ClientProgress::Connected(connected) => {
             assert_eq!(connected.subprotocol.unwrap(), "superchat");
             assert_eq!(connected.response, accepted.response);
         }
-        step => panic!("{step:?}"),
+        progress => panic!("{progress:?}"),
     }
 }
 
@@ -228,7 +228,7 @@ fn client_sends_host_and_target_of_the_uri() {
 }
 
 #[test]
-fn client_connects_to_host_and_port_of_the_uri() {
+fn client_uses_host_and_port_of_the_uri() {
     // checks [6455-3-1, 6455-3-2]
     for (uri, is_secure, host, port) in [
         ("ws://h", false, "h", 80),
@@ -243,7 +243,7 @@ fn client_connects_to_host_and_port_of_the_uri() {
 }
 
 #[test]
-fn client_keeps_the_zone_of_an_address_to_itself() {
+fn client_does_not_send_the_zone_of_an_address() {
     for (text, zone, host, written) in [
         ("ws://[FE80::1%25eth0]/", "eth0", "[fe80::1]", "ws://[fe80::1%25eth0]/"),
         (
@@ -273,7 +273,7 @@ fn client_keeps_the_zone_of_an_address_to_itself() {
 }
 
 #[test]
-fn client_refuses_uris_that_are_not_clearly_websocket() {
+fn client_rejects_ambiguous_uris() {
     // checks [6455-3-4, 6455-3-5, 6455-4.1-2, 6455-11.1.1-1, 6455-11.1.1-2, 6455-11.1.2-1, 6455-11.1.2-2]
     let rows = [
         ("", UriError::MissingScheme),
@@ -342,13 +342,13 @@ fn client_refuses_uris_that_are_not_clearly_websocket() {
 }
 
 #[test]
-fn client_receives_the_example_and_connects_with_chat() {
+fn client_receives_the_rfc_example_and_connects() {
     connects(&plus(&["Sec-WebSocket-Protocol: chat"]), Some("chat"));
     connects(&plus(&[]), None);
 }
 
 #[test]
-fn client_receives_less_than_a_head_and_waits() {
+fn client_waits_for_a_complete_head() {
     let response = plus(&[]);
     for len in 0..response.len() {
         let piece = &response[..len];
@@ -445,7 +445,7 @@ fn client_receives_extensions() {
 }
 
 #[test]
-fn client_receives_empty_choices_and_takes_them_as_absent() {
+fn client_treats_empty_negotiation_headers_as_absent() {
     for name in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
         for value in ["", " ", ",", " , ,"] {
             let line = format!("{name}:{value}");
@@ -459,9 +459,9 @@ fn client_receives_empty_choices_and_takes_them_as_absent() {
     );
 }
 
-/// RFC 9110 §6.4.1: a 1xx has no body. AndroidAsync#317 and cohttp#1141 are about servers that announce one.
+/// RFC 9110 §6.4.1: a 1xx response has no body. AndroidAsync#317 and cohttp#1141 report servers that declare one.
 #[test]
-fn client_receives_a_101_that_announces_a_body_and_reads_frames() {
+fn client_receives_101_with_declared_body_and_reads_frames() {
     // checks [6455-4.1-36]
     for lines in [
         &["Content-Length: 0"][..],
@@ -476,20 +476,20 @@ fn client_receives_a_101_that_announces_a_body_and_reads_frames() {
 }
 
 #[test]
-fn client_knows_a_refusal_before_its_body_has_ended() {
+fn client_reports_rejection_before_the_body_ends() {
     let step = |bytes: &str| {
         let (_, awaiting) = ClientRequest::new(&Uri::parse("ws://h/").unwrap(), key()).start();
         awaiting.handle_bytes(bytes.as_bytes())
     };
-    for (bytes, is_refused) in [
+    for (bytes, is_rejected) in [
         ("HTTP/1.1 401 x\r\nX: y\r\n", false),
         ("HTTP/1.1 103 x\r\n\r\n", false),
         ("HTTP/1.1 401 x\r\n\r\n", true),
         ("HTTP/1.1 401 x\r\nContent-Length: 9\r\n\r\nno", true),
     ] {
         match step(bytes) {
-            ClientStep::Incomplete(awaiting) => assert_eq!(awaiting.is_refused(), is_refused, "{bytes}"),
-            step => panic!("{step:?}"),
+            ClientProgress::Incomplete(awaiting) => assert_eq!(awaiting.is_rejected(), is_rejected, "{bytes}"),
+            progress => panic!("{progress:?}"),
         }
     }
 }
@@ -531,13 +531,13 @@ fn client_receives_status_lines() {
 }
 
 #[test]
-fn client_receives_broken_syntax() {
+fn client_receives_invalid_syntax_fails() {
     // checks [6455-4.1-36]
     for lines in [&["X : a"][..], &["X: a", " b"], &["X"], &["X y: a"]] {
         fails(&plus(lines), &HandshakeError::InvalidHeaderLine);
     }
     fails(b"HTTP/1.1 101\n", &HandshakeError::BareLineFeed);
-    // Not HTTP at all: known before any line ends.
+    // Not HTTP: detected before the first line ends.
     for banner in [&b"S"[..], b"SSH-2.0-x\n", b"HTTX"] {
         fails(banner, &HandshakeError::InvalidStatusLine);
     }
@@ -575,11 +575,11 @@ fn client_skips_informational_responses_up_to_the_limit() {
     for count in [1, count_max] {
         connects(&[informational.repeat(count), response.clone()].concat(), None);
     }
-    let fault = HandshakeError::TooManyInformational { count_max };
-    fails(&informational.repeat(count_max + 1), &fault);
+    let error = HandshakeError::TooManyInformational { count_max };
+    fails(&informational.repeat(count_max + 1), &error);
     let forbidden = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
-    refuses(forbidden, Then::Silence, 403, b"", false);
-    // A 101 is the last of them, so what follows is frames even if it looks like a response.
+    rejects(forbidden, Then::Silence, 403, b"", false);
+    // 101 is final, so the following bytes are frames even if they look like a response.
     let glued = [response.clone(), response.clone()].concat();
     let expect = Outcome::Connected {
         subprotocol: None,
@@ -589,25 +589,25 @@ fn client_skips_informational_responses_up_to_the_limit() {
 }
 
 #[test]
-fn client_receives_other_statuses_and_gives_them_up_whatever_they_claim() {
+fn client_rejects_every_status_but_101() {
     // checks [6455-4.1-29]
     for status in [200, 201, 204, 301, 302, 304, 401, 403, 404, 426, 500, 503, 999] {
         let line = format!("HTTP/1.1 {status} x");
         let response = with("HTTP", &[&line, "Content-Length: 0"]);
-        refuses(&response, Then::Silence, status, b"", false);
+        rejects(&response, Then::Silence, status, b"", false);
     }
-    refuses(b"HTTP/1.0 400 Bad\r\n\r\nno", Then::Eof, 400, b"no", false);
+    rejects(b"HTTP/1.0 400 Bad\r\n\r\nno", Then::Eof, 400, b"no", false);
 }
 
 #[test]
-fn client_sees_the_headers_of_a_refusal() {
+fn client_returns_the_headers_of_a_rejection() {
     let response = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n";
     match request().start().1.handle_bytes(response) {
-        ClientStep::Refused(response) => {
+        ClientProgress::Rejected(response) => {
             let location = response.headers().get("location").unwrap();
             assert_eq!(location.as_str(), Some("/b"));
         }
-        step => panic!("{step:?}"),
+        progress => panic!("{progress:?}"),
     }
 }
 
@@ -615,13 +615,13 @@ fn client_sees_the_headers_of_a_refusal() {
 fn client_receives_a_body_by_length() {
     let no = |rest: &str| format!("HTTP/1.1 403 No\r\n{rest}").into_bytes();
     let whole = no("Content-Length: 4\r\n\r\nnope");
-    refuses(&whole, Then::Silence, 403, b"nope", false);
+    rejects(&whole, Then::Silence, 403, b"nope", false);
     let longer = no("Content-Length: 4\r\n\r\nnope and more");
-    refuses(&longer, Then::Silence, 403, b"nope", false);
+    rejects(&longer, Then::Silence, 403, b"nope", false);
     let shorter = no("Content-Length: 5\r\n\r\nnope");
     assert_eq!(run_all(&shorter, Then::Silence), Outcome::Incomplete);
-    refuses(&shorter, Then::Eof, 403, b"nope", true);
-    refuses(&shorter, Then::Timeout, 403, b"nope", true);
+    rejects(&shorter, Then::Eof, 403, b"nope", true);
+    rejects(&shorter, Then::Timeout, 403, b"nope", true);
     for length in [
         "+4",
         "-4",
@@ -632,14 +632,14 @@ fn client_receives_a_body_by_length() {
         "4\r\nContent-Length: 4",
     ] {
         let response = no(&format!("Content-Length: {length}\r\n\r\nnope"));
-        refuses(&response, Then::Silence, 403, b"", true);
+        rejects(&response, Then::Silence, 403, b"", true);
     }
     for status in [204, 304] {
         let response = format!("HTTP/1.1 {status} x\r\nContent-Length: 4\r\n\r\n");
-        refuses(response.as_bytes(), Then::Silence, status, b"", false);
+        rejects(response.as_bytes(), Then::Silence, status, b"", false);
     }
     let huge = no("Content-Length: 18446744073709551615\r\n\r\nnope");
-    refuses(&huge, Then::Eof, 403, b"nope", true);
+    rejects(&huge, Then::Eof, 403, b"nope", true);
 }
 
 #[test]
@@ -649,16 +649,16 @@ fn client_receives_a_body_in_chunks() {
         format!("{head}{rest}").into_bytes()
     };
     let whole = no(" chunked\r\n\r\n2\r\nno\r\n002;x=y\r\npe\r\n0\r\nTrailer: x\r\n\r\n");
-    refuses(&whole, Then::Silence, 403, b"nope", false);
+    rejects(&whole, Then::Silence, 403, b"nope", false);
     let gzipped = no(" gzip, Chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n");
-    refuses(&gzipped, Then::Silence, 403, b"0123456789", false);
+    rejects(&gzipped, Then::Silence, 403, b"0123456789", false);
     let cut = no(" chunked\r\n\r\n5\r\nnope");
-    refuses(&cut, Then::Eof, 403, b"nope", true);
+    rejects(&cut, Then::Eof, 403, b"nope", true);
     let by_close = no(" gzip\r\n\r\nnope");
-    refuses(&by_close, Then::Eof, 403, b"nope", false);
-    // HTTP/1.0 has no chunks, so this body is what it looks like.
+    rejects(&by_close, Then::Eof, 403, b"nope", false);
+    // HTTP/1.0 has no chunked encoding, so the body is taken literally.
     let old = b"HTTP/1.0 403 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    refuses(old, Then::Eof, 403, b"0\r\n\r\n", false);
+    rejects(old, Then::Eof, 403, b"0\r\n\r\n", false);
     for chunks in [
         "\r\n",
         "x\r\n",
@@ -667,10 +667,10 @@ fn client_receives_a_body_in_chunks() {
         "ffffffffffffffffff\r\nn",
         "0x2\r\nno\r\n",
     ] {
-        refuses(&no(&format!(" chunked\r\n\r\n{chunks}")), Then::Silence, 403, b"", true);
+        rejects(&no(&format!(" chunked\r\n\r\n{chunks}")), Then::Silence, 403, b"", true);
     }
     for chunks in ["2\r\nnope\r\n", "2\r\nno\n", "2\r\nno\r\n\n", "2\r\nno\r\nz\r\n"] {
-        refuses(
+        rejects(
             &no(&format!(" chunked\r\n\r\n{chunks}")),
             Then::Silence,
             403,
@@ -679,16 +679,16 @@ fn client_receives_a_body_in_chunks() {
         );
     }
     let line = format!(" chunked\r\n\r\n2;{}", "a".repeat(300));
-    refuses(&no(&line), Then::Silence, 403, b"", true);
+    rejects(&no(&line), Then::Silence, 403, b"", true);
 }
 
 #[test]
-fn client_keeps_of_a_body_what_the_limit_allows() {
+fn client_truncates_body_at_the_limit() {
     let size_max = HandshakeLimits::default().body_size_max;
     for (len, is_truncated) in [(size_max - 1, false), (size_max, false), (size_max + 1, true)] {
         let body = vec![b'x'; len];
         let kept = &body[..len.min(size_max)];
-        let expect = Outcome::Refused {
+        let expect = Outcome::Rejected {
             status: 403,
             body: kept.to_vec(),
             is_body_truncated: is_truncated,
@@ -720,13 +720,13 @@ fn client_receives_more_than_the_limits() {
         let response = plus(&[&format!("X: {}", "a".repeat(padding))]);
         let outcome = run([response.as_slice()], Then::Silence);
         assert_eq!(run(response.chunks(1), Then::Silence), outcome);
-        let fault = Outcome::Failed(HandshakeError::HeadTooLarge { size_max });
-        assert_eq!(outcome != fault, fits, "{len}: {outcome:?}");
+        let error = Outcome::Failed(HandshakeError::HeadTooLarge { size_max });
+        assert_eq!(outcome != error, fits, "{len}: {outcome:?}");
     }
     connects(&plus(&vec!["X: y"; count_max - 3]), None);
-    let fault = HandshakeError::TooManyHeaders { count_max };
-    fails(&plus(&vec!["X: y"; count_max - 2]), &fault);
-    // The heads of informational responses count together with the last.
+    let error = HandshakeError::TooManyHeaders { count_max };
+    fails(&plus(&vec!["X: y"; count_max - 2]), &error);
+    // The size limit applies to all informational heads and the final one together.
     let half = format!("HTTP/1.1 103 x\r\nX: {}\r\n\r\n", "a".repeat(size_max / 2));
     let response = [half.repeat(2).as_bytes(), &plus(&[])].concat();
     let outcome = run([response.as_slice()], Then::Silence);
@@ -734,7 +734,7 @@ fn client_receives_more_than_the_limits() {
 }
 
 #[test]
-fn client_application_cannot_send_headers_of_the_handshake() {
+fn client_application_cannot_set_handshake_headers() {
     // checks [6455-4.1-27]
     for name in [
         "Host",
@@ -750,15 +750,15 @@ fn client_application_cannot_send_headers_of_the_handshake() {
         "SEC-WEBSOCKET-EXTENSIONS",
         "Sec-WebSocket-Accept",
     ] {
-        let misuse = request().header(name, "x").unwrap_err();
-        assert_eq!(misuse, HandshakeBuildError::ReservedHeader, "{name}");
+        let error = request().header(name, "x").unwrap_err();
+        assert_eq!(error, HandshakeBuildError::ReservedHeader, "{name}");
     }
-    let misuse = request().subprotocol("chat").unwrap_err();
-    assert_eq!(misuse, HandshakeBuildError::RepeatedSubprotocol);
+    let error = request().subprotocol("chat").unwrap_err();
+    assert_eq!(error, HandshakeBuildError::RepeatedSubprotocol);
 }
 
 #[test]
-fn client_application_cannot_send_a_byte_that_ends_a_line() {
+fn client_application_cannot_inject_line_ends() {
     let plain_len = sent(request()).lines().count();
     for byte in 0..=255_u8 {
         let character = char::from(byte);
@@ -789,7 +789,7 @@ fn client_application_cannot_send_a_byte_that_ends_a_line() {
 }
 
 #[test]
-fn client_makes_an_extended_connect() {
+fn client_builds_an_extended_connect() {
     let (headers, awaiting) = request().start_extended_connect();
     let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
     let expect = [
@@ -802,7 +802,7 @@ fn client_makes_an_extended_connect() {
     response.try_append("sec-websocket-protocol", "chat").unwrap();
     let subprotocol = awaiting.handle_headers(&response).expect("offered");
     assert_eq!(subprotocol.unwrap(), "chat");
-    for (name, value, fault) in [
+    for (name, value, error) in [
         ("upgrade", "websocket", HandshakeError::HopByHopHeader),
         ("sec-websocket-accept", "x", HandshakeError::HopByHopHeader),
         ("sec-websocket-protocol", "x", HandshakeError::SubprotocolNotOffered),
@@ -811,11 +811,11 @@ fn client_makes_an_extended_connect() {
         let mut response = Headers::new();
         response.try_append(name, value).unwrap();
         let (_, awaiting) = request().start_extended_connect();
-        assert_eq!(awaiting.handle_headers(&response), Err(fault), "{name}");
+        assert_eq!(awaiting.handle_headers(&response), Err(error), "{name}");
     }
 }
 
-/// Responses of every kind with one byte changed, removed or doubled, or none.
+/// Responses of every kind, some with one byte changed, removed or duplicated.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let responses = [
         plus(&["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Extensions: x-known; p"]),
@@ -840,7 +840,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn client_outcome_does_not_depend_on_the_split(
+    fn client_result_is_independent_of_the_split(
         response in mutated(),
         piece_lens in proptest::collection::vec(1..40_usize, 1..40),
     ) {
@@ -859,7 +859,7 @@ proptest! {
     }
 
     #[test]
-    fn client_survives_any_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn client_does_not_panic_on_arbitrary_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
         run([input.as_slice()], Then::Eof);
         let starts: [&[u8]; 3] = [
             b"HTTP/1.1 101 x\r\n",
@@ -872,7 +872,7 @@ proptest! {
     }
 
     #[test]
-    fn client_uri_survives_any_text_and_reads_back_what_it_writes(
+    fn client_uri_does_not_panic_and_display_parses_back(
         text in "(wss?://)?([a-z0-9.:@%\\[\\]-]{0,20}|\\PC{0,8})[/?#]?\\PC{0,20}",
     ) {
         if let Ok(uri) = Uri::parse(&text) {
@@ -887,11 +887,11 @@ proptest! {
         let uri = Uri::parse("ws://h").unwrap();
         let (to_server, awaiting) = ClientRequest::new(&uri, key).start();
         let handshake = ServerHandshake::new(HandshakeLimits::default());
-        let ServerStep::Requested(incoming) = handshake.handle_bytes(&to_server) else {
-            return Err(TestCaseError::fail("refused"));
+        let ServerProgress::Incoming(incoming) = handshake.handle_bytes(&to_server) else {
+            return Err(TestCaseError::fail("rejected"));
         };
         let response = incoming.accept(Acceptance::new()).unwrap().response;
         let step = awaiting.handle_bytes(&response.to_bytes());
-        prop_assert!(matches!(step, ClientStep::Connected(_)));
+        prop_assert!(matches!(step, ClientProgress::Connected(_)));
     }
 }

@@ -1,18 +1,20 @@
-//! What a server does with requests: rows of input and outcome, each in every split.
+//! Handling of requests by a server, for every split of the input.
 
 use proptest::prelude::*;
-use sockeye_proto::handshake::{Acceptance, HandshakeError, HandshakeLimits, ServerHandshake, ServerStep, StatusCode};
+use sockeye_proto::handshake::{
+    Acceptance, HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress, StatusCode,
+};
 
 mod handshake_support;
 
 use handshake_support::{LINES, incoming, plus, push_line, with};
 
-/// What can be compared of a step.
+/// The comparable parts of a result.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome {
     Incomplete,
     Requested { resource: String, read_buf: Vec<u8> },
-    Refused(HandshakeError, Vec<u8>),
+    Invalid(HandshakeError, Vec<u8>),
 }
 
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
@@ -20,24 +22,24 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     let mut pieces = pieces.into_iter();
     while let Some(piece) = pieces.next() {
         match handshake.handle_bytes(piece) {
-            ServerStep::Incomplete(next) => handshake = next,
-            ServerStep::Requested(incoming) => {
+            ServerProgress::Incomplete(next) => handshake = next,
+            ServerProgress::Incoming(incoming) => {
                 let resource = incoming.request().resource().to_owned();
                 let accepted = incoming.accept(Acceptance::new()).expect("plain");
                 let mut read_buf = accepted.read_buf;
                 pieces.for_each(|piece| read_buf.extend_from_slice(piece));
                 return Outcome::Requested { resource, read_buf };
             }
-            ServerStep::Refused(refusal) => {
-                assert_eq!(refusal.response.status(), refusal.fault.status());
-                return Outcome::Refused(refusal.fault, refusal.response.to_bytes());
+            ServerProgress::Invalid(invalid) => {
+                assert_eq!(invalid.response.status(), invalid.error.status());
+                return Outcome::Invalid(invalid.error, invalid.response.to_bytes());
             }
         }
     }
     Outcome::Incomplete
 }
 
-/// Runs the input whole, byte by byte, in all pairs of pieces, and with a frame glued behind.
+/// Runs the input in one piece, byte by byte, for every split in two, and followed by a frame.
 #[track_caller]
 fn run_all(request: &[u8]) -> Outcome {
     let whole = run([request]);
@@ -56,7 +58,7 @@ fn run_all(request: &[u8]) -> Outcome {
         };
         for at in request.len().saturating_sub(2)..=glued.len() {
             let (head, tail) = glued.split_at(at);
-            assert_eq!(run([head, tail]), expect, "glued, split at {at}");
+            assert_eq!(run([head, tail]), expect, "followed by a frame, split at {at}");
         }
     }
     whole
@@ -72,21 +74,21 @@ fn accepts(request: &[u8]) {
 #[track_caller]
 fn check(request: &[u8], expect: &HandshakeError) {
     match run_all(request) {
-        Outcome::Refused(fault, _) => assert_eq!(&fault, expect, "{}", request.escape_ascii()),
+        Outcome::Invalid(error, _) => assert_eq!(&error, expect, "{}", request.escape_ascii()),
         outcome => panic!("{}: {outcome:?}", request.escape_ascii()),
     }
 }
 
 #[track_caller]
-fn refusal_text(request: &[u8]) -> String {
+fn response_text(request: &[u8]) -> String {
     match run_all(request) {
-        Outcome::Refused(_, bytes) => String::from_utf8(bytes).expect("ASCII"),
+        Outcome::Invalid(_, bytes) => String::from_utf8(bytes).expect("ASCII"),
         outcome => panic!("{outcome:?}"),
     }
 }
 
 #[test]
-fn server_receives_less_than_a_head_and_waits() {
+fn server_waits_for_a_complete_head() {
     let request = plus(&[]);
     for len in 0..request.len() {
         assert_eq!(run([&request[..len]]), Outcome::Incomplete, "{len}");
@@ -106,12 +108,12 @@ fn server_receives_versions_of_http() {
         let request = with("GET", &[&format!("GET / {new}")]);
         check(&request, &HandshakeError::HttpVersionUnknown);
     }
-    // The preface of HTTP/2.
+    // The HTTP/2 connection preface.
     check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &HandshakeError::HttpVersionUnknown);
 }
 
 #[test]
-fn server_receives_broken_request_lines_and_answers_400() {
+fn server_receives_invalid_request_lines_and_answers_400() {
     // checks [6455-4.2.1-1, 6455-10.7-3]
     for line in [
         "GET /",
@@ -152,7 +154,7 @@ fn server_receives_another_method_and_answers_405_with_allow() {
         let request = with("GET", &[&format!("{method} / HTTP/1.1")]);
         check(&request, &HandshakeError::MethodNotGet);
     }
-    let text = refusal_text(&with("GET", &["POST / HTTP/1.1"]));
+    let text = response_text(&with("GET", &["POST / HTTP/1.1"]));
     assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
     assert!(text.contains("\r\nAllow: GET\r\n"));
     assert!(text.contains("\r\nConnection: close\r\n"));
@@ -160,7 +162,7 @@ fn server_receives_another_method_and_answers_405_with_allow() {
 
 #[test]
 fn server_answers_head_without_a_body() {
-    let text = refusal_text(&with("GET", &["HEAD / HTTP/1.1"]));
+    let text = response_text(&with("GET", &["HEAD / HTTP/1.1"]));
     assert!(text.starts_with("HTTP/1.1 405 "));
     assert!(text.ends_with("\r\n\r\n"));
 }
@@ -208,7 +210,7 @@ fn server_receives_targets() {
 }
 
 #[test]
-fn server_gives_path_and_query_apart() {
+fn server_separates_path_and_query() {
     let incoming = incoming(&with("GET", &["GET /a%20b?c=d?e HTTP/1.1"]));
     assert_eq!(incoming.request().path(), "/a%20b");
     assert_eq!(incoming.request().query(), Some("c=d?e"));
@@ -230,7 +232,7 @@ fn server_receives_hosts() {
     }
     check(&with("Host", &[]), &HandshakeError::HostMissing);
     check(&with("Host", &["Host: a", "Host: a"]), &HandshakeError::HostRepeated);
-    // An absolute target does not make up for a missing Host.
+    // An absolute target does not replace a missing Host header.
     let absolute = b"GET ws://other/ HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
     check(absolute, &HandshakeError::HostMissing);
     for host in [
@@ -311,7 +313,7 @@ fn server_receives_connection_and_upgrade_as_lists_over_lines() {
 
 #[test]
 fn server_receives_a_plain_request_and_answers_426() {
-    let text = refusal_text(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let text = response_text(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
     let mut lines: Vec<_> = head.split("\r\n").collect();
     assert_eq!(lines.remove(0), "HTTP/1.1 426 Upgrade Required");
@@ -347,7 +349,7 @@ fn server_receives_other_versions_and_answers_426() {
     ] {
         let request = with("Sec-WebSocket-Version", lines);
         check(&request, &HandshakeError::VersionUnsupported);
-        let text = refusal_text(&request);
+        let text = response_text(&request);
         assert!(text.starts_with("HTTP/1.1 426 "), "{text}");
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{text}");
     }
@@ -356,7 +358,7 @@ fn server_receives_other_versions_and_answers_426() {
 #[test]
 fn server_receives_keys() {
     // checks [6455-4.2.1-7, 6455-11.3.1-1]
-    // Other bytes, the four last digits there can be, and spaces around.
+    // Other bytes, the four possible last digits, and surrounding spaces.
     for key in [
         "AAAAAAAAAAAAAAAAAAAAAA==",
         "AAAAAAAAAAAAAAAAAAAAAQ==",
@@ -371,22 +373,22 @@ fn server_receives_keys() {
         "=",
         "==",
         "AAAAAAAAAAAAAAAAAAAAAA",    // no padding
-        "AAAAAAAAAAAAAAAAAAAAAA=",   // half of it
-        "AAAAAAAAAAAAAAAAAAAAAA===", // too much
+        "AAAAAAAAAAAAAAAAAAAAAA=",   // incomplete padding
+        "AAAAAAAAAAAAAAAAAAAAAA===", // too much padding
         "AAAAAAAAAAAAAAAAAAAA",      // 15 bytes
         "AAAAAAAAAAAAAAAAAAAAAAA=",  // 17 bytes
         "AAAAAAAAAAAAAAAAAAAAAAAA",  // 18 bytes
-        "AAAAAAAAAAAAAAAAAAAAAB==",  // bits that no byte has
+        "AAAAAAAAAAAAAAAAAAAAAB==",  // non-zero unused bits
         "AAAAAAAAAAAAAAAAAAAAAR==",
         "AAAAAAAAAAAAAAAAAAAAAx==",
-        "_____________________w==", // the alphabet of URLs
+        "_____________________w==", // URL-safe alphabet
         "-----------------A----w==",
         "AAAAAAAAAA AAAAAAAAAAA==",
         "AAAAAAAAAAA,AAAAAAAAAA==",
         "\"AAAAAAAAAAAAAAAAAAAAAA==\"",
         "AAAAAAAAAAAAAAAAAAAAAA==, AAAAAAAAAAAAAAAAAAAAAA==",
         "x3JJHMbDL1EzLkh9GBhXDw==;",
-        "4 @1  46546xW%0l 1 5", // a key of the drafts
+        "4 @1  46546xW%0l 1 5", // a key of early drafts
     ] {
         let request = with("Sec-WebSocket-Key", &[&format!("Sec-WebSocket-Key: {key}")]);
         check(&request, &HandshakeError::KeyInvalid);
@@ -475,13 +477,13 @@ fn server_receives_offers_of_extensions() {
     let request = plus(&[&format!("Sec-WebSocket-Extensions: {quotes}")]);
     assert!(matches!(
         run([request.as_slice()]),
-        Outcome::Refused(HandshakeError::ExtensionsInvalid, _)
+        Outcome::Invalid(HandshakeError::ExtensionsInvalid, _)
     ));
 }
 
-/// centrifuge-python up to 0.6 and React Native offer nothing by an empty header.
+/// centrifuge-python up to 0.6 and React Native send an empty header if they offer nothing.
 #[test]
-fn server_receives_empty_offers_and_takes_them_as_absent() {
+fn server_treats_empty_negotiation_headers_as_absent() {
     for name in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
         for value in ["", " ", ",", " , ,"] {
             let line = format!("{name}:{value}");
@@ -524,7 +526,7 @@ fn server_receives_line_folding_and_space_before_the_colon_and_answers_400() {
 }
 
 #[test]
-fn server_refuses_wrong_bytes_at_the_byte() {
+fn server_rejects_invalid_bytes_immediately() {
     let rows: [(&[u8], HandshakeError); 9] = [
         (b"\x16", HandshakeError::ControlByte(0x16)), // a TLS hello
         (b"GET /\x00", HandshakeError::ControlByte(0)),
@@ -536,8 +538,8 @@ fn server_refuses_wrong_bytes_at_the_byte() {
         (b"\n", HandshakeError::BareLineFeed),
         (b"\r\n\r\n", HandshakeError::InvalidRequestLine),
     ];
-    for (input, fault) in rows {
-        check(input, &fault);
+    for (input, error) in rows {
+        check(input, &error);
         assert_eq!(run([&input[..input.len() - 1]]), Outcome::Incomplete);
     }
 }
@@ -571,15 +573,15 @@ fn server_receives_each_byte_in_name_value_and_target() {
 fn server_receives_more_than_the_limits() {
     let limits = HandshakeLimits::default();
     let size_max = limits.head_size_max;
-    // n - 1, n, n + 1 bytes of head.
+    // Heads of n - 1, n and n + 1 bytes.
     for (len, fits) in [(size_max - 1, true), (size_max, true), (size_max + 1, false)] {
         let padding = len - plus(&["X: "]).len();
         let request = plus(&[&format!("X: {}", "a".repeat(padding))]);
         assert_eq!(request.len(), len);
         match run([request.as_slice()]) {
             Outcome::Requested { .. } => assert!(fits, "{len}"),
-            Outcome::Refused(fault, _) => {
-                assert_eq!((fault, fits), (HandshakeError::HeadTooLarge { size_max }, false));
+            Outcome::Invalid(error, _) => {
+                assert_eq!((error, fits), (HandshakeError::HeadTooLarge { size_max }, false));
             }
             Outcome::Incomplete => panic!("{len}"),
         }
@@ -590,9 +592,9 @@ fn server_receives_more_than_the_limits() {
         let lines = vec!["X: y"; count - (LINES.len() - 1)];
         match run_all(&plus(&lines)) {
             Outcome::Requested { .. } => assert!(fits, "{count}"),
-            Outcome::Refused(fault, _) => {
+            Outcome::Invalid(error, _) => {
                 let expect = HandshakeError::TooManyHeaders { count_max };
-                assert_eq!((fault, fits), (expect, false));
+                assert_eq!((error, fits), (expect, false));
             }
             Outcome::Incomplete => panic!("{count}"),
         }
@@ -602,47 +604,47 @@ fn server_receives_more_than_the_limits() {
     // An endless first line.
     let line = vec![b'a'; size_max + 1];
     match run([line.as_slice()]) {
-        Outcome::Refused(fault, _) => {
-            assert_eq!(fault, HandshakeError::StartLineTooLong { size_max });
-            assert_eq!(fault.status().as_u16(), 414);
+        Outcome::Invalid(error, _) => {
+            assert_eq!(error, HandshakeError::StartLineTooLong { size_max });
+            assert_eq!(error.status().as_u16(), 414);
         }
         outcome => panic!("{outcome:?}"),
     }
 }
 
 #[test]
-fn server_holds_no_more_than_arrived() {
+fn server_buffers_only_received_bytes() {
     let request = plus(&[]);
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Incomplete(handshake) = handshake.handle_bytes(&request[..10]) else {
-        panic!("ten bytes are no head");
+    let ServerProgress::Incomplete(handshake) = handshake.handle_bytes(&request[..10]) else {
+        panic!("the head is incomplete");
     };
     assert_eq!(handshake.buffered_len(), 10);
 }
 
 #[test]
-fn server_runs_out_of_time() {
+fn server_handles_timeout() {
     let handshake = ServerHandshake::new(HandshakeLimits::default());
     assert!(handshake.handle_timeout().is_none());
     let handshake = ServerHandshake::new(HandshakeLimits::default());
-    let ServerStep::Incomplete(handshake) = handshake.handle_bytes(b"GET") else {
-        panic!("three bytes are no head");
+    let ServerProgress::Incomplete(handshake) = handshake.handle_bytes(b"GET") else {
+        panic!("the head is incomplete");
     };
-    let refusal = handshake.handle_timeout().expect("something came");
-    assert_eq!(refusal.fault, HandshakeError::TimedOut);
-    assert_eq!(refusal.response.status(), StatusCode::REQUEST_TIMEOUT);
+    let invalid = handshake.handle_timeout().expect("bytes were received");
+    assert_eq!(invalid.error, HandshakeError::TimedOut);
+    assert_eq!(invalid.response.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
 #[test]
-fn server_receives_a_second_request_glued_to_a_bad_one_and_ignores_it() {
+fn server_ignores_a_second_request_after_an_invalid_one() {
     let bad = with("Connection", &[]);
     let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
-    let alone = refusal_text(&bad);
-    assert_eq!(refusal_text(&glued), alone);
+    let alone = response_text(&bad);
+    assert_eq!(response_text(&glued), alone);
     assert_eq!(alone.matches("HTTP/1.1").count(), 1);
 }
 
-/// A valid request with one byte changed, removed or doubled, or none.
+/// Valid requests, some with one byte changed, removed or duplicated.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let lines = [
         "Sec-WebSocket-Protocol: chat, superchat",
@@ -665,7 +667,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn server_outcome_does_not_depend_on_the_split(
+    fn server_result_is_independent_of_the_split(
         request in mutated(),
         piece_lens in proptest::collection::vec(1..40_usize, 1..60),
     ) {
@@ -681,7 +683,7 @@ proptest! {
     }
 
     #[test]
-    fn server_survives_any_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn server_does_not_panic_on_arbitrary_bytes(input in proptest::collection::vec(any::<u8>(), 0..300)) {
         // checks [6455-10.1-1, 6455-10.7-1]
         run([input.as_slice()]);
         let after_line = [b"GET / HTTP/1.1\r\n", input.as_slice(), b"\r\n\r\n"].concat();
@@ -689,7 +691,7 @@ proptest! {
     }
 
     #[test]
-    fn server_survives_any_text_in_lists(value in "[ -~]{0,60}") {
+    fn server_does_not_panic_on_arbitrary_lists(value in "[ -~]{0,60}") {
         for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", "Origin", "Host"] {
             let request = plus(&[&format!("{name}: {value}")]);
             run([request.as_slice()]);

@@ -1,4 +1,4 @@
-//! Two endpoints in virtual time: liveness and the closing handshake, as both sides live through them.
+//! Two endpoints in virtual time: keepalive and the closing handshake.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn without_keepalive() -> Config {
     config
 }
 
-/// A pair in which only `local` keeps alive.
+/// A pair in which only `local` has keepalive enabled.
 fn kept_alive_by(local: Local, latency_ms: u64) -> Pair {
     match local {
         Local::Client => Pair::with(latency_ms, Config::default(), without_keepalive()),
@@ -37,9 +37,9 @@ fn peer_of(local: Local) -> Local {
 fn check_end(node: &Node, closed_at: u64, cause: CloseCause, is_clean: bool) {
     assert_eq!(node.closed_at, Some(closed_at));
     let connection = &node.endpoint.connection;
-    let closure = connection.close_info().expect("closed");
+    let close_info = connection.close_info().expect("closed");
     assert_eq!(
-        (connection.state(), closure.cause(), closure.is_clean()),
+        (connection.state(), close_info.cause(), close_info.is_clean()),
         (State::Closed, cause, is_clean)
     );
 }
@@ -47,12 +47,12 @@ fn check_end(node: &Node, closed_at: u64, cause: CloseCause, is_clean: bool) {
 // Keepalive.
 
 #[test]
-fn server_pings_after_20_s_of_silence_and_measures_the_round_trip() {
+fn server_pings_after_20_s_of_silence_and_measures_rtt() {
     check_keepalive(Local::Server);
 }
 
 #[test]
-fn client_pings_after_20_s_of_silence_and_measures_the_round_trip() {
+fn client_pings_after_20_s_of_silence_and_measures_rtt() {
     check_keepalive(Local::Client);
 }
 
@@ -64,8 +64,8 @@ fn check_keepalive(local: Local) {
     pair.run_until(30_000);
     assert_eq!(pair.node(peer_of(local)).log, [(20_035, Got::ping(FIRST))]);
     assert_eq!(pair.node(local).log, [(20_070, Got::pong(FIRST))]);
-    assert_eq!(pair.node(local).round_trip_ms(), Some(70));
-    // The next ping comes 20 s after the pong, and has a payload of its own.
+    assert_eq!(pair.node(local).rtt_ms(), Some(70));
+    // The next ping is sent 20 s after the pong and has a new payload.
     pair.run_until(40_104);
     assert_eq!(pair.node(peer_of(local)).pings_received(), 1);
     pair.run_until(40_105);
@@ -73,12 +73,12 @@ fn check_keepalive(local: Local) {
 }
 
 #[test]
-fn the_round_trip_time_follows_the_link() {
+fn rtt_matches_the_link_latency() {
     for latency_ms in [0, 1, 50, 1000, 4999] {
         let mut pair = Pair::new(latency_ms);
         pair.client.ping(b"how far?");
         pair.run_until(2 * latency_ms);
-        assert_eq!(pair.client.round_trip_ms(), Some(2 * u128::from(latency_ms)));
+        assert_eq!(pair.client.rtt_ms(), Some(2 * u128::from(latency_ms)));
     }
 }
 
@@ -88,13 +88,13 @@ fn an_idle_pair_stays_open_for_a_day() {
     let mut pair = Pair::new(50);
     pair.run_until(24 * 60 * 60 * 1000);
     assert_eq!((pair.client.closed_at, pair.server.closed_at), (None, None));
-    // Both ping in the same moment; at most one ping of each every 20 s.
+    // Both ping at the same time, at most once every 20 s.
     assert!((4000..=4320).contains(&pair.client.pings_received()));
     assert!((4000..=4320).contains(&pair.server.pings_received()));
 }
 
 #[test]
-fn traffic_puts_off_the_ping() {
+fn traffic_postpones_the_ping() {
     let mut pair = kept_alive_by(Local::Client, 10);
     for second in (0..120).step_by(15) {
         pair.run_until(second * 1000);
@@ -107,7 +107,7 @@ fn traffic_puts_off_the_ping() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
+fn unresponsive_peer_times_out() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 0);
         pair.run_until(3000);
@@ -117,82 +117,82 @@ fn a_peer_that_does_not_answer_is_taken_to_be_no_longer_communicating() {
         pair.run_until(32_999);
         assert_eq!(pair.node(local).endpoint.connection.state(), State::Open);
         pair.run_until(100_000);
-        // 20 s of silence, a ping, and 10 s more.
-        check_end(pair.node(local), 33_000, CloseCause::PeerGone, false);
+        // 20 s without progress, a ping, and 10 s more.
+        check_end(pair.node(local), 33_000, CloseCause::KeepaliveTimeout, false);
         let connection = &pair.node(local).endpoint.connection;
-        let closure = connection.close_info().unwrap();
-        assert_eq!((closure.code(), closure.sent()), (CloseCode::ABNORMAL, None));
-        assert_eq!(closure.to_string(), "the peer does not answer");
+        let close_info = connection.close_info().unwrap();
+        assert_eq!((close_info.code(), close_info.sent()), (CloseCode::ABNORMAL, None));
+        assert_eq!(close_info.to_string(), "the peer does not answer");
     }
 }
 
 #[test]
-fn both_sides_of_a_dead_link_find_out() {
+fn both_sides_detect_a_dead_link() {
     let mut pair = Pair::new(20);
     pair.run_until(5000);
     pair.client.send(Data::Text("hello"));
     pair.run_until(5020);
     pair.cut_link();
     pair.run_until(100_000);
-    check_end(&pair.client, 30_000, CloseCause::PeerGone, false);
-    check_end(&pair.server, 35_020, CloseCause::PeerGone, false);
+    check_end(&pair.client, 30_000, CloseCause::KeepaliveTimeout, false);
+    check_end(&pair.server, 35_020, CloseCause::KeepaliveTimeout, false);
 }
 
 #[test]
-fn a_pong_in_the_last_moment_counts_and_one_a_moment_later_does_not() {
+fn pong_counts_until_the_deadline() {
     for local in BOTH {
         for (latency_ms, is_alive) in [(4999, true), (5000, true), (5001, false)] {
             let mut pair = kept_alive_by(local, latency_ms);
             pair.run_until(32_000);
             let node = pair.node(local);
             assert_eq!(node.closed_at.is_none(), is_alive, "{latency_ms}");
-            assert_eq!(node.round_trip_ms().is_some(), is_alive);
+            assert_eq!(node.rtt_ms().is_some(), is_alive);
         }
     }
 }
 
 #[test]
-fn an_unrelated_pong_is_a_sign_of_life_but_no_answer() {
+fn unsolicited_pong_is_progress_but_not_an_answer() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 0);
-        pair.node(local).is_unheard = true;
+        pair.node(local).loses_output = true;
         pair.run_until(25_000);
         let unrelated = pair.node(local).endpoint.as_peer_sends(pong("unrelated")).bytes();
         pair.node(local).drip(&unrelated, unrelated.len(), 0);
         pair.run_until(34_999);
         let node = pair.node(local);
         assert_eq!(
-            (node.closed_at, node.got(), node.round_trip_ms()),
+            (node.closed_at, node.got(), node.rtt_ms()),
             (None, vec![Got::pong("unrelated")], None)
         );
-        // The ping is still without an answer, so 10 s of silence are enough now.
+        // The ping is still unanswered, so 10 s without progress end the connection.
         pair.run_until(60_000);
-        check_end(pair.node(local), 35_000, CloseCause::PeerGone, false);
+        check_end(pair.node(local), 35_000, CloseCause::KeepaliveTimeout, false);
     }
 }
 
 #[test]
-fn a_long_message_before_the_pong_is_no_death() {
+fn slow_message_before_the_pong_keeps_the_connection_alive() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.run_until(19_999);
-        // The peer began a message just before our ping reached it: its pong has to wait behind.
+        // The peer started a message just before our ping arrived, so its pong is queued behind the message.
         let node = pair.node(local);
         let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
         node.drip(&message, 100, 9_000);
         let pieces = message.len().div_ceil(100) as u64;
-        // Ping without a pong for 99 s, but never 10 s of silence after it.
+        // No pong for 99 s, but never 10 s without progress.
         pair.node(local).ping(b"waits");
         pair.run_until(19_999 + pieces * 9_000);
         let node = pair.node(local);
         assert_eq!(node.closed_at, None);
         assert_eq!(node.got(), [Got::binary([7; 1000]), Got::pong("waits")]);
-        assert_eq!(node.round_trip_ms(), Some(u128::from(pieces * 9_000)));
+        assert_eq!(node.rtt_ms(), Some(u128::from(pieces * 9_000)));
     }
 }
 
 #[test]
-fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
+fn ping_has_no_deadline_until_written() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.advance_to(20_000);
@@ -207,14 +207,14 @@ fn a_ping_that_waits_behind_our_own_data_has_no_deadline_until_it_is_written() {
 }
 
 #[test]
-fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
+fn transmit_delay_postpones_the_deadlines() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
         endpoint.advance_to(20_000);
         assert_eq!(endpoint.queues(), [ping(FIRST)]);
         endpoint
             .connection
-            .handle_transmitted_behind(at(20_000), Duration::from_secs(40));
+            .handle_transmitted_with_delay(at(20_000), Duration::from_secs(40));
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(70_000)));
 
         let mut endpoint = Endpoint::new(local);
@@ -222,22 +222,22 @@ fn the_time_of_a_slow_peer_begins_when_it_has_read_what_is_before_the_frame() {
         endpoint.queues();
         endpoint
             .connection
-            .handle_transmitted_behind(at(0), Duration::from_secs(40));
+            .handle_transmitted_with_delay(at(0), Duration::from_secs(40));
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(45_000)));
     }
 }
 
 #[test]
-fn bytes_that_a_full_transport_takes_are_signs_of_life() {
+fn write_progress_of_a_full_transport_prevents_timeout() {
     for local in BOTH {
         let mut endpoint = Endpoint::new(local);
-        // They put off the ping.
+        // They postpone the ping.
         endpoint.advance_to(15_000);
         endpoint.connection.handle_write_progress(at(15_000));
         assert_eq!(endpoint.connection.poll_timeout(), Some(at(35_000)));
         endpoint.advance_to(35_000);
         assert_eq!(endpoint.transmits(), [ping(FIRST)]);
-        // And they put off the end.
+        // They also postpone the timeout.
         for second in (36..200).step_by(9) {
             endpoint.advance_to(second * 1000);
             endpoint.connection.handle_write_progress(endpoint.now());
@@ -252,11 +252,11 @@ fn bytes_that_a_full_transport_takes_are_signs_of_life() {
 }
 
 #[test]
-fn a_long_message_that_stops_arriving_is_a_death() {
+fn stalled_message_times_out() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.run_until(20_000);
-        pair.node(peer_of(local)).is_unheard = true;
+        pair.node(peer_of(local)).loses_output = true;
         let node = pair.node(local);
         let message = node.endpoint.as_peer_sends(binary([7; 1000])).bytes();
         node.drip(&message[..300], 100, 9_000);
@@ -264,7 +264,7 @@ fn a_long_message_that_stops_arriving_is_a_death() {
         check_end(
             pair.node(local),
             20_000 + 3 * 9_000 + 10_000,
-            CloseCause::PeerGone,
+            CloseCause::KeepaliveTimeout,
             false,
         );
         assert_eq!(pair.node(local).got(), []);
@@ -272,7 +272,7 @@ fn a_long_message_that_stops_arriving_is_a_death() {
 }
 
 #[test]
-fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
+fn application_pings_do_not_extend_the_keepalive_timeout() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
         pair.cut_link();
@@ -282,15 +282,15 @@ fn pings_of_the_application_do_not_keep_a_dead_peer_alive() {
                 pair.node(local).ping(b"are you there?");
             }
         }
-        // 10 s after the first ping that nothing answered.
-        check_end(pair.node(local), 11_000, CloseCause::PeerGone, false);
+        // 10 s after the first unanswered ping.
+        check_end(pair.node(local), 11_000, CloseCause::KeepaliveTimeout, false);
     }
 }
 
 #[test]
-fn pings_of_the_application_are_answered_as_often_as_it_likes() {
+fn application_can_ping_repeatedly() {
     for local in BOTH {
-        // The round trip takes longer than the time between two pings: each one replaces the one before.
+        // The round-trip time exceeds the interval between pings, so each ping replaces the previous one.
         let mut pair = kept_alive_by(local, 600);
         for second in 1..200 {
             pair.run_until(second * 1000);
@@ -298,28 +298,28 @@ fn pings_of_the_application_are_answered_as_often_as_it_likes() {
         }
         pair.run_until(210_000);
         assert_eq!(pair.node(local).closed_at, None);
-        assert_eq!(pair.node(local).round_trip_ms(), Some(1200));
+        assert_eq!(pair.node(local).rtt_ms(), Some(1200));
     }
 }
 
 #[test]
-fn a_process_that_was_stopped_does_not_take_its_peer_to_be_gone() {
+fn suspended_process_does_not_time_out_its_peer() {
     for local in BOTH {
         let mut pair = kept_alive_by(local, 10);
-        // Stopped between its ping and the pong, which then waits in the socket until long after the deadline.
+        // Suspended between its ping and the pong, which stays in the socket buffer until long after the deadline.
         pair.run_until(20_000);
-        pair.node(local).is_stopped = true;
+        pair.node(local).is_suspended = true;
         pair.run_until(60_000);
-        pair.node(local).is_stopped = false;
+        pair.node(local).is_suspended = false;
         pair.run_until(70_000);
-        // What arrived is read before any deadline is judged.
+        // Received bytes are processed before deadlines.
         assert_eq!(pair.node(local).log, [(60_000, Got::pong(FIRST))]);
         assert_eq!(pair.node(local).closed_at, None);
     }
 }
 
 #[test]
-fn without_keepalive_nothing_is_sent_and_nobody_is_missed() {
+fn without_keepalive_no_ping_is_sent_and_no_timeout_occurs() {
     let mut pair = Pair::with(10, without_keepalive(), without_keepalive());
     pair.cut_link();
     pair.run_until(1_000_000_000);
@@ -328,7 +328,7 @@ fn without_keepalive_nothing_is_sent_and_nobody_is_missed() {
 }
 
 #[test]
-fn keepalive_has_the_times_that_it_is_given() {
+fn keepalive_times_are_configurable() {
     let mut config = Config::default();
     config.keepalive = Some(Keepalive {
         interval: std::time::Duration::from_millis(300),
@@ -341,11 +341,11 @@ fn keepalive_has_the_times_that_it_is_given() {
     assert_eq!(pair.server.log, [(300, Got::ping(FIRST))]);
     pair.cut_link();
     pair.run_until(10_000);
-    check_end(&pair.client, 650, CloseCause::PeerGone, false);
+    check_end(&pair.client, 650, CloseCause::KeepaliveTimeout, false);
 }
 
 #[test]
-fn a_timeout_that_comes_early_does_nothing() {
+fn early_handle_timeout_does_nothing() {
     let mut pair = Pair::new(10);
     for ms in (0..20_000).step_by(100) {
         pair.client.endpoint.connection.handle_timeout(at(ms));
@@ -373,7 +373,7 @@ fn messages_arrive_in_order_in_both_directions() {
 // The closing handshake.
 
 #[test]
-fn client_closes_and_the_server_ends_tcp_first() {
+fn client_closes_and_the_server_closes_tcp_first() {
     // checks [6455-5.5.1-8, 6455-7.1.1-2, 6455-7.1.1-3, 6455-7.3-2]
     let mut pair = Pair::new(50);
     pair.run_until(1000);
@@ -391,7 +391,7 @@ fn client_closes_and_the_server_ends_tcp_first() {
 }
 
 #[test]
-fn server_closes_and_ends_tcp_first() {
+fn server_closes_and_closes_tcp_first() {
     // checks [6455-5.5.1-9, 6455-7.1.1-2, 6455-7.3-2]
     let mut pair = Pair::new(50);
     pair.run_until(1000);
@@ -409,7 +409,7 @@ fn server_closes_and_ends_tcp_first() {
 }
 
 #[test]
-fn both_close_at_once_and_the_server_ends_tcp_first() {
+fn simultaneous_close_lets_the_server_close_tcp_first() {
     let mut pair = Pair::new(50);
     pair.run_until(1000);
     pair.client.close(1000, "client");
@@ -433,7 +433,7 @@ fn check_first(pair: &Pair, client: Side, server: Side) {
 }
 
 #[test]
-fn a_message_on_its_way_when_the_other_side_closes_is_delivered() {
+fn message_in_flight_during_close_is_delivered() {
     for local in BOTH {
         let mut pair = Pair::new(50);
         pair.node(local).close(1000, "");
@@ -445,12 +445,12 @@ fn a_message_on_its_way_when_the_other_side_closes_is_delivered() {
 }
 
 #[test]
-fn client_gives_up_on_a_server_that_does_not_answer_its_close_after_5_s() {
+fn client_times_out_after_5_s_without_a_close_answer() {
     check_unanswered_close(Local::Client);
 }
 
 #[test]
-fn server_gives_up_on_a_client_that_does_not_answer_its_close_after_5_s() {
+fn server_times_out_after_5_s_without_a_close_answer() {
     check_unanswered_close(Local::Server);
 }
 
@@ -462,13 +462,13 @@ fn check_unanswered_close(local: Local) {
     pair.node(local).close(1000, "");
     pair.run_until(100_000);
     check_end(pair.node(local), 6000, CloseCause::CloseTimeout, false);
-    check_end(pair.node(peer_of(local)), 30_000, CloseCause::PeerGone, false);
+    check_end(pair.node(peer_of(local)), 30_000, CloseCause::KeepaliveTimeout, false);
 }
 
 #[test]
-fn client_gives_up_on_a_server_that_answers_but_does_not_end_tcp_after_5_s() {
+fn client_waits_5_s_for_the_server_to_close_tcp() {
     let mut pair = Pair::new(50);
-    pair.server.never_ends_tcp = true;
+    pair.server.never_closes_tcp = true;
     pair.run_until(1000);
     pair.client.close(1000, "");
     pair.run_until(100_000);
@@ -476,9 +476,9 @@ fn client_gives_up_on_a_server_that_answers_but_does_not_end_tcp_after_5_s() {
 }
 
 #[test]
-fn server_gives_up_on_a_client_that_does_not_end_tcp_after_1_s() {
+fn server_waits_1_s_for_the_client_to_close_tcp() {
     let mut pair = Pair::new(50);
-    pair.client.never_ends_tcp = true;
+    pair.client.never_closes_tcp = true;
     pair.run_until(1000);
     pair.server.close(1000, "");
     pair.run_until(100_000);
@@ -486,12 +486,12 @@ fn server_gives_up_on_a_client_that_does_not_end_tcp_after_1_s() {
 }
 
 #[test]
-fn a_close_is_answered_even_if_the_program_was_busy_for_a_while() {
+fn close_is_answered_after_a_delay_of_the_application() {
     let mut pair = Pair::new(50);
-    pair.server.is_stopped = true;
+    pair.server.is_suspended = true;
     pair.client.close(1000, "");
     pair.run_until(4000);
-    pair.server.is_stopped = false;
+    pair.server.is_suspended = false;
     pair.run_until(10_000);
     check_end(&pair.client, 4050, CloseCause::Local, true);
     check_end(&pair.server, 4100, CloseCause::Peer, true);

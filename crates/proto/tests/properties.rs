@@ -1,5 +1,5 @@
-//! What holds for every input: any split gives the same events, a naive decoder agrees, what one side sends the other
-//! gets, nothing panics, and memory stays within its bound.
+//! Properties that hold for every input: every split gives the same events, the reference decoder agrees, sent messages
+//! are received, nothing panics, and memory is bounded.
 
 mod common;
 
@@ -9,15 +9,15 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sockeye_proto::{CloseInfo, Config, Data, Fragment, Limits, ReceiveMode, State, TransportAction};
 
-/// Small, so that random messages meet them.
+/// Small limits that random messages reach.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     (limits.message_size_max, limits.empty_fragments_max) = (1000, 3);
     limits
 }
 
-/// `cases` of them, and more or fewer as `PROPTEST_CASES` is to its default of 256. A failure worth keeping becomes a
-/// test with a name, not a line in a file of seeds.
+/// Runs `cases` cases, scaled by `PROPTEST_CASES` relative to its default of 256. Turn failures into named tests; seeds
+/// are not stored in a file.
 fn cases(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
@@ -37,7 +37,7 @@ fn any_local() -> impl Strategy<Value = Local> {
     prop_oneof![Just(Local::Server), Just(Local::Client)]
 }
 
-/// Mostly text that is right, some that is cut, some that is wrong.
+/// Mostly valid text, some truncated, some invalid.
 fn any_payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         6 => "[a-z]{0,5}(\u{e9}|\u{20ac}|\u{1f600}|){0,5}".prop_map(String::into_bytes),
@@ -45,14 +45,14 @@ fn any_payload() -> impl Strategy<Value = Vec<u8>> {
             text.as_bytes()[..cut.index(text.len())].to_vec()
         }),
         1 => vec(any::<u8>(), 0..20),
-        // What is almost UTF-8: the borders of the ranges in Unicode Table 3-7.
+        // Almost valid UTF-8: the bounds of the ranges in Unicode Table 3-7.
         1 => vec(select(&b"\x7f\x80\x8f\x90\x9f\xa0\xbf\xc2\xdf\xe0\xed\xef\xf0\xf4\xf5"[..]), 1..6),
         1 => (100..140_usize).prop_map(|len| vec![b'x'; len]),
         1 => (300..600_usize).prop_map(|len| vec![b'y'; len]),
     ]
 }
 
-/// One step of a peer that mostly keeps to the rules: whole messages, and fragments that fit or not.
+/// Frames of a mostly conforming peer: unfragmented messages, and valid or invalid fragments.
 fn any_frames(local: Local) -> impl Strategy<Value = Vec<Frame>> {
     let message = (1..=2_u8, vec(any_payload(), 1..5), any::<bool>()).prop_map(|(opcode, payloads, pings)| {
         let last = payloads.len() - 1;
@@ -97,7 +97,7 @@ fn any_frames(local: Local) -> impl Strategy<Value = Vec<Frame>> {
     })
 }
 
-/// What a peer may send: frames, and now and then a byte turned or the end lost.
+/// A stream from a peer: frames, sometimes with a changed byte or truncated.
 fn any_stream(local: Local) -> impl Strategy<Value = Vec<u8>> {
     let damage = prop_oneof![
         6 => Just(None),
@@ -122,7 +122,7 @@ fn any_local_and_stream() -> impl Strategy<Value = (Local, Vec<u8>)> {
     any_local().prop_flat_map(|local| any_stream(local).prop_map(move |stream| (local, stream)))
 }
 
-/// Lengths of the pieces that an input comes in.
+/// Lengths of the pieces in which an input arrives.
 fn any_pieces() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![
         vec(1..4_usize, 1..4),
@@ -131,7 +131,7 @@ fn any_pieces() -> impl Strategy<Value = Vec<usize>> {
     ]
 }
 
-/// All that can be known of an endpoint after its input.
+/// The observable state of an endpoint after its input.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     got: Vec<Got>,
@@ -151,7 +151,7 @@ fn outcome(mut endpoint: Endpoint, got: Vec<Got>) -> Outcome {
     }
 }
 
-/// Gives `stream` in pieces, whose lengths are used over and over; checks the bound on memory after each.
+/// Passes `stream` in pieces, repeating their lengths. Checks the memory bound after each.
 fn receive_in_pieces(mut endpoint: Endpoint, stream: &[u8], pieces: &[usize], is_direct: bool) -> Outcome {
     let limit = endpoint.message_size_max;
     let mut got = Vec::new();
@@ -161,11 +161,11 @@ fn receive_in_pieces(mut endpoint: Endpoint, stream: &[u8], pieces: &[usize], is
             break;
         }
         let mut piece = &rest[..len.min(rest.len())];
-        match endpoint.connection.direct_buffer().filter(|_| is_direct) {
+        match endpoint.connection.direct_read_buffer().filter(|_| is_direct) {
             Some((buffer, at_most)) => {
                 piece = &piece[..piece.len().min(at_most)];
                 buffer.extend_from_slice(piece);
-                got.extend(endpoint.connection.handle_appended(at(0)).map(Got::from));
+                got.extend(endpoint.connection.handle_direct_read(at(0)).map(Got::from));
             }
             None => got.extend(endpoint.receives_bytes(piece)),
         }
@@ -185,8 +185,7 @@ fn receive_whole(endpoint: Endpoint, stream: &[u8]) -> Outcome {
     receive_in_pieces(endpoint, stream, &[usize::MAX], false)
 }
 
-/// Chunks put together to the messages that they make. What a failed message had delivered depends on how it was cut:
-/// it is left out.
+/// Joins chunks into messages. Omits the chunks of an unfinished message, because they depend on the split.
 fn joined(chunks: Vec<Got>) -> Vec<Got> {
     let mut joined = Vec::new();
     let mut message: Option<Vec<u8>> = None;
@@ -201,7 +200,11 @@ fn joined(chunks: Vec<Got>) -> Vec<Got> {
             joined.push(got);
             continue;
         };
-        assert_eq!(first, message.is_none(), "the first chunk, and only it, says so");
+        assert_eq!(
+            first,
+            message.is_none(),
+            "`first` must be set exactly on the first chunk"
+        );
         let mut whole = message.take().unwrap_or_default();
         whole.extend(data);
         match (last, kind) {
@@ -217,23 +220,23 @@ proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn any_split_gives_the_same((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
+    fn every_split_gives_the_same_events((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         let split = receive_in_pieces(endpoint(local, limits()), &stream, &pieces, false);
         prop_assert_eq!(whole, split);
     }
 
     #[test]
-    fn every_cut_in_two_gives_the_same((local, stream) in any_local_and_stream()) {
+    fn every_split_in_two_gives_the_same_events((local, stream) in any_local_and_stream()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         for cut in 0..stream.len() {
             let split = receive_in_pieces(endpoint(local, limits()), &stream, &[cut, usize::MAX], false);
-            prop_assert_eq!(&whole, &split, "cut at {}", cut);
+            prop_assert_eq!(&whole, &split, "split at {}", cut);
         }
     }
 
     #[test]
-    fn chunks_make_the_same_messages((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
+    fn chunks_concatenate_to_the_same_messages((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let whole = receive_whole(endpoint(local, limits()), &stream);
         let mut in_chunks = endpoint(local, limits());
         in_chunks.connection.set_receive_mode(ReceiveMode::Chunks);
@@ -243,13 +246,13 @@ proptest! {
     }
 
     #[test]
-    fn a_naive_decoder_agrees((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
+    fn reference_decoder_agrees((local, stream) in any_local_and_stream(), pieces in any_pieces()) {
         let split = receive_in_pieces(endpoint(local, limits()), &stream, &pieces, false);
         prop_assert_eq!(split.got, decode_naively(local, &limits(), &stream));
     }
 
     #[test]
-    fn a_naive_decoder_agrees_on_random_bytes(
+    fn reference_decoder_agrees_on_random_bytes(
         local in any_local(), stream in vec(any::<u8>(), 0..200), pieces in any_pieces(),
     ) {
         let split = receive_in_pieces(endpoint(local, limits()), &stream, &pieces, false);
@@ -257,7 +260,7 @@ proptest! {
     }
 
     #[test]
-    fn a_naive_decoder_agrees_on_every_header(
+    fn reference_decoder_agrees_on_every_header(
         local in any_local(), first in any::<u8>(), second in any::<u8>(), rest in vec(any::<u8>(), 0..160),
     ) {
         let stream = [&[first, second][..], &rest].concat();
@@ -266,7 +269,7 @@ proptest! {
     }
 }
 
-/// What an application may do, in any order.
+/// Calls of an application, in any order.
 #[derive(Clone, Debug)]
 enum Step {
     Text(String),
@@ -302,7 +305,7 @@ proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn what_one_side_sends_the_other_gets(
+    fn sent_messages_are_received(
         local in any_local(), steps in vec(any_sending(), 0..20), pieces in any_pieces(),
     ) {
         let mut sender = Endpoint::new(local);
@@ -363,7 +366,7 @@ proptest! {
     }
 
     #[test]
-    fn no_order_of_calls_panics_or_wakes_the_dead(
+    fn no_order_of_calls_panics_or_reopens_a_closed_connection(
         local in any_local(),
         steps in vec(
             prop_oneof![
@@ -395,20 +398,20 @@ proptest! {
                 Step::Pass(ms) => endpoint.advance_to(endpoint.now_ms + ms),
                 Step::Bytes(bytes) => {
                     let got = endpoint.receives_bytes(&bytes);
-                    prop_assert!(ended.is_none() || got.is_empty(), "nothing happens after the end");
+                    prop_assert!(ended.is_none() || got.is_empty(), "no events after the end");
                 }
                 Step::Close(code, reason) => { let _ = connection.close(code.into(), &reason); }
                 Step::End => connection.handle_transport_end(),
             }
             out.clear();
             let sent = endpoint.transmits();
-            prop_assert!(sent.len() <= 3, "a pong, a ping and a close at most");
+            prop_assert!(sent.len() <= 3, "at most a pong, a ping and a close");
             let connection = &endpoint.connection;
-            let is_over = matches!(connection.state(), State::Ending | State::Closed);
+            let is_over = matches!(connection.state(), State::Draining | State::Closed);
             match &ended {
                 None if is_over => ended = connection.close_info().cloned(),
                 None => {}
-                // Failed stays failed, closed stays closed, and what is known of it stays known.
+                // A failed connection stays failed, a closed one stays closed, and the close info does not change.
                 Some(closure) => {
                     prop_assert!(is_over);
                     prop_assert!(sent.is_empty());
@@ -418,7 +421,7 @@ proptest! {
             }
             prop_assert_eq!(connection.close_info().is_none(), connection.state() == State::Open);
             let is_waiting = connection.poll_timeout().is_some();
-            prop_assert_eq!(is_waiting, connection.state() != State::Closed, "there is always a deadline until the end");
+            prop_assert_eq!(is_waiting, connection.state() != State::Closed, "there is a deadline until the connection is closed");
         }
     }
 }
@@ -427,7 +430,7 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn a_large_message_is_the_same_by_every_way(
+    fn large_message_is_equal_via_direct_and_normal_reads(
         local in any_local(),
         fragments in vec(30_000..200_000_usize, 1..4),
         is_text in any::<bool>(),

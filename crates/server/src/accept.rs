@@ -1,7 +1,7 @@
-//! Taking in connections for as long as the process lives, whatever accepting one of them comes to.
+//! An accept loop that survives errors.
 //!
-//! Without free file descriptors every attempt fails at once while the connection stays in the backlog: trying again
-//! immediately would burn a core, giving up would end the server. So it waits, a little longer each time.
+//! Without free file descriptors, every `accept` fails immediately and the connection stays in the backlog. Retrying at once
+//! would use a whole core, and returning would stop the server. The loop therefore retries with exponential backoff.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -13,7 +13,26 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Hands every connection that `poll_accept` yields to `handle`. Never returns.
+/// Accepts connections forever and passes each to `handle`.
+///
+/// Errors of a single connection are ignored. After any other error, such as too many open files, the loop waits from 10 ms
+/// up to 1 s before it retries, and logs at most one line per second.
+///
+/// ```no_run
+/// # async fn example(listener: tokio::net::TcpListener) {
+/// let accepting = sockeye_server::accept_all(
+///     |cx| listener.poll_accept(cx),
+///     |(stream, _peer)| drop(tokio::spawn(async move { drop(stream) })),
+/// );
+/// tokio::select! {
+///     never = accepting => match never {},
+///     _ = tokio::signal::ctrl_c() => {}
+/// }
+/// # }
+/// ```
+///
+/// # Cancel safety
+/// Dropping the future loses no connection: those that are not accepted yet stay in the backlog.
 pub async fn accept_all<T>(
     mut poll_accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
     mut handle: impl FnMut(T),
@@ -26,11 +45,11 @@ pub async fn accept_all<T>(
                 back_off = BACK_OFF_MIN;
                 handle(connection);
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                     logged_at = Some(Instant::now());
-                    tracing::error!(%error, "cannot accept connections; trying again");
+                    tracing::error!(%error, "cannot accept connections; retrying");
                 }
                 sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF_MAX);
@@ -39,8 +58,8 @@ pub async fn accept_all<T>(
     }
 }
 
-/// Whether only the connection that was to be accepted is at fault; Linux passes its pending errors on to `accept`.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending errors.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
         error.kind(),
@@ -63,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// Accepts a script to its end, and tells which connections came through and how long that took.
+    /// Runs the loop on a list of results. Returns the accepted connections and the elapsed time.
     async fn accept_script(script: Vec<io::Result<u32>>) -> (Vec<u32>, Duration) {
         let mut script = VecDeque::from(script);
         let mut accepted = Vec::new();
@@ -89,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cve_rustsec_2024_0376_a_connection_lost_in_the_backlog_costs_no_time() {
+    async fn cve_rustsec_2024_0376_a_connection_aborted_in_the_backlog_causes_no_delay() {
         let lost = Err(io::ErrorKind::ConnectionAborted.into());
         assert_eq!(
             accept_script(vec![Ok(1), lost, Ok(2)]).await,
@@ -98,17 +117,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cve_rustsec_2024_0376_without_descriptors_it_waits_longer_and_longer_up_to_a_second() {
+    async fn cve_rustsec_2024_0376_without_descriptors_the_delay_doubles_up_to_a_second() {
         let script = std::iter::repeat_with(no_descriptors).take(12).chain([Ok(1)]).collect();
         let (accepted, took) = accept_script(script).await;
         assert_eq!(accepted, [1]);
-        // 10 + 20 + 40 + 80 + 160 + 320 + 640 ms, then five times a second.
+        // 10 + 20 + 40 + 80 + 160 + 320 + 640 ms, then 5 times 1 s.
         assert_eq!(took.as_millis(), 1270 + 5000);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cve_rustsec_2024_0376_no_error_there_is_ends_it_or_costs_more_than_a_moment() {
-        // All of Linux, and some that there are not.
+    async fn cve_rustsec_2024_0376_no_error_code_ends_the_loop_or_delays_it_for_long() {
+        // All error codes of Linux, and some that do not exist.
         for code in 1..200 {
             let (accepted, took) = accept_script(vec![Err(io::Error::from_raw_os_error(code)), Ok(1)]).await;
             assert_eq!(accepted, [1], "{code}");
@@ -117,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_accepted_connection_makes_it_quick_again() {
+    async fn an_accepted_connection_resets_the_delay() {
         let script = vec![no_descriptors(), no_descriptors(), Ok(1), no_descriptors(), Ok(2)];
         let (accepted, took) = accept_script(script).await;
         assert_eq!((accepted, took.as_millis()), (vec![1, 2], 10 + 20 + 10));

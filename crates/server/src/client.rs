@@ -1,5 +1,5 @@
-//! One client on its node: its session, carried out. It still knows no socket: frames go in, and what is to be
-//! written comes out of its queue.
+//! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of sockets:
+//! frames go in, and the frames to write come out of the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,42 +19,42 @@ use crate::protocol::{
 use crate::queue::{Item, Outgoing, Queue};
 use crate::session::{Call, PingDue, Pings, ReadHistory, Session, Step, Subscribe};
 
-/// A client, on the node's list from when it is made until it is dropped.
+/// A connected client. It is registered with the node from construction until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Client {
     node: Arc<Node>,
     id: ClientId,
     session: Session,
     queue: Arc<Queue>,
-    /// Subscriptions that the hub has ended, and that the engine is not told about yet.
+    /// Subscriptions that the hub has ended and that are not yet removed from the engine.
     ended: Vec<Subscription>,
 }
 
 /// How the server detects that a client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PingedBy {
-    /// Pings of the client protocol: the application answers them, so a frozen page is not taken for a live one.
+    /// Pings of the client protocol. The client application answers them, so a frozen page is detected.
     Commands,
-    /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`: for terminals and test tools, whose WebSocket
-    /// library answers.
+    /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`. The WebSocket library answers them, which suits
+    /// terminals and test tools.
     Frames,
 }
 
-/// Why a subscription did not come about.
+/// Why a subscription failed.
 enum SubscribeFailure {
     Refused(ErrorCode),
     Gap,
 }
 
 impl Client {
-    /// A client over the WebSocket of `sender`; without one, all that is for it is in [`next_frame`](Self::next_frame).
+    /// Creates and registers a client. Without a `sender`, all frames are queued for [`next_frame`](Self::next_frame).
     pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, pinged_by: PingedBy) -> Self {
         let id = ClientId::from_random(rand::random());
         let pings = match pinged_by {
             PingedBy::Frames => Pings::Frames,
             PingedBy::Commands => {
                 let interval = node.config().timeouts.ping_interval;
-                // The upper half of the interval: pings are spread, and none follows hard on the connect.
+                // A random time in the second half of the interval spreads the pings of clients that connect together.
                 let spread = Duration::from_secs_f64(interval.as_secs_f64() / 2.0 * rand::random::<f64>());
                 Pings::Commands {
                     first: interval / 2 + spread,
@@ -73,24 +73,24 @@ impl Client {
         }
     }
 
-    /// Takes one command and carries it out; the answer, if it wants one, is in the queue afterwards.
+    /// Executes one command and queues the reply.
     ///
     /// # Errors
-    /// The reason to disconnect the client.
+    /// Returns the code with which to disconnect the client.
     pub(crate) async fn handle_command(
         &mut self,
         command: Result<Command<'_>, Malformed>,
     ) -> Result<(), DisconnectCode> {
         let id = command.as_ref().map_or(0, |command| command.id);
-        // Others hear that the client left before they hear that it is there again.
-        self.finish_leaving().await;
+        // Announce earlier leaves first, in case the client subscribes again.
+        self.announce_ended_subscriptions().await;
         match self.session.handle_command(command, Instant::now().into_std())? {
             Step::Nothing => {}
             Step::Reply(body) => {
                 if let ReplyBody::Error(code) = body
                     && self.session.info().is_none()
                 {
-                    // SDKs do not connect again after most errors, so the operator has to see this.
+                    // SDKs do not reconnect after most errors, so the operator should see them.
                     let log = || tracing::info!(%code, "refused the connect command of a client");
                     self.node.refusals().log(log);
                 }
@@ -98,7 +98,7 @@ impl Client {
             }
             Step::Subscribe(call) => self.subscribe(id, call).await?,
             Step::Call(call) => {
-                if let Err(code) = self.carry_out(id, call).await {
+                if let Err(code) = self.execute(id, call).await {
                     self.reply(id, ReplyBody::Error(code));
                 }
             }
@@ -106,10 +106,10 @@ impl Client {
         Ok(())
     }
 
-    /// Takes the time; see [`deadline`](Self::deadline).
+    /// Handles expired timeouts; to be called at [`deadline`](Self::deadline).
     ///
     /// # Errors
-    /// The reason to disconnect the client.
+    /// Returns the code with which to disconnect the client.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
         if let Some(PingDue) = self.session.handle_timeout(Instant::now().into_std())? {
             self.queue.push(Item::Push(PreparedMessage::new(PING)));
@@ -117,15 +117,15 @@ impl Client {
         Ok(())
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) must be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.session.deadline().map(Instant::from_std)
     }
 
-    /// The next text frame to write.
+    /// Returns the next frame to write.
     ///
     /// # Errors
-    /// The reason to disconnect the client instead.
+    /// Returns the code with which to disconnect the client.
     pub(crate) fn next_frame(&mut self) -> Result<Option<PreparedMessage>, DisconnectCode> {
         loop {
             match self.queue.take() {
@@ -137,36 +137,36 @@ impl Client {
                         self.ended.push(subscription);
                         return Ok(Some(frame));
                     }
-                    // The client has ended it by itself, and what it is told about that comes next.
+                    // The client has already unsubscribed, and the reply to that is queued.
                 }
             }
         }
     }
 
-    /// Whether [`finish_leaving`](Self::finish_leaving) has something to do.
-    pub(crate) fn is_leaving(&self) -> bool {
+    /// Whether [`announce_ended_subscriptions`](Self::announce_ended_subscriptions) must be called.
+    pub(crate) fn has_ended_subscriptions(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// Tells the engine, and through it the others, of the subscriptions that the hub has ended.
+    /// Removes the subscriptions that the hub has ended from the engine, and announces that the client left.
     ///
     /// # Cancel safety
-    /// What was not told yet is told later, when the client is dropped at the latest.
-    pub(crate) async fn finish_leaving(&mut self) {
+    /// The remaining subscriptions are announced by the next call, or when the client is dropped.
+    pub(crate) async fn announce_ended_subscriptions(&mut self) {
         while let Some(subscription) = self.ended.last()
             && let Some(info) = self.session.info()
         {
-            self.node.tell_left(subscription, info).await;
+            self.node.announce_leave(subscription, info).await;
             self.ended.pop();
         }
     }
 
-    /// How long the close handshake may take.
+    /// Timeout of the closing handshake.
     pub(crate) fn close_timeout(&self) -> Duration {
         self.node.config().timeouts.close
     }
 
-    /// How long the client may take for what is being written to it.
+    /// Timeout for a slow client.
     pub(crate) fn write_timeout(&self) -> Duration {
         self.node.config().timeouts.write
     }
@@ -179,11 +179,11 @@ impl Client {
         let Err(failure) = self.try_subscribe(id, &call).await else {
             return Ok(());
         };
-        // Nobody was told that the client came, so nobody is told that it left.
+        // The join was not announced, so the leave is not announced either.
         self.session.handle_unsubscribed(&call.subscription);
-        self.node.hub().leave(&call.subscription, self.id);
+        self.node.hub().unsubscribe(&call.subscription, self.id);
         if let Some(info) = self.session.info() {
-            self.node.forget(&call.subscription, info).await;
+            self.node.remove_presence(&call.subscription, info).await;
         }
         match failure {
             SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
@@ -194,21 +194,21 @@ impl Client {
         }
     }
 
-    /// The order matters: publications are kept aside first, so that none can slip between history and hub.
+    /// Starts to buffer publications before it reads the history, so that none is lost in between.
     async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
-        let Subscribe {
-            subscription, wants, ..
-        } = call;
+        let subscription = &call.subscription;
         let channel = &subscription.channel;
         let (engine, options) = (self.node.engine(), &self.node.config().channels);
         let info = self.session.info().ok_or(ErrorCode::Internal)?;
-        self.node.hub().join(subscription, self.id, self.queue.clone(), *wants);
+        self.node
+            .hub()
+            .subscribe(subscription, self.id, self.queue.clone(), call.options);
         engine.interest_changed(channel).await?;
         if options.presence {
             engine.presence_add(subscription, info.clone()).await?;
         }
         let mut history = None;
-        if wants.unbroken {
+        if call.options.positioned {
             let since = call.recover_from.as_ref().map(|from| from.offset);
             let query = HistoryQuery {
                 since,
@@ -221,23 +221,23 @@ impl Client {
         let reply = self.encode(id, ReplyBody::Subscribe(result))?;
         self.node
             .hub()
-            .release(channel, self.id, reply, history.as_ref().map(|history| &history.top))?;
+            .activate(channel, self.id, reply, history.as_ref().map(|history| &history.top))?;
         if options.join_leave
             && let Err(error) = engine.publish_join(channel, info.clone()).await
         {
-            tracing::warn!(%channel, %error, "a client came, and the engine did not tell");
+            tracing::warn!(%channel, %error, "the engine could not announce that a client joined");
         }
         Ok(())
     }
 
     async fn leave(&self, subscription: &Subscription) {
-        self.node.hub().leave(subscription, self.id);
+        self.node.hub().unsubscribe(subscription, self.id);
         if let Some(info) = self.session.info() {
-            self.node.tell_left(subscription, info).await;
+            self.node.announce_leave(subscription, info).await;
         }
     }
 
-    async fn carry_out(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
+    async fn execute(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
             Call::Unsubscribe(subscription) => {
@@ -318,10 +318,10 @@ impl Client {
     }
 }
 
-/// What a client is told about its subscription, given the history since it was last there.
+/// Builds the reply to a subscription from the history since the position of the client.
 ///
 /// # Errors
-/// It cannot recover, and does not want to begin anew.
+/// Fails if recovery is impossible and the client rejects a subscription without it.
 fn subscribe_result<'a>(call: &Subscribe, history: Option<&'a History>) -> Result<SubscribeResult<'a>, ErrorCode> {
     let Some(history) = history else {
         return Ok(SubscribeResult::default());
@@ -337,7 +337,7 @@ fn subscribe_result<'a>(call: &Subscribe, history: Option<&'a History>) -> Resul
         result.was_recovering = true;
         result.recovered = is_recovered(from, history);
         if result.recovered {
-            // The client counts up from where it was as it takes the publications.
+            // The client advances the offset as it processes the publications.
             result.offset = Some(from.offset);
             result.publications = history
                 .publications
@@ -353,7 +353,7 @@ fn subscribe_result<'a>(call: &Subscribe, history: Option<&'a History>) -> Resul
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // However the client's task ends, by a panic too, nobody goes on counting it as present.
+        // In the destructor, so that the client is removed even after a panic in its task.
         let mut left = self.session.take_subscriptions();
         left.append(&mut self.ended);
         self.node.unregister(self.id, self.session.info(), left);

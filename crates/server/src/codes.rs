@@ -1,52 +1,52 @@
-//! The numbers of the client protocol: errors in replies, reasons to unsubscribe, reasons to disconnect.
+//! The codes of the client protocol: error codes, unsubscribe codes, and disconnect codes.
 //!
-//! The numbers and their texts are part of the wire format. A client library decides by the number alone whether
-//! it tries again, so a number is never reused for something else.
+//! Codes and texts are part of the wire format. Client libraries decide by the code whether to retry, so a code is never
+//! reused with another meaning.
 
 use std::fmt;
 
-/// Why one command failed; the connection goes on.
+/// Why a command failed. The connection stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// The server failed; trying again may help.
+    /// Internal error; a retry may succeed.
     Internal = 100,
-    /// Who the client is could not be established.
+    /// The client is not authenticated.
     Unauthorized = 101,
     /// The channel's namespace does not exist.
     UnknownChannel = 102,
-    /// The client may not do this here.
+    /// The client is not allowed to do this.
     PermissionDenied = 103,
     /// The server does not know this command or method.
     MethodNotFound = 104,
     /// The client is already subscribed to this channel.
     AlreadySubscribed = 105,
-    /// A limit of the server does not allow this.
+    /// A limit of the server is exceeded.
     LimitExceeded = 106,
-    /// The command is understood but makes no sense.
+    /// A parameter is invalid.
     BadRequest = 107,
-    /// The feature is not turned on for this channel.
+    /// The feature is disabled or not supported.
     NotAvailable = 108,
-    /// The token has expired; a new one may be accepted.
+    /// The token has expired.
     TokenExpired = 109,
     /// The connection or subscription has expired.
     Expired = 110,
     /// Too many commands in too short a time.
     TooManyRequests = 111,
-    /// The position asked for can no longer be recovered from.
+    /// Recovery from the requested position is no longer possible.
     UnrecoverablePosition = 112,
-    /// Another page of the same list is still being read.
+    /// Another page of the same list is being read.
     ConcurrentPagination = 113,
 }
 
 impl ErrorCode {
-    /// The number sent to the client.
+    /// The number that is sent to the client.
     pub fn code(self) -> u32 {
         self as u32
     }
 
-    /// The text sent to the client beside the number.
+    /// The text that is sent to the client with the number.
     pub fn message(self) -> &'static str {
         match self {
             Self::Internal => "internal server error",
@@ -66,7 +66,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the same command may succeed a little later.
+    /// Whether a retry of the command may succeed.
     pub fn is_temporary(self) -> bool {
         matches!(
             self,
@@ -83,28 +83,28 @@ impl fmt::Display for ErrorCode {
 
 impl std::error::Error for ErrorCode {}
 
-/// Why the server ended a subscription. From 2500 on the client subscribes again by itself.
+/// Why the server ended a subscription. Clients resubscribe after codes from 2500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 #[non_exhaustive]
 pub enum UnsubscribeCode {
-    /// Ended by the server for good.
+    /// Ended by the server permanently.
     Server = 2000,
-    /// A message of the channel was lost on its way to this client: it has to recover.
+    /// A publication was lost; the client must recover.
     InsufficientState = 2500,
     /// The subscription has expired.
     Expired = 2501,
-    /// What the subscription was built on is no longer valid.
+    /// The state of the subscription is no longer valid.
     StateInvalidated = 2502,
 }
 
 impl UnsubscribeCode {
-    /// The number sent to the client.
+    /// The number that is sent to the client.
     pub fn code(self) -> u32 {
         self as u32
     }
 
-    /// The text sent to the client beside the number.
+    /// The text that is sent to the client with the number.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Server => "server unsubscribe",
@@ -115,56 +115,56 @@ impl UnsubscribeCode {
     }
 }
 
-/// Why the server ends a connection: the code and reason of the WebSocket close frame.
+/// Why the server disconnects a client: the code and reason of the WebSocket close frame.
 ///
-/// Clients connect again after 3000 to 3499 and stay away after 3500 to 3999.
+/// Clients reconnect after 3000 to 3499, and do not after 3500 to 3999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 #[non_exhaustive]
 pub enum DisconnectCode {
-    /// Generic close; also sent when `connect` did not arrive in time (clients reconnect).
+    /// Generic close, also sent if `connect` did not arrive in time.
     ConnectionClosed = 3000,
-    /// This server is going away; another one, or this one after its restart, will serve the client.
+    /// The server is shutting down.
     Shutdown = 3001,
-    /// The server failed.
+    /// Internal error.
     ServerError = 3004,
-    /// The connection's permission has expired.
+    /// The connection has expired.
     Expired = 3005,
-    /// A subscription's permission has expired.
+    /// A subscription has expired.
     SubscriptionExpired = 3006,
-    /// The client does not read as fast as its channels speak.
+    /// The client reads more slowly than its channels publish.
     Slow = 3008,
     /// Writing to the client failed.
     WriteError = 3009,
-    /// A message was lost on its way to this client.
+    /// A publication was lost; the client must recover.
     InsufficientState = 3010,
-    /// The server asks the client to connect again.
+    /// The server requests a reconnect.
     ForceReconnect = 3011,
     /// The client did not answer a ping in time.
     NoPong = 3012,
     /// The client sent too many commands in too short a time.
     TooManyRequests = 3013,
-    /// What the connection was built on is no longer valid.
+    /// The state of the connection is no longer valid.
     StateInvalidated = 3014,
-    /// The token is not one this server accepts.
+    /// The token is invalid.
     InvalidToken = 3500,
-    /// What the client sent is not the protocol.
+    /// The client violated the protocol.
     BadRequest = 3501,
-    /// The client was refused by an error in reply to `connect`, and did not leave by itself.
+    /// `connect` failed, and the client did not close the connection.
     Stale = 3502,
-    /// The server sends the client away.
+    /// The server disconnects the client permanently.
     ForceDisconnect = 3503,
-    /// The server has as many connections as it takes.
+    /// The server has reached its connection limit.
     ConnectionLimit = 3504,
-    /// The client has as many channels as it may.
+    /// The client has reached its channel limit.
     ChannelLimit = 3505,
-    /// The client speaks another protocol than was agreed.
+    /// The client uses another encoding than was negotiated.
     InappropriateProtocol = 3506,
     /// The client may not connect.
     PermissionDenied = 3507,
-    /// What the client needs is not turned on here.
+    /// A feature that the client needs is disabled.
     NotAvailable = 3508,
-    /// The client made too many errors.
+    /// Too many commands of the client failed.
     TooManyErrors = 3509,
 }
 
@@ -202,7 +202,7 @@ impl DisconnectCode {
         }
     }
 
-    /// Whether client libraries connect again after this code.
+    /// Whether client libraries reconnect after this code.
     pub fn is_reconnect(self) -> bool {
         self.code() < 3500
     }
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_the_ones_on_the_wire() {
+    fn codes_match_the_wire_format() {
         assert_eq!(ErrorCode::Internal.code(), 100);
         assert_eq!(ErrorCode::ConcurrentPagination.code(), 113);
         assert_eq!(UnsubscribeCode::InsufficientState.code(), 2500);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_return_below_3500_only() {
+    fn clients_reconnect_only_below_3500() {
         assert!(DisconnectCode::StateInvalidated.is_reconnect());
         assert!(!DisconnectCode::InvalidToken.is_reconnect());
     }

@@ -1,15 +1,15 @@
-//! Everything that can be set about a server, as plain values that do nothing by themselves.
+//! The configuration of a server, as plain values.
 //!
-//! No limit is infinite by default, and a test holds that every limit has a value a machine can bear. Some limits make
-//! sense only beside others: [`Config::check`] knows how, and no server starts with values that contradict each other.
+//! Every limit and timeout has a finite default, which a test checks. Some fields depend on others: [`Config::check`]
+//! reports contradictions, and no server starts with them.
 
 use std::fmt;
 use std::time::Duration;
 
-use sockeye::handshake::HostPolicy;
+use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-/// How a server behaves. `Config::default()` suits a server that browsers reach under its own address.
+/// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.
 ///
 /// ```
 /// let mut config = sockeye_server::Config::default();
@@ -18,21 +18,21 @@ use sockeye::{DeflateConfig, OriginPolicy};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// From which web pages browsers may connect. Change it when the page lives on another host than this server,
-    /// or when a proxy in front of it does not pass the `Host` header on.
+    /// Origins of the web pages that may connect. Change it if the page is on another host than this server, or if a proxy
+    /// in front of the server does not preserve the `Host` header.
     pub origins: OriginPolicy,
-    /// Under which names clients may connect. By default (`None`) a listener on a loopback address takes loopback names
-    /// only, which keeps out pages that rename themselves to this machine (DNS rebinding), and any other listener takes
-    /// any name. Change it when a proxy on the same machine passes public names on.
+    /// Accepted values of the `Host` header. With the default (`None`), a listener on a loopback address accepts only
+    /// loopback names, which prevents DNS rebinding, and any other listener accepts all names. Change it if a proxy on the
+    /// same machine forwards public names.
     pub hosts: Option<HostPolicy>,
-    /// How messages are compressed for clients that offer permessage-deflate, as browsers do; `None` turns it off. By
-    /// default each message by itself, and a publication once for all that hear it.
+    /// Compression for clients that offer permessage-deflate, as browsers do; `None` disables it. By default each message is
+    /// compressed independently, and a publication is compressed once for all its subscribers.
     pub compression: Option<DeflateConfig>,
-    /// What channels offer.
+    /// Features of channels.
     pub channels: ChannelOptions,
-    /// What one client, and all of them together, may use.
+    /// Limits per client and for the whole server.
     pub limits: Limits,
-    /// How long the server waits for things.
+    /// Timeouts and intervals.
     pub timeouts: Timeouts,
 }
 
@@ -50,7 +50,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks that no field contradicts another; [`serve`](crate::serve) does so before anything else.
+    /// Checks that no field contradicts another. [`serve`](crate::serve) calls this first.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -59,7 +59,7 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// The first relation that does not hold, of those stated at the fields of [`Limits`] and [`Timeouts`].
+    /// Names the first field that violates a relation stated in the docs of [`Limits`] and [`Timeouts`].
     pub fn check(&self) -> Result<(), ConfigError> {
         let Limits {
             message_size_max,
@@ -115,14 +115,14 @@ impl Config {
     }
 }
 
-/// What a reply with the history of a channel holds beside the publications: 160 bytes, and some to spare.
+/// Size of a history reply without its publications: 160 bytes, rounded up generously.
 const REPLY_FRAME_BYTES: usize = 1 << 10;
 
-/// What a publication or a push holds beside the data and what the client says about itself: the name of the channel,
-/// each byte written as `\u00xx` at worst (6 * 255), the client's id, numbers, and the names of the fields.
+/// Size of a publication or push without its data and client info: the channel name, with each byte escaped as `\u00xx` in
+/// the worst case (6 * 255), the client id, numbers, and field names.
 const PUSH_FRAME_BYTES: usize = 2 << 10;
 
-/// A field of a [`Config`] that contradicts another one.
+/// Error of [`Config::check`]: a field contradicts another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     field: &'static str,
@@ -151,20 +151,20 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// What a channel offers to its subscribers. One set of options holds for all channels.
+/// Features that channels offer to their subscribers. The options apply to all channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChannelOptions {
-    /// Who may publish.
+    /// Which clients may publish.
     pub publish: PublishPolicy,
-    /// Whether subscribers may ask who else is there.
+    /// Whether subscribers may list the subscribers of the channel.
     pub presence: bool,
-    /// Whether subscribers that ask for it are told who comes and goes.
+    /// Whether subscribers may request notifications about clients that join and leave.
     pub join_leave: bool,
-    /// How many publications a channel remembers, for newcomers and for clients that were away. Zero turns history
-    /// and recovery off.
+    /// Maximum number of publications in the history of a channel, which new subscribers can read and reconnecting clients
+    /// recover from. Zero disables history and recovery.
     pub history_count_max: usize,
-    /// How long a publication is remembered.
+    /// How long a publication stays in the history.
     pub history_ttl: Duration,
 }
 
@@ -184,50 +184,51 @@ impl Default for ChannelOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishPolicy {
-    /// None.
+    /// No client.
     Nobody,
-    /// Those subscribed to it.
+    /// Subscribers of the channel.
     Subscribers,
-    /// All that are connected.
+    /// Every connected client.
     Everyone,
 }
 
-/// What clients may use. Beside each limit: what happens beyond it.
+/// Limits on what clients may use. The docs of each limit say what happens to a client that exceeds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Open connections, HTTP and WebSocket together. Beyond: answered 503 and closed. An idle client costs about
-    /// 4 KiB here and as much in the kernel.
+    /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and closed. An
+    /// idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
     pub connections_max: usize,
-    /// Size of one WebSocket message from a client, in bytes. Beyond: WebSocket close 1009, after which SDKs do not
-    /// connect again. One message may carry many commands: an SDK that connects sends all its subscriptions in one,
-    /// with a token for each. 128 subscriptions take up to 110 KiB.
+    /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, after
+    /// which SDKs do not reconnect. One message may carry many commands: an SDK that connects sends all its subscriptions
+    /// in one message, with a token for each. 128 subscriptions take up to 110 KiB.
     pub message_size_max: usize,
-    /// Size of the data of one publication, in bytes of JSON. Beyond: error 106 for this publication. At least 2 KiB
-    /// less than [`message_size_max`](Self::message_size_max). With [`client_info_size_max`](Self::client_info_size_max)
-    /// and 2 KiB, at most half of [`queue_bytes_max`](Self::queue_bytes_max), or one publication would make all its
-    /// subscribers slow. [`set_publication_size_max`](Self::set_publication_size_max) sets it with everything that
-    /// depends on it.
+    /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Must be at
+    /// least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
+    /// [`client_info_size_max`](Self::client_info_size_max) and 2 KiB must be at most half of
+    /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
+    /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
     pub publication_size_max: usize,
-    /// Channels one client is subscribed to. Beyond: error 106.
+    /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
     pub channels_per_client_max: usize,
-    /// Size of the `data` with which a client connects, in bytes of JSON. Others see it as `conn_info.unverified` with
-    /// each publication and in presence, so a larger limit lets one client inflate the pushes and replies of its
-    /// channels. Beyond: error 106, after which SDKs do not connect again. At zero it is ignored and not shown to anyone.
+    /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106, after which
+    /// SDKs do not reconnect. Others receive it as `conn_info.unverified` with each publication and in presence, so a larger
+    /// limit lets one client inflate the pushes and replies of its channels. With zero, the data is ignored and not shown.
     pub client_info_size_max: usize,
-    /// Bytes waiting for one client that reads too slowly. Beyond: disconnect 3008. At least twice the push of the
-    /// largest publication, and twice the largest reply.
+    /// Maximum number of bytes queued for one client. A client that reads too slowly and exceeds it is disconnected with
+    /// 3008. Must be at least twice the size of the largest push and of the largest reply.
     pub queue_bytes_max: usize,
-    /// Size of one reply, in bytes. Beyond: error 106. At most half of [`queue_bytes_max`](Self::queue_bytes_max), to
-    /// keep room for what channels say meanwhile.
+    /// Maximum size of a reply, in bytes. A command with a larger reply fails with error 106. Must be at most half of
+    /// [`queue_bytes_max`](Self::queue_bytes_max), to leave room for pushes.
     pub reply_size_max: usize,
-    /// Clients listed by one `presence` reply. Beyond: error 106; `presence_stats` still counts them.
+    /// Maximum number of clients in a `presence` reply. In larger channels `presence` fails with error 106, and only
+    /// `presence_stats` works.
     pub presence_clients_max: usize,
-    /// Memory of one channel's history. Beyond: the oldest publications are forgotten. At least 1 KiB less than
-    /// [`reply_size_max`](Self::reply_size_max), for a client that recovers gets all of it in one reply.
+    /// Maximum memory of one channel's history. Beyond it, the oldest publications are evicted. Must be at least 1 KiB less
+    /// than [`reply_size_max`](Self::reply_size_max), because a client that recovers gets all of it in one reply.
     pub history_bytes_per_channel_max: usize,
-    /// Memory of all history. Beyond: the least recently used history is evicted, and the subscribers of its channel are
-    /// told to recover. Publishing to a history and reading it both count as use.
+    /// Maximum memory of all histories. Beyond it, the least recently used history is evicted, and the subscribers of its
+    /// channel are unsubscribed so that they recover. Publishing and reading both count as use.
     pub history_bytes_max: usize,
 }
 
@@ -249,10 +250,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sets [`publication_size_max`](Self::publication_size_max), and raises the limits that would be too small for
-    /// publications of this size, and for the [`client_info_size_max`](Self::client_info_size_max) that is set: the
-    /// message that brings one, the queues and replies that hold it, and the history of
-    /// a channel, so that it remembers at least one.
+    /// Sets [`publication_size_max`](Self::publication_size_max), and raises the limits that are too small for publications
+    /// of this size with the current [`client_info_size_max`](Self::client_info_size_max): messages, queues, replies, and
+    /// the history of a channel, which must hold at least one publication.
     ///
     /// ```
     /// let mut config = sockeye_server::Config::default();
@@ -277,27 +277,29 @@ impl Limits {
     }
 }
 
-/// How long the server waits.
+/// Timeouts and intervals. The docs of each timeout say what happens when it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// For the whole head of an HTTP request, and for the next request on an idle connection. Then: closed.
+    /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused connection.
+    /// Then the connection is closed.
     pub request_head: Duration,
-    /// For an HTTP connection that has not become a WebSocket, all its requests and answers together. Then: closed.
+    /// Total lifetime of an HTTP connection that does not become a WebSocket. Then it is closed.
     pub http_connection: Duration,
-    /// From the upgrade to the `connect` command. Then: disconnect 3502.
+    /// Time from the upgrade to the `connect` command. Then the client is disconnected with 3000, or with 3502 if `connect`
+    /// failed.
     pub connect: Duration,
-    /// Between the server's pings. Clients learn it when they connect. Longer than [`pong`](Self::pong).
+    /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than [`pong`](Self::pong).
     pub ping_interval: Duration,
-    /// For the answer to a ping. Then: disconnect 3012. Shorter than [`ping_interval`](Self::ping_interval), so that
-    /// one ping at a time is unanswered. A client that falls silent is out of its channels after both together, 33 s by
-    /// default.
+    /// Time to answer a ping. Then the client is disconnected with 3012. Must be shorter than
+    /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
+    /// removed from its channels after the sum of both, 33 s by default.
     pub pong: Duration,
-    /// For a client that takes what is sent to it, but slowly, to take 64 KiB of it. Then: disconnect 3008.
+    /// Time for a slow client to read 64 KiB. Then the client is disconnected with 3008.
     pub write: Duration,
-    /// For the close handshake of one connection. Then: closed all the same.
+    /// Time for the closing handshake of one connection. Then TCP is closed without it.
     pub close: Duration,
-    /// For all connections to end after the server was told to stop. Then: dropped.
+    /// Time for all connections to end after the shutdown signal. Then they are dropped.
     pub shutdown: Duration,
 }
 
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_do_not_contradict_each_other() {
+    fn default_config_passes_the_check() {
         check(|_| {}, Ok(()));
     }
 
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn any_publication_size_can_be_set_with_all_that_depends_on_it() {
+    fn set_publication_size_max_raises_dependent_limits() {
         for bytes in [1, 64 << 10, 300 << 10, 1 << 20, 1 << 30] {
             let set = |config: &mut Config| config.limits.set_publication_size_max(bytes);
             check(set, Ok(()));

@@ -1,9 +1,10 @@
-//! The task of one client: reads its WebSocket, writes what its queue holds, and watches the clock.
+//! The task of one client: reads its WebSocket, writes its queue, and handles timeouts.
 //!
-//! An idle client costs this one task, its timer, and no buffer.
+//! An idle client costs one task and one timer, and no buffer.
 //!
-//! What is queued is handed to the WebSocket as far as it has room, and leaves in one write when there is nothing left
-//! to do but wait. What channels say does not come by here unless it has to wait: see [`queue`](crate::queue). A client that reads slowly is not read from either, so its own commands cannot make it slower.
+//! Queued frames are passed to the WebSocket while its write buffer has room, and are flushed by the next `recv`. Pushes
+//! bypass this task while nothing is queued: see [`queue`](crate::queue). While a client reads slowly, its commands are not
+//! read either, so their replies cannot fill the queue further.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -20,30 +21,30 @@ use crate::codes::DisconnectCode;
 use crate::node::Node;
 use crate::protocol::commands;
 
-/// A place among the connections that the server takes.
+/// A permit of the connection limit, shared by the tasks of one connection.
 pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
 
 /// Why a client's task ends.
 #[derive(Debug)]
 enum End {
-    /// The client closed the connection, with whatever code, or it cannot be written to any more.
-    Gone,
-    /// The connection was lost, or the client broke the rules of WebSocket.
+    /// The client closed the connection, with any code, or writing failed.
+    Closed,
+    /// The connection was lost, or the client violated the WebSocket protocol.
     Lost(sockeye::Error),
     /// The server closes the connection.
     Disconnect(DisconnectCode),
 }
 
-/// Bytes that wait in the WebSocket for a slow client, beyond which they wait in its queue.
+/// Size of the WebSocket write buffer of a slow client. Beyond it, frames stay in the queue.
 pub(crate) const WRITE_BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// Replies to one frame are written out in between once this much waits.
+/// Size of queued replies at which they are written before the next command of the same frame.
 const REPLIES_BYTES_MAX: usize = 64 << 10;
 
-/// Messages taken in a row, at most, before the clock is looked at.
+/// Maximum number of messages received in a row before timeouts are checked.
 const MESSAGES_IN_A_ROW_MAX: u32 = 64;
 
-/// Serves a client until it is gone or sent away. The permit is its place among all connections.
+/// Serves a client until the connection ends, then releases the permit.
 // Not an `async fn`, whose future would hold its arguments twice.
 pub(crate) fn run(
     ws: WebSocket,
@@ -55,20 +56,20 @@ pub(crate) fn run(
     let mut client = Client::new(node.clone(), Some(sender.clone()), pinged_by);
     async move {
         let close_timeout = client.close_timeout();
-        let Err(end) = talk(&sender, &mut receiver, &mut client).await;
+        let Err(end) = serve_client(&sender, &mut receiver, &mut client).await;
         if let End::Disconnect(_) = end {
-            // What was answered before the end is still worth reading.
+            // Send the replies to commands that precede the error.
             let _ = write_queued(&sender, &mut client);
         }
-        // Others are told at once; the close handshake may take its time.
+        // Removes the client from its channels before the closing handshake, which may take a while.
         drop(client);
         match &end {
-            End::Gone => {}
-            End::Lost(error) => log_loss(&node, error),
-            // Clients do not come back after these, so whoever runs the server has to be able to see them.
+            End::Closed => {}
+            End::Lost(error) => log_connection_error(&node, error),
+            // SDKs do not reconnect after these codes, so the operator should see them.
             End::Disconnect(code) if !code.is_reconnect() => node
                 .refusals()
-                .log(|| tracing::info!(%code, "disconnecting a client, which will not connect again by itself")),
+                .log(|| tracing::info!(%code, "disconnecting a client, which will not reconnect")),
             End::Disconnect(code) => tracing::debug!(%code, "disconnecting a client"),
         }
         if let End::Disconnect(code) = end {
@@ -78,22 +79,22 @@ pub(crate) fn run(
     }
 }
 
-/// Goes through the closing handshake.
+/// Performs the closing handshake.
 async fn close(sender: &Sender, receiver: &mut Receiver, code: DisconnectCode) -> Result<(), sockeye::Error> {
     sender.close(CloseCode::from(code.code()), code.reason()).await?;
     while receiver.recv().await?.is_some() {}
     Ok(())
 }
 
-/// Ends only with a reason to.
+/// Processes messages, the queue and timeouts. Only returns the reason why the connection ends.
 ///
-/// What is rarely needed is boxed: an idle client should not hold room for a command in flight.
-async fn talk(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> Result<Infallible, End> {
+/// Rarely used futures are boxed, so that the task of an idle client does not reserve memory for them.
+async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> Result<Infallible, End> {
     let mut timer = pin!(sleep_until(client.deadline().unwrap_or_else(far_away)));
     let mut messages_in_a_row = 0;
     loop {
         let message = tokio::select! {
-            // First what has arrived, then the clock: after a pause of the whole process the pong may lie unread.
+            // Messages before timeouts: after a pause of the whole process, the pong may be received but unread.
             biased;
             message = receiver.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX => Some(message),
             () = client.queue().ready() => None,
@@ -109,14 +110,14 @@ async fn talk(sender: &Sender, receiver: &mut Receiver, client: &mut Client) -> 
                 messages_in_a_row += 1;
                 Box::pin(handle_frame(sender, client, message)).await?;
             }
-            Some(Ok(None)) => return Err(End::Gone),
-            Some(Err(error)) => return Err(ended(error)),
+            Some(Ok(None)) => return Err(End::Closed),
+            Some(Err(error)) => return Err(classify_error(error)),
         }
         while let Some(unwritten) = write_queued(sender, client)? {
             Box::pin(write_slowly(sender, client, unwritten)).await?;
         }
-        if client.is_leaving() {
-            Box::pin(client.finish_leaving()).await;
+        if client.has_ended_subscriptions() {
+            Box::pin(client.announce_ended_subscriptions()).await;
         }
         rearm(timer.as_mut(), client.deadline());
     }
@@ -134,13 +135,14 @@ async fn handle_frame(sender: &Sender, client: &mut Client, frame: Message) -> R
         {
             write_slowly(sender, client, unwritten).await?;
         }
-        // A frame of thousands of commands lets others have their turn in between.
+        // Yield between the commands of a large frame.
         tokio::task::coop::consume_budget().await;
     }
     Ok(())
 }
 
-/// The JSON of a frame. Some WebSocket libraries send text as binary messages unless told otherwise.
+/// Returns the JSON of a message. Binary messages with JSON are accepted, because some WebSocket libraries send them by
+/// default.
 fn json(frame: &Message) -> Result<&str, DisconnectCode> {
     let bytes = match frame {
         Message::Text(text) => return Ok(text),
@@ -148,25 +150,25 @@ fn json(frame: &Message) -> Result<&str, DisconnectCode> {
     };
     match std::str::from_utf8(bytes) {
         Ok(text) if text.trim_ascii_start().starts_with('{') => Ok(text),
-        // The protocol's other encoding, Protobuf, which this connection did not agree on.
+        // Most likely Protobuf, the other encoding of the protocol, which is not supported.
         _ => Err(DisconnectCode::InappropriateProtocol),
     }
 }
 
-/// What an error of `recv` means: a client may close with any code, which is no fault.
-fn ended(error: sockeye::Error) -> End {
+/// Classifies an error of `recv`. A close frame with any code is a normal end.
+fn classify_error(error: sockeye::Error) -> End {
     match error.close_info() {
         Some(close_info)
             if close_info.received().is_some() && !matches!(close_info.cause(), CloseCause::ProtocolError(_)) =>
         {
             tracing::debug!(code = %close_info.code(), "a client closed its connection");
-            End::Gone
+            End::Closed
         }
         _ => End::Lost(error),
     }
 }
 
-fn log_loss(node: &Node, error: &sockeye::Error) {
+fn log_connection_error(node: &Node, error: &sockeye::Error) {
     let cause = error.close_info().map(|close_info| close_info.cause());
     if cause == Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) {
         let limit = node.config().limits.message_size_max;
@@ -180,38 +182,38 @@ fn log_loss(node: &Node, error: &sockeye::Error) {
         });
     } else {
         // RFC 6455 §7.1.7: a failure is logged. [6455-7.1.7-3]
-        tracing::debug!(%error, "a connection ended badly");
+        tracing::debug!(%error, "connection failed");
     }
 }
 
-/// Hands what is queued to the WebSocket as far as it has room, and returns what came one too many.
+/// Moves queued frames to the write buffer of the WebSocket. Returns the first frame that did not fit.
 fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedMessage>, End> {
     while let Some(frame) = client.next_frame()? {
-        // Not `try_send_prepared`, which would have another task write it: this one is about to receive, and that writes.
+        // Not `try_send_prepared`, which would wake the flush task: the following `recv` of this task flushes.
         let fed = pin!(sender.feed_prepared(&frame)).poll(&mut Context::from_waker(Waker::noop()));
         match fed {
             Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => return Err(End::Gone),
+            Poll::Ready(Err(_)) => return Err(End::Closed),
             Poll::Pending => return Ok(Some(frame)),
         }
     }
     Ok(None)
 }
 
-/// Waits for a client that reads slowly, as long as the limits allow.
+/// Waits until a slow client has read enough for the frame to fit, or its timeout or queue limit is exceeded.
 async fn write_slowly(sender: &Sender, client: &Client, frame: PreparedMessage) -> Result<(), End> {
     tokio::select! {
         fed = timeout(client.write_timeout(), sender.feed_prepared(&frame)) => match fed {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
+            Ok(Err(_)) => Err(End::Closed),
             Err(_) => Err(DisconnectCode::Slow.into()),
         },
         code = client.queue().closed() => Err(code.into()),
     }
 }
 
-/// Sets the timer for an earlier deadline. For a later one it is left to ring in vain, which costs less than setting
-/// it with every pong.
+/// Resets the timer if the deadline is earlier or the timer has expired. For a later deadline the timer expires too early
+/// and is then reset, which is cheaper than a reset on every pong.
 fn rearm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     let deadline = deadline.unwrap_or_else(far_away);
     if timer.is_elapsed() || deadline < timer.deadline() {
@@ -219,7 +221,7 @@ fn rearm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     }
 }
 
-/// When the timer rings for a client that has nothing to wait for.
+/// The deadline of a client that waits for nothing.
 fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(24 * 60 * 60)
 }

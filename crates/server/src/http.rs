@@ -1,7 +1,6 @@
-//! What is under which path, and one HTTP connection from its first byte to its last, or to its upgrade.
+//! HTTP: routing, the demo page, and the upgrade to WebSocket.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
-use sockeye::hyper::Refusal;
+use sockeye::hyper::UpgradeError;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -28,32 +27,33 @@ use crate::policy::{self, Policy};
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
 
-/// What all HTTP connections share.
+/// State shared by all HTTP connections.
 #[derive(Debug)]
 pub(crate) struct Site {
     node: Arc<Node>,
     server: sockeye::Server,
-    /// For clients that asked for ping frames.
+    /// For clients that request WebSocket ping frames.
     pinging_server: sockeye::Server,
 }
 
-/// Where clients connect to.
+/// Path of the WebSocket endpoint.
 const WEBSOCKET: &str = "/connection/websocket";
 
-/// Says whether a page may connect, which a browser does not tell its page when a WebSocket is refused. The page names
-/// itself in [`PAGE_ORIGIN`].
+/// Path that reports whether a page may connect, and why not. Browsers do not show a page why its WebSocket was refused.
+/// The page sends its origin in [`PAGE_ORIGIN`].
 const CHECK: &str = "/connection/check";
 
-/// `location.origin` of the page that asks. Not `Origin`, which browsers leave out of a GET to the page's own host.
+/// Request header with the `location.origin` of the page. `Origin` cannot be used, because browsers omit it from a
+/// same-origin GET.
 const PAGE_ORIGIN: HeaderName = HeaderName::from_static("sockeye-page-origin");
 
-/// The one subprotocol spoken; clients that offer none speak it too.
+/// The only supported subprotocol, which is also assumed if a client offers none.
 const SUBPROTOCOL: &str = "centrifuge-json";
 
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
 
-/// Sent with every answer: the page runs its own script and style and talks to its own server, and nothing else.
+/// Headers of every response. They limit the page to its own scripts, styles and server.
 const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -72,7 +72,7 @@ impl Site {
         let config = node.config();
         let policy = Policy::new(config, is_loopback);
         let server = websocket_server(config, &policy, None);
-        // The client is gone after as long a silence as with the protocol's own pings.
+        // The same times as for pings of the client protocol.
         let mut keepalive = Keepalive::default();
         (keepalive.interval, keepalive.timeout) = (config.timeouts.ping_interval, config.timeouts.pong);
         let pinging_server = websocket_server(config, &policy, Some(keepalive));
@@ -83,20 +83,20 @@ impl Site {
         }
     }
 
-    /// Answers one request. The permit goes with the connection when it becomes a WebSocket.
-    fn answer(&self, mut request: Request, peer: SocketAddr, permit: &Permit) -> Response {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    /// Handles one request. If the connection becomes a WebSocket, the permit moves to its task.
+    fn respond(&self, mut request: Request, peer: SocketAddr, permit: &Permit) -> Response {
+        let is_get_or_head = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = match request.uri().path() {
-            // Probes ask by address, and nothing here is worth protecting.
-            "/health" => reading(is_read, || self.health()),
+            // Exempt from the host policy: health probes connect by address, and the response is not sensitive.
+            "/health" => get_or_head(is_get_or_head, || self.health()),
             // The handshake rejects every method but GET, including HEAD.
             WEBSOCKET => self.upgrade(&mut request, peer, permit),
-            CHECK => reading(is_read, || self.check(&request)),
-            path => match (page::asset(path), is_read) {
+            CHECK => get_or_head(is_get_or_head, || self.check(&request)),
+            path => match (page::asset(path), is_get_or_head) {
                 (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
-                (Some(_), false) => only_reading(),
-                // The rule of the WebSocket: a page whose connection would be refused for its host is not shown.
-                (Some(asset), true) => match self.judge(&request, None) {
+                (Some(_), false) => method_not_allowed(),
+                // Serve the page only to hosts from which its WebSocket would be accepted.
+                (Some(asset), true) => match self.dry_run_handshake(&request, None) {
                     Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
                         self.refuse(&refusal, peer)
                     }
@@ -104,8 +104,8 @@ impl Site {
                 },
             },
         };
-        if !is_read {
-            // There may be a body, which nobody is going to read.
+        if !is_get_or_head {
+            // Close the connection, because a request body is not read.
             let connection = response.headers_mut().entry(header::CONNECTION);
             connection.or_insert(HeaderValue::from_static("close"));
         }
@@ -119,21 +119,23 @@ impl Site {
         }
     }
 
-    /// Tells a page whether it may connect, and if not, why.
+    /// Responds to [`CHECK`].
     fn check(&self, request: &Request) -> Response {
         if self.node.is_draining() {
             return text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
         }
         let origin = request.headers().get(PAGE_ORIGIN);
-        match self.judge(request, origin) {
+        match self.dry_run_handshake(request, origin) {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(refusal) => text(refusal.response().status(), explanation(&refusal)),
         }
     }
 
-    /// Runs the handshake's checks as if a page of `origin` opened a WebSocket to the host of this request. Returns the
-    /// refusal that would be the answer.
-    fn judge(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), Refusal> {
+    /// Performs the checks of the handshake as if a page of `origin` opened a WebSocket to the host of this request.
+    ///
+    /// # Errors
+    /// Returns the refusal that such a request would get.
+    fn dry_run_handshake(&self, request: &Request, origin: Option<&HeaderValue>) -> Result<(), UpgradeError> {
         let mut handshake = hyper::Request::new(());
         *handshake.uri_mut() = request.uri().clone();
         let headers = handshake.headers_mut();
@@ -172,9 +174,9 @@ impl Site {
             Ok((response, upgrade)) => {
                 let (node, permit) = (self.node.clone(), permit.clone());
                 tokio::spawn(async move {
-                    // The client may be gone before it has its answer, which concerns nobody.
+                    // An error means that the client disconnected before it got the response.
                     if let Ok(ws) = upgrade.await {
-                        // A task of its own, so that it holds no room for what was needed to get here.
+                        // A new task, so that the memory of the upgrade is freed.
                         tokio::spawn(connection::run(ws, node, pinged_by, permit));
                     }
                 });
@@ -183,8 +185,8 @@ impl Site {
         }
     }
 
-    /// Logs a refusal and answers with it. The client gets the reason; the log has what a policy allows besides.
-    fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
+    /// Logs a refusal and returns the response. The log also contains what the policy allows; the response does not.
+    fn refuse(&self, refusal: &UpgradeError, peer: SocketAddr) -> Response {
         let status = refusal.response().status();
         let explanation = explanation(refusal);
         self.log_refusal(peer, status, || match refusal.error().denial() {
@@ -207,7 +209,7 @@ impl Site {
 
 const SHUTTING_DOWN: &str = "shutting down\n";
 
-/// Serves the requests of one connection.
+/// Serves the requests of one connection until it closes or becomes a WebSocket.
 pub(crate) async fn serve_connection(
     site: Arc<Site>,
     stream: TcpStream,
@@ -218,7 +220,7 @@ pub(crate) async fn serve_connection(
     let node = site.node.clone();
     let permit = Arc::new(permit);
     let service = service_fn(move |request| {
-        let mut response = site.answer(request, peer, &permit);
+        let mut response = site.respond(request, peer, &permit);
         for (name, value) in SECURITY_HEADERS {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
@@ -242,16 +244,17 @@ pub(crate) async fn serve_connection(
     })
     .await;
     match served {
-        // hyper has answered these with 400, 414 or 431.
+        // hyper has already responded with 400, 414 or 431.
         Ok(Err(error)) if error.is_parse() => node
             .refusals()
-            .log(|| tracing::warn!(%peer, "refused a connection: the request cannot be read: {error}")),
-        // Any other error is the client's doing, or its network's: there is nothing to do about it but to close.
+            .log(|| tracing::warn!(%peer, "refused a connection: invalid HTTP request: {error}")),
+        // Other errors come from the client or the network, and only end the connection.
         _ => {}
     }
 }
 
-/// Whether the client asks for WebSocket ping frames instead of the protocol's own pings, as Centrifugo has it.
+/// Whether the client requests WebSocket ping frames instead of pings of the client protocol, by the query parameter that
+/// Centrifugo defines.
 fn wants_ping_frames(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true"))
 }
@@ -260,7 +263,7 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = config.limits.message_size_max as u64;
     limits.write_buffer_max = connection::WRITE_BUFFER_BYTES_MAX;
-    // A client's commands are small: beside its largest message it has nothing to send ahead.
+    // Clients send small commands, so get_or_head ahead one message of maximum size is enough.
     limits.read_ahead_max = config.limits.message_size_max;
     let mut timeouts = sockeye::Timeouts::default();
     timeouts.close = config.timeouts.close;
@@ -270,7 +273,7 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
         .subprotocols([SUBPROTOCOL])
         .limits(limits)
         .timeouts(timeouts)
-        // The client protocol has pings of its own, which reach the application on the other side.
+        // Off unless requested: the client protocol has its own pings, which the client application answers.
         .keepalive(keepalive);
     if let Some(config) = &config.compression {
         server = server.compression(config.clone());
@@ -278,23 +281,27 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     server.build()
 }
 
-/// Answers GET and HEAD; any other method gets 405.
-fn reading(is_read: bool, answer: impl FnOnce() -> Response) -> Response {
-    if is_read { answer() } else { only_reading() }
+/// Calls `respond` for GET and HEAD, and returns 405 for other methods.
+fn get_or_head(is_get_or_head: bool, respond: impl FnOnce() -> Response) -> Response {
+    if is_get_or_head {
+        respond()
+    } else {
+        method_not_allowed()
+    }
 }
 
-/// Why a request was refused, in one line.
-fn explanation(refusal: &Refusal) -> String {
-    match (refusal.error().denial(), refusal.error().source()) {
-        (Some(denial), _) => policy::explain(refusal.response().status(), denial),
+/// The reason of a refusal, as one line.
+fn explanation(refusal: &UpgradeError) -> String {
+    match (refusal.error().denial(), refusal.error().handshake_error()) {
+        (Some(denial), _) => policy::explain(refusal.status(), denial),
         (None, Some(fault)) => format!("{fault}\n"),
         (None, None) => format!("{}\n", refusal.error()),
     }
 }
 
-fn only_reading() -> Response {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
-    // RFC 9110 §10.2.1: a 405 says what is allowed.
+fn method_not_allowed() -> Response {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
+    // RFC 9110 §10.2.1: a 405 response has an Allow header.
     response
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -310,7 +317,7 @@ fn content(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // The page changes with the server, which says so by nothing else.
+    // The files have no version in their path, and change with the server.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
@@ -325,7 +332,7 @@ mod tests {
 
     use super::*;
 
-    /// The whole answer to a request that may leave the connection open, which is then ended from this side.
+    /// Sends a request, shuts down writing, and returns the whole response.
     async fn answer(request: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -344,7 +351,7 @@ mod tests {
         answer
     }
 
-    /// Sends a request without a body; asserts the status, the methods allowed, and how the answer ends.
+    /// Sends a request without a body, and checks the status, the Allow header, and the end of the response.
     async fn check(request_line: &str, headers: &str, status: &str, allow: Option<&str>, end: &str) {
         let answer = answer(&format!("{request_line}\r\nHost: localhost\r\n{headers}\r\n")).await;
         let of = format!("{request_line}: {answer}");
@@ -357,10 +364,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_says_which_methods_it_takes() {
+    async fn each_path_allows_its_methods() {
         for path in ["/", "/health"] {
             let line = format!("DELETE {path} HTTP/1.1");
-            let end = "only GET and HEAD are answered here\n";
+            let end = "only GET and HEAD are allowed\n";
             check(&line, "", "405", Some("GET, HEAD"), end).await;
         }
         for method in ["POST", "HEAD", "OPTIONS"] {
@@ -375,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_may_have_a_body_is_the_last() {
+    async fn a_request_with_a_body_closes_the_connection() {
         for path in ["/", "/nothing", "/connection/websocket"] {
             let line = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
             let answer = answer(&line).await.to_ascii_lowercase();
@@ -384,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_websocket_is_told_why() {
+    async fn an_invalid_websocket_request_gets_the_reason() {
         let line = "GET /connection/websocket HTTP/1.1";
         check(line, "", "426", None, "Upgrade: websocket is needed\n").await;
         let keyless = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";

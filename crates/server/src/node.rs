@@ -1,10 +1,11 @@
-//! What all clients of this process share: the configuration, the channels, the engine, and the list of clients.
+//! State shared by all clients: configuration, channels, engine, and the list of clients.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
@@ -13,16 +14,15 @@ use crate::engine::{Engine, EngineError, MemoryEngine};
 use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
-use crate::sync::lock;
 
-/// One server process.
+/// The shared state of one server.
 #[derive(Debug)]
 pub(crate) struct Node {
     config: Arc<Config>,
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
-    is_draining: watch::Sender<bool>,
+    draining: CancellationToken,
     refusals: RefusalLog,
 }
 
@@ -38,7 +38,7 @@ impl Node {
             hub,
             engine,
             clients: Mutex::default(),
-            is_draining: watch::Sender::new(false),
+            draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
         })
     }
@@ -59,80 +59,77 @@ impl Node {
         &self.refusals
     }
 
-    /// Adds a client to the list. One that comes while the node drains is sent away at once.
+    /// Adds a client to the list. During a shutdown, it is disconnected immediately.
     pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
-        lock(&self.clients).insert(client, queue.clone());
-        // Looked at after the client is on the list: whichever of the two comes first, the other one sees it.
+        self.clients.lock().insert(client, queue.clone());
+        // Checked after the insertion, so that a concurrent `drain` cannot miss the client.
         if self.is_draining() {
             queue.close(DisconnectCode::Shutdown);
         }
     }
 
-    /// Takes a client off the list and out of its channels, where others are no longer heard from then on.
+    /// Removes a client from the list and from its channels. It receives no further publications.
     pub(crate) fn unregister(
         self: &Arc<Self>,
         client: ClientId,
         info: Option<&Arc<ClientInfo>>,
         left: Vec<Subscription>,
     ) {
-        lock(&self.clients).remove(&client);
+        self.clients.lock().remove(&client);
         for subscription in &left {
-            self.hub.leave(subscription, client);
+            self.hub.unsubscribe(subscription, client);
         }
         let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
             return;
         };
-        // In a task of its own, for nothing can be waited for here. The client's id never comes again, so no
-        // subscription of it can be overtaken.
+        // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later subscription
+        // of the client can be affected.
         let node = self.clone();
         tokio::spawn(async move {
             for subscription in left {
-                node.tell_left(&subscription, &info).await;
+                node.announce_leave(&subscription, &info).await;
             }
         });
     }
 
-    /// Tells the engine, and through it the others, that a client, already out of the hub, left a channel.
-    pub(crate) async fn tell_left(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
-        self.forget(subscription, info).await;
+    /// Removes a client from the presence of a channel, and announces that it left. The client must already have left the
+    /// hub.
+    pub(crate) async fn announce_leave(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+        self.remove_presence(subscription, info).await;
         let channel = &subscription.channel;
         if self.config.channels.join_leave {
-            took_note(channel, self.engine.publish_leave(channel, info.clone()).await);
+            log_engine_error(channel, self.engine.publish_leave(channel, info.clone()).await);
         }
     }
 
-    /// Tells the engine that a client, already out of the hub, is not in a channel, where nobody was told it came.
-    pub(crate) async fn forget(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+    /// Removes a client from the presence of a channel, without an announcement. The client must already have left the hub.
+    pub(crate) async fn remove_presence(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
         let channel = &subscription.channel;
-        took_note(channel, self.engine.interest_changed(channel).await);
+        log_engine_error(channel, self.engine.interest_changed(channel).await);
         if self.config.channels.presence {
-            took_note(channel, self.engine.presence_remove(subscription, info.client).await);
+            log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
         }
     }
 
-    /// Asks all clients, those to come included, to go elsewhere.
+    /// Disconnects all clients with 3001, including those that connect later.
     pub(crate) fn drain(&self) {
-        self.is_draining.send_replace(true);
-        for queue in lock(&self.clients).values() {
+        self.draining.cancel();
+        for queue in self.clients.lock().values() {
             queue.close(DisconnectCode::Shutdown);
         }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.is_draining.borrow()
+        self.draining.is_cancelled()
     }
 
-    /// Waits until the node drains.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
+    /// Waits until [`drain`](Self::drain) is called. Cancel-safe.
     pub(crate) async fn draining(&self) {
-        // An error would mean that the sender is gone, and it is part of the node.
-        let _ = self.is_draining.subscribe().wait_for(|is_draining| *is_draining).await;
+        self.draining.cancelled().await;
     }
 
-    /// Evicts expired history and reports refusals that were not logged, for as long as it is polled.
-    pub(crate) async fn keep_house(&self) {
+    /// Periodically evicts expired history and logs the number of suppressed refusals. Never returns.
+    pub(crate) async fn run_maintenance(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -143,8 +140,8 @@ impl Node {
     }
 }
 
-fn took_note(channel: &ChannelName, result: Result<(), EngineError>) {
+fn log_engine_error(channel: &ChannelName, result: Result<(), EngineError>) {
     if let Err(error) = result {
-        tracing::warn!(%channel, %error, "a client left, and the engine did not take note");
+        tracing::warn!(%channel, %error, "the engine could not record that a client left");
     }
 }

@@ -1,4 +1,4 @@
-//! The chat that comes with the server: a few files in the program, none from elsewhere.
+//! The files of the demo chat page, compiled into the program.
 
 /// A file of the page.
 #[derive(Clone, Copy, Debug)]
@@ -7,7 +7,7 @@ pub(crate) struct Asset {
     pub(crate) body: &'static str,
 }
 
-/// The file under a path.
+/// Returns the file of a path.
 pub(crate) fn asset(path: &str) -> Option<Asset> {
     let (content_type, body) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),

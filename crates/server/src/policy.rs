@@ -1,25 +1,25 @@
-//! Which pages and hosts may connect, and the explanation for those that may not.
+//! The origin and host policies, and the explanation for a refused client.
 //!
-//! A refusal for the origin or the host is most often a proxy that rewrites the Host header, seen by someone who has
-//! just put the server behind it. The explanation therefore names the origin, the host, and the option that allows them.
-//! What else is allowed is configuration: it goes to the log and not to the client.
+//! The most common cause of a refusal is a new proxy that rewrites the Host header. The explanation therefore names the
+//! origin, the host, and the option that allows them. The list of what is allowed is internal: it is logged, and not sent to
+//! the client.
 
 use std::fmt::{self, Display};
 
 use ::http::StatusCode;
-use sockeye::handshake::HostPolicy;
+use sockeye::HostPolicy;
 use sockeye::{Denial, OriginPolicy};
 
 use crate::config::Config;
 
-/// The two policies in force.
+/// The policies for origins and hosts.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) origins: OriginPolicy,
     pub(crate) hosts: HostPolicy,
 }
 
-/// A longer origin or host is not repeated in the advice.
+/// Longer origins and hosts are replaced by a placeholder in the suggested command.
 const OPTION_VALUE_LEN_MAX: usize = 200;
 
 impl Policy {
@@ -35,26 +35,25 @@ impl Policy {
     }
 }
 
-/// One line for the client whose request was refused with this status.
+/// Returns one line that explains a refusal with this status to the client.
 pub(crate) fn explain(status: StatusCode, denial: &Denial) -> String {
     let (host, origin) = (denial.host(), denial.origin().unwrap_or("(none)"));
     if status == StatusCode::MISDIRECTED_REQUEST {
         let value = OptionValue(Some(host), "<host>");
         return format!(
-            "this server does not answer for the host {host}; the request came from the origin {origin}. To allow this \
-             host: sockeye serve --allow-host={value} (Config::hosts)\n"
+            "host {host} is not allowed; the request came from origin {origin}. To allow the host: sockeye serve \
+             --allow-host={value} (Config::hosts)\n"
         );
     }
     let value = OptionValue(denial.origin(), "<origin>");
     format!(
-        "pages of the origin {origin} may not connect; the request came for the host {host}. If a proxy changed the Host \
-         header, have it pass the header on unchanged; or allow the origin: sockeye serve --allow-origin={value} \
-         (Config::origins)\n"
+        "origin {origin} may not connect; the request was for host {host}. If a proxy changed the Host header, make it \
+         preserve the header; or allow the origin: sockeye serve --allow-origin={value} (Config::origins)\n"
     )
 }
 
-/// An origin or a host as the value of an option, for a command that may be pasted into a shell: a placeholder stands for
-/// one that has other characters than hosts and origins are made of.
+/// Formats an origin or host as the value of an option, for a command that users may paste into a shell. A value with
+/// characters that valid origins and hosts do not contain is replaced by the placeholder in the second field.
 struct OptionValue<'a>(Option<&'a str>, &'static str);
 
 impl Display for OptionValue<'_> {
@@ -73,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// The explanation for a request that the server refuses; `None` for one that no policy refuses.
+    /// Returns the explanation for a request, or `None` if no policy refuses it.
     fn explained(config: &Config, host: &str, origin: &str) -> Option<String> {
         let policy = Policy::new(config, true);
         let server = Server::builder().origins(policy.origins).hosts(policy.hosts).build();
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn an_explanation_names_what_came_and_the_option() {
+    fn an_explanation_names_origin_host_and_option() {
         let config = Config::default();
         check(
             explained(&config, "127.0.0.1:8080", "https://chat.example"),
@@ -113,13 +112,13 @@ mod tests {
         );
         check(
             explained(&config, "chat.example", "https://chat.example"),
-            &["host chat.example;", "--allow-host=chat.example "],
+            &["host chat.example is not", "--allow-host=chat.example "],
         );
         assert_eq!(explained(&config, "localhost:1", "http://localhost:1"), None);
     }
 
     #[test]
-    fn an_explanation_does_not_list_what_is_allowed() {
+    fn an_explanation_does_not_list_allowed_origins() {
         let config = Config {
             origins: OriginPolicy::List(vec!["https://internal.example".parse().unwrap()]),
             ..Config::default()
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_cannot_put_a_command_into_the_advice() {
+    fn a_header_cannot_put_a_shell_command_into_the_explanation() {
         let config = Config::default();
         for origin in ["x;id", "$(id)", "`id`", "a b", "x|y", "x&y", ""] {
             check(explained(&config, "localhost", origin), &["--allow-origin=<origin> "]);

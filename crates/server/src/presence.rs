@@ -1,20 +1,21 @@
-//! Who is connected, and who is in which channel on this node.
+//! Clients, subscriptions, and the presence (list of subscribers) of each channel.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
 use crate::protocol::{Json, WireClientInfo};
-use crate::sync::lock;
 
-/// The name of one connection, drawn at random by the server and shown to others as a UUID (version 4).
+/// The random id of a connection, shown to other clients as a UUID (version 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClientId(u128);
 
 impl ClientId {
-    /// Makes an id from 128 random bits; six of them become the version and variant of RFC 9562 §5.4.
+    /// Creates an id from 128 random bits. Six bits are replaced by the version and variant of RFC 9562 §5.4.
     pub(crate) fn from_random(bits: u128) -> Self {
         const VERSION: u128 = 0xf << 76;
         const VARIANT: u128 = 0b11 << 62;
@@ -47,13 +48,12 @@ impl std::hash::Hash for ClientId {
     }
 }
 
-/// Sequence number of a subscription within its client. A late event of an old subscription carries an older number, so
-/// it cannot end a newer one.
+/// Sequence number of a subscription of one client. It prevents that a late event of an old subscription ends a newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
 
 impl Generation {
-    /// The generation of the client's next subscription.
+    /// Returns the generation of the next subscription.
     pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -66,14 +66,14 @@ pub(crate) struct Subscription {
     pub(crate) generation: Generation,
 }
 
-/// A map keyed by client. The ids are random and not chosen by clients, so hashing them again would buy nothing.
-pub(crate) type ClientMap<T> = HashMap<ClientId, T, BuildHasherDefault<AlreadyRandom>>;
+/// A map from client ids, without hashing: the ids are random, and clients cannot choose them.
+pub(crate) type ClientMap<T> = HashMap<ClientId, T, BuildHasherDefault<IdentityHasher>>;
 
-/// Passes a random number on as its own hash.
+/// A hasher that returns its input.
 #[derive(Default)]
-pub(crate) struct AlreadyRandom(u64);
+pub(crate) struct IdentityHasher(u64);
 
-impl Hasher for AlreadyRandom {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -89,14 +89,14 @@ impl Hasher for AlreadyRandom {
     }
 }
 
-/// What others may know about a client.
+/// The public information about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientInfo {
-    /// The connection.
+    /// The id of the connection.
     pub(crate) client: ClientId,
-    /// The user it belongs to; empty for an anonymous one.
+    /// The user; empty if anonymous.
     pub(crate) user: Arc<str>,
-    /// What the connection carries along. What a client claimed about itself stands under `"unverified"`.
+    /// Data of the connection. Data from the client itself is under `"unverified"`.
     pub(crate) conn_info: Option<Json>,
 }
 
@@ -110,16 +110,16 @@ impl ClientInfo {
     }
 }
 
-/// How many are in a channel.
+/// The number of clients and users in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PresenceStats {
     /// Connections.
     pub(crate) clients: usize,
-    /// Different users among them; all anonymous connections together count as one.
+    /// Distinct users; all anonymous connections count as one user.
     pub(crate) users: usize,
 }
 
-/// The members of this node's channels, kept in memory.
+/// The members of all channels, in memory.
 pub(crate) struct Presence {
     shards: Box<[Shard]>,
     hasher: std::hash::RandomState,
@@ -127,8 +127,8 @@ pub(crate) struct Presence {
 
 type Shard = Mutex<HashMap<ChannelName, Members>>;
 
-/// The members of one channel, with a running count per user: counting on each `presence_stats` would hold the lock of
-/// the shard in proportion to the largest channel.
+/// The members of one channel, with a running count per user. Counting on each `presence_stats` would hold the lock of the
+/// shard for a time proportional to the largest channel.
 #[derive(Debug, Default)]
 struct Members {
     clients: ClientMap<Member>,
@@ -142,7 +142,7 @@ struct Member {
     generation: Generation,
 }
 
-/// Enough that two cores seldom meet at one lock, few enough to cost nothing.
+/// Enough for little lock contention, few enough for negligible memory.
 const SHARDS: usize = 64;
 
 impl Presence {
@@ -153,11 +153,11 @@ impl Presence {
         }
     }
 
-    /// Puts a client into a channel by a subscription, or takes note of a newer one.
+    /// Adds a client to a channel, or updates the generation of its subscription.
     pub(crate) fn add(&self, subscription: &Subscription, info: Arc<ClientInfo>) {
         let Subscription { channel, generation } = subscription;
         let (client, generation) = (info.client, *generation);
-        let mut shard = lock(self.shard(channel));
+        let mut shard = self.shard(channel).lock();
         let members = shard.entry(channel.clone()).or_default();
         if members
             .clients
@@ -168,10 +168,10 @@ impl Presence {
         }
     }
 
-    /// Takes a client out of a channel, unless it is there by a newer subscription.
+    /// Removes a client from a channel, unless it has a newer subscription.
     pub(crate) fn remove(&self, subscription: &Subscription, client: ClientId) {
         let Subscription { channel, generation } = subscription;
-        let mut shard = lock(self.shard(channel));
+        let mut shard = self.shard(channel).lock();
         let Some(members) = shard.get_mut(channel) else { return };
         let known = members.clients.get(&client);
         if known.is_some_and(|known| known.generation <= *generation) {
@@ -182,9 +182,9 @@ impl Presence {
         }
     }
 
-    /// The members, or `None` if there are more than `clients_max`.
+    /// Returns the members, or `None` if there are more than `clients_max`.
     pub(crate) fn members(&self, channel: &ChannelName, clients_max: usize) -> Option<Vec<Arc<ClientInfo>>> {
-        let shard = lock(self.shard(channel));
+        let shard = self.shard(channel).lock();
         let Some(members) = shard.get(channel) else {
             return Some(Vec::new());
         };
@@ -193,7 +193,7 @@ impl Presence {
     }
 
     pub(crate) fn stats(&self, channel: &ChannelName) -> PresenceStats {
-        let shard = lock(self.shard(channel));
+        let shard = self.shard(channel).lock();
         let Some(members) = shard.get(channel) else {
             return PresenceStats { clients: 0, users: 0 };
         };
@@ -212,20 +212,20 @@ impl Members {
     fn insert(&mut self, client: ClientId, member: Member) {
         *self.users.entry(member.info.user.clone()).or_default() += 1;
         if let Some(replaced) = self.clients.insert(client, member) {
-            self.forget_user(&replaced.info.user);
+            self.release_user(&replaced.info.user);
         }
     }
 
     fn remove(&mut self, client: ClientId) {
         if let Some(removed) = self.clients.remove(&client) {
-            self.forget_user(&removed.info.user);
+            self.release_user(&removed.info.user);
         }
         if self.clients.len() < self.clients.capacity() / 4 {
             self.clients.shrink_to_fit();
         }
     }
 
-    fn forget_user(&mut self, user: &str) {
+    fn release_user(&mut self, user: &str) {
         if let Some(count) = self.users.get_mut(user) {
             *count -= 1;
             if *count == 0 {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_reads_as_a_random_uuid() {
+    fn an_id_is_formatted_as_a_random_uuid() {
         assert_eq!(
             ClientId::from_random(u128::MAX).to_string(),
             "ffffffff-ffff-4fff-bfff-ffffffffffff"
@@ -291,11 +291,11 @@ mod tests {
         presence.remove(&in_room, ClientId::from_random(1));
         presence.remove(&in_room, ClientId::from_random(3));
         assert_eq!(presence.members(&room, 0), Some(Vec::new()));
-        assert!(presence.shards.iter().all(|shard| lock(shard).is_empty()));
+        assert!(presence.shards.iter().all(|shard| shard.lock().is_empty()));
     }
 
     #[test]
-    fn users_are_counted_as_one_would_by_hand() {
+    fn user_counts_match_a_naive_count() {
         use std::collections::{HashMap, HashSet};
 
         use rand::rngs::StdRng;
@@ -307,7 +307,7 @@ mod tests {
         for generation in 0..5_000 {
             let (bits, user) = (rng.random_range(1..40), format!("u{}", rng.random_range(0..10)));
             if rng.random_range(0..2) == 0 {
-                // The user of a connection can change with a new token.
+                // A new token can change the user of a connection.
                 presence.add(&subscription(generation), member(bits, &user));
                 by_hand.insert(bits, user);
             } else {
@@ -323,10 +323,10 @@ mod tests {
         }
     }
 
-    /// However adding and removing for two subscriptions interleave: a client whose newest is added and not removed is a
-    /// member, and one whose newest is removed is not.
+    /// For all interleavings of adding and removing two subscriptions: the client is a member if and only if its newest
+    /// subscription was added and not removed.
     #[test]
-    fn the_newest_subscription_decides_in_every_order() {
+    fn the_newest_subscription_determines_membership_in_every_order() {
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         enum Step {
             Add(u64),
@@ -340,7 +340,7 @@ mod tests {
             }
             for order in permutations(&steps) {
                 let at = |step| order.iter().position(|other| *other == step);
-                // An engine does not swap adding and removing for the same subscription.
+                // An engine does not reorder the calls for one subscription.
                 if at(Remove(1)) < at(Add(1)) || second_ends && at(Remove(2)) < at(Add(2)) {
                     continue;
                 }
@@ -352,7 +352,7 @@ mod tests {
                     }
                 }
                 let expect = usize::from(!second_ends);
-                // Only a client's own order can have the first added after the second has ended.
+                // A client adds its first subscription before the second one ends.
                 if second_ends && at(Add(1)) > at(Remove(2)) {
                     continue;
                 }

@@ -1,25 +1,24 @@
-//! What waits to be written to one client: bounded in bytes, filled by anyone, emptied by the client's own task.
+//! The outbound queue of one client, bounded in bytes. Any task adds items; the client's task removes them.
 //!
-//! Where nothing waits, a push goes right to the client's WebSocket, if that has room: the [`Sender`] writes for all
-//! subscribers of a channel in one task, and the client's own sleeps on. Pushes are shared, not copied: a publication to
-//! ten thousand subscribers is one frame. Order is the order of queueing, for replies and pushes alike. An empty queue
-//! owns no memory beyond itself.
+//! While the queue is empty, a push goes directly to the write buffer of the client's WebSocket, if that has room. The
+//! [`Sender`] then flushes it in a task shared by many connections, and the client's task is not woken. Pushes are shared,
+//! not copied: a publication to ten thousand subscribers is one allocation. Replies and pushes leave in the order in which
+//! they were added. An empty queue has no heap allocation.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use sockeye::{PreparedMessage, Sender, Text};
 
 use crate::codes::DisconnectCode;
 use crate::presence::Subscription;
-use crate::sync::lock;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
 pub(crate) struct Queue {
     bytes_max: usize,
-    /// The client's WebSocket, for what need not wait.
+    /// The client's WebSocket, for direct sends.
     sender: Option<Sender>,
     state: Mutex<State>,
 }
@@ -28,43 +27,44 @@ pub(crate) struct Queue {
 struct State {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Whether the client's task has something that it took from here, and that may not be with the WebSocket yet.
+    /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
+    /// overtake it.
     is_taken: bool,
-    /// Why nothing more will be queued.
+    /// Set when the queue is closed.
     closed: Option<DisconnectCode>,
     waker: Option<Waker>,
 }
 
-/// Something to be written.
+/// An item to send.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// The answer to a command. Consecutive replies may leave in one frame.
+    /// The reply to a command. Consecutive replies may be sent in one frame.
     Reply(Text),
-    /// What a channel says, or a ping.
+    /// A push of a channel, or a ping.
     Push(PreparedMessage),
-    /// The push which says that a subscription has ended; the client's session has to know as well.
+    /// The push that a subscription has ended. The session must be updated too.
     Unsubscribe(Subscription, PreparedMessage),
 }
 
-/// What to do next for a client.
+/// The next action for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
-    /// Write this text frame.
+    /// Send this text frame.
     Frame(PreparedMessage),
-    /// The subscription has ended. Write this text frame, unless the client has ended it by itself meanwhile.
+    /// The subscription has ended. Send this text frame, unless the client has unsubscribed in the meantime.
     Unsubscribe(Subscription, PreparedMessage),
     /// Close the connection.
     Close(DisconnectCode),
 }
 
-/// What an entry costs beyond its text.
+/// Accounted size of an item without its text.
 const ITEM_BYTES: usize = 64;
 
-/// Replies are joined into one frame up to this size.
+/// Maximum size of a frame of several replies.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 
 impl Queue {
-    /// Without a sender everything waits to be taken.
+    /// Creates an empty queue. Without a `sender`, all items are queued.
     pub(crate) fn new(bytes_max: usize, sender: Option<Sender>) -> Self {
         Self {
             bytes_max,
@@ -73,14 +73,13 @@ impl Queue {
         }
     }
 
-    /// Sends something, or queues it and wakes the client's task.
+    /// Sends an item directly, or queues it and wakes the client's task.
     ///
-    /// One item more than the queue may hold and the client counts as slow: everything queued is dropped, and what is
-    /// left to do is to disconnect it.
+    /// If the item exceeds the size limit, all queued items are dropped, and the client is disconnected as too slow.
     pub(crate) fn push(&self, item: Item) {
         let waker = {
-            let mut state = lock(&self.state);
-            if state.closed.is_some() || self.sends_directly(&state, &item) {
+            let mut state = self.state.lock();
+            if state.closed.is_some() || self.try_send_directly(&state, &item) {
                 return;
             }
             state.bytes += item.cost();
@@ -92,24 +91,25 @@ impl Queue {
             }
             state.waker.take()
         };
-        // Woken outside the lock, so that the task does not run into it at once.
+        // Woken without the lock, so that the task does not contend for it immediately.
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Whether a push need not wait here. A WebSocket that is closed is its task's business.
-    fn sends_directly(&self, state: &State, item: &Item) -> bool {
+    /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
+    /// closed: the client's task handles that.
+    fn try_send_directly(&self, state: &State, item: &Item) -> bool {
         let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
             return false;
         };
         state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
     }
 
-    /// Asks for the connection to be closed after what is already queued. The first reason stays.
+    /// Closes the queue: the client is disconnected after the queued items. If called again, the first reason counts.
     pub(crate) fn close(&self, reason: DisconnectCode) {
         let waker = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.closed.get_or_insert(reason);
             state.waker.take()
         };
@@ -118,9 +118,9 @@ impl Queue {
         }
     }
 
-    /// Takes what is to be done next. What was taken before is with the WebSocket by now.
+    /// Removes the next action. The caller must have passed the previous frame to the WebSocket.
     pub(crate) fn take(&self) -> Option<Outgoing> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let item = state.pop();
         state.is_taken = item.is_some();
         let Some(item) = item else {
@@ -133,30 +133,24 @@ impl Queue {
         })
     }
 
-    /// Bytes waiting.
+    /// Number of queued bytes.
     pub(crate) fn bytes(&self) -> usize {
-        lock(&self.state).bytes
+        self.state.lock().bytes
     }
 
-    /// Waits until [`take`](Self::take) has something. For one task at a time: the client's.
-    ///
-    /// # Cancel safety
-    /// Nothing is taken, so nothing can be lost.
+    /// Waits until [`take`](Self::take) returns an action. Only one task may wait at a time. Cancel-safe.
     pub(crate) async fn ready(&self) {
-        std::future::poll_fn(|cx| self.poll(cx, State::has_something)).await;
+        std::future::poll_fn(|cx| self.poll(cx, State::is_ready)).await;
     }
 
-    /// Waits until nothing more will be queued, and says why.
-    ///
-    /// # Cancel safety
-    /// Nothing is taken, so nothing can be lost.
+    /// Waits until the queue is closed, and returns the reason. Cancel-safe.
     pub(crate) async fn closed(&self) -> DisconnectCode {
         std::future::poll_fn(|cx| self.poll(cx, |state| state.closed)).await
     }
 
-    fn poll<T>(&self, cx: &mut Context<'_>, look: impl Fn(&State) -> Option<T>) -> Poll<T> {
-        let mut state = lock(&self.state);
-        if let Some(found) = look(&state) {
+    fn poll<T>(&self, cx: &mut Context<'_>, check: impl Fn(&State) -> Option<T>) -> Poll<T> {
+        let mut state = self.state.lock();
+        if let Some(found) = check(&state) {
             return Poll::Ready(found);
         }
         match &mut state.waker {
@@ -168,7 +162,7 @@ impl Queue {
 }
 
 impl State {
-    fn has_something(&self) -> Option<()> {
+    fn is_ready(&self) -> Option<()> {
         (!self.items.is_empty() || self.closed.is_some()).then_some(())
     }
 
@@ -181,7 +175,7 @@ impl State {
         Some(item)
     }
 
-    /// The reply and those right behind it, one per line.
+    /// Joins the reply and the replies directly behind it, one per line.
     fn join_replies(&mut self, first: Text) -> Text {
         if !matches!(self.items.front(), Some(Item::Reply(_))) {
             return first;
@@ -247,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn one_byte_too_many_makes_the_client_slow() {
+    fn exceeding_the_limit_by_one_byte_disconnects_as_slow() {
         let queue = Queue::new(2 * (ITEM_BYTES + 10), None);
         queue.push(push(&"x".repeat(10)));
         queue.push(push(&"x".repeat(10)));
@@ -260,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_comes_after_what_is_queued() {
+    fn queued_items_precede_the_close() {
         let queue = Queue::new(1024, None);
         queue.push(push("last"));
         queue.close(DisconnectCode::Shutdown);
@@ -270,11 +264,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_push_goes_right_to_the_websocket_where_nothing_is_before_it() {
+    async fn a_push_is_sent_directly_if_nothing_is_queued() {
         let (near, far) = tokio::io::duplex(1024);
         let accepting = async { sockeye::Server::default().accept(near).await?.accept().await };
         let client = sockeye::Client::default();
-        let connecting = client.connect_over(far, "ws://localhost/");
+        let connecting = client.request("ws://localhost/").connect_over(far);
         let (ws, peer) = tokio::join!(accepting, connecting);
         let (sender, _receiver) = ws.unwrap().split();
         let (mut peer, _) = peer.unwrap();
@@ -288,7 +282,7 @@ mod tests {
             let Some(Outgoing::Frame(taken)) = queue.take() else {
                 panic!("{expect} went by what waits before it");
             };
-            // Taken, and not yet with the WebSocket.
+            // Taken, and not yet passed to the WebSocket.
             queue.push(push("d"));
             sender.try_send_prepared(&taken).unwrap();
         }

@@ -1,18 +1,16 @@
-//! The log of refused clients, at a bounded rate.
+//! A rate limiter for the log lines about refused clients.
 //!
-//! A refusal is something the operator has to see: a proxy that rewrites the Host header looks, from outside, like a
-//! server that is down. But clients cause refusals, so a client that tries a thousand times a second must not fill a disk.
-//! Up to [`BURST`] lines are written at once, and one more per second after that. What is left out is counted, and the
-//! count is written before the next line, or by [`report`](RefusalLog::report).
+//! Operators need these lines: with a proxy that rewrites the Host header, the server otherwise just seems to be down. But
+//! clients cause them, so a client that retries a thousand times per second must not fill the disk. A token bucket allows
+//! a burst of [`BURST`] lines and one line per second. The number of suppressed lines is logged before the next line, or by
+//! [`report`](RefusalLog::report).
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::sync::lock;
-
-/// Decides which refusals are written to the log.
+/// The rate limiter.
 #[derive(Debug)]
 pub(crate) struct RefusalLog {
     bucket: Mutex<Bucket>,
@@ -20,11 +18,11 @@ pub(crate) struct RefusalLog {
 
 #[derive(Debug)]
 struct Bucket {
-    /// Lines that may be written now.
+    /// Number of lines that may be written now.
     tokens: u32,
     /// When the last token was added.
     filled_at: Instant,
-    /// Refusals not written since that was last said.
+    /// Lines suppressed since their number was last logged.
     suppressed: u64,
 }
 
@@ -42,23 +40,23 @@ impl RefusalLog {
         }
     }
 
-    /// Calls `write`, which writes one line, unless too many were written lately.
+    /// Calls `write`, which logs one line, unless the rate limit is exceeded.
     pub(crate) fn log(&self, write: impl FnOnce()) {
-        let Some(suppressed) = lock(&self.bucket).take(Instant::now()) else {
+        let Some(suppressed) = self.bucket.lock().take(Instant::now()) else {
             return;
         };
-        announce(suppressed);
+        log_suppressed(suppressed);
         write();
     }
 
-    /// Writes how many refusals were left out, if any were.
+    /// Logs the number of suppressed lines, if there are any.
     pub(crate) fn report(&self) {
-        announce(std::mem::take(&mut lock(&self.bucket).suppressed));
+        log_suppressed(std::mem::take(&mut self.bucket.lock().suppressed));
     }
 }
 
 impl Bucket {
-    /// One line, if there is one left, and how many were left out before it.
+    /// Takes a token. Returns the number of lines suppressed before, or `None` without a token.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let elapsed = now.duration_since(self.filled_at);
         if elapsed >= REFILL_INTERVAL * (BURST - self.tokens) {
@@ -77,9 +75,9 @@ impl Bucket {
     }
 }
 
-fn announce(suppressed: u64) {
+fn log_suppressed(suppressed: u64) {
     if suppressed > 0 {
-        tracing::warn!(suppressed, "more refusals came than are logged");
+        tracing::warn!(suppressed, "suppressed log lines about refused clients");
     }
 }
 
@@ -96,12 +94,12 @@ mod tests {
         let flood = || (0..1000).for_each(|_| log.log(|| lines.set(lines.get() + 1)));
         flood();
         assert_eq!(lines.take(), BURST);
-        assert_eq!(lock(&log.bucket).suppressed, u64::from(1000 - BURST));
+        assert_eq!(log.bucket.lock().suppressed, u64::from(1000 - BURST));
         tokio::time::advance(Duration::from_millis(2500)).await;
         flood();
         assert_eq!(lines.take(), 2);
-        // What was left out is said once.
-        assert_eq!(lock(&log.bucket).suppressed, 998);
+        // The count of suppressed lines starts again after it was logged.
+        assert_eq!(log.bucket.lock().suppressed, 998);
         tokio::time::advance(Duration::from_millis(500)).await;
         flood();
         assert_eq!(lines.take(), 1);
@@ -109,6 +107,6 @@ mod tests {
         flood();
         assert_eq!(lines.take(), BURST);
         log.report();
-        assert_eq!(lock(&log.bucket).suppressed, 0);
+        assert_eq!(log.bucket.lock().suppressed, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The server as one call.
+//! The entry point: accepts connections, and shuts down.
 
 use std::io;
 use std::sync::Arc;
@@ -14,12 +14,17 @@ use crate::config::Config;
 use crate::http::{self, Site};
 use crate::node::Node;
 
-/// Serves on a bound listener until `shutdown` is ready, then sends all clients away with 3001, which makes them
-/// connect again elsewhere or later, and returns once they are gone.
+/// Serves connections of a bound listener until `shutdown` completes. Then disconnects all clients with 3001, so that they
+/// reconnect, and returns when they are gone or after [`Timeouts::shutdown`](crate::Timeouts::shutdown).
 ///
-/// Under `/` there is a chat to try it with, under `/connection/websocket` the Centrifugo client protocol in JSON, and
-/// `/health` answers 200 while the server serves and 503 once it shuts down. A page whose WebSocket was refused asks
-/// `/connection/check` for the reason. Refusals are logged as warnings, up to twenty at once and then one per second.
+/// | path | serves |
+/// |---|---|
+/// | `/` | a demo chat page |
+/// | `/connection/websocket` | the Centrifugo client protocol in JSON |
+/// | `/connection/check` | the reason why the WebSocket of a page was refused, for the page |
+/// | `/health` | 200, or 503 during the shutdown |
+///
+/// Refused requests are logged as warnings: a burst of twenty, then one per second.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -30,11 +35,12 @@ use crate::node::Node;
 /// ```
 ///
 /// # Errors
-/// Fields of the configuration contradict each other: [`InvalidInput`](io::ErrorKind::InvalidInput) around a
-/// [`ConfigError`](crate::ConfigError). Or the listener has no local address. Trouble with single connections is logged and never ends the server.
+/// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
+/// configuration contradict each other, or the error of the listener if it has no local address. Errors of single
+/// connections are logged and do not stop the server.
 ///
 /// # Cancel safety
-/// Dropping the future stops accepting; connected clients stay until the runtime ends.
+/// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
 pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     config
         .check()
@@ -61,7 +67,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
                         tracing::warn!(
                             %peer,
                             status = 503,
-                            "refused a connection: limits.connections_max, {connections_max}, are open"
+                            "refused a connection: limits.connections_max ({connections_max}) is reached"
                         );
                     });
                     if let Ok(permit) = refusals.clone().try_acquire_owned() {
@@ -70,7 +76,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
                 }
             },
         ) => match never {},
-        () = node.keep_house() => {}
+        () = node.run_maintenance() => {}
         () = shutdown => {}
     }
 
@@ -81,24 +87,24 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
         .is_err()
     {
         let left = connections_max - permits.available_permits();
-        tracing::warn!(left, "some connections did not end in time");
+        tracing::warn!(left, "dropped connections that did not close in time");
     }
     Ok(())
 }
 
-/// Connections beyond the limit that are told so at the same time. Those beyond this limit too are only closed.
+/// Maximum number of refused connections that are answered concurrently. Further ones are closed without an answer.
 const REFUSALS_MAX: usize = 64;
 
-/// How long a refused client has to take its answer.
+/// Time for a refused client to read its answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The whole answer to a connection that is one too many.
+/// The response to a connection beyond the limit.
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Retry-After: 5\r\nContent-Type: text/plain\r\nContent-Length: 48\r\nConnection: close\r\n\r\n\
     too many connections are open; try again later\r\n";
 
-/// Answers a client that there is no room for. What it says is read and thrown away: closing a socket with unread
-/// input would make TCP throw away the answer.
+/// Sends [`TOO_MANY_CONNECTIONS`]. The client's input is read and discarded, because closing a socket with unread input
+/// resets the connection, which can discard the response.
 async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let answer = async {
         let mut scratch = [0; 1024];
@@ -108,7 +114,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
         while stream.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whether the client still listens is of no interest.
+    // It does not matter whether the client received the response.
     let _ = timeout(REFUSAL_TIMEOUT, answer).await;
 }
 

@@ -1,14 +1,13 @@
-//! One client's side of the protocol as a state machine: what it may do now, what it is subscribed to, when it is
-//! pinged and when it is given up.
+//! The state machine of one client: permissions, subscriptions, pings and timeouts.
 //!
-//! It does nothing itself. A command goes in through [`Session::handle_command`] and comes out as a [`Step`]: an
-//! answer, or something that whoever drives the session carries out before the next command goes in. Time is an
-//! argument. A reason to disconnect is an error and stays one: from then on every call returns it again.
+//! It performs no I/O. [`Session::handle_command`] turns a command into a [`Step`]: a reply, or a call that the caller must
+//! execute before it passes the next command. The time is an argument. An error is the code with which to disconnect the
+//! client, and every later call returns the same error.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::channel::{ChannelName, Wants};
+use crate::channel::{ChannelName, SubscriberOptions};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::config::{Config, PublishPolicy};
 use crate::engine::{Content, Epoch, Position};
@@ -18,24 +17,25 @@ use crate::protocol::{
     ReplyBody, Request, SubscribeRequest,
 };
 
+/// The session of one client.
 #[derive(Debug)]
 pub(crate) struct Session {
     config: Arc<Config>,
     client: ClientId,
     state: State,
-    /// Few enough, 128 by default, that looking through them is as quick as hashing.
+    /// A list, because a linear search of 128 entries (the default limit) is as fast as hashing.
     subscriptions: Vec<Subscription>,
-    /// Of the newest subscription.
+    /// The generation of the newest subscription.
     generation: Generation,
-    /// Why the client is being disconnected.
+    /// The code with which the client is disconnected.
     failed: Option<DisconnectCode>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing but `connect` is allowed, and only until the deadline.
+    /// Only `connect` is allowed, until the deadline.
     Opening { deadline: Instant, pings: Pings },
-    /// `connect` was refused: nothing is allowed any more.
+    /// `connect` failed; no command is allowed.
     Refused { deadline: Instant },
     Connected {
         info: Arc<ClientInfo>,
@@ -43,16 +43,16 @@ enum State {
     },
 }
 
-/// How a client that has connected is pinged.
+/// How a connected client is pinged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pings {
-    /// By empty objects, which the client answers with the same. The first ping is sent after `first`, at most the ping
-    /// interval.
+    /// Pings of the client protocol: empty objects, which the client sends back.
     Commands {
-        /// Spreads the pings of clients that arrive together.
+        /// Delay of the first ping, at most the ping interval. Randomized, to spread the pings of clients that connect
+        /// together.
         first: Duration,
     },
-    /// By WebSocket ping frames, which the connection sends; the session sends none.
+    /// WebSocket ping frames, which are sent by the connection and not by the session.
     Frames,
 }
 
@@ -60,26 +60,26 @@ pub(crate) enum Pings {
 enum Heartbeat {
     /// The session sends no pings.
     Off,
-    /// The next ping goes out then.
-    Resting { ping_at: Instant },
-    /// A ping went out and its pong is due.
-    Waiting { pong_by: Instant, ping_at: Instant },
+    /// No ping is unanswered; the next one is sent at `ping_at`.
+    Idle { ping_at: Instant },
+    /// A ping is unanswered.
+    AwaitingPong { pong_by: Instant, ping_at: Instant },
 }
 
-/// What follows from a command.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Nothing: the command wants no answer.
+    /// No reply.
     Nothing,
-    /// This answer.
+    /// A reply.
     Reply(ReplyBody<'static>),
-    /// The answer to this subscription, which is queued together with what the channel says.
+    /// A subscription to execute. Its reply is queued together with the pushes of the channel.
     Subscribe(Subscribe),
-    /// The answer to this call.
+    /// A call to execute, which produces the reply.
     Call(Call),
 }
 
-/// What the session needs done outside of it.
+/// A call to the hub or the engine.
 #[derive(Debug)]
 pub(crate) enum Call {
     Unsubscribe(Subscription),
@@ -89,34 +89,34 @@ pub(crate) enum Call {
     History(ChannelName, ReadHistory),
 }
 
-/// A subscription that the session has granted. Should it fail, [`Session::handle_unsubscribed`] takes it back.
+/// A granted subscription. If its execution fails, [`Session::handle_unsubscribed`] must be called.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     pub(crate) subscription: Subscription,
-    pub(crate) wants: Wants,
-    /// Whether the client means to recover when it comes back.
+    pub(crate) options: SubscriberOptions,
+    /// Whether the client will recover after a reconnect.
     pub(crate) is_recoverable: bool,
-    /// Where the client was before, if it asks to go on from there.
+    /// The position to recover from, if the client requests it.
     pub(crate) recover_from: Option<Position>,
-    /// Whether to fail rather than to begin anew.
+    /// Whether the subscription fails if recovery is impossible.
     pub(crate) rejects_unrecovered: bool,
 }
 
-/// Which part of a channel's history a client asked for.
+/// The part of a channel's history that a client requested.
 #[derive(Debug)]
 pub(crate) struct ReadHistory {
-    /// An empty epoch stands for whichever is current.
+    /// An empty epoch means the current epoch.
     pub(crate) since: Option<Position>,
     pub(crate) limit: usize,
     pub(crate) is_reversed: bool,
 }
 
-/// A ping is to be sent.
+/// Tells the caller to send a ping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PingDue;
 
-/// Why a command is not carried out.
-enum Refusal {
+/// Why a command is rejected.
+enum CommandError {
     Error(ErrorCode),
     Disconnect(DisconnectCode),
 }
@@ -124,7 +124,7 @@ enum Refusal {
 const VERSION: &str = concat!("sockeye ", env!("CARGO_PKG_VERSION"));
 
 impl Session {
-    /// Begins with the upgrade of a connection.
+    /// Starts a session when the connection was upgraded.
     pub(crate) fn new(config: Arc<Config>, client: ClientId, pings: Pings, now: Instant) -> Self {
         let deadline = now + config.timeouts.connect;
         let state = State::Opening { deadline, pings };
@@ -138,10 +138,10 @@ impl Session {
         }
     }
 
-    /// Takes one command.
+    /// Handles one command.
     ///
     /// # Errors
-    /// The reason to disconnect, if the command is not allowed at all.
+    /// Returns the code with which to disconnect the client, if it violated the protocol.
     pub(crate) fn handle_command(
         &mut self,
         command: Result<Command<'_>, Malformed>,
@@ -152,17 +152,17 @@ impl Session {
         }
         let step = match command {
             Ok(command) => self.command(command, now),
-            Err(Malformed) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            Err(Malformed) => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
         };
         match step {
             Ok(step) => Ok(step),
-            Err(Refusal::Error(code)) => Ok(Step::Reply(ReplyBody::Error(code))),
-            Err(Refusal::Disconnect(code)) => Err(self.fail(code)),
+            Err(CommandError::Error(code)) => Ok(Step::Reply(ReplyBody::Error(code))),
+            Err(CommandError::Disconnect(code)) => Err(self.fail(code)),
         }
     }
 
-    /// Takes note that a subscription has ended, or was granted and did not come about. Returns whether it was still
-    /// there: the client may have ended it by itself, and may have subscribed to the channel again.
+    /// Removes a subscription that was ended by the server or failed. Returns whether it still existed: the client may have
+    /// unsubscribed in the meantime, and may have subscribed to the channel again.
     pub(crate) fn handle_unsubscribed(&mut self, subscription: &Subscription) -> bool {
         let index = self.subscriptions.iter().position(|known| known == subscription);
         if let Some(index) = index {
@@ -171,26 +171,26 @@ impl Session {
         index.is_some()
     }
 
-    /// Takes the time, which may have come to ping or to give up. Early calls do nothing.
+    /// Handles expired deadlines. Has no effect before [`deadline`](Self::deadline).
     ///
     /// # Errors
-    /// The reason to disconnect, if a deadline has passed.
+    /// Returns the code with which to disconnect the client, if it missed a deadline.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<Option<PingDue>, DisconnectCode> {
         let timeouts = &self.config.timeouts;
         match &mut self.state {
             _ if let Some(code) = self.failed => Err(code),
-            // On a slow network `connect` may still be in flight: close with a code after which SDKs reconnect.
+            // `connect` may be in flight on a slow network, so use a code after which SDKs reconnect.
             State::Opening { deadline, .. } if now >= *deadline => Err(self.fail(DisconnectCode::ConnectionClosed)),
-            // `connect` was answered with an error, and the client did not close the connection.
+            // `connect` failed, and the client did not close the connection.
             State::Refused { deadline } if now >= *deadline => Err(self.fail(DisconnectCode::Stale)),
             State::Connected {
-                heartbeat: Heartbeat::Waiting { pong_by, .. },
+                heartbeat: Heartbeat::AwaitingPong { pong_by, .. },
                 ..
             } if now >= *pong_by => Err(self.fail(DisconnectCode::NoPong)),
             State::Connected { heartbeat, .. } => match *heartbeat {
-                Heartbeat::Resting { ping_at } if now >= ping_at => {
+                Heartbeat::Idle { ping_at } if now >= ping_at => {
                     let (pong_by, ping_at) = (now + timeouts.pong, now + timeouts.ping_interval);
-                    *heartbeat = Heartbeat::Waiting { pong_by, ping_at };
+                    *heartbeat = Heartbeat::AwaitingPong { pong_by, ping_at };
                     Ok(Some(PingDue))
                 }
                 _ => Ok(None),
@@ -199,19 +199,19 @@ impl Session {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) must be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Opening { deadline, .. } | State::Refused { deadline } => Some(deadline),
             State::Connected { heartbeat, .. } => match heartbeat {
                 Heartbeat::Off => None,
-                Heartbeat::Resting { ping_at } => Some(ping_at),
-                Heartbeat::Waiting { pong_by, .. } => Some(pong_by),
+                Heartbeat::Idle { ping_at } => Some(ping_at),
+                Heartbeat::AwaitingPong { pong_by, .. } => Some(pong_by),
             },
         }
     }
 
-    /// What others may know about the client, once it is connected.
+    /// The public information about the client, once it is connected.
     pub(crate) fn info(&self) -> Option<&Arc<ClientInfo>> {
         match &self.state {
             State::Connected { info, .. } => Some(info),
@@ -219,7 +219,7 @@ impl Session {
         }
     }
 
-    /// Ends all subscriptions and returns them, for whoever drives the session to take back elsewhere.
+    /// Removes and returns all subscriptions. The caller must end them in the hub and the engine.
     pub(crate) fn take_subscriptions(&mut self) -> Vec<Subscription> {
         std::mem::take(&mut self.subscriptions)
     }
@@ -228,13 +228,15 @@ impl Session {
         *self.failed.get_or_insert(code)
     }
 
-    fn command(&mut self, command: Command<'_>, now: Instant) -> Result<Step, Refusal> {
+    fn command(&mut self, command: Command<'_>, now: Instant) -> Result<Step, CommandError> {
         match (&self.state, command.request) {
             (State::Opening { deadline, pings }, Some(Request::Connect(connect))) if command.id > 0 => {
                 let (deadline, pings) = (*deadline, *pings);
                 self.connect(&connect, deadline, pings, now)
             }
-            (State::Opening { .. } | State::Refused { .. }, _) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            (State::Opening { .. } | State::Refused { .. }, _) => {
+                Err(CommandError::Disconnect(DisconnectCode::BadRequest))
+            }
             (State::Connected { .. }, None) if command.id == 0 => self.pong(),
             (State::Connected { .. }, None) => Err(ErrorCode::MethodNotFound.into()),
             (State::Connected { info, .. }, Some(request)) => {
@@ -244,13 +246,13 @@ impl Session {
         }
     }
 
-    /// Takes what a connected client asks for.
-    fn request(&mut self, id: u32, request: Request<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
+    /// Handles a request of a connected client.
+    fn request(&mut self, id: u32, request: Request<'_>, info: Arc<ClientInfo>) -> Result<Step, CommandError> {
         match request {
-            Request::Connect(_) => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            Request::Connect(_) => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
             Request::Send => Ok(Step::Nothing),
-            // It could not be answered.
-            _ if id == 0 => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            // Without an id there can be no reply.
+            _ if id == 0 => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
             Request::Subscribe(subscribe) => self.subscribe(&subscribe),
             Request::Unsubscribe(request) => self.unsubscribe(&request.channel),
             Request::Publish(publish) => self.publish(publish, info),
@@ -258,8 +260,8 @@ impl Session {
             Request::PresenceStats(request) => Ok(Step::Call(Call::PresenceStats(self.presence(&request.channel)?))),
             Request::History(history) => self.history(&history),
             Request::Ping => Ok(Step::Reply(ReplyBody::Ping(Empty {}))),
-            Request::Unreadable => Err(ErrorCode::BadRequest.into()),
-            // Nothing handles calls, and there are no tokens yet that could be refreshed.
+            Request::Invalid => Err(ErrorCode::BadRequest.into()),
+            // Calls and tokens are not supported.
             Request::Rpc | Request::Refresh | Request::SubRefresh => Err(ErrorCode::NotAvailable.into()),
         }
     }
@@ -270,10 +272,10 @@ impl Session {
         deadline: Instant,
         pings: Pings,
         now: Instant,
-    ) -> Result<Step, Refusal> {
-        // No key is configured that a token could be checked with, and an unchecked one must not pass for checked.
+    ) -> Result<Step, CommandError> {
+        // Tokens cannot be verified yet, and an unverified token must not be accepted.
         if !connect.token.is_empty() {
-            return Err(Refusal::Disconnect(DisconnectCode::InvalidToken));
+            return Err(CommandError::Disconnect(DisconnectCode::InvalidToken));
         }
         let conn_info = match self.unverified_info(connect.data.as_ref()) {
             Ok(conn_info) => conn_info,
@@ -291,9 +293,9 @@ impl Session {
             Pings::Frames => (Heartbeat::Off, None),
             Pings::Commands { first } => {
                 let ping_at = now + first;
-                // Zero would tell the client that there are no pings.
+                // Zero would mean that there are no pings.
                 let seconds = self.config.timeouts.ping_interval.as_secs().max(1);
-                (Heartbeat::Resting { ping_at }, Some(seconds))
+                (Heartbeat::Idle { ping_at }, Some(seconds))
             }
         };
         self.state = State::Connected { info, heartbeat };
@@ -305,7 +307,7 @@ impl Session {
         })))
     }
 
-    /// What the client says about itself, marked as such so that nobody takes it for more.
+    /// Wraps the `data` of `connect` in an object that marks it as unverified.
     fn unverified_info(&self, data: Option<&Data>) -> Result<Option<Json>, ErrorCode> {
         let size_max = self.config.limits.client_info_size_max;
         match data {
@@ -319,19 +321,19 @@ impl Session {
         }
     }
 
-    fn pong(&mut self) -> Result<Step, Refusal> {
+    fn pong(&mut self) -> Result<Step, CommandError> {
         match &mut self.state {
-            State::Connected { heartbeat, .. } if let Heartbeat::Waiting { ping_at, .. } = *heartbeat => {
-                *heartbeat = Heartbeat::Resting { ping_at };
+            State::Connected { heartbeat, .. } if let Heartbeat::AwaitingPong { ping_at, .. } = *heartbeat => {
+                *heartbeat = Heartbeat::Idle { ping_at };
                 Ok(Step::Nothing)
             }
-            _ => Err(Refusal::Disconnect(DisconnectCode::BadRequest)),
+            _ => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
         }
     }
 
-    fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, Refusal> {
-        // The numbers Centrifugo gives: 108 for a kind of subscription that is not there, 107 for a filter or a page that
-        // the channel does not allow. Granting a plain stream instead would hand out what the client does not want.
+    fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, CommandError> {
+        // The same codes as Centrifugo: 108 for unsupported kinds of subscriptions, 107 for filters and pages that the channel
+        // does not allow. A plain stream instead would deliver publications that the client does not want.
         if request.kind != 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
@@ -346,7 +348,7 @@ impl Session {
         if self.subscriptions.len() >= self.config.limits.channels_per_client_max {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        // As with the token of a connection: there is nothing yet to check it with.
+        // Tokens cannot be verified yet.
         if channel.is_restricted() || !request.token.is_empty() {
             return Err(ErrorCode::PermissionDenied.into());
         }
@@ -358,9 +360,9 @@ impl Session {
         self.subscriptions.push(subscription.clone());
         Ok(Step::Subscribe(Subscribe {
             subscription,
-            wants: Wants {
+            options: SubscriberOptions {
                 join_leave: request.join_leave && options.join_leave,
-                unbroken: (request.recoverable || request.positioned || request.recover) && has_history,
+                positioned: (request.recoverable || request.positioned || request.recover) && has_history,
             },
             is_recoverable: (request.recoverable || request.recover) && has_history,
             recover_from: (request.recover && has_history).then(|| Position {
@@ -371,16 +373,16 @@ impl Session {
         }))
     }
 
-    fn unsubscribe(&mut self, channel: &str) -> Result<Step, Refusal> {
+    fn unsubscribe(&mut self, channel: &str) -> Result<Step, CommandError> {
         let channel = self.channel(channel)?;
         let Some(index) = self.subscriptions.iter().position(|known| known.channel == channel) else {
-            // The client wanted to be out of it, and it is.
+            // Not subscribed: succeed, as unsubscribing is idempotent.
             return Ok(Step::Reply(ReplyBody::Unsubscribe(Empty {})));
         };
         Ok(Step::Call(Call::Unsubscribe(self.subscriptions.swap_remove(index))))
     }
 
-    fn publish(&mut self, request: PublishRequest<'_>, info: Arc<ClientInfo>) -> Result<Step, Refusal> {
+    fn publish(&mut self, request: PublishRequest<'_>, info: Arc<ClientInfo>) -> Result<Step, CommandError> {
         if request.kind != 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
@@ -404,8 +406,8 @@ impl Session {
         Ok(Step::Call(Call::Publish(channel, Content { data, info: Some(info) })))
     }
 
-    /// The channel whose presence may be asked for.
-    fn presence(&self, channel: &str) -> Result<ChannelName, Refusal> {
+    /// Checks that the client may read the presence of a channel.
+    fn presence(&self, channel: &str) -> Result<ChannelName, CommandError> {
         let channel = self.subscribed_channel(channel)?;
         if !self.config.channels.presence {
             return Err(ErrorCode::NotAvailable.into());
@@ -413,7 +415,7 @@ impl Session {
         Ok(channel)
     }
 
-    fn history(&self, request: &HistoryRequest<'_>) -> Result<Step, Refusal> {
+    fn history(&self, request: &HistoryRequest<'_>) -> Result<Step, CommandError> {
         let channel = self.subscribed_channel(&request.channel)?;
         let count_max = self.config.channels.history_count_max;
         if count_max == 0 {
@@ -425,14 +427,14 @@ impl Session {
                 epoch: Epoch::new(&*since.epoch),
                 offset: since.offset,
             }),
-            // A negative limit asks for everything there is.
+            // A negative limit means no limit.
             limit: usize::try_from(request.limit).unwrap_or(count_max).min(count_max),
             is_reversed: request.reverse,
         };
         Ok(Step::Call(Call::History(channel, read)))
     }
 
-    fn subscribed_channel(&self, name: &str) -> Result<ChannelName, Refusal> {
+    fn subscribed_channel(&self, name: &str) -> Result<ChannelName, CommandError> {
         let channel = self.channel(name)?;
         if !self.is_subscribed(&channel) {
             return Err(ErrorCode::PermissionDenied.into());
@@ -440,7 +442,7 @@ impl Session {
         Ok(channel)
     }
 
-    /// The channel of this name, sharing the name where the client is subscribed to it.
+    /// Validates a channel name. Shares the allocation with the subscription, if there is one.
     fn channel(&self, name: &str) -> Result<ChannelName, ErrorCode> {
         match self.subscriptions.iter().find(|known| known.channel.as_str() == name) {
             Some(known) => Ok(known.channel.clone()),
@@ -453,7 +455,7 @@ impl Session {
     }
 }
 
-impl From<ErrorCode> for Refusal {
+impl From<ErrorCode> for CommandError {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
     }

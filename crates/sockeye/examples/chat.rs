@@ -1,55 +1,69 @@
-//! Sends what anyone says to everyone, and does not wait for those who do not listen.
+//! A chat with a room per path. Nobody waits for those who do not read, and Ctrl+C closes every connection.
 //!
 //! `cargo run -p sockeye --example chat -- 127.0.0.1:9002`
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use sockeye::{Error, Message, PreparedMessage, Sender, Server, TrySendError};
-use tokio::net::{TcpListener, TcpStream};
+use sockeye::{Error, Incoming, Message, PreparedMessage, Sender, Server, TrySendError};
+use tokio::net::TcpListener;
 
-type Room = Arc<Mutex<HashMap<SocketAddr, Sender>>>;
+/// The members of each room, by number.
+type Rooms = Arc<Mutex<HashMap<String, HashMap<u64, Sender>>>>;
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9002".into());
     let listener = TcpListener::bind(&address).await?;
     println!("listening on ws://{}/", listener.local_addr()?);
-    let (server, room) = (Server::default(), Room::default());
-    loop {
-        let (tcp, peer) = listener.accept().await?;
-        let (server, room) = (server.clone(), room.clone());
-        tokio::spawn(async move {
-            if let Err(error) = take_part(&server, tcp, peer, &room).await {
-                eprintln!("{peer}: {error}");
-            }
-            room.lock().expect("nobody panics").remove(&peer);
-        });
-    }
-}
-
-async fn take_part(server: &Server, tcp: TcpStream, peer: SocketAddr, room: &Room) -> Result<(), Error> {
-    let (sender, mut receiver) = server.accept(tcp).await?.accept().await?.split();
-    room.lock().expect("nobody panics").insert(peer, sender);
-    while let Some(message) = receiver.recv().await? {
-        if let Some(text) = message.as_text() {
-            say(room, &PreparedMessage::new(Message::text(format!("{peer}: {text}"))));
-        }
-    }
+    let rooms = Rooms::default();
+    Server::default()
+        .serve(listener)
+        .on_error(|error| eprintln!("{error}"))
+        .graceful_shutdown(tokio::signal::ctrl_c(), Duration::from_secs(5))
+        .run(move |incoming| join(incoming, rooms.clone()))
+        .await;
     Ok(())
 }
 
-fn say(room: &Room, message: &PreparedMessage) {
-    room.lock().expect("nobody panics").retain(|peer, listener| {
-        // It was framed once for all.
-        match listener.try_send_prepared(message) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                eprintln!("{peer}: does not listen, misses a message");
-                true
-            }
-            Err(TrySendError::Closed(_)) => false,
+async fn join(incoming: Incoming, rooms: Rooms) -> Result<(), Error> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = incoming.request().uri().path().to_owned();
+    let (sender, mut receiver) = incoming.accept().await?.split();
+    rooms
+        .lock()
+        .unwrap()
+        .entry(name.clone())
+        .or_default()
+        .insert(number, sender);
+    let result = loop {
+        match receiver.recv().await {
+            Ok(Some(Message::Text(text))) => say(&rooms, &name, format!("{number}: {text}")),
+            Ok(Some(Message::Binary(_))) => {}
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
         }
-    });
+    };
+    let mut rooms = rooms.lock().unwrap();
+    let members = rooms
+        .get_mut(&name)
+        .expect("a room is there until its last member leaves");
+    members.remove(&number);
+    if members.is_empty() {
+        rooms.remove(&name);
+    }
+    result
+}
+
+fn say(rooms: &Rooms, name: &str, text: String) {
+    // Framed once for all.
+    let message = PreparedMessage::new(Message::text(text));
+    for (number, member) in &rooms.lock().unwrap()[name] {
+        if let Err(TrySendError::Full(_)) = member.try_send_prepared(&message) {
+            eprintln!("{number} does not read, and misses a message");
+        }
+    }
 }

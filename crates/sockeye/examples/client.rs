@@ -9,19 +9,9 @@ use sockeye::{CloseCode, Error};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let mut args = std::env::args().skip(1);
-    let uri = args.next().unwrap_or_else(|| "ws://127.0.0.1:9001/".into());
+    let url = args.next().unwrap_or_else(|| "ws://127.0.0.1:9001/".into());
     let greeting = args.next().unwrap_or_else(|| "hello".into());
-
-    let mut ws = match sockeye::connect(&uri).await {
-        Ok(ws) => ws,
-        Err(error) => {
-            // A server that says no says why.
-            if let Some(refusal) = error.refusal() {
-                eprintln!("{}", String::from_utf8_lossy(refusal.body()).escape_debug());
-            }
-            return Err(error);
-        }
-    };
+    let mut ws = sockeye::connect(&url).await?;
     let start = Instant::now();
     ws.send(greeting).await?;
     if let Some(message) = ws.recv().await? {

@@ -106,7 +106,7 @@ async fn record(server: &Server) -> Result<(Vec<u8>, Vec<u8>), Box<dyn Error + S
     };
     let client = Client::builder().compression(DeflateConfig::default()).build()?;
     let accepting = async { server.accept(io).await?.accept().await };
-    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
     let (mut client, mut ws) = (connected?.0, accepted?);
     let request = std::mem::take(&mut *read.lock().unwrap());
     let (sent, received) = tokio::join!(client.send("a".repeat(MESSAGE_LEN)), ws.recv());

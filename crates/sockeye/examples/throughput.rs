@@ -115,7 +115,7 @@ fn measure(
     let run = async move {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
-        let (ws, _) = Client::default().connect_over(tcp, "ws://localhost/").await?;
+        let (ws, _) = Client::default().request("ws://localhost/").connect_over(tcp).await?;
         let start = Instant::now();
         Ok::<_, Error>(match timeout(LIMIT, ways::run(way, ws, count, &Unwatched)).await {
             Ok(()) => Some(start.elapsed()),

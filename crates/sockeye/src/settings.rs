@@ -1,13 +1,22 @@
 //! Limits and deadlines, the same for clients and servers.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::HandshakeLimits;
 use sockeye_proto::{Config, Keepalive};
 
-/// How much a peer may ask of this endpoint. Every limit has a default and none is infinite.
+use crate::runtime::Runtime;
+
+/// Bounds on what a peer may make this endpoint do and hold. Every limit has a finite default.
+///
+/// ```
+/// # use sockeye::Limits;
+/// let limits = Limits::default().message_size_max(64 * 1024).write_buffer_max(256 * 1024);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -62,7 +71,72 @@ impl Default for Limits {
     }
 }
 
-/// How long things may take. Every wait has a deadline.
+/// Chained setters, one for each field: see there for unit and default.
+impl Limits {
+    /// Sets [`message_size_max`](field@Self::message_size_max).
+    #[must_use]
+    pub fn message_size_max(mut self, value: u64) -> Self {
+        self.message_size_max = value;
+        self
+    }
+
+    /// Sets [`empty_fragments_max`](field@Self::empty_fragments_max).
+    #[must_use]
+    pub fn empty_fragments_max(mut self, value: u32) -> Self {
+        self.empty_fragments_max = value;
+        self
+    }
+
+    /// Sets [`write_buffer_max`](field@Self::write_buffer_max).
+    #[must_use]
+    pub fn write_buffer_max(mut self, value: usize) -> Self {
+        self.write_buffer_max = value;
+        self
+    }
+
+    /// Sets [`read_ahead_max`](field@Self::read_ahead_max).
+    #[must_use]
+    pub fn read_ahead_max(mut self, value: usize) -> Self {
+        self.read_ahead_max = value;
+        self
+    }
+
+    /// Sets [`write_rate_min`](field@Self::write_rate_min).
+    #[must_use]
+    pub fn write_rate_min(mut self, value: u32) -> Self {
+        self.write_rate_min = value;
+        self
+    }
+
+    /// Sets [`head_size_max`](field@Self::head_size_max).
+    #[must_use]
+    pub fn head_size_max(mut self, value: usize) -> Self {
+        self.head_size_max = value;
+        self
+    }
+
+    /// Sets [`header_count_max`](field@Self::header_count_max).
+    #[must_use]
+    pub fn header_count_max(mut self, value: usize) -> Self {
+        self.header_count_max = value;
+        self
+    }
+
+    /// Sets [`refusal_body_size_max`](field@Self::refusal_body_size_max).
+    #[must_use]
+    pub fn refusal_body_size_max(mut self, value: usize) -> Self {
+        self.refusal_body_size_max = value;
+        self
+    }
+}
+
+/// Deadlines of connecting, of the handshakes and of writing. Every wait has one.
+///
+/// ```
+/// # use sockeye::Timeouts;
+/// # use std::time::Duration;
+/// let timeouts = Timeouts::default().connect(Duration::from_secs(3)).close(Duration::from_secs(1));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -76,7 +150,7 @@ pub struct Timeouts {
     ///
     /// Set it where a caller is promised an answer within a given time. Unlike wrapping the call in `tokio::time::timeout`,
     /// this keeps the error that names the phase, and the refusal received so far.
-    pub open: Option<Duration>,
+    pub connect_total: Option<Duration>,
     /// Stall timeout: the connection fails if the peer reads slower than [`Limits::write_rate_min`] over this period while
     /// bytes wait for it. Default 10 s.
     pub write: Duration,
@@ -91,10 +165,48 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
-            open: None,
+            connect_total: None,
             write: Duration::from_secs(10),
             close: Config::default().close_timeout,
         }
+    }
+}
+
+/// Chained setters, one for each field: see there for unit and default.
+impl Timeouts {
+    /// Sets [`connect`](field@Self::connect).
+    #[must_use]
+    pub fn connect(mut self, value: Duration) -> Self {
+        self.connect = value;
+        self
+    }
+
+    /// Sets [`handshake`](field@Self::handshake).
+    #[must_use]
+    pub fn handshake(mut self, value: Duration) -> Self {
+        self.handshake = value;
+        self
+    }
+
+    /// Sets [`connect_total`](field@Self::connect_total).
+    #[must_use]
+    pub fn connect_total(mut self, value: impl Into<Option<Duration>>) -> Self {
+        self.connect_total = value.into();
+        self
+    }
+
+    /// Sets [`write`](field@Self::write).
+    #[must_use]
+    pub fn write(mut self, value: Duration) -> Self {
+        self.write = value;
+        self
+    }
+
+    /// Sets [`close`](field@Self::close).
+    #[must_use]
+    pub fn close(mut self, value: Duration) -> Self {
+        self.close = value;
+        self
     }
 }
 
@@ -138,29 +250,45 @@ impl Options {
         connection.close_timeout = self.timeouts.close;
         connection.inflate_step_max = INFLATE_STEP_MAX;
         Arc::new(Settings {
+            runtime: Runtime::default(),
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,
             read_ahead_max: self.limits.read_ahead_max,
             write_timeout: self.timeouts.write,
+            is_going_away: AtomicBool::new(false),
             write_taken_min: taken_min(self.limits.write_rate_min, self.timeouts.write),
         })
     }
 }
 
-/// How many bytes a peer must take within `time` at a rate of so many bytes a second.
-fn taken_min(rate_min: u32, time: Duration) -> u64 {
-    u64::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u64::MAX)
+/// How many bytes a peer must take within `time` at a rate of so many bytes a second, 4 GiB at most.
+fn taken_min(rate_min: u32, time: Duration) -> u32 {
+    u32::try_from(time.as_millis() * u128::from(rate_min) / 1000).unwrap_or(u32::MAX)
 }
 
 /// What every connection of a client or server shares.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) runtime: Runtime,
     pub(crate) connection: Arc<Config>,
     pub(crate) write_buffer_max: usize,
     pub(crate) read_ahead_max: usize,
     pub(crate) write_timeout: Duration,
     /// How many bytes a peer must take within `write_timeout`.
-    pub(crate) write_taken_min: u64,
+    pub(crate) write_taken_min: u32,
+    is_going_away: AtomicBool,
+}
+
+impl Settings {
+    /// Has every connection with these settings close with 1001 when it is next received on.
+    pub(crate) fn go_away(&self) {
+        self.is_going_away.store(true, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_going_away(&self) -> bool {
+        self.is_going_away.load(Relaxed)
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +315,7 @@ mod tests {
             connect,
             handshake,
             // Limits the two above together, which have limits of their own.
-            open: _,
+            connect_total: _,
             write,
             close,
         } = Timeouts::default();

@@ -1,6 +1,6 @@
 //! Synchronization primitives of the hand-written wake-up protocols.
 //!
-//! The protocols ([`exclusive`](crate::exclusive), [`wakers`](crate::wakers), [`batch`](crate::batch)) use nothing else of
+//! The protocols ([`try_lock`](crate::websocket::try_lock), [`wakers`](crate::websocket::wakers), [`batch`](crate::websocket::batch)) use nothing else of
 //! `std::sync` than what is named here. `tests/models.rs` compiles the same files with loom's types in this place and
 //! checks every interleaving.
 

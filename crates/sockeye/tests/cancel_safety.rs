@@ -405,7 +405,7 @@ async fn a_dropped_connect_closes_the_transport() {
                 std::future::pending().await
             };
             tokio::select! {
-                connected = client.connect_over(io, "ws://localhost/") => connected,
+                connected = client.request("ws://localhost/").connect_over(io) => connected,
                 () = answering => unreachable!(),
             }
         };

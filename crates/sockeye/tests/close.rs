@@ -506,7 +506,7 @@ async fn a_code_or_reason_that_may_not_be_sent_is_an_error_and_closes_all_the_sa
         peer.sends([close(1000, "")]);
         peer.ends();
         let error = ws.close(CloseCode(code), &reason).await.unwrap_err();
-        assert!(error.is_misuse() && !error.is_closed(), "{code}: {error:?}");
+        assert!(error.is_invalid_input() && !error.is_closed(), "{code}: {error:?}");
         let sent = match code {
             1000 | 1005 => CloseCode::NORMAL,
             _ => CloseCode::INTERNAL_ERROR,

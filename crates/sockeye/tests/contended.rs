@@ -94,7 +94,7 @@ async fn set_up(limits: Limits, compression: Option<DeflateConfig>) -> Setup {
     }
     let (server, client) = (server.build(), client.build().unwrap());
     let accepting = async { server.accept(io).await?.accept().await };
-    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
     let (sender, receiver) = accepted.unwrap().split();
     Setup {
         sender,

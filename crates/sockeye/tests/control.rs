@@ -173,7 +173,7 @@ async fn a_silent_peer_is_pinged_after_20_seconds_and_gone_10_later() {
         let (received, ()) = within(60, async { tokio::join!(ws.recv(), watching) }).await;
         let error = received.unwrap_err();
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
-        assert_eq!(error.close_info().unwrap().cause(), CloseCause::PeerGone);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(peer.sees_end() && !ws.is_open());
     }
@@ -186,7 +186,7 @@ async fn a_silent_peer_is_gone_for_a_receiver_alone_too() {
         let (sender, mut receiver) = ws.split();
         let start = Instant::now();
         let error = within(60, receiver.recv()).await.unwrap_err();
-        assert_eq!(error.close_info().unwrap().cause(), CloseCause::PeerGone);
+        assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert_eq!(start.elapsed().as_secs(), 30);
         assert!(peer.sees_end() && !sender.is_open());
     }
@@ -255,7 +255,7 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
     let (mut ws, peer) = open(Local::Client).await;
-    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_misuse());
+    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_invalid_input());
     ws.ping(&[0; 125]).await.unwrap();
     assert_eq!(peer.takes(), [ping([0; 125])]);
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use common::script::transport;
 use common::wire::text;
 use common::{Peer, REQUEST, answer, look, text_of, within};
-use sockeye::handshake::{HandshakeError, Subprotocol};
+use sockeye::handshake::HandshakeError;
+use sockeye::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use sockeye::{
-    Acceptance, Client, Error, HostPolicy, Incoming, Origin, OriginPolicy, Rejection, Server, StatusCode, Timeouts,
-    WebSocket,
+    Acceptance, Client, Error, ErrorKind, HostPolicy, Incoming, Origin, OriginPolicy, Server, Timeouts, WebSocket,
 };
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ async fn answered(response: impl AsRef<[u8]>) -> Error {
     peer.sends_bytes(response);
     peer.ends();
     let client = Client::default();
-    let error = within(60, client.connect_over(io, "ws://localhost/"))
+    let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
     assert!(peer.sees_end());
@@ -48,21 +48,18 @@ fn response(peer: &Peer) -> String {
 
 #[track_caller]
 fn fault(error: &Error) -> &HandshakeError {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref())
-        .expect("a fault of the handshake")
+    error.handshake_error().expect("a fault of the handshake")
 }
 
 #[tokio::test(start_paused = true)]
 async fn client_gets_the_status_headers_and_body_of_a_refusal() {
     let error =
         answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 8\r\n\r\nno token").await;
-    let refusal = error.refusal().unwrap();
+    let refusal = error.response().unwrap();
     assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
     let challenge = refusal.headers().get("www-authenticate").unwrap();
     assert_eq!(challenge.as_bytes(), b"Bearer");
-    assert_eq!(refusal.body(), b"no token");
+    assert_eq!(refusal.body()[..], b"no token"[..]);
     assert_eq!(error.to_string(), "the server answered with status 401 Unauthorized");
     assert!(!error.is_protocol() && !error.is_closed() && !error.is_timeout());
 }
@@ -70,7 +67,7 @@ async fn client_gets_the_status_headers_and_body_of_a_refusal() {
 #[tokio::test(start_paused = true)]
 async fn client_does_not_follow_a_redirection() {
     let error = answered("HTTP/1.1 302 Found\r\nLocation: ws://elsewhere/\r\nContent-Length: 0\r\n\r\n").await;
-    let location = error.refusal().unwrap().headers().get("location").unwrap();
+    let location = error.response().unwrap().headers().get("location").unwrap();
     assert_eq!(location.as_bytes(), b"ws://elsewhere/");
 }
 
@@ -78,7 +75,7 @@ async fn client_does_not_follow_a_redirection() {
 async fn client_keeps_no_more_of_a_refusals_body_than_its_limit() {
     let body = "b".repeat(100_000);
     let error = answered(format!("HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n{body}")).await;
-    assert_eq!(error.refusal().unwrap().body().len(), 16 * 1024);
+    assert_eq!(error.response().unwrap().body().len(), 16 * 1024);
 }
 
 /// A 401 without a length on a connection that stays open was reported after ten seconds.
@@ -100,12 +97,12 @@ async fn client_reports_a_refusal_on_an_open_connection_within_a_second() {
         peer.sends_bytes(response);
         let start = Instant::now();
         let client = Client::default();
-        let error = within(60, client.connect_over(io, "ws://localhost/"))
+        let error = within(60, client.request("ws://localhost/").connect_over(io))
             .await
             .unwrap_err();
-        let refusal = error.refusal().unwrap();
+        let refusal = error.response().unwrap();
         assert_eq!(refusal.body(), body.as_bytes(), "{response}");
-        assert_eq!(refusal.is_body_truncated(), is_truncated, "{response}");
+        assert_eq!(error.is_response_truncated(), is_truncated, "{response}");
         assert_eq!(start.elapsed().as_secs(), u64::from(is_truncated), "{response}");
         assert!(peer.sees_end());
     }
@@ -117,12 +114,12 @@ async fn client_waits_for_the_body_no_longer_than_for_the_handshake() {
     let (io, peer) = transport(false);
     let start = Instant::now();
     let client = Client::default();
-    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(look(&mut connecting).await.is_pending());
     tokio::time::advance(Duration::from_millis(9_500)).await;
     peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\n");
     let error = within(60, connecting).await.unwrap_err();
-    assert!(error.refusal().is_some());
+    assert!(error.response().is_some());
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
@@ -131,20 +128,20 @@ async fn client_reports_a_refusal_at_the_end_of_the_time_to_open() {
     let (io, peer) = transport(false);
     peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\nno tok");
     let mut timeouts = Timeouts::default();
-    timeouts.open = Some(Duration::from_millis(300));
+    timeouts.connect_total = Some(Duration::from_millis(300));
     let client = Client::builder().timeouts(timeouts).build().unwrap();
     let start = Instant::now();
-    let error = within(60, client.connect_over(io, "ws://localhost/"))
+    let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
-    assert_eq!(error.refusal().unwrap().body(), b"no tok");
+    assert_eq!(error.response().unwrap().body()[..], b"no tok"[..]);
     assert_eq!(start.elapsed().as_millis(), 300);
 }
 
 /// The request of a client that is given this URL.
 async fn request_of(client: &Client, url: &str) -> String {
     let (io, peer) = transport(false);
-    let mut connecting = pin!(client.connect_over(io, url));
+    let mut connecting = pin!(client.request(url).connect_over(io));
     assert!(look(&mut connecting).await.is_pending(), "{url}");
     response(&peer)
 }
@@ -167,7 +164,7 @@ async fn client_sends_the_user_and_password_of_a_url_as_basic_authorization() {
         .build()
         .unwrap();
     let request = request_of(&own, "ws://Aladdin:sesame@localhost/").await;
-    assert!(request.contains("authorization: Bearer s3cret\r\n"), "{request}");
+    assert!(request.contains("Authorization: Bearer s3cret\r\n"), "{request}");
     assert!(!request.contains("Basic"), "{request}");
 }
 
@@ -199,7 +196,7 @@ async fn client_shows_no_credentials() {
         let (io, peer) = transport(false);
         peer.sends_bytes(response);
         peer.ends();
-        let error = within(60, client.connect_over(io, url)).await.unwrap_err();
+        let error = within(60, client.request(url).connect_over(io)).await.unwrap_err();
         let mut shown = format!("{error} {error:?} {error:#?}");
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -238,7 +235,7 @@ async fn client_reads_frames_behind_a_101_that_announces_chunks() {
     ] {
         let (io, peer) = transport(false);
         let client = Client::default();
-        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(look(&mut connecting).await.is_pending());
         let response = answer(&peer.takes_bytes()).replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
         peer.sends_bytes([response.as_bytes(), &text("hello").bytes(false)].concat());
@@ -271,7 +268,7 @@ async fn client_gives_up_on_a_server_that_does_not_answer_within_ten_seconds() {
         }
     };
     let error = tokio::select! {
-        connected = client.connect_over(io, "ws://localhost/") => connected.unwrap_err(),
+        connected = client.request("ws://localhost/").connect_over(io) => connected.unwrap_err(),
         () = dribbling => unreachable!(),
     };
     assert!(error.is_timeout(), "{error:?}");
@@ -285,7 +282,7 @@ async fn client_gives_up_on_a_server_that_does_not_take_its_request() {
     peer.rule(|rules| rules.room = 10);
     let start = Instant::now();
     let client = Client::default();
-    let error = within(60, client.connect_over(io, "ws://localhost/"))
+    let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
     assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
@@ -298,7 +295,7 @@ async fn client_receives_what_is_glued_to_the_response_however_it_is_cut() {
         let (io, peer) = transport(false);
         peer.rule(|rules| rules.read_max = read_max);
         let client = Client::default();
-        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(look(&mut connecting).await.is_pending());
         let response = answer(&peer.takes_bytes());
         peer.sends_bytes(
@@ -320,7 +317,7 @@ async fn client_flushes_its_request_to_a_transport_that_buffers() {
     let (io, peer) = transport(false);
     peer.rule(|rules| rules.buffers = true);
     let client = Client::default();
-    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(look(&mut connecting).await.is_pending());
     peer.sends_bytes(answer(&peer.takes_bytes()));
     let (mut ws, _) = connecting.await.unwrap();
@@ -333,12 +330,11 @@ async fn client_sends_what_its_builder_was_given() {
     let (io, peer) = transport(false);
     let client = Client::builder()
         .header("Authorization", "Bearer x")
-        .subprotocol("chat")
-        .subprotocol("superchat")
-        .origin(Origin::parse("https://example.com").unwrap())
+        .subprotocols(["chat", "superchat"])
+        .origin("https://example.com")
         .build()
         .unwrap();
-    let mut connecting = pin!(client.connect_over(io, "ws://example.com:8080/chat?room=1"));
+    let mut connecting = pin!(client.request("ws://example.com:8080/chat?room=1").connect_over(io));
     assert!(look(&mut connecting).await.is_pending());
     let request = response(&peer);
     assert!(request.starts_with("GET /chat?room=1 HTTP/1.1\r\nHost: example.com:8080\r\n"));
@@ -369,12 +365,16 @@ fn client_is_not_built_with_what_cannot_be_sent() {
         builder().header("", "value"),
         builder().header("Host", "elsewhere"),
         builder().header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        builder().subprotocol("two words"),
-        builder().subprotocol(""),
-        builder().subprotocol("same").subprotocol("same"),
+        builder().subprotocols(["two words"]),
+        builder().subprotocols([""]),
+        builder().subprotocols(["same", "same"]),
+        builder().origin("example.com/path"),
+        // The first of several counts.
+        builder().header("X Name", "value").header("X-Name", "value"),
     ] {
         let error = builder.build().unwrap_err();
-        assert!(error.is_misuse() && error.source().is_some(), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().len() > "invalid input: ".len(), "{error}");
     }
     let error = builder().header("X-Token", "s3cret\n").build().unwrap_err();
     let shown = format!("{error:?}");
@@ -382,11 +382,112 @@ fn client_is_not_built_with_what_cannot_be_sent() {
         shown.contains("header \"X-Token\": ") && !shown.contains("s3cret"),
         "{shown}"
     );
-    let error = builder().subprotocol("two words").build().unwrap_err();
+    let error = builder().subprotocols(["two words"]).build().unwrap_err();
     assert!(
         format!("{error:?}").contains("subprotocol \"two words\": "),
         "{error:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_sends_what_one_request_was_given_instead_of_its_defaults() {
+    let (io, peer) = transport(false);
+    let client = Client::builder()
+        .header("Authorization", "Bearer old")
+        .header("X-Kept", "1")
+        .subprotocols(["old"])
+        .origin("https://old.example")
+        .build()
+        .unwrap();
+    let mut more = HeaderMap::new();
+    more.append("x-more", HeaderValue::from_static("1"));
+    more.append("x-more", HeaderValue::from_static("2"));
+    let request = client
+        .request("ws://localhost/")
+        .header("authorization", String::from("Bearer new"))
+        .headers(more)
+        .subprotocols(["v2.feed", "v1.feed"])
+        .origin("https://new.example");
+    assert!(!format!("{request:?}").contains("new\""), "{request:?}");
+    let mut connecting = pin!(request.connect_over(io));
+    assert!(look(&mut connecting).await.is_pending());
+    let request = response(&peer);
+    for line in [
+        "Authorization: Bearer new\r\n",
+        "X-Kept: 1\r\n",
+        "X-More: 1\r\n",
+        "X-More: 2\r\n",
+        "Sec-WebSocket-Protocol: v2.feed, v1.feed\r\n",
+        "Origin: https://new.example\r\n",
+    ] {
+        assert_eq!(request.matches(line).count(), 1, "{request}");
+    }
+    assert!(!request.contains("old"), "{request}");
+    // The next request has the defaults again.
+    let request = request_of(&client, "ws://localhost/").await;
+    assert!(
+        request.contains("Authorization: Bearer old\r\n") && !request.contains("v2.feed"),
+        "{request}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_sends_no_request_with_an_invalid_part() {
+    let client = Client::new();
+    let request = || client.request("ws://localhost/");
+    for (request, says) in [
+        (request().header("X-Token", "s3cret\r\n"), "header \"X-Token\": "),
+        (request().header("X Name", "s3cret"), "header name"),
+        (request().header("Host", "s3cret"), "header \"Host\": "),
+        (request().subprotocols(["a b"]), "subprotocol \"a b\": "),
+        (request().origin("s3cret"), "not an origin"),
+        (client.request("s3cret"), "invalid URL: "),
+    ] {
+        let (io, peer) = transport(false);
+        let error = request.clone().connect_over(io).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let shown = format!("{error} {error:?} {request:?}");
+        assert!(shown.contains(says) && !shown.contains("s3cret"), "{shown}");
+        assert!(!error.is_retryable() && peer.takes_bytes().is_empty() && peer.sees_end());
+        assert!(request.await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_gives_up_on_a_request_at_its_own_timeout() {
+    let client = Client::builder()
+        .timeouts(Timeouts::default().connect_total(Duration::from_secs(3)))
+        .build()
+        .unwrap();
+    let request = client.request("ws://localhost/");
+    for (request, secs) in [
+        (request.clone(), 3),
+        (request.clone().timeout(Duration::from_secs(1)), 1),
+        // The handshake has its own limit.
+        (request.timeout(Duration::from_secs(60)), 10),
+    ] {
+        let (io, peer) = transport(false);
+        let start = Instant::now();
+        let error = within(120, request.connect_over(io)).await.unwrap_err();
+        assert_eq!(start.elapsed().as_secs(), secs);
+        assert!(error.kind() == ErrorKind::Timeout && error.is_retryable(), "{error:?}");
+        assert_eq!(error.to_string(), "the opening handshake timed out");
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_says_whether_to_try_again() {
+    for (status, is_retryable) in [(401, false), (404, false), (429, true), (500, true), (503, true)] {
+        let error = answered(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")).await;
+        assert_eq!(
+            (error.kind(), error.is_retryable()),
+            (ErrorKind::Rejected, is_retryable),
+            "{status}"
+        );
+    }
+    assert!(answered("").await.is_retryable());
+    assert!(!answered("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_retryable());
 }
 
 #[tokio::test]
@@ -402,9 +503,8 @@ async fn client_says_what_is_wrong_with_an_address() {
         ("ws://[fe80::1%25]/", "zone"),
     ] {
         let error = Client::default().connect(uri).await.unwrap_err();
-        assert!(error.is_misuse(), "{uri}: {error:?}");
-        let source = error.source().unwrap().to_string();
-        assert!(source.contains(says), "{uri}: {source}");
+        assert!(error.is_invalid_input(), "{uri}: {error:?}");
+        assert!(error.to_string().contains(says), "{uri}: {error}");
     }
 }
 
@@ -518,11 +618,10 @@ async fn server_chooses_the_subprotocol_that_it_likes_best() {
 async fn server_accepts_with_headers_of_the_applications() {
     let (accepted, peer) = asked(&Server::default(), request_with("Sec-WebSocket-Protocol: v1, v2\r\n")).await;
     let pending = accepted.unwrap();
-    assert_eq!(pending.request().path(), "/");
-    let acceptance = Acceptance::new()
-        .subprotocol(Subprotocol::new("v2").unwrap())
-        .header("Set-Cookie", "a=b")
-        .unwrap();
+    assert_eq!(pending.request().uri().path(), "/");
+    assert!(pending.subprotocols().eq(["v1", "v2"]));
+    assert_eq!(pending.origin(), None);
+    let acceptance = Acceptance::new().subprotocol("v2").header("Set-Cookie", "a=b");
     let ws = pending.accept_with(acceptance).await.unwrap();
     assert_eq!(ws.subprotocol(), Some("v2"));
     assert!(response(&peer).contains("Set-Cookie: a=b\r\n"));
@@ -530,29 +629,50 @@ async fn server_accepts_with_headers_of_the_applications() {
 
 #[tokio::test(start_paused = true)]
 async fn server_that_accepts_what_was_not_offered_says_500_and_why_to_its_own() {
-    let (accepted, peer) = asked(&Server::default(), REQUEST).await;
-    let acceptance = Acceptance::new().subprotocol(Subprotocol::new("v2").unwrap());
-    let error = accepted.unwrap().accept_with(acceptance).await.unwrap_err();
-    assert!(error.is_misuse() && error.source().is_some(), "{error:?}");
-    let response = response(&peer);
-    assert!(
-        response.starts_with("HTTP/1.1 500 ") && !response.contains("v2"),
-        "{response}"
-    );
+    let acceptance = Acceptance::new;
+    for (acceptance, says) in [
+        (
+            acceptance().subprotocol("v2"),
+            "subprotocol \"v2\": subprotocol was not offered",
+        ),
+        (acceptance().subprotocol("two words"), "not an HTTP token"),
+        (
+            acceptance().header("X-Name", "v2\r\nX-Injected: 1"),
+            "header \"X-Name\": ",
+        ),
+        (acceptance().header("X Name", "v2"), "header name is not an HTTP token"),
+        (acceptance().header("Upgrade", "v2"), "header \"Upgrade\": "),
+        (
+            acceptance().header("Sec-WebSocket-Accept", "v2"),
+            "header \"Sec-Websocket-Accept\": ",
+        ),
+    ] {
+        let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+        let error = accepted.unwrap().accept_with(acceptance).await.unwrap_err();
+        assert!(
+            error.is_invalid_input() && error.to_string().contains(says),
+            "{error:?}"
+        );
+        let response = response(&peer);
+        assert!(
+            response.starts_with("HTTP/1.1 500 ") && !response.contains("v2"),
+            "{response}"
+        );
+        assert!(peer.sees_end());
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn server_rejects_with_the_applications_words() {
     let (accepted, peer) = asked(&Server::default(), REQUEST).await;
-    let rejection = Rejection::new(StatusCode::UNAUTHORIZED)
-        .unwrap()
+    let rejection = Response::builder()
+        .status(StatusCode::UNAUTHORIZED)
         .header("WWW-Authenticate", "Bearer")
-        .unwrap()
         .body("log in first\n");
-    within(60, accepted.unwrap().reject(rejection)).await;
+    within(60, accepted.unwrap().reject(rejection.unwrap())).await;
     let response = response(&peer);
     assert!(response.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{response}");
-    assert!(response.contains("WWW-Authenticate: Bearer\r\n"), "{response}");
+    assert!(response.contains("Www-Authenticate: Bearer\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nlog in first\n"), "{response}");
     assert!(peer.sees_end());
 }

@@ -12,11 +12,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-#[path = "../src/batch.rs"]
+#[path = "../src/websocket/batch.rs"]
 mod batch;
-#[path = "../src/exclusive.rs"]
-mod exclusive;
-#[path = "../src/wakers.rs"]
+#[path = "../src/websocket/try_lock.rs"]
+mod try_lock;
+#[path = "../src/websocket/wakers.rs"]
 mod wakers;
 
 /// In place of `src/sync.rs`.
@@ -32,7 +32,7 @@ mod sync {
 }
 
 use batch::Batch;
-use exclusive::{Deposits, Exclusive, Leave, NoDeposit, Request};
+use try_lock::{EnqueueError, InboxMode, Release, Request, TryLock};
 use wakers::{SlotKey, WakerSlots};
 
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -124,10 +124,10 @@ mod waker_slots {
     }
 }
 
-/// What the library's `Shared` and `Access` do, without a driver: a value that counts messages, an inbox of messages, and
+/// What the library's `Shared` and `ConnectionGuard` do, without a driver: a value that counts messages, an inbox of messages, and
 /// published whether there is room.
 struct Shared {
-    exclusive: Exclusive<State, Vec<usize>, AtomicBool>,
+    lock: TryLock<State, Vec<usize>, AtomicBool>,
     slots: WakerSlots,
     /// The batch that is added to.
     open: loom::sync::Mutex<Option<Arc<Batch<()>>>>,
@@ -148,7 +148,7 @@ struct State {
 impl Shared {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            exclusive: Exclusive::new(State::default(), Vec::new(), AtomicBool::new(true)),
+            lock: TryLock::new(State::default(), Vec::new(), AtomicBool::new(true)),
             slots: WakerSlots::new(),
             open: loom::sync::Mutex::new(None),
             spawned: loom::sync::Mutex::new(Vec::new()),
@@ -156,43 +156,43 @@ impl Shared {
     }
 
     /// Uses the state, if nobody else does, and then does what is due.
-    fn try_use(&self, deposits: Deposits, work: impl FnOnce(&mut State)) -> bool {
-        self.try_queue(deposits, |state| {
+    fn try_use(&self, inbox_mode: InboxMode, work: impl FnOnce(&mut State)) -> bool {
+        self.try_queue(inbox_mode, |state| {
             work(state);
             false
         })
     }
 
     /// The same; `work` says whether a flush is to be scheduled.
-    fn try_queue(&self, deposits: Deposits, work: impl FnOnce(&mut State) -> bool) -> bool {
-        let Some(mut entered) = self.exclusive.try_enter(deposits) else {
+    fn try_queue(&self, inbox_mode: InboxMode, work: impl FnOnce(&mut State) -> bool) -> bool {
+        let Some(mut guard) = self.lock.try_lock(inbox_mode) else {
             return false;
         };
         let mut new_batch = None;
-        if work(&mut entered) {
-            self.schedule(&mut entered, &mut new_batch);
+        if work(&mut guard) {
+            self.schedule(&mut guard, &mut new_batch);
         }
         let has_waiting = loop {
-            match entered.leave() {
-                Leave::Left { has_waiting } => break has_waiting,
-                Leave::Requested(requests) => {
+            match guard.release() {
+                Release::Released { has_waiting } => break has_waiting,
+                Release::Requested(requests) => {
                     if requests.flush {
-                        entered.is_in_batch = false;
+                        guard.is_in_batch = false;
                     }
-                    entered.is_left_to_tasks |= requests.hand_over;
-                    if requests.mail {
-                        let mail = std::mem::take(&mut *self.exclusive.inbox());
-                        entered.queued.extend(mail);
+                    guard.is_left_to_tasks |= requests.delegate_flush;
+                    if requests.commands {
+                        let commands = std::mem::take(&mut *self.lock.inbox());
+                        guard.queued.extend(commands);
                     }
-                    if !entered.queued.is_empty() && !entered.is_left_to_tasks {
-                        self.schedule(&mut entered, &mut new_batch);
+                    if !guard.queued.is_empty() && !guard.is_left_to_tasks {
+                        self.schedule(&mut guard, &mut new_batch);
                     }
                 }
             }
         };
         self.spawned.lock().unwrap().extend(new_batch);
         if has_waiting {
-            self.slots.wake_for_access();
+            self.slots.wake_for_lock();
         }
         true
     }
@@ -214,16 +214,16 @@ impl Shared {
     /// `try_send`.
     fn send(&self, message: usize) {
         loop {
-            let sent = self.try_queue(Deposits::Accepted, |state| {
+            let sent = self.try_queue(InboxMode::Open, |state| {
                 state.queued.push(message);
                 true
             });
             if sent {
                 return;
             }
-            match self.exclusive.deposit(|inbox| inbox.push(message)) {
+            match self.lock.try_enqueue(|inbox| inbox.push(message)) {
                 Ok(()) => return,
-                Err(no_deposit) => assert_eq!(no_deposit, NoDeposit::Free),
+                Err(error) => assert_eq!(error, EnqueueError::Unlocked),
             }
         }
     }
@@ -236,12 +236,12 @@ impl Shared {
             };
             for () in batch.take() {
                 loop {
-                    let flushed = self.try_use(Deposits::Accepted, |state| {
+                    let flushed = self.try_use(InboxMode::Open, |state| {
                         let queued = std::mem::take(&mut state.queued);
                         state.written.extend(queued);
                         state.is_in_batch = false;
                     });
-                    if flushed || self.exclusive.request(Request::Flush) {
+                    if flushed || self.lock.request(Request::Flush) {
                         break;
                     }
                 }
@@ -254,12 +254,12 @@ impl Shared {
         let mut key = SlotKey::operation();
         block_on(poll_fn(|cx: &mut Context<'_>| {
             loop {
-                if self.try_use(Deposits::Accepted, &mut work) {
+                if self.try_use(InboxMode::Open, &mut work) {
                     self.slots.release(&mut key);
                     return Poll::Ready(());
                 }
-                self.slots.register_for_access(&mut key, cx.waker());
-                if self.exclusive.request(Request::Wake) {
+                self.slots.register_for_lock(&mut key, cx.waker());
+                if self.lock.request(Request::Wake) {
                     return Poll::Pending;
                 }
             }
@@ -270,19 +270,16 @@ impl Shared {
     fn written(&self) -> Vec<usize> {
         self.run_batches();
         let mut written = None;
-        assert!(self.try_use(Deposits::Accepted, |state| {
+        assert!(self.try_use(InboxMode::Open, |state| {
             assert!(state.queued.is_empty(), "queued, and nobody will write it");
             written = Some(state.written.clone());
         }));
-        assert!(
-            self.exclusive.inbox().is_empty(),
-            "in the inbox, and nobody will take it"
-        );
+        assert!(self.lock.inbox().is_empty(), "in the inbox, and nobody will take it");
         written.unwrap()
     }
 }
 
-mod exclusive_state {
+mod try_lock_state {
     use super::*;
 
     #[test]
@@ -292,7 +289,7 @@ mod exclusive_state {
             let receiver = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.try_use(Deposits::Accepted, |_| thread::yield_now());
+                    shared.try_use(InboxMode::Open, |_| thread::yield_now());
                 })
             };
             let flusher = {
@@ -314,14 +311,14 @@ mod exclusive_state {
             let ending = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    while !shared.try_use(Deposits::Accepted, |state| state.is_left_to_tasks = true)
-                        && !shared.exclusive.request(Request::HandOver)
+                    while !shared.try_use(InboxMode::Open, |state| state.is_left_to_tasks = true)
+                        && !shared.lock.request(Request::DelegateFlush)
                     {}
                 })
             };
-            shared.try_use(Deposits::Accepted, |_| {});
+            shared.try_use(InboxMode::Open, |_| {});
             ending.join().unwrap();
-            assert!(shared.try_use(Deposits::Accepted, |state| assert!(state.is_left_to_tasks)));
+            assert!(shared.try_use(InboxMode::Open, |state| assert!(state.is_left_to_tasks)));
         });
     }
 
@@ -333,14 +330,14 @@ mod exclusive_state {
             let refuser = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.try_use(Deposits::Refused, |_| {});
+                    shared.try_use(InboxMode::Closed, |_| {});
                 })
             };
-            while !shared.try_use(Deposits::Accepted, |state| state.queued.push(1))
-                && shared.exclusive.deposit_always(|inbox| inbox.push(1)).is_err()
+            while !shared.try_use(InboxMode::Open, |state| state.queued.push(1))
+                && shared.lock.enqueue_always(|inbox| inbox.push(1)).is_err()
             {}
             refuser.join().unwrap();
-            assert!(shared.try_use(Deposits::Accepted, |state| assert_eq!(state.queued, [1])));
+            assert!(shared.try_use(InboxMode::Open, |state| assert_eq!(state.queued, [1])));
         });
     }
 
@@ -387,7 +384,7 @@ mod exclusive_state {
         model(|| {
             let shared = Shared::new();
             shared.send(1);
-            shared.try_use(Deposits::Accepted, |state| state.is_in_batch = false);
+            shared.try_use(InboxMode::Open, |state| state.is_in_batch = false);
             let flusher = {
                 let shared = shared.clone();
                 thread::spawn(move || shared.run_batches())
@@ -422,17 +419,17 @@ mod exclusive_state {
             let refuser = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.try_use(Deposits::Refused, |state| {
+                    shared.try_use(InboxMode::Closed, |state| {
                         state.queued.push(100);
-                        shared.exclusive.published().store(false, Relaxed);
+                        shared.lock.snapshot().store(false, Relaxed);
                     });
-                    shared.try_use(Deposits::Accepted, |_| {});
+                    shared.try_use(InboxMode::Open, |_| {});
                 })
             };
             let has_room = shared
-                .exclusive
-                .deposit(|inbox| {
-                    let has_room = shared.exclusive.published().load(Relaxed);
+                .lock
+                .try_enqueue(|inbox| {
+                    let has_room = shared.lock.snapshot().load(Relaxed);
                     if has_room {
                         inbox.push(1);
                     }
@@ -441,7 +438,7 @@ mod exclusive_state {
                 .unwrap_or(false);
             refuser.join().unwrap();
             let mut queued = Vec::new();
-            assert!(shared.try_use(Deposits::Accepted, |state| queued.clone_from(&state.queued)));
+            assert!(shared.try_use(InboxMode::Open, |state| queued.clone_from(&state.queued)));
             let position = queued.iter().position(|message| *message == 1);
             assert_eq!(position.is_some(), has_room);
             assert_ne!(position, Some(1), "behind what nothing can be queued behind");

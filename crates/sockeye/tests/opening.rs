@@ -17,7 +17,7 @@ async fn client_draws_a_key_for_each_connection() {
     for _ in 0..16 {
         let (io, peer) = transport(false);
         let client = Client::default();
-        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(look(&mut connecting).await.is_pending());
         let request = String::from_utf8(peer.takes_bytes()).unwrap();
         let key = request
@@ -61,7 +61,7 @@ async fn client_sends_nothing_between_its_request_and_the_response() {
     // checks [6455-4.1-28]
     let (io, peer) = transport(false);
     let client = Client::default();
-    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(look(&mut connecting).await.is_pending());
     let request = peer.takes_bytes();
     let end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
@@ -120,7 +120,7 @@ mod tls {
         let server = Server::builder().tls_config(config).build();
         let (near, far) = tokio::io::duplex(64 * 1024);
         let accepting = async { server.accept(far).await?.accept().await };
-        let both = async { tokio::join!(client.connect_over(near, "wss://localhost/"), accepting) };
+        let both = async { tokio::join!(client.request("wss://localhost/").connect_over(near), accepting) };
         let (connected, accepted) = within(30, both).await;
         connected.unwrap();
         accepted.unwrap();
@@ -132,7 +132,7 @@ mod tls {
         let (config, client) = configured();
         let (near, far) = tokio::io::duplex(64 * 1024);
         let closing = async {
-            let (mut ws, _) = client.connect_over(near, "wss://localhost/").await.unwrap();
+            let (mut ws, _) = client.request("wss://localhost/").connect_over(near).await.unwrap();
             ws.close(CloseCode::NORMAL, "").await.unwrap();
         };
         let peer = async {

@@ -456,8 +456,8 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
         received.windows(2).all(|pair| pair[0] == pair[1]),
         format!("past the end: {received:?}"),
     );
-    let is_refused = |sent: &Result<(), Error>| sent.as_ref().is_err_and(Error::is_closed);
-    expect(sent.iter().all(is_refused), format!("sending after the end: {sent:?}"));
+    let is_rejected = |sent: &Result<(), Error>| sent.as_ref().is_err_and(Error::is_closed);
+    expect(sent.iter().all(is_rejected), format!("sending after the end: {sent:?}"));
 
     // The peer saw a closing handshake.
     if peer.is_orderly() {

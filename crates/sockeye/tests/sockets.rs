@@ -114,7 +114,13 @@ async fn connect_refused_reports_io_error() {
     drop(listener);
     let error = sockeye::connect(&format!("ws://{address}/")).await.unwrap_err();
     assert!(error.is_io() && !error.is_timeout(), "{error:?}");
-    assert_eq!(error.to_string(), format!("cannot connect to {address}"));
+    let shown = error.to_string();
+    assert!(
+        shown.starts_with(&format!("cannot connect to {address}: Connection refused")),
+        "{shown}"
+    );
+    assert_eq!(shown.matches("refused").count(), 1, "{shown}");
+    assert!(error.kind() == sockeye::ErrorKind::Connect && error.is_retryable());
     let (tried, refused) = error.connect_error().unwrap().attempts().next().unwrap();
     assert_eq!(tried, address);
     assert_eq!(refused.unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
@@ -149,7 +155,10 @@ async fn connecting_has_a_deadline() {
         .await
         .unwrap_err();
     assert!(error.is_timeout() && !error.is_closed(), "{error:?}");
-    assert_eq!(error.to_string(), format!("connecting to {address} took too long"));
+    assert_eq!(
+        error.to_string(),
+        format!("cannot connect to {address}: no connection within 50ms: {address}: no answer")
+    );
     let attempts: Vec<_> = error.connect_error().unwrap().attempts().collect();
     assert!(matches!(attempts[..], [(tried, None)] if tried == address), "{error:?}");
 }
@@ -215,7 +224,7 @@ async fn the_time_to_open_covers_resolver_connection_and_handshake_together() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut timeouts = Timeouts::default();
-    timeouts.open = Some(Duration::from_secs(9));
+    timeouts.connect_total = Some(Duration::from_secs(9));
     for (resolving_secs, is_connected) in [(8, true), (600, false)] {
         let client = Client::builder()
             .timeouts(timeouts.clone())
@@ -232,7 +241,7 @@ async fn the_time_to_open_covers_resolver_connection_and_handshake_together() {
         assert_eq!(error.connect_error().is_none(), is_connected, "{error:?}");
     }
     // The other limits stay.
-    timeouts.open = Some(Duration::MAX);
+    timeouts.connect_total = Some(Duration::MAX);
     let client = Client::builder().timeouts(timeouts).build().unwrap();
     let start = Instant::now();
     let error = within(60, client.connect(&format!("ws://{address}/")))
@@ -270,7 +279,8 @@ async fn a_reset_is_an_error() {
     let std = tcp.into_std().unwrap();
     let copy = TcpStream::from_std(std.try_clone().unwrap()).unwrap();
     let (mut ws, _) = Client::default()
-        .connect_over(TcpStream::from_std(std).unwrap(), "ws://localhost/")
+        .request("ws://localhost/")
+        .connect_over(TcpStream::from_std(std).unwrap())
         .await
         .unwrap();
     ws.send("hello").await.unwrap();
@@ -283,7 +293,6 @@ async fn a_reset_is_an_error() {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use std::error::Error as _;
     use std::sync::Arc;
 
     use common::tls::{certified, client, client_config, server, server_config};
@@ -330,7 +339,9 @@ mod tls {
             let mut ours = client_config(&certified);
             ours.alpn_protocols = protocols(offered);
             let client = Client::builder().tls_config(Arc::new(ours)).build().unwrap();
-            within(30, client.connect_over(near, "wss://localhost/")).await.unwrap();
+            within(30, client.request("wss://localhost/").connect_over(near))
+                .await
+                .unwrap();
             let (accepted, alpn) = accepting.await.unwrap();
             accepted.unwrap();
             assert_eq!(alpn.as_deref(), Some(&b"http/1.1"[..]), "{offered:?}");
@@ -372,7 +383,7 @@ mod tls {
         let mut theirs = server_config(&certified);
         theirs.alpn_protocols = protocols(&["h2"]);
         tokio::spawn(async move { TlsAcceptor::from(Arc::new(theirs)).accept(far).await.map(drop) });
-        let error = within(30, client(&certified).connect_over(near, "wss://localhost/"))
+        let error = within(30, client(&certified).request("wss://localhost/").connect_over(near))
             .await
             .unwrap_err();
         assert!(error.is_tls(), "{error:?}");
@@ -396,7 +407,7 @@ mod tls {
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = TlsConnector::from(Arc::new(ours)).connect(name, tcp).await.unwrap();
-        let connected = within(30, Client::default().connect_over(tls, "ws://localhost/")).await;
+        let connected = within(30, Client::default().request("ws://localhost/").connect_over(tls)).await;
         for error in [
             connected.map(drop).unwrap_err(),
             accepting.await.unwrap().map(drop).unwrap_err(),
@@ -433,7 +444,9 @@ mod tls {
             .unwrap();
         assert!(!copy.nodelay().unwrap());
         let client = Client::default();
-        let _ws = within(30, client.connect_over(tls, "ws://localhost/")).await.unwrap();
+        let _ws = within(30, client.request("ws://localhost/").connect_over(tls))
+            .await
+            .unwrap();
         assert!(copy.nodelay().unwrap());
         assert!(accepting.await.unwrap().1.nodelay().unwrap());
     }
@@ -461,10 +474,10 @@ mod tls {
         let (io, _peer) = tokio::io::duplex(1024);
         let client = Client::default();
         let error = runtime
-            .block_on(client.connect_over(io, "wss://localhost/"))
+            .block_on(client.request("wss://localhost/").connect_over(io))
             .unwrap_err();
         assert!(error.is_tls(), "{error:?}");
-        let io_error = error.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+        let io_error = error.io_error().unwrap();
         assert!(
             io_error.get_ref().unwrap().is::<sockeye::NoRootCertificates>(),
             "{io_error:?}"
@@ -523,7 +536,7 @@ mod tls {
     async fn a_server_that_never_speaks_is_given_ten_seconds_for_all() {
         let (io, peer) = common::script::transport(false);
         let start = tokio::time::Instant::now();
-        let error = within(60, client(&certified()).connect_over(io, "wss://localhost/"))
+        let error = within(60, client(&certified()).request("wss://localhost/").connect_over(io))
             .await
             .unwrap_err();
         assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
@@ -592,14 +605,14 @@ mod hyper {
     #[tokio::test]
     async fn a_websocket_beside_other_requests() {
         let address = serve().await;
-        let client = Client::builder().subprotocol("chat").build().unwrap();
+        let client = Client::builder().subprotocols(["chat"]).build().unwrap();
         within(30, speak(&client, &format!("ws://{address}/chat"))).await;
         let ws = client.connect(&format!("ws://{address}/chat")).await.unwrap();
         assert_eq!(ws.subprotocol(), Some("chat"));
 
         let error = client.connect(&format!("ws://{address}/")).await.unwrap_err();
-        let refusal = error.refusal().unwrap();
-        assert_eq!((refusal.status().as_u16(), refusal.body()), (200, &b"plain"[..]));
+        let refusal = error.response().unwrap();
+        assert_eq!((refusal.status().as_u16(), &refusal.body()[..]), (200, &b"plain"[..]));
     }
 
     #[tokio::test]

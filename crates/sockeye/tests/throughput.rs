@@ -99,7 +99,7 @@ fn measure(way: Way, home: Home, count: usize) -> Work {
             let meter = near.meter();
             let (client, server) = (Client::default(), Server::default());
             let accepting = async { server.accept(far).await?.accept().await };
-            let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+            let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
             // It ends with an error, for the connection is dropped in the end.
             let _echo = tokio::spawn(echo(accepted.unwrap()));
             let client = connected.unwrap().0;
@@ -286,7 +286,7 @@ fn input_without_end_keeps_nobody_from_sending() {
             let (near, far) = link(64 * 1024);
             let (client, server) = (Client::default(), Server::default());
             let accepting = async { server.accept(far).await?.accept().await };
-            let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+            let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
             let (mut client, (far_sender, mut far_receiver)) = (connected.unwrap().0, accepted.unwrap().split());
             let flood = tokio::spawn(async move {
                 loop {

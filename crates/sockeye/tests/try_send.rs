@@ -359,7 +359,7 @@ async fn threads_outside_of_the_runtime_send_whole_messages_in_order() {
     let (near, far) = duplex(256);
     let (server, client) = (Server::default(), Client::default());
     let accepting = async { server.accept(far).await?.accept().await };
-    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
     let (mut client, server) = (connected.unwrap().0, accepted.unwrap());
     let (sender, receiver) = server.split();
     let (_receiving, _) = receive(receiver);

@@ -1,18 +1,18 @@
-//! Whether our messages were compressed: the suite does not ask, it only checks that they come back right.
+//! Checks that messages were compressed. The suite itself only checks that they arrive intact.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use sockeye::DeflateConfig;
 
-/// What one group of cases, such as 12.3, came to.
+/// The results of a group of cases, such as 12.3.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Compression {
-    /// What the server of the two answered about permessage-deflate; one answer, unless a case differs.
+    /// The server's answers to the offer of permessage-deflate; one answer, unless cases differ.
     agreed: BTreeSet<String>,
-    /// Bytes of the messages that we sent.
+    /// Bytes of the messages that Sockeye sent.
     plain: u64,
-    /// Bytes of the payloads that carried them.
+    /// Bytes of their frame payloads.
     carried: u64,
 }
 
@@ -26,17 +26,17 @@ impl Compression {
         self.agreed.insert(answer.join(", "));
 
         let [messages, plain, carried] = ["WebSocketMessages", "OctetsAppLevel", "OctetsWebSocketLevel"].map(|name| {
-            // What comes in for the suite is what we sent.
+            // Incoming messages of the suite are those that Sockeye sent.
             report["trafficStats"][format!("incoming{name}")].as_u64().unwrap_or(0)
         });
-        // Smaller messages are left out of account: `sockeye echo` sends them as they are.
+        // Small messages are excluded, because `sockeye echo` does not compress them.
         if plain >= messages * DeflateConfig::default().size_min as u64 {
             self.plain += plain;
             self.carried += carried;
         }
     }
 
-    /// Whether every case agreed on compression, and it made our messages smaller.
+    /// Whether every case negotiated compression, and it reduced the size of the messages.
     pub(super) fn is_used(&self) -> bool {
         let is_deflate = |answer: &String| answer.starts_with("permessage-deflate");
         self.agreed.iter().all(is_deflate) && (self.carried < self.plain || self.plain == 0)
@@ -69,21 +69,21 @@ mod tests {
     }
 
     #[test]
-    fn compression_is_used_where_messages_shrink() {
+    fn compression_counts_if_messages_shrink() {
         let answer = "sec-websocket-extensions: permessage-deflate; client_no_context_takeover";
         check(&[report(answer, 1000, 256_000, 100_000)], true);
         check(&[report(answer, 1000, 256_000, 256_000)], false);
     }
 
     #[test]
-    fn small_messages_may_stay_as_they_are() {
+    fn small_messages_may_be_uncompressed() {
         let answer = "Sec-WebSocket-Extensions: permessage-deflate";
         check(&[report(answer, 1000, 64_000, 64_000)], true);
         check(&[report(answer, 1000, 128_000, 128_000)], false);
     }
 
     #[test]
-    fn one_case_without_compression_is_noticed() {
+    fn one_case_without_compression_is_detected() {
         let good = report("Sec-WebSocket-Extensions: permessage-deflate", 1000, 256_000, 100_000);
         check(&[good.clone(), report("Server: x", 1000, 256_000, 100_000)], false);
         check(&[good, json!({})], false);

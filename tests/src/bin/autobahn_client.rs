@@ -1,7 +1,7 @@
-//! The client that Autobahn|Testsuite tests: runs every case of a fuzzing server, echoing each message, then has the
+//! The client that Autobahn|Testsuite tests. Runs every case of a fuzzing server, echoes each message, then lets the
 //! server write its report.
 //!
-//! `autobahn_client URL [CERTIFICATE]`, where the certificate is a PEM file, for `wss://`. The agent is called
+//! Usage: `autobahn_client URL [CERTIFICATE]`, where the certificate is a PEM file, for `wss://`. The agent is called
 //! `sockeye`.
 
 use std::{env, error::Error};
@@ -23,7 +23,7 @@ async fn main() -> Result<()> {
         let ws = client
             .connect(&format!("{url}/runCase?case={case}&agent={AGENT}"))
             .await?;
-        // Most cases end in a fault, which is their point: the server judges.
+        // Most cases end with a protocol error on purpose; the server judges them.
         if let Err(error) = echo(ws).await {
             eprintln!("case {case}: {error}");
         }
@@ -36,8 +36,8 @@ async fn main() -> Result<()> {
 
 fn client(certificate: Option<&str>) -> Result<Client> {
     let mut deflate = DeflateConfig::default();
-    // Sections 12 and 13 are about compression, of small messages too. What is offered leaves every choice to the
-    // server, so that each case can ask for less.
+    // Sections 12 and 13 test compression, also of small messages. The offer leaves every choice to the server, so that
+    // each case can restrict it.
     (deflate.takeover, deflate.peer_takeover, deflate.size_min) = (Takeover::Keep, Takeover::Keep, 0);
     let mut client = Client::builder().compression(deflate);
     if let Some(path) = certificate {

@@ -1,8 +1,8 @@
-//! Frames as bytes, valid or not, and a walk over them that refuses nothing.
+//! Writes frames, valid or not, and parses a stream into frames without rejecting any.
 
 use std::ops::Range;
 
-/// A frame as it is to be sent: every field may be wrong.
+/// A frame to send, in which every field may be invalid.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) fin: bool,
@@ -12,19 +12,19 @@ pub(super) struct Frame {
     pub(super) opcode: u8,
     pub(super) key: Option<[u8; 4]>,
     pub(super) form: LengthForm,
-    /// The length that is declared, if not the payload's.
+    /// The declared length, if it differs from the payload's.
     pub(super) declared: Option<u64>,
     pub(super) payload: Vec<u8>,
 }
 
-/// How the length is written (RFC 6455 §5.2).
+/// The form of the length (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LengthForm {
-    /// The shortest that holds it.
+    /// The shortest form.
     Minimal,
-    /// In 16 bits, or 64 if it does not fit.
+    /// 16 bits, or 64 if the length does not fit.
     At16,
-    /// In 64 bits.
+    /// 64 bits.
     At64,
 }
 
@@ -61,21 +61,21 @@ pub(super) struct Found {
     pub(super) rsv: u8,
     pub(super) opcode: u8,
     pub(super) fin: bool,
-    /// The declared length; `None` if the stream ends before it is told.
+    /// The declared length; `None` if the stream ends before it.
     pub(super) len: Option<u64>,
-    /// Bytes in which the length is written beyond the second byte.
+    /// Number of extended length bytes.
     pub(super) len_bytes: usize,
     pub(super) key: Option<[u8; 4]>,
-    /// From the first byte of the header to the last of the payload, as far as the stream goes.
+    /// From the first byte of the header to the last of the payload, as far as the stream contains them.
     pub(super) place: Range<usize>,
     pub(super) payload: Range<usize>,
-    /// How many bytes of its header are not in the stream.
+    /// Number of header bytes missing from the stream.
     pub(super) missing_header: usize,
-    /// How many bytes of its payload are not; unknown while the header is cut.
+    /// Number of payload bytes missing from the stream; unknown if the header is incomplete.
     pub(super) missing_payload: u64,
 }
 
-/// The frames of a stream, the last of which may be cut.
+/// The frames of a stream; the last one may be incomplete.
 pub(super) fn walk(stream: &[u8]) -> Vec<Found> {
     let mut frames = Vec::new();
     let mut at = 0;
@@ -131,7 +131,7 @@ impl Found {
         self.opcode >= 8
     }
 
-    /// The payload as far as it arrived, unmasked.
+    /// The payload received so far, unmasked.
     pub(super) fn unmasked(&self, stream: &[u8]) -> Vec<u8> {
         let key = self.key.unwrap_or_default();
         let payload = &stream[self.payload.clone()];

@@ -1,9 +1,9 @@
-//! The same bytes for two implementations: `sockeye-proto` and tungstenite, which was written by others.
+//! Compares `sockeye-proto` with tungstenite, an independent implementation, on the same bytes.
 //!
-//! A session is what one peer sends after the opening handshake, made from a seed: frames, mostly valid, some of them
-//! spoiled. Both get it over memory, in the same pieces, and give a [`Verdict`]. Where the verdicts differ, a rule of
-//! `rules` must explain why, and check that the explanation holds: `docs/differences.md` has the rules in words.
-//! A difference without an explanation is a bug in one of the two, or a rule to be written.
+//! A session is what one peer sends after the opening handshake, generated from a seed: frames, mostly valid, some of
+//! them corrupted. Both implementations read it from memory in the same pieces and return a [`Verdict`]. If the
+//! verdicts differ, a rule of `rules` must explain why and check that the explanation holds; `docs/differences.md`
+//! describes the rules. A difference without an explanation is a bug in one implementation, or needs a new rule.
 
 mod frames;
 mod ours;
@@ -17,22 +17,22 @@ use std::fmt;
 pub use rules::{Class, Explained, judge};
 pub use sessions::Session;
 
-/// The largest message that both take. Small, so that sessions reach it.
+/// The message limit of both implementations. Small, so that sessions reach it.
 const MESSAGE_SIZE_MAX: usize = 1000;
 
-/// How many empty fragments we take in a row; tungstenite counts none.
+/// Sockeye's limit on consecutive empty fragments; tungstenite has none.
 const EMPTY_FRAGMENTS_MAX: u32 = 3;
 
-/// Who receives the bytes.
+/// The role of the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
-    /// A server, from a client, whose frames are masked.
+    /// A server; the client's frames are masked.
     Server,
-    /// A client, from a server, whose frames are not.
+    /// A client; the server's frames are not masked.
     Client,
 }
 
-/// Something that an application or its library learns from the bytes.
+/// An event that the application or the library sees.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Heard {
     /// A text message.
@@ -43,32 +43,32 @@ pub enum Heard {
     Ping(Vec<u8>),
     /// A pong.
     Pong(Vec<u8>),
-    /// A close frame: its code, 1005 if it had none, and its reason. Nothing comes after it.
+    /// A close frame with its code (1005 if it has none) and reason. No event follows it.
     Close(u16, String),
 }
 
-/// How it ended.
+/// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// More bytes are awaited.
+    /// Open: more bytes are expected.
     Waiting,
-    /// By a close frame.
+    /// Closed by a close frame.
     Closed,
-    /// The connection failed: the close code for it, and what the implementation calls it.
+    /// Failed: the close code, and the implementation's name of the error.
     Refused {
         /// 1002, 1007, 1008 or 1009.
         code: u16,
-        /// The name of the fault.
+        /// The name of the error.
         fault: String,
     },
 }
 
-/// What an implementation makes of a session.
+/// The result of one implementation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// In the order in which it came.
+    /// Events in order.
     pub heard: Vec<Heard>,
-    /// How it ended.
+    /// The end of the session.
     pub end: End,
 }
 
@@ -80,7 +80,7 @@ impl Verdict {
         }
     }
 
-    /// Whether two implementations agree: the same was heard, and it ended in the same way, whatever they call it.
+    /// Whether two verdicts agree: same events, and same end apart from the name of the error.
     fn agrees_with(&self, other: &Self) -> bool {
         self.heard == other.heard
             && self.code() == other.code()

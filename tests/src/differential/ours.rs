@@ -1,4 +1,4 @@
-//! What `sockeye-proto` makes of a session.
+//! Runs a session through `sockeye-proto`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use sockeye_proto::{CloseCode, Config, Connection, Event, Instant, MaskingKey, M
 
 use super::{EMPTY_FRAGMENTS_MAX, End, Heard, MESSAGE_SIZE_MAX, Receiver, Verdict};
 
-/// Our verdict with what the rules ask about it.
+/// The verdict, and details that the rules need.
 #[derive(Debug)]
 pub(super) struct Ours {
     pub(super) verdict: Verdict,
     pub(super) fault: Option<ProtocolError>,
-    /// How many bytes had been given when the fault showed.
+    /// Number of bytes passed in when the error occurred.
     pub(super) fault_at: Option<usize>,
 }
 
-/// How many empty fragments are taken.
+/// Limit on consecutive empty fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EmptyFragments {
     Limited,
-    /// As many as one likes, as tungstenite does.
+    /// No limit, like tungstenite.
     Unlimited,
 }
 
-/// Gives the stream in these pieces.
+/// Passes the stream in, cut into these pieces.
 pub(super) fn receive<'a>(
     receiver: Receiver,
     empty_fragments: EmptyFragments,
@@ -112,7 +112,7 @@ fn hear(event: Event<'_>) -> Result<Heard, ProtocolError> {
     })
 }
 
-/// The code in the close frame that leaves after a fault.
+/// The code of the close frame that is sent after an error.
 fn sent_code(connection: &mut Connection) -> Option<CloseCode> {
     let mut out = Vec::new();
     connection.poll_transmit(&mut out);

@@ -1,6 +1,6 @@
-//! Random numbers that a seed repeats.
+//! Reproducible pseudo-random numbers.
 
-/// SplitMix64: one multiplication chain over a counter; any seed is as good as any other.
+/// SplitMix64: a counter and a few multiplications; every seed is equally good.
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
@@ -16,12 +16,12 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// Less than `end`, which is not zero.
+    /// A number below `end`, which must not be zero.
     pub(super) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    /// Once in `n` times.
+    /// True once in `n` times.
     pub(super) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }

@@ -1,5 +1,5 @@
-//! Why two implementations may differ. Each rule checks that its explanation holds for the session at hand: with the
-//! one thing repaired, they agree, or the frame at fault really breaks the rule that the other one names.
+//! Rules that explain differences. Each rule checks its explanation on the session at hand: either the implementations
+//! agree once one detail is repaired, or the frame really breaks the rule that the other implementation reports.
 
 use std::fmt;
 
@@ -9,29 +9,29 @@ use super::frames::{Found, walk};
 use super::ours::{self, EmptyFragments, Ours};
 use super::{End, Heard, MESSAGE_SIZE_MAX, Receiver, Session, Verdict, theirs};
 
-/// A difference that has an explanation; `docs/differences.md` has each in words.
+/// An explained difference; `docs/differences.md` describes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// We refuse a length in a longer form than it needs; tungstenite reads on as if it were in the shortest.
+    /// Sockeye rejects a length that is not in the shortest form; tungstenite accepts it.
     NonMinimalLength,
-    /// A 64-bit length with the top bit set: we say 1002, tungstenite 1009.
+    /// A 64-bit length with the top bit set: Sockeye reports 1002, tungstenite 1009.
     LengthTopBit,
-    /// We limit empty fragments in a row; tungstenite does not.
+    /// Sockeye limits consecutive empty fragments; tungstenite does not.
     EmptyFragments,
-    /// We take 1014 for a close code; tungstenite answers it with 1002.
+    /// Sockeye accepts close code 1014; tungstenite answers it with 1002.
     CloseCode1014,
-    /// A close code that may not be sent: to us a fault with 1002, to tungstenite a close frame, which it shows with
-    /// 1002 in place of the code, and answers with that.
+    /// A close code that must not be sent: Sockeye fails with 1002; tungstenite reports and answers a close frame with
+    /// 1002 instead of that code.
     CloseCodeReplaced,
-    /// We refuse before the frame is whole; tungstenite refuses when it is.
+    /// Sockeye fails before the frame is complete, tungstenite when it is.
     FoundLater,
-    /// The frame breaks two rules with different close codes, and each names another: tungstenite a length beyond the
+    /// The frame breaks two rules with different close codes, and tungstenite reports the other one: a length over the
     /// limit, or a close reason that is not UTF-8.
     TwoFaults,
 }
 
 impl Class {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Self; 7] = [
         Self::NonMinimalLength,
         Self::LengthTopBit,
@@ -43,12 +43,12 @@ impl Class {
     ];
 }
 
-/// What came of a session.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explained {
-    /// Both give this verdict.
+    /// Both have this verdict.
     Agreed(Verdict),
-    /// They differ, for this reason.
+    /// The verdicts differ for this reason.
     Differ(Class),
 }
 
@@ -76,11 +76,11 @@ impl fmt::Display for Unexplained {
     }
 }
 
-/// Gives a session to both, and explains the difference, if there is one.
+/// Runs a session through both implementations and explains a difference, if there is one.
 ///
 /// # Errors
 ///
-/// There is a difference and no rule explains it.
+/// If there is a difference that no rule explains.
 pub fn judge(session: &Session) -> Result<Explained, Box<Unexplained>> {
     let ours = ours::receive(session.receiver, EmptyFragments::Limited, session.pieces());
     let theirs = theirs::receive(session.receiver, session.pieces());
@@ -109,10 +109,10 @@ pub fn judge(session: &Session) -> Result<Explained, Box<Unexplained>> {
     stream.explain().map(Explained::Differ).map_err(unexplained)
 }
 
-/// Completes a header that was cut: lengths of these bytes are minimal, or beyond the limit.
+/// Completes a truncated header: with these bytes, lengths are minimal or over the limit.
 const HEADER_FILLER: u8 = 1;
 
-/// Bytes that may have been repaired.
+/// A stream of bytes, possibly repaired.
 #[derive(Clone)]
 struct Stream {
     receiver: Receiver,
@@ -121,7 +121,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Byte by byte, so that the place of a fault is known.
+    /// Byte by byte, to locate the error.
     fn ours(&self) -> Ours {
         ours::receive(self.receiver, self.empty_fragments, self.bytes.chunks(1))
     }
@@ -148,7 +148,7 @@ impl Stream {
         };
         match fault {
             ProtocolError::NonMinimalLength => self.explain_non_minimal(frame, &theirs),
-            // The form alone makes it too long for a control frame.
+            // Only the long form makes it too long for a control frame.
             ProtocolError::OversizedControl if frame.len.is_some_and(|len| len <= 125) => {
                 self.explain_non_minimal(frame, &theirs)
             }
@@ -164,7 +164,8 @@ impl Stream {
         }
     }
 
-    /// With the length in its shortest form, tungstenite says the same as before, and we agree or differ for a reason.
+    /// With the length in its shortest form, tungstenite's verdict is the same, and Sockeye agrees or differs by
+    /// another rule.
     fn explain_non_minimal(&self, frame: &Found, theirs: &Verdict) -> Result<Class, &'static str> {
         let Some(repaired) = self.with_minimal_length(frame) else {
             return Err("the length is minimal");
@@ -183,13 +184,13 @@ impl Stream {
         repaired.explain_rest().map(|()| Class::EmptyFragments)
     }
 
-    /// With the frame filled up, tungstenite refuses it too.
+    /// With the frame completed, tungstenite rejects it too.
     fn explain_later(&self, frame: &Found) -> Result<Class, &'static str> {
         if frame.missing_header == 0 && frame.missing_payload == 0 {
             return Err("tungstenite waits behind the frame at fault");
         }
         let mut filled = self.clone();
-        // First the header, which may tell a length, then the payload.
+        // First the header, which may declare a length, then the payload.
         for filler in [HEADER_FILLER, 0] {
             let missing = match walk(&filled.bytes).last() {
                 Some(frame) if filler == HEADER_FILLER => frame.missing_header as u64,
@@ -204,7 +205,7 @@ impl Stream {
         filled.explain_rest().map(|()| Class::FoundLater)
     }
 
-    /// Whether a repaired stream holds no difference, or one with an explanation.
+    /// Whether a repaired stream has no difference, or one with an explanation.
     fn explain_rest(&self) -> Result<(), &'static str> {
         match self.ours().verdict.agrees_with(&self.theirs()) {
             true => Ok(()),
@@ -236,7 +237,7 @@ fn is_1014(ours: &Verdict, theirs: &Verdict) -> bool {
     before == theirs_before && *last == replaced()
 }
 
-/// Whether tungstenite heard what we heard and then a close frame whose code it replaced.
+/// Whether tungstenite saw the same events, followed by a close frame whose code it replaced.
 fn is_replaced(ours: &Verdict, theirs: &Verdict) -> bool {
     theirs.heard.split_last() == Some((&replaced(), &ours.heard))
 }
@@ -245,7 +246,7 @@ fn replaced() -> Heard {
     Heard::Close(1002, "Protocol violation".into())
 }
 
-/// Whether a frame, taken by itself, breaks a rule whose breach has this close code.
+/// Whether a frame by itself breaks a rule with this close code.
 fn breaks(stream: &[u8], frame: &Found, code: u16) -> bool {
     match code {
         1002 => breaks_framing(frame),

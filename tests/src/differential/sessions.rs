@@ -1,4 +1,4 @@
-//! Sessions made from seeds.
+//! Generates sessions from seeds.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use super::Receiver;
 use super::frames::{Frame, LengthForm};
 use super::random::Random;
 
-/// What one peer sends, and in which pieces it arrives.
+/// The bytes that one peer sends, and the pieces in which they arrive.
 #[derive(Clone)]
 pub struct Session {
-    /// What it was made from.
+    /// The seed.
     pub seed: u64,
-    /// Who receives it.
+    /// The receiver.
     pub receiver: Receiver,
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Where they are cut, in rising order.
+    /// The positions at which they are cut, in ascending order.
     pub cuts: Vec<usize>,
 }
 
@@ -26,16 +26,16 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Lengths at which the form changes, and the limit, with their neighbours.
+/// Lengths at the boundaries of the length forms and at the message limit.
 const LENGTHS: [usize; 14] = [0, 1, 2, 3, 7, 40, 125, 126, 127, 300, 500, 999, 1000, 1001];
 
-/// Codes at which the ranges of RFC 6455 §7.4 change.
+/// Close codes at the boundaries of the ranges in RFC 6455 §7.4.
 const CLOSE_CODES: [u16; 26] = [
     0, 1, 999, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015, 1016,
     2999, 3000, 3999, 4000, 4999, 5000,
 ];
 
-/// Text of all lengths of UTF-8.
+/// Text with UTF-8 sequences of all lengths.
 const TEXTS: [&str; 5] = [
     "",
     "plain",
@@ -44,7 +44,7 @@ const TEXTS: [&str; 5] = [
     "\u{1f41f} \u{10ffff}",
 ];
 
-/// Not UTF-8: a stray byte, too long a form, a surrogate, too high, cut in each way.
+/// Invalid UTF-8: a stray byte, an overlong form, a surrogate, a code point out of range, and each kind of truncation.
 const BAD_TEXTS: [&[u8]; 10] = [
     b"\x80",
     b"\xc0\xaf",
@@ -59,7 +59,7 @@ const BAD_TEXTS: [&[u8]; 10] = [
 ];
 
 impl Session {
-    /// The session of a seed, always the same.
+    /// The session of a seed; always the same.
     pub fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let receiver = random.pick(&[Receiver::Server, Receiver::Client]);
@@ -71,7 +71,7 @@ impl Session {
             frame.key =
                 (receiver == Receiver::Server).then(|| random.next().to_le_bytes()[..4].try_into().unwrap_or([0; 4]));
         }
-        // Half of all sessions are left as they should be.
+        // Half of all sessions stay valid.
         if random.one_in(2) {
             for _ in 0..=random.below(2) {
                 spoil_frame(&mut random, &mut frames);
@@ -91,7 +91,7 @@ impl Session {
         }
     }
 
-    /// The bytes as they arrive.
+    /// The bytes, cut into pieces.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.cuts.iter().copied());
         let ends = self.cuts.iter().copied().chain(std::iter::once(self.bytes.len()));
@@ -99,7 +99,7 @@ impl Session {
     }
 }
 
-/// Adds a message, whole or in fragments with control frames between, or a control frame.
+/// Adds a message, whole or in fragments with control frames in between, or a control frame.
 fn add_unit(random: &mut Random, frames: &mut Vec<Frame>) {
     match random.below(10) {
         0..=4 => add_message(random, frames),
@@ -115,7 +115,7 @@ fn add_message(random: &mut Random, frames: &mut Vec<Frame>) {
     let mut rest = &payload[..];
     for idx in 0..count {
         let is_last = idx + 1 == count;
-        // A fragment may be empty, and may cut a code point.
+        // A fragment may be empty, and may split a code point.
         let len = if is_last {
             rest.len()
         } else {
@@ -200,7 +200,7 @@ fn frame(fin: bool, opcode: u8, payload: Vec<u8>) -> Frame {
     }
 }
 
-/// Breaks a rule, perhaps.
+/// Breaks a rule, with some probability.
 fn spoil_frame(random: &mut Random, frames: &mut Vec<Frame>) {
     let idx = random.below(frames.len());
     let frame = &mut frames[idx];
@@ -231,7 +231,7 @@ fn spoil_frame(random: &mut Random, frames: &mut Vec<Frame>) {
     }
 }
 
-/// Breaks whatever it meets.
+/// Corrupts bytes at a random position.
 fn spoil_bytes(random: &mut Random, bytes: &mut Vec<u8>) {
     if bytes.is_empty() {
         return;
@@ -245,7 +245,7 @@ fn spoil_bytes(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Anything between all at once and byte by byte.
+/// Anything from one piece to single bytes.
 fn cuts(random: &mut Random, len: usize) -> Vec<usize> {
     let count = match random.below(4) {
         0 => 0,

@@ -1,4 +1,4 @@
-//! What tungstenite makes of a session.
+//! Runs a session through tungstenite.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -9,7 +9,7 @@ use tungstenite::{
 
 use super::{End, Heard, MESSAGE_SIZE_MAX, Receiver, Verdict};
 
-/// Gives the stream in these pieces.
+/// Passes the stream in, cut into these pieces.
 pub(super) fn receive<'a>(receiver: Receiver, pieces: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
     let pieces: Vec<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
     let role = match receiver {
@@ -49,7 +49,7 @@ pub(super) fn receive<'a>(receiver: Receiver, pieces: impl IntoIterator<Item = &
     }
 }
 
-/// The close code that goes with an error; tungstenite leaves sending it to its user.
+/// The close code for an error; tungstenite leaves sending it to its user.
 fn end(error: &Error) -> End {
     let code = match error {
         Error::Io(error) if error.kind() == ErrorKind::WouldBlock => return End::Waiting,
@@ -62,7 +62,7 @@ fn end(error: &Error) -> End {
     End::Refused { code, fault }
 }
 
-/// Pieces of input, each for one read; after them, nothing yet. What is written goes nowhere.
+/// An in-memory stream: each piece is one read, then reads would block. Writes are discarded.
 #[derive(Debug)]
 struct Pipe<'a> {
     pieces: Vec<&'a [u8]>,

@@ -1,4 +1,4 @@
-//! docs/conformance.md: what came of all cases, for readers of the repository.
+//! Renders docs/conformance.md from the summaries.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::summary::{Compression, Counts, RUNS, Summary};
 
-/// All cases of the suite.
+/// Number of cases in the suite.
 const CASES: u64 = 517;
 
-/// What the sections are about.
+/// Topics of the sections.
 const SECTIONS: [(&str, &str); 11] = [
     ("1", "framing"),
     ("2", "pings and pongs"),
@@ -24,26 +24,26 @@ const SECTIONS: [(&str, &str); 11] = [
     ("13", "compression: seven ways to agree on it"),
 ];
 
-/// The informational cases, in the order of their names, and why there is no right or wrong in them.
+/// The informational cases, sorted by name, and why there is no correct behaviour.
 const INFORMATIONAL: [(&str, &str); 3] = [
     (
         "7.1.6",
-        "256 KiB of text, a short text and a close frame in one go. RFC 6455 does not say that what came before a \
-         close frame must be answered before the close is",
+        "256 KiB of text, a short text and a close frame at once. RFC 6455 does not require that messages before a \
+         close frame are answered before the close",
     ),
     (
         "7.13.1",
-        "a close frame with the code 5000. RFC 6455, section 7.4.2, gives codes from 3000 to 4999 a meaning and does \
-         not say what an endpoint does about others",
+        "a close frame with the code 5000. RFC 6455, section 7.4.2, defines codes up to 4999 and does not say how an \
+         endpoint handles others",
     ),
     ("7.13.2", "the same with 65535"),
 ];
 
-/// Writes the page, from a run of each kind in [`RUNS`].
+/// Renders the page from one summary per entry of [`RUNS`].
 ///
 /// # Errors
-/// If any of the runs was not of all cases, or a case failed, or other cases were informational than [`INFORMATIONAL`]
-/// explains: then there is nothing to show.
+/// If a run did not cover all cases, a case failed, or the informational cases are not exactly those in
+/// [`INFORMATIONAL`].
 pub(super) fn render(runs: &[Summary; RUNS.len()], suite: &str, sockeye: &str) -> Result<String> {
     for (name, run) in RUNS.iter().zip(runs) {
         let Counts {
@@ -60,21 +60,21 @@ pub(super) fn render(runs: &[Summary; RUNS.len()], suite: &str, sockeye: &str) -
     let seen: BTreeSet<_> = runs.iter().flat_map(|run| run.informational.keys()).collect();
     ensure!(
         seen.iter().copied().eq(INFORMATIONAL.map(|(case, _)| case)),
-        "other cases are informational than the page explains: {seen:?}"
+        "the informational cases are not those that page.rs explains: {seen:?}"
     );
     let mut page = format!(
         "# Conformance\n\n\
-         Autobahn|Testsuite {suite}, all of its {CASES} cases, against Sockeye {sockeye}, in both roles, over TCP and\n\
-         over TLS. Written, only when no case has failed, by\n\n\
+         Results of all {CASES} cases of Autobahn|Testsuite {suite} against Sockeye {sockeye}, in both roles, over TCP and\n\
+         TLS. This command writes the page if no case failed:\n\n\
          ```console\n$ cargo xtask autobahn --all --report\n```\n\n\
-         - The server is `sockeye echo --compression=takeover` (with `--tls-cert` and `--tls-key`), otherwise as it\n\
-         \x20 comes.\n\
-         - The client is `autobahn_client` of the package `sockeye-tests`: `Client` with compression, takeover both\n\
-         \x20 ways. Over TLS it trusts the certificate of the run and no other.\n\
-         - TLS is the suite's own (OpenSSL, by Twisted) against rustls, with nothing between them.\n\
-         - OK is strict: NON-STRICT, UNIMPLEMENTED, an unclean close or a missing report count as failed, and each\n\
-         \x20 section must have all of its cases.\n\n\
-         | section | about | cases | server, TCP | server, TLS | client, TCP | client, TLS |\n\
+         - The server is `sockeye echo --compression=takeover` (with `--tls-cert` and `--tls-key`), otherwise with\n\
+         \x20 its defaults.\n\
+         - The client is `autobahn_client` of the package `sockeye-tests`: `Client` with compression and context\n\
+         \x20 takeover in both directions. Over TLS it trusts only the certificate of the run.\n\
+         - The suite's TLS is OpenSSL (through Twisted), Sockeye's is rustls; there is no proxy between them.\n\
+         - OK is strict: NON-STRICT, UNIMPLEMENTED, an unclean close and a missing report count as failed, and\n\
+         \x20 all cases of each section must have run.\n\n\
+         | section | topic | cases | server, TCP | server, TLS | client, TCP | client, TLS |\n\
          |---|---|---|---|---|---|---|\n"
     );
     for (section, about) in SECTIONS {
@@ -104,32 +104,31 @@ fn counts_of(run: &Summary, section: &str) -> Counts {
     found.map_or_else(Counts::default, |(_, counts)| *counts)
 }
 
-/// The cases without right or wrong, each with what was seen in all the runs.
+/// The informational cases, each with the behaviour observed in all runs.
 fn informational(runs: &[Summary; RUNS.len()]) -> String {
     let mut text =
-        String::from("\n## Informational\n\nIn three cases the suite tells what it saw and does not judge.\n\n");
+        String::from("\n## Informational\n\nIn three cases the suite reports the behaviour without judging it.\n\n");
     for (case, why) in INFORMATIONAL {
         let mut seen: Vec<_> = runs.iter().filter_map(|run| run.informational.get(case)).collect();
         seen.dedup();
         let seen: Vec<_> = seen.into_iter().map(|words| format!("\"{words}\"")).collect();
-        text += &format!("- {case}: {why}. The suite's words: {}\n", seen.join(", "));
+        text += &format!("- {case}: {why}. The suite reports: {}\n", seen.join(", "));
     }
     text
 }
 
-/// What was agreed on and how small our messages became, per group of cases.
+/// The negotiated parameters and the compression ratio, per group of cases.
 fn compression(runs: &[Summary; RUNS.len()]) -> Result<String> {
     let mut text = String::from(
         "\n## Compression\n\n\
-         The suite counts a case as OK when the messages come back right, however they travel. So the command fails,\n\
-         too, if a case of sections 12 and 13 was not agreed on permessage-deflate, or a group of them did not make our\n\
-         messages smaller. Each case echoes 1,000 messages of one size, 16 bytes to 128 KiB. \"Carried\" is the payload\n\
-         of our frames as a share of the messages, over TCP; messages of 16 and 64 bytes are left out, for\n\
-         `sockeye echo` compresses from 128 bytes on.\n\n\
-         In the server's role it is our messages that refer back to earlier ones: the suite's own offer has\n\
-         `client_no_context_takeover`. In the client's role both sides' do, except where the suite asks ours not\n\
-         to.\n\n\
-         | cases | our server answered | carried | the suite answered our client | carried |\n|---|---|---|---|---|\n",
+         The suite accepts a case if the messages are echoed correctly, compressed or not. Therefore the command also\n\
+         fails if a case of sections 12 and 13 did not negotiate permessage-deflate, or if a group of cases did not make\n\
+         Sockeye's messages smaller. Each case echoes 1,000 messages of one size, from 16 bytes to 128 KiB. \"Ratio\" is the\n\
+         payload of Sockeye's frames divided by the size of the messages, over TCP. It excludes messages of 16 and 64\n\
+         bytes, because `sockeye echo` compresses from 128 bytes on.\n\n\
+         As a server, only Sockeye uses context takeover, because the suite offers `client_no_context_takeover`. As a\n\
+         client, both sides use it, except where the suite asks Sockeye not to.\n\n\
+         | cases | Sockeye's answer as a server | ratio | the suite's answer to Sockeye's client | ratio |\n|---|---|---|---|---|\n",
     );
     let [server, _, client, _] = runs;
     for (group, of_server) in &server.compression {
@@ -177,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn shows_all_runs() {
+    fn page_shows_all_runs() {
         let runs = [517, 517, 517, 517].map(summary);
-        let page = render(&runs, "25", "0.1").expect("all is well");
+        let page = render(&runs, "25", "0.1").expect("all cases passed");
         let counts = "514 OK, 3 informational";
         let row = format!("| 7 | closing | 517 | {counts} | {counts} | {counts} | {counts} |\n");
         assert!(page.contains(&row), "{page}");
@@ -187,16 +186,16 @@ mod tests {
             page.contains("| 12.1 | `permessage-deflate` | 12.5 % | `permessage-deflate` | 12.5 % |\n"),
             "{page}"
         );
-        assert!(page.contains("does not judge.\n\n- 7.1.6: "), "{page}");
+        assert!(page.contains("without judging it.\n\n- 7.1.6: "), "{page}");
     }
 
     #[test]
-    fn a_case_too_few_makes_no_page() {
+    fn missing_case_is_an_error() {
         render(&[517, 517, 517, 516].map(summary), "25", "0.1").expect_err("a case is missing");
     }
 
     #[test]
-    fn a_failure_makes_no_page() {
+    fn failed_case_is_an_error() {
         let mut runs = [517, 517, 517, 517].map(summary);
         let counts = &mut runs[1].sections[0].1;
         (counts.ok, counts.failed) = (513, 1);
@@ -207,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn an_informational_case_without_its_reason_makes_no_page() {
+    fn unexplained_informational_case_is_an_error() {
         let mut runs = [517, 517, 517, 517].map(summary);
         runs[3].informational.insert("7.7.1".to_owned(), "Seen.".to_owned());
-        render(&runs, "25", "0.1").expect_err("nothing is said of 7.7.1");
+        render(&runs, "25", "0.1").expect_err("7.7.1 has no explanation");
         let mut runs = [517, 517, 517, 517].map(summary);
         runs.iter_mut().for_each(|run| run.informational.clear());
-        render(&runs, "25", "0.1").expect_err("there are no words of the suite's for three cases");
+        render(&runs, "25", "0.1").expect_err("three informational cases are missing");
     }
 }

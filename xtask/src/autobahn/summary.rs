@@ -1,4 +1,4 @@
-//! What the tests wrote about one run of the suite.
+//! The summary that the tests write for each run of the suite.
 
 use std::{collections::BTreeMap, fs};
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::workspace::Workspace;
 
-/// The runs: our role and the transport, which also name the folder in `target/autobahn`.
+/// The runs, by role and transport; also the folder names in `target/autobahn`.
 pub(super) const RUNS: [&str; 4] = ["server-tcp", "server-tls", "client-tcp", "client-tls"];
 
-/// How many cases there were, and how they ended.
+/// Number of cases, and their results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) cases: u64,
@@ -19,30 +19,30 @@ pub(super) struct Counts {
     pub(super) failed: u64,
 }
 
-/// One run.
+/// The summary of one run.
 pub(super) struct Summary {
     /// Per section, in the suite's order.
     pub(super) sections: Vec<(String, Counts)>,
-    /// Cases and what was seen of them.
+    /// The informational cases, and the behaviour that the suite observed.
     pub(super) informational: BTreeMap<String, String>,
     /// Per group of cases, in the suite's order.
     pub(super) compression: Vec<(String, Compression)>,
-    /// What failed.
+    /// The failed cases.
     pub(super) failed: Vec<String>,
 }
 
-/// What compression made of our messages.
+/// Effect of compression on the messages that Sockeye sent.
 pub(super) struct Compression {
-    /// What the server of the two answered.
+    /// The server's answers to the offer of permessage-deflate.
     pub(super) agreed: Vec<String>,
-    /// Bytes of our messages.
+    /// Bytes of the messages that Sockeye sent.
     pub(super) plain: u64,
-    /// Bytes of the payloads that carried them.
+    /// Bytes of their frame payloads.
     pub(super) carried: u64,
 }
 
 impl Summary {
-    /// Reads one; `None` if that run was not asked for, or died.
+    /// Reads the summary of a run; `None` if the run was not selected or crashed.
     pub(super) fn read(workspace: &Workspace, run: &str) -> Result<Option<Self>> {
         let path = workspace.target.join("autobahn").join(run).join("summary.json");
         let Ok(text) = fs::read_to_string(path) else {
@@ -78,15 +78,15 @@ impl Summary {
         }))
     }
 
-    /// Removes those of earlier runs, so that none is taken for this run's.
+    /// Removes the summaries of earlier runs.
     pub(super) fn forget_all(workspace: &Workspace) {
         for run in RUNS {
-            // There is none the first time.
+            // Missing in the first run.
             let _ = fs::remove_file(workspace.target.join("autobahn").join(run).join("summary.json"));
         }
     }
 
-    /// The counts of all sections together.
+    /// The sum over all sections.
     pub(super) fn total(&self) -> Counts {
         let mut total = Counts::default();
         for (_, counts) in &self.sections {

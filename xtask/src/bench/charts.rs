@@ -1,14 +1,16 @@
-//! The plots of `docs/performance.md`: what is drawn of which figures. None where nothing was measured.
+//! The charts of `docs/performance.md`: which figures they show. A chart without figures is omitted.
+
+use anyhow::Result;
 
 use super::{
     plot::{Bar, BarChart, Curve, CurveChart, Panel, Role},
     results::{Results, Row, select, short},
-    servers::is_ours,
+    servers::is_sockeye,
     workload::{Group, Metric},
 };
 
-/// Efficiency of an echo against raw TCP, a panel for each workload.
-pub(super) fn echo(all: &[Results]) -> Option<String> {
+/// Efficiency of the echo compared with raw TCP, one panel per workload.
+pub(super) fn echo(all: &[Results]) -> Result<Option<String>> {
     let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
     let panel = |results: &&Results| {
         let base = results.row("raw-epoll")?;
@@ -24,19 +26,22 @@ pub(super) fn echo(all: &[Results]) -> Option<String> {
     };
     let panels: Vec<_> = echo.iter().filter_map(panel).collect();
     let chart = BarChart {
-        title: "Echo: efficiency against raw TCP (orange ours, blue no protocol, grey other crates; longer is better)"
+        title: "Echo: efficiency against raw TCP (orange: Sockeye, blue: no protocol, grey: other crates; longer is better)"
             .into(),
-        axis: "share of raw-epoll: processor time for each message, or rate".into(),
+        axis: "share of raw-epoll: processor time per message, or rate".into(),
         panels,
         mark: Some(1.0),
         columns: 3,
         format: |value| format!("{value:.2}"),
     };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
+    if chart.panels.is_empty() {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
-/// Memory of a connection, a panel for each kind.
-pub(super) fn memory(all: &[Results]) -> Option<String> {
+/// Memory per connection, one panel per kind of connection.
+pub(super) fn memory(all: &[Results]) -> Result<Option<String>> {
     let idle = all.iter().filter(|results| results.metric == Metric::Memory);
     let panel = |results: &Results| Panel {
         title: results.title.clone(),
@@ -47,8 +52,8 @@ pub(super) fn memory(all: &[Results]) -> Option<String> {
         ),
     };
     let chart = BarChart {
-        title: "Memory of a connection: idle / after an echo of 16 KiB (orange ours; shorter is better)".into(),
-        axis: "KiB of user memory for each connection".into(),
+        title: "Memory per connection: idle / after an echo of 16 KiB (orange: Sockeye; shorter is better)".into(),
+        axis: "KiB of user memory per connection".into(),
         panels: idle.map(panel).filter(|panel| !panel.bars.is_empty()).collect(),
         mark: None,
         columns: 3,
@@ -60,12 +65,17 @@ pub(super) fn memory(all: &[Results]) -> Option<String> {
             }
         },
     };
-    (!chart.panels.is_empty()).then(|| chart.to_svg())
+    if chart.panels.is_empty() {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
-/// Latency at rising rates, of the first workload of that kind.
-pub(super) fn latency(all: &[Results]) -> Option<String> {
-    let results = all.iter().find(|results| results.metric == Metric::Latency)?;
+/// Latency at increasing rates, for the first open-loop workload.
+pub(super) fn latency(all: &[Results]) -> Result<Option<String>> {
+    let Some(results) = all.iter().find(|results| results.metric == Metric::Latency) else {
+        return Ok(None);
+    };
     let curve = |row: &Row| Curve {
         label: row.server.clone(),
         role: role(row),
@@ -78,18 +88,17 @@ pub(super) fn latency(all: &[Results]) -> Option<String> {
     };
     let chart = CurveChart {
         title: format!("Latency in an open loop: {} (lower is better)", short(&results.title)),
-        x_axis: "messages a second, asked for".into(),
-        y_axis: "p99 from the intended time, ms".into(),
+        x_axis: "requested messages per second".into(),
+        y_axis: "p99 from the due time, ms".into(),
         curves: results.rows.iter().map(curve).collect(),
     };
-    chart
-        .curves
-        .iter()
-        .any(|curve| !curve.points.is_empty())
-        .then(|| chart.to_svg())
+    if chart.curves.iter().all(|curve| curve.points.is_empty()) {
+        return Ok(None);
+    }
+    chart.to_svg().map(Some)
 }
 
-/// From the best to the worst.
+/// Sorts from best to worst.
 fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, is_more_better: bool) -> Vec<Bar> {
     let bar = |row: &Row| {
         let (value, second) = values(row)?;
@@ -110,7 +119,7 @@ fn bars(results: &Results, values: impl Fn(&Row) -> Option<(f64, Option<f64>)>, 
 
 fn role(row: &Row) -> Role {
     match row.is_baseline {
-        _ if is_ours(&row.server) => Role::Ours,
+        _ if is_sockeye(&row.server) => Role::Sockeye,
         true => Role::Baseline,
         false => Role::Peer,
     }

@@ -1,14 +1,14 @@
-//! What ours is to reach, and whether it does.
+//! Performance goals for Sockeye, and whether they are reached.
 
 use std::fmt::Write;
 
 use super::{
     render::figure,
     results::{Results, Row, short},
-    servers::is_ours,
+    servers::is_sockeye,
 };
 
-/// One goal for our server in one workload.
+/// One goal in one workload.
 struct Goal {
     workload: &'static str,
     bound: Bound,
@@ -16,13 +16,13 @@ struct Goal {
 
 #[derive(Clone, Copy)]
 enum Bound {
-    /// Times as good as this server, at least.
+    /// At least this many times as good as the server.
     Of(&'static str, f64),
-    /// Times as good as each of the rivals, at least.
+    /// At least this many times as good as each of the other crates.
     OfBestRival(f64),
-    /// Bytes of a connection, at most, and a tenth more after it has echoed.
+    /// Maximum bytes per connection; a tenth more after it has echoed.
     Memory(f64),
-    /// For each message, at most.
+    /// Maximum per message.
     SystemCalls(f64),
 }
 
@@ -65,15 +65,16 @@ const GOALS: &[Goal] = &[
     goal("idle-deflate", Bound::OfBestRival(1.0)),
 ];
 
-/// What came of a goal.
+/// The measured value of a goal.
 struct Outcome {
     value: f64,
-    /// Of the rounds, the least and the most; of memory, what it is after an echo.
+    /// Minimum and maximum over the rounds; for memory, the values before and after an echo.
     range: Option<(f64, f64)>,
     is_reached: bool,
 }
 
-/// The goals of a workload, and what came of them; nothing if ours failed, or what it is compared with is not there.
+/// The goals of a workload with their outcomes. An outcome is `None` if Sockeye failed or there is nothing to compare
+/// with.
 fn outcomes(results: &Results, server: &str) -> Vec<(Bound, Option<Outcome>)> {
     let goals = GOALS.iter().filter(|goal| goal.workload == results.workload);
     let row = results.row(server).filter(|row| row.failure().is_none());
@@ -82,9 +83,9 @@ fn outcomes(results: &Results, server: &str) -> Vec<(Bound, Option<Outcome>)> {
         .collect()
 }
 
-/// Our server among those of a workload.
-fn ours(results: &Results) -> &str {
-    let row = results.rows.iter().find(|row| is_ours(&row.server));
+/// Name of the Sockeye server in a workload.
+fn sockeye(results: &Results) -> &str {
+    let row = results.rows.iter().find(|row| is_sockeye(&row.server));
     row.map_or("", |row| &row.server)
 }
 
@@ -96,7 +97,7 @@ impl Bound {
                 let rivals = results
                     .rows
                     .iter()
-                    .filter(|other| !other.is_baseline && !is_ours(&other.server));
+                    .filter(|other| !other.is_baseline && !is_sockeye(&other.server));
                 let outcomes = rivals.filter_map(|rival| Self::compare(results, row, rival, min));
                 outcomes.min_by(|one, other| one.value.total_cmp(&other.value))
             }
@@ -132,8 +133,8 @@ impl Bound {
         match self {
             Self::Of(other, _) => format!("of `{other}`"),
             Self::OfBestRival(_) => "of the best other crate".into(),
-            Self::Memory(_) => "bytes a connection, at most a tenth more after an echo".into(),
-            Self::SystemCalls(_) => "system calls a message".into(),
+            Self::Memory(_) => "bytes per connection, at most a tenth more after an echo".into(),
+            Self::SystemCalls(_) => "system calls per message".into(),
         }
     }
 
@@ -152,7 +153,7 @@ impl Bound {
         }
     }
 
-    fn tell(self, outcome: &Outcome) -> String {
+    fn describe(self, outcome: &Outcome) -> String {
         let value = self.format(outcome.value);
         match outcome.range {
             Some((open, after)) if matches!(self, Self::Memory(_)) => {
@@ -164,33 +165,33 @@ impl Bound {
     }
 }
 
-/// What ours has, and whether that is enough.
-fn told(bound: Bound, outcome: Option<&Outcome>) -> (String, &'static str) {
+/// The measured value as text, and the verdict.
+fn verdict(bound: Bound, outcome: Option<&Outcome>) -> (String, &'static str) {
     match outcome {
-        Some(outcome) if outcome.is_reached => (bound.tell(outcome), "reached"),
-        Some(outcome) => (bound.tell(outcome), "missed"),
-        None => ("–".into(), "not measured, or failed"),
+        Some(outcome) if outcome.is_reached => (bound.describe(outcome), "reached"),
+        Some(outcome) => (bound.describe(outcome), "missed"),
+        None => ("–".into(), "not measured or failed"),
     }
 }
 
-/// All goals as a table, with the first of `bare` that was measured beside ours; and how many are reached.
+/// All goals as a table, beside the values of the first of `bare` that was measured; then the number of goals reached.
 pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
     let names: Vec<_> = bare.iter().map(|name| format!("`{name}`")).collect();
     let (mut reached, mut count) = (0, 0);
     let mut text = format!(
-        "| workload | measure | goal | ours | | {} |\n|---|---|---:|---:|---|---:|\n",
+        "| workload | measure | goal | Sockeye | | {} |\n|---|---|---:|---:|---|---:|\n",
         names.join(" or ")
     );
     for results in all {
         let bare = bare.iter().find(|name| results.row(name).is_some());
         let beside = outcomes(results, bare.unwrap_or(&""));
-        for ((bound, outcome), (_, beside)) in outcomes(results, ours(results)).into_iter().zip(beside) {
-            let (told, verdict) = told(bound, outcome.as_ref());
+        for ((bound, outcome), (_, beside)) in outcomes(results, sockeye(results)).into_iter().zip(beside) {
+            let (value, verdict) = verdict(bound, outcome.as_ref());
             count += 1;
             reached += usize::from(outcome.is_some_and(|outcome| outcome.is_reached));
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {told} | {verdict} | {} |",
+                "| {} | {} | {} | {value} | {verdict} | {} |",
                 short(&results.title),
                 bound.title(),
                 bound.limit(),
@@ -198,17 +199,17 @@ pub(super) fn table(all: &[Results], bare: &[&str]) -> String {
             );
         }
     }
-    let _ = writeln!(text, "\n{reached} of {count} are reached.");
+    let _ = writeln!(text, "\n{reached} of {count} goals are reached.");
     text
 }
 
 /// The goals of one workload, for the terminal.
 pub(super) fn lines(results: &Results) -> String {
     let line = |(bound, outcome): (Bound, Option<Outcome>)| {
-        let (told, verdict) = told(bound, outcome.as_ref());
-        format!("    goal {} {}: {told}, {verdict}\n", bound.limit(), bound.title())
+        let (value, verdict) = verdict(bound, outcome.as_ref());
+        format!("    goal {} {}: {value}, {verdict}\n", bound.limit(), bound.title())
     };
-    outcomes(results, ours(results)).into_iter().map(line).collect()
+    outcomes(results, sockeye(results)).into_iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -217,7 +218,7 @@ mod tests {
     use crate::bench::{servers::SERVERS, workload::WORKLOADS};
 
     #[test]
-    fn every_goal_is_of_a_workload_and_a_server() {
+    fn goals_name_existing_workloads_and_servers() {
         for goal in GOALS {
             let is_of = WORKLOADS.iter().any(|workload| workload.name == goal.workload);
             assert!(is_of, "{}", goal.workload);

@@ -1,4 +1,4 @@
-//! Where and of what it was measured.
+//! The machine and the versions that were measured.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Folders, servers::Server};
 use crate::{process::output, workspace::Workspace};
 
-/// What a reader has to know of the machine.
+/// The properties of the machine that matter to readers.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Machine {
     pub(super) processor: String,
@@ -41,7 +41,7 @@ pub(super) fn describe() -> Machine {
     }
 }
 
-/// The commit that is measured, with a plus where files differ from it.
+/// The measured commit, with a plus if files differ from it.
 pub(super) fn commit(workspace: &Workspace) -> Result<String> {
     let git = |arguments: &[&str]| {
         output(
@@ -58,7 +58,7 @@ pub(super) fn commit(workspace: &Workspace) -> Result<String> {
     Ok(format!("{}{}", commit.trim(), if is_changed { "+" } else { "" }))
 }
 
-/// The version of what a server is made of, from the lock file.
+/// The version of a server's crate in the lock file.
 pub(super) fn version(folders: &Folders, server: &Server) -> String {
     let found = || {
         let text = fs::read_to_string(folders.bench.join("Cargo.lock")).ok()?;

@@ -1,20 +1,20 @@
-//! `cargo xtask bench`: Sockeye beside its peers and beside raw TCP, on this machine.
+//! `cargo xtask bench`: compares Sockeye with other crates and with raw TCP on this machine.
 //!
-//! Each measurement is a fresh server process on one processor and the load generator of `bench/load` on another. In
-//! each round all servers have their turn, in every other round in reverse; what is told is the median of the ratios
-//! within rounds, which depends less than others on what else the machine does.
+//! Each measurement runs a new server process on one processor and the load generator of `bench/load` on another. Each
+//! round measures all servers, every other round in reverse order. Reported is the median of the ratios within rounds,
+//! which depends little on other load of the machine.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `workload` | what is measured |
-//! | `servers` | who is measured, and how each is built and started |
+//! | `workload` | the workloads |
+//! | `servers` | the servers, and how each is built and started |
 //! | `trial` | one measurement, and the rounds of a workload |
-//! | `results` | what came of it, as kept in `target/bench/*.json` |
-//! | `goals` | what ours is to reach, and whether it does |
-//! | `machine` | where it was measured |
-//! | `table` | the same for the terminal |
-//! | `render`, `page.md` | the same as docs/performance.md |
-//! | `charts`, `plot` | its plots: what is in them, and how they are drawn |
+//! | `results` | the results, as stored in `target/bench/*.json` |
+//! | `goals` | the performance goals |
+//! | `machine` | the machine and the versions |
+//! | `table` | the results for the terminal |
+//! | `render`, `page.md` | the results as docs/performance.md |
+//! | `charts`, `plot` | its charts: their figures, and how they are drawn |
 
 mod charts;
 mod goals;
@@ -41,47 +41,49 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What to measure, and how often.
+/// Options of `cargo xtask bench`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Two short rounds: to see that all works, not to quote from.
+    /// Two short rounds: to check that everything runs, not to quote.
     #[arg(long)]
     quick: bool,
-    /// Only these workloads.
+    /// Measure only these workloads.
     #[arg(long, value_name = "WORKLOAD", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these servers, and what they are compared with.
+    /// Measure only these servers and the baselines.
     #[arg(long, value_name = "SERVER", value_delimiter = ',')]
     servers: Vec<String>,
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
-    /// The processor of the servers.
+    /// The processor that runs the servers.
     #[arg(long, value_name = "CPU", default_value_t = 0)]
     server_cpu: usize,
-    /// The processor of the load.
+    /// The processor that runs the load generator.
     #[arg(long, value_name = "CPU", default_value_t = 1)]
     load_cpu: usize,
-    /// Say what there is, and measure nothing.
+    /// List the workloads and servers without measuring.
     #[arg(long)]
     list: bool,
-    /// Measure nothing, and render docs/performance.md from what was measured last.
+    /// Render docs/performance.md from the last results without measuring.
     #[arg(long)]
     render: bool,
 }
 
-/// Where things are kept.
+/// The folders in use.
 #[derive(Debug)]
 struct Folders {
-    /// The workspace of load and servers.
+    /// The workspace of the load generator and the servers.
     bench: PathBuf,
-    /// Where it is built: not beside everything else, whose profile is another.
+    /// Target folder of that workspace, separate because its profile differs.
     build: PathBuf,
-    /// The results.
+    /// Target folder of `sockeye echo`.
+    program_build: PathBuf,
+    /// The folder of the results.
     results: PathBuf,
 }
 
-/// Measures, prints a table for each workload, and keeps the figures.
+/// Measures, prints a table per workload, and stores the results.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let folders = Folders::of(workspace);
     if options.render {
@@ -101,7 +103,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     build(workspace, &folders, &wanted)?;
     fs::create_dir_all(&folders.results)?;
     if !options.quick {
-        step("the load finds known delays", || {
+        step("self-check of the load generator", || {
             call(Command::new(folders.binary("load")).arg("self-check"))
         })?;
     }
@@ -128,7 +130,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         };
         print!("{}", table::of(&results));
         if !options.is_full() {
-            // Two short rounds reach and miss nothing.
+            // Two short rounds are not enough for a verdict.
             continue;
         }
         print!("{}", goals::lines(&results));
@@ -137,27 +139,23 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     match options.is_full() {
-        true => println!("kept in {}", folders.results.display()),
-        false => println!("not kept: only with all servers, and not with --quick"),
+        true => println!("results stored in {}", folders.results.display()),
+        false => println!("results not stored: that needs all servers, without --quick"),
     }
     Ok(())
 }
 
-/// Builds the load and each server by itself, so that none gets the features that another asks of a dependency.
+/// Builds the load generator and each server separately, so that cargo does not unify features across servers.
 fn build(workspace: &Workspace, folders: &Folders, servers: &[&'static Server]) -> Result<()> {
-    let packages = std::iter::once("load".to_owned()).chain(servers.iter().map(|server| server.package()));
     step("build", || {
-        for package in packages {
-            let mut command = workspace.cargo(["build", "--quiet", "--release", "--locked", "--package"]);
-            command.arg(package).current_dir(&folders.bench);
-            call(command.env("CARGO_TARGET_DIR", &folders.build))?;
-        }
-        Ok(())
+        let mut load = workspace.cargo(["build", "--quiet", "--release", "--locked", "--package=load"]);
+        call(load.current_dir(&folders.bench).env("CARGO_TARGET_DIR", &folders.build))?;
+        servers.iter().try_for_each(|server| server.build(workspace, folders))
     })
 }
 
-/// Checks load generator, inner loops and our own servers as the main workspace is checked. The other servers drag in
-/// their dependencies, which is much for what they are.
+/// Checks the load generator, the inner loops and the Sockeye servers like the main workspace. The other servers are
+/// left out because of the build time of their dependencies.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let folders = Folders::of(workspace);
     let cargo = |arguments: [&str; 2]| {
@@ -167,8 +165,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         command
     };
     call(cargo(["fmt", "--all"]).arg("--check"))?;
-    for package in ["load", "bench-micro", "peer-ours", "peer-fanout-ours"] {
-        // One at a time, as they are built.
+    for package in ["load", "bench-micro", "peer-sockeye", "peer-fanout-sockeye"] {
+        // One package at a time, as in `build`.
         let lints = [
             "--locked",
             "--all-targets",
@@ -188,6 +186,7 @@ impl Folders {
         Self {
             bench: workspace.root.join("bench"),
             build: workspace.target.join("bench/build"),
+            program_build: workspace.target.join("bench/program"),
             results: workspace.target.join("bench"),
         }
     }
@@ -202,7 +201,7 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 2 } else { 7 })
     }
 
-    /// Whether what is measured may be quoted, and stand beside the other workloads.
+    /// Whether the results cover all servers and may be quoted.
     fn is_full(&self) -> bool {
         !self.quick && self.servers.is_empty()
     }
@@ -212,14 +211,14 @@ impl Options {
         let known = |name: &String| all.iter().any(|workload| workload.name == *name);
         if let Some(unknown) = self.only.iter().find(|name| !known(name)) {
             let names = names(all.iter().map(|workload| workload.name));
-            bail!("there is no workload {unknown}; there are {names}");
+            bail!("unknown workload {unknown}; known: {names}");
         }
         let is_chosen =
             |workload: &&Workload| self.only.is_empty() || self.only.iter().any(|name| name == workload.name);
         Ok(all.iter().filter(is_chosen).collect())
     }
 
-    /// The chosen servers that there are, and always those that the others are compared with.
+    /// The selected servers that exist, and always the baselines.
     fn servers(&self, folders: &Folders) -> Result<Vec<&'static Server>> {
         if let Some(unknown) = self
             .servers
@@ -227,14 +226,14 @@ impl Options {
             .find(|name| SERVERS.iter().all(|server| server.name != **name))
         {
             let names = names(SERVERS.iter().map(|server| server.name));
-            bail!("there is no server {unknown}; there are {names}");
+            bail!("unknown server {unknown}; known: {names}");
         }
         let is_chosen = |server: &&Server| {
             self.servers.is_empty() || server.is_baseline || self.servers.iter().any(|name| name == server.name)
         };
         let is_there = |server: &&Server| server.is_there(folders);
         let servers: Vec<_> = SERVERS.iter().filter(is_chosen).filter(is_there).collect();
-        ensure!(!servers.is_empty(), "none of the servers is there");
+        ensure!(!servers.is_empty(), "none of the selected servers exists");
         Ok(servers)
     }
 }

@@ -1,30 +1,34 @@
-//! Plots as SVG, by hand: panels of bars, and curves. They carry their colours for light and dark, and their
-//! background.
+//! Charts as SVG, drawn by plotters: panels of bars, and curves.
 
-use std::fmt::Write;
+use anyhow::Result;
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
-/// Many small charts of bars side by side, all on one scale.
+/// Bar charts side by side, all on one scale.
 #[derive(Debug)]
 pub(super) struct BarChart {
     pub(super) title: String,
-    /// What the axis of every panel is.
+    /// What the x axes of all panels show, written once below them.
     pub(super) axis: String,
     pub(super) panels: Vec<Panel>,
-    /// A value that is marked in all panels.
+    /// A value that every panel marks with a line.
     pub(super) mark: Option<f64>,
-    /// How many panels stand side by side.
+    /// The number of panels in a row.
     pub(super) columns: usize,
     pub(super) format: fn(f64) -> String,
 }
 
-/// One of them.
+/// One bar chart of a [`BarChart`].
 #[derive(Debug)]
 pub(super) struct Panel {
     pub(super) title: String,
     pub(super) bars: Vec<Bar>,
 }
 
-/// A named value, and perhaps a second one below.
+/// A labelled value, optionally with a second value below it.
 #[derive(Debug)]
 pub(super) struct Bar {
     pub(super) label: String,
@@ -33,15 +37,15 @@ pub(super) struct Bar {
     pub(super) second: Option<f64>,
 }
 
-/// Whose it is.
+/// The kind of server that a bar or curve belongs to; it determines the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    Ours,
+    Sockeye,
     Baseline,
     Peer,
 }
 
-/// Curves over a common axis; time goes up in powers of ten.
+/// Curves over a common x axis, with a logarithmic y axis.
 #[derive(Debug)]
 pub(super) struct CurveChart {
     pub(super) title: String,
@@ -50,7 +54,7 @@ pub(super) struct CurveChart {
     pub(super) curves: Vec<Curve>,
 }
 
-/// A named line through points.
+/// A labelled line through points.
 #[derive(Debug)]
 pub(super) struct Curve {
     pub(super) label: String,
@@ -58,53 +62,45 @@ pub(super) struct Curve {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-const STYLE: &str = "<style>\
-    text{font:12px system-ui,sans-serif;fill:#24292f}\
-    .title{font-size:15px;font-weight:600}.head{font-weight:600}.ours-text{font-weight:700;fill:#c2410c}\
-    .bg{fill:#fff}.grid{stroke:#d0d7de}.mark{stroke:#24292f;stroke-dasharray:3 3}\
-    .ours{fill:#e8590c}.baseline{fill:#4a7fc1}.peer{fill:#9aa4b2}.second{opacity:.55}\
-    .line{fill:none;stroke-width:1.5}.line.ours{stroke:#e8590c;stroke-width:3}\
-    .line.baseline{stroke:#4a7fc1;stroke-dasharray:6 3}.line.peer{stroke:#9aa4b2}\
-    @media(prefers-color-scheme:dark){\
-    text{fill:#e6edf3}.ours-text{fill:#ff922b}.bg{fill:#0d1117}.grid{stroke:#30363d}.mark{stroke:#e6edf3}\
-    .ours{fill:#ff922b}.baseline{fill:#6ea8fe}.peer{fill:#768390}\
-    .line.ours{stroke:#ff922b}.line.baseline{stroke:#6ea8fe}.line.peer{stroke:#768390}.line{fill:none}}\
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
+const GRID: RGBColor = RGBColor(0xd0, 0xd7, 0xde);
+const ORANGE: RGBColor = RGBColor(0xc2, 0x41, 0x0c);
+
+/// Replaces the colours of the light theme, which plotters writes as attributes, where the reader prefers a dark one.
+const DARK_THEME: &str = "<style>@media(prefers-color-scheme:dark){\
+    [fill=\"#FFFFFF\"]{fill:#0d1117}[fill=\"#24292F\"]{fill:#e6edf3}[fill=\"#C2410C\"]{fill:#ff922b}\
+    [stroke=\"#24292F\"]{stroke:#e6edf3}[stroke=\"#D0D7DE\"]{stroke:#30363d}[stroke=\"#C2410C\"]{stroke:#ff922b}}\
     </style>";
 
 // In pixels.
-const MARGIN: f64 = 16.0;
-const TITLE_HEIGHT: f64 = 34.0;
-const LABEL_WIDTH: f64 = 130.0;
-const BAR_WIDTH: f64 = 150.0;
-const VALUE_WIDTH: f64 = 60.0;
-const ROW_HEIGHT: f64 = 17.0;
-const PANEL_HEAD: f64 = 24.0;
-const PANEL_FOOT: f64 = 26.0;
+const PANEL_WIDTH: usize = 340;
+const PANEL_FRAME_HEIGHT: usize = 58;
+const BAR_HEIGHT: usize = 17;
+const LABEL_WIDTH: u32 = 130;
+const CURVES_SIZE: (u32, u32) = (820, 460);
 
 impl BarChart {
-    pub(super) fn to_svg(&self) -> String {
+    pub(super) fn to_svg(&self) -> Result<String> {
         let columns = self.columns.min(self.panels.len()).max(1);
-        let panel_width = LABEL_WIDTH + BAR_WIDTH + VALUE_WIDTH;
-        let rows: Vec<_> = self.panels.chunks(columns).collect();
-        let height_of = |panel: &Panel| PANEL_HEAD + panel.bars.iter().map(Bar::height).sum::<f64>() + PANEL_FOOT;
-        let heights: Vec<_> = rows
+        let rows = self.panels.len().div_ceil(columns);
+        let lines = |bar: &Bar| 1 + usize::from(bar.second.is_some());
+        let heights = self
+            .panels
             .iter()
-            .map(|row| row.iter().map(height_of).fold(0.0, f64::max))
-            .collect();
-        let width = 2.0 * MARGIN + columns as f64 * panel_width;
-        let height = 2.0 * MARGIN + TITLE_HEIGHT + heights.iter().sum::<f64>();
+            .map(|panel| panel.bars.iter().map(lines).sum::<usize>());
+        let panel_height = PANEL_FRAME_HEIGHT + BAR_HEIGHT * heights.max().unwrap_or(0);
+        let size = ((columns * PANEL_WIDTH) as u32, (rows * panel_height + 54) as u32);
         let max = self.max();
-        let mut svg = start(width, height, &self.title);
-        let mut top = MARGIN + TITLE_HEIGHT;
-        for (row, row_height) in rows.iter().zip(&heights) {
-            for (idx, panel) in row.iter().enumerate() {
-                self.panel(&mut svg, panel, MARGIN + idx as f64 * panel_width, top, max);
+        draw(size, &self.title, |area| {
+            let (area, foot) = area.split_vertically((rows * panel_height) as u32);
+            foot.titled(&self.axis, font(11).color(&INK))?;
+            for (area, panel) in area.split_evenly((rows, columns)).iter().zip(&self.panels) {
+                self.panel(area, panel, max)?;
             }
-            top += row_height;
-        }
-        text(&mut svg, width - MARGIN, height - 8.0, "end", "", &self.axis);
-        svg.push_str("</svg>\n");
-        svg
+            Ok(())
+        })
     }
 
     fn max(&self) -> f64 {
@@ -113,266 +109,159 @@ impl BarChart {
         values.chain(self.mark).fold(f64::MIN_POSITIVE, f64::max)
     }
 
-    fn panel(&self, svg: &mut String, panel: &Panel, left: f64, top: f64, max: f64) {
-        let zero = left + LABEL_WIDTH;
-        let x = |value: f64| zero + value / max * BAR_WIDTH;
-        let bars_top = top + PANEL_HEAD;
-        let bottom = bars_top + panel.bars.iter().map(Bar::height).sum::<f64>();
-        text(svg, left + 8.0, top + 14.0, "start", "head", &panel.title);
-        for tick in ticks(max) {
-            line(svg, "grid", (x(tick), bars_top), (x(tick), bottom));
-            text(svg, x(tick), bottom + 14.0, "middle", "", &(self.format)(tick));
-        }
-        let mut y = bars_top;
-        for bar in &panel.bars {
-            let middle = y + bar.height() / 2.0 + 4.0;
-            let class = bar.role.class();
-            text(svg, zero - 6.0, middle, "end", bar.role.text_class(), &bar.label);
-            rectangle(svg, class, (zero, y + 3.0), (x(bar.value) - zero, 11.0));
-            let mut told = (self.format)(bar.value);
-            if let Some(second) = bar.second {
-                rectangle(
-                    svg,
-                    &format!("{class} second"),
-                    (zero, y + 15.0),
-                    (x(second) - zero, 11.0),
-                );
-                let _ = write!(told, " / {}", (self.format)(second));
+    fn panel(&self, area: &Area<'_>, panel: &Panel, max: f64) -> Result<()> {
+        // A bar takes one unit of the y axis; the first is at the top. The room on the right is for the values.
+        let rows = panel.bars.len() as f64;
+        let mut chart = ChartBuilder::on(area)
+            .caption(&panel.title, font(13).style(FontStyle::Bold).color(&INK))
+            .margin(4)
+            .x_label_area_size(22)
+            .y_label_area_size(LABEL_WIDTH)
+            .build_cartesian_2d(0.0..max * 1.4, 0.0..rows)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .disable_y_axis()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(GRID)
+            .label_style(font(11).color(&INK))
+            .x_labels(5)
+            .x_label_formatter(&|value| (self.format)(*value))
+            .draw()?;
+        let plot = chart.plotting_area();
+        for (idx, bar) in panel.bars.iter().enumerate() {
+            let top = rows - idx as f64;
+            let middle = top - 0.5;
+            let rectangle = |value: f64, top: f64, bottom: f64, opacity: f64| {
+                let style = bar.role.color().mix(opacity).filled();
+                plot.draw(&Rectangle::new([(0.0, top), (value, bottom)], style))
+            };
+            let mut text = (self.format)(bar.value);
+            match bar.second {
+                Some(second) => {
+                    rectangle(bar.value, top - 0.1, middle, 1.0)?;
+                    rectangle(second, middle, top - 0.9, 0.55)?;
+                    text += &format!(" / {}", (self.format)(second));
+                }
+                None => rectangle(bar.value, top - 0.15, top - 0.85, 1.0)?,
             }
-            // Not across the mark.
-            let end = x(bar.value.max(bar.second.unwrap_or(0.0)).max(self.mark.unwrap_or(0.0))) + 5.0;
-            text(svg, end, middle, "start", bar.role.text_class(), &told);
-            y += bar.height();
+            // To the right of the mark, so that the line does not cross the text.
+            let end = bar.value.max(bar.second.unwrap_or(0.0)).max(self.mark.unwrap_or(0.0));
+            let style = |position| bar.role.text_style().pos(Pos::new(position, VPos::Center));
+            plot.draw(&(EmptyElement::at((end, middle)) + Text::new(text, (5, 0), style(HPos::Left))))?;
+            plot.draw(&(EmptyElement::at((0.0, middle)) + Text::new(bar.label.clone(), (-6, 0), style(HPos::Right))))?;
         }
         if let Some(mark) = self.mark {
-            line(svg, "mark", (x(mark), bars_top), (x(mark), bottom));
+            plot.draw(&PathElement::new([(mark, 0.0), (mark, rows)], INK))?;
         }
-    }
-}
-
-impl Bar {
-    fn height(&self) -> f64 {
-        if self.second.is_some() {
-            ROW_HEIGHT + 12.0
-        } else {
-            ROW_HEIGHT
-        }
-    }
-}
-
-/// Where the values of a chart of curves lie.
-struct Plane {
-    x_max: f64,
-    /// Powers of ten, between which all values are.
-    low: f64,
-    high: f64,
-}
-
-impl Plane {
-    // In pixels.
-    const WIDTH: f64 = 820.0;
-    const HEIGHT: f64 = 460.0;
-    const LEFT: f64 = 70.0;
-    const RIGHT: f64 = 650.0;
-    const TOP: f64 = 60.0;
-    const BOTTOM: f64 = 400.0;
-
-    /// What is less has no power of ten worth telling.
-    const VALUE_MIN: f64 = 1e-9;
-
-    fn of(curves: &[Curve]) -> Self {
-        let points = || curves.iter().flat_map(|curve| &curve.points);
-        let lowest = points().map(|(_, y)| *y).fold(f64::MAX, f64::min);
-        let highest = points().map(|(_, y)| *y).fold(f64::MIN_POSITIVE, f64::max);
-        Self {
-            x_max: points().map(|(x, _)| *x).fold(f64::MIN_POSITIVE, f64::max),
-            low: lowest.max(Self::VALUE_MIN).log10().floor(),
-            high: highest.log10().ceil(),
-        }
-    }
-
-    fn x(&self, value: f64) -> f64 {
-        Self::LEFT + value / self.x_max * (Self::RIGHT - Self::LEFT)
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        let share = (value.max(Self::VALUE_MIN).log10() - self.low) / (self.high - self.low).max(1.0);
-        Self::BOTTOM - share * (Self::BOTTOM - Self::TOP)
-    }
-
-    fn point(&self, (x, y): (f64, f64)) -> (f64, f64) {
-        (self.x(x), self.y(y))
-    }
-
-    fn grid(&self, svg: &mut String) {
-        for tick in ticks(self.x_max) {
-            let x = self.x(tick);
-            line(svg, "grid", (x, Self::TOP), (x, Self::BOTTOM));
-            text(svg, x, Self::BOTTOM + 16.0, "middle", "", &thousands(tick));
-        }
-        for power in self.low as i32..=self.high as i32 {
-            let value = 10_f64.powi(power);
-            let y = self.y(value);
-            line(svg, "grid", (Self::LEFT, y), (Self::RIGHT, y));
-            text(svg, Self::LEFT - 6.0, y + 4.0, "end", "", &format!("{value}"));
-        }
-    }
-
-    /// A line with a dot at each point.
-    fn curve(&self, svg: &mut String, curve: &Curve) {
-        let class = curve.role.class();
-        let points: Vec<_> = curve.points.iter().map(|point| self.point(*point)).collect();
-        let path: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = write!(svg, r#"<polyline class="line {class}" points="{}"/>"#, path.join(" "));
-        for (x, y) in points {
-            let _ = write!(svg, r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="3"/>"#);
-        }
-    }
-
-    /// Each label at the end of its curve, and none upon another.
-    fn labels(&self, svg: &mut String, curves: &[&Curve]) {
-        let end_of = |curve: &&Curve| curve.points.last().map(|point| self.point(*point));
-        let mut ends: Vec<_> = curves
-            .iter()
-            .filter_map(|curve| Some((end_of(curve)?, *curve)))
-            .collect();
-        ends.sort_by(|((_, one), _), ((_, other), _)| one.total_cmp(other));
-        let mut free = Self::TOP - 20.0;
-        for ((x, y), curve) in ends {
-            let at = y.max(free);
-            free = at + 15.0;
-            line(svg, "grid", (x + 4.0, y), (Self::RIGHT + 8.0, at));
-            let class = curve.role.text_class();
-            text(svg, Self::RIGHT + 12.0, at + 4.0, "start", class, &curve.label);
-        }
+        Ok(())
     }
 }
 
 impl CurveChart {
-    pub(super) fn to_svg(&self) -> String {
-        let plane = Plane::of(&self.curves);
-        let mut svg = start(Plane::WIDTH, Plane::HEIGHT, &self.title);
-        plane.grid(&mut svg);
-        let middle = (Plane::LEFT + Plane::RIGHT) / 2.0;
-        text(&mut svg, middle, Plane::BOTTOM + 38.0, "middle", "", &self.x_axis);
-        text(
-            &mut svg,
-            Plane::LEFT - 40.0,
-            Plane::TOP - 12.0,
-            "start",
-            "",
-            &self.y_axis,
-        );
-        // Ours above all others.
-        let mut curves: Vec<_> = self.curves.iter().filter(|curve| !curve.points.is_empty()).collect();
-        curves.sort_by_key(|curve| curve.role == Role::Ours);
-        for curve in &curves {
-            plane.curve(&mut svg, curve);
-        }
-        plane.labels(&mut svg, &curves);
-        svg.push_str("</svg>\n");
-        svg
+    pub(super) fn to_svg(&self) -> Result<String> {
+        let points = || self.curves.iter().flat_map(|curve| &curve.points);
+        let x_max = points().map(|(x, _)| *x).fold(f64::MIN_POSITIVE, f64::max);
+        let low = points().map(|(_, y)| *y).fold(f64::MAX, f64::min).max(1e-9);
+        let high = points().map(|(_, y)| *y).fold(low, f64::max);
+        // Whole powers of ten.
+        let y_range = 10_f64.powf(low.log10().floor())..10_f64.powf(high.log10().ceil());
+        draw(CURVES_SIZE, &self.title, |area| {
+            // The room on the right is for the legend.
+            let mut chart = ChartBuilder::on(area)
+                .margin(12)
+                .x_label_area_size(40)
+                .y_label_area_size(60)
+                .build_cartesian_2d(0.0..x_max * 1.3, y_range.log_scale())?;
+            chart
+                .configure_mesh()
+                .light_line_style(TRANSPARENT)
+                .bold_line_style(GRID)
+                .axis_style(GRID)
+                .label_style(font(12).color(&INK))
+                .x_label_formatter(&|x| format!("{}k", x / 1000.0))
+                .x_desc(&self.x_axis)
+                .y_desc(&self.y_axis)
+                .draw()?;
+            // The curve of Sockeye comes last, above the others.
+            let mut curves: Vec<_> = self.curves.iter().filter(|curve| !curve.points.is_empty()).collect();
+            curves.sort_by_key(|curve| curve.role == Role::Sockeye);
+            for (idx, curve) in curves.into_iter().enumerate() {
+                let (color, width) = match curve.role {
+                    Role::Sockeye => (ORANGE, 3),
+                    Role::Baseline | Role::Peer => {
+                        let (red, green, blue) = Palette99::pick(idx).rgb();
+                        (RGBColor(red, green, blue), 1)
+                    }
+                };
+                let style = color.stroke_width(width);
+                let line = LineSeries::new(curve.points.iter().copied(), style).point_size(3);
+                chart
+                    .draw_series(line)?
+                    .label(&curve.label)
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            }
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperRight)
+                .background_style(WHITE)
+                .border_style(GRID)
+                .label_font(font(12).color(&INK))
+                .draw()?;
+            Ok(())
+        })
     }
 }
 
 impl Role {
-    fn class(self) -> &'static str {
+    fn color(self) -> RGBColor {
         match self {
-            Self::Ours => "ours",
-            Self::Baseline => "baseline",
-            Self::Peer => "peer",
+            Self::Sockeye => ORANGE,
+            Self::Baseline => RGBColor(0x4a, 0x7f, 0xc1),
+            Self::Peer => RGBColor(0x9a, 0xa4, 0xb2),
         }
     }
 
-    fn text_class(self) -> &'static str {
-        if self == Self::Ours { "ours-text" } else { "" }
+    fn text_style(self) -> TextStyle<'static> {
+        match self {
+            Self::Sockeye => font(11).style(FontStyle::Bold).color(&ORANGE),
+            Self::Baseline | Self::Peer => font(11).color(&INK),
+        }
     }
 }
 
-/// Round numbers from 0 up to the largest value, three to five of them.
-fn ticks(max: f64) -> Vec<f64> {
-    let power = 10_f64.powf(max.log10().floor());
-    let step = [0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0]
-        .map(|step| step * power)
-        .into_iter()
-        .find(|step| max / step <= 4.0)
-        .unwrap_or(max);
-    (0..=4)
-        .map(|count| f64::from(count) * step)
-        .take_while(|tick| *tick <= max * 1.0001)
-        .collect()
+/// A font of this size in pixels; plotters writes the size that it is given divided by 1.24.
+fn font(size: u32) -> FontDesc<'static> {
+    FontDesc::from(("system-ui,sans-serif", f64::from(size) * 1.24))
 }
 
-fn thousands(value: f64) -> String {
-    if value >= 1000.0 {
-        format!("{}k", value / 1000.0)
-    } else {
-        format!("{value}")
-    }
-}
-
-fn start(width: f64, height: f64, title: &str) -> String {
-    let title = escape(title);
-    let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} {height:.0}" width="{width:.0}" role="img">"#
-    );
-    let _ = write!(
-        svg,
-        r#"<title>{title}</title>{STYLE}<rect class="bg" width="100%" height="100%"/>"#
-    );
-    let _ = write!(svg, r#"<text class="title" x="{MARGIN}" y="26">{title}</text>"#);
-    svg
-}
-
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
-    let text = escape(text);
-    let class = if class.is_empty() {
-        String::new()
-    } else {
-        format!(r#" class="{class}""#)
-    };
-    let _ = writeln!(
-        svg,
-        r#"<text{class} x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#
-    );
-}
-
-fn line(svg: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
-    let _ = writeln!(
-        svg,
-        r#"<line class="{class}" x1="{:.1}" y1="{:.1}" x2="{:.1}" y2="{:.1}"/>"#,
-        from.0, from.1, to.0, to.1
-    );
-}
-
-fn rectangle(svg: &mut String, class: &str, at: (f64, f64), size: (f64, f64)) {
-    let _ = writeln!(
-        svg,
-        r#"<rect class="{class}" x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}"/>"#,
-        at.0,
-        at.1,
-        size.0.max(1.0),
-        size.1
-    );
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// A titled drawing with the colours of both themes.
+fn draw(size: (u32, u32), title: &str, body: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    body(&root.titled(title, font(15).style(FontStyle::Bold).color(&INK))?)?;
+    root.present()?;
+    drop(root);
+    Ok(svg.replacen(">\n", &format!(">\n{DARK_THEME}\n"), 1))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Bar, BarChart, Curve, CurveChart, Panel, Role, ticks};
+    use super::{Bar, BarChart, Curve, CurveChart, DARK_THEME, Panel, Role};
 
-    #[test]
-    fn ticks_are_round_and_few() {
-        assert_eq!(ticks(1.0), [0.0, 0.25, 0.5, 0.75, 1.0]);
-        assert_eq!(ticks(1.3), [0.0, 0.5, 1.0]);
-        assert_eq!(ticks(120_000.0), [0.0, 50_000.0, 100_000.0]);
+    /// The widths of the rectangles of a colour.
+    fn widths(svg: &str, color: &str) -> Vec<f64> {
+        let bars = svg
+            .lines()
+            .filter(|line| line.starts_with("<rect") && line.contains(color));
+        let width = |line: &str| line.split_once(" width=\"")?.1.split('"').next()?.parse().ok();
+        bars.filter_map(width).collect()
     }
 
     #[test]
-    fn every_bar_and_curve_is_there_with_its_name() {
+    fn bars_have_labels_and_proportional_widths() {
         let bar = |label: &str, role, value| Bar {
             label: label.into(),
             role,
@@ -384,34 +273,34 @@ mod tests {
             axis: "ratio".into(),
             panels: vec![Panel {
                 title: "one".into(),
-                bars: vec![bar("ours", Role::Ours, 0.5), bar("peer", Role::Peer, 1.0)],
+                bars: vec![bar("first", Role::Sockeye, 0.5), bar("second", Role::Peer, 1.0)],
             }],
             mark: None,
             columns: 3,
             format: |value| format!("{value:.2}"),
         };
-        let svg = chart.to_svg();
-        assert!(svg.contains("a &lt; b"));
-        // Half as long as the longest, which fills its room.
-        assert!(svg.contains(r#"class="ours" x="146.0" y="77.0" width="75.0""#), "{svg}");
-        assert!(
-            svg.contains(r#"class="peer" x="146.0" y="94.0" width="150.0""#),
-            "{svg}"
-        );
-        assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+        let svg = chart.to_svg().expect("a chart can be drawn");
+        for text in ["a &lt; b", "first", "second", "0.50", "1.00", DARK_THEME] {
+            assert!(svg.contains(text), "no {text} in {svg}");
+        }
+        let (half, whole) = (widths(&svg, "#C2410C"), widths(&svg, "#9AA4B2"));
+        assert!((2.0 * half[0] - whole[0]).abs() <= 2.0, "{half:?} {whole:?}");
+    }
 
+    #[test]
+    fn curves_have_labels_and_points() {
         let chart = CurveChart {
             title: "t".into(),
             x_axis: "x".into(),
             y_axis: "y".into(),
             curves: vec![Curve {
-                label: "ours".into(),
-                role: Role::Ours,
+                label: "first".into(),
+                role: Role::Sockeye,
                 points: vec![(50.0, 0.1), (100.0, 10.0)],
             }],
         };
-        // From 0.1 at the bottom to 10 at the top.
-        let svg = chart.to_svg();
-        assert!(svg.contains(r#"points="360.0,400.0 650.0,60.0""#), "{svg}");
+        let svg = chart.to_svg().expect("a chart can be drawn");
+        assert!(svg.contains("first"), "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 2, "{svg}");
     }
 }

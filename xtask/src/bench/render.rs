@@ -1,4 +1,4 @@
-//! `docs/performance.md`, from the figures that were kept.
+//! Renders `docs/performance.md` from the stored results.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
@@ -7,15 +7,15 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     Folders, charts, goals,
     results::{Results, Row, select, short},
-    servers::{SERVERS, is_ours},
+    servers::{SERVERS, is_sockeye},
     workload::{Group, Metric, WORKLOADS, Workload},
 };
-use crate::workspace::Workspace;
+use crate::{process::grouped, workspace::Workspace};
 
-/// The text around the figures.
+/// The text of the page, with placeholders for the figures.
 const PAGE: &str = include_str!("page.md");
 
-/// What stands where nothing was measured.
+/// Replaces figures that were not measured.
 const NOTHING: &str = "Not measured yet.";
 
 pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
@@ -24,14 +24,14 @@ pub(super) fn run(workspace: &Workspace, folders: &Folders) -> Result<()> {
     let plots = docs.join("performance");
     fs::create_dir_all(&plots)?;
     for (name, svg) in [
-        ("echo.svg", charts::echo(&all)),
-        ("memory.svg", charts::memory(&all)),
-        ("latency.svg", charts::latency(&all)),
+        ("echo.svg", charts::echo(&all)?),
+        ("memory.svg", charts::memory(&all)?),
+        ("latency.svg", charts::latency(&all)?),
     ] {
         let file = plots.join(name);
         match svg {
             Some(svg) => fs::write(&file, svg)?,
-            // A plot of an earlier run says nothing of this one.
+            // Removes the chart of an earlier run.
             None if file.exists() => fs::remove_file(&file)?,
             None => {}
         }
@@ -49,18 +49,18 @@ fn read(folders: &Folders) -> Result<Vec<Results>> {
     let missing: Vec<_> = missing.map(|workload| workload.name).collect();
     ensure!(
         missing.is_empty(),
-        "not all was measured here: run `cargo xtask bench --only {}`",
+        "some workloads have no results; run `cargo xtask bench --only {}`",
         missing.join(",")
     );
     let read = |workload: &Workload| {
         let file = file(workload);
         let text = fs::read_to_string(&file)?;
-        serde_json::from_str(&text).with_context(|| format!("{} is of another version: measure again", file.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} has another format; measure again", file.display()))
     };
     WORKLOADS.iter().map(read).collect()
 }
 
-/// The text with each `<!-- name -->` followed by what it stands for.
+/// The text with each placeholder `<!-- name -->` replaced by its figures.
 fn page_of(text: &str, all: &[Results], plots: &Path) -> Result<String> {
     let mut page = String::new();
     for line in text.lines() {
@@ -84,14 +84,14 @@ fn page_of(text: &str, all: &[Results], plots: &Path) -> Result<String> {
             }
         }
     }
-    // Where something was left out.
+    // Collapses empty lines where something was omitted.
     while page.contains("\n\n\n") {
         page = page.replace("\n\n\n", "\n\n");
     }
     Ok(page)
 }
 
-/// What a name in the text stands for.
+/// The figures for a placeholder.
 fn figures(all: &[Results], name: &str) -> Result<String> {
     let echo = select(all, Group::Echo, |metric| matches!(metric, Metric::Cpu | Metric::Rate));
     let is_server = |name: &str| SERVERS.iter().any(|server| server.name == name);
@@ -108,7 +108,7 @@ fn figures(all: &[Results], name: &str) -> Result<String> {
         ("group", "fanout") => group_table(all, Group::Fanout),
         ("ratios", base) if is_server(base) => ratios(&echo, base),
         ("goals", bare) if bare.split(", ").all(is_server) => goals::table(all, &bare.split(", ").collect::<Vec<_>>()),
-        _ => bail!("page.md asks for `{name}`, which is nothing that is measured"),
+        _ => bail!("page.md has an unknown placeholder `{name}`"),
     })
 }
 
@@ -120,14 +120,14 @@ fn notice(all: &[Results]) -> String {
     if disturbed > 0 {
         let _ = writeln!(
             text,
-            "In {disturbed} of {count} measurements something else kept the server or the load from its processor \
-             for more than a twentieth of the time."
+            "In {disturbed} of {count} measurements, other programs kept the server or the load generator from its \
+             processor for more than a twentieth of the time."
         );
     }
     text
 }
 
-/// The servers of several workloads in the order of the list, and a column for each workload.
+/// A table with a row per server, in the order of the list, and a column per workload.
 fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> String {
     if columns.is_empty() {
         return NOTHING.into();
@@ -148,7 +148,7 @@ fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> Strin
             .zip(columns)
             .map(|(row, results)| row.map_or_else(|| "–".into(), |row| cell(results, row)))
             .collect();
-        let name = if is_ours(server.name) {
+        let name = if is_sockeye(server.name) {
             format!("**{}**", server.name)
         } else {
             server.name.into()
@@ -161,7 +161,7 @@ fn table(columns: &[&Results], cell: impl Fn(&Results, &Row) -> String) -> Strin
 fn ratios(columns: &[&Results], base: &str) -> String {
     table(columns, |results, row| {
         let ratio = results.row(base).and_then(|base| row.ratio(base, results.metric));
-        told(ratio.map(|ratio| format!("{ratio:.2}")), row)
+        cell_text(ratio.map(|ratio| format!("{ratio:.2}")), row)
     })
 }
 
@@ -173,19 +173,19 @@ fn value(results: &Results, row: &Row) -> String {
             .map(|bytes| format!("{} MB/s", figure(bytes / 1e6))),
         metric => row.median(metric.pointer()).map(figure),
     };
-    told(text, row)
+    cell_text(text, row)
 }
 
-/// The part of the processor time that is not the kernel's.
+/// The user part of the processor time.
 fn outside_the_kernel(columns: &[&Results]) -> String {
     let of_time = |results: &&Results| results.metric == Metric::Cpu;
     let columns: Vec<_> = columns.iter().copied().filter(of_time).collect();
     table(&columns, |_, row| {
-        told(row.median(Metric::UserCpu.pointer()).map(figure), row)
+        cell_text(row.median(Metric::UserCpu.pointer()).map(figure), row)
     })
 }
 
-/// Of what was counted.
+/// System calls per message, for the workloads where they were counted.
 fn syscalls(columns: &[&Results]) -> String {
     let has_any = |results: &&Results| results.rows.iter().any(|row| row.syscalls.is_some());
     let columns: Vec<_> = columns.iter().copied().filter(has_any).collect();
@@ -194,7 +194,7 @@ fn syscalls(columns: &[&Results]) -> String {
     })
 }
 
-/// Values, and the ratio to whom the group is compared with; for compression the length of a reply instead.
+/// Values, with the ratio to the baseline of the group; for compression, with the length of a reply instead.
 fn group_table(all: &[Results], group: Group) -> String {
     let columns = select(all, group, |metric| matches!(metric, Metric::Cpu | Metric::UserCpu));
     table(&columns, |results, row| {
@@ -216,14 +216,14 @@ fn memory_table(all: &[Results]) -> String {
     let columns: Vec<_> = all.iter().filter(|results| results.metric == Metric::Memory).collect();
     table(&columns, |_, row| {
         let both = row.median("/open").zip(row.median("/after"));
-        told(
+        cell_text(
             both.map(|(open, after)| format!("{} / {}", figure(open), figure(after))),
             row,
         )
     })
 }
 
-/// A table for each workload, a column for each rate.
+/// One table per workload, with a column per rate.
 fn latency_tables(all: &[Results]) -> String {
     let mut text = String::new();
     for results in all.iter().filter(|results| results.metric == Metric::Latency) {
@@ -253,8 +253,8 @@ fn latency_tables(all: &[Results]) -> String {
         if late > 0 {
             let _ = writeln!(
                 text,
-                "\nIn {late} of {count} measurements the load generator itself was late by more than a tenth of what it \
-                 reported."
+                "\nIn {late} of {count} measurements, the lateness of the load generator exceeded a tenth of the latency \
+                 that it reported."
             );
         }
         text.push('\n');
@@ -297,34 +297,22 @@ fn machine(all: &[Results]) -> String {
         .map(|(name, version)| format!("{name} {version}"))
         .collect();
     if !versions.is_empty() {
-        let _ = writeln!(
-            text,
-            "- Versions (of the crate that a server is made of): {}.",
-            versions.join(", ")
-        );
+        let _ = writeln!(text, "- Versions of the crates: {}.", versions.join(", "));
     }
     text
 }
 
-/// Three digits that count.
+/// Rounded for display, with commas between groups of three digits.
 pub(super) fn figure(value: f64) -> String {
     if value.abs() < 10.0 {
         return format!("{value:.1}");
     }
-    // 12,345: in groups of three from the right.
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::new();
-    for (idx, digit) in digits.chars().enumerate() {
-        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
+    let text = grouped(value.abs().round() as u64);
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// What is to be told of a server, whose failures are never left out.
-fn told(text: Option<String>, row: &Row) -> String {
+/// The text for a cell. A server with a failure always shows it.
+fn cell_text(text: Option<String>, row: &Row) -> String {
     match (text, row.failure()) {
         (_, Some(_)) => "failed".into(),
         (Some(text), None) => text,
@@ -354,7 +342,7 @@ mod tests {
                 report: cpu_ns.map(|cpu_ns| json!({ "server": { "cpu_ns": cpu_ns } })),
                 failure: cpu_ns.is_none().then(|| "it ended".into()),
             }],
-            syscalls: (server == "ours").then_some(2.0),
+            syscalls: (server == "sockeye").then_some(2.0),
         };
         Results {
             workload: "20b-1".into(),
@@ -366,34 +354,34 @@ mod tests {
             rows: vec![
                 row("raw-epoll", Some(3000.0)),
                 row("raw-tokio", Some(2000.0)),
-                row("ours", Some(4000.0)),
+                row("sockeye", Some(4000.0)),
                 row("soketto", None),
             ],
         }
     }
 
     #[test]
-    fn the_page_tells_ratios_and_failures() {
+    fn page_contains_ratios_and_failures() {
         let page = page_of(PAGE, &[results()], Path::new("nowhere")).expect("every place is known");
-        assert!(page.contains("| **ours** | 0.75 |"), "{page}");
-        assert!(page.contains("| **ours** | 4,000 |"), "{page}");
+        assert!(page.contains("| **sockeye** | 0.75 |"), "{page}");
+        assert!(page.contains("| **sockeye** | 4,000 |"), "{page}");
         assert!(page.contains("| soketto | failed |"), "{page}");
         assert!(
             page.contains("| of `raw-epoll` | ≥ 0.97 | 0.75 (0.75 to 0.75) | missed | 1.50 |"),
             "{page}"
         );
         assert!(
-            page.contains("| system calls a message | ≤ 2.050 | 2.000 | reached | – |"),
+            page.contains("| system calls per message | ≤ 2.050 | 2.000 | reached | – |"),
             "{page}"
         );
-        assert!(page.contains("| **ours** | 2.000 |"), "{page}");
-        assert!(page.contains("1 of 3 are reached."), "{page}");
+        assert!(page.contains("| **sockeye** | 2.000 |"), "{page}");
+        assert!(page.contains("1 of 3 goals are reached."), "{page}");
         assert!(!page.contains("<!--"), "every place is filled: {page}");
         assert!(!page.contains("![Memory"), "there is no plot of what was not measured");
     }
 
     #[test]
-    fn a_misspelt_place_makes_no_page() {
+    fn unknown_placeholder_is_an_error() {
         let page = |text| page_of(text, &[results()], Path::new("nowhere"));
         page("<!-- ratios: raw-epoll -->").expect("that is measured");
         for text in [

@@ -1,4 +1,4 @@
-//! What came of a workload, as it is kept between measuring and rendering.
+//! The results of a workload, as stored between measuring and rendering.
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -10,7 +10,7 @@ use super::{
     workload::{Group, Metric},
 };
 
-/// One workload, all servers.
+/// The results of one workload for all servers.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Results {
     pub(super) workload: String,
@@ -22,22 +22,22 @@ pub(super) struct Results {
     pub(super) rows: Vec<Row>,
 }
 
-/// One server.
+/// The results of one server.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Row {
     pub(super) server: String,
     pub(super) version: String,
     pub(super) is_baseline: bool,
     pub(super) rounds: Vec<Round>,
-    /// System calls of the server for each message, where they were counted.
+    /// System calls of the server per message, if they were counted.
     pub(super) syscalls: Option<f64>,
 }
 
-/// One measurement: a report, or why there is none.
+/// One measurement: a report, or the reason why there is none.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Round {
     pub(super) round: u16,
-    /// In an open loop, what was asked for.
+    /// The requested rate of an open loop.
     pub(super) rate: Option<u32>,
     pub(super) report: Option<Value>,
     pub(super) failure: Option<String>,
@@ -48,7 +48,7 @@ impl Results {
         self.rows.iter().find(|row| row.server == server)
     }
 
-    /// Those that the others are compared with.
+    /// The rows that the others are compared with.
     pub(super) fn baselines(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.is_baseline)
     }
@@ -58,7 +58,7 @@ impl Results {
         all.map(|round| usize::from(round.round) + 1).max().unwrap_or(0)
     }
 
-    /// The rates of an open loop, from the lowest.
+    /// The rates of an open loop, in ascending order.
     pub(super) fn rates(&self) -> Vec<u32> {
         let all = self.rows.iter().flat_map(|row| &row.rounds);
         let rates: BTreeSet<_> = all.filter_map(|round| round.rate).collect();
@@ -67,30 +67,31 @@ impl Results {
 }
 
 impl Row {
-    /// The median of a number of the reports at one rate; none if any round there failed.
+    /// The median of a number in the reports at one rate; `None` if a round at that rate failed.
     pub(super) fn median_at(&self, rate: u32, pointer: &str) -> Option<f64> {
         let rounds = self.rounds.iter().filter(|round| round.rate == Some(rate));
         median(rounds.map(|round| round.number(pointer)).collect::<Option<_>>()?)
     }
 
-    /// The median of a number of the reports.
+    /// The median of a number in the reports.
     pub(super) fn median(&self, pointer: &str) -> Option<f64> {
         median(self.rounds.iter().filter_map(|round| round.number(pointer)).collect())
     }
 
-    /// Whether most measurements at one rate say more of the load, which was late, than of the server.
+    /// Whether the load generator was late in most measurements at one rate, so that they do not show the server's
+    /// latency.
     pub(super) fn is_late_at(&self, rate: u32) -> bool {
         let rounds = || self.rounds.iter().filter(|round| round.rate == Some(rate));
         let late = rounds().filter(|round| round.verdict() == Some("late")).count();
         late * 2 > rounds().count()
     }
 
-    /// How much better it is than another, as the median of the ratios within rounds.
+    /// How many times better the row is than another: the median of the ratios within rounds.
     pub(super) fn ratio(&self, base: &Self, metric: Metric) -> Option<f64> {
         median(self.ratios(base, metric))
     }
 
-    /// How much better it is than another, in each round.
+    /// How many times better the row is than another, in each round.
     pub(super) fn ratios(&self, base: &Self, metric: Metric) -> Vec<f64> {
         let within = |round: &Round| {
             let other = base
@@ -107,8 +108,8 @@ impl Row {
         self.rounds.iter().find_map(|round| round.failure.as_deref())
     }
 
-    /// How many measurements another program had a part in: it kept the server or the load from its processor for more
-    /// than a twentieth of the time.
+    /// Number of measurements that other programs disturbed: the server or the load generator waited for its processor
+    /// for more than a twentieth of the time.
     pub(super) fn disturbed(&self) -> usize {
         let is_it = |round: &&Round| {
             let waited = ["/server/cpu/waited", "/generator/cpu/waited"].map(|pointer| round.number(pointer));
@@ -117,7 +118,7 @@ impl Row {
         self.rounds.iter().filter(is_it).count()
     }
 
-    /// How many measurements ended with this verdict of the load.
+    /// Number of measurements with this verdict of the load generator.
     pub(super) fn verdicts(&self, verdict: &str) -> usize {
         let is_it = |round: &&Round| round.verdict() == Some(verdict);
         self.rounds.iter().filter(is_it).count()
@@ -125,7 +126,7 @@ impl Row {
 }
 
 impl Round {
-    /// Who was the limit, as the load has it.
+    /// What limited the measurement, according to the load generator.
     fn verdict(&self) -> Option<&str> {
         self.report.as_ref()?["verdict"].as_str()
     }
@@ -136,7 +137,7 @@ impl Round {
     }
 }
 
-/// The middle one, or between the two in the middle.
+/// The median: the middle value, or the mean of the two in the middle.
 pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);
@@ -145,14 +146,14 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     Some((lower + upper) / 2.0)
 }
 
-/// Of all results, those of a group and of some metrics.
+/// The results of a group with certain metrics.
 pub(super) fn select(all: &[Results], group: Group, is_wanted: impl Fn(Metric) -> bool) -> Vec<&Results> {
     all.iter()
         .filter(|results| results.group == group && is_wanted(results.metric))
         .collect()
 }
 
-/// `20 B ×16, 100 conns` of `20 B, 16 in flight, 100 connections`.
+/// Shortens a title: `20 B, 16 in flight, 100 connections` becomes `20 B ×16, 100 conns`.
 pub(super) fn short(title: &str) -> String {
     let mut text = String::new();
     for part in title.split(", ") {
@@ -193,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn median_of_odd_and_even_counts() {
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 
     #[test]
-    fn a_rate_is_late_when_most_of_its_rounds_are() {
+    fn rate_is_late_if_most_of_its_rounds_are() {
         let mut row = row(&[1.0, 1.0, 1.0]);
         for (round, verdict) in row.rounds.iter_mut().zip(["late", "server", "late"]) {
             round.rate = Some(5);
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_disturbed_is_counted() {
+    fn disturbed_rounds_are_counted() {
         let mut row = row(&[1.0, 1.0]);
         assert_eq!(row.disturbed(), 0);
         row.rounds[1].report = Some(json!({ "generator": { "cpu": { "waited": 0.06 } } }));
@@ -220,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_within_rounds() {
-        // Twice as good in each round, though the machine was ten times slower in the last.
+    fn ratios_compare_within_rounds() {
+        // Twice as good in each round, although the machine was ten times slower in the last.
         let (ours, base) = (row(&[1.0, 2.0, 30.0]), row(&[2.0, 4.0, 60.0]));
         assert_eq!(ours.ratio(&base, Metric::Cpu), Some(2.0));
         assert_eq!(base.ratio(&ours, Metric::Cpu), Some(0.5));

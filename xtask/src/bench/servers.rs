@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started.
+//! The measured servers, and how each is built and started.
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,13 +8,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Folders, trial::Certificate, workload::Group};
+use crate::{process::call, workspace::Workspace};
 
-/// A program of `bench/peers`.
+/// A server program to measure.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// The folder and the program.
+    /// The name in tables, and of the folder in `bench/peers`.
     pub(super) name: &'static str,
-    /// The crate in bench/Cargo.lock whose version is told, where it is somebody else's.
+    pub(super) program: Program,
+    /// Name of the crate in bench/Cargo.lock whose version is reported, for servers of other crates.
     pub(super) crate_name: Option<&'static str>,
     pub(super) speaks: Speaks,
     pub(super) is_baseline: bool,
@@ -22,22 +24,32 @@ pub(super) struct Server {
     pub(super) has_deflate: bool,
 }
 
-/// What a server does with what it is sent.
+/// Where a server program comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// A package of `bench/peers`.
+    Peer,
+    /// `sockeye echo`, the program that users install.
+    SockeyeEcho,
+}
+
+/// The protocol of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaks {
-    /// Sends the bytes back.
+    /// Echoes bytes.
     Raw,
-    /// Sends the bytes back, over TLS.
+    /// Echoes bytes over TLS.
     RawTls,
-    /// Sends the messages back.
+    /// Echoes messages.
     WebSocket,
-    /// Gives each message to all other connections.
+    /// Forwards each message to all other connections.
     Fanout,
 }
 
 const fn rival(name: &'static str) -> Server {
     Server {
         name,
+        program: Program::Peer,
         crate_name: Some(name),
         speaks: Speaks::WebSocket,
         is_baseline: false,
@@ -56,7 +68,7 @@ const fn baseline(name: &'static str, speaks: Speaks, crate_name: Option<&'stati
     }
 }
 
-/// All that may be there: those that the others are compared with, ours, then the others.
+/// All servers: baselines, Sockeye, other crates. A server is skipped if its folder does not exist.
 pub(super) const SERVERS: &[Server] = &[
     baseline("raw-epoll", Speaks::Raw, None),
     baseline("raw-tokio", Speaks::Raw, Some("tokio")),
@@ -67,12 +79,19 @@ pub(super) const SERVERS: &[Server] = &[
         crate_name: None,
         has_tls: true,
         has_deflate: true,
-        ..rival(OURS)
+        ..rival(SOCKEYE)
+    },
+    Server {
+        program: Program::SockeyeEcho,
+        crate_name: None,
+        has_tls: true,
+        has_deflate: true,
+        ..rival(SOCKEYE_ECHO)
     },
     Server {
         crate_name: None,
         speaks: Speaks::Fanout,
-        ..rival("fanout-ours")
+        ..rival(FANOUT_SOCKEYE)
     },
     Server {
         has_tls: true,
@@ -106,24 +125,72 @@ pub(super) const SERVERS: &[Server] = &[
     },
 ];
 
-/// The one that all this is about.
-const OURS: &str = "ours";
+/// Echo by the library `sockeye`.
+const SOCKEYE: &str = "sockeye";
 
-/// Whether it is one of our own.
-pub(super) fn is_ours(name: &str) -> bool {
-    name == OURS || name.ends_with("-ours")
+/// Fan-out by the library `sockeye`.
+const FANOUT_SOCKEYE: &str = "fanout-sockeye";
+
+/// The program `sockeye echo`.
+const SOCKEYE_ECHO: &str = "sockeye-echo";
+
+/// Whether a server is part of this repository, apart from the baselines.
+pub(super) fn is_sockeye(name: &str) -> bool {
+    [SOCKEYE, SOCKEYE_ECHO, FANOUT_SOCKEYE].contains(&name)
 }
 
 impl Server {
-    pub(super) fn package(&self) -> String {
-        format!("peer-{}", self.name)
+    /// Builds the server separately, so that cargo does not unify its features with those of other servers.
+    pub(super) fn build(&self, workspace: &Workspace, folders: &Folders) -> Result<()> {
+        let mut command = workspace.cargo(["build", "--quiet", "--release", "--locked"]);
+        match self.program {
+            Program::Peer => command
+                .args(["--package", &format!("peer-{}", self.name)])
+                .current_dir(&folders.bench)
+                .env("CARGO_TARGET_DIR", &folders.build),
+            // With the profile of bench/Cargo.toml, so that only the code differs.
+            Program::SockeyeEcho => command
+                .args(["--package", "sockeye-cli", "--bin", "sockeye"])
+                .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+                .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+                .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+                .env("CARGO_TARGET_DIR", &folders.program_build),
+        };
+        call(&mut command)
+    }
+
+    /// The command that starts the server on a free port.
+    fn command(&self, group: Group, folders: &Folders, certificate: &Certificate) -> Command {
+        let Certificate { cert, key } = certificate;
+        match self.program {
+            Program::Peer => {
+                let mut command = Command::new(folders.binary(self.name));
+                command.args(["--listen", "127.0.0.1:0"]);
+                match group {
+                    Group::Tls => command.arg("--tls").args([cert, key]),
+                    Group::Deflate => command.arg("--deflate"),
+                    Group::Echo | Group::Fanout => &mut command,
+                };
+                command
+            }
+            Program::SockeyeEcho => {
+                let mut command = Command::new(folders.program_build.join("release/sockeye"));
+                command.args(["echo", "--listen", "127.0.0.1:0"]);
+                match group {
+                    Group::Tls => command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key),
+                    Group::Deflate => command.arg("--compression=no-takeover"),
+                    Group::Echo | Group::Fanout => &mut command,
+                };
+                command
+            }
+        }
     }
 
     pub(super) fn is_there(&self, folders: &Folders) -> bool {
-        folders.bench.join("peers").join(self.name).join("Cargo.toml").exists()
+        self.program == Program::SockeyeEcho || folders.bench.join("peers").join(self.name).join("Cargo.toml").exists()
     }
 
-    /// What to tell the load about it.
+    /// The protocol argument for the load generator.
     pub(super) fn protocol(&self, group: Group) -> &'static str {
         match (self.speaks, group) {
             (Speaks::Raw | Speaks::RawTls, _) => "raw",
@@ -141,18 +208,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts it on the processors of this process; it is listening when this returns.
+    /// Starts the server on the processors of this process and waits until it listens.
     pub(super) fn start(server: &Server, group: Group, folders: &Folders, certificate: &Certificate) -> Result<Self> {
-        let mut command = Command::new(folders.binary(server.name));
-        command.args(["--listen", "127.0.0.1:0"]);
-        if group == Group::Tls {
-            command.arg("--tls").args([&certificate.cert, &certificate.key]);
-        }
-        if group == Group::Deflate {
-            command.arg("--deflate");
-        }
-        let mut child = command
-            // It ends when this is closed, even if we cannot tell it.
+        let mut child = server
+            .command(group, folders, certificate)
+            // A peer exits when its standard input closes, even if this process is killed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -165,10 +225,10 @@ impl Process {
         let Some(address) = line.trim_end().strip_prefix("listening on ") else {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("{} did not say where it listens, but {line:?}", server.name);
+            bail!("{} did not print its address, but {line:?}", server.name);
         };
         Ok(Self {
-            address: address.into(),
+            address: host_and_port(address).into(),
             child,
         })
     }
@@ -176,6 +236,12 @@ impl Process {
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// `127.0.0.1:4711` of `ws://127.0.0.1:4711/`, which `sockeye echo` prints, or of itself.
+fn host_and_port(address: &str) -> &str {
+    let (_, address) = address.split_once("://").unwrap_or(("", address));
+    address.trim_end_matches('/')
 }
 
 impl Drop for Process {

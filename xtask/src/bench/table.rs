@@ -1,4 +1,4 @@
-//! A workload's results for the terminal.
+//! The results of a workload, for the terminal.
 
 use std::fmt::Write;
 
@@ -28,7 +28,7 @@ fn memory(results: &Results) -> String {
     text
 }
 
-/// p99 from the intended time in milliseconds, a column for each rate.
+/// p99 from the due time in milliseconds, one column per rate.
 fn latency(results: &Results) -> String {
     let mut text = format!("    {:20}", "p99 ms at a rate of");
     for rate in results.rates() {
@@ -91,7 +91,7 @@ fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
 }
 
-/// What is to be known before believing it.
+/// Reasons to doubt the figures of a row.
 fn remark(row: &Row) -> String {
     if let Some(failure) = row.failure() {
         return format!("FAILED: {failure}");
@@ -101,9 +101,9 @@ fn remark(row: &Row) -> String {
         (row.verdicts("late"), "late"),
         (row.disturbed(), "disturbed"),
     ];
-    let told = remarks.iter().filter(|(count, _)| *count > 0);
-    let told: Vec<_> = told
+    let present = remarks.iter().filter(|(count, _)| *count > 0);
+    let present: Vec<_> = present
         .map(|(count, what)| format!("{what} in {count} of {}", row.rounds.len()))
         .collect();
-    told.join(", ")
+    present.join(", ")
 }

@@ -1,4 +1,4 @@
-//! One measurement, and the rounds of a workload.
+//! Runs one measurement, or the rounds of a workload.
 
 use std::{
     fs,
@@ -18,18 +18,18 @@ use super::{
 };
 use crate::process::{call, on_cpu, output};
 
-/// What all measurements of a run share.
+/// Settings that all measurements of a run share.
 #[derive(Debug)]
 pub(super) struct Setting<'a> {
     pub(super) folders: &'a Folders,
     pub(super) certificate: &'a Certificate,
     pub(super) rounds: u16,
     pub(super) is_quick: bool,
-    /// Of the servers, and of the load.
+    /// The processors of the servers and of the load generator.
     pub(super) cpus: (usize, usize),
 }
 
-/// A certificate for `localhost`, and its key, as PEM files.
+/// PEM files with a certificate for `localhost` and its key.
 #[derive(Debug)]
 pub(super) struct Certificate {
     pub(super) cert: PathBuf,
@@ -63,7 +63,7 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
             syscalls: None,
         })
         .collect();
-    // Without a rate the loop is closed.
+    // Without rates the loop is closed.
     let rates: Vec<_> = match workload.rates {
         [] => vec![None],
         rates => rates.iter().map(|rate| Some(*rate)).collect(),
@@ -71,7 +71,7 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
     println!("==> {}: {} ({} servers)", workload.name, workload.title, servers.len());
     for round in 0..setting.rounds.min(workload.rounds_max) {
         for rate in &rates {
-            // What the machine is doing beside hits the first of a round and the last in turns.
+            // The order alternates, so that other load of the machine affects the first and the last server equally.
             let forward = 0..servers.len();
             let order: Vec<_> = if round % 2 == 0 {
                 forward.collect()
@@ -93,12 +93,12 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
             }
         }
     }
-    // Calls for each message say something of those that leave in turns, one after the other or in bursts.
+    // System calls per message are only comparable in a closed loop.
     if workload.group == Group::Echo && workload.metric == Metric::Cpu && can_count() {
         for (row, server) in rows.iter_mut().zip(&servers) {
             match syscalls(workload, server, setting) {
                 Ok(count) => row.syscalls = Some(count),
-                // A server that fails here has failed as in any round.
+                // Recorded like the failure of a round.
                 Err(error) => row.rounds.push(Round {
                     round: setting.rounds,
                     rate: None,
@@ -111,16 +111,16 @@ pub(super) fn run(workload: &Workload, servers: &[&'static Server], setting: &Se
     Ok(rows)
 }
 
-/// The event that the kernel counts.
+/// The kernel event to count.
 const SYSCALL: &str = "raw_syscalls:sys_enter";
 
-/// Whether `perf` is there and may count system calls.
+/// Whether `perf` is installed and may count system calls.
 fn can_count() -> bool {
     output(Command::new("perf").args(["stat", "-e", SYSCALL, "--", "true"])).is_ok()
 }
 
-/// How many system calls the server makes for each message, the opening of the connections included. By the kernel's
-/// count, which makes each dearer, and so in a run of its own.
+/// System calls of the server per message, including the opening handshakes. Counting makes each call slower, so it has
+/// a run of its own.
 fn syscalls(workload: &Workload, server: &Server, setting: &Setting<'_>) -> Result<f64> {
     let file = setting.folders.results.join("syscalls.csv");
     let report = measure_under(workload, server, None, setting, Some(&file))?;
@@ -129,16 +129,16 @@ fn syscalls(workload: &Workload, server: &Server, setting: &Setting<'_>) -> Resu
     let count = line.and_then(|line| line.split(',').next()?.parse::<f64>().ok());
     let total = report["total"]
         .as_f64()
-        .context("the load does not say how many messages there were")?;
+        .context("the report of the load generator has no total")?;
     Ok(count.with_context(|| format!("perf counted nothing: {text}"))? / total)
 }
 
-/// Starts a server, lets the load loose on it, and gives the load's report.
+/// Starts a server, runs the load generator, and returns its report.
 fn measure(workload: &Workload, server: &Server, rate: Option<u32>, setting: &Setting<'_>) -> Result<Value> {
     measure_under(workload, server, rate, setting, None)
 }
 
-/// As `measure`; where there is a file, the server's system calls are counted into it.
+/// Like `measure`; if `counts` is given, `perf` writes the server's system calls to this file.
 fn measure_under(
     workload: &Workload,
     server: &Server,
@@ -179,12 +179,15 @@ fn measure_under(
     }
     load.args(["--json", "--cpu", &setting.cpus.1.to_string()]);
     load.args(["--pid", &process.pid().to_string()]);
-    let ended = load.stdin(Stdio::null()).output().context("cannot run the load")?;
+    let ended = load
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run the load generator")?;
     let stderr = String::from_utf8_lossy(&ended.stderr);
     anyhow::ensure!(
         ended.status.success(),
         "{}",
         stderr.trim().trim_start_matches("error: ")
     );
-    serde_json::from_slice(&ended.stdout).context("the load's report is not JSON")
+    serde_json::from_slice(&ended.stdout).context("the report of the load generator is not JSON")
 }

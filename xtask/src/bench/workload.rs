@@ -1,26 +1,26 @@
-//! What is measured.
+//! The workloads.
 
 use serde::{Deserialize, Serialize};
 
 use super::servers::{Server, Speaks};
 
-/// One thing to measure of several servers.
+/// A workload, measured for several servers.
 #[derive(Debug)]
 pub(super) struct Workload {
-    /// As said to `--only`, and the name of the file.
+    /// Name for `--only`, and of the result file.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) group: Group,
     pub(super) metric: Metric,
-    /// What the load is told besides the address, the protocol and the time.
+    /// Arguments of the load generator, besides address, protocol and time.
     pub(super) load: &'static str,
-    /// In an open loop, the rates asked for, one after the other.
+    /// The rates of an open loop, one after the other.
     pub(super) rates: &'static [u32],
-    /// More rounds than this say nothing more.
+    /// Maximum number of rounds; more would not add information.
     pub(super) rounds_max: u16,
 }
 
-/// Which servers take part, and over what.
+/// The servers that take part, and the transport.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Group {
@@ -30,24 +30,24 @@ pub(super) enum Group {
     Fanout,
 }
 
-/// What is told of each server.
+/// The figure that is compared.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Metric {
-    /// Processor time of the server for each message.
+    /// Processor time of the server per message.
     Cpu,
-    /// The part of it outside the kernel, where an idle client makes the kernel's part grow.
+    /// The user part of it, because an idle client makes the kernel's part grow.
     UserCpu,
-    /// Messages a second, where much of the work is outside the server's account.
+    /// Messages per second, where much of the work is not charged to the server.
     Rate,
-    /// User memory of a connection that does nothing.
+    /// User memory of an idle connection.
     Memory,
-    /// The time until the reply at a given rate.
+    /// Latency at a given rate.
     Latency,
 }
 
 impl Group {
-    /// Whether the server can take part.
+    /// Whether a server takes part.
     pub(super) fn takes(self, server: &Server) -> bool {
         let is_raw = matches!(server.speaks, Speaks::Raw | Speaks::RawTls);
         match self {
@@ -60,7 +60,7 @@ impl Group {
 }
 
 impl Metric {
-    /// Where in the load's report it is.
+    /// JSON pointer to the figure in the load generator's report.
     pub(super) fn pointer(self) -> &'static str {
         match self {
             Self::Cpu => "/server/cpu_ns",
@@ -71,7 +71,7 @@ impl Metric {
         }
     }
 
-    /// How much better `value` is than `base`: 2 is twice as good, whichever way that is.
+    /// How many times better `value` is than `base`: 2 is twice as good, for costs as for rates.
     pub(super) fn ratio(self, value: f64, base: f64) -> f64 {
         match self {
             Self::Rate => value / base,
@@ -92,7 +92,7 @@ const fn echo(name: &'static str, title: &'static str, load: &'static str, metri
     }
 }
 
-/// Memory is the same in every round, or nearly so.
+/// Memory of idle connections, with two rounds because it hardly varies.
 const fn idle(name: &'static str, title: &'static str, group: Group) -> Workload {
     Workload {
         group,
@@ -101,7 +101,7 @@ const fn idle(name: &'static str, title: &'static str, group: Group) -> Workload
     }
 }
 
-/// Latency at rising rates, until a server cannot keep up.
+/// Latency at increasing rates, up to more than the servers can serve.
 const fn open_loop(name: &'static str, title: &'static str, load: &'static str) -> Workload {
     Workload {
         rates: &[5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000, 120_000],
@@ -110,7 +110,7 @@ const fn open_loop(name: &'static str, title: &'static str, load: &'static str) 
     }
 }
 
-/// All of them, in the order in which they are told.
+/// All workloads, in the order of the page.
 pub(super) const WORKLOADS: &[Workload] = &[
     echo(
         "20b-1",
@@ -231,7 +231,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
 ];
 
 impl Workload {
-    /// Whether connections are looked at that do nothing.
+    /// Whether this measures the memory of idle connections.
     pub(super) fn is_idle(&self) -> bool {
         self.metric == Metric::Memory
     }

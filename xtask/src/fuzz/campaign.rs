@@ -1,4 +1,4 @@
-//! Running one target, and reading what libFuzzer prints about it.
+//! Runs one target and parses the output of libFuzzer.
 
 use std::{
     fs::{self, File},
@@ -11,22 +11,22 @@ use anyhow::{Context, Result};
 
 use super::{Folders, corpus, targets::Target};
 
-/// A target that is built.
+/// A target that has been built.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) target: &'static Target,
     pub(crate) path: PathBuf,
 }
 
-/// What came of running a target.
+/// The result of running a target.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) target: &'static Target,
     pub(crate) executions: u64,
     pub(crate) seconds: u64,
-    /// Inputs found so far that each do something that no other does.
+    /// Size of the corpus: inputs that each reach something that no other reaches.
     pub(crate) corpus: usize,
-    /// Edges of the program that those inputs take.
+    /// Edges of the program that the corpus covers.
     pub(crate) edges: u64,
     pub(crate) outcome: Outcome,
 }
@@ -35,23 +35,24 @@ pub(crate) struct Run {
 pub(crate) enum Outcome {
     Fine,
     Failed {
-        /// What the target said before it ended.
+        /// The panic message, or the path of the log.
         message: String,
-        /// The input, if the failure has one.
+        /// The input that failed, if there is one.
         input: Option<PathBuf>,
     },
 }
 
 impl Program {
-    /// The program, to be given arguments.
+    /// A command that runs the target, without arguments for this run.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        // Both count what Rust allocates; what libFuzzer's own C++ keeps is no leak of ours.
+        // Without leak detection, because libFuzzer's C++ code would be reported. Targets count Rust allocations
+        // themselves.
         command.arg("-detect_leaks=0");
         command
     }
 
-    /// Runs the target for that long.
+    /// Runs the target for this time.
     pub(crate) fn run(&self, folders: &Folders, duration: Duration, len_max: Option<usize>) -> Result<Run> {
         let name = self.target.name;
         let found = folders.work.join("corpus").join(name);
@@ -62,7 +63,7 @@ impl Program {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let mut command = self.command();
-        // New inputs go to the first folder; those of the second are read only.
+        // libFuzzer writes new inputs to the first folder and only reads the second.
         command.args([&found, &committed]);
         command
             .arg(format!("-max_len={}", len_max.unwrap_or(self.target.len_max)))
@@ -99,7 +100,7 @@ impl Program {
 }
 
 impl Run {
-    /// What to say about a run that failed: the input, and how to see it fail again.
+    /// The message for a failed run: the input, and the command that reproduces the failure.
     pub(crate) fn failure(&self) -> Option<String> {
         let Outcome::Failed { message, input } = &self.outcome else {
             return None;
@@ -118,7 +119,7 @@ impl Run {
     }
 }
 
-/// The panic's place and message, or where to look for more.
+/// The location and message of the panic, or the path of the log.
 fn last_words(text: &str, log: &Path) -> String {
     let mut lines = text.lines().skip_while(|line| !line.contains("panicked at"));
     match (lines.next(), lines.next()) {
@@ -133,7 +134,7 @@ fn written_input(line: &str) -> Option<PathBuf> {
         .map(|(_, path)| PathBuf::from(path.trim()))
 }
 
-/// The number behind the last place where the text has `label`; zero if it has none.
+/// The number after the last occurrence of `label`; 0 if there is none.
 fn last_number(text: &str, label: &str) -> u64 {
     let after = text.rsplit_once(label).map_or("", |(_, after)| after);
     let word = after.split_whitespace().next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The inputs that are kept. What runs find is thousands of files and stays among what is built; the repository has so
-//! few that everyone can start from all edges that are known.
+//! The corpus. Runs collect thousands of inputs under `target/`; the repository has a minimized set that covers all
+//! known edges.
 
 use std::{
     fs,
@@ -11,26 +11,26 @@ use anyhow::{Context, Result};
 use super::{Folders, campaign::Program};
 use crate::process::output;
 
-/// How many files of a target are committed at most.
+/// Maximum number of committed files per target.
 const FILES_MAX: usize = 60;
 
-/// How many bytes they have in all, at most.
+/// Maximum size of the committed files of a target.
 const BYTES_MAX: u64 = 100 * 1024;
 
 impl Folders {
-    /// Where the inputs of a target lie that are committed.
+    /// The folder with the committed inputs of a target.
     pub(crate) fn committed(&self, name: &str) -> PathBuf {
         self.fuzz.join("corpus").join(name)
     }
 }
 
-/// How many files a folder has.
+/// Number of files in a folder.
 pub(crate) fn count(folder: &Path) -> Result<usize> {
     let files = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     Ok(files.count())
 }
 
-/// Chooses from all inputs the fewest that still take every edge, and commits no more than the bounds.
+/// Minimizes all inputs of a target to the fewest that cover every edge, and commits as many as the limits allow.
 pub(crate) fn minimize(program: &Program, folders: &Folders) -> Result<()> {
     let name = program.target.name;
     let committed = folders.committed(name);
@@ -40,7 +40,7 @@ pub(crate) fn minimize(program: &Program, folders: &Folders) -> Result<()> {
     }
     fs::create_dir_all(&chosen)?;
     fs::create_dir_all(&committed)?;
-    // Without counters an edge counts once, however often an input takes it: the set stays small.
+    // Without counters an edge counts once, however often an input takes it, which keeps the set small.
     let mut merge = program.command();
     merge.args(["-set_cover_merge=1", "-use_counters=0", "-verbosity=0"]);
     merge
@@ -54,7 +54,7 @@ pub(crate) fn minimize(program: &Program, folders: &Folders) -> Result<()> {
         let file = file?;
         files.push((file.metadata()?.len(), file.path()));
     }
-    // The longest first: where not all can stay, they are the ones that take the most edges each.
+    // Longest first: if not all fit, these cover the most edges each.
     files.sort_by(|a, b| b.cmp(a));
     fs::remove_dir_all(&committed)?;
     fs::create_dir_all(&committed)?;

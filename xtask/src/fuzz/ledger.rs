@@ -1,28 +1,24 @@
-//! How often each target was executed, over all the runs that were entered: one line a run in a file that only grows,
-//! and the sums in the page about fuzzing.
+//! The record of all fuzz runs: one line per run in an append-only file, and the totals in docs/fuzzing.md.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, time::SystemTime};
 
 use anyhow::{Context, Result};
 
 use super::{Folders, campaign::Run, targets::TARGETS};
+use crate::process::grouped;
 
 const HEADING: &str = "date\ttarget\tseconds\texecutions\tcorpus\tedges\n";
 
-/// The lines of the page between which the sums stand.
+/// The lines of the page that enclose the totals.
 const BEGIN: &str = "<!-- ledger: written by cargo xtask fuzz --ledger -->\n";
 const END: &str = "<!-- end of ledger -->";
 
-/// Enters the runs.
+/// Records the runs.
 pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
     let path = folders.docs.join("fuzz-ledger.tsv");
     let mut ledger = fs::read_to_string(&path).unwrap_or_else(|_| HEADING.to_owned());
-    let date = date(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / (24 * 60 * 60));
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let (date, _) = now.split_once('T').context("RFC 3339 has a T after the date")?;
     for run in runs {
         let (
             name,
@@ -40,28 +36,26 @@ pub(crate) fn append(folders: &Folders, runs: &[Run]) -> Result<()> {
 
     let path = folders.docs.join("fuzzing.md");
     let page = fs::read_to_string(&path)?;
-    let (before, rest) = page
-        .split_once(BEGIN)
-        .context("docs/fuzzing.md has no place for the ledger")?;
+    let (before, rest) = page.split_once(BEGIN).context("docs/fuzzing.md has no ledger marker")?;
     let (_, after) = rest
         .split_once(END)
-        .context("the ledger in docs/fuzzing.md has no end")?;
+        .context("docs/fuzzing.md has no end marker of the ledger")?;
     fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", summary(&ledger)))?;
     Ok(())
 }
 
-/// What all runs of one target come to.
+/// Totals of all runs of one target.
 #[derive(Default)]
 struct Sum<'a> {
     executions: u64,
     seconds: u64,
-    /// Of the latest run.
+    /// From the latest run.
     date: &'a str,
     corpus: &'a str,
     edges: &'a str,
 }
 
-/// The table in the page.
+/// The table in docs/fuzzing.md.
 fn summary(ledger: &str) -> String {
     let mut sums = BTreeMap::<&str, Sum<'_>>::new();
     for line in ledger.lines().skip(1) {
@@ -102,49 +96,6 @@ fn hours(seconds: u64) -> String {
     format!("{:.1}", seconds as f64 / 3600.0)
 }
 
-/// A number with commas between its thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// The date that many days after 1970-01-01.
-fn date(days: u64) -> String {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let (mut year, mut left) = (1970, days);
-    while left >= 365 + u64::from(is_leap(year)) {
-        left -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let lengths = [
-        31,
-        28 + u64::from(is_leap(year)),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
-    let mut month = 0;
-    while left >= lengths[month] {
-        left -= lengths[month];
-        month += 1;
-    }
-    format!("{year}-{:02}-{:02}", month + 1, left + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,13 +112,5 @@ mod tests {
             "{table}"
         );
         assert!(table.contains("| all | 1,234,572 | 2.0 |"), "{table}");
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(11_016), "2000-02-29");
-        assert_eq!(date(20_779), "2026-11-22");
-        assert_eq!(date(20_818), "2026-12-31");
     }
 }

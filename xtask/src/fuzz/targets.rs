@@ -1,4 +1,4 @@
-//! The targets, and how each is built.
+//! The fuzz targets, and how each is built.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What tells libFuzzer which edges an input took and what it compared: the flags that `cargo fuzz` sets, too.
+/// Compiler flags for coverage and comparison tracing; `cargo fuzz` sets the same.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
@@ -18,18 +18,18 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// One fuzz target.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The name of its program.
+    /// Name of its program.
     pub(crate) name: &'static str,
-    /// How long an input may be: long enough for all that can be said, short enough to be fast.
+    /// Maximum input length: long enough to reach all states, short enough to be fast.
     pub(crate) len_max: usize,
-    /// Whether what it reaches has `unsafe` in it, and is worth the address sanitizer, which makes it three times
-    /// slower.
+    /// Whether to use the address sanitizer, which makes the target three times slower, because it reaches `unsafe`
+    /// code.
     sanitizes: bool,
-    /// Whether libFuzzer is helped with words of HTTP.
+    /// Whether libFuzzer gets a dictionary of HTTP words.
     pub(crate) speaks_http: bool,
 }
 
-/// All of them, the fastest first.
+/// All targets, the fastest first.
 pub(crate) const TARGETS: [Target; 9] = [
     Target::new("server_read", 192),
     Target::new("client_read", 192),
@@ -66,9 +66,9 @@ impl Target {
         }
     }
 
-    /// Builds its program, apart from everything else that is built.
+    /// Builds the program in a target folder of its own.
     pub(crate) fn build(&'static self, workspace: &Workspace) -> Result<Program> {
-        // With --target, for what runs while building must not be instrumented.
+        // With --target, so that build scripts and proc macros are not instrumented.
         let host = host()?;
         let folder = workspace
             .target
@@ -77,7 +77,7 @@ impl Target {
         cargo.args(["--target", &host, "--bin", self.name]);
         cargo.env("CARGO_TARGET_DIR", &folder);
         if self.sanitizes {
-            // -Z is for nightly compilers, and for those that are told to act like one.
+            // -Z needs a nightly compiler or RUSTC_BOOTSTRAP.
             cargo.env("RUSTC_BOOTSTRAP", "1");
             cargo.env("RUSTFLAGS", format!("{COVERAGE} -Zsanitizer=address"));
         } else {
@@ -94,5 +94,5 @@ impl Target {
 fn host() -> Result<String> {
     let version = output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not name its host")?.to_owned())
+    Ok(host.context("rustc did not print its host")?.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The behaviours: what the peers do, what it may cost, and who ends it.
+//! The behaviours: what the hostile peers do, what they may cost, and who ends the connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,70 +7,71 @@ use super::{
     wire::{self, Bytes, first, frame, header},
 };
 
-/// One way to misbehave.
+/// One kind of misbehaviour.
 #[derive(Debug)]
 pub(super) struct Behaviour {
     pub(super) name: &'static str,
-    /// The server's flags besides its address.
+    /// Extra command-line flags of the server.
     pub(super) arguments: &'static [&'static str],
     pub(super) needs_compression: bool,
-    /// What the peers do; with several scripts, each is followed by as many peers.
+    /// The scripts; the peers are distributed evenly over them.
     pub(super) scripts: Vec<Arc<Script>>,
     pub(super) bounds: Bounds,
     pub(super) end: End,
 }
 
-/// What one connection may cost.
+/// The maximum cost of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// User memory in bytes, at the peak.
+    /// Peak user memory in bytes.
     pub(super) memory: u64,
-    /// Processor time from the first byte until all is in place.
+    /// Processor time from the first byte until all peers are in position.
     pub(super) cpu: Duration,
-    /// How long the server may keep it: from the beginning, or, where the peers or a signal end it, from then.
+    /// How long the server may keep the connection. Counted from the start, or from the moment when the peers leave or
+    /// the signal is sent.
     pub(super) let_go: Duration,
 }
 
-/// Who ends it.
+/// Who ends the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The server, by a deadline or a limit, while the peers hold on.
+    /// The server, because of a deadline or a limit, while the peers stay connected.
     Server,
-    /// The peers, by leaving; the server is to be rid of them at once.
+    /// The peers leave, and the server must release their connections at once.
     Peers,
-    /// A signal to the server, which is to end in good order although nobody answers.
+    /// The server gets a signal and must shut down cleanly although no peer answers.
     Signal,
 }
 
 const KIB: u64 = 1024;
 
-/// The limit of a message where none is tried out; the default.
+/// The default message limit, for behaviours that do not test it.
 const DEFAULT_LIMIT: &[&str] = &["--max-message-size", "16MiB"];
 
-/// A limit that two thousand peers can reach.
+/// A small limit, so that two thousand peers together can reach it.
 const SMALL_LIMIT: &[&str] = &["--max-message-size", "16KiB"];
 const SMALL_LIMIT_LEN: u64 = 16 * KIB;
 
-/// How many bytes may wait to be written to one peer.
+/// Default limit of bytes queued for one peer.
 const WRITE_LIMIT_LEN: u64 = 1024 * KIB;
 
-/// What an idle connection costs, after the 1.2 KiB of the library what the program and the allocator add.
+/// Memory of an idle connection: 1.2 KiB of the library, plus the program and allocator overhead.
 const IDLE_LEN: u64 = 3 * KIB;
 
-/// What a busy connection costs on top of what it makes the server hold.
+/// Allowance for a busy connection, beyond what it makes the server buffer.
 const CONNECTION_LEN: u64 = 4 * KIB;
 
-/// What a connection costs before its handshake is done, on top of the head that has arrived. A task that waits for a
-/// request is larger than one that waits for messages.
+/// Allowance for a connection before its handshake, beyond the head received so far. The task that waits for a request
+/// is larger than one that waits for messages.
 const HANDSHAKE_LEN: u64 = 4 * KIB;
 
-/// The limit of a request head on `sockeye echo`. With what a connection costs on top, 16 KiB.
+/// The head limit of `sockeye echo`. With the allowance above it makes 16 KiB.
 const HEAD_LIMIT_LEN: u64 = 12 * KIB;
 
-/// A server's patience with an opening handshake, and with a peer that takes no bytes.
+/// The server's deadline for an opening handshake, and for a peer that reads nothing.
 const TEN_SECONDS: Duration = Duration::from_secs(12);
 
-/// All of them, after the well-behaved idle connection that they are to be compared with.
+/// All behaviours. The first is a well-behaved idle connection, as a reference.
 pub(super) fn all() -> Vec<Behaviour> {
     vec![
         idle(),
@@ -99,7 +100,7 @@ fn idle() -> Behaviour {
     }
 }
 
-/// Not a byte.
+/// Sends nothing.
 fn silent() -> Behaviour {
     Behaviour {
         bounds: bounds(HANDSHAKE_LEN, 100, TEN_SECONDS),
@@ -108,7 +109,7 @@ fn silent() -> Behaviour {
     }
 }
 
-/// A byte a second: each one is in time, all of them are not.
+/// Sends one byte per second: each byte arrives in time, the handshake does not.
 fn slow_handshake() -> Behaviour {
     let steps = [Step::Trickle(wire::request().into(), Duration::from_secs(1))];
     Behaviour {
@@ -118,7 +119,7 @@ fn slow_handshake() -> Behaviour {
     }
 }
 
-/// As much of a head as is taken without an answer; then more.
+/// Sends as much of a head as the server accepts without an answer, then more.
 fn endless_header() -> Behaviour {
     let more = Step::Flood {
         bytes: wire::HEADER_FIELD.into(),
@@ -139,7 +140,7 @@ fn endless_header() -> Behaviour {
     }
 }
 
-/// The header of a frame of 16 MiB, which is within the limit, and nothing of the frame.
+/// Sends a frame header that declares 16 MiB, which the limit allows, and no payload.
 fn declared() -> Behaviour {
     let steps = [Step::Send(header(first::BINARY, 16 << 20).into()), Step::Hold];
     Behaviour {
@@ -148,7 +149,7 @@ fn declared() -> Behaviour {
     }
 }
 
-/// A message at its limit, a byte in each fragment, that does not end.
+/// Sends a message up to the limit in one-byte fragments, without ending it.
 fn tiny_fragments() -> Behaviour {
     let mut fragments = frame(first::BINARY_TO_BE_CONTINUED, b"a");
     for _ in 1..SMALL_LIMIT_LEN {
@@ -167,7 +168,7 @@ fn tiny_fragments() -> Behaviour {
     }
 }
 
-/// A message that begins with as many empty fragments as are taken, then one more.
+/// Sends the maximum number of empty fragments, then one more.
 fn empty_fragments() -> Behaviour {
     let mut fragments = frame(first::BINARY_TO_BE_CONTINUED, b"");
     for _ in 1..1000 {
@@ -182,10 +183,10 @@ fn empty_fragments() -> Behaviour {
     }
 }
 
-/// Pings of the largest size for ever, whose pongs are not read.
+/// Sends pings of the maximum size forever, without reading the pongs.
 fn ping_flood() -> Behaviour {
     let pings = frame(first::PING, &[b'p'; 125]).repeat(30);
-    // More than the kernel holds.
+    // More than the kernel buffers.
     let flood = flood(pings, 512 * KIB);
     Behaviour {
         bounds: bounds(2 * CONNECTION_LEN, 20_000, Duration::from_secs(30)),
@@ -194,8 +195,8 @@ fn ping_flood() -> Behaviour {
     }
 }
 
-/// Messages for ever, whose echoes are not read. On a busy machine it takes half a minute until all are full; ten
-/// seconds later each is dropped.
+/// Sends messages forever, without reading the echoes. On a busy machine it takes half a minute until all buffers are
+/// full; ten seconds later the server drops each connection.
 fn never_reading() -> Behaviour {
     let messages = frame(first::BINARY, &[b'm'; 8 * 1024]).repeat(8);
     let flood = flood(messages, u64::MAX);
@@ -211,7 +212,7 @@ fn never_reading() -> Behaviour {
     }
 }
 
-/// TCP's sending half is closed: before the request, after it, and inside a frame.
+/// Closes the sending half of TCP: before the request, after it, and inside a frame.
 fn half_closed() -> Behaviour {
     let half_a_frame = &frame(first::BINARY, &[b'h'; 1000])[..500];
     let scripts = [
@@ -227,7 +228,7 @@ fn half_closed() -> Behaviour {
     }
 }
 
-/// A close frame, whose answer is ignored, and TCP is not closed.
+/// Sends a close frame, ignores the answer, and keeps TCP open.
 fn never_closing() -> Behaviour {
     let close = frame(first::CLOSE, &1000_u16.to_be_bytes());
     Behaviour {
@@ -237,7 +238,7 @@ fn never_closing() -> Behaviour {
     }
 }
 
-/// The server is told to stop, and nobody answers its close frames.
+/// The server is told to shut down, and no peer answers its close frame.
 fn deaf_to_close() -> Behaviour {
     Behaviour {
         bounds: bounds(IDLE_LEN, 100, Duration::from_secs(7)),
@@ -246,7 +247,7 @@ fn deaf_to_close() -> Behaviour {
     }
 }
 
-/// Resets, about one a second from each peer: before, during and after the handshake, inside a frame, after a close
+/// Resets the connection about once per second: before, during and after the handshake, inside a frame, after a close
 /// frame.
 fn reset() -> Behaviour {
     let reset = || Step::ResetAfter(Duration::from_secs(1));
@@ -267,7 +268,7 @@ fn reset() -> Behaviour {
     }
 }
 
-/// Compressed messages that are a thousand times as long, sent but for their last byte, then whole.
+/// Sends compressed messages that inflate to a thousand times their size: all but the last byte, then the rest.
 fn bomb() -> Behaviour {
     let mut bomb = wire::zeros_compressed(16 << 20);
     let last = bomb.split_off(bomb.len() - 1);
@@ -288,7 +289,7 @@ fn bomb() -> Behaviour {
     }
 }
 
-/// Bytes without meaning, instead of the handshake and after it.
+/// Sends random bytes, instead of the handshake or after it.
 fn garbage() -> Behaviour {
     let noise = || Step::Send(wire::noise(16 * 1024).into());
     let scripts = [vec![noise()], handshake([noise()])];
@@ -300,7 +301,7 @@ fn garbage() -> Behaviour {
     }
 }
 
-/// The handshake, and then messages, in segments of a byte, 25 a second from each peer.
+/// Sends the handshake and then messages in one-byte segments, 25 per second and peer.
 fn one_byte_per_segment() -> Behaviour {
     let interval = Duration::from_millis(40);
     let messages = Step::Flood {
@@ -330,7 +331,7 @@ fn before_handshake<const N: usize>(name: &'static str, steps: [Step; N]) -> Beh
     }
 }
 
-/// Peers that read, leave by themselves, and hold a server at its defaults to nothing; to be refined.
+/// Defaults of all behaviours: the peers read, leave by themselves, and the server runs with its default limits.
 fn after_handshake<const N: usize>(name: &'static str, steps: [Step; N]) -> Behaviour {
     Behaviour {
         name,
@@ -362,7 +363,7 @@ fn handshake<const N: usize>(then: [Step; N]) -> Vec<Step> {
     opening.into_iter().chain(then).collect()
 }
 
-/// Once a second, all of it.
+/// The step that repeats bytes once per second.
 fn flood(bytes: Vec<u8>, fill: u64) -> Step {
     let len = bytes.len();
     let bytes: Bytes = bytes.into();

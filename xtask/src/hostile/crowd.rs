@@ -1,4 +1,4 @@
-//! Many hostile peers, on a thread of their own.
+//! Many hostile peers on one thread.
 
 use std::{
     cmp::Reverse,
@@ -19,13 +19,13 @@ use rustix::process::setpriority_process;
 
 use super::peer::{Mood, Peer, Script};
 
-/// That of the thread, which on Linux has one of its own.
+/// Nice value of the thread; Linux has one per thread.
 const NICENESS: i32 = 19;
 
-/// The longest sleep between two visits: how soon a change of mood is noticed.
+/// The longest sleep between two visits, which bounds how late a new mood is noticed.
 const NAP_MAX: Duration = Duration::from_millis(1);
 
-/// Between two connections that are opened: a listener lets only so many wait.
+/// Delay between two new connections, because the backlog of a listener is limited.
 const OPENING_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Peers that follow their scripts until dropped.
@@ -41,7 +41,7 @@ struct Shared {
     is_over: AtomicBool,
 }
 
-/// What a crowd sent in all.
+/// Totals of what a crowd sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sent {
     pub(super) connections: u64,
@@ -49,7 +49,7 @@ pub(super) struct Sent {
 }
 
 impl Crowd {
-    /// `count` peers, the scripts in turn.
+    /// Starts `count` peers, distributed evenly over the scripts.
     pub(super) fn start(address: SocketAddr, scripts: &[Arc<Script>], count: usize) -> Result<Self> {
         let peers = (0..count).map(|idx| {
             let script = scripts[idx % scripts.len()].clone();
@@ -60,7 +60,7 @@ impl Crowd {
         let thread = thread::Builder::new().name("crowd".into()).spawn({
             let shared = shared.clone();
             move || {
-                // What times the neighbours is not to wait for this.
+                // The thread that measures the neighbours must not wait for this one.
                 setpriority_process(None, NICENESS)?;
                 run(peers, &shared)
             }
@@ -71,17 +71,17 @@ impl Crowd {
         })
     }
 
-    /// How many have been where they want to be.
+    /// Number of peers that reached their position.
     pub(super) fn settled(&self) -> usize {
         self.shared.settled.load(Ordering::Acquire)
     }
 
-    /// Whether all peers are given up, because something is wrong with this program.
+    /// Whether the crowd stopped because of an internal error.
     pub(super) fn has_failed(&self) -> bool {
         self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// Lets those who hold go on.
+    /// Lets the holding peers continue.
     pub(super) fn release(&self) {
         self.shared.is_released.store(true, Ordering::Release);
     }
@@ -103,7 +103,7 @@ impl Drop for Crowd {
     }
 }
 
-/// Visits each peer when it is due: they know nothing of each other, and so do not act in bursts.
+/// Visits each peer when it is due. Peers are independent, so they do not act in bursts.
 fn run(mut peers: Vec<Peer>, shared: &Shared) -> io::Result<Sent> {
     let began_at = Instant::now();
     let openings = (0..peers.len()).map(|idx| Reverse((began_at + OPENING_INTERVAL * idx as u32, idx)));

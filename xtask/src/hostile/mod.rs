@@ -1,18 +1,18 @@
-//! `cargo xtask hostile`: thousands of peers that misbehave, against the built `sockeye echo`, and what they cost it.
+//! `cargo xtask hostile`: attacks the built `sockeye echo` with thousands of misbehaving peers and measures the cost.
 //!
-//! Each behaviour meets a server process of its own, whose memory, processor time and descriptors are read from
-//! outside, in `/proc`. Well-behaved neighbours on that server are timed in turns with neighbours on a server that is
-//! left alone. Everything stays on the loopback interface, and is bounded in count and time.
+//! Each behaviour runs against a server process of its own, whose memory, processor time and descriptors are read from
+//! `/proc`. The round trips of well-behaved neighbours on that server are compared with those on an idle control
+//! server. All traffic stays on the loopback interface; connections and time are bounded.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `behaviour` | the behaviours, as scripts, and the bound of each |
+//! | `behaviour` | the behaviours, as scripts, and the bounds of each |
 //! | `wire` | the bytes they send |
 //! | `peer` | one connection that follows a script |
-//! | `crowd` | many of them, on a thread |
-//! | `place` | which processor they have |
-//! | `target` | the server process, and what it uses |
-//! | `neighbours` | well-behaved connections, timed |
+//! | `crowd` | many peers on one thread |
+//! | `place` | processor placement |
+//! | `target` | the server process and its resource usage |
+//! | `neighbours` | well-behaved connections and their round-trip times |
 //! | `trial` | one behaviour against one server |
 //! | `report` | the table, and the same as JSON |
 
@@ -37,21 +37,21 @@ use crate::{
     workspace::Workspace,
 };
 
-/// How many peers, and which.
+/// Options of `cargo xtask hostile`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Connections of each behaviour.
+    /// Number of connections per behaviour.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u16).range(20..=15_000))]
     conns: u16,
     /// Run only these behaviours (names as in the table).
     #[arg(long, value_name = "BEHAVIOUR", value_delimiter = ',')]
     only: Vec<String>,
-    /// Also write the figures to this file.
+    /// Also write the figures to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// Runs every behaviour and prints a row for each; an error if a bound was broken.
+/// Runs the behaviours and prints a row for each; fails if a bound was exceeded.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let count = usize::from(options.conns);
     let has_compression = build(workspace)?;
@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let behaviours = choose(behaviour::all(), &options.only)?;
 
     let began_at = Instant::now();
-    // Left alone by everyone but its neighbours: what the machine makes of them without hostile peers.
+    // The control server has only well-behaved connections, as a reference for their round-trip times.
     let control = Target::start(&binary, &[])?;
     println!("{count} connections of each behaviour");
     println!("{}", report::heading());
@@ -82,15 +82,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let failed: Vec<_> = rows.iter().filter(|row| !row.passes()).map(|row| row.name).collect();
     if !failed.is_empty() {
-        bail!("beyond their bounds: {}", failed.join(", "));
+        bail!("bounds exceeded: {}", failed.join(", "));
     }
     Ok(())
 }
 
-/// Builds the server as people run it; tells whether it can compress.
+/// Builds the release binary; returns whether it supports compression.
 fn build(workspace: &Workspace) -> Result<bool> {
     step("build", || {
-        call(&mut workspace.cargo(["build", "--release", "--package=sockeye-server", "--bin=sockeye"]))
+        call(&mut workspace.cargo(["build", "--release", "--package=sockeye-cli", "--bin=sockeye"]))
     })?;
     let mut help = std::process::Command::new(workspace.target.join("release/sockeye"));
     Ok(output(help.args(["echo", "--help"]))?.contains("--compression"))
@@ -99,7 +99,7 @@ fn build(workspace: &Workspace) -> Result<bool> {
 fn choose(all: Vec<Behaviour>, only: &[String]) -> Result<Vec<Behaviour>> {
     let names: Vec<_> = all.iter().map(|behaviour| behaviour.name).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
-        bail!("there is no behaviour {unknown}; there are {}", names.join(", "));
+        bail!("unknown behaviour {unknown}; known: {}", names.join(", "));
     }
     let is_chosen = |behaviour: &Behaviour| only.is_empty() || only.iter().any(|name| name == behaviour.name);
     Ok(all.into_iter().filter(is_chosen).collect())

@@ -1,4 +1,4 @@
-//! Well-behaved connections beside the crowd, and how long their messages take.
+//! Well-behaved connections beside the crowd, and the round-trip times of their messages.
 
 use std::{
     io::{Read, Write},
@@ -10,16 +10,16 @@ use anyhow::{Context, Result, ensure};
 
 use super::wire;
 
-/// How many.
+/// Number of connections.
 const COUNT: usize = 20;
 
-/// How long a message may take before the server counts as dead.
+/// Maximum time for a reply before the server counts as hung.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What they send.
+/// Payload of their messages.
 const TEXT: &[u8] = b"twenty bytes of text";
 
-/// Open connections that echo in turn, one message in flight.
+/// Open connections that echo one after the other, with one message in flight.
 pub(super) struct Neighbours {
     streams: Vec<TcpStream>,
     message: Vec<u8>,
@@ -37,12 +37,12 @@ impl Neighbours {
         })
     }
 
-    /// Echoes for so long: the time that one message in a hundred exceeds.
+    /// Echoes for this time and returns the 99th percentile of the round-trip times.
     pub(super) fn p99(&mut self, window: Duration) -> Result<Duration> {
         let began_at = Instant::now();
         let mut times = Vec::new();
         while began_at.elapsed() < window {
-            times.push(self.echo().context("a well-behaved connection")?);
+            times.push(self.echo().context("a well-behaved connection failed")?);
         }
         times.sort_unstable();
         Ok(times[(times.len() - 1) * 99 / 100])
@@ -54,17 +54,20 @@ impl Neighbours {
         let began_at = Instant::now();
         stream.write_all(&self.message)?;
         let mut reply = read_frame(stream)?;
-        // Between two windows a neighbour may be silent for so long that the server asks after it.
+        // Between two windows a neighbour may be idle long enough to be pinged.
         while reply.0 == wire::first::PING {
             reply = read_frame(stream)?;
         }
         let took = began_at.elapsed();
-        ensure!(reply == (wire::first::TEXT, TEXT.to_vec()), "was answered {reply:02x?}");
+        ensure!(
+            reply == (wire::first::TEXT, TEXT.to_vec()),
+            "unexpected reply {reply:02x?}"
+        );
         Ok(took)
     }
 }
 
-/// The first byte and the payload of a server's short frame, which has no masking key.
+/// The first byte and the payload of a short server frame, which is not masked.
 fn read_frame(stream: &mut TcpStream) -> Result<(u8, Vec<u8>)> {
     let mut header = [0; 2];
     stream.read_exact(&mut header)?;

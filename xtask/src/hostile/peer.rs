@@ -1,4 +1,4 @@
-//! One hostile connection that follows a script, a little further at each visit. Nothing here waits.
+//! One hostile connection that follows a script. Each visit advances it without blocking.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -11,25 +11,25 @@ use socket2::{Domain, Socket, Type};
 
 use super::wire::Bytes;
 
-/// What a peer does; it begins with a fresh TCP connection.
+/// What a peer does, starting with a new TCP connection.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
     pub(super) steps: Vec<Step>,
-    /// Whether it reads, and throws away, what the server sends.
+    /// Whether the peer reads and discards what the server sends.
     pub(super) reads: bool,
 }
 
-/// One thing to do before the next.
+/// One step of a script.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Sends all of it, as fast as the socket takes it.
+    /// Sends all bytes as fast as the socket accepts them.
     Send(Bytes),
-    /// Sends all of it, one byte every so often.
+    /// Sends all bytes, one per interval.
     Trickle(Bytes, Duration),
-    /// Waits for the end of the server's answer to the opening handshake.
+    /// Waits for the end of the server's handshake response.
     AwaitAnswer,
-    /// Sends it again and again: as fast as the socket takes it until `fill` bytes have left or none have for a while,
-    /// then up to `len` bytes of it every so often.
+    /// Sends the bytes repeatedly: first as fast as the socket accepts them, until `fill` bytes are sent or the socket
+    /// stays full, then up to `len` bytes per interval.
     Flood {
         bytes: Bytes,
         len: usize,
@@ -40,34 +40,35 @@ pub(super) enum Step {
     Hold,
     /// Closes the sending half of TCP.
     EndSending,
-    /// After about so long, half of it for the first peer and one and a half for the last, breaks the connection with a
-    /// reset and starts all over on another one.
+    /// After about this time (half of it for the first peer, one and a half for the last), resets the connection and
+    /// starts over with a new one.
     ResetAfter(Duration),
 }
 
-/// What all peers of a crowd are told.
+/// The phase that all peers of a crowd are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mood {
-    /// Get into position, and stay there.
+    /// Get into position and stay there.
     Hold,
-    /// Done with holding: go on with what the script has after it.
+    /// Continue with the steps after [`Step::Hold`].
     Released,
 }
 
-/// How soon a peer that could not go on is visited again.
+/// Delay before the next visit to a peer that is blocked.
 const RETRY: Duration = Duration::from_millis(2);
 
-/// After so many visits to no avail, a socket that takes nothing is taken to be full.
+/// Number of visits without progress after which a socket counts as full.
 const FULL_AFTER: u32 = 100;
 
-/// In the middle of a flood, a peer that reads does so once in so many visits: most times there is nothing.
+/// During a flood, a reading peer reads once per this number of visits, because usually there is nothing to read.
 const READ_EVERY: u32 = 16;
 
-/// How soon one that has nothing to do is visited again.
+/// Delay before the next visit to a peer that has nothing to do.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// What makes the kernel's part small for those who do not read, so that what they cause waits in the server: segments
-/// as on Ethernet, from whose size the server's kernel derives its send buffer, and little room of their own.
+/// Socket settings of peers that do not read, which keep the kernel's buffers small so that the data queues in the
+/// server: the segment size of Ethernet, from which the server's kernel derives its send buffer, and a small receive
+/// buffer.
 const SEGMENT_LEN: u32 = 1448;
 const RECEIVE_BUFFER_LEN: usize = 4 * 1024;
 const SEND_BUFFER_LEN: usize = 32 * 1024;
@@ -75,25 +76,25 @@ const SEND_BUFFER_LEN: usize = 32 * 1024;
 pub(super) struct Peer {
     address: SocketAddr,
     script: Arc<Script>,
-    /// `None` before it is opened and after it has broken.
+    /// `None` before it is opened and after it is closed.
     stream: Option<TcpStream>,
     step: usize,
-    /// How much of the step's bytes is sent.
+    /// Number of bytes of the current step already sent.
     sent: usize,
-    /// When the step began.
+    /// When the current step began.
     since: Option<Instant>,
-    /// The end of what was read while the answer is awaited.
+    /// The last bytes read while waiting for the handshake response.
     tail: [u8; 4],
-    /// When it is to be visited next.
+    /// When the peer is to be visited next.
     pub(super) due: Instant,
-    /// Between 0 and 1: where in an interval its turn is, so that all of them are spread evenly.
+    /// Position between 0 and 1 within an interval, so that all peers are spread evenly.
     phase: f64,
-    /// How many visits in a row the socket took nothing, while it is filled.
+    /// Consecutive visits in which the socket accepted nothing while it was being filled.
     refusals: u32,
     is_lost: bool,
-    /// Whether it has been where it wants to be: holding, trickling, flooding, or once around.
+    /// Whether the peer reached its position: holding, trickling, flooding, or one full cycle.
     pub(super) is_settled: bool,
-    /// Bytes that the socket took.
+    /// Bytes that the socket accepted.
     pub(super) sent_total: u64,
     visits: u32,
     /// Connections opened.
@@ -121,7 +122,7 @@ impl Peer {
         }
     }
 
-    /// Does what it can now, and says in `due` when to come again.
+    /// Advances the script as far as possible and sets `due` to the time of the next visit.
     pub(super) fn visit(&mut self, now: Instant, mood: Mood) -> io::Result<()> {
         if self.is_lost {
             self.due = now + IDLE;
@@ -132,7 +133,7 @@ impl Peer {
             self.opened_total += 1;
         }
         match self.go_on(now, mood) {
-            // The server is done with it, which is its good right.
+            // The server closed the connection, which it may do.
             Err(error) if is_end(&error) => {
                 self.is_settled = true;
                 self.is_lost = true;
@@ -250,7 +251,7 @@ impl Peer {
         self.rest(now + interval.mul_f64(self.phase))
     }
 
-    /// Breaks the connection so that the server gets a reset, whatever state it is in.
+    /// Closes the connection with a reset, whatever its state.
     fn reset(&mut self) -> io::Result<()> {
         if let Some(stream) = self.stream.take() {
             Socket::from(stream).set_linger(Some(Duration::ZERO))?;
@@ -259,7 +260,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether the socket took any.
+    /// Returns whether the socket accepted any bytes.
     fn send(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let Some(stream) = &mut self.stream else {
             return Ok(false);
@@ -275,7 +276,7 @@ impl Peer {
         }
     }
 
-    /// Reads what there is; false at the end.
+    /// Reads and discards what has arrived; returns false at the end of the stream.
     fn read(&mut self) -> io::Result<bool> {
         let mut scratch = [0; 4096];
         loop {
@@ -291,7 +292,7 @@ impl Peer {
         }
     }
 
-    /// Whether the server's head has come to its end. Reads no further than that.
+    /// Returns whether the response head is complete. Reads no further than that.
     fn has_answer(&mut self) -> io::Result<bool> {
         while self.tail != *b"\r\n\r\n" {
             let Some(stream) = &mut self.stream else {

@@ -1,4 +1,4 @@
-//! Which processor does what: peers are other machines, and take nothing of the server's processor.
+//! Processor placement: peers would be other machines, so they must not use the server's processor.
 
 use std::sync::LazyLock;
 
@@ -7,18 +7,18 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::process::on_cpu;
 
-/// The first two processors that this program may use; asked before it gives itself one.
+/// The first two processors that this program may use, queried before it pins itself.
 static PROCESSORS: LazyLock<Vec<usize>> = LazyLock::new(|| {
     let all = sched_getaffinity(None).unwrap_or_default();
     (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).take(2).collect()
 });
 
-/// Runs what starts a server.
+/// Runs a closure that starts a server.
 pub(super) fn of_servers<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     on(0, body)
 }
 
-/// Runs what is the peers' and their neighbours'.
+/// Runs a closure that starts peers or neighbours.
 pub(super) fn of_peers<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     on(1, body)
 }
@@ -26,7 +26,7 @@ pub(super) fn of_peers<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 fn on<T>(idx: usize, body: impl FnOnce() -> Result<T>) -> Result<T> {
     match PROCESSORS[..] {
         [server, peers] => on_cpu([server, peers][idx], body),
-        // They have to share.
+        // With one processor they share it.
         _ => body(),
     }
 }

@@ -1,4 +1,4 @@
-//! What is printed: a row for each behaviour.
+//! The printed table: one row per behaviour.
 
 use std::{fmt, time::Duration};
 
@@ -6,40 +6,40 @@ use serde_json::{Value, json};
 
 use super::behaviour::{Behaviour, Bounds};
 
-/// How much longer than apart from the crowd a neighbour's message may take beside it.
+/// Factor by which a neighbour's round trip may be longer beside the crowd than apart from it before the row is marked.
 const LATENCY_RATIO_MAX: f64 = 1.5;
 
-/// What each column says.
+/// Explains the columns.
 pub(super) const LEGEND: &str = "\
-memory: user memory (Pss_Anon) that a connection costs the server, at the peak, and its bound; after: what the
-        allocator keeps of it when they are gone. Kernel socket buffers are not user memory and not in it.
-cpu:    processor time of the server for a connection until all peers are in place, and its bound
-held:   share of one core that the server uses while they hold, or go on evenly
-gone:   when the server was rid of them, and its bound
-p99:    of neighbours' echoes on a server left alone / on this one (medians of windows in turns); `!` where it is more
-        than 1.5 times: reported, not judged, for other programs on the machine make it jump
+memory: peak user memory (Pss_Anon) of the server per connection, and its bound; after: memory that the allocator keeps
+        when the connections are gone. Kernel socket buffers are not included.
+cpu:    processor time of the server per connection until all peers are in position, and its bound
+held:   share of one core that the server uses afterwards
+gone:   time until the server had closed the connections, and its bound
+p99:    of neighbours' echoes on the idle control server / on this one (medians of alternating windows); `!` marks a
+        ratio above 1.5. It has no bound, because other programs on the machine affect it.
 PASS:   memory, cpu and gone are within their bounds";
 
-/// What was measured of one behaviour.
+/// The measurements of one behaviour.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) bounds: Bounds,
-    /// Why it was not tried.
+    /// Why it was not run.
     pub(super) skipped: Option<&'static str>,
-    /// Bytes per connection at the peak.
+    /// Peak bytes per connection.
     pub(super) memory: u64,
-    /// Bytes per connection when they are gone; unknown of a process that has ended.
+    /// Bytes per connection after the connections are gone; `None` if the process has ended.
     pub(super) memory_after: Option<u64>,
-    /// Descriptors of the crowd at the peak.
+    /// Peak number of descriptors of the crowd.
     pub(super) descriptors: usize,
     /// Per connection.
     pub(super) cpu: Duration,
-    /// Of one core.
+    /// Share of one core.
     pub(super) held_share: f64,
-    /// `None`: never.
+    /// `None` if never.
     pub(super) let_go: Option<Duration>,
-    /// Whether a server that was told to stop ended with status 0.
+    /// Whether a server that was told to stop exited with status 0.
     pub(super) exit_ok: bool,
     pub(super) sent_per_connection: u64,
     pub(super) connections: u64,
@@ -67,7 +67,7 @@ impl Row {
         }
     }
 
-    /// Whether every judged figure is within its bound. What was not tried is not held against it.
+    /// Whether every figure that has a bound is within it. A skipped behaviour passes.
     pub(super) fn passes(&self) -> bool {
         self.skipped.is_some()
             || (self.memory <= self.bounds.memory
@@ -141,7 +141,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// The names of the columns.
+/// The header of the table.
 pub(super) fn heading() -> String {
     let names = format!(
         "| {:17} | {:>9} | {:>20} | {:>8} | {:>19} | {:>6} | {:>13} | {:>18} |      |",
@@ -151,7 +151,7 @@ pub(super) fn heading() -> String {
     format!("{names}\n{lines}")
 }
 
-/// All rows, for programs.
+/// All rows as JSON.
 pub(super) fn to_json(count: usize, rows: &[Row]) -> String {
     let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
     format!("{:#}\n", json!({ "connections": count, "behaviours": rows }))

@@ -1,4 +1,4 @@
-//! The server that is attacked: a process, and what it uses, read from outside.
+//! The attacked server: its process, and its resource usage as read from `/proc`.
 
 use std::{
     fs,
@@ -22,20 +22,20 @@ pub(super) struct Target {
     pub(super) address: SocketAddr,
 }
 
-/// What a process uses at one moment.
+/// Resource usage of a process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    /// User memory in bytes: anonymous pages, each counted for those who share it. What sockets hold is the kernel's
-    /// and not in it.
+    /// User memory in bytes: anonymous pages, shared ones counted in proportion. Socket buffers belong to the kernel
+    /// and are not included.
     pub(super) memory: u64,
-    /// Processor time of all its threads so far.
+    /// Processor time of all threads so far.
     pub(super) cpu: Duration,
-    /// Open descriptors.
+    /// Number of open file descriptors.
     pub(super) descriptors: usize,
 }
 
 impl Target {
-    /// Starts `sockeye echo` on a free port; it is listening when this returns.
+    /// Starts `sockeye echo` on a free port and waits until it listens.
     pub(super) fn start(binary: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         command
@@ -59,7 +59,7 @@ impl Target {
         let Some(address) = address else {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("`sockeye echo` did not say where it listens, but {line:?}");
+            bail!("`sockeye echo` did not print its address, but {line:?}");
         };
         Ok(Self { child, address })
     }
@@ -85,14 +85,14 @@ impl Target {
                 .parse::<u64>()
                 .ok()
         });
-        // A kernel before 5.4 tells only the sum of all kinds.
+        // Kernels before 5.4 report only the sum of all kinds of pages.
         Ok(kib.context("smaps_rollup has no Pss_Anon")? * 1024)
     }
 
     fn cpu(&self) -> Result<Duration> {
         let mut sum = Duration::ZERO;
         for task in fs::read_dir(self.file("task")).context("the server has died")? {
-            // A thread may end while we look; then its time is lost, which no thread of the server does.
+            // A thread may end during the loop, and its time is lost; the server's threads do not end.
             let text = match fs::read_to_string(task?.path().join("schedstat")) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other?,
@@ -103,7 +103,7 @@ impl Target {
         Ok(sum)
     }
 
-    /// Tells it to stop, and waits for it to end.
+    /// Sends SIGTERM and waits for the process to exit.
     pub(super) fn stop(&mut self, within: Duration) -> Result<(ExitStatus, Duration)> {
         let began_at = Instant::now();
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
@@ -113,7 +113,7 @@ impl Target {
                 return Ok((status, began_at.elapsed()));
             }
             if began_at.elapsed() > within {
-                bail!("the server was told to stop and still runs after {within:?}");
+                bail!("the server still runs {within:?} after SIGTERM");
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -1,4 +1,4 @@
-//! One behaviour against one server.
+//! Runs one behaviour against one server.
 
 use std::{
     path::Path,
@@ -16,23 +16,24 @@ use super::{
     target::{Target, Usage},
 };
 
-/// Between two looks at the server.
+/// Interval between two measurements of the server.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the crowd may take to get into position; then it is measured as it is.
+/// Maximum time for the crowd to get into position; then it is measured as it is.
 const FILL_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// So many looks in a row without growth end the filling.
+/// Number of consecutive measurements without growth that end the fill phase.
 const STEADY_LOOKS: u32 = 5;
 
-/// How long the server is watched with nobody but the crowd.
+/// How long the server is observed with only the crowd connected.
 const HELD_TIME: Duration = Duration::from_millis(500);
 
-/// Pairs of windows in which neighbours are timed: of the server that is left alone, then of the one under attack.
+/// Number of window pairs in which neighbours are timed: first those of the idle control server, then those of the
+/// attacked one.
 const WINDOW_PAIRS: usize = 7;
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// How long past its bound the server is waited for.
+/// How long past its bound the server may take before the trial gives up.
 const LATENESS_MAX: Duration = Duration::from_secs(8);
 
 /// Runs `count` peers and measures.
@@ -40,7 +41,7 @@ pub(super) fn run(behaviour: &Behaviour, count: usize, binary: &Path, control: &
     let mut target = Target::start(binary, behaviour.arguments)?;
     let mut beside = Neighbours::connect(target.address)?;
     let mut apart = Neighbours::connect(control.address)?;
-    // Both warm, and what a server takes once and for all is not counted.
+    // A warm-up, so that one-time allocations of the servers are not counted.
     beside.p99(WINDOW)?;
     apart.p99(WINDOW)?;
     let before = target.usage()?;
@@ -109,14 +110,14 @@ pub(super) fn run(behaviour: &Behaviour, count: usize, binary: &Path, control: &
     })
 }
 
-/// Waits until all peers are in position and the server has ceased to grow.
+/// Waits until all peers are in position and the server's memory stops growing.
 fn fill(watch: &mut Watch<'_>, crowd: &Crowd, count: usize, began_at: Instant) -> Result<()> {
     let mut steady = 0;
     let mut last = watch.peak.memory;
     while steady < STEADY_LOOKS && began_at.elapsed() < FILL_TIME_MAX {
         thread::sleep(LOOK_INTERVAL);
         if crowd.has_failed() {
-            bail!("the crowd has broken up");
+            bail!("the thread of the crowd stopped");
         }
         let memory = watch.look()?.memory;
         let has_grown = memory > last + last / 100;
@@ -130,7 +131,7 @@ fn fill(watch: &mut Watch<'_>, crowd: &Crowd, count: usize, began_at: Instant) -
     Ok(())
 }
 
-/// Looks at the server again and again, and remembers the most.
+/// Measures the server repeatedly and keeps the peak.
 struct Watch<'a> {
     target: &'a Target,
     peak: Usage,
@@ -144,7 +145,7 @@ impl Watch<'_> {
         Ok(usage)
     }
 
-    /// Waits until the server has only so many descriptors left; `None` if it never came to that.
+    /// Waits until the server has at most this many descriptors open; `None` if that never happened.
     fn wait_until_rid(&mut self, descriptors: usize, since: Instant, within: Duration) -> Result<Option<Duration>> {
         while self.target.descriptors()? > descriptors {
             if since.elapsed() > within {

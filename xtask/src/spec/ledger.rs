@@ -1,11 +1,11 @@
-//! The requirements of one RFC, as `specs/*.toml` list them.
+//! The requirements of one RFC, as listed in `specs/*.toml`.
 
 use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// What one RFC asks for.
+/// All requirements of one RFC.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ledger {
@@ -27,18 +27,18 @@ pub(super) struct Section {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requirement {
-    /// `6455-5.1-3`: the RFC, the section, and a number that never changes its meaning.
+    /// `6455-5.1-3`: the RFC, the section, and a number that is never reused.
     pub(super) id: String,
     pub(super) level: Level,
     pub(super) role: Role,
     pub(super) text: String,
-    /// Why nothing in the code obeys it.
+    /// The reason why no code obeys it.
     pub(super) exception: Option<String>,
-    /// Why no test checks it; not for a MUST.
+    /// The reason why no test checks it. Not allowed for a MUST.
     pub(super) untested: Option<String>,
 }
 
-/// The key words of RFC 2119 that the ledgers use.
+/// The keywords of RFC 2119 that the ledgers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) enum Level {
     #[serde(rename = "MUST")]
@@ -53,7 +53,7 @@ pub(super) enum Level {
     May,
 }
 
-/// Whom it concerns.
+/// The party that the requirement applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {

@@ -1,7 +1,7 @@
-//! Markers in comments: `[6455-5.1-1]` beside the line that obeys, `checks [6455-5.1-1]` in the test that checks it.
+//! Markers in comments: `[6455-5.1-1]` beside the line that obeys a requirement, `checks [6455-5.1-1]` in a test.
 //!
-//! One pair of brackets holds any number of ids, separated by a comma and a space. What is in brackets and does not
-//! begin like an id is none of ours.
+//! One pair of brackets may hold several ids, separated by a comma and a space. Brackets whose content does not start
+//! like an id are ignored.
 
 use std::{
     fs,
@@ -10,28 +10,28 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Where the crates and their tests are. Nothing here, for this file would find its own examples.
+/// The folders that are searched. `xtask` is not among them, because the examples in this file would count.
 const FOLDERS: [&str; 2] = ["crates", "tests"];
 
-/// An id in a comment.
+/// An id found in a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Marker {
     pub(super) id: String,
     pub(super) purpose: Purpose,
-    /// From the root of the repository.
+    /// Relative to the repository root.
     pub(super) path: PathBuf,
-    /// From 1.
+    /// Starts at 1.
     pub(super) line: usize,
 }
 
-/// What a marker claims of its place.
+/// What a marker says about its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Obeys,
     Checks,
 }
 
-/// All markers, and what is wrong with the way some are written.
+/// All markers, and the problems with how some are written.
 #[derive(Debug, Default)]
 pub(super) struct Markers {
     pub(super) found: Vec<Marker>,
@@ -39,7 +39,7 @@ pub(super) struct Markers {
 }
 
 impl Markers {
-    /// Reads all sources of the repository.
+    /// Reads all source files of the repository.
     pub(super) fn read(root: &Path) -> Result<Self> {
         let mut sources = Vec::new();
         for folder in FOLDERS {
@@ -54,7 +54,7 @@ impl Markers {
         Ok(markers)
     }
 
-    /// Reads one of them.
+    /// Reads one source file.
     pub(super) fn read_source(&mut self, path: &Path, text: &str) {
         let is_test_file = path.iter().any(|part| part == "tests" || part == "tests.rs");
         let mut is_test = is_test_file;
@@ -66,13 +66,13 @@ impl Markers {
                 let place = format!("{}:{}", path.display(), idx + 1);
                 let purpose = bracket.purpose;
                 match (purpose, is_test) {
-                    (Purpose::Obeys, true) => self.faults.push(format!("{place}: a test says `checks [...]`")),
-                    (Purpose::Checks, false) => self.faults.push(format!("{place}: only a test says `checks`")),
+                    (Purpose::Obeys, true) => self.faults.push(format!("{place}: in a test, write `checks [...]`")),
+                    (Purpose::Checks, false) => self.faults.push(format!("{place}: `checks` is for tests only")),
                     (Purpose::Obeys, false) | (Purpose::Checks, true) => {}
                 }
                 for id in bracket.ids.split(", ") {
                     if !is_id(id) {
-                        self.faults.push(format!("{place}: `{id}` is no id"));
+                        self.faults.push(format!("{place}: `{id}` is not a requirement id"));
                         continue;
                     }
                     self.found.push(Marker {
@@ -87,14 +87,14 @@ impl Markers {
     }
 }
 
-/// What stands between two brackets and begins like an id.
+/// The content of a pair of brackets that starts like an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bracket<'a> {
     purpose: Purpose,
     ids: &'a str,
 }
 
-/// Those in the comment of a line, if it has one.
+/// The bracketed ids in the comment of a line.
 fn brackets(line: &str) -> impl Iterator<Item = Bracket<'_>> {
     let comment = line.split_once("//").map_or("", |(_, comment)| comment);
     comment.match_indices('[').filter_map(|(start, _)| {
@@ -107,7 +107,7 @@ fn brackets(line: &str) -> impl Iterator<Item = Bracket<'_>> {
     })
 }
 
-/// `6455-5.1-3`: an RFC, a section, a number.
+/// Whether the text is an id such as `6455-5.1-3`: an RFC, a section, a number.
 fn is_id(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let [rfc, section, number] = parts[..] else {
@@ -125,7 +125,7 @@ fn list_sources(folder: &Path, sources: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
-        // What npm and cargo put beside the sources is not ours.
+        // Skips what npm and cargo write beside the sources.
         let is_foreign = path.ends_with("node_modules") || path.ends_with("target");
         if kind.is_dir() && !is_foreign {
             list_sources(&path, sources)?;
@@ -206,7 +206,10 @@ mod tests {
             .map(|found| (found.id.as_str(), found.line))
             .collect();
         assert_eq!(found, [("6455-3-1", 2), ("6455-3-2", 2)]);
-        assert_eq!(markers.faults, ["crates/a/src/b.rs:3: `6455-3.1` is no id"]);
+        assert_eq!(
+            markers.faults,
+            ["crates/a/src/b.rs:3: `6455-3.1` is not a requirement id"]
+        );
     }
 
     #[test]
@@ -219,6 +222,6 @@ mod tests {
             assert_eq!(faults.len(), 2, "{faults:?}");
         }
         let faults = read("crates/a/src/b.rs", "// checks [6455-3-1]").faults;
-        assert_eq!(faults, ["crates/a/src/b.rs:1: only a test says `checks`"]);
+        assert_eq!(faults, ["crates/a/src/b.rs:1: `checks` is for tests only"]);
     }
 }

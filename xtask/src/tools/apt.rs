@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::find;
 use crate::process::output;
 
-/// Installs packages without starting the servers in them: a policy that forbids it is put in place meanwhile, unless
-/// the machine has one of its own.
+/// Installs packages without starting their services, by means of a temporary policy, unless the machine has a policy
+/// of its own.
 const INSTALL: &str = r#"
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -19,7 +19,7 @@ fi
 apt-get install --yes --no-install-recommends "$@"
 "#;
 
-/// The path of `program`; `package` is installed if it is missing.
+/// Returns the path of `program`, after installing `package` if it is missing.
 pub(crate) fn ensure(program: &str, package: &str) -> Result<PathBuf> {
     if let Some(path) = find(program) {
         return Ok(path);
@@ -27,16 +27,16 @@ pub(crate) fn ensure(program: &str, package: &str) -> Result<PathBuf> {
     install(package).with_context(|| {
         format!("`{program}` is missing; install it (on Debian: apt-get install {package}) and run again")
     })?;
-    find(program).with_context(|| format!("the package {package} was installed but holds no `{program}`"))
+    find(program).with_context(|| format!("the package {package} is installed but does not contain `{program}`"))
 }
 
-/// Installs one package, as root or through `sudo` without a password.
+/// Installs one package, as root or with `sudo -n`.
 pub(crate) fn install(package: &str) -> Result<()> {
     if find("apt-get").is_none() {
-        bail!("this machine has no apt-get");
+        bail!("apt-get is not available");
     }
     static UPDATED: OnceLock<bool> = OnceLock::new();
-    // Lists that are old or missing make an install fail that would work; once per run is enough.
+    // Outdated package lists make an install fail that would succeed. Once per run is enough.
     let updated = UPDATED.get_or_init(|| {
         println!("    apt-get update");
         as_root(&["apt-get", "update"])
@@ -51,7 +51,7 @@ pub(crate) fn install(package: &str) -> Result<()> {
 }
 
 fn as_root(words: &[&str]) -> Result<()> {
-    // Without a terminal nobody can answer a question; another apt at work is waited for.
+    // Noninteractive: there is no terminal for questions.
     let env = ["env", "DEBIAN_FRONTEND=noninteractive", "APT_LISTCHANGES_FRONTEND=none"];
     let sudo = if output(Command::new("id").arg("-u"))?.trim() == "0" {
         &[][..]
@@ -60,7 +60,7 @@ fn as_root(words: &[&str]) -> Result<()> {
     };
     let words: Vec<_> = sudo.iter().chain(&env).chain(words).collect();
     let Some((program, arguments)) = words.split_first() else {
-        bail!("there is nothing to run")
+        bail!("no command given")
     };
     output(Command::new(program).args(arguments)).map(drop)
 }

@@ -1,7 +1,7 @@
-//! Autobahn|Testsuite, which exists for CPython 2.7 alone.
+//! Installs Autobahn|Testsuite, which runs only on CPython 2.7.
 //!
-//! That Python is pyenv's or the machine's if there is one; else Debian's last package of it (release "bullseye") is
-//! taken from the mirror this machine is set up with and unpacked under `target/`, not installed.
+//! Uses the Python 2.7 of pyenv or of the system, if any. Otherwise downloads the last Debian package of it (release
+//! "bullseye") from the configured mirror and unpacks it under `target/`, without installing it.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Python 2.7 as unpacked, with the old libraries it needs, and its headers to build one package.
+/// Python 2.7, the old libraries it needs, and its headers, which one package needs to build.
 const DEBIAN_PACKAGES: [&str; 9] = [
     "libffi7",
     "libpython2.7",
@@ -31,11 +31,11 @@ const DEBIAN_PACKAGES: [&str; 9] = [
     "python2.7-minimal",
 ];
 
-/// What the suite and its installation need of Python.
+/// A script that fails unless Python has the modules and headers that the suite needs.
 const USABLE: &str = "import os, ssl, sysconfig, zlib\n\
     assert os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h'))";
 
-/// Installs the suite under `target/peers/autobahn`, where `wstest` starts it.
+/// Installs the suite in `target/peers/autobahn`; its `wstest` starts it.
 pub(crate) fn prepare(workspace: &Workspace) -> Result<()> {
     let folder = workspace.peers().join("autobahn");
     let sources = workspace.peer_sources();
@@ -52,7 +52,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<()> {
     };
     println!("    CPython 2.7: {}", python27.path.display());
 
-    // A wheel of pip can be run in place: that is how the first pip gets in.
+    // Bootstraps pip by running its wheel in place.
     let (wheels, site) = (folder.join("wheels"), folder.join("site"));
     output(
         python::pip(&python3)
@@ -101,15 +101,15 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<()> {
     stamp.write()
 }
 
-/// A Python 2.7.
+/// A Python 2.7 interpreter.
 struct Python27 {
     path: PathBuf,
-    /// Where its packages were unpacked, if it was not installed.
+    /// The folder into which its packages were unpacked, if it was not installed.
     root: Option<PathBuf>,
 }
 
 impl Python27 {
-    /// The variables it needs, besides the folder `site` with its packages.
+    /// Its environment variables; `site` is the folder with the Python packages.
     fn variables(&self, site: &Path) -> Vec<(&'static str, String)> {
         let site = site.display();
         let mut variables = vec![("PYTHONPATH", site.to_string()), ("WSTEST_SITE", site.to_string())];
@@ -133,7 +133,7 @@ impl Python27 {
         command
     }
 
-    /// A script that runs `program` with this Python.
+    /// A shell script that runs `program` with this Python.
     fn launcher(&self, site: &Path, program: &Path) -> String {
         let exports = self
             .variables(site)
@@ -161,7 +161,7 @@ fn find_python27() -> Option<PathBuf> {
     candidates.find(|path| output(Command::new(path).args(["-c", USABLE])).is_ok())
 }
 
-/// Unpacks Debian's packages with a private configuration of apt, so that the machine's own stays as it is.
+/// Unpacks the Debian packages with a private apt configuration, so that the system's stays unchanged.
 fn unpack_python27(folder: &Path) -> Result<Python27> {
     if find("apt-get").is_none() || find("dpkg-deb").is_none() {
         bail!("CPython 2.7 is missing; install it (with pyenv: pyenv install 2.7.18) and run again");
@@ -189,7 +189,7 @@ fn unpack_python27(folder: &Path) -> Result<Python27> {
         output(command.args(words).current_dir(apt.join("packages")))
     };
     println!("    unpacking Debian's python2.7");
-    apt_get(&["update"]).context("the Debian mirror of this machine has no release bullseye")?;
+    apt_get(&["update"]).context("the configured Debian mirror does not have the release bullseye")?;
     apt_get(&[&["download"], &DEBIAN_PACKAGES[..]].concat())?;
     for package in fs::read_dir(apt.join("packages"))?.flatten() {
         call(Command::new("dpkg-deb").arg("--extract").arg(package.path()).arg(&root))?;
@@ -200,7 +200,7 @@ fn unpack_python27(folder: &Path) -> Result<Python27> {
     })
 }
 
-/// The address of the Debian mirror that this machine uses.
+/// The URL of the Debian mirror that this machine uses.
 fn debian_mirror() -> Result<String> {
     let mut list = Command::new("apt-get");
     let addresses = output(list.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))?;
@@ -209,5 +209,5 @@ fn debian_mirror() -> Result<String> {
         .find(|address| address.trim_end_matches('/').ends_with("/debian"));
     mirror
         .map(str::to_owned)
-        .context("this machine uses no Debian mirror; install CPython 2.7 (pyenv install 2.7.18)")
+        .context("no Debian mirror is configured; install CPython 2.7 (pyenv install 2.7.18)")
 }

@@ -1,5 +1,5 @@
-//! Programs from outside that the suites need. Each is looked for, installed if it is missing, and told to the tests by
-//! environment variables. Nothing is installed outside `target/` but Debian packages.
+//! External programs that the suites need. Each is searched for, installed if it is missing, and passed to the tests in
+//! an environment variable. Only Debian packages are installed outside `target/`.
 
 mod apt;
 mod autobahn;
@@ -18,7 +18,7 @@ use anyhow::Result;
 
 use crate::workspace::Workspace;
 
-/// One thing a suite can need.
+/// An external program that a suite needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tool {
     /// Node with the packages of `tests/peers/package.json`.
@@ -35,12 +35,12 @@ pub(crate) enum Tool {
     Autobahn,
 }
 
-/// valgrind, for `cargo xtask count`.
+/// Returns the path of valgrind, for `cargo xtask count`.
 pub(crate) fn valgrind() -> Result<PathBuf> {
     apt::ensure("valgrind", "valgrind")
 }
 
-/// The variables by which the tests find what was prepared.
+/// The environment variables that tell the tests where the programs are.
 #[derive(Debug)]
 pub(crate) struct Environment {
     variables: BTreeMap<String, PathBuf>,
@@ -62,7 +62,7 @@ impl Environment {
         })
     }
 
-    /// Prepares `tool`, unless it was before.
+    /// Prepares `tool`, unless that was done before.
     pub(crate) fn add(&mut self, workspace: &Workspace, tool: Tool) -> Result<()> {
         if self.prepared.contains(&tool) {
             return Ok(());
@@ -71,7 +71,7 @@ impl Environment {
             Tool::Node => self.set("SOCKEYE_TOOL_NODE", node::prepare(workspace)?),
             Tool::Python => drop(python::prepare(workspace)?),
             Tool::Java => {
-                // A runtime alone cannot compile the peer.
+                // A JRE cannot compile the peer.
                 apt::ensure("javac", "default-jdk-headless")?;
                 self.set("SOCKEYE_TOOL_JAVA", apt::ensure("java", "default-jdk-headless")?);
             }
@@ -95,7 +95,7 @@ impl Environment {
 /// The path of an installed program.
 fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian keeps servers out of an ordinary user's PATH.
+    // Debian installs servers outside an ordinary user's PATH.
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)
         .chain(more)
@@ -103,7 +103,7 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Replaces a folder by an empty one.
+/// Replaces a folder with an empty one.
 fn empty_folder(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

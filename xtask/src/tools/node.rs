@@ -1,4 +1,4 @@
-//! Node and the npm packages of the peers.
+//! Node and the npm packages of the test peers.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use super::{apt, empty_folder, stamp::Stamp};
 use crate::{process::output, workspace::Workspace};
 
-/// The oldest Node that all packages run on.
+/// The oldest Node version that all packages support.
 const MAJOR_MIN: u32 = 18;
 
-/// Installs the packages under `target/peers/node`; gives the path of Node.
+/// Installs the packages in `target/peers/node` and returns the path of Node.
 pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     let node = apt::ensure("node", "nodejs")?;
     let version = output(Command::new(&node).arg("--version"))?.trim().to_owned();
@@ -42,7 +42,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
                 .args(["ci", "--no-audit", "--no-fund"])
                 .current_dir(&folder),
         )?;
-        // The peers are run by this name, so that they find the packages beside it.
+        // Peers are run through this link, so that they find the packages beside it.
         std::os::unix::fs::symlink(&sources, folder.join("peers"))?;
         stamp.write()?;
     }

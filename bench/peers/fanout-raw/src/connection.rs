@@ -1,4 +1,4 @@
-//! One connection: its handshake, what it received of a frame, what its socket did not take.
+//! One connection: its handshake, partly received frames, and unsent bytes.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use sha1::{Digest as _, Sha1};
 
 use crate::frame::{self, Frame};
 
-/// More is not a request; and a subscriber that lets more wait is disconnected.
+/// Maximum size of a request, and of the bytes queued for a subscriber, which is disconnected beyond it.
 const HEAD_SIZE_MAX: usize = 16 * 1024;
 const UNSENT_MAX: usize = 1024 * 1024;
 
@@ -19,9 +19,9 @@ const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(crate) struct Connection {
     tcp: TcpStream,
     is_open: bool,
-    /// A request, later a frame, of which not all has arrived.
+    /// A partly received request or, later, frame.
     partial: Vec<u8>,
-    /// What the socket did not take, and how much of it has gone since.
+    /// Bytes that the socket did not accept, and how many of them have been sent since.
     unsent: Vec<u8>,
     sent: usize,
 }
@@ -37,7 +37,7 @@ impl Connection {
         }
     }
 
-    /// Writes what is unsent, reads once, and adds the messages to the batch. An error when the connection is over.
+    /// Sends queued bytes, reads once, and adds the messages to the batch. Fails when the connection is over.
     pub(crate) fn handle(&mut self, buffer: &mut [u8], batch: &mut Vec<u8>) -> io::Result<()> {
         if self.is_blocked() {
             self.send_unsent()?;
@@ -66,7 +66,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends, in one call if nothing is waiting; what the socket does not take waits.
+    /// Sends in one call if nothing is queued; queues what the socket does not accept.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = match self.is_blocked() {
             true => 0,
@@ -99,7 +99,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Answers the request once it is there; whether it is.
+    /// Answers the request once it is complete. Returns whether it was.
     fn open(&mut self) -> io::Result<bool> {
         let Some(end) = self.partial.windows(4).position(|window| window == b"\r\n\r\n") else {
             return match self.partial.len() {
@@ -126,7 +126,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Takes all whole frames; how many bytes they were.
+    /// Handles all complete frames and returns their length.
     fn take_frames(&mut self, bytes: &mut [u8], batch: &mut Vec<u8>) -> io::Result<usize> {
         let mut used = 0;
         while let Some(len) = frame::take(&mut bytes[used..], |frame| match frame {
@@ -153,7 +153,7 @@ impl Connection {
     }
 }
 
-/// One send; how much the socket took.
+/// Calls `send` once and returns how many bytes the socket accepted.
 fn send(tcp: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match tcp.write(bytes) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),

@@ -1,4 +1,4 @@
-//! Frames (RFC 6455 §5.2), as much of them as this server speaks.
+//! Frames (RFC 6455 §5.2), as far as this server needs them.
 
 use std::io::{self, ErrorKind};
 
@@ -9,14 +9,14 @@ pub(crate) const PONG: u8 = 0xA;
 const PAYLOAD_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 pub(crate) enum Frame<'a> {
-    /// Its opcode and payload.
+    /// The opcode and payload of a frame.
     Message(u8, &'a [u8]),
     Ping(&'a [u8]),
     Pong,
     Close(&'a [u8]),
 }
 
-/// Unmasks the first frame in place and hands it over; its length, or `None` while it is not whole.
+/// Unmasks the first frame in place and passes it on. Returns its length, or `None` while it is incomplete.
 pub(crate) fn take(bytes: &mut [u8], act: impl FnOnce(Frame<'_>) -> io::Result<()>) -> io::Result<Option<usize>> {
     let &[first, second, ..] = &*bytes else {
         return Ok(None);
@@ -32,7 +32,7 @@ pub(crate) fn take(bytes: &mut [u8], act: impl FnOnce(Frame<'_>) -> io::Result<(
         },
         len => (u64::from(len), 2),
     };
-    // Whole and masked, without extensions.
+    // Unfragmented and masked, without extensions.
     if first & 0xF0 != 0x80 || second & 0x80 == 0 || len > PAYLOAD_SIZE_MAX {
         return Err(ErrorKind::InvalidData.into());
     }
@@ -55,7 +55,7 @@ pub(crate) fn take(bytes: &mut [u8], act: impl FnOnce(Frame<'_>) -> io::Result<(
     Ok(Some(end))
 }
 
-/// Adds a whole frame without a mask.
+/// Appends an unmasked, unfragmented frame.
 pub(crate) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.push(0x80 | opcode);
     match payload.len() {

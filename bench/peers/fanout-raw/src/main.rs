@@ -1,7 +1,7 @@
-//! The floor of a broadcast: epoll, a frame encoded once, one send per subscriber for all that one read brought.
+//! Lower bound for fan-out: epoll, each frame encoded once, one send per subscriber for all messages of one read.
 //!
-//! As little of the protocol as a well-behaved client needs: its handshake, whole messages, ping and close. No
-//! fragments, no UTF-8, no deadlines.
+//! Implements only what a well-behaved client needs: handshake, whole messages, ping and close. No fragments, no UTF-8
+//! check, no deadlines.
 
 mod connection;
 mod frame;
@@ -27,9 +27,9 @@ const LISTENER: u64 = 0;
 struct Hub {
     epoll: OwnedFd,
     connections: HashMap<u64, Connection>,
-    /// Where all connections read.
+    /// Read buffer of all connections.
     buffer: Vec<u8>,
-    /// The frames of one read, as subscribers get them.
+    /// The messages of one read, encoded for the subscribers.
     batch: Vec<u8>,
 }
 
@@ -53,7 +53,7 @@ fn run(flags: &Flags) -> io::Result<()> {
     let mut events = Vec::with_capacity(EVENTS_MAX);
     loop {
         match epoll::wait(&hub.epoll, spare_capacity(&mut events), None) {
-            // Somebody looks at the process from outside.
+            // Interrupted by a signal, for example from a profiler.
             Err(Errno::INTR) => continue,
             waited => waited?,
         };
@@ -75,7 +75,7 @@ fn run(flags: &Flags) -> io::Result<()> {
 }
 
 impl Hub {
-    /// A connection can be read, or written again.
+    /// Handles a connection that is readable or writable again.
     fn handle(&mut self, token: u64) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(&token) else {
             return Ok(());
@@ -83,12 +83,12 @@ impl Hub {
         let was_blocked = connection.is_blocked();
         self.batch.clear();
         let handled = connection.handle(&mut self.buffer, &mut self.batch);
-        // What came before the end is published all the same.
+        // Messages before the end of the connection are published all the same.
         self.publish(token)?;
         self.settle(token, was_blocked, handled)
     }
 
-    /// Sends the batch to all but one.
+    /// Sends the batch to all connections but one.
     fn publish(&mut self, from: u64) -> io::Result<()> {
         if self.batch.is_empty() {
             return Ok(());
@@ -109,7 +109,7 @@ impl Hub {
         Ok(())
     }
 
-    /// After something was done with a connection: forgets it if it is over, asks for the events that it needs now.
+    /// After handling a connection: removes it if it is over, or registers the events that it needs now.
     fn settle(&mut self, token: u64, was_blocked: bool, done: io::Result<()>) -> io::Result<()> {
         if done.is_err() {
             self.connections.remove(&token);

@@ -1,5 +1,5 @@
-//! The well-known form: a task per connection that waits for its WebSocket and for a channel of tokio's, to which all
-//! send and all listen. Every subscriber encodes every message and flushes it.
+//! The usual design: one task per connection that selects over its WebSocket and a `tokio::sync::broadcast` channel.
+//! Every subscriber encodes and flushes every message.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ const READ_BUFFER_SIZE: usize = 16 * 1024;
 /// A subscriber that is further behind is disconnected.
 const BEHIND_MAX: usize = 1024;
 
-/// A message, and who sent it.
+/// A message and the connection that sent it.
 type Publication = (u64, Message);
 
 fn main() -> ExitCode {
@@ -46,7 +46,7 @@ async fn serve(mut ws: WebSocketStream<TcpStream>, id: u64, sender: Sender<Publi
             publication = publications.recv() => match publication {
                 Ok((from, message)) if from != id => ws.send(message).await?,
                 Ok(_) => {}
-                // Too far behind: a subscriber with a gap would not know of it.
+                // Too far behind: the subscriber would not notice the gap.
                 Err(_) => return Ok(()),
             },
         }

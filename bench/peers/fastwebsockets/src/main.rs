@@ -1,5 +1,5 @@
-//! fastwebsockets, as its echo example: hyper's upgrade, a `FragmentCollector`, one write per frame. It has no call that
-//! queues a frame.
+//! fastwebsockets, like its echo example: hyper upgrade, `FragmentCollector`, one write per frame. It has no call to
+//! queue a frame.
 
 use std::process::ExitCode;
 

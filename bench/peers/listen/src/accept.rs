@@ -1,4 +1,4 @@
-//! Accepting on a tokio runtime of one thread.
+//! Accepts connections on a single-threaded tokio runtime.
 
 use std::io;
 
@@ -6,14 +6,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Flags;
 
-/// Listens, announces itself and gives every connection, with TCP_NODELAY set, a task of its own. Runs until the
-/// process ends.
+/// Listens, prints the address, and spawns a task for each connection, with TCP_NODELAY set. Runs until the process
+/// ends.
 ///
-/// How a connection ended is not looked at: the generator counts what it got back.
+/// How a connection ends is ignored, because the load generator checks the replies.
 ///
 /// # Errors
 ///
-/// The address cannot be listened on.
+/// If it cannot listen on the address.
 pub fn serve<F>(flags: &Flags, connection: impl Fn(TcpStream) -> F) -> io::Result<()>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -23,7 +23,7 @@ where
         let listener = TcpListener::bind(flags.listen).await?;
         crate::announce(listener.local_addr()?);
         loop {
-            // It fails when a connection is gone before it is accepted, or when there are too many: both pass.
+            // Accepting fails if the connection is already gone or too many are open; both are temporary.
             let Ok((tcp, _)) = listener.accept().await else {
                 tokio::task::yield_now().await;
                 continue;

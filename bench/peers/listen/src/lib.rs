@@ -1,7 +1,8 @@
-//! What every server of the benchmark does around its own code.
+//! The code that all servers of the benchmark share.
 //!
-//! Each is a program that takes `--listen ADDRESS`, prints `listening on ADDRESS:PORT`, and serves until its standard
-//! input closes. Nothing here touches a byte of a connection: what is measured is in each server's own file.
+//! Each server is a program that takes `--listen ADDRESS`, prints `listening on ADDRESS:PORT`, and runs until its
+//! standard input closes. This crate does not touch the bytes of a connection: the code to measure is in each server's
+//! own package.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -18,27 +19,27 @@ pub use accept::serve;
 #[cfg(feature = "tls")]
 pub use tls::{serve_tls, server_config};
 
-/// What the flags said.
+/// The parsed command-line flags.
 #[derive(Debug, Clone)]
 pub struct Flags {
-    /// Where to listen. Default: a free port of 127.0.0.1.
+    /// Address to listen on. Default: a free port of 127.0.0.1.
     pub listen: SocketAddr,
-    /// The PEM files of the certificate chain and its key: serve TLS.
+    /// PEM files of the certificate chain and its key, to serve TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Agree to permessage-deflate.
+    /// Accept permessage-deflate.
     pub deflate: Option<Takeover>,
 }
 
-/// Whether permessage-deflate remembers earlier messages (RFC 7692 §7.1.1).
+/// Context takeover of permessage-deflate (RFC 7692 §7.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takeover {
-    /// Each message by itself, in both directions.
+    /// None: each message is compressed by itself, in both directions.
     No,
-    /// Each direction remembers.
+    /// In both directions.
     Yes,
 }
 
-/// What a server can do beyond plain echo; a flag outside of it is refused.
+/// Optional features of a server; flags for others are rejected.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Can {
     /// `--tls CERT KEY`.
@@ -50,7 +51,7 @@ pub struct Can {
 }
 
 impl Can {
-    /// TLS, and nothing else beyond plain echo.
+    /// Only TLS.
     pub const TLS: Self = Self {
         tls: true,
         deflate: false,
@@ -59,7 +60,7 @@ impl Can {
 }
 
 impl Flags {
-    /// Reads the flags of this process, or exits with 2 and what is wrong with them.
+    /// Parses the flags of this process; on an error prints it and exits with status 2.
     pub fn parse(can: Can) -> Flags {
         match Flags::read(std::env::args().skip(1), can) {
             Ok(flags) => flags,
@@ -83,25 +84,25 @@ impl Flags {
                 "--tls" if can.tls => flags.tls = Some((value()?.into(), value()?.into())),
                 "--deflate" if can.deflate => flags.deflate = Some(Takeover::No),
                 "--deflate=takeover" if can.takeover => flags.deflate = Some(Takeover::Yes),
-                _ => return Err(format!("this server does not know {flag}")),
+                _ => return Err(format!("unknown flag {flag}")),
             }
         }
         Ok(flags)
     }
 }
 
-/// Says where the server listens, on standard output, and arranges that the process ends when standard input does.
+/// Prints the address on standard output, and ends the process when standard input closes.
 pub fn announce(address: SocketAddr) {
     println!("listening on {address}");
     std::thread::spawn(|| {
-        // Whoever started the server holds the other end. It dies with it, however that died.
+        // The parent process holds the other end of standard input, so the server ends with it, however it died.
         let mut ignored = [0; 256];
         while matches!(std::io::stdin().read(&mut ignored), Ok(1..)) {}
         std::process::exit(0);
     });
 }
 
-/// Turns what stopped a server into its exit code.
+/// Converts the result of a server into an exit code.
 pub fn exit(result: std::io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_the_server_cannot_follow_is_refused() {
+    fn unsupported_flag_is_rejected() {
         let all = Can {
             tls: true,
             deflate: true,

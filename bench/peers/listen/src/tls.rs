@@ -1,4 +1,4 @@
-//! TLS by rustls, with its defaults and ring.
+//! TLS with rustls, its default settings and ring.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use tokio_rustls::server::TlsStream;
 
 use crate::Flags;
 
-/// The server's side of TLS with this certificate and key (PEM files).
+/// Server-side TLS settings with this certificate and key (PEM files).
 ///
 /// # Errors
 ///
-/// A file cannot be read or does not hold what it should.
+/// If a file cannot be read or has the wrong contents.
 pub fn server_config(certificate: &Path, key: &Path) -> io::Result<Arc<ServerConfig>> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
@@ -30,11 +30,11 @@ pub fn server_config(certificate: &Path, key: &Path) -> io::Result<Arc<ServerCon
     Ok(Arc::new(config))
 }
 
-/// As [`serve`](crate::serve), over TLS with this certificate and key (PEM files).
+/// Like [`serve`](crate::serve), but over TLS with this certificate and key (PEM files).
 ///
 /// # Errors
 ///
-/// As [`serve`](crate::serve) and [`server_config`].
+/// The errors of [`serve`](crate::serve) and [`server_config`].
 pub fn serve_tls<F>(
     flags: &Flags,
     (certificate, key): &(PathBuf, PathBuf),

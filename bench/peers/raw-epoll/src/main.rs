@@ -1,4 +1,5 @@
-//! The floor: level-triggered epoll, one buffer of 512 KiB for all connections, what was received is sent.
+//! Lower bound for an echo: level-triggered epoll, one buffer of 512 KiB for all connections, bytes are sent as
+//! received.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -18,8 +19,8 @@ const LISTENER: u64 = 0;
 
 struct Connection {
     tcp: TcpStream,
-    /// What the socket did not take, and how much of it has gone since. Nothing is received before all has, so it is
-    /// never more than one buffer.
+    /// Bytes that the socket did not accept, and how many of them have been sent since. Nothing is received before all
+    /// are sent, so it is at most one buffer.
     unsent: Vec<u8>,
     sent: usize,
 }
@@ -41,7 +42,7 @@ fn run(flags: &Flags) -> io::Result<()> {
     let mut events = Vec::with_capacity(EVENTS_MAX);
     loop {
         match epoll::wait(&epoll, spare_capacity(&mut events), None) {
-            // Somebody looks at the process from outside.
+            // Interrupted by a signal, for example from a profiler.
             Err(Errno::INTR) => continue,
             waited => waited?,
         };
@@ -77,7 +78,7 @@ fn run(flags: &Flags) -> io::Result<()> {
 }
 
 impl Connection {
-    /// Sends what is unsent, or else what is received; an error when the connection is over.
+    /// Sends queued bytes, or else receives and sends; fails when the connection is over.
     fn echo(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         if !self.unsent.is_empty() {
             self.sent += send(&mut self.tcp, &self.unsent[self.sent..])?;
@@ -98,7 +99,7 @@ impl Connection {
     }
 }
 
-/// One send; how much the socket took.
+/// Calls `send` once and returns how many bytes the socket accepted.
 fn send(tcp: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match tcp.write(bytes) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),

@@ -1,4 +1,4 @@
-//! The floor of wss: tokio-rustls, 64 KiB per connection, what was decrypted is encrypted again.
+//! Lower bound for TLS: tokio-rustls with a buffer of 64 KiB per connection; decrypted bytes are encrypted again.
 
 use std::io;
 use std::process::ExitCode;

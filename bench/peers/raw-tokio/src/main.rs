@@ -1,4 +1,4 @@
-//! The floor of a tokio server that owns its buffers: 64 KiB per connection, what was read is written.
+//! Lower bound for a tokio server with its own buffers: 64 KiB per connection, bytes are written as read.
 
 use std::io;
 use std::process::ExitCode;

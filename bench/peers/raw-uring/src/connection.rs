@@ -1,4 +1,4 @@
-//! One connection: what of it waits to be sent, and what the kernel is doing for it.
+//! One connection: its pending data, and its operations in the kernel.
 
 use std::collections::VecDeque;
 use std::ptr;
@@ -8,25 +8,25 @@ use io_uring::{opcode, types::Fixed};
 
 use crate::pool::{Piece, Pool};
 
-/// So many pieces leave with one send.
+/// Maximum number of pieces per send.
 const PIECES_MAX: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct Connection {
-    /// What was received, the oldest first.
+    /// Received pieces, oldest first.
     unsent: VecDeque<Piece>,
-    /// So many of them are being sent.
+    /// Number of pieces being sent.
     sending: usize,
-    /// Where the kernel finds several pieces for one send.
+    /// The list of pieces for a vectored send.
     gather: Option<Box<Gather>>,
     pub(crate) is_receiving: bool,
-    /// The peer sends no more, or cannot be sent to.
+    /// The peer has stopped sending, or sending to it failed.
     pub(crate) is_over: bool,
-    /// It waits to be looked at when this turn ends.
+    /// The connection is queued for the end of this turn.
     pub(crate) is_listed: bool,
 }
 
-/// What the kernel reads until the send is complete, and so does not move.
+/// Memory that the kernel reads until the send is complete, and that must not move until then.
 struct Gather {
     message: libc::msghdr,
     slices: [libc::iovec; PIECES_MAX],
@@ -37,9 +37,9 @@ impl Connection {
         self.sending > 0
     }
 
-    /// Takes in what the kernel received.
+    /// Records bytes that the kernel received.
     pub(crate) fn received(&mut self, pool: &mut Pool, buffer: u16, len: u32, is_going_on: bool) {
-        // What is being sent does not grow any more.
+        // A piece that is being sent must not grow.
         let last = match self.unsent.len() > self.sending {
             true => self.unsent.back_mut(),
             false => None,
@@ -48,7 +48,7 @@ impl Connection {
         self.unsent.extend(piece);
     }
 
-    /// The send of what waits, if anything does.
+    /// The send operation for the pending pieces, if there are any.
     pub(crate) fn send(&mut self, slot: u32, pool: &Pool) -> Option<Entry> {
         const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let first = self.unsent.front()?;
@@ -70,7 +70,7 @@ impl Connection {
         Some(send.flags(FLAGS as u32).build())
     }
 
-    /// What was being sent has gone, all of it (MSG_WAITALL) unless the connection is over.
+    /// Handles a completed send: all pieces are sent (MSG_WAITALL) unless the connection is over.
     pub(crate) fn sent(&mut self, pool: &mut Pool, len: i32) {
         let sending = self.unsent.drain(..self.sending);
         let expected: u32 = sending.map(|piece| (piece.len, pool.release(piece)).0).sum();
@@ -88,7 +88,7 @@ impl Gather {
             iov_base: ptr::null_mut(),
             iov_len: 0,
         };
-        // SAFETY: of zeroes is what an empty message is made of: null pointers, lengths and flags.
+        // SAFETY: an all-zero message header is valid: null pointers, lengths and flags of zero.
         let message = unsafe { std::mem::zeroed() };
         Box::new(Self {
             message,

@@ -1,10 +1,11 @@
-//! The same on io_uring: one multishot accept, one multishot receive for each connection, buffers that the kernel picks,
-//! and sends out of these. A turn is one system call, which hands in what is to be sent and waits for what has happened;
+//! The echo on io_uring: one multishot accept, one multishot receive per connection into buffers that the kernel
+//! selects, and sends from these buffers. A turn is one system call, which submits the sends and waits for completions;
 //! no thread polls.
 //!
-//! Connections have no descriptors of the process, but places in a table of the ring.
+//! Connections are entries in the ring's file table instead of descriptors of the process.
 //!
-//! Peers that do not read hold buffers, and when they hold them all the others wait too. `raw-epoll` would copy.
+//! Peers that do not read hold buffers, and if they hold all of them, every connection waits. `raw-epoll` would copy
+//! instead.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -28,7 +29,7 @@ const SUBMISSIONS_MAX: u32 = 1024;
 const COMPLETIONS_MAX: u32 = 16 * 1024;
 const CONNECTIONS_MAX: u32 = 32 * 1024;
 
-/// What was asked of the kernel; with the connection's place above it.
+/// The kind of an operation; its user data also contains the connection's table index.
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
@@ -41,11 +42,11 @@ struct Server<'a> {
     submitter: Submitter<'a>,
     submissions: SubmissionQueue<'a>,
     pool: Pool,
-    /// By their places.
+    /// Connections by table index.
     connections: Vec<Option<Connection>>,
-    /// To be looked at when the turn ends.
+    /// Connections to handle at the end of the turn.
     listed: Vec<u32>,
-    /// Those that cannot go on before there is a buffer.
+    /// Connections that wait for a free buffer.
     starved: Vec<u32>,
 }
 
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 
 fn run(flags: &Flags) -> io::Result<()> {
     let listener = TcpListener::bind(flags.listen)?;
-    // Those that are accepted inherit it.
+    // Accepted sockets inherit this option.
     set_tcp_nodelay(&listener, true)?;
     let mut ring: IoUring = IoUring::builder()
         .setup_single_issuer()
@@ -63,7 +64,7 @@ fn run(flags: &Flags) -> io::Result<()> {
         .setup_submit_all()
         .setup_cqsize(COMPLETIONS_MAX)
         .build(SUBMISSIONS_MAX)?;
-    // The table may be no larger than that of the process.
+    // The table must not be larger than the process's descriptor limit.
     let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let connections_max = u64::from(CONNECTIONS_MAX).min(files_max) as u32;
     ring.submitter().register_files_sparse(connections_max)?;
@@ -85,7 +86,7 @@ fn run(flags: &Flags) -> io::Result<()> {
     loop {
         server.submissions.sync();
         match server.submitter.submit_and_wait(1) {
-            // Somebody looks at the process from outside.
+            // Interrupted by a signal, for example from a profiler.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             submitted => drop(submitted?),
         }
@@ -108,7 +109,7 @@ impl Server<'_> {
                     self.connections[slot as usize] = Some(Connection::default());
                     return self.receive(slot);
                 }
-                // The table is full: there is place again when a connection has been closed.
+                // The table is full; an entry becomes free when a connection closes.
                 return match -result {
                     libc::ENFILE | libc::EMFILE => Ok(()),
                     _ => self.accept(),
@@ -134,7 +135,7 @@ impl Server<'_> {
                     }
                     (_, Some(_)) => return Err(io::Error::other("a buffer without bytes")),
                     (code, None) if code == -libc::ENOBUFS => {}
-                    // The end, or an error.
+                    // End of the stream, or an error.
                     (_, None) => connection.is_over = true,
                 }
             }
@@ -142,7 +143,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Ends a turn: what was received leaves, what is over is closed, what stopped for want of a buffer goes on.
+    /// Ends a turn: sends what was received, closes finished connections, and restarts receives that lacked a buffer.
     fn settle(&mut self) -> io::Result<()> {
         while let Some(slot) = self.listed.pop() {
             let Some(connection) = &mut self.connections[slot as usize] else {
@@ -194,9 +195,9 @@ impl Server<'_> {
             self.submitter.submit()?;
             self.submissions.sync();
         }
-        // SAFETY: what a send points at is a piece of the pool, which is never freed and not given back to the kernel
-        // before the send is complete, or the `Gather` of a connection, which stays boxed so long; nothing else that is
-        // pushed points anywhere.
+        // SAFETY: a send points to a piece of the pool, which is never freed and not returned to the kernel before the
+        // send is complete, or to the `Gather` of a connection, which stays boxed until then; no other operation that
+        // is pushed contains a pointer.
         unsafe { self.submissions.push(&entry) }.map_err(io::Error::other)
     }
 }

@@ -1,7 +1,7 @@
-//! Buffers that the kernel takes by itself when bytes arrive, and that are given back when what they hold has been sent.
+//! Buffers that the kernel selects when bytes arrive, and that are returned after their contents have been sent.
 //!
-//! They are consumed by bytes: what arrives next, on whatever connection, lies right behind what arrived last. Small
-//! messages of many connections share a few pages so, and a long one finds a long buffer.
+//! Buffers are consumed incrementally: bytes that arrive next, on any connection, are placed directly after the last
+//! ones. Small messages of many connections share a few pages, and a long message gets a long buffer.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::io;
@@ -11,34 +11,34 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::{BufRingEntry, IOU_PBUF_RING_INC};
 
-/// The group that the kernel knows them by.
+/// The buffer group id.
 pub(crate) const GROUP: u16 = 0;
 
-/// A power of two, as the kernel's ring needs it. They are filled in turns, so all of them, 1 MiB, should stay in a
+/// A power of two, as the kernel requires. All buffers are used in turn, so together (1 MiB) they should fit into the
 /// processor's cache.
 const BUFFERS: u16 = 32;
 const BUFFER_SIZE: u32 = 32 * 1024;
 
-/// All of them, and the ring in which the kernel finds those that it may fill. Both stay until the process ends: so long
-/// the kernel may touch them.
+/// All buffers, and the ring in which the kernel finds the free ones. Both are never freed, because the kernel may
+/// access them.
 pub(crate) struct Pool {
     bytes: NonNull<u8>,
     ring: NonNull<BufRingEntry>,
-    /// How many were ever put into the ring.
+    /// Number of buffers ever added to the ring.
     tail: u16,
     buffers: Vec<Buffer>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Buffer {
-    /// How much of it has been received into.
+    /// Number of bytes received into this buffer.
     filled: u32,
-    /// How many pieces of it are still to be sent.
+    /// Number of pieces of this buffer that are not sent yet.
     pieces: u32,
     is_kernels: bool,
 }
 
-/// Bytes that were received and are to be sent.
+/// Received bytes to be sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Piece {
     buffer: u16,
@@ -55,7 +55,7 @@ impl Pool {
             buffers: vec![Buffer::default(); usize::from(BUFFERS)],
         };
         let ring = pool.ring.as_ptr() as u64;
-        // SAFETY: the ring has room for so many entries and is never freed.
+        // SAFETY: the ring has room for this many entries and is never freed.
         unsafe { submitter.register_buf_ring_with_flags(ring, BUFFERS, GROUP, IOU_PBUF_RING_INC as u16) }?;
         for buffer in 0..BUFFERS {
             pool.provide(buffer);
@@ -63,13 +63,13 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Whether the kernel has a buffer to fill.
+    /// Whether the kernel has a free buffer.
     pub(crate) fn has_room(&self) -> bool {
         self.buffers.iter().any(|buffer| buffer.is_kernels)
     }
 
-    /// Notes what the kernel says that it received, and whether it goes on in the same buffer. What lies right behind
-    /// the last piece makes that one longer.
+    /// Records a receive, and whether the kernel continues in the same buffer. Bytes directly after the last piece
+    /// extend it.
     pub(crate) fn fill(&mut self, idx: u16, len: u32, is_going_on: bool, last: Option<&mut Piece>) -> Option<Piece> {
         let buffer = &mut self.buffers[usize::from(idx)];
         let offset = buffer.filled;
@@ -91,13 +91,13 @@ impl Pool {
         }
     }
 
-    /// Where a piece lies.
+    /// The memory of a piece.
     pub(crate) fn address(&self, piece: &Piece) -> *mut u8 {
         let start = usize::from(piece.buffer) * BUFFER_SIZE as usize + piece.offset as usize;
         self.bytes.as_ptr().wrapping_add(start)
     }
 
-    /// A piece was sent, or never will be; the last one of a buffer gives it back to the kernel.
+    /// Releases a piece that was sent or will never be. The last piece of a buffer returns it to the kernel.
     pub(crate) fn release(&mut self, piece: Piece) {
         let buffer = &mut self.buffers[usize::from(piece.buffer)];
         buffer.pieces -= 1;
@@ -119,23 +119,22 @@ impl Pool {
         let address = self.address(&whole) as u64;
         let place = usize::from(self.tail % BUFFERS);
         let entry = self.ring.as_ptr().wrapping_add(place);
-        // SAFETY: the place is within the ring. No more than BUFFERS are ever in it, so the kernel has taken what was
-        // there and does not look before the tail moves; and nobody else has a reference.
+        // SAFETY: the index is within the ring. At most BUFFERS entries are in use, so the kernel has consumed the old
+        // one and does not read this one before the tail moves; no other reference exists.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(whole.len);
         entry.set_bid(idx);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the argument is the first entry of the ring, which zeroes have initialised.
+        // SAFETY: the argument is the first entry of the ring, initialised with zeros.
         let tail = unsafe { BufRingEntry::tail(self.ring.as_ptr()) };
-        // SAFETY: the field is aligned, lives as long as the process, and is written through nothing else: the setters
-        // above leave it alone.
+        // SAFETY: the field is aligned, is never freed, and is written nowhere else: the setters above do not touch it.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
 }
 
-/// Zeroed pages, which are never freed.
+/// Zeroed pages that are never freed.
 fn allocate(size: usize) -> NonNull<u8> {
     const PAGE: usize = 4096;
     let layout = Layout::from_size_align(size, PAGE).expect("a few megabytes at a page");

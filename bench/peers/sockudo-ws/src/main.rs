@@ -1,8 +1,7 @@
-//! sockudo-ws: its `WebSocketStream` over the socket itself, with the handshake put together from its parts as in its
-//! simple echo example. Every message that is decoded already is fed, then all are flushed: its writes coalesce what is
-//! fed, by default up to 64 KiB.
+//! sockudo-ws: its `WebSocketStream` directly over the socket, with the handshake of its simple echo example. Feeds
+//! every message that has been decoded, then flushes once: its writes coalesce up to 64 KiB by default.
 //!
-//! Compressed: its `CompressedWebSocketStream`, level 1, a codec per connection.
+//! With compression: its `CompressedWebSocketStream`, level 1, one codec per connection.
 
 use std::process::ExitCode;
 
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
             ..DeflateConfig::default()
         }
     });
-    // Measures the machine's clock, which its first connection would otherwise wait for.
+    // Calibrates the clock now, for which the first connection would otherwise wait.
     sockudo_ws::init_clock();
     bench_listen::exit(bench_listen::serve(&flags, move |tcp| open(tcp, policy.clone())))
 }

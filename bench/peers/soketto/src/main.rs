@@ -1,5 +1,5 @@
-//! soketto: buffers as in its server example, 8 KiB to read and 16 KiB to write; flushed when the next message is not
-//! there yet. What waits for a message is kept across the flush: it must not be dropped.
+//! soketto with the buffer sizes of its server example, 8 KiB to read and 16 KiB to write. Flushes when no further
+//! message has arrived. The pending receive future is kept across the flush, because it must not be dropped.
 
 use std::pin::pin;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! tokio-websockets, as its echo example. There is nothing to gain from `feed`: its `poll_next` flushes.
+//! tokio-websockets, like its echo example. `feed` would gain nothing, because its `poll_next` flushes.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! wtx, as its WebSocket server example: parts that borrow, payloads echoed where they were read, one write per frame. It
-//! has no call that queues a frame.
+//! wtx, like its WebSocket server example: borrowed reader and writer parts, payloads echoed from the read buffer, one
+//! write per frame. It has no call to queue a frame.
 //!
-//! Compressed: level 1, and its default window of 12 bits. It never keeps a window from message to message.
+//! With compression: level 1 and its default window of 12 bits. It never takes over context.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! yawc, as the server of its own benchmarks in its tuned form: a read buffer of 128 KiB, backpressure from 64 KiB,
-//! up to 32 messages that are there already per flush. UTF-8 is checked, which it does only when asked to.
+//! yawc, like the tuned server of its own benchmarks: a read buffer of 128 KiB, backpressure from 64 KiB, up to 32
+//! received messages per flush. UTF-8 checking is enabled, as there; it is off by default.
 //!
-//! Compressed, as its documentation has it for many connections: the fast level, no takeover, a pool of codecs, nothing
+//! With compression, as documented for many connections: the fast level, no takeover, a codec pool, no compression
 //! below 64 bytes, small buffers.
 
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ const BATCH_MAX: usize = 32;
 const READ_BUFFER_SIZE: usize = 128 * 1024;
 const BACKPRESSURE: usize = 64 * 1024;
 
-/// Its own default is 1 MiB; messages of 16 MiB are measured too.
+/// Its default is 1 MiB, but messages of 16 MiB are measured.
 const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
 
 /// One thread uses one codec at a time.

@@ -1,16 +1,16 @@
-//! What is known of how a connection was closed.
+//! How a connection was closed.
 
 use core::fmt;
 
 use crate::close::{CloseCode, CloseFrame};
 use crate::protocol_error::ProtocolError;
 
-/// One of the two endpoints, as seen from here.
+/// One of the two endpoints of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// This endpoint.
     Local,
-    /// The other one.
+    /// The other endpoint.
     Peer,
 }
 
@@ -18,21 +18,22 @@ pub enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseCause {
-    /// The application closed it.
+    /// The local application closed it.
     Local,
-    /// The peer closed it.
+    /// The peer sent a close frame first.
     Peer,
-    /// The peer broke a rule.
+    /// The peer violated the protocol.
     ProtocolError(ProtocolError),
-    /// The transport ended or broke before both close frames were exchanged.
+    /// The transport was closed or failed before both close frames were exchanged.
     TransportEnd,
-    /// The peer did not answer a ping, nor send anything else, in time.
-    PeerGone,
-    /// The peer did not answer our close frame in time.
+    /// The peer neither answered a ping nor made other progress within
+    /// [`Keepalive::timeout`](crate::Keepalive::timeout).
+    KeepaliveTimeout,
+    /// The peer did not answer our close frame within [`Config::close_timeout`](crate::Config::close_timeout).
     CloseTimeout,
 }
 
-/// How a connection was closed: the close frames of both sides, which came first, and why.
+/// How a connection was closed: the close frames of both sides, which side closed first, and the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseInfo {
     pub(super) sent: Option<CloseFrame>,
@@ -51,38 +52,37 @@ impl CloseInfo {
         }
     }
 
-    /// The close frame that this endpoint sent, or is about to send.
+    /// The close frame that this endpoint sent or is about to send, if any.
     pub fn sent(&self) -> Option<&CloseFrame> {
         self.sent.as_ref()
     }
 
-    /// The peer's close frame.
+    /// The peer's close frame, if one was received.
     pub fn received(&self) -> Option<&CloseFrame> {
         self.received.as_ref()
     }
 
-    /// Who began: whose close frame came first, or, without any, who noticed the end.
+    /// The side whose close frame came first, or [`Side::Local`] if there was none.
     pub fn first(&self) -> Side {
         self.first
     }
 
-    /// Why.
+    /// Why the connection was closed.
     pub fn cause(&self) -> CloseCause {
         self.cause
     }
 
-    /// Whether both close frames were exchanged and no rule was broken (RFC 6455 §7.1.4, "cleanly").
+    /// Whether both close frames were exchanged without a protocol error ("cleanly" in RFC 6455 §7.1.4).
     // [6455-7.1.4-1]
     pub fn is_clean(&self) -> bool {
         self.sent.is_some() && self.received.is_some() && matches!(self.cause, CloseCause::Local | CloseCause::Peer)
     }
 
-    /// Whether the connection ended as one side asked for: this endpoint closed it, or the peer did with 1000, 1001 or
-    /// without a code (RFC 6455 §7.4.1). Any other code of the peer's tells of an error, and so does an end without a
-    /// close frame.
+    /// Whether the connection ended without an error: this endpoint closed it, or the peer closed it with 1000, 1001 or
+    /// no code (RFC 6455 §7.4.1). Any other code from the peer, or an end without a close frame, is an error.
     ///
-    /// Where this endpoint closed the connection, the peer may have ended the transport instead of answering: then
-    /// [`received`](Self::received) is `None`.
+    /// If this endpoint closed the connection, the peer may have closed the transport without answering the close
+    /// frame; [`received`](Self::received) is then `None`.
     pub fn is_normal(&self) -> bool {
         match self.cause {
             CloseCause::Local => true,
@@ -92,19 +92,19 @@ impl CloseInfo {
             ),
             CloseCause::ProtocolError(_)
             | CloseCause::TransportEnd
-            | CloseCause::PeerGone
+            | CloseCause::KeepaliveTimeout
             | CloseCause::CloseTimeout => false,
         }
     }
 
-    /// The connection close code (RFC 6455 §7.1.5): that of the peer's close frame, [`CloseCode::NO_STATUS`] if it
-    /// had none, and [`CloseCode::ABNORMAL`] if no close frame was received.
+    /// The connection close code (RFC 6455 §7.1.5): the code of the peer's close frame, [`CloseCode::NO_STATUS`] (1005)
+    /// if it had none, or [`CloseCode::ABNORMAL`] (1006) if no close frame was received.
     // [6455-7.1.5-1, 6455-7.1.5-2, 6455-7.1.5-3]
     pub fn code(&self) -> CloseCode {
         self.received.as_ref().map_or(CloseCode::ABNORMAL, |frame| frame.code)
     }
 
-    /// The connection close reason (RFC 6455 §7.1.6): that of the peer's close frame, else empty.
+    /// The connection close reason (RFC 6455 §7.1.6): the reason of the peer's close frame, or an empty string.
     // [6455-7.1.6-1]
     pub fn reason(&self) -> &str {
         self.received.as_ref().map_or("", |frame| &frame.reason)
@@ -116,9 +116,9 @@ impl fmt::Display for CloseInfo {
         match (self.cause, &self.received, &self.sent) {
             (CloseCause::Local, _, Some(sent)) => write!(f, "closed by this endpoint: {sent}"),
             (CloseCause::Peer, Some(received), _) => write!(f, "closed by the peer: {received}"),
-            (CloseCause::ProtocolError(fault), ..) => write!(f, "the peer broke the protocol: {fault}"),
+            (CloseCause::ProtocolError(error), ..) => write!(f, "the peer broke the protocol: {error}"),
             (CloseCause::TransportEnd, ..) => f.write_str("connection lost without a close frame"),
-            (CloseCause::PeerGone, ..) => f.write_str("the peer does not answer"),
+            (CloseCause::KeepaliveTimeout, ..) => f.write_str("the peer does not answer"),
             (CloseCause::CloseTimeout, ..) => f.write_str("the peer did not answer the close frame"),
             (CloseCause::Local | CloseCause::Peer, ..) => f.write_str("closed"),
         }

@@ -1,24 +1,24 @@
-//! The short way for a message as nearly all are: one frame that lies whole in the input, not compressed.
+//! Fast path for the common case: an uncompressed single-frame message that is complete in the input.
 //!
-//! Everything else, and all that is wrong, is left as it is to `receive`, which knows the rules; this knows only what
-//! obeys them.
+//! Recognizes only valid frames of this kind. Everything else, including every protocol violation, is left to
+//! `receive`.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::MessageKind;
-use super::receive::Masked;
+use super::receive::MaskRule;
 use crate::frame::{FIN, LENGTH_16, MASKED, MaskingKey, Opcode, SHORT_MAX};
 
-/// A message that lies whole in the input, as it came: masked, if it is a client's, and not checked.
+/// A complete message in the input, still masked (if sent by a client) and not yet validated.
 ///
-/// See [`Connection::find_message`](super::Connection::find_message).
+/// Returned by [`Connection::find_message`](super::Connection::find_message). Cheap to copy: it borrows the input.
 #[derive(Clone, Copy)]
 pub struct MaskedMessage<'a> {
     kind: MessageKind,
-    /// Zeros, which change nothing, if the frame is not masked.
+    /// All zero, which is a no-op, if the frame is not masked.
     key: MaskingKey,
-    /// The payload, and behind it the rest of the input.
+    /// The payload, followed by the rest of the input.
     rest: &'a [u8],
     len: usize,
     frame_len: usize,
@@ -27,7 +27,7 @@ pub struct MaskedMessage<'a> {
 impl<'a> MaskedMessage<'a> {
     // [6455-5.1-2, 6455-5.1-5, 6455-10.4-1]
     #[inline(always)]
-    pub(super) fn find(masked: Masked, size_max: u64, input: &'a [u8]) -> Option<Self> {
+    pub(super) fn find(mask_rule: MaskRule, size_max: u64, input: &'a [u8]) -> Option<Self> {
         const TEXT: u8 = FIN | Opcode::Text.bits();
         const BINARY: u8 = FIN | Opcode::Binary.bits();
         const LEN_SHORT_MAX: u8 = SHORT_MAX as u8;
@@ -37,26 +37,26 @@ impl<'a> MaskedMessage<'a> {
             BINARY => MessageKind::Binary,
             _ => return None,
         };
-        let masked_bit = match masked {
-            Masked::Always => MASKED,
-            Masked::Never => 0,
+        let masked_bit = match mask_rule {
+            MaskRule::Required => MASKED,
+            MaskRule::Forbidden => 0,
         };
-        // A bit that is not as it should be makes the length larger than any here.
+        // XOR clears an expected mask bit. An unexpected one stays set, so the length matches no arm below.
         let (len, behind) = match *input.get(1)? ^ masked_bit {
             len @ ..=LEN_SHORT_MAX => (usize::from(len), input.get(2..)?),
             LENGTH_16 => match u16::from_be_bytes(*input.get(2..)?.first_chunk()?) {
-                // The shortest form is the only legal one.
+                // Not the shortest encoding, which is a protocol error.
                 ..=LEN_SHORT_MAX_16 => return None,
                 len => (usize::from(len), input.get(4..)?),
             },
             _ => return None,
         };
-        let (key, rest) = match masked {
-            Masked::Always => {
+        let (key, rest) = match mask_rule {
+            MaskRule::Required => {
                 let (key, rest) = behind.split_first_chunk()?;
                 (MaskingKey(*key), rest)
             }
-            Masked::Never => (MaskingKey::default(), behind),
+            MaskRule::Forbidden => (MaskingKey::default(), behind),
         };
         if len as u64 > size_max || len > rest.len() {
             return None;
@@ -70,24 +70,24 @@ impl<'a> MaskedMessage<'a> {
         })
     }
 
-    /// Text or binary.
+    /// The type of the message: text or binary.
     #[inline]
     pub fn kind(&self) -> MessageKind {
         self.kind
     }
 
-    /// How many bytes the payload has.
+    /// The length of the payload, in bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the payload has no bytes; such messages are legal.
+    /// Whether the payload is empty. Empty messages are legal.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many bytes of the input are this message and its header.
+    /// The length of the whole frame (header and payload), in bytes. The next frame starts there.
     #[inline]
     pub fn frame_len(&self) -> usize {
         self.frame_len
@@ -97,21 +97,24 @@ impl<'a> MaskedMessage<'a> {
         self.key
     }
 
-    /// The payload, unmasked while it is copied, in a vector without spare capacity; `None` if it should be text and is
-    /// not UTF-8.
+    /// Copies and unmasks the payload in one pass, into a vector without spare capacity.
+    ///
+    /// Returns `None` if this is a text message and the payload is not valid UTF-8.
     // [6455-5.3-5]
     #[inline]
     pub fn to_vec(&self) -> Option<Vec<u8>> {
         let mut payload = Vec::with_capacity(self.len);
         self.key.append(&self.rest[..self.len], &mut payload);
-        self.kind.admits(&payload).then_some(payload)
+        self.kind.is_valid_payload(&payload).then_some(payload)
     }
 
-    /// The payload, unmasked, at the start of an array; `None` if it is longer than that, or should be text and is not
-    /// UTF-8.
+    /// Copies and unmasks the payload to the start of an array.
     ///
-    /// What lies behind the payload's [`len`](Self::len) bytes means nothing and is not to be handed on: it is made of the
-    /// frames that follow. A copy of a fixed length stays in registers, and most messages are small.
+    /// Returns `None` if the payload is longer than `N` bytes, or if this is a text message and the payload is not
+    /// valid UTF-8.
+    ///
+    /// Only the first [`len`](Self::len) bytes are meaningful. The rest is derived from the following frames and must
+    /// not be exposed. The constant length lets the compiler keep small messages in registers.
     #[inline(always)]
     pub fn to_array<const N: usize>(&self) -> Option<[u8; N]> {
         if self.len > N {
@@ -126,13 +129,13 @@ impl<'a> MaskedMessage<'a> {
             }
         };
         self.key.apply_to_array(&mut payload);
-        // Of a copy, so that looking at it does not force it out of its registers.
+        // Validate a copy: borrowing `payload` itself would force it out of registers.
         let copy = payload;
-        self.kind.admits(&copy[..self.len]).then_some(payload)
+        self.kind.is_valid_payload(&copy[..self.len]).then_some(payload)
     }
 }
 
-/// Without the bytes, which are masked and not all this message's.
+/// Omits the bytes: they are masked and include the frames that follow.
 impl fmt::Debug for MaskedMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MaskedMessage")

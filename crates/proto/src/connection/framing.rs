@@ -1,7 +1,8 @@
-//! Messages framed once for many connections: a broadcast costs each of them a copy, or a reference.
+//! Messages encoded once for many connections (broadcast).
 //!
-//! A server's frames carry no mask, so one frame serves every connection that reads it the same way: all of them as it
-//! is, and those that compress with a window at least as large if it is compressed. A client's frames never repeat.
+//! A server's frames are not masked, so the same bytes can be sent on every connection: an uncompressed frame on all of
+//! them, a compressed frame on those that negotiated a window at least as large. A client masks each frame with a new
+//! key, so its frames cannot be shared.
 
 use alloc::vec::Vec;
 
@@ -10,31 +11,33 @@ use super::send::append_compressed_header;
 use super::send::{append_header, opcode_of};
 use super::{Connection, Data, Fragment, Role, SendError};
 #[cfg(feature = "deflate")]
-use crate::deflate::{Codecs, DeflateConfig, WindowBits, compress};
+use crate::deflate::{CodecPool, DeflateConfig, WindowBits, compress};
 
-/// How a message was framed beforehand, and so which connections its frame may be sent on.
+/// Describes a frame that was encoded in advance. Determines which connections it may be sent on.
+///
+/// Encoding and compressing a broadcast message once saves that work for each further connection.
 ///
 /// ```
 /// # use sockeye_proto::{Data, Framing};
 /// let message = Data::Text("to everyone");
 /// let mut frame = Vec::new();
 /// let framing = Framing::plain(message, &mut frame);
-/// // For each connection: `connection.start_framed(message, framing)?`, then its transport gets `frame`.
+/// // For each connection: call `connection.start_framed(message, framing)?`, then write `frame` to its transport.
 /// # let _ = framing;
 /// ```
 ///
-/// Where `Connection::deflate_config` gives a configuration, a second frame is made by `Framing::compressed` with it, for
-/// all connections that give the same.
+/// For connections with compression, create a second frame with `Framing::compressed` and the configuration from
+/// `Connection::deflate_config`. It can be shared by all connections with the same configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Framing {
     message_len: usize,
-    /// The window that it was compressed with, if it was.
+    /// Window size of the compressor; `None` if the frame is not compressed.
     #[cfg(feature = "deflate")]
     window_bits: Option<WindowBits>,
 }
 
 impl Framing {
-    /// Appends the frame that a server sends for this message to `out`, not compressed.
+    /// Appends an uncompressed, unmasked frame with this message to `out`.
     pub fn plain(message: Data<'_>, out: &mut Vec<u8>) -> Self {
         let bytes = message.bytes();
         out.reserve_exact(crate::frame::HEADER_LEN_MAX + bytes.len());
@@ -47,11 +50,12 @@ impl Framing {
         }
     }
 
-    /// Appends the frame that a server sends for this message to `out`, compressed as `config` says, without reference
-    /// to any other message. `None`, with nothing appended, if that would not make it smaller.
+    /// Appends a compressed, unmasked frame with this message to `out`. The frame does not refer to earlier messages.
+    ///
+    /// Returns `None` and appends nothing if compression does not make the message smaller.
     // [7692-6.1-2, 7692-7.2.1-7]
     #[cfg(feature = "deflate")]
-    pub fn compressed(message: Data<'_>, config: &DeflateConfig, codecs: Codecs, out: &mut Vec<u8>) -> Option<Self> {
+    pub fn compressed(message: Data<'_>, config: &DeflateConfig, codecs: CodecPool, out: &mut Vec<u8>) -> Option<Self> {
         compress(config, codecs, &[], message.bytes(), |payload| {
             out.reserve_exact(crate::frame::HEADER_LEN_MAX + payload.len());
             append_compressed_header(Fragment::Last, message.kind(), payload.len() as u64, None, out);
@@ -65,17 +69,30 @@ impl Framing {
 }
 
 impl Connection {
-    /// Begins a message that is framed already: `message` is what `framing` was made from, or later messages that refer
-    /// back to it come out garbled. The caller then sends the whole frame, before anything else.
+    /// Starts sending a message that was encoded in advance. The caller must then write the whole frame to the
+    /// transport, before any other bytes.
+    ///
+    /// `message` must be the message that `framing` was created from: with context takeover, later messages refer back
+    /// to it and would be corrupted otherwise.
     ///
     /// # Errors
     ///
-    /// The connection is closing, or a fragmented message is not finished. [`SendError::FrameMismatch`] if this connection
-    /// masks, or if the peer does not inflate what was compressed so.
+    /// - [`SendError::Closed`] if the connection is closing or closed.
+    /// - [`SendError::MessageInProgress`] if a fragmented message is not finished.
+    /// - [`SendError::FrameMismatch`] if this endpoint is a client, or if the frame is compressed and this connection
+    ///   did not negotiate compression with a window at least as large.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `message` differs in length from the message that `framing` was created from.
     pub fn start_framed(&mut self, message: Data<'_>, framing: Framing) -> Result<(), SendError> {
-        debug_assert_eq!(message.bytes().len(), framing.message_len, "another message's framing");
+        debug_assert_eq!(
+            message.bytes().len(),
+            framing.message_len,
+            "`framing` was created from another message"
+        );
         self.check_message_may_begin()?;
-        // RFC 6455 §5.3: a client needs a key of its own for each frame.
+        // RFC 6455 §5.3: a client needs a new masking key for each frame.
         if !matches!(self.role, Role::Server) {
             return Err(SendError::FrameMismatch);
         }

@@ -1,9 +1,9 @@
-//! Liveness: when to ping, which pong answers, how long it took, and when the peer is gone.
+//! Keepalive: sends pings, matches pongs, measures the round-trip time and detects dead peers.
 //!
-//! Progress in either direction is a sign of life: bytes that arrive, and bytes that a full transport takes again. A
-//! ping goes out after [`Keepalive::interval`] without progress. The peer is gone after another
-//! [`Keepalive::timeout`] without progress, counted from when the ping was written: a ping that waits behind our own
-//! data, and a pong that waits behind the peer's, do not count as missing while that data moves.
+//! Progress in either direction proves that the peer is alive: received bytes, or bytes accepted by a transport whose
+//! buffers were full. After [`Keepalive::interval`] without progress a ping is sent. The peer is considered dead after
+//! another [`Keepalive::timeout`] without progress, counted from when the ping was written. A ping queued behind our
+//! own data, or a pong queued behind the peer's data, therefore does not time out while that data is moving.
 
 use alloc::boxed::Box;
 use core::num::NonZeroU64;
@@ -12,28 +12,29 @@ use core::time::Duration;
 use crate::config::Keepalive;
 use crate::time::Instant;
 
-/// What a passed deadline means.
+/// What to do when the deadline was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Nothing is due.
-    Wait,
-    /// A ping is due.
-    Ping,
-    /// The peer is gone.
-    Gone,
+pub(super) enum KeepaliveAction {
+    /// The deadline has not passed.
+    None,
+    /// Send a ping.
+    SendPing,
+    /// The peer is considered dead.
+    TimedOut,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Liveness {
     last_progress: Instant,
-    /// The one ping that matters: the newest. Boxed, for most of the time there is none.
+    /// The newest unanswered ping. Boxed because most of the time there is none.
     ping: Option<Box<Ping>>,
-    /// When the oldest unanswered ping reached the peer, by estimate. A pong to a newer ping answers the older ones too. A
-    /// newer ping does not move it: else a program that pings by itself would never see its peer go.
+    /// Estimated time at which the oldest unanswered ping reached the peer. A pong to a newer ping also answers older
+    /// ones. A newer ping does not move this: otherwise, an application that sends its own pings would never detect a
+    /// dead peer.
     unanswered_since: Option<Instant>,
-    /// In nanoseconds.
-    round_trip: Option<NonZeroU64>,
-    /// Numbers our own pings, so that a pong is never taken for the answer to another ping.
+    /// Round-trip time in nanoseconds. `NonZeroU64` keeps the `Option` small.
+    rtt: Option<NonZeroU64>,
+    /// Payload of the next keepalive ping. Unique, so that a late pong is not matched to a newer ping.
     next_nonce: u32,
 }
 
@@ -45,11 +46,11 @@ struct Ping {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PingProgress {
-    /// To be appended to the caller's buffer as soon as there is room.
+    /// To be appended to the caller's buffer by `poll_transmit`.
     Due,
-    /// In the caller's buffer.
+    /// Appended to the caller's buffer.
     Queued,
-    /// Written to the transport, at this moment.
+    /// Written to the transport at this time.
     Written(Instant),
 }
 
@@ -59,17 +60,17 @@ impl Liveness {
             last_progress: now,
             ping: None,
             unanswered_since: None,
-            round_trip: None,
+            rtt: None,
             next_nonce: 0,
         }
     }
 
-    /// Notes progress: bytes arrived, or a full transport took some.
+    /// Records progress: bytes were received, or a full transport accepted bytes.
     pub(super) fn handle_progress(&mut self, now: Instant) {
         self.last_progress = now;
     }
 
-    /// Notes that the ping in the caller's buffer, if there is one, was written, and reaches the peer after `delay`.
+    /// Records that the queued ping, if any, was written and reaches the peer after `delay`.
     pub(super) fn handle_transmitted(&mut self, now: Instant, delay: Duration) {
         if let Some(ping) = &mut self.ping
             && ping.progress == PingProgress::Queued
@@ -79,7 +80,7 @@ impl Liveness {
         }
     }
 
-    /// Notes a pong; one that answers no ping of ours is ignored (RFC 6455 §5.5.3).
+    /// Handles a pong. Ignores unsolicited pongs (RFC 6455 §5.5.3).
     // [6455-5.5.3-3]
     pub(super) fn handle_pong(&mut self, now: Instant, answer: &[u8]) {
         if let Some(ping) = &self.ping
@@ -87,19 +88,19 @@ impl Liveness {
             && *ping.payload == *answer
         {
             let nanoseconds = u64::try_from((now - written_at).as_nanos()).unwrap_or(u64::MAX);
-            self.round_trip = NonZeroU64::new(nanoseconds.max(1));
+            self.rtt = NonZeroU64::new(nanoseconds.max(1));
             self.ping = None;
             self.unanswered_since = None;
         }
     }
 
-    /// Queues a ping; an earlier one that is not answered yet is forgotten.
+    /// Queues a ping, replacing an unanswered one.
     pub(super) fn ping(&mut self, payload: Box<[u8]>) {
         let progress = PingProgress::Due;
         self.ping = Some(Box::new(Ping { payload, progress }));
     }
 
-    /// Takes the ping to be appended to the caller's buffer, if one is due.
+    /// Returns the payload of the ping to append to the caller's buffer, if one is due.
     pub(super) fn poll_ping(&mut self) -> Option<&[u8]> {
         let ping = self.ping.as_mut().filter(|ping| ping.progress == PingProgress::Due)?;
         ping.progress = PingProgress::Queued;
@@ -116,31 +117,30 @@ impl Liveness {
         self.unanswered_since.is_some()
     }
 
-    pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
-            .map(|nanoseconds| Duration::from_nanos(nanoseconds.get()))
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|nanoseconds| Duration::from_nanos(nanoseconds.get()))
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout). Moves later with all progress.
+    /// The time at which to call [`handle_timeout`](Self::handle_timeout). Moves later with any progress.
     pub(super) fn deadline(&self, keepalive: &Keepalive) -> Option<Instant> {
         match self.unanswered_since {
             Some(since) => Some(self.last_progress.max(since) + keepalive.timeout),
-            // A ping that is not written yet waits for the transport, which has a deadline of the caller's.
+            // The ping is not written yet. The caller has its own timeout for a transport that accepts no bytes.
             None if self.ping.is_some() => None,
             None => Some(self.last_progress + keepalive.interval),
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, keepalive: &Keepalive) -> Verdict {
+    pub(super) fn handle_timeout(&mut self, now: Instant, keepalive: &Keepalive) -> KeepaliveAction {
         match self.deadline(keepalive) {
             Some(deadline) if now >= deadline => {}
-            _ => return Verdict::Wait,
+            _ => return KeepaliveAction::None,
         }
         if self.unanswered_since.is_some() {
-            return Verdict::Gone;
+            return KeepaliveAction::TimedOut;
         }
         self.ping(Box::from(self.next_nonce.to_be_bytes()));
         self.next_nonce = self.next_nonce.wrapping_add(1);
-        Verdict::Ping
+        KeepaliveAction::SendPing
     }
 }

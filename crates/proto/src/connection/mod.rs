@@ -1,14 +1,14 @@
-//! A WebSocket connection after its opening handshake, the same for both roles.
+//! State machine of a WebSocket connection after the opening handshake, for both roles.
 //!
-//! | file | holds |
+//! | module | contents |
 //! |---|---|
-//! | `lifecycle` | every transition from open to closed |
-//! | `receive` | bytes to messages |
-//! | `fast_path` | the short way for a message that lies whole in the input |
-//! | `send` | messages and control frames to bytes |
-//! | `framing` | messages framed once for many connections |
-//! | `keepalive` | pings, round-trip time, the peer that is gone |
-//! | `close_info` | what is known of how it ended |
+//! | `lifecycle` | all state transitions from open to closed |
+//! | `receive` | decodes bytes into messages |
+//! | `fast_path` | decodes a message that is complete in the input |
+//! | `send` | encodes messages and control frames |
+//! | `framing` | messages encoded once for many connections |
+//! | `keepalive` | pings, round-trip time, dead peer detection |
+//! | `close_info` | how the connection was closed |
 
 mod close_info;
 mod fast_path;
@@ -34,43 +34,43 @@ use crate::close::{CloseCode, CloseFrame, InvalidClose};
 use crate::config::Config;
 use crate::deflate::DeflateSession;
 #[cfg(feature = "deflate")]
-use crate::deflate::{Codecs, DeflateConfig, NegotiatedParams};
+use crate::deflate::{CodecPool, DeflateConfig, NegotiatedParams};
 use crate::frame::{MaskingKey, Opcode};
 use crate::protocol_error::ProtocolError;
 use crate::time::Instant;
 use crate::utf8;
-use keepalive::{Liveness, Verdict};
+use keepalive::{KeepaliveAction, Liveness};
 use lifecycle::{Action, Input};
-use receive::{Found, Masked, Receiver};
+use receive::{Found, MaskRule, Receiver};
 
-/// How long a server reads on after a complete closing handshake, so that the client gets our close frame: closing a
-/// socket with unread input makes TCP throw away what was sent last. After a fault, when the peer may be in the middle
-/// of a large message, it is [`Config::close_timeout`] instead.
+/// How long a server keeps reading after a complete closing handshake. Closing a socket with unread input resets the
+/// TCP connection, which can destroy our close frame before the client has read it. After a protocol error the peer may
+/// be in the middle of a large message, so the limit is [`Config::close_timeout`] instead.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much of what comes after the last frame is read and thrown away for the same purpose: some four messages of the
-/// default limit.
-const DISCARDED_MAX: u32 = 64 * 1024 * 1024;
+/// How many bytes a connection that is draining reads and discards for the same purpose: four messages of the default
+/// maximum size.
+const DISCARDED_LEN_MAX: u32 = 64 * 1024 * 1024;
 
-/// Which side of the connection this is. Only masking and the end of TCP depend on it.
+/// The role of this endpoint. Determines masking and which side closes TCP first.
 #[derive(Clone, Copy, Debug)]
 pub enum Role {
-    /// Accepted the connection; receives masked frames and sends unmasked ones.
+    /// Accepted the connection. Receives masked frames and sends unmasked frames.
     Server,
-    /// Opened the connection; masks each frame with a fresh key.
+    /// Opened the connection. Masks each frame with a new key and receives unmasked frames.
     Client {
-        /// Gives a key that nobody can predict, a new one at each call (RFC 6455 §10.3).
+        /// Returns a new, unpredictable key for each frame (RFC 6455 §10.3).
         // [6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
         mask: fn() -> MaskingKey,
     },
 }
 
-/// What a message is made of.
+/// The type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MessageKind {
     /// UTF-8 text.
     Text,
-    /// Any bytes.
+    /// Arbitrary bytes.
     Binary,
 }
 
@@ -83,93 +83,97 @@ impl MessageKind {
         }
     }
 
-    /// RFC 6455 §5.6: text is UTF-8, other bytes are as they are.
+    /// Whether the payload is valid for this type: text must be UTF-8 (RFC 6455 §5.6).
     // [6455-5.6-1, 6455-5.6-2, 6455-8.1-1]
     #[inline]
-    fn admits(self, payload: &[u8]) -> bool {
+    fn is_valid_payload(self, payload: &[u8]) -> bool {
         self != Self::Text || utf8::is_utf8(payload)
     }
 }
 
-/// How messages are received.
+/// How received messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ReceiveMode {
-    /// Whole: [`Event::Message`].
+    /// As complete messages: [`Event::Message`].
     #[default]
     Whole,
-    /// As their bytes arrive, with nothing stored: [`Event::Chunk`]. A compressed message still comes whole.
+    /// As chunks while the bytes arrive, without buffering: [`Event::Chunk`]. A compressed message is still delivered
+    /// complete.
     Chunks,
 }
 
-/// Something that arrived.
+/// An event from the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A whole message.
+    /// A complete message.
     Message {
         /// Text or binary.
         kind: MessageKind,
-        /// Its bytes: borrowed where they lie in the caller's input, owned if they came in parts. Valid UTF-8 if
-        /// `kind` is text.
+        /// The payload. Borrowed from the input if it was complete there, owned otherwise. Valid UTF-8 if `kind` is
+        /// [`MessageKind::Text`].
         payload: Cow<'a, [u8]>,
     },
-    /// A part of a message, with [`ReceiveMode::Chunks`].
+    /// A part of a message. Only in [`ReceiveMode::Chunks`].
     Chunk {
         /// Text or binary.
         kind: MessageKind,
-        /// The bytes. Text is checked, but a code point may go on in the next chunk.
+        /// The bytes. Text is validated as UTF-8, but a code point may be split between two chunks.
         data: &'a [u8],
-        /// Whether the message begins here.
+        /// Whether this is the first chunk of the message.
         first: bool,
-        /// Whether the message ends here.
+        /// Whether this is the last chunk of the message.
         last: bool,
     },
-    /// A ping. The pong is on its way by itself.
+    /// A ping and its payload. The pong is queued automatically.
     Ping(&'a [u8]),
-    /// A pong, answer or not. The round-trip time is measured by itself.
+    /// A pong and its payload, solicited or not. Updates [`Connection::rtt`] if it answers the newest ping.
     Pong(&'a [u8]),
-    /// The peer's close frame. The answer is on its way by itself.
+    /// The peer's close frame. The answering close frame is queued automatically.
     Close(CloseFrame),
-    /// The peer broke a rule and the connection failed; what the peer is told is on its way.
+    /// The peer violated the protocol and the connection failed. The close frame is queued automatically.
     ProtocolError(ProtocolError),
 }
 
-/// What [`Connection::handle_bytes`] made of its input.
+/// Result of [`Connection::handle_bytes`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// How many bytes of the input were used. The rest is to be given again.
+    /// Number of input bytes consumed. Pass the remaining bytes to the next call.
     pub consumed: usize,
-    /// What they completed. `None` means that all input is consumed, unless a message
+    /// The event that the consumed bytes completed. `None` means that all input was consumed, unless a message
     /// [is being inflated](Connection::is_inflating).
     pub event: Option<Event<'a>>,
 }
 
-/// How far our close frame has come on its way to the peer.
+/// Progress of our close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CloseProgress {
-    /// There is none.
+    /// There is no close frame to send.
     None,
-    /// To be appended to the caller's buffer.
+    /// To be appended to the caller's buffer by `poll_transmit`.
     Due,
-    /// In the caller's buffer.
+    /// Appended to the caller's buffer.
     Queued,
     /// Written to the transport.
     Written,
 }
 
-/// What the transport (TCP, or a stream of HTTP/2 or HTTP/3) is to do. See [`Connection::transport_action`].
+/// What the caller must do with the transport (a TCP connection, or an HTTP/2 or HTTP/3 stream).
+///
+/// Returned by [`Connection::transport_action`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportAction {
-    /// Go on.
+    /// Keep the transport open.
     Open,
-    /// When all that was to be sent is written, close the sending half; go on reading until the peer does the same.
+    /// Once all queued bytes are written, shut down the sending half. Keep reading until the peer does the same.
     HalfClose,
-    /// Close at once.
+    /// Close the transport now.
     Close,
 }
 
-/// A connection after its opening handshake.
+/// State machine of a WebSocket connection after the opening handshake.
 ///
-/// See [the crate page](crate#driving-a-connection) for how it is driven.
+/// Performs no I/O: the caller passes in received bytes and the time, and takes events, bytes to send and the next
+/// deadline. See [driving a connection](crate#driving-a-connection) for the contract.
 #[derive(Debug)]
 pub struct Connection {
     config: Arc<Config>,
@@ -177,31 +181,33 @@ pub struct Connection {
     state: State,
     receiver: Receiver,
     liveness: Liveness,
-    /// The kind of the message that is being sent in fragments.
+    /// Type of the message that is being sent in fragments.
     sending: Option<MessageKind>,
-    /// The payload of the newest ping that is not answered yet (RFC 6455 §5.5.3 allows to answer only that).
+    /// Payload of the newest unanswered ping. Older pings need no answer (RFC 6455 §5.5.3).
     pong_due: Option<Box<[u8]>>,
     close_frame: CloseProgress,
-    /// How long the closing handshake may still take. `None` until our close frame is written.
+    /// Deadline of the closing handshake. `None` until our close frame is written.
     close_deadline: Option<Instant>,
-    /// Bytes thrown away in [`State::Ending`], since our close frame was taken to be sent.
+    /// Bytes discarded in [`State::Draining`] since our close frame was written.
     discarded: u32,
     close_info: Option<Box<CloseInfo>>,
     deflate: Option<Box<DeflateSession>>,
 }
 
 impl Connection {
-    /// A connection whose opening handshake has just succeeded.
+    /// Creates a connection whose opening handshake has just succeeded.
+    ///
+    /// Allocates nothing. `now` starts the keepalive interval.
     pub fn new(role: Role, config: Arc<Config>, now: Instant) -> Self {
-        let masked = match role {
-            Role::Server => Masked::Always,
-            Role::Client { .. } => Masked::Never,
+        let mask_rule = match role {
+            Role::Server => MaskRule::Required,
+            Role::Client { .. } => MaskRule::Forbidden,
         };
         Self {
             config,
             role,
             state: State::Open,
-            receiver: Receiver::new(masked),
+            receiver: Receiver::new(mask_rule),
             liveness: Liveness::new(now),
             sending: None,
             pong_due: None,
@@ -213,43 +219,52 @@ impl Connection {
         }
     }
 
-    /// Compresses from now on, as was agreed on in the opening handshake (RFC 7692). Call it before anything else.
+    /// Enables permessage-deflate with the parameters negotiated in the opening handshake (RFC 7692).
+    ///
+    /// Call this right after [`new`](Self::new), before any other method.
     // [6455-5.8-1, 7692-5-10]
     #[cfg(feature = "deflate")]
-    pub fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams, codecs: Codecs) {
+    pub fn enable_deflate(&mut self, config: &DeflateConfig, params: NegotiatedParams, codecs: CodecPool) {
         self.receiver.allow_deflate();
-        self.deflate = Some(Box::new(DeflateSession::new(config, agreement, codecs)));
+        self.deflate = Some(Box::new(DeflateSession::new(config, params, codecs)));
     }
 
-    /// How this connection compresses: the configuration given, with the window that was agreed on. `None` if
-    /// compression was not.
+    /// The compression configuration with the negotiated window size, or `None` if compression was not negotiated.
     #[cfg(feature = "deflate")]
     pub fn deflate_config(&self) -> Option<&DeflateConfig> {
         self.deflate.as_ref().map(|deflate| deflate.config())
     }
 
-    /// Takes bytes from the peer, up to the first event. Payloads are unmasked in place.
+    /// What both endpoints agreed on for permessage-deflate (RFC 7692). `None` if compression was not.
+    #[cfg(feature = "deflate")]
+    pub fn negotiated_deflate(&self) -> Option<NegotiatedParams> {
+        self.deflate.as_ref().map(|deflate| deflate.negotiated())
+    }
+
+    /// Processes bytes from the peer, up to the first event. Unmasks payloads in place.
     ///
-    /// Call it again with the rest of the input until the event is `None`; then everything is consumed, and what it
-    /// needs of an unfinished frame is kept. Where [`Config::inflate_step_max`] is set, call it for as long as
-    /// [`is_inflating`](Self::is_inflating) too. Afterwards [`poll_transmit`](Self::poll_transmit),
-    /// [`poll_timeout`](Self::poll_timeout) and [`transport_action`](Self::transport_action) may have changed.
+    /// Call it again with the remaining input until the event is `None`. All input is then consumed, and the connection
+    /// has buffered the unfinished frame. If [`Config::inflate_step_max`] is set, also call it while
+    /// [`is_inflating`](Self::is_inflating) returns `true`. Afterwards, the results of
+    /// [`poll_transmit`](Self::poll_transmit), [`poll_timeout`](Self::poll_timeout) and
+    /// [`transport_action`](Self::transport_action) may have changed.
     ///
-    /// After the peer's close frame, a fault or the end, input is consumed and ignored (RFC 6455 §5.5.1, §7.1.7).
+    /// After the peer's close frame, a protocol error or the end of the transport, input is consumed and ignored
+    /// (RFC 6455 §5.5.1, §7.1.7).
     // [6455-7.1.7-5]
-    // Inlined whatever the compiler thinks: a 20 B message out of a burst takes 162 instructions, not 186.
+    // Forced inlining: 162 instead of 186 instructions for a 20-byte message in a burst.
     #[inline(always)]
     pub fn handle_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
         let Some(message) = self.find_message(now, input) else {
             return self.handle_any_bytes(now, input);
         };
         let (kind, key, consumed) = (message.kind(), message.key(), message.frame_len());
-        let place = consumed - message.len()..consumed;
-        key.apply(&mut input[place.clone()]);
-        let event = match kind.admits(&input[place.clone()]) {
+        let range = consumed - message.len()..consumed;
+        key.apply(&mut input[range.clone()]);
+        let event = match kind.is_valid_payload(&input[range.clone()]) {
             true => Event::Message {
                 kind,
-                payload: Cow::Borrowed(&input[place]),
+                payload: Cow::Borrowed(&input[range]),
             },
             false => self.fail(now, ProtocolError::InvalidUtf8),
         };
@@ -259,29 +274,33 @@ impl Connection {
         }
     }
 
-    /// The message at the start of `input`, if it is as nearly all are (RFC 6455 §5.2): whole, in one frame, of less than
-    /// 64 KiB, not compressed, and nothing before it unfinished. For a caller that copies messages anyway: taking off the
-    /// mask and the copy are one pass then, where [`handle_bytes`](Self::handle_bytes) changes the input first.
+    /// Fast path for the common case: returns the message at the start of `input` if it is a complete, uncompressed,
+    /// single-frame message of less than 64 KiB, and no earlier frame is unfinished.
     ///
-    /// Whoever took the payload goes on [behind the frame](MaskedMessage::frame_len). `None` says nothing of what is there:
-    /// for everything else, with [`ReceiveMode::Chunks`], after the end, and where the payload is refused, `input` is to be
-    /// given to [`handle_bytes`](Self::handle_bytes), which knows every rule. Taking this way is never necessary. A
-    /// message that is found is a sign of life, and moves [`poll_timeout`](Self::poll_timeout).
-    // Inlined whatever the compiler thinks: a small message then stays in registers.
+    /// Optional optimization for callers that copy payloads into their own buffers: [`MaskedMessage`] unmasks while
+    /// copying, in one pass, whereas [`handle_bytes`](Self::handle_bytes) first unmasks the input in place.
+    ///
+    /// After taking the payload, continue [after the frame](MaskedMessage::frame_len). In all other cases pass `input`
+    /// to [`handle_bytes`](Self::handle_bytes), which checks every rule: if this returns `None` (which says nothing
+    /// about the input), or if [`MaskedMessage`] rejects the payload. Always returns `None` in [`ReceiveMode::Chunks`]
+    /// and once the connection is [`State::Draining`] or [`State::Closed`].
+    ///
+    /// A message that is found counts as progress for the keepalive and changes [`poll_timeout`](Self::poll_timeout).
+    // Forced inlining keeps a small message in registers.
     #[inline(always)]
     pub fn find_message<'a>(&mut self, now: Instant, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
-        if matches!(self.state, State::Ending | State::Closed) {
+        if matches!(self.state, State::Draining | State::Closed) {
             return None;
         }
-        let message = self.receiver.find_whole(&self.config.limits, input)?;
+        let message = self.receiver.find_message(&self.config.limits, input)?;
         self.liveness.handle_progress(now);
         Some(message)
     }
 
-    /// Handles received bytes without the fast path of [`handle_bytes`](Self::handle_bytes).
+    /// Slow path of [`handle_bytes`](Self::handle_bytes).
     #[inline(never)]
     fn handle_any_bytes<'a>(&'a mut self, now: Instant, input: &'a mut [u8]) -> Received<'a> {
-        if matches!(self.state, State::Ending | State::Closed) {
+        if matches!(self.state, State::Draining | State::Closed) {
             let consumed = input.len();
             self.discard(consumed);
             return Received { consumed, event: None };
@@ -296,120 +315,130 @@ impl Connection {
         let (consumed, found) = self.receiver.receive(&self.config.limits, input);
         Received {
             consumed,
-            event: self.digest(now, found, input),
+            event: self.handle_found(now, found, input),
         }
     }
 
-    /// Whether a message has arrived of which only a part is inflated, as [`Config::inflate_step_max`] wants it. Then
-    /// [`handle_bytes`](Self::handle_bytes) is to be called again, also without any input: it consumes none, and
-    /// goes on with that message.
+    /// Whether a received message is only partly inflated, because [`Config::inflate_step_max`] was reached.
+    ///
+    /// If so, call [`handle_bytes`](Self::handle_bytes) again, even with empty input: it consumes no input and
+    /// continues with that message.
     pub fn is_inflating(&self) -> bool {
         self.receiver.inflating().is_some()
     }
 
-    /// A large message's own buffer, to read into directly, and how many bytes at most may be appended to it.
+    /// The buffer of a large message in progress, for reading from the transport without a copy, and the maximum number
+    /// of bytes to append.
     ///
-    /// `Some` while the rest of a large frame is outstanding: the vector has spare capacity, and bytes that the
-    /// transport appends there (and nothing else) are handed over with [`handle_appended`](Self::handle_appended)
-    /// instead of being copied by [`handle_bytes`](Self::handle_bytes). The vector may be exchanged for one with the same
-    /// bytes and more room. Taking this way is never necessary.
+    /// Optional optimization. Returns `Some` while at least 32 KiB of a data frame are outstanding and at least 32 KiB
+    /// of the message have arrived. The vector has spare capacity. Append only bytes read from the transport, at most
+    /// the returned number, and then call [`handle_direct_read`](Self::handle_direct_read) instead of
+    /// [`handle_bytes`](Self::handle_bytes). The vector may be replaced by one with the same contents and more
+    /// capacity.
     #[inline(always)]
-    pub fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+    pub fn direct_read_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.state {
-            State::Open | State::CloseSent => self.receiver.direct_buffer(),
-            State::Ending | State::Closed => None,
+            State::Open | State::CloseSent => self.receiver.direct_read_buffer(),
+            State::Draining | State::Closed => None,
         }
     }
 
-    /// Whether anything was appended to [`direct_buffer`](Self::direct_buffer) that
-    /// [`handle_appended`](Self::handle_appended) has not taken.
+    /// Whether [`direct_read_buffer`](Self::direct_read_buffer) holds bytes that
+    /// [`handle_direct_read`](Self::handle_direct_read) has not processed.
     #[inline]
-    pub fn has_appended(&self) -> bool {
-        self.receiver.has_appended()
+    pub fn has_direct_read(&self) -> bool {
+        self.receiver.has_direct_read()
     }
 
-    /// Takes what was appended to [`direct_buffer`](Self::direct_buffer).
-    pub fn handle_appended(&mut self, now: Instant) -> Option<Event<'_>> {
-        if matches!(self.state, State::Ending | State::Closed) {
+    /// Processes the bytes appended to [`direct_read_buffer`](Self::direct_read_buffer).
+    ///
+    /// Returns the message if these bytes complete it, or the protocol error they cause. Does nothing if no bytes were
+    /// appended.
+    pub fn handle_direct_read(&mut self, now: Instant) -> Option<Event<'_>> {
+        if matches!(self.state, State::Draining | State::Closed) {
             return None;
         }
-        // Nothing appended is no sign of life.
-        if !self.has_appended() {
+        if !self.has_direct_read() {
             return None;
         }
         self.liveness.handle_progress(now);
-        let found = self.receiver.receive_appended();
-        self.digest(now, found, &[])
+        let found = self.receiver.receive_direct_read();
+        self.handle_found(now, found, &[])
     }
 
-    /// Notes that all frames which [`poll_transmit`](Self::poll_transmit) appended so far have been written to the
-    /// transport, with everything that was appended before them.
+    /// Records that everything appended by [`poll_transmit`](Self::poll_transmit) so far, and all bytes before it, has
+    /// been written to the transport.
     ///
-    /// The peer's time to answer runs from here: [`Keepalive::timeout`](crate::Keepalive::timeout) for a ping,
-    /// [`Config::close_timeout`] for our close frame. Until this call neither has a deadline, so the caller needs one
-    /// of its own for a transport that takes nothing. Calling it when nothing was pending does nothing.
+    /// This starts the peer's time to answer: [`Keepalive::timeout`](crate::Keepalive::timeout) for a ping,
+    /// [`Config::close_timeout`] for our close frame. Before this call neither has a deadline, so the caller needs its
+    /// own timeout for a transport that accepts no bytes. Does nothing if nothing was pending.
     pub fn handle_transmitted(&mut self, now: Instant) {
-        self.handle_transmitted_behind(now, Duration::ZERO);
+        self.handle_transmitted_with_delay(now, Duration::ZERO);
     }
 
-    /// Notes that the frames of [`poll_transmit`](Self::poll_transmit) were written behind bytes that the peer has not read
-    /// yet. `delay` estimates how long the peer takes to read those; its time to answer begins that much later than with
-    /// [`handle_transmitted`](Self::handle_transmitted).
-    pub fn handle_transmitted_behind(&mut self, now: Instant, delay: Duration) {
+    /// Like [`handle_transmitted`](Self::handle_transmitted), but the peer's time to answer starts `delay` later.
+    ///
+    /// Use this if earlier bytes are still in the kernels' socket buffers. `delay` is the estimated time the peer needs
+    /// to read them.
+    pub fn handle_transmitted_with_delay(&mut self, now: Instant, delay: Duration) {
         self.liveness.handle_transmitted(now, delay);
         if self.close_frame == CloseProgress::Queued {
             self.close_frame = CloseProgress::Written;
             let wait = match self.state {
-                State::Ending => self.ending_wait(),
+                State::Draining => self.drain_timeout(),
                 _ => self.config.close_timeout,
             };
             self.close_deadline = Some(now + delay + wait);
         }
     }
 
-    /// Notes that the transport, which was full, has taken bytes again: a sign of life of the peer, which made the room.
+    /// Records that a full transport accepted bytes again. This counts as progress for the keepalive, because it means
+    /// that the peer has read data.
     ///
-    /// Not for bytes that a transport takes into its own empty buffers: they say nothing of the peer.
+    /// Do not call this when the transport's buffers had free space before the write: such a write proves nothing about
+    /// the peer.
     pub fn handle_write_progress(&mut self, now: Instant) {
         self.liveness.handle_progress(now);
     }
 
-    /// Notes that the peer closed its sending half, or that the transport broke.
+    /// Records that the peer closed its sending half, or that the transport failed.
     ///
-    /// Without a close frame of either side before it, the connection ended abnormally (1006). If ours was written,
-    /// the peer ended the transport instead of answering it: [`CloseInfo::received`] is `None`, and the cause stays
+    /// If neither side had sent a close frame, the connection ended abnormally (1006). If our close frame was written
+    /// and the peer closed the transport without answering it, [`CloseInfo::received`] is `None` and the cause stays
     /// [`CloseCause::Local`].
     // [6455-7.2.1-1]
     pub fn handle_transport_end(&mut self) {
-        match self.enter(Input::TransportEnd) {
-            Action::EndUnanswered if self.close_frame == CloseProgress::Written => {}
-            Action::Abandon | Action::EndUnanswered => self.end_abnormally(CloseCause::TransportEnd),
+        match self.apply(Input::TransportEnd) {
+            Action::RecordUnansweredClose if self.close_frame == CloseProgress::Written => {}
+            Action::RecordTransportEnd | Action::RecordUnansweredClose => self.end_abnormally(CloseCause::TransportEnd),
             _ => {}
         }
     }
 
-    /// Notes that the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    /// Handles the deadline returned by [`poll_timeout`](Self::poll_timeout). Does nothing before that deadline.
     ///
-    /// Give [`handle_bytes`](Self::handle_bytes) what has already arrived first: a process that was stopped for a
-    /// minute would otherwise take every peer to be gone. Calling too early does nothing.
+    /// First pass bytes that have already arrived to [`handle_bytes`](Self::handle_bytes). Otherwise, a process that
+    /// was suspended for a minute would declare every peer dead.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let (is_over, cause) = match (self.state, &self.config.keepalive) {
+        let (has_passed, cause) = match (self.state, &self.config.keepalive) {
             (State::Open, Some(keepalive)) => {
-                let verdict = self.liveness.handle_timeout(now, keepalive);
-                (verdict == Verdict::Gone, CloseCause::PeerGone)
+                let action = self.liveness.handle_timeout(now, keepalive);
+                (action == KeepaliveAction::TimedOut, CloseCause::KeepaliveTimeout)
             }
             _ => (
                 self.close_deadline.is_some_and(|deadline| now >= deadline),
                 CloseCause::CloseTimeout,
             ),
         };
-        if is_over && self.enter(Input::Deadline) == Action::GiveUp {
+        if has_passed && self.apply(Input::Deadline) == Action::RecordTimeout {
             self.end_abnormally(cause);
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called. May change after every other call, and moves
-    /// later whenever bytes arrive: a timer that is armed early and checks again costs least.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) must be called, if any.
+    ///
+    /// May change with every other call, and moves later whenever bytes arrive. Instead of resetting a timer each time,
+    /// let it fire early and compare again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Open => self
@@ -417,18 +446,20 @@ impl Connection {
                 .keepalive
                 .as_ref()
                 .and_then(|keepalive| self.liveness.deadline(keepalive)),
-            State::CloseSent | State::Ending => self.close_deadline,
+            State::CloseSent | State::Draining => self.close_deadline,
             State::Closed => None,
         }
     }
 
-    /// Sends a ping with a payload of at most 125 bytes; its pong updates
-    /// [`rtt`](Self::rtt). An earlier ping without an answer is no longer measured, but the
-    /// wait for a sign of life goes on from it.
+    /// Queues a ping with a payload of at most 125 bytes. Its pong updates [`rtt`](Self::rtt).
+    ///
+    /// A newer ping replaces an unanswered one for the round-trip time, but does not extend the keepalive timeout that
+    /// the older ping started.
     ///
     /// # Errors
     ///
-    /// The payload is too long, or the connection is closing.
+    /// - [`SendError::PingTooLong`] if the payload has more than 125 bytes.
+    /// - [`SendError::Closed`] if the connection is closing or closed.
     // [6455-5.5-1, 6455-5.5.2-4]
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
         if payload.len() > crate::frame::CONTROL_PAYLOAD_MAX {
@@ -439,28 +470,30 @@ impl Connection {
         Ok(())
     }
 
-    /// Starts the closing handshake (RFC 6455 §7.1.2): the close frame goes out after what was sent before, and then
-    /// nothing more is sent. Messages that the peer still sends are received until its close frame comes.
+    /// Starts the closing handshake (RFC 6455 §7.1.2).
     ///
-    /// Does nothing if the connection is already closing.
+    /// The close frame follows everything sent before; sending afterwards fails with [`SendError::Closed`]. Messages
+    /// are still received until the peer's close frame arrives. Does nothing if the connection is already closing.
     ///
     /// # Errors
     ///
-    /// The code or the reason may not be sent.
+    /// [`InvalidClose`] if the code or the reason must not be sent; see [`CloseFrame::new`].
     // [6455-7.1.2-1, 6455-7.3-2]
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
         let frame = CloseFrame::new(code, reason)?;
-        if self.enter(Input::LocalClose) == Action::SendClose {
+        if self.apply(Input::LocalClose) == Action::SendClose {
             self.close_info = Some(Box::new(CloseInfo::new(Side::Local, CloseCause::Local)));
             self.queue_close(frame);
         }
         Ok(())
     }
 
-    /// Takes what remains to be done of a connection that is closing: its close frame, its deadlines, the end of the
-    /// transport. A closed connection stays in its place, which keeps [`close_info`](Self::close_info) as it is now. So an
-    /// application can be told of the end while something else waits for the end of the transport.
-    pub fn take_ending(&mut self) -> Self {
+    /// Moves the remaining work of a closing connection into the returned connection: sending the close frame, the
+    /// deadlines, and closing the transport.
+    ///
+    /// `self` becomes [`State::Closed`] and keeps its current [`close_info`](Self::close_info). This allows the driver
+    /// to report the close to the application at once and to finish the transport in the background.
+    pub fn take_closing(&mut self) -> Self {
         let closed = Self {
             state: State::Closed,
             close_info: self.close_info.clone(),
@@ -470,8 +503,9 @@ impl Connection {
         core::mem::replace(self, closed)
     }
 
-    /// Chooses how messages are received from now on. The choice for a message is made when its first byte arrives:
-    /// in the middle of one, this does nothing and returns `false`.
+    /// Sets how received messages are delivered, starting with the next message. Default [`ReceiveMode::Whole`].
+    ///
+    /// Returns `false` and changes nothing if a message is partly received in the other mode.
     pub fn set_receive_mode(&mut self, receive_mode: ReceiveMode) -> bool {
         if self.receiver.is_inside_message() && self.receiver.receive_mode() != receive_mode {
             return false;
@@ -480,23 +514,23 @@ impl Connection {
         true
     }
 
-    /// Where the connection stands.
+    /// The state of the connection.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// What the transport is to do now. Look after every other call.
+    /// What the caller must do with the transport now. Check it after every other call.
     ///
-    /// RFC 6455 §7.1.1: the server closes TCP first, so that the waiting is on its side; a client waits for that, and
-    /// gives up at its deadline.
+    /// RFC 6455 §7.1.1: the server closes TCP first, so that it holds the TIME_WAIT state. A client waits for that
+    /// until [`Config::close_timeout`].
     // [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-2, 6455-7.1.1-3]
     pub fn transport_action(&self) -> TransportAction {
         match (self.state, self.role) {
             (State::Open | State::CloseSent, _) => TransportAction::Open,
-            // Not before our close frame has left, which waits for the end of the message.
-            (State::Ending, _) if self.is_compressing() => TransportAction::Open,
-            (State::Ending, Role::Server) => TransportAction::HalfClose,
-            (State::Ending, Role::Client { .. }) => match self.close_info().map(CloseInfo::cause) {
+            // Our close frame is still waiting for the end of the message in progress.
+            (State::Draining, _) if self.is_compressing() => TransportAction::Open,
+            (State::Draining, Role::Server) => TransportAction::HalfClose,
+            (State::Draining, Role::Client { .. }) => match self.close_info().map(CloseInfo::cause) {
                 Some(CloseCause::ProtocolError(_)) => TransportAction::HalfClose,
                 _ => TransportAction::Open,
             },
@@ -504,44 +538,48 @@ impl Connection {
         }
     }
 
-    /// How the connection was closed, as far as it is known; `None` while it is open.
+    /// How the connection was closed, as far as known yet. `None` while it is open.
     pub fn close_info(&self) -> Option<&CloseInfo> {
         self.close_info.as_deref()
     }
 
-    /// The time between the newest answered ping and its pong.
+    /// The round-trip time: from writing the most recently answered ping until its pong. `None` before the first pong.
     pub fn rtt(&self) -> Option<Duration> {
-        self.liveness.round_trip()
+        self.liveness.rtt()
     }
 
-    /// Whether a ping has been written and neither its pong nor one to a later ping has come. If so, and the connection is
-    /// open, [`poll_timeout`](Self::poll_timeout) is the moment at which the peer is taken for gone.
+    /// Whether a ping has been written and neither its pong nor the pong of a later ping has arrived.
+    ///
+    /// While this is `true` on an open connection, [`poll_timeout`](Self::poll_timeout) is the time at which the
+    /// connection is closed as dead.
     pub fn is_awaiting_pong(&self) -> bool {
         self.liveness.is_awaiting_pong()
     }
 
-    /// Which side this is.
+    /// The role of this endpoint.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Bytes of heap memory held for the payload of a message or control frame that has not arrived whole, or is not
-    /// [inflated](Self::is_inflating) whole; there are some 112 bytes of state besides. Of a control frame that came in
-    /// pieces, the payload stays until the next input.
+    /// Heap memory held for payloads, in bytes: of incomplete messages and control frames, and of a message
+    /// [being inflated](Self::is_inflating).
+    ///
+    /// Does not include about 112 bytes of state. The payload of a control frame that arrived in pieces is kept until
+    /// the next input.
     pub fn buffered_len(&self) -> usize {
-        let inflating = self.deflate.as_ref().map_or(0, |deflate| deflate.held_len());
+        let inflating = self.deflate.as_ref().map_or(0, |deflate| deflate.buffered_len());
         self.receiver.buffered_len() + inflating
     }
 
-    /// Turns what the receiver found into an event, and does what the protocol asks for.
+    /// Turns the result of the receiver into an event and performs the required protocol action.
     #[inline]
-    fn digest<'a>(
+    fn handle_found<'a>(
         &'a mut self,
         now: Instant,
         found: Result<Found, ProtocolError>,
         input: &'a [u8],
     ) -> Option<Event<'a>> {
-        let (opcode, place) = match found {
+        let (opcode, range) = match found {
             Ok(Found::Nothing) => return None,
             Ok(Found::MessageInPlace(kind, range)) => {
                 let payload = Cow::Borrowed(&input[range]);
@@ -567,22 +605,22 @@ impl Connection {
             }
             Ok(Found::ControlInPlace(opcode, range)) => (opcode, Some(range)),
             Ok(Found::Control(opcode)) => (opcode, None),
-            Err(fault) => return Some(self.fail(now, fault)),
+            Err(error) => return Some(self.fail(now, error)),
         };
         if opcode == Opcode::Close {
-            let frame = CloseFrame::parse(place.map_or(self.receiver.control(), |range| &input[range]));
+            let frame = CloseFrame::parse(range.map_or(self.receiver.control(), |range| &input[range]));
             return Some(match frame {
                 Ok(frame) => self.handle_close(now, frame),
-                Err(fault) => self.fail(now, fault),
+                Err(error) => self.fail(now, error),
             });
         }
-        let payload = place.map_or(self.receiver.control(), |range| &input[range]);
+        let payload = range.map_or(self.receiver.control(), |range| &input[range]);
         if opcode == Opcode::Pong {
             self.liveness.handle_pong(now, payload);
             return Some(Event::Pong(payload));
         }
-        // RFC 6455 §5.5.2: a pong as soon as is practical, unless the connection is closing.
-        // §5.5.3: of several pings, the newest may be answered alone. [6455-5.5.2-1, 6455-5.5.3-1, 6455-5.5.3-2]
+        // RFC 6455 §5.5.2: answer with a pong as soon as practical, unless a close frame was received.
+        // §5.5.3: it is enough to answer the newest of several pings. [6455-5.5.2-1, 6455-5.5.3-1, 6455-5.5.3-2]
         if self.state == State::Open {
             self.pong_due = Some(Box::from(payload));
         }
@@ -598,20 +636,20 @@ impl Connection {
         } = &*self.config;
         let inflated = match &mut self.deflate {
             Some(deflate) => deflate.inflate(compressed, limits.message_size_max, *inflate_step_max),
-            // RSV1 is refused unless this was negotiated.
+            // Unreachable: RSV1 is rejected unless permessage-deflate was negotiated.
             None => Err(ProtocolError::ReservedBits),
         };
-        self.digest_inflated(now, kind, inflated)
+        self.handle_inflated(now, kind, inflated)
     }
 
     #[cold]
     fn resume_inflating(&mut self, now: Instant, kind: MessageKind) -> Option<Event<'static>> {
-        let at_once = self.config.inflate_step_max;
-        let inflated = self.deflate.as_mut()?.resume_inflating(at_once);
-        self.digest_inflated(now, kind, inflated)
+        let step_max = self.config.inflate_step_max;
+        let inflated = self.deflate.as_mut()?.resume_inflating(step_max);
+        self.handle_inflated(now, kind, inflated)
     }
 
-    fn digest_inflated(
+    fn handle_inflated(
         &mut self,
         now: Instant,
         kind: MessageKind,
@@ -624,20 +662,19 @@ impl Connection {
         match inflated {
             Ok(None) => None,
             // [7692-6-3]
-            Ok(Some(message)) if !kind.admits(&message) => Some(self.fail(now, ProtocolError::InvalidUtf8)),
+            Ok(Some(message)) if !kind.is_valid_payload(&message) => Some(self.fail(now, ProtocolError::InvalidUtf8)),
             Ok(Some(message)) => Some(Event::Message {
                 kind,
                 payload: Cow::Owned(message),
             }),
-            Err(fault) => Some(self.fail(now, fault)),
+            Err(error) => Some(self.fail(now, error)),
         }
     }
 
     fn handle_close(&mut self, now: Instant, frame: CloseFrame) -> Event<'static> {
-        let answers = self.enter(Input::PeerClose) == Action::AnswerClose;
-        if answers {
+        if self.apply(Input::PeerClose) == Action::AnswerClose {
             self.close_info = Some(Box::new(CloseInfo::new(Side::Peer, CloseCause::Peer)));
-            // RFC 6455 §5.5.1: the answer typically echoes the code. [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-7]
+            // RFC 6455 §5.5.1: the answer typically echoes the status code. [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-7]
             let reason = Default::default();
             self.queue_close(CloseFrame {
                 code: frame.code,
@@ -647,48 +684,49 @@ impl Connection {
         if let Some(close_info) = &mut self.close_info {
             close_info.received = Some(frame.clone());
         }
-        self.begin_ending(now);
+        self.start_draining(now);
         Event::Close(frame)
     }
 
     /// Fails the connection (RFC 6455 §7.1.7).
     // [6455-7.1.7-4, 6455-10.7-2]
-    fn fail(&mut self, now: Instant, fault: ProtocolError) -> Event<'static> {
-        if self.enter(Input::ProtocolError) == Action::SendProtocolError {
-            self.close_info = Some(Box::new(CloseInfo::new(Side::Local, CloseCause::ProtocolError(fault))));
-            let reason = fault.reason().into();
+    fn fail(&mut self, now: Instant, error: ProtocolError) -> Event<'static> {
+        if self.apply(Input::ProtocolError) == Action::SendProtocolError {
+            self.close_info = Some(Box::new(CloseInfo::new(Side::Local, CloseCause::ProtocolError(error))));
+            let reason = error.reason().into();
             self.queue_close(CloseFrame {
-                code: fault.close_code(),
+                code: error.close_code(),
                 reason,
             });
         } else if let Some(close_info) = &mut self.close_info {
-            close_info.cause = CloseCause::ProtocolError(fault);
+            close_info.cause = CloseCause::ProtocolError(error);
         }
-        self.begin_ending(now);
-        Event::ProtocolError(fault)
+        self.start_draining(now);
+        Event::ProtocolError(error)
     }
 
     fn discard(&mut self, len: usize) {
-        // Until our close frame is written, the peer cannot know that nothing more is wanted.
+        // Until our close frame is written, the peer cannot know that it should stop sending.
         if self.close_frame != CloseProgress::Written {
             return;
         }
         self.discarded = self.discarded.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        if self.discarded > DISCARDED_MAX {
-            self.enter(Input::Flood);
+        if self.discarded > DISCARDED_LEN_MAX {
+            self.apply(Input::DiscardLimit);
         }
     }
 
-    /// Makes one transition, drops what the new state has no use for, and says what remains to be done.
-    fn enter(&mut self, input: Input) -> Action {
+    /// Applies one state transition, frees resources that the new state does not need, and returns the action to
+    /// perform.
+    fn apply(&mut self, input: Input) -> Action {
         let (state, action) = lifecycle::transition(self.state, input);
         self.state = state;
-        if matches!(state, State::Ending | State::Closed) {
+        if matches!(state, State::Draining | State::Closed) {
             self.pong_due = None;
             self.receiver.release();
             if let Some(deflate) = &mut self.deflate {
                 deflate.stop_inflating();
-                // After the peer's close frame, what has begun may still be finished.
+                // After a valid close frame, a compressed message in progress may still be finished.
                 if state == State::Closed || matches!(action, Action::SendProtocolError | Action::RecordProtocolError) {
                     deflate.stop_compressing();
                 }
@@ -710,18 +748,18 @@ impl Connection {
         self.close_frame = CloseProgress::Due;
     }
 
-    /// Arms the deadline for the peer to end the transport, if our close frame is written already; if not,
-    /// [`handle_transmitted`](Self::handle_transmitted) does.
+    /// Sets the deadline for the peer to close the transport if our close frame is already written. Otherwise
+    /// [`handle_transmitted`](Self::handle_transmitted) sets it.
     // [6455-5.5.1-11]
-    fn begin_ending(&mut self, now: Instant) {
+    fn start_draining(&mut self, now: Instant) {
         if self.close_frame == CloseProgress::Written {
-            let deadline = now + self.ending_wait();
+            let deadline = now + self.drain_timeout();
             self.close_deadline = Some(self.close_deadline.map_or(deadline, |earlier| earlier.min(deadline)));
         }
     }
 
-    /// How long the peer may take to end the transport, once it has our close frame.
-    fn ending_wait(&self) -> Duration {
+    /// Time for the peer to close the transport after our close frame was written.
+    fn drain_timeout(&self) -> Duration {
         let is_clean = self.close_info().is_some_and(CloseInfo::is_clean);
         match self.role {
             Role::Server if is_clean => LINGER.min(self.config.close_timeout),
@@ -729,7 +767,7 @@ impl Connection {
         }
     }
 
-    /// Notes that the connection ended before its closing handshake did.
+    /// Records an end before the closing handshake was complete.
     fn end_abnormally(&mut self, cause: CloseCause) {
         match &mut self.close_info {
             Some(close_info) => close_info.cause = cause,

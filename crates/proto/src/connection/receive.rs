@@ -1,8 +1,8 @@
-//! From bytes to messages: headers, fragments, masks, limits and UTF-8, at any split of the input.
+//! Decodes bytes into messages: headers, fragments, masking, limits and UTF-8. The input may be split anywhere.
 //!
-//! A message that lies whole in the caller's buffer is unmasked there and never copied. Everything else is kept in
-//! one growing buffer, and of an unfinished frame only what has arrived. Every byte given is consumed, so the caller
-//! never has to keep any.
+//! A message that is complete in the caller's buffer is unmasked in place and not copied. All others are collected in
+//! one growing buffer that holds only bytes that have arrived. All input is consumed, so the caller never has to keep a
+//! remainder.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -16,27 +16,28 @@ use crate::grow::grow;
 use crate::protocol_error::ProtocolError;
 use crate::utf8::Utf8Validator;
 
-/// From this size on, the rest of an unfinished frame is worth reading straight into the message's own buffer.
+/// Minimum size of the buffered message and of the outstanding payload for reading directly into the message buffer, in
+/// bytes.
 const DIRECT_READ_MIN: usize = 32 * 1024;
 
-/// What the receiver found; ranges are of the caller's input.
+/// What the receiver decoded. Ranges refer to the caller's input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// All input is consumed and nothing is complete.
+    /// All input was consumed and nothing was completed.
     Nothing,
-    /// A message that lies whole in the input.
+    /// A message that is complete in the input.
     MessageInPlace(MessageKind, Range<usize>),
-    /// A message that is whole in [`Receiver::take_message`].
+    /// A message that is complete in the message buffer; see [`Receiver::take_message`].
     Message(MessageKind),
-    /// As `MessageInPlace`, still compressed; text is not checked.
+    /// A compressed message that is complete in the input. Text is not validated yet.
     CompressedInPlace(MessageKind, Range<usize>),
-    /// As `Message`, still compressed; text is not checked.
+    /// A compressed message that is complete in the message buffer. Text is not validated yet.
     Compressed(MessageKind),
     /// A part of a message, in the input.
     Chunk(Chunk, Range<usize>),
-    /// A control frame, in the input.
+    /// A control frame that is complete in the input.
     ControlInPlace(Opcode, Range<usize>),
-    /// A control frame, whole in [`Receiver::control`].
+    /// A control frame that is complete in [`Receiver::control`].
     Control(Opcode),
 }
 
@@ -47,39 +48,39 @@ pub(super) struct Chunk {
     pub(super) last: bool,
 }
 
-/// What this endpoint expects of every frame that it receives.
+/// Whether received frames must be masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Masked {
-    /// RFC 6455 §5.1: a server closes on a frame that is not masked.
-    Always,
-    /// RFC 6455 §5.1: a client closes on a frame that is masked.
-    Never,
+pub(super) enum MaskRule {
+    /// This endpoint is a server and rejects unmasked frames (RFC 6455 §5.1).
+    Required,
+    /// This endpoint is a client and rejects masked frames (RFC 6455 §5.1).
+    Forbidden,
 }
 
 #[derive(Debug)]
 pub(super) struct Receiver {
-    masked: Masked,
-    /// Whether permessage-deflate was negotiated, which gives RSV1 its meaning (RFC 7692 §6).
+    mask_rule: MaskRule,
+    /// Whether permessage-deflate was negotiated, which allows RSV1 (RFC 7692 §6).
     is_deflate_negotiated: bool,
     receive_mode: ReceiveMode,
-    /// Boxed, for most messages arrive whole and most connections are idle.
+    /// Boxed because most messages arrive complete and most connections are idle.
     unfinished: Option<Box<Unfinished>>,
 }
 
-/// What has begun to arrive.
+/// State of a frame or message that has partly arrived.
 #[derive(Debug, Default)]
 struct Unfinished {
-    /// The beginning of a header that the last input cut.
+    /// Start of a header that was split at the end of the last input.
     cut_header: CutHeader,
     frame: Option<Frame>,
     message: Option<Message>,
-    /// What has arrived of a message that was not whole in one input.
+    /// Payload received so far of a message that was not complete in one input.
     buffer: Vec<u8>,
-    /// How much of `buffer` is unmasked and checked; less than its length only while the caller reads directly.
-    accepted: usize,
-    /// What has arrived of a control frame that was not whole in one input; kept until the next frame begins.
+    /// Length of the part of `buffer` that is unmasked and validated. Less than its length only during a direct read.
+    processed_len: usize,
+    /// Payload received so far of a control frame that was not complete in one input. Kept until the next frame starts.
     control: Vec<u8>,
-    /// The kind of a message that has arrived, and of which only a part is inflated.
+    /// Type of the message that has fully arrived but is only partly inflated.
     inflating: Option<MessageKind>,
 }
 
@@ -94,7 +95,7 @@ struct CutHeader {
 struct Frame {
     fin: bool,
     opcode: Opcode,
-    /// The key for the next byte; zeros, which change nothing, if the frame is not masked.
+    /// The key, rotated for the next byte. All zero, which is a no-op, if the frame is not masked.
     key: MaskingKey,
     remaining: u64,
 }
@@ -104,18 +105,18 @@ struct Frame {
 struct Message {
     kind: MessageKind,
     is_compressed: bool,
-    /// Bytes declared by its frames so far: what the limit counts.
+    /// Sum of the payload lengths declared by its frames so far. Compared with the size limit.
     size: u64,
     utf8: Utf8Validator,
     empty_fragments: u32,
-    /// Whether a chunk of it was delivered.
-    begun: bool,
+    /// Whether a chunk of this message has been delivered.
+    is_chunk_delivered: bool,
 }
 
 impl Receiver {
-    pub(super) fn new(masked: Masked) -> Self {
+    pub(super) fn new(mask_rule: MaskRule) -> Self {
         Self {
-            masked,
+            mask_rule,
             is_deflate_negotiated: false,
             receive_mode: ReceiveMode::Whole,
             unfinished: None,
@@ -131,7 +132,7 @@ impl Receiver {
         self.receive_mode
     }
 
-    /// Whether part of a message has arrived, so that how it is delivered is settled.
+    /// Whether a message has partly arrived.
     pub(super) fn is_inside_message(&self) -> bool {
         self.message().is_some()
     }
@@ -147,7 +148,7 @@ impl Receiver {
             .unwrap_or_default()
     }
 
-    /// The kind of the message that is being inflated: nothing behind it is received before it is whole.
+    /// The type of the message being inflated. No further input is processed until it is complete.
     pub(super) fn inflating(&self) -> Option<MessageKind> {
         self.unfinished.as_ref()?.inflating
     }
@@ -165,42 +166,42 @@ impl Receiver {
     }
 
     pub(super) fn buffered_len(&self) -> usize {
-        let held = |unfinished: &Unfinished| unfinished.buffer.capacity() + unfinished.control.capacity();
-        self.unfinished.as_deref().map_or(0, held)
+        let memory_of = |unfinished: &Unfinished| unfinished.buffer.capacity() + unfinished.control.capacity();
+        self.unfinished.as_deref().map_or(0, memory_of)
     }
 
-    /// Gives up what is held, when nothing more will be received.
+    /// Frees all buffers. Called when nothing more will be received.
     pub(super) fn release(&mut self) {
         self.unfinished = None;
     }
 
-    /// The message at the start of `input`, if it is as nearly all are: see [`whole`](super::whole).
+    /// Fast path: see [`Connection::find_message`](super::Connection::find_message).
     #[inline(always)]
-    pub(super) fn find_whole<'a>(&self, limits: &Limits, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
+    pub(super) fn find_message<'a>(&self, limits: &Limits, input: &'a [u8]) -> Option<MaskedMessage<'a>> {
         if self.unfinished.is_some() || self.receive_mode != ReceiveMode::Whole {
             return None;
         }
-        MaskedMessage::find(self.masked, limits.message_size_max, input)
+        MaskedMessage::find(self.mask_rule, limits.message_size_max, input)
     }
 
-    /// Goes through `input` until something is complete: how many bytes that took, and what it is.
+    /// Processes `input` until something is complete. Returns the number of bytes consumed and what was completed.
     // [6455-5.4-3, 6455-5.4-8]
     #[inline]
     pub(super) fn receive(&mut self, limits: &Limits, input: &mut [u8]) -> (usize, Result<Found, ProtocolError>) {
-        // What came in pieces has been looked at since.
-        self.unfinished.take_if(|unfinished| unfinished.is_over());
+        // The caller has taken the completed message or control frame since the last call.
+        self.unfinished.take_if(|unfinished| unfinished.is_done());
         let mut pos = 0;
         let found = loop {
             match self.step(limits, input, &mut pos) {
                 Ok(None) => {}
                 Ok(Some(found)) => break Ok(found),
-                Err(fault) => break Err(fault),
+                Err(error) => break Err(error),
             }
         };
         (pos, found)
     }
 
-    /// One header, or one stretch of payload.
+    /// Processes one header or one run of payload bytes.
     #[inline]
     fn step(&mut self, limits: &Limits, input: &mut [u8], pos: &mut usize) -> Result<Option<Found>, ProtocolError> {
         if let Some(unfinished) = &mut self.unfinished
@@ -214,7 +215,7 @@ impl Receiver {
         self.check_header(limits, &header)?;
         let key = header.mask.unwrap_or_default();
 
-        // The straight path: the frame lies whole in the input, and is a control frame or a whole message.
+        // Common case: the frame is complete in the input and is a control frame or an unfragmented message.
         let rest = input.len() - *pos;
         if header.fin && header.payload_len <= rest as u64 && header.opcode != Opcode::Continuation {
             let payload = *pos..*pos + header.payload_len as usize;
@@ -228,7 +229,7 @@ impl Receiver {
             if header.rsv == RSV1 {
                 return Ok(Some(Found::CompressedInPlace(kind, payload)));
             }
-            if !kind.admits(&input[payload.clone()]) {
+            if !kind.is_valid_payload(&input[payload.clone()]) {
                 return Err(ProtocolError::InvalidUtf8);
             }
             return Ok(Some(match self.receive_mode {
@@ -244,7 +245,7 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Reads a header that may have begun in an earlier input; `None` if it goes on in a later one.
+    /// Decodes a header that may have started in an earlier input. Returns `None` if it is still incomplete.
     #[inline]
     fn receive_header(&mut self, input: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, ProtocolError> {
         let rest = &input[*pos..];
@@ -264,7 +265,7 @@ impl Receiver {
         Ok(None)
     }
 
-    /// What a frame may be here and now.
+    /// Checks the rules that depend on the role, on negotiation and on earlier frames.
     #[inline]
     fn check_header(&self, limits: &Limits, header: &FrameHeader) -> Result<(), ProtocolError> {
         // RFC 6455 §5.2: reserved bits are zero unless an extension was negotiated. RFC 7692 §6: permessage-deflate
@@ -274,13 +275,13 @@ impl Receiver {
         if header.rsv != 0 && !is_compressed {
             return Err(ProtocolError::ReservedBits);
         }
-        // RFC 6455 §5.1: a client masks, a server does not. [6455-5.1-2, 6455-5.1-5]
-        match (self.masked, header.mask.is_some()) {
-            (Masked::Always, false) => return Err(ProtocolError::UnmaskedFrame),
-            (Masked::Never, true) => return Err(ProtocolError::MaskedFrame),
-            (Masked::Always, true) | (Masked::Never, false) => {}
+        // RFC 6455 §5.1: a client masks all frames, a server masks none. [6455-5.1-2, 6455-5.1-5]
+        match (self.mask_rule, header.mask.is_some()) {
+            (MaskRule::Required, false) => return Err(ProtocolError::UnmaskedFrame),
+            (MaskRule::Forbidden, true) => return Err(ProtocolError::MaskedFrame),
+            (MaskRule::Required, true) | (MaskRule::Forbidden, false) => {}
         }
-        // RFC 6455 §5.4: fragments of one message are not interleaved with another's; control frames may come between.
+        // RFC 6455 §5.4: fragments of different messages must not be interleaved; control frames may come in between.
         // [6455-5.4-6, 6455-5.4-7, 6455-5.4-13, 6455-6.2-4]
         let (size, is_compressed) = match (self.message(), header.opcode) {
             (_, Opcode::Close | Opcode::Ping | Opcode::Pong) => return Ok(()),
@@ -293,7 +294,7 @@ impl Receiver {
             true => compressed_size_max(limits.message_size_max),
             false => limits.message_size_max,
         };
-        // Subtracted, not added: the declared length may be near the top of its type. [6455-10.4-1, 6455-10.4-2]
+        // Subtraction cannot overflow; adding a declared length of nearly 2^63 could. [6455-10.4-1, 6455-10.4-2]
         if header.payload_len > size_max.saturating_sub(size) {
             return Err(ProtocolError::MessageTooBig);
         }
@@ -306,13 +307,13 @@ impl Receiver {
         if !header.opcode.is_control() {
             let kind = MessageKind::of(header.opcode);
             let message = unfinished.message.get_or_insert_with(|| Message {
-                // A continuation without a message was refused with its header. [6455-6.2-3]
+                // `check_header` rejected a continuation without a message, so this is never the fallback. [6455-6.2-3]
                 kind: kind.unwrap_or(MessageKind::Binary),
                 is_compressed: header.rsv == RSV1,
                 size: 0,
                 utf8: Utf8Validator::default(),
                 empty_fragments: 0,
-                begun: false,
+                is_chunk_delivered: false,
             });
             message.size += header.payload_len;
             message.empty_fragments = match header.payload_len {
@@ -332,44 +333,43 @@ impl Receiver {
         Ok(())
     }
 
-    /// The message's own buffer, with room, if the rest of the present frame is worth reading straight into it;
-    /// and how many bytes may be appended.
+    /// See [`Connection::direct_read_buffer`](super::Connection::direct_read_buffer).
     #[inline]
-    pub(super) fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+    pub(super) fn direct_read_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         match self.receive_mode {
-            ReceiveMode::Whole => self.unfinished.as_mut()?.direct_buffer(),
+            ReceiveMode::Whole => self.unfinished.as_mut()?.direct_read_buffer(),
             ReceiveMode::Chunks => None,
         }
     }
 
-    /// Whether the caller appended anything to [`direct_buffer`](Self::direct_buffer).
-    pub(super) fn has_appended(&self) -> bool {
-        let has_more = |unfinished: &Unfinished| unfinished.buffer.len() > unfinished.accepted;
+    /// Whether the caller appended bytes to [`direct_read_buffer`](Self::direct_read_buffer).
+    pub(super) fn has_direct_read(&self) -> bool {
+        let has_more = |unfinished: &Unfinished| unfinished.buffer.len() > unfinished.processed_len;
         self.unfinished.as_deref().is_some_and(has_more)
     }
 
-    /// Takes what the caller appended to [`direct_buffer`](Self::direct_buffer).
-    pub(super) fn receive_appended(&mut self) -> Result<Found, ProtocolError> {
+    /// Processes the bytes that the caller appended to [`direct_read_buffer`](Self::direct_read_buffer).
+    pub(super) fn receive_direct_read(&mut self) -> Result<Found, ProtocolError> {
         match &mut self.unfinished {
-            Some(unfinished) => unfinished.receive_appended(),
+            Some(unfinished) => unfinished.receive_direct_read(),
             None => Ok(Found::Nothing),
         }
     }
 }
 
 impl CutHeader {
-    /// Adds what comes next, and takes the header out when it is whole.
+    /// Appends input. Returns the header once it is complete.
     #[cold]
     fn complete(&mut self, rest: &[u8], pos: &mut usize) -> Result<Option<FrameHeader>, ProtocolError> {
-        let had = usize::from(self.len);
-        let added = rest.len().min(HEADER_LEN_MAX - had);
-        self.bytes[had..had + added].copy_from_slice(&rest[..added]);
-        if let Some((header, header_len)) = FrameHeader::decode(&self.bytes[..had + added])? {
+        let old_len = usize::from(self.len);
+        let added = rest.len().min(HEADER_LEN_MAX - old_len);
+        self.bytes[old_len..old_len + added].copy_from_slice(&rest[..added]);
+        if let Some((header, header_len)) = FrameHeader::decode(&self.bytes[..old_len + added])? {
             self.len = 0;
-            *pos += header_len - had;
+            *pos += header_len - old_len;
             return Ok(Some(header));
         }
-        // Fourteen bytes are a header or a fault, so what was added is all there was.
+        // Fourteen bytes always decode to a header or an error, so all of `rest` was appended.
         self.len += added as u8;
         *pos += added;
         Ok(None)
@@ -377,8 +377,8 @@ impl CutHeader {
 }
 
 impl Unfinished {
-    /// Whether nothing more of it is to come.
-    fn is_over(&self) -> bool {
+    /// Whether nothing is in progress.
+    fn is_done(&self) -> bool {
         let Self {
             frame,
             message,
@@ -388,7 +388,7 @@ impl Unfinished {
         self.cut_header.len == 0 && frame.is_none() && message.is_none() && inflating.is_none()
     }
 
-    /// Takes what the input has of the frame's payload.
+    /// Consumes payload bytes of the current frame.
     // [6455-5.4-2, 6455-5.4-5]
     fn receive_payload(
         &mut self,
@@ -401,12 +401,12 @@ impl Unfinished {
         };
         let len =
             usize::try_from(frame.remaining).map_or(input.len() - *pos, |remaining| remaining.min(input.len() - *pos));
-        let stretch = *pos..*pos + len;
-        if stretch.is_empty() && frame.remaining > 0 {
+        let range = *pos..*pos + len;
+        if range.is_empty() && frame.remaining > 0 {
             return Ok(Some(Found::Nothing));
         }
-        *pos = stretch.end;
-        let bytes = &mut input[stretch.clone()];
+        *pos = range.end;
+        let bytes = &mut input[range.clone()];
         frame.take(bytes);
 
         let Some(message) = self.message.as_mut().filter(|_| !frame.opcode.is_control()) else {
@@ -416,19 +416,19 @@ impl Unfinished {
         message.check(bytes, frame.ends_message())?;
         if receive_mode == ReceiveMode::Whole || message.is_compressed {
             append(&mut self.buffer, bytes, frame.remaining);
-            self.accepted = self.buffer.len();
+            self.processed_len = self.buffer.len();
             return Ok(self.end_data_frame());
         }
         let chunk = Chunk {
             kind: message.kind,
-            first: !message.begun,
+            first: !message.is_chunk_delivered,
             last: frame.ends_message(),
         };
-        // An empty stretch is news only if it begins or ends the message.
-        let is_news = !stretch.is_empty() || chunk.first || chunk.last;
-        message.begun = true;
+        // Deliver an empty chunk only if it is the first or last of the message.
+        let should_deliver = !range.is_empty() || chunk.first || chunk.last;
+        message.is_chunk_delivered = true;
         self.end_data_frame();
-        Ok(is_news.then_some(Found::Chunk(chunk, stretch)))
+        Ok(should_deliver.then_some(Found::Chunk(chunk, range)))
     }
 
     fn end_control_frame(&mut self) -> Option<Found> {
@@ -447,33 +447,37 @@ impl Unfinished {
         })
     }
 
-    fn direct_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+    fn direct_read_buffer(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let frame = self.frame.as_ref().filter(|frame| !frame.opcode.is_control())?;
         if frame.remaining < DIRECT_READ_MIN as u64 || self.buffer.len() < DIRECT_READ_MIN {
             return None;
         }
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
         if self.buffer.capacity() == self.buffer.len() {
-            // Memory follows what arrived, whatever the header declared.
+            // Grow with the bytes that have arrived, not with the declared length.
             grow(&mut self.buffer, 0, remaining);
         }
         Some((&mut self.buffer, remaining))
     }
 
-    fn receive_appended(&mut self) -> Result<Found, ProtocolError> {
+    fn receive_direct_read(&mut self) -> Result<Found, ProtocolError> {
         let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
             return Ok(Found::Nothing);
         };
-        // More than the frame still has cannot be told from its payload: refuse to guess.
+        // If the caller appended more than the frame has left, ignore the excess.
         let end = usize::try_from(frame.remaining).map_or(self.buffer.len(), |remaining| {
-            self.buffer.len().min(self.accepted + remaining)
+            self.buffer.len().min(self.processed_len + remaining)
         });
-        debug_assert_eq!(end, self.buffer.len(), "appended more than allowed");
+        debug_assert_eq!(
+            end,
+            self.buffer.len(),
+            "appended more bytes than `direct_read_buffer` allowed"
+        );
         self.buffer.truncate(end);
-        let bytes = &mut self.buffer[self.accepted..];
+        let bytes = &mut self.buffer[self.processed_len..];
         frame.take(bytes);
         message.check(bytes, frame.ends_message())?;
-        self.accepted = end;
+        self.processed_len = end;
         Ok(self.end_data_frame().unwrap_or(Found::Nothing))
     }
 }
@@ -487,14 +491,14 @@ impl Frame {
         self.remaining -= bytes.len() as u64;
     }
 
-    /// Whether nothing of the message comes after what has been taken.
+    /// Whether the bytes taken so far complete the message.
     fn ends_message(&self) -> bool {
         self.fin && self.remaining == 0
     }
 }
 
 impl Message {
-    /// RFC 6455 §8.1: text that is not UTF-8 fails the connection, here as soon as it shows.
+    /// Validates text incrementally. Invalid UTF-8 fails the connection at the first invalid byte (RFC 6455 §8.1).
     // [6455-5.6-1, 6455-8.1-1]
     fn check(&mut self, bytes: &[u8], ends: bool) -> Result<(), ProtocolError> {
         if self.kind != MessageKind::Text || self.is_compressed {
@@ -508,7 +512,8 @@ impl Message {
     }
 }
 
-/// Appends to the message; grows exactly where the rest of the frame is small, else by doubling what arrived.
+/// Appends to the message buffer. Reserves exactly the outstanding bytes if they are few, otherwise as much as has
+/// arrived.
 fn append(buffer: &mut Vec<u8>, bytes: &[u8], remaining: u64) {
     let room = usize::try_from(remaining).map_or(bytes.len(), |remaining| remaining.min(bytes.len()));
     if buffer.is_empty() {
@@ -517,8 +522,10 @@ fn append(buffer: &mut Vec<u8>, bytes: &[u8], remaining: u64) {
     buffer.extend_from_slice(bytes);
 }
 
-/// How large a message within the limit can be when compressed: what does not compress grows by five bytes for each
-/// stored block, and no encoder makes these shorter than some 640 bytes: 5 / 640 is 1 / 128.
+/// Maximum compressed size of a message that inflates to at most `size_max` bytes.
+///
+/// Incompressible data grows by five bytes per stored block, and encoders use stored blocks of at least about 640
+/// bytes: 5 / 640 = 1 / 128.
 const fn compressed_size_max(size_max: u64) -> u64 {
     size_max.saturating_add(size_max / 128 + 64)
 }

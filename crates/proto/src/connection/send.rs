@@ -1,6 +1,6 @@
-//! From messages and control frames to bytes.
+//! Encodes messages and control frames into bytes.
 //!
-//! Everything is appended to a buffer of the caller's, in the order in which it is to leave.
+//! All bytes are appended to the caller's buffer in the order in which they must be sent.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -8,17 +8,17 @@ use core::fmt;
 use super::{CloseProgress, Connection, MessageKind, Role, State};
 use crate::frame::{FrameHeader, MaskingKey, Opcode, RSV1};
 
-/// The data of a message, or of a part of one.
+/// The payload of a message or of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data<'a> {
-    /// Text.
+    /// UTF-8 text.
     Text(&'a str),
-    /// Any bytes.
+    /// Arbitrary bytes.
     Binary(&'a [u8]),
 }
 
 impl<'a> Data<'a> {
-    /// Text or binary.
+    /// The type of the message: text or binary.
     pub fn kind(self) -> MessageKind {
         match self {
             Self::Text(_) => MessageKind::Text,
@@ -26,7 +26,7 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// The bytes.
+    /// The payload as bytes.
     pub fn bytes(self) -> &'a [u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -35,53 +35,60 @@ impl<'a> Data<'a> {
     }
 }
 
-/// Whether a fragment ends its message.
+/// Whether a fragment is the last one of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
     /// More fragments follow.
     More,
-    /// The message ends here.
+    /// This is the last fragment.
     Last,
 }
 
-/// Whether a message is compressed, on a connection that negotiated it; elsewhere it says nothing.
+/// Whether to compress a message. Has no effect on connections that did not negotiate permessage-deflate.
 // [7692-6.1-2, 7692-8-1]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Compress {
-    /// If it is large enough (`DeflateConfig::size_min`).
+    /// Compress the message if it has at least `DeflateConfig::size_min` bytes (default 128).
     #[default]
     Auto,
-    /// Whatever its size, if that makes it smaller; of more than 64 KiB, if it does so with the first 64 KiB.
+    /// Compress regardless of size, if that makes the message smaller. For messages over 64 KiB, the first 64 KiB
+    /// decide.
     Always,
-    /// Not. For secrets in a connection that others can make carry their own text beside: the length of what is
-    /// compressed together tells whether the two are alike (RFC 7692 §8).
+    /// Do not compress.
+    ///
+    /// Use this for secrets on connections that also carry data chosen by an attacker: the compressed length reveals
+    /// whether the two have text in common (RFC 7692 §8, as in the CRIME and BREACH attacks).
     Never,
 }
 
-/// The caller asked to send what may not be sent now. Nothing was sent and nothing changed.
+/// Error for a message or ping that cannot be sent now. Nothing was sent and the connection is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The connection is closing or closed (RFC 6455 §5.5.1: no data after a close frame).
+    /// The connection is closing or closed. No data may follow a close frame (RFC 6455 §5.5.1).
     Closed,
-    /// A fragmented message is not finished (RFC 6455 §5.4: messages are not interleaved).
+    /// A fragmented message is not finished. Messages must not be interleaved (RFC 6455 §5.4).
     MessageInProgress,
-    /// A ping's payload has at most 125 bytes (RFC 6455 §5.5).
+    /// The payload of the ping is longer than 125 bytes (RFC 6455 §5.5).
     PingTooLong {
-        /// Its length in bytes.
+        /// The length of the payload, in bytes.
         len: usize,
     },
-    /// The frame was made for connections of another kind: see [`Connection::start_framed`].
+    /// A frame encoded in advance cannot be sent on this connection: see [`Connection::start_framed`].
     FrameMismatch,
 }
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => f.write_str("the connection is closed"),
-            Self::MessageInProgress => f.write_str("a fragmented message is not finished"),
-            Self::PingTooLong { len } => write!(f, "ping payload of {len} bytes is longer than 125"),
-            Self::FrameMismatch => f.write_str("the frame was made for connections of another kind"),
+            Self::Closed => f.write_str("the connection is closing or closed"),
+            Self::MessageInProgress => {
+                f.write_str("a fragmented message is not finished; send its last fragment first")
+            }
+            Self::PingTooLong { len } => write!(f, "ping payload of {len} bytes exceeds the maximum of 125 bytes"),
+            Self::FrameMismatch => {
+                f.write_str("the encoded frame does not match the role or compression of this connection")
+            }
         }
     }
 }
@@ -89,25 +96,27 @@ impl fmt::Display for SendError {
 impl core::error::Error for SendError {}
 
 impl Connection {
-    /// Appends a message, in one frame, to `out`; compressed if that was negotiated and is worth it.
+    /// Appends a message to `out` as one frame. Compresses it according to [`Compress::Auto`].
     ///
     /// # Errors
     ///
-    /// The connection is closing, or a fragmented message is not finished.
+    /// - [`SendError::Closed`] if the connection is closing or closed.
+    /// - [`SendError::MessageInProgress`] if a fragmented message is not finished.
     #[inline]
     pub fn send(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<(), SendError> {
         self.send_with(data, Compress::Auto, out)
     }
 
-    /// Appends a message, in one frame, to `out`; `compress` says whether to compress it if that was negotiated.
+    /// Appends a message to `out` as one frame. `compress` selects whether to compress it, if that was negotiated.
     ///
     /// # Errors
     ///
-    /// The connection is closing, or a fragmented message is not finished.
+    /// - [`SendError::Closed`] if the connection is closing or closed.
+    /// - [`SendError::MessageInProgress`] if a fragmented message is not finished.
     #[inline]
     pub fn send_with(&mut self, data: Data<'_>, compress: Compress, out: &mut Vec<u8>) -> Result<(), SendError> {
         let bytes = data.bytes();
-        if self.compresses(bytes.len(), compress) && self.send_compressed(data, out)? {
+        if self.would_compress(bytes.len(), compress) && self.send_compressed(data, out)? {
             return Ok(());
         }
         let mask = self.start_message(data.kind(), bytes.len() as u64, out)?;
@@ -115,17 +124,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether [`send_with`](Self::send_with) would try to compress a message of this length.
+    /// Whether [`send_with`](Self::send_with) would try to compress a message of `len` bytes.
     #[inline]
-    pub fn compresses(&self, len: usize, compress: Compress) -> bool {
+    pub fn would_compress(&self, len: usize, compress: Compress) -> bool {
         match (&self.deflate, compress) {
             (None, _) | (Some(_), Compress::Never) => false,
             (Some(_), Compress::Always) => true,
-            (Some(deflate), Compress::Auto) => deflate.is_worth(len),
+            (Some(deflate), Compress::Auto) => deflate.should_compress(len),
         }
     }
 
-    /// Whether the message was appended; if not, it is better sent as it is.
+    /// Appends the compressed message. Returns `false` and appends nothing if compression does not make it smaller.
     #[cold]
     fn send_compressed(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<bool, SendError> {
         self.check_message_may_begin()?;
@@ -140,17 +149,20 @@ impl Connection {
         Ok(sent.is_some())
     }
 
-    /// Begins a message that is compressed in fragments, with the first of them; the others follow by
-    /// [`send_fragment`](Self::send_fragment), which compresses them too. `false`, with nothing appended, if compression
-    /// was not negotiated or does not make this fragment smaller: then the message is better sent as it is.
+    /// Starts a compressed message and appends its first fragment. Continue with
+    /// [`send_fragment`](Self::send_fragment), which compresses the further fragments.
     ///
-    /// So a large message costs no more at once than its fragments do. While it is not finished, a codec stays with the
-    /// connection, and our close frame waits (RFC 6455 §5.5.1 allows that), for as long as the closing handshake may
-    /// take. A fault of the peer ends it.
+    /// Returns `false` and appends nothing if compression was not negotiated or does not make this fragment smaller;
+    /// send the message uncompressed in that case.
+    ///
+    /// This bounds the time per call for a large message to that of one fragment. Until the message is finished, the
+    /// connection holds a codec and our close frame is delayed (allowed by RFC 6455 §5.5.1), but not beyond the
+    /// deadline of the closing handshake. A protocol error of the peer aborts the message.
     ///
     /// # Errors
     ///
-    /// The connection is closing, or a fragmented message is not finished.
+    /// - [`SendError::Closed`] if the connection is closing or closed.
+    /// - [`SendError::MessageInProgress`] if a fragmented message is not finished.
     pub fn start_compressed(&mut self, data: Data<'_>, out: &mut Vec<u8>) -> Result<bool, SendError> {
         self.check_message_may_begin()?;
         let mask = self.next_mask();
@@ -167,19 +179,20 @@ impl Connection {
         Ok(sent.is_some())
     }
 
-    /// Whether a message that began with [`start_compressed`](Self::start_compressed) may go on.
+    /// Whether a message started with [`start_compressed`](Self::start_compressed) is unfinished and may be continued.
     pub fn is_compressing(&self) -> bool {
         self.deflate.as_ref().is_some_and(|deflate| deflate.is_compressing())
     }
 
-    /// Appends only the header of a message in one frame of `len` payload bytes. The caller then sends the payload
-    /// itself, masked with the key that is returned, if any, before anything else.
+    /// Appends only the frame header of a message with `len` payload bytes.
     ///
-    /// This spares a large payload the copy: a vectored write takes it from where it lies.
+    /// The caller must then write the payload to the transport itself, before any other bytes, masked with the returned
+    /// key if there is one. This avoids copying a large payload: use a vectored write of header and payload.
     ///
     /// # Errors
     ///
-    /// The connection is closing, or a fragmented message is not finished.
+    /// - [`SendError::Closed`] if the connection is closing or closed.
+    /// - [`SendError::MessageInProgress`] if a fragmented message is not finished.
     // [6455-6.1-3]
     #[inline]
     pub fn start_message(
@@ -192,14 +205,18 @@ impl Connection {
         Ok(self.append_header(Fragment::Last, opcode_of(kind), len, out))
     }
 
-    /// Appends the next fragment of a message to `out`, compressed if the message began with
-    /// [`start_compressed`](Self::start_compressed); else the first one begins the message. Pings, pongs and, where
-    /// nothing is compressed, the close frame may go between.
+    /// Appends a fragment of a message to `out`.
+    ///
+    /// Starts a new, uncompressed message if none is in progress. Fragments of a message started with
+    /// [`start_compressed`](Self::start_compressed) are compressed. Pings and pongs may be sent between fragments, and
+    /// the close frame between uncompressed ones.
     ///
     /// # Errors
     ///
-    /// The connection is closing, or the message in progress is of the other kind. One that is compressed may be finished
-    /// while the connection closes, unless by a fault; a codec that fails ends the connection.
+    /// - [`SendError::Closed`] if the connection is closing or closed. A compressed message may still be finished while
+    ///   the connection is closing, unless because of a protocol error. Also returned if the codec fails, which ends
+    ///   the connection.
+    /// - [`SendError::MessageInProgress`] if the message in progress is of the other type.
     pub fn send_fragment(&mut self, data: Data<'_>, fragment: Fragment, out: &mut Vec<u8>) -> Result<(), SendError> {
         let is_compressing = self.is_compressing();
         if !is_compressing {
@@ -209,7 +226,7 @@ impl Connection {
         // [6455-5.4-1, 6455-6.1-4]
         let opcode = match (self.sending, data.kind()) {
             (None, kind) => opcode_of(kind),
-            (Some(begun), kind) if begun == kind => Opcode::Continuation,
+            (Some(in_progress), kind) if in_progress == kind => Opcode::Continuation,
             (Some(_), _) => return Err(SendError::MessageInProgress),
         };
         self.sending = match fragment {
@@ -235,7 +252,8 @@ impl Connection {
             })
         });
         if sent.is_none() {
-            // The codec failed, which none of ours does. What was begun cannot be finished, and nothing come behind it.
+            // The codec failed (not known to happen). The message cannot be finished, and nothing may be sent before it
+            // is.
             self.handle_transport_end();
         }
         sent.ok_or(SendError::Closed)
@@ -247,16 +265,16 @@ impl Connection {
         self.is_close_due() || self.pong_due.is_some() || self.state == State::Open && self.liveness.is_ping_due()
     }
 
-    /// Appends what the protocol itself has to send: the answer to the newest ping, a ping that is due, the close
-    /// frame (behind a message that is [being compressed](Self::is_compressing)). Returns whether there was anything.
+    /// Appends pending control frames to `out`: the pong for the newest ping, a due ping, and the close frame (after a
+    /// message that is [being compressed](Self::is_compressing)). Returns whether anything was appended.
     ///
-    /// There is at most one of each, however many pings arrive: a caller whose `out` is not drained waits with
-    /// calling this, and a flood of pings costs it nothing. When the bytes are written to the transport, call
+    /// At most one of each is pending, however many pings arrive. Do not call this while `out` is full; a flood of
+    /// pings then cannot make it grow. Once the bytes are written to the transport, call
     /// [`handle_transmitted`](Self::handle_transmitted).
     // [6455-5.5.3-2]
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        // RFC 6455 §5.5.2: a ping is answered, even if we have begun to close since; it is due only if it came before.
+        // RFC 6455 §5.5.2: answer a ping that arrived before we started to close, even if we are closing now.
         // [6455-5.5.2-1, 6455-5.5.2-3]
         if let Some(payload) = self.pong_due.take() {
             let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
@@ -280,7 +298,7 @@ impl Connection {
         out.len() > before
     }
 
-    /// RFC 6455 §5.5.1: the close frame may wait until the message that is being sent is whole.
+    /// RFC 6455 §5.5.1: the close frame may be delayed until the current message is sent.
     fn is_close_due(&self) -> bool {
         self.close_frame == CloseProgress::Due && !self.is_compressing()
     }
@@ -293,16 +311,16 @@ impl Connection {
         }
     }
 
-    /// RFC 6455 §5.5.1, §6.1: nothing but the protocol's own answers leaves a connection that is closing.
+    /// RFC 6455 §5.5.1, §6.1: a closing connection sends no more messages.
     // [6455-5.5.1-4, 6455-6.1-1, 6455-6.1-2]
     pub(super) fn check_open(&self) -> Result<(), SendError> {
         match self.state {
             State::Open => Ok(()),
-            State::CloseSent | State::Ending | State::Closed => Err(SendError::Closed),
+            State::CloseSent | State::Draining | State::Closed => Err(SendError::Closed),
         }
     }
 
-    /// RFC 6455 §5.1, §5.3: a client masks every frame, each with a fresh key; a server masks none.
+    /// RFC 6455 §5.1, §5.3: a client masks every frame with a new key; a server masks none.
     // [6455-5.1-1, 6455-5.1-4, 6455-5.3-2, 6455-5.5.1-3, 6455-6.1-6, 6455-10.3-1]
     fn next_mask(&self) -> Option<MaskingKey> {
         match self.role {
@@ -346,7 +364,7 @@ pub(super) fn append_header(
     header.encode(out);
 }
 
-/// The header of a compressed message, or of its first fragment.
+/// Appends the header of a compressed message or of its first fragment.
 pub(super) fn append_compressed_header(
     fragment: Fragment,
     kind: MessageKind,

@@ -1,4 +1,4 @@
-//! What stands for compression where the feature `deflate` is off: a session that cannot exist.
+//! Placeholder for the `deflate` module when the feature is disabled: an uninhabited [`DeflateSession`].
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -10,7 +10,7 @@ use crate::protocol_error::ProtocolError;
 pub(crate) enum DeflateSession {}
 
 impl DeflateSession {
-    pub(crate) fn is_worth(&self, _len: usize) -> bool {
+    pub(crate) fn should_compress(&self, _len: usize) -> bool {
         match *self {}
     }
 
@@ -22,16 +22,16 @@ impl DeflateSession {
         &mut self,
         _payload: Cow<'_, [u8]>,
         _size_max: u64,
-        _at_once: usize,
+        _step_max: usize,
     ) -> Result<Option<Vec<u8>>, ProtocolError> {
         match *self {}
     }
 
-    pub(crate) fn resume_inflating(&mut self, _at_once: usize) -> Result<Option<Vec<u8>>, ProtocolError> {
+    pub(crate) fn resume_inflating(&mut self, _step_max: usize) -> Result<Option<Vec<u8>>, ProtocolError> {
         match *self {}
     }
 
-    pub(crate) fn held_len(&self) -> usize {
+    pub(crate) fn buffered_len(&self) -> usize {
         match *self {}
     }
 

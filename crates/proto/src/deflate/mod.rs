@@ -1,30 +1,29 @@
-//! permessage-deflate (RFC 7692): what is negotiated, and the codecs.
+//! The permessage-deflate extension (RFC 7692): negotiation and codecs.
 //!
-//! | file | holds |
+//! | module | contents |
 //! |---|---|
-//! | `params` | offers, answers and what they agree on (§5, §7.1) |
-//! | `codec` | one message compressed or inflated, within bounds (§7.2) |
-//! | `window` | what a context takeover has to remember |
-//! | `session` | both directions of one connection |
+//! | `params` | offers, responses and negotiated parameters (§5, §7.1) |
+//! | `codec` | compresses and inflates one message, within limits (§7.2) |
+//! | `window` | the LZ77 window kept between messages for context takeover |
+//! | `session` | compression state of one connection, both directions |
 //!
-//! # What peers get wrong
+//! # Interoperability
 //!
-//! - A server that accepts an offer and ignores `server_no_context_takeover` in it fails the connection with
-//!   [`HandshakeError::TakeoverIgnored`](crate::handshake::HandshakeError::TakeoverIgnored), unless
-//!   [`DeflateConfig::falls_back`] is set.
-//! - A message that ends in a final block (BFINAL) needs one more octet of zeros behind that block (§7.2.3.4): it begins
-//!   the empty block of which the sender removed the other four octets, `00 00 ff ff`. A compressor that is finished with
-//!   `Z_FINISH` instead of flushed leaves it out. Such a message is refused with 1007: without the octet, the four that
-//!   the receiver appends (§7.2.2) are no block, so a message that was cut off would look the same. The sender has to
-//!   append `00`, or to flush with `Z_SYNC_FLUSH`.
+//! - Some servers accept an offer but ignore its `server_no_context_takeover`. The client then fails the handshake with
+//!   [`HandshakeError::NoContextTakeoverIgnored`](crate::handshake::HandshakeError::NoContextTakeoverIgnored), unless
+//!   [`DeflateConfig::allow_fallback`] is set.
+//! - A message that ends with a final block (BFINAL) must be followed by one more `00` octet (§7.2.3.4). That octet
+//!   starts an empty stored block whose other four octets, `00 00 ff ff`, the sender removes. Compressors that end a
+//!   message with `Z_FINISH` instead of `Z_SYNC_FLUSH` omit it. Such a message is rejected with 1007, because it cannot
+//!   be distinguished from a truncated one. The sender must append `00` or use `Z_SYNC_FLUSH`.
 //!
-//! # Memory is the design
+//! # Memory
 //!
-//! A codec of zlib costs some 300 KiB to compress and 48 KiB to inflate, and most connections are idle most of the
-//! time. So no connection owns one: it borrows a codec for one message from a [`Codecs`] of the caller's, and gives it
-//! back. Without context takeover nothing is left behind. With it, what the codec would remember of earlier messages
-//! is kept as plain bytes, at most the window that was negotiated (256 bytes to 32 KiB, each direction), and given to
-//! the next codec as its dictionary.
+//! A zlib codec needs about 300 KiB to compress and 48 KiB to inflate, and most connections are idle most of the time.
+//! Connections therefore do not own codecs. They borrow one per message from the caller's [`CodecPool`] and return it
+//! afterwards. Without context takeover, nothing else is kept. With context takeover, the connection keeps the last
+//! bytes of earlier messages uncompressed (at most the negotiated window: 256 bytes to 32 KiB per direction) and passes
+//! them to the next codec as its dictionary.
 
 mod codec;
 mod params;
@@ -32,6 +31,6 @@ mod session;
 mod window;
 
 pub(crate) use codec::compress;
-pub use codec::{Codecs, Deflater, Inflater};
+pub use codec::{CodecPool, Deflater, Inflater};
 pub use params::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub(crate) use session::DeflateSession;

@@ -1,4 +1,4 @@
-//! Negotiation (RFC 7692 §5, §7.1): what is offered, what is answered, what both then hold to.
+//! Negotiation of permessage-deflate: offers, responses and the resulting parameters (RFC 7692 §5, §7.1).
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use crate::handshake::{Extension, HandshakeError};
 
-/// The name in `Sec-WebSocket-Extensions`.
+/// The name of the extension in `Sec-WebSocket-Extensions`.
 // [6455-9.1-3, 7692-7-1]
 const NAME: &str = "permessage-deflate";
 
@@ -15,18 +15,19 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// The size of an LZ77 window as a power of two, 8 to 15: 256 bytes to 32 KiB (RFC 7692 §7.1.2).
+/// The base-2 logarithm of the LZ77 window size: 8 to 15, that is, 256 bytes to 32 KiB (RFC 7692 §7.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowBits(u8);
 
 impl WindowBits {
-    /// 8 bits, 256 bytes. What is compressed with it cannot be made by zlib: an endpoint held to it sends plain.
+    /// 8 bits, 256 bytes. zlib cannot compress with this window, so an endpoint limited to it sends messages
+    /// uncompressed.
     pub const MIN: Self = Self(8);
-    /// 15 bits, 32 KiB: what holds when nothing is said.
-    // No window is larger, whatever is agreed on. [7692-7.2.1-9]
+    /// 15 bits, 32 KiB. Applies if no window size is negotiated.
+    // No window may be larger. [7692-7.2.1-9]
     pub const MAX: Self = Self(15);
 
-    /// A window of 2 to the `bits` bytes; `None` unless 8 to 15.
+    /// A window of 2^`bits` bytes. Returns `None` unless `bits` is 8 to 15.
     pub const fn new(bits: u8) -> Option<Self> {
         match bits {
             8..=15 => Some(Self(bits)),
@@ -61,48 +62,57 @@ impl WindowBits {
     }
 }
 
-/// Whether a message may refer back to earlier ones (RFC 7692 §7.1.1).
+/// Whether the compression context (LZ77 window) is kept between messages (RFC 7692 §7.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Takeover {
-    /// It may: small messages that are alike compress several times better, and each connection remembers up to a
-    /// window.
+    /// Keep the context: messages may refer back to earlier ones. Small similar messages compress several times better,
+    /// but each connection keeps up to one window in memory per direction.
     Keep,
-    /// It may not: an idle connection remembers nothing, and a secret in one message cannot be guessed at by the length
-    /// of another.
+    /// Reset the context after each message. An idle connection uses no memory for compression, and the compressed
+    /// length of one message reveals nothing about another.
     Reset,
 }
 
-/// How this endpoint wants to compress. What is agreed on may be less: see [`NegotiatedParams`].
+/// Configuration of permessage-deflate for this endpoint.
+///
+/// Negotiation with the peer may result in smaller windows or less context takeover: see [`NegotiatedParams`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeflateConfig {
-    /// How hard to compress, 1 (fast) to 9 (small); other values count as the nearest. Default 1: on messages of a few KiB, higher levels save few bytes
-    /// and cost several times the time.
-    pub level: u8,
-    /// How much memory a codec may use to compress, 1 to 9; other values count as the nearest. Default 8. It is the codec's, not the connection's.
-    pub memory_level: u8,
-    /// Messages smaller than this are sent as they are. Default 128 bytes: below, there is nothing to gain.
-    pub size_min: usize,
-    /// Whether our messages refer back to earlier ones. Default [`Takeover::Reset`].
-    pub takeover: Takeover,
-    /// Whether the peer's messages may. Default [`Takeover::Reset`]. A client that offers [`Takeover::Reset`] asks the
-    /// server for `server_no_context_takeover`. A server that cannot do that declines, and nothing is compressed. A
-    /// server that accepts the offer and ignores the parameter (libwebsockets has done so) breaks RFC 7692 §7.1.1.1, and
-    /// the connection fails with [`HandshakeError::TakeoverIgnored`]. [`falls_back`](Self::falls_back) accepts both.
-    pub peer_takeover: Takeover,
-    /// The largest window that we compress with. Default 15. Smaller saves memory per connection with takeover, on both
-    /// sides. Below 9 nothing is compressed.
-    pub window_bits: WindowBits,
-    /// The largest window that the peer is asked to compress with. Default 15.
-    pub peer_window_bits: WindowBits,
-    /// Whether a client accepts a server that keeps its context and uses any window, although
-    /// [`peer_takeover`](Self::peer_takeover) and [`peer_window_bits`](Self::peer_window_bits) ask for less: the client
-    /// makes a second offer without these conditions (RFC 7692 §5). Default no.
+    /// Compression level, 1 (fastest) to 9 (smallest); other values are clamped. Default 1.
     ///
-    /// Set it to talk to servers that cannot, or do not, honor `server_no_context_takeover` or
-    /// `server_max_window_bits`. The cost is up to 32 KiB of window for each such connection, and a peer whose messages
-    /// can refer back to each other (RFC 7692 §8).
-    pub falls_back: bool,
+    /// For messages of a few KiB, higher levels save few bytes and take several times as long.
+    pub level: u8,
+    /// zlib memory level of a compressor, 1 to 9; other values are clamped. Default 8.
+    ///
+    /// Affects the memory of pooled codecs, not of connections.
+    pub memory_level: u8,
+    /// Messages smaller than this many bytes are sent uncompressed. Default 128: smaller messages rarely get smaller.
+    pub size_min: usize,
+    /// Context takeover for messages that this endpoint sends. Default [`Takeover::Reset`].
+    pub takeover: Takeover,
+    /// Context takeover for messages from the peer. Default [`Takeover::Reset`].
+    ///
+    /// With [`Takeover::Reset`], a client requests `server_no_context_takeover`. A server that does not support it
+    /// declines the offer, and messages are not compressed. A server that accepts the offer but ignores the parameter
+    /// (libwebsockets has done so) violates RFC 7692 §7.1.1.1, and the handshake fails with
+    /// [`HandshakeError::NoContextTakeoverIgnored`]. Set [`allow_fallback`](Self::allow_fallback) to accept both.
+    pub peer_takeover: Takeover,
+    /// Maximum window for messages that this endpoint sends. Default 15 bits (32 KiB).
+    ///
+    /// With context takeover, a smaller window saves memory per connection on both sides. With 8 bits, messages are
+    /// sent uncompressed, because zlib does not support that window.
+    pub window_bits: WindowBits,
+    /// Maximum window requested for messages from the peer. Default 15 bits (32 KiB).
+    pub peer_window_bits: WindowBits,
+    /// Whether a client makes a second offer that does not restrict the server (RFC 7692 §5). Default `false`.
+    ///
+    /// The server may then use context takeover and any window, even if [`peer_takeover`](Self::peer_takeover) or
+    /// [`peer_window_bits`](Self::peer_window_bits) ask for less. Set this to compress with servers that do not
+    /// support, or ignore, `server_no_context_takeover` or `server_max_window_bits`. Such connections use up to 32 KiB
+    /// more memory, and the peer's messages may refer back to each other (see RFC 7692 §8 for the security
+    /// implications).
+    pub allow_fallback: bool,
 }
 
 impl Default for DeflateConfig {
@@ -116,36 +126,36 @@ impl Default for DeflateConfig {
             // [7692-7.3-1]
             window_bits: WindowBits::MAX,
             peer_window_bits: WindowBits::MAX,
-            falls_back: false,
+            allow_fallback: false,
         }
     }
 }
 
-/// What both endpoints hold to for the life of the connection.
+/// The negotiated parameters of permessage-deflate, fixed for the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NegotiatedParams {
-    /// Whether our messages refer back to earlier ones.
+    /// Context takeover for messages that this endpoint sends.
     pub takeover: Takeover,
-    /// Whether the peer's may.
+    /// Context takeover for messages from the peer.
     pub peer_takeover: Takeover,
-    /// The window that we compress with, at most.
+    /// Maximum window for messages that this endpoint sends.
     pub window_bits: WindowBits,
-    /// The window that the peer compresses with, at most.
+    /// Maximum window for messages from the peer.
     pub peer_window_bits: WindowBits,
 }
 
-/// The parameters of one element, each at most once and valid.
+/// The parsed parameters of one offer or response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Params {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
     server_max_window_bits: Option<WindowBits>,
-    /// The inner `None`: without a value, which only a client may send.
+    /// `Some(None)`: present without a value, which is legal in offers only.
     client_max_window_bits: Option<Option<WindowBits>>,
 }
 
 impl Params {
-    /// RFC 7692 §7.1: unknown, repeated and invalid parameters make the element unusable.
+    /// Parses the parameters. Returns `None` if one is unknown, repeated or invalid (RFC 7692 §7.1).
     // [7692-7-2, 7692-7-4, 7692-7-6, 7692-7-8]
     fn read(extension: Extension<'_>) -> Option<Self> {
         let mut params = Self::default();
@@ -158,7 +168,7 @@ impl Params {
         Some(params)
     }
 
-    /// Sets one parameter: whether it was not set before, or `None` if it is unknown or invalid.
+    /// Sets one parameter. Returns whether it was unset before, or `None` if it is unknown or invalid.
     // [7692-7-3, 7692-7-7, 7692-7.1.1.1-1, 7692-7.1.1.2-1]
     fn set(&mut self, name: &str, value: Option<Cow<'_, str>>) -> Option<bool> {
         let value = value.as_deref();
@@ -198,8 +208,10 @@ impl Params {
 }
 
 impl DeflateConfig {
-    /// A server's answer to the offers of a request, the first that it can take: what to write into the response, and
-    /// what then holds. `None` declines, and the connection goes without compression.
+    /// Accepts the first acceptable offer of a client's request, as a server.
+    ///
+    /// Returns the extension to put into the response and the negotiated parameters. Returns `None` if there is no
+    /// acceptable offer; messages are then not compressed.
     // [7692-5-2, 7692-5-3, 7692-5-4, 7692-5-9]
     pub fn answer<'a>(&self, offers: impl IntoIterator<Item = Extension<'a>>) -> Option<(String, NegotiatedParams)> {
         let mut offers = offers.into_iter().filter(|offer| offer.name() == NAME);
@@ -207,24 +219,25 @@ impl DeflateConfig {
     }
 
     fn answer_one(&self, offer: Params) -> (String, NegotiatedParams) {
-        // RFC 7692 §7.1.1.1: asked not to take over, the server says so in its answer; it may say so unasked.
+        // RFC 7692 §7.1.1.1: the response must repeat server_no_context_takeover; a server may also include it unasked.
         // [7692-7.1.1.1-2, 7692-7.1.1.1-3]
         let takeover = match offer.server_no_context_takeover {
             true => Takeover::Reset,
             false => self.takeover,
         };
-        // §7.1.2.1: asked for a smaller window, the server says that one or a smaller one. [7692-7.1.2.1-2]
+        // §7.1.2.1: the response to server_max_window_bits must contain that value or a smaller one. [7692-7.1.2.1-2]
         let window_bits = offer
             .server_max_window_bits
             .map_or(self.window_bits, |asked| asked.min(self.window_bits));
-        let says_window = offer.server_max_window_bits.is_some() || window_bits < WindowBits::MAX;
-        // §7.1.1.2: the server may always tell the client not to take over; a client that offers it does so anyway.
+        let include_window = offer.server_max_window_bits.is_some() || window_bits < WindowBits::MAX;
+        // §7.1.1.2: the server may always forbid context takeover; a client that offers no takeover does without
+        // anyway.
         // [7692-7.2.2-4]
         let peer_takeover = match offer.client_no_context_takeover {
             true => Takeover::Reset,
             false => self.peer_takeover,
         };
-        // §7.1.2.2: the client's window may be limited only if the client said that it can.
+        // §7.1.2.2: the client's window may be limited only if the client offered client_max_window_bits.
         // [7692-7.1.2.2-2, 7692-7.1.2.2-3]
         let peer_window_bits = match offer.client_max_window_bits {
             Some(asked) => asked.unwrap_or(WindowBits::MAX).min(self.peer_window_bits),
@@ -233,20 +246,20 @@ impl DeflateConfig {
         let answer = Params {
             server_no_context_takeover: takeover == Takeover::Reset,
             client_no_context_takeover: peer_takeover == Takeover::Reset,
-            server_max_window_bits: says_window.then_some(window_bits),
+            server_max_window_bits: include_window.then_some(window_bits),
             client_max_window_bits: (peer_window_bits < WindowBits::MAX).then_some(Some(peer_window_bits)),
         };
-        let agreement = NegotiatedParams {
+        let params = NegotiatedParams {
             takeover,
             peer_takeover,
             window_bits,
             peer_window_bits,
         };
-        (answer.write(), agreement)
+        (answer.write(), params)
     }
 
-    /// A client's offers, as the request has them: one, and if it [falls back](Self::falls_back) a second one that asks
-    /// nothing of the server.
+    /// The offers for a client's request, in order of preference: one, plus an unrestricted second one if
+    /// [`allow_fallback`](Self::allow_fallback) is set.
     // [6455-9-2, 6455-9.1-4, 7692-5-1, 7692-5-2]
     pub fn offers(&self) -> impl Iterator<Item = String> {
         self.offered().map(Params::write)
@@ -259,8 +272,8 @@ impl DeflateConfig {
             server_max_window_bits: None,
             ..first
         };
-        let falls_back = self.falls_back && second != first;
-        core::iter::once(first).chain(falls_back.then_some(second))
+        let allow_fallback = self.allow_fallback && second != first;
+        core::iter::once(first).chain(allow_fallback.then_some(second))
     }
 
     fn first_offer(&self) -> Params {
@@ -268,16 +281,23 @@ impl DeflateConfig {
             server_no_context_takeover: self.peer_takeover == Takeover::Reset,
             client_no_context_takeover: self.takeover == Takeover::Reset,
             server_max_window_bits: (self.peer_window_bits < WindowBits::MAX).then_some(self.peer_window_bits),
-            // §7.1.2.2: said always, so that a server may limit us; with a value where we limit ourselves.
+            // §7.1.2.2: always included, so that the server may limit our window; with a value if we limit it
+            // ourselves.
             client_max_window_bits: Some((self.window_bits < WindowBits::MAX).then_some(self.window_bits)),
         }
     }
 
-    /// Holds a server's answer against the [`offers`](Self::offers); `None` if it declined.
+    /// Validates the extensions of a server's response against the [`offers`](Self::offers), as a client.
+    ///
+    /// Returns `None` if the server declined permessage-deflate.
     ///
     /// # Errors
     ///
-    /// RFC 7692 §5.1, §7.1: the connection fails on an answer that the offer does not allow, and on a second one.
+    /// The handshake must fail (RFC 7692 §5.1, §7.1) with
+    ///
+    /// - [`HandshakeError::NoContextTakeoverIgnored`] if only `server_no_context_takeover` is missing in the response,
+    /// - [`HandshakeError::ExtensionMismatch`] if the response does not match an offer otherwise, or names the
+    ///   extension more than once.
     // [7692-5-6, 7692-5-11]
     pub fn accept<'a>(
         &self,
@@ -287,17 +307,17 @@ impl DeflateConfig {
         let Some(answer) = answers.next() else {
             return Ok(None);
         };
-        let agreement =
+        let params =
             Params::read(answer).and_then(|answer| self.offered().find_map(|offer| self.accept_one(offer, answer)));
-        match (agreement, answers.next()) {
-            (Some(agreement), None) => Ok(Some(agreement)),
-            (None, None) if self.is_only_takeover_ignored(answer) => Err(HandshakeError::TakeoverIgnored),
+        match (params, answers.next()) {
+            (Some(params), None) => Ok(Some(params)),
+            (None, None) if self.is_only_takeover_ignored(answer) => Err(HandshakeError::NoContextTakeoverIgnored),
             _ => Err(HandshakeError::ExtensionMismatch),
         }
     }
 
-    /// Whether an answer that was not accepted would have been with `server_no_context_takeover` added: a server that
-    /// ignores the parameter.
+    /// Whether a rejected response would be acceptable with `server_no_context_takeover` added, which means that the
+    /// server ignored the parameter.
     fn is_only_takeover_ignored(&self, answer: Extension<'_>) -> bool {
         let added = Params::read(answer)
             .filter(|answer| !answer.server_no_context_takeover)
@@ -309,7 +329,7 @@ impl DeflateConfig {
     }
 
     fn accept_one(&self, offer: Params, answer: Params) -> Option<NegotiatedParams> {
-        // §7.1.1.1: a server that accepts the offer includes what it was asked. [7692-7-9]
+        // §7.1.1.1: a server that accepts the offer must include the parameter in its response. [7692-7-9]
         if offer.server_no_context_takeover && !answer.server_no_context_takeover {
             return None;
         }
@@ -319,7 +339,7 @@ impl DeflateConfig {
             (Some(_), _) => return None,
         };
         let window_bits = match answer.client_max_window_bits {
-            // §7.1.2.2: in an answer it has a value. [7692-7.1.2.2-1]
+            // §7.1.2.2: in a response, the parameter must have a value. [7692-7.1.2.2-1]
             Some(None) => return None,
             Some(Some(answered)) if answered <= self.window_bits => answered,
             Some(Some(_)) => return None,
@@ -352,7 +372,7 @@ mod tests {
         WindowBits::new(bits).expect("8 to 15")
     }
 
-    fn keeping() -> DeflateConfig {
+    fn with_takeover() -> DeflateConfig {
         DeflateConfig {
             takeover: Takeover::Keep,
             peer_takeover: Takeover::Keep,
@@ -376,11 +396,11 @@ mod tests {
     }
 
     #[test]
-    fn server_answers_an_offer_with_what_was_asked_and_what_it_wants() {
+    fn server_response_combines_the_offer_and_its_configuration() {
         // checks [6455-9-2, 6455-9.1-3, 6455-9.1-4, 7692-5-4, 7692-7-1, 7692-7.1.1.1-2, 7692-7.1.1.1-3]
         // checks [7692-7.1.2.1-2, 7692-7.1.2.2-2, 7692-7.1.2.2-3, 7692-7.2.2-4]
         let pmd = |rest: &str| format!("permessage-deflate{rest}");
-        let keep = keeping();
+        let keep = with_takeover();
         for (offer, answer) in [
             ("", ""),
             ("; server_no_context_takeover", "; server_no_context_takeover"),
@@ -399,7 +419,7 @@ mod tests {
         let small = DeflateConfig {
             window_bits: bits(11),
             peer_window_bits: bits(12),
-            ..keeping()
+            ..with_takeover()
         };
         server_answers(&small, &[&pmd("")], Some(&pmd("; server_max_window_bits=11")));
         server_answers(
@@ -410,10 +430,10 @@ mod tests {
     }
 
     #[test]
-    fn server_declines_offers_that_are_not_valid_and_takes_the_first_that_is() {
+    fn server_skips_invalid_offers_and_accepts_the_first_valid_one() {
         // checks [7692-5-2, 7692-5-3, 7692-5-9, 7692-7-2, 7692-7-3, 7692-7-4, 7692-7.1.1.1-1, 7692-7.1.1.2-1]
         // checks [7692-7.1.2.1-1, 7692-7.1.2.2-1]
-        let keep = keeping();
+        let keep = with_takeover();
         for bad in [
             "unknown",
             "server_no_context_takeover=1",
@@ -489,11 +509,11 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_falls_back_takes_what_the_server_can_do() {
+    fn client_with_fallback_accepts_an_unrestricted_server() {
         // checks [7692-5-2]
         let mut config = DeflateConfig {
             peer_window_bits: bits(10),
-            falls_back: true,
+            allow_fallback: true,
             ..DeflateConfig::default()
         };
         let offers: Vec<String> = config.offers().collect();
@@ -503,51 +523,51 @@ mod tests {
         assert_eq!(offers, [first, &format!("permessage-deflate; {own}")]);
 
         let accept = |config: &DeflateConfig, answer: &str| config.accept(headers(&[answer]).extensions());
-        let agreed = accept(&config, "permessage-deflate")
-            .expect("it was offered")
+        let negotiated = accept(&config, "permessage-deflate")
+            .expect("a valid response")
             .expect("accepted");
         assert_eq!(
-            (agreed.peer_takeover, agreed.peer_window_bits),
+            (negotiated.peer_takeover, negotiated.peer_window_bits),
             (Takeover::Keep, WindowBits::MAX)
         );
         let strict = "permessage-deflate; server_no_context_takeover; server_max_window_bits=10";
-        let agreed = accept(&config, strict).expect("it was offered").expect("accepted");
+        let negotiated = accept(&config, strict).expect("a valid response").expect("accepted");
         assert_eq!(
-            (agreed.peer_takeover, agreed.peer_window_bits),
+            (negotiated.peer_takeover, negotiated.peer_window_bits),
             (Takeover::Reset, bits(10))
         );
 
-        config.falls_back = false;
+        config.allow_fallback = false;
         assert_eq!(
             accept(&config, "permessage-deflate"),
             Err(HandshakeError::ExtensionMismatch),
-            "the window is missing too"
+            "the window parameter is missing too"
         );
-        config.falls_back = true;
+        config.allow_fallback = true;
         (config.peer_takeover, config.peer_window_bits) = (Takeover::Keep, WindowBits::MAX);
-        assert_eq!(config.offers().count(), 1, "the second would be the first again");
+        assert_eq!(config.offers().count(), 1, "the second offer would equal the first");
     }
 
-    /// libwebsockets#765: the offer is accepted, and the parameter in it ignored.
+    /// libwebsockets#765: the server accepts the offer but ignores the parameter.
     #[test]
-    fn client_names_a_server_that_ignores_no_context_takeover_and_can_accept_it() {
+    fn client_reports_ignored_no_context_takeover_unless_fallback_is_allowed() {
         let mut config = DeflateConfig::default();
         for answer in ["permessage-deflate", "permessage-deflate; client_no_context_takeover"] {
             let headers = headers(&[answer]);
-            config.falls_back = false;
-            let fault = config.accept(headers.extensions()).expect_err("ignored");
-            assert_eq!(fault, HandshakeError::TakeoverIgnored);
-            assert!(alloc::string::ToString::to_string(&fault).contains("falls_back"));
-            config.falls_back = true;
-            let agreed = config.accept(headers.extensions()).expect("allowed").expect("accepted");
-            assert_eq!(agreed.peer_takeover, Takeover::Keep);
-            // What the client asked of itself holds all the same.
-            assert_eq!(agreed.takeover, Takeover::Reset);
+            config.allow_fallback = false;
+            let error = config.accept(headers.extensions()).expect_err("ignored");
+            assert_eq!(error, HandshakeError::NoContextTakeoverIgnored);
+            assert!(alloc::string::ToString::to_string(&error).contains("allow_fallback"));
+            config.allow_fallback = true;
+            let negotiated = config.accept(headers.extensions()).expect("allowed").expect("accepted");
+            assert_eq!(negotiated.peer_takeover, Takeover::Keep);
+            // The restriction that the client put on itself still applies.
+            assert_eq!(negotiated.takeover, Takeover::Reset);
         }
     }
 
     #[test]
-    fn client_fails_on_answers_that_its_offer_does_not_allow() {
+    fn client_rejects_responses_that_do_not_match_its_offer() {
         // checks [7692-5-6, 7692-5-11, 7692-7-6, 7692-7-8, 7692-7-9, 7692-7.1.2.2-1]
         let config = DeflateConfig {
             window_bits: bits(12),
@@ -577,6 +597,6 @@ mod tests {
             assert_eq!(accept(&[bad]), Err(HandshakeError::ExtensionMismatch), "{bad}");
         }
         let ignored = "permessage-deflate; server_max_window_bits=11";
-        assert_eq!(accept(&[ignored]), Err(HandshakeError::TakeoverIgnored));
+        assert_eq!(accept(&[ignored]), Err(HandshakeError::NoContextTakeoverIgnored));
     }
 }

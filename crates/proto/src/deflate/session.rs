@@ -1,30 +1,30 @@
-//! Compression of one connection, both directions.
+//! Compression state of one connection, both directions.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::codec::{Codecs, Deflater, Inflater, Inflation, compress};
+use super::codec::{CodecPool, Deflater, Inflater, Inflation, compress};
 use super::window::Window;
 use super::{DeflateConfig, NegotiatedParams, Takeover};
 use crate::connection::Fragment;
 use crate::protocol_error::ProtocolError;
 
-/// What a connection needs for permessage-deflate beyond the codecs that it borrows.
+/// Compression state of a connection, apart from the codecs, which are borrowed per message.
 #[derive(Debug)]
 pub(crate) struct DeflateSession {
-    /// With the window that was agreed on.
+    /// The configuration, with the negotiated window size.
     config: DeflateConfig,
-    agreement: NegotiatedParams,
-    codecs: Codecs,
+    params: NegotiatedParams,
+    codecs: CodecPool,
     sent: Window,
     received: Window,
     paused: Option<Box<Paused>>,
-    /// The codec that is in the middle of a message that is sent in parts.
+    /// The codec of a message that is being sent in compressed fragments.
     deflater: Option<Box<Deflater>>,
 }
 
-/// A message of which a part is inflated, and the codec that is in the middle of it.
+/// A partly inflated message and its codec.
 #[derive(Debug)]
 struct Paused {
     inflater: Box<Inflater>,
@@ -33,14 +33,14 @@ struct Paused {
 }
 
 impl DeflateSession {
-    pub(crate) fn new(config: &DeflateConfig, agreement: NegotiatedParams, codecs: Codecs) -> Self {
+    pub(crate) fn new(config: &DeflateConfig, params: NegotiatedParams, codecs: CodecPool) -> Self {
         Self {
             config: DeflateConfig {
                 // [7692-7.1.2.1-3, 7692-7.1.2.2-4, 7692-7.2.1-4]
-                window_bits: agreement.window_bits,
+                window_bits: params.window_bits,
                 ..config.clone()
             },
-            agreement,
+            params,
             codecs,
             sent: Window::default(),
             received: Window::default(),
@@ -49,34 +49,38 @@ impl DeflateSession {
         }
     }
 
-    /// Whether a message of this length is worth compressing, if nobody said otherwise.
-    pub(crate) fn is_worth(&self, len: usize) -> bool {
+    /// Whether [`Compress::Auto`](crate::Compress::Auto) compresses a message of this length.
+    pub(crate) fn should_compress(&self, len: usize) -> bool {
         len >= self.config.size_min
     }
 
-    /// How messages are compressed: with the window that was agreed on.
+    pub(crate) const fn negotiated(&self) -> NegotiatedParams {
+        self.params
+    }
+
+    /// The compression configuration, with the negotiated window size.
     pub(crate) fn config(&self) -> &DeflateConfig {
         &self.config
     }
 
-    /// Has `send` take the compressed payload of a message; `None` if the message is better sent as it is.
+    /// Compresses a message and passes the payload to `send`. Returns `None` if compression does not make it smaller.
     pub(crate) fn compress<R>(&mut self, message: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let sent = compress(&self.config, self.codecs, self.sent.as_slice(), message, send)?;
         self.remember_sent(message);
         Some(sent)
     }
 
-    /// Has `send` take the first part of a message, compressed; [`compress_part`](Self::compress_part) goes on with
-    /// the others. `None` if the message is better sent as it is.
+    /// Compresses the first part of a message and passes it to `send`. Continue with
+    /// [`compress_part`](Self::compress_part). Returns `None` if compression does not make the part smaller.
     pub(crate) fn start_compressing<R>(&mut self, part: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let mut deflater = self.codecs.deflater(&self.config)?;
-        let begun = deflater.begin(self.sent.as_slice());
-        let sent = begun
+        let started = deflater.begin(self.sent.as_slice());
+        let sent = started
             .and_then(|()| deflater.compress_part(part, Fragment::More))
             .filter(|payload| payload.len() < part.len())
             .map(send);
         if sent.is_none() {
-            self.codecs.give_back(deflater);
+            self.codecs.recycle_deflater(deflater);
             return None;
         }
         self.deflater = Some(deflater);
@@ -84,8 +88,8 @@ impl DeflateSession {
         sent
     }
 
-    /// Has `send` take the next part of the message that is being compressed; `None` if there is none, or the codec
-    /// failed.
+    /// Compresses the next part of the message in progress and passes it to `send`. Returns `None` if no message is in
+    /// progress or the codec failed.
     pub(crate) fn compress_part<R>(
         &mut self,
         part: &[u8],
@@ -105,44 +109,44 @@ impl DeflateSession {
         self.deflater.is_some()
     }
 
-    /// Lets go of the codec that is in the middle of a message, if there is one.
+    /// Aborts the message being compressed, if any, and returns its codec to the pool.
     pub(crate) fn stop_compressing(&mut self) {
         if let Some(deflater) = self.deflater.take() {
-            self.codecs.give_back(deflater);
+            self.codecs.recycle_deflater(deflater);
         }
     }
 
-    /// Takes note of a message, or of a part of one, that was sent compressed: the next one may refer back to it.
+    /// Adds a compressed message, or a part of one, to the window that later messages may refer to.
     pub(crate) fn remember_sent(&mut self, message: &[u8]) {
-        // RFC 7692 §7.2.1: without takeover nothing is remembered of a message.
+        // RFC 7692 §7.2.1: without context takeover, messages do not refer to earlier ones.
         // [7692-7.1.1.1-4, 7692-7.1.1.2-3, 7692-7.2.1-3]
-        if self.agreement.takeover == Takeover::Keep {
-            self.sent.push(message, self.agreement.window_bits);
+        if self.params.takeover == Takeover::Keep {
+            self.sent.push(message, self.params.window_bits);
         }
     }
 
-    /// Inflates a message of at most `size_max` bytes, or about `at_once` bytes of it: then `None`, and
-    /// [`resume_inflating`](Self::resume_inflating) goes on with it.
+    /// Inflates a message to at most `size_max` bytes. Returns `None` after about `step_max` bytes if it is not
+    /// complete; continue with [`resume_inflating`](Self::resume_inflating).
     pub(crate) fn inflate(
         &mut self,
         payload: Cow<'_, [u8]>,
         size_max: u64,
-        at_once: usize,
+        step_max: usize,
     ) -> Result<Option<Vec<u8>>, ProtocolError> {
         let mut inflater = (self.codecs.take_inflater)();
         match inflater.begin(self.received.as_slice(), payload.len(), size_max) {
-            Ok(inflation) => self.advance(inflater, inflation, payload, at_once),
-            Err(fault) => {
-                (self.codecs.give_inflater)(inflater);
-                Err(fault)
+            Ok(inflation) => self.advance(inflater, inflation, payload, step_max),
+            Err(error) => {
+                (self.codecs.return_inflater)(inflater);
+                Err(error)
             }
         }
     }
 
-    /// Goes on with the message of which a part is inflated; as [`inflate`](Self::inflate).
-    pub(crate) fn resume_inflating(&mut self, at_once: usize) -> Result<Option<Vec<u8>>, ProtocolError> {
+    /// Continues with a partly inflated message. Returns `None` if it is still not complete.
+    pub(crate) fn resume_inflating(&mut self, step_max: usize) -> Result<Option<Vec<u8>>, ProtocolError> {
         let Some(paused) = self.paused.take() else {
-            debug_assert!(false, "there is a message to go on with");
+            debug_assert!(false, "called without a partly inflated message");
             return Err(ProtocolError::InvalidDeflate);
         };
         let Paused {
@@ -150,7 +154,7 @@ impl DeflateSession {
             inflation,
             payload,
         } = *paused;
-        self.advance(inflater, inflation, Cow::Owned(payload), at_once)
+        self.advance(inflater, inflation, Cow::Owned(payload), step_max)
     }
 
     fn advance(
@@ -158,9 +162,9 @@ impl DeflateSession {
         mut inflater: Box<Inflater>,
         mut inflation: Inflation,
         payload: Cow<'_, [u8]>,
-        at_once: usize,
+        step_max: usize,
     ) -> Result<Option<Vec<u8>>, ProtocolError> {
-        let advanced = inflater.advance(&mut inflation, self.received.as_slice(), &payload, at_once);
+        let advanced = inflater.advance(&mut inflation, self.received.as_slice(), &payload, step_max);
         if advanced == Ok(false) {
             self.paused = Some(Box::new(Paused {
                 inflater,
@@ -169,26 +173,26 @@ impl DeflateSession {
             }));
             return Ok(None);
         }
-        (self.codecs.give_inflater)(inflater);
+        (self.codecs.return_inflater)(inflater);
         advanced?;
         let message = inflation.into_message();
-        // RFC 7692 §7.2.2: with takeover, the next message may refer back to this one. [7692-7.2.2-2]
-        if self.agreement.peer_takeover == Takeover::Keep {
-            self.received.push(&message, self.agreement.peer_window_bits);
+        // RFC 7692 §7.2.2: with context takeover, the next message may refer back to this one. [7692-7.2.2-2]
+        if self.params.peer_takeover == Takeover::Keep {
+            self.received.push(&message, self.params.peer_window_bits);
         }
         Ok(Some(message))
     }
 
-    /// How many bytes are held of a message of which a part is inflated.
-    pub(crate) fn held_len(&self) -> usize {
-        let held = |paused: &Paused| paused.inflation.held_len() + paused.payload.capacity();
-        self.paused.as_deref().map_or(0, held)
+    /// Heap memory held by a partly inflated message, in bytes.
+    pub(crate) fn buffered_len(&self) -> usize {
+        let memory_of = |paused: &Paused| paused.inflation.buffered_len() + paused.payload.capacity();
+        self.paused.as_deref().map_or(0, memory_of)
     }
 
-    /// Gives up a message of which a part is inflated.
+    /// Aborts a partly inflated message, if any, and returns its codec to the pool.
     pub(crate) fn stop_inflating(&mut self) {
         if let Some(paused) = self.paused.take() {
-            (self.codecs.give_inflater)(paused.inflater);
+            (self.codecs.return_inflater)(paused.inflater);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What a context takeover has to remember: the last bytes of what was compressed before, at most a window of them.
+//! The LZ77 window kept between messages for context takeover.
 
 use alloc::vec::Vec;
 
 use super::WindowBits;
 
-/// The last bytes of one direction, uncompressed.
+/// The last bytes of one direction, uncompressed, at most the size of the negotiated window.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     bytes: Vec<u8>,
@@ -15,7 +15,7 @@ impl Window {
         &self.bytes
     }
 
-    /// Notes a message that went through the codec.
+    /// Appends a message and drops the oldest bytes beyond `size`.
     pub(super) fn push(&mut self, message: &[u8], size: WindowBits) {
         let size = size.size();
         if let Some(start) = message.len().checked_sub(size) {
@@ -25,8 +25,8 @@ impl Window {
             return;
         }
         let kept = size - message.len();
-        let forgotten = self.bytes.len().saturating_sub(kept);
-        self.bytes.drain(..forgotten);
+        let dropped = self.bytes.len().saturating_sub(kept);
+        self.bytes.drain(..dropped);
         self.bytes.reserve_exact(message.len());
         self.bytes.extend_from_slice(message);
     }
@@ -38,7 +38,7 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn the_last_bytes_are_kept_and_no_more_than_the_window() {
+    fn keeps_the_last_bytes_up_to_the_window_size() {
         let size = WindowBits::MIN;
         let mut window = Window::default();
         let mut all = vec![];

@@ -1,21 +1,21 @@
-//! The header of a frame (RFC 6455 §5.2): two to fourteen bytes.
+//! Frame headers (RFC 6455 §5.2), 2 to 14 bytes long.
 
 use alloc::vec::Vec;
 
 use super::MaskingKey;
 use crate::protocol_error::ProtocolError;
 
-/// The longest header: 2 + 8 + 4 bytes (flags and short length, 64-bit length, masking key).
+/// Maximum length of a frame header, in bytes: 2 (flags and 7-bit length) + 8 (64-bit length) + 4 (masking key).
 pub const HEADER_LEN_MAX: usize = 14;
 
-/// RFC 6455 §5.5: the payload of a control frame has at most 125 bytes.
+/// Maximum payload length of a control frame, in bytes (RFC 6455 §5.5).
 pub(crate) const CONTROL_PAYLOAD_MAX: usize = 125;
 
-/// The largest payload length that the first two bytes can carry themselves.
+/// Largest payload length that the 7-bit length field can hold.
 pub(crate) const SHORT_MAX: u64 = 125;
-/// Stands for "a 16-bit length follows".
+/// Value of the 7-bit length field that announces a 16-bit length.
 pub(crate) const LENGTH_16: u8 = 126;
-/// Stands for "a 64-bit length follows".
+/// Value of the 7-bit length field that announces a 64-bit length.
 const LENGTH_64: u8 = 127;
 
 pub(crate) const FIN: u8 = 0x80;
@@ -24,29 +24,29 @@ const OPCODE: u8 = 0x0f;
 pub(crate) const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
 
-/// RSV1 among the three reserved bits of [`FrameHeader::rsv`].
+/// RSV1 in [`FrameHeader::rsv`].
 pub(crate) const RSV1: u8 = 4;
 
-/// What a frame is (RFC 6455 §5.2, §11.8).
+/// The type of a frame (RFC 6455 §5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Opcode {
-    /// A further fragment of the message in progress.
+    /// A continuation frame: a further fragment of the message in progress.
     Continuation = 0x0,
     /// A text message, or its first fragment.
     Text = 0x1,
     /// A binary message, or its first fragment.
     Binary = 0x2,
-    /// The closing handshake.
+    /// A close frame.
     Close = 0x8,
-    /// Are you there?
+    /// A ping.
     Ping = 0x9,
-    /// I am; or an unsolicited sign of life.
+    /// A pong: the answer to a ping, or unsolicited.
     Pong = 0xa,
 }
 
 impl Opcode {
-    /// The opcode with these four bits, if it is not reserved.
+    /// Returns the opcode for a 4-bit value, or `None` if the value is reserved.
     pub const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
@@ -59,12 +59,12 @@ impl Opcode {
         })
     }
 
-    /// The four bits on the wire.
+    /// Returns the 4-bit value on the wire.
     pub const fn bits(self) -> u8 {
         self as u8
     }
 
-    /// Whether this is a close, ping or pong.
+    /// Whether this is a control frame: a close, ping or pong.
     pub const fn is_control(self) -> bool {
         self.bits() & 0x8 != 0
     }
@@ -73,40 +73,41 @@ impl Opcode {
 /// A decoded frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Whether this is the last (or only) fragment of its message.
+    /// The FIN bit: whether this is the last or only fragment of its message.
     pub fin: bool,
-    /// The three reserved bits, RSV1 as 4, RSV2 as 2, RSV3 as 1.
+    /// The reserved bits: RSV1 is 4, RSV2 is 2, RSV3 is 1.
     pub rsv: u8,
-    /// What the frame is.
+    /// The type of the frame.
     pub opcode: Opcode,
     /// The masking key, if the frame is masked.
     pub mask: Option<MaskingKey>,
-    /// How many payload bytes follow, as declared. Nothing is allocated because of it.
+    /// The declared payload length, in bytes, 0 to 2^63 - 1. This crate never allocates memory based on it.
     // [6455-5.3-6]
     pub payload_len: u64,
 }
 
 impl FrameHeader {
-    /// Reads a header at the start of `input`: the header and its own length in bytes, or `None` if more bytes are
-    /// needed.
+    /// Decodes the header at the start of `input`.
+    ///
+    /// Returns the header and its encoded length in bytes, or `None` if `input` is too short.
     ///
     /// # Errors
     ///
-    /// The first rule, in the order of the bytes, that the header breaks by itself. Masking and reserved bits
-    /// depend on the connection and are not judged here.
+    /// The first violation in byte order: a reserved opcode, a fragmented or oversized control frame, or an invalid
+    /// length encoding. Masking and reserved bits depend on the connection and are not checked.
     #[inline]
     pub fn decode(input: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
         let [first, second, rest @ ..] = input else {
             return Ok(None);
         };
-        // RFC 6455 §5.2: an unknown opcode fails the connection. [6455-5.2-3]
+        // RFC 6455 §5.2: a reserved opcode fails the connection. [6455-5.2-3]
         let Some(opcode) = Opcode::from_bits(first & OPCODE) else {
             return Err(ProtocolError::ReservedOpcode(first & OPCODE));
         };
         let fin = first & FIN != 0;
         let short = second & LENGTH;
         if opcode.is_control() {
-            // RFC 6455 §5.5: control frames carry at most 125 bytes and are not fragmented.
+            // RFC 6455 §5.5: control frames have at most 125 bytes of payload and are not fragmented.
             // [6455-5.4-4, 6455-5.5-1, 6455-5.5-2]
             if !fin {
                 return Err(ProtocolError::FragmentedControl);
@@ -132,11 +133,11 @@ impl FrameHeader {
             }
             short => (u64::from(short), rest, 2),
         };
-        // RFC 6455 §5.2: the most significant bit of a 64-bit length is zero. [6455-5.2-4]
+        // RFC 6455 §5.2: the most significant bit of a 64-bit length must be zero. [6455-5.2-4]
         if payload_len >> 63 != 0 {
             return Err(ProtocolError::LengthOverflow);
         }
-        // RFC 6455 §5.2: the shortest form that holds the length is the only legal one. [6455-5.2-5]
+        // RFC 6455 §5.2: the length must use the shortest encoding. [6455-5.2-5]
         if payload_len < shortest_length_of(short) {
             return Err(ProtocolError::NonMinimalLength);
         }
@@ -161,7 +162,11 @@ impl FrameHeader {
         Ok(Some((header, len)))
     }
 
-    /// Appends the header to `out`, its length in the shortest form.
+    /// Appends the encoded header to `out`, with the length in its shortest form.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `rsv` exceeds 7 or `payload_len` exceeds 2^63 - 1.
     // [6455-5.2-5, 6455-5.2-6]
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -195,7 +200,7 @@ impl FrameHeader {
     }
 }
 
-/// The smallest payload length that may be written in the form that the seven bits `short` announce.
+/// Returns the smallest payload length that may use the encoding announced by the 7-bit length field `short`.
 const fn shortest_length_of(short: u8) -> u64 {
     match short {
         LENGTH_16 => SHORT_MAX + 1,
@@ -214,7 +219,7 @@ mod tests {
         assert_eq!(FrameHeader::decode(input), expected);
         if let Ok(Some((header, len))) = expected {
             for cut in 0..len {
-                assert_eq!(FrameHeader::decode(&input[..cut]), Ok(None), "cut at {cut}");
+                assert_eq!(FrameHeader::decode(&input[..cut]), Ok(None), "split at {cut}");
             }
             let mut out = vec![];
             header.encode(&mut out);
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_length_forms_are_decoded_at_their_boundaries() {
+    fn all_length_encodings_are_decoded_at_their_boundaries() {
         check_decode(&[0x82, 0], Ok(Some((binary(0, None), 2))));
         check_decode(&[0x82, 125], Ok(Some((binary(125, None), 2))));
         check_decode(&[0x82, 126, 0, 126], Ok(Some((binary(126, None), 4))));
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn longer_length_forms_than_needed_are_refused() {
+    fn non_minimal_length_is_rejected() {
         check_decode(&[0x82, 126, 0, 125], Err(ProtocolError::NonMinimalLength));
         check_decode(
             &[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255],
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_with_the_top_bit_set_is_refused() {
+    fn length_with_the_top_bit_set_is_rejected() {
         check_decode(
             &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0],
             Err(ProtocolError::LengthOverflow),
@@ -275,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn reserved_opcodes_are_refused_by_their_first_two_bytes() {
+    fn reserved_opcode_is_rejected_after_two_bytes() {
         for bits in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
             check_decode(&[0x80 | bits, 0x80], Err(ProtocolError::ReservedOpcode(bits)));
         }
     }
 
     #[test]
-    fn control_frames_are_neither_fragmented_nor_long() {
+    fn fragmented_or_oversized_control_frame_is_rejected() {
         for bits in [8, 9, 0xa] {
             check_decode(&[bits, 0], Err(ProtocolError::FragmentedControl));
             check_decode(&[0x80 | bits, 126], Err(ProtocolError::OversizedControl));

@@ -1,19 +1,19 @@
-//! Masking (RFC 6455 §5.3): XOR with a key of four bytes, in place, in safe code that the compiler vectorises.
+//! Masking (RFC 6455 §5.3): XOR with a four-byte key, in safe code that the compiler vectorizes.
 
 use alloc::vec::Vec;
 
-/// Bytes handled in one step of the main loop: two AVX registers, four of SSE2.
+/// Bytes per iteration of the main loop: two AVX registers or four SSE2 registers.
 const BLOCK: usize = 64;
 
-/// The four bytes that a client's frame is masked with.
+/// The four-byte key that masks a client's frame.
 ///
-/// RFC 6455 §10.3: each frame needs a fresh key from a strong source of entropy, or a script in a browser could
-/// choose the bytes on the wire.
+/// RFC 6455 §10.3: each frame needs a new key from a strong source of entropy. With predictable keys, a script in a
+/// browser could control the bytes on the wire and attack intermediaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MaskingKey(pub [u8; 4]);
 
 impl MaskingKey {
-    /// The key for payload bytes that begin `offset` bytes into the frame.
+    /// Returns the key rotated for payload bytes that start `offset` bytes into the frame.
     #[must_use]
     pub fn advanced(self, offset: usize) -> Self {
         let mut key = self.0;
@@ -21,9 +21,10 @@ impl MaskingKey {
         Self(key)
     }
 
-    /// Masks or unmasks `data` in place; the two are the same operation.
+    /// Masks or unmasks `data` in place. Both are the same operation.
     ///
-    /// `data` begins where the key begins: see [`advanced`](Self::advanced) for the rest of a frame.
+    /// `data` must start at the beginning of the payload; for a later part of a frame, use [`advanced`](Self::advanced)
+    /// first.
     // [6455-5.3-5]
     #[inline]
     pub fn apply(self, data: &mut [u8]) {
@@ -52,7 +53,7 @@ impl MaskingKey {
         }
     }
 
-    /// Masks or unmasks an array in place. Its length is known at compile time, so few bytes stay in registers.
+    /// Masks or unmasks an array in place. The constant length lets the compiler keep small arrays in registers.
     #[inline(always)]
     pub(crate) fn apply_to_array<const N: usize>(self, data: &mut [u8; N]) {
         let key = u32::from_ne_bytes(self.0);
@@ -66,8 +67,10 @@ impl MaskingKey {
         self.apply(rest);
     }
 
-    /// Appends `data` to `out`, masked, in one pass: for the payload that follows
-    /// [`start_message`](crate::Connection::start_message).
+    /// Appends `data` to `out`, masked, in one pass.
+    ///
+    /// Use this for the payload that follows the header from
+    /// [`Connection::start_message`](crate::Connection::start_message).
     #[inline]
     pub fn append(self, data: &[u8], out: &mut Vec<u8>) {
         out.reserve(data.len());
@@ -95,10 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn masking_equals_the_formula_of_the_rfc_at_every_length_and_alignment() {
+    fn masking_matches_the_rfc_formula_at_every_length_and_alignment() {
         // checks [6455-5.3-5]
         let key = [0x37, 0xfa, 0x21, 0x3d];
-        // Miri takes minutes for all of them.
+        // Under Miri, all lengths would take minutes.
         let step = if cfg!(miri) { 23 } else { 1 };
         for start in 0..8 {
             for len in (0..300).step_by(step) {
@@ -115,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_are_masked_as_slices_are() {
+    fn arrays_are_masked_like_slices() {
         fn check<const N: usize>() {
             let mut array = core::array::from_fn::<u8, N, _>(|i| (i * 7) as u8);
             let mut expected = array;
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_masked_in_two_parts_equals_the_frame_masked_whole() {
+    fn masking_in_two_parts_equals_masking_at_once() {
         let key = MaskingKey([1, 2, 3, 4]);
         for cut in 0..40 {
             let mut whole = vec![0xa5; 40];
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn masked_hello_is_the_example_of_the_rfc() {
+    fn masked_hello_matches_rfc_6455_section_5_7() {
         // RFC 6455 §5.7: a single-frame masked text message "Hello".
         let mut payload = *b"Hello";
         MaskingKey([0x37, 0xfa, 0x21, 0x3d]).apply(&mut payload);

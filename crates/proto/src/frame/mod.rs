@@ -1,7 +1,8 @@
-//! Frames (RFC 6455 §5.2): their headers and their masking.
+//! Frame headers (RFC 6455 §5.2) and masking (§5.3).
 //!
-//! Nothing here knows of connections, roles or messages: a header is decoded, encoded and checked for what it
-//! violates by itself. What a frame may be *here and now* is the connection's business.
+//! This module is stateless. It encodes and decodes single headers and rejects those that are invalid in any context.
+//! [`Connection`](crate::Connection) checks the rules that depend on the role, on the negotiated extensions or on
+//! earlier frames.
 
 mod header;
 mod mask;

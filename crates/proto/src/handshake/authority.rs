@@ -1,4 +1,4 @@
-//! `host` or `host:port`, as it stands in a URI, in a Host header and in an origin.
+//! `host` or `host:port`, as used in URIs, Host headers and origins.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::{String, ToString as _};
@@ -7,23 +7,24 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::UriError;
 
-/// A host and perhaps a port, in the one spelling that compares equal: names in lower case,
-/// IPv6 addresses in their canonical form and without brackets.
+/// A host and an optional port, normalized for comparison: names are in lower case, IPv6 addresses in canonical form
+/// and without brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {
     host: String,
     port: Option<u16>,
 }
 
-/// What a DNS name can be at most (RFC 1035 §2.3.4), and one of its labels.
+/// Maximum length of a DNS name and of one of its labels, in bytes (RFC 1035 §2.3.4).
 const NAME_LEN_MAX: usize = 253;
 const LABEL_LEN_MAX: usize = 63;
 
 impl Authority {
-    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
+    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`.
     ///
     /// # Errors
-    /// Says which part cannot be understood; user information (`user@`) is an error too.
+    ///
+    /// [`UriError`] names the invalid part. User information (`user@`) is also an error.
     pub fn parse(text: &str) -> Result<Self, UriError> {
         if text.contains('@') {
             return Err(UriError::Userinfo);
@@ -39,26 +40,26 @@ impl Authority {
         })
     }
 
-    /// The host, without brackets around an IPv6 address: what a resolver or TLS wants.
+    /// The host. IPv6 addresses have no brackets, as resolvers and TLS libraries expect.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, if one is written.
+    /// The explicit port, if any.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The same host without the port, if that is `default`.
+    /// Removes the port if it is `default`.
     pub(super) fn without_default_port(mut self, default: u16) -> Self {
         self.port = self.port.filter(|port| *port != default);
         self
     }
 }
 
-/// Writes it as a URI and a Host header have it: brackets around an IPv6 address.
+/// Formats the authority for a URI or Host header, with brackets around IPv6 addresses.
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -77,7 +78,7 @@ impl fmt::Display for Authority {
 fn split_port(text: &str) -> Result<(&str, &str), UriError> {
     let host_end = match text.strip_prefix('[') {
         Some(rest) => 2 + rest.find(']').ok_or(UriError::InvalidHost)?,
-        // More than one colon is an IPv6 address without its brackets.
+        // More than one colon: an IPv6 address without brackets.
         None if text.matches(':').count() > 1 => return Err(UriError::InvalidHost),
         None => text.find(':').unwrap_or(text.len()),
     };
@@ -91,12 +92,12 @@ fn split_port(text: &str) -> Result<(&str, &str), UriError> {
     }
 }
 
-/// RFC 3986 §3.2.3: digits, or nothing, which means the default.
+/// RFC 3986 §3.2.3: digits, or empty for the default port.
 fn parse_port(text: &str) -> Result<Option<u16>, UriError> {
     if text.is_empty() {
         return Ok(None);
     }
-    // `parse` alone would take a sign too.
+    // `parse` would also accept a sign.
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(UriError::InvalidPort);
     }
@@ -106,19 +107,19 @@ fn parse_port(text: &str) -> Result<Option<u16>, UriError> {
     }
 }
 
-/// RFC 3986 §3.2.2. A zone (`%eth0`) means something on one machine only; [`Uri`](super::Uri) takes it off first.
+/// Parses an IPv6 address (RFC 3986 §3.2.2). Zones (`%eth0`) are not accepted; [`Uri`](super::Uri) removes them first.
 fn parse_v6(text: &str) -> Result<String, UriError> {
     text.parse::<Ipv6Addr>()
         .map(|address| address.to_string())
         .map_err(|_| UriError::InvalidHost)
 }
 
-/// A DNS name or an IPv4 address: the part of RFC 3986's `reg-name` that a resolver can know.
+/// Parses a DNS name or an IPv4 address, which is the resolvable subset of `reg-name` in RFC 3986.
 fn parse_name(text: &str) -> Result<String, UriError> {
     if text.is_empty() {
         return Err(UriError::MissingHost);
     }
-    // RFC 6455 §11.1: a name beyond ASCII comes in its converted form or not at all. [6455-11.1.1-1, 6455-11.1.2-1]
+    // RFC 6455 §11.1: non-ASCII names must be converted to punycode. [6455-11.1.1-1, 6455-11.1.2-1]
     if !text.is_ascii() {
         return Err(UriError::NonAsciiHost);
     }
@@ -126,7 +127,7 @@ fn parse_name(text: &str) -> Result<String, UriError> {
     if name.len() > NAME_LEN_MAX || !name.split('.').all(is_label) {
         return Err(UriError::InvalidHost);
     }
-    // `127.1` and `0x7f000001` are addresses to some resolvers and names to others.
+    // Some resolvers treat `127.1` and `0x7f000001` as addresses, others as names.
     let last = name.rsplit('.').next().unwrap_or(name);
     if is_number(last) && text.parse::<Ipv4Addr>().is_err() {
         return Err(UriError::InvalidHost);
@@ -135,7 +136,7 @@ fn parse_name(text: &str) -> Result<String, UriError> {
 }
 
 fn is_label(label: &str) -> bool {
-    // The underscore is in no host name by the book and in many by custom.
+    // Underscores are not allowed in host names by the RFCs but are common in practice.
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
     (1..=LABEL_LEN_MAX).contains(&label.len()) && label.bytes().all(is_allowed)
 }
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_port_are_read() {
+    fn host_and_port_are_parsed() {
         check("Example.COM", Ok(("example.com", None)));
         check("example.com:", Ok(("example.com", None)));
         check("example.com.:1", Ok(("example.com.", Some(1))));
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_authority_is_rejected() {
         check("", Err(UriError::MissingHost));
         check(":80", Err(UriError::MissingHost));
         check("user@h", Err(UriError::Userinfo));
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_as_long_as_dns_allows() {
+    fn name_length_is_limited_as_in_dns() {
         let label = "a".repeat(63);
         assert!(Authority::parse(&label).is_ok());
         assert!(Authority::parse(&(label.clone() + "a")).is_err());

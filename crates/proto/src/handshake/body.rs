@@ -1,7 +1,7 @@
-//! The body of a response that refuses a client: gathered for a person to read, within a bound.
+//! Collects the body of a response that rejects the client, up to a size limit.
 //!
-//! What cannot be understood ends the body, and is no fault: the status says no in any case, and
-//! the connection is closed afterwards, so nothing that follows can be mistaken for anything.
+//! Invalid framing ends the body and is not an error: the request is rejected in any case, and the connection is closed
+//! afterwards, so the following bytes are never interpreted.
 
 use alloc::vec::Vec;
 
@@ -9,10 +9,10 @@ use super::head::StatusLine;
 use super::headers::Single;
 use super::{Headers, HttpVersion, name};
 
-/// A size line longer than this is not about size. Sixteen digits and an extension fit.
+/// Maximum length of a chunk size line, in bytes. Enough for sixteen digits and a chunk extension.
 const CHUNK_LINE_LEN_MAX: usize = 256;
 
-/// Gathers a body.
+/// Collects a response body.
 #[derive(Debug)]
 pub(super) struct BodyCollector {
     framing: Framing,
@@ -20,27 +20,27 @@ pub(super) struct BodyCollector {
     bytes: Vec<u8>,
 }
 
-/// Where the body ends (RFC 9112 §6.3).
+/// How the end of the body is determined (RFC 9112 §6.3).
 #[derive(Debug)]
 enum Framing {
     /// After this many more bytes.
     Length(u64),
     /// After the last chunk.
     Chunked(Chunk),
-    /// With the connection.
+    /// When the connection is closed.
     Close,
-    /// It ended here: as it should, or not.
+    /// The body has ended.
     Ended(BodyEnd),
 }
 
-/// Where in a chunk the next byte is.
+/// Position of the next byte within a chunk.
 #[derive(Debug)]
 enum Chunk {
-    /// In the line with the size, of which this has arrived.
+    /// In the size line. Contains the part received so far.
     Size(Vec<u8>),
-    /// In the data, of which this much is to come.
+    /// In the data. Contains the number of remaining bytes.
     Data(u64),
-    /// In the line end after the data, of which this much is to come.
+    /// In the line end after the data. Contains the remaining bytes.
     End(&'static [u8]),
 }
 
@@ -60,7 +60,7 @@ impl BodyCollector {
         }
     }
 
-    /// Takes bytes; some once the body has ended.
+    /// Processes bytes. Returns `Some` once the body has ended.
     pub(super) fn handle_bytes(&mut self, mut input: &[u8]) -> Option<BodyEnd> {
         loop {
             match &mut self.framing {
@@ -84,7 +84,7 @@ impl BodyCollector {
         }
     }
 
-    /// Ends the body with the connection.
+    /// Handles the end of the connection.
     pub(super) const fn handle_eof(&self) -> BodyEnd {
         match self.framing {
             Framing::Close => BodyEnd::Complete,
@@ -97,7 +97,7 @@ impl BodyCollector {
         self.bytes
     }
 
-    /// Keeps what the limit allows, and ends the body where it goes past.
+    /// Appends data up to the limit. Ends the body if the limit is exceeded.
     fn keep(&mut self, data: &[u8]) {
         let room = self.size_max - self.bytes.len();
         match data.get(..room) {
@@ -112,7 +112,7 @@ impl BodyCollector {
 
 impl Framing {
     fn of(line: StatusLine, headers: &Headers) -> Self {
-        // RFC 9112 §6.3 (1): these have no body, whatever their headers say.
+        // RFC 9112 §6.3 (1): these have no body, regardless of the headers.
         if matches!(line.status.as_u16(), 204 | 304) {
             return Self::Length(0);
         }
@@ -129,7 +129,7 @@ impl Framing {
         }
     }
 
-    /// RFC 9112 §6.3 (4): chunked comes last, or the connection's end is the body's.
+    /// RFC 9112 §6.3 (4): if chunked is not the last encoding, the body ends with the connection.
     fn of_transfer_encoding(version: HttpVersion, headers: &Headers) -> Self {
         let last = headers.list(name::TRANSFER_ENCODING).last();
         let is_chunked = last.is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
@@ -140,18 +140,18 @@ impl Framing {
     }
 }
 
-/// What a step through chunks gave.
+/// Result of processing part of a chunked body.
 enum ChunkStep<'a> {
-    /// Data of the body, perhaps none yet.
+    /// Data of the body; may be empty.
     Data(&'a [u8]),
-    /// The last chunk. The trailer after it is of no interest.
+    /// The last chunk. The trailer section after it is ignored.
     Last,
-    /// No chunk.
+    /// Invalid framing.
     Malformed,
 }
 
 impl Chunk {
-    /// Takes at least one byte of the input, which is not empty.
+    /// Consumes at least one byte of the input, which must not be empty.
     fn handle_bytes<'a>(&mut self, input: &mut &'a [u8]) -> ChunkStep<'a> {
         match self {
             Self::Size(line) => {
@@ -199,9 +199,9 @@ impl Chunk {
     }
 }
 
-/// The size that a whole line says.
+/// Parses a complete chunk size line.
 fn parse_chunk_line(line: &[u8]) -> Option<u64> {
-    // RFC 9112 §7.1: at least one digit, which the parser would not insist on.
+    // RFC 9112 §7.1: at least one digit, which httparse does not require.
     if !line.first().is_some_and(u8::is_ascii_hexdigit) {
         return None;
     }
@@ -211,7 +211,7 @@ fn parse_chunk_line(line: &[u8]) -> Option<u64> {
     }
 }
 
-/// Takes up to `left` bytes off the front, and off `left`.
+/// Splits up to `left` bytes off the front of `input` and subtracts them from `left`.
 fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
     let len = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
     let (data, rest) = input.split_at(len);
@@ -220,7 +220,7 @@ fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
     data
 }
 
-/// RFC 9110 §8.6: digits and nothing else.
+/// Parses a Content-Length: digits only (RFC 9110 §8.6).
 fn parse_length(value: &[u8]) -> Option<u64> {
     if !value.iter().all(u8::is_ascii_digit) {
         return None;

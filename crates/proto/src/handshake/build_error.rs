@@ -1,45 +1,45 @@
 use core::error::Error;
 use core::fmt;
 
-/// A mistake by the caller: what it asked the handshake to send may not be sent.
+/// Error of the caller: a request or response cannot be built from the given values.
 ///
-/// Found before a byte leaves, so nothing a caller passes can split a head or contradict it.
-/// For what a peer does wrong see [`HandshakeError`](super::HandshakeError).
+/// Detected before anything is sent, so arguments cannot inject headers or contradict the handshake. Errors of the peer
+/// are [`HandshakeError`](super::HandshakeError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeBuildError {
     /// The header name is empty or not an HTTP token.
     InvalidHeaderName,
-    /// The header value holds a control byte, such as CR, LF or NUL.
+    /// The header value contains a control byte, such as CR, LF or NUL.
     InvalidHeaderValue,
-    /// The handshake writes this header itself.
+    /// The handshake sets this header itself.
     ReservedHeader,
     /// The subprotocol is empty or not an HTTP token.
     InvalidSubprotocol,
-    /// The subprotocol was offered already.
+    /// The subprotocol was already offered.
     RepeatedSubprotocol,
-    /// The subprotocol chosen is none of those the client offered.
+    /// The client did not offer the chosen subprotocol.
     SubprotocolNotOffered,
-    /// The extension is not of the form `name; param; param=value`.
+    /// The extension does not have the form `name; param; param=value`.
     InvalidExtension,
-    /// The extension chosen is none of those the client offered.
+    /// The client did not offer the chosen extension.
     ExtensionNotOffered,
-    /// A rejection's status is 3xx, 4xx or 5xx, and not 304, which cannot carry a body.
-    StatusNotRejection,
+    /// The status of a rejection is not 3xx, 4xx or 5xx, or is 304, which cannot have a body.
+    InvalidRejectionStatus,
 }
 
 impl fmt::Display for HandshakeBuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InvalidHeaderName => "header name is not an HTTP token",
-            Self::InvalidHeaderValue => "header value holds a control byte",
-            Self::ReservedHeader => "header belongs to the handshake and is written by it",
+            Self::InvalidHeaderValue => "header value contains a control byte",
+            Self::ReservedHeader => "header is set by the handshake and cannot be added",
             Self::InvalidSubprotocol => "subprotocol is not an HTTP token",
-            Self::RepeatedSubprotocol => "subprotocol was offered already",
-            Self::SubprotocolNotOffered => "subprotocol was not offered by the client",
-            Self::InvalidExtension => "extension is not of the form name; param; param=value",
-            Self::ExtensionNotOffered => "extension was not offered by the client",
-            Self::StatusNotRejection => "a rejection needs a status of 300 to 599 other than 304",
+            Self::RepeatedSubprotocol => "subprotocol was already offered",
+            Self::SubprotocolNotOffered => "the client did not offer this subprotocol",
+            Self::InvalidExtension => "extension does not have the form name; param; param=value",
+            Self::ExtensionNotOffered => "the client did not offer this extension",
+            Self::InvalidRejectionStatus => "status of a rejection must be 300 to 599 and not 304",
         })
     }
 }

@@ -1,6 +1,6 @@
-//! The client's side: a request goes out, and the response is held against it.
+//! The client side: sends a request and validates the response.
 //!
-//! A wait that has ended cannot be fed more:
+//! Each call consumes the state, so bytes cannot be passed to a handshake that is already complete:
 //!
 //! ```compile_fail,E0382
 //! use sockeye_proto::handshake::AwaitingResponse;
@@ -24,7 +24,7 @@ use super::{
     Subprotocol, Uri, extension, name,
 };
 
-/// A request to open a WebSocket, before it is sent.
+/// Builder for a client's opening handshake request.
 #[derive(Clone, Debug)]
 pub struct ClientRequest {
     uri: Uri,
@@ -37,7 +37,7 @@ pub struct ClientRequest {
 }
 
 impl ClientRequest {
-    /// A request for this URI. The key is 16 bytes drawn at random, for this request only.
+    /// Creates a request for `uri`. `key` must be 16 random bytes that are used for this request only.
     #[must_use]
     pub fn new(uri: &Uri, key: Key) -> Self {
         Self {
@@ -54,9 +54,11 @@ impl ClientRequest {
     /// Adds a header, such as Authorization or Cookie.
     ///
     /// # Errors
-    /// [`HandshakeBuildError`] if name or value cannot be sent, or the handshake owns the header.
+    ///
+    /// - [`HandshakeBuildError::InvalidHeaderName`] or [`HandshakeBuildError::InvalidHeaderValue`].
+    /// - [`HandshakeBuildError::ReservedHeader`] if the handshake sets the header itself, such as Host or Upgrade.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        let is_reserved = name::is_in(&name::RESERVED, name) || name::is_in(&name::RESERVED_IN_REQUEST, name);
+        let is_reserved = name::is_one_of(&name::RESERVED, name) || name::is_one_of(&name::RESERVED_IN_REQUEST, name);
         if is_reserved {
             return Err(HandshakeBuildError::ReservedHeader);
         }
@@ -64,11 +66,12 @@ impl ClientRequest {
         Ok(self)
     }
 
-    /// Offers a subprotocol, after those offered already: the first is liked best.
+    /// Offers a subprotocol. Offer them in order of preference, the preferred one first.
     ///
     /// # Errors
-    /// [`HandshakeBuildError::InvalidSubprotocol`] if it is no HTTP token,
-    /// [`HandshakeBuildError::RepeatedSubprotocol`] if it is offered already.
+    ///
+    /// - [`HandshakeBuildError::InvalidSubprotocol`] if it is not an HTTP token.
+    /// - [`HandshakeBuildError::RepeatedSubprotocol`] if it was already offered.
     pub fn subprotocol(mut self, name: &str) -> Result<Self, HandshakeBuildError> {
         let subprotocol = Subprotocol::new(name)?;
         // RFC 6455 §4.1 (10): the values MUST be unique. [6455-4.1-27]
@@ -79,36 +82,37 @@ impl ClientRequest {
         Ok(self)
     }
 
-    /// Offers an extension, as the header has it: `name; param; param=value`.
+    /// Offers an extension in header syntax: `name; param; param=value`.
     ///
-    /// Whoever offers it also has to speak it; what the server chose of it is in
+    /// The caller must implement the extension. The parameters chosen by the server are in the headers of
     /// [`Connected::response`].
     ///
     /// # Errors
-    /// [`HandshakeBuildError::InvalidExtension`] if the text is not of that form.
+    ///
+    /// [`HandshakeBuildError::InvalidExtension`] if the text does not have this form.
     pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeBuildError> {
         append_extension(&mut self.extensions, extension)?;
         Ok(self)
     }
 
-    /// Says which page the client runs for. Only browsers need to.
+    /// Sets the Origin header. Only browsers have to send it.
     #[must_use]
     pub fn origin(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
         self
     }
 
-    /// Sets what the response may cost. Default: [`HandshakeLimits::default`].
+    /// Sets the limits for the response. Default: [`HandshakeLimits::default`].
     #[must_use]
     pub const fn limits(mut self, limits: HandshakeLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Makes the bytes to send, and what waits for the response.
+    /// Returns the encoded request and the state that awaits the response.
     #[must_use]
     pub fn start(self) -> (Vec<u8>, AwaitingResponse) {
-        // RFC 6455 §4.1, in the order it lists them; Host first, as RFC 9110 §7.2 advises.
+        // Header order of RFC 6455 §4.1, with Host first as RFC 9110 §7.2 recommends.
         // [6455-4.1-15, 6455-4.1-17, 6455-4.1-18]
         let mut headers = Headers::new();
         headers.push(name::HOST, &self.uri.authority().to_string());
@@ -131,11 +135,10 @@ impl ClientRequest {
         (bytes, awaiting)
     }
 
-    /// Makes the headers of an extended CONNECT, and what waits for the response to it.
+    /// Returns the headers for an extended CONNECT and the state that awaits the response.
     ///
-    /// The pseudo-headers of RFC 8441 §5 are up to the HTTP/2 or HTTP/3 client: `:protocol` is
-    /// `websocket`, `:scheme` `http` or `https`, `:authority` [`Uri::authority`], `:path`
-    /// [`Uri::resource`].
+    /// The HTTP/2 or HTTP/3 client must set the pseudo-headers of RFC 8441 §5: `:protocol` to `websocket`, `:scheme` to
+    /// `http` or `https`, `:authority` to [`Uri::authority`], and `:path` to [`Uri::resource`].
     #[must_use]
     pub fn start_extended_connect(self) -> (Headers, AwaitingConnect) {
         let mut headers = Headers::new();
@@ -148,7 +151,7 @@ impl ClientRequest {
         )
     }
 
-    /// What both bindings send alike.
+    /// Appends the headers that both HTTP bindings have in common.
     fn push_negotiation(&self, headers: &mut Headers) {
         if let Some(origin) = &self.origin {
             // [6455-4.1-24]
@@ -179,7 +182,7 @@ impl ClientRequest {
     }
 }
 
-/// A client waiting for the response over HTTP/1.1.
+/// A client that awaits the response over HTTP/1.1.
 // [6455-4.1-28]
 #[derive(Debug)]
 pub struct AwaitingResponse {
@@ -192,41 +195,41 @@ pub struct AwaitingResponse {
 enum State {
     /// A head is arriving.
     Head(HeadCollector),
-    /// The final response is a refusal, and its body is arriving.
+    /// The final response rejects the request, and its body is arriving.
     Body(Response, BodyCollector),
 }
 
-/// What came of the bytes a client received.
+/// Result of [`AwaitingResponse::handle_bytes`].
 #[derive(Debug)]
-pub enum ClientStep {
-    /// The response is not whole yet: go on with this.
+pub enum ClientProgress {
+    /// The response is incomplete: continue with this state.
     Incomplete(AwaitingResponse),
-    /// The WebSocket is open.
+    /// The handshake succeeded and the WebSocket is open.
     Connected(Connected),
-    /// The server answered with another status than 101. Its headers say more (Location,
-    /// WWW-Authenticate, Retry-After); nothing is followed by itself, and the connection is to be
-    /// closed.
-    Refused(Response),
-    /// The response breaks a rule: close the connection.
+    /// The server answered with a status other than 101. Redirects and authentication challenges are not followed; see
+    /// the response headers (Location, WWW-Authenticate, Retry-After). Close the connection.
+    Rejected(Response),
+    /// The response is invalid. Close the connection.
     Failed(HandshakeError),
 }
 
-/// An open WebSocket.
+/// Result of a successful client handshake.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Connected {
-    /// The response, with all its headers.
+    /// The response with all its headers. The body is empty.
     pub response: Response,
-    /// The subprotocol chosen: one of those offered.
+    /// The subprotocol that the server chose from those offered, if any.
     pub subprotocol: Option<Subprotocol>,
-    /// Bytes that came right after the response's head: the first of the frames.
+    /// Bytes received after the response head: the start of the first frames. Pass them to
+    /// [`Connection::handle_bytes`](crate::Connection::handle_bytes) first.
     pub read_buf: Vec<u8>,
 }
 
 impl AwaitingResponse {
-    /// Takes bytes from the server, in pieces of any size.
+    /// Processes bytes from the server, in pieces of any size.
     #[must_use]
-    pub fn handle_bytes(mut self, mut input: &[u8]) -> ClientStep {
+    pub fn handle_bytes(mut self, mut input: &[u8]) -> ClientProgress {
         loop {
             match self.state {
                 State::Head(mut head) => {
@@ -234,48 +237,50 @@ impl AwaitingResponse {
                         Ok(Some(head_len)) => head_len,
                         Ok(None) => {
                             self.state = State::Head(head);
-                            return ClientStep::Incomplete(self);
+                            return ClientProgress::Incomplete(self);
                         }
-                        Err(fault) => return ClientStep::Failed(fault),
+                        Err(error) => return ClientProgress::Failed(error),
                     };
                     input = input.get(head_len..).unwrap_or_default();
                     match self.offer.read(head, &mut self.informational_count) {
                         Ok(AfterHead::Connected(response, subprotocol)) => {
-                            return ClientStep::Connected(Connected {
+                            return ClientProgress::Connected(Connected {
                                 response,
                                 subprotocol,
                                 read_buf: input.to_vec(),
                             });
                         }
                         Ok(AfterHead::Next(state)) => self.state = state,
-                        Err(fault) => return ClientStep::Failed(fault),
+                        Err(error) => return ClientProgress::Failed(error),
                     }
                 }
                 State::Body(response, mut body) => match body.handle_bytes(input) {
-                    Some(end) => return ClientStep::Refused(finish(response, body, end)),
+                    Some(end) => return ClientProgress::Rejected(finish(response, body, end)),
                     None => {
                         self.state = State::Body(response, body);
-                        return ClientStep::Incomplete(self);
+                        return ClientProgress::Incomplete(self);
                     }
                 },
             }
         }
     }
 
-    /// Whether the final response is known to be a refusal, and only its body is still arriving.
+    /// Whether the server rejected the request and only the response body is still arriving.
     ///
-    /// A body without a length ends with the connection, which a server may keep open for ever. So
-    /// from here on wait only briefly (one second is a good figure), and then call
-    /// [`handle_timeout`](Self::handle_timeout), which gives the refusal with the body so far.
+    /// A body without a declared length ends when the server closes the connection, which it may never do. Once this
+    /// returns `true`, wait only briefly, for example 1 s, and then call [`handle_timeout`](Self::handle_timeout),
+    /// which returns the response with the body received so far.
     #[must_use]
-    pub const fn is_refused(&self) -> bool {
+    pub const fn is_rejected(&self) -> bool {
         matches!(self.state, State::Body(..))
     }
 
-    /// Takes the end of the connection: the end of a body too, where nothing else marks it.
+    /// Handles the end of the connection, which also ends a body without a declared length. Returns the rejecting
+    /// response.
     ///
     /// # Errors
-    /// [`HandshakeError::ClosedEarly`] if there was no whole head.
+    ///
+    /// [`HandshakeError::ClosedEarly`] if the response head was incomplete.
     pub fn handle_eof(self) -> Result<Response, HandshakeError> {
         match self.state {
             State::Head(_) => Err(HandshakeError::ClosedEarly),
@@ -286,11 +291,12 @@ impl AwaitingResponse {
         }
     }
 
-    /// Takes the end of the time there was: a refusal whose body is still arriving is given as it
-    /// is, cut short.
+    /// Handles the end of the time for the handshake. Returns the rejecting response with the body received so far,
+    /// marked as [truncated](Response::is_body_truncated).
     ///
     /// # Errors
-    /// [`HandshakeError::TimedOut`] if there was no whole head.
+    ///
+    /// [`HandshakeError::TimedOut`] if the response head was incomplete.
     pub fn handle_timeout(self) -> Result<Response, HandshakeError> {
         match self.state {
             State::Head(_) => Err(HandshakeError::TimedOut),
@@ -299,20 +305,23 @@ impl AwaitingResponse {
     }
 }
 
-/// A client waiting for the response to an extended CONNECT.
+/// A client that awaits the response to an extended CONNECT.
 #[derive(Debug)]
 pub struct AwaitingConnect {
     offer: Offer,
 }
 
 impl AwaitingConnect {
-    /// Holds the final response against the request, and gives the subprotocol chosen.
+    /// Validates the headers of the final response. Returns the subprotocol that the server chose, if any.
     ///
-    /// Any status of 2xx opens the WebSocket (RFC 8441 §5); do not call this with another.
+    /// Call this only for a 2xx status, which opens the WebSocket (RFC 8441 §5).
     ///
     /// # Errors
-    /// The rule that the response breaks: [`HandshakeError::HopByHopHeader`], or a choice of what
-    /// was not offered.
+    ///
+    /// - [`HandshakeError::HopByHopHeader`] if the response contains headers of the HTTP/1.1 handshake.
+    /// - [`HandshakeError::SubprotocolNotOffered`], [`HandshakeError::SubprotocolRepeated`],
+    ///   [`HandshakeError::ExtensionNotOffered`] or [`HandshakeError::ExtensionsInvalid`] if the negotiation is
+    ///   invalid.
     pub fn handle_headers(self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         let unused = [name::CONNECTION, name::UPGRADE, name::ACCEPT];
         if unused.iter().any(|name| headers.contains(name)) {
@@ -322,16 +331,16 @@ impl AwaitingConnect {
     }
 }
 
-/// What was asked for, which the response must not go beyond.
+/// What the request offered. The response is validated against it.
 #[derive(Debug)]
 struct Offer {
     key: Key,
     subprotocols: Vec<Subprotocol>,
-    /// The extensions header as sent, if it was.
+    /// The Sec-WebSocket-Extensions header as sent, if any.
     extensions: Headers,
 }
 
-/// What a head leads to.
+/// Result of parsing a response head.
 enum AfterHead {
     Connected(Response, Option<Subprotocol>),
     Next(State),
@@ -342,14 +351,14 @@ impl Offer {
         let line = StatusLine::parse(head.split().0)?;
         let mut response = Response::new(line.status);
         response.headers = head.headers()?;
-        // RFC 6455 §4.1 (1): nothing but 101 opens a WebSocket, whatever else a response says. [6455-4.1-29]
+        // RFC 6455 §4.1 (1): only 101 opens a WebSocket. [6455-4.1-29]
         if line.status == StatusCode::SWITCHING_PROTOCOLS {
             line.version.check_upgrade()?;
-            let subprotocol = self.check_switch(&response.headers)?;
+            let subprotocol = self.check_switching_protocols(&response.headers)?;
             return Ok(AfterHead::Connected(response, subprotocol));
         }
         if line.status.is_informational() {
-            // RFC 9110 §15.2: any number may come, and a client must be able to skip them.
+            // RFC 9110 §15.2: a client must accept any number of informational responses before the final one.
             let count_max = head.limits().informational_count_max;
             if *informational_count == count_max {
                 return Err(HandshakeError::TooManyInformational { count_max });
@@ -361,9 +370,9 @@ impl Offer {
         Ok(AfterHead::Next(State::Body(response, body)))
     }
 
-    /// RFC 6455 §4.1, what a client must verify in the server's response, (2) to (6).
+    /// Performs the checks (2) to (6) on the server's response in RFC 6455 §4.1.
     // [6455-4.1-36]
-    fn check_switch(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
+    fn check_switching_protocols(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         // [6455-4.1-30]
         let mut upgrade = headers.list(name::UPGRADE);
         match (upgrade.next(), upgrade.next()) {
@@ -374,31 +383,30 @@ impl Offer {
         if !headers.contains_token(name::CONNECTION, "upgrade") {
             return Err(HandshakeError::ConnectionMissing);
         }
-        // RFC 6455 §11.3.3: once, and the answer to the key. [6455-4.1-32, 6455-11.3.3-1]
+        // RFC 6455 §11.3.3: exactly once, and derived from the key. [6455-4.1-32, 6455-11.3.3-1]
         match headers.single(name::ACCEPT) {
             Single::Absent => return Err(HandshakeError::AcceptMissing),
             Single::Repeated => return Err(HandshakeError::AcceptRepeated),
             Single::One(value) if value == self.key.accept().as_str().as_bytes() => {}
             Single::One(_) => return Err(HandshakeError::AcceptMismatch),
         }
-        // RFC 9110 §6.4.1 and §8.6, RFC 9112 §6.1: a 1xx response has no body, and Transfer-Encoding
-        // and Content-Length in it mean nothing, although some servers send them. What follows the
-        // head is WebSocket frames, whatever these headers say.
+        // RFC 9110 §6.4.1 and §8.6, RFC 9112 §6.1: a 1xx response has no body. Some servers send Transfer-Encoding or
+        // Content-Length anyway; ignore them, because the bytes after the head are WebSocket frames.
         self.check_negotiation(headers)
     }
 
-    /// What both bindings check alike.
+    /// Checks the headers that both HTTP bindings have in common.
     fn check_negotiation(&self, headers: &Headers) -> Result<Option<Subprotocol>, HandshakeError> {
         extension::check(headers)?;
         for chosen in extension::list(headers) {
             let mut offered = extension::list(&self.extensions);
-            // RFC 6455 §4.1 (5): only what was offered is in use. [6455-4.1-34, 6455-9.1-5]
+            // RFC 6455 §4.1 (5): the server may only choose offered extensions. [6455-4.1-34, 6455-9.1-5]
             if !offered.any(|offered| offered.name() == chosen.name()) {
                 return Err(HandshakeError::ExtensionNotOffered);
             }
         }
-        // RFC 6455 §11.3.4: one subprotocol at most; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
-        // A header without an element counts as absent: some servers send it empty when they choose none.
+        // RFC 6455 §11.3.4: at most one subprotocol; §4.1 (6): one of those offered. [6455-4.1-35, 6455-11.3.4-1]
+        // Treat an empty header as absent: some servers send it when they choose no subprotocol.
         let has_element = |value: &HeaderValue<'_>| value.as_bytes().iter().any(|byte| !b", \t".contains(byte));
         let mut values = headers.get_all(name::PROTOCOL).filter(has_element);
         let value = match (values.next(), values.next()) {

@@ -1,15 +1,15 @@
-//! What a request brought that a policy refused, for the log of the server and for the client.
+//! Details of a request that was rejected by a policy, for the server log and the response.
 
 use alloc::string::{String, ToString as _};
 use core::fmt::{self, Write as _};
 
 use super::Request;
 
-/// A request that [`OriginPolicy`](super::OriginPolicy) or [`HostPolicy`](super::HostPolicy) refused: its origin and
-/// host, and what the policy allows.
+/// Details of a request that was rejected by [`OriginPolicy`](super::OriginPolicy) or
+/// [`HostPolicy`](super::HostPolicy).
 ///
-/// What the client sent is escaped and cut, so it can be written to a log or a terminal: ASCII letters, digits and
-/// punctuation stay, all else (and quotes, backslashes, `<`, `>` and `&`) is written as `\x3c`.
+/// Text from the client is escaped and truncated to about 256 bytes, so it is safe in logs, terminals and HTML: bytes
+/// other than printable ASCII, quotes, backslashes, `<`, `>` and `&` are written as `\x3c`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     origin: Option<String>,
@@ -17,11 +17,11 @@ pub struct Denial {
     allowed: String,
 }
 
-/// No origin or host in use is longer. What is goes to nobody's log in full.
+/// Maximum length of an escaped origin or host, in bytes. Longer than any legitimate value.
 const TEXT_LEN_MAX: usize = 256;
 
-/// Entries of a list that [`Denial::allowed`] names.
-const LISTED_MAX: usize = 20;
+/// Maximum number of entries of a policy list in [`Denial::allowed`].
+const JOINED_ENTRIES_MAX: usize = 20;
 
 impl Denial {
     /// The Origin header, escaped; `None` if the request has none.
@@ -30,13 +30,14 @@ impl Denial {
         self.origin.as_deref()
     }
 
-    /// The host, and the port if it was written, that the request is for, escaped.
+    /// The requested host, and the port if the request contains one, escaped.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// What the policy that refused the request allows, in words or as a list. Not for the client: it is configuration.
+    /// What the policy allows, as a description or a list. Do not send this to the client: it reveals the
+    /// configuration.
     #[must_use]
     pub fn allowed(&self) -> &str {
         &self.allowed
@@ -51,15 +52,15 @@ impl Denial {
     }
 }
 
-/// The entries of a policy's list, of a long one only the first.
-pub(super) fn listed<T: fmt::Display>(entries: &[T]) -> String {
+/// Joins the entries of a policy list with commas. Names at most [`JOINED_ENTRIES_MAX`].
+pub(super) fn join_entries<T: fmt::Display>(entries: &[T]) -> String {
     let mut text = String::new();
-    for entry in entries.iter().take(LISTED_MAX) {
+    for entry in entries.iter().take(JOINED_ENTRIES_MAX) {
         let separator = if text.is_empty() { "" } else { ", " };
         // Writing to a string cannot fail.
         let _ = write!(text, "{separator}{entry}");
     }
-    match entries.len().checked_sub(LISTED_MAX) {
+    match entries.len().checked_sub(JOINED_ENTRIES_MAX) {
         None | Some(0) if entries.is_empty() => "none".into(),
         None | Some(0) => text,
         Some(more) => {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_sent_is_harmless_in_a_log_and_in_a_page() {
+    fn client_text_is_escaped_for_logs_and_html() {
         assert_eq!(escaped(b"https://example.com:1/a b"), "https://example.com:1/a b");
         assert_eq!(escaped(b"<b>\"&'`\\"), "\\x3cb\\x3e\\x22\\x26\\x27\\x60\\x5c");
         assert_eq!(escaped(b"\x1b[31m\t\xc3\xbc"), "\\x1b[31m\\x09\\xc3\\xbc");
@@ -103,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_named_up_to_its_twentieth_entry() {
-        assert_eq!(listed::<u32>(&[]), "none");
-        assert_eq!(listed(&["a", "b"]), "a, b");
+    fn list_is_truncated_after_twenty_entries() {
+        assert_eq!(join_entries::<u32>(&[]), "none");
+        assert_eq!(join_entries(&["a", "b"]), "a, b");
         let many: alloc::vec::Vec<_> = (0..21).collect();
-        assert!(listed(&many[..20]).ends_with(", 18, 19"));
-        assert!(listed(&many).ends_with(", 19 and 1 more"));
+        assert!(join_entries(&many[..20]).ends_with(", 18, 19"));
+        assert!(join_entries(&many).ends_with(", 19 and 1 more"));
     }
 }

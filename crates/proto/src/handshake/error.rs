@@ -1,4 +1,4 @@
-//! What a peer can do wrong in the opening handshake, and the one ladder from there to HTTP.
+//! Errors of the peer in the opening handshake, and their HTTP status.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -8,45 +8,46 @@ use core::fmt;
 
 use super::{Denial, StatusCode};
 
-/// A rule of the opening handshake that the peer broke.
+/// A rule of the opening handshake that the peer violated, or a policy that rejected its request.
 ///
-/// The text can be logged. It holds nothing that the peer sent but the origin and host of a [`Denial`], which are escaped.
+/// `Display` is safe to log: it contains no data from the peer except the escaped origin and host of a [`Denial`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    // HTTP/1.1 syntax, either direction.
-    /// The first line alone is larger than the limit for the whole head.
+    // HTTP/1.1 syntax of requests and responses.
+    /// The first line is longer than [`HandshakeLimits::head_size_max`](super::HandshakeLimits::head_size_max).
     StartLineTooLong {
         /// The limit, in bytes.
         size_max: usize,
     },
-    /// The head is larger than the limit.
+    /// The head is larger than [`HandshakeLimits::head_size_max`](super::HandshakeLimits::head_size_max).
     HeadTooLarge {
         /// The limit, in bytes.
         size_max: usize,
     },
-    /// The head has more header lines than the limit.
+    /// The head has more header lines than
+    /// [`HandshakeLimits::header_count_max`](super::HandshakeLimits::header_count_max).
     TooManyHeaders {
         /// The limit, in lines.
         count_max: usize,
     },
     /// A line ends in LF without CR.
     BareLineFeed,
-    /// A CR is followed by something else than LF.
+    /// A CR is not followed by LF.
     BareCarriageReturn,
-    /// A control byte other than the tab stands in the head.
+    /// The head contains a control byte other than tab.
     ControlByte(u8),
     /// The first line is not `METHOD target HTTP/x.y`.
     InvalidRequestLine,
     /// The first line is not `HTTP/x.y code reason`.
     InvalidStatusLine,
-    /// A header line is folded, has a space before its colon, or a name that is no token.
+    /// A header line is folded, has a space before its colon, or has an invalid name.
     InvalidHeaderLine,
-    /// HTTP/1.0 or older, which has no Upgrade.
+    /// HTTP/1.0 or older, which does not support Upgrade.
     HttpVersionTooOld,
-    /// A major version of HTTP that does not look like this on the wire.
+    /// A major version of HTTP other than 1.
     HttpVersionUnknown,
-    /// The peer closed before its head was complete.
+    /// The peer closed the connection before its head was complete.
     ClosedEarly,
     /// The head was not complete in time.
     TimedOut,
@@ -56,49 +57,49 @@ pub enum HandshakeError {
     MethodNotGet,
     /// The target is neither a path nor an absolute http, https, ws or wss URI.
     InvalidTarget,
-    /// No Host header.
+    /// The Host header is missing.
     HostMissing,
     /// More than one Host header.
     HostRepeated,
     /// The Host header is not `host` or `host:port`.
     HostInvalid,
-    /// The host named is none of those this server answers for.
+    /// The host is not allowed by the [`HostPolicy`](super::HostPolicy).
     HostDenied(Box<Denial>),
-    /// The request announces a body.
+    /// The request declares a body.
     RequestHasBody,
-    /// The Upgrade header of the request lacks `websocket`, or there is none.
+    /// The Upgrade header of the request is missing or does not contain `websocket`.
     UpgradeMissing,
-    /// The Connection header lacks `upgrade`, or there is none.
+    /// The Connection header is missing or does not contain `upgrade`.
     ConnectionMissing,
-    /// Not exactly one `Sec-WebSocket-Version: 13`.
+    /// There is not exactly one `Sec-WebSocket-Version: 13` header.
     VersionUnsupported,
-    /// No Sec-WebSocket-Key header.
+    /// The Sec-WebSocket-Key header is missing.
     KeyMissing,
     /// More than one Sec-WebSocket-Key header.
     KeyRepeated,
-    /// The key is not the base64 of 16 bytes.
+    /// The Sec-WebSocket-Key header is not the base64 encoding of 16 bytes.
     KeyInvalid,
-    /// The subprotocols offered are empty, repeated or no tokens.
+    /// The Sec-WebSocket-Protocol header contains a repeated or invalid token.
     SubprotocolsInvalid,
-    /// The list of extensions does not follow its grammar.
+    /// The Sec-WebSocket-Extensions header does not match its grammar (RFC 6455 §9.1).
     ExtensionsInvalid,
     /// More than one Origin header.
     OriginRepeated,
-    /// The origin is not allowed here.
+    /// The origin is not allowed by the [`OriginPolicy`](super::OriginPolicy).
     OriginDenied(Box<Denial>),
-    /// An extended CONNECT carries headers of the HTTP/1.1 handshake.
+    /// An extended CONNECT, or the response to it, contains headers of the HTTP/1.1 handshake.
     HopByHopHeader,
-    /// An extended CONNECT asks for another protocol.
+    /// An extended CONNECT requests a protocol other than `websocket`.
     ProtocolUnknown,
 
     // The response.
     /// The Upgrade header of the response is not exactly `websocket`.
     UpgradeInvalid,
-    /// No Sec-WebSocket-Accept header.
+    /// The Sec-WebSocket-Accept header is missing.
     AcceptMissing,
     /// More than one Sec-WebSocket-Accept header.
     AcceptRepeated,
-    /// Sec-WebSocket-Accept does not answer the key sent.
+    /// Sec-WebSocket-Accept does not match the key that was sent.
     AcceptMismatch,
     /// The server chose more than one subprotocol.
     SubprotocolRepeated,
@@ -106,12 +107,13 @@ pub enum HandshakeError {
     SubprotocolNotOffered,
     /// The server chose an extension that was not offered.
     ExtensionNotOffered,
-    /// The server chose an extension twice, or with parameters that the offer does not allow.
+    /// The server chose an extension twice, or with parameters that do not match the offer.
     ExtensionMismatch,
-    /// The server accepted permessage-deflate and ignored `server_no_context_takeover` in the offer (RFC 7692 §7.1.1.1).
-    /// `DeflateConfig::falls_back` accepts that.
-    TakeoverIgnored,
-    /// More informational responses than the limit.
+    /// The server accepted permessage-deflate but ignored `server_no_context_takeover` in the offer (RFC 7692
+    /// §7.1.1.1). Set `DeflateConfig::allow_fallback` to accept such servers.
+    NoContextTakeoverIgnored,
+    /// The server sent more informational responses than
+    /// [`HandshakeLimits::informational_count_max`](super::HandshakeLimits::informational_count_max).
     TooManyInformational {
         /// The limit, in responses.
         count_max: usize,
@@ -119,9 +121,9 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The status a server answers this fault with: the one place where that is decided.
+    /// The HTTP status with which a server answers this error.
     ///
-    /// Faults of a response have no status of their own; a gateway passes them on as 502.
+    /// Errors in a response map to 502, which a gateway can send to its client.
     // [6455-10.7-3]
     #[must_use]
     pub const fn status(&self) -> StatusCode {
@@ -145,8 +147,8 @@ impl HandshakeError {
             | Self::OriginRepeated
             | Self::HopByHopHeader
             | Self::ClosedEarly => StatusCode::BAD_REQUEST,
-            // RFC 9110 §7.8: an Upgrade in an HTTP/1.0 request is to be ignored; what is left of
-            // the request is nothing this server can answer. 505 is about the major version.
+            // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request must be ignored, and what remains is not a WebSocket
+            // request. 505 applies only to the major version.
             Self::HttpVersionTooOld => StatusCode::BAD_REQUEST,
             Self::HttpVersionUnknown => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             // RFC 6455 §10.2. [6455-4.2.2-4, 6455-10.2-2]
@@ -155,7 +157,7 @@ impl HandshakeError {
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::StartLineTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::HostDenied(_) => StatusCode::MISDIRECTED_REQUEST,
-            // RFC 9110 §15.5.22 for the plain request, RFC 6455 §4.4 for the other version. [6455-4.2.2-5]
+            // RFC 9110 §15.5.22 for a request without Upgrade, RFC 6455 §4.4 for an unsupported version. [6455-4.2.2-5]
             Self::UpgradeMissing | Self::VersionUnsupported => StatusCode::UPGRADE_REQUIRED,
             Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             // RFC 9220 §3.
@@ -169,14 +171,14 @@ impl HandshakeError {
             | Self::SubprotocolNotOffered
             | Self::ExtensionNotOffered
             | Self::ExtensionMismatch
-            | Self::TakeoverIgnored
+            | Self::NoContextTakeoverIgnored
             | Self::TooManyInformational { .. } => StatusCode::BAD_GATEWAY,
         }
     }
 }
 
 impl HandshakeError {
-    /// What a policy refused, if that is the fault.
+    /// Details of the rejected request, if a policy rejected it.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
         match self {
@@ -185,8 +187,8 @@ impl HandshakeError {
         }
     }
 
-    /// What the client is told: as the text, but nothing of what a policy allows.
-    pub(super) fn text_for_client(&self) -> String {
+    /// The message for the client: as `Display`, but without what the policy allows.
+    pub(super) fn client_message(&self) -> String {
         match self {
             Self::OriginDenied(denial) => {
                 let origin = denial.origin().unwrap_or_default();
@@ -214,7 +216,7 @@ impl fmt::Display for HandshakeError {
                 return write!(f, "host \"{host}\" is not served here; allowed: {allowed}");
             }
             Self::StartLineTooLong { size_max } => {
-                return write!(f, "first line is larger than {size_max} bytes");
+                return write!(f, "first line is longer than {size_max} bytes");
             }
             Self::HeadTooLarge { size_max } => {
                 return write!(f, "head is larger than {size_max} bytes");
@@ -231,38 +233,38 @@ impl fmt::Display for HandshakeError {
             Self::InvalidRequestLine => "invalid request line",
             Self::InvalidStatusLine => "invalid status line",
             Self::InvalidHeaderLine => "invalid header line",
-            Self::HttpVersionTooOld => "websocket needs HTTP/1.1",
-            Self::HttpVersionUnknown => "unknown HTTP version",
+            Self::HttpVersionTooOld => "WebSocket requires HTTP/1.1",
+            Self::HttpVersionUnknown => "unsupported HTTP version",
             Self::ClosedEarly => "connection closed before the head was complete",
-            Self::TimedOut => "head was not complete in time",
+            Self::TimedOut => "head was not received in time",
             Self::MethodNotGet => "method is not GET",
             Self::InvalidTarget => "invalid request target",
             Self::HostMissing => "missing Host header",
             Self::HostRepeated => "more than one Host header",
             Self::HostInvalid => "invalid Host header",
-            Self::RequestHasBody => "websocket request with a body",
-            Self::UpgradeMissing => "this is a websocket endpoint: Upgrade: websocket is needed",
-            Self::ConnectionMissing => "Connection header lacks upgrade",
+            Self::RequestHasBody => "WebSocket request must not have a body",
+            Self::UpgradeMissing => "not a WebSocket request: this endpoint requires the header Upgrade: websocket",
+            Self::ConnectionMissing => "Connection header does not contain upgrade",
             Self::VersionUnsupported => "Sec-WebSocket-Version is not 13",
             Self::KeyMissing => "missing Sec-WebSocket-Key header",
             Self::KeyRepeated => "more than one Sec-WebSocket-Key header",
-            Self::KeyInvalid => "Sec-WebSocket-Key is not the base64 of 16 bytes",
+            Self::KeyInvalid => "Sec-WebSocket-Key is not the base64 encoding of 16 bytes",
             Self::SubprotocolsInvalid => "invalid Sec-WebSocket-Protocol header",
             Self::ExtensionsInvalid => "invalid Sec-WebSocket-Extensions header",
             Self::OriginRepeated => "more than one Origin header",
-            Self::HopByHopHeader => "header of the HTTP/1.1 handshake in an extended CONNECT",
+            Self::HopByHopHeader => "extended CONNECT contains a header of the HTTP/1.1 handshake",
             Self::ProtocolUnknown => "protocol of the extended CONNECT is not websocket",
             Self::UpgradeInvalid => "Upgrade header of the response is not websocket",
             Self::AcceptMissing => "missing Sec-WebSocket-Accept header",
             Self::AcceptRepeated => "more than one Sec-WebSocket-Accept header",
-            Self::AcceptMismatch => "Sec-WebSocket-Accept does not answer the key sent",
+            Self::AcceptMismatch => "Sec-WebSocket-Accept does not match the key that was sent",
             Self::SubprotocolRepeated => "server chose more than one subprotocol",
             Self::SubprotocolNotOffered => "server chose a subprotocol that was not offered",
             Self::ExtensionNotOffered => "server chose an extension that was not offered",
-            Self::ExtensionMismatch => "server chose an extension otherwise than it was offered",
-            Self::TakeoverIgnored => {
-                "server accepted permessage-deflate without server_no_context_takeover, which was asked for: \
-                 DeflateConfig::falls_back accepts that"
+            Self::ExtensionMismatch => "server chose an extension with parameters that do not match the offer",
+            Self::NoContextTakeoverIgnored => {
+                "server accepted permessage-deflate but ignored server_no_context_takeover; \
+                 set DeflateConfig::allow_fallback to accept this"
             }
         })
     }
@@ -277,58 +279,58 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(status: u16, faults: &[HandshakeError]) {
-        for fault in faults {
-            assert_eq!(fault.status().as_u16(), status, "{fault:?}");
-            let text = fault.to_string();
+    fn check(status: u16, errors: &[HandshakeError]) {
+        for error in errors {
+            assert_eq!(error.status().as_u16(), status, "{error:?}");
+            let text = error.to_string();
             assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
         }
     }
 
     #[test]
-    fn server_answers_each_fault_with_its_status() {
+    fn request_errors_map_to_their_status() {
         // checks [6455-10.7-3]
-        use HandshakeError as F;
-        check(400, &[F::BareLineFeed, F::BareCarriageReturn, F::ControlByte(0)]);
+        use HandshakeError as E;
+        check(400, &[E::BareLineFeed, E::BareCarriageReturn, E::ControlByte(0)]);
         check(
             400,
             &[
-                F::InvalidRequestLine,
-                F::InvalidHeaderLine,
-                F::InvalidTarget,
-                F::ClosedEarly,
+                E::InvalidRequestLine,
+                E::InvalidHeaderLine,
+                E::InvalidTarget,
+                E::ClosedEarly,
             ],
         );
-        check(400, &[F::HostMissing, F::HostRepeated, F::HostInvalid]);
-        check(400, &[F::RequestHasBody, F::ConnectionMissing, F::HttpVersionTooOld]);
-        check(400, &[F::KeyMissing, F::KeyRepeated, F::KeyInvalid]);
+        check(400, &[E::HostMissing, E::HostRepeated, E::HostInvalid]);
+        check(400, &[E::RequestHasBody, E::ConnectionMissing, E::HttpVersionTooOld]);
+        check(400, &[E::KeyMissing, E::KeyRepeated, E::KeyInvalid]);
         check(
             400,
             &[
-                F::SubprotocolsInvalid,
-                F::ExtensionsInvalid,
-                F::OriginRepeated,
-                F::HopByHopHeader,
+                E::SubprotocolsInvalid,
+                E::ExtensionsInvalid,
+                E::OriginRepeated,
+                E::HopByHopHeader,
             ],
         );
-        check(405, &[F::MethodNotGet]);
-        check(408, &[F::TimedOut]);
-        check(414, &[F::StartLineTooLong { size_max: 1 }]);
-        check(426, &[F::UpgradeMissing, F::VersionUnsupported]);
+        check(405, &[E::MethodNotGet]);
+        check(408, &[E::TimedOut]);
+        check(414, &[E::StartLineTooLong { size_max: 1 }]);
+        check(426, &[E::UpgradeMissing, E::VersionUnsupported]);
         check(
             431,
-            &[F::HeadTooLarge { size_max: 1 }, F::TooManyHeaders { count_max: 1 }],
+            &[E::HeadTooLarge { size_max: 1 }, E::TooManyHeaders { count_max: 1 }],
         );
-        check(501, &[F::ProtocolUnknown]);
-        check(505, &[F::HttpVersionUnknown]);
+        check(501, &[E::ProtocolUnknown]);
+        check(505, &[E::HttpVersionUnknown]);
     }
 
     #[test]
-    fn server_answers_a_denial_with_its_status_and_without_what_is_allowed() {
-        use crate::handshake::{HandshakeLimits, HostPolicy, OriginPolicy, ServerHandshake, ServerStep};
+    fn denial_has_its_status_and_hides_the_policy_from_the_client() {
+        use crate::handshake::{HandshakeLimits, HostPolicy, OriginPolicy, ServerHandshake, ServerProgress};
         let request = b"GET / HTTP/1.1\r\nHost: h:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\nOrigin: null\r\n\r\n";
-        let ServerStep::Requested(incoming) = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request)
+        let ServerProgress::Incoming(incoming) = ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request)
         else {
             panic!("a valid request");
         };
@@ -338,27 +340,27 @@ mod tests {
             origin.to_string(),
             "origin \"null\" is not allowed for host \"h:1\"; allowed: pages of the same host"
         );
-        assert_eq!(origin.text_for_client(), "origin \"null\" is not allowed");
+        assert_eq!(origin.client_message(), "origin \"null\" is not allowed");
         let host = HostPolicy::Loopback.check(incoming.request()).expect_err("h");
         check(421, core::slice::from_ref(&host));
         assert_eq!(
             host.to_string(),
-            "host \"h:1\" is not served here; allowed: localhost, names under it and loopback addresses"
+            "host \"h:1\" is not served here; allowed: localhost, its subdomains and loopback addresses"
         );
-        assert_eq!(host.text_for_client(), "host \"h:1\" is not served here");
+        assert_eq!(host.client_message(), "host \"h:1\" is not served here");
         assert_eq!(host.denial().and_then(Denial::origin), Some("null"));
     }
 
     #[test]
-    fn gateway_answers_each_fault_of_a_response_with_502() {
-        use HandshakeError as F;
-        check(502, &[F::InvalidStatusLine, F::UpgradeInvalid]);
-        check(502, &[F::AcceptMissing, F::AcceptRepeated, F::AcceptMismatch]);
+    fn response_errors_map_to_502() {
+        use HandshakeError as E;
+        check(502, &[E::InvalidStatusLine, E::UpgradeInvalid]);
+        check(502, &[E::AcceptMissing, E::AcceptRepeated, E::AcceptMismatch]);
         check(
             502,
-            &[F::SubprotocolRepeated, F::SubprotocolNotOffered, F::ExtensionNotOffered],
+            &[E::SubprotocolRepeated, E::SubprotocolNotOffered, E::ExtensionNotOffered],
         );
-        check(502, &[F::ExtensionMismatch, F::TakeoverIgnored]);
-        check(502, &[F::TooManyInformational { count_max: 1 }]);
+        check(502, &[E::ExtensionMismatch, E::NoContextTakeoverIgnored]);
+        check(502, &[E::TooManyInformational { count_max: 1 }]);
     }
 }

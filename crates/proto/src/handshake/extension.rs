@@ -1,6 +1,6 @@
-//! The grammar of `Sec-WebSocket-Extensions` (RFC 6455 §9.1), whatever the extension.
+//! Parser for `Sec-WebSocket-Extensions` (RFC 6455 §9.1), independent of specific extensions.
 //!
-//! Elements are read in place, one after the other; a list of any length costs no memory.
+//! Elements are parsed lazily and in place, without allocation for the list.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -8,7 +8,7 @@ use alloc::string::String;
 use super::headers::is_token_byte;
 use super::{HandshakeError, Headers, name};
 
-/// One element of an extension list: a name and its parameters.
+/// One element of an extension list: a name and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extension<'a> {
     name: &'a str,
@@ -19,20 +19,20 @@ pub struct Extension<'a> {
 type Param<'a> = (&'a str, Option<Cow<'a, str>>);
 
 impl<'a> Extension<'a> {
-    /// The name, such as `permessage-deflate`. It is compared exactly.
+    /// The name, such as `permessage-deflate`. Names are case-sensitive.
     #[must_use]
     pub const fn name(&self) -> &'a str {
         self.name
     }
 
-    /// The parameters in order: a name, and a value if there is one, without its quotes.
+    /// Iterates over the parameters in order. Each is a name and an optional value, without quotes.
     pub fn params(&self) -> impl Iterator<Item = Param<'a>> + use<'a> {
         let mut cursor = Cursor { rest: self.params };
-        // The parameters were checked when the element was read.
+        // The parameters were validated when the element was parsed, so there is no error.
         core::iter::from_fn(move || cursor.param().ok().flatten())
     }
 
-    /// Reads text that is one element, as an application writes it.
+    /// Parses text that consists of exactly one element.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let mut cursor = Cursor { rest: text.as_bytes() };
         let element = cursor.element().ok()?;
@@ -40,17 +40,16 @@ impl<'a> Extension<'a> {
     }
 }
 
-/// The extensions listed over all header lines, up to the first that is malformed.
+/// Iterates over the extensions in all header lines. Stops at the first malformed element.
 // [6455-9.1-2, 6455-11.3.2-2]
 pub(super) fn list(headers: &Headers) -> impl Iterator<Item = Extension<'_>> {
     let elements = elements(headers);
     elements.map_while(Result::ok)
 }
 
-/// Checks the grammar of all lists of a head.
+/// Validates the syntax of all extension lists in a head.
 ///
-/// The grammar requires at least one element, but some peers send the header empty when they have
-/// nothing to list. A list without elements therefore counts as an absent header.
+/// The grammar requires at least one element, but some peers send an empty header. It is treated as absent.
 // [6455-4.2.1-11, 6455-9.1-1]
 pub(super) fn check(headers: &Headers) -> Result<(), HandshakeError> {
     for element in elements(headers) {
@@ -67,18 +66,18 @@ fn elements(headers: &Headers) -> impl Iterator<Item = Result<Extension<'_>, Mal
     })
 }
 
-/// The text is not of the grammar.
+/// Error for text that does not match the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Malformed;
 
-/// What is left to read. Each method takes what it reads off the front.
+/// The unparsed text. Each method consumes what it parses.
 #[derive(Clone, Copy)]
 struct Cursor<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
-    /// The next element of the list, if there is one. After an error nothing more comes.
+    /// Returns the next element, if any. Returns `None` after an error.
     fn next_element(&mut self) -> Option<Result<Extension<'a>, Malformed>> {
         // RFC 9110 §5.6.1: empty elements are ignored.
         while let [b' ' | b'\t' | b',', rest @ ..] = self.rest {
@@ -126,7 +125,7 @@ impl<'a> Cursor<'a> {
         Ok(Some((name, Some(value))))
     }
 
-    /// RFC 6455 §9.1: what a quoted string says, without its escapes, is a token.
+    /// RFC 6455 §9.1: the unescaped contents of a quoted string must be a token.
     // [6455-4.3-1]
     fn quoted(&mut self) -> Result<Cow<'a, str>, Malformed> {
         let plain_len = self.rest.iter().take_while(|byte| is_token_byte(**byte)).count();
@@ -180,7 +179,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Token bytes as text. They are ASCII, so the empty string is never reached.
+/// Converts token bytes to text. They are ASCII, so this never falls back to the empty string.
 fn text(token: &[u8]) -> &str {
     core::str::from_utf8(token).unwrap_or_default()
 }

@@ -1,9 +1,8 @@
-//! Collecting and reading the head of an HTTP/1.1 message, the same for both roles.
+//! Collects and parses the head of an HTTP/1.1 message, for both roles.
 //!
-//! Each byte is looked at once while it is collected, whatever the size of the pieces it comes in,
-//! and the head is parsed once, when it is whole. So the cost is linear, and what is wrong in the
-//! bytes themselves is found at the byte that is wrong: a peer that speaks TLS or anything else to
-//! us is refused at once, not at the limit.
+//! Each byte is examined once while it is collected, regardless of how the input is split, and the complete head is
+//! parsed once, so the cost is linear. Invalid bytes are detected immediately: a peer that speaks TLS or another
+//! protocol is rejected at its first invalid byte, not at the size limit.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,18 +11,18 @@ use core::fmt;
 use super::headers::is_control;
 use super::{HandshakeError, HandshakeLimits, HeaderName, HeaderValue, Headers, HttpVersion, StatusCode};
 
-/// Gathers a head up to its empty line.
+/// Collects a head up to its final empty line.
 pub(super) struct HeadCollector {
     kind: HeadKind,
     limits: HandshakeLimits,
-    /// Bytes this head may still take; less than the limit after informational responses.
+    /// Number of bytes still allowed. Shared with earlier informational responses.
     size_left: usize,
     bytes: Vec<u8>,
-    /// Lines that ended, the first line included, the ignored empty one not.
+    /// Number of complete lines, including the first line but not an ignored leading empty line.
     line_count: usize,
     line_len: usize,
     after_carriage_return: bool,
-    /// An empty line before the first one, ignored once.
+    /// Whether a leading empty line was ignored.
     skipped_empty_line: bool,
     #[cfg(test)]
     pub(super) step_count: usize,
@@ -51,7 +50,7 @@ impl HeadCollector {
         }
     }
 
-    /// Takes bytes up to the end of the head, and says how many that were once it is whole.
+    /// Processes bytes up to the end of the head. Once it is complete, returns the number of bytes consumed.
     pub(super) fn handle_bytes(&mut self, input: &[u8]) -> Result<Option<usize>, HandshakeError> {
         for (idx, byte) in input.iter().enumerate() {
             match self.step(*byte) {
@@ -60,10 +59,10 @@ impl HeadCollector {
                     self.store(&input[..=idx]);
                     return Ok(Some(idx + 1));
                 }
-                Err(fault) => {
-                    // How a fault is answered depends on the method, wherever the pieces were cut.
+                Err(error) => {
+                    // The response to an error depends on the method, so keep what was received before it.
                     self.store(&input[..idx]);
-                    return Err(fault);
+                    return Err(error);
                 }
             }
         }
@@ -71,7 +70,7 @@ impl HeadCollector {
         Ok(None)
     }
 
-    /// Grows by doubling, as vectors do, but not beyond what may come.
+    /// Appends bytes. Doubles the capacity as needed, but not beyond the size limit.
     fn store(&mut self, input: &[u8]) {
         let len = self.bytes.len();
         let needed = len + input.len();
@@ -82,7 +81,7 @@ impl HeadCollector {
         self.bytes.extend_from_slice(input);
     }
 
-    /// The collector for the head after this one, which shares its size limit.
+    /// Returns a collector for the next head, with the remaining size limit.
     pub(super) fn next(self) -> Self {
         Self {
             size_left: self.size_left,
@@ -102,11 +101,11 @@ impl HeadCollector {
         &self.bytes
     }
 
-    /// The first line without its end, and the field lines with the empty line after them.
+    /// Splits the head into the first line, without its line end, and the field lines, including the final empty line.
     pub(super) fn split(&self) -> (&[u8], &[u8]) {
         let head = match self.bytes.as_slice() {
             [b'\r', b'\n', rest @ ..] => rest,
-            whole => whole,
+            head => head,
         };
         match memchr::memchr(b'\r', head) {
             Some(end) => (&head[..end], head.get(end + 2..).unwrap_or_default()),
@@ -114,11 +113,11 @@ impl HeadCollector {
         }
     }
 
-    /// The field lines. The head must be whole.
+    /// Parses the field lines. The head must be complete.
     pub(super) fn headers(&self) -> Result<Headers, HandshakeError> {
         let (_, lines) = self.split();
         let mut fields = vec![httparse::EMPTY_HEADER; self.line_count.saturating_sub(1)];
-        // RFC 9112 §5.1 and §5.2: a space before the colon and folded lines are refused.
+        // httparse rejects a space before the colon and folded lines, as RFC 9112 §5.1 and §5.2 require.
         let parsed = httparse::parse_headers(lines, &mut fields);
         let Ok(httparse::Status::Complete((_, fields))) = parsed else {
             return Err(HandshakeError::InvalidHeaderLine);
@@ -135,7 +134,7 @@ impl HeadCollector {
         Ok(headers)
     }
 
-    /// Judges one byte; true when it ends the head.
+    /// Processes one byte. Returns `true` if it ends the head.
     fn step(&mut self, byte: u8) -> Result<bool, HandshakeError> {
         #[cfg(test)]
         {
@@ -155,14 +154,14 @@ impl HeadCollector {
                 self.after_carriage_return = false;
                 return self.end_line();
             }
-            // RFC 9112 §2.2: a bare CR is invalid, and a lone LF, which a recipient may take for
-            // a line end, is where two parsers begin to disagree about one message. [6455-10.7-1]
+            // RFC 9112 §2.2: a bare CR is invalid. A recipient may accept a bare LF as a line end, but parsers that
+            // disagree about it allow request smuggling. [6455-10.7-1]
             (true, _) => return Err(HandshakeError::BareCarriageReturn),
             (false, b'\n') => return Err(HandshakeError::BareLineFeed),
             (false, b'\r') => self.after_carriage_return = true,
             (false, byte) if is_control(byte) => return Err(HandshakeError::ControlByte(byte)),
             (false, byte) => {
-                if !self.may_begin_line(byte) {
+                if !self.is_valid_in_status_line(byte) {
                     return Err(HandshakeError::InvalidStatusLine);
                 }
                 self.line_len += 1;
@@ -171,9 +170,9 @@ impl HeadCollector {
         Ok(false)
     }
 
-    /// Whether a byte can stand at this place of a status line, which begins with `HTTP/` (RFC 9112 §4). A server of
-    /// another protocol that speaks first, such as SSH or SMTP, never ends a head, and is refused at its first byte.
-    fn may_begin_line(&self, byte: u8) -> bool {
+    /// Whether `byte` is valid at this position of a status line, which starts with `HTTP/` (RFC 9112 §4). Rejects
+    /// servers of other protocols that send first, such as SSH and SMTP, at their first byte.
+    fn is_valid_in_status_line(&self, byte: u8) -> bool {
         match (self.kind, self.line_count) {
             (HeadKind::Response, 0) => b"HTTP/".get(self.line_len).is_none_or(|expected| *expected == byte),
             _ => true,
@@ -210,7 +209,7 @@ impl HeadCollector {
     }
 }
 
-/// Shows how much there is and not what: heads carry credentials.
+/// Omits the contents, which may include credentials.
 impl fmt::Debug for HeadCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeadCollector")
@@ -221,7 +220,7 @@ impl fmt::Debug for HeadCollector {
     }
 }
 
-/// The parts of a request line, of which the method may be any token.
+/// A parsed request line. The method may be any token.
 pub(super) struct RequestLine<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
@@ -250,7 +249,7 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// The parts of a status line that mean something.
+/// A parsed status line without its reason phrase.
 #[derive(Clone, Copy)]
 pub(super) struct StatusLine {
     pub(super) version: HttpVersion,
@@ -258,8 +257,8 @@ pub(super) struct StatusLine {
 }
 
 impl StatusLine {
-    /// RFC 9112 §4. The space after the code must be there, but servers without a reason phrase
-    /// are known to leave it out, and no one can be misled by that.
+    /// Parses a status line (RFC 9112 §4). The space after the code is mandatory, but some servers omit it together
+    /// with the reason phrase. Accepting that is unambiguous.
     pub(super) fn parse(line: &[u8]) -> Result<Self, HandshakeError> {
         let Some((version, rest)) = line.split_at_checked(8) else {
             return Err(HandshakeError::InvalidStatusLine);
@@ -293,7 +292,7 @@ mod tests {
     const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
     #[test]
-    fn every_byte_is_looked_at_once_however_it_arrives() {
+    fn each_byte_is_examined_once_for_any_split() {
         for piece_len in 1..=HEAD.len() {
             let mut head = HeadCollector::new(HeadKind::Request, HandshakeLimits::default());
             let mut done = false;
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_cannot_begin_a_status_line_is_refused_at_its_first_wrong_byte() {
+    fn invalid_status_line_is_rejected_at_its_first_invalid_byte() {
         for (input, good_len) in [
             (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], 0),
             (b"220 mail", 0),
@@ -322,8 +321,8 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_does_not_end_takes_no_more_memory_than_its_limit() {
-        // Under Miri the small pieces take minutes.
+    fn endless_head_uses_memory_only_up_to_the_limit() {
+        // Under Miri, small pieces would take minutes.
         let piece_lens: &[usize] = if cfg!(miri) { &[1500] } else { &[1, 7, 100, 1500] };
         for &piece_len in piece_lens {
             let limits = HandshakeLimits::default();
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_after_the_head_are_left_alone() {
+    fn bytes_after_the_head_are_not_consumed() {
         let mut head = HeadCollector::new(HeadKind::Request, HandshakeLimits::default());
         let input = [HEAD, b"\x81\x80rest"].concat();
         assert_eq!(head.handle_bytes(&input), Ok(Some(HEAD.len())));
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_counts_the_empty_line() {
+    fn size_limit_includes_the_empty_line() {
         for (size_max, fits) in [(HEAD.len() - 1, false), (HEAD.len(), true)] {
             let limits = HandshakeLimits {
                 head_size_max: size_max,

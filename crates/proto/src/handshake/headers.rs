@@ -1,22 +1,23 @@
-//! Header fields in the order and spelling they have on the wire.
+//! Header fields, with their original order and spelling.
 //!
-//! Nothing enters [`Headers`] but a [`HeaderName`] and a [`HeaderValue`], and neither can be made of
-//! bytes that would end a line. So whatever is here can be written as it stands.
+//! [`Headers`] contains only validated names and values. Neither can contain a line end, so writing them cannot inject
+//! headers.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::{Extension, HandshakeBuildError, extension};
 
-/// The name of a header field: an HTTP token, compared without regard to ASCII case.
+/// The name of a header field: an HTTP token, compared ASCII case-insensitively.
 // [6455-4.1-37]
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderName<'a>(&'a str);
 
 impl<'a> HeaderName<'a> {
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
+    ///
     /// [`HandshakeBuildError::InvalidHeaderName`] if it is empty or not an HTTP token.
     pub fn new(name: &'a str) -> Result<Self, HandshakeBuildError> {
         if is_token(name.as_bytes()) {
@@ -26,7 +27,7 @@ impl<'a> HeaderName<'a> {
         }
     }
 
-    /// The name in its original spelling.
+    /// Returns the name in its original spelling.
     #[must_use]
     pub const fn as_str(self) -> &'a str {
         self.0
@@ -47,15 +48,16 @@ impl fmt::Display for HeaderName<'_> {
     }
 }
 
-/// The value of a header field: any bytes but controls, without spaces around.
+/// The value of a header field: bytes other than control bytes, without surrounding whitespace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HeaderValue<'a>(&'a [u8]);
 
 impl<'a> HeaderValue<'a> {
-    /// Checks a value, and leaves out spaces and tabs around it, which mean nothing in HTTP.
+    /// Validates a value and trims surrounding spaces and tabs, which have no meaning in HTTP.
     ///
     /// # Errors
-    /// [`HandshakeBuildError::InvalidHeaderValue`] if it holds a control byte other than the tab.
+    ///
+    /// [`HandshakeBuildError::InvalidHeaderValue`] if it contains a control byte other than tab.
     pub fn new(value: &'a [u8]) -> Result<Self, HandshakeBuildError> {
         // RFC 9110 §5.5: visible characters, space, tab, and bytes above 0x7f. [6455-4.1-33]
         if value.iter().any(|byte| is_control(*byte)) {
@@ -64,13 +66,13 @@ impl<'a> HeaderValue<'a> {
         Ok(Self(trim(value)))
     }
 
-    /// The bytes.
+    /// Returns the value as bytes.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// The value as text; `None` if it is not UTF-8.
+    /// Returns the value as text, or `None` if it is not valid UTF-8.
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {
         core::str::from_utf8(self.0).ok()
@@ -83,17 +85,17 @@ impl fmt::Debug for HeaderValue<'_> {
     }
 }
 
-/// Header fields, in order, each in its original spelling.
+/// An ordered list of header fields in their original spelling.
 ///
-/// All text lies in one buffer, so a head of 16 KiB costs little more than its 16 KiB.
-/// `Debug` hides the values of headers that carry credentials.
+/// All text is stored in one buffer, with 24 bytes of overhead per field. Look-ups are linear. `Debug` hides the values
+/// of headers that can contain credentials, such as Authorization and Cookie.
 #[derive(Clone, Default)]
 pub struct Headers {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Where one field lies in [`Headers::text`]: its name, and right after it its value.
+/// Position of one field in [`Headers::text`]: the name, immediately followed by the value.
 #[derive(Clone, Copy)]
 struct Field {
     start: usize,
@@ -102,7 +104,7 @@ struct Field {
 }
 
 impl Headers {
-    /// No headers.
+    /// Creates an empty list. Allocates nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -111,7 +113,7 @@ impl Headers {
         }
     }
 
-    /// Adds a field after the others, beside those of the same name.
+    /// Appends a field. Keeps existing fields of the same name.
     pub fn append(&mut self, name: HeaderName<'_>, value: HeaderValue<'_>) {
         self.fields.push(Field {
             start: self.text.len(),
@@ -122,33 +124,34 @@ impl Headers {
         self.text.extend_from_slice(value.0);
     }
 
-    /// Checks a name and a value and adds the field.
+    /// Validates a name and a value and appends the field.
     ///
     /// # Errors
-    /// Those of [`HeaderName::new`] and [`HeaderValue::new`].
+    ///
+    /// The errors of [`HeaderName::new`] and [`HeaderValue::new`].
     pub fn try_append(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), HandshakeBuildError> {
         self.append(HeaderName::new(name)?, HeaderValue::new(value.as_ref())?);
         Ok(())
     }
 
-    /// How many fields there are.
+    /// Returns the number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// Whether there is no field.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// All fields in order.
+    /// Iterates over all fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (HeaderName<'_>, HeaderValue<'_>)> {
         self.fields.iter().map(|field| self.at(*field))
     }
 
-    /// The value of the first field of this name.
+    /// Returns the value of the first field with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<HeaderValue<'_>> {
         self.iter()
@@ -156,28 +159,27 @@ impl Headers {
             .map(|(_, value)| value)
     }
 
-    /// The values of all fields of this name, in order.
+    /// Iterates over the values of all fields with this name, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = HeaderValue<'a>> {
         self.iter()
             .filter(move |(other, _)| other.0.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 
-    /// Whether there is a field of this name.
+    /// Whether there is a field with this name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// The elements of all `Sec-WebSocket-Extensions` fields, up to the first that is malformed.
+    /// Iterates over the elements of all `Sec-WebSocket-Extensions` fields. Stops at the first malformed element.
     pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
         extension::list(self)
     }
 
-    /// The elements of a comma-separated list, over all fields of this name.
+    /// Iterates over the elements of a comma-separated list in all fields with this name.
     ///
-    /// RFC 9110 §5.6.1: empty elements count for nothing. For lists of tokens: a comma inside a
-    /// quoted string would be taken for a separator.
+    /// Skips empty elements (RFC 9110 §5.6.1). Only for lists of tokens: does not recognize quoted strings.
     pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.get_all(name)
             .flat_map(|value| value.0.split(|byte| *byte == b','))
@@ -185,14 +187,14 @@ impl Headers {
             .filter(|element| !element.is_empty())
     }
 
-    /// Whether a comma-separated list has this token, in any ASCII case.
+    /// Whether a comma-separated list contains this token, compared ASCII case-insensitively.
     #[must_use]
     pub fn contains_token(&self, name: &str, token: &str) -> bool {
         self.list(name)
             .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// The value of the field that must not be repeated.
+    /// Returns the value of a field that must not be repeated.
     pub(super) fn single<'a>(&'a self, name: &'a str) -> Single<'a> {
         let mut values = self.get_all(name);
         match (values.next(), values.next()) {
@@ -202,19 +204,19 @@ impl Headers {
         }
     }
 
-    /// Adds a field of our own making, which is known to be well formed.
+    /// Appends a field created by this crate, which is known to be valid.
     pub(super) fn push(&mut self, name: &'static str, value: &str) {
         debug_assert!(is_token(name.as_bytes()), "{name}");
         debug_assert!(HeaderValue::new(value.as_bytes()).is_ok(), "{name}");
         self.append(HeaderName(name), HeaderValue(value.as_bytes()));
     }
 
-    /// Adds fields that were checked when they entered the other list.
+    /// Appends all fields of another list.
     pub(super) fn extend(&mut self, other: &Self) {
         other.iter().for_each(|(name, value)| self.append(name, value));
     }
 
-    /// Writes the fields as HTTP/1.1 lines, without the empty line after them.
+    /// Appends the fields as HTTP/1.1 lines, without the final empty line.
     pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
         for (name, value) in self.iter() {
             out.extend_from_slice(name.0.as_bytes());
@@ -228,20 +230,20 @@ impl Headers {
         let value_start = field.start + field.name_len;
         let name = &self.text[field.start..value_start];
         let value = &self.text[value_start..value_start + field.value_len];
-        // A token is ASCII, so the empty string is never reached.
+        // Names are ASCII, so this never falls back to the empty string.
         let name = core::str::from_utf8(name).unwrap_or_default();
         (HeaderName(name), HeaderValue(value))
     }
 }
 
-/// How often a field that must not be repeated is there.
+/// Look-up result for a field that must not be repeated.
 pub(super) enum Single<'a> {
     Absent,
     One(&'a [u8]),
     Repeated,
 }
 
-/// Same names (in any case) and same values in the same order.
+/// Compares names (case-insensitively) and values, in order.
 impl PartialEq for Headers {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
@@ -264,17 +266,17 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Headers whose values do not belong in a log.
+/// Headers whose values must not be logged.
 const CREDENTIALS: [&str; 5] = [
     "authorization",
     "cookie",
     "proxy-authorization",
     "set-cookie",
-    // Browsers cannot set Authorization on a WebSocket, so tokens travel as subprotocols.
+    // Browsers cannot set Authorization for a WebSocket, so some applications send tokens as subprotocols.
     "sec-websocket-protocol",
 ];
 
-/// RFC 9110 §5.6.2: one or more of these bytes.
+/// Whether `text` is an HTTP token (RFC 9110 §5.6.2).
 pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
@@ -287,12 +289,12 @@ pub(super) const fn is_token_byte(byte: u8) -> bool {
         )
 }
 
-/// Whether a byte may stand nowhere in a head but in its line ends.
+/// Whether a byte is a control byte that may only occur in line ends.
 pub(super) const fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
 
-/// Without the spaces and tabs around (RFC 9110 §5.6.3, optional whitespace).
+/// Trims surrounding spaces and tabs (optional whitespace, RFC 9110 §5.6.3).
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;

@@ -1,34 +1,36 @@
-//! Which hosts a server answers for.
+//! Host policy: which hosts a server accepts requests for. Protects against DNS rebinding.
 //!
-//! A page of `attacker.net` can have its own name resolve to 127.0.0.1 a minute later (DNS
-//! rebinding). Its requests then reach a server on this machine with `attacker.net` as origin and as
-//! host alike, which passes for the same host. Checking the host itself is what stops it.
+//! In a DNS rebinding attack, a page of `attacker.net` changes the DNS record of its own name to 127.0.0.1. Its
+//! requests then reach a server on the user's machine with `attacker.net` as both origin and host, so a same-host
+//! origin check passes. Checking the host itself prevents this.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::denial::listed;
+use super::denial::join_entries;
 use super::{Authority, Denial, HandshakeError, Request};
 
-/// Which hosts a request may be for.
+/// The hosts that a server accepts requests for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostPolicy {
-    /// Any host. Right for a server that faces the network, where names are the proxy's matter.
+    /// Any host. For servers on a network, where a proxy or DNS determines the host.
     #[default]
     Any,
-    /// `localhost`, names under it, and loopback addresses, at any port. Right for a server that
-    /// listens on a loopback address and has no proxy in front.
+    /// `localhost`, its subdomains and loopback addresses, at any port. For servers that listen on a loopback address
+    /// and are not behind a proxy.
     Loopback,
-    /// These hosts; one given without a port is meant at any port.
+    /// The listed hosts. An entry without a port matches any port.
     List(Vec<Authority>),
 }
 
 impl HostPolicy {
-    /// Judges a request.
+    /// Checks whether a request is for an allowed host.
     ///
     /// # Errors
-    /// [`HandshakeError::HostDenied`], which is answered with 421 and names the host and what is allowed.
+    ///
+    /// [`HandshakeError::HostDenied`] (status 421) with the host and what is allowed. Pass it to
+    /// [`Incoming::reject_with_error`](super::Incoming::reject_with_error).
     pub fn check(&self, request: &Request) -> Result<(), HandshakeError> {
         let authority = request.authority();
         let is_allowed = match self {
@@ -43,14 +45,14 @@ impl HostPolicy {
         }
         let allowed = match self {
             Self::Any => "any".into(),
-            Self::Loopback => "localhost, names under it and loopback addresses".into(),
-            Self::List(hosts) => listed(hosts),
+            Self::Loopback => "localhost, its subdomains and loopback addresses".into(),
+            Self::List(hosts) => join_entries(hosts),
         };
         Err(HandshakeError::HostDenied(Box::new(Denial::new(request, allowed))))
     }
 }
 
-/// RFC 6761 §6.3 for the names.
+/// Whether the host is a loopback address or a localhost name (RFC 6761 §6.3).
 fn is_loopback(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     name == "localhost"

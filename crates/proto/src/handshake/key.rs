@@ -1,4 +1,5 @@
-//! The challenge and its answer: proof that the server speaks WebSocket, not that it is trusted.
+//! Sec-WebSocket-Key and Sec-WebSocket-Accept. They prove that the server understands WebSocket, not that it can be
+//! trusted.
 
 use core::fmt;
 
@@ -6,15 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-/// RFC 6455 §1.3: the text appended to the key before hashing.
+/// The text appended to the key before hashing (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Base64 of 16 bytes: five groups of three and one of one, padded.
+/// Length of the base64 encoding of 16 bytes.
 const KEY_TEXT_LEN: usize = 24;
-/// Base64 of a SHA-1, 20 bytes: six groups of three and one of two, padded.
+/// Length of the base64 encoding of a SHA-1 hash, 20 bytes.
 const ACCEPT_TEXT_LEN: usize = 28;
 
-/// The nonce of `Sec-WebSocket-Key`: 16 bytes, drawn at random by the client for each handshake.
+/// The nonce in `Sec-WebSocket-Key`: 16 random bytes, chosen by the client for each handshake (RFC 6455 §4.1).
 ///
 /// ```
 /// use sockeye_proto::handshake::Key;
@@ -26,34 +27,34 @@ const ACCEPT_TEXT_LEN: usize = 28;
 pub struct Key([u8; 16]);
 
 impl Key {
-    /// A key of these bytes. The caller draws them: RFC 6455 §4.1 wants them random.
+    /// Creates a key. The caller must provide random bytes (RFC 6455 §4.1).
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// Reads the header's value; `None` unless it is the canonical base64 of 16 bytes.
+    /// Parses the header value. Returns `None` unless it is the canonical base64 encoding of 16 bytes.
     ///
-    /// Erratum 3150 of RFC 6455 notes that the last digit can only be A, Q, g or w.
-    /// Other digits would carry bits that no decoder keeps, so they are refused.
+    /// Erratum 3150 of RFC 6455 notes that the last digit can only be A, Q, g or w. Other digits contain bits that are
+    /// lost when decoding, so they are rejected.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() != KEY_TEXT_LEN {
             return None;
         }
-        // The decoder wants room for whole groups: 24 / 4 * 3. [6455-4.2.1-7]
+        // The decoder requires space for whole groups: 24 / 4 * 3. [6455-4.2.1-7]
         let mut room = [0; 18];
         let len = STANDARD.decode_slice(text, &mut room).ok()?;
         room.get(..len)?.try_into().ok().map(Self)
     }
 
-    /// The bytes.
+    /// Returns the bytes of the key.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// The answer a server gives to this key.
+    /// Computes the value of `Sec-WebSocket-Accept` for this key.
     // [6455-4.2.2-15]
     #[must_use]
     pub fn accept(&self) -> AcceptKey {
@@ -66,8 +67,8 @@ impl Key {
         AcceptKey(text)
     }
 
-    /// The header's value. [`parse`](Self::parse) takes nothing but this form, so hashing it is
-    /// hashing what was received.
+    /// Returns the header value. [`parse`](Self::parse) accepts only this form, so hashing it is the same as hashing
+    /// the received text.
     pub(super) fn encode(&self) -> [u8; KEY_TEXT_LEN] {
         let mut text = [0; KEY_TEXT_LEN];
         let written = STANDARD.encode_slice(self.0, &mut text);
@@ -87,7 +88,7 @@ impl fmt::Display for Key {
 pub struct AcceptKey([u8; ACCEPT_TEXT_LEN]);
 
 impl AcceptKey {
-    /// The header's value.
+    /// Returns the header value.
     #[must_use]
     pub fn as_str(&self) -> &str {
         ascii(&self.0)
@@ -100,7 +101,7 @@ impl fmt::Display for AcceptKey {
     }
 }
 
-/// Base64 digits as text. They are ASCII always, so the empty string is never reached.
+/// Converts base64 digits to text. They are ASCII, so this never falls back to the empty string.
 fn ascii(digits: &[u8]) -> &str {
     core::str::from_utf8(digits).unwrap_or_default()
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_of_the_rfc_gets_the_accept_of_the_rfc() {
+    fn accept_key_matches_rfc_6455_section_1_3() {
         // checks [6455-4.2.2-15]
         // RFC 6455 §1.3.
         let key = Key::parse(b"dGhlIHNhbXBsZSBub25jZQ==").expect("canonical");
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn last_digit_is_one_of_four() {
+    fn parse_rejects_non_canonical_last_digit() {
         for digit in (0..=255).filter(|byte| !b"AQgw".contains(byte)) {
             let mut text = *b"dGhlIHNhbXBsZSBub25jZQ==";
             text[21] = digit;

@@ -1,29 +1,29 @@
-/// What one opening handshake may cost.
+/// Resource limits for an opening handshake.
 ///
-/// There is no time here: the crate has no clock. Whoever drives the handshake keeps one
-/// deadline over all of it, not one per read (10 s is a good figure), and on the server answers it
-/// with [`ServerHandshake::handle_timeout`](super::ServerHandshake::handle_timeout).
+/// There is no timeout, because this crate has no clock. The caller must enforce one deadline for the whole handshake,
+/// not one per read; 10 s is a good value. When it passes, call
+/// [`ServerHandshake::handle_timeout`](super::ServerHandshake::handle_timeout) or
+/// [`AwaitingResponse::handle_timeout`](super::AwaitingResponse::handle_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeLimits {
-    /// Bytes of a request or response head, from its first byte to the empty line included;
-    /// of all heads together where a server sends informational responses first.
+    /// Maximum size of a request or response head, in bytes, including the final empty line. Default 16 KiB.
     ///
-    /// Default 16 KiB: browsers send 1 to 2 KiB, long cookies and tokens bring that to 8 KiB.
-    /// Memory follows the bytes that arrived, so a silent peer costs nothing of this.
-    /// Raise it when clients carry larger cookies; they get 431 otherwise.
+    /// Browsers send 1 to 2 KiB, up to 8 KiB with long cookies and tokens. Raise this if clients send larger cookies;
+    /// otherwise they receive 431. Memory is allocated only as bytes arrive. On the client, the limit applies to the
+    /// sum of the final response and all informational responses before it.
     pub head_size_max: usize,
-    /// Header lines of one head.
+    /// Maximum number of header lines in one head. Default 100.
     ///
-    /// Default 100: browsers send about 15, proxies add a few. Costs 24 bytes per line received.
+    /// Browsers send about 15, and proxies add a few. Each received line costs 24 bytes in addition to its text.
     pub header_count_max: usize,
-    /// Bytes kept of the body of a response that refuses a client.
+    /// Maximum size of the body kept from a response that rejects the request, in bytes. Default 16 KiB.
     ///
-    /// Default 16 KiB: the body is there to be read by a person. What is longer is cut, and
-    /// [`Response::is_body_truncated`](super::Response::is_body_truncated) says so. Zero keeps none.
+    /// Such bodies are error messages for people. Longer ones are truncated; see
+    /// [`Response::is_body_truncated`](super::Response::is_body_truncated). Zero discards the body.
     pub body_size_max: usize,
-    /// Informational responses (1xx) a client skips before the final one.
+    /// Maximum number of informational responses (1xx) before the final one. Default 10.
     ///
-    /// Default 10: one or two (100, 103) happen in practice.
+    /// In practice, servers send at most one or two (100, 103).
     pub informational_count_max: usize,
 }
 

@@ -1,36 +1,35 @@
-//! The opening handshake (RFC 6455 §4): how an HTTP connection becomes a WebSocket.
+//! The opening handshake (RFC 6455 §4), which upgrades an HTTP connection to a WebSocket.
 //!
-//! Both sides are chains of values, each consumed by what leads to the next, so that using them
-//! out of order does not compile:
+//! Each side is a chain of states. Every transition consumes the previous state, so calling methods out of order does
+//! not compile:
 //!
 //! ```text
 //! server  ServerHandshake --bytes--> Incoming --accept--> Accepted    response, read_buf
 //!                          \               \--reject--> Response
-//!                           \-> InvalidRequest (fault and ready response)
+//!                           \-> InvalidRequest    error, response
 //! client  ClientRequest --start--> AwaitingResponse --bytes--> Connected   subprotocol, read_buf
-//!                                                          \-> Response (refused), fault
+//!                                                          \-> Response (rejected) or HandshakeError
 //! ```
 //!
-//! They take bytes in pieces of any size and give bytes to send; sockets, clocks and random
-//! numbers are the caller's. What comes glued behind a head is not lost: it is the `read_buf`, to
-//! be fed to the connection as its first frames.
+//! The states accept received bytes in pieces of any size and return bytes to send. The caller provides the socket, the
+//! deadline and the random key. Bytes received after the HTTP head are returned as `read_buf`: pass them to the
+//! [`Connection`](crate::Connection) as its first input.
 //!
-//! A peer can cost no more than [`HandshakeLimits`]: memory follows the bytes that arrived, and
-//! work is linear in them. What it does wrong is a [`HandshakeError`], which
-//! [maps to a status](HandshakeError::status) in one place; what the caller does wrong is a
-//! [`HandshakeBuildError`], found before a byte is sent.
+//! Memory and CPU time are linear in the bytes that have arrived and bounded by [`HandshakeLimits`]. Errors of the peer
+//! are a [`HandshakeError`], which [maps to an HTTP status](HandshakeError::status). Errors of the caller are a
+//! [`HandshakeBuildError`] and are detected before anything is sent.
 //!
-//! The syntax of HTTP/1.1 and the rules of the handshake are apart.
-//! [`Incoming::from_upgrade`] takes a request that something else parsed, and
-//! [`Incoming::from_extended_connect`] one of HTTP/2 or HTTP/3; both lead into the same negotiation.
+//! HTTP parsing and the handshake rules are separate. [`Incoming::from_upgrade`] accepts an HTTP/1.1 request that was
+//! parsed elsewhere, and [`Incoming::from_extended_connect`] accepts an extended CONNECT of HTTP/2 or HTTP/3. Both
+//! continue with the same negotiation.
 //!
 //! # Examples
 //!
-//! A server that speaks `chat`:
+//! A server that supports the subprotocol `chat`:
 //!
 //! ```
 //! use sockeye_proto::handshake::{
-//!     Acceptance, HandshakeLimits, OriginPolicy, ServerHandshake, ServerStep,
+//!     Acceptance, HandshakeLimits, OriginPolicy, ServerHandshake, ServerProgress,
 //! };
 //!
 //! let received = b"GET /chat HTTP/1.1\r\n\
@@ -44,12 +43,12 @@
 //!
 //! let handshake = ServerHandshake::new(HandshakeLimits::default());
 //! let incoming = match handshake.handle_bytes(received) {
-//!     ServerStep::Requested(incoming) => incoming,
-//!     ServerStep::Incomplete(_) => panic!("read more and call handle_bytes again"),
-//!     ServerStep::Refused(refusal) => panic!("send {:?} and close", refusal.response),
+//!     ServerProgress::Incoming(incoming) => incoming,
+//!     ServerProgress::Incomplete(_) => panic!("read more and call handle_bytes again"),
+//!     ServerProgress::Invalid(invalid) => panic!("send {:?} and close", invalid.response),
 //! };
 //!
-//! // Now the application decides. A page of another host is refused by default.
+//! // The application decides. By default, `OriginPolicy` allows only pages of the same host.
 //! let policy = OriginPolicy::List(vec!["http://example.com".parse()?]);
 //! policy.check(incoming.request())?;
 //! assert_eq!(incoming.request().path(), "/chat");
@@ -67,13 +66,13 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
-//! And its client:
+//! The corresponding client:
 //!
 //! ```
-//! use sockeye_proto::handshake::{ClientRequest, ClientStep, Key, Uri};
+//! use sockeye_proto::handshake::{ClientRequest, ClientProgress, Key, Uri};
 //!
 //! let uri: Uri = "ws://server.example.com/chat".parse()?;
-//! // The bytes that give the key x3JJHMbDL1EzLkh9GBhXDw==; yours come from a random source.
+//! // Fixed bytes for this example. Use 16 random bytes for each handshake.
 //! let key = Key::from_bytes(*b"\xc7\x72\x49\x1c\xc6\xc3\x2f\x51\x33\x2e\x48\x7d\x18\x18\x57\x0f");
 //! let request = ClientRequest::new(&uri, key)
 //!     .subprotocol("chat")?
@@ -88,13 +87,13 @@
 //!     Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n\
 //!     Sec-WebSocket-Protocol: chat\r\n\r\n\x81\x02hi";
 //! match awaiting.handle_bytes(received) {
-//!     ClientStep::Connected(connected) => {
+//!     ClientProgress::Connected(connected) => {
 //!         assert_eq!(connected.subprotocol.unwrap(), "chat");
 //!         assert_eq!(connected.read_buf, b"\x81\x02hi");
 //!     }
-//!     ClientStep::Incomplete(_) => panic!("read more and call handle_bytes again"),
-//!     ClientStep::Refused(response) => panic!("the server said {}", response.status()),
-//!     ClientStep::Failed(fault) => panic!("{fault}"),
+//!     ClientProgress::Incomplete(_) => panic!("read more and call handle_bytes again"),
+//!     ClientProgress::Rejected(response) => panic!("the server answered {}", response.status()),
+//!     ClientProgress::Failed(error) => panic!("{error}"),
 //! }
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
@@ -123,7 +122,7 @@ mod version;
 
 pub use authority::Authority;
 pub use build_error::HandshakeBuildError;
-pub use client::{AwaitingConnect, AwaitingResponse, ClientRequest, ClientStep, Connected};
+pub use client::{AwaitingConnect, AwaitingResponse, ClientProgress, ClientRequest, Connected};
 pub use denial::Denial;
 pub use error::HandshakeError;
 pub use extension::Extension;
@@ -132,9 +131,9 @@ pub use host::HostPolicy;
 pub use key::{AcceptKey, Key};
 pub use limits::HandshakeLimits;
 pub use origin::{Origin, OriginError, OriginPolicy};
-pub use request::{ConnectParts, HttpBinding, Request, UpgradeParts};
+pub use request::{ConnectParts, HttpBinding, PlainRequest, Request, UpgradeParts};
 pub use response::{Rejection, Response};
-pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, ServerHandshake, ServerStep};
+pub use server::{AcceptError, Acceptance, Accepted, Incoming, InvalidRequest, ServerHandshake, ServerProgress};
 pub use status::StatusCode;
 pub use subprotocol::Subprotocol;
 pub use uri::{Scheme, Uri, UriError};

@@ -1,4 +1,4 @@
-//! The headers that the handshake itself reads and writes.
+//! Names of the headers that the handshake reads and writes.
 
 pub(super) const ALLOW: &str = "Allow";
 pub(super) const CONNECTION: &str = "Connection";
@@ -15,8 +15,7 @@ pub(super) const KEY: &str = "Sec-WebSocket-Key";
 pub(super) const PROTOCOL: &str = "Sec-WebSocket-Protocol";
 pub(super) const VERSION: &str = "Sec-WebSocket-Version";
 
-/// Headers an application adds to no message of a handshake: those that say where a message ends,
-/// and those the handshake is made of.
+/// Headers that an application cannot add: those that determine the message framing, and those of the handshake itself.
 pub(super) const RESERVED: [&str; 9] = [
     ACCEPT,
     CONNECTION,
@@ -29,10 +28,10 @@ pub(super) const RESERVED: [&str; 9] = [
     UPGRADE,
 ];
 
-/// Those of a request besides: each has a method of its own, or only one right value.
+/// Headers that an application additionally cannot add to a request: they have their own method or a fixed value.
 pub(super) const RESERVED_IN_REQUEST: [&str; 3] = [HOST, ORIGIN, VERSION];
 
-/// Whether a name is in a list of names.
-pub(super) fn is_in(names: &[&str], name: &str) -> bool {
+/// Whether `names` contains `name`, compared ASCII case-insensitively.
+pub(super) fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }

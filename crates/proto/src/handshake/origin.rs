@@ -1,9 +1,8 @@
-//! Who may connect from a browser: the Origin header against a policy.
+//! Origin policy: which web pages may connect. Protects against cross-site WebSocket hijacking.
 //!
-//! A browser lets any page open a WebSocket to any host, with that host's cookies. The Origin
-//! header says which page it is, and checking it is the server's only defence (RFC 6455 §10.2).
-//! Origins are parsed and compared as a whole. Comparing their text by prefix, suffix or substring
-//! is how `https://example.com.attacker.net` gets in.
+//! Browsers allow any page to open a WebSocket to any host, with that host's cookies. The Origin header identifies the
+//! page, and checking it is the server's only defense (RFC 6455 §10.2). Origins are parsed and compared as a whole:
+//! comparisons by prefix, suffix or substring would accept `https://example.com.attacker.net`.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -12,19 +11,19 @@ use core::error::Error;
 use core::fmt;
 use core::str::FromStr;
 
-use super::denial::listed;
+use super::denial::join_entries;
 use super::{Authority, Denial, HandshakeError, Request};
 
-/// How RFC 6454 §6.1 writes an opaque origin.
+/// Serialization of an opaque origin (RFC 6454 §6.1).
 const NULL: &str = "null";
 
-/// Where a page comes from: scheme, host and port (RFC 6454 §4).
+/// The origin of a web page: scheme, host and port (RFC 6454 §4).
 ///
-/// The default ports of http, https, ws and wss need not be written: `https://example.com` equals
-/// `https://example.com:443`. Nothing else is equal that is not the same.
+/// The default ports of http, https, ws and wss are implied: `https://example.com` equals `https://example.com:443`.
+/// Otherwise, origins are equal only if scheme, host and port are.
 ///
-/// Apart from pages of the web there are `chrome-extension://ID` and the like, `file://` of some embedded browsers, and
-/// `null`, which browsers send for every page without an origin of its own.
+/// Besides web origins, browsers send `chrome-extension://ID` and similar for extensions, `file://` in some embedded
+/// browsers, and `null` for pages with an opaque origin.
 ///
 /// ```
 /// use sockeye_proto::handshake::Origin;
@@ -37,23 +36,26 @@ const NULL: &str = "null";
 pub struct Origin {
     /// In lower case; empty for `null`.
     scheme: String,
-    /// Without the port if that is the scheme's default; none for `null`, and after a scheme that needs no host.
+    /// Without the default port of the scheme. `None` for `null` and for origins without a host, such as `file://`.
     authority: Option<Authority>,
 }
 
 impl Origin {
-    /// The `null` of an opaque origin (RFC 6454 §6.1): a page in a sandboxed frame, a `data:` URL, most local files.
+    /// The opaque origin `null` (RFC 6454 §6.1): sandboxed frames, `data:` URLs and most local files.
     ///
-    /// Any site can make a browser send it, so a policy that lists it lets pages of every site in.
+    /// Any site can make a browser send it, for example with a sandboxed frame. A policy that lists it therefore
+    /// accepts pages of every site.
     pub const NULL: Self = Self {
         scheme: String::new(),
         authority: None,
     };
 
-    /// Parses `scheme://host`, `scheme://host:port`, `scheme://` for schemes other than those of the web, or `null`.
+    /// Parses `scheme://host`, `scheme://host:port`, `null`, or `scheme://` for schemes other than http, https, ws and
+    /// wss.
     ///
     /// # Errors
-    /// [`OriginError`] for anything else.
+    ///
+    /// [`OriginError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         if text == NULL {
             return Ok(Self::NULL);
@@ -78,7 +80,7 @@ impl Origin {
         })
     }
 
-    /// Whether this is `null`, the origin of pages without one.
+    /// Whether this is the opaque origin `null`.
     #[must_use]
     pub const fn is_null(&self) -> bool {
         self.scheme.is_empty()
@@ -96,7 +98,7 @@ impl Origin {
         self.authority.as_ref().map_or("", Authority::host)
     }
 
-    /// The port, written or by default; `None` for schemes without a default.
+    /// The port, or the default port of the scheme. `None` if there is neither.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         let written = self.authority.as_ref().and_then(Authority::port);
@@ -112,7 +114,23 @@ impl FromStr for Origin {
     }
 }
 
-/// Writes it as browsers do: without the default port.
+impl TryFrom<&str> for Origin {
+    type Error = OriginError;
+
+    fn try_from(text: &str) -> Result<Self, OriginError> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = OriginError;
+
+    fn try_from(text: String) -> Result<Self, OriginError> {
+        Self::parse(&text)
+    }
+}
+
+/// Formats the origin as browsers do, without the default port.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.authority {
@@ -123,44 +141,44 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A text that is no origin.
+/// Error for text that is not an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OriginError;
 
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an origin: write scheme://host or scheme://host:port without a path, or null")
+        f.write_str("not an origin: use scheme://host or scheme://host:port without a path, or null")
     }
 }
 
 impl Error for OriginError {}
 
-/// Which origins a server accepts.
+/// The origins that a server accepts.
 ///
-/// A request without an Origin header always passes: no browser sent it, so there is no page to be
-/// protected from, and a program can write into the header whatever it likes.
+/// A request without an Origin header is always accepted: browsers always send it, and other programs can send any
+/// value, so checking them would protect nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OriginPolicy {
-    /// Pages of the host that the request is for, by http or https, at the same port.
+    /// Pages served by the requested host and port over http or https.
     ///
-    /// A Host without a port means the default port of the origin's scheme. This server does not
-    /// know whether TLS is in front of it, so where pages come over https only and the difference
-    /// to http matters, give a [`List`](Self::List).
+    /// If the Host header has no port, the default port of the origin's scheme is assumed, because the server cannot
+    /// know whether a proxy terminates TLS. To accept pages over https only, use a [`List`](Self::List).
     #[default]
     SameHost,
-    /// Pages of these origins: `https://app.example`, `chrome-extension://ID`, `file://`, and [`Origin::NULL`] if it is
-    /// listed.
+    /// Pages of the listed origins, such as `https://app.example`, `chrome-extension://ID`, `file://` or
+    /// [`Origin::NULL`].
     List(Vec<Origin>),
-    /// Any page, `null` included. For public data that no cookie or private network guards.
+    /// Any page, including `null`. Only for public data that is not protected by cookies or a private network.
     Any,
 }
 
 impl OriginPolicy {
-    /// Judges a request.
+    /// Checks whether a request comes from an allowed origin.
     ///
     /// # Errors
-    /// [`HandshakeError::OriginDenied`], which names the origin and what is allowed; answer it with
-    /// [`Incoming::refuse`](super::Incoming::refuse).
+    ///
+    /// [`HandshakeError::OriginDenied`] (status 403) with the origin and what is allowed. Pass it to
+    /// [`Incoming::reject_with_error`](super::Incoming::reject_with_error).
     // [6455-10.1-1, 6455-10.2-1]
     pub fn check(&self, request: &Request) -> Result<(), HandshakeError> {
         let Some(value) = request.origin() else {
@@ -176,7 +194,7 @@ impl OriginPolicy {
         }
         let allowed = match self {
             Self::Any => "any".into(),
-            Self::List(origins) => listed(origins),
+            Self::List(origins) => join_entries(origins),
             Self::SameHost => "pages of the same host".into(),
         };
         Err(HandshakeError::OriginDenied(Box::new(Denial::new(request, allowed))))
@@ -188,7 +206,7 @@ fn parse(value: &[u8]) -> Option<Origin> {
 }
 
 fn is_same_host(origin: &Origin, authority: &Authority) -> bool {
-    // An extension's page may carry any name as its host, so only pages of the web can match.
+    // The host of an extension's origin can be any name, so only web origins can match.
     if !matches!(origin.scheme(), "http" | "https") {
         return false;
     }

@@ -1,7 +1,7 @@
-//! A client's request as the application sees it, and the rules it had to pass.
+//! Validated handshake requests.
 //!
-//! The rules are those of RFC 6455 §4.2.1, and of RFC 8441 §5 where WebSocket runs over HTTP/2 or
-//! HTTP/3. They start from parsed headers; HTTP/1.1 syntax is the matter of `head`.
+//! Validates parsed requests according to RFC 6455 §4.2.1 and, for HTTP/2 and HTTP/3, RFC 8441 §5. Module `head` parses
+//! HTTP/1.1.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -13,7 +13,7 @@ use super::{
     subprotocol,
 };
 
-/// How a WebSocket rides on HTTP.
+/// The HTTP mechanism that opens the WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpBinding {
     /// HTTP/1.1: a GET with Upgrade, answered by 101 (RFC 6455).
@@ -22,14 +22,14 @@ pub enum HttpBinding {
     ExtendedConnect,
 }
 
-/// An HTTP/1.1 request that something else has parsed, such as hyper.
+/// An HTTP/1.1 request that was parsed by another library, such as hyper.
 #[derive(Clone, Debug)]
 pub struct UpgradeParts<'a> {
-    /// The method, in its case.
+    /// The method, case-sensitive.
     pub method: &'a str,
     /// The request target as received.
     pub target: &'a str,
-    /// The version of HTTP.
+    /// The HTTP version.
     pub version: HttpVersion,
     /// All headers.
     pub headers: Headers,
@@ -55,7 +55,7 @@ pub struct ConnectParts<'a> {
 pub struct Request {
     binding: HttpBinding,
     target: String,
-    /// Path and query, where they are not the target itself.
+    /// Path and query, if they differ from `target`.
     resource: Option<String>,
     authority: Authority,
     headers: Headers,
@@ -64,34 +64,34 @@ pub struct Request {
 impl Request {
     /// The request target as received: path and query, or an absolute URI.
     ///
-    /// It may hold a token in its query; think before writing it to a log.
+    /// The query may contain credentials, so be careful when logging it.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Path and query of the target. Begins with a slash.
+    /// The path and query of the target. Starts with a slash.
     #[must_use]
     pub fn resource(&self) -> &str {
         self.resource.as_deref().unwrap_or(&self.target)
     }
 
-    /// The path of the target, as received: still percent-encoded.
+    /// The path of the target, still percent-encoded.
     #[must_use]
     pub fn path(&self) -> &str {
         let resource = self.resource();
         resource.split_once('?').map_or(resource, |(path, _)| path)
     }
 
-    /// The query of the target, without the question mark.
+    /// The query of the target without the question mark, if any.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.resource().split_once('?').map(|(_, query)| query)
     }
 
-    /// The host, and the port if it was written, that the client means to talk to.
+    /// The requested host, and the port if the request contains one.
     ///
-    /// From an absolute target if there is one, else from Host (RFC 9112 §3.2.2).
+    /// Taken from an absolute target, otherwise from the Host header (RFC 9112 §3.2.2), or from `:authority`.
     #[must_use]
     pub const fn authority(&self) -> &Authority {
         &self.authority
@@ -103,32 +103,31 @@ impl Request {
         &self.headers
     }
 
-    /// The Origin header: present when a browser sent the request. Judged by
-    /// [`OriginPolicy`](super::OriginPolicy).
+    /// The Origin header, which browsers always send. Check it with [`OriginPolicy`](super::OriginPolicy).
     // [6455-4.2.1-9]
     #[must_use]
     pub fn origin(&self) -> Option<HeaderValue<'_>> {
         self.headers.get(name::ORIGIN)
     }
 
-    /// The subprotocols offered, in the client's order of preference.
+    /// The offered subprotocols, in the client's order of preference.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
         subprotocol::offered(&self.headers)
     }
 
-    /// The first of the server's subprotocols, in its order, that the client offered.
+    /// Returns the first element of `supported`, in the server's order of preference, that the client offered.
     pub fn choose_subprotocol<S: AsRef<str>>(&self, supported: impl IntoIterator<Item = S>) -> Option<Subprotocol> {
         let mut supported = supported.into_iter();
         let chosen = supported.find(|one| self.offers_subprotocol(one.as_ref()))?;
         Subprotocol::new(chosen.as_ref()).ok()
     }
 
-    /// The extensions offered, in the client's order of preference.
+    /// The offered extensions, in the client's order of preference.
     pub fn extensions(&self) -> impl Iterator<Item = Extension<'_>> {
         extension::list(&self.headers)
     }
 
-    /// How the request came.
+    /// The HTTP mechanism of the request.
     #[must_use]
     pub const fn binding(&self) -> HttpBinding {
         self.binding
@@ -139,10 +138,10 @@ impl Request {
     }
 }
 
-/// Checks an HTTP/1.1 request (RFC 6455 §4.2.1) and takes its key out.
+/// Validates an HTTP/1.1 request (RFC 6455 §4.2.1) and returns its key.
 ///
-/// The order of the checks decides which of several faults is answered: first what is no HTTP, then
-/// what is no WebSocket, then the version, because older versions have other keys.
+/// The order of the checks determines which of several errors is reported: first errors in HTTP, then missing WebSocket
+/// headers, then the version, because older versions use different keys.
 // [6455-4.2.1-1, 6455-4.2.1-12, 6455-10.7-1]
 pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), HandshakeError> {
     let UpgradeParts {
@@ -169,7 +168,7 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
         return Err(HandshakeError::ConnectionMissing);
     }
     check_version(&headers)?;
-    // RFC 6455 §4.2.1 (5), §11.3.1: once, and 16 bytes. [6455-4.2.1-7, 6455-11.3.1-1]
+    // RFC 6455 §4.2.1 (5), §11.3.1: exactly once, and 16 bytes. [6455-4.2.1-7, 6455-11.3.1-1]
     let key = match headers.single(name::KEY) {
         Single::Absent => return Err(HandshakeError::KeyMissing),
         Single::Repeated => return Err(HandshakeError::KeyRepeated),
@@ -187,7 +186,7 @@ pub(super) fn check_upgrade(parts: UpgradeParts<'_>) -> Result<(Request, Key), H
     Ok((request, key))
 }
 
-/// Checks an extended CONNECT (RFC 8441 §4 and §5).
+/// Validates an extended CONNECT (RFC 8441 §4 and §5).
 pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, HandshakeError> {
     if parts.protocol != "websocket" {
         return Err(HandshakeError::ProtocolUnknown);
@@ -201,7 +200,7 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
     };
     let authority = Authority::parse(parts.authority).map_err(|_| HandshakeError::HostInvalid)?;
     let headers = parts.headers;
-    // RFC 8441 §5: these are not used; RFC 9113 §8.2.2: Connection and Upgrade are malformed.
+    // RFC 8441 §5: these headers are not used; RFC 9113 §8.2.2: Connection and Upgrade make the request malformed.
     let unused = [name::CONNECTION, name::UPGRADE, name::KEY, name::ACCEPT];
     if unused.iter().any(|name| headers.contains(name)) {
         return Err(HandshakeError::HopByHopHeader);
@@ -217,7 +216,44 @@ pub(super) fn check_connect(parts: ConnectParts<'_>) -> Result<Request, Handshak
     })
 }
 
-/// RFC 6455 §4.2.1 (6), §4.4: exactly one version, and 13 it is. No drafts.
+/// An HTTP request that does not ask for a WebSocket, such as a health check.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PlainRequest {
+    /// The method, in its case.
+    pub method: String,
+    /// The request target as received.
+    pub target: String,
+    /// The version of HTTP: 1.0 or 1.1.
+    pub version: HttpVersion,
+    /// All headers. Whatever body they announce has not been read.
+    pub headers: Headers,
+}
+
+/// A request that is valid HTTP/1.x and does not ask for a WebSocket.
+pub(super) fn check_plain(parts: UpgradeParts<'_>) -> Option<PlainRequest> {
+    let UpgradeParts {
+        method,
+        target,
+        version,
+        headers,
+    } = parts;
+    let has_host = version == HttpVersion::HTTP_10 && !headers.contains(name::HOST) || parse_host(&headers).is_ok();
+    let is_http_1 = matches!(version, HttpVersion::HTTP_10 | HttpVersion::HTTP_11);
+    if !is_http_1 || !has_host || headers.contains_token(name::UPGRADE, "websocket") {
+        return None;
+    }
+    TargetParts::parse(target).ok()?;
+    Some(PlainRequest {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        version,
+        headers,
+    })
+}
+
+/// RFC 6455 §4.2.1 (6), §4.4: exactly one Sec-WebSocket-Version header, with the value 13. Draft versions are not
+/// supported.
 // [6455-4.2.1-8, 6455-4.3-2, 6455-11.3.5-1]
 fn check_version(headers: &Headers) -> Result<(), HandshakeError> {
     match headers.single(name::VERSION) {
@@ -226,18 +262,18 @@ fn check_version(headers: &Headers) -> Result<(), HandshakeError> {
     }
 }
 
-/// What both bindings negotiate: subprotocols, extensions, and the origin's being one.
+/// Checks the headers that both HTTP bindings have in common: subprotocols, extensions and Origin.
 fn check_negotiation(headers: &Headers) -> Result<(), HandshakeError> {
     subprotocol::check_offer(headers)?;
     extension::check(headers)?;
-    // Two origins mean that someone on the way added one; which one a check sees would be chance.
+    // With two Origin headers, one was added by an intermediary, and it is ambiguous which one to check.
     match headers.single(name::ORIGIN) {
         Single::Repeated => Err(HandshakeError::OriginRepeated),
         Single::Absent | Single::One(_) => Ok(()),
     }
 }
 
-/// RFC 9112 §3.2: exactly one Host, and a valid one, even beside an absolute target.
+/// RFC 9112 §3.2: exactly one valid Host header is required, even with an absolute target.
 fn parse_host(headers: &Headers) -> Result<Authority, HandshakeError> {
     let value = match headers.single(name::HOST) {
         Single::Absent => return Err(HandshakeError::HostMissing),
@@ -248,8 +284,8 @@ fn parse_host(headers: &Headers) -> Result<Authority, HandshakeError> {
     Authority::parse(text).map_err(|_| HandshakeError::HostInvalid)
 }
 
-/// A body would lie where the frames begin, and proxies would disagree about where it ends
-/// (RFC 9112 §11.2). So none is allowed but the one announced, once, to be empty.
+/// Rejects requests with a body. A body would precede the first frame, and intermediaries might disagree about its
+/// length (request smuggling, RFC 9112 §11.2). A single `Content-Length: 0` is allowed.
 fn check_no_body(headers: &Headers) -> Result<(), HandshakeError> {
     if headers.contains(name::TRANSFER_ENCODING) {
         return Err(HandshakeError::RequestHasBody);
@@ -260,26 +296,26 @@ fn check_no_body(headers: &Headers) -> Result<(), HandshakeError> {
     }
 }
 
-/// What a target says.
+/// A parsed request target.
 #[derive(PartialEq, Eq)]
 struct TargetParts {
-    /// Of an absolute URI.
+    /// The authority of an absolute URI.
     authority: Option<Authority>,
-    /// Path and query, if they are not the whole target.
+    /// Path and query, if they differ from the target.
     resource: Option<String>,
 }
 
 impl TargetParts {
-    /// A target that is path and query and nothing else.
+    /// A target in origin-form: only path and query.
     const ORIGIN_FORM: Self = Self {
         authority: None,
         resource: None,
     };
 
-    /// RFC 9112 §3.2: origin-form, or absolute-form, which a server MUST accept.
+    /// Parses origin-form and absolute-form, which a server must accept (RFC 9112 §3.2).
     ///
-    /// Any visible ASCII is taken but the `#`: browsers leave some characters unencoded that
-    /// RFC 3986 would not, and it is the application that gives them a meaning.
+    /// Accepts all visible ASCII characters except `#`: browsers do not encode some characters that RFC 3986 excludes,
+    /// and only the application interprets them.
     // [6455-4.2.1-3]
     fn parse(target: &str) -> Result<Self, HandshakeError> {
         if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
@@ -289,7 +325,7 @@ impl TargetParts {
             return Ok(Self::ORIGIN_FORM);
         }
         let (scheme, rest) = target.split_once("://").ok_or(HandshakeError::InvalidTarget)?;
-        if !name::is_in(&["ws", "wss", "http", "https"], scheme) {
+        if !name::is_one_of(&["ws", "wss", "http", "https"], scheme) {
             return Err(HandshakeError::InvalidTarget);
         }
         let (authority, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

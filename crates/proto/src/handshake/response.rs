@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{HandshakeBuildError, HandshakeError, Headers, HttpBinding, StatusCode, name};
 
-/// An HTTP response to an opening handshake: one a server is to send, or one a client received.
+/// An HTTP response to an opening handshake, to be sent by a server or received by a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub(super) status: StatusCode,
@@ -14,7 +14,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The status.
+    /// The status code.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
@@ -26,22 +26,20 @@ impl Response {
         &self.headers
     }
 
-    /// The body; empty where there is none.
+    /// The body; empty if there is none.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// Whether the body received goes on: past the limit, past the end of the connection, or in a
-    /// framing that could not be understood.
+    /// Whether the received body is incomplete: it exceeded the limit, the connection ended early, or its framing is
+    /// invalid.
     #[must_use]
     pub const fn is_body_truncated(&self) -> bool {
         self.is_body_truncated
     }
 
-    /// The response as HTTP/1.1 has it on the wire.
-    ///
-    /// Everything in it was checked when it was put in, so this cannot fail.
+    /// Encodes the response as HTTP/1.1. All parts were validated when they were added, so this cannot fail.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let status = self.status;
@@ -61,35 +59,34 @@ impl Response {
         }
     }
 
-    /// The response to a faulty request: its status, what the status demands, and a line of text.
-    pub(super) fn to_fault(fault: &HandshakeError, binding: HttpBinding) -> Self {
-        let mut response = Self::new(fault.status());
-        response.body = format!("{}\n", fault.text_for_client()).into_bytes();
-        response.frame_refusal(binding);
+    /// Creates the response to an invalid request: status, required headers and a one-line message.
+    pub(super) fn from_error(error: &HandshakeError, binding: HttpBinding) -> Self {
+        let mut response = Self::new(error.status());
+        response.body = format!("{}\n", error.client_message()).into_bytes();
+        response.push_framing_headers(binding);
         let headers = &mut response.headers;
         headers.push(name::CONTENT_TYPE, "text/plain; charset=utf-8");
-        // RFC 9110 §10.2.1: a 405 says what is allowed.
+        // RFC 9110 §15.5.6: a 405 response must list the allowed methods.
         if response.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.push(name::ALLOW, "GET");
         }
         response
     }
 
-    /// Adds the headers of a final response that opens nothing: its length, and for HTTP/1.1 that
-    /// nothing follows, for what the client sent after its head was never meant to be a request.
-    fn frame_refusal(&mut self, binding: HttpBinding) {
+    /// Adds the headers of a response that rejects the request: the length of the body and, for HTTP/1.1,
+    /// `Connection: close`. The connection must be closed because bytes after the request head are not another request.
+    fn push_framing_headers(&mut self, binding: HttpBinding) {
         let is_upgrade_required = self.status == StatusCode::UPGRADE_REQUIRED;
         match (binding, is_upgrade_required) {
             (HttpBinding::Upgrade, false) => self.headers.push(name::CONNECTION, "close"),
-            // RFC 9110 §15.5.22: a 426 has an Upgrade header; §7.8: who sends that header lists
-            // it in Connection.
+            // RFC 9110 §15.5.22: a 426 response must have an Upgrade header; §7.8: which must be listed in Connection.
             (HttpBinding::Upgrade, true) => {
                 self.headers.push(name::CONNECTION, "close, Upgrade");
                 self.headers.push(name::UPGRADE, "websocket");
             }
             (HttpBinding::ExtendedConnect, _) => {}
         }
-        // RFC 6455 §4.4: tell the client which version would do. [6455-4.2.2-5, 6455-4.4-1]
+        // RFC 6455 §4.4: tell the client which version is supported. [6455-4.2.2-5, 6455-4.4-1]
         if is_upgrade_required && !self.headers.contains(name::VERSION) {
             self.headers.push(name::VERSION, "13");
         }
@@ -98,7 +95,7 @@ impl Response {
     }
 }
 
-/// How an application turns a request down: a status, headers and a body.
+/// Builder for the response with which an application rejects a request: status, headers and body.
 ///
 /// ```
 /// use sockeye_proto::handshake::{HttpBinding, Rejection, StatusCode};
@@ -116,47 +113,51 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection with this status and no body.
+    /// Creates a rejection with this status and no body.
     ///
     /// # Errors
-    /// [`HandshakeBuildError::StatusNotRejection`] unless the status is 300 to 599 and not 304: a 2xx
-    /// would open the connection over HTTP/2, a 1xx is no answer, and a 304 has no body by rule.
+    ///
+    /// [`HandshakeBuildError::InvalidRejectionStatus`] if the status is not 300 to 599 or is 304. A 2xx status would
+    /// open the WebSocket over HTTP/2, 1xx is not a final response, and 304 cannot have a body.
     pub fn new(status: StatusCode) -> Result<Self, HandshakeBuildError> {
         match status.as_u16() {
-            304 => Err(HandshakeBuildError::StatusNotRejection),
+            304 => Err(HandshakeBuildError::InvalidRejectionStatus),
             300..=599 => Ok(Self {
                 response: Response::new(status),
             }),
-            _ => Err(HandshakeBuildError::StatusNotRejection),
+            _ => Err(HandshakeBuildError::InvalidRejectionStatus),
         }
     }
 
-    /// What a client gets when the application made a mistake: no word of it.
+    /// The response for an error of the application. Does not reveal the cause.
     pub(super) fn internal_error() -> Self {
         let response = Response::new(StatusCode::INTERNAL_SERVER_ERROR);
         Self { response }.body("internal server error\n")
     }
 
-    /// Adds a header. Content-Length, Connection and the like are written for you.
+    /// Adds a header. Headers such as Content-Length and Connection are set automatically.
     ///
     /// # Errors
-    /// [`HandshakeBuildError`] if name or value cannot be sent, or the handshake owns the header.
+    ///
+    /// - [`HandshakeBuildError::InvalidHeaderName`] or [`HandshakeBuildError::InvalidHeaderValue`].
+    /// - [`HandshakeBuildError::ReservedHeader`] if the handshake sets the header itself.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        if name::is_in(&name::RESERVED, name) {
+        if name::is_one_of(&name::RESERVED, name) {
             return Err(HandshakeBuildError::ReservedHeader);
         }
         self.response.headers.try_append(name, value)?;
         Ok(self)
     }
 
-    /// Sets the body. Without a Content-Type of its own it is sent as plain text.
+    /// Sets the body. The default Content-Type is `text/plain; charset=utf-8`.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.response.body = body.into();
         self
     }
 
-    /// The response to send, for example to a connection that is turned away unheard (503).
+    /// Builds the response. [`Incoming::reject`](super::Incoming::reject) does this; call it directly to reject a
+    /// connection without reading its request, for example with 503.
     #[must_use]
     pub fn into_response(self, binding: HttpBinding) -> Response {
         let mut response = self.response;
@@ -164,7 +165,7 @@ impl Rejection {
             let headers = &mut response.headers;
             headers.push(name::CONTENT_TYPE, "text/plain; charset=utf-8");
         }
-        response.frame_refusal(binding);
+        response.push_framing_headers(binding);
         response
     }
 }

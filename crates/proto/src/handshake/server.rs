@@ -1,7 +1,6 @@
-//! The server's side: a head comes in, the application decides, a response goes out.
+//! The server side: receives a request, lets the application decide, and builds the response.
 //!
-//! Each state is consumed by what leads to the next, so a response cannot be made before the
-//! request was seen, nor twice:
+//! Each transition consumes the previous state, so a request cannot be answered twice:
 //!
 //! ```compile_fail,E0382
 //! use sockeye_proto::handshake::{Acceptance, Incoming, Rejection, StatusCode};
@@ -12,90 +11,109 @@
 //! }
 //! ```
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
 use super::head::{HeadCollector, HeadKind, RequestLine};
-use super::request::{check_connect, check_upgrade};
+use super::request::{check_connect, check_plain, check_upgrade};
 use super::{
     ConnectParts, Extension, HandshakeBuildError, HandshakeError, HandshakeLimits, Headers, HttpBinding, Key,
-    Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
+    PlainRequest, Rejection, Request, Response, StatusCode, Subprotocol, UpgradeParts, name,
 };
 
-/// A server waiting for a request over HTTP/1.1.
+/// A server that awaits a request over HTTP/1.1.
 #[derive(Debug)]
 pub struct ServerHandshake {
     head: HeadCollector,
+    keeps_plain: bool,
 }
 
-/// What came of the bytes a server received.
+/// Result of [`ServerHandshake::handle_bytes`].
 #[derive(Debug)]
-pub enum ServerStep {
-    /// The head is not whole yet: go on with this.
+pub enum ServerProgress {
+    /// The request head is incomplete: continue with this state.
     Incomplete(ServerHandshake),
-    /// A valid request: look at it, then [`accept`](Incoming::accept) or
-    /// [`reject`](Incoming::reject) it.
-    Requested(Incoming),
-    /// No valid request: send the response and close.
-    Refused(InvalidRequest),
+    /// A valid request. Inspect it, then [`accept`](Incoming::accept) or [`reject`](Incoming::reject) it.
+    Incoming(Incoming),
+    /// An invalid request. Send [`InvalidRequest::response`] and close the connection.
+    Invalid(InvalidRequest),
 }
 
 impl ServerHandshake {
-    /// Starts with nothing received. Allocates nothing until bytes come.
+    /// Creates the state before anything is received. Allocates nothing until bytes arrive.
     #[must_use]
     pub const fn new(limits: HandshakeLimits) -> Self {
         Self {
             head: HeadCollector::new(HeadKind::Request, limits),
+            keeps_plain: false,
         }
     }
 
-    /// Takes bytes from the client, in pieces of any size.
+    /// Keeps HTTP requests that do not ask for a WebSocket, to be answered otherwise: see [`InvalidRequest::plain`].
     #[must_use]
-    pub fn handle_bytes(mut self, input: &[u8]) -> ServerStep {
+    pub const fn keep_plain_requests(mut self) -> Self {
+        self.keeps_plain = true;
+        self
+    }
+
+    /// Processes bytes from the client, in pieces of any size.
+    #[must_use]
+    pub fn handle_bytes(mut self, input: &[u8]) -> ServerProgress {
         let outcome = match self.head.handle_bytes(input) {
-            Ok(None) => return ServerStep::Incomplete(self),
+            Ok(None) => return ServerProgress::Incomplete(self),
             Ok(Some(head_len)) => self.read(input.get(head_len..).unwrap_or_default()),
-            Err(fault) => Err(fault),
+            Err(error) => return ServerProgress::Invalid(self.invalid_request(error)),
         };
         match outcome {
-            Ok(incoming) => ServerStep::Requested(incoming),
-            Err(fault) => ServerStep::Refused(self.refuse(fault)),
+            Ok(incoming) => ServerProgress::Incoming(incoming),
+            Err(error) => {
+                let mut invalid = self.invalid_request(error);
+                if self.keeps_plain {
+                    invalid.plain = self.parts().ok().and_then(check_plain).map(Box::new);
+                }
+                ServerProgress::Invalid(invalid)
+            }
         }
     }
 
-    /// Ends the wait because the time for the whole handshake is over.
+    /// Handles the end of the time for the handshake. Returns the 408 response to send before closing the connection.
     ///
-    /// `None` if the client sent nothing at all: then there is no request to answer, and the
-    /// connection is only to be closed.
+    /// Returns `None` if the client sent nothing: there is no request to answer, so just close the connection.
     #[must_use]
     pub fn handle_timeout(self) -> Option<InvalidRequest> {
         match self.head.is_empty() {
             true => None,
-            false => Some(self.refuse(HandshakeError::TimedOut)),
+            false => Some(self.invalid_request(HandshakeError::TimedOut)),
         }
     }
 
-    /// Bytes of memory held for what has arrived.
+    /// Number of bytes buffered.
     #[must_use]
     pub fn buffered_len(&self) -> usize {
         self.head.bytes().len()
     }
 
-    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
+    /// The parts of a head that is whole.
+    fn parts(&self) -> Result<UpgradeParts<'_>, HandshakeError> {
         let (line, _) = self.head.split();
         let RequestLine {
             method,
             target,
             version,
         } = RequestLine::parse(line)?;
-        let (request, key) = check_upgrade(UpgradeParts {
+        Ok(UpgradeParts {
             method,
             target,
             version,
             headers: self.head.headers()?,
-        })?;
+        })
+    }
+
+    fn read(&self, read_buf: &[u8]) -> Result<Incoming, HandshakeError> {
+        let (request, key) = check_upgrade(self.parts()?)?;
         Ok(Incoming {
             request,
             key: Some(key),
@@ -103,30 +121,31 @@ impl ServerHandshake {
         })
     }
 
-    fn refuse(&self, fault: HandshakeError) -> InvalidRequest {
-        let mut refusal = InvalidRequest::new(fault, HttpBinding::Upgrade);
-        // RFC 9110 §9.3.2: the answer to HEAD has the length of a body and no body.
+    fn invalid_request(&self, error: HandshakeError) -> InvalidRequest {
+        let mut invalid = InvalidRequest::new(error, HttpBinding::Upgrade);
+        // RFC 9110 §9.3.2: the response to HEAD has a Content-Length but no body.
         if self.head.split().0.starts_with(b"HEAD ") {
-            refusal.response.body.clear();
+            invalid.response.body.clear();
         }
-        refusal
+        invalid
     }
 }
 
-/// A valid request that waits for the application's word.
+/// A valid request that the application has to accept or reject.
 #[derive(Debug)]
 pub struct Incoming {
     request: Request,
-    /// None where HTTP/2 or HTTP/3 has no need of it.
+    /// `None` for HTTP/2 and HTTP/3, which do not use it.
     key: Option<Key>,
     read_buf: Vec<u8>,
 }
 
 impl Incoming {
-    /// Checks an HTTP/1.1 request that something else has parsed, such as hyper.
+    /// Validates an HTTP/1.1 request that was parsed by another library, such as hyper.
     ///
     /// # Errors
-    /// The refusal to send.
+    ///
+    /// [`InvalidRequest`] with the response to send if the request is not a valid opening handshake.
     pub fn from_upgrade(parts: UpgradeParts<'_>) -> Result<Self, InvalidRequest> {
         match check_upgrade(parts) {
             Ok((request, key)) => Ok(Self {
@@ -134,15 +153,16 @@ impl Incoming {
                 key: Some(key),
                 read_buf: Vec::new(),
             }),
-            Err(fault) => Err(InvalidRequest::new(fault, HttpBinding::Upgrade)),
+            Err(error) => Err(InvalidRequest::new(error, HttpBinding::Upgrade)),
         }
     }
 
-    /// Checks an extended CONNECT of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
+    /// Validates an extended CONNECT of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
     ///
     /// # Errors
-    /// The refusal to send. [`HandshakeError::HopByHopHeader`] makes the request malformed, which
-    /// HTTP/2 and HTTP/3 rather answer with a stream error.
+    ///
+    /// [`InvalidRequest`] with the response to send. If its error is [`HandshakeError::HopByHopHeader`], the request is
+    /// malformed and should be answered with a stream error instead of a response.
     pub fn from_extended_connect(parts: ConnectParts<'_>) -> Result<Self, InvalidRequest> {
         match check_connect(parts) {
             Ok(request) => Ok(Self {
@@ -150,24 +170,26 @@ impl Incoming {
                 key: None,
                 read_buf: Vec::new(),
             }),
-            Err(fault) => Err(InvalidRequest::new(fault, HttpBinding::ExtendedConnect)),
+            Err(error) => Err(InvalidRequest::new(error, HttpBinding::ExtendedConnect)),
         }
     }
 
-    /// The request.
+    /// Returns the request.
     #[must_use]
     pub const fn request(&self) -> &Request {
         &self.request
     }
 
-    /// Opens the WebSocket: makes the 101, or the 200 of HTTP/2 and HTTP/3.
+    /// Accepts the request. Builds the 101 response, or the 200 response for HTTP/2 and HTTP/3.
     ///
     /// # Errors
-    /// If the acceptance chooses what the client did not offer. The error holds a 500 to send.
+    ///
+    /// [`AcceptError`] if `acceptance` contains a subprotocol or an extension that the client did not offer. The error
+    /// holds a 500 response to send.
     pub fn accept(self, acceptance: Acceptance) -> Result<Accepted, AcceptError> {
-        if let Err(misuse) = acceptance.check(&self.request) {
+        if let Err(error) = acceptance.check(&self.request) {
             let response = Rejection::internal_error().into_response(self.request.binding());
-            return Err(AcceptError { misuse, response });
+            return Err(AcceptError { error, response });
         }
         let mut response = match self.key {
             Some(_) => Response::new(StatusCode::SWITCHING_PROTOCOLS),
@@ -180,7 +202,7 @@ impl Incoming {
             headers.push(name::CONNECTION, "Upgrade");
             headers.push(name::ACCEPT, key.accept().as_str());
         }
-        // RFC 6455 §4.2.2 (4), §11.3: nothing agreed on, no header; else one.
+        // RFC 6455 §4.2.2 (4), §11.3: at most one header each, and none if nothing was negotiated.
         // [6455-4.2.2-8, 6455-11.3.2-1, 6455-11.3.4-1]
         if let Some(subprotocol) = &acceptance.subprotocol {
             headers.push(name::PROTOCOL, subprotocol.as_str());
@@ -197,21 +219,22 @@ impl Incoming {
         })
     }
 
-    /// Turns the request down for a reason of the application: the response to send before closing.
+    /// Rejects the request. Returns the response to send before closing the connection.
     // [6455-4.2.2-3, 6455-4.2.2-6]
     #[must_use]
     pub fn reject(self, rejection: Rejection) -> Response {
         rejection.into_response(self.request.binding())
     }
 
-    /// Turns the request down for a fault found in it later, such as its origin.
+    /// Rejects the request because of an error found later, such as one from
+    /// [`OriginPolicy::check`](super::OriginPolicy::check).
     #[must_use]
-    pub fn refuse(self, fault: HandshakeError) -> InvalidRequest {
-        InvalidRequest::new(fault, self.request.binding())
+    pub fn reject_with_error(self, error: HandshakeError) -> InvalidRequest {
+        InvalidRequest::new(error, self.request.binding())
     }
 }
 
-/// What the server says yes to.
+/// Options for accepting a request: subprotocol, extensions and headers of the response.
 #[derive(Clone, Debug, Default)]
 pub struct Acceptance {
     subprotocol: Option<Subprotocol>,
@@ -220,35 +243,36 @@ pub struct Acceptance {
 }
 
 impl Acceptance {
-    /// Plain yes: no subprotocol, no extension, no further headers.
+    /// Accepts without subprotocol, extensions or additional headers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Chooses a subprotocol, which must be among those offered; `None` chooses none.
-    ///
-    /// [`Request::choose_subprotocol`] finds one.
+    /// Sets the subprotocol. It must be one of those offered; [`Request::choose_subprotocol`] finds one. Default
+    /// `None`.
     #[must_use]
     pub fn subprotocol(mut self, subprotocol: impl Into<Option<Subprotocol>>) -> Self {
         self.subprotocol = subprotocol.into();
         self
     }
 
-    /// Adds an extension, as the header has it: `name; param; param=value`.
+    /// Adds an extension in header syntax: `name; param; param=value`.
     ///
-    /// Its name must be among those offered. Whoever adds it also has to speak it: this says so to
-    /// the client and does no more.
+    /// The client must have offered it, and the caller must implement it: this only adds it to the response.
     ///
     /// # Errors
-    /// [`HandshakeBuildError::InvalidExtension`] if the text is not of that form.
+    ///
+    /// [`HandshakeBuildError::InvalidExtension`] if the text does not have this form.
     pub fn extension(mut self, extension: &str) -> Result<Self, HandshakeBuildError> {
         append_extension(&mut self.extensions, extension)?;
         Ok(self)
     }
 
-    /// Agrees to permessage-deflate (RFC 7692) if the request offers it in a form that `config` can take. What is agreed
-    /// on is for [`Connection::enable_deflate`](crate::Connection::enable_deflate).
+    /// Accepts permessage-deflate (RFC 7692) if the request contains an offer that is compatible with `config`.
+    ///
+    /// Pass the returned parameters to [`Connection::enable_deflate`](crate::Connection::enable_deflate). `None` means
+    /// that messages are not compressed.
     #[cfg(feature = "deflate")]
     #[must_use]
     pub fn deflate(
@@ -256,19 +280,21 @@ impl Acceptance {
         config: &crate::deflate::DeflateConfig,
         request: &Request,
     ) -> (Self, Option<crate::deflate::NegotiatedParams>) {
-        let Some((extension, agreement)) = config.answer(request.extensions()) else {
+        let Some((extension, params)) = config.answer(request.extensions()) else {
             return (self, None);
         };
         let appended = append_extension(&mut self.extensions, &extension);
-        (self, appended.is_ok().then_some(agreement))
+        (self, appended.is_ok().then_some(params))
     }
 
     /// Adds a header to the response, such as Set-Cookie.
     ///
     /// # Errors
-    /// [`HandshakeBuildError`] if name or value cannot be sent, or the handshake owns the header.
+    ///
+    /// - [`HandshakeBuildError::InvalidHeaderName`] or [`HandshakeBuildError::InvalidHeaderValue`].
+    /// - [`HandshakeBuildError::ReservedHeader`] if the handshake sets the header itself.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, HandshakeBuildError> {
-        if name::is_in(&name::RESERVED, name) {
+        if name::is_one_of(&name::RESERVED, name) {
             return Err(HandshakeBuildError::ReservedHeader);
         }
         self.headers.try_append(name, value)?;
@@ -276,7 +302,8 @@ impl Acceptance {
     }
 
     fn check(&self, request: &Request) -> Result<(), HandshakeBuildError> {
-        // RFC 6455 §4.2.2 (5): only what was offered. [6455-4.2.2-7, 6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1]
+        // RFC 6455 §4.2.2 (5): the server may only choose what was offered.
+        // [6455-4.2.2-7, 6455-4.2.2-9, 6455-4.2.2-10, 6455-9-1]
         if let Some(subprotocol) = &self.subprotocol
             && !request.offers_subprotocol(subprotocol.as_str())
         {
@@ -292,7 +319,7 @@ impl Acceptance {
     }
 }
 
-/// Adds an element to a list of extensions, once it is known to be one.
+/// Validates an extension and appends it to a list.
 // [6455-4.2.2-11]
 pub(super) fn append_extension(list: &mut Option<String>, extension: &str) -> Result<(), HandshakeBuildError> {
     Extension::parse(extension).ok_or(HandshakeBuildError::InvalidExtension)?;
@@ -306,51 +333,57 @@ pub(super) fn append_extension(list: &mut Option<String>, extension: &str) -> Re
     Ok(())
 }
 
-/// A WebSocket that is open once the response is sent.
+/// Result of accepting a request. The WebSocket is open once the response is sent.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Accepted {
-    /// What to send: [`to_bytes`](Response::to_bytes) for HTTP/1.1, status and headers elsewhere.
+    /// The response to send: [`to_bytes`](Response::to_bytes) for HTTP/1.1, status and headers for HTTP/2 and HTTP/3.
     pub response: Response,
-    /// The request accepted.
+    /// The accepted request.
     pub request: Request,
-    /// The subprotocol chosen.
+    /// The chosen subprotocol, if any.
     pub subprotocol: Option<Subprotocol>,
-    /// Bytes that came right after the request's head: the first of the frames.
+    /// Bytes received after the request head: the start of the first frames. Pass them to
+    /// [`Connection::handle_bytes`](crate::Connection::handle_bytes) first.
     pub read_buf: Vec<u8>,
 }
 
-/// A request that was no valid opening handshake, and what to answer.
+/// A request that is not a valid opening handshake, and the response to it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InvalidRequest {
-    /// What was wrong.
-    pub fault: HandshakeError,
-    /// What to send before closing. Bytes received after the head are to be thrown away: they were
-    /// never frames, and reading them as another request is how requests get smuggled.
+    /// The rule that the request violates.
+    pub error: HandshakeError,
+    /// The response to send before closing the connection.
+    ///
+    /// Discard bytes received after the head. Parsing them as another request would allow request smuggling.
     pub response: Response,
+    /// The request, if it is valid HTTP/1.x, does not ask for a WebSocket, and is
+    /// [to be kept](ServerHandshake::keep_plain_requests).
+    pub plain: Option<Box<PlainRequest>>,
 }
 
 impl InvalidRequest {
-    fn new(fault: HandshakeError, binding: HttpBinding) -> Self {
-        let response = Response::to_fault(&fault, binding);
-        Self { fault, response }
+    fn new(error: HandshakeError, binding: HttpBinding) -> Self {
+        let response = Response::from_error(&error, binding);
+        let plain = None;
+        Self { error, response, plain }
     }
 }
 
-/// An acceptance that does not fit its request: the application's mistake.
+/// Error of the application: the [`Acceptance`] does not match the request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AcceptError {
-    /// The mistake.
-    pub misuse: HandshakeBuildError,
-    /// A 500 for the client, which says nothing about it.
+    /// What does not match.
+    pub error: HandshakeBuildError,
+    /// A 500 response for the client, which does not reveal the cause.
     pub response: Response,
 }
 
 impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.misuse, f)
+        fmt::Display::fmt(&self.error, f)
     }
 }
 

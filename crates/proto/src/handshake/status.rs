@@ -2,15 +2,15 @@ use core::fmt;
 
 /// An HTTP status code, 100 to 999.
 ///
-/// The constants are the codes that a WebSocket handshake meets; they can be matched:
+/// The associated constants are codes that occur in WebSocket handshakes. They can be used in patterns:
 ///
 /// ```
 /// use sockeye_proto::handshake::StatusCode;
 ///
-/// fn is_worth_a_retry(status: StatusCode) -> bool {
+/// fn should_retry(status: StatusCode) -> bool {
 ///     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 /// }
-/// assert!(is_worth_a_retry(StatusCode::new(503).unwrap()));
+/// assert!(should_retry(StatusCode::new(503).unwrap()));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusCode(u16);
@@ -18,58 +18,58 @@ pub struct StatusCode(u16);
 impl StatusCode {
     /// 101, the only status that opens a WebSocket over HTTP/1.1.
     pub const SWITCHING_PROTOCOLS: Self = Self(101);
-    /// 200, what opens a WebSocket over HTTP/2 and HTTP/3.
+    /// 200, the status that opens a WebSocket over HTTP/2 and HTTP/3.
     pub const OK: Self = Self(200);
-    /// 301, the resource is elsewhere for good.
+    /// 301, the resource has moved permanently.
     pub const MOVED_PERMANENTLY: Self = Self(301);
-    /// 302, the resource is elsewhere for now.
+    /// 302, the resource is temporarily at another location.
     pub const FOUND: Self = Self(302);
-    /// 303, another resource answers.
+    /// 303, see another resource.
     pub const SEE_OTHER: Self = Self(303);
-    /// 307, the resource is elsewhere for now; the method stays.
+    /// 307, the resource is temporarily at another location; keep the method.
     pub const TEMPORARY_REDIRECT: Self = Self(307);
-    /// 308, the resource is elsewhere for good; the method stays.
+    /// 308, the resource has moved permanently; keep the method.
     pub const PERMANENT_REDIRECT: Self = Self(308);
-    /// 400, the request breaks a rule of HTTP or of the handshake.
+    /// 400, the request violates HTTP or the handshake.
     pub const BAD_REQUEST: Self = Self(400);
-    /// 401, the application wants credentials.
+    /// 401, the application requires credentials.
     pub const UNAUTHORIZED: Self = Self(401);
-    /// 403, the origin (or the application's judgement) forbids it.
+    /// 403, the origin is not allowed, or the application denies access.
     pub const FORBIDDEN: Self = Self(403);
-    /// 404, nothing at this target.
+    /// 404, there is no resource at this target.
     pub const NOT_FOUND: Self = Self(404);
     /// 405, the method is not GET.
     pub const METHOD_NOT_ALLOWED: Self = Self(405);
     /// 408, the head did not arrive in time.
     pub const REQUEST_TIMEOUT: Self = Self(408);
-    /// 409, the state of the resource forbids it.
+    /// 409, the request conflicts with the state of the resource.
     pub const CONFLICT: Self = Self(409);
-    /// 410, nothing at this target any more.
+    /// 410, the resource no longer exists.
     pub const GONE: Self = Self(410);
-    /// 414, the request line alone is larger than the limit.
+    /// 414, the request line is longer than the limit for the head.
     pub const URI_TOO_LONG: Self = Self(414);
-    /// 421, the request names a host this server does not answer for.
+    /// 421, the server does not serve the requested host.
     pub const MISDIRECTED_REQUEST: Self = Self(421);
-    /// 426, not a WebSocket request, or one of another version.
+    /// 426, not a WebSocket request, or an unsupported version.
     pub const UPGRADE_REQUIRED: Self = Self(426);
-    /// 429, the client asks too often.
+    /// 429, the client sends too many requests.
     pub const TOO_MANY_REQUESTS: Self = Self(429);
     /// 431, the head is larger than the limits.
     pub const REQUEST_HEADER_FIELDS_TOO_LARGE: Self = Self(431);
-    /// 500, a mistake of the application.
+    /// 500, an error in the application.
     pub const INTERNAL_SERVER_ERROR: Self = Self(500);
     /// 501, an extended CONNECT for another protocol.
     pub const NOT_IMPLEMENTED: Self = Self(501);
-    /// 502, the server behind a gateway answered nonsense.
+    /// 502, a gateway received an invalid response from the upstream server.
     pub const BAD_GATEWAY: Self = Self(502);
-    /// 503, try again later.
+    /// 503, the service is unavailable; try again later.
     pub const SERVICE_UNAVAILABLE: Self = Self(503);
-    /// 504, the server behind a gateway did not answer in time.
+    /// 504, a gateway received no response from the upstream server in time.
     pub const GATEWAY_TIMEOUT: Self = Self(504);
-    /// 505, another major version of HTTP.
+    /// 505, an unsupported major version of HTTP.
     pub const HTTP_VERSION_NOT_SUPPORTED: Self = Self(505);
 
-    /// Makes a status code; `None` outside 100 to 999.
+    /// Creates a status code. Returns `None` if `code` is not 100 to 999.
     #[must_use]
     pub const fn new(code: u16) -> Option<Self> {
         if code >= 100 && code <= 999 {
@@ -85,7 +85,7 @@ impl StatusCode {
         self.0
     }
 
-    /// Whether more responses follow this one (1xx). 101 is among them by number.
+    /// Whether the status is 1xx. Includes 101, although no further response follows it.
     #[must_use]
     pub const fn is_informational(self) -> bool {
         self.0 < 200
@@ -97,7 +97,7 @@ impl StatusCode {
         self.0 >= 200 && self.0 < 300
     }
 
-    /// The usual reason phrase, or an empty string for a code without one here.
+    /// The standard reason phrase, or an empty string for codes unknown to this crate.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self.0 {

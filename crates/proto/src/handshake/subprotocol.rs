@@ -1,4 +1,4 @@
-//! What the two applications speak over the WebSocket: offered by the client, chosen by the server.
+//! Subprotocols: application protocols over WebSocket, offered by the client and chosen by the server (RFC 6455 §1.9).
 
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeSet;
@@ -8,17 +8,18 @@ use core::fmt;
 use super::headers::is_token;
 use super::{HandshakeBuildError, HandshakeError, Headers, name};
 
-/// The name of a subprotocol: an HTTP token, compared exactly.
+/// The name of a subprotocol: an HTTP token, compared case-sensitively.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subprotocol(String);
 
 impl Subprotocol {
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
+    ///
     /// [`HandshakeBuildError::InvalidSubprotocol`] if it is empty or not an HTTP token.
     pub fn new(name: &str) -> Result<Self, HandshakeBuildError> {
-        // RFC 6455 §4.1 (10): U+0021 to U+007E without separators, which is HTTP's token. [6455-4.1-26, 6455-4.2.2-11]
+        // RFC 6455 §4.1 (10): U+0021 to U+007E without separators, which is an HTTP token. [6455-4.1-26, 6455-4.2.2-11]
         if is_token(name.as_bytes()) {
             Ok(Self(name.to_owned()))
         } else {
@@ -26,7 +27,7 @@ impl Subprotocol {
         }
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,12 +58,12 @@ impl fmt::Display for Subprotocol {
     }
 }
 
-/// Checks a client's offer: RFC 6455 §4.1 (10) requires unique tokens.
+/// Validates a client's offer: RFC 6455 §4.1 (10) requires unique tokens.
 ///
-/// It requires at least one, too, but centrifuge-python up to 0.6 and React Native send the header
-/// empty when they offer nothing. An empty header therefore counts as absent.
+/// The RFC also requires at least one, but centrifuge-python up to 0.6 and React Native send an empty header if they
+/// offer no subprotocol. An empty header is therefore treated as absent.
 ///
-/// Nothing of the offer is copied, or one head of 16 KiB could cost ten times that.
+/// Copies nothing: for a head of 16 KiB, owned strings could take ten times that memory.
 // [6455-4.2.1-10, 6455-11.3.4-2]
 pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeError> {
     let mut seen = BTreeSet::new();
@@ -74,7 +75,7 @@ pub(super) fn check_offer(headers: &Headers) -> Result<(), HandshakeError> {
     Ok(())
 }
 
-/// The subprotocols of an offer that was checked.
+/// Iterates over the subprotocols of a validated offer.
 pub(super) fn offered(headers: &Headers) -> impl Iterator<Item = &str> {
     let elements = headers.list(name::PROTOCOL);
     elements.filter_map(|element| core::str::from_utf8(element).ok())

@@ -1,7 +1,7 @@
 //! `ws:` and `wss:` URIs (RFC 6455 §3), parsed strictly.
 //!
-//! Where parsers differ about a URI, one of them connects to a host the other did not check. So
-//! what is not clearly a WebSocket URI is an error that says how to write it.
+//! If two parsers interpret a URI differently, one may connect to a host that the other did not check. Ambiguous URIs
+//! are therefore rejected, with an error that explains how to write them.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -11,7 +11,7 @@ use core::str::FromStr;
 
 use super::Authority;
 
-/// Where a client connects to: `ws://host[:port][/path][?query]`, or `wss://` for TLS.
+/// A WebSocket URI: `ws://host[:port][/path][?query]`, or `wss://` for TLS.
 ///
 /// ```
 /// use sockeye_proto::handshake::Uri;
@@ -25,24 +25,24 @@ use super::Authority;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Uri {
     scheme: Scheme,
-    /// Without the port if that is the scheme's default.
+    /// Without the default port of the scheme.
     authority: Authority,
     /// IPv6 zone identifier.
     zone: Option<String>,
     resource: String,
 }
 
-/// With TLS or without.
+/// The scheme of a WebSocket URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// `ws`, plain TCP, port 80 by default.
+    /// `ws`: TCP without TLS, default port 80.
     Ws,
-    /// `wss`, TLS, port 443 by default.
+    /// `wss`: TLS, default port 443.
     Wss,
 }
 
 impl Scheme {
-    /// The scheme as it is written.
+    /// Returns the scheme as text, without `://`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Scheme {
         }
     }
 
-    /// The port that need not be written.
+    /// Returns the default port.
     // [6455-3-1]
     #[must_use]
     pub const fn default_port(self) -> u16 {
@@ -66,17 +66,18 @@ impl Uri {
     /// Parses a URI.
     ///
     /// # Errors
-    /// Each [`UriError`] says what stands in the way and how to write it instead.
+    ///
+    /// [`UriError`], whose `Display` explains the problem and how to fix it.
     pub fn parse(text: &str) -> Result<Self, UriError> {
-        // RFC 6455 §4.1: what is no valid WebSocket URI goes no further. [6455-4.1-2]
+        // RFC 6455 §4.1: an invalid WebSocket URI must fail the connection. [6455-4.1-2]
         let (scheme, rest) = text.split_once("://").ok_or(UriError::MissingScheme)?;
-        // RFC 6455 §3: the scheme, in any case of letters, says whether there is TLS. [6455-3-2]
+        // RFC 6455 §3: the scheme, compared case-insensitively, determines whether TLS is used. [6455-3-2]
         let scheme = match scheme {
             _ if scheme.eq_ignore_ascii_case("ws") => Scheme::Ws,
             _ if scheme.eq_ignore_ascii_case("wss") => Scheme::Wss,
             _ => return Err(UriError::UnsupportedScheme),
         };
-        // RFC 6455 §3: fragment identifiers are meaningless here and MUST NOT be used. [6455-3-4, 6455-3-5]
+        // RFC 6455 §3: fragment identifiers have no meaning and MUST NOT be used. [6455-3-4, 6455-3-5]
         if rest.contains('#') {
             return Err(UriError::Fragment);
         }
@@ -104,40 +105,40 @@ impl Uri {
         self.scheme
     }
 
-    /// Whether the connection runs over TLS.
+    /// Whether the connection uses TLS.
     #[must_use]
     pub const fn is_secure(&self) -> bool {
         matches!(self.scheme, Scheme::Wss)
     }
 
-    /// The host to connect to, in lower case; an IPv6 address without brackets.
+    /// The host, in lower case. IPv6 addresses have no brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.authority.host()
     }
 
-    /// The zone of an IPv6 address (RFC 6874): the name or number of the network interface to connect through, `eth0` in
-    /// `ws://[fe80::1%25eth0]/`. It means something on this machine only, so it is no part of the
-    /// [`authority`](Self::authority) that the server is sent.
+    /// The zone identifier of an IPv6 address (RFC 6874): the name or index of the network interface, such as `eth0` in
+    /// `ws://[fe80::1%25eth0]/`. It is meaningful only on this machine, so it is not part of the
+    /// [`authority`](Self::authority) that is sent to the server.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// The port to connect to.
+    /// The port, or the default port of the scheme.
     #[must_use]
     pub fn port(&self) -> u16 {
         let default = self.scheme.default_port();
         self.authority.port().unwrap_or(default)
     }
 
-    /// Host and port as the Host header has them: without the default port.
+    /// The host and port for the Host header, without the default port.
     #[must_use]
     pub const fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// The resource name (RFC 6455 §3): path, `/` if empty, and query.
+    /// The resource name (RFC 6455 §3): the path (`/` if empty) and the query.
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
@@ -166,56 +167,57 @@ impl fmt::Display for Uri {
     }
 }
 
-/// Why a text is no WebSocket URI.
+/// Error for text that is not a valid WebSocket URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UriError {
-    /// There is no `://`.
+    /// The scheme is missing.
     MissingScheme,
     /// The scheme is neither `ws` nor `wss`.
     UnsupportedScheme,
-    /// There is a `#`.
+    /// The URI contains a fragment (`#`).
     Fragment,
-    /// There is a user name or password before the host.
+    /// The URI contains a user name or password.
     Userinfo,
-    /// There is no host.
+    /// The host is missing.
     MissingHost,
-    /// The host has letters beyond ASCII.
+    /// The host contains non-ASCII characters.
     NonAsciiHost,
     /// The host is neither a DNS name nor an IP address.
     InvalidHost,
-    /// The zone of an IPv6 address is empty, too long, or not letters, digits, `-`, `.`, `_` and `~`.
+    /// The zone of an IPv6 address is empty, longer than 64 bytes, or contains characters other than letters, digits,
+    /// `-`, `.`, `_` and `~`.
     InvalidZone,
-    /// A user name or password that cannot be sent as `Authorization: Basic`.
+    /// The user name or password cannot be sent as `Authorization: Basic`.
     InvalidUserinfo,
     /// The port is not a number from 1 to 65535.
     InvalidPort,
-    /// A character that has to be percent-encoded.
+    /// The URI contains a character that must be percent-encoded.
     InvalidCharacter(char),
-    /// A `%` without two hexadecimal digits after it.
+    /// A `%` is not followed by two hexadecimal digits.
     InvalidPercentEncoding,
-    /// The text has 4 GiB or more.
+    /// The URI is 4 GiB or longer.
     TooLong,
 }
 
 impl fmt::Display for UriError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::MissingScheme => "no scheme: write ws:// or wss:// in front",
-            Self::UnsupportedScheme => "scheme is not ws or wss: write ws:// for http://, wss:// for https://",
-            Self::Fragment => "a websocket URI has no fragment: leave out # or write it as %23",
+            Self::MissingScheme => "missing scheme: write ws:// or wss:// before the host",
+            Self::UnsupportedScheme => "scheme is not ws or wss: use ws:// for http:// and wss:// for https://",
+            Self::Fragment => "a WebSocket URI cannot have a fragment: remove # or write it as %23",
             Self::Userinfo => "user name or password in the URI: send them in an Authorization header instead",
-            Self::MissingHost => "no host",
-            Self::NonAsciiHost => "host is not ASCII: write it in its punycode form, which begins with xn--",
-            Self::InvalidHost => "host is not a DNS name or an IP address (IPv6 goes in brackets)",
-            Self::InvalidZone => "zone of an IPv6 address is not letters and digits: write [fe80::1%25eth0]",
+            Self::MissingHost => "missing host",
+            Self::NonAsciiHost => "host is not ASCII: write it in punycode, which starts with xn--",
+            Self::InvalidHost => "host is not a DNS name or an IP address (write IPv6 addresses in brackets)",
+            Self::InvalidZone => "invalid zone of an IPv6 address: write it as in [fe80::1%25eth0]",
             Self::InvalidUserinfo => {
-                "user name or password cannot be sent: write @ as %40 and / as %2F, and leave out control characters and \
-                 colons in the name"
+                "user name or password cannot be sent: write @ as %40 and / as %2F, without control characters and without \
+                 a colon in the name"
             }
             Self::InvalidPort => "port is not a number from 1 to 65535",
-            Self::TooLong => "the URI is longer than 4 GiB",
-            Self::InvalidPercentEncoding => "% without two hexadecimal digits: write it as %25",
+            Self::TooLong => "the URI is 4 GiB or longer",
+            Self::InvalidPercentEncoding => "% is not followed by two hexadecimal digits: write it as %25",
             Self::InvalidCharacter(character) => {
                 write!(f, "character {character:?} is not allowed: write it as ")?;
                 let mut utf8 = [0; 4];
@@ -228,10 +230,10 @@ impl fmt::Display for UriError {
 
 impl Error for UriError {}
 
-/// The longest name of a network interface that is believed: systems allow 16 to 256 bytes.
+/// Maximum length of a zone identifier, in bytes. Operating systems limit interface names to 16 to 256 bytes.
 const ZONE_LEN_MAX: usize = 64;
 
-/// RFC 6874 §2: `[address%25zone]`, taken apart into what the authority is without the zone, and the zone.
+/// Splits `[address%25zone]` (RFC 6874 §2) into the authority without the zone, and the zone.
 fn split_zone(authority: &str) -> Option<(String, &str)> {
     let (inside, after) = authority.strip_prefix('[')?.split_once(']')?;
     let (address, zone) = inside.split_once("%25")?;
@@ -251,11 +253,11 @@ fn check_zone(zone: &str) -> Result<String, UriError> {
 }
 
 fn check_resource(resource: &str) -> Result<(), UriError> {
-    // RFC 6455 §11.1: other characters come percent-encoded or not at all. [6455-11.1.1-2, 6455-11.1.2-2]
+    // RFC 6455 §11.1: other characters must be percent-encoded. [6455-11.1.1-2, 6455-11.1.2-2]
     if let Some(character) = resource.chars().find(|c| !is_in_resource(*c)) {
         return Err(UriError::InvalidCharacter(character));
     }
-    // RFC 3986 §2.1: what follows each percent sign is two hexadecimal digits.
+    // RFC 3986 §2.1: each percent sign must be followed by two hexadecimal digits.
     let is_encoded = |text: &str| {
         let digits = text.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -266,18 +268,19 @@ fn check_resource(resource: &str) -> Result<(), UriError> {
     }
 }
 
-/// RFC 3986 §3.3 and §3.4, and the brackets, which the letter of it keeps for hosts but which
-/// every form writes unencoded into its queries.
+/// Whether a character is allowed in path and query (RFC 3986 §3.3 and §3.4). Brackets are allowed as well: the RFC
+/// reserves them for hosts, but they are commonly used unencoded in queries.
 const fn is_in_resource(character: char) -> bool {
     character.is_ascii_graphic() && !matches!(character, '"' | '#' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
 }
 
-/// Controls, spaces and the backslash, which some parsers take for a slash.
+/// Whether a character is never valid in a URI: control characters, space, and backslash, which some parsers treat as a
+/// slash.
 const fn is_never_in_uri(character: char) -> bool {
     character.is_ascii_control() || matches!(character, ' ' | '\\')
 }
 
-/// RFC 6455 §3: the resource name begins with a slash, even where the URI has no path.
+/// RFC 6455 §3: the resource name starts with a slash, even if the URI has no path.
 // [6455-3-3]
 pub(super) fn absolute(resource: &str) -> String {
     if resource.starts_with('/') {

@@ -1,6 +1,6 @@
 use super::HandshakeError;
 
-/// A version of HTTP, such as 1.1.
+/// An HTTP version, such as 1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HttpVersion {
     major: u8,
@@ -8,18 +8,18 @@ pub struct HttpVersion {
 }
 
 impl HttpVersion {
-    /// HTTP/1.0, which has no Upgrade.
+    /// HTTP/1.0, which does not support Upgrade.
     pub const HTTP_10: Self = Self::new(1, 0);
     /// HTTP/1.1.
     pub const HTTP_11: Self = Self::new(1, 1);
 
-    /// A version of these two numbers.
+    /// Creates a version.
     #[must_use]
     pub const fn new(major: u8, minor: u8) -> Self {
         Self { major, minor }
     }
 
-    /// RFC 9112 §2.3: `HTTP/` in capitals, one digit, a dot, one digit.
+    /// Parses `HTTP/x.y`, case-sensitively and with single digits (RFC 9112 §2.3).
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let [major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = text.strip_prefix(b"HTTP/")? else {
             return None;
@@ -27,7 +27,7 @@ impl HttpVersion {
         Some(Self::new(major - b'0', minor - b'0'))
     }
 
-    /// RFC 6455 §4.2.1 (1): HTTP/1.1 or higher; and higher than 1 has no Upgrade again.
+    /// RFC 6455 §4.2.1 (1): HTTP/1.1 or higher is required. Major versions above 1 do not support Upgrade.
     pub(super) fn check_upgrade(self) -> Result<(), HandshakeError> {
         match self {
             _ if self < Self::HTTP_11 => Err(HandshakeError::HttpVersionTooOld),
@@ -40,7 +40,7 @@ impl HttpVersion {
         self.major == 1
     }
 
-    /// Whether Transfer-Encoding means anything (RFC 9112 §6.1: from HTTP/1.1 on).
+    /// Whether Transfer-Encoding is defined: in HTTP/1.1 and later (RFC 9112 §6.1).
     pub(super) fn has_transfer_encoding(self) -> bool {
         self >= Self::HTTP_11
     }

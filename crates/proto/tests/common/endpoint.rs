@@ -1,4 +1,4 @@
-//! A connection with its clock, and all that it said, as owned values.
+//! A connection with its clock, and its events as owned values.
 
 use core::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(crate) enum Local {
     Client,
 }
 
-/// An [`Event`] that owns what it says.
+/// An owned [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Got {
     Text(String),
@@ -72,7 +72,7 @@ impl From<Event<'_>> for Got {
             Event::Message {
                 kind: MessageKind::Text,
                 payload,
-            } => Self::Text(String::from_utf8(payload.into_owned()).expect("text is checked")),
+            } => Self::Text(String::from_utf8(payload.into_owned()).expect("text messages are valid UTF-8")),
             Event::Message {
                 kind: MessageKind::Binary,
                 payload,
@@ -86,12 +86,12 @@ impl From<Event<'_>> for Got {
             Event::Ping(payload) => Self::ping(payload),
             Event::Pong(payload) => Self::pong(payload),
             Event::Close(frame) => Self::Close(frame.code.0, frame.reason),
-            Event::ProtocolError(fault) => Self::ProtocolError(fault),
+            Event::ProtocolError(error) => Self::ProtocolError(error),
         }
     }
 }
 
-/// The moment `ms` after the origin.
+/// The instant `ms` milliseconds after the origin.
 pub(crate) fn at(ms: u64) -> Instant {
     Instant::from_origin(Duration::from_millis(ms))
 }
@@ -100,14 +100,14 @@ thread_local! {
     static KEYS_DRAWN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A client's source of masking keys: a new one at each call, and counted.
+/// Returns a new masking key for each call and counts the calls.
 pub(crate) fn mask() -> MaskingKey {
     let drawn = KEYS_DRAWN.get() + 1;
     KEYS_DRAWN.set(drawn);
     MaskingKey((u32::from_be_bytes(KEY) ^ drawn).to_be_bytes())
 }
 
-/// How many masking keys this thread's clients have drawn.
+/// Number of masking keys generated on this thread.
 pub(crate) fn keys_drawn() -> u32 {
     KEYS_DRAWN.get()
 }
@@ -120,13 +120,13 @@ pub(crate) struct Endpoint {
     keys_seen: RefCell<Vec<[u8; 4]>>,
 }
 
-/// What [`Connection::find_message`] makes of an input.
+/// Result of [`Connection::find_message`].
 struct Found {
     got: Got,
     consumed: usize,
 }
 
-/// The short way, of which all must be equal to what `handle_bytes` does.
+/// Uses the fast path. Its result must equal that of `handle_bytes`.
 fn find(connection: &mut Connection, now: Instant, input: &[u8]) -> Option<Found> {
     let found = connection.find_message(now, input)?;
     let payload = found.to_vec();
@@ -182,9 +182,9 @@ impl Endpoint {
         at(self.now_ms)
     }
 
-    /// Lets virtual time pass and looks at the deadline, as a driver does.
+    /// Advances virtual time and handles a passed deadline, as a driver does.
     pub(crate) fn advance_to(&mut self, ms: u64) {
-        assert!(ms >= self.now_ms, "time goes forward");
+        assert!(ms >= self.now_ms, "time must not go backwards");
         self.now_ms = ms;
         if self
             .connection
@@ -195,7 +195,7 @@ impl Endpoint {
         }
     }
 
-    /// Gives one input, event by event, until all is consumed.
+    /// Passes one input until it is consumed. Returns the events.
     pub(crate) fn receives_bytes(&mut self, wire: &[u8]) -> Vec<Got> {
         let mut input = wire.to_vec();
         let mut rest = &mut input[..];
@@ -217,11 +217,11 @@ impl Endpoint {
                 None => break,
             }
         }
-        assert_eq!(rest.len(), 0, "no event means that all is consumed");
+        assert_eq!(rest.len(), 0, "without an event, all input is consumed");
         got
     }
 
-    /// Gives frames, masked if this is a server, as one input.
+    /// Passes frames as one input, masked if this is a server.
     pub(crate) fn receives(&mut self, frames: impl IntoIterator<Item = Frame>) -> Vec<Got> {
         let wire: Vec<u8> = frames
             .into_iter()
@@ -230,7 +230,7 @@ impl Endpoint {
         self.receives_bytes(&wire)
     }
 
-    /// The frame as the peer of this endpoint sends it.
+    /// Returns the frame as the peer sends it.
     pub(crate) fn as_peer_sends(&self, frame: Frame) -> Frame {
         match self.local {
             Local::Server => frame.masked(KEY),
@@ -238,7 +238,7 @@ impl Endpoint {
         }
     }
 
-    /// What the machine sends by itself now, without masks, written to the transport at once.
+    /// Returns the pending control frames, unmasked, and records them as written.
     #[track_caller]
     pub(crate) fn transmits(&mut self) -> Vec<Frame> {
         let frames = self.queues();
@@ -246,7 +246,7 @@ impl Endpoint {
         frames
     }
 
-    /// What the machine appends to its caller's buffer now, without masks. It is not written yet.
+    /// Returns the pending control frames, unmasked, without recording them as written.
     #[track_caller]
     pub(crate) fn queues(&mut self) -> Vec<Frame> {
         let mut out = Vec::new();
@@ -254,19 +254,19 @@ impl Endpoint {
         let sent = self.connection.poll_transmit(&mut out);
         assert_eq!(sent, wanted, "wants_transmit and poll_transmit agree");
         assert_eq!(sent, !out.is_empty());
-        assert!(!self.connection.wants_transmit(), "one poll takes all");
+        assert!(!self.connection.wants_transmit(), "one poll returns everything");
         self.read_sent(&out)
     }
 
-    /// Parses what was sent and checks the masks: all of a client's with keys of their own, none of a server's.
+    /// Parses sent frames and checks that a client masks each with a new key and a server masks none.
     #[track_caller]
     pub(crate) fn read_sent(&self, out: &[u8]) -> Vec<Frame> {
         let mut frames = Frame::parse_all(out);
         for frame in &mut frames {
-            assert_eq!(frame.mask.is_some(), self.local == Local::Client, "who masks");
+            assert_eq!(frame.mask.is_some(), self.local == Local::Client, "only clients mask");
             if let Some(key) = frame.mask.take() {
                 let mut seen = self.keys_seen.borrow_mut();
-                assert!(!seen.contains(&key), "a fresh key for each frame");
+                assert!(!seen.contains(&key), "each frame has a new key");
                 seen.push(key);
             }
         }

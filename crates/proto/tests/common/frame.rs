@@ -1,7 +1,7 @@
-//! Frames as a test writes them, and as it reads them.
+//! A DSL to write and parse frames in tests.
 //!
-//! The bytes are made here, from RFC 6455 §5.2, and not by the crate under test: an error in its encoder could hide
-//! the same error in its decoder. Anything illegal can be said: that is what it is for.
+//! Encodes frames according to RFC 6455 §5.2 without the crate under test, because an error in its encoder could hide
+//! the same error in its decoder. Frames may be invalid.
 
 /// The key of the example in RFC 6455 §5.7.
 pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -13,7 +13,7 @@ pub(crate) struct Frame {
     pub(crate) opcode: u8,
     pub(crate) mask: Option<[u8; 4]>,
     pub(crate) payload: Vec<u8>,
-    /// The payload length in the header, if it is not the true one.
+    /// The payload length in the header, if it differs from the actual length.
     declared: Option<u64>,
 }
 
@@ -74,7 +74,7 @@ impl Frame {
         self
     }
 
-    /// Says in its header that the payload has `len` bytes, whatever it has.
+    /// Declares a payload length of `len` bytes in the header, regardless of the payload.
     pub(crate) fn declaring(mut self, len: u64) -> Self {
         self.declared = Some(len);
         self
@@ -105,7 +105,7 @@ impl Frame {
         out
     }
 
-    /// Reads what an endpoint sent: whole frames and nothing else. Payloads are unmasked, keys are kept.
+    /// Parses complete frames sent by an endpoint. Unmasks payloads and keeps the keys.
     #[track_caller]
     pub(crate) fn parse_all(mut bytes: &[u8]) -> Vec<Self> {
         let mut frames = Vec::new();
@@ -135,7 +135,7 @@ impl Frame {
             });
             bytes = rest;
         }
-        assert_eq!(bytes, [], "half a frame was sent");
+        assert_eq!(bytes, [], "an incomplete frame was sent");
         frames
     }
 }

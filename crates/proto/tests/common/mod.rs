@@ -1,12 +1,12 @@
-//! What the tests of the connection share: frames, endpoints that record, and the two checks.
+//! Shared code for connection tests: frames, recording endpoints, and checks.
 //!
-//! | file | holds |
+//! | module | contents |
 //! |---|---|
 //! | `frame` | a DSL of frames: `text("a").fin(false)` |
-//! | `endpoint` | a connection, its clock, and all that it said, as owned values |
-//! | `check` | one wire, fed whole, cut in two everywhere, byte by byte, and between neighbours |
-//! | `pair` | a client and a server, a link between them, and virtual time |
-//! | `reference` | a naive decoder, written from the RFC, that sees the whole stream at once |
+//! | `endpoint` | a connection, its clock, and its events as owned values |
+//! | `check` | feeds input at once, in every split in two, byte by byte, and next to other messages |
+//! | `pair` | a client and a server connected by a link, in virtual time |
+//! | `reference` | a naive decoder written from the RFC that sees the whole stream at once |
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of this")]
 

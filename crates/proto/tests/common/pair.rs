@@ -1,7 +1,7 @@
-//! A client and a server, a link between them, and virtual time: a number of milliseconds that only `run_until` moves.
+//! A client and a server connected by a link, in virtual time that only `run_until` advances.
 //!
-//! Each side is driven as the crate page says: what arrived before the deadline that passed, then what is to be sent,
-//! then what the transport is to do. The link keeps the order of bytes, as TCP does.
+//! Each side is driven according to the contract on the crate page: input, then deadlines, then output, then the
+//! transport action. The link preserves the order of bytes, as TCP does.
 
 use std::collections::VecDeque;
 
@@ -15,20 +15,20 @@ pub(crate) struct Pair {
     pub(crate) server: Node,
 }
 
-/// One side: its connection, what is on its way to it, and what happened to it when.
+/// One side: its connection, the packets on their way to it, and its events with their times.
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) log: Vec<(u64, Got)>,
-    /// When it closed its sending half of TCP.
+    /// Time at which it shut down its sending half of TCP.
     pub(crate) half_closed_at: Option<u64>,
-    /// When it closed TCP.
+    /// Time at which it closed TCP.
     pub(crate) closed_at: Option<u64>,
-    /// Whether the program around the connection leaves TCP alone, whatever it is told.
-    pub(crate) never_ends_tcp: bool,
-    /// Whether the program around the connection is stopped.
-    pub(crate) is_stopped: bool,
-    /// Whether what this node sends is lost.
-    pub(crate) is_unheard: bool,
+    /// Whether the driver ignores transport actions.
+    pub(crate) never_closes_tcp: bool,
+    /// Whether the process is suspended.
+    pub(crate) is_suspended: bool,
+    /// Whether everything that this node sends is lost.
+    pub(crate) loses_output: bool,
     latency_ms: u64,
     out: Vec<u8>,
     link: VecDeque<(u64, Packet)>,
@@ -40,7 +40,7 @@ enum Packet {
 }
 
 impl Pair {
-    /// Two endpoints with everything by default, and a link that takes `latency_ms` in each direction.
+    /// Creates two endpoints with default configuration and a link with the given latency in each direction.
     pub(crate) fn new(latency_ms: u64) -> Self {
         Self::with(latency_ms, Config::default(), Config::default())
     }
@@ -60,15 +60,15 @@ impl Pair {
         }
     }
 
-    /// From now on nothing arrives, in either direction, and nobody is told.
+    /// Cuts the link: from now on nothing arrives in either direction, without notice.
     pub(crate) fn cut_link(&mut self) {
         for node in [&mut self.client, &mut self.server] {
-            node.is_unheard = true;
+            node.loses_output = true;
             node.link.clear();
         }
     }
 
-    /// Lets time pass until `ms`, stopping whenever something arrives or is due.
+    /// Advances time to `ms`, processing arrivals and deadlines on the way.
     pub(crate) fn run_until(&mut self, ms: u64) {
         loop {
             self.client.flush(self.now_ms, &mut self.server.link);
@@ -94,9 +94,9 @@ impl Node {
             log: Vec::new(),
             half_closed_at: None,
             closed_at: None,
-            never_ends_tcp: false,
-            is_stopped: false,
-            is_unheard: false,
+            never_closes_tcp: false,
+            is_suspended: false,
+            loses_output: false,
             latency_ms,
             out: Vec::new(),
             link: VecDeque::new(),
@@ -118,8 +118,8 @@ impl Node {
         self.endpoint.connection.ping(payload).unwrap();
     }
 
-    /// Lets `bytes` from the peer arrive, `piece_len` at a time and `every_ms` apart, the first after as long.
-    /// What the peer sends meanwhile comes behind them.
+    /// Delivers `bytes` from the peer in pieces of `piece_len`, one every `every_ms`. Bytes that the peer sends
+    /// meanwhile arrive after them.
     pub(crate) fn drip(&mut self, bytes: &[u8], piece_len: usize, every_ms: u64) {
         let mut arrival = self.endpoint.now_ms;
         for piece in bytes.chunks(piece_len) {
@@ -128,7 +128,7 @@ impl Node {
         }
     }
 
-    /// What happened, without when.
+    /// The events without their times.
     pub(crate) fn got(&self) -> Vec<Got> {
         self.log.iter().map(|(_, got)| got.clone()).collect()
     }
@@ -137,12 +137,12 @@ impl Node {
         self.log.iter().filter(|(_, got)| matches!(got, Got::Ping(_))).count()
     }
 
-    pub(crate) fn round_trip_ms(&self) -> Option<u128> {
+    pub(crate) fn rtt_ms(&self) -> Option<u128> {
         self.endpoint.connection.rtt().map(|time| time.as_millis())
     }
 
     fn next_ms(&self) -> Option<u64> {
-        if self.is_stopped || self.closed_at.is_some() {
+        if self.is_suspended || self.closed_at.is_some() {
             return None;
         }
         let arrival = self.link.front().map(|(arrival, _)| *arrival);
@@ -153,7 +153,7 @@ impl Node {
 
     fn wake(&mut self, now_ms: u64) {
         self.endpoint.now_ms = now_ms;
-        if self.is_stopped || self.closed_at.is_some() {
+        if self.is_suspended || self.closed_at.is_some() {
             return;
         }
         while let Some((_, packet)) = self.link.pop_front_if(|(arrival, _)| *arrival <= now_ms) {
@@ -169,14 +169,14 @@ impl Node {
     }
 
     fn flush(&mut self, now_ms: u64, link: &mut VecDeque<(u64, Packet)>) {
-        if self.is_stopped || self.closed_at.is_some() {
+        if self.is_suspended || self.closed_at.is_some() {
             return;
         }
         self.endpoint.connection.poll_transmit(&mut self.out);
         let behind = link.back().map_or(0, |(arrival, _)| *arrival);
         let arrival = behind.max(now_ms + self.latency_ms);
         let mut deliver = |packet| {
-            if !self.is_unheard {
+            if !self.loses_output {
                 link.push_back((arrival, packet));
             }
         };
@@ -185,7 +185,7 @@ impl Node {
             self.endpoint.connection.handle_transmitted(at(now_ms));
         }
         let transport = self.endpoint.connection.transport_action();
-        if self.never_ends_tcp || transport == TransportAction::Open {
+        if self.never_closes_tcp || transport == TransportAction::Open {
             return;
         }
         if self.half_closed_at.is_none() {

@@ -1,10 +1,10 @@
-//! A naive decoder, written from RFC 6455 §5 to be read, that sees the whole stream at once.
+//! A naive decoder written from RFC 6455 §5 that sees the whole stream at once.
 
 use sockeye_proto::{CloseCode, Limits, ProtocolError};
 
 use super::endpoint::{Got, Local};
 
-/// What an endpoint with `limits` gets from `stream`, whole messages, up to the first fault or close frame.
+/// Decodes `stream` up to the first protocol error or close frame, as an endpoint with `limits` must.
 pub(crate) fn decode_naively(local: Local, limits: &Limits, stream: &[u8]) -> Vec<Got> {
     let mut got = Vec::new();
     let mut reference = Reference {
@@ -24,8 +24,8 @@ pub(crate) fn decode_naively(local: Local, limits: &Limits, stream: &[u8]) -> Ve
                     return got;
                 }
             }
-            Err(fault) => {
-                got.push(Got::ProtocolError(fault));
+            Err(error) => {
+                got.push(Got::ProtocolError(error));
                 return got;
             }
         }
@@ -36,7 +36,7 @@ struct Reference<'a> {
     local: Local,
     limits: &'a Limits,
     stream: &'a [u8],
-    /// Opcode, payload so far, empty fragments in a row.
+    /// Opcode, payload so far, number of consecutive empty fragments.
     message: Option<(u8, Vec<u8>, u32)>,
 }
 
@@ -140,7 +140,7 @@ impl Reference<'_> {
         let ends = fin && is_whole;
         if kind == 1
             && let Err(error) = std::str::from_utf8(&message)
-            // Without a length, the error is that the text ends inside a code point: wrong only at its very end.
+            // Without `error_len`, the text ends inside a code point, which is an error only at the end of the message.
             && (ends || error.error_len().is_some())
         {
             return Err(ProtocolError::InvalidUtf8);

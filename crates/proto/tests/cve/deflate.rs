@@ -1,45 +1,45 @@
-//! C5, C6, C7 where permessage-deflate (RFC 7692) was negotiated: bombs, bad parameters, bad data.
+//! C5, C6, C7 with permessage-deflate (RFC 7692): decompression bombs, invalid parameters, invalid data.
 
 use std::cell::Cell;
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, Inflater, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, Inflater, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::handshake::{Acceptance, HandshakeError, Headers};
 use sockeye_proto::{Compress, Connection, Data, Event, ProtocolError};
 
-use crate::bound::{Cost, FAILURE, connection, flood, limited, sent_to};
 use crate::common::{Frame, Local, at, binary, continuation, frame, text};
+use crate::cost::{Cost, FAILURE, connection, flood, limited, sent_to};
 use crate::handshake_support::{incoming, plus};
 
 const LIMIT: u64 = 1 << 20;
 
-/// A message at the limit with its larger copy, the codec, and the 64 KiB that anything may cost.
+/// Memory for a message of the maximum size and its copy while growing, the codec, and a tolerance of 64 KiB.
 const BOUND: u64 = 2 * LIMIT + 64 * 1024 + 64 * 1024;
 
-/// A connection that agreed on the largest windows, with limits and without a pool.
+/// A connection with the largest windows, with limits and without a codec pool.
 fn deflating(local: Local, peer_takeover: Takeover) -> Connection {
-    deflating_with(local, peer_takeover, Codecs::UNPOOLED)
+    deflating_with(local, peer_takeover, CodecPool::UNPOOLED)
 }
 
-fn deflating_with(local: Local, peer_takeover: Takeover, codecs: Codecs) -> Connection {
+fn deflating_with(local: Local, peer_takeover: Takeover, codecs: CodecPool) -> Connection {
     let mut connection = connection(local, limited(LIMIT));
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover: peer_takeover,
         peer_takeover,
         window_bits: WindowBits::MAX,
         peer_window_bits: WindowBits::MAX,
     };
-    // The hardest, for those that make bombs.
+    // The highest level, for peers that create bombs.
     let mut config = DeflateConfig::default();
     config.level = 9;
-    connection.enable_deflate(&config, agreement, codecs);
+    connection.enable_deflate(&config, params, codecs);
     connection
 }
 
-/// The frame of a message, compressed by `peer`.
+/// Returns the frame of a message compressed by `peer`.
 fn compressed_by(peer: &mut Connection, message: &[u8]) -> Frame {
     let mut out = Vec::new();
     peer.send_with(Data::Binary(message), Compress::Always, &mut out)
-        .expect("open");
+        .expect("connection is open");
     let mut frames = Frame::parse_all(&out);
     assert_eq!((frames.len(), frames[0].rsv), (1, 4), "one frame, compressed");
     let mut frame = frames.remove(0);
@@ -47,7 +47,7 @@ fn compressed_by(peer: &mut Connection, message: &[u8]) -> Frame {
     frame
 }
 
-/// Zeros, a thousandth of their size on the wire.
+/// A frame with compressed zeros, a thousandth of their size.
 fn bomb(len: usize) -> Frame {
     compressed_by(&mut deflating(Local::Server, Takeover::Reset), &vec![0; len])
 }
@@ -57,48 +57,48 @@ fn receives(local: Local, frames: impl IntoIterator<Item = Frame>) -> Cost {
 }
 
 #[track_caller]
-fn costs_the_limit(cost: Cost) {
-    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+fn check_limited(cost: Cost) {
+    assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert_eq!(ProtocolError::MessageTooBig.close_code().0, 1009);
     assert!(cost.bytes_max <= BOUND, "{cost:?}");
     assert!(cost.bytes_left <= FAILURE as i64, "{cost:?}");
 }
 
 #[test]
-fn cve_2018_1000518_a_bomb_in_one_frame_costs_the_limit() {
+fn cve_2018_1000518_bomb_in_one_frame_is_limited() {
     let bomb = bomb(8 << 20);
-    assert!(bomb.payload.len() < 9000, "a thousand to one");
-    costs_the_limit(receives(Local::Server, [bomb]));
+    assert!(bomb.payload.len() < 9000, "expected a ratio of 1000 to 1");
+    check_limited(receives(Local::Server, [bomb]));
 }
 
 #[test]
-fn cve_2026_1526_a_bomb_costs_a_client_the_limit() {
-    costs_the_limit(receives(Local::Client, [bomb(8 << 20)]));
+fn cve_2026_1526_bomb_is_limited_on_a_client() {
+    check_limited(receives(Local::Client, [bomb(8 << 20)]));
 }
 
 #[test]
-fn cve_2016_10544_a_message_of_the_limit_is_the_largest() {
+fn cve_2016_10544_message_size_limit_is_inclusive() {
     let limit = LIMIT as usize;
     for local in [Local::Server, Local::Client] {
         let cost = receives(local, [bomb(limit - 1), bomb(limit)]);
-        assert_eq!((cost.fault, cost.event_count), (None, 2));
-        costs_the_limit(receives(local, [bomb(limit + 1)]));
+        assert_eq!((cost.error, cost.event_count), (None, 2));
+        check_limited(receives(local, [bomb(limit + 1)]));
     }
 }
 
 #[test]
-fn cve_2026_39804_a_bomb_in_fragments_costs_the_limit() {
+fn cve_2026_39804_bomb_in_fragments_is_limited() {
     let bomb = bomb(8 << 20);
     let last = bomb.payload.len().div_ceil(100) - 1;
     let fragments = bomb.payload.chunks(100).enumerate().map(|(idx, payload)| match idx {
         0 => binary(payload).rsv(4).fin(false),
         _ => continuation(payload).fin(idx == last),
     });
-    costs_the_limit(receives(Local::Server, fragments));
+    check_limited(receives(Local::Server, fragments));
 }
 
 #[test]
-fn cve_2026_5680_a_bomb_primed_by_earlier_messages_costs_the_limit() {
+fn cve_2026_5680_bomb_primed_by_earlier_messages_is_limited() {
     let (mut peer, mut server) = (
         deflating(Local::Client, Takeover::Keep),
         deflating(Local::Server, Takeover::Keep),
@@ -108,52 +108,52 @@ fn cve_2026_5680_a_bomb_primed_by_earlier_messages_costs_the_limit() {
         assert_eq!(flood(&mut server, &wire, &[], 0).event_count, 1);
     }
     let wire = sent_to(Local::Server, [compressed_by(&mut peer, &vec![7; 16 << 20])]);
-    costs_the_limit(flood(&mut server, &wire, &[], 0));
+    check_limited(flood(&mut server, &wire, &[], 0));
 }
 
 #[test]
-fn cve_2026_27571_nothing_is_inflated_for_a_peer_that_did_not_negotiate_it() {
+fn cve_2026_27571_nothing_is_inflated_without_negotiation() {
     // checks [6455-5.8-1, 7692-5-10]
     let wire = sent_to(Local::Server, [bomb(8 << 20)]);
     let cost = flood(&mut connection(Local::Server, limited(LIMIT)), &wire, &[], 0);
-    assert_eq!(cost.fault, Some(ProtocolError::ReservedBits));
+    assert_eq!(cost.error, Some(ProtocolError::ReservedBits));
     assert!(cost.bytes_max <= FAILURE, "{cost:?}");
 }
 
 #[test]
-fn cve_2026_54464_what_is_compressed_has_a_limit_too() {
-    // Data that does not compress grows by a little, so that a little more than the limit may be declared.
+fn cve_2026_54464_compressed_size_is_limited() {
+    // Incompressible data grows slightly, so a frame may declare slightly more than the limit.
     let cost = receives(Local::Server, [binary("").rsv(4).declaring(2 * LIMIT)]);
-    assert_eq!(cost.fault, Some(ProtocolError::MessageTooBig));
+    assert_eq!(cost.error, Some(ProtocolError::MessageTooBig));
     assert!(cost.bytes_max <= FAILURE, "at the header: {cost:?}");
 }
 
 #[test]
-fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_for_the_first_frame_of_a_message_only() {
+fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_valid_only_on_the_first_frame() {
     // checks [7692-6.1-4, 7692-6.1-5, 7692-6.1-6]
     for local in [Local::Server, Local::Client] {
         let fragments = [binary("a").rsv(4).fin(false), continuation("b").rsv(4)];
-        assert_eq!(receives(local, fragments).fault, Some(ProtocolError::ReservedBits));
+        assert_eq!(receives(local, fragments).error, Some(ProtocolError::ReservedBits));
         for opcode in [0x8, 0x9, 0xa] {
             let cost = receives(local, [frame(opcode, "").rsv(4)]);
-            assert_eq!(cost.fault, Some(ProtocolError::ReservedBits));
+            assert_eq!(cost.error, Some(ProtocolError::ReservedBits));
         }
     }
 }
 
 #[test]
-fn cve_2022_39386_rsv2_and_rsv3_are_refused_with_compression_too() {
+fn cve_2022_39386_rsv2_and_rsv3_are_rejected_with_compression() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
             assert_eq!(
-                receives(local, [text("a").rsv(rsv)]).fault,
+                receives(local, [text("a").rsv(rsv)]).error,
                 Some(ProtocolError::ReservedBits)
             );
         }
     }
 }
 
-/// What may not stand behind `permessage-deflate;` (RFC 7692 §7.1).
+/// Invalid parameters of permessage-deflate (RFC 7692 §7.1).
 const BAD_PARAMS: [&str; 24] = [
     "server_max_window_bits=0",
     "server_max_window_bits=7",
@@ -182,14 +182,14 @@ const BAD_PARAMS: [&str; 24] = [
 ];
 
 #[test]
-fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
+fn cve_2026_2229_invalid_parameters_decline_the_offer_on_a_server() {
     // checks [7692-5-9, 7692-7-2, 7692-7-3, 7692-7-4]
     for params in BAD_PARAMS {
         let incoming = incoming(&plus(&[&format!(
             "Sec-WebSocket-Extensions: permessage-deflate; {params}"
         )]));
-        let (acceptance, agreement) = Acceptance::new().deflate(&DeflateConfig::default(), incoming.request());
-        assert_eq!(agreement, None, "{params}");
+        let (acceptance, negotiated) = Acceptance::new().deflate(&DeflateConfig::default(), incoming.request());
+        assert_eq!(negotiated, None, "{params}");
         let response = incoming.accept(acceptance).expect("plain").response;
         assert_eq!(response.status().as_u16(), 101);
         assert!(!response.headers().contains("Sec-WebSocket-Extensions"), "{params}");
@@ -197,26 +197,28 @@ fn cve_2026_2229_bad_parameters_decline_the_offer_on_a_server() {
 }
 
 #[test]
-fn cve_2026_2229_bad_parameters_fail_the_connection_on_a_client() {
+fn cve_2026_2229_invalid_parameters_fail_the_handshake_on_a_client() {
     // checks [7692-5-11, 7692-7-6, 7692-7-7, 7692-7-8]
     let client = DeflateConfig::default();
     for params in BAD_PARAMS {
         let mut headers = Headers::new();
         let answer = format!("permessage-deflate; server_no_context_takeover; {params}");
-        headers.try_append("Sec-WebSocket-Extensions", answer).expect("clean");
+        headers
+            .try_append("Sec-WebSocket-Extensions", answer)
+            .expect("valid header");
         let accepted = client.accept(headers.extensions());
         assert_eq!(accepted, Err(HandshakeError::ExtensionMismatch), "{params}");
     }
 }
 
-/// A server receives this as the payload of a compressed message.
+/// Passes `payload` to a server as a compressed message and checks the result.
 #[track_caller]
 fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
     let mut connection = deflating(Local::Server, Takeover::Reset);
     let mut wire = sent_to(Local::Server, [binary(payload).rsv(4)]);
     let found = match connection.handle_bytes(at(0), &mut wire).event {
         Some(Event::Message { payload, .. }) => Ok(payload.into_owned()),
-        Some(Event::ProtocolError(fault)) => Err(fault),
+        Some(Event::ProtocolError(error)) => Err(error),
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -227,13 +229,13 @@ fn inflates(payload: &[u8], expected: Result<&[u8], ProtocolError>) {
 }
 
 #[test]
-fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
+fn cve_2026_87022_invalid_compressed_message_is_1007() {
     let broken: [&[u8]; 5] = [
-        b"\x07",                                 // a kind of block that there is not
+        b"\x07",                                 // reserved block type
         b"\xff\xff\xff\xff",                     //
-        b"\x00\x05\x00\x00\x00hello",            // a stored block whose length and its complement disagree
-        b"\xf2\x48\xcd",                         // cut in the middle of a block
-        b"\xf2\x48\xcd\xc9\xc9\x07\x00\x07\x00", // a good message, and behind it no block
+        b"\x00\x05\x00\x00\x00hello",            // a stored block with inconsistent length and complement
+        b"\xf2\x48\xcd",                         // truncated within a block
+        b"\xf2\x48\xcd\xc9\xc9\x07\x00\x07\x00", // a valid message followed by an invalid block
     ];
     for payload in broken {
         inflates(payload, Err(ProtocolError::InvalidDeflate));
@@ -242,22 +244,22 @@ fn cve_2026_87022_a_message_that_does_not_decode_is_1007() {
 }
 
 #[test]
-fn cve_2026_87022_a_final_block_ends_neither_the_message_nor_the_connection() {
+fn cve_2026_87022_final_block_does_not_end_the_message() {
     // checks [7692-7.2.1-6]
-    // RFC 7692 §7.2.3.4: a block with BFINAL, and the empty one that begins the tail.
+    // RFC 7692 §7.2.3.4: a block with BFINAL, and the start of the empty block in the tail.
     inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", Ok(b"Hello"));
-    // Two of them, so that what is behind the first one counts.
+    // Two final blocks, so that data follows the first one.
     inflates(
         b"\xf3\x48\xcd\xc9\xc9\x07\x00\xf2\x48\xcd\xc9\xc9\x07\x00",
         Ok(b"HelloHello"),
     );
-    // Without the last octet the tail is no block (ws#2294, bun#33592).
+    // Without the last octet, the tail is not a valid block (ws#2294, bun#33592).
     inflates(b"\xf3\x48\xcd\xc9\xc9\x07\x00", Err(ProtocolError::InvalidDeflate));
 }
 
 #[test]
-fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
-    // Empty final blocks of the fixed kind, two bytes each, and at the end what begins the tail: all of it decodes.
+fn cve_2026_87022_final_blocks_are_limited() {
+    // Empty final blocks with fixed codes, two bytes each, followed by the start of the tail: valid data.
     let blocks = |count| [b"\x03\x00".repeat(count), b"\x00".to_vec()].concat();
     inflates(&blocks(1), Ok(b""));
     inflates(&blocks(8), Ok(b""));
@@ -267,7 +269,7 @@ fn cve_2026_87022_final_blocks_without_end_are_no_work_without_end() {
 }
 
 #[test]
-fn cve_rustsec_2024_0401_a_hundred_thousand_blocks_need_no_stack() {
+fn cve_rustsec_2024_0401_many_blocks_do_not_overflow_the_stack() {
     let empty_stored = b"\x00\x00\x00\xff\xff";
     inflates(&[empty_stored.repeat(100_000), b"\x00".to_vec()].concat(), Ok(b""));
 }
@@ -277,14 +279,14 @@ thread_local! {
 }
 
 #[test]
-fn cve_2026_1605_a_codec_is_given_back_whatever_became_of_the_message() {
-    let codecs = Codecs {
+fn cve_2026_1605_codec_is_returned_after_every_outcome() {
+    let codecs = CodecPool {
         take_inflater: || {
             BORROWED.set(BORROWED.get() + 1);
             Box::new(Inflater::new())
         },
-        give_inflater: |_| BORROWED.set(BORROWED.get() - 1),
-        ..Codecs::UNPOOLED
+        return_inflater: |_| BORROWED.set(BORROWED.get() - 1),
+        ..CodecPool::UNPOOLED
     };
     for frame in [
         bomb(100),
@@ -294,7 +296,7 @@ fn cve_2026_1605_a_codec_is_given_back_whatever_became_of_the_message() {
     ] {
         let mut connection = deflating_with(Local::Server, Takeover::Reset, codecs);
         let cost = flood(&mut connection, &sent_to(Local::Server, [frame]), &[], 0);
-        assert!(cost.fault.is_some() || cost.event_count == 1, "{cost:?}");
+        assert!(cost.error.is_some() || cost.event_count == 1, "{cost:?}");
         assert_eq!(BORROWED.get(), 0);
     }
 }

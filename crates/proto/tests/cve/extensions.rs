@@ -1,17 +1,17 @@
-//! C6, C7: extensions that nobody agreed on.
+//! C6, C7: extensions that were not negotiated.
 
 use sockeye_proto::ProtocolError;
-use sockeye_proto::handshake::{Acceptance, ClientRequest, ClientStep, HandshakeError, Key, Uri};
+use sockeye_proto::handshake::{Acceptance, ClientProgress, ClientRequest, HandshakeError, Key, Uri};
 
-use crate::bound::{refuses, sent_to};
 use crate::common::{Local, binary, frame, text};
+use crate::cost::{rejects, sent_to};
 use crate::handshake_support::{incoming, plus};
 
 #[test]
-fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_refused_unless_it_was_negotiated() {
+fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_rejected_without_negotiation() {
     for local in [Local::Server, Local::Client] {
         for opcode in [0x1, 0x2, 0x8, 0x9, 0xa] {
-            refuses(
+            rejects(
                 local,
                 sent_to(local, [frame(opcode, "").rsv(4)]),
                 ProtocolError::ReservedBits,
@@ -19,15 +19,15 @@ fn cve_ghsa_mq44_7p77_q5h7_rsv1_is_refused_unless_it_was_negotiated() {
             );
         }
         let continued = [text("a").fin(false), frame(0x0, "b").rsv(4)];
-        refuses(local, sent_to(local, continued), ProtocolError::ReservedBits, 1002);
+        rejects(local, sent_to(local, continued), ProtocolError::ReservedBits, 1002);
     }
 }
 
 #[test]
-fn cve_2022_39386_rsv2_and_rsv3_are_refused_and_nothing_is_thrown() {
+fn cve_2022_39386_rsv2_and_rsv3_are_rejected_without_panic() {
     for local in [Local::Server, Local::Client] {
         for rsv in [1, 2, 3, 5, 6, 7] {
-            refuses(
+            rejects(
                 local,
                 sent_to(local, [binary("a").rsv(rsv)]),
                 ProtocolError::ReservedBits,
@@ -38,7 +38,7 @@ fn cve_2022_39386_rsv2_and_rsv3_are_refused_and_nothing_is_thrown() {
 }
 
 #[test]
-fn cve_2026_2229_bad_parameters_of_an_extension_decline_it_and_throw_nothing() {
+fn cve_2026_2229_invalid_extension_parameters_decline_without_panic() {
     for params in [
         "server_max_window_bits=0",
         "server_max_window_bits=99",
@@ -53,7 +53,7 @@ fn cve_2026_2229_bad_parameters_of_an_extension_decline_it_and_throw_nothing() {
 }
 
 #[test]
-fn cve_2026_2229_an_extension_that_was_not_offered_fails_the_client() {
+fn cve_2026_2229_extension_not_offered_fails_the_client() {
     // checks [7692-5-11]
     for params in ["", "; server_max_window_bits=0", "; server_max_window_bits=99"] {
         let uri = Uri::parse("ws://h/").expect("valid");
@@ -66,7 +66,7 @@ fn cve_2026_2229_an_extension_that_was_not_offered_fails_the_client() {
         );
         let step = awaiting.handle_bytes(response.as_bytes());
         assert!(
-            matches!(step, ClientStep::Failed(HandshakeError::ExtensionNotOffered)),
+            matches!(step, ClientProgress::Failed(HandshakeError::ExtensionNotOffered)),
             "{step:?}"
         );
     }

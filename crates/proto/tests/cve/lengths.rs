@@ -1,15 +1,15 @@
-//! C1, C2: lengths that are declared.
+//! C1, C2: declared lengths.
 
-use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeError, HandshakeLimits, ServerHandshake, ServerProgress};
 use sockeye_proto::{Config, ProtocolError};
 
-use crate::bound::{connection, flood, limited, refuses, sent_to};
 use crate::common::{Local, binary, continuation, frame, text};
+use crate::cost::{connection, flood, limited, rejects, sent_to};
 
 #[test]
-fn cve_2020_13935_length_with_the_top_bit_is_refused() {
+fn cve_2020_13935_length_with_the_top_bit_is_rejected() {
     let wire = [0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
-    refuses(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
+    rejects(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
 }
 
 #[test]
@@ -19,48 +19,48 @@ fn cve_2020_27813_length_of_2_63_minus_1_after_a_fragment_does_not_wrap() {
             local,
             [binary("x").fin(false), continuation("").declaring(i64::MAX as u64)],
         );
-        refuses(local, wire, ProtocolError::MessageTooBig, 1009);
+        rejects(local, wire, ProtocolError::MessageTooBig, 1009);
     }
 }
 
 #[test]
-fn cve_2021_26423_length_that_is_negative_when_signed_ends_at_once() {
+fn cve_2021_26423_length_negative_as_signed_is_rejected() {
     let wire = [0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0];
-    refuses(Local::Client, wire, ProtocolError::LengthOverflow, 1002);
+    rejects(Local::Client, wire, ProtocolError::LengthOverflow, 1002);
 }
 
 #[test]
-fn cve_2026_1528_the_largest_length_is_too_big_for_a_client() {
+fn cve_2026_1528_largest_length_is_too_big_for_a_client() {
     let wire = [0x82, 0x7f, 0x7f, 255, 255, 255, 255, 255, 255, 255];
-    refuses(Local::Client, wire, ProtocolError::MessageTooBig, 1009);
+    rejects(Local::Client, wire, ProtocolError::MessageTooBig, 1009);
 }
 
 #[test]
-fn cve_pysec_2026_4395_length_beside_a_kept_fragment_never_sums_to_little() {
-    // What is kept and what is declared sum to 2^63 - 8 up to 2^63 + 11: around the sign of the sum.
+fn cve_pysec_2026_4395_length_after_a_buffered_fragment_does_not_overflow() {
+    // The sum of buffered and declared bytes is 2^63 - 8 to 2^63 + 11, around a sign change.
     for declared in (0..20).map(|n| (1_u64 << 63) - 18 + n) {
         let wire = sent_to(
             Local::Client,
             [text("0123456789").fin(false), continuation("").declaring(declared)],
         );
-        let (fault, code) = match declared >> 63 {
+        let (error, code) = match declared >> 63 {
             0 => (ProtocolError::MessageTooBig, 1009),
             _ => (ProtocolError::LengthOverflow, 1002),
         };
-        refuses(Local::Client, wire, fault, code);
+        rejects(Local::Client, wire, error, code);
     }
 }
 
 #[test]
-fn cve_2026_50161_room_for_the_mask_does_not_overflow() {
-    // A length to which nobody can add the four bytes of the masking key, in 64 and in 63 bits.
+fn cve_2026_50161_space_for_the_mask_does_not_overflow() {
+    // Adding the four bytes of the masking key to this length overflows 64 or 63 bits.
     for declared in u64::MAX - 4..=u64::MAX {
         let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
-        refuses(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
+        rejects(Local::Server, wire, ProtocolError::LengthOverflow, 1002);
     }
     for declared in (1 << 63) - 5..1 << 63 {
         let wire = frame(0x2, "").declaring(declared).masked([9; 4]).bytes();
-        refuses(Local::Server, wire, ProtocolError::MessageTooBig, 1009);
+        rejects(Local::Server, wire, ProtocolError::MessageTooBig, 1009);
     }
 }
 
@@ -76,67 +76,67 @@ fn cve_go_2026_6559_lengths_around_32_bits_are_too_big() {
     ] {
         for local in [Local::Server, Local::Client] {
             let wire = sent_to(local, [binary("").declaring(declared)]);
-            refuses(local, wire, ProtocolError::MessageTooBig, 1009);
+            rejects(local, wire, ProtocolError::MessageTooBig, 1009);
         }
     }
 }
 
 #[test]
-fn cve_rustsec_2022_0035_a_declared_length_makes_no_difference() {
+fn cve_rustsec_2022_0035_declared_length_allocates_nothing() {
     for local in [Local::Server, Local::Client] {
         let costs = [1, 16 << 20].map(|declared| {
             let mut connection = connection(local, Config::default());
             let header = sent_to(local, [binary("").declaring(declared)]);
             let cost = flood(&mut connection, &header, &[], 0);
-            assert_eq!(cost.fault, None);
+            assert_eq!(cost.error, None);
             cost.bytes_max
         });
-        // What a message needs that is not whole, whatever its length.
+        // Memory for an incomplete message, regardless of its length.
         assert_eq!(costs[0], costs[1]);
         assert!(costs[0] <= 128, "{costs:?}");
     }
 }
 
 #[test]
-fn cve_2018_21035_two_gigabytes_are_refused_at_the_header() {
+fn cve_2018_21035_two_gigabytes_are_rejected_at_the_header() {
     for local in [Local::Server, Local::Client] {
         let wire = sent_to(local, [text("").declaring((2 << 30) - 1)]);
-        refuses(local, wire, ProtocolError::MessageTooBig, 1009);
+        rejects(local, wire, ProtocolError::MessageTooBig, 1009);
     }
 }
 
 #[test]
-fn cve_2018_21035_even_without_a_limit_memory_follows_what_arrived() {
+fn cve_2018_21035_without_limit_memory_follows_received_bytes() {
     let mut connection = connection(Local::Server, limited(u64::MAX));
     let header = sent_to(Local::Server, [binary("").declaring(i64::MAX as u64)]);
     let cost = flood(&mut connection, &header, &[0; 1000], 100);
-    assert_eq!(cost.fault, None);
+    assert_eq!(cost.error, None);
     assert!(cost.bytes_max <= 3 * 100_000, "{cost:?}");
 }
 
 #[test]
-fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_then_431() {
+fn cve_2026_15565_endless_head_is_limited_then_431() {
     let HandshakeLimits { head_size_max, .. } = HandshakeLimits::default();
     let head = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20]].concat();
-    let mut fault = None;
+    let mut error = None;
     let info = allocation_counter::measure(|| {
         let mut handshake = ServerHandshake::new(HandshakeLimits::default());
         for (idx, piece) in head.chunks(100).enumerate() {
             match handshake.handle_bytes(piece) {
-                ServerStep::Incomplete(next) => handshake = next,
-                ServerStep::Refused(refusal) => return fault = Some((refusal.fault, idx)),
-                ServerStep::Requested(_) => panic!("no head is whole"),
+                ServerProgress::Incomplete(next) => handshake = next,
+                ServerProgress::Invalid(invalid) => return error = Some((invalid.error, idx)),
+                ServerProgress::Incoming(_) => panic!("the head is incomplete"),
             }
         }
     });
-    let (fault, idx) = fault.expect("refused");
-    assert_eq!(fault.status().as_u16(), 431);
+    let (error, idx) = error.expect("the head is rejected");
+    assert_eq!(error.status().as_u16(), 431);
     assert_eq!(
-        fault,
+        error,
         HandshakeError::HeadTooLarge {
             size_max: head_size_max
         }
     );
-    assert_eq!(idx, head_size_max / 100, "at the piece that goes beyond");
+    assert_eq!(idx, head_size_max / 100, "rejected at the piece that exceeds the limit");
     assert!(info.bytes_max <= 3 * head_size_max as u64 + 1024, "{info:?}");
 }

@@ -1,16 +1,16 @@
-//! All 65,536 close codes, received and sent, and all lengths of a reason.
+//! All 65,536 close codes, received and sent, and all reason lengths.
 
 use sockeye_proto::{CloseCode, CloseFrame, Connection, InvalidClose, MaskingKey, Role};
 
 use crate::frame::{BOTH, Frame};
 use crate::harness::{Checker, Count, Scale, config, in_parallel, wire_of};
-use crate::model::{Limits, expect, may_travel};
+use crate::model::{Limits, expect, is_valid_on_wire};
 
-/// Reasons: none, ASCII, three bytes of one character, half a character, no character.
+/// Reasons: empty, ASCII, a three-byte character, a truncated character, an invalid byte.
 const REASONS: [&[u8]; 5] = [b"", b"bye", b"\xe2\x82\xac", b"\xe2\x82", b"\xff"];
 
-/// 2 roles; each code with each reason and as an argument; 256 bodies of one byte; lengths of a body from 2 to 126.
-/// The splits follow from the lengths of the wires.
+/// 2 roles; each code with each reason and as an argument; 256 one-byte bodies; body lengths from 2 to 126. The number
+/// of splits follows from the lengths of the inputs.
 pub(crate) const WHOLE: Count = Count {
     inputs: 2 * (65_536 * (5 + 1) + 256 + 125),
     splits: 4_470_820,
@@ -41,7 +41,7 @@ pub(crate) fn run(scale: Scale) -> Count {
     codes + received(scale, one_byte.chain(lengths))
 }
 
-/// Both roles receive a close frame with each of these bodies.
+/// Passes close frames with these bodies to both roles.
 fn received(scale: Scale, bodies: impl Iterator<Item = Vec<u8>>) -> Count {
     let mut checker = Checker::default();
     let mut count = Count::default();
@@ -60,10 +60,10 @@ fn received(scale: Scale, bodies: impl Iterator<Item = Vec<u8>>) -> Count {
     count
 }
 
-/// Both roles are asked by their application to send it.
+/// Closes a connection of both roles with `code`.
 fn sent(code: u16) -> Count {
-    // Without a reason, 1005 is the word for a close frame without a code: nothing reserved travels.
-    let is_sendable = may_travel(code) || code == 1005;
+    // Without a reason, 1005 stands for a close frame without a code, so no reserved code is sent.
+    let is_sendable = is_valid_on_wire(code) || code == 1005;
     let mut count = Count::default();
     let mask = || MaskingKey([0; 4]);
     for role in [Role::Server, Role::Client { mask }] {
@@ -78,8 +78,8 @@ fn sent(code: u16) -> Count {
         let mut out = vec![];
         connection.poll_transmit(&mut out);
         let carries_code = out.ends_with(&code.to_be_bytes());
-        assert_eq!(carries_code, may_travel(code), "{role:?} sends {code}");
-        assert_eq!(CloseFrame::new(CloseCode(code), "r").is_ok(), may_travel(code));
+        assert_eq!(carries_code, is_valid_on_wire(code), "{role:?} sends {code}");
+        assert_eq!(CloseFrame::new(CloseCode(code), "r").is_ok(), is_valid_on_wire(code));
         count.inputs += 1;
     }
     count

@@ -1,6 +1,6 @@
-//! A frame as its fields, legal or not, and its bytes (RFC 6455 §5.2).
+//! Structured frames, valid or not, and their encoding (RFC 6455 §5.2).
 
-/// Which side receives the frames.
+/// The role that receives the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Local {
     Server,
@@ -9,10 +9,10 @@ pub(crate) enum Local {
 
 pub(crate) const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// What masked frames are masked with: four different bytes, none of them zero.
+/// The masking key: four different non-zero bytes.
 pub(crate) const KEY: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x96];
 
-/// The three ways to write a payload length.
+/// The three encodings of a payload length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LengthForm {
     /// In seven bits.
@@ -33,12 +33,12 @@ pub(crate) struct Frame {
     pub(crate) form: LengthForm,
     /// The length that the header declares.
     pub(crate) len: u64,
-    /// What follows, without its mask; shorter than `len` if the frame is not whole.
+    /// The unmasked payload. Shorter than `len` if the frame is incomplete.
     pub(crate) payload: Vec<u8>,
 }
 
 impl Frame {
-    /// A whole frame, its length in the shortest form, masked as a legal one to `local` is.
+    /// A complete frame with the length in its shortest encoding, masked as required for `local`.
     pub(crate) fn new(local: Local, fin: bool, opcode: u8, payload: &[u8]) -> Self {
         let len = payload.len() as u64;
         Self {
@@ -56,7 +56,7 @@ impl Frame {
         }
     }
 
-    /// The same frame, with this declared in this form, whatever follows.
+    /// The same frame with this declared length and encoding.
     pub(crate) fn declaring(mut self, form: LengthForm, len: u64) -> Self {
         (self.form, self.len) = (form, len);
         self
@@ -67,13 +67,13 @@ impl Frame {
         self
     }
 
-    /// The same frame, masked if it was not, and not if it was.
+    /// The same frame with masking toggled.
     pub(crate) fn masked_wrongly(mut self) -> Self {
         self.is_masked = !self.is_masked;
         self
     }
 
-    /// Appends the bytes on the wire.
+    /// Appends the encoded frame.
     pub(crate) fn append_to(&self, wire: &mut Vec<u8>) {
         wire.push(u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode);
         let mask_bit = u8::from(self.is_masked) << 7;

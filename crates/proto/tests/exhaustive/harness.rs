@@ -1,4 +1,4 @@
-//! Runs wires through connections, holds the outcome against the model, counts, and spreads the work over threads.
+//! Runs inputs through connections, compares the outcome with the model, counts, and distributes work over threads.
 
 use std::io::Write as _;
 use std::ops::{Add, AddAssign};
@@ -12,23 +12,23 @@ use sockeye_proto::{
 };
 
 use crate::frame::{Frame, Local};
-use crate::model::{End, Expected, Heard, Limits, Rule};
+use crate::model::{Delivered, End, Expected, Limits, Rule};
 
-/// How much of a family is run.
+/// How much of a family to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// A part that takes a second without optimisation.
+    /// A part that takes a second in debug mode.
     Small,
-    /// All of it.
+    /// Everything.
     Whole,
 }
 
-/// How much was run.
+/// Number of runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// Distinct inputs: a role, and the bytes that its peer sends, or the arguments of a call.
+    /// Distinct inputs: a role with the bytes from its peer or the arguments of a call.
     pub(crate) inputs: u64,
-    /// Runs of those inputs cut into pieces, beyond the run of each in one piece.
+    /// Runs of split inputs, in addition to the run of each in one piece.
     pub(crate) splits: u64,
 }
 
@@ -49,7 +49,7 @@ impl AddAssign for Count {
     }
 }
 
-/// Does the work for each number below `part_count`, on every processor, and adds up.
+/// Runs `work` for each number below `part_count` on all CPUs and adds the counts.
 pub(crate) fn in_parallel(part_count: u32, work: impl Fn(u32) -> Count + Sync) -> Count {
     let next = AtomicU32::new(0);
     let take_parts = || {
@@ -67,12 +67,12 @@ pub(crate) fn in_parallel(part_count: u32, work: impl Fn(u32) -> Count + Sync) -
         let threads: Vec<_> = (0..thread_count).map(|_| scope.spawn(take_parts)).collect();
         let counts = threads
             .into_iter()
-            .map(|thread| thread.join().expect("no verdict was wrong"));
+            .map(|thread| thread.join().expect("a worker failed"));
         counts.fold(Count::default(), Add::add)
     })
 }
 
-/// Runs a family, prints a line about it, and sees that all of it was run.
+/// Runs a family, prints its counts, and checks that all of it was run.
 pub(crate) fn timed(name: &str, expected: Count, family: impl FnOnce() -> Count) -> Count {
     let begin = Clock::now();
     let count = family();
@@ -81,7 +81,7 @@ pub(crate) fn timed(name: &str, expected: Count, family: impl FnOnce() -> Count)
     count
 }
 
-/// Prints past the test harness, which would keep it to itself.
+/// Prints a line that the test harness does not capture.
 pub(crate) fn print_line(name: &str, Count { inputs, splits }: Count, seconds: f64) {
     let line = format!("{name:<12} {inputs:>12} inputs {splits:>12} splits {seconds:>8.1} s\n");
     let _ = std::io::stdout().lock().write_all(line.as_bytes());
@@ -96,7 +96,7 @@ pub(crate) fn config(limits: Limits) -> Arc<Config> {
     Arc::new(config)
 }
 
-/// Feeds wires to fresh connections. Holds the memory for that.
+/// Passes inputs to new connections. Reuses its buffers.
 #[derive(Default)]
 pub(crate) struct Checker {
     receive_mode: ReceiveMode,
@@ -108,7 +108,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// Has messages delivered in chunks, and puts them together.
+    /// Receives messages in chunks and joins them.
     pub(crate) fn in_chunks() -> Self {
         Self {
             receive_mode: ReceiveMode::Chunks,
@@ -116,7 +116,7 @@ impl Checker {
         }
     }
 
-    /// A fresh connection receives `wire`, cut at `cuts`, and must do what is expected.
+    /// Passes `wire`, split at `cuts`, to a new connection and checks the outcome.
     pub(crate) fn check(
         &mut self,
         local: Local,
@@ -126,11 +126,11 @@ impl Checker {
         expected: &Expected,
     ) {
         if let Err(wrong) = self.run(local, config, wire, cuts, expected) {
-            panic!("{local:?} receives {wire:02x?} cut at {cuts:?}: {wrong}; expected {expected:?}");
+            panic!("{local:?} receives {wire:02x?} split at {cuts:?}: {wrong}; expected {expected:?}");
         }
     }
 
-    /// The wire whole, and cut in two everywhere in its first 64 bytes; how many runs the latter were.
+    /// Checks the input in one piece and split at every position in its first 64 bytes. Returns the number of splits.
     pub(crate) fn check_cut_in_two(
         &mut self,
         local: Local,
@@ -162,15 +162,15 @@ impl Checker {
         self.input.clear();
         self.input.extend_from_slice(wire);
         self.chunks = None;
-        let mut heard = expected.heard.iter();
-        let mut fault = None;
+        let mut delivered = expected.delivered.iter();
+        let mut error = None;
         let mut begin = 0;
         for end in cuts.iter().copied().chain([wire.len()]) {
             let mut piece = &mut self.input[begin..end];
             begin = end;
             loop {
                 let piece_len = piece.len();
-                // The short way is to say the same; once is enough, for it sees what lies whole in one piece.
+                // The fast path must agree. Once is enough, because it only applies to complete messages.
                 let found = connection
                     .find_message(Instant::ORIGIN, piece)
                     .filter(|_| cuts.is_empty())
@@ -192,8 +192,8 @@ impl Checker {
                 match received.event {
                     None if consumed == piece_len => break,
                     None => return Err("not all is consumed".into()),
-                    Some(event) if fault.is_some() => return Err(format!("{event:?} after the fault")),
-                    Some(Event::ProtocolError(found)) => fault = Some(found),
+                    Some(event) if error.is_some() => return Err(format!("{event:?} after the error")),
+                    Some(Event::ProtocolError(found)) => error = Some(found),
                     Some(Event::Chunk {
                         kind,
                         data,
@@ -204,14 +204,14 @@ impl Checker {
                         let is_right = message.is_none_or(|message| {
                             let payload = message.into();
                             let event = Event::Message { kind, payload };
-                            heard.next().is_some_and(|expected| is_same(&event, expected))
+                            delivered.next().is_some_and(|expected| is_same(&event, expected))
                         });
                         if !is_right {
                             return Err("another message in chunks".into());
                         }
                     }
                     Some(event) => {
-                        let is_right = heard.next().is_some_and(|expected| is_same(&event, expected));
+                        let is_right = delivered.next().is_some_and(|expected| is_same(&event, expected));
                         if !is_right {
                             return Err(format!("{event:?}"));
                         }
@@ -220,22 +220,23 @@ impl Checker {
                 piece = &mut piece[consumed..];
             }
         }
-        if let Some(missing) = heard.next() {
-            return Err(format!("{missing:?} is missing, the fault is {fault:?}"));
+        if let Some(missing) = delivered.next() {
+            return Err(format!("{missing:?} is missing, the error is {error:?}"));
         }
-        // What is held follows what arrived: twice a message, a cut control frame, the least that a vector holds.
+        // Memory is bounded by received bytes: twice a message, a split control frame, the minimum capacity of a
+        // vector.
         let held = connection.buffered_len();
         if held > 2 * wire.len() + 16 {
             return Err(format!("{held} bytes are held"));
         }
-        self.check_end(local, &mut connection, fault, &expected.end)
+        self.check_end(local, &mut connection, error, &expected.end)
     }
 
     fn check_end(
         &mut self,
         local: Local,
         connection: &mut Connection,
-        fault: Option<ProtocolError>,
+        error: Option<ProtocolError>,
         end: &End,
     ) -> Result<(), String> {
         self.out.clear();
@@ -243,7 +244,7 @@ impl Checker {
         connection.poll_transmit(&mut self.out);
         let (state, transport) = (connection.state(), connection.transport_action());
         let cause = connection.close_info().map(|closure| closure.cause());
-        let is_right = match (end, fault) {
+        let is_right = match (end, error) {
             (End::Open(pong), None) => {
                 if let Some(payload) = pong {
                     self.expect_answer(local, 0xa, payload);
@@ -251,35 +252,35 @@ impl Checker {
                 self.out == self.answer && (state, transport, cause) == (State::Open, TransportAction::Open, None)
             }
             (End::Closed(code), None) => {
-                // RFC 6455 §5.5.1: the code is echoed. §7.1.1: it is the server that ends TCP.
+                // RFC 6455 §5.5.1: the code is echoed. §7.1.1: the server closes TCP.
                 let body = code.to_be_bytes();
                 self.expect_answer(local, 0x8, if *code == 1005 { &[] } else { &body });
                 let next = match local {
                     Local::Server => TransportAction::HalfClose,
                     Local::Client => TransportAction::Open,
                 };
-                self.out == self.answer && (state, transport, cause) == (State::Ending, next, Some(CloseCause::Peer))
+                self.out == self.answer && (state, transport, cause) == (State::Draining, next, Some(CloseCause::Peer))
             }
-            (End::Failed(rules), Some(fault)) => {
-                let rule = rule_of(fault);
+            (End::Failed(rules), Some(error)) => {
+                let rule = rule_of(error);
                 let mut body = rule.close_code().to_be_bytes().to_vec();
-                body.extend_from_slice(fault.reason().as_bytes());
+                body.extend_from_slice(error.reason().as_bytes());
                 self.expect_answer(local, 0x8, &body);
                 rules.contains(rule)
                     && self.out == self.answer
-                    && (state, transport) == (State::Ending, TransportAction::HalfClose)
-                    && cause == Some(CloseCause::ProtocolError(fault))
+                    && (state, transport) == (State::Draining, TransportAction::HalfClose)
+                    && cause == Some(CloseCause::ProtocolError(error))
                     && connection.buffered_len() == 0
             }
             _ => false,
         };
         match is_right {
             true => Ok(()),
-            false => Err(format!("{fault:?}, {state:?}, {transport:?}, sends {:02x?}", self.out)),
+            false => Err(format!("{error:?}, {state:?}, {transport:?}, sends {:02x?}", self.out)),
         }
     }
 
-    /// One frame as this side sends it: a client's masked with zeros, which leave the payload as it is.
+    /// Expects one sent frame. A client masks it with zeros, which do not change the payload.
     fn expect_answer(&mut self, local: Local, opcode: u8, payload: &[u8]) {
         let mask_bit = match local {
             Local::Server => 0,
@@ -294,14 +295,14 @@ impl Checker {
     }
 }
 
-/// The bytes of several frames.
+/// Encodes several frames.
 pub(crate) fn wire_of<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> Vec<u8> {
     let mut wire = Vec::new();
     frames.into_iter().for_each(|frame| frame.append_to(&mut wire));
     wire
 }
 
-/// Puts a chunk to those before it: the message, if it is the last.
+/// Appends a chunk. Returns the message if the chunk is the last.
 fn append(chunks: &mut Option<Vec<u8>>, data: &[u8], first: bool, last: bool) -> Result<Option<Vec<u8>>, String> {
     if first != chunks.is_none() {
         return Err("a chunk is the first if none was before, and else not".into());
@@ -314,25 +315,25 @@ fn no_mask() -> MaskingKey {
     MaskingKey([0; 4])
 }
 
-fn is_same(event: &Event<'_>, expected: &Heard) -> bool {
+fn is_same(event: &Event<'_>, expected: &Delivered) -> bool {
     match (event, expected) {
-        (Event::Message { kind, payload }, Heard::Text(text)) => *kind == MessageKind::Text && **payload == **text,
-        (Event::Message { kind, payload }, Heard::Binary(bytes)) => {
+        (Event::Message { kind, payload }, Delivered::Text(text)) => *kind == MessageKind::Text && **payload == **text,
+        (Event::Message { kind, payload }, Delivered::Binary(bytes)) => {
             *kind == MessageKind::Binary && **payload == **bytes
         }
-        (Event::Ping(payload), Heard::Ping(expected)) | (Event::Pong(payload), Heard::Pong(expected)) => {
+        (Event::Ping(payload), Delivered::Ping(expected)) | (Event::Pong(payload), Delivered::Pong(expected)) => {
             payload == expected
         }
-        (Event::Close(frame), Heard::Close(code, reason)) => {
+        (Event::Close(frame), Delivered::Close(code, reason)) => {
             frame.code.0 == *code && frame.reason.as_bytes() == &reason[..]
         }
         _ => false,
     }
 }
 
-/// The model's name for a fault. A fault it has no name for fails the test.
-fn rule_of(fault: ProtocolError) -> Rule {
-    match fault {
+/// Maps an error to the rule in the model. Panics if there is none.
+fn rule_of(error: ProtocolError) -> Rule {
+    match error {
         ProtocolError::ReservedBits => Rule::ReservedBits,
         ProtocolError::ReservedOpcode(_) => Rule::ReservedOpcode,
         ProtocolError::UnmaskedFrame => Rule::Unmasked,

@@ -1,8 +1,9 @@
-//! All 65,536 first two bytes of a frame, with every length that they can announce, in every state of a message.
+//! All 65,536 values of the first two bytes of a frame, with every length that they can declare, in every message
+//! state.
 //!
-//! The second byte says a length up to 125 itself. Where it says 126 or 127, a length follows in two or eight bytes:
-//! each of sixteen around which programs have gone wrong, as far as the form holds it, whether it is the shortest form
-//! for it or not. The payload follows as far as it can be sent; a frame that declares more is left unfinished.
+//! For 126 and 127 in the second byte, the extended length takes each of sixteen values at which implementations have
+//! failed, if it fits, whether or not it is the shortest encoding. The payload follows if it is small; a frame that
+//! declares more is left incomplete.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::frame::{BOTH, Frame, LengthForm, Local};
 use crate::harness::{Checker, Count, Scale, config, in_parallel, wire_of};
 use crate::model::{End, Limits, expect};
 
-/// Both sides of each place where a form, a signed or an unsigned type ends.
+/// Values on both sides of each bound of an encoding or an integer type.
 const LENGTHS: [u64; 16] = [
     0,
     1,
@@ -32,33 +33,33 @@ const LENGTHS: [u64; 16] = [
     u64::MAX,
 ];
 
-/// Payloads up to here are sent whole.
+/// Payloads up to this size are sent completely.
 const SENT_MAX: u64 = 65_537;
 
-/// 2 roles, 3 states, 256 first bytes, 2 mask bits; 126 lengths in the byte itself, 7 that fit two bytes, 16 in eight.
-/// The splits follow from the lengths of the wires, under two limits.
+/// 2 roles, 3 states, 256 first bytes, 2 mask bits; 126 lengths of 7 bits, 7 of 16 bits, 16 of 64 bits. The number of
+/// splits follows from the lengths of the inputs, under two limits.
 pub(crate) const WHOLE: Count = Count {
     inputs: 2 * 3 * 256 * 2 * (126 + 7 + 16),
     splits: 7_056_272,
 };
-/// The states apart from "between messages" are left out, and the splits.
+/// Only the state between messages, without splits.
 pub(crate) const SMALL: Count = Count {
     inputs: WHOLE.inputs / 3,
     splits: 0,
 };
 
-/// The limit by default, and one that no length exceeds: then nothing but the form of a header is judged, and a header
-/// that declares 2^63 - 1 bytes must wait for them without holding any memory.
+/// The default limit, and one that no length exceeds: then only the encoding of a header is checked, and a header that
+/// declares 2^63 - 1 bytes must not allocate memory.
 const MESSAGE_SIZE_MAX: [u64; 2] = [16 << 20, u64::MAX];
 
 pub(crate) fn run(scale: Scale) -> Count {
     in_parallel(256, |first| {
         let mut cases = Cases::new(scale);
         for local in BOTH {
-            for begun in begun(local, scale) {
+            for preceding in preceding(local, scale) {
                 for second in 0..=255 {
                     for (form, len) in lengths(second & 0x7f) {
-                        cases.check(local, begun.as_ref(), header(first as u8, second, form, len));
+                        cases.check(local, preceding.as_ref(), header(first as u8, second, form, len));
                     }
                 }
             }
@@ -67,8 +68,8 @@ pub(crate) fn run(scale: Scale) -> Count {
     })
 }
 
-/// What came before: nothing, or the first fragment of a text or binary message.
-fn begun(local: Local, scale: Scale) -> impl Iterator<Item = Option<Frame>> {
+/// The preceding input: nothing, or the first fragment of a text or binary message.
+fn preceding(local: Local, scale: Scale) -> impl Iterator<Item = Option<Frame>> {
     let fragments = [0x1, 0x2].map(|opcode| Some(Frame::new(local, false, opcode, b"a")));
     let state_count = match scale {
         Scale::Small => 1,
@@ -127,17 +128,17 @@ impl Cases {
         }
     }
 
-    fn check(&mut self, local: Local, begun: Option<&Frame>, mut frame: Frame) {
-        // The payload follows only if the header is one that it can follow.
+    fn check(&mut self, local: Local, preceding: Option<&Frame>, mut frame: Frame) {
+        // The payload follows only a valid header.
         let (unlimited, _) = &self.configs[1];
-        let after_header = expect(local, *unlimited, begun.into_iter().chain([&frame])).end;
+        let after_header = expect(local, *unlimited, preceding.into_iter().chain([&frame])).end;
         if matches!(after_header, End::Open(_)) && frame.len <= SENT_MAX {
             frame.payload = payload(frame.opcode, frame.len as usize);
         }
-        let wire = wire_of(begun.into_iter().chain([&frame]));
+        let wire = wire_of(preceding.into_iter().chain([&frame]));
         self.count.inputs += 1;
         for (limits, config) in &self.configs {
-            let expected = expect(local, *limits, begun.into_iter().chain([&frame]));
+            let expected = expect(local, *limits, preceding.into_iter().chain([&frame]));
             match self.scale {
                 Scale::Small => self.checker.check(local, config, &wire, &[], &expected),
                 Scale::Whole => self.count.splits += self.checker.check_cut_in_two(local, config, &wire, &expected),
@@ -146,7 +147,7 @@ impl Cases {
     }
 }
 
-/// Legal as text; and as the body of a close frame, if that has room for a code.
+/// A payload that is valid text, and a valid close body if it has at least two bytes.
 fn payload(opcode: u8, len: usize) -> Vec<u8> {
     let mut payload = vec![b'a'; len];
     if opcode == 0x8 {

@@ -1,28 +1,27 @@
-//! Proof by enumeration: not samples of what a peer can send, but all of it, up to a size.
+//! Exhaustive tests: all inputs from a peer up to a size, not samples.
 //!
-//! | family | what is enumerated | held against |
+//! | family | enumerated inputs | compared with |
 //! |---|---|---|
-//! | `headers` | all first two bytes of a frame, each length that they can announce, in each state of a message | the model |
+//! | `headers` | all values of the first two bytes of a frame, with each length that they can declare, in each message state | the model |
 //! | `close codes` | all close codes, received with five reasons, and sent; all lengths of a reason | the model |
-//! | `utf8` | all strings of up to three bytes, those of four at every boundary, in every cut | `core::str::from_utf8` |
+//! | `utf8` | all strings of up to three bytes, those of four at every boundary, for every split | `core::str::from_utf8` |
 //! | `masking` | every alignment, length to 256 and phase of the key | the formula of the RFC |
-//! | `sequences` | every sequence of up to three frames of 60 kinds, cut in two everywhere in its first 64 bytes | the model |
-//! | `four` | every sequence of four of them, whole | the model |
+//! | `sequences` | every sequence of up to three frames of 60 kinds, split at every position in its first 64 bytes | the model |
+//! | `four` | every sequence of four of them, in one piece | the model |
 //!
-//! The model is `model.rs`: what RFC 6455 asks for, written from the RFC over frames as fields. For every input the
-//! events, the close code and the rule named, what is sent back, the state, what the transport is to do and the memory
-//! held must be as the model says. Compression is not negotiated here.
+//! The model in `model.rs` implements the requirements of RFC 6455 on structured frames. For every input, the events,
+//! the close code, the reported rule, the frames sent back, the state, the transport action and the memory held must
+//! match the model. Compression is not negotiated.
 //!
-//! `cargo test` runs a small part of each family. `cargo xtask ci` runs all of it, which takes a minute or so on two
-//! cores that have nothing else to do, and prints its counts:
+//! `cargo test` runs a small part of each family. `cargo xtask ci` runs everything, which takes about a minute on two
+//! idle cores, and prints the counts:
 //!
 //! ```console
 //! $ cargo test --release -p sockeye-proto --test exhaustive -- --ignored
 //! ```
 //!
-//! Inputs are counted once: within a family no two are the same bytes to the same role. Some hundred short ones belong
-//! to two families. Runs of an input cut in pieces are counted apart, as splits. Both counts are asserted, so that no
-//! part of a family can be lost without a test failing.
+//! Inputs are distinct within a family; a few hundred short ones belong to two families. Runs of a split input are
+//! counted separately, as splits. Both counts are asserted, so that no part of a family can be lost unnoticed.
 
 mod close_codes;
 mod frame;
@@ -36,7 +35,7 @@ mod utf8;
 use harness::{Count, Scale, print_line, timed};
 
 #[test]
-#[ignore = "a minute or so in release mode, far more without; `cargo xtask ci` runs it so"]
+#[ignore = "takes about a minute in release mode and much longer in debug mode; run by `cargo xtask ci`"]
 fn everything() {
     let begin = std::time::Instant::now();
     let families = [
@@ -49,30 +48,30 @@ fn everything() {
     ];
     let total = families.into_iter().fold(Count::default(), std::ops::Add::add);
     print_line("total", total, begin.elapsed().as_secs_f64());
-    assert!(total.inputs >= 10_000_000, "the least that this is for");
+    assert!(total.inputs >= 10_000_000, "expected at least ten million inputs");
 }
 
 #[test]
-fn every_header_gets_the_verdict_of_the_table() {
+fn every_header_matches_the_model() {
     assert_eq!(headers::run(Scale::Small), headers::SMALL);
 }
 
 #[test]
-fn every_close_code_is_taken_or_refused_as_the_rfc_says() {
+fn every_close_code_is_handled_as_in_the_rfc() {
     assert_eq!(close_codes::run(Scale::Small), close_codes::SMALL);
 }
 
 #[test]
-fn text_is_judged_as_the_standard_library_judges_it() {
+fn utf8_validation_agrees_with_the_standard_library() {
     assert_eq!(utf8::run(Scale::Small), utf8::SMALL);
 }
 
 #[test]
-fn masking_is_the_formula_at_every_alignment() {
+fn masking_matches_the_rfc_formula_at_every_alignment() {
     assert_eq!(masking::run(Scale::Small), masking::SMALL);
 }
 
 #[test]
-fn every_sequence_of_two_frames_does_what_the_model_says() {
+fn every_sequence_of_two_frames_matches_the_model() {
     assert_eq!(sequences::run(Scale::Small), sequences::UP_TO_TWO);
 }

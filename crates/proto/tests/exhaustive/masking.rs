@@ -1,28 +1,28 @@
-//! Masking at every alignment, length and phase of the key, against the loop that the RFC gives.
+//! Masking at every alignment, length and phase of the key, compared with the formula of the RFC.
 
 use sockeye_proto::MaskingKey;
 
 use crate::harness::{Count, Scale, in_parallel};
 
-/// A key of four different bytes, keys that change nothing and everything, and one whose bytes are two and two alike.
+/// Keys: four different bytes, all zeros, all ones, and two equal pairs of bytes.
 const KEYS: [[u8; 4]; 4] = [[0x37, 0xfa, 0x21, 0x3d], [0; 4], [0xff; 4], [0xa5, 0x5a, 0xa5, 0x5a]];
 
 const OFFSETS: u32 = 64;
 const LENGTH_MAX: usize = 256;
 const PHASES: usize = 4;
 
-/// The splits are those at one alignment: of n bytes, n - 1.
+/// Splits are tested at one alignment: n - 1 for n bytes.
 pub(crate) const WHOLE: Count = Count {
     inputs: 64 * 257 * 4 * 4,
     splits: 4 * 4 * (256 * 255 / 2),
 };
-/// One key, and no splits.
+/// One key, without splits.
 pub(crate) const SMALL: Count = Count {
     inputs: 64 * 257 * 4,
     splits: 0,
 };
 
-/// Memory that begins at a multiple of 64.
+/// Memory aligned to 64 bytes.
 #[repr(align(64))]
 struct Aligned([u8; OFFSETS as usize + LENGTH_MAX + 64]);
 
@@ -44,7 +44,7 @@ pub(crate) fn run(scale: Scale) -> Count {
     })
 }
 
-/// Masks `len` bytes at `offset`, the first of them being byte `phase` of a payload.
+/// Masks `len` bytes at `offset`, where the first one is byte `phase` of a payload.
 fn check(key: [u8; 4], phase: usize, offset: usize, len: usize, scale: Scale) -> Count {
     let before = Aligned(core::array::from_fn(|i| (i * 151 + 7) as u8));
     let mut expected = before.0;
@@ -57,10 +57,10 @@ fn check(key: [u8; 4], phase: usize, offset: usize, len: usize, scale: Scale) ->
     let mut masked = Aligned(before.0);
     let advanced = MaskingKey(key).advanced(phase);
     advanced.apply(&mut masked.0[offset..offset + len]);
-    // The bytes around are compared as well: they must be as before.
+    // The surrounding bytes are compared as well: they must not change.
     assert_eq!(masked.0, expected, "{}", here());
 
-    // In two parts, the second with the key advanced by the first: the same bytes. At one offset for every cut.
+    // Masking in two parts, the second with the advanced key, gives the same bytes. One offset for each split.
     let cuts = match scale {
         Scale::Whole if offset == 0 => 1..len.max(1),
         _ => 1..1,
@@ -71,7 +71,7 @@ fn check(key: [u8; 4], phase: usize, offset: usize, len: usize, scale: Scale) ->
         let (head, tail) = parts.0[offset..offset + len].split_at_mut(cut);
         advanced.apply(head);
         advanced.advanced(cut).apply(tail);
-        assert_eq!(parts.0, expected, "{} cut at {cut}", here());
+        assert_eq!(parts.0, expected, "{} split at {cut}", here());
     }
     Count { inputs: 1, splits }
 }

@@ -1,13 +1,12 @@
-//! What an endpoint does with frames, written from RFC 6455 and from nothing else.
+//! A model of an endpoint, written from RFC 6455 alone.
 //!
-//! The model sees frames as fields; it reads no bytes, has no buffers and no splits. Where a frame breaks several
-//! rules at once, the RFC does not say which of them is to be found first, so the model names all of them, and any
-//! is a right answer as long as the close code is. One order is fixed: what is wrong with a header shows before its
-//! payload does, and a limit is only asked about a frame that is legal.
+//! The model works on structured frames, without bytes, buffers or splits. If a frame violates several rules, the RFC
+//! does not specify which one to report, so the model returns all of them, and any is correct if the close code
+//! matches. Errors in a header precede errors in its payload, and limits are checked only for valid frames.
 
 use crate::frame::{Frame, LengthForm, Local};
 
-/// A rule that a frame can break.
+/// A rule that a frame can violate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Rule {
@@ -28,20 +27,20 @@ pub(crate) enum Rule {
     MessageTooBig,
 }
 
-/// Several rules.
+/// A set of rules.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Rules(u16);
 
-/// How much the endpoint under test was told to take.
+/// The limits of the endpoint under test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) message_size_max: u64,
     pub(crate) empty_fragments_max: u32,
 }
 
-/// What the application hears.
+/// An event delivered to the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Delivered {
     Text(Vec<u8>),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -49,53 +48,53 @@ pub(crate) enum Heard {
     Close(u16, Vec<u8>),
 }
 
-/// Where the frames leave the connection.
+/// The final state of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Open, with this pong to send, if any.
+    /// Open, with this pending pong, if any.
     Open(Option<Vec<u8>>),
-    /// Closed by the peer with this code, which is echoed; 1005 if there was none.
+    /// Closed by the peer with this code, which is echoed. 1005 if there was none.
     Closed(u16),
-    /// Failed for one of these rules.
+    /// Failed because of one of these rules.
     Failed(Rules),
 }
 
-/// All that must come of a sequence of frames.
+/// The expected outcome of a sequence of frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
-    pub(crate) heard: Vec<Heard>,
+    pub(crate) delivered: Vec<Delivered>,
     pub(crate) end: End,
 }
 
 struct Message {
     is_text: bool,
     bytes: Vec<u8>,
-    /// What its frames declared so far.
+    /// Sum of the lengths declared so far.
     len: u128,
     empty_in_a_row: u32,
 }
 
-/// What comes of `frames`, of which only the last may be unfinished.
+/// Returns the outcome of `frames`, of which only the last may be incomplete.
 pub(crate) fn expect<'a>(local: Local, limits: Limits, frames: impl IntoIterator<Item = &'a Frame>) -> Expected {
-    let (mut heard, mut pong, mut message) = (Vec::new(), None, None);
+    let (mut delivered, mut pong, mut message) = (Vec::new(), None, None);
     for frame in frames {
-        let mut broken = broken_by_header(local, frame, message.is_some());
+        let mut broken = violated_by_header(local, frame, message.is_some());
         if broken.is_empty() && !frame.is_control() {
-            broken = broken_limits(limits, frame, message.as_ref());
+            broken = violated_limits(limits, frame, message.as_ref());
         }
         if !broken.is_empty() {
             return Expected {
-                heard,
+                delivered,
                 end: End::Failed(broken),
             };
         }
         let is_whole = frame.payload.len() as u64 == frame.len;
         match frame.opcode {
             0x0..=0x2 => match data(frame, is_whole, &mut message) {
-                Ok(said) => heard.extend(said),
+                Ok(said) => delivered.extend(said),
                 Err(rule) => {
                     return Expected {
-                        heard,
+                        delivered,
                         end: End::Failed(rule.alone()),
                     };
                 }
@@ -104,30 +103,30 @@ pub(crate) fn expect<'a>(local: Local, limits: Limits, frames: impl IntoIterator
             0x8 => {
                 let end = match close(&frame.payload) {
                     Ok((code, reason)) => {
-                        heard.push(Heard::Close(code, reason));
+                        delivered.push(Delivered::Close(code, reason));
                         End::Closed(code)
                     }
                     Err(rules) => End::Failed(rules),
                 };
-                // §5.5.1, §7.1.7: after a close frame, or once failed, nothing that comes means anything.
-                return Expected { heard, end };
+                // §5.5.1, §7.1.7: after a close frame or a failure, further input is ignored.
+                return Expected { delivered, end };
             }
             0x9 => {
-                // §5.5.2: a ping is answered with its payload. §5.5.3: of several, the newest alone may be.
+                // §5.5.2: a ping is answered with its payload. §5.5.3: answering only the newest is allowed.
                 pong = Some(frame.payload.clone());
-                heard.push(Heard::Ping(frame.payload.clone()));
+                delivered.push(Delivered::Ping(frame.payload.clone()));
             }
-            _ => heard.push(Heard::Pong(frame.payload.clone())),
+            _ => delivered.push(Delivered::Pong(frame.payload.clone())),
         }
     }
     Expected {
-        heard,
+        delivered,
         end: End::Open(pong),
     }
 }
 
-/// The decision table of a header: each line is a rule and its section.
-fn broken_by_header(local: Local, frame: &Frame, is_inside_message: bool) -> Rules {
+/// The rules for a header, one per line with its section.
+fn violated_by_header(local: Local, frame: &Frame, is_inside_message: bool) -> Rules {
     let is_first = matches!(frame.opcode, 0x1 | 0x2);
     let shortest = match frame.len {
         0..=125 => LengthForm::Short,
@@ -135,33 +134,33 @@ fn broken_by_header(local: Local, frame: &Frame, is_inside_message: bool) -> Rul
         _ => LengthForm::Eight,
     };
     Rules::default()
-        // §5.2: zero unless an extension gives them a meaning, and none is negotiated.
+        // §5.2: zero unless an extension defines them, and none is negotiated.
         .and(Rule::ReservedBits, frame.rsv != 0)
-        // §5.2, §11.8: 3 to 7 and B to F have no meaning.
+        // §5.2, §11.8: 3 to 7 and B to F are reserved.
         .and(Rule::ReservedOpcode, matches!(frame.opcode, 0x3..=0x7 | 0xb..=0xf))
-        // §5.1: a client masks all its frames.
+        // §5.1: a client masks all frames.
         .and(Rule::Unmasked, local == Local::Server && !frame.is_masked)
-        // §5.1: a server masks none.
+        // §5.1: a server masks no frames.
         .and(Rule::Masked, local == Local::Client && frame.is_masked)
-        // §5.2: the length is written in the fewest bytes there are for it.
+        // §5.2: the length uses the shortest encoding.
         .and(Rule::LengthNotShortest, frame.form != shortest)
-        // §5.2: the top bit of the eight bytes is zero.
+        // §5.2: the top bit of a 64-bit length is zero.
         .and(Rule::LengthTopBit, frame.len >> 63 == 1)
         // §5.5: a control frame is not fragmented.
         .and(Rule::ControlFragmented, frame.is_control() && !frame.fin)
-        // §5.5: and has at most 125 bytes, so that the long forms are not for it, whatever they say.
+        // §5.5: a control frame has at most 125 bytes, so it cannot use the longer length encodings.
         .and(
             Rule::ControlTooLong,
             frame.is_control() && frame.form != LengthForm::Short,
         )
-        // §5.4: a continuation continues something.
+        // §5.4: a continuation requires a message in progress.
         .and(Rule::NothingToContinue, frame.opcode == 0x0 && !is_inside_message)
-        // §5.4: fragments of two messages are not interleaved.
+        // §5.4: fragments of different messages are not interleaved.
         .and(Rule::MessageNotFinished, is_first && is_inside_message)
 }
 
-/// §10.4: what a frame may add to its message, as its header declares it.
-fn broken_limits(limits: Limits, frame: &Frame, message: Option<&Message>) -> Rules {
+/// §10.4: limits on the declared length of a frame.
+fn violated_limits(limits: Limits, frame: &Frame, message: Option<&Message>) -> Rules {
     let (len, empty) = message.map_or((0, 0), |message| (message.len, message.empty_in_a_row));
     let is_empty = frame.len == 0 && !frame.fin;
     Rules::default()
@@ -175,8 +174,8 @@ fn broken_limits(limits: Limits, frame: &Frame, message: Option<&Message>) -> Ru
         )
 }
 
-/// §5.4, §5.6: a fragment, or a whole message.
-fn data(frame: &Frame, is_whole: bool, message: &mut Option<Message>) -> Result<Option<Heard>, Rule> {
+/// §5.4, §5.6: a fragment or an unfragmented message.
+fn data(frame: &Frame, is_whole: bool, message: &mut Option<Message>) -> Result<Option<Delivered>, Rule> {
     let is_text = frame.opcode == 0x1;
     let so_far = message.get_or_insert_with(|| Message {
         is_text,
@@ -192,8 +191,8 @@ fn data(frame: &Frame, is_whole: bool, message: &mut Option<Message>) -> Result<
         0
     };
     let is_end = frame.fin && is_whole;
-    // §8.1: text is UTF-8. It is wrong as soon as nothing that could follow would make it right (an error with a
-    // length), and at the end of the message also if a character is cut short (an error without one).
+    // §8.1: text is UTF-8. It is invalid as soon as no continuation could make it valid (`error_len` is set), and at
+    // the end of the message also if a character is truncated (`error_len` is not set).
     if so_far.is_text
         && let Err(error) = core::str::from_utf8(&so_far.bytes)
         && (is_end || error.error_len().is_some())
@@ -204,22 +203,22 @@ fn data(frame: &Frame, is_whole: bool, message: &mut Option<Message>) -> Result<
         return Ok(None);
     }
     Ok(message.take().map(|message| match message.is_text {
-        true => Heard::Text(message.bytes),
-        false => Heard::Binary(message.bytes),
+        true => Delivered::Text(message.bytes),
+        false => Delivered::Binary(message.bytes),
     }))
 }
 
-/// §5.5.1, §7.4: no body, or a code and a reason.
+/// §5.5.1, §7.4: an empty body, or a code and a reason.
 fn close(body: &[u8]) -> Result<(u16, Vec<u8>), Rules> {
     let (code, reason) = match body {
-        // §7.1.5: without a code, the application is told 1005.
+        // §7.1.5: a missing code is reported as 1005.
         [] => return Ok((1005, vec![])),
-        // §5.5.1: if there is a body, its first two bytes are a code.
+        // §5.5.1: a body starts with a two-byte code.
         [_] => return Err(Rule::CloseBodyOfOneByte.alone()),
         [high, low, reason @ ..] => (u16::from(*high) << 8 | u16::from(*low), reason),
     };
     let broken = Rules::default()
-        .and(Rule::CloseCode, !may_travel(code))
+        .and(Rule::CloseCode, !is_valid_on_wire(code))
         // §5.5.1: the reason is UTF-8.
         .and(Rule::NotUtf8, core::str::from_utf8(reason).is_err());
     match broken.is_empty() {
@@ -229,13 +228,13 @@ fn close(body: &[u8]) -> Result<(u16, Vec<u8>), Rules> {
 }
 
 /// §7.4.1, §7.4.2, and the IANA registry of close codes, which added 1012, 1013 and 1014.
-pub(crate) fn may_travel(code: u16) -> bool {
+pub(crate) fn is_valid_on_wire(code: u16) -> bool {
     match code {
         // §7.4.2: not used.
         0..1000 => false,
         // §7.4.1: reserved without a meaning.
         1004 => false,
-        // §7.4.1: for what had no close frame, so in none.
+        // §7.4.1: reported locally only, never sent.
         1005 | 1006 | 1015 => false,
         1000..1015 => true,
         // §7.4.2: for later versions of the protocol.
@@ -254,7 +253,7 @@ impl Frame {
 }
 
 impl Rule {
-    /// §7.4.1: which code tells of it.
+    /// §7.4.1: the close code of the rule.
     pub(crate) fn close_code(self) -> u16 {
         match self {
             Self::NotUtf8 => 1007,
@@ -270,8 +269,8 @@ impl Rule {
 }
 
 impl Rules {
-    fn and(self, rule: Rule, is_broken: bool) -> Self {
-        Self(self.0 | u16::from(is_broken) << rule as u8)
+    fn and(self, rule: Rule, is_violated: bool) -> Self {
+        Self(self.0 | u16::from(is_violated) << rule as u8)
     }
 
     fn is_empty(self) -> bool {

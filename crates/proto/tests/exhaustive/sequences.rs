@@ -1,8 +1,8 @@
-//! Every sequence of up to three frames over all kinds of frames, cut in two everywhere; and every one of four, whole.
+//! Every sequence of up to three frames of all kinds, for every split in two, and every sequence of four, in one piece.
 //!
-//! Each is run twice, with messages delivered whole and in chunks. That counts once.
+//! Each is run in both receive modes, which counts once.
 //!
-//! The limits are small, so that two frames can reach or exceed them: 127 bytes a message, one empty fragment in a row.
+//! The limits are so small that two frames can exceed them: 127 bytes per message, one consecutive empty fragment.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::frame::{BOTH, Frame, LengthForm, Local};
 use crate::harness::{Checker, Count, Scale, config, in_parallel};
 use crate::model::{Limits, expect};
 
-/// How many kinds there are.
+/// Number of frame kinds.
 const KINDS: u64 = 60;
 
-/// 2 roles. The splits follow from the lengths of the frames.
+/// 2 roles. The number of splits follows from the lengths of the frames.
 pub(crate) const UP_TO_TWO: Count = Count {
     inputs: 2 * (KINDS + KINDS.pow(2)),
     splits: 157_526,
@@ -34,26 +34,26 @@ const LIMITS: Limits = Limits {
     empty_fragments_max: 1,
 };
 
-/// Each kind of frame that the rules tell apart, as a peer of `local` sends it.
+/// Each kind of frame that the rules distinguish, as sent to `local`.
 fn kinds(local: Local) -> Vec<Frame> {
     let frame = |fin, opcode, payload: &[u8]| Frame::new(local, fin, opcode, payload);
     let (whole, first) = (true, false);
     let medium = [b'm'; 126];
     vec![
-        // Messages: empty, ASCII, more than ASCII, with a length of two bytes.
+        // Messages: empty, ASCII, non-ASCII, with a 16-bit length.
         frame(whole, 0x1, b""),
         frame(whole, 0x1, b"a"),
         frame(whole, 0x1, b"\xc3\xa9"),
         frame(whole, 0x2, b""),
         frame(whole, 0x2, b"\xff"),
         frame(whole, 0x2, &medium),
-        // Text that ends inside a character, that has no first byte, an overlong form, a surrogate, too high a number.
+        // Invalid text: a truncated character, a missing lead byte, an overlong form, a surrogate, above U+10FFFF.
         frame(whole, 0x1, b"\xc3"),
         frame(whole, 0x1, b"\xff"),
         frame(whole, 0x1, b"\xc0\x80"),
         frame(whole, 0x1, b"\xed\xa0\x80"),
         frame(whole, 0x1, b"\xf4\x90\x80\x80"),
-        // First fragments: empty, complete characters, one cut after each of its bytes, wrong already.
+        // First fragments: empty, complete characters, one truncated after each of its bytes, invalid.
         frame(first, 0x1, b""),
         frame(first, 0x1, b"a"),
         frame(first, 0x1, b"\xc3"),
@@ -64,7 +64,8 @@ fn kinds(local: Local) -> Vec<Frame> {
         frame(first, 0x2, b""),
         frame(first, 0x2, b"\xc3"),
         frame(first, 0x2, &medium),
-        // Continuations, with and without an end: empty, ASCII, what completes the characters above, what does not.
+        // Continuations with and without FIN: empty, ASCII, bytes that complete the characters above, bytes that do
+        // not.
         frame(whole, 0x0, b""),
         frame(whole, 0x0, b"b"),
         frame(whole, 0x0, b"\xa9"),
@@ -77,13 +78,13 @@ fn kinds(local: Local) -> Vec<Frame> {
         frame(first, 0x0, b"\x9f"),
         frame(first, 0x0, b"\x98"),
         frame(first, 0x0, &medium),
-        // Pings and pongs, up to their longest.
+        // Pings and pongs up to the maximum length.
         frame(whole, 0x9, b""),
         frame(whole, 0x9, b"p"),
         frame(whole, 0x9, &medium[..125]),
         frame(whole, 0xa, b""),
         frame(whole, 0xa, b"q"),
-        // Close frames: without a body, half a code, codes, reasons.
+        // Close frames: empty, a truncated code, codes, reasons.
         frame(whole, 0x8, b""),
         frame(whole, 0x8, b"\x03"),
         frame(whole, 0x8, b"\x03\xe8"),
@@ -91,21 +92,21 @@ fn kinds(local: Local) -> Vec<Frame> {
         frame(whole, 0x8, b"\x13\x87"),
         frame(whole, 0x8, b"\x03\xed"),
         frame(whole, 0x8, b"\x03\xe8\xc3"),
-        // Control frames that are cut into fragments, or too long.
+        // Fragmented and oversized control frames.
         frame(first, 0x9, b""),
         frame(first, 0x8, b"\x03\xe8"),
         frame(whole, 0x9, &medium),
         frame(whole, 0x8, &medium).declaring(LengthForm::Eight, 126),
-        // Opcodes and bits without a meaning.
+        // Reserved opcodes and bits.
         frame(whole, 0x3, b""),
         frame(first, 0xb, b"a"),
         frame(whole, 0x1, b"a").rsv(4),
         frame(whole, 0x0, b"b").rsv(2),
         frame(whole, 0x9, b"").rsv(1),
-        // Masked, or not, as the other role is.
+        // Masked as for the other role.
         frame(whole, 0x1, b"a").masked_wrongly(),
         frame(whole, 0x8, b"\x03\xe8").masked_wrongly(),
-        // Lengths: longer than they need to be, with the top bit, over the limit, as large as can be.
+        // Lengths: not minimal, with the top bit, over the limit, the maximum.
         frame(whole, 0x2, b"x").declaring(LengthForm::Two, 1),
         frame(whole, 0x0, b"").declaring(LengthForm::Eight, 1 << 63),
         frame(whole, 0x1, b"").declaring(LengthForm::Two, 128),
@@ -218,9 +219,9 @@ impl<'a> Sequences<'a> {
     }
 }
 
-/// No kind begins with another, so that two sequences are never the same bytes, and the counts are of distinct inputs.
+/// No kind is a prefix of another, so different sequences are different inputs.
 #[test]
-fn no_kind_of_frame_begins_with_another() {
+fn no_frame_kind_is_a_prefix_of_another() {
     for local in BOTH {
         let wires: Vec<_> = kinds(local).iter().map(Frame::bytes).collect();
         assert_eq!(wires.len() as u64, KINDS);

@@ -1,11 +1,11 @@
-//! All strings of up to three bytes, and those of four at every boundary, as text in every cut, against `core`.
+//! All strings of up to three bytes, and those of four at every boundary, for every split, compared with `core`.
 //!
-//! Each string comes in these shapes, to both roles:
+//! Each string is sent to both roles
 //!
-//! - as one message in one frame, and that frame cut between any of the string's bytes;
-//! - as one message in two fragments, cut before, between or after any of its bytes;
-//! - as the beginning of a longer text that is not there yet: it must be refused now if no text begins so
-//!   (RFC 6455 §8.1), and wait otherwise;
+//! - as a single-frame message, with the frame split between any of the string's bytes,
+//! - as a message in two fragments, split before, between or after any of its bytes,
+//! - as the start of an incomplete text, which must be rejected immediately if no valid text starts with it
+//!   (RFC 6455 §8.1), and
 //! - as the reason of a close frame.
 
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use sockeye_proto::Config;
 
 use crate::frame::{BOTH, Frame, LengthForm, Local};
 use crate::harness::{Checker, Count, Scale, config, in_parallel};
-use crate::model::{End, Expected, Heard, Limits, Rule};
+use crate::model::{Delivered, End, Expected, Limits, Rule};
 
-/// Where the ranges of Unicode Table 3-7 begin and end, for the bytes after the first, with their neighbours.
+/// Bounds of the ranges in Unicode Table 3-7 for continuation bytes, and adjacent values.
 const BOUNDARIES: [u8; 12] = [0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xf4, 0xff];
-/// And for the first byte.
+/// Bounds for the first byte.
 const LEADS: [u8; 20] = [
     0x00, 0x7f, 0x80, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5,
     0xff,
 ];
 
-/// How many strings there are of no byte, one, two, three and four. Of four: every first byte, the boundaries behind it.
+/// Number of strings of 0 to 4 bytes. With 4 bytes: every first byte, followed by boundary values.
 pub(crate) const WHOLE: Count = count_of([1, 256, 256 * 256, 256 * 256 * 256, 256 * 12 * 12 * 12]);
-/// Of two and three bytes: the boundaries alone.
+/// With 2 and 3 bytes: boundary values only.
 pub(crate) const SMALL: Count = count_of([1, 256, 20 * 12, 20 * 12 * 12, 0]);
 
-/// A string of n bytes is, in both roles: one frame, n + 1 pairs of fragments, a beginning, a reason. It has n - 1
-/// places where the frame may be cut, or not.
+/// Inputs for a string of n bytes, in both roles: one frame, n + 1 pairs of fragments, a start, a reason. The frame has
+/// n - 1 possible split positions.
 const fn count_of([zero, one, two, three, four]: [u64; 5]) -> Count {
     Count {
         inputs: 2 * (zero * 4 + one * 5 + two * 6 + three * 7 + four * 8),
@@ -70,7 +70,7 @@ fn of_first_byte(scale: Scale, first: u8, every: &[u8]) -> Count {
     strings.count
 }
 
-/// Checks strings, with what need not be made for each anew.
+/// Checks strings. Reuses its buffers.
 struct Strings {
     config: Arc<Config>,
     checker: Checker,
@@ -84,7 +84,7 @@ struct Strings {
 
 impl Strings {
     fn new() -> Self {
-        let expected = |heard, end| Expected { heard, end };
+        let expected = |delivered, end| Expected { delivered, end };
         Self {
             config: config(Limits {
                 message_size_max: 100,
@@ -92,8 +92,8 @@ impl Strings {
             }),
             checker: Checker::default(),
             wire: vec![],
-            good: expected(vec![Heard::Text(vec![])], End::Open(None)),
-            good_reason: expected(vec![Heard::Close(1000, vec![])], End::Closed(1000)),
+            good: expected(vec![Delivered::Text(vec![])], End::Open(None)),
+            good_reason: expected(vec![Delivered::Close(1000, vec![])], End::Closed(1000)),
             bad: expected(vec![], End::Failed(Rule::NotUtf8.alone())),
             waiting: expected(vec![], End::Open(None)),
             count: Count::default(),
@@ -103,11 +103,11 @@ impl Strings {
     fn check(&mut self, string: &[u8]) {
         let judged = core::str::from_utf8(string);
         let is_bad_already = judged.is_err_and(|error| error.error_len().is_some());
-        if let [Heard::Text(text)] = &mut self.good.heard[..] {
+        if let [Delivered::Text(text)] = &mut self.good.delivered[..] {
             text.clear();
             text.extend_from_slice(string);
         }
-        if let [Heard::Close(_, reason)] = &mut self.good_reason.heard[..] {
+        if let [Delivered::Close(_, reason)] = &mut self.good_reason.delivered[..] {
             reason.clear();
             reason.extend_from_slice(string);
         }
@@ -119,7 +119,7 @@ impl Strings {
         let (checker, config, wire, count) = (&mut self.checker, &self.config, &mut self.wire, &mut self.count);
 
         for local in BOTH {
-            // One frame, and every way of cutting it between the bytes of the string.
+            // One frame, with every combination of splits between the bytes of the string.
             fill(wire, local, [(true, 0x1, string)]);
             let begin = wire.len() - string.len();
             checker.check(local, config, wire, &[], message);
@@ -141,7 +141,7 @@ impl Strings {
                 checker.check(local, config, wire, &[], message);
                 count.inputs += 1;
             }
-            // A beginning.
+            // A start of an incomplete text.
             wire.clear();
             let longer = Frame::new(local, true, 0x1, string).declaring(LengthForm::Short, 50);
             longer.append_to(wire);
@@ -157,7 +157,7 @@ impl Strings {
     }
 }
 
-/// The bytes of these frames: FIN, opcode, payload.
+/// Encodes frames given as FIN, opcode and payload.
 fn fill<const N: usize>(wire: &mut Vec<u8>, local: Local, frames: [(bool, u8, &[u8]); N]) {
     wire.clear();
     for (fin, opcode, payload) in frames {

@@ -1,8 +1,8 @@
-//! A valid request to start from, for the tests of the server's handshake.
+//! A valid request as the basis of server handshake tests.
 
-use sockeye_proto::handshake::{HandshakeLimits, Incoming, ServerHandshake, ServerStep};
+use sockeye_proto::handshake::{HandshakeLimits, Incoming, ServerHandshake, ServerProgress};
 
-/// The example every row departs from.
+/// The valid request from which the tests derive others.
 pub(crate) const LINES: [&str; 6] = [
     "GET /chat?room=1 HTTP/1.1",
     "Host: server.example.com",
@@ -12,7 +12,7 @@ pub(crate) const LINES: [&str; 6] = [
     "Sec-WebSocket-Version: 13",
 ];
 
-/// The valid request, with the line that begins like this replaced by these lines.
+/// The valid request with the line that starts with `start` replaced by `lines`.
 pub(crate) fn with(start: &str, lines: &[&str]) -> Vec<u8> {
     let mut request = Vec::new();
     for line in LINES {
@@ -25,24 +25,24 @@ pub(crate) fn with(start: &str, lines: &[&str]) -> Vec<u8> {
     request
 }
 
-/// The valid request with these lines added.
+/// The valid request with `lines` added.
 pub(crate) fn plus(lines: &[&str]) -> Vec<u8> {
     let version = LINES[5];
     let lines: Vec<_> = [version].iter().chain(lines).copied().collect();
     with(version, &lines)
 }
 
-/// Adds a line and its end.
+/// Appends a line and its line end.
 pub(crate) fn push_line(request: &mut Vec<u8>, line: &str) {
     request.extend_from_slice(line.as_bytes());
     request.extend_from_slice(b"\r\n");
 }
 
-/// What the application is asked about a request that must be valid.
+/// Parses a request that must be valid.
 #[track_caller]
 pub(crate) fn incoming(request: &[u8]) -> Incoming {
     match ServerHandshake::new(HandshakeLimits::default()).handle_bytes(request) {
-        ServerStep::Requested(incoming) => incoming,
+        ServerProgress::Incoming(incoming) => incoming,
         other => panic!("{}: {other:?}", request.escape_ascii()),
     }
 }

@@ -1,16 +1,16 @@
 //! Compressed messages on a connection (RFC 7692 §6 to §8).
 
-use sockeye_proto::deflate::{Codecs, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
+use sockeye_proto::deflate::{CodecPool, DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 use sockeye_proto::{Compress, Data, ProtocolError};
 
 use crate::common::{Endpoint, Frame, Got, Local, binary, continuation, frame, ping, text};
 
 const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// An endpoint that agreed on this, with a window of its own.
+/// An endpoint with these parameters.
 fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpoint {
     let mut endpoint = Endpoint::new(local);
-    let agreement = NegotiatedParams {
+    let params = NegotiatedParams {
         takeover,
         peer_takeover: takeover,
         window_bits,
@@ -18,19 +18,19 @@ fn deflating(local: Local, takeover: Takeover, window_bits: WindowBits) -> Endpo
     };
     let mut config = DeflateConfig::default();
     config.size_min = 0;
-    endpoint.connection.enable_deflate(&config, agreement, Codecs::UNPOOLED);
+    endpoint.connection.enable_deflate(&config, params, CodecPool::UNPOOLED);
     endpoint
 }
 
-fn keeping(local: Local) -> Endpoint {
+fn with_takeover(local: Local) -> Endpoint {
     deflating(local, Takeover::Keep, WindowBits::MAX)
 }
 
-fn resetting(local: Local) -> Endpoint {
+fn without_takeover(local: Local) -> Endpoint {
     deflating(local, Takeover::Reset, WindowBits::MAX)
 }
 
-/// RFC 7692 §7.2.3: "Hello", in the ways that are shown there, in an order in which each can refer back.
+/// The encodings of "Hello" in RFC 7692 §7.2.3, ordered so that each can refer back.
 fn examples() -> Vec<(&'static str, Vec<Frame>)> {
     let compressed = |payload: &[u8]| vec![text(payload).rsv(4)];
     vec![
@@ -59,24 +59,24 @@ fn examples() -> Vec<(&'static str, Vec<Frame>)> {
 }
 
 #[test]
-fn both_roles_inflate_the_examples_of_the_rfc_in_every_cut() {
+fn both_roles_inflate_the_rfc_examples_for_every_split() {
     for local in BOTH {
         let frames: Vec<_> = examples().into_iter().flat_map(|(_, frames)| frames).collect();
         let wire: Vec<u8> = frames
             .into_iter()
-            .flat_map(|frame| keeping(local).as_peer_sends(frame).bytes())
+            .flat_map(|frame| with_takeover(local).as_peer_sends(frame).bytes())
             .collect();
         let hellos = vec![Got::text("Hello"); examples().len()];
         for cut in 0..=wire.len() {
-            let mut endpoint = keeping(local);
+            let mut endpoint = with_takeover(local);
             let mut got = endpoint.receives_bytes(&wire[..cut]);
             got.extend(endpoint.receives_bytes(&wire[cut..]));
-            assert_eq!(got, hellos, "{local:?} cut at {cut}");
+            assert_eq!(got, hellos, "{local:?} split at {cut}");
         }
-        let mut endpoint = keeping(local);
+        let mut endpoint = with_takeover(local);
         let got: Vec<_> = wire.chunks(1).flat_map(|byte| endpoint.receives_bytes(byte)).collect();
         assert_eq!(got, hellos);
-        // §7.2.3.6: an empty message is one byte.
+        // §7.2.3.6: an empty message is encoded as one byte.
         assert_eq!(endpoint.receives([text(b"\x00").rsv(4)]), [Got::text("")]);
     }
 }
@@ -85,13 +85,13 @@ fn both_roles_inflate_the_examples_of_the_rfc_in_every_cut() {
 fn without_takeover_a_message_that_refers_back_fails_1007() {
     assert_eq!(ProtocolError::InvalidDeflate.close_code().0, 1007);
     for local in BOTH {
-        let mut endpoint = resetting(local);
+        let mut endpoint = without_takeover(local);
         for (name, frames) in examples() {
             let refers_back = name.contains("refers back");
             let got = endpoint.receives(frames);
             if refers_back {
                 assert_eq!(got, [Got::ProtocolError(ProtocolError::InvalidDeflate)], "{name}");
-                endpoint = resetting(local);
+                endpoint = without_takeover(local);
             } else {
                 assert_eq!(got, [Got::text("Hello")], "{name}");
             }
@@ -100,9 +100,9 @@ fn without_takeover_a_message_that_refers_back_fails_1007() {
 }
 
 #[test]
-fn plain_messages_and_pings_stand_between_compressed_ones() {
+fn uncompressed_messages_and_pings_mix_with_compressed_messages() {
     for local in BOTH {
-        let mut endpoint = keeping(local);
+        let mut endpoint = with_takeover(local);
         let got = endpoint.receives([
             text(b"\xf2\x48\xcd\xc9\xc9\x07\x00").rsv(4),
             text("plain"),
@@ -117,7 +117,7 @@ fn plain_messages_and_pings_stand_between_compressed_ones() {
             Got::text("plain"),
             Got::binary("plain too"),
             Got::ping("p"),
-            // What refers back does so past the plain ones: they are no part of the window.
+            // Uncompressed messages are not part of the window, so references skip them.
             Got::text("Hello"),
         ];
         assert_eq!(got, expected);
@@ -125,12 +125,12 @@ fn plain_messages_and_pings_stand_between_compressed_ones() {
 }
 
 #[test]
-fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
+fn rsv1_is_valid_only_on_the_first_frame_of_a_message() {
     for local in BOTH {
         for rsv in 1..8 {
             for opcode in 0..16 {
                 for begun in [false, true] {
-                    let mut endpoint = resetting(local);
+                    let mut endpoint = without_takeover(local);
                     if begun {
                         endpoint.receives([text(b"\xf2").rsv(4).fin(false)]);
                     }
@@ -140,11 +140,11 @@ fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
                         (true, 1) => Got::text(""),
                         (true, _) => Got::binary(""),
                         (false, _) => {
-                            // Which of the rules it breaks is found first is not said.
-                            let [Got::ProtocolError(fault)] = got[..] else {
+                            // The RFC does not specify which of several violations is reported.
+                            let [Got::ProtocolError(error)] = got[..] else {
                                 panic!("{local:?} {rsv} {opcode}: {got:?}");
                             };
-                            assert_eq!(fault.close_code().0, 1002, "{local:?} {rsv} {opcode}");
+                            assert_eq!(error.close_code().0, 1002, "{local:?} {rsv} {opcode}");
                             continue;
                         }
                     };
@@ -158,19 +158,19 @@ fn reserved_bits_mean_something_on_the_first_frame_of_a_message_alone() {
 #[test]
 fn compressed_text_that_is_not_utf8_fails_1007() {
     for local in BOTH {
-        // A stored block with half a character.
+        // A stored block with a truncated character.
         let stored = b"\x00\x01\x00\xfe\xff\xc3\x00";
-        let got = resetting(local).receives([text(stored).rsv(4)]);
+        let got = without_takeover(local).receives([text(stored).rsv(4)]);
         assert_eq!(got, [Got::ProtocolError(ProtocolError::InvalidUtf8)]);
         assert_eq!(
-            resetting(local).receives([binary(stored).rsv(4)]),
+            without_takeover(local).receives([binary(stored).rsv(4)]),
             [Got::binary([0xc3])]
         );
     }
 }
 
 #[test]
-fn with_a_window_of_8_bits_nothing_is_compressed() {
+fn window_of_8_bits_disables_compression() {
     for local in BOTH {
         for (bits, rsv) in [(8, 0), (9, 4), (15, 4)] {
             let window_bits = WindowBits::new(bits).expect("8 to 15");
@@ -187,20 +187,20 @@ fn with_a_window_of_8_bits_nothing_is_compressed() {
 }
 
 #[test]
-fn a_secret_that_is_not_compressed_has_the_length_that_it_has() {
+fn uncompressed_secret_is_sent_with_its_own_length() {
     for local in BOTH {
         let [wrong, right, none] = lengths_after_guesses(local, Compress::Never);
         assert_eq!((wrong, none), (right, right));
-        // What the choice is for: compressed, the right guess makes it shorter.
+        // With compression, the right guess makes the message shorter.
         let [wrong, right, none] = lengths_after_guesses(local, Compress::Always);
         assert!(right < wrong && right < none);
     }
 }
 
-/// The length on the wire of a secret behind an attacker's text: a wrong guess, the right one, and none.
+/// Lengths on the wire of a secret that follows an attacker's text: a wrong guess, the right one, and none.
 fn lengths_after_guesses(local: Local, compress: Compress) -> [usize; 3] {
     ["token=0000000000", "token=1234567890", "nothing at all.."].map(|guess| {
-        let mut endpoint = keeping(local);
+        let mut endpoint = with_takeover(local);
         let mut out = Vec::new();
         let guessed = endpoint
             .connection

@@ -1,20 +1,21 @@
-//! Which clients of this node listen to which channels, and handing them what the channels say.
+//! The subscribers of each channel, and the delivery of pushes to them.
 //!
-//! A message is encoded once and shared by all queues. A channel's lock is held while it is handed out, so all
-//! subscribers see the same order.
+//! A push is encoded once and shared by all queues. The lock of the channel is buffered during delivery, so all subscribers
+//! see the same order.
 //!
-//! A subscription begins in two steps, so that nothing is lost between reading the history and hearing what is new:
-//! after [`Hub::join`] what the channel says is kept aside, and [`Hub::release`] queues the reply, then what was kept
-//! aside and is newer than the reply, and lets the rest through directly. The reply is therefore always first.
+//! A client subscribes in two steps, so that no publication is lost while the history is read. After [`Hub::subscribe`],
+//! publications are buffered. [`Hub::activate`] queues the reply, then the buffered publications that are newer than the
+//! reply; later publications are delivered directly. The reply is therefore always first.
 //!
-//! In a channel with history the numbers are checked here, once per channel and not once per client. Should one be
-//! missing, every subscriber that wants an unbroken stream is unsubscribed with "insufficient state", and recovers.
+//! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing, all
+//! subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sockeye::{PreparedMessage, Text};
 
 use super::ChannelName;
@@ -23,22 +24,21 @@ use crate::engine::{Deliver, Epoch, Position, Publication};
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::Push;
 use crate::queue::{Item, Queue};
-use crate::sync::lock;
 
-/// What a subscriber wants beside publications.
+/// Options of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wants {
-    /// To be told who comes and goes.
+pub(crate) struct SubscriberOptions {
+    /// Deliver join and leave pushes.
     pub(crate) join_leave: bool,
-    /// To be told when a publication is missing.
-    pub(crate) unbroken: bool,
+    /// End the subscription if a publication is lost, so that the client recovers.
+    pub(crate) positioned: bool,
 }
 
-/// A publication was lost while a subscription began.
+/// Error: a publication was lost while the client subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gap;
 
-/// The channels of this node.
+/// The channels and their subscribers.
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
@@ -49,43 +49,43 @@ type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
 #[derive(Debug, Default)]
 struct Channel {
     subscribers: ClientMap<Subscriber>,
-    /// Of the newest publication seen, in a channel with history.
+    /// The position of the newest publication, in a channel with history.
     position: Option<Position>,
-    /// Set when the last subscriber left and the channel was taken off the map.
-    is_gone: bool,
+    /// Set when the last subscriber left and the channel was removed from the map.
+    is_removed: bool,
 }
 
 #[derive(Debug)]
 struct Subscriber {
     queue: Arc<Queue>,
     generation: Generation,
-    wants: Wants,
+    options: SubscriberOptions,
     phase: Phase,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Between `join` and `release`.
-    Held(Box<Held>),
-    /// Everything newer than this offset goes straight to the queue.
+    /// Between `subscribe` and `activate`.
+    Buffering(Box<Buffered>),
+    /// Publications with a higher offset are queued.
     Live { after: u64 },
 }
 
-/// What a channel said while a subscription began.
+/// Pushes that arrived between `subscribe` and `activate`.
 #[derive(Debug, Default)]
-struct Held {
-    /// With their offsets, zero for what has none.
+struct Buffered {
+    /// The pushes with their offsets, which are zero for pushes without one.
     pushes: Pushes,
-    /// Of those with an offset.
+    /// The epoch of the offsets.
     epoch: Option<Epoch>,
     bytes: usize,
-    is_broken: bool,
+    has_gap: bool,
 }
 
 const SHARDS: usize = 64;
 
-/// More than this said while a subscription begins, and the client has to try again.
-const HELD_BYTES_MAX: usize = 256 << 10;
+/// Maximum size of buffered pushes. Beyond it the subscription fails, and the client retries.
+const BUFFERED_BYTES_MAX: usize = 256 << 10;
 
 impl Hub {
     pub(crate) fn new() -> Self {
@@ -95,8 +95,14 @@ impl Hub {
         }
     }
 
-    /// Adds a subscriber whose publications are kept aside until [`release`](Self::release).
-    pub(crate) fn join(&self, subscription: &Subscription, client: ClientId, queue: Arc<Queue>, wants: Wants) {
+    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
+    pub(crate) fn subscribe(
+        &self,
+        subscription: &Subscription,
+        client: ClientId,
+        queue: Arc<Queue>,
+        options: SubscriberOptions,
+    ) {
         let Subscription {
             channel: name,
             generation,
@@ -104,14 +110,14 @@ impl Hub {
         let mut subscriber = Some(Subscriber {
             queue,
             generation: *generation,
-            wants,
-            phase: Phase::Held(Box::default()),
+            options,
+            phase: Phase::Buffering(Box::default()),
         });
         while let Some(waiting) = subscriber.take() {
-            let channel = lock(self.shard(name)).entry(name.clone()).or_default().clone();
-            let mut channel = lock(&channel);
-            if channel.is_gone {
-                // The last subscriber left at this very moment; the next look finds a new channel.
+            let channel = self.shard(name).lock().entry(name.clone()).or_default().clone();
+            let mut channel = channel.lock();
+            if channel.is_removed {
+                // The last subscriber left concurrently; the next lookup creates a new channel.
                 subscriber = Some(waiting);
             } else {
                 channel.subscribers.insert(client, waiting);
@@ -119,11 +125,11 @@ impl Hub {
         }
     }
 
-    /// Queues the reply to the subscription and, after it, what was said since `from`.
+    /// Queues the reply to the subscription and the buffered pushes after `from`.
     ///
     /// # Errors
-    /// [`Gap`] if what was kept aside does not continue `from` without a hole. Nothing is queued then.
-    pub(crate) fn release(
+    /// Returns [`Gap`] and queues nothing if the buffered publications do not continue `from`.
+    pub(crate) fn activate(
         &self,
         name: &ChannelName,
         client: ClientId,
@@ -131,18 +137,18 @@ impl Hub {
         from: Option<&Position>,
     ) -> Result<(), Gap> {
         let channel = self.channel(name).ok_or(Gap)?;
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         let subscriber = channel.subscribers.get_mut(&client).ok_or(Gap)?;
         let after = from.map_or(0, |from| from.offset);
-        let Phase::Held(held) = std::mem::replace(&mut subscriber.phase, Phase::Live { after }) else {
-            debug_assert!(false, "released twice");
+        let Phase::Buffering(buffered) = std::mem::replace(&mut subscriber.phase, Phase::Live { after }) else {
+            debug_assert!(false, "activated twice");
             return Ok(());
         };
-        let wants = subscriber.wants;
-        match held.continuing(wants, from) {
+        let options = subscriber.options;
+        match buffered.pushes_after(options, from) {
             Ok((after, pushes)) => {
                 if let Some(from) = from {
-                    channel.catch_up(name, client, from);
+                    channel.adopt_epoch(name, client, from);
                 }
                 let Some(subscriber) = channel.subscribers.get_mut(&client) else {
                     return Err(Gap);
@@ -155,22 +161,22 @@ impl Hub {
                 Ok(())
             }
             Err(gap) => {
-                // Nothing more may reach the client before it knows that it is not subscribed.
+                // The client must not receive pushes of a subscription that failed.
                 channel.subscribers.remove(&client);
                 Err(gap)
             }
         }
     }
 
-    /// Takes a subscriber out, unless it is there by a newer subscription.
-    pub(crate) fn leave(&self, subscription: &Subscription, client: ClientId) {
+    /// Removes a subscriber, unless it has a newer subscription.
+    pub(crate) fn unsubscribe(&self, subscription: &Subscription, client: ClientId) {
         let Subscription {
             channel: name,
             generation,
         } = subscription;
         let Some(channel) = self.channel(name) else { return };
         let is_empty = {
-            let mut channel = lock(&channel);
+            let mut channel = channel.lock();
             let known = channel.subscribers.get(&client);
             if known.is_some_and(|subscriber| subscriber.generation <= *generation) {
                 channel.subscribers.remove(&client);
@@ -186,61 +192,61 @@ impl Hub {
     }
 
     fn remove_if_empty(&self, name: &ChannelName) {
-        let mut shard = lock(self.shard(name));
+        let mut shard = self.shard(name).lock();
         let Some(channel) = shard.get(name).cloned() else {
             return;
         };
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         if channel.subscribers.is_empty() {
-            channel.is_gone = true;
+            channel.is_removed = true;
             shard.remove(name);
         }
     }
 
     fn channel(&self, name: &ChannelName) -> Option<Arc<Mutex<Channel>>> {
-        lock(self.shard(name)).get(name).cloned()
+        self.shard(name).lock().get(name).cloned()
     }
 
     fn shard(&self, name: &ChannelName) -> &Mutex<ChannelMap> {
         name.shard(&self.shards, &self.hasher)
     }
 
-    fn tell_members(&self, name: &ChannelName, push: &Push<'_>) {
+    fn notify_members(&self, name: &ChannelName, push: &Push<'_>) {
         let Some(channel) = self.channel(name) else { return };
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         let mut interested = channel
             .subscribers
             .values_mut()
-            .filter(|subscriber| subscriber.wants.join_leave)
+            .filter(|subscriber| subscriber.options.join_leave)
             .peekable();
         if interested.peek().is_none() {
             return;
         }
         let push = PreparedMessage::new(push.encode(name.as_str()));
         for subscriber in interested {
-            subscriber.hand(0, None, &push);
+            subscriber.deliver(0, None, &push);
         }
     }
 }
 
 impl Deliver for Hub {
-    fn is_wanted(&self, name: &ChannelName) -> bool {
-        lock(self.shard(name)).contains_key(name)
+    fn has_subscribers(&self, name: &ChannelName) -> bool {
+        self.shard(name).lock().contains_key(name)
     }
 
     fn publication(&self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let Some(channel) = self.channel(name) else { return };
         let push = PreparedMessage::new(Push::Pub(publication.wire()).encode(name.as_str()));
-        let mut channel = lock(&channel);
+        let mut channel = channel.lock();
         if let Some(epoch) = epoch {
             match channel.advance(epoch, publication.offset) {
                 Advance::Next => {}
                 Advance::Repeated => return,
-                Advance::Broken => channel.unsubscribe_unbroken(name, Others::All),
+                Advance::Gap => channel.unsubscribe_positioned(name, GapScope::All),
             }
         }
         for subscriber in channel.subscribers.values_mut() {
-            subscriber.hand(publication.offset, epoch, &push);
+            subscriber.deliver(publication.offset, epoch, &push);
         }
         if channel.subscribers.is_empty() {
             drop(channel);
@@ -249,47 +255,47 @@ impl Deliver for Hub {
     }
 
     fn join(&self, name: &ChannelName, info: &ClientInfo) {
-        self.tell_members(name, &Push::join(info.wire()));
+        self.notify_members(name, &Push::join(info.wire()));
     }
 
     fn leave(&self, name: &ChannelName, info: &ClientInfo) {
-        self.tell_members(name, &Push::leave(info.wire()));
+        self.notify_members(name, &Push::leave(info.wire()));
     }
 }
 
-/// Publications kept aside, with their offsets.
+/// Pushes with their offsets.
 type Pushes = Vec<(u64, PreparedMessage)>;
 
-/// Which subscribers a gap concerns.
+/// Which subscribers are affected by a gap.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Others {
+enum GapScope {
     All,
-    /// Not those that are about to begin: they are judged by what they read.
+    /// Only live subscribers: a buffering subscriber is checked against the history that it reads.
     Live,
 }
 
-/// How a publication follows the one before it.
+/// How the offset of a publication relates to the previous one.
 enum Advance {
     Next,
-    /// It was seen before.
+    /// The publication was already delivered.
     Repeated,
-    /// Something is missing between them.
-    Broken,
+    /// At least one publication is missing, or the epoch changed.
+    Gap,
 }
 
 impl Channel {
-    /// Adopts the epoch read by a new subscriber. A changed epoch means the history was evicted; unsubscribes older
-    /// subscribers so they recover now.
+    /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
+    /// subscribers are unsubscribed and recover.
     ///
-    /// If the new epoch counted as a gap instead, every subscription would fail until the next publication.
-    fn catch_up(&mut self, name: &ChannelName, client: ClientId, from: &Position) {
+    /// If the new epoch were treated as a gap of the new subscriber, all subscriptions would fail until the next publication.
+    fn adopt_epoch(&mut self, name: &ChannelName, client: ClientId, from: &Position) {
         if self.position.as_ref().is_none_or(|last| last.epoch == from.epoch) {
             self.position.get_or_insert_with(|| from.clone());
             return;
         }
         self.position = Some(from.clone());
         let newcomer = self.subscribers.remove(&client);
-        self.unsubscribe_unbroken(name, Others::Live);
+        self.unsubscribe_positioned(name, GapScope::Live);
         if let Some(newcomer) = newcomer {
             self.subscribers.insert(client, newcomer);
         }
@@ -306,32 +312,32 @@ impl Channel {
         if last.epoch != *epoch {
             for subscriber in self.subscribers.values_mut() {
                 if let Phase::Live { after } = &mut subscriber.phase {
-                    // Offsets of the old epoch say nothing about the new one.
+                    // Offsets of different epochs are not comparable.
                     *after = 0;
                 }
             }
-            Advance::Broken
+            Advance::Gap
         } else if offset <= last.offset {
             self.position = Some(last);
             Advance::Repeated
         } else if offset > last.offset + 1 {
-            Advance::Broken
+            Advance::Gap
         } else {
             Advance::Next
         }
     }
 
-    /// Ends every subscription that promised an unbroken stream. Those clients come back and recover.
-    fn unsubscribe_unbroken(&mut self, name: &ChannelName, others: Others) {
-        tracing::debug!(channel = %name, "a publication is missing; subscribers were told to recover");
+    /// Ends all positioned subscriptions, so that the clients recover.
+    fn unsubscribe_positioned(&mut self, name: &ChannelName, scope: GapScope) {
+        tracing::debug!(channel = %name, "a publication is missing; unsubscribed all positioned subscribers");
         let push = PreparedMessage::new(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
         self.subscribers.retain(|_, subscriber| {
-            if !subscriber.wants.unbroken {
+            if !subscriber.options.positioned {
                 return true;
             }
             match &mut subscriber.phase {
-                Phase::Held(held) => {
-                    held.is_broken |= others == Others::All;
+                Phase::Buffering(buffered) => {
+                    buffered.has_gap |= scope == GapScope::All;
                     true
                 }
                 Phase::Live { .. } => {
@@ -347,22 +353,22 @@ impl Channel {
     }
 }
 
-impl Held {
-    /// What of the publications kept aside continues `from`, and the offset after the last of them.
-    fn continuing(self, wants: Wants, from: Option<&Position>) -> Result<(u64, Pushes), Gap> {
-        if self.is_broken {
+impl Buffered {
+    /// Returns the buffered pushes after `from`, and the offset of the last one.
+    fn pushes_after(self, options: SubscriberOptions, from: Option<&Position>) -> Result<(u64, Pushes), Gap> {
+        if self.has_gap {
             return Err(Gap);
         }
         let mut pushes = self.pushes;
         let Some(from) = from else { return Ok((0, pushes)) };
-        // Whether the other epoch came before or after what was read is not known.
-        if wants.unbroken && self.epoch.is_some_and(|epoch| epoch != from.epoch) {
+        // It is unknown which of the two epochs is newer.
+        if options.positioned && self.epoch.is_some_and(|epoch| epoch != from.epoch) {
             return Err(Gap);
         }
         let mut after = from.offset;
         pushes.retain(|(offset, _)| *offset == 0 || *offset > after);
         for (offset, _) in pushes.iter().filter(|(offset, _)| *offset != 0) {
-            if wants.unbroken && *offset != after + 1 {
+            if options.positioned && *offset != after + 1 {
                 return Err(Gap);
             }
             after = *offset;
@@ -372,11 +378,11 @@ impl Held {
 
     fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
         self.bytes += push.message().len();
-        // One of any size fits, or a channel of large publications could never be subscribed to.
-        let is_too_much = self.bytes > HELD_BYTES_MAX && !self.pushes.is_empty();
+        // A single push of any size is accepted; otherwise channels with large publications could not be subscribed to.
+        let is_full = self.bytes > BUFFERED_BYTES_MAX && !self.pushes.is_empty();
         let is_other_epoch = epoch.is_some_and(|epoch| self.epoch.get_or_insert_with(|| epoch.clone()) != epoch);
-        if is_too_much || is_other_epoch || self.is_broken {
-            self.is_broken = true;
+        if is_full || is_other_epoch || self.has_gap {
+            self.has_gap = true;
             self.pushes = Vec::new();
             return;
         }
@@ -385,11 +391,11 @@ impl Held {
 }
 
 impl Subscriber {
-    fn hand(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
+    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
         match &mut self.phase {
             Phase::Live { after } if offset != 0 && offset <= *after => {}
             Phase::Live { .. } => self.queue.push(Item::Push(push.clone())),
-            Phase::Held(held) => held.add(offset, epoch, push),
+            Phase::Buffering(buffered) => buffered.add(offset, epoch, push),
         }
     }
 }
@@ -407,9 +413,9 @@ mod tests {
     use crate::protocol::Json;
     use crate::queue::Outgoing;
 
-    const ALL: Wants = Wants {
+    const ALL: SubscriberOptions = SubscriberOptions {
         join_leave: true,
-        unbroken: true,
+        positioned: true,
     };
 
     struct Room {
@@ -425,10 +431,14 @@ mod tests {
             }
         }
 
-        fn join(&self, bits: u128, wants: Wants) -> Arc<Queue> {
+        fn join(&self, bits: u128, options: SubscriberOptions) -> Arc<Queue> {
             let queue = Arc::new(Queue::new(1 << 20, None));
-            self.hub
-                .join(&self.subscription(1), ClientId::from_random(bits), queue.clone(), wants);
+            self.hub.subscribe(
+                &self.subscription(1),
+                ClientId::from_random(bits),
+                queue.clone(),
+                options,
+            );
             queue
         }
 
@@ -443,7 +453,7 @@ mod tests {
 
         fn release(&self, bits: u128, from: Option<Position>) -> Result<(), Gap> {
             self.hub
-                .release(&self.name, ClientId::from_random(bits), "reply".into(), from.as_ref())
+                .activate(&self.name, ClientId::from_random(bits), "reply".into(), from.as_ref())
         }
 
         fn say(&self, epoch: &str, offset: u64) {
@@ -471,7 +481,7 @@ mod tests {
         })
     }
 
-    /// What lies in a queue: offsets of publications, and everything else by its kind.
+    /// Removes all items of a queue. Returns offsets for publications, and the kind of other items.
     fn drain(queue: &Queue) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(outgoing) = queue.take() {
@@ -491,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reply_comes_first_and_what_it_covers_is_not_repeated() {
+    fn the_reply_is_first_and_its_publications_are_not_repeated() {
         let room = Room::new();
         let queue = room.join(1, ALL);
         for offset in 4..=6 {
@@ -504,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_ahead_of_the_channel_mutes_what_it_covers() {
+    fn publications_covered_by_the_reply_are_skipped_later() {
         let room = Room::new();
         let early = room.join(1, ALL);
         room.release(1, at("e", 1)).unwrap();
@@ -518,10 +528,10 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_unsubscribes_those_who_want_an_unbroken_stream() {
+    fn a_gap_unsubscribes_positioned_subscribers() {
         let room = Room::new();
         let strict = room.join(1, ALL);
-        let loose = room.join(2, Wants::default());
+        let loose = room.join(2, SubscriberOptions::default());
         for client in [1, 2] {
             room.release(client, at("e", 0)).unwrap();
         }
@@ -536,7 +546,7 @@ mod tests {
     fn a_new_epoch_is_a_gap() {
         let room = Room::new();
         let strict = room.join(1, ALL);
-        let loose = room.join(2, Wants::default());
+        let loose = room.join(2, SubscriberOptions::default());
         for client in [1, 2] {
             room.release(client, at("old", 7)).unwrap();
         }
@@ -546,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_while_a_subscription_begins_is_told() {
+    fn a_gap_between_subscribe_and_activate_is_an_error() {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         room.say("e", 7);
@@ -558,9 +568,9 @@ mod tests {
         assert_eq!(room.release(1, at("old", 0)), Err(Gap));
     }
 
-    /// The history of a silent channel was evicted, so what newcomers read is of an epoch that the hub has not heard of.
+    /// The history was evicted, so a new subscriber reads an epoch that the hub does not know yet.
     #[test]
-    fn a_channel_whose_history_was_evicted_takes_new_subscribers() {
+    fn a_channel_with_evicted_history_accepts_new_subscribers() {
         let room = Room::new();
         let old = room.join(1, ALL);
         room.say("old", 7);
@@ -577,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_that_does_not_begin_hears_nothing() {
+    fn a_subscriber_that_is_not_activated_receives_nothing() {
         let room = Room::new();
         let queue = room.join(1, ALL);
         room.say("e", 7);
@@ -597,10 +607,10 @@ mod tests {
     }
 
     #[test]
-    fn joins_go_to_those_who_asked() {
+    fn joins_are_delivered_on_request() {
         let room = Room::new();
         let curious = room.join(1, ALL);
-        let busy = room.join(2, Wants::default());
+        let busy = room.join(2, SubscriberOptions::default());
         for client in [1, 2] {
             room.release(client, None).unwrap();
         }
@@ -615,24 +625,24 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_ends_with_its_last_subscriber() {
+    fn a_channel_is_removed_with_its_last_subscriber() {
         let room = Room::new();
         let _queue = room.join(1, ALL);
-        assert!(room.hub.is_wanted(&room.name));
-        room.hub.leave(&room.subscription(1), ClientId::from_random(2));
-        assert!(room.hub.is_wanted(&room.name));
-        // A newer subscription than the one that ended.
-        room.hub.leave(&room.subscription(0), ClientId::from_random(1));
-        assert!(room.hub.is_wanted(&room.name));
-        room.hub.leave(&room.subscription(1), ClientId::from_random(1));
-        assert!(!room.hub.is_wanted(&room.name));
+        assert!(room.hub.has_subscribers(&room.name));
+        room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(2));
+        assert!(room.hub.has_subscribers(&room.name));
+        // A newer subscription is not ended.
+        room.hub.unsubscribe(&room.subscription(0), ClientId::from_random(1));
+        assert!(room.hub.has_subscribers(&room.name));
+        room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(1));
+        assert!(!room.hub.has_subscribers(&room.name));
         let queue = room.join(1, ALL);
         room.release(1, None).unwrap();
         assert_eq!(drain(&queue), ["reply"]);
     }
 
     #[test]
-    fn a_flood_while_a_subscription_begins_costs_a_bounded_amount() {
+    fn buffered_publications_are_limited_in_size() {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         let content = Content {

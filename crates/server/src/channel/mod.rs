@@ -1,9 +1,9 @@
-//! Channels on this node: their names, and who listens to them.
+//! Channels: their names and subscribers.
 
 mod hub;
 #[cfg(test)]
 mod model;
 mod name;
 
-pub(crate) use hub::{Gap, Hub, Wants};
+pub(crate) use hub::{Gap, Hub, SubscriberOptions};
 pub(crate) use name::ChannelName;

@@ -1,8 +1,8 @@
-//! Hub and engine under every order of steps that chance finds: clients that subscribe in three steps, leave and come
-//! back, publications between any two of them, and histories that are evicted.
+//! A randomized test of hub and engine: clients subscribe in three steps, leave and return, while publications are
+//! interleaved and histories are evicted.
 //!
-//! What a client was promised is checked against a list of all publications: it hears each once and in order, is told
-//! when it may have missed one, and is told that it recovered only if it did.
+//! The result is checked against a list of all publications: each client receives every publication once and in order, is
+//! unsubscribed if it may have missed one, and recovers only if it missed none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{ChannelName, Hub, Wants};
+use super::{ChannelName, Hub, SubscriberOptions};
 use crate::config::{ChannelOptions, Limits};
 use crate::engine::{Content, Engine, History, HistoryQuery, MemoryEngine, Position, is_recovered};
 use crate::presence::{ClientId, Generation, Subscription};
 use crate::protocol::Json;
 use crate::queue::{Outgoing, Queue};
 
-const STRICT: Wants = Wants {
+const STRICT: SubscriberOptions = SubscriberOptions {
     join_leave: false,
-    unbroken: true,
+    positioned: true,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ struct World {
     hub: Arc<Hub>,
     engine: MemoryEngine,
     room: ChannelName,
-    /// How many publications there were in the room; each carries its number.
+    /// Number of publications in the room. Each contains its number.
     published: u64,
     rng: StdRng,
 }
@@ -38,21 +38,21 @@ struct Client {
     queue: Arc<Queue>,
     subscription: Subscription,
     phase: Phase,
-    /// The last position known, for the next time.
+    /// The last known position, to recover from.
     known: Option<Position>,
-    /// The number of the last publication that the client has, as of `known`.
+    /// The number of the last publication that the client has received at `known`.
     last: u64,
 }
 
 enum Phase {
     Out,
     Joined,
-    /// What was read, and how many publications there were at that moment.
+    /// The history that was read, and the number of publications at that time.
     Read(History, u64),
     In,
 }
 
-/// What has come of the steps, so that a test that finds nothing to check fails.
+/// Counts of events, so that a run that checks nothing fails.
 #[derive(Default)]
 struct Seen {
     recovered: u32,
@@ -98,7 +98,7 @@ impl World {
                 self.published += 1;
                 self.publish(&room, self.published.to_string()).await;
             }
-            // Too much for the budget: the history of the room is evicted if it was not used since.
+            // Exceeds the budget, so that the history of the room is evicted if it was not used recently.
             6 => {
                 let other = ChannelName::new(&format!("other{}", self.rng.random_range(0..3))).unwrap();
                 self.publish(&other, format!("\"{}\"", "x".repeat(1500))).await;
@@ -123,7 +123,7 @@ impl World {
                 }
                 client.subscription.generation = client.subscription.generation.next();
                 let queue = client.queue.clone();
-                self.hub.join(&client.subscription, client.id, queue, STRICT);
+                self.hub.subscribe(&client.subscription, client.id, queue, STRICT);
                 client.phase = Phase::Joined;
             }
             Phase::Joined => {
@@ -137,12 +137,12 @@ impl World {
                 client.phase = Phase::Read(history, self.published);
             }
             Phase::Read(history, published) => {
-                let released = self
+                let activated = self
                     .hub
-                    .release(&self.room, client.id, "reply".into(), Some(&history.top));
-                if released.is_err() {
-                    // The server disconnects the client, which comes back.
-                    self.hub.leave(&client.subscription, client.id);
+                    .activate(&self.room, client.id, "reply".into(), Some(&history.top));
+                if activated.is_err() {
+                    // The server disconnects the client, which reconnects.
+                    self.hub.unsubscribe(&client.subscription, client.id);
                     assert!(client.queue.take().is_none());
                     seen.gaps += 1;
                     return;
@@ -168,7 +168,7 @@ impl World {
                 client.phase = Phase::In;
                 client.read(self.published, seen);
                 if matches!(client.phase, Phase::In) && self.rng.random_range(0..4) == 0 {
-                    self.hub.leave(&client.subscription, client.id);
+                    self.hub.unsubscribe(&client.subscription, client.id);
                     client.phase = Phase::Out;
                 }
             }
@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    /// Takes what has come, up to the newest or to where the subscription ends.
+    /// Processes the queued frames, up to the last one or the end of the subscription.
     fn read(&mut self, published: u64, seen: &mut Seen) {
         loop {
             match self.queue.take() {
@@ -221,7 +221,7 @@ impl Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_misses_a_publication_without_being_told() {
+async fn no_client_misses_a_publication_unnoticed() {
     let mut seen = Seen::default();
     for seed in 0..100 {
         let mut world = World::new(seed);
@@ -229,7 +229,7 @@ async fn nobody_misses_a_publication_without_being_told() {
         for _ in 0..400 {
             world.step(&mut clients, &mut seen).await;
         }
-        // A client with which nothing interferes gets in, whatever happened before.
+        // Without interference, a client can always subscribe.
         let mut late = Client::new(5, &world.room);
         for _ in 0..3 {
             world.step_of(&mut late, &mut seen).await;

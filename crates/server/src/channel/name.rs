@@ -1,12 +1,11 @@
-//! What a channel may be called.
+//! Validated channel names.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-/// The name of a channel: shared by everything that refers to it, compared byte by byte.
-///
-/// Two names that differ in case or in Unicode normalization are two channels.
+/// A channel name. Clones share the allocation. Names are compared byte by byte, without case folding or Unicode
+/// normalization.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChannelName(Arc<str>);
 
@@ -18,10 +17,10 @@ impl ChannelName {
     /// The longest name, in bytes of UTF-8.
     pub(crate) const LENGTH_BYTES_MAX: usize = 255;
 
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
-    /// [`InvalidChannelName`] as described there.
+    /// Returns [`InvalidChannelName`] if the name is empty, too long, or contains a control character.
     pub(crate) fn new(name: &str) -> Result<Self, InvalidChannelName> {
         let is_valid = !name.is_empty() && name.len() <= Self::LENGTH_BYTES_MAX && !name.chars().any(char::is_control);
         is_valid.then(|| Self(name.into())).ok_or(InvalidChannelName)
@@ -32,13 +31,13 @@ impl ChannelName {
         &self.0
     }
 
-    /// Whether the name is of a kind that only a token or a known user may enter: a leading `$` marks a private
-    /// channel, a `#` separates the users it is limited to.
+    /// Whether subscribers need a token or a user: names of private channels start with `$`, and `#` precedes a list of
+    /// allowed users.
     pub(crate) fn is_restricted(&self) -> bool {
         self.0.starts_with('$') || self.0.contains('#')
     }
 
-    /// The shard this channel lives in.
+    /// Returns the shard of this channel.
     pub(crate) fn shard<'a, T>(&self, shards: &'a [T], hasher: &RandomState) -> &'a T {
         let hash = hasher.hash_one(self.as_str()) as usize;
         &shards[hash % shards.len()]

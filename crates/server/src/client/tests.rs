@@ -1,4 +1,4 @@
-//! Clients that meet on one node: frames in, frames out, time on pause, no socket.
+//! Several clients on one node, without sockets and with paused time.
 
 use super::*;
 use crate::config::Config;
@@ -13,31 +13,31 @@ impl Peer {
 
     async fn connected(node: &Arc<Node>, name: &str) -> Self {
         let mut peer = Self::new(node);
-        peer.say(&format!(r#"{{"id":1,"connect":{{"data":{{"name":"{name}"}}}}}}"#))
+        peer.send(&format!(r#"{{"id":1,"connect":{{"data":{{"name":"{name}"}}}}}}"#))
             .await
             .unwrap();
-        peer.hear().await;
+        peer.receive().await;
         peer
     }
 
-    /// In the room, told of comings and goings, and with what came of it already heard.
+    /// A client that is subscribed to the room with join and leave pushes, with the first pushes already received.
     async fn in_room(node: &Arc<Node>, name: &str) -> Self {
         let mut peer = Self::connected(node, name).await;
-        peer.say(r#"{"id":2,"subscribe":{"channel":"room","join_leave":true,"recoverable":true}}"#)
+        peer.send(r#"{"id":2,"subscribe":{"channel":"room","join_leave":true,"recoverable":true}}"#)
             .await
             .unwrap();
-        peer.hear().await;
+        peer.receive().await;
         peer
     }
 
-    async fn say(&mut self, frame: &str) -> Result<(), DisconnectCode> {
+    async fn send(&mut self, frame: &str) -> Result<(), DisconnectCode> {
         for command in commands(frame).unwrap() {
             self.0.handle_command(command).await?;
         }
         Ok(())
     }
 
-    async fn hear(&mut self) -> Vec<String> {
+    async fn receive(&mut self) -> Vec<String> {
         let mut heard = Vec::new();
         while let Some(frame) = self.0.next_frame().unwrap() {
             heard.push(frame.message().as_text().unwrap().to_owned());
@@ -45,9 +45,9 @@ impl Peer {
         heard
     }
 
-    async fn ask(&mut self, frame: &str) -> String {
-        self.say(frame).await.unwrap();
-        let mut heard = self.hear().await;
+    async fn request(&mut self, frame: &str) -> String {
+        self.send(frame).await.unwrap();
+        let mut heard = self.receive().await;
         assert_eq!(heard.len(), 1, "{heard:?}");
         heard.remove(0)
     }
@@ -57,7 +57,7 @@ fn node() -> Arc<Node> {
     Node::new(Config::default())
 }
 
-/// The text between two others, for ids and epochs that are drawn at random.
+/// Returns the text between two others, to extract random ids and epochs.
 #[track_caller]
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     text.split_once(start)
@@ -66,19 +66,19 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
         .expect("no such text")
 }
 
-/// Lets the tasks run that tell the engine who left.
-async fn settle() {
+/// Runs the tasks that announce leaves.
+async fn run_pending_tasks() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn replies_to_one_frame_leave_in_one_frame_and_in_order() {
+async fn replies_to_one_frame_are_sent_in_one_frame_and_in_order() {
     let mut peer = Peer::new(&node());
     let frame = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"ping\":{}}";
-    peer.say(frame).await.unwrap();
-    let heard = peer.hear().await;
+    peer.send(frame).await.unwrap();
+    let heard = peer.receive().await;
     assert_eq!(heard.len(), 1);
     let lines: Vec<&str> = heard[0].lines().collect();
     assert!(lines[0].starts_with(r#"{"id":1,"connect":{"client":""#));
@@ -86,15 +86,15 @@ async fn replies_to_one_frame_leave_in_one_frame_and_in_order() {
 }
 
 #[tokio::test]
-async fn what_one_says_all_hear() {
+async fn a_publication_reaches_all_subscribers() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     let mut bob = Peer::in_room(&node, "Bob").await;
-    ada.hear().await;
-    ada.say(r#"{"id":3,"publish":{"channel":"room","data":{"text":"hi"}}}"#)
+    ada.receive().await;
+    ada.send(r#"{"id":3,"publish":{"channel":"room","data":{"text":"hi"}}}"#)
         .await
         .unwrap();
-    let (heard_by_ada, heard_by_bob) = (ada.hear().await, bob.hear().await);
+    let (heard_by_ada, heard_by_bob) = (ada.receive().await, bob.receive().await);
     assert_eq!(heard_by_ada[0], heard_by_bob[0]);
     assert_eq!(heard_by_ada[1], r#"{"id":3,"publish":{}}"#);
     let push = &heard_by_bob[0];
@@ -103,11 +103,11 @@ async fn what_one_says_all_hear() {
 }
 
 #[tokio::test]
-async fn joins_leaves_and_presence_agree() {
+async fn joins_leaves_and_presence_are_consistent() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     let bob = Peer::in_room(&node, "Bob").await;
-    let heard = ada.hear().await;
+    let heard = ada.receive().await;
     assert!(
         heard[0].contains(r#""join":{"info":{"#) && heard[0].contains("Bob"),
         "{heard:?}"
@@ -115,22 +115,22 @@ async fn joins_leaves_and_presence_agree() {
 
     let stats = r#"{"id":4,"presence_stats":{"channel":"room"}}"#;
     assert_eq!(
-        ada.ask(stats).await,
+        ada.request(stats).await,
         r#"{"id":4,"presence_stats":{"num_clients":2,"num_users":1}}"#
     );
     drop(bob);
-    settle().await;
-    let heard = ada.hear().await;
+    run_pending_tasks().await;
+    let heard = ada.receive().await;
     assert!(
         heard[0].contains(r#""leave":{"info":{"#) && heard[0].contains("Bob"),
         "{heard:?}"
     );
-    let presence = ada.ask(r#"{"id":5,"presence":{"channel":"room"}}"#).await;
+    let presence = ada.request(r#"{"id":5,"presence":{"channel":"room"}}"#).await;
     assert!(presence.contains("Ada") && !presence.contains("Bob"));
 
-    ada.say(r#"{"id":6,"unsubscribe":{"channel":"room"}}"#).await.unwrap();
-    // Gone before it is told: a client does not hear of its own leaving.
-    assert_eq!(ada.hear().await, [r#"{"id":6,"unsubscribe":{}}"#]);
+    ada.send(r#"{"id":6,"unsubscribe":{"channel":"room"}}"#).await.unwrap();
+    // Unsubscribed before the announcement: a client does not receive its own leave push.
+    assert_eq!(ada.receive().await, [r#"{"id":6,"unsubscribe":{}}"#]);
     assert_eq!(
         node.engine()
             .presence_stats(&ChannelName::new("room").unwrap())
@@ -142,25 +142,25 @@ async fn joins_leaves_and_presence_agree() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_gets_what_it_missed() {
+async fn a_reconnecting_client_recovers_missed_publications() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     let mut bob = Peer::connected(&node, "Bob").await;
     let reply = bob
-        .ask(r#"{"id":2,"subscribe":{"channel":"room","recoverable":true,"positioned":true}}"#)
+        .request(r#"{"id":2,"subscribe":{"channel":"room","recoverable":true,"positioned":true}}"#)
         .await;
     let epoch = between(&reply, "\"epoch\":\"", "\"");
     assert!(reply.ends_with(r#""offset":0}}"#), "{reply}");
 
     drop(bob);
     for text in 1..=2 {
-        ada.say(&format!(r#"{{"id":3,"publish":{{"channel":"room","data":{text}}}}}"#))
+        ada.send(&format!(r#"{{"id":3,"publish":{{"channel":"room","data":{text}}}}}"#))
             .await
             .unwrap();
     }
     let mut bob = Peer::connected(&node, "Bob").await;
     let reply = bob
-        .ask(&format!(
+        .request(&format!(
             r#"{{"id":2,"subscribe":{{"channel":"room","recoverable":true,"recover":true,"offset":0,"epoch":"{epoch}"}}}}"#
         ))
         .await;
@@ -169,32 +169,32 @@ async fn a_client_that_comes_back_gets_what_it_missed() {
         "{reply}"
     );
     assert!(reply.contains(r#"{"data":2,"#));
-    ada.say(r#"{"id":3,"publish":{"channel":"room","data":3}}"#)
+    ada.send(r#"{"id":3,"publish":{"channel":"room","data":3}}"#)
         .await
         .unwrap();
-    let heard = bob.hear().await;
+    let heard = bob.receive().await;
     assert_eq!(heard.len(), 1);
     assert!(heard[0].contains(r#""data":3"#) && heard[0].contains(r#""offset":3"#));
 }
 
 #[tokio::test]
-async fn what_cannot_be_recovered_is_said_so() {
+async fn failed_recovery_is_reported() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
-    ada.say(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
+    ada.send(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
         .await
         .unwrap();
     let mut bob = Peer::connected(&node, "Bob").await;
     let subscribe = r#""subscribe":{"channel":"room","recover":true,"offset":7,"epoch":"another","#;
-    let reply = bob.ask(&format!(r#"{{"id":2,{subscribe}"flag":0}}}}"#)).await;
+    let reply = bob.request(&format!(r#"{{"id":2,{subscribe}"flag":0}}}}"#)).await;
     assert!(reply.contains(r#""offset":1,"was_recovering":true}"#), "{reply}");
     assert!(!reply.contains("recovered") && !reply.contains("publications"));
 
     let mut eve = Peer::connected(&node, "Eve").await;
-    let reply = eve.ask(&format!(r#"{{"id":2,{subscribe}"flag":2}}}}"#)).await;
+    let reply = eve.request(&format!(r#"{{"id":2,{subscribe}"flag":2}}}}"#)).await;
     assert!(reply.contains(r#""error":{"code":112"#), "{reply}");
-    // The refused subscription left nothing behind, and nobody heard of it.
-    assert!(!ada.hear().await.iter().any(|heard| heard.contains("Eve")));
+    // The failed subscription left no state, and was not announced.
+    assert!(!ada.receive().await.iter().any(|heard| heard.contains("Eve")));
     let stats = ada
         .0
         .node
@@ -204,7 +204,7 @@ async fn what_cannot_be_recovered_is_said_so() {
         .unwrap();
     assert_eq!(stats.clients, 2);
     assert!(
-        eve.ask(r#"{"id":3,"history":{"channel":"room"}}"#)
+        eve.request(r#"{"id":3,"history":{"channel":"room"}}"#)
             .await
             .contains("103")
     );
@@ -215,11 +215,11 @@ async fn history_is_read_in_pages_from_either_end() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     for data in 1..=5 {
-        ada.say(&format!(r#"{{"id":3,"publish":{{"channel":"room","data":{data}}}}}"#))
+        ada.send(&format!(r#"{{"id":3,"publish":{{"channel":"room","data":{data}}}}}"#))
             .await
             .unwrap();
     }
-    ada.hear().await;
+    ada.receive().await;
     let offsets = |reply: &str| -> Vec<String> {
         reply
             .split("\"data\":")
@@ -228,43 +228,43 @@ async fn history_is_read_in_pages_from_either_end() {
             .collect()
     };
     let newest = ada
-        .ask(r#"{"id":4,"history":{"channel":"room","limit":2,"reverse":true}}"#)
+        .request(r#"{"id":4,"history":{"channel":"room","limit":2,"reverse":true}}"#)
         .await;
     assert_eq!(offsets(&newest), ["5", "4"]);
     let after = ada
-        .ask(r#"{"id":4,"history":{"channel":"room","limit":-1,"since":{"offset":3}}}"#)
+        .request(r#"{"id":4,"history":{"channel":"room","limit":-1,"since":{"offset":3}}}"#)
         .await;
     assert_eq!(offsets(&after), ["4", "5"]);
-    let top = ada.ask(r#"{"id":4,"history":{"channel":"room"}}"#).await;
+    let top = ada.request(r#"{"id":4,"history":{"channel":"room"}}"#).await;
     assert!(top.starts_with(r#"{"id":4,"history":{"publications":[],"epoch":""#) && top.ends_with(r#""offset":5}}"#));
     let lost = ada
-        .ask(r#"{"id":4,"history":{"channel":"room","since":{"offset":3,"epoch":"old"}}}"#)
+        .request(r#"{"id":4,"history":{"channel":"room","since":{"offset":3,"epoch":"old"}}}"#)
         .await;
     assert!(lost.contains("112"));
 }
 
 #[tokio::test]
-async fn a_reply_larger_than_the_limit_is_an_error_and_not_a_burden() {
+async fn a_reply_larger_than_the_limit_is_an_error_and_not_queued() {
     let mut config = Config::default();
     config.limits.reply_size_max = 300;
     let node = Node::new(config);
     let mut ada = Peer::in_room(&node, "Ada").await;
     assert!(
-        ada.ask(r#"{"id":3,"presence":{"channel":"room"}}"#)
+        ada.request(r#"{"id":3,"presence":{"channel":"room"}}"#)
             .await
             .contains("\"presence\"")
     );
     let _bob = Peer::in_room(&node, "Bob").await;
-    ada.hear().await;
+    ada.receive().await;
     assert!(
-        ada.ask(r#"{"id":3,"presence":{"channel":"room"}}"#)
+        ada.request(r#"{"id":3,"presence":{"channel":"room"}}"#)
             .await
             .contains(r#""code":106"#)
     );
 }
 
 #[tokio::test]
-async fn a_slow_client_is_given_up_and_its_neighbour_is_not() {
+async fn a_slow_client_is_disconnected_and_others_are_not() {
     let mut config = Config::default();
     config.limits.queue_bytes_max = 8 << 10;
     let node = Node::new(config);
@@ -275,15 +275,15 @@ async fn a_slow_client_is_given_up_and_its_neighbour_is_not() {
         "x".repeat(1000)
     );
     for _ in 0..20 {
-        ada.say(&big).await.unwrap();
-        assert!(!ada.hear().await.is_empty());
+        ada.send(&big).await.unwrap();
+        assert!(!ada.receive().await.is_empty());
     }
     assert_eq!(slow.0.next_frame(), Err(DisconnectCode::Slow));
     assert_eq!(slow.0.queue().bytes(), 0);
 }
 
 #[tokio::test]
-async fn draining_sends_everybody_away_and_those_who_come_late_too() {
+async fn draining_disconnects_present_and_later_clients() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
     node.drain();
@@ -293,13 +293,13 @@ async fn draining_sends_everybody_away_and_those_who_come_late_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_pinged_within_the_interval_and_gone_after_33_seconds() {
+async fn a_client_is_pinged_within_the_interval_and_removed_after_33_seconds() {
     let node = node();
     let mut ada = Peer::connected(&node, "Ada").await;
     let start = Instant::now();
     tokio::time::sleep_until(ada.0.deadline().unwrap()).await;
     ada.0.handle_timeout().unwrap();
-    assert_eq!(ada.hear().await, ["{}"]);
+    assert_eq!(ada.receive().await, ["{}"]);
     tokio::time::sleep_until(ada.0.deadline().unwrap()).await;
     assert_eq!(ada.0.handle_timeout(), Err(DisconnectCode::NoPong));
     assert!(start.elapsed() <= Duration::from_secs(33));
@@ -310,11 +310,11 @@ async fn a_hundred_thousand_subscribes_leave_128() {
     let node = node();
     let mut peer = Peer::connected(&node, "Eve").await;
     for n in 0..100_000 {
-        peer.say(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#))
+        peer.send(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#))
             .await
             .unwrap();
         if n % 1000 == 0 {
-            peer.hear().await;
+            peer.receive().await;
         }
     }
     assert_eq!(peer.0.session.take_subscriptions().len(), 128);
@@ -328,19 +328,19 @@ async fn the_largest_history_fits_into_one_reply() {
     config.limits.history_bytes_per_channel_max = 63 << 10;
     config.check().unwrap();
     let mut ada = Peer::in_room(&Node::new(config), "Ada").await;
-    // The smallest publications: nowhere is there more around them.
+    // The smallest publications have the largest relative overhead.
     for _ in 0..500 {
-        ada.say(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
+        ada.send(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
             .await
             .unwrap();
-        ada.hear().await;
+        ada.receive().await;
     }
-    let reply = ada.ask(r#"{"id":4,"history":{"channel":"room","limit":-1}}"#).await;
+    let reply = ada.request(r#"{"id":4,"history":{"channel":"room","limit":-1}}"#).await;
     let publications = reply.matches("\"data\":1").count();
     assert!((300..500).contains(&publications), "{publications}");
 }
 
-/// A room that Ada watches, and in which Bob wants an unbroken stream.
+/// A room in which Ada receives join and leave pushes, and Bob has a positioned subscription.
 struct Watched {
     node: Arc<Node>,
     room: ChannelName,
@@ -352,11 +352,11 @@ impl Watched {
     async fn new() -> Self {
         let node = node();
         let mut ada = Peer::connected(&node, "Ada").await;
-        ada.say(r#"{"id":2,"subscribe":{"channel":"room","join_leave":true}}"#)
+        ada.send(r#"{"id":2,"subscribe":{"channel":"room","join_leave":true}}"#)
             .await
             .unwrap();
         let bob = Peer::in_room(&node, "Bob").await;
-        ada.hear().await;
+        ada.receive().await;
         Self {
             node,
             room: ChannelName::new("room").unwrap(),
@@ -365,7 +365,7 @@ impl Watched {
         }
     }
 
-    /// The hub hears of a publication and not of those before it: Bob is unsubscribed.
+    /// Delivers a publication to the hub without its predecessors, so that Bob is unsubscribed.
     fn lose_a_publication(&self) {
         use crate::engine::{Content, Deliver, Epoch, Publication};
         let content = Content {
@@ -382,9 +382,9 @@ impl Watched {
             .publication(&self.room, &publication, Some(&Epoch::new("another")));
     }
 
-    /// What Ada heard of comings and goings.
+    /// The join and leave pushes that Ada received.
     async fn visits(&mut self) -> Vec<&'static str> {
-        let heard = self.ada.hear().await;
+        let heard = self.ada.receive().await;
         let visits = heard.iter().filter_map(|push| match push {
             _ if push.contains("\"join\":") => Some("join"),
             _ if push.contains("\"leave\":") => Some("leave"),
@@ -397,27 +397,30 @@ impl Watched {
         self.node.engine().presence_stats(&self.room).await.unwrap().clients
     }
 
-    /// Bob is a member like any other, and leaves nothing behind.
+    /// Checks that Bob is a member, and that nothing is left after he disconnects.
     async fn check_that_bob_is_there(mut self) {
-        settle().await;
+        run_pending_tasks().await;
         assert_eq!(self.members().await, 2);
-        self.bob.hear().await;
-        let reply = self.bob.ask(r#"{"id":9,"presence_stats":{"channel":"room"}}"#).await;
+        self.bob.receive().await;
+        let reply = self
+            .bob
+            .request(r#"{"id":9,"presence_stats":{"channel":"room"}}"#)
+            .await;
         assert!(reply.contains("\"num_clients\":2"), "{reply}");
         self.ada
-            .say(r#"{"id":8,"publish":{"channel":"room","data":"hi"}}"#)
+            .send(r#"{"id":8,"publish":{"channel":"room","data":"hi"}}"#)
             .await
             .unwrap();
-        assert!(self.bob.hear().await.iter().any(|push| push.contains("\"hi\"")));
-        self.ada.hear().await;
+        assert!(self.bob.receive().await.iter().any(|push| push.contains("\"hi\"")));
+        self.ada.receive().await;
         drop(self.bob);
-        settle().await;
+        run_pending_tasks().await;
         let stats = self.node.engine().presence_stats(&self.room).await.unwrap();
         assert_eq!(stats.clients, 1);
         drop(self.ada);
-        settle().await;
+        run_pending_tasks().await;
         use crate::engine::Deliver;
-        assert!(!self.node.hub().is_wanted(&self.room));
+        assert!(!self.node.hub().has_subscribers(&self.room));
     }
 }
 
@@ -427,32 +430,32 @@ const SUBSCRIBE: &str = r#"{"id":3,"subscribe":{"channel":"room","recoverable":t
 async fn a_client_that_subscribes_again_at_once_stays_present() {
     let mut room = Watched::new().await;
     room.lose_a_publication();
-    let heard = room.bob.hear().await;
+    let heard = room.bob.receive().await;
     assert!(heard[0].contains("\"code\":2500"), "{heard:?}");
-    // Before anything else had its turn.
-    room.bob.say(SUBSCRIBE).await.unwrap();
-    settle().await;
+    // Before any other task runs.
+    room.bob.send(SUBSCRIBE).await.unwrap();
+    run_pending_tasks().await;
     assert_eq!(room.visits().await, ["leave", "join"]);
     room.check_that_bob_is_there().await;
 }
 
-/// What the hub has ended is still in the queue when the client, for its own reasons, unsubscribes and subscribes.
+/// The unsubscribe push of the hub is still queued while the client unsubscribes and subscribes again.
 #[tokio::test]
-async fn an_unsubscription_that_comes_late_does_not_end_the_next_subscription() {
+async fn a_late_unsubscription_does_not_end_a_newer_subscription() {
     let mut room = Watched::new().await;
     room.lose_a_publication();
     let frame = format!("{{\"id\":4,\"unsubscribe\":{{\"channel\":\"room\"}}}}\n{SUBSCRIBE}");
-    room.bob.say(&frame).await.unwrap();
-    let heard = room.bob.hear().await;
+    room.bob.send(&frame).await.unwrap();
+    let heard = room.bob.receive().await;
     assert!(!heard.iter().any(|push| push.contains("2500")), "{heard:?}");
     room.check_that_bob_is_there().await;
 }
 
 #[tokio::test]
-async fn a_client_that_goes_right_after_it_was_unsubscribed_leaves_once() {
+async fn a_client_that_disconnects_after_being_unsubscribed_leaves_once() {
     let mut room = Watched::new().await;
     room.lose_a_publication();
-    room.bob.hear().await;
+    room.bob.receive().await;
     let Watched {
         node,
         room: name,
@@ -460,7 +463,7 @@ async fn a_client_that_goes_right_after_it_was_unsubscribed_leaves_once() {
         bob,
     } = room;
     drop(bob);
-    settle().await;
+    run_pending_tasks().await;
     let mut room = Watched {
         bob: Peer::new(&node),
         node,

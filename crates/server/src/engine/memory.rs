@@ -1,11 +1,11 @@
-//! The engine of a single node: everything in this process, gone when it ends.
+//! The engine of a single node, which keeps everything in memory.
 //!
-//! Order: a stream's lock is held from numbering a publication to delivering it, so subscribers see numbers in order.
-//! Locks are taken in one direction only: shard of streams, stream, the hub's channel, a client's queue.
+//! Order: the lock of a stream is held while a publication is numbered and delivered, so subscribers see increasing offsets.
+//! Lock order: shard of streams, stream, channel of the hub, queue of a client.
 //!
-//! Memory: streams are bounded one by one and all together. When all of them outgrow their budget, the least recently
-//! used are evicted. A channel that is used again after that has a new stream under a new epoch, so that clients which
-//! knew the old one are told that they cannot recover.
+//! Memory: each stream has a limit, and all streams share a budget. If the budget is exceeded, the least recently used
+//! streams are evicted. If such a channel is used again, it gets a new stream with a new epoch, so that clients with a
+//! position in the old stream learn that they cannot recover.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::channel::ChannelName;
 use crate::config::{ChannelOptions, Limits};
 use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats, Subscription};
 
+/// The engine; see the module documentation.
 pub(crate) struct MemoryEngine {
     deliver: Arc<dyn Deliver>,
     presence: Presence,
@@ -39,7 +40,7 @@ impl MemoryEngine {
         }
     }
 
-    /// Evicts expired history. Reads never show it anyway; this frees its memory.
+    /// Frees expired history. Reads do not return it in any case.
     pub(crate) fn sweep(&self) {
         if let Some(streams) = &self.streams {
             streams.sweep(&*self.deliver);
@@ -79,27 +80,27 @@ impl MemoryEngine {
 
 impl Engine for MemoryEngine {
     fn interest_changed<'a>(&'a self, _: &'a ChannelName) -> EngineFuture<'a, ()> {
-        // What is published is delivered to the only node there is, whether it cares or not.
-        done(Ok(()))
+        // Nothing to do: there is only one node, which receives all publications.
+        ready(Ok(()))
     }
 
     fn publish<'a>(&'a self, channel: &'a ChannelName, content: Content) -> EngineFuture<'a, ()> {
         self.publish_now(channel, content);
-        done(Ok(()))
+        ready(Ok(()))
     }
 
     fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
         self.deliver.join(channel, &info);
-        done(Ok(()))
+        ready(Ok(()))
     }
 
     fn publish_leave<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
         self.deliver.leave(channel, &info);
-        done(Ok(()))
+        ready(Ok(()))
     }
 
     fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History> {
-        done(match &self.streams {
+        ready(match &self.streams {
             None => Err(EngineError::NoHistory),
             Some(streams) => Ok(streams.read(channel, query)),
         })
@@ -107,12 +108,12 @@ impl Engine for MemoryEngine {
 
     fn presence_add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
         self.presence.add(subscription, info);
-        done(Ok(()))
+        ready(Ok(()))
     }
 
     fn presence_remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()> {
         self.presence.remove(subscription, client);
-        done(Ok(()))
+        ready(Ok(()))
     }
 
     fn presence<'a>(
@@ -120,11 +121,11 @@ impl Engine for MemoryEngine {
         channel: &'a ChannelName,
         clients_max: usize,
     ) -> EngineFuture<'a, Option<Vec<Arc<ClientInfo>>>> {
-        done(Ok(self.presence.members(channel, clients_max)))
+        ready(Ok(self.presence.members(channel, clients_max)))
     }
 
     fn presence_stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats> {
-        done(Ok(self.presence.stats(channel)))
+        ready(Ok(self.presence.stats(channel)))
     }
 }
 
@@ -134,7 +135,7 @@ impl fmt::Debug for MemoryEngine {
     }
 }
 
-/// An answer that is already there.
-fn done<'a, T: Send + 'a>(result: Result<T, EngineError>) -> EngineFuture<'a, T> {
+/// Returns a ready future.
+fn ready<'a, T: Send + 'a>(result: Result<T, EngineError>) -> EngineFuture<'a, T> {
     Box::pin(std::future::ready(result))
 }

@@ -1,9 +1,8 @@
-//! Where publications are numbered and remembered, and where presence lives.
+//! Engines number publications, store history, and keep presence.
 //!
-//! An [`Engine`] knows nothing about connections. The node asks it to publish; the engine numbers the publication and
-//! hands it to [`Deliver`] on every node that has subscribers, in the order of the numbers. The one in [`memory`]
-//! serves a single node; engines over Redis or NATS fit the same trait, so everything is asynchronous and what comes
-//! back from an engine is checked before it is used.
+//! An [`Engine`] is independent of connections. It assigns an offset to each publication and passes it to [`Deliver`] on
+//! every node with subscribers, in the order of the offsets. [`memory`] is the engine of a single node. The trait also
+//! suits Redis or NATS: all calls are asynchronous, and the hub checks the offsets that an engine delivers.
 
 mod memory;
 mod recovery;
@@ -22,78 +21,79 @@ use crate::channel::ChannelName;
 use crate::presence::{ClientId, ClientInfo, PresenceStats, Subscription};
 use crate::protocol::{Json, WirePublication};
 
-/// What every call to an engine returns. Boxed, so that an idle connection does not hold room for a call in flight.
+/// The future of a call to an engine. Boxed, so that the task of an idle connection does not reserve memory for it.
 pub(crate) type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
-/// The shared memory of all nodes.
+/// State shared by all nodes: history and presence.
 ///
-/// Calls may come concurrently. A call that fails may have happened all the same.
+/// Calls may be concurrent. A call that fails may have taken effect.
 pub(crate) trait Engine: Send + Sync + fmt::Debug {
-    /// Says that this node may have begun or ceased to care about a channel; [`Deliver::is_wanted`] tells which.
+    /// Notifies the engine that this node may have gained its first subscriber of a channel or lost its last one.
+    /// [`Deliver::has_subscribers`] returns the current state. When the call returns, publications are delivered if there
+    /// are subscribers.
     ///
-    /// Level-triggered on purpose: when a client leaves while another enters, no order of two such calls can end with
-    /// a wanted channel unheard. Once it returns, what is published into a wanted channel is delivered.
+    /// Level-triggered: if one client leaves while another subscribes, the order of their calls does not matter.
     fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Numbers, remembers and delivers a publication. Once it returns, the publication is in the history.
+    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history.
     fn publish<'a>(&'a self, channel: &'a ChannelName, content: Content) -> EngineFuture<'a, ()>;
 
-    /// Tells subscribers that ask for it that a client came.
+    /// Delivers a join push.
     fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
 
-    /// Tells subscribers that ask for it that a client went.
+    /// Delivers a leave push.
     fn publish_leave<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
 
-    /// Reads a part of the history, with the position of the stream at that moment.
+    /// Reads a part of the history, and the position of the stream at the same time.
     fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History>;
 
-    /// Counts a client among the members of a channel, by a subscription.
+    /// Adds a client to the members of a channel.
     fn presence_add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
 
-    /// Takes a client out of the members of a channel, unless it is one by a newer subscription.
+    /// Removes a client from the members of a channel, unless it has a newer subscription.
     fn presence_remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()>;
 
-    /// The members of a channel, or `None` if there are more than `clients_max`.
+    /// Returns the members of a channel, or `None` if there are more than `clients_max`.
     fn presence<'a>(
         &'a self,
         channel: &'a ChannelName,
         clients_max: usize,
     ) -> EngineFuture<'a, Option<Vec<Arc<ClientInfo>>>>;
 
-    /// How many members a channel has.
+    /// Returns the number of members of a channel.
     fn presence_stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats>;
 }
 
-/// Where an engine hands over what happened in a channel. Never waits.
+/// The receiver of an engine's events. Its methods do not block.
 pub(crate) trait Deliver: Send + Sync {
-    /// Whether anybody on this node listens to the channel.
-    fn is_wanted(&self, channel: &ChannelName) -> bool;
+    /// Whether the channel has subscribers on this node.
+    fn has_subscribers(&self, channel: &ChannelName) -> bool;
 
-    /// A publication, in the order of the offsets; `epoch` is there if the channel has a history.
+    /// Delivers a publication, in the order of the offsets. `epoch` is set if the channel has a history.
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>);
 
-    /// A client came.
+    /// Delivers a join.
     fn join(&self, channel: &ChannelName, info: &ClientInfo);
 
-    /// A client went.
+    /// Delivers a leave.
     fn leave(&self, channel: &ChannelName, info: &ClientInfo);
 }
 
-/// What a publication says, before it is numbered.
+/// The content of a publication, without its offset.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     pub(crate) data: Json,
-    /// The client that published it; `None` when the server did.
+    /// The publishing client; `None` if the server published.
     pub(crate) info: Option<Arc<ClientInfo>>,
 }
 
-/// A publication with its place in the channel.
+/// A publication with its offset in the channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Publication {
     pub(crate) content: Content,
     /// Counts from 1 within an epoch; 0 in a channel without history.
     pub(crate) offset: u64,
-    /// Milliseconds since 1970 when it was published.
+    /// Unix time of the publication in milliseconds.
     pub(crate) time_ms: u64,
 }
 
@@ -108,7 +108,7 @@ impl Publication {
     }
 }
 
-/// Names one life of a stream. Offsets of different epochs have nothing to do with each other.
+/// The id of one incarnation of a stream. Offsets of different epochs are not comparable.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Epoch(Arc<str>);
 
@@ -128,21 +128,21 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// A place in a stream.
+/// A position in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) epoch: Epoch,
     pub(crate) offset: u64,
 }
 
-/// Which part of the history.
+/// Selects a part of the history.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HistoryQuery {
-    /// Where to begin, exclusive: after it, or before it if reversed.
+    /// Exclusive start: only later publications, or only earlier ones if reversed.
     pub(crate) since: Option<u64>,
-    /// How many at most.
+    /// Maximum number of publications.
     pub(crate) limit: usize,
-    /// From the newest to the oldest.
+    /// Whether to read from the newest to the oldest.
     pub(crate) is_reversed: bool,
 }
 
@@ -154,18 +154,18 @@ pub(crate) struct History {
     pub(crate) top: Position,
 }
 
-/// Why an engine could not do what it was asked to.
+/// An error of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum EngineError {
-    /// The channel has no history here.
+    /// The channel has no history.
     NoHistory,
 }
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHistory => f.write_str("the channel keeps no history"),
+            Self::NoHistory => f.write_str("the channel has no history"),
         }
     }
 }

@@ -1,12 +1,10 @@
-//! Whether a client that was away has missed nothing that cannot be given to it.
+//! The check whether a reconnecting client can recover.
 
 use super::{History, Position};
 
-/// Whether `history`, read from just after `from`, holds everything since then.
-///
-/// All or nothing: a part of what was missed is never passed off as the whole.
+/// Whether `history`, read from just after `from`, contains all publications since then. Partial recovery is not possible.
 pub(crate) fn is_recovered(from: &Position, history: &History) -> bool {
-    // A client that never learned an epoch has seen nothing that could be of another one.
+    // A client without an epoch has no position in an older epoch.
     if !from.epoch.as_str().is_empty() && from.epoch != history.top.epoch {
         return false;
     }
@@ -49,25 +47,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_missed() {
+    fn without_missed_publications_recovery_succeeds() {
         check(("e", 5), &[], ("e", 5), true);
         check(("", 0), &[], ("e", 0), true);
     }
 
     #[test]
-    fn everything_missed_is_still_there() {
+    fn all_missed_publications_are_recovered() {
         check(("e", 5), &[6, 7], ("e", 7), true);
         check(("", 5), &[6], ("e", 6), true);
     }
 
     #[test]
-    fn another_epoch_is_never_recovered() {
+    fn another_epoch_is_not_recovered() {
         check(("old", 5), &[], ("e", 5), false);
         check(("old", 5), &[6], ("e", 6), false);
     }
 
     #[test]
-    fn a_part_is_not_the_whole() {
+    fn partial_history_is_not_recovered() {
         check(("e", 5), &[], ("e", 6), false);
         check(("e", 5), &[7], ("e", 7), false);
         check(("e", 5), &[6], ("e", 7), false);

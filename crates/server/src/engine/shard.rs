@@ -1,20 +1,20 @@
-//! One shard of the node's streams: found by name, and kept in two orders of time.
+//! One shard of the streams: a map by name, with two orders.
 //!
-//! - Least recently used first, for the budget: a doubly linked list through the slots, O(1) per use.
-//! - Earliest expiry first, for the sweep: an ordered set that only the sweep and the first publication of a stream
-//!   touch, in O(log n).
+//! - By last use, for the memory budget: a doubly linked list through the slots, O(1) per use.
+//! - By expiry, for the sweep: an ordered set, O(log n), changed only by the sweep and by the creation of a stream.
 //!
-//! Nothing here walks over all streams. What is evicted is handed to the caller, who drops it without the lock.
+//! No operation iterates over all streams. Evicted streams are returned to the caller, which drops them without the lock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::stream::Stream;
 use crate::channel::ChannelName;
 
-/// A stream that is locked by itself, so that delivering a publication does not hold up the other channels.
+/// A stream with its own lock, so that the delivery of a publication does not block other channels.
 pub(super) type SharedStream = Arc<Mutex<Stream>>;
 
 #[derive(Debug)]
@@ -22,11 +22,11 @@ pub(super) struct Shard {
     by_name: HashMap<ChannelName, SlotId>,
     slots: Vec<Option<Slot>>,
     free: Vec<SlotId>,
-    /// The ends of the list of use.
+    /// The ends of the list by last use.
     oldest: Option<SlotId>,
     newest: Option<SlotId>,
     due: BTreeSet<(Instant, SlotId)>,
-    /// How many streams were evicted, counted apart for names of different hashes: see [`evictions`](Self::evictions).
+    /// Numbers of evictions, by hash of the name: see [`evictions`](Self::evictions).
     evictions: Box<[u32]>,
 }
 
@@ -40,16 +40,17 @@ struct Slot {
     newer: Option<SlotId>,
 }
 
-/// A stream and its place in time.
+/// A stream with its name and time of last use.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: ChannelName,
     pub(super) stream: SharedStream,
-    /// When it was last read or written.
+    /// Time of the last read or write.
     pub(super) used_at: Instant,
 }
 
-/// 4 KiB per shard. Evicting a stream also changes the epoch of the channels without a stream that share its counter.
+/// Number of counters, which take 4 KiB per shard. Channels without a stream that share a counter with an evicted channel
+/// also get a new epoch.
 const EVICTION_COUNTERS: usize = 1024;
 
 impl Shard {
@@ -72,7 +73,7 @@ impl Shard {
         Some(self.slot(id).entry.stream.clone())
     }
 
-    /// Adds a stream, which is due for the sweep at `due`. There must be none of this name.
+    /// Adds a stream that the sweep examines at `due`. There must be no stream of this name.
     pub(super) fn insert(&mut self, name: ChannelName, stream: SharedStream, now: Instant, due: Instant) {
         debug_assert!(!self.by_name.contains_key(&name));
         let slot = Some(Slot {
@@ -106,20 +107,20 @@ impl Shard {
         slot.map(|slot| &slot.entry)
     }
 
-    /// Makes the least recently used stream the most recently used: it turned out to be in use.
-    pub(super) fn spare_oldest(&mut self, now: Instant) {
+    /// Marks the least recently used stream as used, because it is locked.
+    pub(super) fn touch_oldest(&mut self, now: Instant) {
         if let Some(id) = self.oldest {
             self.touch(id, now);
         }
     }
 
-    /// The stream that is due first, if it is due by now.
+    /// The stream that is due first, unless it is due later than `now`.
     pub(super) fn first_due(&self, now: Instant) -> Option<&Entry> {
         let (_, id) = self.due.first().filter(|(due, _)| *due <= now)?;
         self.slots[*id as usize].as_ref().map(|slot| &slot.entry)
     }
 
-    /// Says when the stream that is due first is due again.
+    /// Sets the next time of the stream that is due first.
     pub(super) fn reschedule_first(&mut self, due: Instant) {
         if let Some((_, id)) = self.due.pop_first() {
             self.slot(id).due = due;
@@ -127,7 +128,7 @@ impl Shard {
         }
     }
 
-    /// Evicts a stream: from now on its channel has another epoch. `hash` is that of the name.
+    /// Removes a stream, so that its channel gets a new epoch. `hash` is the hash of the name.
     pub(super) fn evict(&mut self, name: &ChannelName, hash: u64) {
         let Some(id) = self.by_name.remove(name) else { return };
         self.unlink(id);
@@ -139,8 +140,8 @@ impl Shard {
         *counter = counter.wrapping_add(1);
     }
 
-    /// A number that grows with each eviction of the channel whose name has this hash, and now and then with the
-    /// eviction of another: while the channel has no stream, its epoch follows from it.
+    /// A number that grows with each eviction of the channel whose name has this hash, and sometimes with evictions of other
+    /// channels. The epoch of a channel without a stream is derived from it.
     pub(super) fn evictions(&self, hash: u64) -> u32 {
         self.evictions[counter(hash)]
     }
@@ -182,7 +183,7 @@ impl Shard {
     }
 
     fn slot(&mut self, id: SlotId) -> &mut Slot {
-        self.slots[id as usize].as_mut().expect("ids lead to slots in use")
+        self.slots[id as usize].as_mut().expect("ids refer to occupied slots")
     }
 }
 
@@ -200,10 +201,10 @@ mod tests {
     use super::*;
     use crate::engine::Epoch;
 
-    /// The same as lists that are searched and sorted.
+    /// A naive model: lists that are searched and sorted.
     #[derive(Default)]
     struct Model {
-        /// Name, last use, due; the least recently used first.
+        /// Name, last use, and due time; the least recently used first.
         streams: Vec<(ChannelName, Instant, Instant)>,
     }
 
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_what_searching_and_sorting_would_make_of_it() {
+    fn a_shard_matches_a_naive_model() {
         let mut rng = StdRng::seed_from_u64(6455);
         for _ in 0..50 {
             let (mut shard, mut model) = (Shard::new(), Model::default());
@@ -234,7 +235,7 @@ mod tests {
                         }
                         (None, None) => {
                             let stream = Arc::new(Mutex::new(Stream::new(Epoch::new("e"))));
-                            // No two are due at the same time, so that there is one right answer.
+                            // Distinct due times, so that the order is unambiguous.
                             let due = now + Duration::from_nanos(rng.random_range(0..50) * 1_000_003);
                             if !model.streams.iter().any(|stream| stream.2 == due) {
                                 shard.insert(name.clone(), stream, now, due);
@@ -250,7 +251,7 @@ mod tests {
                         at.map(|at| model.streams.remove(at));
                     }
                     3 => {
-                        shard.spare_oldest(now);
+                        shard.touch_oldest(now);
                         if !model.streams.is_empty() {
                             let mut spared = model.streams.remove(0);
                             spared.1 = now;
@@ -275,7 +276,7 @@ mod tests {
                 assert_eq!(shard.due.len(), model.streams.len());
                 assert!(shard.slots.len() <= 12);
             }
-            // The whole list, from either end.
+            // Compare the whole list, in both directions.
             while let Some(entry) = shard.oldest().cloned() {
                 assert_eq!(entry.name, model.streams.remove(0).0);
                 shard.evict(&entry.name, 0);

@@ -1,4 +1,4 @@
-//! The history of one channel: the newest publications, bounded in number, size and age.
+//! The history of one channel: the newest publications, limited in number, size and age.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Content, Epoch, History, HistoryQuery, Position, Publication};
 
-/// How much a stream keeps.
+/// Limits of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamLimits {
     pub(super) count_max: usize,
@@ -18,19 +18,19 @@ pub(super) struct StreamLimits {
 #[derive(Debug)]
 pub(super) struct Stream {
     epoch: Epoch,
-    /// The offset of the newest publication, remembered or not.
+    /// The offset of the newest publication, which may have been evicted.
     top: u64,
     publications: VecDeque<(Instant, Publication)>,
     bytes: usize,
-    /// Set when the stream was evicted while somebody still held it: it must not be used any more.
+    /// Set when the stream was evicted. Holders of a reference must look the channel up again.
     is_evicted: bool,
 }
 
-/// What a stream weighs before its first publication: itself, its place in the map, its epoch and its name.
+/// Accounted size of an empty stream: itself, its map entry, its epoch and its name.
 pub(super) const STREAM_BYTES: usize = 512;
 
-/// What a publication weighs beyond its JSON: no less than the memory it takes, nor than what a reply puts around it
-/// (72 + 36 + 40 bytes: names of fields, the client, two numbers at their longest).
+/// Accounted size of a publication without its JSON: at least its memory, and at least its size in a reply without the JSON
+/// (72 + 36 + 40 bytes: field names, client id, two numbers of maximum length).
 const PUBLICATION_BYTES: usize = 160;
 
 impl Stream {
@@ -44,7 +44,7 @@ impl Stream {
         }
     }
 
-    /// Numbers and keeps a publication. What no longer fits is forgotten, the oldest first.
+    /// Numbers and stores a publication, and evicts the oldest ones beyond the limits.
     pub(super) fn append(&mut self, content: Content, time_ms: u64, now: Instant, limits: StreamLimits) -> Publication {
         self.top += 1;
         let publication = Publication {
@@ -52,7 +52,7 @@ impl Stream {
             offset: self.top,
             time_ms,
         };
-        self.bytes += weight(&publication);
+        self.bytes += accounted_size(&publication);
         self.publications.push_back((now, publication.clone()));
         while self.publications.len() > limits.count_max || self.bytes > limits.bytes_max + STREAM_BYTES {
             self.drop_oldest();
@@ -61,7 +61,7 @@ impl Stream {
         publication
     }
 
-    /// Reads a part, leaving out what has grown too old.
+    /// Reads a part of the history, without expired publications.
     pub(super) fn read(&mut self, query: HistoryQuery, now: Instant, ttl: Duration) -> History {
         self.expire(now, ttl);
         let all = self.publications.iter().map(|(_, publication)| publication);
@@ -85,15 +85,15 @@ impl Stream {
         }
     }
 
-    /// Takes out what is older than `ttl`, for the caller to drop where it holds up nobody.
+    /// Removes publications older than `ttl`. The caller should drop them without holding a lock.
     pub(super) fn expire(&mut self, now: Instant, ttl: Duration) -> Vec<(Instant, Publication)> {
         let is_expired = |(at, _): &(Instant, Publication)| now.duration_since(*at) >= ttl;
-        // In the order of time, as far as clocks of different threads go.
+        // Sorted by time, except for small differences between the clocks of threads.
         let count = self.publications.iter().take_while(|entry| is_expired(entry)).count();
         let expired: Vec<_> = self.publications.drain(..count).collect();
         self.bytes -= expired
             .iter()
-            .map(|(_, publication)| weight(publication))
+            .map(|(_, publication)| accounted_size(publication))
             .sum::<usize>();
         if self.publications.is_empty() {
             self.publications = VecDeque::new();
@@ -101,13 +101,13 @@ impl Stream {
         expired
     }
 
-    /// Ends the stream, and takes out all that is left of it.
+    /// Marks the stream as evicted, and returns its publications.
     pub(super) fn evict(&mut self) -> VecDeque<(Instant, Publication)> {
         self.is_evicted = true;
         std::mem::take(&mut self.publications)
     }
 
-    /// When the oldest publication that is kept was published.
+    /// The time of the oldest stored publication.
     pub(super) fn oldest_at(&self) -> Option<Instant> {
         self.publications.front().map(|(at, _)| *at)
     }
@@ -140,14 +140,14 @@ impl Stream {
         let Some((_, oldest)) = self.publications.pop_front() else {
             return;
         };
-        self.bytes -= weight(&oldest);
+        self.bytes -= accounted_size(&oldest);
         if self.publications.is_empty() {
             self.publications = VecDeque::new();
         }
     }
 }
 
-fn weight(publication: &Publication) -> usize {
+fn accounted_size(publication: &Publication) -> usize {
     let info = publication
         .content
         .info
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept() {
+    fn the_newest_publications_are_kept() {
         let now = Instant::now();
         let all = HistoryQuery {
             limit: usize::MAX,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_both_ways() {
+    fn history_is_paginated_in_both_directions() {
         let now = Instant::now();
         let mut stream = stream_of(5, now);
         let query = |since, limit, is_reversed| HistoryQuery {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_are_forgotten_and_their_numbers_stay_taken() {
+    fn expired_publications_are_removed_and_offsets_not_reused() {
         let start = Instant::now();
         let mut stream = stream_of(2, start);
         let later = start + LIMITS.ttl;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn size_in_bytes_is_bounded_too() {
+    fn the_size_in_bytes_is_limited() {
         let now = Instant::now();
         let mut stream = Stream::new(Epoch::new("e"));
         let big = format!("\"{}\"", "x".repeat(1800));

@@ -1,36 +1,37 @@
-//! The streams of all channels of a node, within one budget.
+//! The streams of all channels, within one memory budget.
 //!
-//! A channel has a stream from its first publication on. Before that, and after its stream was evicted, reading its
-//! history creates nothing: the channel is at offset 0 of an epoch that follows from its name and from how often it was
-//! evicted. The first publication goes on in the same epoch, so a client that read the empty history has missed nothing.
+//! The first publication creates the stream of a channel. Without a stream, reading the history does not create one: the
+//! channel is at offset 0 of an epoch that is derived from its name and its number of evictions. The next publication
+//! continues this epoch, so a client that has read the empty history can recover from it.
 //!
-//! Locks: a shard, then a stream in it. Nobody waits for a stream while holding a shard: publishing holds the lock of
-//! the stream for as long as delivery takes. Each time a shard is locked, a bounded number of streams is looked at.
+//! Lock order: shard, then stream. A thread that holds the lock of a shard never waits for a stream, because the lock of a
+//! stream is held during delivery. A bounded number of streams is examined per lock of a shard.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::shard::{Entry, Shard, SharedStream};
 use super::stream::{STREAM_BYTES, Stream, StreamLimits};
 use super::{Content, Deliver, Epoch, History, HistoryQuery, Position, Publication};
 use crate::channel::ChannelName;
-use crate::sync::lock;
 
+/// All streams; see the module documentation.
 pub(super) struct Streams {
     shards: Box<[Mutex<Shard>]>,
-    /// When the least recently used stream of each shard was used, in nanoseconds since `started`; [`NONE`] without one.
+    /// Last use of the least recently used stream of each shard, in nanoseconds since `started`; [`NONE`] if empty.
     oldest: Box<[AtomicU64]>,
     started: Instant,
     hasher: RandomState,
     limits: StreamLimits,
-    /// The weight of all streams together.
+    /// Accounted size of all streams.
     bytes: AtomicUsize,
     bytes_max: usize,
-    /// Streams evicted for the budget since that was last logged.
+    /// Number of streams evicted for the budget since it was last logged.
     evicted: AtomicU64,
 }
 
@@ -42,7 +43,7 @@ const NONE: u64 = u64::MAX;
 const SWEEP_BATCH: usize = 32;
 
 /// Delay before the sweep examines a stream again that was locked, or that is empty and has subscribers.
-const SWEEP_AGAIN: Duration = Duration::from_secs(30);
+const SWEEP_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// A publisher that finds this many locked streams in a row gives up; the publishers that hold them enforce the budget.
 const BUSY_MAX: usize = 8;
@@ -72,7 +73,7 @@ impl Streams {
         let now = Instant::now();
         loop {
             let stream = self.find_or_create(channel, now);
-            let mut stream = lock(&stream);
+            let mut stream = stream.lock();
             if stream.is_evicted() {
                 continue;
             }
@@ -82,7 +83,7 @@ impl Streams {
             self.account(before, stream.bytes());
             break;
         }
-        self.keep_budget();
+        self.enforce_budget();
     }
 
     /// Reads a part of a channel's history.
@@ -98,7 +99,7 @@ impl Streams {
                     };
                 }
             };
-            let mut stream = lock(&stream);
+            let mut stream = stream.lock();
             if stream.is_evicted() {
                 continue;
             }
@@ -109,39 +110,39 @@ impl Streams {
         }
     }
 
-    /// Frees expired publications, and evicts the streams that are left without any and that nobody listens to.
+    /// Frees expired publications, and evicts empty streams without subscribers.
     pub(super) fn sweep(&self, deliver: &dyn Deliver) {
         let now = Instant::now();
         for index in 0..SHARDS {
-            while self.sweep_some(index, now, deliver) == SWEEP_BATCH {}
+            while self.sweep_batch(index, now, deliver) == SWEEP_BATCH {}
         }
         let evicted = self.evicted.swap(0, Ordering::Relaxed);
         if evicted > 0 {
             tracing::warn!(
                 evicted,
-                "history outgrew limits.history_bytes_max; the channels unused for longest lost theirs"
+                "history exceeds limits.history_bytes_max; evicted the history of the least recently used channels"
             );
         }
     }
 
-    /// The weight of all streams together.
+    /// Accounted size of all streams.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether a channel has a stream; asking is no use of it.
+    /// Whether a channel has a stream. Does not count as use.
     #[cfg(test)]
     pub(super) fn has(&self, channel: &ChannelName) -> bool {
         self.shard(self.hash(channel)).1.has(channel)
     }
 
-    /// The stream of a channel, or the epoch of a channel without one.
+    /// Returns the stream of a channel, or the epoch if there is none.
     fn find(&self, channel: &ChannelName, now: Instant) -> Result<SharedStream, Epoch> {
         let hash = self.hash(channel);
         let (index, mut shard) = self.shard(hash);
         let found = shard.find(channel, now);
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         found.ok_or_else(|| epoch(hash, &shard))
     }
 
@@ -155,13 +156,13 @@ impl Streams {
             shard.insert(channel.clone(), stream.clone(), now, due);
             stream
         });
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         stream
     }
 
-    /// Evicts the least recently used streams until the rest fit the budget. There is no low-water mark, so a publisher
-    /// pays for the bytes of its own publication and no more.
-    fn keep_budget(&self) {
+    /// Evicts the least recently used streams until the rest fit the budget. Without a low-water mark, each publisher only
+    /// evicts as much as it has added.
+    fn enforce_budget(&self) {
         let mut busy = 0;
         while self.bytes.load(Ordering::Relaxed) > self.bytes_max && busy < BUSY_MAX {
             let oldest = (0..SHARDS).map(|index| (self.oldest[index].load(Ordering::Relaxed), index));
@@ -177,40 +178,40 @@ impl Streams {
 
     /// Returns whether a stream was evicted.
     fn evict_oldest(&self, index: usize) -> bool {
-        let mut shard = lock(&self.shards[index]);
+        let mut shard = self.shards[index].lock();
         let evicted = shard.oldest().cloned().and_then(|entry| {
             let evicted = self.evict(&mut shard, &entry);
             if evicted.is_none() {
-                shard.spare_oldest(Instant::now());
+                shard.touch_oldest(Instant::now());
             }
             evicted
         });
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         drop(shard);
         self.evicted.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
         evicted.is_some()
     }
 
-    /// Returns what is to be dropped without the lock, or nothing if the stream is in use.
+    /// Evicts a stream. Returns its publications, to be dropped without the lock, or `None` if the stream is locked.
     fn evict(&self, shard: &mut Shard, entry: &Entry) -> Option<impl Sized + use<>> {
-        let mut stream = try_lock(&entry.stream)?;
+        let mut stream = entry.stream.try_lock()?;
         self.account(stream.bytes(), 0);
         shard.evict(&entry.name, self.hash(&entry.name));
         Some(stream.evict())
     }
 
-    /// Looks at the streams of a shard that are due, up to [`SWEEP_BATCH`], and returns how many there were.
-    fn sweep_some(&self, index: usize, now: Instant, deliver: &dyn Deliver) -> usize {
+    /// Examines up to [`SWEEP_BATCH`] due streams of a shard, and returns their number.
+    fn sweep_batch(&self, index: usize, now: Instant, deliver: &dyn Deliver) -> usize {
         let mut garbage = Vec::new();
         let mut evicted = Vec::new();
         let mut count = 0;
-        let mut shard = lock(&self.shards[index]);
+        let mut shard = self.shards[index].lock();
         while count < SWEEP_BATCH
             && let Some(entry) = shard.first_due(now).cloned()
         {
             count += 1;
-            let Some(mut stream) = try_lock(&entry.stream) else {
-                shard.reschedule_first(now + SWEEP_AGAIN);
+            let Some(mut stream) = entry.stream.try_lock() else {
+                shard.reschedule_first(now + SWEEP_RETRY_DELAY);
                 continue;
             };
             let before = stream.bytes();
@@ -221,26 +222,26 @@ impl Streams {
             let unused_at = after(entry.used_at, self.limits.ttl);
             match next {
                 Some(next) => shard.reschedule_first(next),
-                // A stream that a client may still come back to keeps its numbers although it is empty.
+                // Keep the empty stream with its epoch and offset, because a client may still recover from it.
                 None if unused_at > now => shard.reschedule_first(unused_at),
-                None if deliver.is_wanted(&entry.name) => shard.reschedule_first(now + SWEEP_AGAIN),
+                None if deliver.has_subscribers(&entry.name) => shard.reschedule_first(now + SWEEP_RETRY_DELAY),
                 None => match self.evict(&mut shard, &entry) {
                     Some(publications) => evicted.push(publications),
-                    None => shard.reschedule_first(now + SWEEP_AGAIN),
+                    None => shard.reschedule_first(now + SWEEP_RETRY_DELAY),
                 },
             }
         }
-        self.note_oldest(index, &shard);
+        self.update_oldest(index, &shard);
         drop(shard);
         count
     }
 
     fn account(&self, before: usize, after: usize) {
-        // The difference may be negative: two's complement makes adding it the same as subtracting.
+        // The difference may be negative: wrapping addition then subtracts.
         self.bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    fn note_oldest(&self, index: usize, shard: &Shard) {
+    fn update_oldest(&self, index: usize, shard: &Shard) {
         let nanos = shard.oldest().map_or(NONE, |entry| {
             let since = entry.used_at.duration_since(self.started);
             u64::try_from(since.as_nanos()).unwrap_or(NONE - 1)
@@ -257,11 +258,11 @@ impl Streams {
 
     fn shard(&self, hash: u64) -> (usize, MutexGuard<'_, Shard>) {
         let index = hash as usize % SHARDS;
-        (index, lock(&self.shards[index]))
+        (index, self.shards[index].lock())
     }
 }
 
-/// The epoch of a channel that has no stream, and of the next one that it gets: never one that it had before.
+/// The epoch of a channel without a stream, and of its next stream. It differs from all earlier epochs of the channel.
 fn epoch(hash: u64, shard: &Shard) -> Epoch {
     Epoch::new(format!("{:08x}", (hash as u32).wrapping_add(shard.evictions(hash))))
 }
@@ -269,14 +270,6 @@ fn epoch(hash: u64, shard: &Shard) -> Epoch {
 fn after(at: Instant, duration: Duration) -> Instant {
     const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
     at.checked_add(duration).unwrap_or(at + YEARS)
-}
-
-fn try_lock(stream: &SharedStream) -> Option<MutexGuard<'_, Stream>> {
-    match stream.try_lock() {
-        Ok(stream) => Some(stream),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }
 
 #[cfg(test)]
@@ -288,20 +281,20 @@ mod tests {
     use crate::presence::ClientInfo;
     use crate::protocol::Json;
 
-    /// Listens to every third channel, and remembers the newest offset of each epoch.
+    /// Has subscribers for every third channel, and records the newest offset of each epoch.
     #[derive(Default)]
     struct Listener {
         newest: Mutex<HashMap<(ChannelName, String), u64>>,
     }
 
     impl Deliver for Listener {
-        fn is_wanted(&self, channel: &ChannelName) -> bool {
+        fn has_subscribers(&self, channel: &ChannelName) -> bool {
             channel.as_str().len().is_multiple_of(3)
         }
 
         fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
             let stream = (channel.clone(), epoch.unwrap().as_str().to_owned());
-            let mut newest = lock(&self.newest);
+            let mut newest = self.newest.lock();
             let newest = newest.entry(stream).or_default();
             assert_eq!(publication.offset, *newest + 1, "{channel}");
             *newest = publication.offset;
@@ -312,10 +305,10 @@ mod tests {
         fn leave(&self, _: &ChannelName, _: &ClientInfo) {}
     }
 
-    /// Whatever threads do at the same time: each stream is numbered without a gap and never begun twice, and the
-    /// weight that is kept is the weight there is.
+    /// With concurrent threads, the offsets of each stream have no gap, no epoch occurs twice, and the accounted size is the
+    /// actual one.
     #[test]
-    fn threads_that_publish_read_and_sweep_at_once_agree() {
+    fn concurrent_publish_read_and_sweep_are_consistent() {
         let limits = StreamLimits {
             count_max: 5,
             bytes_max: 8 << 10,
@@ -356,13 +349,13 @@ mod tests {
             }
         });
         // The last publisher may have given up on locked streams.
-        streams.keep_budget();
+        streams.enforce_budget();
         assert!(streams.bytes() <= 24 << 10);
         let mut weighed = 0;
         for index in 0..SHARDS {
-            let mut shard = lock(&streams.shards[index]);
+            let mut shard = streams.shards[index].lock();
             while let Some(entry) = shard.oldest().cloned() {
-                weighed += lock(&entry.stream).bytes();
+                weighed += entry.stream.lock().bytes();
                 let hash = streams.hash(&entry.name);
                 shard.evict(&entry.name, hash);
             }

@@ -1,39 +1,42 @@
-//! What every engine has to do, told through what is delivered.
+//! Tests of an engine by its deliveries.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::stream::StreamLimits;
 use super::streams::Streams;
 use super::*;
 use crate::config::{ChannelOptions, Limits};
 use crate::presence::Generation;
-use crate::sync::lock;
 
-/// Writes down what an engine delivers.
+/// Records what an engine delivers.
 #[derive(Default)]
 struct Recorder {
     events: Mutex<Vec<String>>,
-    wanted: Mutex<Vec<ChannelName>>,
+    subscribed: Mutex<Vec<ChannelName>>,
 }
 
 impl Deliver for Recorder {
-    fn is_wanted(&self, channel: &ChannelName) -> bool {
-        lock(&self.wanted).contains(channel)
+    fn has_subscribers(&self, channel: &ChannelName) -> bool {
+        self.subscribed.lock().contains(channel)
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let data = publication.content.data.as_str();
         let has_epoch = epoch.is_some();
-        lock(&self.events).push(format!("{channel} {} {data} {has_epoch}", publication.offset));
+        self.events
+            .lock()
+            .push(format!("{channel} {} {data} {has_epoch}", publication.offset));
     }
 
     fn join(&self, channel: &ChannelName, info: &ClientInfo) {
-        lock(&self.events).push(format!("{channel} join {}", info.user));
+        self.events.lock().push(format!("{channel} join {}", info.user));
     }
 
     fn leave(&self, channel: &ChannelName, info: &ClientInfo) {
-        lock(&self.events).push(format!("{channel} leave {}", info.user));
+        self.events.lock().push(format!("{channel} leave {}", info.user));
     }
 }
 
@@ -75,7 +78,7 @@ impl Fixture {
     }
 
     fn delivered(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.recorder.events))
+        std::mem::take(&mut self.recorder.events.lock())
     }
 }
 
@@ -106,7 +109,7 @@ async fn publications_are_numbered_per_channel() {
 }
 
 #[tokio::test]
-async fn without_history_there_are_no_numbers() {
+async fn without_history_publications_have_no_offset() {
     let fixture = Fixture::new(0, Limits::default());
     fixture.publish("a", "1").await;
     assert_eq!(fixture.delivered(), ["a 0 1 false"]);
@@ -156,11 +159,11 @@ async fn presence_lists_up_to_a_limit_and_counts_beyond_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unused_stream_is_forgotten_and_begins_a_new_epoch() {
+async fn an_unused_stream_is_evicted_and_gets_a_new_epoch() {
     let fixture = Fixture::new(10, Limits::default());
     fixture.publish("a", "1").await;
     fixture.publish("b", "1").await;
-    lock(&fixture.recorder.wanted).push(name("b"));
+    fixture.recorder.subscribed.lock().push(name("b"));
     let (a, b) = (fixture.history("a").await.top, fixture.history("b").await.top);
 
     tokio::time::advance(TTL).await;
@@ -168,13 +171,13 @@ async fn an_unused_stream_is_forgotten_and_begins_a_new_epoch() {
     fixture.engine.sweep();
     assert_eq!(fixture.history("a").await.top.offset, 0);
     assert_ne!(fixture.history("a").await.top.epoch, a.epoch);
-    // Somebody listens to this one: its messages are gone, its numbers go on.
+    // This channel has subscribers: its publications expire, and its offsets continue.
     assert_eq!(fixture.history("b").await.top, b);
     assert!(fixture.history("b").await.publications.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_history_together_stays_within_its_budget() {
+async fn all_histories_stay_within_the_memory_budget() {
     let limits = Limits {
         history_bytes_max: 64 << 10,
         ..Default::default()
@@ -190,7 +193,7 @@ async fn all_history_together_stays_within_its_budget() {
     assert_eq!(fixture.history("c0").await.publications.len(), 0);
 }
 
-/// Subscribing to channels that never spoke must not cost memory, nor others their history.
+/// Subscriptions to channels without publications must not use memory or evict other channels.
 #[tokio::test(start_paused = true)]
 async fn reading_a_channel_without_history_creates_nothing() {
     let limits = Limits {
@@ -207,7 +210,7 @@ async fn reading_a_channel_without_history_creates_nothing() {
     assert_eq!(fixture.history("real").await.publications.len(), 1);
 }
 
-/// A client that subscribed before anything was said recovers what was said since.
+/// A client that subscribed before the first publication can recover all publications.
 #[tokio::test(start_paused = true)]
 async fn the_first_publication_continues_the_epoch_that_was_read_before() {
     let fixture = Fixture::new(10, Limits::default());
@@ -228,7 +231,7 @@ async fn an_evicted_channel_never_has_an_epoch_twice() {
         let known = fixture.history("a").await.top;
         tokio::time::advance(TTL).await;
         fixture.engine.sweep();
-        // Neither while the channel is silent, nor when it has as many publications as before.
+        // Neither without publications, nor with as many publications as before.
         let absent = fixture.history("a").await;
         assert!(absent.top.offset == 0 && !is_recovered(&known, &absent));
         fixture.publish("a", "1").await;
@@ -242,7 +245,7 @@ async fn an_evicted_channel_never_has_an_epoch_twice() {
     assert_eq!(epochs.len(), 100);
 }
 
-/// Which channels have their history, beside a list that is sorted by last use.
+/// Compares the channels with history to a list that is sorted by last use.
 #[tokio::test(start_paused = true)]
 async fn the_least_recently_used_channels_are_evicted_first() {
     use rand::rngs::StdRng;
@@ -254,7 +257,7 @@ async fn the_least_recently_used_channels_are_evicted_first() {
     };
     let fixture = Fixture::new(3, limits.clone());
     let streams = |fixture: &Fixture| fixture.engine.history_bytes();
-    // Names, least recently used first.
+    // Channel names, least recently used first.
     let mut used: Vec<String> = Vec::new();
     let mut rng = StdRng::seed_from_u64(6455);
     let mut evicted = 0;
@@ -278,7 +281,7 @@ async fn the_least_recently_used_channels_are_evicted_first() {
             .await;
         used.push(name);
         assert!(streams(&fixture) <= limits.history_bytes_max);
-        // Those that are gone are the first of the list, and no more of them than needed.
+        // Only the first ones of the list were evicted, and no more than needed.
         let mut gone = 0;
         while gone < used.len() && !fixture.engine.has_stream(&self::name(&used[gone])) {
             gone += 1;
@@ -294,9 +297,9 @@ async fn the_least_recently_used_channels_are_evicted_first() {
     assert!(evicted > 100, "{evicted}");
 }
 
-/// Delivery holds the lock of its stream: neither the sweep nor another publisher may wait for it.
+/// Delivery holds the lock of its stream. The sweep and other publishers must not wait for it.
 #[tokio::test(start_paused = true)]
-async fn a_stream_in_use_is_neither_waited_for_nor_evicted() {
+async fn eviction_skips_locked_streams() {
     let limits = StreamLimits {
         count_max: 10,
         bytes_max: 64 << 10,
@@ -334,7 +337,7 @@ async fn a_sweep_frees_each_publication_when_it_expires() {
     assert_eq!(fixture.engine.history_bytes(), full);
     tokio::time::advance(TTL / 2).await;
     fixture.engine.sweep();
-    // What is left is one publication, of the channel that is still used.
+    // One publication is left, in the channel that is still used.
     assert!(
         fixture.engine.history_bytes() < 1000,
         "{}",
@@ -347,7 +350,7 @@ async fn a_sweep_frees_each_publication_when_it_expires() {
 
 /// A TTL beyond the range of `Instant` does not overflow.
 #[tokio::test(start_paused = true)]
-async fn history_may_be_kept_for_ever() {
+async fn a_maximal_ttl_does_not_overflow() {
     let options = ChannelOptions {
         history_ttl: Duration::MAX,
         ..Default::default()

@@ -1,9 +1,9 @@
-// The chat: rooms, who is in them, what was said, and what is still waiting to be said.
+// The chat: rooms, members, messages, and unsent messages.
 //
-// A room is the channel "chat:<name>". A message is `{id, text}`; its author is what the server attached, whose name and
-// id are only what the author claims, and anybody can claim those of another. What is the reader's own is therefore told
-// by the ids that the server gave to this browser's connections, which it attaches to whatever they say.
-// Whatever came from others enters the page as text, never as markup.
+// A room is the channel "chat:<name>". A message is `{id, text}`. The server attaches information about the author, but
+// name and id in it are chosen by the author and may be forged. The reader's own messages are therefore recognized by the
+// client ids that the server assigned to the connections of this browser.
+// Data from others is always inserted as text, never as markup.
 
 import { Connection } from './protocol.js';
 import { icon, initials, make, messageNodes, tint, withLinks } from './view.js';
@@ -87,7 +87,7 @@ class Room {
         const oldest = publications?.at(-1)?.offset ?? offset + 1;
         this.#fill((publications ?? []).reverse());
         if (!isNew && this === current) {
-          // A server that was there all the time can have run out of room for this room only.
+          // The history of this room can be evicted although the server did not restart.
           if (!isSameEpoch) hint(`The server ${isBack ? 'was restarted; it ' : ''}remembers nothing from before.`);
           else if (oldest > lastOffset + 1) hint('Some of what was said meanwhile is no longer kept.');
         }
@@ -103,7 +103,7 @@ class Room {
 
   #fill(publications) {
     for (const publication of publications) this.#heard(publication, false);
-    // Offsets begin anew when the server does; its clock goes on.
+    // Offsets restart with the server; timestamps do not.
     this.messages.sort((a, b) => a.at - b.at || a.offset - b.offset);
     if (this === current) renderMessages();
   }
@@ -130,7 +130,7 @@ class Room {
     this.people.set(info.client, info);
     if (this !== current) return;
     renderPeople();
-    // After a restart everybody comes in at once, which is no news.
+    // After a restart all members rejoin together, which is not worth showing.
     const isCrowd = Date.now() - this.enteredAt < CROWD_MS;
     if (isNew && !isCrowd && person(info).key !== me.id) hint(`${person(info).name} came in`);
   }
@@ -236,7 +236,7 @@ function person(info) {
 /** Whether it is about a connection of this browser. What only looks like one is somebody else's. */
 function isOwn(info) {
   if (!info?.client) return false;
-  // Another tab may have connected since.
+  // Another tab may have connected in the meantime.
   if (!ownClients.has(info.client) && person(info).key === me.id) {
     for (const client of storage.get('clients', [])) ownClients.add(client);
   }
@@ -281,7 +281,7 @@ async function send(message) {
   try {
     await connection.request('publish', { channel: room.channel, data: { id: message.id, text: message.text } });
   } catch (error) {
-    // Without a connection it goes on waiting; whether it got through shows when the room is entered again.
+    // Without a connection the message stays unsent; after resubscribing, the history shows whether it was published.
     if (error.code !== 0) {
       message.error = error.message;
       saveOutbox();
@@ -305,13 +305,13 @@ function saveOutbox() {
   tabStorage.set('outbox', outbox);
 }
 
-// ---- What is seen ----
+// ---- Rendering ----
 
 function renderMessages() {
   const { messages, firstUnread } = current;
   const nodes = [];
   messages.forEach((message, index) => nodes.push(...messageNodes(message, messages[index - 1], message.id === firstUnread)));
-  // A whole room at once is to be read by who wants to, not read out.
+  // Screen readers should not announce the whole history of a room.
   ui.scroller.setAttribute('aria-busy', 'true');
   ui.messages.replaceChildren(...nodes);
   requestAnimationFrame(() => ui.scroller.removeAttribute('aria-busy'));
@@ -387,7 +387,7 @@ function renderPeople() {
   for (const info of current.people.values()) {
     const { key, name } = person(info);
     if (isOwn(info)) people.set('you', { key: me.id, name: me.name, isMe: true });
-    // Whoever takes the id of another under another name does not take the name away.
+    // A forged id with another name must not replace the name of its owner.
     else people.set(`${key} ${name}`, { key, name, isMe: false });
   }
   const sorted = [...people.values()].sort((a, b) => b.isMe - a.isMe || a.name.localeCompare(b.name));
@@ -408,7 +408,7 @@ function renderMe() {
   ui.meAvatar.className = `avatar ${tint(me.id)}`;
 }
 
-// ---- Where the reader is ----
+// ---- Scroll position ----
 
 let missed = 0;
 let isFollowing = true;
@@ -444,7 +444,7 @@ function stateChanged({ state, reason, refusal, retryAt, client }) {
   ui.stateText.className = state === 'connected' ? 'usual' : '';
   if (state !== 'connected') ui.roundTrip.textContent = '';
   if (state === 'waiting') {
-    // What was hinted at was about the connection before, or is less urgent now.
+    // The hint was about the previous connection, or is less urgent now.
     if (!interruption) hint('');
     interruption = reason === 'offline' || reason === 'refused' ? reason : interruption ?? reason;
     if (refusal) lastRefusal = refusal;
@@ -492,7 +492,7 @@ function hint(text) {
   if (text) hintTimer = setTimeout(() => { ui.hint.textContent = ''; }, 5000);
 }
 
-// ---- Small things ----
+// ---- Helpers ----
 
 function randomId() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -504,7 +504,7 @@ function randomName() {
     + pick(['Otter', 'Heron', 'Salmon', 'Dipper', 'Osprey', 'Beaver', 'Kingfisher', 'Trout']);
 }
 
-// ---- What the reader does ----
+// ---- User actions ----
 
 function fitText() {
   ui.text.style.height = 'auto';
@@ -566,7 +566,7 @@ function otherTabStored({ key }) {
   if (key === 'sockeye.clients') {
     const clients = storage.get('clients', []);
     for (const client of clients) ownClients.add(client);
-    // Both may have written at the same time.
+    // Both tabs may have written at the same time.
     if (connection?.client && !clients.includes(connection.client)) rememberOwnClient(connection.client);
     if (current) renderPeople();
   } else if (key === 'sockeye.me') {
@@ -608,7 +608,7 @@ function listen() {
     if (isFollowing) missed = 0;
     updateJump();
   };
-  // When the keyboard of a phone opens, or the window shrinks, whoever was at the end stays there.
+  // Stay at the end when the keyboard of a phone opens or the window shrinks.
   new ResizeObserver(() => isFollowing && scrollToEnd()).observe(ui.scroller);
   ui.jump.onclick = () => { scrollToEnd(); focusText(); };
   ui.retry.onclick = () => (ui.state.dataset.state === 'ended' ? connection.connect() : connection.retryNow());

@@ -1,7 +1,7 @@
-// A small client of the Centrifugo protocol in JSON: one connection, its subscriptions, and what it takes to keep both.
+// A small client for the Centrifugo protocol in JSON: one connection with subscriptions, reconnects and recovery.
 //
-// It knows nothing of chats or of the page. Frames carry JSON objects separated by line breaks; a command has an id and
-// is answered under the same id; what the server says unasked is a push; the empty object is a ping and its answer.
+// It is independent of the chat and the page. Frames contain JSON objects separated by line breaks. A command has an id, and
+// its reply has the same id. Other messages of the server are pushes. The empty object is a ping or a pong.
 
 const RETRY_MIN_MS = 300;
 const RETRY_MAX_MS = 15_000;
@@ -45,8 +45,8 @@ export class Connection extends EventTarget {
     this.#data = data;
     window.addEventListener('online', () => this.retryNow());
     window.addEventListener('offline', () => this.#drop('offline'));
-    // A page that goes into the back/forward cache would keep its connection, and its person in the room, until the
-    // server gives it up; with an open connection some browsers do not keep the page at all.
+    // A page in the back/forward cache would keep its connection, and its user in the room, until the
+    // pong timeout; and some browsers do not cache pages with open connections.
     window.addEventListener('pagehide', () => this.#suspend());
     window.addEventListener('pageshow', () => this.#resume());
     document.addEventListener('visibilitychange', () => {
@@ -150,7 +150,7 @@ export class Connection extends EventTarget {
     socket.onopen = () => {
       wasOpen = true;
       const failed = (error) => error.code !== 0 && this.#end(error.message);
-      // The subscriptions follow in the same frame: the server takes commands in their order.
+      // The subscriptions follow in the same frame: the server executes commands in order.
       this.#send([
         this.#command('connect', { data: this.#data, name: 'chat' }, (result) => this.#connected(result), failed),
         ...[...this.#subscriptions.values()].map((subscription) => this.#subscribeCommand(subscription)),
@@ -233,15 +233,15 @@ export class Connection extends EventTarget {
     const attempts = this.#attempts;
     try {
       const response = await fetch(this.#checkUrl, { headers: { 'Sockeye-Page-Origin': location.origin }, cache: 'no-store' });
-      // Refused for its origin or its host. Anything else passes by itself.
+      // Refused because of its origin or host. Other errors are temporary.
       if (response.status !== 403 && response.status !== 421) return;
       const refusal = (await response.text()).trim();
-      // Unless the next attempt has begun meanwhile.
+      // Unless the next attempt has started in the meantime.
       if (refusal && !this.#socket && this.#waitingUntil && attempts === this.#attempts) {
         this.#changeState({ state: 'waiting', reason: 'refused', refusal, retryAt: this.#waitingUntil });
       }
     } catch {
-      // The server is not there, which is what the page says already.
+      // The server is unreachable, which the page already shows.
     }
   }
 

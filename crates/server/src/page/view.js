@@ -1,6 +1,6 @@
-// How things look as elements of the page. Pure: what goes in is data, what comes out are nodes.
+// Pure functions that turn data into DOM nodes.
 //
-// Text from others becomes text nodes and attributes set by name; nothing here parses markup.
+// Data from others becomes text nodes and attribute values; nothing is parsed as markup.
 
 /** Messages of one author this close together share one head. */
 const SAME_BREATH_MS = 5 * 60_000;

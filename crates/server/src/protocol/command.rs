@@ -1,9 +1,9 @@
-//! What a client says.
+//! Commands of clients.
 //!
-//! A command that is JSON but cannot be read (a field of a wrong type, two requests at once) becomes
-//! [`Request::Unreadable`], so that only this command fails. An absent field is zero. A field that this module does not
-//! know is ignored, because SDKs add optional ones; every field of today's schema that changes what a request means is
-//! read, so that the session can refuse what it does not support.
+//! A command that is valid JSON but an invalid command (a field of a wrong type, two requests) becomes
+//! [`Request::Invalid`], so that only this command fails. Absent fields are zero. Unknown fields are ignored, because SDKs
+//! add optional ones. All fields of the current schema that change the meaning of a request are parsed, so that the session
+//! can reject what it does not support.
 
 use std::borrow::Cow;
 
@@ -15,31 +15,29 @@ use super::Json;
 use super::frame::Malformed;
 use super::json::InvalidJson;
 
-/// One command: a request, and the number its reply will carry.
+/// One command: a request, and the id of its reply.
 #[derive(Debug)]
 pub(crate) struct Command<'a> {
-    /// Zero when no reply is wanted: a pong or a `send`.
+    /// Zero if there is no reply: a pong or a `send`.
     pub(crate) id: u32,
-    /// `None` when the command names nothing this server knows.
+    /// `None` if the command contains no known request.
     pub(crate) request: Option<Request<'a>>,
 }
 
 impl<'a> Command<'a> {
-    /// Reads one line of a frame.
-    ///
-    /// Linear in the line and without recursion, however deep the line nests.
+    /// Parses one line of a frame, in linear time and without recursion.
     ///
     /// # Errors
-    /// [`Malformed`] if it is not a JSON object, or cannot be read and has no id to answer to.
+    /// Returns [`Malformed`] if the line is not a JSON object, or is an invalid command without an id.
     pub(super) fn parse(line: &'a str) -> Result<Self, Malformed> {
-        // The JSON library would take an array for the fields of an object in order.
+        // serde would accept an array as the fields of the struct in order.
         if !line.trim_ascii_start().starts_with('{') {
             return Err(Malformed);
         }
         serde_json::from_str(line).or_else(|_| Self::parse_id(line))
     }
 
-    /// Reads nothing but the id of a command.
+    /// Parses only the id of a command.
     fn parse_id(line: &str) -> Result<Self, Malformed> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -49,14 +47,14 @@ impl<'a> Command<'a> {
         match serde_json::from_str(line) {
             Ok(Id { id }) if id > 0 => Ok(Self {
                 id,
-                request: Some(Request::Unreadable),
+                request: Some(Request::Invalid),
             }),
             _ => Err(Malformed),
         }
     }
 }
 
-/// What a command asks for.
+/// A request of a client.
 #[derive(Debug)]
 pub(crate) enum Request<'a> {
     Connect(ConnectRequest<'a>),
@@ -71,11 +69,11 @@ pub(crate) enum Request<'a> {
     Rpc,
     Refresh,
     SubRefresh,
-    /// A field has a wrong type, or the command holds more than one request.
-    Unreadable,
+    /// A field has a wrong type, or the command contains several requests.
+    Invalid,
 }
 
-/// A value of the application, or the reason why it is not passed on.
+/// JSON of the application, or the error if it is not forwarded.
 pub(crate) type Data = Result<Json, InvalidJson>;
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,16 +100,16 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) recoverable: bool,
     pub(crate) join_leave: bool,
     pub(crate) flag: u64,
-    /// Zero for a stream of publications; maps, shared polls and what may come have other numbers.
+    /// Zero for a stream of publications. Maps, shared polls and future kinds have other numbers.
     #[serde(rename = "type")]
     pub(crate) kind: i64,
-    /// The format of deltas that the client would take; the reply says whether it gets them.
+    /// The delta format that the client accepts. The reply says whether it is used.
     #[serde(borrow)]
     pub(crate) delta: Cow<'a, str>,
-    /// A filter on tags: publications that do not match are not wanted.
+    /// A filter by tags.
     #[serde(rename = "tf")]
     pub(crate) filter: Option<IgnoredAny>,
-    // Pages of a map's state.
+    // Pagination of the state of a map.
     phase: i64,
     #[serde(borrow)]
     cursor: Cow<'a, str>,
@@ -120,20 +118,20 @@ pub(crate) struct SubscribeRequest<'a> {
 }
 
 impl SubscribeRequest<'_> {
-    /// Bit of `flag`: the client would rather have an error than a subscription that could not recover.
+    /// Bit of `flag`: the subscription fails if recovery is impossible.
     const FLAG_REJECT_UNRECOVERED: u64 = 2;
 
     pub(crate) fn rejects_unrecovered(&self) -> bool {
         self.flag & Self::FLAG_REJECT_UNRECOVERED != 0
     }
 
-    /// Whether the client pages through the state of a map.
+    /// Whether the client paginates the state of a map.
     pub(crate) fn is_paged(&self) -> bool {
         self.phase != 0 || !self.cursor.is_empty() || self.limit != 0 || self.asc
     }
 }
 
-/// A request that names a channel and nothing else this server needs.
+/// A request whose only used field is the channel.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct ChannelRequest<'a> {
@@ -148,17 +146,17 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) channel: Cow<'a, str>,
     #[serde(deserialize_with = "raw")]
     pub(crate) data: Option<Data>,
-    /// Zero for a publication; another number for a change of a map.
+    /// Zero for a publication; other numbers change a map.
     #[serde(rename = "type")]
     pub(crate) kind: i64,
-    // Which entry of a map.
+    // The entry of a map.
     #[serde(borrow)]
     key: Cow<'a, str>,
     removed: bool,
 }
 
 impl PublishRequest<'_> {
-    /// Whether the client names an entry of a map.
+    /// Whether the request refers to an entry of a map.
     pub(crate) fn is_keyed(&self) -> bool {
         !self.key.is_empty() || self.removed
     }
@@ -169,7 +167,7 @@ impl PublishRequest<'_> {
 pub(crate) struct HistoryRequest<'a> {
     #[serde(borrow)]
     pub(crate) channel: Cow<'a, str>,
-    /// Absent or zero asks for the position alone; negative asks for all there is.
+    /// Zero requests only the position; a negative limit requests everything.
     pub(crate) limit: i32,
     #[serde(borrow)]
     pub(crate) since: Option<StreamPosition<'a>>,
@@ -184,7 +182,7 @@ pub(crate) struct StreamPosition<'a> {
     pub(crate) epoch: Cow<'a, str>,
 }
 
-/// The object on the wire: one optional field per request.
+/// The wire format: one optional field per request.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct WireCommand<'a> {
@@ -203,16 +201,16 @@ struct WireCommand<'a> {
     presence_stats: Option<ChannelRequest<'a>>,
     #[serde(borrow)]
     history: Option<HistoryRequest<'a>>,
-    ping: Option<Unread>,
-    send: Option<Unread>,
-    rpc: Option<Unread>,
-    refresh: Option<Unread>,
-    sub_refresh: Option<Unread>,
+    ping: Option<IgnoredBody>,
+    send: Option<IgnoredBody>,
+    rpc: Option<IgnoredBody>,
+    refresh: Option<IgnoredBody>,
+    sub_refresh: Option<IgnoredBody>,
 }
 
-/// The body of a request whose fields nothing here uses.
+/// The body of a request whose fields are ignored.
 #[derive(Deserialize)]
-struct Unread {}
+struct IgnoredBody {}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Command<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_with_its_data_kept_raw() {
+    fn connect_data_is_raw_json() {
         let command = parse(r#"{"id":1,"connect":{"token":"t","data":{ "b":1, "a":[2] },"name":"js"}}"#).unwrap();
         let Some(Request::Connect(connect)) = command.request else {
             panic!("not a connect")
@@ -286,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_object_and_an_unknown_request_name_nothing() {
+    fn an_empty_object_and_an_unknown_request_have_no_request() {
         assert!(matches!(parse("{}").unwrap(), Command { id: 0, request: None }));
         assert!(matches!(
             parse(r#"{"id":7,"teleport":{}}"#).unwrap(),
@@ -295,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_command_is_refused() {
+    fn lines_that_are_not_commands_are_malformed() {
         for text in [
             "",
             "null",
@@ -318,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_cannot_be_read_keeps_its_id() {
+    fn an_invalid_command_keeps_its_id() {
         for text in [
             r#"{"id":7,"ping":{},"rpc":{}}"#,
             r#"{"id":7,"ping":[1]}"#,
@@ -328,14 +326,14 @@ mod tests {
         ] {
             let command = parse(text).unwrap_or_else(|_| panic!("no id: {text}"));
             assert!(
-                matches!((command.id, command.request), (7, Some(Request::Unreadable))),
+                matches!((command.id, command.request), (7, Some(Request::Invalid))),
                 "{text}"
             );
         }
     }
 
     #[test]
-    fn data_that_nests_too_deep_costs_no_stack_and_spoils_nothing_else() {
+    fn deeply_nested_data_uses_no_stack_and_does_not_affect_other_fields() {
         for (depth, is_taken) in [(62, true), (63, false), (30_000, false)] {
             let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
             let frame = format!(r#"{{"id":7,"publish":{{"data":{data},"channel":"c"}}}}"#);

@@ -1,15 +1,15 @@
-//! Cutting a frame into commands.
+//! Splitting of a frame into commands.
 
 use super::command::Command;
 
-/// What came is not the protocol; the connection cannot go on.
+/// Error: the frame violates the protocol, and the connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// The commands of one frame, in order.
+/// Returns the commands of one frame, in order.
 ///
 /// # Errors
-/// [`Malformed`] for a frame without any command, and as an item for a line that is not a command.
+/// Returns [`Malformed`] for a frame without a command, and as an item for a line that is not a command.
 pub(crate) fn commands(frame: &str) -> Result<impl Iterator<Item = Result<Command<'_>, Malformed>>, Malformed> {
     let mut lines = frame
         .split('\n')
@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_come_in_the_order_of_their_lines() {
+    fn commands_are_in_the_order_of_their_lines() {
         assert_eq!(ids("{\"id\":1,\"ping\":{}}\n{\"id\":2,\"ping\":{}}\n"), [1, 2]);
         assert_eq!(ids("{}"), [0]);
     }
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_line_is_kept_before_a_bad_one() {
+    fn a_valid_line_before_a_malformed_one_is_kept() {
         let mut lines = commands("{\"id\":1,\"ping\":{}}\nnonsense").unwrap();
         assert!(matches!(
             lines.next(),

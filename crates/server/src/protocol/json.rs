@@ -1,4 +1,4 @@
-//! A piece of JSON that is carried, never looked into.
+//! JSON that is validated and forwarded without being interpreted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,26 +6,25 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Deepest nesting of objects and arrays in a value. Every client that a value is passed on to has to parse it, inside
-/// up to four levels of ours; the parsers of some SDKs end at 128.
+/// Maximum nesting depth of a value. Receiving clients must parse it inside of up to four more levels, and the parsers of
+/// some SDKs are limited to 128.
 const DEPTH_MAX: usize = 62;
 
-/// A JSON value kept as its text: checked once, shared by cheap clones, written out as it came.
+/// A JSON value as text. It is validated once, and clones share the allocation.
 ///
-/// It holds no line break, so that it can stand in a frame where `\n` separates messages, and nests no deeper than
-/// the server accepts from a client.
+/// It contains no line break, which separates the messages of a frame, and is nested at most [`DEPTH_MAX`] deep.
 #[derive(Clone)]
 pub(crate) struct Json(Arc<RawValue>);
 
-/// The text is not JSON that this server passes on.
+/// Error: the text is not JSON, contains a line break, or is nested too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidJson;
 
 impl Json {
-    /// Takes text as JSON after checking that it is one JSON value.
+    /// Validates a JSON value.
     ///
     /// # Errors
-    /// [`InvalidJson`] if it is not, if it contains a line break, or if it nests too deep.
+    /// Returns [`InvalidJson`] if the text is not JSON, contains a line break, or is nested too deep.
     pub(crate) fn parse(text: impl Into<String>) -> Result<Self, InvalidJson> {
         let text = text.into();
         if text.contains('\n') || !is_shallow(text.as_bytes()) {
@@ -45,10 +44,10 @@ impl Json {
         self.as_str().len()
     }
 
-    /// Keeps a value that came inside a line of a frame, which has no line breaks.
+    /// Copies a parsed value from a line of a frame, which contains no line break.
     ///
     /// # Errors
-    /// [`InvalidJson`] if it nests too deep.
+    /// Returns [`InvalidJson`] if the value is nested too deep.
     pub(super) fn from_line(raw: &RawValue) -> Result<Self, InvalidJson> {
         match is_shallow(raw.get().as_bytes()) {
             true => Ok(Self(raw.to_owned().into())),
@@ -85,7 +84,7 @@ impl fmt::Display for InvalidJson {
 
 impl std::error::Error for InvalidJson {}
 
-/// Whether no object or array lies deeper than [`DEPTH_MAX`]. Linear in the text, which need not be valid JSON.
+/// Whether the nesting depth is at most [`DEPTH_MAX`]. Takes linear time. The text need not be valid JSON.
 fn is_shallow(text: &[u8]) -> bool {
     let mut depth = 0usize;
     let mut in_string = false;

@@ -1,10 +1,8 @@
-//! The Centrifugo client protocol in its JSON form: what clients say ([`Command`]) and what they are told ([`Reply`], [`Push`]).
+//! The Centrifugo client protocol in JSON: [`Command`], [`Reply`] and [`Push`].
 //!
-//! One text frame carries one or more JSON objects separated by `\n`. A command has an `id` above zero and is answered by
-//! a reply with the same `id`; the empty object `{}` is a ping from the server and the pong from the client. Fields typed
-//! "bytes" in the protocol's schema are raw JSON here: they are checked to be JSON, and then passed on as they came.
-//!
-//! Nothing in this module knows a socket, a channel or a clock.
+//! A text frame contains one or more JSON objects, separated by `\n`. A command has an `id` above zero, and its reply has
+//! the same `id`. The empty object `{}` is a ping from the server or a pong from the client. Fields of type "bytes" in the
+//! schema of the protocol are raw JSON here: they are validated and forwarded unchanged.
 
 mod command;
 mod frame;

@@ -1,7 +1,7 @@
-//! What a client is told.
+//! Replies and pushes to clients.
 //!
-//! Fields that are zero are left out where the client libraries read an absent field as zero, and written where a
-//! person reading the frame would ask for them.
+//! Most fields are omitted if they are zero or false, because client libraries treat absent fields so. A few are always
+//! written, to make frames easier to read.
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 use super::Json;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 
-/// The server's ping: an empty object, answered by the same.
+/// The server's ping: an empty object, which the client sends back.
 pub(crate) const PING: &str = "{}";
 
-/// The answer to one command.
+/// The reply to one command.
 #[derive(Debug, Serialize)]
 pub(crate) struct Reply<'a> {
     pub(crate) id: u32,
@@ -20,7 +20,7 @@ pub(crate) struct Reply<'a> {
     pub(crate) body: ReplyBody<'a>,
 }
 
-/// The result of a command under its own name, or an error.
+/// The result of a command, under the name of the request, or an error.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplyBody<'a> {
@@ -35,7 +35,7 @@ pub(crate) enum ReplyBody<'a> {
     Ping(Empty),
 }
 
-/// A result that says only that it was done.
+/// A result without fields.
 #[derive(Debug, Serialize)]
 pub(crate) struct Empty {}
 
@@ -43,10 +43,10 @@ pub(crate) struct Empty {}
 pub(crate) struct ConnectResult {
     pub(crate) client: String,
     pub(crate) version: &'static str,
-    /// Seconds between the server's pings; absent if there are none.
+    /// Interval of the server's pings in seconds; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ping: Option<u64>,
-    /// Whether the client has to answer them.
+    /// Whether the client must answer pings.
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) pong: bool,
 }
@@ -76,7 +76,7 @@ pub(crate) struct WirePublication<'a> {
     pub(crate) info: Option<WireClientInfo<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) offset: u64,
-    /// Milliseconds since 1970.
+    /// Unix time in milliseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) time: u64,
 }
@@ -89,7 +89,7 @@ pub(crate) struct WireClientInfo<'a> {
     pub(crate) conn_info: Option<&'a Json>,
 }
 
-/// Who is in a channel: on the wire a map from client id to client.
+/// The members of a channel, serialized as a map by client id.
 #[derive(Debug)]
 pub(crate) struct PresenceResult<'a> {
     pub(crate) clients: Vec<WireClientInfo<'a>>,
@@ -122,7 +122,7 @@ pub(crate) struct HistoryResult<'a> {
     pub(crate) offset: u64,
 }
 
-/// What the server says unasked about one channel.
+/// A message of a channel that is not a reply.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Push<'a> {
@@ -132,7 +132,7 @@ pub(crate) enum Push<'a> {
     Unsubscribe(#[serde(serialize_with = "unsubscribe")] UnsubscribeCode),
 }
 
-/// The client that came or went.
+/// The client that joined or left.
 #[derive(Debug, Serialize)]
 pub(crate) struct WireMember<'a> {
     pub(crate) info: WireClientInfo<'a>,
@@ -147,7 +147,7 @@ impl<'a> Push<'a> {
         Self::Leave(WireMember { info })
     }
 
-    /// The frame for every subscriber of `channel`.
+    /// Serializes the push for the subscribers of `channel`.
     pub(crate) fn encode(&self, channel: &str) -> String {
         #[derive(Serialize)]
         struct Wire<'a> {
@@ -165,9 +165,9 @@ impl<'a> Push<'a> {
     }
 }
 
-/// Writes a reply or push as one line of JSON.
+/// Serializes a reply or push as one line of JSON.
 pub(crate) fn encode(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("string keys and a sink in memory: nothing can fail")
+    serde_json::to_string(value).expect("string keys, written to memory: cannot fail")
 }
 
 fn error<S: Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_temporary_only_when_it_is() {
+    fn only_temporary_errors_are_marked_temporary() {
         check(
             ReplyBody::Error(ErrorCode::PermissionDenied),
             r#"{"id":7,"error":{"code":103,"message":"permission denied"}}"#,
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn results_stand_under_the_name_of_their_command() {
+    fn results_are_under_the_name_of_their_command() {
         check(
             ReplyBody::PresenceStats(PresenceStatsResult {
                 num_clients: 2,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recoverable_subscription_tells_its_position_even_at_zero() {
+    fn a_recoverable_subscription_contains_its_position_even_at_zero() {
         let result = SubscribeResult {
             recoverable: true,
             epoch: "abcd",
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn pushes_carry_their_channel_and_the_data_as_it_came() {
+    fn pushes_contain_the_channel_and_unchanged_data() {
         let data = Json::parse("{ \"x\" : 1 }").unwrap();
         let publication = WirePublication {
             data: &data,

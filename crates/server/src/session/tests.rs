@@ -1,9 +1,9 @@
-//! The session in virtual time, spoken to in the words of the protocol.
+//! Tests of the session with frames of the protocol and virtual time.
 
 use super::*;
 use crate::protocol::{Reply, commands, encode};
 
-/// A session, and what it says to frames of JSON.
+/// A session that is driven by JSON frames.
 struct Client {
     session: Session,
     now: Instant,
@@ -27,20 +27,20 @@ impl Client {
 
     fn connected() -> Self {
         let mut client = Self::opening();
-        client.say(r#"{"id":1,"connect":{}}"#).unwrap();
+        client.handle_frame(r#"{"id":1,"connect":{}}"#).unwrap();
         client
     }
 
     fn subscribed(channel: &str) -> Self {
         let mut client = Self::connected();
         client
-            .say(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#))
+            .handle_frame(&format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#))
             .unwrap();
         client
     }
 
-    /// What comes of each command of a frame: a reply as JSON, a call by its name, nothing as nothing.
-    fn say(&mut self, frame: &str) -> Result<Vec<String>, DisconnectCode> {
+    /// Returns the result of each command of a frame: a reply as JSON, a call by its name, or nothing.
+    fn handle_frame(&mut self, frame: &str) -> Result<Vec<String>, DisconnectCode> {
         let lines = commands(frame).map_err(|malformed| self.session.handle_command(Err(malformed), self.now));
         let lines = match lines {
             Ok(lines) => lines,
@@ -67,22 +67,24 @@ impl Client {
 
 #[track_caller]
 fn check_error(client: &mut Client, frame: &str, code: u32) {
-    let said = client.say(frame).unwrap();
+    let said = client.handle_frame(frame).unwrap();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains(&format!("\"error\":{{\"code\":{code},")), "{said:?}");
 }
 
 #[track_caller]
 fn check_disconnect(client: &mut Client, frame: &str, code: DisconnectCode) {
-    assert_eq!(client.say(frame), Err(code));
-    // Once failed, always failed.
-    assert_eq!(client.say(r#"{"id":9,"ping":{}}"#), Err(code));
+    assert_eq!(client.handle_frame(frame), Err(code));
+    // Every later call returns the same error.
+    assert_eq!(client.handle_frame(r#"{"id":9,"ping":{}}"#), Err(code));
     assert_eq!(client.wait(1000), Err(code));
 }
 
 #[test]
-fn connect_tells_who_the_client_is_and_how_it_is_pinged() {
-    let said = Client::opening().say(r#"{"id":1,"connect":{"name":"js"}}"#).unwrap();
+fn connect_replies_with_client_id_and_ping_interval() {
+    let said = Client::opening()
+        .handle_frame(r#"{"id":1,"connect":{"name":"js"}}"#)
+        .unwrap();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         said,
@@ -126,7 +128,7 @@ fn a_request_without_an_id_disconnects() {
 }
 
 #[test]
-fn what_is_not_the_protocol_disconnects() {
+fn malformed_frames_disconnect() {
     let deep = format!(
         r#"{{"id":2,"publish":{{"channel":"c","data":{}}}}}"#,
         "[".repeat(100_000)
@@ -148,40 +150,44 @@ fn a_token_that_cannot_be_checked_is_refused() {
 }
 
 #[test]
-fn what_a_client_says_about_itself_is_bounded_and_marked() {
+fn client_info_is_limited_and_marked_as_unverified() {
     let mut client = Client::opening();
-    client.say(r#"{"id":1,"connect":{"data":{"name":"Ada"}}}"#).unwrap();
+    client
+        .handle_frame(r#"{"id":1,"connect":{"data":{"name":"Ada"}}}"#)
+        .unwrap();
     let info = client.session.info().unwrap().conn_info.clone();
     assert_eq!(info.unwrap().as_str(), r#"{"unverified":{"name":"Ada"}}"#);
 
     let connect = |len: usize| format!(r#"{{"id":1,"connect":{{"data":"{}"}}}}"#, "x".repeat(len - 2));
-    assert!(Client::opening().say(&connect(4 << 10)).unwrap()[0].contains("\"client\""));
+    assert!(Client::opening().handle_frame(&connect(4 << 10)).unwrap()[0].contains("\"client\""));
     let mut client = Client::opening();
     check_error(&mut client, &connect((4 << 10) + 1), 106);
     check_disconnect(&mut client, r#"{"id":2,"connect":{}}"#, DisconnectCode::BadRequest);
 }
 
 #[test]
-fn commands_of_one_frame_are_taken_in_order() {
+fn commands_of_one_frame_are_handled_in_order() {
     let frame = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":3,\"ping\":{}}";
-    let said = Client::opening().say(frame).unwrap();
+    let said = Client::opening().handle_frame(frame).unwrap();
     assert!(said[0].starts_with("{\"id\":1,\"connect\""));
     assert_eq!(said[1..], ["Subscribe", "{\"id\":3,\"ping\":{}}"]);
 }
 
 #[test]
-fn a_channel_is_subscribed_to_once() {
+fn a_second_subscription_to_a_channel_fails() {
     let mut client = Client::subscribed("c");
     check_error(&mut client, r#"{"id":3,"subscribe":{"channel":"c"}}"#, 105);
     assert_eq!(
-        client.say(r#"{"id":4,"unsubscribe":{"channel":"c"}}"#).unwrap(),
+        client
+            .handle_frame(r#"{"id":4,"unsubscribe":{"channel":"c"}}"#)
+            .unwrap(),
         ["Unsubscribe"]
     );
     assert_eq!(
-        client.say(r#"{"id":5,"subscribe":{"channel":"c"}}"#).unwrap(),
+        client.handle_frame(r#"{"id":5,"subscribe":{"channel":"c"}}"#).unwrap(),
         ["Subscribe"]
     );
-    // Of the first subscription it is said late that it has ended, of the second in time.
+    // The end of the first subscription is reported late, that of the second in time.
     let [subscription] = &*client.session.subscriptions else {
         panic!("not subscribed once")
     };
@@ -192,15 +198,15 @@ fn a_channel_is_subscribed_to_once() {
     check_error(&mut client, r#"{"id":6,"subscribe":{"channel":"c"}}"#, 105);
     assert!(client.session.handle_unsubscribed(&newest));
     assert_eq!(
-        client.say(r#"{"id":6,"subscribe":{"channel":"c"}}"#).unwrap(),
+        client.handle_frame(r#"{"id":6,"subscribe":{"channel":"c"}}"#).unwrap(),
         ["Subscribe"]
     );
 }
 
 #[test]
-fn unsubscribing_from_nothing_is_fine() {
+fn unsubscribing_without_a_subscription_succeeds() {
     let said = Client::connected()
-        .say(r#"{"id":3,"unsubscribe":{"channel":"c"}}"#)
+        .handle_frame(r#"{"id":3,"unsubscribe":{"channel":"c"}}"#)
         .unwrap();
     assert_eq!(said, [r#"{"id":3,"unsubscribe":{}}"#]);
 }
@@ -210,7 +216,7 @@ fn a_client_has_at_most_128_channels() {
     let mut client = Client::connected();
     for n in 0..128 {
         let said = client
-            .say(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#))
+            .handle_frame(&format!(r#"{{"id":2,"subscribe":{{"channel":"c{n}"}}}}"#))
             .unwrap();
         assert_eq!(said, ["Subscribe"]);
     }
@@ -225,7 +231,7 @@ fn a_client_has_at_most_128_channels() {
 }
 
 #[test]
-fn impossible_channel_names_are_refused() {
+fn invalid_channel_names_are_rejected() {
     let long = "x".repeat(256);
     for name in ["", long.as_str(), "a\\u0000b", "a\\nb"] {
         for command in ["subscribe", "unsubscribe", "presence", "history"] {
@@ -252,7 +258,7 @@ fn private_channels_are_closed_to_anonymous_clients() {
 #[test]
 fn subscribers_may_publish_and_others_not() {
     let publish = r#"{"id":3,"publish":{"channel":"c","data":{"x":1}}}"#;
-    assert_eq!(Client::subscribed("c").say(publish).unwrap(), ["Publish"]);
+    assert_eq!(Client::subscribed("c").handle_frame(publish).unwrap(), ["Publish"]);
     check_error(&mut Client::connected(), publish, 103);
     check_error(
         &mut Client::subscribed("c"),
@@ -262,7 +268,7 @@ fn subscribers_may_publish_and_others_not() {
 }
 
 #[test]
-fn who_may_publish_is_an_option() {
+fn the_publish_policy_decides_who_may_publish() {
     for (policy, subscriber, other) in [
         (PublishPolicy::Nobody, false, false),
         (PublishPolicy::Everyone, true, true),
@@ -272,11 +278,11 @@ fn who_may_publish_is_an_option() {
         config.channels.publish = policy;
         let mut client = Client::with_config(config);
         client
-            .say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"mine\"}}")
+            .handle_frame("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"mine\"}}")
             .unwrap();
         for (channel, allowed) in [("mine", subscriber), ("other", other), ("$private", false)] {
             let said = client
-                .say(&format!(r#"{{"id":3,"publish":{{"channel":"{channel}","data":1}}}}"#))
+                .handle_frame(&format!(r#"{{"id":3,"publish":{{"channel":"{channel}","data":1}}}}"#))
                 .unwrap();
             assert_eq!(said == ["Publish"], allowed, "{policy:?} {channel}");
         }
@@ -288,18 +294,18 @@ fn presence_and_history_are_for_subscribers() {
     for command in ["presence", "presence_stats", "history"] {
         let frame = format!(r#"{{"id":3,"{command}":{{"channel":"c"}}}}"#);
         check_error(&mut Client::connected(), &frame, 103);
-        assert_eq!(Client::subscribed("c").say(&frame).unwrap().len(), 1);
+        assert_eq!(Client::subscribed("c").handle_frame(&frame).unwrap().len(), 1);
     }
 }
 
 #[test]
-fn what_is_turned_off_is_not_available() {
+fn disabled_features_are_not_available() {
     let mut config = Config::default();
     config.channels.presence = false;
     config.channels.history_count_max = 0;
     let mut client = Client::with_config(config);
     client
-        .say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"c\"}}")
+        .handle_frame("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"c\"}}")
         .unwrap();
     for command in ["presence", "presence_stats", "history", "refresh", "sub_refresh"] {
         check_error(
@@ -311,7 +317,7 @@ fn what_is_turned_off_is_not_available() {
 }
 
 #[test]
-fn recovery_is_asked_for_and_history_grants_it() {
+fn recovery_needs_a_request_and_history() {
     let frame =
         r#"{"id":2,"subscribe":{"channel":"c","recover":true,"offset":7,"epoch":"e","flag":3,"join_leave":true}}"#;
     let mut client = Client::connected();
@@ -320,10 +326,10 @@ fn recovery_is_asked_for_and_history_grants_it() {
         panic!("not a subscribe")
     };
     assert_eq!(
-        subscribe.wants,
-        Wants {
+        subscribe.options,
+        SubscriberOptions {
             join_leave: true,
-            unbroken: true
+            positioned: true
         }
     );
     assert_eq!(
@@ -337,27 +343,30 @@ fn recovery_is_asked_for_and_history_grants_it() {
 }
 
 #[test]
-fn methods_nobody_knows_are_not_found_and_sends_are_swallowed() {
+fn unknown_methods_fail_and_sends_are_ignored() {
     for frame in [r#"{"id":2,"teleport":{}}"#, r#"{"id":2}"#] {
         check_error(&mut Client::connected(), frame, 104);
     }
-    // As Centrifugo has it where nothing handles calls: the method is not unknown, calls are not available.
+    // The same as Centrifugo without an RPC handler: not available, rather than method not found.
     check_error(
         &mut Client::connected(),
         r#"{"id":2,"rpc":{"method":"m","data":{}}}"#,
         108,
     );
-    assert_eq!(Client::connected().say(r#"{"send":{"data":{}}}"#).unwrap(), [""; 0]);
+    assert_eq!(
+        Client::connected().handle_frame(r#"{"send":{"data":{}}}"#).unwrap(),
+        [""; 0]
+    );
 }
 
 #[test]
-fn a_client_that_has_not_connected_after_10_seconds_may_try_again() {
+fn a_client_without_connect_for_10_seconds_may_reconnect() {
     let mut client = Client::opening();
     assert_eq!(client.wait(9), Ok(None));
     let Err(code) = client.wait(1) else {
         panic!("waits for ever")
     };
-    // A slow network is no reason to stay away for good.
+    // The client should reconnect, because the network may be slow.
     assert!(code.is_reconnect());
 
     let mut refused = Client::opening();
@@ -370,14 +379,17 @@ fn a_client_that_has_not_connected_after_10_seconds_may_try_again() {
 fn a_client_pinged_by_frames_gets_no_pings_of_the_protocol() {
     let mut client = Client::pinged(Config::default(), Pings::Frames, Instant::now());
     assert!(client.session.deadline().is_some());
-    let said = client.say(r#"{"id":1,"connect":{}}"#).unwrap();
+    let said = client.handle_frame(r#"{"id":1,"connect":{}}"#).unwrap();
     assert!(
         !said[0].contains("\"ping\"") && !said[0].contains("\"pong\""),
         "{said:?}"
     );
     assert_eq!(client.session.deadline(), None);
     assert_eq!(client.wait(1_000_000), Ok(None));
-    assert_eq!(client.say(r#"{"id":2,"ping":{}}"#).unwrap(), [r#"{"id":2,"ping":{}}"#]);
+    assert_eq!(
+        client.handle_frame(r#"{"id":2,"ping":{}}"#).unwrap(),
+        [r#"{"id":2,"ping":{}}"#]
+    );
 }
 
 #[test]
@@ -387,18 +399,18 @@ fn pings_come_every_25_seconds_and_want_a_pong() {
     assert_eq!(client.wait(1), Ok(Some(PingDue)));
     for _ in 0..3 {
         assert_eq!(client.wait(7), Ok(None));
-        assert_eq!(client.say("{}").unwrap(), [""; 0]);
+        assert_eq!(client.handle_frame("{}").unwrap(), [""; 0]);
         assert_eq!(client.wait(17), Ok(None));
         assert_eq!(client.wait(1), Ok(Some(PingDue)));
     }
 }
 
 #[test]
-fn a_silent_client_is_gone_8_seconds_after_a_ping_whatever_else_it_says() {
+fn a_client_without_pong_is_disconnected_8_seconds_after_a_ping_despite_commands() {
     let mut client = Client::connected();
     client.wait(5).unwrap();
     assert_eq!(client.wait(7), Ok(None));
-    client.say(r#"{"id":2,"ping":{}}"#).unwrap();
+    client.handle_frame(r#"{"id":2,"ping":{}}"#).unwrap();
     assert_eq!(client.wait(1), Err(DisconnectCode::NoPong));
 }
 
@@ -411,21 +423,21 @@ fn an_unsolicited_pong_disconnects() {
 }
 
 #[test]
-fn the_deadline_is_always_the_next_thing_to_do() {
+fn the_deadline_is_the_earliest_timeout() {
     let mut client = Client::opening();
     let start = client.now;
     let after = |client: &Client| (client.session.deadline().unwrap() - start).as_secs();
     assert_eq!(after(&client), 10);
-    client.say(r#"{"id":1,"connect":{}}"#).unwrap();
+    client.handle_frame(r#"{"id":1,"connect":{}}"#).unwrap();
     assert_eq!(after(&client), 5);
     client.wait(5).unwrap();
     assert_eq!(after(&client), 13);
-    client.say("{}").unwrap();
+    client.handle_frame("{}").unwrap();
     assert_eq!(after(&client), 30);
 }
 
 #[test]
-fn no_frame_whatever_makes_it_panic() {
+fn no_frame_causes_a_panic() {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -450,15 +462,15 @@ fn no_frame_whatever_makes_it_panic() {
             }
         }
         let mut client = Client::connected();
-        let _ = client.say(&String::from_utf8_lossy(&frame));
+        let _ = client.handle_frame(&String::from_utf8_lossy(&frame));
         let _ = client.wait(rng.random_range(0..40));
     }
 }
 
-/// The kinds of subscription and publication that Centrifugo has and this server has not: granting something else
-/// in their place would hand out what the client does not want, or keep what it does.
+/// Kinds of subscriptions and publications that Centrifugo supports and this server does not. Plain ones in their place would
+/// deliver publications that the client does not want, or drop those that it wants.
 #[test]
-fn what_is_not_supported_is_refused_and_not_granted_as_something_else() {
+fn unsupported_subscriptions_are_rejected_and_not_granted_as_plain_ones() {
     for (command, fields, code) in [
         ("subscribe", r#""type":1,"phase":2"#, 108),
         ("subscribe", r#""type":4"#, 108),
@@ -484,19 +496,23 @@ fn what_is_not_supported_is_refused_and_not_granted_as_something_else() {
 }
 
 #[test]
-fn what_an_sdk_says_by_default_changes_nothing() {
+fn default_fields_of_sdks_are_accepted() {
     for fields in [
         r#""type":0,"tf":null,"phase":0,"cursor":"","limit":0,"asc":false,"delta":"""#,
-        // Offered; the reply does not say that it is granted.
+        // Offered by the client, and not confirmed by the reply.
         r#""delta":"fossil","flag":1,"data":{"x":1}"#,
     ] {
         let frame = format!(r#"{{"id":2,"subscribe":{{"channel":"c",{fields}}}}}"#);
-        assert_eq!(Client::connected().say(&frame).unwrap(), ["Subscribe"], "{fields}");
+        assert_eq!(
+            Client::connected().handle_frame(&frame).unwrap(),
+            ["Subscribe"],
+            "{fields}"
+        );
     }
 }
 
 #[test]
-fn one_bad_command_fails_alone() {
+fn an_invalid_command_does_not_affect_others() {
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let publish = |data: &str| format!(r#"{{"id":3,"publish":{{"channel":"c","data":{data}}}}}"#);
     let size = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
@@ -508,16 +524,21 @@ fn one_bad_command_fails_alone() {
         (r#"{"id":3,"ping":{},"presence":{"channel":"c"}}"#.to_owned(), 107),
     ] {
         let mut client = Client::subscribed("c");
-        let said = client.say(&format!("{frame}\n{{\"id\":4,\"ping\":{{}}}}")).unwrap();
+        let said = client
+            .handle_frame(&format!("{frame}\n{{\"id\":4,\"ping\":{{}}}}"))
+            .unwrap();
         assert!(
             said[0].contains(&format!("\"id\":3,\"error\":{{\"code\":{code},")),
             "{said:?}"
         );
         assert_eq!(said[1], r#"{"id":4,"ping":{}}"#);
     }
-    assert_eq!(Client::subscribed("c").say(&publish(&deep(62))).unwrap(), ["Publish"]);
     assert_eq!(
-        Client::subscribed("c").say(&publish(&size(64 << 10))).unwrap(),
+        Client::subscribed("c").handle_frame(&publish(&deep(62))).unwrap(),
+        ["Publish"]
+    );
+    assert_eq!(
+        Client::subscribed("c").handle_frame(&publish(&size(64 << 10))).unwrap(),
         ["Publish"]
     );
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use tokio::net::TcpStream;
 
-/// See [`super::window_edge`]. `None` before Linux 5.4, which does not report the window.
+/// See [`super::socket::window_edge`]. `None` before Linux 5.4, which does not report the window.
 pub(super) fn window_edge(tcp: &TcpStream) -> Option<NonZeroU32> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = mem::size_of::<libc::tcp_info>() as libc::socklen_t;

@@ -41,7 +41,7 @@ struct Pipe {
     /// The writing end has shut down or is closed: after `bytes` comes the end.
     is_ended: bool,
     /// The reading end is closed: nothing can be written any more.
-    is_refused: bool,
+    is_rejected: bool,
     /// The connection was reset: after `bytes` comes an error.
     is_reset: bool,
     reader: Option<Waker>,
@@ -147,7 +147,7 @@ impl AsyncWrite for Link {
         if pipe.is_reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if pipe.is_refused || pipe.is_ended {
+        if pipe.is_rejected || pipe.is_ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let len = bytes.len().min(pipe.capacity - pipe.bytes.len());
@@ -178,7 +178,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         let mut pipes = self.pipes();
         let has_unread = !pipes[1 - self.end].bytes.is_empty();
-        pipes[1 - self.end].is_refused = true;
+        pipes[1 - self.end].is_rejected = true;
         pipes[self.end].is_ended = true;
         // RFC 9293 §3.10.4 and RFC 2525 §2.17: a close with input that was not read is a reset, and what the other end
         // has not read by then may never reach it. Here it never does, where this is the end under test.

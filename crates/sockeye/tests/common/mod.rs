@@ -55,7 +55,7 @@ pub(crate) async fn open_server(server: &Server) -> (WebSocket, Peer) {
 
 pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
     let (io, peer) = script::transport(false);
-    let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+    let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(look(&mut connecting).await.is_pending());
     peer.sends_bytes(answer(&peer.takes_bytes()));
     let (ws, _) = connecting.await.unwrap();
@@ -67,7 +67,7 @@ pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
 pub(crate) async fn pair(client: &Client, server: &Server) -> (WebSocket, WebSocket) {
     let (near, far) = tokio::io::duplex(1024 * 1024);
     let accepting = async { server.accept(far).await?.accept().await };
-    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
     (connected.unwrap().0, accepted.unwrap())
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn open_linked(local: Local, capacity: usize, limits: Limits) -
                 let request = read_head(&mut far).await;
                 far.write_all(answer(&request).as_bytes()).await.unwrap();
             };
-            let (connected, ()) = tokio::join!(client.connect_over(near, "ws://localhost/"), answering);
+            let (connected, ()) = tokio::join!(client.request("ws://localhost/").connect_over(near), answering);
             (connected.unwrap().0, far)
         }
     }

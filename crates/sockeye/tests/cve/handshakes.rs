@@ -3,8 +3,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use sockeye::handshake::Rejection;
-use sockeye::{Client, Limits, Server, StatusCode};
+use sockeye::http::StatusCode;
+use sockeye::{Client, Limits, Server};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -80,7 +80,7 @@ async fn dripped(head: &str, drip: &str) -> (u64, sockeye::Error) {
     };
     let client = Client::default();
     let error = tokio::select! {
-        connected = client.connect_over(io, "ws://localhost/") => connected.unwrap_err(),
+        connected = client.request("ws://localhost/").connect_over(io) => connected.unwrap_err(),
         () = dripping => unreachable!(),
     };
     assert!(peer.sees_end());
@@ -102,9 +102,9 @@ async fn cve_2026_47073_no_response_keeps_a_client_for_more_than_10_s() {
     for framing in ["", "Content-Length: 9999\r\n", "Transfer-Encoding: chunked\r\n"] {
         let head = format!("HTTP/1.1 403 Forbidden\r\n{framing}\r\n");
         let (secs, error) = dripped(&head, "1\r\nb\r\n").await;
-        let refusal = error.refusal().unwrap();
+        let refusal = error.response().unwrap();
         assert_eq!(refusal.status(), StatusCode::FORBIDDEN);
-        assert!(refusal.is_body_truncated() && !refusal.body().is_empty(), "{framing}");
+        assert!(error.is_response_truncated() && !refusal.body().is_empty(), "{framing}");
         assert_eq!(secs, REFUSAL_BODY_SECS, "{framing}");
     }
 }
@@ -115,10 +115,10 @@ async fn cve_2026_47073_the_body_of_a_refusal_costs_16_kib() {
     peer.sends_bytes("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99999999\r\n\r\n");
     peer.rule(|rules| rules.endless = vec![b'x'; 10_000]);
     let client = Client::default();
-    let error = within(60, client.connect_over(io, "ws://localhost/"))
+    let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
-    assert_eq!(error.refusal().unwrap().body().len(), 16 * 1024);
+    assert_eq!(error.response().unwrap().body().len(), 16 * 1024);
     assert!(peer.sees_end());
     let held = held_by(error);
     assert!(held <= 2 * 16 * 1024, "{held}");
@@ -158,7 +158,7 @@ async fn cve_2026_15565_a_server_without_end_to_its_head_costs_a_client_16_kib()
     peer.sends_bytes("HTTP/1.1 101 Switching Protocols\r\nX: ");
     peer.rule(|rules| rules.endless = vec![b'x'; 1000]);
     let client = Client::default();
-    let error = within(60, client.connect_over(io, "ws://localhost/"))
+    let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
     assert!(error.is_protocol() && peer.sees_end(), "{error:?}");
@@ -240,7 +240,7 @@ async fn cve_2024_23326_frames_behind_a_200_are_delivered_to_nobody() {
     for status in ["200 OK", "100 Continue", "204 No Content", "426 Upgrade Required"] {
         let (io, peer) = transport(false);
         let client = Client::default();
-        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(look(&mut connecting).await.is_pending());
         let response = answer(&peer.takes_bytes()).replace("101 Switching Protocols", status);
         peer.sends_bytes(response);
@@ -268,7 +268,7 @@ async fn cve_2026_69243_frames_before_the_answer_wait_for_it() {
     peer.sends_bytes(REQUEST);
     peer.sends([ping("early"), close(1000, "")]);
     let pending = server.accept(io).await.unwrap();
-    within(60, pending.reject(Rejection::new(StatusCode::FORBIDDEN).unwrap())).await;
+    within(60, pending.reject(StatusCode::FORBIDDEN)).await;
     let response = peer.takes_bytes();
     assert!(response.starts_with(b"HTTP/1.1 403 "));
     assert!(
@@ -291,7 +291,7 @@ async fn cve_2026_42498_a_redirect_is_not_followed_and_gets_no_second_request() 
             .header("Authorization", "Bearer s3cret")
             .build()
             .unwrap();
-        let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+        let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(look(&mut connecting).await.is_pending());
         assert_eq!(
             peer.takes_bytes().windows(6).filter(|bytes| bytes == b"s3cret").count(),
@@ -301,7 +301,7 @@ async fn cve_2026_42498_a_redirect_is_not_followed_and_gets_no_second_request() 
             "HTTP/1.1 {status}\r\nLocation: ws://evil.example/\r\nContent-Length: 0\r\n\r\n"
         ));
         let error = within(60, connecting).await.unwrap_err();
-        assert_eq!(error.refusal().unwrap().status().as_u16().to_string(), status[..3]);
+        assert_eq!(error.response().unwrap().status().as_u16().to_string(), status[..3]);
         assert!(
             !format!("{error:?} {error} {client:?}").contains("s3cret"),
             "in what is logged"
@@ -330,7 +330,7 @@ async fn cve_ghsa_9mqv_5hh9_4cgg_a_thousand_failed_handshakes_leave_nothing_behi
                 let (io, peer) = transport(false);
                 peer.sends_bytes(response);
                 peer.ends();
-                let connected = within(60, client.connect_over(io, "ws://localhost/")).await;
+                let connected = within(60, client.request("ws://localhost/").connect_over(io)).await;
                 assert!(connected.is_err());
             }
         }

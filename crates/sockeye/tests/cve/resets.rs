@@ -37,7 +37,7 @@ async fn cve_2026_126343_an_end_at_any_byte_of_a_response_is_a_value() {
     for resets in [false, true] {
         for len in 0.. {
             let (io, peer) = transport(false);
-            let mut connecting = pin!(client.connect_over(io, "ws://localhost/"));
+            let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
             assert!(look(&mut connecting).await.is_pending());
             let response = answer(&peer.takes_bytes());
             if len == response.len() {

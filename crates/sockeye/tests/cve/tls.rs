@@ -21,7 +21,7 @@ const TLS_HANDSHAKE: usize = 64 * 1024;
 async fn client_hello() -> Vec<u8> {
     let (io, peer) = transport(false);
     let client = client(&certified());
-    let mut connecting = pin!(client.connect_over(io, "wss://localhost/"));
+    let mut connecting = pin!(client.request("wss://localhost/").connect_over(io));
     assert!(look(&mut connecting).await.is_pending());
     let hello = peer.takes_bytes();
     assert_eq!(hello[0], 22, "a handshake record");
@@ -190,7 +190,7 @@ async fn cve_2026_126343_a_server_hello_that_is_none_is_a_value() {
                 true => peer.resets(),
                 false => peer.ends(),
             }
-            let error = within(60, client.connect_over(io, "wss://localhost/"))
+            let error = within(60, client.request("wss://localhost/").connect_over(io))
                 .await
                 .unwrap_err();
             assert!(error.is_tls() || error.is_io(), "{error:?}");

@@ -24,7 +24,7 @@ async fn both(capacity: usize) -> (WebSocket, WebSocket) {
     let (near, far) = link(capacity);
     let (client, server) = (Client::default(), Server::default());
     let accepting = async { server.accept(far).await?.accept().await };
-    let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+    let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
     (connected.unwrap().0, accepted.unwrap())
 }
 
@@ -800,7 +800,7 @@ async fn two_peers_that_first_send_compressed_messages_and_then_receive_both_suc
         let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
         let server = Server::builder().compression(DeflateConfig::default()).build();
         let accepting = async { server.accept(far).await?.accept().await };
-        let (connected, accepted) = tokio::join!(client.connect_over(near, "ws://localhost/"), accepting);
+        let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
         let side = async |mut ws: WebSocket, sent: String, expected: String| {
             let received = match is_split {
                 false => {

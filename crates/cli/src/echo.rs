@@ -1,0 +1,177 @@
+//! `sockeye echo`: a server that sends every message back.
+//!
+//! It uses only the public API of `sockeye`. Each thread has its own listener, runtime and connections; threads share
+//! nothing but the signal to stop.
+
+use std::pin::pin;
+use std::thread;
+use std::time::Duration;
+
+use sockeye::{CloseCode, Denial, Error, Origin, OriginPolicy, Server, WebSocket};
+use sockeye_server::accept_all;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::{self, AllowedOrigin, EchoOptions, Failure};
+use crate::escape::escape;
+use crate::platform::Signals;
+
+/// How long connections may take to close when the server stops; equal to the timeout of the closing handshake.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Size limit of a request head. With it, and the 2 to 3 KiB of the task that performs the handshake, a connection that
+/// is not open yet costs less than 16 KiB of memory. An echo server needs no larger requests.
+const HEAD_SIZE_MAX: usize = 12 * 1024;
+
+/// Echoes until a signal arrives.
+pub(crate) fn run(options: &EchoOptions) -> Result<(), Failure> {
+    let server = server(options)?;
+    let listeners = cli::bind(&options.listen, usize::from(options.threads.get()))?;
+    let url = url(options, &listeners[0])?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let (shutdown, serving) = (CancellationToken::new(), TaskTracker::new());
+
+    let threads: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| start_thread(listener, server.clone(), shutdown.child_token(), &serving))
+        .collect::<Result<_, _>>()?;
+    serving.close();
+    cli::announce(&url);
+
+    runtime.block_on(async {
+        signals.next().await;
+        shutdown.cancel();
+        tokio::select! {
+            () = serving.wait() => Ok(()),
+            signal = signals.next() => Err(Failure::Signal(signal)),
+        }
+    })?;
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+fn server(options: &EchoOptions) -> Result<Server, Failure> {
+    let mut limits = sockeye::Limits::default();
+    limits.message_size_max = options.max_message_size;
+    limits.head_size_max = HEAD_SIZE_MAX;
+    // Stop reading from a client that does not read its echoes, so that TCP flow control stops it.
+    limits.read_ahead_max = 0;
+    let mut server = Server::builder()
+        .subprotocols(options.subprotocols.iter().cloned())
+        .limits(limits)
+        // An echo discloses nothing, so pages of any origin may connect by default.
+        .origins(AllowedOrigin::policy(&options.origins).unwrap_or(OriginPolicy::Any));
+    if let Some(config) = options.compression.config() {
+        server = server.compression(config);
+    }
+    if let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) {
+        server = server.tls_config(cli::tls::server_config(cert, key)?);
+    }
+    Ok(server.build())
+}
+
+fn url(options: &EchoOptions, listener: &std::net::TcpListener) -> Result<String, Failure> {
+    let scheme = if options.tls_cert.is_some() { "wss" } else { "ws" };
+    Ok(format!("{scheme}://{}/", listener.local_addr()?))
+}
+
+/// Starts a thread that serves one listener.
+fn start_thread(
+    listener: std::net::TcpListener,
+    server: Server,
+    shutdown: CancellationToken,
+    serving: &TaskTracker,
+) -> Result<thread::JoinHandle<()>, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    let serve = serving.track_future(serve(listener, server, shutdown));
+    Ok(thread::Builder::new()
+        .name("echo".into())
+        .spawn(move || runtime.block_on(serve))?)
+}
+
+/// Accepts connections until the server stops, then waits for them to close.
+async fn serve(listener: TcpListener, server: Server, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    tokio::select! {
+        never = accept_all(
+            |cx| listener.poll_accept(cx),
+            |(tcp, _)| drop(connections.spawn(open(server.clone(), tcp, connections.clone(), shutdown.clone()))),
+        ) => match never {},
+        () = shutdown.cancelled() => {}
+    }
+    drop(listener);
+    connections.close();
+    let _ = timeout(STOP_TIMEOUT, connections.wait()).await;
+}
+
+/// Performs the opening handshake, then spawns a second task that echoes. The second task is a third of the size of
+/// this one, because the state of the handshake is freed when this task ends.
+async fn open(server: Server, tcp: TcpStream, connections: TaskTracker, shutdown: CancellationToken) {
+    let handshake = async { server.accept(tcp).await?.accept().await };
+    // Not `run_until_cancelled`, whose future would hold the handshake's twice.
+    let opened = tokio::select! {
+        opened = handshake => opened,
+        () = shutdown.cancelled() => return,
+    };
+    match opened {
+        Ok(mut ws) => drop(connections.spawn(async move { log_error(echo(&mut ws, &shutdown).await) })),
+        Err(error) => match error.denial() {
+            Some(denial) => log_denial(denial),
+            None => log_error(Err(error)),
+        },
+    }
+}
+
+/// Logs the origin and host of a refused web page, which ones are allowed, and the option that changes it. The browser
+/// does not show the author of the page why it was refused.
+fn log_denial(denial: &Denial) {
+    let (host, allowed) = (denial.host(), denial.allowed());
+    let origin = denial.origin().unwrap_or("none");
+    // An invalid origin may contain anything, so do not suggest pasting it into a shell.
+    let advice = match Origin::parse(origin) {
+        Ok(origin) => format!("--allow-origin={origin} allows this one"),
+        Err(_) => "--allow-origin=ORIGIN allows other origins".into(),
+    };
+    tracing::warn!(
+        "refused a WebSocket from a web page of origin {} to host {}; allowed: {allowed}; {advice}",
+        escape(origin),
+        escape(host),
+    );
+}
+
+/// Sends every message back until the peer closes or the server stops. The replies to a burst leave in one write: `recv`
+/// flushes what `feed` has queued before it waits.
+async fn echo(ws: &mut WebSocket, shutdown: &CancellationToken) -> Result<(), Error> {
+    // Pinned outside of the loop, so that it registers its waker once and not for each message.
+    let mut cancelled = pin!(shutdown.cancelled());
+    loop {
+        let message = tokio::select! {
+            // `cancelled` is polled only if there is no message to echo.
+            biased;
+            message = ws.recv() => message?,
+            // Boxed, because it is needed at most once and would enlarge the task of every connection.
+            () = &mut cancelled => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
+        };
+        match message {
+            Some(message) => ws.feed(message).await?,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn log_error(result: Result<(), Error>) {
+    if let Err(error) = result {
+        // RFC 6455 §7.1.7. [6455-7.1.7-3]
+        tracing::debug!(%error, "connection failed");
+    }
+}

@@ -1,0 +1,8 @@
+//! Unix: signals, nonblocking standard streams, and the line editor.
+
+mod signals;
+mod stdio;
+pub(crate) mod terminal;
+
+pub(crate) use signals::Signals;
+pub(crate) use stdio::{Blocking, stdout_closed};

@@ -1,0 +1,37 @@
+//! Authentication: connection tokens, subscription tokens, and keys of the HTTP API.
+//!
+//! Tokens are JSON Web Tokens (RFC 7519) with the claims of Centrifugo. [`TokenVerifier`] checks them against the keys of
+//! a [`TokenConfig`]: HMAC, RSA, ECDSA and EdDSA, and keys that an identity provider publishes as a JWK set (RFC 7517).
+//!
+//! - Without a configured key, every token is invalid.
+//! - The algorithm in a token's header only selects among the keys of that algorithm. An RSA public key never serves as
+//!   an HMAC secret, `none` is no algorithm, and keys that the header itself carries or points to are ignored.
+//! - A token with a `channel` claim is a subscription token, one without it a connection token; neither passes as the
+//!   other.
+//! - Time is an argument, in seconds since the Unix epoch.
+//! - No error and no `Debug` output contains a token, a secret or a part of one.
+//!
+//! The session of a client decides which error or close code the client receives for a [`TokenError`], and how long it may
+//! stay connected after [`ConnectToken::expire_at`].
+
+mod api_keys;
+mod claims;
+mod config;
+mod fetch;
+mod jwks;
+mod key_set;
+mod provider;
+mod rules;
+mod secret;
+#[cfg(test)]
+mod test_keys;
+#[cfg(test)]
+mod tests;
+mod verifier;
+
+pub use api_keys::ApiKeys;
+pub use claims::{ConnectToken, Overrides, Payload, SubscribeOptions, SubscribeToken, Subscriber};
+pub use config::{TokenConfig, TokenConfigError};
+pub use rules::{InvalidToken, TokenError};
+pub use secret::Secret;
+pub use verifier::TokenVerifier;

@@ -1,0 +1,122 @@
+//! Verification with keys that may have to be fetched.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::fetch::Source;
+use super::jwks::Jwks;
+use super::key_set::KeySet;
+use super::rules::{Rules, Verdict};
+use super::{ConnectToken, InvalidToken, SubscribeToken, TokenConfig, TokenConfigError, TokenError};
+
+/// Verifies the tokens of clients.
+///
+/// `verify_…` may fetch the JWK set, which takes up to five seconds; `try_verify_…` only uses keys that are at hand.
+/// Without [`TokenConfig::jwks_url`] neither ever waits. Use one verifier for connections and another one for
+/// subscriptions if they have keys of their own.
+///
+/// ```
+/// use sockeye_server::auth::{InvalidToken, TokenConfig, TokenError, TokenVerifier};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut config = TokenConfig::default();
+/// config.hmac_secret = Some("secret".into());
+/// let verifier = TokenVerifier::new(&config)?;
+/// let now = 1_700_000_000;
+/// let error = verifier.verify_connect("not a token", now).await.unwrap_err();
+/// assert_eq!(error, TokenError::Invalid(InvalidToken::Malformed));
+/// # Ok(())
+/// # }
+/// ```
+pub struct TokenVerifier {
+    rules: Rules,
+    jwks: Option<Jwks>,
+}
+
+impl TokenVerifier {
+    /// Reads the keys of a configuration.
+    ///
+    /// # Errors
+    /// The first field with a key or address that cannot be used.
+    pub fn new(config: &TokenConfig) -> Result<Self, TokenConfigError> {
+        Self::with_tls(config, None)
+    }
+
+    /// Like [`TokenVerifier::new`], with another TLS configuration for [`TokenConfig::jwks_url`] than the platform's
+    /// roots of trust.
+    pub(crate) fn with_tls(config: &TokenConfig, tls: Option<Arc<ClientConfig>>) -> Result<Self, TokenConfigError> {
+        let rules = Rules::new(config)?;
+        let source = config.jwks_url.as_deref().map(|url| Source::new(url, tls)).transpose();
+        let source = source.map_err(|problem| TokenConfigError::new("jwks_url", problem))?;
+        Ok(Self {
+            rules,
+            jwks: source.map(Jwks::new),
+        })
+    }
+
+    /// Verifies a connection token at a time in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token is not accepted.
+    ///
+    /// # Cancel safety
+    /// Safe: a fetch that was begun goes on for others.
+    pub async fn verify_connect(&self, token: &str, now: u64) -> Result<ConnectToken, TokenError> {
+        self.verify(|rules, keys| rules.connect(token, now, keys)).await
+    }
+
+    /// Verifies a subscription token at a time in seconds since the Unix epoch. For whom and for which channel it is
+    /// remains to be checked with [`SubscribeToken::permits`].
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token is not accepted.
+    ///
+    /// # Cancel safety
+    /// Safe: a fetch that was begun goes on for others.
+    pub async fn verify_subscribe(&self, token: &str, now: u64) -> Result<SubscribeToken, TokenError> {
+        self.verify(|rules, keys| rules.subscribe(token, now, keys)).await
+    }
+
+    /// Verifies a connection token with the keys at hand; `None` if [`TokenVerifier::verify_connect`] has to fetch some.
+    pub fn try_verify_connect(&self, token: &str, now: u64) -> Option<Result<ConnectToken, TokenError>> {
+        self.try_verify(|rules, keys| rules.connect(token, now, keys))
+    }
+
+    /// Verifies a subscription token with the keys at hand; `None` if [`TokenVerifier::verify_subscribe`] has to fetch
+    /// some.
+    pub fn try_verify_subscribe(&self, token: &str, now: u64) -> Option<Result<SubscribeToken, TokenError>> {
+        self.try_verify(|rules, keys| rules.subscribe(token, now, keys))
+    }
+
+    fn try_verify<T>(&self, check: impl Fn(&Rules, Option<&KeySet>) -> Verdict<T>) -> Option<Result<T, TokenError>> {
+        let set = self.jwks.as_ref().and_then(Jwks::cached);
+        match check(&self.rules, set.as_deref()) {
+            Verdict::Known(result) => Some(result),
+            Verdict::KeyMissing => None,
+        }
+    }
+
+    async fn verify<T>(&self, check: impl Fn(&Rules, Option<&KeySet>) -> Verdict<T>) -> Result<T, TokenError> {
+        if let Some(result) = self.try_verify(&check) {
+            return result;
+        }
+        let Some(jwks) = &self.jwks else {
+            return Err(InvalidToken::UnknownKeyId.into());
+        };
+        let refreshed = jwks.refresh().await;
+        match check(&self.rules, refreshed.set.as_deref()) {
+            Verdict::Known(result) => result,
+            Verdict::KeyMissing if refreshed.has_failed => Err(TokenError::KeysUnavailable),
+            Verdict::KeyMissing => Err(InvalidToken::UnknownKeyId.into()),
+        }
+    }
+}
+
+/// Shows no key.
+impl fmt::Debug for TokenVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenVerifier").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,456 @@
+//! From a URI to a TCP connection: name resolution, and the race between the addresses of a host (Happy Eyeballs,
+//! RFC 8305).
+//!
+//! The addresses are tried in the order of the resolver; A and AAAA results are interleaved (§4). The next attempt
+//! starts when one has failed, or 250 ms after the last has started (§5); attempts under way go on. The first connection
+//! wins, and the others are dropped. So an address that swallows packets costs 250 ms.
+//!
+//! The system's resolver gives both families in one answer, sorted by RFC 6724, so there is no resolution delay (§3).
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use sockeye_proto::handshake::Uri;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use crate::error::connect::{Attempt, ConnectFailure};
+use crate::error::{ConnectError, Error, Kind};
+use crate::transport::socket::prepare_tcp;
+
+/// RFC 8305 §5: the recommended connection attempt delay.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Addresses of one host that are tried. At 250 ms each, the default deadline allows 40.
+const ADDRESSES_MAX: usize = 64;
+
+type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Custom resolver.
+#[derive(Clone)]
+struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+/// How a client connects.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dialer {
+    resolver: Option<Resolver>,
+    local_v4: Option<SocketAddr>,
+    local_v6: Option<SocketAddr>,
+}
+
+impl Dialer {
+    pub(crate) fn set_resolver<R, F>(&mut self, resolve: R)
+    where
+        R: Fn(String, u16) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.resolver = Some(Resolver(Arc::new(move |host, port| Box::pin(resolve(host, port)))));
+    }
+
+    pub(crate) fn set_local_address(&mut self, address: SocketAddr) {
+        match address {
+            SocketAddr::V4(_) => self.local_v4 = Some(address),
+            SocketAddr::V6(_) => self.local_v6 = Some(address),
+        }
+    }
+
+    /// Connects to host and port of a URI, all within `limit`. Nagle's algorithm is switched off.
+    // RFC 6455 §4.1: without a proxy, straight to host and port; a failure is the end of it. [6455-4.1-8, 6455-4.1-10]
+    pub(crate) async fn connect(&self, uri: &Uri, limit: Duration) -> Result<TcpStream, Error> {
+        // Declared outside of the timed future, so that the error of a timeout can name what was tried.
+        let mut attempts = vec![];
+        let dialing = async {
+            let addresses = self.resolve(uri).await?;
+            let connect = |address| connect_tcp(address, self.local_for(address));
+            let connected = race(addresses, connect, &mut attempts).await;
+            connected.ok_or(ConnectFailure::Failed)
+        };
+        let cause = match timeout(limit, dialing).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(cause)) => cause,
+            Err(_) => ConnectFailure::TimedOut(limit),
+        };
+        Err(Error::new(Kind::Connect(ConnectError {
+            target: target(uri),
+            cause,
+            attempts,
+        })))
+    }
+
+    async fn resolve(&self, uri: &Uri) -> Result<Vec<SocketAddr>, ConnectFailure> {
+        let (host, port) = (uri.host(), uri.port());
+        let addresses = match (uri.zone(), host.parse::<IpAddr>()) {
+            (None, Ok(ip)) => vec![SocketAddr::new(ip, port)],
+            // The system knows the number of an interface by its name.
+            (Some(zone), _) => system_addresses(&format!("{host}%{zone}"), port).await?,
+            (None, Err(_)) => match &self.resolver {
+                Some(resolver) => (resolver.0)(host.to_owned(), port)
+                    .await
+                    .map_err(ConnectFailure::Unresolved)?,
+                None => system_addresses(host, port).await?,
+            },
+        };
+        if addresses.is_empty() {
+            return Err(ConnectFailure::NoAddress);
+        }
+        let addresses = interleaved(addresses);
+        let usable: Vec<_> = addresses.iter().copied().filter(|it| self.is_usable(*it)).collect();
+        match usable.is_empty() {
+            true => Err(ConnectFailure::OtherFamily(addresses)),
+            false => Ok(usable),
+        }
+    }
+
+    /// With local addresses of one family, only addresses of that family can be reached.
+    fn is_usable(&self, address: SocketAddr) -> bool {
+        let is_bound = self.local_v4.is_some() || self.local_v6.is_some();
+        !is_bound || self.local_for(address).is_some()
+    }
+
+    fn local_for(&self, address: SocketAddr) -> Option<SocketAddr> {
+        match address {
+            SocketAddr::V4(_) => self.local_v4,
+            SocketAddr::V6(_) => self.local_v6,
+        }
+    }
+}
+
+async fn system_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectFailure> {
+    let addresses = lookup_host((host, port)).await.map_err(ConnectFailure::Unresolved)?;
+    Ok(addresses.collect())
+}
+
+async fn connect_tcp(address: SocketAddr, local: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let tcp = match local {
+        None => TcpStream::connect(address).await?,
+        Some(local) => {
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            socket.bind(local)?;
+            socket.connect(address).await?
+        }
+    };
+    prepare_tcp(&tcp)?;
+    Ok(tcp)
+}
+
+/// RFC 8305 §4: the families take turns, beginning with that of the first address; within a family the order stays.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut unique: Vec<SocketAddr> = vec![];
+    for address in addresses {
+        if unique.len() < ADDRESSES_MAX && !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    let first_is_v6 = unique.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = unique.into_iter().partition(|it| it.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut turns = vec![];
+    loop {
+        match (first.next(), second.next()) {
+            (None, None) => return turns,
+            (a, b) => turns.extend(a.into_iter().chain(b)),
+        }
+    }
+}
+
+/// RFC 8305 §5: the first connection of all; `None` once every attempt has failed.
+async fn race<T, F>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+    attempts: &mut Vec<Attempt>,
+) -> Option<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut waiting = addresses.into_iter();
+    let mut running: Vec<(usize, Pin<Box<F>>)> = vec![];
+    loop {
+        if let Some(address) = waiting.next() {
+            running.push((attempts.len(), Box::pin(connect(address))));
+            attempts.push(Attempt { address, error: None });
+        } else if running.is_empty() {
+            return None;
+        }
+        let ended = poll_fn(|cx| poll_ended(&mut running, attempts, cx));
+        let ended = match waiting.len() {
+            0 => Some(ended.await),
+            _ => timeout(ATTEMPT_DELAY, ended).await.ok(),
+        };
+        if let Some(Some(connected)) = ended {
+            return Some(connected);
+        }
+    }
+}
+
+/// Ready with a connection, or with `None` once at least one attempt has failed.
+fn poll_ended<T, F>(
+    running: &mut Vec<(usize, Pin<Box<F>>)>,
+    attempts: &mut [Attempt],
+    cx: &mut Context<'_>,
+) -> Poll<Option<T>>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let running_len = running.len();
+    let mut connected = None;
+    running.retain_mut(|(idx, attempt)| {
+        if connected.is_some() {
+            return true;
+        }
+        match attempt.as_mut().poll(cx) {
+            Poll::Pending => return true,
+            Poll::Ready(Ok(ready)) => connected = Some(ready),
+            Poll::Ready(Err(error)) => attempts[*idx].error = Some(error),
+        }
+        false
+    });
+    match connected {
+        None if running.len() == running_len => Poll::Pending,
+        connected => Poll::Ready(connected),
+    }
+}
+
+fn target(uri: &Uri) -> String {
+    let (host, port) = (uri.host(), uri.port());
+    match (uri.zone(), host.contains(':')) {
+        (Some(zone), _) => format!("[{host}%{zone}]:{port}"),
+        (None, true) => format!("[{host}]:{port}"),
+        (None, false) => format!("{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// What becomes of an attempt.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        /// It succeeds after so many milliseconds.
+        Connects(u64),
+        /// It is refused after so many milliseconds.
+        Refused(u64),
+        /// Nothing ever comes back.
+        Swallowed,
+    }
+    use Fate::*;
+
+    fn address(number: usize) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, number as u8], 80))
+    }
+
+    /// Races addresses with these fates: who won, after how many milliseconds, when each attempt began, and what is known
+    /// of them. An hour at the most.
+    async fn raced(fates: &[Fate]) -> (Option<usize>, u128, Vec<u128>, Vec<Attempt>) {
+        let start = Instant::now();
+        let begun = Rc::new(RefCell::new(vec![]));
+        let connect = |to: SocketAddr| {
+            begun.borrow_mut().push(start.elapsed().as_millis());
+            let number = (0..).find(|number| address(*number) == to).unwrap();
+            let fate = fates[number];
+            async move {
+                match fate {
+                    Connects(after) => {
+                        sleep(Duration::from_millis(after)).await;
+                        Ok(number)
+                    }
+                    Refused(after) => {
+                        sleep(Duration::from_millis(after)).await;
+                        Err(io::ErrorKind::ConnectionRefused.into())
+                    }
+                    Swallowed => std::future::pending().await,
+                }
+            }
+        };
+        let mut attempts = vec![];
+        let addresses = (0..fates.len()).map(address).collect();
+        let racing = race(addresses, connect, &mut attempts);
+        let won = timeout(Duration::from_secs(3600), racing).await.unwrap_or(None);
+        let begun = begun.borrow().clone();
+        (won, start.elapsed().as_millis(), begun, attempts)
+    }
+
+    #[track_caller]
+    fn check(found: (Option<usize>, u128, Vec<u128>, Vec<Attempt>), won: Option<usize>, after: u128, begun: &[u128]) {
+        assert_eq!((found.0, found.1), (won, after));
+        assert_eq!(found.2, begun);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_address_is_tried_after_250_ms() {
+        check(raced(&[Swallowed, Connects(30)]).await, Some(1), 280, &[0, 250]);
+        check(
+            raced(&[Swallowed, Swallowed, Connects(0)]).await,
+            Some(2),
+            500,
+            &[0, 250, 500],
+        );
+        check(raced(&[Connects(249), Connects(0)]).await, Some(0), 249, &[0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_address_is_tried_at_once_when_one_fails() {
+        check(raced(&[Refused(0), Connects(10)]).await, Some(1), 10, &[0, 0]);
+        check(
+            raced(&[Refused(5), Refused(5), Connects(5)]).await,
+            Some(2),
+            15,
+            &[0, 5, 10],
+        );
+        // The delay begins anew with each attempt.
+        check(
+            raced(&[Refused(100), Swallowed, Connects(0)]).await,
+            Some(2),
+            350,
+            &[0, 100, 350],
+        );
+        check(
+            raced(&[Swallowed, Refused(10), Connects(0)]).await,
+            Some(2),
+            260,
+            &[0, 250, 260],
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_connection_wins_and_slow_ones_are_not_given_up() {
+        check(raced(&[Connects(400), Connects(300)]).await, Some(0), 400, &[0, 250]);
+        check(raced(&[Connects(600), Connects(300)]).await, Some(1), 550, &[0, 250]);
+        check(
+            raced(&[Connects(5000), Refused(0), Refused(0)]).await,
+            Some(0),
+            5000,
+            &[0, 250, 250],
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_fail_each_failure_is_known() {
+        let (won, after, _, attempts) = raced(&[Refused(0), Refused(400), Refused(100)]).await;
+        assert_eq!((won, after), (None, 400));
+        assert!(attempts.iter().all(|attempt| attempt.error.is_some()) && attempts.len() == 3);
+        let (won, _, _, attempts) = raced(&[Swallowed, Refused(0)]).await;
+        assert_eq!(won, None);
+        assert!(attempts[0].error.is_none() && attempts[1].error.is_some());
+        check(raced(&[]).await, None, 0, &[]);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |list: &[&str]| -> Vec<SocketAddr> {
+            let address = |ip: &&str| SocketAddr::new(ip.parse().unwrap(), 80);
+            list.iter().map(address).collect()
+        };
+        for (given, expected) in [
+            (
+                &["::1", "::2", "::3", "1.1.1.1", "2.2.2.2"][..],
+                &["::1", "1.1.1.1", "::2", "2.2.2.2", "::3"][..],
+            ),
+            (&["1.1.1.1", "2.2.2.2", "::1"], &["1.1.1.1", "::1", "2.2.2.2"]),
+            (&["::1", "::1", "::2"], &["::1", "::2"]),
+            (&["1.1.1.1"], &["1.1.1.1"]),
+            (&[], &[]),
+        ] {
+            assert_eq!(interleaved(parse(given)), parse(expected));
+        }
+        let many = (0..10_000_u16).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(interleaved(many.collect()).len(), ADDRESSES_MAX);
+    }
+
+    async fn connect(dialer: &Dialer, uri: &str) -> Error {
+        let uri = Uri::parse(uri).unwrap();
+        dialer.connect(&uri, Duration::from_secs(10)).await.unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_fails_gives_nothing_or_says_nothing_is_named() {
+        let mut dialer = Dialer::default();
+        dialer.set_resolver(async |host, _| Err(io::Error::other(format!("no such thing as {host}"))));
+        let error = connect(&dialer, "ws://h.example/").await;
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to h.example:80: the host name cannot be resolved: no such thing as h.example"
+        );
+        assert_eq!(error.kind(), ErrorKind::Resolve);
+        assert!(error.is_io() && !error.is_timeout());
+        let error = error.connect_error().unwrap();
+        assert!(error.is_unresolved() && !error.is_timeout());
+        assert_eq!(error.target(), "h.example:80");
+        assert_eq!(
+            error.to_string(),
+            "the host name cannot be resolved: no such thing as h.example"
+        );
+
+        dialer.set_resolver(async |_, _| Ok(vec![]));
+        let error = connect(&dialer, "ws://h.example/").await;
+        // The operating system has reported nothing.
+        assert!(error.is_closed() && !error.is_io() && !error.is_invalid_input());
+        let error = error.connect_error().unwrap();
+        assert!(error.is_unresolved());
+        assert_eq!(error.to_string(), "the host name has no address");
+
+        dialer.set_resolver(async |_, _| std::future::pending().await);
+        let start = Instant::now();
+        let error = connect(&dialer, "wss://h.example/").await;
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to h.example:443: the host name was not resolved within 10s"
+        );
+        assert!(error.is_timeout() && !error.is_io());
+        let error = error.connect_error().unwrap();
+        assert!(error.is_timeout() && !error.is_unresolved());
+        assert_eq!(error.to_string(), "the host name was not resolved within 10s");
+        assert_eq!(start.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_literal_address_asks_no_resolver_and_a_local_one_limits_the_family() {
+        let mut dialer = Dialer::default();
+        dialer.set_resolver(async |host, _| panic!("asked for {host}"));
+        dialer.set_local_address(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let error = connect(&dialer, "ws://[::1]:9/").await;
+        assert!(error.is_invalid_input() && !error.is_io() && !error.is_closed());
+        let error = error.connect_error().unwrap();
+        assert_eq!(error.to_string(), "the local address is of another family than ::1");
+        assert_eq!(error.target(), "[::1]:9");
+        assert!(!error.is_unresolved() && !error.is_timeout());
+    }
+
+    /// The loopback interface is the first on Linux.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_zone_becomes_the_number_of_its_interface() {
+        let dialer = Dialer::default();
+        for zone in ["lo", "1"] {
+            let uri = Uri::parse(&format!("ws://[fe80::1%25{zone}]:9/")).unwrap();
+            let addresses = dialer.resolve(&uri).await.unwrap();
+            match addresses[..] {
+                [SocketAddr::V6(address)] => assert_eq!((address.scope_id(), address.port()), (1, 9)),
+                _ => panic!("{addresses:?}"),
+            }
+        }
+        let uri = Uri::parse("ws://[fe80::1%25nosuchif]/").unwrap();
+        assert!(matches!(dialer.resolve(&uri).await, Err(ConnectFailure::Unresolved(_))));
+    }
+}

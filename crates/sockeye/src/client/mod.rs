@@ -1,0 +1,431 @@
+//! Clients: from an address to an open WebSocket.
+
+pub(crate) mod address;
+pub(crate) mod dial;
+pub(crate) mod request;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use rand::random;
+use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
+use sockeye_proto::handshake::{self, ClientProgress, ClientRequest, HandshakeError, Origin};
+use sockeye_proto::{Keepalive, MaskingKey, Role};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use crate::client::address::Address;
+use crate::client::dial::Dialer;
+use crate::client::request::{RequestBuilder, RequestParts};
+use crate::convert;
+use crate::error::{Error, Kind, Rejected};
+use crate::runtime::tokio::deadline_after;
+use crate::settings::{Limits, Options, Settings, Timeouts};
+use crate::transport::Io;
+use crate::websocket::WebSocket;
+
+/// How much is read at once while the response is awaited.
+const READ_LEN: usize = 4 * 1024;
+
+/// How long a client waits for the rest of a refusal's body, once it knows that it was refused: a body without a length
+/// ends with the connection, which the server may keep open.
+const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Opens a WebSocket to a URL, with the defaults of [`Client`].
+///
+/// # Errors
+///
+/// Invalid URL, unreachable host, TLS failure, or a server that rejects the request: see [`Client::connect`].
+///
+/// # Cancel safety
+///
+/// The transport is closed.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> Result<(), sockeye::Error> {
+/// let mut ws = sockeye::connect("ws://127.0.0.1:9001/chat").await?;
+/// ws.send("hello").await?;
+/// while let Some(message) = ws.recv().await? {
+///     println!("{message:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(uri: &str) -> Result<WebSocket, Error> {
+    Client::default().connect(uri).await
+}
+
+/// Opens WebSockets. Made once and used for any number of connections; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Client {
+    template: Arc<Template>,
+    settings: Arc<Settings>,
+}
+
+/// Builder for [`Client`].
+#[derive(Debug, Default)]
+pub struct ClientBuilder {
+    template: Template,
+}
+
+#[derive(Default)]
+struct Template {
+    options: Options,
+    dialer: Dialer,
+    parts: RequestParts,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        ClientBuilder::default().into_client()
+    }
+}
+
+impl Client {
+    /// A client with the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A client with settings of your own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Opens a WebSocket to a URL: `ws://` or `wss://`, or `http://` or `https://` for the same. For headers or
+    /// subprotocols of this request alone, see [`request`](Self::request).
+    ///
+    /// The URL is read as browsers do ([`Address`] says what that means), with one addition: `user:password@` becomes an
+    /// `Authorization: Basic` header, unless the client has an `Authorization` header of its own.
+    ///
+    /// The addresses of the host are tried as RFC 8305 (Happy Eyeballs) describes: IPv6 and IPv4 in turns, the next 250 ms
+    /// after the last or as soon as one fails, all within [`Timeouts::connect`]. [`Timeouts::connect_total`] limits
+    /// everything together.
+    ///
+    /// # Errors
+    ///
+    /// By [`Error::kind`]:
+    ///
+    /// | kind | cause |
+    /// |---|---|
+    /// | `InvalidInput` | the URL or a header is invalid |
+    /// | `Resolve`, `Connect` | the host has no address, or none accepts: [`Error::connect_error`] lists them |
+    /// | `Tls` | the certificate, the host name, the version |
+    /// | `Rejected` | another status than 101: [`Error::response`] has it, with headers and body |
+    /// | `Handshake` | the server breaks the protocol, or closes |
+    /// | `Timeout`, `Io` | a deadline passed; the connection was lost |
+    ///
+    /// [`Error::is_retryable`] tells whether to try again. For the body of a rejection the client waits one second at most.
+    ///
+    /// # Cancel safety
+    ///
+    /// The socket is closed.
+    pub async fn connect(&self, url: &str) -> Result<WebSocket, Error> {
+        self.request(url).connect().await
+    }
+
+    /// Begins a request to a URL, to which headers, subprotocols and a timeout can be added. Nothing is sent before
+    /// [`RequestBuilder::connect`].
+    ///
+    /// ```no_run
+    /// # async fn example(token: &str) -> Result<(), sockeye::Error> {
+    /// # use std::time::Duration;
+    /// let client = sockeye::Client::new();
+    /// let mut ws = client
+    ///     .request("wss://feed.example/v2")
+    ///     .header("authorization", format!("Bearer {token}"))
+    ///     .subprotocols(["v2.feed", "v1.feed"])
+    ///     .timeout(Duration::from_secs(5))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request(&self, url: impl Into<String>) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), url.into())
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.template.options.timeouts
+    }
+
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.template.dialer
+    }
+
+    /// The request to an address, with its own `parts` added to those of this client.
+    pub(crate) fn client_request(&self, address: &Address, parts: &RequestParts) -> Result<ClientRequest, Error> {
+        let Template {
+            options, parts: common, ..
+        } = &*self.template;
+        for parts in [common, parts] {
+            if let Some(invalid) = &parts.invalid {
+                return Err(Error::misuse(invalid.clone()));
+            }
+        }
+        RequestParts::merge(common, parts, address, options).map_err(Error::misuse)
+    }
+
+    pub(crate) async fn open<S>(
+        &self,
+        io: S,
+        address: &Address,
+        request: ClientRequest,
+        open_deadline: Option<Instant>,
+    ) -> Result<(WebSocket, Response<()>), Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let deadline = deadline_after(self.template.options.timeouts.handshake);
+        let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
+        // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
+        let io: Box<dyn Io> = if address.uri().is_secure() {
+            timeout_at(deadline, self.start_tls(io, address))
+                .await
+                .map_err(|_| Error::timeout("the TLS handshake"))??
+        } else {
+            Box::new(io)
+        };
+        self.handshake(io, request, deadline).await
+    }
+
+    #[cfg(feature = "tls")]
+    async fn start_tls<S>(&self, io: S, address: &Address) -> Result<Box<dyn Io>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let config = match &self.template.tls {
+            Some(config) => config.clone(),
+            None => crate::transport::tls::default_client_config()?,
+        };
+        Ok(Box::new(
+            crate::transport::tls::connect(config, address.uri().host(), io).await?,
+        ))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn start_tls<S>(&self, _io: S, _address: &Address) -> Result<Box<dyn Io>, Error> {
+        Err(Error::address("wss:// needs the feature `tls` of the crate sockeye"))
+    }
+
+    async fn handshake(
+        &self,
+        mut io: Box<dyn Io>,
+        request: ClientRequest,
+        mut deadline: Instant,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        // RFC 6455 §4.1: one request, and nothing more before its response. [6455-4.1-1, 6455-4.1-28]
+        let (bytes, mut awaiting) = request.start();
+        timeout_at(deadline, async {
+            io.write_all(&bytes).await?;
+            io.flush().await
+        })
+        .await
+        .map_err(|_| Error::timeout("the opening handshake"))??;
+
+        let mut buffer = Vec::with_capacity(READ_LEN);
+        let mut awaits_body = false;
+        loop {
+            buffer.clear();
+            let step = match timeout_at(deadline, io.read_buf(&mut buffer)).await {
+                Ok(Ok(0)) => ClientProgress::Rejected(awaiting.handle_eof()?),
+                Ok(read) => read.map(|_| awaiting.handle_bytes(&buffer))?,
+                Err(_) => match awaiting.handle_timeout() {
+                    Ok(response) => ClientProgress::Rejected(response),
+                    Err(_) => return Err(Error::timeout("the opening handshake")),
+                },
+            };
+            match step {
+                ClientProgress::Incomplete(next) => {
+                    if next.is_rejected() && !awaits_body {
+                        awaits_body = true;
+                        deadline = deadline.min(deadline_after(REFUSAL_BODY_TIMEOUT));
+                    }
+                    awaiting = next;
+                }
+                ClientProgress::Connected(connected) => {
+                    let agreed = self.template.agree(&connected.response)?;
+                    let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
+                    let role = Role::Client { mask: masking_key };
+                    let settings = self.settings.clone();
+                    let mut ws = WebSocket::new(io, role, settings, connected.read_buf, subprotocol);
+                    if let Some((config, agreement)) = agreed {
+                        ws.enable_deflate(config, agreement);
+                    }
+                    let response = convert::response(&connected.response);
+                    return Ok((ws, response.map(|_body| ())));
+                }
+                ClientProgress::Rejected(response) => {
+                    return Err(Error::new(Kind::Rejected(Rejected {
+                        is_body_truncated: response.is_body_truncated(),
+                        response: convert::response(&response),
+                    })));
+                }
+                ClientProgress::Failed(fault) => return Err(fault.into()),
+            }
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// Adds a header to every request, such as `Authorization` or `Cookie`. Default: none. A header of the same name on a
+    /// [request](Client::request) replaces it. An invalid one is an error of [`build`](Self::build).
+    pub fn header(mut self, name: impl TryInto<HeaderName>, value: impl TryInto<HeaderValue>) -> Self {
+        self.template.parts.header(name, value);
+        self
+    }
+
+    /// Adds headers to every request, beside those added before. Default: none.
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.template.parts.headers(headers);
+        self
+    }
+
+    /// Offers these subprotocols, the preferred one first. Default: none. Those of a [request](Client::request) replace them.
+    /// The server's choice is [`WebSocket::subprotocol`].
+    pub fn subprotocols<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.template.parts.subprotocols(names);
+        self
+    }
+
+    /// Sends an `Origin` header, as browsers do for the page that runs a script. Default: none.
+    pub fn origin(mut self, origin: impl TryInto<Origin>) -> Self {
+        self.template.parts.origin(origin);
+        self
+    }
+
+    /// How TLS is done for `wss://`. Default: the platform's roots of trust; where there are none, connecting fails with
+    /// [`NoRootCertificates`](crate::NoRootCertificates).
+    ///
+    /// The protocols of the configuration (ALPN) are replaced by `http/1.1`, the only one that is spoken here, so a
+    /// configuration may be shared with an HTTP client that offers `h2`.
+    #[cfg(feature = "tls")]
+    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.template.tls = Some(crate::transport::tls::client_config(config));
+        self
+    }
+
+    /// How host names become addresses. Default: the resolver of the operating system (`getaddrinfo`).
+    ///
+    /// The function is given host and port, and returns the addresses in the order in which they are to be tried; IPv6 and
+    /// IPv4 are made to take turns. It is not asked for literal addresses. A name with a zone, such as
+    /// `[fe80::1%25eth0]`, is for the operating system. Up to 64 addresses are tried, all within [`Timeouts::connect`].
+    ///
+    /// ```
+    /// # use std::net::SocketAddr;
+    /// let client = sockeye::Client::builder()
+    ///     .resolver(|host, port| async move {
+    ///         match host.as_str() {
+    ///             "service.internal" => Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]),
+    ///             _ => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), sockeye::Error>(())
+    /// ```
+    pub fn resolver<R, F>(mut self, resolve: R) -> Self
+    where
+        R: Fn(String, u16) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.template.dialer.set_resolver(resolve);
+        self
+    }
+
+    /// The local address that connections come from, with port 0 for any port: on a machine with several addresses, this
+    /// chooses the interface. Default: the operating system chooses.
+    ///
+    /// There is one for IPv4 and one for IPv6; call this twice to set both. With only one of them, addresses of the other
+    /// family are not tried.
+    pub fn local_address(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.template.dialer.set_local_address(address.into());
+        self
+    }
+
+    /// Compresses messages (permessage-deflate, RFC 7692), if the server can. Default: off.
+    ///
+    /// Each message costs processor time; an idle connection holds 120 bytes more, and with
+    /// [`DeflateConfig::takeover`] its windows. Secrets do not belong into messages that are compressed together with what
+    /// others write (RFC 7692 §8): see [`Compress::Never`](crate::Compress::Never).
+    pub fn compression(mut self, config: DeflateConfig) -> Self {
+        self.template.options.deflate = Some(config);
+        self
+    }
+
+    /// What a server may ask of this client.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.template.options.limits = limits;
+        self
+    }
+
+    /// How long things may take.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.template.options.timeouts = timeouts;
+        self
+    }
+
+    /// When to ping, and when the server is taken to be gone. Default: a ping after 20 s of silence, gone 10 s later;
+    /// `None` never pings.
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
+        self.template.options.keepalive = keepalive.into();
+        self
+    }
+
+    /// Builds the client.
+    ///
+    /// # Errors
+    ///
+    /// A header, subprotocol or origin is invalid: it contains a line break, say, or the handshake writes the header itself.
+    /// The error names it; the value of a header is not shown.
+    pub fn build(self) -> Result<Client, Error> {
+        let client = self.into_client();
+        let example = Address::parse("ws://localhost/").map_err(Error::address)?;
+        client.client_request(&example, &RequestParts::default())?;
+        Ok(client)
+    }
+
+    fn into_client(self) -> Client {
+        let settings = self.template.options.settings();
+        let template = Arc::new(self.template);
+        Client { template, settings }
+    }
+}
+
+impl Template {
+    /// Whether and how messages are compressed, by the server's answer.
+    fn agree(
+        &self,
+        response: &handshake::Response,
+    ) -> Result<Option<(&DeflateConfig, NegotiatedParams)>, HandshakeError> {
+        let Some(config) = &self.options.deflate else {
+            return Ok(None);
+        };
+        let agreement = config.accept(response.headers().extensions())?;
+        Ok(agreement.map(|agreement| (config, agreement)))
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template")
+            .field("options", &self.options)
+            .field("dialer", &self.dialer)
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// RFC 6455 §10.3: from a generator that nobody can predict, seeded by the operating system.
+// [6455-5.3-2, 6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
+fn masking_key() -> MaskingKey {
+    MaskingKey(random())
+}

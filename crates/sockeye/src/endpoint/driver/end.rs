@@ -1,0 +1,135 @@
+//! The end of a connection: failures, the end of the transport, and the hand-over to a background task.
+
+use std::task::{Context, Waker};
+
+use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
+
+use super::Driver;
+use crate::endpoint::budget::Budget;
+use crate::endpoint::linger;
+use crate::endpoint::state::{EndReport, Ended};
+use crate::error::{Error, Kind};
+
+impl Driver {
+    /// Whether the transport is closed, or must be closed now.
+    pub(super) fn is_over(&self) -> bool {
+        self.transport.is_failed() || self.connection.transport_action() == TransportAction::Close
+    }
+
+    /// Handles the end of the transport. An error counts only before the closing handshake is done: after it, a reset is as
+    /// good as an end.
+    // [6455-7.2.1-1]
+    pub(super) fn end_transport(&mut self, error: Option<Error>) {
+        self.connection.handle_transport_end();
+        let is_in_order = |close_info: &CloseInfo| close_info.is_clean() || close_info.is_normal();
+        match error {
+            Some(error) if !self.connection.close_info().is_some_and(is_in_order) => self.fail(error),
+            _ => self.close_transport(None),
+        }
+    }
+
+    /// Fails, and closes the transport. The first failure stays. Messages that had arrived before are still received, as far as
+    /// the backlog has room for them.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.receive_into_backlog();
+        self.connection.handle_transport_end();
+        self.close_transport(Some(error));
+    }
+
+    /// Closes the transport, because of `error` if there is one.
+    pub(super) fn close_transport(&mut self, error: Option<Error>) {
+        if let Some(Ended {
+            mut transport,
+            is_write_closed: false,
+        }) = self.transport.close(error)
+        {
+            // RFC 6455 §7.1.1: TLS has an end of its own. This does not wait until it is written. [6455-7.1.1-1]
+            let _ = transport.poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+        self.input.lease.release();
+        self.timer = self.runtime().timer();
+        if self.stall().is_some() {
+            self.change_backlog(|backlog| backlog.stall = None);
+        }
+        self.drop_output();
+    }
+
+    /// Checks that the transport can be written to, as far as is known. Otherwise returns the error that `recv` returns, or one
+    /// of which [`is_normal_close`](Error::is_normal_close) is true.
+    #[inline]
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        match self.transport.has_failure() {
+            false => Ok(()),
+            true => self.write_failure(),
+        }
+    }
+
+    #[cold]
+    fn write_failure(&self) -> Result<(), Error> {
+        let close_info = self.connection.close_info();
+        match (close_info, self.transport.failure()) {
+            (Some(close_info), Some(_)) if close_info.received().is_some() => {
+                Err(Error::new(Kind::Closed(close_info.clone())))
+            }
+            (_, Some(failure)) => Err(failure.clone()),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Leaves the rest of a closing connection to a background task, if there is a slot for one.
+    #[cold]
+    pub(super) fn finish_in_background(&mut self) {
+        if self.end != EndReport::Background
+            && let Some(slot) = linger::try_reserve(self.runtime())
+        {
+            slot.finish(self.take_closing());
+        }
+    }
+
+    /// Moves the rest of the work into another driver. This one is closed then, and knows how the connection ended.
+    pub(super) fn take_closing(&mut self) -> Self {
+        // A flush on this driver cannot know whether the background task writes it.
+        self.has_dropped_output |= !self.is_drained();
+        Self {
+            connection: self.connection.take_closing(),
+            transport: self.transport.take(),
+            settings: self.settings.clone(),
+            input: std::mem::take(&mut self.input),
+            output: std::mem::take(&mut self.output),
+            backlog: self.backlog.take(),
+            timer: self.settings.runtime.timer(),
+            window_edge: self.window_edge,
+            budget: Budget::default(),
+            has_dropped_output: self.has_dropped_output,
+            end: EndReport::Background,
+        }
+    }
+
+    /// Checks that everything that was queued is written. Otherwise returns the reason.
+    pub(super) fn check_flushed(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        match self.has_dropped_output {
+            true => Err(self.send_error(SendError::Closed)),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn send_error(&self, error: SendError) -> Error {
+        match (error, self.connection.close_info()) {
+            (SendError::Closed, Some(close_info)) => Error::new(Kind::Closed(close_info.clone())),
+            (error, _) => error.into(),
+        }
+    }
+}
+
+/// A connection that is closing finishes in the background. Any other is closed at once.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let is_closing = matches!(self.connection.state(), State::CloseSent | State::Draining);
+        if is_closing && self.transport.transport().is_some() {
+            self.finish_in_background();
+        }
+        self.input.release();
+        self.output.clear();
+    }
+}

@@ -1,0 +1,164 @@
+//! Waits: for a full transport, for other tasks to run, for a deadline.
+
+use std::task::{Context, Poll, ready};
+
+use sockeye_proto::Instant;
+
+use super::Driver;
+use crate::endpoint::backlog::Backlog;
+use crate::error::{Error, Kind};
+use crate::transport::Transport;
+
+impl Driver {
+    /// Called when [`poll_drain`](Self::poll_drain) is pending. Reads ahead, so that a peer that waits for this side to read can
+    /// continue and read too, and checks the deadlines. Ready when it is worth trying to write again.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.budget.is_spent() && self.poll_read_ahead(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match self.budget.is_spent() {
+            true => self.poll_yield(cx),
+            false => self.poll_deadline(cx),
+        }
+    }
+
+    /// Reads once and moves the messages to the backlog. Pending also if the backlog is full or the budget is spent.
+    pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.receive_into_backlog() {
+            return Poll::Pending;
+        }
+        ready!(self.poll_read(cx));
+        self.receive_into_backlog();
+        Poll::Ready(())
+    }
+
+    /// Moves messages from the input to the backlog. Returns whether the input is consumed then: this stops if the backlog is
+    /// full or the budget is spent.
+    #[cold]
+    pub(super) fn receive_into_backlog(&mut self) -> bool {
+        while self.has_input() {
+            let cost = self.backlog.as_ref().map_or(0, |backlog| backlog.ahead.cost());
+            if cost >= self.settings.read_ahead_max || self.budget.is_spent() {
+                return false;
+            }
+            // `None` also if a message is inflated in part, which spends the budget.
+            if let Some(message) = self.parse_message() {
+                self.change_backlog(|backlog| backlog.ahead.push(message));
+            }
+        }
+        true
+    }
+
+    /// If writing has failed, receives what had arrived before. It may include a close frame, which says more about the end
+    /// than a broken pipe does, and which `recv` will report.
+    #[inline]
+    pub(super) fn find_close_after_write_failure(&mut self, cx: &mut Context<'_>) {
+        if self.transport.is_write_failed() {
+            self.read_after_write_failure(cx);
+        }
+    }
+
+    #[cold]
+    pub(super) fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
+        while self.transport.is_write_failed()
+            && !self.has_ended()
+            && !self.budget.is_spent()
+            && self.receive_into_backlog()
+        {
+            if self.poll_read(cx).is_pending() && !self.try_read() {
+                return;
+            }
+        }
+        self.receive_into_backlog();
+    }
+
+    /// Called when the budget is spent. Checks the deadlines, then lets other tasks run unless the connection is over.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.budget.reset();
+        self.handle_deadlines(self.runtime().now());
+        if self.is_over() {
+            return Poll::Ready(());
+        }
+        self.runtime().reschedule(cx);
+        Poll::Pending
+    }
+
+    /// Ready when a deadline has passed and was handled.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
+            return Poll::Pending;
+        };
+        ready!(self.timer.poll(cx, deadline));
+        self.handle_deadlines(self.runtime().now());
+        Poll::Ready(())
+    }
+
+    /// Handles the deadlines that have passed.
+    pub(super) fn handle_deadlines(&mut self, now: Instant) {
+        if self.write_deadline().is_some_and(|deadline| now >= deadline) {
+            self.check_write_rate(now);
+        }
+        if self.backlog.is_some() {
+            self.change_backlog(|backlog| {
+                backlog.drained_at.take_if(|drained_at| *drained_at <= now);
+            });
+        }
+        // While a message is being inflated nothing is read, so the peer's silence means nothing.
+        if !self.connection.is_inflating() {
+            let is_due = self.connection.poll_timeout().is_some_and(|deadline| now >= deadline);
+            if is_due && self.connection.is_awaiting_pong() && self.has_peer_read() {
+                self.connection.handle_write_progress(now);
+            }
+            self.connection.handle_timeout(now);
+        }
+    }
+
+    /// Whether the peer has read anything since the last call, or since the ping was written, as far as TCP knows.
+    ///
+    /// Everything before the ping may be in the buffers of the two kernels. Then the transport of this side is never full, and
+    /// nothing else shows that a slow peer reads.
+    #[cold]
+    fn has_peer_read(&mut self) -> bool {
+        let edge = self.transport.transport().and_then(Transport::window_edge);
+        let before = std::mem::replace(&mut self.window_edge, edge);
+        edge.is_some() && edge != before
+    }
+
+    pub(super) fn write_deadline(&self) -> Option<Instant> {
+        self.stall().map(|stall| stall.deadline(self.settings.write_timeout))
+    }
+
+    /// Fails if the peer takes less than [`Limits::write_rate_min`](crate::Limits::write_rate_min).
+    #[cold]
+    pub(super) fn check_write_rate(&mut self, now: Instant) {
+        if let Some(io) = self.transport.transport()
+            && self.output.try_write(io) > 0
+        {
+            self.connection.handle_write_progress(now);
+        }
+        let (written, taken_min) = (self.output.written_total(), u64::from(self.settings.write_taken_min));
+        let is_fast_enough = self.change_backlog(|backlog| match &mut backlog.stall {
+            Some(stall) => stall.renew(now, written, taken_min),
+            None => true,
+        });
+        if !is_fast_enough {
+            let is_full = |backlog: &Backlog| backlog.ahead.cost() >= self.settings.read_ahead_max.max(1);
+            let kind = match self.backlog.as_deref().is_some_and(is_full) {
+                true => Kind::StalledBoth,
+                false => Kind::Stalled,
+            };
+            self.fail(Error::new(kind));
+        }
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

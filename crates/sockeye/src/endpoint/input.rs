@@ -1,0 +1,172 @@
+//! Bytes that were received and are not parsed yet.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use sockeye_proto::Instant;
+
+use super::buffer_pool;
+use super::message_pool::Lease;
+use crate::transport::Transport;
+
+/// Bytes that were received and are not parsed yet.
+#[derive(Default)]
+pub(super) struct Input {
+    pub(super) buffer: Vec<u8>,
+    /// The end of the received bytes in `buffer`.
+    pub(super) end: u32,
+    /// How many of them are parsed.
+    pub(super) pos: u32,
+    /// When they were read.
+    pub(super) at: Instant,
+    /// Whether `buffer` is counted by [`buffer_pool::try_retain`].
+    is_retained: bool,
+    /// Whether to check readiness before the next read, because the last read was short. One check is enough: a wake-up
+    /// implies readiness.
+    asks_first: bool,
+    /// The pooled buffer of a large message that is arriving. That message is not in `buffer`.
+    pub(super) lease: Lease,
+}
+
+impl Input {
+    pub(super) fn of(received: Vec<u8>, at: Instant) -> Self {
+        let mut input = Self { at, ..Self::default() };
+        input.set(received);
+        input
+    }
+
+    /// Replaces all unparsed bytes.
+    fn set(&mut self, received: Vec<u8>) {
+        (self.pos, self.end) = (0, received.len() as u32);
+        self.buffer = received;
+    }
+
+    #[inline]
+    pub(super) fn is_consumed(&self) -> bool {
+        self.pos >= self.end
+    }
+
+    #[inline]
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer[self.pos as usize..self.end as usize]
+    }
+
+    /// Reads into a buffer of the thread, and keeps the buffer if anything was read.
+    #[inline(always)]
+    pub(super) fn poll_fill(
+        &mut self,
+        io: &mut Transport,
+        len_max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        assert!(self.is_consumed(), "a read would overwrite what is not consumed");
+        if std::mem::take(&mut self.asks_first) {
+            ready!(io.poll_read_ready(cx))?;
+        }
+        if !io.reads_blindly() || len_max < buffer_pool::READ_BUFFER_LEN {
+            return self.poll_append(io, len_max, cx);
+        }
+        let mut buffer = buffer_pool::take_read();
+        let read = io.poll_read(cx, &mut buffer);
+        if let Poll::Ready(Ok(len @ 1..)) = read {
+            self.asks_first = len < buffer.len();
+            (self.buffer, self.end) = (buffer, len as u32);
+        } else {
+            buffer_pool::give_read(buffer);
+        }
+        read
+    }
+
+    /// Reads into an empty buffer, in which the transport sees no bytes of other connections, and keeps the buffer if anything
+    /// was read.
+    #[inline(always)]
+    fn poll_append(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let is_of_thread = len_max >= buffer_pool::READ_BUFFER_LEN;
+        let mut buffer = match is_of_thread {
+            true => buffer_pool::take_room(),
+            false => Vec::with_capacity(len_max),
+        };
+        let read = io.poll_read_append(cx, &mut buffer, len_max);
+        if let Poll::Ready(Ok(len @ 1..)) = read {
+            (self.buffer, self.end) = (buffer, len as u32);
+        } else if is_of_thread {
+            buffer_pool::give_room(buffer);
+        }
+        read
+    }
+
+    /// Reads once from a TCP socket, even if the runtime does not know that it is readable. Returns whether anything was read.
+    #[cold]
+    pub(super) fn try_fill(&mut self, io: &Transport) -> bool {
+        let mut buffer = buffer_pool::take_read();
+        let len = io.try_read(&mut buffer);
+        if len == 0 {
+            buffer_pool::give_read(buffer);
+            return false;
+        }
+        (self.buffer, self.end) = (buffer, len as u32);
+        true
+    }
+
+    /// Returns the buffer to the pool if everything is parsed; otherwise retains it.
+    #[inline]
+    pub(super) fn release_or_retain(&mut self) {
+        if self.is_consumed() {
+            self.release();
+        } else if !self.is_retained && self.is_of_thread() {
+            self.retain();
+        }
+    }
+
+    /// Retains the thread's buffer, or copies the unparsed bytes.
+    #[cold]
+    fn retain(&mut self) {
+        self.is_retained = buffer_pool::try_retain();
+        if !self.is_retained {
+            let rest = self.unread().to_vec();
+            self.release();
+            self.set(rest);
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        if std::mem::take(&mut self.is_retained) {
+            buffer_pool::release_retained();
+        }
+        let is_of_thread = self.is_of_thread();
+        let buffer = std::mem::take(&mut self.buffer);
+        (self.pos, self.end) = (0, 0);
+        if !is_of_thread {
+            return;
+        }
+        match buffer.len() {
+            buffer_pool::READ_BUFFER_LEN => buffer_pool::give_read(buffer),
+            _ => buffer_pool::give_room(buffer),
+        }
+    }
+
+    /// Whether the buffer came from the pool.
+    fn is_of_thread(&self) -> bool {
+        self.buffer.capacity() == buffer_pool::READ_BUFFER_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_with_the_handshake_is_no_buffer_of_the_thread() {
+        for len in [1, buffer_pool::READ_BUFFER_LEN - 1, buffer_pool::READ_BUFFER_LEN + 1] {
+            let mut input = Input::of(vec![7; len], Instant::default());
+            input.pos = 1;
+            input.release_or_retain();
+            assert_eq!(input.unread().len(), len - 1);
+            input.pos = input.end;
+            input.release_or_retain();
+            assert!(input.buffer.is_empty());
+            assert_eq!(buffer_pool::take_read().len(), buffer_pool::READ_BUFFER_LEN);
+            assert_eq!(buffer_pool::take_room().len(), 0);
+        }
+    }
+}

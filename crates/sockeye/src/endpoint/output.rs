@@ -1,0 +1,325 @@
+//! Bytes that wait to be written.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use sockeye_proto::frame::HEADER_LEN_MAX;
+
+use super::buffer_pool;
+use crate::message::payload::{APPENDED_LEN_MIN, Payload};
+use crate::transport::Transport;
+
+/// From this size on, a payload is written from its own memory instead of being copied behind its header.
+pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
+
+/// How many bytes of control frames may wait in the buffer. A peer that sends a burst of pings gets a pong for each. If it does
+/// not read them, they wait up to this size, and after that only its newest ping is answered.
+const CONTROL_LEN_MAX: u32 = 2 * 1024;
+
+/// A ping, a pong and a close frame, with 125 bytes each.
+const CONTROL_FRAMES_LEN_MAX: usize = 3 * (HEADER_LEN_MAX + 125);
+
+/// The least capacity of a new buffer: small, because a broadcast gives one to every connection at the same moment.
+const BUFFER_LEN_MIN: usize = 256;
+
+/// Once this many bytes of a buffer are written, the rest is moved to the front if the buffer does not become empty.
+const COMPACT_FROM: usize = 32 * 1024;
+
+/// The same before a buffer grows, which is a copy too, and what may wait is all that it may hold.
+const COMPACT_BEFORE_GROWING_FROM: usize = 8 * 1024;
+
+/// How many pieces one `writev` is given at most.
+const SLICES_MAX: usize = 16;
+
+/// Bytes in the order in which they are written: large payloads and the buffers between them, then one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// What is written before `buffer`, if that includes a large payload. Boxed, because an idle connection has none.
+    ahead: Option<Box<Ahead>>,
+    buffer: Vec<u8>,
+    /// How many bytes are written of the first piece: the first one ahead, otherwise the buffer.
+    written: usize,
+    /// The end of the last control frame, in bytes since the connection began.
+    control_end: u64,
+    /// How many bytes of control frames were queued since the earlier ones were written.
+    control_len: u32,
+    /// How many bytes were written since the connection began.
+    written_total: u64,
+    /// Whether the transport may still hold bytes that it took.
+    unflushed: bool,
+}
+
+/// Large payloads, and the buffers before and between them. Not empty.
+#[derive(Debug, Default)]
+struct Ahead {
+    pieces: VecDeque<Piece>,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// The content of the buffer when a large payload was queued behind it.
+    Buffer(Vec<u8>),
+    /// A large payload, or a whole frame with one.
+    Payload(Payload),
+}
+
+impl Output {
+    /// How many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len);
+        ahead + self.buffer.len() - self.written
+    }
+
+    /// How many bytes were written since the connection began.
+    pub(super) fn written_total(&self) -> u64 {
+        self.written_total
+    }
+
+    /// How many bytes will have been written when all that waits now is.
+    pub(super) fn end(&self) -> u64 {
+        self.written_total + self.len() as u64
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.ahead.is_none()
+    }
+
+    /// The buffer to append frames to.
+    #[inline]
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffer_pool::take_write();
+        }
+        &mut self.buffer
+    }
+
+    /// The buffer to append frames to, with room for one of so many bytes.
+    #[inline]
+    pub(super) fn buffer_for(&mut self, payload_len: usize, wait_max: usize) -> &mut Vec<u8> {
+        let buffer = self.buffer();
+        let needed = payload_len.max(APPENDED_LEN_MIN).saturating_add(HEADER_LEN_MAX);
+        if needed > buffer.capacity() - buffer.len() {
+            self.make_room(needed, wait_max);
+        }
+        &mut self.buffer
+    }
+
+    #[cold]
+    fn make_room(&mut self, needed: usize, wait_max: usize) {
+        // What has left is no reason to grow.
+        if self.ahead.is_none() && self.written >= COMPACT_BEFORE_GROWING_FROM {
+            self.buffer.drain(..self.written);
+            self.written = 0;
+        }
+        let needed = self.buffer.len().saturating_add(needed);
+        if needed > self.buffer.capacity() {
+            grow(&mut self.buffer, needed, wait_max);
+        }
+    }
+
+    /// Has `append` append control frames, one of each kind at most, if there is room for them now.
+    pub(super) fn append_control(&mut self, wait_max: usize, append: impl FnOnce(&mut Vec<u8>)) {
+        if self.control_len >= CONTROL_LEN_MAX {
+            return;
+        }
+        let buffer = self.buffer_for(CONTROL_FRAMES_LEN_MAX, wait_max);
+        let before = buffer.len();
+        append(buffer);
+        self.control_len += (self.buffer.len() - before) as u32;
+        self.control_end = self.end();
+    }
+
+    /// Whether the last control frame has been written since this was last asked.
+    #[inline]
+    pub(super) fn take_control_written(&mut self) -> bool {
+        let is_written = self.control_len > 0 && self.control_end <= self.written_total;
+        if is_written {
+            self.control_len = 0;
+        }
+        is_written
+    }
+
+    /// Puts a large payload behind what was appended, without a copy.
+    pub(super) fn push_payload(&mut self, payload: Payload) {
+        let ahead = self.ahead.get_or_insert_default();
+        if !self.buffer.is_empty() {
+            ahead.push(Piece::Buffer(std::mem::take(&mut self.buffer)));
+        }
+        ahead.push(Piece::Payload(payload));
+    }
+
+    /// Gives the buffer back, if nothing is in it.
+    pub(super) fn release(&mut self) {
+        if self.buffer.is_empty() {
+            buffer_pool::give_write(std::mem::take(&mut self.buffer));
+        }
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        buffer_pool::give_write(std::mem::take(&mut self.buffer));
+        *self = Self::default();
+    }
+
+    /// Writes until the transport has taken everything. Sets `wrote` if it has taken anything, also if this is pending.
+    pub(super) fn poll_write(
+        &mut self,
+        io: &mut Transport,
+        cx: &mut Context<'_>,
+        wrote: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let written = ready!(self.poll_write_some(io, cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *wrote = true;
+            self.unflushed = true;
+            self.advance(written);
+        }
+        if self.unflushed {
+            ready!(io.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_some(&self, io: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(ahead) = &self.ahead else {
+            return io.poll_write(cx, &self.buffer[self.written..]);
+        };
+        let pieces = ahead.pieces.iter().map(Piece::bytes).chain([self.buffer.as_slice()]);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut len = 0;
+        for (slice, bytes) in slices.iter_mut().zip(pieces) {
+            let unwritten = if len == 0 { &bytes[self.written..] } else { bytes };
+            *slice = IoSlice::new(unwritten);
+            len += 1;
+        }
+        io.poll_write_vectored(cx, &slices[..len])
+    }
+
+    /// Writes what the transport takes, even if the runtime does not know that it is writable. Returns how many bytes that
+    /// was.
+    #[cold]
+    pub(super) fn try_write(&mut self, io: &Transport) -> usize {
+        let mut total = 0;
+        while !self.is_empty() {
+            let bytes = match &self.ahead {
+                Some(ahead) => ahead.pieces.front().map_or(&[][..], Piece::bytes),
+                None => &self.buffer,
+            };
+            let written = io.try_write(&bytes[self.written..]);
+            if written == 0 {
+                break;
+            }
+            total += written;
+            self.unflushed = true;
+            self.advance(written);
+        }
+        total
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.written_total += written as u64;
+        self.written += written;
+        while let Some(ahead) = &mut self.ahead {
+            match ahead.pop(self.written) {
+                Some(piece_len) => self.written -= piece_len,
+                None if ahead.pieces.is_empty() => self.ahead = None,
+                None => return,
+            }
+        }
+        if self.written == self.buffer.len() {
+            buffer_pool::give_write(std::mem::take(&mut self.buffer));
+            self.written = 0;
+        } else if self.written >= COMPACT_FROM && self.written >= self.buffer.len() / 2 {
+            // Where more is queued as fast as it is written, the buffer never becomes empty. No byte is moved that
+            // another has not paid for by leaving.
+            self.buffer.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+/// Grows by doubling as vectors do, but not beyond what may wait and the control frames behind it: the peer decides how
+/// much does.
+fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
+    let room_max = wait_max.saturating_add(HEADER_LEN_MAX + CONTROL_LEN_MAX as usize);
+    let doubled = (2 * buffer.capacity()).max(BUFFER_LEN_MIN).min(room_max);
+    buffer.reserve_exact(needed.max(doubled) - buffer.len());
+}
+
+impl Ahead {
+    fn push(&mut self, piece: Piece) {
+        self.len += piece.bytes().len();
+        self.pieces.push_back(piece);
+    }
+
+    /// Drops the first piece if that much of it, all there is, is written; tells how much that was.
+    fn pop(&mut self, written: usize) -> Option<usize> {
+        let piece_len = self.pieces.front()?.bytes().len();
+        if written < piece_len {
+            return None;
+        }
+        self.len -= piece_len;
+        if let Some(Piece::Buffer(buffer)) = self.pieces.pop_front() {
+            buffer_pool::give_write(buffer);
+        }
+        Some(piece_len)
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Buffer(buffer) => buffer,
+            Self::Payload(payload) => payload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockeye_proto::Compress;
+
+    use super::*;
+    use crate::message::Message;
+    use crate::message::outbound::OutboundMessage;
+
+    const WAIT_MAX: usize = 100 * 1024;
+
+    #[test]
+    fn a_full_buffer_has_room_for_what_may_wait_and_no_more() {
+        let message = OutboundMessage::new(Message::text("12345"), Compress::Auto);
+        let mut output = Output::default();
+        while output.len() + 7 <= WAIT_MAX {
+            let out = output.buffer_for(message.len(), WAIT_MAX);
+            out.extend_from_slice(&[0x81, 5]);
+            message.append_to(out);
+        }
+        for _ in 0..100 {
+            output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0; 127]));
+        }
+        let room = output.buffer.capacity();
+        let control_len = CONTROL_LEN_MAX as usize + CONTROL_FRAMES_LEN_MAX;
+        assert!(room <= WAIT_MAX + HEADER_LEN_MAX + control_len, "{room}");
+    }
+
+    #[test]
+    fn a_pong_behind_a_large_message_makes_room_for_itself_alone() {
+        let len = 10 * WAIT_MAX;
+        let mut output = Output::default();
+        let out = output.buffer_for(len, WAIT_MAX);
+        out.resize(HEADER_LEN_MAX + len, 0);
+        output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0x8a, 0]));
+        let room = output.buffer.capacity();
+        assert!(room <= len + 2 * HEADER_LEN_MAX + CONTROL_FRAMES_LEN_MAX, "{room}");
+    }
+}

@@ -1,0 +1,363 @@
+//! A server as one call: accepts the connections of a listener, runs a task for each, and shuts down gracefully.
+
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use crate::error::Error;
+use crate::server::response::plain_bytes;
+use crate::server::tasks::{Task, Tasks};
+use crate::server::{Incoming, PlainHttp, Received, Server};
+use crate::transport::socket;
+
+/// How long the listener rests after the first failure of a row, such as a lack of file descriptors, and at most.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long [`Serve::run`] waits for tasks that it has aborted: one that blocks its thread cannot be aborted.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A source of connections for [`Server::serve`].
+pub trait Listener: Send + 'static {
+    /// The transport of a connection.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Accepts the next connection. After an error it is called again: at once if only one connection was lost
+    /// (`ConnectionAborted`, `ConnectionReset`, `ConnectionRefused`), otherwise after 5 ms to 1 s.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Io>>;
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+        Self::poll_accept(self, cx).map_ok(|(tcp, _)| tcp)
+    }
+}
+
+#[cfg(unix)]
+impl Listener for tokio::net::UnixListener {
+    type Io = tokio::net::UnixStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Io>> {
+        Self::poll_accept(self, cx).map_ok(|(unix, _)| unix)
+    }
+}
+
+/// A failure while serving, which [`Serve::on_error`] reports. Serving goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The listener failed, mostly for a lack of file descriptors. It is tried again after 5 ms, then 10 ms, up to 1 s.
+    Accept(io::Error),
+    /// A client got no WebSocket: its request was invalid or not allowed, its TLS handshake failed, or it was too slow.
+    Handshake {
+        /// The address of the client, if the transport is TCP.
+        peer_addr: Option<SocketAddr>,
+        /// What was wrong.
+        error: Error,
+    },
+    /// The application's handler returned an error other than a [normal close](Error::is_normal_close).
+    Handler {
+        /// The address of the client, if the transport is TCP.
+        peer_addr: Option<SocketAddr>,
+        /// What the handler returned.
+        error: Error,
+    },
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (peer_addr, error) = match self {
+            Self::Accept(error) => return write!(f, "cannot accept connections: {error}"),
+            Self::Handshake { peer_addr, error } | Self::Handler { peer_addr, error } => (peer_addr, error),
+        };
+        match peer_addr {
+            Some(peer_addr) => write!(f, "{peer_addr}: {error}"),
+            None => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Accept(error) => error.source(),
+            Self::Handshake { error, .. } | Self::Handler { error, .. } => error.source(),
+        }
+    }
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type OnHttp = Box<dyn Fn(Request<()>) -> Boxed<Response<Bytes>> + Send + Sync>;
+type OnError = Box<dyn Fn(ServeError) + Send + Sync>;
+
+/// A listener to be served, made by [`Server::serve`]. Nothing is accepted before [`run`](Self::run).
+#[must_use = "nothing is accepted before `run`"]
+pub struct Serve<L> {
+    server: Server,
+    listener: L,
+    hooks: Hooks,
+    shutdown: Option<(Boxed<()>, Duration)>,
+}
+
+#[derive(Default)]
+struct Hooks {
+    on_http: Option<OnHttp>,
+    on_error: Option<OnError>,
+}
+
+impl Hooks {
+    fn report(&self, error: impl FnOnce() -> ServeError) {
+        if let Some(on_error) = &self.on_error {
+            on_error(error());
+        }
+    }
+}
+
+impl<L: Listener> Serve<L> {
+    pub(crate) fn new(server: Server, listener: L) -> Self {
+        Self {
+            server,
+            listener,
+            hooks: Hooks::default(),
+            shutdown: None,
+        }
+    }
+
+    /// Answers HTTP requests that do not ask for a WebSocket: health checks, a small page. Default: they are refused with
+    /// 426, 405 or 400.
+    ///
+    /// The body of a request is not read, and the connection is closed after the response. `Content-Length` and
+    /// `Connection` are written for you. The hook, and then sending the response, have
+    /// [`Timeouts::handshake`](crate::Timeouts::handshake) each; a hook that takes longer is dropped, and the client gets a
+    /// 503. Origin and host policies do not apply, since load balancers send neither. For more than this, such as routes,
+    /// request bodies or persistent connections, use `sockeye::hyper`.
+    ///
+    /// ```no_run
+    /// # use sockeye::{Server, http::{Response, StatusCode}};
+    /// # async fn example(listener: tokio::net::TcpListener) {
+    /// Server::default()
+    ///     .serve(listener)
+    ///     .on_http(|request| async move {
+    ///         let is_known = request.uri().path() == "/healthz";
+    ///         let mut response = Response::new(if is_known { "ok\n" } else { "not found\n" });
+    ///         *response.status_mut() = if is_known { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    ///         response
+    ///     })
+    /// # ;}
+    /// ```
+    pub fn on_http<F, R, B>(mut self, hook: F) -> Self
+    where
+        F: Fn(Request<()>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<B>> + Send + 'static,
+        B: Into<Bytes>,
+    {
+        self.hooks.on_http = Some(Box::new(move |request| {
+            let response = hook(request);
+            Box::pin(async move { response.await.map(Into::into) })
+        }));
+        self
+    }
+
+    /// Is called for each failure, to log it: see [`ServeError`]. Default: nothing. It must not block.
+    pub fn on_error(mut self, hook: impl Fn(ServeError) + Send + Sync + 'static) -> Self {
+        self.hooks.on_error = Some(Box::new(hook));
+        self
+    }
+
+    /// Shuts down when `signal` is ready, within `deadline`. Default: [`run`](Self::run) never returns.
+    ///
+    /// Then the listener is closed, and so are connections that are still in the opening handshake. Every open connection is
+    /// closed with 1001 (going away): its [`recv`](crate::WebSocket::recv) gives the messages that the client sent before
+    /// its own close frame, then `Ok(None)`, so that the handler comes to its end. `run` returns when all handlers have
+    /// returned. Handlers that have not by the `deadline` are dropped, and their connections closed without a handshake.
+    ///
+    /// The close frame leaves when the handler polls `recv`. It is woken for that, and so is every future that it awaits
+    /// itself, by `select!` or `join!` too; a receiver in another task notices at its next message or ping.
+    ///
+    /// ```no_run
+    /// # use sockeye::Server;
+    /// # use std::time::Duration;
+    /// # async fn example(listener: tokio::net::TcpListener) {
+    /// let aborted = Server::default()
+    ///     .serve(listener)
+    ///     .graceful_shutdown(tokio::signal::ctrl_c(), Duration::from_secs(10))
+    ///     .run(|incoming| async move { incoming.accept().await?.recv().await.map(drop) })
+    ///     .await;
+    /// println!("{aborted} connections had to be aborted");
+    /// # }
+    /// ```
+    pub fn graceful_shutdown<S>(mut self, signal: S, deadline: Duration) -> Self
+    where
+        S: Future + Send + 'static,
+    {
+        let signal = async move { drop(signal.await) };
+        self.shutdown = Some((Box::pin(signal), deadline));
+        self
+    }
+
+    /// Accepts connections, and calls `handler` for each valid request in a task of its own, until the
+    /// [shutdown](Self::graceful_shutdown). Returns the number of handlers that were aborted at its deadline.
+    ///
+    /// The handler accepts or rejects the request. What it returns with `?` is reported to [`on_error`](Self::on_error), but
+    /// for a [normal close](Error::is_normal_close); [`Error::other`] makes an error of its own. A handler that panics ends
+    /// its own connection only. It runs until it returns: it decides whether an open WebSocket that it has given to other
+    /// tasks is part of the shutdown.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener and aborts every handler: their connections are closed without a closing
+    /// handshake.
+    pub async fn run<H, R>(self, handler: H) -> usize
+    where
+        H: Fn(Incoming) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let Self {
+            server,
+            mut listener,
+            hooks,
+            shutdown,
+        } = self;
+        let tasks = Tasks::new();
+        // Aborts when this future is dropped.
+        let _abort = tasks.abort_on_drop();
+        let serving = Arc::new(Serving {
+            server: server.with_own_settings(),
+            handler,
+            hooks,
+        });
+        let (signal, deadline) = shutdown.unwrap_or_else(|| (Box::pin(pending()), Duration::MAX));
+        {
+            let mut signal = pin!(signal);
+            let mut accepting = pin!(accept(&mut listener, &serving, &tasks));
+            poll_fn(|cx| match signal.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => accepting.as_mut().poll(cx),
+            })
+            .await;
+        }
+        drop(listener);
+        serving.server.settings().go_away();
+        tasks.close();
+        if timeout(deadline, tasks.wait_until_idle()).await.is_ok() {
+            return 0;
+        }
+        let aborted = tasks.abort();
+        let _ = timeout(ABORT_TIMEOUT, tasks.wait_until_idle()).await;
+        aborted
+    }
+}
+
+impl<L> fmt::Debug for Serve<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the tasks of a server share.
+struct Serving<H> {
+    server: Server,
+    handler: H,
+    hooks: Hooks,
+}
+
+/// Accepts connections for as long as it is polled.
+async fn accept<L, H, R>(listener: &mut L, serving: &Arc<Serving<H>>, tasks: &Arc<Tasks>)
+where
+    L: Listener,
+    H: Fn(Incoming) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        match poll_fn(|cx| listener.poll_accept(cx)).await {
+            Ok(io) => {
+                backoff = BACKOFF_MIN;
+                tokio::spawn(serving.clone().serve(io, tasks.enter()));
+            }
+            // Of one connection, which is gone.
+            Err(error) if is_of_connection(&error) => tokio::task::yield_now().await,
+            Err(error) => {
+                serving.hooks.report(|| ServeError::Accept(error));
+                sleep(backoff).await;
+                backoff = BACKOFF_MAX.min(2 * backoff);
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+impl<H, R> Serving<H>
+where
+    H: Fn(Incoming) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    async fn serve<S>(self: Arc<Self>, io: S, task: Task)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let reports = self.hooks.on_error.is_some();
+        let peer_addr = if reports { socket::peer_addr(&io) } else { None };
+        // In a box, which is freed before the handler runs.
+        let receiving = Box::pin(self.server.receive(io, self.hooks.on_http.is_some()));
+        let received = match task.run_until_closing(receiving).await {
+            Some(Ok(received)) => received,
+            Some(Err(error)) => {
+                self.hooks.report(|| ServeError::Handshake { peer_addr, error });
+                return;
+            }
+            None => return,
+        };
+        match received {
+            Received::Plain(plain) => {
+                task.run(Box::pin(self.answer(plain))).await;
+            }
+            Received::WebSocket(incoming) if task.is_closing() => {
+                task.run(Box::pin(incoming.reject(StatusCode::SERVICE_UNAVAILABLE)))
+                    .await;
+            }
+            Received::WebSocket(incoming) => {
+                if let Some(Err(error)) = task.run((self.handler)(incoming)).await
+                    && !error.is_normal_close()
+                {
+                    self.hooks.report(|| ServeError::Handler { peer_addr, error });
+                }
+            }
+        }
+    }
+
+    /// Answers a request that asks for no WebSocket.
+    async fn answer(&self, mut plain: PlainHttp) {
+        let Some(on_http) = &self.hooks.on_http else {
+            return;
+        };
+        let limit = self.server.timeouts().handshake;
+        let method = plain.request.method().clone();
+        let request = std::mem::replace(&mut *plain.request, Request::new(()));
+        let response = timeout(limit, on_http(request)).await.unwrap_or_else(|_| {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        });
+        plain.respond(plain_bytes(&method, &response), limit).await;
+    }
+}

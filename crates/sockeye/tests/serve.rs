@@ -1,0 +1,512 @@
+//! `Server::serve`: accepting, plain HTTP, errors and the graceful shutdown, over scripted transports with paused time.
+
+mod common;
+
+use std::future::pending;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use common::script::{TransportAction, transport};
+use common::wire::{close, text};
+use common::{Peer, REQUEST, within};
+use sockeye::http::{Request, Response, StatusCode};
+use sockeye::{Error, Incoming, Listener, Message, Serve, ServeError, Server};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{Instant, sleep};
+
+type Io = TransportAction;
+
+/// The connections and errors that a test sends.
+struct Queue(UnboundedReceiver<io::Result<Io>>);
+
+impl Listener for Queue {
+    type Io = Io;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Io>> {
+        match self.0.poll_recv(cx) {
+            Poll::Ready(Some(accepted)) => Poll::Ready(accepted),
+            // A listener has no end.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+type Connections = UnboundedSender<io::Result<Io>>;
+
+fn queue() -> (Connections, Queue) {
+    let (connections, queue) = unbounded_channel();
+    (connections, Queue(queue))
+}
+
+/// A client that has sent these bytes.
+fn knock(connections: &Connections, bytes: impl AsRef<[u8]>) -> Peer {
+    let (io, peer) = transport(true);
+    peer.sends_bytes(bytes);
+    connections.send(Ok(io)).map_err(drop).unwrap();
+    peer
+}
+
+/// Lets every task run until nothing more happens at this moment.
+async fn settle() {
+    for _ in 0..50 {
+        yield_now().await;
+    }
+}
+
+/// A client whose WebSocket is open.
+async fn open(connections: &Connections) -> Peer {
+    let peer = knock(connections, REQUEST);
+    settle().await;
+    let response = peer.takes_bytes();
+    assert!(response.starts_with(b"HTTP/1.1 101 "), "{}", response.escape_ascii());
+    peer
+}
+
+async fn echo(incoming: Incoming) -> Result<(), Error> {
+    let mut ws = incoming.accept().await?;
+    while let Some(message) = ws.recv().await? {
+        ws.feed(message).await?;
+    }
+    Ok(())
+}
+
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// A server that is running, and what it takes to stop it.
+struct Running {
+    connections: Connections,
+    stop: oneshot::Sender<()>,
+    run: JoinHandle<usize>,
+    errors: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    fn start<H, R>(configure: impl FnOnce(Serve<Queue>) -> Serve<Queue>, handler: H) -> Self
+    where
+        H: Fn(Incoming) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let (connections, queue) = queue();
+        let (stop, stopped) = oneshot::channel();
+        let errors = Arc::new(Mutex::new(vec![]));
+        let log = errors.clone();
+        let serve = Server::default()
+            .serve(queue)
+            .graceful_shutdown(stopped, DEADLINE)
+            .on_error(move |error| log.lock().unwrap().push(format!("{error} | {error:?}")));
+        let run = tokio::spawn(configure(serve).run(handler));
+        Self {
+            connections,
+            stop,
+            run,
+            errors,
+        }
+    }
+
+    /// Stops it: how many handlers were aborted, and after how long.
+    async fn stop(self) -> (usize, Duration) {
+        let start = Instant::now();
+        self.stop.send(()).unwrap();
+        let aborted = within(60, self.run).await.unwrap();
+        assert!(self.connections.is_closed(), "the listener is closed");
+        (aborted, start.elapsed())
+    }
+
+    fn errors(&self) -> Vec<String> {
+        std::mem::take(&mut self.errors.lock().unwrap())
+    }
+}
+
+fn plain(serve: Serve<Queue>) -> Serve<Queue> {
+    serve
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_closes_every_connection_with_1001_and_waits_for_the_handlers() {
+    let running = Running::start(plain, echo);
+    let peers = [open(&running.connections).await, open(&running.connections).await];
+    peers[0].sends([text("hello")]);
+    settle().await;
+    assert_eq!(peers[0].takes(), [text("hello")]);
+    running.stop.send(()).unwrap();
+    settle().await;
+    for peer in &peers {
+        assert_eq!(peer.takes(), [close(1001, "")]);
+    }
+    assert!(running.connections.is_closed() && !running.run.is_finished());
+    // What a client has sent before its close frame still arrives.
+    peers[0].sends([text("late"), close(1001, "")]);
+    peers[0].ends();
+    sleep(Duration::from_secs(1)).await;
+    assert!(!running.run.is_finished(), "the other is still open");
+    peers[1].sends([close(1001, "")]);
+    peers[1].ends();
+    assert_eq!(within(60, running.run).await.unwrap(), 0);
+    assert!(peers.iter().all(Peer::sees_end));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_reaches_receivers_of_split_connections_and_those_in_select() {
+    let running = Running::start(plain, |incoming| async move {
+        let (sender, mut receiver) = incoming.accept().await?.split();
+        let mut ticks = tokio::time::interval(Duration::from_secs(3600));
+        loop {
+            tokio::select! {
+                message = receiver.recv() => match message? {
+                    Some(message) => sender.send(message).await?,
+                    None => return Ok(()),
+                },
+                _ = ticks.tick() => {}
+            }
+        }
+    });
+    let peer = open(&running.connections).await;
+    running.stop.send(()).unwrap();
+    settle().await;
+    assert_eq!(peer.takes(), [close(1001, "")]);
+    peer.sends([close(1001, "")]);
+    peer.ends();
+    assert_eq!(within(60, running.run).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_gives_up_on_a_client_that_does_not_answer_after_the_time_to_close() {
+    let running = Running::start(plain, echo);
+    let peer = open(&running.connections).await;
+    let (aborted, elapsed) = running.stop().await;
+    assert_eq!((aborted, elapsed.as_secs()), (0, 5));
+    assert!(peer.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_aborts_handlers_that_hang_at_its_deadline() {
+    let running = Running::start(plain, |incoming| async move {
+        let path = incoming.request().uri().path().to_owned();
+        let mut ws = incoming.accept().await?;
+        match path.as_str() {
+            "/hang" => pending().await,
+            // To a client that reads nothing.
+            "/send" => ws.send("m".repeat(1 << 20)).await?,
+            _ => while ws.recv().await?.is_some() {},
+        }
+        Ok(())
+    });
+    let hanging = knock(&running.connections, REQUEST.replace("GET /", "GET /hang"));
+    let stuck = knock(&running.connections, REQUEST.replace("GET /", "GET /send"));
+    stuck.rule(|rules| rules.room = 200);
+    let quick = open(&running.connections).await;
+    quick.sends([close(1000, "")]);
+    quick.ends();
+    settle().await;
+    assert!(!hanging.sees_end() && !stuck.sees_end());
+    let (aborted, elapsed) = running.stop().await;
+    assert_eq!((aborted, elapsed), (2, DEADLINE));
+    assert!(hanging.sees_end() && stuck.sees_end() && quick.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_does_not_wait_for_clients_in_the_opening_handshake() {
+    let running = Running::start(plain, echo);
+    let silent = knock(&running.connections, "");
+    let slow = knock(&running.connections, &REQUEST[..30]);
+    settle().await;
+    let (aborted, elapsed) = running.stop().await;
+    assert_eq!((aborted, elapsed.as_millis()), (0, 0));
+    assert!(silent.sees_end() && slow.sees_end());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_that_is_opened_during_the_shutdown_is_closed_with_1001() {
+    let running = Running::start(plain, |incoming| async move {
+        sleep(Duration::from_secs(2)).await;
+        echo(incoming).await
+    });
+    let peer = knock(&running.connections, REQUEST);
+    settle().await;
+    running.stop.send(()).unwrap();
+    sleep(Duration::from_secs(3)).await;
+    let bytes = peer.takes_bytes();
+    assert!(bytes.starts_with(b"HTTP/1.1 101 ") && bytes.ends_with(b"\x88\x02\x03\xe9"));
+    peer.sends([close(1001, "")]);
+    peer.ends();
+    assert_eq!(within(60, running.run).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_run_closes_everything() {
+    let running = Running::start(plain, echo);
+    let open = open(&running.connections).await;
+    let opening = knock(&running.connections, "");
+    settle().await;
+    assert!(!open.sees_end() && !opening.sees_end());
+    running.run.abort();
+    settle().await;
+    assert!(open.sees_end() && opening.sees_end() && running.connections.is_closed());
+    assert!(open.takes().is_empty(), "no close frame");
+}
+
+#[tokio::test(start_paused = true)]
+async fn handler_that_panics_ends_its_own_connection_only() {
+    let running = Running::start(plain, |incoming| {
+        assert_ne!(incoming.request().uri().path(), "/at-once", "on purpose");
+        async move {
+            assert_ne!(incoming.request().uri().path(), "/later", "on purpose");
+            echo(incoming).await
+        }
+    });
+    for path in ["/at-once", "/later"] {
+        let peer = knock(&running.connections, REQUEST.replace("GET /", &format!("GET {path}")));
+        settle().await;
+        assert!(peer.sees_end() && peer.takes_bytes().is_empty(), "{path}");
+    }
+    let peer = open(&running.connections).await;
+    peer.sends([text("hello")]);
+    settle().await;
+    assert_eq!(peer.takes(), [text("hello")]);
+    peer.resets();
+    settle().await;
+    assert_eq!(running.stop().await.0, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn listener_that_fails_is_tried_again_after_a_rest() {
+    let running = Running::start(plain, echo);
+    // EMFILE, as far as there is a number for it.
+    let start = Instant::now();
+    for _ in 0..12 {
+        running.connections.send(Err(io::Error::from_raw_os_error(24))).unwrap();
+    }
+    let peer = knock(&running.connections, REQUEST);
+    while peer.takes_bytes().is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    // 5 ms, doubled up to a second: 8 times 5 * 2^n, then four seconds.
+    assert!(
+        (5000..5500).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
+    let errors = running.errors();
+    assert_eq!(errors.len(), 12);
+    assert!(errors[0].starts_with("cannot accept connections: "), "{errors:?}");
+
+    // A connection that was lost before it was accepted is no failure of the listener.
+    let start = Instant::now();
+    for _ in 0..100 {
+        let lost = io::ErrorKind::ConnectionAborted.into();
+        running.connections.send(Err(lost)).unwrap();
+    }
+    let next = knock(&running.connections, REQUEST);
+    for _ in 0..10 {
+        settle().await;
+    }
+    assert!(next.takes_bytes().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!((start.elapsed().as_millis(), running.errors().len()), (0, 0));
+    // While the listener rests, the shutdown is not delayed.
+    (0..12).for_each(|_| running.connections.send(Err(io::Error::from_raw_os_error(24))).unwrap());
+    sleep(Duration::from_millis(100)).await;
+    for peer in [peer, next] {
+        peer.sends([close(1000, "")]);
+        peer.ends();
+    }
+    assert_eq!(running.stop().await, (0, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_handshakes_and_handlers_are_reported_and_normal_closes_are_not() {
+    let running = Running::start(plain, |incoming| async move {
+        let mut ws = incoming.accept().await?;
+        match ws.recv().await?.as_ref().and_then(Message::as_text) {
+            Some("fail") => Err(Error::other("no such room")),
+            // Fails with a normal close, if that is how the client ended.
+            _ => ws.send("bye").await,
+        }
+    });
+    let peer = knock(&running.connections, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    settle().await;
+    assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 426 "));
+    sleep(Duration::from_secs(2)).await;
+    let [error] = running.errors().try_into().unwrap();
+    assert!(
+        error.starts_with("opening handshake failed: ") && error.contains("Handshake {"),
+        "{error}"
+    );
+
+    let peer = open(&running.connections).await;
+    peer.sends([text("fail")]);
+    settle().await;
+    let [error] = running.errors().try_into().unwrap();
+    assert!(
+        error.starts_with("no such room") && error.contains("Handler {"),
+        "{error}"
+    );
+
+    let peer = open(&running.connections).await;
+    peer.sends([close(1000, "")]);
+    peer.ends();
+    settle().await;
+    assert!(running.errors().is_empty());
+    let peer = open(&running.connections).await;
+    peer.sends([close(1011, "")]);
+    settle().await;
+    assert_eq!(running.errors().len(), 1);
+}
+
+/// Health checks at `/healthz`, a hook that hangs, and one that panics.
+fn healthz(serve: Serve<Queue>) -> Serve<Queue> {
+    serve.on_http(|request: Request<()>| async move {
+        match request.uri().path() {
+            "/hang" => pending().await,
+            "/panic" => panic!("on purpose"),
+            "/healthz" => {
+                let host = request
+                    .headers()
+                    .get("host")
+                    .map_or("none", |host| host.to_str().unwrap());
+                Response::new(format!("{} {host}\n", request.method()))
+            }
+            _ => {
+                let mut response = Response::new(String::new());
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                response
+            }
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http_on_the_same_port_is_answered_by_the_hook() {
+    let running = Running::start(healthz, echo);
+    for (request, status, body) in [
+        ("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", "200 OK", "GET h\n"),
+        ("HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n", "200 OK", ""),
+        ("OPTIONS /healthz HTTP/1.0\r\n\r\n", "200 OK", "OPTIONS none\n"),
+        ("GET http://h/healthz HTTP/1.1\r\nHost: h\r\n\r\n", "200 OK", "GET h\n"),
+        ("GET /{x}?`<> HTTP/1.1\r\nHost: h\r\n\r\n", "404 Not Found", ""),
+        (
+            "GET /healthz HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+            "200 OK",
+            "GET h\n",
+        ),
+        (
+            "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+            "200 OK",
+            "POST h\n",
+        ),
+        // Not HTTP, or a WebSocket that is not asked for well: not for the hook.
+        ("GET /healthz HTTP/1.1\r\n\r\n", "400 Bad Request", "no Host header\n"),
+        (
+            "GET /healthz HTTP/2.0\r\nHost: h\r\n\r\n",
+            "505 HTTP Version Not Supported",
+            "",
+        ),
+        ("GET /healthz\r\n\r\n", "400 Bad Request", ""),
+        (
+            "GET /healthz HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            "426 Upgrade Required",
+            "",
+        ),
+    ] {
+        let peer = knock(&running.connections, request);
+        settle().await;
+        let response = String::from_utf8(peer.takes_bytes()).unwrap();
+        assert!(
+            response.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{request}: {response}"
+        );
+        assert!(response.contains("Connection: close"), "{request}: {response}");
+        if status == "200 OK" {
+            assert!(response.ends_with(&format!("\r\n\r\n{body}")), "{request}: {response}");
+        }
+        assert!(peer.sees_half_close(), "{request}");
+    }
+    let peer = open(&running.connections).await;
+    peer.sends([text("hello")]);
+    settle().await;
+    assert_eq!(peer.takes(), [text("hello")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http_request_whose_body_never_ends_is_answered_at_once_and_closed() {
+    let running = Running::start(healthz, echo);
+    let head = "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for endless in [vec![], vec![b'x'; 10_000]] {
+        let peer = knock(&running.connections, head);
+        peer.rule(|rules| rules.endless = endless);
+        settle().await;
+        assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 200 OK\r\n"));
+        sleep(Duration::from_millis(1001)).await;
+        assert!(peer.sees_end());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http_has_deadlines_and_a_hook_that_panics_is_alone() {
+    let running = Running::start(healthz, echo);
+    let hanging = knock(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
+    let panicking = knock(&running.connections, "GET /panic HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Does not take the response.
+    let stuck = knock(&running.connections, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
+    stuck.rule(|rules| rules.room = 0);
+    settle().await;
+    assert!(panicking.sees_end() && panicking.takes_bytes().is_empty());
+    sleep(Duration::from_millis(9_900)).await;
+    assert!(!hanging.sees_end() && !stuck.sees_end());
+    sleep(Duration::from_millis(200)).await;
+    assert!(
+        hanging
+            .takes_bytes()
+            .starts_with(b"HTTP/1.1 503 Service Unavailable\r\n")
+    );
+    assert!(stuck.sees_end());
+    open(&running.connections).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_plain_http_no_longer_than_its_deadline() {
+    let running = Running::start(healthz, echo);
+    let hanging = knock(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
+    settle().await;
+    assert_eq!(running.stop().await, (1, DEADLINE));
+    assert!(hanging.sees_end() && hanging.takes_bytes().is_empty());
+}
+
+#[tokio::test]
+async fn sockets_are_served_and_know_their_addresses() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (errors, mut reported) = unbounded_channel();
+    let serve = Server::default()
+        .serve(listener)
+        .graceful_shutdown(stopped, Duration::from_secs(10))
+        .on_error(move |error| errors.send(error).unwrap());
+    let run = tokio::spawn(serve.run(|incoming| async move {
+        let addresses = (incoming.peer_addr(), incoming.local_addr());
+        let mut ws = incoming.accept().await?;
+        assert_eq!((ws.peer_addr(), ws.local_addr()), addresses);
+        ws.send(format!("{:?}", addresses.0.unwrap())).await?;
+        ws.recv().await?;
+        Err(Error::other("on purpose"))
+    }));
+    let mut ws = sockeye::connect(&format!("ws://{address}/")).await.unwrap();
+    assert_eq!(ws.peer_addr(), Some(address));
+    let own = ws.local_addr().unwrap();
+    assert_eq!(common::text_of(ws.recv().await), format!("{own:?}"));
+    assert_eq!(ws.negotiated_deflate(), None);
+    stop.send(()).unwrap();
+    assert_eq!(within(30, ws.recv()).await.unwrap(), None);
+    assert_eq!(u16::from(ws.close_info().unwrap().received().unwrap().code), 1001);
+    drop(ws);
+    assert_eq!(within(30, run).await.unwrap(), 0);
+    let error = reported.recv().await.unwrap();
+    assert!(
+        matches!(&error, ServeError::Handler { peer_addr, .. } if *peer_addr == Some(own)),
+        "{error:?}"
+    );
+    assert_eq!(error.to_string(), format!("{own}: on purpose"));
+}
