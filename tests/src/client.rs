@@ -57,7 +57,7 @@ pub async fn pings(server: Command) {
     in_time(async {
         let mut ws = sockeye::connect(&server.url("/ping")).await?;
         assert_eq!(ws.rtt(), None);
-        ws.ping(b"are you there").await?;
+        ws.send_ping(b"are you there").await?;
         ws.send("payload of the ping").await?;
         assert_eq!(ws.recv().await?, Some(Message::text("pong payload of the ping")));
         // The client's pong was sent before that message.

@@ -149,18 +149,22 @@ fn log_denial(denial: &Denial) {
     );
 }
 
-/// Sends every message back until the peer closes or the server stops. The replies to a burst leave in one write: `recv`
-/// flushes what `feed` has queued before it waits.
+/// Sends every message back until the peer closes or the server stops. The replies to a burst leave in one write:
+/// `try_recv` and `recv` flush what `feed` has queued before they report that nothing has arrived, or wait.
 async fn echo(ws: &mut WebSocket, shutdown: &CancellationToken) -> Result<(), Error> {
     // Pinned outside of the loop, so that it registers its waker once and not for each message.
     let mut cancelled = pin!(shutdown.cancelled());
     loop {
-        let message = tokio::select! {
-            // `cancelled` is polled only if there is no message to echo.
-            biased;
-            message = ws.recv() => message?,
-            // Boxed, because it is needed at most once and would enlarge the task of every connection.
-            () = &mut cancelled => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
+        // Checking for the shutdown costs as much as a small message, so it is done once for each burst.
+        let message = match ws.try_recv() {
+            Ok(message) => Some(message),
+            Err(_) => tokio::select! {
+                // `cancelled` is polled only if there is no message to echo.
+                biased;
+                message = ws.recv() => message?,
+                // Boxed, because it is needed at most once and would enlarge the task of every connection.
+                () = &mut cancelled => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
+            },
         };
         match message {
             Some(message) => ws.feed(message).await?,

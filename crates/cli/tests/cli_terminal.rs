@@ -313,7 +313,7 @@ async fn ctrl_z_stops_the_program_while_output_is_stopped() {
         if has_message {
             soon(ws.send("news")).await.unwrap();
             // The pong shows that the program has received the message, and is printing it or blocked.
-            soon(ws.ping(b"")).await.unwrap();
+            soon(ws.send_ping(b"")).await.unwrap();
             soon(std::future::poll_fn(|cx| {
                 assert!(std::pin::pin!(ws.recv()).poll(cx).is_pending());
                 ws.rtt().map_or(Poll::Pending, |_| Poll::Ready(()))

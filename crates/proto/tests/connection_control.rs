@@ -226,3 +226,44 @@ fn flood_of_pings_and_pongs_queues_one_pong() {
         assert_eq!(endpoint.transmits(), [pong("")]);
     }
 }
+
+#[test]
+fn an_unsolicited_pong_leaves_beside_the_answer_to_a_ping() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        endpoint.receives([ping("theirs")]);
+        let mut out = Vec::new();
+        for len in [0, 125] {
+            out.clear();
+            assert_eq!(endpoint.connection.send_pong(&vec![1; len], &mut out), Ok(()));
+            assert_eq!(endpoint.read_sent(&out), [pong(vec![1; len])]);
+        }
+        let too_long = endpoint.connection.send_pong(&[1; 126], &mut out);
+        assert_eq!(too_long, Err(SendError::PongTooLong { len: 126 }));
+        assert_eq!(endpoint.transmits(), [pong("theirs")]);
+        endpoint.connection.close(CloseCode::NORMAL, "").unwrap();
+        let late = endpoint.connection.send_pong(b"", &mut out);
+        assert_eq!(late, Err(SendError::Closed));
+    }
+}
+
+#[test]
+fn a_probe_is_answered_by_its_pong_and_shares_an_unanswered_ping() {
+    for local in BOTH {
+        let mut endpoint = Endpoint::new(local);
+        let first = endpoint.connection.probe().unwrap();
+        assert_eq!(endpoint.connection.probe(), Ok(first));
+        let sent = endpoint.transmits();
+        assert_eq!(sent.len(), 1);
+        assert!(!endpoint.connection.is_answered(first));
+        endpoint.receives([pong(&sent[0].payload)]);
+        assert!(endpoint.connection.is_answered(first));
+        // A later ping answers for the earlier one too.
+        let second = endpoint.connection.probe().unwrap();
+        assert!(second != first && !endpoint.connection.is_answered(second));
+        endpoint.connection.ping(b"third").unwrap();
+        endpoint.transmits();
+        endpoint.receives([pong("third")]);
+        assert!(endpoint.connection.is_answered(second));
+    }
+}

@@ -189,8 +189,8 @@ fn log_connection_error(node: &Node, error: &sockeye::Error) {
 /// Moves queued frames to the write buffer of the WebSocket. Returns the first frame that did not fit.
 fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedMessage>, End> {
     while let Some(frame) = client.next_frame()? {
-        // Not `try_send_prepared`, which would wake the flush task: the following `recv` of this task flushes.
-        let fed = pin!(sender.feed_prepared(&frame)).poll(&mut Context::from_waker(Waker::noop()));
+        // Not `try_send`, which would wake the flush task: the following `recv` of this task flushes.
+        let fed = pin!(sender.feed(&frame)).poll(&mut Context::from_waker(Waker::noop()));
         match fed {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Err(End::Closed),
@@ -203,7 +203,7 @@ fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedM
 /// Waits until a slow client has read enough for the frame to fit, or its timeout or queue limit is exceeded.
 async fn write_slowly(sender: &Sender, client: &Client, frame: PreparedMessage) -> Result<(), End> {
     tokio::select! {
-        fed = timeout(client.write_timeout(), sender.feed_prepared(&frame)) => match fed {
+        fed = timeout(client.write_timeout(), sender.feed(&frame)) => match fed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Closed),
             Err(_) => Err(DisconnectCode::Slow.into()),

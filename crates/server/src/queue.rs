@@ -103,7 +103,7 @@ impl Queue {
         let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
             return false;
         };
-        state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
+        state.items.is_empty() && !state.is_taken && sender.try_send(push).is_ok()
     }
 
     /// Closes the queue: the client is disconnected after the queued items. If called again, the first reason counts.
@@ -284,10 +284,10 @@ mod tests {
             };
             // Taken, and not yet passed to the WebSocket.
             queue.push(push("d"));
-            sender.try_send_prepared(&taken).unwrap();
+            sender.try_send(&taken).unwrap();
         }
         while let Some(Outgoing::Frame(taken)) = queue.take() {
-            sender.try_send_prepared(&taken).unwrap();
+            sender.try_send(&taken).unwrap();
         }
         queue.push(push("e"));
         assert_eq!(queue.take(), None);

@@ -62,7 +62,7 @@ fn say(rooms: &Rooms, name: &str, text: String) {
     // Framed once for all.
     let message = PreparedMessage::new(Message::text(text));
     for (number, member) in &rooms.lock().unwrap()[name] {
-        if let Err(TrySendError::Full(_)) = member.try_send_prepared(&message) {
+        if let Err(TrySendError::Full { .. }) = member.try_send(&message) {
             eprintln!("{number} does not read, and misses a message");
         }
     }

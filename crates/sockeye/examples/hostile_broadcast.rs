@@ -123,9 +123,9 @@ fn broadcast(senders: &[Sender]) -> (Vec<Duration>, usize) {
             let message = PreparedMessage::new(format!("broadcast {number:0200}"));
             let start = Instant::now();
             for sender in senders {
-                match sender.try_send_prepared(&message) {
+                match sender.try_send(&message) {
                     Ok(()) => {}
-                    Err(TrySendError::Full(_)) => full += 1,
+                    Err(TrySendError::Full { .. }) => full += 1,
                     Err(TrySendError::Closed(error)) => panic!("{error:?}"),
                 }
             }

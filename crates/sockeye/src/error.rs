@@ -130,7 +130,7 @@ impl Error {
             Kind::Misuse(_) | Kind::Address(_) => ErrorKind::InvalidInput,
             Kind::Connect(error) if error.is_timeout() => ErrorKind::Timeout,
             Kind::Connect(error) if error.is_unresolved() => ErrorKind::Resolve,
-            Kind::Connect(error) if error.is_misuse() => ErrorKind::InvalidInput,
+            Kind::Connect(error) if error.is_invalid_input() => ErrorKind::InvalidInput,
             Kind::Connect(_) => ErrorKind::Connect,
             Kind::Tls(_) => ErrorKind::Tls,
             Kind::Handshake(HandshakeError::TimedOut) => ErrorKind::Timeout,
@@ -157,7 +157,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match &*self.0 {
             Kind::Io(_) | Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => true,
-            Kind::Connect(error) => !error.is_misuse(),
+            Kind::Connect(error) => !error.is_invalid_input(),
             // rustls reports what is wrong with the peer's bytes or certificate as invalid data.
             Kind::Tls(error) => !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other),
             Kind::Handshake(fault) => matches!(fault, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
@@ -187,7 +187,7 @@ impl Error {
             | Kind::Stalled
             | Kind::StalledBoth
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
-            Kind::Connect(error) => !error.is_timeout() && !error.is_misuse(),
+            Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
             _ => false,
         }
     }

@@ -19,6 +19,8 @@ pub use client::{Client, ClientBuilder, connect};
 pub use error::{ConnectError, Error, ErrorKind};
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
+pub use message::event::Event;
+pub use message::outbound::Outbound;
 pub use message::payload::Payload;
 pub use message::prepared::PreparedMessage;
 pub use message::{Message, Text};
@@ -26,9 +28,10 @@ pub use server::response::{Acceptance, Rejection};
 pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
-pub use websocket::sender_sink::SenderSink;
+pub use websocket::WebSocket;
 pub use websocket::split::{Receiver, Sender};
-pub use websocket::{TrySendAllError, TrySendError, WebSocket};
+pub use websocket::try_recv::TryRecvError;
+pub use websocket::try_send::{TrySendAllError, TrySendError};
 
 pub use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams, Takeover, WindowBits};
 pub use sockeye_proto::handshake::{Denial, HostPolicy, Origin, OriginPolicy};

@@ -269,12 +269,12 @@ async fn a_dropped_ping_leaves_once_with_the_next_call() {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
             starve(&peer);
-            let is_sent = polled(polls, ws.ping(b"there?")).await.is_some();
+            let is_sent = polled(polls, ws.send_ping(b"there?")).await.is_some();
             ws.flush().await.unwrap();
             assert_eq!(peer.takes(), [ping("there?")], "{local:?}, {polls} polls");
 
             let (sender, _receiver) = ws.split();
-            let was_sent = polled(polls, sender.ping(b"still?")).await.is_some();
+            let was_sent = polled(polls, sender.send_ping(b"still?")).await.is_some();
             sender.flush().await.unwrap();
             assert_eq!(peer.takes(), [ping("still?")], "{local:?}, {polls} polls");
             if is_sent && was_sent {
@@ -363,7 +363,7 @@ async fn an_echo_of_dropped_futures_echoes_each_message_once_and_in_order() {
         let mut dropped = 0;
         while let Some(message) = insist!(polls, dropped, ws.recv()).unwrap() {
             if polls.is_multiple_of(2) {
-                polled(polls, ws.ping(b"?")).await;
+                polled(polls, ws.send_ping(b"?")).await;
             }
             insist!(polls, dropped, ws.feed(message.clone())).unwrap();
             polled(polls, ws.flush()).await;

@@ -439,7 +439,7 @@ async fn an_end_without_a_close_frame_is_an_error_that_stays() {
             assert_eq!(error.close_info().unwrap().code(), CloseCode::ABNORMAL);
         }
         assert!(ws.send("late").await.unwrap_err().is_closed());
-        assert!(ws.ping(b"late").await.unwrap_err().is_closed());
+        assert!(ws.send_ping(b"late").await.unwrap_err().is_closed());
         assert!(ws.close(CloseCode::NORMAL, "").await.unwrap_err().is_closed());
         assert!(peer.sees_end());
     }
@@ -649,7 +649,7 @@ async fn a_sink_sends_and_closes() {
         assert_eq!(peer.takes(), [text("a"), text("b")]);
         peer.sends([text("not read away"), close(1000, "")]);
         peer.ends();
-        SinkExt::close(&mut ws).await.unwrap();
+        SinkExt::<Message>::close(&mut ws).await.unwrap();
         assert_eq!(peer.takes(), [close(1000, "")]);
         assert_eq!(text_of(ws.next().await.unwrap().map(Some)), "not read away");
         assert!(ws.next().await.is_none());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::script::transport;
 use common::wire::{Frame, close, ping, pong};
 use common::{BOTH, Local, Peer, REQUEST, finish, look, pair, polled, within};
-use sockeye::{Client, CloseCode, Compress, DeflateConfig, PreparedMessage, Server, TrySendError, WebSocket};
+use sockeye::{Client, CloseCode, Compress, DeflateConfig, Message, PreparedMessage, Server, TrySendError, WebSocket};
 use tokio::time::Instant;
 
 const MIB: usize = 1024 * 1024;
@@ -105,7 +105,7 @@ async fn a_message_in_one_large_frame_is_inflated_to_its_end() {
     let text = PreparedMessage::new(like_json(2 * MIB));
     let (mut server, mut client) = deflating_pair(Local::Server).await;
     for _ in 0..2 {
-        let (sent, received) = within(1, async { tokio::join!(server.send_prepared(&text), client.recv()) }).await;
+        let (sent, received) = within(1, async { tokio::join!(server.send(&text), client.recv()) }).await;
         sent.unwrap();
         assert!(received.unwrap().unwrap() == *text.message());
     }
@@ -212,7 +212,7 @@ async fn further_messages_wait() {
         for _ in 0..2 {
             ws.try_send(vec![0; MIB]).unwrap();
             let full = ws.try_send("too").unwrap_err();
-            assert!(matches!(full, TrySendError::Full(message) if message == "too".into()));
+            assert!(matches!(full, TrySendError::Full { message, .. } if message.to_message() == "too".into()));
             within(1, ws.send("too")).await.unwrap();
         }
         within(1, receiving).await.unwrap();
@@ -401,7 +401,9 @@ async fn a_flush_does_not_wait_for_the_large_messages_of_other_senders() {
 #[tokio::test(start_paused = true)]
 async fn messages_that_are_not_to_be_compressed_leave_at_once() {
     let (mut ws, peer) = deflating_server().await;
-    ws.feed_with(vec![0; MIB], Compress::Never).await.unwrap();
+    ws.feed(Message::from(vec![0; MIB]).compress(Compress::Never))
+        .await
+        .unwrap();
     ws.flush().await.unwrap();
     assert_eq!(peer.takes(), [common::wire::binary(vec![0; MIB])]);
 }

@@ -160,15 +160,11 @@ async fn sends_that_never_wait_do_not_wait_for_a_busy_receiver() {
     let busy = setup.make_busy();
     let sender = &setup.sender;
     sender.try_send("1").unwrap();
-    sender.try_send_prepared(&PreparedMessage::new("2")).unwrap();
+    sender.try_send(PreparedMessage::new("2")).unwrap();
     sender.try_send_all(&["3", "4"].map(PreparedMessage::new)).unwrap();
     sender.try_send_all(&[]).unwrap();
     assert!(look(pin!(sender.feed("5"))).await.is_ready());
-    assert!(
-        look(pin!(sender.feed_prepared(&PreparedMessage::new("6"))))
-            .await
-            .is_ready()
-    );
+    assert!(look(pin!(sender.feed(PreparedMessage::new("6")))).await.is_ready());
     sender.try_send("7").unwrap();
     assert!(sender.is_open());
     assert_eq!(sender.rtt(), None);
@@ -195,7 +191,7 @@ async fn operations_that_wait_go_on_when_a_busy_receiver_is_done() {
     let mut setup = set_up(Limits::default(), None).await;
     let busy = setup.make_busy();
     let sender = setup.sender.clone();
-    let (mut sending, mut pinging) = (pin!(sender.send("1")), pin!(sender.ping(b"2")));
+    let (mut sending, mut pinging) = (pin!(sender.send("1")), pin!(sender.send_ping(b"2")));
     let mut flushing = pin!(sender.flush());
     assert!(look(&mut sending).await.is_pending());
     assert!(look(&mut flushing).await.is_pending());
@@ -243,10 +239,12 @@ async fn what_is_left_for_a_busy_receiver_is_bounded() {
         .collect();
     let error = sender.try_send_all(&messages).unwrap_err();
     assert_eq!(error.queued, 3);
-    assert!(matches!(error.cause, TrySendError::Full(message) if message == *messages[3].message()));
+    assert!(
+        matches!(error.cause, TrySendError::Full { message, .. } if message.to_message() == *messages[3].message())
+    );
     assert!(matches!(
         sender.try_send([b'x'; 101].as_slice()),
-        Err(TrySendError::Full(_))
+        Err(TrySendError::Full { .. })
     ));
     let fed = look(pin!(sender.feed([b'x'; 101].as_slice()))).await;
     assert!(fed.is_pending());
@@ -263,7 +261,10 @@ async fn what_is_left_for_a_busy_receiver_is_bounded() {
     // One that is larger than all that may wait goes alone.
     let busy = setup.make_busy();
     sender_of(&setup).try_send([b'g'; 5000].as_slice()).unwrap();
-    assert!(matches!(sender_of(&setup).try_send("h"), Err(TrySendError::Full(_))));
+    assert!(matches!(
+        sender_of(&setup).try_send("h"),
+        Err(TrySendError::Full { .. })
+    ));
     let _receiving = busy.release();
     assert_eq!(within(30, setup.client.recv()).await.unwrap().unwrap().len(), 5000);
 }
@@ -280,14 +281,11 @@ async fn a_large_message_that_is_left_to_be_compressed_is_the_last() {
     let large = "again ".repeat(50_000);
     setup.sender.try_send("1").unwrap();
     // A prepared message is compressed whole, and is in nobody's way.
-    setup
-        .sender
-        .try_send_prepared(&PreparedMessage::new(large.as_str()))
-        .unwrap();
+    setup.sender.try_send(PreparedMessage::new(large.as_str())).unwrap();
     setup.sender.try_send(large.as_str()).unwrap();
-    assert!(matches!(setup.sender.try_send("2"), Err(TrySendError::Full(_))));
+    assert!(matches!(setup.sender.try_send("2"), Err(TrySendError::Full { .. })));
     assert!(
-        look(pin!(setup.sender.feed_with("2", Compress::Never)))
+        look(pin!(setup.sender.feed(Message::from("2").compress(Compress::Never))))
             .await
             .is_pending()
     );
@@ -312,7 +310,7 @@ async fn what_was_known_of_the_end_is_known_while_the_receiver_is_busy() {
     assert_eq!(close_info.sent().unwrap().code, CloseCode::NORMAL);
     assert!(matches!(setup.sender.try_send("x"), Err(TrySendError::Closed(error)) if error.is_closed()));
     assert!(matches!(
-        setup.sender.try_send_prepared(&PreparedMessage::new("x")),
+        setup.sender.try_send(PreparedMessage::new("x")),
         Err(TrySendError::Closed(_))
     ));
     let error = setup.sender.try_send_all(&[PreparedMessage::new("x")]).unwrap_err();

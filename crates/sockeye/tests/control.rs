@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
 use common::{BOTH, Local, look, open, open_client, open_server, pair, text_of, within};
-use sockeye::{Client, CloseCause, CloseCode, Compress, DeflateConfig, Keepalive, Server};
+use sockeye::{Client, CloseCause, CloseCode, Compress, DeflateConfig, Keepalive, Message, Server};
 use tokio::time::{Instant, advance, sleep};
 
 fn numbered_pings(range: std::ops::Range<u32>) -> impl Iterator<Item = Frame> {
@@ -114,7 +114,10 @@ async fn turns_until_received(count: usize, message: &[u8]) -> usize {
     let server = Server::builder().compression(DeflateConfig::default()).build();
     let (mut client, mut server) = pair(&client, &server).await;
     for _ in 0..count {
-        client.feed_with(message, Compress::Always).await.unwrap();
+        client
+            .feed(Message::from(message).compress(Compress::Always))
+            .await
+            .unwrap();
     }
     client.flush().await.unwrap();
     let mut turns = 0;
@@ -241,7 +244,7 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
         let (mut ws, peer) = open(local).await;
         assert_eq!(ws.rtt(), None);
         for ms in [250, 30] {
-            ws.ping(b"timed").await.unwrap();
+            ws.send_ping(b"timed").await.unwrap();
             assert_eq!(peer.takes(), [ping("timed")]);
             advance(Duration::from_millis(ms)).await;
             // Not the answer.
@@ -255,8 +258,8 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
     let (mut ws, peer) = open(Local::Client).await;
-    assert!(ws.ping(&[0; 126]).await.unwrap_err().is_invalid_input());
-    ws.ping(&[0; 125]).await.unwrap();
+    assert!(ws.send_ping(&[0; 126]).await.unwrap_err().is_invalid_input());
+    ws.send_ping(&[0; 125]).await.unwrap();
     assert_eq!(peer.takes(), [ping([0; 125])]);
 }
 

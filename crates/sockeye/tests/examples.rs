@@ -154,7 +154,7 @@ async fn feed_subscribes_and_connects_again_until_ctrl_c() {
     ws.send("ETH-USD 2000.5").await.unwrap();
     #[cfg(unix)]
     {
-        ws.ping(b"").await.unwrap();
+        ws.send_ping(b"").await.unwrap();
         while ws.rtt().is_none() {
             let _ = tokio::time::timeout(std::time::Duration::from_millis(20), ws.recv()).await;
         }

@@ -55,7 +55,7 @@ async fn both_directions_at_once() {
     let (client, server) = pair(&Client::default(), &Server::default()).await;
     let mut tasks = tokio::task::JoinSet::new();
     for ws in [client, server] {
-        let (mut sink, mut stream) = StreamExt::split(ws);
+        let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
         tasks.spawn(async move {
             for number in 0..COUNT {
                 let message = Message::text(format!("{number} {}", "-".repeat(number % 3_000)));
@@ -86,7 +86,7 @@ async fn both_directions_at_once() {
 async fn closing_the_sink_leaves_messages_to_the_stream() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
-        let (mut sink, stream) = StreamExt::split(ws);
+        let (mut sink, stream) = StreamExt::split::<Message>(ws);
         let receiving = tokio::spawn(stream.collect::<Vec<_>>());
         settle().await;
         sink.feed(Message::text("first")).await.unwrap();
@@ -109,7 +109,7 @@ async fn closing_the_sink_leaves_messages_to_the_stream() {
 async fn closing_the_sink_waits_until_the_close_frame_has_left() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
-        let (mut sink, stream) = StreamExt::split(ws);
+        let (mut sink, stream) = StreamExt::split::<Message>(ws);
         let _receiving = tokio::spawn(stream.collect::<Vec<_>>());
         settle().await;
         peer.rule(|rules| rules.room = 0);
@@ -126,7 +126,7 @@ async fn closing_the_sink_waits_until_the_close_frame_has_left() {
 async fn closing_the_sink_sets_the_streams_timer() {
     for local in BOTH {
         let (ws, _peer) = open(local).await;
-        let (mut sink, mut stream) = StreamExt::split(ws);
+        let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
         let receiving = tokio::spawn(async move { stream.next().await });
         sleep(Duration::from_secs(1)).await;
         let start = Instant::now();
@@ -141,7 +141,7 @@ async fn closing_the_sink_sets_the_streams_timer() {
 async fn a_half_is_woken_when_the_other_finds_the_connection_lost() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
-        let (mut sink, mut stream) = StreamExt::split(ws);
+        let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
         let receiving = tokio::spawn(async move { stream.next().await });
         settle().await;
         peer.fails_after(0);
@@ -158,7 +158,7 @@ async fn a_half_is_woken_when_the_other_finds_the_connection_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_sink_is_woken_though_the_stream_was_polled_after_it() {
     let (ws, peer) = open(common::Local::Server).await;
-    let (mut sink, mut stream) = StreamExt::split(ws);
+    let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
     peer.rule(|rules| rules.room = 0);
     let sending = tokio::spawn(async move { sink.send(Message::text("x")).await });
     settle().await;

@@ -76,6 +76,34 @@ mod waker_slots {
         });
     }
 
+    /// The task that waits registers while it holds the connection, so the end comes before its look or after.
+    #[test]
+    fn an_operation_that_waits_for_the_end_is_woken_by_it_and_by_no_progress() {
+        model(|| {
+            let slots = Arc::new(WakerSlots::new());
+            let is_open = Arc::new(loom::sync::Mutex::new(true));
+            let ender = {
+                let (slots, is_open) = (slots.clone(), is_open.clone());
+                thread::spawn(move || {
+                    slots.wake_for_progress();
+                    *is_open.lock().unwrap() = false;
+                    slots.wake_all();
+                })
+            };
+            let mut key = SlotKey::operation();
+            loom::future::block_on(std::future::poll_fn(|cx| {
+                let is_open = is_open.lock().unwrap();
+                if *is_open {
+                    slots.register_for_end(&mut key, cx.waker());
+                    return std::task::Poll::Pending;
+                }
+                std::task::Poll::Ready(())
+            }));
+            slots.release(&mut key);
+            ender.join().unwrap();
+        });
+    }
+
     #[test]
     fn every_operation_is_woken_while_others_end() {
         model(|| {

@@ -40,8 +40,8 @@ async fn a_prepared_message_arrives_like_any_other() {
             ];
             assert_eq!(prepared[0].message().as_text(), Some(long.as_str()));
             for prepared in &prepared {
-                ws.feed_prepared(prepared).await.unwrap();
-                ws.try_send_prepared(prepared).unwrap();
+                ws.feed(prepared).await.unwrap();
+                ws.try_send(prepared).unwrap();
             }
             ws.flush().await.unwrap();
             let expected = [text(&long), binary(&long), text(&long)];
@@ -58,10 +58,10 @@ async fn large_frames_leave_in_order_with_small_ones_between() {
         let (mut ws, peer) = open(Local::Server).await;
         peer.rule(|rules| rules.write_max = write_max);
         ws.feed("first").await.unwrap();
-        ws.feed_prepared(&large).await.unwrap();
+        ws.feed(&large).await.unwrap();
         ws.feed("between").await.unwrap();
         ws.feed("m".repeat(16 * 1024)).await.unwrap();
-        ws.feed_prepared(&large).await.unwrap();
+        ws.feed(&large).await.unwrap();
         ws.feed("last").await.unwrap();
         ws.flush().await.unwrap();
         let (l, m) = ("l".repeat(20_000), "m".repeat(16 * 1024));
@@ -81,10 +81,10 @@ async fn a_broadcast_does_not_wait_for_a_slow_receiver() {
     peer.rule(|rules| rules.room = 0);
     let (sender, _receiver) = slow.split();
     let news = PreparedMessage::new("n".repeat(600));
-    sender.try_send_prepared(&news).unwrap();
-    sender.try_send_prepared(&news).unwrap();
-    let refused = sender.try_send_prepared(&news).unwrap_err();
-    assert!(matches!(refused, TrySendError::Full(message) if message == *news.message()));
+    sender.try_send(&news).unwrap();
+    sender.try_send(&news).unwrap();
+    let refused = sender.try_send(&news).unwrap_err();
+    assert!(matches!(refused, TrySendError::Full { message, .. } if message.to_message() == *news.message()));
     assert!(sender.is_open());
 }
 
@@ -96,7 +96,7 @@ async fn the_receivers_task_writes_what_a_sender_queued() {
     tokio::task::yield_now().await;
     let news = PreparedMessage::new("news");
     for _ in 0..3 {
-        sender.clone().try_send_prepared(&news).unwrap();
+        sender.clone().try_send(&news).unwrap();
     }
     tokio::task::yield_now().await;
     assert_eq!(peer.takes(), [text("news"), text("news"), text("news")]);
@@ -120,7 +120,7 @@ async fn connections_with_other_parameters_each_get_what_they_can_read() {
     for (server, client) in settings {
         let (mut server, mut client) = deflating_pair(server, client).await;
         for _ in 0..3 {
-            server.feed_prepared(&news).await.unwrap();
+            server.feed(&news).await.unwrap();
             server.feed("between").await.unwrap();
             server.flush().await.unwrap();
             for expected in [news.message(), &Message::from("between")] {
@@ -137,9 +137,9 @@ async fn a_closed_connection_refuses() {
     let closing = tokio::time::timeout(Duration::ZERO, ws.close(sockeye::CloseCode::NORMAL, "")).await;
     assert!(closing.is_err(), "the peer has not answered");
     let news = PreparedMessage::new("news");
-    assert!(matches!(ws.try_send_prepared(&news), Err(TrySendError::Closed(_))));
+    assert!(matches!(ws.try_send(&news), Err(TrySendError::Closed(_))));
     assert!(matches!(
-        look(pin!(ws.feed_prepared(&news))).await,
+        look(pin!(ws.feed(&news))).await,
         std::task::Poll::Ready(Err(_))
     ));
 }

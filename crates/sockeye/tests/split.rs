@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::wire::{close, ping, text, texts};
 use common::{BOTH, Local, look, open, open_server, text_of, within};
-use futures_util::SinkExt;
-use sockeye::{Client, CloseCause, CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
+use futures_util::{Sink, SinkExt};
+use sockeye::{Client, CloseCause, CloseCode, Error, Limits, Message, Receiver, Sender, Server, WebSocket};
 use tokio::io::duplex;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
@@ -108,7 +108,7 @@ async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
         let start = Instant::now();
         let pinging = async {
             sleep(Duration::from_secs(1)).await;
-            sender.ping(b"there?").await.unwrap();
+            sender.send_ping(b"there?").await.unwrap();
         };
         let (received, ()) = within(60, async { tokio::join!(receiver.recv(), pinging) }).await;
         assert_eq!(
@@ -301,9 +301,14 @@ async fn without_its_receiver_a_connection_still_sends() {
     let (sender, receiver) = ws.split();
     drop(receiver);
     sender.send(Message::text("x")).await.unwrap();
-    sender.ping(b"y").await.unwrap();
+    sender.send_ping(b"y").await.unwrap();
     sender.close(CloseCode::NORMAL, "").await.unwrap();
     assert_eq!(peer.takes(), [text("x"), ping("y"), close(1000, "")]);
+}
+
+/// Nothing but a sink: the methods of `Sender` have precedence over those of `SinkExt`.
+fn sink_of(sender: &Sender) -> impl Sink<Message, Error = Error> + Unpin + Send + use<> {
+    sender.clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,7 +318,7 @@ async fn a_sender_is_a_sink() {
         let (sender, mut receiver) = ws.split();
         let receiving = tokio::spawn(async move { receiver.recv().await.unwrap() });
         settle().await;
-        let mut sink = sender.clone().into_sink();
+        let mut sink = sink_of(&sender);
         sink.feed(Message::text("a")).await.unwrap();
         settle().await;
         assert_eq!(peer.takes(), [], "fed, and not flushed");
@@ -343,7 +348,7 @@ async fn a_sink_keeps_a_message_for_which_there_is_no_room_any_more() {
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
     let (sender, _receiver) = ws.split();
     peer.rule(|rules| rules.room = 0);
-    let mut sink = sender.clone().into_sink();
+    let mut sink = sink_of(&sender);
     poll_fn(|cx| sink.poll_ready_unpin(cx)).await.unwrap();
     sender.feed("0123456789").await.unwrap();
     sink.start_send_unpin(Message::text("behind it")).unwrap();
@@ -368,7 +373,7 @@ async fn sinks_of_many_tasks_lose_no_wakeup() {
         let (_far, mut receiver) = server.split();
         let mut tasks = JoinSet::new();
         for name in 0..3 {
-            let mut sink = sender.clone().into_sink();
+            let mut sink = sink_of(&sender);
             tasks.spawn(async move {
                 for number in 0..COUNT {
                     let message = Message::text(format!(

@@ -63,7 +63,7 @@ async fn a_burst_to_many_makes_one_write_each_and_wakes_no_receiver() {
         let messages = ["a", "b", "c"].map(|name| PreparedMessage::new(format!("{name}{burst}")));
         for message in &messages {
             for (sender, ..) in &members {
-                sender.try_send_prepared(message).unwrap();
+                sender.try_send(message).unwrap();
             }
         }
         settle().await;
@@ -145,7 +145,9 @@ async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
     peer.rule(|rules| rules.room = 1000);
     let error = sender.try_send_all(&messages).unwrap_err();
     assert_eq!(error.queued, 3);
-    assert!(matches!(error.cause, TrySendError::Full(message) if message == *messages[3].message()));
+    assert!(
+        matches!(error.cause, TrySendError::Full { message, .. } if message.to_message() == *messages[3].message())
+    );
     let (_receiving, _) = receive(receiver);
     peer.rule(|rules| rules.room = usize::MAX);
     settle().await;

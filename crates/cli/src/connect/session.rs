@@ -334,7 +334,7 @@ async fn send_lines(sender: &Sender, input: &mut Input, tally: &Tally<'_>) -> Re
         });
     }
     let before = sender.rtt();
-    sender.ping(b"end of input").await?;
+    sender.send_ping(b"end of input").await?;
     Ok(Sent::All {
         phase: Phase::AwaitingPong { before },
     })

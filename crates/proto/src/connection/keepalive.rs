@@ -34,8 +34,10 @@ pub(super) struct Liveness {
     unanswered_since: Option<Instant>,
     /// Round-trip time in nanoseconds. `NonZeroU64` keeps the `Option` small.
     rtt: Option<NonZeroU64>,
-    /// Payload of the next keepalive ping. Unique, so that a late pong is not matched to a newer ping.
-    next_nonce: u32,
+    /// How many pings were queued. It is the payload of keepalive pings, so that a late pong is not matched to a newer ping.
+    ping_count: u32,
+    /// The number of the newest ping that was answered, counted from 1.
+    answered: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +63,8 @@ impl Liveness {
             ping: None,
             unanswered_since: None,
             rtt: None,
-            next_nonce: 0,
+            ping_count: 0,
+            answered: 0,
         }
     }
 
@@ -91,11 +94,13 @@ impl Liveness {
             self.rtt = NonZeroU64::new(nanoseconds.max(1));
             self.ping = None;
             self.unanswered_since = None;
+            self.answered = self.ping_count;
         }
     }
 
     /// Queues a ping, replacing an unanswered one.
     pub(super) fn ping(&mut self, payload: Box<[u8]>) {
+        self.ping_count = self.ping_count.wrapping_add(1);
         let progress = PingProgress::Due;
         self.ping = Some(Box::new(Ping { payload, progress }));
     }
@@ -139,8 +144,24 @@ impl Liveness {
         if self.unanswered_since.is_some() {
             return KeepaliveAction::TimedOut;
         }
-        self.ping(Box::from(self.next_nonce.to_be_bytes()));
-        self.next_nonce = self.next_nonce.wrapping_add(1);
+        self.ping(Box::from(self.ping_count.to_be_bytes()));
         KeepaliveAction::SendPing
+    }
+
+    /// Queues a ping with a payload of its own, unless one is not answered yet. Returns the number of the ping that is not.
+    pub(super) fn probe(&mut self) -> u32 {
+        if self.ping.is_none() {
+            self.ping(Box::from(self.ping_count.to_be_bytes()));
+        }
+        self.ping_count
+    }
+
+    /// Whether this ping or a later one was answered.
+    pub(super) fn is_answered(&self, ping: u32) -> bool {
+        self.answered != 0 && self.answered.wrapping_sub(ping) < u32::MAX / 2
+    }
+
+    pub(super) fn answered(&self) -> u32 {
+        self.answered
     }
 }

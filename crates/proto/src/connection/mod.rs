@@ -470,6 +470,27 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends a ping unless one is unanswered already, and returns the number of the ping whose pong to wait for: see
+    /// [`is_answered`](Self::is_answered).
+    ///
+    /// # Errors
+    ///
+    /// The connection is closing.
+    pub fn probe(&mut self) -> Result<u32, SendError> {
+        self.check_open()?;
+        Ok(self.liveness.probe())
+    }
+
+    /// Whether the ping of this number or a later one was answered. Then [`rtt`](Self::rtt) is of the newest.
+    pub fn is_answered(&self, ping: u32) -> bool {
+        self.liveness.is_answered(ping)
+    }
+
+    /// The number of the newest answered ping, counted from 1; 0 if there is none.
+    pub fn answered_ping(&self) -> u32 {
+        self.liveness.answered()
+    }
+
     /// Starts the closing handshake (RFC 6455 §7.1.2).
     ///
     /// The close frame follows everything sent before; sending afterwards fails with [`SendError::Closed`]. Messages

@@ -74,6 +74,11 @@ pub enum SendError {
         /// The length of the payload, in bytes.
         len: usize,
     },
+    /// A pong's payload has at most 125 bytes (RFC 6455 §5.5).
+    PongTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
     /// A frame encoded in advance cannot be sent on this connection: see [`Connection::start_framed`].
     FrameMismatch,
 }
@@ -86,6 +91,7 @@ impl fmt::Display for SendError {
                 f.write_str("a fragmented message is not finished; send its last fragment first")
             }
             Self::PingTooLong { len } => write!(f, "ping payload of {len} bytes exceeds the maximum of 125 bytes"),
+            Self::PongTooLong { len } => write!(f, "pong payload of {len} bytes exceeds the maximum of 125 bytes"),
             Self::FrameMismatch => {
                 f.write_str("the encoded frame does not match the role or compression of this connection")
             }
@@ -257,6 +263,22 @@ impl Connection {
             self.handle_transport_end();
         }
         sent.ok_or(SendError::Closed)
+    }
+
+    /// Appends an unsolicited pong to `out`, with a payload of at most 125 bytes (RFC 6455 §5.5.3). It asks for no answer.
+    /// Pings of the peer are answered by [`poll_transmit`](Self::poll_transmit).
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long, or the connection is closing.
+    pub fn send_pong(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), SendError> {
+        if payload.len() > crate::frame::CONTROL_PAYLOAD_MAX {
+            return Err(SendError::PongTooLong { len: payload.len() });
+        }
+        self.check_open()?;
+        let mask = self.append_header(Fragment::Last, Opcode::Pong, payload.len() as u64, out);
+        append(payload, mask, out);
+        Ok(())
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) has anything to append.

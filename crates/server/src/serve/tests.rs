@@ -749,7 +749,7 @@ async fn a_connection_beyond_the_limit_gets_503_and_a_freed_permit_is_reused() {
     // The pings give the server time to notice the abort.
     let health = async {
         while !server.get("/health").await.starts_with("HTTP/1.1 200") {
-            second.ping(b"").await.unwrap();
+            second.send_ping(b"").await.unwrap();
         }
     };
     timeout(PATIENCE, health).await.expect("the place was not freed");

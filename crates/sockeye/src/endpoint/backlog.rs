@@ -9,6 +9,7 @@ use sockeye_proto::Instant;
 
 use super::compress_job::CompressJob;
 use crate::message::Message;
+use crate::message::event::Event;
 
 /// The memory that a queued message takes beside its payload: its entry in the queue, and an allocation.
 const MESSAGE_COST: usize = 64;
@@ -23,6 +24,8 @@ pub(super) struct Backlog {
     pub(super) drained_at: Option<Instant>,
     /// Messages that were received while a send waited.
     pub(super) ahead: ReadAhead,
+    /// When a message first found no room, since one last found room or the queue was last empty.
+    pub(super) full_since: Option<Instant>,
 }
 
 impl Backlog {
@@ -30,6 +33,7 @@ impl Backlog {
         self.compress_job.is_none()
             && self.stall.is_none()
             && self.drained_at.is_none()
+            && self.full_since.is_none()
             && self.ahead.messages.is_empty()
     }
 }
@@ -97,7 +101,7 @@ impl Stall {
 /// Without this, two peers that both send more than the network holds before they receive would wait for each other.
 #[derive(Default)]
 pub(super) struct ReadAhead {
-    messages: VecDeque<Message>,
+    messages: VecDeque<Event>,
     cost: usize,
 }
 
@@ -107,15 +111,20 @@ impl ReadAhead {
         self.cost
     }
 
-    pub(super) fn push(&mut self, message: Message) {
+    pub(super) fn push(&mut self, message: Event) {
         self.cost += message.len() + MESSAGE_COST;
         self.messages.push_back(message);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Message> {
+    pub(super) fn pop(&mut self) -> Option<Event> {
         let message = self.messages.pop_front()?;
         self.cost -= message.len() + MESSAGE_COST;
         Some(message)
+    }
+
+    /// The next message; control frames before it are dropped.
+    pub(super) fn pop_message(&mut self) -> Option<Message> {
+        std::iter::from_fn(|| self.pop()).find_map(Event::into_message)
     }
 }
 
@@ -167,7 +176,7 @@ mod tests {
     fn messages_leave_in_order_and_their_cost_with_them() {
         let mut ahead = ReadAhead::default();
         for len in [0, 1, 1000] {
-            ahead.push(vec![7; len].into());
+            ahead.push(Event::Message(vec![7; len].into()));
         }
         assert_eq!(ahead.cost(), 1001 + 3 * MESSAGE_COST);
         let lens: Vec<_> = std::iter::from_fn(|| ahead.pop())

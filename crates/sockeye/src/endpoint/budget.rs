@@ -48,6 +48,19 @@ impl Budget {
         self.0 = 0;
     }
 
+    /// Notes that the turn is over for a caller that cannot yield: [`is_spent`](Self::is_spent) until it
+    /// [resumes](Self::resume).
+    pub(super) fn pause(&mut self) {
+        self.0 = u32::MAX;
+    }
+
+    /// Begins the next turn after [`pause`](Self::pause).
+    pub(super) fn resume(&mut self) {
+        if self.0 == u32::MAX {
+            self.0 = 0;
+        }
+    }
+
     #[inline]
     pub(super) fn exhaust(&mut self) {
         self.0 = self.0.max(MAX);
@@ -121,5 +134,6 @@ mod tests {
         check(|budget| budget.charge_assembled(usize::MAX), 1);
         check(|budget| budget.charge_compressed(1024), 32);
         check(Budget::exhaust, 1);
+        check(Budget::pause, 1);
     }
 }

@@ -21,5 +21,5 @@ mod state;
 
 pub(crate) use codec_pool::OF_THREAD as CODECS;
 pub(crate) use compress_job::PART_LEN;
-pub(crate) use driver::{Driver, FlushEnd, WriteOutcome};
+pub(crate) use driver::{Driver, FlushEnd, NotReceived, WriteOutcome};
 pub(crate) use state::WakeState;

@@ -291,13 +291,13 @@ mod tests {
 
     use super::*;
     use crate::message::Message;
-    use crate::message::outbound::OutboundMessage;
+    use crate::message::outbound::Outbound;
 
     const WAIT_MAX: usize = 100 * 1024;
 
     #[test]
     fn a_full_buffer_has_room_for_what_may_wait_and_no_more() {
-        let message = OutboundMessage::new(Message::text("12345"), Compress::Auto);
+        let message = Outbound::new(Message::text("12345"), Compress::Auto);
         let mut output = Output::default();
         while output.len() + 7 <= WAIT_MAX {
             let out = output.buffer_for(message.len(), WAIT_MAX);

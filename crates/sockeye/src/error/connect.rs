@@ -61,7 +61,7 @@ impl ConnectError {
     }
 
     /// Whether the caller has to change something: the local address is of another family than every address of the host.
-    pub(crate) const fn is_misuse(&self) -> bool {
+    pub(crate) const fn is_invalid_input(&self) -> bool {
         matches!(self.cause, ConnectFailure::OtherFamily(_))
     }
 

@@ -1,5 +1,6 @@
 //! Messages, and text.
 
+pub(crate) mod event;
 pub(crate) mod outbound;
 pub(crate) mod payload;
 pub(crate) mod prepared;
@@ -293,7 +294,7 @@ mod tests {
     use sockeye_proto::{Compress, Connection, Instant, MaskingKey, Role};
 
     use super::*;
-    use crate::message::outbound::OutboundMessage;
+    use crate::message::outbound::Outbound;
 
     #[test]
     fn a_message_is_no_larger_than_bytes_and_a_word() {
@@ -311,7 +312,7 @@ mod tests {
             let bytes = Bytes::from(string.clone().into_bytes());
             let received = Message::of_parts(MessageKind::Text, Payload::copy_from_slice(&bytes));
             let stored = received.stored_in(&bytes);
-            let outgoing = OutboundMessage::new(received.clone(), Compress::Auto).to_message();
+            let outgoing = Outbound::new(received.clone(), Compress::Auto).to_message();
             let unmasked = arrived(string.as_bytes());
             let texts = [
                 Text::from(string.as_str()),

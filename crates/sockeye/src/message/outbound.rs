@@ -1,22 +1,40 @@
 //! A message on its way into a future, and from there to the wire.
 
+use std::fmt;
+
 use bytes::Bytes;
 use sockeye_proto::{Compress, MessageKind};
 
-use crate::message::Message;
 use crate::message::payload::{Payload, Repr, Small};
+use crate::message::prepared::PreparedMessage;
+use crate::message::{Message, Text};
 
-/// A message taken apart: what lies in place, and what does not. So each part is moved as it was stored, while a
-/// [`Message`] as a whole is moved in pieces that are not those it is made of: see [`Small`].
-pub(crate) struct OutboundMessage {
+/// A message to send: what `send`, `feed` and `try_send` take. Everything that converts into a [`Message`] converts into
+/// this, and so does a [`PreparedMessage`].
+///
+/// ```
+/// # use sockeye::{Compress, Error, Message, PreparedMessage, WebSocket};
+/// # async fn example(ws: &mut WebSocket, news: &PreparedMessage) -> Result<(), Error> {
+/// ws.send("text").await?;
+/// ws.send(vec![1, 2, 3]).await?;
+/// ws.send(news).await?;
+/// ws.send(Message::text("secret").compress(Compress::Never)).await?;
+/// # Ok(())
+/// # }
+/// ```
+// Taken apart into what lies in place and what does not, so that each part is moved as it was stored. A `Message` as a
+// whole is moved in pieces that are not those it is made of: see `Small`.
+#[derive(Clone)]
+pub struct Outbound {
     kind: MessageKind,
     compress: Compress,
     shared: Option<Bytes>,
-    /// Means something only if nothing is `shared`.
+    /// Means something only if nothing is `shared` and nothing `prepared`.
     small: Small,
+    prepared: Option<PreparedMessage>,
 }
 
-impl OutboundMessage {
+impl Outbound {
     #[inline(always)]
     pub(crate) fn new(message: Message, compress: Compress) -> Self {
         let kind = message.kind();
@@ -26,14 +44,61 @@ impl OutboundMessage {
                 compress,
                 shared: None,
                 small,
+                prepared: None,
             },
             Repr::Shared(bytes) => Self {
                 kind,
                 compress,
                 shared: Some(bytes),
                 small: Small::EMPTY,
+                prepared: None,
             },
         }
+    }
+
+    /// Sets whether the message is compressed, on a connection that negotiated compression. The default is
+    /// [`Compress::Auto`], for a prepared message what it was [prepared with](PreparedMessage::with).
+    #[must_use]
+    pub fn compress(mut self, compress: Compress) -> Self {
+        self.compress = compress;
+        self
+    }
+
+    /// The number of payload bytes, before compression.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.prepared {
+            None => self.plain_len(),
+            Some(prepared) => prepared.message().len(),
+        }
+    }
+
+    /// Whether the payload is empty; such messages are legal and travel.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The message without its sending options. Shares the bytes; up to 23 bytes are copied.
+    pub fn to_message(&self) -> Message {
+        if let Some(prepared) = &self.prepared {
+            return prepared.message().clone();
+        }
+        // SAFETY: kind and bytes are those of the message that this was made of, and never change.
+        #[allow(unsafe_code)]
+        unsafe {
+            Message::of_checked(self.kind, self.payload())
+        }
+    }
+
+    /// The prepared message, if it is one.
+    #[inline]
+    pub(crate) fn prepared(&self) -> Option<&PreparedMessage> {
+        self.prepared.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn compress_choice(&self) -> Compress {
+        self.compress
     }
 
     #[inline]
@@ -41,19 +106,16 @@ impl OutboundMessage {
         self.kind
     }
 
+    /// [`len`](Self::len) of a message that is not prepared.
     #[inline]
-    pub(crate) fn compress(&self) -> Compress {
-        self.compress
-    }
-
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn plain_len(&self) -> usize {
         match &self.shared {
             Some(bytes) => bytes.len(),
             None => self.small.len(),
         }
     }
 
+    /// The bytes of a message that is not prepared.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.shared {
@@ -62,7 +124,7 @@ impl OutboundMessage {
         }
     }
 
-    /// Appends the bytes to `out`.
+    /// Appends the bytes of a message that is not prepared to `out`.
     #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         match &self.shared {
@@ -71,20 +133,79 @@ impl OutboundMessage {
         }
     }
 
-    /// The bytes, without a copy.
+    /// The bytes of a message that is not prepared, without a copy.
     pub(crate) fn payload(&self) -> Payload {
         Payload(match &self.shared {
             Some(bytes) => Repr::Shared(bytes.clone()),
             None => Repr::Inline(self.small),
         })
     }
+}
 
-    /// The message again.
-    pub(crate) fn to_message(&self) -> Message {
-        // SAFETY: kind and bytes are those of the message that this was made of, and never change.
-        #[allow(unsafe_code)]
-        unsafe {
-            Message::of_checked(self.kind, self.payload())
+impl Message {
+    /// The message with a choice of whether to compress it, on a connection that negotiated compression.
+    pub fn compress(self, compress: Compress) -> Outbound {
+        Outbound::new(self, compress)
+    }
+}
+
+impl From<Message> for Outbound {
+    #[inline(always)]
+    fn from(message: Message) -> Self {
+        Self::new(message, Compress::Auto)
+    }
+}
+
+impl From<PreparedMessage> for Outbound {
+    fn from(prepared: PreparedMessage) -> Self {
+        Self {
+            kind: prepared.message().kind(),
+            compress: prepared.compress(),
+            shared: None,
+            small: Small::EMPTY,
+            prepared: Some(prepared),
         }
+    }
+}
+
+impl From<&PreparedMessage> for Outbound {
+    fn from(prepared: &PreparedMessage) -> Self {
+        prepared.clone().into()
+    }
+}
+
+macro_rules! from_message_sources {
+    ($($source:ty),*) => {$(
+        impl From<$source> for Outbound {
+            #[inline]
+            fn from(source: $source) -> Self {
+                Message::from(source).into()
+            }
+        }
+    )*};
+}
+
+from_message_sources!(&str, String, Text, &[u8], Vec<u8>, Bytes, Payload);
+
+impl<const N: usize> From<&[u8; N]> for Outbound {
+    fn from(bytes: &[u8; N]) -> Self {
+        Message::from(bytes).into()
+    }
+}
+
+/// The message without its sending options.
+impl From<Outbound> for Message {
+    fn from(outbound: Outbound) -> Self {
+        outbound.to_message()
+    }
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound")
+            .field("message", &self.to_message())
+            .field("compress", &self.compress)
+            .field("is_prepared", &self.prepared.is_some())
+            .finish()
     }
 }

@@ -18,7 +18,7 @@ use crate::message::payload::Payload;
 /// # fn publish(senders: &[Sender]) {
 /// let news = PreparedMessage::new("to everyone");
 /// for sender in senders {
-///     if let Err(error) = sender.try_send_prepared(&news) {
+///     if let Err(error) = sender.try_send(&news) {
 ///         // Slow or gone: what becomes of it is yours to say.
 ///         eprintln!("not sent: {error}");
 ///     }
@@ -94,11 +94,11 @@ impl PreparedMessage {
 
     /// The frame to send on this connection of a server. Compresses the message if no connection with the same parameters has
     /// done so.
-    pub(crate) fn frame_for(&self, connection: &Connection, codecs: CodecPool) -> &Frame {
+    pub(crate) fn frame_for(&self, connection: &Connection, compress: Compress, codecs: CodecPool) -> &Frame {
         let message = &self.0.message;
         let config = connection
             .deflate_config()
-            .filter(|_| connection.would_compress(message.len(), self.0.compress));
+            .filter(|_| connection.would_compress(message.len(), compress));
         config
             .and_then(|config| self.compressed_frame(config, codecs))
             .unwrap_or(&self.0.plain)
@@ -184,21 +184,21 @@ mod tests {
     fn connections_that_compress_alike_share_one_frame() {
         let prepared = PreparedMessage::new("again ".repeat(100));
         let (wide, narrow) = (connection(15, Takeover::Reset), connection(9, Takeover::Reset));
-        let frame = prepared.frame_for(&wide, CodecPool::UNPOOLED);
+        let frame = prepared.frame_for(&wide, Compress::Auto, CodecPool::UNPOOLED);
         assert!(frame.bytes.len() < 100);
         let alike = [connection(15, Takeover::Reset), connection(15, Takeover::Keep)];
         for other in &alike {
             assert!(std::ptr::eq(
                 frame,
-                prepared.clone().frame_for(other, CodecPool::UNPOOLED)
+                prepared.clone().frame_for(other, Compress::Auto, CodecPool::UNPOOLED)
             ));
         }
-        let narrow = prepared.frame_for(&narrow, CodecPool::UNPOOLED);
+        let narrow = prepared.frame_for(&narrow, Compress::Auto, CodecPool::UNPOOLED);
         assert!(!std::ptr::eq(frame, narrow) && !std::ptr::eq(narrow, &raw const prepared.0.plain));
 
         let never = PreparedMessage::with("again ".repeat(100), Compress::Never);
         assert!(std::ptr::eq(
-            never.frame_for(&wide, CodecPool::UNPOOLED),
+            never.frame_for(&wide, Compress::Never, CodecPool::UNPOOLED),
             &raw const never.0.plain
         ));
     }

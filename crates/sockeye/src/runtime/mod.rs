@@ -44,6 +44,13 @@ impl Runtime {
         }
     }
 
+    /// A time of this runtime's clock, for users of the library.
+    pub(crate) fn to_std(self, instant: Instant) -> std::time::Instant {
+        match self {
+            Self::Tokio => tokio::to_tokio(instant).into_std(),
+        }
+    }
+
     /// A timer that is not set.
     pub(crate) fn timer(self) -> Timer {
         match self {

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use sockeye_proto::Instant;
 use tokio::task::{coop, unconstrained};
 use tokio::time::Sleep;
@@ -29,7 +30,7 @@ pub(super) fn now() -> Instant {
     Instant::from_origin(tokio::time::Instant::now().saturating_duration_since(origin))
 }
 
-fn to_tokio(instant: Instant) -> tokio::time::Instant {
+pub(super) fn to_tokio(instant: Instant) -> tokio::time::Instant {
     origin() + instant.since_origin()
 }
 
@@ -56,33 +57,47 @@ pub(super) fn poll_unconstrained<R>(cx: &mut Context<'_>, future: impl Future<Ou
 ///
 /// Most deadlines move later with each received byte. So the timer is set if it is not set yet, and set again for an earlier
 /// deadline. For a later deadline it is left to expire early, and is set again then.
+///
+/// One word, because it is a part of every task that owns a connection, and tokio rounds the size of a task up to 128 bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled.
-    waker: Option<Waker>,
+pub(crate) struct Timer(Option<Pin<Box<Armed>>>);
+
+pin_project! {
+    #[derive(Debug)]
+    struct Armed {
+        #[pin]
+        sleep: Sleep,
+        // The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled.
+        waker: Option<Waker>,
+    }
 }
 
 impl Timer {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let at = to_tokio(deadline);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if sleep.deadline() > at {
-            sleep.as_mut().reset(at);
-            self.waker = None;
+        let armed = self.0.get_or_insert_with(|| {
+            Box::pin(Armed {
+                sleep: tokio::time::sleep_until(at),
+                waker: None,
+            })
+        });
+        let mut armed = armed.as_mut().project();
+        if armed.sleep.deadline() > at {
+            armed.sleep.as_mut().reset(at);
+            *armed.waker = None;
         }
         loop {
-            let is_registered = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-            if is_registered && !sleep.is_elapsed() {
+            let is_registered = armed.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if is_registered && !armed.sleep.is_elapsed() {
                 return Poll::Pending;
             }
-            self.waker = Some(cx.waker().clone());
-            ready!(sleep.as_mut().poll(cx));
-            self.waker = None;
+            *armed.waker = Some(cx.waker().clone());
+            ready!(armed.sleep.as_mut().poll(cx));
+            *armed.waker = None;
             if now() >= deadline {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(at);
+            armed.sleep.as_mut().reset(at);
         }
     }
 }

@@ -37,6 +37,11 @@ impl Halves {
         }
     }
 
+    /// Wakes both.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
     /// Polls the driver for one half, and registers its task if the result is pending.
     pub(crate) fn poll<R>(
         &mut self,

@@ -3,34 +3,38 @@
 pub(crate) mod batch;
 mod flush_batch;
 mod halves;
-pub(crate) mod sender_sink;
+mod sender_sink;
 mod shared;
 pub(crate) mod split;
 pub(crate) mod try_lock;
+pub(crate) mod try_recv;
+pub(crate) mod try_send;
 pub(crate) mod wakers;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
 use futures_sink::Sink;
 use sockeye_proto::deflate::{DeflateConfig, NegotiatedParams};
-use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
+use sockeye_proto::{CloseCode, CloseInfo, Role};
 
 use crate::endpoint::Driver;
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
-use crate::message::prepared::PreparedMessage;
+use crate::message::event::Event;
+use crate::message::outbound::Outbound;
 use crate::settings::Settings;
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::halves::{Half, Halves};
 use crate::websocket::split::{Receiver, Sender};
+use crate::websocket::try_recv::TryRecvError;
+use crate::websocket::try_send::TrySendError;
 
 /// An open WebSocket, client or server, whatever it runs over.
 ///
@@ -62,7 +66,7 @@ use crate::websocket::split::{Receiver, Sender};
 /// | [`recv`](Self::recv) | nothing; what has arrived of a message stays |
 /// | [`send`](Self::send), [`feed`](Self::feed) | the message, if there was no room for it yet; once queued, it leaves whole |
 /// | [`flush`](Self::flush) | nothing; what is queued leaves with the next call |
-/// | [`ping`](Self::ping) | nothing; the ping leaves with the next call |
+/// | [`ping`](Self::ping), [`send_ping`](Self::send_ping) | nothing; the ping leaves with the next call |
 /// | [`close`](Self::close) | nothing; the handshake has begun and goes on with `recv` or `close`, its deadline running |
 #[derive(Debug)]
 pub struct WebSocket {
@@ -119,6 +123,62 @@ impl WebSocket {
         poll_fn(|cx| self.driver.poll_recv(cx))
     }
 
+    /// Receives the next message, ping or pong. `None` after a normal [end](Self#the-end), from then on. Pings are answered and
+    /// the round-trip time is measured as with [`recv`](Self::recv), which leaves control frames out.
+    ///
+    /// Control frames that arrive while another method receives ahead are kept if this was the last method that received.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv): the peer closed with another code than 1000 and 1001, is gone or broke the protocol, or the
+    /// connection was lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub fn recv_event(&mut self) -> impl Future<Output = Result<Option<Event>, Error>> {
+        poll_fn(|cx| self.driver.poll_recv_event(cx))
+    }
+
+    /// Receives a message that has already arrived, and never waits. Reads the socket if nothing is left of the last read.
+    ///
+    /// Before an awaited [`recv`](Self::recv), this drains the rest of a burst at the least cost, as in this loop beside a
+    /// shutdown signal. `select!` costs as much as a small message, and here it runs once for each burst:
+    ///
+    /// ```
+    /// # use sockeye::{CloseCode, Error, WebSocket};
+    /// # async fn serve(mut ws: WebSocket, mut shutdown: impl Future<Output = ()> + Unpin) -> Result<(), Error> {
+    /// loop {
+    ///     let message = match ws.try_recv() {
+    ///         Ok(message) => Some(message),
+    ///         Err(_) => tokio::select! {
+    ///             message = ws.recv() => message?,
+    ///             () = &mut shutdown => return ws.close(CloseCode::GOING_AWAY, "").await,
+    ///         },
+    ///     };
+    ///     let Some(message) = message else { return Ok(()) };
+    ///     ws.feed(message).await?;
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Where it finds nothing, it does what `recv` does before it waits: it writes what is queued, answers pings and looks at
+    /// the deadlines. A program that looks in regularly, such as a game loop, needs no `recv`. It also gives
+    /// [`TryRecvError::Empty`] when this connection has had its turn, so a loop over it cannot starve other tasks.
+    ///
+    /// It takes the place of a pending [`recv`](Self::recv) that is still held: poll that again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`], or the [end](Self#the-end) of the connection. `recv` and later calls give the end too.
+    pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        match self.extras.as_ref().and_then(|extras| extras.halves.as_ref()) {
+            None => try_recv::try_recv(&mut self.driver, Waker::noop()),
+            // Tasks that wait for the stream or the sink are woken as before.
+            Some(halves) => try_recv::try_recv(&mut self.driver, halves.waker()),
+        }
+    }
+
     /// Sends a message; returns when its bytes, and those of all before it, are with the kernel.
     ///
     /// While it waits for the peer, messages of the peer are received ahead of [`recv`](Self::recv), up to
@@ -134,7 +194,7 @@ impl WebSocket {
     ///
     /// A message that was not queued yet, because too much was waiting already, is not sent. Otherwise it leaves
     /// whole, with the next call.
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn send(&mut self, message: impl Into<Outbound>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
@@ -156,55 +216,9 @@ impl WebSocket {
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
     // Not `async`: each layer of it would keep a copy of the message in the future, and so in every task that feeds.
-    pub fn feed(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
-        self.feed_with(message, Compress::Auto)
-    }
-
-    /// Queues a message, and says whether to compress it where compression was negotiated. Waits only for room: see
-    /// [`feed`](Self::feed).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub fn feed_with(
-        &mut self,
-        message: impl Into<Message>,
-        compress: Compress,
-    ) -> impl Future<Output = Result<(), Error>> {
-        let message = OutboundMessage::new(message.into(), compress);
+    pub fn feed(&mut self, message: impl Into<Outbound>) -> impl Future<Output = Result<(), Error>> {
+        let message = message.into();
         poll_fn(move |cx| self.driver.poll_feed(cx, &message))
-    }
-
-    /// Sends a prepared message, which other connections are sent too; returns when its bytes are with the kernel: see
-    /// [`send`](Self::send).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn send_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
-        self.feed_prepared(prepared).await?;
-        self.flush().await
-    }
-
-    /// Queues a prepared message, which other connections are sent too. Waits only for room: see [`feed`](Self::feed).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn feed_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
-        poll_fn(|cx| self.driver.poll_feed_prepared(cx, prepared)).await
     }
 
     /// Hands everything that is queued to the kernel.
@@ -225,25 +239,33 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
-    pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        try_send(&mut self.driver, message.into())
+    /// [`TrySendError::Full`] gives the message back, and says how much is queued and since when there has been no room.
+    /// [`TrySendError::Closed`]: the connection is closed or lost.
+    pub fn try_send(&mut self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
+        try_send::try_send(&mut self.driver, message.into())
     }
 
-    /// Queues a prepared message, which other connections are sent too, if there is room for it now, and never waits. The
-    /// call may compress it: see [`PreparedMessage`].
+    /// Sends a ping and waits for its pong: the round-trip time. If a ping is unanswered already, this waits for its pong.
+    ///
+    /// While it waits, messages are received ahead of [`recv`](Self::recv), up to
+    /// [`Limits::read_ahead_max`](crate::Limits::read_ahead_max). Silent peers are pinged anyway: see
+    /// [`Keepalive`](crate::Keepalive), which also limits how long this waits.
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost.
-    pub fn try_send_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), TrySendError> {
-        try_send_prepared(&mut self.driver, prepared)
+    /// The connection is closed or lost, or the peer reads too slowly. If the pong waits behind more messages than may be
+    /// received ahead ([`Error::is_invalid_input`]), receive them: the connection goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost. The ping leaves with the next call, and its pong updates [`rtt`](Self::rtt).
+    pub async fn ping(&mut self) -> Result<Duration, Error> {
+        let number = self.driver.start_ping()?;
+        poll_fn(|cx| self.driver.poll_pong(cx, number)).await
     }
 
-    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2). Its pong is received within
-    /// [`recv`](Self::recv), and updates [`rtt`](Self::rtt).
-    ///
-    /// Silent peers are pinged anyway: see [`Keepalive`](crate::Keepalive).
+    /// Sends a ping with a payload of at most 125 bytes (RFC 6455 §5.5.2), and does not wait for its pong. The pong is
+    /// received within [`recv`](Self::recv), and updates [`rtt`](Self::rtt).
     ///
     /// # Errors
     ///
@@ -251,9 +273,24 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
-    pub async fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.driver.ping(payload)?;
+    /// Nothing is lost; the ping leaves with the next call.
+    pub async fn send_ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.driver.send_ping(payload)?;
+        self.flush().await
+    }
+
+    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a sign of life that asks for no
+    /// answer. Pings of the peer are answered without it.
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    ///
+    /// # Cancel safety
+    ///
+    /// A pong that is not queued yet is not sent. A queued one leaves with the next call.
+    pub async fn send_pong(&mut self, payload: &[u8]) -> Result<(), Error> {
+        poll_fn(|cx| self.driver.poll_feed_pong(cx, payload)).await?;
         self.flush().await
     }
 
@@ -367,71 +404,6 @@ impl WebSocket {
     }
 }
 
-/// A message could not be queued.
-#[derive(Clone, Debug)]
-pub enum TrySendError {
-    /// Too much waits to be written already, or a large message is being compressed. The message is given back.
-    Full(Message),
-    /// The connection is closed or lost.
-    Closed(Error),
-}
-
-impl std::fmt::Display for TrySendError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Full(_) => f.write_str("too much waits to be written"),
-            Self::Closed(error) => std::fmt::Display::fmt(error, f),
-        }
-    }
-}
-
-impl std::error::Error for TrySendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Full(_) => None,
-            Self::Closed(error) => error.source(),
-        }
-    }
-}
-
-/// Not all of several messages could be queued.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TrySendAllError {
-    /// How many were.
-    pub queued: usize,
-    /// Why the next one was not.
-    pub cause: TrySendError,
-}
-
-impl std::fmt::Display for TrySendAllError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} messages were queued, then: {}", self.queued, self.cause)
-    }
-}
-
-impl std::error::Error for TrySendAllError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.source()
-    }
-}
-
-pub(crate) fn try_send(driver: &mut Driver, message: Message) -> Result<(), TrySendError> {
-    if !driver.has_room_for(message.len()) {
-        return Err(TrySendError::Full(message));
-    }
-    driver
-        .queue(&OutboundMessage::new(message, Compress::Auto))
-        .map_err(TrySendError::Closed)
-}
-
-pub(crate) fn try_send_prepared(driver: &mut Driver, prepared: &PreparedMessage) -> Result<(), TrySendError> {
-    if !driver.has_room_for(prepared.message().len()) {
-        return Err(TrySendError::Full(prepared.message().clone()));
-    }
-    driver.queue_prepared(prepared).map_err(TrySendError::Closed)
-}
-
 /// The messages until the connection is closed. After an error comes the end.
 ///
 /// `Stream` and [`Sink`] may be used from two tasks, as with `StreamExt::split` of futures: each has a waker of its own.
@@ -448,16 +420,19 @@ impl Stream for WebSocket {
 /// after everything queued, and flushes it; it does not wait for the peer's, and takes no messages from the [`Stream`], which
 /// gives those that still arrive and then ends.
 ///
+/// The items are everything that converts into an [`Outbound`]. `SinkExt::close` and `SinkExt::flush` take no item, so their
+/// type has to be named: `SinkExt::<Message>::close(&mut ws)`.
+///
 /// [`try_send`](WebSocket::try_send) may use up the capacity that `poll_ready` reported.
-impl Sink<Message> for WebSocket {
+impl<T: Into<Outbound>> Sink<T> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.poll_half(Half::Sink, cx, |driver, cx| driver.poll_room_for(cx, 0))
     }
 
-    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.driver.queue(&OutboundMessage::new(message, Compress::Auto))
+    fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {
+        self.driver.queue(&message.into())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

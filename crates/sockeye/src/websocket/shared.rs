@@ -12,20 +12,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_task::{ArcWake, WakerRef, waker_ref};
-use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
+use sockeye_proto::{CloseCode, CloseInfo, Role};
 
 use crate::endpoint::{Driver, PART_LEN, WakeState, WriteOutcome};
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
-use crate::message::prepared::PreparedMessage;
-use crate::runtime::Spawner;
-use crate::websocket::TrySendError;
+use crate::message::outbound::Outbound;
+use crate::runtime::{Runtime, Spawner};
 use crate::websocket::flush_batch::{self, NewBatch};
 use crate::websocket::try_lock::{EnqueueError, Guard, InboxMode, Release, Request, Requests, TryLock};
+use crate::websocket::try_recv::{TryRecvError, try_recv};
+use crate::websocket::try_send::TrySendError;
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// A split connection.
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     wakers: Arc<WakerSlots>,
     /// In two boxes, because most connections have none.
     subprotocol: Option<Box<Box<str>>>,
+    runtime: Runtime,
 }
 
 /// The part that one task at a time uses.
@@ -62,8 +63,14 @@ enum FlushedBy {
 struct Snapshot {
     /// How many bytes may be queued, if any wait.
     room: AtomicU32,
+    /// How many bytes wait to be written.
+    queued: AtomicU32,
+    /// When a message first found no room, in milliseconds of the connection's clock, modulo 2^32; 0 while there is room.
+    full_since: AtomicU32,
     /// The round-trip time in microseconds, plus 1; 0 if it is not known.
     round_trip: AtomicU32,
+    /// The number of the newest answered ping.
+    answered_ping: AtomicU32,
     /// The bits of a [`WakeState`] and of [`status`].
     status: AtomicU8,
     /// A [`FlushedBy`]. Only the task that holds the connection uses it.
@@ -77,12 +84,29 @@ impl Snapshot {
         let connection = driver.connection();
         Self {
             room: AtomicU32::new(0),
+            queued: AtomicU32::new(0),
+            full_since: AtomicU32::new(0),
             round_trip: AtomicU32::new(0),
+            answered_ping: AtomicU32::new(0),
             status: AtomicU8::new(0),
             flushed_by: AtomicU8::new(FlushedBy::Nobody as u8),
             is_compressed: connection.deflate_config().is_some(),
             is_server: matches!(connection.role(), Role::Server),
         }
+    }
+
+    /// Since when there has been no room. If nobody has recorded that yet, it is now, and this records it.
+    fn full_since(&self, runtime: Runtime) -> Instant {
+        let now = runtime.now();
+        let since = self.full_since.load(Relaxed);
+        if since == 0 {
+            self.full_since.store(millis(now), Relaxed);
+            return runtime.to_std(now);
+        }
+        // Modulo 2^32, so right for 49 days.
+        let elapsed = Duration::from_millis(millis(now).wrapping_sub(since).into());
+        let now = runtime.to_std(now);
+        now.checked_sub(elapsed).unwrap_or(now)
     }
 
     /// Counts messages that are about to be queued.
@@ -97,17 +121,10 @@ impl Snapshot {
     }
 
     /// Whether a message of this size may be compressed in parts, so that nothing can be queued behind it.
-    fn is_compressed_in_parts(&self, len: usize, framed: Framed) -> bool {
-        let is_framed_already = framed == Framed::InAdvance && self.is_server;
+    fn is_compressed_in_parts(&self, len: usize, is_prepared: bool) -> bool {
+        let is_framed_already = is_prepared && self.is_server;
         self.is_compressed && len > PART_LEN && !is_framed_already
     }
-}
-
-/// When a message is framed. A server frames a prepared message in advance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framed {
-    OnEnqueue,
-    InAdvance,
 }
 
 /// The bits of [`Snapshot::status`] beside those of [`WakeState`].
@@ -139,18 +156,9 @@ struct InboxState {
 /// A command in the inbox, for the task that holds the connection.
 #[derive(Debug)]
 pub(crate) enum QueuedCommand {
-    Message(Message, Compress),
-    PreparedMessage(PreparedMessage),
+    Message(Outbound),
     Close(CloseCode, Box<str>),
-}
-
-impl QueuedCommand {
-    fn framed(&self) -> Framed {
-        match self {
-            Self::PreparedMessage(_) => Framed::InAdvance,
-            Self::Message(..) | Self::Close(..) => Framed::OnEnqueue,
-        }
-    }
+    Abort,
 }
 
 /// Why a message was not put into the inbox.
@@ -167,11 +175,13 @@ pub(crate) enum NotQueued {
 impl Shared {
     pub(crate) fn new(driver: Driver, subprotocol: Option<Box<str>>) -> Arc<Self> {
         let snapshot = Snapshot::new(&driver);
-        let spawner = driver.runtime().spawner();
+        let runtime = driver.runtime();
+        let spawner = runtime.spawner();
         let shared = Arc::new(Self {
             lock: TryLock::new(State { driver, spawner }, None, snapshot),
             wakers: Arc::new(WakerSlots::new()),
             subprotocol: subprotocol.map(Box::new),
+            runtime,
         });
         // Dropping the guard updates the snapshot.
         drop(shared.try_lock(InboxMode::Open));
@@ -192,8 +202,14 @@ impl Shared {
 
     /// Whether other tasks may add to the inbox while a message of this size is queued.
     #[inline]
-    pub(crate) fn inbox_mode_for(&self, len: usize, framed: Framed) -> InboxMode {
-        match self.snapshot().is_compressed_in_parts(len, framed) {
+    pub(crate) fn inbox_mode_for(&self, message: &Outbound) -> InboxMode {
+        self.inbox_mode_for_len(message.len(), message.prepared().is_some())
+    }
+
+    /// [`inbox_mode_for`](Self::inbox_mode_for) by the properties of the message.
+    #[inline]
+    pub(crate) fn inbox_mode_for_len(&self, len: usize, is_prepared: bool) -> InboxMode {
+        match self.snapshot().is_compressed_in_parts(len, is_prepared) {
             true => InboxMode::Closed,
             false => InboxMode::Open,
         }
@@ -204,14 +220,15 @@ impl Shared {
     /// # Errors
     ///
     /// No task holds the connection, the inbox has no room, or the connection is closed.
-    pub(crate) fn try_enqueue(&self, len: usize, command: impl FnOnce() -> QueuedCommand) -> Result<(), NotQueued> {
+    pub(crate) fn try_enqueue(&self, message: &Outbound) -> Result<(), NotQueued> {
+        let len = message.len();
         let enqueued = self.lock.try_enqueue(|inbox| {
             let state = inbox.get_or_insert_default();
             self.check_room(state, len)?;
-            let command = command();
-            state.is_full |= self.snapshot().is_compressed_in_parts(len, command.framed());
+            let is_prepared = message.prepared().is_some();
+            state.is_full |= self.snapshot().is_compressed_in_parts(len, is_prepared);
             state.len += len + COMMAND_COST;
-            state.commands.push(command);
+            state.commands.push(QueuedCommand::Message(message.clone()));
             Ok(())
         });
         match enqueued {
@@ -238,6 +255,24 @@ impl Shared {
         }
     }
 
+    /// The error of `try_send` for a message that was not put into the inbox.
+    pub(crate) fn try_send_error(&self, not_queued: NotQueued, message: Outbound) -> TrySendError {
+        match not_queued {
+            NotQueued::Unlocked | NotQueued::Full => TrySendError::Full {
+                message,
+                queued_bytes: self.queued_bytes(),
+                since: self.snapshot().full_since(self.runtime),
+            },
+            NotQueued::Closed(error) => TrySendError::Closed(error),
+        }
+    }
+
+    /// The number of bytes that wait to be written, or in the inbox.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let inbox_len = self.lock.inbox().as_ref().map_or(0, |state| state.len);
+        inbox_len + self.snapshot().queued.load(Relaxed) as usize
+    }
+
     /// Asks the task that holds the connection to schedule a flush.
     ///
     /// # Errors
@@ -254,18 +289,36 @@ impl Shared {
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
-                // The future that would return this error was dropped.
+                // The caller has checked the code and the reason, or is gone.
                 let _ = guard.start_close(code, reason);
+                guard.request_flush();
                 return;
             }
-            let enqueued = self.lock.enqueue_always(|inbox| {
-                let state = inbox.get_or_insert_default();
-                state.commands.push(QueuedCommand::Close(code, reason.into()));
-            });
-            if enqueued.is_ok() {
+            if self.enqueue_always(|| QueuedCommand::Close(code, reason.into())) {
                 return;
             }
         }
+    }
+
+    /// Closes the transport at once, or has the task that holds the connection do it.
+    pub(crate) fn abort(self: &Arc<Self>) {
+        loop {
+            if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
+                guard.abort();
+                return;
+            }
+            if self.enqueue_always(|| QueuedCommand::Abort) {
+                return;
+            }
+        }
+    }
+
+    /// Adds a command to the inbox, whether or not there is room. Returns `false` if no task holds the connection.
+    fn enqueue_always(&self, command: impl FnOnce() -> QueuedCommand) -> bool {
+        let enqueued = self.lock.enqueue_always(|inbox| {
+            inbox.get_or_insert_default().commands.push(command());
+        });
+        enqueued.is_ok()
     }
 
     /// Writes what is queued, on behalf of the task of a batch, which calls this again if there is more to compress.
@@ -329,6 +382,21 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Polls until a message is queued, or added to the inbox.
+    #[inline]
+    pub(crate) fn poll_queue(
+        self: &Arc<Self>,
+        slot: &mut SlotKey,
+        cx: &Context<'_>,
+        message: &Outbound,
+    ) -> Poll<Result<(), Error>> {
+        let enqueue = || self.try_enqueue(message).map(Ok);
+        let inbox_mode = self.inbox_mode_for(message);
+        self.poll(slot, cx, inbox_mode, enqueue, |guard, cx| {
+            guard.driver.poll_feed(cx, message)
+        })
     }
 
     /// Registers the task until the connection is unlocked. Returns `false` if it is unlocked already.
@@ -395,9 +463,16 @@ impl Shared {
         let snapshot = self.snapshot();
         let before = WakeState::from_bits(snapshot.status.load(Relaxed));
         snapshot.room.store(room, Relaxed);
+        snapshot.queued.store(saturated(waiting), Relaxed);
+        snapshot
+            .full_since
+            .store(driver.full_since().map_or(0, millis), Relaxed);
         snapshot.round_trip.store(round_trip, Relaxed);
         snapshot.status.store(status, Relaxed);
-        wake_state.must_wake_since(before)
+        let answered = driver.connection().answered_ping();
+        let is_new_pong = snapshot.answered_ping.load(Relaxed) != answered;
+        snapshot.answered_ping.store(answered, Relaxed);
+        wake_state.must_wake_since(before) || is_new_pong
     }
 
     #[cold]
@@ -452,6 +527,18 @@ impl ConnectionGuard<'_> {
         // The receiver's timer is set for a later deadline than that of the closing handshake.
         self.wake_all();
         started
+    }
+
+    /// Receives what has arrived. Tasks that wait for the connection are woken as before.
+    pub(crate) fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        let shared = self.shared;
+        try_recv(&mut self.guard.driver, &shared.waker())
+    }
+
+    /// Closes the transport at once.
+    pub(crate) fn abort(&mut self) {
+        self.driver.abort_with(aborted());
+        self.wake_all();
     }
 
     /// Schedules a flush: in the current batch, or by waking the waiters if no runtime is known.
@@ -572,13 +659,14 @@ impl ConnectionGuard<'_> {
         let has_commands = !commands.is_empty();
         for command in commands {
             let queued = match command {
-                QueuedCommand::Message(message, compress) => {
-                    self.driver.queue(&OutboundMessage::new(message, compress))
-                }
-                QueuedCommand::PreparedMessage(prepared) => self.driver.queue_prepared(&prepared),
+                QueuedCommand::Message(message) => self.driver.queue(&message),
                 QueuedCommand::Close(code, reason) => {
                     // The future that would return this error was dropped.
                     let _ = self.start_close(code, &reason);
+                    Ok(())
+                }
+                QueuedCommand::Abort => {
+                    self.abort();
                     Ok(())
                 }
             };
@@ -672,20 +760,28 @@ impl<'a> Operation<'a> {
             })
     }
 
-    /// Polls until a message is queued, by `poll` or as a command in the inbox.
-    pub(crate) fn poll_queue(
-        &mut self,
-        cx: &Context<'_>,
-        (len, framed): (usize, Framed),
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
-        command: impl Fn() -> QueuedCommand,
-    ) -> Poll<Result<(), Error>> {
-        let shared = self.shared;
-        let enqueue = || shared.try_enqueue(len, &command).map(Ok);
-        let inbox_mode = shared.inbox_mode_for(len, framed);
-        shared.poll(&mut self.slot, cx, inbox_mode, enqueue, |guard, cx| {
-            poll(&mut guard.driver, cx)
-        })
+    /// Waits until no message can be sent any more. Nothing else wakes the task.
+    pub(crate) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(guard) = self.shared.try_lock(InboxMode::Open) {
+                if guard.driver.is_open() {
+                    // While this holds the connection: the task that ends it later sees the waker.
+                    self.shared.wakers.register_for_end(&mut self.slot, cx.waker());
+                    return Poll::Pending;
+                }
+                drop(guard);
+                self.shared.release(&mut self.slot);
+                return Poll::Ready(());
+            }
+            if self.shared.wait_for_lock(&mut self.slot, cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Polls until a message is queued, or added to the inbox.
+    pub(crate) fn poll_queue(&mut self, cx: &Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        self.shared.poll_queue(&mut self.slot, cx, message)
     }
 }
 
@@ -703,18 +799,19 @@ impl Drop for Operation<'_> {
 /// The waker that the transport and the timer keep.
 impl ArcWake for WakerSlots {
     fn wake_by_ref(slots: &Arc<Self>) {
-        slots.wake_all();
+        slots.wake_for_progress();
     }
 }
 
-impl NotQueued {
-    /// The error of `try_send`, which gives the message back.
-    pub(crate) fn into_error(self, message: &Message) -> TrySendError {
-        match self {
-            Self::Unlocked | Self::Full => TrySendError::Full(message.clone()),
-            Self::Closed(error) => TrySendError::Closed(error),
-        }
-    }
+#[cold]
+fn aborted() -> Error {
+    let message = "this side aborted the connection";
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, message).into()
+}
+
+/// Never 0.
+fn millis(instant: sockeye_proto::Instant) -> u32 {
+    (instant.since_origin().as_millis() as u32).max(1)
 }
 
 fn saturated(len: usize) -> u32 {

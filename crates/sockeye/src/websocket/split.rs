@@ -7,18 +7,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use sockeye_proto::{CloseCode, CloseInfo, Compress};
+use sockeye_proto::{CloseCode, CloseFrame, CloseInfo};
 
 use crate::endpoint::{Driver, FlushEnd};
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
+use crate::message::event::Event;
+use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
-use crate::websocket::sender_sink::SenderSink;
-use crate::websocket::shared::{ConnectionGuard, Framed, NotQueued, Operation, QueuedCommand, Shared, wait_for_lock};
+use crate::websocket::sender_sink::SinkState;
+use crate::websocket::shared::{ConnectionGuard, NotQueued, Operation, Shared, wait_for_lock};
 use crate::websocket::try_lock::InboxMode;
+use crate::websocket::try_recv::TryRecvError;
+use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
 use crate::websocket::wakers::SlotKey;
-use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
 /// Sends on a connection that was [split](crate::WebSocket::split). Clones send on the same connection, and whole
 /// messages never mix.
@@ -26,10 +28,30 @@ use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepare
 /// Nothing is read and no deadline is watched unless the [`Receiver`] is polled: without it, pings of the peer stay
 /// unanswered and a peer that is gone is not noticed.
 ///
-/// Its futures are cancel-safe as those of [`WebSocket`](crate::WebSocket) are.
-#[derive(Clone, Debug)]
+/// Its futures are cancel-safe as those of [`WebSocket`](crate::WebSocket) are. It is a [`Sink`](futures_sink::Sink) too.
+#[derive(Debug)]
 pub struct Sender {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// Of this sender, not of its clones. `None` until it is first used as a sink.
+    pub(super) sink: Option<Box<SinkState>>,
+}
+
+impl Clone for Sender {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            sink: None,
+        }
+    }
+}
+
+/// A task that has ended is not kept in memory by its waker.
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(state) = &mut self.sink {
+            state.release(&self.shared);
+        }
+    }
 }
 
 /// Receives on a connection that was [split](crate::WebSocket::split).
@@ -46,7 +68,10 @@ pub struct Receiver {
 
 pub(crate) fn split(driver: Driver, subprotocol: Option<Box<str>>) -> (Sender, Receiver) {
     let shared = Shared::new(driver, subprotocol);
-    let sender = Sender { shared: shared.clone() };
+    let sender = Sender {
+        shared: shared.clone(),
+        sink: None,
+    };
     let receiver = Receiver {
         shared,
         slot: SlotKey::receiver(),
@@ -65,7 +90,7 @@ impl Sender {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
+    pub async fn send(&self, message: impl Into<Outbound>) -> Result<(), Error> {
         self.feed(message).await?;
         self.flush().await
     }
@@ -82,72 +107,10 @@ impl Sender {
     /// # Cancel safety
     ///
     /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub fn feed(&self, message: impl Into<Message>) -> impl Future<Output = Result<(), Error>> {
-        self.feed_with(message, Compress::Auto)
-    }
-
-    /// Queues a message, and says whether to compress it where compression was negotiated. Waits only for room: see
-    /// [`feed`](Self::feed).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub fn feed_with(
-        &self,
-        message: impl Into<Message>,
-        compress: Compress,
-    ) -> impl Future<Output = Result<(), Error>> {
-        let message = OutboundMessage::new(message.into(), compress);
+    pub fn feed(&self, message: impl Into<Outbound>) -> impl Future<Output = Result<(), Error>> {
+        let message = message.into();
         let mut operation = Operation::new(&self.shared);
-        poll_fn(move |cx| {
-            operation.poll_queue(
-                cx,
-                (message.len(), Framed::OnEnqueue),
-                |driver, cx| driver.poll_feed(cx, &message),
-                || QueuedCommand::Message(message.to_message(), compress),
-            )
-        })
-    }
-
-    /// Sends a prepared message, which other connections are sent too; returns when its bytes are with the kernel: see
-    /// [`send`](Self::send).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn send_prepared(&self, prepared: &PreparedMessage) -> Result<(), Error> {
-        self.feed_prepared(prepared).await?;
-        self.flush().await
-    }
-
-    /// Queues a prepared message, which other connections are sent too. Waits only for room: see [`feed`](Self::feed).
-    ///
-    /// # Errors
-    ///
-    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// A message that is not queued yet is not sent. A queued one leaves whole, with the next call.
-    pub async fn feed_prepared(&self, prepared: &PreparedMessage) -> Result<(), Error> {
-        let mut operation = Operation::new(&self.shared);
-        poll_fn(|cx| {
-            operation.poll_queue(
-                cx,
-                (prepared.message().len(), Framed::InAdvance),
-                |driver, cx| driver.poll_feed_prepared(cx, prepared),
-                || QueuedCommand::PreparedMessage(prepared.clone()),
-            )
-        })
-        .await
+        poll_fn(move |cx| operation.poll_queue(cx, &message))
     }
 
     /// Hands to the kernel everything that is queued by now; what other senders queue meanwhile may stay behind.
@@ -166,7 +129,7 @@ impl Sender {
     }
 
     /// Queues a message if there is room for it now, and never waits. There is no room while a large message is being
-    /// compressed.
+    /// compressed. For broadcasts, send a [`PreparedMessage`] to each receiver; the first call may compress it.
     ///
     /// A background task on the receiver's runtime (before the first `recv`: the runtime on which the connection was split)
     /// flushes it, batched with everything queued until the calling task yields. Outside a runtime, the receiver flushes.
@@ -177,34 +140,11 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost. A message
-    /// that went to the inbox is dropped if the connection closes first; the next [`flush`](Self::flush) reports that.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
+    /// [`TrySendError::Full`] gives the message back, and says how much is queued and since when there has been no room.
+    /// [`TrySendError::Closed`]: the connection is closed or lost. A message that went to the inbox is dropped if the
+    /// connection closes first; the next [`flush`](Self::flush) reports that.
+    pub fn try_send(&self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
         self.try_queue(message.into(), |guard| guard.request_flush())
-    }
-
-    /// Queues a prepared message if there is room for it now, and never waits: what a broadcast calls for each of its
-    /// receivers. A background task flushes it, as with [`try_send`](Self::try_send). The call may compress the message: see
-    /// [`PreparedMessage`]. For several messages at once, [`try_send_all`](Self::try_send_all) costs less.
-    ///
-    /// # Errors
-    ///
-    /// [`TrySendError::Full`] gives the message back. [`TrySendError::Closed`]: the connection is closed or lost. A message
-    /// that went to the inbox is dropped if the connection closes first; the next [`flush`](Self::flush) reports that.
-    pub fn try_send_prepared(&self, prepared: &PreparedMessage) -> Result<(), TrySendError> {
-        let len = prepared.message().len();
-        loop {
-            if let Some(mut guard) = self.shared.try_lock(self.shared.inbox_mode_for(len, Framed::InAdvance)) {
-                try_send_prepared(&mut guard.driver, prepared)?;
-                guard.request_flush();
-                return Ok(());
-            }
-            match self.try_enqueue_prepared(prepared) {
-                Err(NotQueued::Unlocked) => {}
-                Err(not_queued) => return Err(not_queued.into_error(prepared.message())),
-                Ok(()) => return Ok(()),
-            }
-        }
     }
 
     /// Queues several prepared messages if there is room for them now, and writes at once what the kernel takes of them and
@@ -212,7 +152,7 @@ impl Sender {
     ///
     /// A call is a system call as a rule, some 5 us; with thousands of receivers, let other tasks run now and then. Messages
     /// of other senders come between only where these do not fit the write buffer together. On another runtime than that of
-    /// the [`Receiver`], or outside of one, the messages leave as with `try_send_prepared`.
+    /// the [`Receiver`], or outside of one, the messages leave as with `try_send`.
     ///
     /// # Errors
     ///
@@ -224,82 +164,84 @@ impl Sender {
             let len_max = messages[queued..].iter().map(|message| message.message().len()).max();
             let Some(mut guard) = self
                 .shared
-                .try_lock(self.shared.inbox_mode_for(len_max.unwrap_or(0), Framed::InAdvance))
+                .try_lock(self.shared.inbox_mode_for_len(len_max.unwrap_or(0), true))
             else {
                 match self.try_enqueue_all(messages, &mut queued) {
                     Ok(()) => return Ok(()),
                     Err(NotQueued::Unlocked) => continue,
                     Err(not_queued) => {
-                        let cause = not_queued.into_error(messages[queued].message());
+                        let message = (&messages[queued]).into();
+                        let cause = self.shared.try_send_error(not_queued, message);
                         return Err(TrySendAllError { queued, cause });
                     }
                 }
             };
             let stopped = messages[queued..].iter().find_map(|message| {
-                let sent = try_send_prepared(&mut guard.driver, message);
+                let sent = try_send(&mut guard.driver, message.into());
                 queued += usize::from(sent.is_ok());
                 sent.err()
             });
             let has_made_room = guard.flush_or_request();
             match stopped {
-                Some(TrySendError::Full(_)) if has_made_room => {}
+                Some(TrySendError::Full { .. }) if has_made_room => {}
                 Some(cause) => return Err(TrySendAllError { queued, cause }),
                 None => return Ok(()),
             }
         }
     }
 
-    /// The sender as a [`Sink`](futures_sink::Sink).
-    pub fn into_sink(self) -> SenderSink {
-        SenderSink::new(self)
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// Queues a message without a flush, unless it is left to the task that uses the connection.
-    pub(crate) fn try_feed(&self, message: Message) -> Result<(), TrySendError> {
+    pub(super) fn try_feed(&self, message: Outbound) -> Result<(), TrySendError> {
         self.try_queue(message, |_| {})
     }
 
-    fn try_queue(&self, message: Message, then: impl FnOnce(&mut ConnectionGuard<'_>)) -> Result<(), TrySendError> {
+    fn try_queue(&self, message: Outbound, then: impl FnOnce(&mut ConnectionGuard<'_>)) -> Result<(), TrySendError> {
         loop {
-            if let Some(mut guard) = self
-                .shared
-                .try_lock(self.shared.inbox_mode_for(message.len(), Framed::OnEnqueue))
-            {
+            if let Some(mut guard) = self.shared.try_lock(self.shared.inbox_mode_for(&message)) {
                 try_send(&mut guard.driver, message)?;
                 then(&mut guard);
                 return Ok(());
             }
-            match self.shared.try_enqueue(message.len(), || {
-                QueuedCommand::Message(message.clone(), Compress::Auto)
-            }) {
+            match self.shared.try_enqueue(&message) {
                 Ok(()) => return Ok(()),
                 Err(NotQueued::Unlocked) => {}
-                Err(not_queued) => return Err(not_queued.into_error(&message)),
+                Err(not_queued) => return Err(self.shared.try_send_error(not_queued, message)),
             }
         }
-    }
-
-    fn try_enqueue_prepared(&self, prepared: &PreparedMessage) -> Result<(), NotQueued> {
-        self.shared.try_enqueue(prepared.message().len(), || {
-            QueuedCommand::PreparedMessage(prepared.clone())
-        })
     }
 
     /// Leaves the messages to the task that uses the connection, and counts those that were `queued`.
     fn try_enqueue_all(&self, messages: &[PreparedMessage], queued: &mut usize) -> Result<(), NotQueued> {
         while let Some(message) = messages.get(*queued) {
-            self.try_enqueue_prepared(message)?;
+            self.shared.try_enqueue(&message.into())?;
             *queued += 1;
         }
         // Also what was queued before.
         self.shared.request_flush()
     }
 
-    /// Sends a ping with a payload of at most 125 bytes; see [`WebSocket::ping`](crate::WebSocket::ping).
+    /// Sends a ping and waits for its pong: the round-trip time. If a ping is unanswered already, this waits for its pong. The
+    /// pong is received by the receiver's task, so this waits for as long as [`Receiver::recv`] is not awaited.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let start = Operation::new(&self.shared).lock(|guard| {
+            // The receiver's timer is set for a later deadline than that of the pong.
+            guard.wake_all();
+            guard.driver.start_ping()
+        });
+        let number = start.await?;
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_pong_of_receiver(cx, number))).await
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes, and does not wait for its pong, which updates [`rtt`](Self::rtt).
     ///
     /// # Errors
     ///
@@ -308,15 +250,32 @@ impl Sender {
     /// # Cancel safety
     ///
     /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
-    pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
+    pub async fn send_ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
             .lock(|guard| {
-                guard.driver.ping(payload)?;
+                guard.driver.send_ping(payload)?;
                 // The receiver's timer is set for a later deadline than that of the pong.
                 guard.wake_all();
                 Ok::<_, Error>(())
             })
             .await?;
+        self.flush().await
+    }
+
+    /// Sends an unsolicited pong with a payload of at most 125 bytes (RFC 6455 §5.5.3): a sign of life that asks for no
+    /// answer. Pings of the peer are answered without it.
+    ///
+    /// # Errors
+    ///
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    ///
+    /// # Cancel safety
+    ///
+    /// A pong that is not queued yet is not sent. A queued one leaves with the next call.
+    pub async fn send_pong(&self, payload: &[u8]) -> Result<(), Error> {
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(|cx| operation.poll(cx, |driver, cx| driver.poll_feed_pong(cx, payload))).await?;
+        drop(operation);
         self.flush().await
     }
 
@@ -347,6 +306,44 @@ impl Sender {
             Err(error) if !error.is_normal_close() => Err(error),
             _ => started,
         }
+    }
+
+    /// Begins to close, without waiting: the close frame leaves after everything queued. A background task flushes it, as
+    /// with [`try_send`](Self::try_send); the receiver goes through the rest of the closing handshake. A peer that reads
+    /// slowly gets all that is queued first: [`abort`](Self::abort) does not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// The code or reason may not be sent ([`Error::is_invalid_input`]). The connection is closing all the same, with the nearest
+    /// ones that may: see [`CloseFrame::new_lossy`].
+    pub fn start_close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        let checked = CloseFrame::new(code, reason);
+        self.shared.start_close(code, reason);
+        checked.map(drop).map_err(Error::from)
+    }
+
+    /// Closes TCP at once, also where the closing handshake has begun. What is queued is lost and the peer sees 1006. Pending
+    /// operations fail, and the receiver gets an error after the messages that have arrived.
+    pub fn abort(&self) {
+        self.shared.abort();
+    }
+
+    /// Waits until no message can be sent any more: either side has begun to close, or the connection is lost. Returns at
+    /// once if that is so already. The end of the connection is noticed while [`Receiver::recv`] is awaited.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn closed(&self) {
+        let mut operation = Operation::new(&self.shared);
+        poll_fn(|cx| operation.poll_closed(cx)).await;
+    }
+
+    /// The number of bytes that wait to be written: frames in the write buffer, and messages that wait for another task to
+    /// queue them. [`Limits::write_buffer_max`](crate::Limits::write_buffer_max) bounds it. What is still to be compressed of
+    /// a large message is not counted, nor what the kernel holds.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.queued_bytes()
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.
@@ -383,6 +380,35 @@ impl Receiver {
     /// Nothing is lost.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         poll_fn(|cx| self.poll(cx, Driver::poll_recv))
+    }
+
+    /// Receives the next message, ping or pong; `None` after a [normal end](crate::WebSocket#the-end), from then on. Pings are
+    /// answered as with [`recv`](Self::recv), which leaves control frames out.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub fn recv_event(&mut self) -> impl Future<Output = Result<Option<Event>, Error>> {
+        poll_fn(|cx| self.poll(cx, Driver::poll_recv_event))
+    }
+
+    /// Receives a message that has already arrived, and never waits: see [`WebSocket::try_recv`](crate::WebSocket::try_recv).
+    /// Drains the rest of a burst before the next [`recv`](Self::recv) at the least cost. [`TryRecvError::Empty`] also while a sender
+    /// uses the connection at the same moment.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`], or the [end](crate::WebSocket#the-end) of the connection. `recv` and later calls give the end
+    /// too.
+    pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        match self.shared.try_lock(InboxMode::Open) {
+            Some(mut guard) => guard.try_recv(),
+            None => Err(TryRecvError::Empty),
+        }
     }
 
     /// How the connection was closed, as far as it is known; `None` while it is open.

@@ -59,6 +59,8 @@ pub(crate) enum Wait {
     Progress,
     /// Until no other task uses the connection.
     Lock,
+    /// Until no message can be sent any more.
+    End,
 }
 
 /// Which slot belongs to an operation, if any.
@@ -143,13 +145,31 @@ impl WakerSlots {
         drop(released);
     }
 
+    /// Registers an operation that waits for the end of the connection. To be called while the connection is locked, by
+    /// the task that has found it open: the task that ends it calls [`wake_all`](Self::wake_all) later.
+    pub(crate) fn register_for_end(&self, key: &mut SlotKey, waker: &Waker) {
+        let waker = waker.clone();
+        let replaced = lock(&self.slots).set(key, Slot::Waiting(waker, Wait::End));
+        drop(replaced);
+    }
+
     /// Wakes every operation.
     pub(crate) fn wake_all(&self) {
+        self.wake(|_| true);
+    }
+
+    /// Wakes every operation but those that wait for the end of the connection: the transport is ready, or a deadline has
+    /// passed.
+    pub(crate) fn wake_for_progress(&self) {
+        self.wake(|wait| wait != Wait::End);
+    }
+
+    fn wake(&self, is_meant: impl Fn(Wait) -> bool) {
         let mut slots = lock(&self.slots);
         let wake_ups = self.wake_ups.load(Acquire);
         self.wake_ups.store(wake_ups.wrapping_add(1), Release);
         let receiver = slots.receiver.take_waker();
-        let others = slots.take_others(|_| true);
+        let others = slots.take_others(is_meant);
         drop(slots);
         receiver.into_iter().chain(others).for_each(Waker::wake);
     }

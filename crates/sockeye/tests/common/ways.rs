@@ -126,7 +126,7 @@ async fn round(way: Way, ws: &mut WebSocket, window: usize) {
             for _ in 0..window {
                 SinkExt::feed(ws, Message::text(PAYLOAD)).await.unwrap();
             }
-            SinkExt::flush(ws).await.unwrap();
+            SinkExt::<Message>::flush(ws).await.unwrap();
         }
         _ => {
             for _ in 0..window {

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use sockeye::{Client, CloseCause, Compress, DeflateConfig, Limits, ProtocolError, Server, WebSocket};
+use sockeye::{Client, CloseCause, Compress, DeflateConfig, Limits, Message, ProtocolError, Server, WebSocket};
 
 use crate::common::wire::{binary, continuation, frame, text};
 use crate::common::{BOTH, Local, Peer, finish, look, open, open_client, open_server, pair, within};
@@ -143,10 +143,16 @@ async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
             false => (server, client),
         };
         // The thread has its buffers and codecs then.
-        attacker.feed_with("x".repeat(1000), Compress::Always).await.unwrap();
+        attacker
+            .feed(Message::from("x".repeat(1000)).compress(Compress::Always))
+            .await
+            .unwrap();
         attacker.flush().await.unwrap();
         victim.recv().await.unwrap();
-        attacker.feed_with(bomb.as_slice(), Compress::Always).await.unwrap();
+        attacker
+            .feed(Message::from(bomb.as_slice()).compress(Compress::Always))
+            .await
+            .unwrap();
         attacker.flush().await.unwrap();
         let (received, most) = most_during(victim.recv()).await;
         assert!(!victim.is_open());

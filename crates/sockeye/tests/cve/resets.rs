@@ -100,7 +100,7 @@ async fn cve_2026_129500_a_failure_at_any_operation_of_a_connection_closes_it() 
             }
             failures += usize::from(ended.is_err());
             // And again, and at any call.
-            assert!(ws.send("late").await.is_err() && ws.ping(b"late").await.is_err());
+            assert!(ws.send("late").await.is_err() && ws.send_ping(b"late").await.is_err());
             let again = ws.recv().await;
             assert!(ended.is_ok() || again.is_err(), "{operation}: {ended:?}, {again:?}");
             finish(ws, &peer).await;

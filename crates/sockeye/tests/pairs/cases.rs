@@ -268,7 +268,7 @@ async fn a_download_of_a_minute_is_not_cut_off_while_the_receiver_waits() {
             sender.send(vec![7; 16 * MIB]).await.unwrap();
             // Behind a backlog, and then behind none.
             sender.feed(vec![7; MIB]).await.unwrap();
-            sender.ping(b"").await.unwrap();
+            sender.send_ping(b"").await.unwrap();
             sender.close(CloseCode::NORMAL, "").await.unwrap();
         };
         let receiving = async move { assert!(receiver.recv().await.unwrap().is_none()) };
@@ -287,7 +287,7 @@ async fn a_ping_behind_a_backlog_is_no_sentence() {
         let reading = read_slowly(far, local == Local::Server, 4 * KIB, Duration::from_micros(62_500));
         let sending = async move {
             sender.feed(vec![7; MIB]).await.unwrap();
-            sender.ping(b"there?").await.unwrap();
+            sender.send_ping(b"there?").await.unwrap();
             sleep(Duration::from_secs(20)).await;
             assert!(sender.is_open(), "{:?}", sender.close_info());
             assert!(sender.rtt().is_some(), "the pong has come");
@@ -462,7 +462,7 @@ async fn a_receiver_goes_on_without_senders_at_each_point() {
             for number in 0..30 {
                 far_sender.send(format!("{number} {}", "-".repeat(100))).await.unwrap();
                 if number % 10 == 0 {
-                    far_sender.ping(b"").await.unwrap();
+                    far_sender.send_ping(b"").await.unwrap();
                 }
             }
             far_sender.close(CloseCode::NORMAL, "").await.unwrap();
@@ -557,7 +557,7 @@ async fn a_waiting_send_ends_when_the_peer_closes() {
 #[tokio::test(start_paused = true)]
 async fn the_stream_gets_what_arrives_after_the_sink_has_closed() {
     let (client, server) = both(64 * KIB).await;
-    let (mut sink, mut stream) = StreamExt::split(client);
+    let (mut sink, mut stream) = StreamExt::split::<sockeye::Message>(client);
     let (far_sender, mut far_receiver) = server.split();
     let reading = tokio::spawn(async move {
         let mut received = Vec::new();
@@ -591,7 +591,7 @@ async fn the_stream_gets_what_arrives_after_the_sink_has_closed() {
 async fn halves_of_futures_carry_12_mib_in_both_directions_at_once() {
     let (client, server) = both(64 * KIB).await;
     let side = async |ws: WebSocket| {
-        let (mut sink, mut stream) = StreamExt::split(ws);
+        let (mut sink, mut stream) = StreamExt::split::<sockeye::Message>(ws);
         let sending = tokio::spawn(async move {
             sink.send(vec![7; 12 * MIB].into()).await.unwrap();
             sink
@@ -659,7 +659,7 @@ async fn what_was_polled_in_another_task_wakes_the_one_that_polls_now() {
         let far = tokio::spawn(answer(far));
         within(5, async {
             if is_futures {
-                let (mut sink, mut stream) = StreamExt::split(near);
+                let (mut sink, mut stream) = StreamExt::split::<sockeye::Message>(near);
                 poll_elsewhere(stream.next()).await;
                 assert!(stream.next().await.is_some());
                 sink.feed(vec![7; MIB].into()).await.unwrap();
@@ -708,7 +708,7 @@ async fn a_half_that_is_not_polled_any_more_keeps_the_other_from_nothing() {
         };
         let near = async {
             if is_futures {
-                let (mut sink, mut stream) = StreamExt::split(near);
+                let (mut sink, mut stream) = StreamExt::split::<sockeye::Message>(near);
                 for _ in 0..20 {
                     poll_elsewhere(stream.next()).await;
                     sink.send(vec![7; 10 * KIB].into()).await.unwrap();

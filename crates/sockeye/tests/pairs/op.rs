@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{CloseCode, Compress, Error, Message, PreparedMessage, Receiver, Sender, TrySendError, WebSocket};
+use sockeye::{CloseCode, Compress, Error, Event, Message, PreparedMessage, Receiver, Sender, TrySendError, WebSocket};
 use tokio::time::{sleep, timeout};
 
 use crate::peer;
@@ -32,6 +32,8 @@ pub(crate) fn size_of(number: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Recv,
+    /// `recv_event`, without the control frames.
+    RecvEvent,
     Next,
     Send,
     Feed,
@@ -63,8 +65,9 @@ thread_local! {
 }
 
 /// Every method of `WebSocket` that takes a reference.
-pub(crate) const OF_WHOLE: [Call; 18] = [
+pub(crate) const OF_WHOLE: [Call; 19] = [
     Call::Recv,
+    Call::RecvEvent,
     Call::Next,
     Call::Send,
     Call::Feed,
@@ -101,14 +104,14 @@ pub(crate) const OF_SENDER: [Call; 12] = [
 ];
 
 /// Every method of `Receiver` that waits.
-pub(crate) const OF_RECEIVER: [Call; 2] = [Call::Recv, Call::Next];
+pub(crate) const OF_RECEIVER: [Call; 3] = [Call::Recv, Call::RecvEvent, Call::Next];
 
 /// What the sink half of `StreamExt::split` can do.
 pub(crate) const OF_SINK: [Call; 4] = [Call::SinkFeed, Call::SinkSend, Call::SinkFlush, Call::SinkClose];
 
 impl Call {
     pub(crate) fn receives(self) -> bool {
-        matches!(self, Self::Recv | Self::Next)
+        matches!(self, Self::Recv | Self::RecvEvent | Self::Next)
     }
 
     /// Whether it is a method of `Stream` or `Sink`.
@@ -172,6 +175,11 @@ impl Handle {
             Self::Sender(sender) => call_sender(sender, call, message).await,
             Self::Receiver(receiver) => match call {
                 Call::Recv => received(receiver.recv().await),
+                Call::RecvEvent => loop {
+                    if let Some(given) = message_of(receiver.recv_event().await) {
+                        break given;
+                    }
+                },
                 Call::Next => received(receiver.next().await.transpose()),
                 call => unreachable!("{call:?} of a receiver"),
             },
@@ -197,12 +205,12 @@ impl Handle {
                 ws.start_close(CloseCode::NORMAL, "bye")?;
                 ws.flush().await
             }
-            Self::Locked(ws) if call.is_of_trait() => locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await,
+            Self::Locked(ws) if call.is_of_trait() => locked(ws, SinkExt::<Message>::poll_close_unpin).await,
             Self::Locked(ws) => {
                 ws.lock().unwrap().start_close(CloseCode::NORMAL, "bye")?;
                 locked(ws, |ws, cx| once(cx, ws.flush())).await
             }
-            Self::Sender(sender) => sender.close(CloseCode::NORMAL, "bye").await,
+            Self::Sender(sender) => Sender::close(sender, CloseCode::NORMAL, "bye").await,
             Self::Sink(sink) => sink.close().await,
             Self::Receiver(_) | Self::Stream(_) => unreachable!("half that only receives"),
         }
@@ -224,6 +232,16 @@ fn received(received: Result<Option<Message>, Error>) -> Given {
     Ok(received?.map_or(Got::End, Got::Message))
 }
 
+/// `None` for a control frame.
+fn message_of(received: Result<Option<Event>, Error>) -> Option<Given> {
+    match received {
+        Ok(Some(Event::Message(message))) => Some(Ok(Got::Message(message))),
+        Ok(Some(_)) => None,
+        Ok(None) => Some(Ok(Got::End)),
+        Err(error) => Some(Err(error)),
+    }
+}
+
 fn done(result: Result<(), Error>) -> Given {
     result.map(|()| Got::Done)
 }
@@ -231,7 +249,7 @@ fn done(result: Result<(), Error>) -> Given {
 fn tried(result: Result<(), TrySendError>) -> Given {
     match result {
         Ok(()) => Ok(Got::Done),
-        Err(TrySendError::Full(_)) => Ok(Got::Full),
+        Err(TrySendError::Full { .. }) => Ok(Got::Full),
         Err(TrySendError::Closed(error)) => Err(error),
     }
 }
@@ -240,20 +258,25 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
     let message = || message.expect("a message");
     match call {
         Call::Recv => received(ws.recv().await),
+        Call::RecvEvent => loop {
+            if let Some(given) = message_of(ws.recv_event().await) {
+                break given;
+            }
+        },
         Call::Next => received(ws.next().await.transpose()),
         Call::Send => done(ws.send(message()).await),
         Call::Feed => done(ws.feed(message()).await),
-        Call::FeedWith => done(ws.feed_with(message(), Compress::Never).await),
-        Call::SendPrepared => done(ws.send_prepared(&PreparedMessage::new(message())).await),
-        Call::FeedPrepared => done(ws.feed_prepared(&PreparedMessage::new(message())).await),
+        Call::FeedWith => done(ws.feed(message().compress(Compress::Never)).await),
+        Call::SendPrepared => done(ws.send(PreparedMessage::new(message())).await),
+        Call::FeedPrepared => done(ws.feed(PreparedMessage::new(message())).await),
         Call::Flush => {
             let full = tried(ws.try_send(message()))?;
             ws.flush().await?;
             Ok(full)
         }
         Call::TrySend => tried(ws.try_send(message())),
-        Call::TrySendPrepared => tried(ws.try_send_prepared(&PreparedMessage::new(message()))),
-        Call::Ping => done(ws.ping(b"there?").await),
+        Call::TrySendPrepared => tried(ws.try_send(PreparedMessage::new(message()))),
+        Call::Ping => done(ws.send_ping(b"there?").await),
         Call::Close => done(ws.close(CloseCode::NORMAL, "bye").await),
         Call::StartClose => done(ws.start_close(CloseCode::NORMAL, "bye")),
         Call::Questions => {
@@ -265,10 +288,10 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
         Call::SinkSend => done(SinkExt::send(ws, message()).await),
         Call::SinkFlush => {
             let full = tried(ws.try_send(message()))?;
-            SinkExt::flush(ws).await?;
+            SinkExt::<Message>::flush(ws).await?;
             Ok(full)
         }
-        Call::SinkClose => done(SinkExt::close(ws).await),
+        Call::SinkClose => done(SinkExt::<Message>::close(ws).await),
         Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
     }
 }
@@ -287,6 +310,11 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
     let flush = async || done(locked(ws, |ws, cx| once(cx, ws.flush())).await);
     match call {
         Call::Recv => received(locked(ws, |ws, cx| once(cx, ws.recv())).await),
+        Call::RecvEvent => loop {
+            if let Some(given) = message_of(locked(ws, |ws, cx| once(cx, ws.recv_event())).await) {
+                break given;
+            }
+        },
         Call::Next => received(locked(ws, |ws, cx| ws.poll_next_unpin(cx)).await.transpose()),
         Call::Feed | Call::Send => {
             locked(ws, |ws, cx| once(cx, ws.feed(of()))).await?;
@@ -296,10 +324,10 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
                 flush().await
             }
         }
-        Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed_with(of(), Compress::Never))).await),
+        Call::FeedWith => done(locked(ws, |ws, cx| once(cx, ws.feed(of().compress(Compress::Never)))).await),
         Call::FeedPrepared | Call::SendPrepared => {
             let prepared = PreparedMessage::new(of());
-            locked(ws, |ws, cx| once(cx, ws.feed_prepared(&prepared))).await?;
+            locked(ws, |ws, cx| once(cx, ws.feed(&prepared))).await?;
             if call == Call::FeedPrepared {
                 Ok(Got::Done)
             } else {
@@ -312,9 +340,9 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
             Ok(full)
         }
         Call::TrySend => tried(ws.lock().unwrap().try_send(of())),
-        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send_prepared(&PreparedMessage::new(of()))),
+        Call::TrySendPrepared => tried(ws.lock().unwrap().try_send(PreparedMessage::new(of()))),
         Call::Ping => {
-            let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.ping(b"there?")))).await;
+            let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.send_ping(b"there?")))).await;
             match begun {
                 Poll::Ready(result) => done(result),
                 Poll::Pending => flush().await,
@@ -329,20 +357,20 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
             Ok(Got::Done)
         }
         Call::SinkFeed | Call::SinkSend => {
-            locked(ws, |ws, cx| ws.poll_ready_unpin(cx)).await?;
+            locked(ws, SinkExt::<Message>::poll_ready_unpin).await?;
             // Nobody else comes between in this thread.
             ws.lock().unwrap().start_send_unpin(of())?;
             match call {
                 Call::SinkFeed => Ok(Got::Done),
-                _ => done(locked(ws, |ws, cx| ws.poll_flush_unpin(cx)).await),
+                _ => done(locked(ws, SinkExt::<Message>::poll_flush_unpin).await),
             }
         }
         Call::SinkFlush => {
             let full = tried(ws.lock().unwrap().try_send(of()))?;
-            locked(ws, |ws, cx| ws.poll_flush_unpin(cx)).await?;
+            locked(ws, SinkExt::<Message>::poll_flush_unpin).await?;
             Ok(full)
         }
-        Call::SinkClose => done(locked(ws, |ws, cx| ws.poll_close_unpin(cx)).await),
+        Call::SinkClose => done(locked(ws, SinkExt::<Message>::poll_close_unpin).await),
         Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
     }
 }
@@ -352,21 +380,21 @@ async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> G
     match call {
         Call::Send => done(sender.send(message()).await),
         Call::Feed => done(sender.feed(message()).await),
-        Call::FeedWith => done(sender.feed_with(message(), Compress::Never).await),
-        Call::SendPrepared => done(sender.send_prepared(&PreparedMessage::new(message())).await),
-        Call::FeedPrepared => done(sender.feed_prepared(&PreparedMessage::new(message())).await),
+        Call::FeedWith => done(sender.feed(message().compress(Compress::Never)).await),
+        Call::SendPrepared => done(sender.send(PreparedMessage::new(message())).await),
+        Call::FeedPrepared => done(sender.feed(PreparedMessage::new(message())).await),
         Call::Flush => {
             let full = tried(sender.try_send(message()))?;
             sender.flush().await?;
             Ok(full)
         }
         Call::TrySend => tried(sender.try_send(message())),
-        Call::TrySendPrepared => tried(sender.try_send_prepared(&PreparedMessage::new(message()))),
+        Call::TrySendPrepared => tried(sender.try_send(PreparedMessage::new(message()))),
         Call::TrySendAll => {
             let sent = sender.try_send_all(&[PreparedMessage::new(message())]);
             tried(sent.map_err(|error| error.cause))
         }
-        Call::Ping => done(sender.ping(b"there?").await),
+        Call::Ping => done(sender.send_ping(b"there?").await),
         Call::Close => done(sender.close(CloseCode::NORMAL, "bye").await),
         Call::Questions => {
             assert!(sender.close_info().is_none() || !sender.is_open());
@@ -473,7 +501,7 @@ impl Op {
 
     async fn call(&mut self) -> bool {
         match self.call {
-            Call::Recv | Call::Next => self.receive().await,
+            Call::Recv | Call::RecvEvent | Call::Next => self.receive().await,
             Call::Close | Call::StartClose | Call::SinkClose => self.close().await,
             Call::Wait => {
                 self.steps = COUNT;

@@ -100,6 +100,7 @@ impl Driver {
             timer: self.settings.runtime.timer(),
             window_edge: self.window_edge,
             budget: Budget::default(),
+            observes_control: false,
             has_dropped_output: self.has_dropped_output,
             end: EndReport::Background,
         }

@@ -3,11 +3,16 @@
 //! [`receive`] and [`queue`] turn bytes into messages and messages into bytes, [`write`] writes what is queued, [`wait`] waits
 //! for the transport and for deadlines, and [`end`] ends the transport.
 
+mod control;
 mod end;
 mod queue;
 mod receive;
+mod room;
+mod try_recv;
 mod wait;
 mod write;
+
+pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
 use std::fmt;
@@ -48,6 +53,8 @@ pub(crate) struct Driver {
     budget: Budget,
     /// Whether queued output was dropped, the rest of a message that was being compressed included.
     has_dropped_output: bool,
+    /// Whether control frames are kept for `recv_event`. Only while nothing else receives.
+    observes_control: bool,
     end: EndReport,
 }
 
@@ -89,6 +96,7 @@ impl Driver {
             window_edge: None,
             budget: Budget::default(),
             has_dropped_output: false,
+            observes_control: false,
             end: EndReport::NotReturned,
         }
     }
@@ -136,10 +144,16 @@ impl Driver {
         if self.transport.transport().is_some() {
             bits |= WakeState::TRANSPORT;
         }
-        if self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0) {
+        if self.has_read_ahead() {
             bits |= WakeState::READ_AHEAD;
         }
         WakeState::from_bits(bits)
+    }
+
+    /// Whether messages were received while a send waited, which nobody has taken yet.
+    #[inline]
+    pub(super) fn has_read_ahead(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0)
     }
 
     /// See [`WakeState::LOST`].
@@ -296,11 +310,6 @@ impl Driver {
         self.settings.write_buffer_max
     }
 
-    pub(crate) fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.check_writable()?;
-        self.connection.ping(payload).map_err(|error| self.send_error(error))
-    }
-
     /// Begins the closing handshake. If the code or reason may not be sent, it begins with the nearest ones that may, and
     /// returns the error.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
@@ -328,6 +337,12 @@ impl Driver {
     /// Closes the transport at once. What is queued is lost.
     pub(crate) fn abort(&mut self) {
         drop(self.transport.close(None));
+    }
+
+    /// Closes the transport at once. What is queued is lost. From then on every operation fails with this error, unless the
+    /// connection has ended before.
+    pub(crate) fn abort_with(&mut self, error: Error) {
+        self.end_transport(Some(error));
     }
 
     /// The message that is being compressed.

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use sockeye_proto::{Fragment, Role, SendError, State};
+use sockeye_proto::{Compress, Fragment, Role, SendError, State};
 
 use super::Driver;
 use crate::endpoint::CODECS;
@@ -10,7 +10,7 @@ use crate::endpoint::compress_job::{CompressJob, PART_LEN};
 use crate::endpoint::output::BY_REFERENCE_MIN;
 use crate::error::Error;
 use crate::message::Message;
-use crate::message::outbound::OutboundMessage;
+use crate::message::outbound::Outbound;
 use crate::message::prepared::{Frame, PreparedMessage};
 
 /// Once this many bytes are queued, `feed` writes by itself, while they are still in the cache.
@@ -19,9 +19,12 @@ const WRITE_EAGERLY_FROM: usize = 128 * 1024;
 impl Driver {
     /// Queues a message when it is ready. Pending while too much is queued already.
     #[inline]
-    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &OutboundMessage) -> Poll<Result<(), Error>> {
-        ready!(self.poll_room_for(cx, message.len()))?;
-        if let Err(error) = self.queue(message) {
+    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        if message.prepared().is_some() || self.backlog.is_some() {
+            return self.poll_feed_any(cx, message);
+        }
+        ready!(self.poll_room_for(cx, message.plain_len()))?;
+        if let Err(error) = self.queue_plain(message) {
             return self.poll_error(cx, error);
         }
         self.write_if_much(cx);
@@ -36,16 +39,14 @@ impl Driver {
         Poll::Ready(Err(error))
     }
 
-    /// Queues a prepared message when it is ready. Pending while too much is queued already.
-    pub(crate) fn poll_feed_prepared(
-        &mut self,
-        cx: &mut Context<'_>,
-        prepared: &PreparedMessage,
-    ) -> Poll<Result<(), Error>> {
-        ready!(self.poll_room_for(cx, prepared.message().len()))?;
-        if let Err(error) = self.queue_prepared(prepared) {
+    /// [`poll_feed`](Self::poll_feed) of a prepared message, or while there is a backlog.
+    #[inline(never)]
+    fn poll_feed_any(&mut self, cx: &mut Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
+        ready!(self.poll_room_for(cx, message.len()))?;
+        if let Err(error) = self.queue(message) {
             return self.poll_error(cx, error);
         }
+        self.clear_full();
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -74,6 +75,7 @@ impl Driver {
             if self.connection.state() != State::Open {
                 return Poll::Ready(Err(self.send_error(SendError::Closed)));
             }
+            self.record_full();
             if self.poll_drain(cx).is_pending() {
                 ready!(self.poll_blocked(cx));
             }
@@ -105,19 +107,28 @@ impl Driver {
     }
 
     /// Queues a message, however much is queued already.
+    #[inline]
+    pub(crate) fn queue(&mut self, message: &Outbound) -> Result<(), Error> {
+        match message.prepared() {
+            None => self.queue_plain(message),
+            Some(prepared) => self.queue_prepared(prepared, message.compress_choice()),
+        }
+    }
+
+    /// Queues a message that is not prepared, however much is queued already.
     // [6455-10.3-2]
     #[inline]
-    pub(crate) fn queue(&mut self, message: &OutboundMessage) -> Result<(), Error> {
+    fn queue_plain(&mut self, message: &Outbound) -> Result<(), Error> {
         self.check_writable()?;
-        let len = message.len();
-        if self.connection.would_compress(len, message.compress()) {
+        let len = message.plain_len();
+        if self.connection.would_compress(len, message.compress_choice()) {
             return self.queue_compressed(message);
         }
         self.queue_uncompressed(message, len)
     }
 
     #[inline(always)]
-    fn queue_uncompressed(&mut self, message: &OutboundMessage, len: usize) -> Result<(), Error> {
+    fn queue_uncompressed(&mut self, message: &Outbound, len: usize) -> Result<(), Error> {
         let is_by_reference = len >= BY_REFERENCE_MIN && matches!(self.connection.role(), Role::Server);
         let copied_len = if is_by_reference { 0 } else { len };
         let out = self.output.buffer_for(copied_len, self.settings.write_buffer_max);
@@ -133,14 +144,16 @@ impl Driver {
 
     #[cold]
     #[inline(never)]
-    fn queue_compressed(&mut self, outgoing: &OutboundMessage) -> Result<(), Error> {
-        let (message, len) = (outgoing.to_message(), outgoing.len());
+    fn queue_compressed(&mut self, outgoing: &Outbound) -> Result<(), Error> {
+        let (message, len) = (outgoing.to_message(), outgoing.plain_len());
         self.budget.charge_compressed(len.min(PART_LEN));
         let is_begun = if len > PART_LEN {
             self.queue_first_part(message)
         } else {
             let out = self.output.buffer_for(len, self.settings.write_buffer_max);
-            let sent = self.connection.send_with(message.data(), outgoing.compress(), out);
+            let sent = self
+                .connection
+                .send_with(message.data(), outgoing.compress_choice(), out);
             sent.map(|()| true)
         };
         match is_begun {
@@ -191,13 +204,13 @@ impl Driver {
     }
 
     /// Queues a prepared message, however much is queued already.
-    pub(crate) fn queue_prepared(&mut self, prepared: &PreparedMessage) -> Result<(), Error> {
+    fn queue_prepared(&mut self, prepared: &PreparedMessage, compress: Compress) -> Result<(), Error> {
         if matches!(self.connection.role(), Role::Client { .. }) {
-            let message = OutboundMessage::new(prepared.message().clone(), prepared.compress());
-            return self.queue(&message);
+            let message = Outbound::new(prepared.message().clone(), compress);
+            return self.queue_plain(&message);
         }
         self.check_writable()?;
-        let Frame { framing, bytes } = prepared.frame_for(&self.connection, CODECS);
+        let Frame { framing, bytes } = prepared.frame_for(&self.connection, compress, CODECS);
         let sent = self.connection.start_framed(prepared.message().data(), *framing);
         sent.map_err(|error| self.send_error(error))?;
         if bytes.len() >= BY_REFERENCE_MIN {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use sockeye_proto::{Event, State};
 
 use super::Driver;
+use super::control::control_event;
 use crate::endpoint::state::TransportState;
 use crate::endpoint::{buffer_pool, fast_path, message_pool};
 use crate::message::Message;
@@ -41,8 +42,9 @@ impl Driver {
     /// The messages in the backlog were received before those in the input.
     #[inline(never)]
     fn next_message_into(&mut self, next: &mut Option<Message>) {
+        self.observes_control = false;
         *next = match self.backlog.is_some() {
-            true => self.change_backlog(|backlog| backlog.ahead.pop()),
+            true => self.change_backlog(|backlog| backlog.ahead.pop_message()),
             false => None,
         };
         if next.is_none() {
@@ -85,6 +87,14 @@ impl Driver {
             {
                 self.budget.charge_assembled(assembled.len());
                 self.input.lease.release();
+            }
+            if self.observes_control
+                && let Some(control) = control_event(&event)
+            {
+                self.change_backlog(|backlog| backlog.ahead.push(control));
+                self.input.release_or_retain();
+                self.queue_control();
+                return None;
             }
             if let Some(message) = to_message(event) {
                 self.input.release_or_retain();

@@ -7,6 +7,7 @@ use sockeye_proto::Instant;
 use super::Driver;
 use crate::endpoint::backlog::Backlog;
 use crate::error::{Error, Kind};
+use crate::message::event::Event;
 use crate::transport::Transport;
 
 impl Driver {
@@ -45,7 +46,7 @@ impl Driver {
             }
             // `None` also if a message is inflated in part, which spends the budget.
             if let Some(message) = self.parse_message() {
-                self.change_backlog(|backlog| backlog.ahead.push(message));
+                self.change_backlog(|backlog| backlog.ahead.push(Event::Message(message)));
             }
         }
         true

@@ -108,6 +108,7 @@ impl Driver {
             self.queue_control();
             if self.is_drained() {
                 self.output.release();
+                self.clear_full();
                 break;
             }
             let Some(io) = self.transport.writable() else {

@@ -1,0 +1,119 @@
+//! Pings, pongs, and the events that show them.
+
+use std::fmt;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Driver;
+use crate::error::Error;
+use crate::message::event::Event;
+
+impl Driver {
+    /// Queues a ping of this payload.
+    pub(crate) fn send_ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.check_writable()?;
+        self.connection.ping(payload).map_err(|error| self.send_error(error))
+    }
+
+    /// Queues an unsolicited pong, once; waits only while too much is queued already.
+    pub(crate) fn poll_feed_pong(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Poll<Result<(), Error>> {
+        ready!(self.poll_room_for(cx, payload.len()))?;
+        self.check_writable()?;
+        let out = self.output.buffer_for(payload.len(), self.settings.write_buffer_max);
+        let sent = self.connection.send_pong(payload, out);
+        Poll::Ready(sent.map_err(|error| self.send_error(error)))
+    }
+
+    /// Queues a ping, unless one is not answered yet. Returns the number of the ping to wait for.
+    pub(crate) fn start_ping(&mut self) -> Result<u32, Error> {
+        self.check_writable()?;
+        self.connection.probe().map_err(|error| self.send_error(error))
+    }
+
+    /// Waits until a ping is answered, or a later one: writes, and receives ahead.
+    pub(crate) fn poll_pong(&mut self, cx: &mut Context<'_>, ping: u32) -> Poll<Result<Duration, Error>> {
+        loop {
+            if let Some(ended) = self.pong(ping) {
+                return Poll::Ready(ended);
+            }
+            let is_drained = self.poll_drain(cx).is_ready();
+            self.find_close_after_write_failure(cx);
+            if is_drained && self.has_input() && !self.budget.is_spent() && !self.receive_into_backlog() {
+                let is_turn_over = self.budget.is_spent();
+                if !is_turn_over && self.pong(ping).is_none() {
+                    return Poll::Ready(Err(Error::misuse(ReadAheadFull)));
+                }
+            }
+            if let Some(ended) = self.pong(ping) {
+                return Poll::Ready(ended);
+            }
+            ready!(self.poll_blocked(cx));
+        }
+    }
+
+    /// Waits until a ping is answered, or a later one, by what another task receives. Writes.
+    pub(crate) fn poll_pong_of_receiver(&mut self, cx: &mut Context<'_>, ping: u32) -> Poll<Result<Duration, Error>> {
+        let _ = self.poll_drain(cx);
+        self.pong(ping).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The round-trip time if the ping is answered; an error if it will not be.
+    fn pong(&self, ping: u32) -> Option<Result<Duration, Error>> {
+        if self.connection.is_answered(ping) {
+            return self.connection.rtt().map(Ok);
+        }
+        self.refusal().map(Err)
+    }
+
+    /// The next message or control frame; `None` after a normal end.
+    pub(crate) fn poll_recv_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, Error>> {
+        self.observes_control = true;
+        loop {
+            if !self.budget.is_overdrawn() {
+                if self.has_read_ahead()
+                    && let Some(event) = self.change_backlog(|backlog| backlog.ahead.pop())
+                {
+                    return Poll::Ready(Ok(Some(event)));
+                }
+                if self.has_input() {
+                    let message = self.parse_message();
+                    if let Some(message) = message {
+                        return Poll::Ready(Ok(Some(Event::Message(message))));
+                    }
+                    if self.has_read_ahead() {
+                        continue;
+                    }
+                }
+            }
+            if self.has_ended() {
+                return self.poll_end(cx).map_ok(|end| end.map(Event::Message));
+            }
+            ready!(self.poll_more(cx));
+        }
+    }
+}
+
+/// A control frame that an application may see.
+pub(super) fn control_event(event: &sockeye_proto::Event<'_>) -> Option<Event> {
+    match event {
+        sockeye_proto::Event::Ping(payload) => Some(Event::Ping(Bytes::copy_from_slice(payload))),
+        sockeye_proto::Event::Pong(payload) => Some(Event::Pong(Bytes::copy_from_slice(payload))),
+        _ => None,
+    }
+}
+
+/// The pong waits behind messages that nobody has received.
+#[derive(Debug)]
+struct ReadAheadFull;
+
+impl fmt::Display for ReadAheadFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the pong waits behind more messages than Limits::read_ahead_max: receive them, or split the connection",
+        )
+    }
+}
+
+impl std::error::Error for ReadAheadFull {}

@@ -1,0 +1,89 @@
+//! Queueing without waiting, and its errors.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::endpoint::Driver;
+use crate::error::Error;
+use crate::message::outbound::Outbound;
+
+/// The error of `try_send`: the message was not queued.
+#[derive(Clone, Debug)]
+pub enum TrySendError {
+    /// Too much waits to be written already, or a large message is being compressed.
+    #[non_exhaustive]
+    Full {
+        /// The message, given back.
+        message: Outbound,
+        /// How many bytes wait to be written: see [`Sender::queued_bytes`](crate::Sender::queued_bytes).
+        queued_bytes: usize,
+        /// When a message was first refused or made to wait since the queue was last empty or a message was last accepted.
+        /// How long a peer has been too slow, to the millisecond.
+        since: Instant,
+    },
+    /// The connection is closed or lost.
+    Closed(Error),
+}
+
+impl TrySendError {
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+}
+
+impl fmt::Display for TrySendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { queued_bytes, .. } => {
+                write!(f, "the send queue is full: {queued_bytes} bytes wait to be written")
+            }
+            Self::Closed(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl std::error::Error for TrySendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Full { .. } => None,
+            Self::Closed(error) => error.source(),
+        }
+    }
+}
+
+/// The error of [`Sender::try_send_all`](crate::Sender::try_send_all): not all messages were queued.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TrySendAllError {
+    /// The number of messages that were queued.
+    pub queued: usize,
+    /// Why the next one was not.
+    pub cause: TrySendError,
+}
+
+impl fmt::Display for TrySendAllError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages were queued, then: {}", self.queued, self.cause)
+    }
+}
+
+impl std::error::Error for TrySendAllError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+/// Queues a message if there is room for it now.
+pub(crate) fn try_send(driver: &mut Driver, message: Outbound) -> Result<(), TrySendError> {
+    if driver.has_room_for(message.len()) {
+        let queued = driver.queue(&message).map_err(TrySendError::Closed);
+        driver.clear_full();
+        return queued;
+    }
+    Err(TrySendError::Full {
+        message,
+        queued_bytes: driver.waiting_len(),
+        since: driver.record_full(),
+    })
+}

@@ -1,0 +1,215 @@
+//! Round-trip times, unsolicited pongs, and control frames as events.
+
+mod common;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use common::wire::{Frame, close, ping, pong, text};
+use common::{BOTH, Local, Peer, look, open, open_server, polled, within};
+use sockeye::{Event, Limits, Message, Server};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+async fn settle() {
+    for _ in 0..20 {
+        yield_now().await;
+    }
+}
+
+/// The payload of the one ping that the peer got.
+#[track_caller]
+fn payload_of_ping(peer: &Peer) -> Vec<u8> {
+    let frames: Vec<Frame> = peer.takes();
+    let [frame] = &frames[..] else { panic!("{frames:?}") };
+    let payload = frame.payload().to_vec();
+    assert_eq!(*frame, ping(payload.clone()));
+    payload
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_gives_the_round_trip_time_and_keeps_messages() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        let rtt = {
+            let mut pinging = pin!(ws.ping());
+            assert!(look(&mut pinging).await.is_pending());
+            let payload = payload_of_ping(&peer);
+            sleep(Duration::from_millis(70)).await;
+            peer.sends([text("before"), pong("another"), pong(payload)]);
+            within(1, pinging).await.unwrap()
+        };
+        assert_eq!(rtt, Duration::from_millis(70));
+        assert_eq!(ws.rtt(), Some(rtt));
+        assert_eq!(ws.recv().await.unwrap(), Some(Message::text("before")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_is_dropped_goes_on_with_the_next() {
+    for local in BOTH {
+        for polls in 1..20 {
+            let (mut ws, peer) = open(local).await;
+            peer.rule(|rules| {
+                rules.write_max = 1;
+                rules.stutters = true;
+            });
+            if polled(polls, ws.ping()).await.is_some() {
+                // It has waited until the peer was taken for gone.
+                break;
+            }
+            ws.flush().await.unwrap();
+            let payload = payload_of_ping(&peer);
+            let mut pinging = pin!(ws.ping());
+            assert!(look(&mut pinging).await.is_pending());
+            assert_eq!(peer.takes(), [], "one ping is enough");
+            peer.sends([pong(payload)]);
+            within(1, pinging).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_of_senders_are_completed_by_the_receiver() {
+    for local in BOTH {
+        let (ws, peer) = open(local).await;
+        let (sender, mut receiver) = ws.split();
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        settle().await;
+        let tasks = [0, 1].map(|_| {
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.ping().await })
+        });
+        settle().await;
+        let payload = payload_of_ping(&peer);
+        sleep(Duration::from_millis(5)).await;
+        peer.sends([pong(payload)]);
+        for task in tasks {
+            assert_eq!(within(1, task).await.unwrap().unwrap(), Duration::from_millis(5));
+        }
+        let pinging = tokio::spawn(async move { sender.ping().await });
+        settle().await;
+        peer.sends([close(1000, "")]);
+        assert!(within(1, pinging).await.unwrap().unwrap_err().is_closed());
+        assert_eq!(receiving.await.unwrap().unwrap(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_behind_more_than_may_be_read_ahead_says_so() {
+    let mut limits = Limits::default();
+    limits.read_ahead_max = 1000;
+    let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
+    peer.sends((0..100).map(|_| text("x".repeat(100))));
+    let error = within(1, ws.ping()).await.unwrap_err();
+    assert!(error.is_invalid_input(), "{error:?}");
+    for _ in 0..100 {
+        ws.recv().await.unwrap().unwrap();
+    }
+    assert!(ws.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_ends_with_the_connection() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        peer.sends([text("last"), close(1000, "")]);
+        assert!(within(1, ws.ping()).await.unwrap_err().is_closed());
+        assert_eq!(ws.recv().await.unwrap(), Some(Message::text("last")));
+        assert_eq!(ws.recv().await.unwrap(), None);
+        // Silence ends it too.
+        let (mut ws, _peer) = open(local).await;
+        assert!(within(60, ws.ping()).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsolicited_pongs_leave() {
+    for local in BOTH {
+        let (mut ws, peer) = open(local).await;
+        ws.send_pong(b"alive").await.unwrap();
+        assert!(ws.send_pong(&[0; 126]).await.unwrap_err().is_invalid_input());
+        assert_eq!(peer.takes(), [pong("alive")]);
+        let (sender, _receiver) = ws.split();
+        sender.send_pong(b"").await.unwrap();
+        assert_eq!(peer.takes(), [pong("")]);
+    }
+}
+
+fn frames() -> Vec<Frame> {
+    vec![
+        ping("a"),
+        text("one"),
+        text("tw").unfinished(),
+        pong("b"),
+        common::wire::continuation("o"),
+        ping("c"),
+        close(1000, ""),
+    ]
+}
+
+fn events() -> Vec<Event> {
+    let bytes = |text: &'static str| text.as_bytes().into();
+    vec![
+        Event::Ping(bytes("a")),
+        Event::Message("one".into()),
+        Event::Pong(bytes("b")),
+        Event::Message("two".into()),
+        Event::Ping(bytes("c")),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_frames_are_events_in_order() {
+    for local in BOTH {
+        for read_max in [1, usize::MAX] {
+            let (mut ws, peer) = open(local).await;
+            peer.rule(|rules| rules.read_max = read_max);
+            peer.sends(frames());
+            for expected in events() {
+                assert_eq!(within(1, ws.recv_event()).await.unwrap(), Some(expected));
+            }
+            assert_eq!(ws.recv_event().await.unwrap(), None);
+            assert_eq!(peer.takes(), [pong("a"), pong("c"), close(1000, "")]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn recv_event_loses_nothing_when_it_is_dropped() {
+    for local in BOTH {
+        for polls in 1..50 {
+            let (ws, peer) = open(local).await;
+            let (_sender, mut receiver) = ws.split();
+            peer.rule(|rules| {
+                rules.read_max = 1;
+                rules.stutters = true;
+            });
+            peer.sends(frames());
+            let mut received = vec![];
+            loop {
+                match polled(polls, receiver.recv_event()).await {
+                    Some(Ok(Some(event))) => received.push(event),
+                    Some(end) => break assert_eq!(end.unwrap(), None),
+                    None => {}
+                }
+            }
+            assert_eq!(received, events(), "{local:?}, {polls} polls");
+        }
+    }
+}
+
+/// What a send receives ahead is in order too, and `recv` leaves control frames out.
+#[tokio::test(start_paused = true)]
+async fn events_are_read_ahead() {
+    let (mut ws, peer) = open(Local::Server).await;
+    assert!(look(pin!(ws.recv_event())).await.is_pending());
+    peer.rule(|rules| rules.room = 0);
+    peer.sends([ping("a"), text("one"), pong("b"), text("two"), text("three")]);
+    assert!(look(pin!(ws.send("blocked"))).await.is_pending());
+    peer.rule(|rules| rules.room = usize::MAX);
+    assert_eq!(ws.recv_event().await.unwrap(), Some(Event::Ping("a".into())));
+    assert_eq!(ws.recv_event().await.unwrap(), Some(Event::Message("one".into())));
+    assert_eq!(ws.recv().await.unwrap(), Some("two".into()));
+    assert_eq!(ws.try_recv().unwrap(), "three".into());
+}
