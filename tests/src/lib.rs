@@ -15,6 +15,8 @@ pub mod client;
 pub mod connect;
 pub mod differential;
 mod foreign_server;
+#[cfg(doctest)]
+mod guide;
 mod net;
 mod patience;
 mod process;

@@ -457,7 +457,7 @@ async fn invalid_flags_are_2() {
         ),
         (&[":1", "-H", "X: a\r\nY: b"], "the header `X` cannot be sent"),
         (&[":1", "--subprotocol", "a b"], "one name"),
-        (&[":1", "--subprotocol", "a", "--subprotocol", "a"], "offered already"),
+        (&[":1", "--subprotocol", "a", "--subprotocol", "a"], "already offered"),
         (&[":1", "--origin", "example.com"], "scheme://host"),
         (&[":1", "--wait", "long"], "a time such as"),
         (&[":1", "--max-message-size", "0"], "at least 1 byte"),

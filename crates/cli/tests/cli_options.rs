@@ -85,7 +85,7 @@ async fn errors_about_invalid_values_contain_advice() {
         (&["connect", ":1", "-H", "Sec-WebSocket-Protocol: a b"], "--subprotocol"),
         (
             &["connect", ":1", "-H", "Sec-WebSocket-Protocol: a, a"],
-            "offered already",
+            "already offered",
         ),
         (&["connect", "--cacert", "x.pem", "-k", ":1"], "cannot be used with"),
         (&["connect", ":1", ":2"], "unexpected argument ':2'"),

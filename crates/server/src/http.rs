@@ -393,7 +393,14 @@ mod tests {
     #[tokio::test]
     async fn an_invalid_websocket_request_gets_the_reason() {
         let line = "GET /connection/websocket HTTP/1.1";
-        check(line, "", "426", None, "Upgrade: websocket is needed\n").await;
+        check(
+            line,
+            "",
+            "426",
+            None,
+            "this endpoint requires the header Upgrade: websocket\n",
+        )
+        .await;
         let keyless = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
         check(line, keyless, "400", None, "missing Sec-WebSocket-Key header\n").await;
     }

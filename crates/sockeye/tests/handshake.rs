@@ -633,7 +633,7 @@ async fn server_that_accepts_what_was_not_offered_says_500_and_why_to_its_own() 
     for (acceptance, says) in [
         (
             acceptance().subprotocol("v2"),
-            "subprotocol \"v2\": subprotocol was not offered",
+            "subprotocol \"v2\": the client did not offer",
         ),
         (acceptance().subprotocol("two words"), "not an HTTP token"),
         (

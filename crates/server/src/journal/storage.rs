@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// One folder of files.
 pub(super) trait Storage: Send + Sync + fmt::Debug {
@@ -68,6 +69,9 @@ pub(super) enum DiskError {
 
 const LOCK_NAME: &str = "journal.lock";
 
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
 impl Disk {
     /// Creates the folder if needed, and locks it.
     pub(super) fn open(folder: &Path) -> Result<Self, DiskError> {
@@ -79,10 +83,7 @@ impl Disk {
             .write(true)
             .open(folder.join(LOCK_NAME))
             .map_err(io)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => DiskError::Locked,
-            TryLockError::Error(error) => DiskError::Io(error),
-        })?;
+        acquire(&lock)?;
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // The folder itself may be new. Its parent may be unreadable for us, which is no reason not to start.
             let _ = sync_folder(parent);
@@ -91,6 +92,20 @@ impl Disk {
             folder: folder.to_owned(),
             _lock: lock,
         })
+    }
+}
+
+/// Locks the file. Waits up to [`LOCK_TIMEOUT`]: the previous owner may be about to exit, and a process that this one is
+/// starting holds a copy of every open file until it has executed its program.
+fn acquire(lock: &File) -> Result<(), DiskError> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY_INTERVAL),
+            Err(TryLockError::WouldBlock) => return Err(DiskError::Locked),
+            Err(TryLockError::Error(error)) => return Err(DiskError::Io(error)),
+        }
     }
 }
 
