@@ -67,11 +67,11 @@ pub(crate) enum Kind {
     /// The peer took less than `Limits::write_rate_min`.
     Stalled,
     /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
-    StalledBoth,
+    MutualStall,
     /// The caller passed something invalid, such as a close code that must not be sent.
     Misuse(Box<dyn StdError + Send + Sync>),
     /// The URL is invalid, or its host cannot be used as a TLS server name.
-    Address(Box<dyn StdError + Send + Sync>),
+    InvalidUrl(Box<dyn StdError + Send + Sync>),
     /// No connection to the host could be established.
     Connect(ConnectError),
     /// The TLS handshake failed.
@@ -118,8 +118,8 @@ impl Error {
         Self::new(Kind::Misuse(Box::new(error)))
     }
 
-    pub(crate) fn address(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::new(Kind::Address(error.into()))
+    pub(crate) fn invalid_url(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Kind::InvalidUrl(error.into()))
     }
 
     /// Returns the class of the error. New kinds may be added in minor releases.
@@ -127,15 +127,15 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Kind::Io(_) => ErrorKind::Io,
-            Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => ErrorKind::Timeout,
-            Kind::Misuse(_) | Kind::Address(_) => ErrorKind::InvalidInput,
+            Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall => ErrorKind::Timeout,
+            Kind::Misuse(_) | Kind::InvalidUrl(_) => ErrorKind::InvalidInput,
             Kind::Connect(error) if error.is_timeout() => ErrorKind::Timeout,
             Kind::Connect(error) if error.is_unresolved() => ErrorKind::Resolve,
             Kind::Connect(error) if error.is_invalid_input() => ErrorKind::InvalidInput,
             Kind::Connect(_) => ErrorKind::Connect,
             Kind::Tls(_) => ErrorKind::Tls,
             Kind::Handshake(HandshakeError::TimedOut) => ErrorKind::Timeout,
-            Kind::Handshake(fault) if fault.denial().is_some() => ErrorKind::Denied,
+            Kind::Handshake(error) if error.denial().is_some() => ErrorKind::Denied,
             Kind::Handshake(_) => ErrorKind::Handshake,
             Kind::Rejected(_) => ErrorKind::Rejected,
             Kind::Closed(close_info) => match close_info.cause() {
@@ -157,11 +157,11 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match &*self.0 {
-            Kind::Io(_) | Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth => true,
+            Kind::Io(_) | Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall => true,
             Kind::Connect(error) => !error.is_invalid_input(),
             // rustls reports an invalid certificate or invalid bytes of the peer as `InvalidData`.
             Kind::Tls(error) => !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other),
-            Kind::Handshake(fault) => matches!(fault, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
+            Kind::Handshake(error) => matches!(error, HandshakeError::ClosedEarly | HandshakeError::TimedOut),
             Kind::Rejected(Rejected { response, .. }) => {
                 matches!(response.status().as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
@@ -170,7 +170,7 @@ impl Error {
                 (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
                 (_, Some(frame)) => matches!(u16::from(frame.code), 1001 | 1011..=1014),
             },
-            Kind::Misuse(_) | Kind::Address(_) | Kind::Other(_) => false,
+            Kind::Misuse(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
         }
     }
 
@@ -186,7 +186,7 @@ impl Error {
             Kind::Closed(_)
             | Kind::Io(_)
             | Kind::Stalled
-            | Kind::StalledBoth
+            | Kind::MutualStall
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
             _ => false,
@@ -217,7 +217,7 @@ impl Error {
     /// Why the opening handshake failed: the rule that the peer broke, or the policy that rejected it.
     pub fn handshake_error(&self) -> Option<&HandshakeError> {
         match &*self.0 {
-            Kind::Handshake(fault) => Some(fault),
+            Kind::Handshake(error) => Some(error),
             _ => None,
         }
     }
@@ -283,7 +283,7 @@ impl Error {
     }
 
     /// The server's response to the opening handshake, if its status was not 101. The body is truncated to
-    /// [`Limits::refusal_body_size_max`](crate::Limits::refusal_body_size_max) bytes, and to what arrives within one
+    /// [`Limits::rejection_body_size_max`](crate::Limits::rejection_body_size_max) bytes, and to what arrives within one
     /// second.
     ///
     /// ```no_run
@@ -332,14 +332,14 @@ impl fmt::Display for Error {
             Kind::Timeout(of) => write!(f, "{of} timed out"),
             Kind::Connect(error) => write!(f, "cannot connect to {}: {error}", error.target()),
             Kind::Stalled => f.write_str("the peer reads too slowly: it took less than Limits::write_rate_min"),
-            Kind::StalledBoth => f.write_str(
+            Kind::MutualStall => f.write_str(
                 "both sides wait to send: the peer takes too little, and the messages received ahead fill \
                  Limits::read_ahead_max",
             ),
             Kind::Misuse(error) => write!(f, "invalid input: {error}"),
-            Kind::Address(error) => write!(f, "invalid URL: {error}"),
+            Kind::InvalidUrl(error) => write!(f, "invalid URL: {error}"),
             Kind::Tls(error) => write!(f, "TLS failed: {error}"),
-            Kind::Handshake(fault) => write!(f, "opening handshake failed: {fault}"),
+            Kind::Handshake(error) => write!(f, "opening handshake failed: {error}"),
             Kind::Rejected(Rejected { response, .. }) => {
                 let status = response.status();
                 write!(f, "the server answered with status {}", status.as_u16())?;
@@ -357,10 +357,10 @@ impl StdError for Error {
         // The cause's own text is already in this error's text.
         match &*self.0 {
             Kind::Io(error) | Kind::Tls(error) => error.source(),
-            Kind::Misuse(error) | Kind::Address(error) | Kind::Other(error) => error.source(),
+            Kind::Misuse(error) | Kind::InvalidUrl(error) | Kind::Other(error) => error.source(),
             Kind::Connect(error) => error.source(),
-            Kind::Handshake(fault) => fault.source(),
-            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::StalledBoth | Kind::Rejected(_) => None,
+            Kind::Handshake(error) => error.source(),
+            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall | Kind::Rejected(_) => None,
         }
     }
 }
@@ -372,8 +372,8 @@ impl From<io::Error> for Error {
 }
 
 impl From<HandshakeError> for Error {
-    fn from(fault: HandshakeError) -> Self {
-        Self::new(Kind::Handshake(fault))
+    fn from(error: HandshakeError) -> Self {
+        Self::new(Kind::Handshake(error))
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Limits {
     /// 431.
     pub header_count_max: usize,
     /// Maximum size in bytes of a rejection's body that a client keeps. Default 16 KiB. The rest is truncated.
-    pub refusal_body_size_max: usize,
+    pub rejection_body_size_max: usize,
 }
 
 impl Default for Limits {
@@ -67,7 +67,7 @@ impl Default for Limits {
             write_rate_min: 1024,
             head_size_max: handshake.head_size_max,
             header_count_max: handshake.header_count_max,
-            refusal_body_size_max: handshake.body_size_max,
+            rejection_body_size_max: handshake.body_size_max,
         }
     }
 }
@@ -123,10 +123,10 @@ impl Limits {
         self
     }
 
-    /// Sets [`refusal_body_size_max`](field@Self::refusal_body_size_max).
+    /// Sets [`rejection_body_size_max`](field@Self::rejection_body_size_max).
     #[must_use]
-    pub fn refusal_body_size_max(mut self, value: usize) -> Self {
-        self.refusal_body_size_max = value;
+    pub fn rejection_body_size_max(mut self, value: usize) -> Self {
+        self.rejection_body_size_max = value;
         self
     }
 }
@@ -238,7 +238,7 @@ impl Options {
         let mut limits = HandshakeLimits::default();
         limits.head_size_max = self.limits.head_size_max;
         limits.header_count_max = self.limits.header_count_max;
-        limits.body_size_max = self.limits.refusal_body_size_max;
+        limits.body_size_max = self.limits.rejection_body_size_max;
         limits
     }
 
@@ -305,11 +305,11 @@ mod tests {
             write_rate_min,
             head_size_max,
             header_count_max,
-            refusal_body_size_max,
+            rejection_body_size_max,
         } = Limits::default();
         assert!(message_size_max <= 1 << 30 && write_buffer_max <= 1 << 30 && read_ahead_max <= 1 << 30);
         assert!(write_rate_min > 0);
-        assert!(head_size_max <= 1 << 20 && refusal_body_size_max <= 1 << 20);
+        assert!(head_size_max <= 1 << 20 && rejection_body_size_max <= 1 << 20);
         assert!(header_count_max <= 1000 && empty_fragments_max <= 1 << 16);
         let Timeouts {
             connect,

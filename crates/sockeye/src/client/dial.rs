@@ -30,11 +30,11 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Maximum number of addresses that are tried. At 250 ms each, the default timeout allows 40.
 const ADDRESSES_MAX: usize = 64;
 
-type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+type ResolveFuture = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// A custom resolver.
 #[derive(Clone)]
-struct Resolver(Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>);
+struct Resolver(Arc<dyn Fn(String, u16) -> ResolveFuture + Send + Sync>);
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +108,7 @@ impl Dialer {
         let addresses = interleaved(addresses);
         let usable: Vec<_> = addresses.iter().copied().filter(|it| self.is_usable(*it)).collect();
         match usable.is_empty() {
-            true => Err(ConnectFailure::OtherFamily(addresses)),
+            true => Err(ConnectFailure::FamilyMismatch(addresses)),
             false => Ok(usable),
         }
     }
@@ -159,11 +159,11 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = unique.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = unique.into_iter().partition(|it| it.is_ipv6() == first_is_v6);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut turns = vec![];
+    let mut interleaved = vec![];
     loop {
         match (first.next(), second.next()) {
-            (None, None) => return turns,
-            (a, b) => turns.extend(a.into_iter().chain(b)),
+            (None, None) => return interleaved,
+            (a, b) => interleaved.extend(a.into_iter().chain(b)),
         }
     }
 }
@@ -246,15 +246,15 @@ mod tests {
 
     /// The outcome of an attempt.
     #[derive(Clone, Copy, Debug)]
-    enum Fate {
+    enum Outcome {
         /// Succeeds after this many milliseconds.
         Connects(u64),
         /// Is refused after this many milliseconds.
         Refused(u64),
         /// Never gets an answer.
-        Swallowed,
+        NoAnswer,
     }
-    use Fate::*;
+    use Outcome::*;
 
     fn address(number: usize) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, number as u8], 80))
@@ -262,15 +262,15 @@ mod tests {
 
     /// Races addresses with these outcomes. Returns the winner, the elapsed milliseconds, the start of each attempt,
     /// and the recorded attempts. Stops after an hour.
-    async fn raced(fates: &[Fate]) -> (Option<usize>, u128, Vec<u128>, Vec<Attempt>) {
+    async fn raced(outcomes: &[Outcome]) -> (Option<usize>, u128, Vec<u128>, Vec<Attempt>) {
         let start = Instant::now();
         let begun = Rc::new(RefCell::new(vec![]));
         let connect = |to: SocketAddr| {
             begun.borrow_mut().push(start.elapsed().as_millis());
             let number = (0..).find(|number| address(*number) == to).unwrap();
-            let fate = fates[number];
+            let outcome = outcomes[number];
             async move {
-                match fate {
+                match outcome {
                     Connects(after) => {
                         sleep(Duration::from_millis(after)).await;
                         Ok(number)
@@ -279,12 +279,12 @@ mod tests {
                         sleep(Duration::from_millis(after)).await;
                         Err(io::ErrorKind::ConnectionRefused.into())
                     }
-                    Swallowed => std::future::pending().await,
+                    NoAnswer => std::future::pending().await,
                 }
             }
         };
         let mut attempts = vec![];
-        let addresses = (0..fates.len()).map(address).collect();
+        let addresses = (0..outcomes.len()).map(address).collect();
         let racing = race(addresses, connect, &mut attempts);
         let won = timeout(Duration::from_secs(3600), racing).await.unwrap_or(None);
         let begun = begun.borrow().clone();
@@ -299,9 +299,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_next_address_is_tried_after_250_ms() {
-        check(raced(&[Swallowed, Connects(30)]).await, Some(1), 280, &[0, 250]);
+        check(raced(&[NoAnswer, Connects(30)]).await, Some(1), 280, &[0, 250]);
         check(
-            raced(&[Swallowed, Swallowed, Connects(0)]).await,
+            raced(&[NoAnswer, NoAnswer, Connects(0)]).await,
             Some(2),
             500,
             &[0, 250, 500],
@@ -320,13 +320,13 @@ mod tests {
         );
         // The delay restarts with each attempt.
         check(
-            raced(&[Refused(100), Swallowed, Connects(0)]).await,
+            raced(&[Refused(100), NoAnswer, Connects(0)]).await,
             Some(2),
             350,
             &[0, 100, 350],
         );
         check(
-            raced(&[Swallowed, Refused(10), Connects(0)]).await,
+            raced(&[NoAnswer, Refused(10), Connects(0)]).await,
             Some(2),
             260,
             &[0, 250, 260],
@@ -350,7 +350,7 @@ mod tests {
         let (won, after, _, attempts) = raced(&[Refused(0), Refused(400), Refused(100)]).await;
         assert_eq!((won, after), (None, 400));
         assert!(attempts.iter().all(|attempt| attempt.error.is_some()) && attempts.len() == 3);
-        let (won, _, _, attempts) = raced(&[Swallowed, Refused(0)]).await;
+        let (won, _, _, attempts) = raced(&[NoAnswer, Refused(0)]).await;
         assert_eq!(won, None);
         assert!(attempts[0].error.is_none() && attempts[1].error.is_some());
         check(raced(&[]).await, None, 0, &[]);

@@ -216,7 +216,9 @@ impl Client {
 
     #[cfg(not(feature = "tls"))]
     async fn start_tls<S>(&self, _io: S, _address: &Address) -> Result<Box<dyn Io>, Error> {
-        Err(Error::address("wss:// needs the feature `tls` of the crate sockeye"))
+        Err(Error::invalid_url(
+            "wss:// needs the feature `tls` of the crate sockeye",
+        ))
     }
 
     async fn handshake(
@@ -255,13 +257,13 @@ impl Client {
                     awaiting = next;
                 }
                 ClientProgress::Connected(connected) => {
-                    let agreed = self.template.agree(&connected.response)?;
+                    let negotiated = self.template.negotiated_deflate(&connected.response)?;
                     let subprotocol = connected.subprotocol.as_ref().map(|name| name.as_str());
                     let role = Role::Client { mask: masking_key };
                     let settings = self.settings.clone();
                     let mut ws = WebSocket::new(io, role, settings, connected.read_buf, subprotocol);
-                    if let Some((config, agreement)) = agreed {
-                        ws.enable_deflate(config, agreement);
+                    if let Some((config, negotiated)) = negotiated {
+                        ws.enable_deflate(config, negotiated);
                     }
                     let response = convert::response(&connected.response);
                     return Ok((ws, response.map(|_body| ())));
@@ -272,7 +274,7 @@ impl Client {
                         response: convert::response(&response),
                     })));
                 }
-                ClientProgress::Failed(fault) => return Err(fault.into()),
+                ClientProgress::Failed(error) => return Err(error.into()),
             }
         }
     }
@@ -390,7 +392,7 @@ impl ClientBuilder {
     /// header. The error names it but does not show the value of a header.
     pub fn build(self) -> Result<Client, Error> {
         let client = self.into_client();
-        let example = Address::parse("ws://localhost/").map_err(Error::address)?;
+        let example = Address::parse("ws://localhost/").map_err(Error::invalid_url)?;
         client.client_request(&example, &RequestParts::default())?;
         Ok(client)
     }
@@ -404,15 +406,15 @@ impl ClientBuilder {
 
 impl Template {
     /// Applies the server's answer about compression.
-    fn agree(
+    fn negotiated_deflate(
         &self,
         response: &handshake::Response,
     ) -> Result<Option<(&DeflateConfig, NegotiatedParams)>, HandshakeError> {
         let Some(config) = &self.options.deflate else {
             return Ok(None);
         };
-        let agreement = config.accept(response.headers().extensions())?;
-        Ok(agreement.map(|agreement| (config, agreement)))
+        let negotiated = config.accept(response.headers().extensions())?;
+        Ok(negotiated.map(|negotiated| (config, negotiated)))
     }
 }
 

@@ -138,7 +138,7 @@ impl RequestBuilder {
     }
 
     fn build(&self) -> Result<(Address, ClientRequest), Error> {
-        let address = Address::parse(&self.url).map_err(Error::address)?;
+        let address = Address::parse(&self.url).map_err(Error::invalid_url)?;
         let request = self.client.client_request(&address, &self.parts)?;
         Ok((address, request))
     }

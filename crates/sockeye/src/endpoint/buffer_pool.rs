@@ -41,7 +41,7 @@ thread_local! {
     /// The most recently returned buffer of each kind. Faster to take than from the list, and usually sufficient.
     static NEWEST_READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static NEWEST_WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static NEWEST_ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static NEWEST_EMPTY_READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
@@ -62,7 +62,7 @@ pub(super) fn release_retained() {
 
 /// Takes a read buffer of [`READ_BUFFER_LEN`] bytes. It is zeroed only once, so it contains bytes that other
 /// connections have received. Callers must only use what a read has written, and only pass it to transports that never
-/// inspect it. For other transports use [`take_room`].
+/// inspect it. For other transports use [`take_empty_read`].
 #[inline]
 pub(super) fn take_read() -> Vec<u8> {
     let newest = NEWEST_READ.take();
@@ -79,32 +79,32 @@ fn take_older_read() -> Vec<u8> {
 }
 
 /// Takes an empty read buffer with a capacity of [`READ_BUFFER_LEN`] bytes. Its old content cannot be read.
-pub(super) fn take_room() -> Vec<u8> {
-    let newest = NEWEST_ROOM.take();
+pub(super) fn take_empty_read() -> Vec<u8> {
+    let newest = NEWEST_EMPTY_READ.take();
     match newest.capacity() {
         0 => Vec::with_capacity(READ_BUFFER_LEN),
         _ => newest,
     }
 }
 
-/// Returns a buffer taken with [`take_room`].
-pub(super) fn give_room(mut room: Vec<u8>) {
+/// Returns a buffer taken with [`take_empty_read`].
+pub(super) fn return_empty_read(mut room: Vec<u8>) {
     room.clear();
-    let _ = NEWEST_ROOM.try_with(|newest| newest.set(room));
+    let _ = NEWEST_EMPTY_READ.try_with(|newest| newest.set(room));
 }
 
 /// Returns a buffer taken with [`take_read`].
 #[inline]
-pub(super) fn give_read(buffer: Vec<u8>) {
+pub(super) fn return_read(buffer: Vec<u8>) {
     match NEWEST_READ.try_with(|newest| newest.replace(buffer)) {
-        Ok(older) if older.capacity() > 0 => give_older_read(older),
+        Ok(older) if older.capacity() > 0 => return_older_read(older),
         _ => {}
     }
 }
 
 #[cold]
-fn give_older_read(buffer: Vec<u8>) {
-    give(|pool| {
+fn return_older_read(buffer: Vec<u8>) {
+    with_pool(|pool| {
         if pool.read.len() < KEPT_MAX - 1 {
             pool.read.push(buffer);
         }
@@ -112,8 +112,8 @@ fn give_older_read(buffer: Vec<u8>) {
 }
 
 /// Returns a buffer to the pool. Frees it if the thread is exiting and has already dropped its pool.
-fn give(give_to: impl FnOnce(&mut Pool)) {
-    let _ = POOL.try_with(|pool| give_to(&mut pool.borrow_mut()));
+fn with_pool(put: impl FnOnce(&mut Pool)) {
+    let _ = POOL.try_with(|pool| put(&mut pool.borrow_mut()));
 }
 
 /// Takes an empty write buffer.
@@ -134,20 +134,20 @@ fn take_older_write() -> Vec<u8> {
 
 /// Returns a buffer taken with [`take_write`].
 #[inline]
-pub(super) fn give_write(mut buffer: Vec<u8>) {
+pub(super) fn return_write(mut buffer: Vec<u8>) {
     buffer.clear();
     if buffer.capacity() == 0 || buffer.capacity() > WRITE_BUFFER_KEPT_MAX {
         return;
     }
     match NEWEST_WRITE.try_with(|newest| newest.replace(buffer)) {
-        Ok(older) if older.capacity() > 0 => give_older_write(older),
+        Ok(older) if older.capacity() > 0 => return_older_write(older),
         _ => {}
     }
 }
 
 #[cold]
-fn give_older_write(buffer: Vec<u8>) {
-    give(|pool| {
+fn return_older_write(buffer: Vec<u8>) {
+    with_pool(|pool| {
         let (kept, kept_max) = match buffer.capacity() {
             ..=SMALL_LEN_MAX => (&mut pool.small_write, SMALL_KEPT_MAX - 1),
             _ => (&mut pool.write, KEPT_MAX - 1),
@@ -167,8 +167,8 @@ mod tests {
         struct Last;
         impl Drop for Last {
             fn drop(&mut self) {
-                give_read(take_some());
-                give_write(take_some());
+                return_read(take_some());
+                return_write(take_some());
             }
         }
         fn take_some() -> Vec<u8> {
@@ -181,10 +181,10 @@ mod tests {
         for is_pool_first in [true, false] {
             let thread = std::thread::spawn(move || {
                 if is_pool_first {
-                    give_write(take_some());
+                    return_write(take_some());
                 }
                 LAST.with(|_| {});
-                give_write(take_some());
+                return_write(take_some());
             });
             thread.join().unwrap();
         }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_thread_keeps_the_small_buffers_of_a_broadcast_and_few_others() {
         for (len, kept_max) in [(1, 1024), (2048, 1024), (2049, 4), (256 * 1024, 4), (256 * 1024 + 1, 0)] {
-            (0..1500).for_each(|_| give_write(Vec::with_capacity(len)));
+            (0..1500).for_each(|_| return_write(Vec::with_capacity(len)));
             let kept = std::iter::from_fn(|| Some(take_write()).filter(|buffer| buffer.capacity() > 0));
             assert_eq!(kept.count(), kept_max, "{len}");
         }

@@ -23,13 +23,13 @@ pub(super) struct Input {
     is_retained: bool,
     /// Whether to check readiness before the next read, because the last read was short. One check is enough: a wake-up
     /// implies readiness.
-    asks_first: bool,
+    checks_readiness: bool,
     /// The pooled buffer of a large message that is arriving. That message is not in `buffer`.
     pub(super) lease: Lease,
 }
 
 impl Input {
-    pub(super) fn of(received: Vec<u8>, at: Instant) -> Self {
+    pub(super) fn new(received: Vec<u8>, at: Instant) -> Self {
         let mut input = Self { at, ..Self::default() };
         input.set(received);
         input
@@ -60,19 +60,19 @@ impl Input {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         assert!(self.is_consumed(), "a read would overwrite what is not consumed");
-        if std::mem::take(&mut self.asks_first) {
+        if std::mem::take(&mut self.checks_readiness) {
             ready!(io.poll_read_ready(cx))?;
         }
-        if !io.reads_blindly() || len_max < buffer_pool::READ_BUFFER_LEN {
+        if !io.never_inspects_buffer() || len_max < buffer_pool::READ_BUFFER_LEN {
             return self.poll_append(io, len_max, cx);
         }
         let mut buffer = buffer_pool::take_read();
         let read = io.poll_read(cx, &mut buffer);
         if let Poll::Ready(Ok(len @ 1..)) = read {
-            self.asks_first = len < buffer.len();
+            self.checks_readiness = len < buffer.len();
             (self.buffer, self.end) = (buffer, len as u32);
         } else {
-            buffer_pool::give_read(buffer);
+            buffer_pool::return_read(buffer);
         }
         read
     }
@@ -81,16 +81,16 @@ impl Input {
     /// anything was read.
     #[inline(always)]
     fn poll_append(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let is_of_thread = len_max >= buffer_pool::READ_BUFFER_LEN;
-        let mut buffer = match is_of_thread {
-            true => buffer_pool::take_room(),
+        let is_pooled = len_max >= buffer_pool::READ_BUFFER_LEN;
+        let mut buffer = match is_pooled {
+            true => buffer_pool::take_empty_read(),
             false => Vec::with_capacity(len_max),
         };
         let read = io.poll_read_append(cx, &mut buffer, len_max);
         if let Poll::Ready(Ok(len @ 1..)) = read {
             (self.buffer, self.end) = (buffer, len as u32);
-        } else if is_of_thread {
-            buffer_pool::give_room(buffer);
+        } else if is_pooled {
+            buffer_pool::return_empty_read(buffer);
         }
         read
     }
@@ -102,7 +102,7 @@ impl Input {
         let mut buffer = buffer_pool::take_read();
         let len = io.try_read(&mut buffer);
         if len == 0 {
-            buffer_pool::give_read(buffer);
+            buffer_pool::return_read(buffer);
             return false;
         }
         (self.buffer, self.end) = (buffer, len as u32);
@@ -114,7 +114,7 @@ impl Input {
     pub(super) fn release_or_retain(&mut self) {
         if self.is_consumed() {
             self.release();
-        } else if !self.is_retained && self.is_of_thread() {
+        } else if !self.is_retained && self.is_pooled() {
             self.retain();
         }
     }
@@ -134,20 +134,20 @@ impl Input {
         if std::mem::take(&mut self.is_retained) {
             buffer_pool::release_retained();
         }
-        let is_of_thread = self.is_of_thread();
+        let is_pooled = self.is_pooled();
         let buffer = std::mem::take(&mut self.buffer);
         (self.pos, self.end) = (0, 0);
-        if !is_of_thread {
+        if !is_pooled {
             return;
         }
         match buffer.len() {
-            buffer_pool::READ_BUFFER_LEN => buffer_pool::give_read(buffer),
-            _ => buffer_pool::give_room(buffer),
+            buffer_pool::READ_BUFFER_LEN => buffer_pool::return_read(buffer),
+            _ => buffer_pool::return_empty_read(buffer),
         }
     }
 
     /// Whether the buffer came from the pool.
-    fn is_of_thread(&self) -> bool {
+    fn is_pooled(&self) -> bool {
         self.buffer.capacity() == buffer_pool::READ_BUFFER_LEN
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn what_came_with_the_handshake_is_no_buffer_of_the_thread() {
         for len in [1, buffer_pool::READ_BUFFER_LEN - 1, buffer_pool::READ_BUFFER_LEN + 1] {
-            let mut input = Input::of(vec![7; len], Instant::default());
+            let mut input = Input::new(vec![7; len], Instant::default());
             input.pos = 1;
             input.release_or_retain();
             assert_eq!(input.unread().len(), len - 1);
@@ -167,7 +167,7 @@ mod tests {
             input.release_or_retain();
             assert!(input.buffer.is_empty());
             assert_eq!(buffer_pool::take_read().len(), buffer_pool::READ_BUFFER_LEN);
-            assert_eq!(buffer_pool::take_room().len(), 0);
+            assert_eq!(buffer_pool::take_empty_read().len(), 0);
         }
     }
 }

@@ -38,9 +38,9 @@ const SLICES_MAX: usize = 16;
 pub(super) struct Output {
     /// Pieces that are written before `buffer`, if there is a large payload. Boxed, because an idle connection has
     /// none.
-    ahead: Option<Box<Ahead>>,
+    queue: Option<Box<PieceQueue>>,
     buffer: Vec<u8>,
-    /// The number of written bytes of the first piece: the first one ahead, otherwise the buffer.
+    /// The number of written bytes of the first piece: the front of `queue`, otherwise the buffer.
     written: usize,
     /// The end of the last control frame, in bytes since the connection began.
     control_end: u64,
@@ -54,7 +54,7 @@ pub(super) struct Output {
 
 /// Large payloads, and the buffers before and between them. Never empty.
 #[derive(Debug, Default)]
-struct Ahead {
+struct PieceQueue {
     pieces: VecDeque<Piece>,
     len: usize,
 }
@@ -70,8 +70,8 @@ enum Piece {
 impl Output {
     /// The number of bytes that wait to be written.
     pub(super) fn len(&self) -> usize {
-        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.len);
-        ahead + self.buffer.len() - self.written
+        let queued = self.queue.as_ref().map_or(0, |queue| queue.len);
+        queued + self.buffer.len() - self.written
     }
 
     /// Bytes written since the connection began.
@@ -89,7 +89,7 @@ impl Output {
     }
 
     fn is_empty(&self) -> bool {
-        self.buffer.is_empty() && self.ahead.is_none()
+        self.buffer.is_empty() && self.queue.is_none()
     }
 
     /// The buffer to append frames to.
@@ -115,7 +115,7 @@ impl Output {
     #[cold]
     fn make_room(&mut self, needed: usize, wait_max: usize) {
         // Make room by removing written bytes before growing.
-        if self.ahead.is_none() && self.written >= COMPACT_BEFORE_GROWING_FROM {
+        if self.queue.is_none() && self.written >= COMPACT_BEFORE_GROWING_FROM {
             self.buffer.drain(..self.written);
             self.written = 0;
         }
@@ -149,23 +149,23 @@ impl Output {
 
     /// Queues a large payload behind the buffer's content, without a copy.
     pub(super) fn push_payload(&mut self, payload: Payload) {
-        let ahead = self.ahead.get_or_insert_default();
+        let queue = self.queue.get_or_insert_default();
         if !self.buffer.is_empty() {
-            ahead.push(Piece::Buffer(std::mem::take(&mut self.buffer)));
+            queue.push(Piece::Buffer(std::mem::take(&mut self.buffer)));
         }
-        ahead.push(Piece::Payload(payload));
+        queue.push(Piece::Payload(payload));
     }
 
     /// Returns the buffer to the pool if it is empty.
     pub(super) fn release(&mut self) {
         if self.buffer.is_empty() {
-            buffer_pool::give_write(std::mem::take(&mut self.buffer));
+            buffer_pool::return_write(std::mem::take(&mut self.buffer));
         }
     }
 
     /// Drops all queued bytes.
     pub(super) fn clear(&mut self) {
-        buffer_pool::give_write(std::mem::take(&mut self.buffer));
+        buffer_pool::return_write(std::mem::take(&mut self.buffer));
         *self = Self::default();
     }
 
@@ -193,10 +193,10 @@ impl Output {
     }
 
     fn poll_write_some(&self, io: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(ahead) = &self.ahead else {
+        let Some(queue) = &self.queue else {
             return io.poll_write(cx, &self.buffer[self.written..]);
         };
-        let pieces = ahead.pieces.iter().map(Piece::bytes).chain([self.buffer.as_slice()]);
+        let pieces = queue.pieces.iter().map(Piece::bytes).chain([self.buffer.as_slice()]);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut len = 0;
         for (slice, bytes) in slices.iter_mut().zip(pieces) {
@@ -213,8 +213,8 @@ impl Output {
     pub(super) fn try_write(&mut self, io: &Transport) -> usize {
         let mut total = 0;
         while !self.is_empty() {
-            let bytes = match &self.ahead {
-                Some(ahead) => ahead.pieces.front().map_or(&[][..], Piece::bytes),
+            let bytes = match &self.queue {
+                Some(queue) => queue.pieces.front().map_or(&[][..], Piece::bytes),
                 None => &self.buffer,
             };
             let written = io.try_write(&bytes[self.written..]);
@@ -231,15 +231,15 @@ impl Output {
     fn advance(&mut self, written: usize) {
         self.written_total += written as u64;
         self.written += written;
-        while let Some(ahead) = &mut self.ahead {
-            match ahead.pop(self.written) {
+        while let Some(queue) = &mut self.queue {
+            match queue.pop(self.written) {
                 Some(piece_len) => self.written -= piece_len,
-                None if ahead.pieces.is_empty() => self.ahead = None,
+                None if queue.pieces.is_empty() => self.queue = None,
                 None => return,
             }
         }
         if self.written == self.buffer.len() {
-            buffer_pool::give_write(std::mem::take(&mut self.buffer));
+            buffer_pool::return_write(std::mem::take(&mut self.buffer));
             self.written = 0;
         } else if self.written >= COMPACT_FROM && self.written >= self.buffer.len() / 2 {
             // If output is queued as fast as it is written, the buffer never becomes empty. Each byte moved here is
@@ -258,7 +258,7 @@ fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
     buffer.reserve_exact(needed.max(doubled) - buffer.len());
 }
 
-impl Ahead {
+impl PieceQueue {
     fn push(&mut self, piece: Piece) {
         self.len += piece.bytes().len();
         self.pieces.push_back(piece);
@@ -272,7 +272,7 @@ impl Ahead {
         }
         self.len -= piece_len;
         if let Some(Piece::Buffer(buffer)) = self.pieces.pop_front() {
-            buffer_pool::give_write(buffer);
+            buffer_pool::return_write(buffer);
         }
         Some(piece_len)
     }

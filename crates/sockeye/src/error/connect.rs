@@ -32,7 +32,7 @@ pub(crate) enum ConnectFailure {
     /// The resolver returned no address.
     NoAddress,
     /// None of these addresses has the family of the local address.
-    OtherFamily(Vec<SocketAddr>),
+    FamilyMismatch(Vec<SocketAddr>),
     /// Every attempt failed.
     Failed,
     /// This timeout expired.
@@ -63,7 +63,7 @@ impl ConnectError {
 
     /// Whether the configuration is wrong: every address of the host has a different family than the local address.
     pub(crate) const fn is_invalid_input(&self) -> bool {
-        matches!(self.cause, ConnectFailure::OtherFamily(_))
+        matches!(self.cause, ConnectFailure::FamilyMismatch(_))
     }
 
     /// Whether the resolver or the operating system reported an error.
@@ -82,7 +82,7 @@ impl fmt::Display for ConnectError {
         match &self.cause {
             ConnectFailure::Unresolved(error) => return write!(f, "the host name cannot be resolved: {error}"),
             ConnectFailure::NoAddress => return f.write_str("the host name has no address"),
-            ConnectFailure::OtherFamily(addresses) => {
+            ConnectFailure::FamilyMismatch(addresses) => {
                 f.write_str("the local address is of another family than")?;
                 return addresses.iter().try_for_each(|address| write!(f, " {}", address.ip()));
             }

@@ -86,7 +86,7 @@ use tokio::net::TcpStream;
 use crate::convert;
 use crate::error::Error;
 use crate::server::response::Acceptance;
-use crate::server::{Answer, Server};
+use crate::server::{AcceptedHandshake, Server};
 use crate::transport::Io;
 use crate::transport::socket::prepare_socket;
 use crate::websocket::WebSocket;
@@ -124,14 +124,14 @@ pub fn upgrade_with<B>(
     acceptance: Acceptance,
 ) -> Result<(HttpResponse, Upgrade), UpgradeError> {
     let incoming =
-        check(server, request).map_err(|refusal| UpgradeError::new(refusal.error.into(), &refusal.response))?;
-    let answer = server
-        .answer(incoming, acceptance)
+        check(server, request).map_err(|invalid| UpgradeError::new(invalid.error.into(), &invalid.response))?;
+    let accepted_handshake = server
+        .accept_handshake(incoming, acceptance)
         .map_err(|(error, response)| UpgradeError::new(error, &response))?;
-    let response = to_http(&answer.accepted.response);
+    let response = to_http(&accepted_handshake.accepted.response);
     let upgrade = Upgrade {
         upgrading: ::hyper::upgrade::on(request),
-        answer: Some((server.clone(), answer)),
+        accepted_handshake: Some((server.clone(), accepted_handshake)),
         unwrap: None,
     };
     Ok((response, upgrade))
@@ -238,7 +238,7 @@ fn to_http(response: &handshake::Response) -> HttpResponse {
 /// Dropping the future closes the connection.
 pub struct Upgrade {
     upgrading: OnUpgrade,
-    answer: Option<(Server, Answer)>,
+    accepted_handshake: Option<(Server, AcceptedHandshake)>,
     unwrap: Option<Box<Unwrap>>,
 }
 
@@ -284,19 +284,19 @@ impl Future for Upgrade {
     type Output = Result<WebSocket, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some((server, mut answer)) = self.answer.take() else {
+        let Some((server, mut accepted_handshake)) = self.accepted_handshake.take() else {
             return Poll::Ready(Err(std::io::Error::other("polled after it was ready").into()));
         };
         let upgraded = match Pin::new(&mut self.upgrading).poll(cx) {
             Poll::Ready(upgraded) => upgraded.map_err(std::io::Error::other)?,
             Poll::Pending => {
-                self.answer = Some((server, answer));
+                self.accepted_handshake = Some((server, accepted_handshake));
                 return Poll::Pending;
             }
         };
-        let io = transport(upgraded, self.unwrap.take(), &mut answer.accepted.read_buf);
+        let io = transport(upgraded, self.unwrap.take(), &mut accepted_handshake.accepted.read_buf);
         prepare_socket(&*io as &dyn Any)?;
-        Poll::Ready(Ok(server.open(io, answer)))
+        Poll::Ready(Ok(server.open(io, accepted_handshake)))
     }
 }
 
@@ -391,8 +391,8 @@ mod tests {
         tokio::spawn(async move {
             match served {
                 Served::Http1 => {
-                    let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service);
-                    drop(serving.with_upgrades().await);
+                    let connection = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+                    drop(connection.with_upgrades().await);
                 }
                 Served::Auto => {
                     let builder = auto::Builder::new(TokioExecutor::new());
@@ -421,8 +421,8 @@ mod tests {
             assert!(sender.send(upgrade).is_ok());
             std::future::ready(Ok::<_, Infallible>(response))
         });
-        let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service);
-        tokio::spawn(serving.with_upgrades());
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+        tokio::spawn(connection.with_upgrades());
         peer.write_all(
             b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",

@@ -91,14 +91,14 @@ impl Message {
     }
 
     /// The same message with `bytes`, which equal its payload, as its storage. A small payload stays inline.
-    pub(crate) fn stored_in(&self, bytes: &Bytes) -> Self {
+    pub(crate) fn with_storage(&self, bytes: &Bytes) -> Self {
         debug_assert!(*bytes == self.as_bytes());
         let payload = match bytes.len() {
             ..=INLINE_MAX => Payload::copy_from_slice(bytes),
             _ => bytes.clone().into(),
         };
         // `bytes` equal the payload, so they are UTF-8 if it is text.
-        Self::of_parts(self.kind(), payload)
+        Self::from_parts(self.kind(), payload)
     }
 
     /// Copies and unmasks a message in one pass. `None` if a text message is not UTF-8.
@@ -106,7 +106,7 @@ impl Message {
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
         let payload = Payload::unmasked(message)?;
         // `payload` is only `Some` if a text message is UTF-8.
-        Some(Self::of_parts(message.kind(), payload))
+        Some(Self::from_parts(message.kind(), payload))
     }
 
     /// Creates a message from bytes that were already validated.
@@ -116,14 +116,14 @@ impl Message {
     /// If `kind` is text, `payload` must be UTF-8: [`Text::as_str`] relies on it.
     #[inline]
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn of_checked(kind: MessageKind, payload: Payload) -> Self {
-        Self::of_parts(kind, payload)
+    pub(crate) unsafe fn from_validated(kind: MessageKind, payload: Payload) -> Self {
+        Self::from_parts(kind, payload)
     }
 
     /// Creates a message. If `kind` is text, `payload` must be UTF-8. Not `unsafe` because it is private and the
     /// callers above guarantee that.
     #[inline]
-    fn of_parts(kind: MessageKind, payload: Payload) -> Self {
+    fn from_parts(kind: MessageKind, payload: Payload) -> Self {
         match kind {
             MessageKind::Text => Self::Text(Text(payload)),
             MessageKind::Binary => Self::Binary(payload),
@@ -190,8 +190,8 @@ impl Text {
     pub fn as_str(&self) -> &str {
         debug_assert!(std::str::from_utf8(&self.0).is_ok());
         // SAFETY: a `Text` is UTF-8. It is only created in this file and never modified. It is empty, comes from a
-        // `str` or `String`, was validated by `TryFrom`, or comes from `Message::of_parts`, whose callers guarantee
-        // UTF-8 (the unsafe `Message::of_checked` passes that on to its own callers).
+        // `str` or `String`, was validated by `TryFrom`, or comes from `Message::from_parts`, whose callers guarantee
+        // UTF-8 (the unsafe `Message::from_validated` passes that on to its own callers).
         unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 
@@ -310,8 +310,8 @@ mod tests {
             let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
             assert_eq!(string.len(), len);
             let bytes = Bytes::from(string.clone().into_bytes());
-            let received = Message::of_parts(MessageKind::Text, Payload::copy_from_slice(&bytes));
-            let stored = received.stored_in(&bytes);
+            let received = Message::from_parts(MessageKind::Text, Payload::copy_from_slice(&bytes));
+            let stored = received.with_storage(&bytes);
             let outgoing = Outbound::new(received.clone(), Compress::Auto).to_message();
             let unmasked = arrived(string.as_bytes());
             let texts = [

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use sockeye_proto::{Compress, MessageKind};
 
-use crate::message::payload::{Payload, Repr, Small};
+use crate::message::payload::{InlineBytes, Payload, Repr};
 use crate::message::prepared::PreparedMessage;
 use crate::message::{Message, Text};
 
@@ -23,14 +23,14 @@ use crate::message::{Message, Text};
 /// # }
 /// ```
 // The fields of the message are stored separately so that each is moved with the same width as it was stored: see
-// `Small`.
+// `InlineBytes`.
 #[derive(Clone)]
 pub struct Outbound {
     kind: MessageKind,
     compress: Compress,
     shared: Option<Bytes>,
     /// Only valid if both `shared` and `prepared` are `None`.
-    small: Small,
+    inline: InlineBytes,
     prepared: Option<PreparedMessage>,
 }
 
@@ -39,18 +39,18 @@ impl Outbound {
     pub(crate) fn new(message: Message, compress: Compress) -> Self {
         let kind = message.kind();
         match message.into_payload().0 {
-            Repr::Inline(small) => Self {
+            Repr::Inline(inline) => Self {
                 kind,
                 compress,
                 shared: None,
-                small,
+                inline,
                 prepared: None,
             },
             Repr::Shared(bytes) => Self {
                 kind,
                 compress,
                 shared: Some(bytes),
-                small: Small::EMPTY,
+                inline: InlineBytes::EMPTY,
                 prepared: None,
             },
         }
@@ -86,7 +86,7 @@ impl Outbound {
         // SAFETY: kind and bytes were taken from one message and are never modified.
         #[allow(unsafe_code)]
         unsafe {
-            Message::of_checked(self.kind, self.payload())
+            Message::from_validated(self.kind, self.payload())
         }
     }
 
@@ -111,7 +111,7 @@ impl Outbound {
     pub(crate) fn plain_len(&self) -> usize {
         match &self.shared {
             Some(bytes) => bytes.len(),
-            None => self.small.len(),
+            None => self.inline.len(),
         }
     }
 
@@ -120,7 +120,7 @@ impl Outbound {
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.shared {
             Some(bytes) => bytes,
-            None => self.small.as_slice(),
+            None => self.inline.as_slice(),
         }
     }
 
@@ -129,7 +129,7 @@ impl Outbound {
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         match &self.shared {
             Some(bytes) => out.extend_from_slice(bytes),
-            None => self.small.append_to(out),
+            None => self.inline.append_to(out),
         }
     }
 
@@ -137,7 +137,7 @@ impl Outbound {
     pub(crate) fn payload(&self) -> Payload {
         Payload(match &self.shared {
             Some(bytes) => Repr::Shared(bytes.clone()),
-            None => Repr::Inline(self.small),
+            None => Repr::Inline(self.inline),
         })
     }
 }
@@ -162,7 +162,7 @@ impl From<PreparedMessage> for Outbound {
             kind: prepared.message().kind(),
             compress: prepared.compress(),
             shared: None,
-            small: Small::EMPTY,
+            inline: InlineBytes::EMPTY,
             prepared: Some(prepared),
         }
     }

@@ -11,10 +11,10 @@ use sockeye_proto::MaskedMessage;
 ///
 /// 24 bytes fit beside a `Bytes` (four words) without enlarging the enum, because the compiler stores its tag in a
 /// niche of `Bytes`. One of the 24 bytes is the length.
-pub(crate) const INLINE_MAX: usize = Small::SIZE - 1;
+pub(crate) const INLINE_MAX: usize = InlineBytes::SIZE - 1;
 
 /// The capacity that appending a small payload needs, whatever its length.
-pub(crate) const APPENDED_LEN_MIN: usize = Small::SIZE;
+pub(crate) const APPENDED_LEN_MIN: usize = InlineBytes::SIZE;
 
 /// The payload of a message: stored inline up to 23 bytes, otherwise shared, so that a clone costs a reference count.
 ///
@@ -26,21 +26,21 @@ pub struct Payload(pub(crate) Repr);
 
 #[derive(Clone)]
 pub(crate) enum Repr {
-    Inline(Small),
+    Inline(InlineBytes),
     Shared(Bytes),
 }
 
 impl Payload {
     /// Creates an empty payload.
     pub const fn new() -> Self {
-        Self(Repr::Inline(Small::EMPTY))
+        Self(Repr::Inline(InlineBytes::EMPTY))
     }
 
     /// Copies `bytes` into a new payload.
     #[inline]
     pub fn copy_from_slice(bytes: &[u8]) -> Self {
-        match Small::copy_of(bytes) {
-            Some(small) => Self(Repr::Inline(small)),
+        match InlineBytes::copy_from(bytes) {
+            Some(inline) => Self(Repr::Inline(inline)),
             None => Self(Repr::Shared(Bytes::copy_from_slice(bytes))),
         }
     }
@@ -49,7 +49,7 @@ impl Payload {
     #[inline(always)]
     pub(crate) fn unmasked(message: &MaskedMessage<'_>) -> Option<Self> {
         Some(Self(match message.len() {
-            len @ ..=INLINE_MAX => Repr::Inline(Small::of(message.to_array()?, len)),
+            len @ ..=INLINE_MAX => Repr::Inline(InlineBytes::new(message.to_array()?, len)),
             // Not `Bytes::from(Vec)`, which is not inlined and returns its result through memory: 6 ns per message of 1
             // KiB.
             _ => Repr::Shared(message.to_vec()?.into_boxed_slice().into()),
@@ -60,7 +60,7 @@ impl Payload {
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline(small) => small.as_slice(),
+            Repr::Inline(inline) => inline.as_slice(),
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -71,15 +71,15 @@ impl Payload {
 /// Written in two stores of 16 and 8 bytes, which is also how it is moved. A load of another width than the store
 /// before it cannot use store forwarding; that stall was a quarter of the user-space cost of a 20-byte echo.
 #[derive(Clone, Copy)]
-pub(crate) struct Small([u8; Small::SIZE]);
+pub(crate) struct InlineBytes([u8; InlineBytes::SIZE]);
 
-impl Small {
+impl InlineBytes {
     const SIZE: usize = 24;
     pub(crate) const EMPTY: Self = Self([0; Self::SIZE]);
 
     /// Uses the first `len` of `bytes`; at most [`INLINE_MAX`].
     #[inline]
-    fn of(mut bytes: [u8; Self::SIZE], len: usize) -> Self {
+    fn new(mut bytes: [u8; Self::SIZE], len: usize) -> Self {
         debug_assert!(len <= INLINE_MAX);
         // Set within the last word: storing a single byte would be a third store.
         if let Some(last) = bytes.last_chunk_mut() {
@@ -89,10 +89,10 @@ impl Small {
     }
 
     #[inline]
-    fn copy_of(from: &[u8]) -> Option<Self> {
+    fn copy_from(from: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::SIZE];
         bytes[..INLINE_MAX].get_mut(..from.len())?.copy_from_slice(from);
-        Some(Self::of(bytes, from.len()))
+        Some(Self::new(bytes, from.len()))
     }
 
     /// The number of bytes.
@@ -218,16 +218,16 @@ mod tests {
     fn what_lies_behind_a_small_payload_means_nothing() {
         for len in 0..=INLINE_MAX {
             let [zeros, ones] = [0, 0xff].map(|behind| {
-                let mut bytes = [behind; Small::SIZE];
+                let mut bytes = [behind; InlineBytes::SIZE];
                 bytes[..len].fill(b'x');
-                Small::of(bytes, len)
+                InlineBytes::new(bytes, len)
             });
             let expected = vec![b'x'; len];
-            for small in [zeros, ones] {
+            for inline in [zeros, ones] {
                 let mut out = vec![];
-                small.append_to(&mut out);
+                inline.append_to(&mut out);
                 assert_eq!(out, expected);
-                assert_eq!(Payload(Repr::Inline(small)).as_slice(), expected);
+                assert_eq!(Payload(Repr::Inline(inline)).as_slice(), expected);
             }
         }
     }

@@ -75,7 +75,7 @@ impl PreparedMessage {
         let header_len = bytes.len() - message.len();
         let bytes = Bytes::from(bytes);
         Self(Arc::new(Inner {
-            message: message.stored_in(&bytes.slice(header_len..)),
+            message: message.with_storage(&bytes.slice(header_len..)),
             compress,
             plain: Frame {
                 framing,
@@ -109,7 +109,7 @@ impl PreparedMessage {
         let mut slot = &self.0.compressed;
         loop {
             let variant = slot.get_or_init(|| Box::new(Variant::new(&self.0.message, config, codecs)));
-            if variant.is_for(config) {
+            if variant.matches(config) {
                 return variant.frame.as_ref();
             }
             slot = &variant.next;
@@ -119,9 +119,9 @@ impl PreparedMessage {
 
 impl Variant {
     /// Whether this configuration gives the same frame.
-    fn is_for(&self, config: &DeflateConfig) -> bool {
-        let deciding = |config: &DeflateConfig| (config.level, config.memory_level, config.window_bits);
-        deciding(&self.config) == deciding(config)
+    fn matches(&self, config: &DeflateConfig) -> bool {
+        let key = |config: &DeflateConfig| (config.level, config.memory_level, config.window_bits);
+        key(&self.config) == key(config)
     }
 
     fn new(message: &Message, config: &DeflateConfig, codecs: CodecPool) -> Self {
@@ -170,14 +170,14 @@ mod tests {
 
     fn connection(window_bits: u8, takeover: Takeover) -> Connection {
         let window_bits = WindowBits::new(window_bits).unwrap();
-        let agreement = NegotiatedParams {
+        let negotiated = NegotiatedParams {
             takeover,
             peer_takeover: takeover,
             window_bits,
             peer_window_bits: window_bits,
         };
         let mut connection = Connection::new(Role::Server, Arc::new(Config::default()), Instant::default());
-        connection.enable_deflate(&DeflateConfig::default(), agreement, CodecPool::UNPOOLED);
+        connection.enable_deflate(&DeflateConfig::default(), negotiated, CodecPool::UNPOOLED);
         connection
     }
 

@@ -83,10 +83,10 @@ struct Policy {
 /// A client's valid request to open a WebSocket, which the application accepts or rejects.
 ///
 /// Dropping it closes the transport without a response.
-pub struct Incoming(Box<Opening>);
+pub struct Incoming(Box<IncomingState>);
 
 /// Boxed, because it is moved from the task that reads it into the application's future and would enlarge both.
-struct Opening {
+struct IncomingState {
     io: Box<dyn Io>,
     handshake: handshake::Incoming,
     request: Request<()>,
@@ -167,8 +167,8 @@ impl Server {
         }
     }
 
-    /// Reads a client's request. A plain HTTP request is an error unless `takes_plain` is set.
-    pub(crate) async fn receive<S>(&self, io: S, takes_plain: bool) -> Result<Received, Error>
+    /// Reads a client's request. A plain HTTP request is an error unless `accepts_plain` is set.
+    pub(crate) async fn receive<S>(&self, io: S, accepts_plain: bool) -> Result<Received, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -178,7 +178,7 @@ impl Server {
         let io = timeout_at(deadline, self.start_tls(io))
             .await
             .map_err(|_| Error::timeout("the TLS handshake"))??;
-        self.read_request(io, deadline, takes_plain).await
+        self.read_request(io, deadline, accepts_plain).await
     }
 
     async fn start_tls<S>(&self, io: S) -> Result<Box<dyn Io>, Error>
@@ -192,23 +192,28 @@ impl Server {
         Ok(Box::new(io))
     }
 
-    async fn read_request(&self, mut io: Box<dyn Io>, deadline: Instant, takes_plain: bool) -> Result<Received, Error> {
+    async fn read_request(
+        &self,
+        mut io: Box<dyn Io>,
+        deadline: Instant,
+        accepts_plain: bool,
+    ) -> Result<Received, Error> {
         let mut handshake = ServerHandshake::new(self.policy.options.handshake_limits());
-        if takes_plain {
+        if accepts_plain {
             handshake = handshake.keep_plain_requests();
         }
         let mut handshake = Some(handshake);
-        let refusal = loop {
+        let invalid = loop {
             match timeout_at(deadline, poll_fn(|cx| poll_step(io.as_mut(), &mut handshake, cx))).await {
                 Ok(Ok(ServerProgress::Incomplete(next))) => handshake = Some(next),
-                Ok(Ok(ServerProgress::Invalid(refusal))) => break refusal,
+                Ok(Ok(ServerProgress::Invalid(invalid))) => break invalid,
                 Ok(Ok(ServerProgress::Incoming(incoming))) => match self
                     .check(incoming.request())
                     .and_then(|()| convert::request(incoming.request()))
                 {
                     Err(error) => break incoming.reject_with_error(error),
                     Ok(request) => {
-                        return Ok(Received::WebSocket(Incoming(Box::new(Opening {
+                        return Ok(Received::WebSocket(Incoming(Box::new(IncomingState {
                             io,
                             handshake: incoming,
                             request,
@@ -218,8 +223,8 @@ impl Server {
                 },
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
-                    if let Some(refusal) = handshake.and_then(ServerHandshake::handle_timeout) {
-                        Box::pin(turn_away(io, refusal.response.to_bytes())).await;
+                    if let Some(invalid) = handshake.and_then(ServerHandshake::handle_timeout) {
+                        Box::pin(send_rejection(io, invalid.response.to_bytes())).await;
                     }
                     return Err(Error::timeout("the opening handshake"));
                 }
@@ -227,13 +232,13 @@ impl Server {
         };
         let InvalidRequest {
             error, response, plain, ..
-        } = refusal;
+        } = invalid;
         if let Some(request) = plain.and_then(|plain| convert::plain_request(&plain)) {
             let request = Box::new(request);
             return Ok(Received::Plain(PlainHttp { io, request }));
         }
         // Boxed: it is rarely needed, and would enlarge the future for all clients.
-        Box::pin(turn_away(io, response.to_bytes())).await;
+        Box::pin(send_rejection(io, response.to_bytes())).await;
         Err(error.into())
     }
 
@@ -249,22 +254,22 @@ impl Server {
     /// # Errors
     ///
     /// The acceptance is invalid. The error includes the 500 response for the client.
-    pub(crate) fn answer(
+    pub(crate) fn accept_handshake(
         &self,
         handshake: handshake::Incoming,
         acceptance: Acceptance,
-    ) -> Result<Answer, (Error, handshake::Response)> {
+    ) -> Result<AcceptedHandshake, (Error, handshake::Response)> {
         let request = handshake.request();
         let acceptance = match acceptance.into_proto(request, &self.policy.subprotocols) {
             Ok(acceptance) => acceptance,
             Err(invalid) => return Err((Error::misuse(invalid), handshake.reject(internal_error()))),
         };
-        let (acceptance, agreement) = match &self.policy.options.deflate {
+        let (acceptance, negotiated) = match &self.policy.options.deflate {
             None => (acceptance, None),
             Some(config) => acceptance.deflate(config, request),
         };
         match handshake.accept(acceptance) {
-            Ok(accepted) => Ok(Answer { accepted, agreement }),
+            Ok(accepted) => Ok(AcceptedHandshake { accepted, negotiated }),
             Err(error) => {
                 let response = error.response.clone();
                 Err((Error::misuse(error), response))
@@ -289,22 +294,22 @@ impl Server {
     }
 
     /// The connection, after the response has been sent.
-    pub(crate) fn open(&self, io: Box<dyn Io>, answer: Answer) -> WebSocket {
-        let accepted = answer.accepted;
+    pub(crate) fn open(&self, io: Box<dyn Io>, accepted_handshake: AcceptedHandshake) -> WebSocket {
+        let accepted = accepted_handshake.accepted;
         let subprotocol = accepted.subprotocol.as_ref().map(|name| name.as_str());
         let settings = self.settings.clone();
         let mut ws = WebSocket::new(io, Role::Server, settings, accepted.read_buf, subprotocol);
-        if let (Some(config), Some(agreement)) = (&self.policy.options.deflate, answer.agreement) {
-            ws.enable_deflate(config, agreement);
+        if let (Some(config), Some(negotiated)) = (&self.policy.options.deflate, accepted_handshake.negotiated) {
+            ws.enable_deflate(config, negotiated);
         }
         ws
     }
 }
 
 /// The response to a client, and the parameters negotiated with it.
-pub(crate) struct Answer {
+pub(crate) struct AcceptedHandshake {
     pub(crate) accepted: Accepted,
-    agreement: Option<NegotiatedParams>,
+    negotiated: Option<NegotiatedParams>,
 }
 
 impl ServerBuilder {
@@ -439,27 +444,27 @@ impl Incoming {
     ///
     /// Dropping the future closes the transport.
     pub async fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
-        let Opening {
+        let IncomingState {
             mut io,
             handshake,
             server,
             ..
         } = *self.0;
-        let answer = match server.answer(handshake, acceptance) {
-            Ok(answer) => answer,
+        let accepted_handshake = match server.accept_handshake(handshake, acceptance) {
+            Ok(accepted_handshake) => accepted_handshake,
             Err((error, response)) => {
-                Box::pin(turn_away(io, response.to_bytes())).await;
+                Box::pin(send_rejection(io, response.to_bytes())).await;
                 return Err(error);
             }
         };
-        let response = answer.accepted.response.to_bytes();
+        let response = accepted_handshake.accepted.response.to_bytes();
         timeout(server.policy.options.timeouts.handshake, async {
             io.write_all(&response).await?;
             io.flush().await
         })
         .await
         .map_err(|_| Error::timeout("the opening handshake"))??;
-        Ok(server.open(io, answer))
+        Ok(server.open(io, accepted_handshake))
     }
 
     /// Rejects the request with a [`StatusCode`](http::StatusCode), or with a [`Response`](http::Response) that has
@@ -476,7 +481,7 @@ impl Incoming {
     /// Dropping the future closes the transport.
     pub async fn reject(self, rejection: impl Into<Rejection>) {
         let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
-        turn_away(self.0.io, response.to_bytes()).await;
+        send_rejection(self.0.io, response.to_bytes()).await;
     }
 }
 
@@ -493,7 +498,7 @@ impl PlainHttp {
     pub(crate) async fn respond(mut self, response: Vec<u8>, limit: Duration) {
         let sent = timeout(limit, self.io.write_all(&response)).await;
         if let Ok(Ok(())) = sent {
-            turn_away(self.io, vec![]).await;
+            send_rejection(self.io, vec![]).await;
         }
     }
 }
@@ -514,10 +519,10 @@ fn poll_step(
     })
 }
 
-/// Sends a rejection and closes the transport. Ignores failures.
+/// Sends a rejection, then reads until the client closes, for at most [`LINGER`]. Ignores failures.
 // [6455-7.2.2-1]
-async fn turn_away(mut io: Box<dyn Io>, response: Vec<u8>) {
-    let farewell = async {
+async fn send_rejection(mut io: Box<dyn Io>, response: Vec<u8>) {
+    let exchange = async {
         io.write_all(&response).await?;
         io.shutdown().await?;
         let mut discarded = 0;
@@ -529,7 +534,7 @@ async fn turn_away(mut io: Box<dyn Io>, response: Vec<u8>) {
         }
         std::io::Result::Ok(())
     };
-    let _ = timeout(LINGER, farewell).await;
+    let _ = timeout(LINGER, exchange).await;
 }
 
 /// Reads once and discards the bytes. The buffer is on the stack.

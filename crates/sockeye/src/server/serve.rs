@@ -100,8 +100,8 @@ impl std::error::Error for ServeError {
     }
 }
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type OnHttp = Box<dyn Fn(Request<()>) -> Boxed<Response<Bytes>> + Send + Sync>;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type OnHttp = Box<dyn Fn(Request<()>) -> BoxFuture<Response<Bytes>> + Send + Sync>;
 type OnError = Box<dyn Fn(ServeError) + Send + Sync>;
 
 /// A server together with a listener, created by [`Server::serve`]. Nothing is accepted until [`run`](Self::run) is
@@ -111,7 +111,7 @@ pub struct Serve<L> {
     server: Server,
     listener: L,
     hooks: Hooks,
-    shutdown: Option<(Boxed<()>, Duration)>,
+    shutdown: Option<(BoxFuture<()>, Duration)>,
 }
 
 #[derive(Default)]
@@ -239,7 +239,7 @@ impl<L: Listener> Serve<L> {
         let tasks = Tasks::new();
         // Aborts when this future is dropped.
         let _abort = tasks.abort_on_drop();
-        let serving = Arc::new(Serving {
+        let state = Arc::new(ServeState {
             server: server.with_own_settings(),
             handler,
             hooks,
@@ -247,7 +247,7 @@ impl<L: Listener> Serve<L> {
         let (signal, deadline) = shutdown.unwrap_or_else(|| (Box::pin(pending()), Duration::MAX));
         {
             let mut signal = pin!(signal);
-            let mut accepting = pin!(accept(&mut listener, &serving, &tasks));
+            let mut accepting = pin!(accept(&mut listener, &state, &tasks));
             poll_fn(|cx| match signal.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 Poll::Pending => accepting.as_mut().poll(cx),
@@ -255,7 +255,7 @@ impl<L: Listener> Serve<L> {
             .await;
         }
         drop(listener);
-        serving.server.settings().go_away();
+        state.server.settings().go_away();
         tasks.close();
         if timeout(deadline, tasks.wait_until_idle()).await.is_ok() {
             return 0;
@@ -275,14 +275,14 @@ impl<L> fmt::Debug for Serve<L> {
 }
 
 /// State shared by the tasks of a server.
-struct Serving<H> {
+struct ServeState<H> {
     server: Server,
     handler: H,
     hooks: Hooks,
 }
 
 /// Accepts connections for as long as it is polled.
-async fn accept<L, H, R>(listener: &mut L, serving: &Arc<Serving<H>>, tasks: &Arc<Tasks>)
+async fn accept<L, H, R>(listener: &mut L, state: &Arc<ServeState<H>>, tasks: &Arc<Tasks>)
 where
     L: Listener,
     H: Fn(Incoming) -> R + Send + Sync + 'static,
@@ -293,12 +293,12 @@ where
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(io) => {
                 backoff = BACKOFF_MIN;
-                tokio::spawn(serving.clone().serve(io, tasks.enter()));
+                tokio::spawn(state.clone().serve(io, tasks.enter()));
             }
             // Only one connection is lost.
-            Err(error) if is_of_connection(&error) => tokio::task::yield_now().await,
+            Err(error) if is_connection_error(&error) => tokio::task::yield_now().await,
             Err(error) => {
-                serving.hooks.report(|| ServeError::Accept(error));
+                state.hooks.report(|| ServeError::Accept(error));
                 sleep(backoff).await;
                 backoff = BACKOFF_MAX.min(2 * backoff);
             }
@@ -306,12 +306,12 @@ where
     }
 }
 
-fn is_of_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-impl<H, R> Serving<H>
+impl<H, R> ServeState<H>
 where
     H: Fn(Incoming) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), Error>> + Send + 'static,

@@ -88,7 +88,7 @@ impl Transport {
     /// Whether reads only write to their buffer and never inspect it. Only such transports may get a buffer that
     /// contains bytes of other connections.
     #[inline]
-    pub(crate) fn reads_blindly(&self) -> bool {
+    pub(crate) fn never_inspects_buffer(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
@@ -258,7 +258,7 @@ mod tests {
             [Box::new(tcp) as Box<dyn Io>, Box::new(pipe), Box::new(foreign)].map(Transport::from);
         assert!(matches!(tcp, Transport::Tcp(_)));
         assert!(matches!(pipe, Transport::Known(_)));
-        assert!(matches!(foreign, Transport::Other(_)) && !foreign.reads_blindly());
+        assert!(matches!(foreign, Transport::Other(_)) && !foreign.never_inspects_buffer());
         // Nothing can be read from either, but only the TCP socket is known not to be ready.
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(tcp.poll_read_ready(cx).is_pending());

@@ -56,7 +56,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // RFC 6455 §4.1 (5): the name is sent (SNI) and checked against the certificate. [6455-4.1-12, 6455-4.1-14]
-    let name = ServerName::try_from(host.to_owned()).map_err(Error::address)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(Error::invalid_url)?;
     let tls = TlsConnector::from(config).connect(name, io).await.map_err(tls_error)?;
     check_alpn(tls.get_ref().1.alpn_protocol())?;
     Ok(tls)

@@ -24,14 +24,14 @@ const WORK_MAX: u64 = 1024 * 1024;
 
 /// A batch of connections of one runtime that can still be added to.
 #[derive(Clone)]
-struct Open {
+struct OpenBatch {
     runtime: SpawnerId,
     batch: Arc<Batch<Weak<Shared>>>,
 }
 
 thread_local! {
     /// The batch that this thread adds to.
-    static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
+    static OPEN_BATCH: RefCell<Option<OpenBatch>> = const { RefCell::new(None) };
 }
 
 /// A new batch whose task is not spawned yet.
@@ -48,13 +48,13 @@ pub(crate) struct NewBatch {
 #[inline]
 pub(crate) fn schedule(connection: &Arc<Shared>, runtime: Runtime, spawner: &Spawner) -> Option<NewBatch> {
     let connection = Arc::downgrade(connection);
-    OPEN.with_borrow_mut(|open| {
-        let refused = match open {
+    OPEN_BATCH.with_borrow_mut(|open| {
+        let rejected = match open {
             Some(open) if open.runtime == spawner.id() => open.batch.push(connection),
             _ => Err(connection),
         };
-        let batch = Arc::new(Batch::new(refused.err()?, BATCH_LEN));
-        *open = Some(Open {
+        let batch = Arc::new(Batch::new(rejected.err()?, BATCH_LEN));
+        *open = Some(OpenBatch {
             runtime: spawner.id(),
             batch: batch.clone(),
         });

@@ -71,7 +71,6 @@ use crate::websocket::try_send::TrySendError;
 /// | [`flush`](Self::flush) | nothing; the next call continues |
 /// | [`ping`](Self::ping), [`send_ping`](Self::send_ping) | nothing; the next call sends the ping |
 /// | [`close`](Self::close) | nothing; the next `recv` or `close` continues the closing handshake, and its timeout keeps running |
-/// | [`close`](Self::close) | nothing; the handshake has begun and goes on with `recv` or `close`, its deadline running |
 #[derive(Debug)]
 pub struct WebSocket {
     driver: Driver,
@@ -105,8 +104,8 @@ impl WebSocket {
         }
     }
 
-    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams) {
-        self.driver.enable_deflate(config, agreement);
+    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, negotiated: NegotiatedParams) {
+        self.driver.enable_deflate(config, negotiated);
     }
 
     /// Receives the next message. Returns `None` after a normal [end](Self#the-end), and for every later call.

@@ -89,7 +89,7 @@ impl Driver {
             transport: TransportState::Open(io.into()),
             connection: Connection::new(role, settings.connection.clone(), now),
             settings,
-            input: Input::of(read_buf, now),
+            input: Input::new(read_buf, now),
             output: Output::default(),
             backlog: None,
             timer: runtime.timer(),
@@ -102,8 +102,8 @@ impl Driver {
     }
 
     /// Enables compression with the negotiated parameters.
-    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, agreement: NegotiatedParams) {
-        self.connection.enable_deflate(config, agreement, CODECS);
+    pub(crate) fn enable_deflate(&mut self, config: &DeflateConfig, negotiated: NegotiatedParams) {
+        self.connection.enable_deflate(config, negotiated, CODECS);
     }
 
     pub(crate) fn connection(&self) -> &Connection {

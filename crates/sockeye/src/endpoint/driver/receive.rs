@@ -188,5 +188,5 @@ fn to_message(event: Event<'_>) -> Option<Message> {
     // SAFETY: `sockeye_proto` guarantees that the payload of a text message in `Event::Message` is UTF-8. It validates
     // every byte as it arrives (RFC 6455 §8.1).
     #[allow(unsafe_code)]
-    Some(unsafe { Message::of_checked(kind, payload) })
+    Some(unsafe { Message::from_validated(kind, payload) })
 }

@@ -149,7 +149,7 @@ impl Driver {
         if !is_fast_enough {
             let is_full = |backlog: &Backlog| backlog.ahead.cost() >= self.settings.read_ahead_max.max(1);
             let kind = match self.backlog.as_deref().is_some_and(is_full) {
-                true => Kind::StalledBoth,
+                true => Kind::MutualStall,
                 false => Kind::Stalled,
             };
             self.fail(Error::new(kind));
