@@ -43,15 +43,14 @@ pub use sockeye_proto::{
 #[cfg(feature = "tls")]
 pub use transport::tls::NoRootCertificates;
 
-/// The TLS library, in the version whose configurations [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`]
-/// take.
+/// The TLS library, in the version that [`ClientBuilder::tls_config`] and [`ServerBuilder::tls_config`] use.
 #[cfg(feature = "tls")]
 pub use rustls;
 
-/// The types of HTTP that public signatures use, in the version that they are of.
+/// The HTTP types in public signatures, in the version that they use.
 pub use http;
 
-/// The rules of the opening handshake (RFC 6455 §4), and the values in it.
+/// Errors and values of the opening handshake (RFC 6455 §4).
 pub mod handshake {
     pub use sockeye_proto::handshake::{
         Authority, ClientRequest, HandshakeBuildError, HandshakeError, Key, OriginError, Scheme, Subprotocol, Uri,
