@@ -1,4 +1,4 @@
-//! A WebSocket as one route of an axum application. Needs the feature `hyper`.
+//! A WebSocket as one route of an axum application. Requires the feature `hyper`.
 //!
 //! `cargo run -p sockeye --features hyper --example axum -- 127.0.0.1:9003`
 

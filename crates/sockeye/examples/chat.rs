@@ -1,4 +1,4 @@
-//! A chat with a room per path. Nobody waits for those who do not read, and Ctrl+C closes every connection.
+//! A chat with one room per path. A slow member never delays the others, and Ctrl+C closes every connection.
 //!
 //! `cargo run -p sockeye --example chat -- 127.0.0.1:9002`
 
@@ -59,7 +59,7 @@ async fn join(incoming: Incoming, rooms: Rooms) -> Result<(), Error> {
 }
 
 fn say(rooms: &Rooms, name: &str, text: String) {
-    // Framed once for all.
+    // Framed once for all members.
     let message = PreparedMessage::new(Message::text(text));
     for (number, member) in &rooms.lock().unwrap()[name] {
         if let Err(TrySendError::Full { .. }) = member.try_send(&message) {

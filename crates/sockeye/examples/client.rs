@@ -1,4 +1,4 @@
-//! Says hello, prints what comes back and how long it took, and closes.
+//! Sends a message, prints the reply and the round-trip time, and closes.
 //!
 //! `cargo run -p sockeye --example client -- ws://127.0.0.1:9001/ hello`
 

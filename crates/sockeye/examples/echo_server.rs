@@ -17,7 +17,7 @@ async fn main() -> std::io::Result<()> {
         .run(|incoming| async move {
             let mut ws = incoming.accept().await?;
             while let Some(message) = ws.recv().await? {
-                // What is fed leaves when recv waits: one write for all that came at once.
+                // `recv` writes queued messages before it waits: one write per burst.
                 ws.feed(message).await?;
             }
             Ok(())

@@ -1,5 +1,5 @@
-//! A client of an exchange feed: subscribes, prints what arrives and a rate each second, connects again when the connection
-//! is lost, and closes on Ctrl+C.
+//! A client of an exchange feed: subscribes, prints messages and a rate each second, reconnects when the connection is
+//! lost, and closes on Ctrl+C.
 //!
 //! `cargo run -p sockeye --example feed -- wss://feed.example/ BTC-USD`
 

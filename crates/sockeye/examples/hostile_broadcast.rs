@@ -1,8 +1,8 @@
-//! How long a broadcast to 1,000 members takes when 10 of them keep their receivers busy: they send, without pause, messages
-//! of 8 MiB that compress to a few KiB.
+//! Measures a broadcast to 1,000 members of which 10 keep their receivers busy: they continuously send messages of 8
+//! MiB that compress to a few KiB.
 //!
-//! The members are transports in memory, so that no client takes processor time: a hostile one replays the bytes of a real
-//! client for ever, the others say nothing. One thread runs the receivers, another broadcasts.
+//! The members are in-memory transports, so that clients take no processor time: a hostile one replays the bytes of a
+//! real client forever, the others are silent. One thread runs the receivers, another broadcasts.
 //!
 //! ```console
 //! $ cargo run --release -p sockeye --example hostile_broadcast
@@ -52,7 +52,7 @@ impl AsyncWrite for Recorder {
     }
 }
 
-/// Gives a request, then the same frames again and again, or nothing; takes everything.
+/// Reads a request, then the same frames repeatedly, or nothing. Takes everything that is written.
 struct Replay {
     request: Arc<[u8]>,
     frames: Arc<[u8]>,
@@ -96,7 +96,7 @@ impl AsyncWrite for Replay {
     }
 }
 
-/// What a client sends: its request, and one message.
+/// The bytes that a client sends: its request, and one message.
 async fn record(server: &Server) -> Result<(Vec<u8>, Vec<u8>), Box<dyn Error + Send + Sync>> {
     let (near, far) = duplex(1024 * 1024);
     let read = Arc::<Mutex<Vec<u8>>>::default();

@@ -1,9 +1,9 @@
-//! Measures every way to drive a connection: nanoseconds per small message, over TCP on loopback, against an echo server
-//! in a thread of its own.
+//! Measures every way to use a connection: nanoseconds per small message, over TCP on loopback, against an echo server
+//! in its own thread.
 //!
-//! `cargo run --release -p sockeye --example throughput -- [WAY] [COUNT...]`; without counts 1,000, 100,000 and
-//! 1,000,000; without a way all of them.
-//! What matters in a row is that its columns are alike. The first one has the start-up of the connection in it.
+//! `cargo run --release -p sockeye --example throughput -- [WAY] [COUNT...]`. Without counts: 1,000, 100,000 and
+//! 1,000,000. Without a way: all of them. The columns of a row should be alike; the first includes the start of the
+//! connection.
 
 #[path = "../tests/common/ways.rs"]
 mod ways;
@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use ways::{WAYS, Watch, Way};
 
-/// Nothing is counted.
+/// Counts nothing.
 struct Unwatched;
 
 impl Watch for Unwatched {}
@@ -29,7 +29,7 @@ enum Home {
     Spawned,
 }
 
-/// Beyond that, a run is given up.
+/// A run is aborted after this time.
 const LIMIT: Duration = Duration::from_secs(100);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         print!(" {error:>12}");
                     }
                 }
-                // Tasks that hang are left behind.
+                // Leaves hanging tasks behind.
                 runtime.shutdown_background();
                 std::io::stdout().flush()?;
             }
@@ -85,7 +85,7 @@ fn runtime(is_multi: bool) -> std::io::Result<Runtime> {
     }
 }
 
-/// Echoes in a thread of its own; gives the address.
+/// Echoes in its own thread. Returns the address.
 fn start_server() -> std::io::Result<std::net::SocketAddr> {
     let runtime = runtime(false)?;
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_that_a_handshake_allows_is_a_uri() {
+    fn every_valid_request_target_converts_to_a_uri() {
         for byte in (b'!'..=b'~').filter(|byte| *byte != b'#') {
             for target in [format!("/a{}b", char::from(byte)), format!("/?a{}b", char::from(byte))] {
                 let uri = uri(&target).unwrap_or_else(|| panic!("{target}"));

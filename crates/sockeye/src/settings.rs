@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_default_is_infinite() {
+    fn defaults_are_finite() {
         let Limits {
             message_size_max,
             empty_fragments_max,

@@ -1,20 +1,20 @@
-//! The tables of cancel safety, row by row: every future is dropped at every await point, and made again.
+//! Cancel safety: drops every future at every await point and calls it again.
 //!
-//! The transport gives and takes one byte at a time and makes every operation wait first, so a future has about two
-//! await points for each byte. For each number of polls up to the one that drops nothing any more, a fresh connection
-//! has each of its futures dropped after that many polls.
+//! The transport reads and writes one byte at a time, and each operation is pending once before it succeeds, so a
+//! future has about two await points for each byte. Each test repeats with 0, 1, 2, ... polls before the drop, until
+//! nothing is dropped any more.
 
 mod common;
 
 use common::script::transport;
 use common::wire::{Frame, close, continuation, ping, pong, text, texts};
-use common::{BOTH, Local, Peer, REQUEST, answer, finish, open, open_server, polled, within};
+use common::{BOTH, Local, Peer, REQUEST, answer, finish, open, open_server, poll_at_most, within};
 use sockeye::{CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
 
-/// More polls than any of the futures here needs.
+/// More polls than any of these futures needs.
 const POLLS_MAX: usize = 5000;
 
-fn starve(peer: &Peer) {
+fn throttle(peer: &Peer) {
     peer.rule(|rules| {
         rules.read_max = 1;
         rules.write_max = 1;
@@ -22,11 +22,11 @@ fn starve(peer: &Peer) {
     });
 }
 
-/// Makes a future again and again, dropping each after `polls` polls, until one is ready. Counts those dropped.
-macro_rules! insist {
+/// Calls a future repeatedly, dropping it after `polls` polls, until it is ready. Counts the drops.
+macro_rules! retry {
     ($polls:expr, $dropped:expr, $future:expr) => {
         loop {
-            match polled($polls, $future).await {
+            match poll_at_most($polls, $future).await {
                 Some(output) => break output,
                 None => $dropped += 1,
             }
@@ -34,7 +34,7 @@ macro_rules! insist {
     };
 }
 
-fn what_a_peer_sends() -> Vec<Frame> {
+fn peer_frames() -> Vec<Frame> {
     vec![
         text("one"),
         ping("first"),
@@ -47,7 +47,7 @@ fn what_a_peer_sends() -> Vec<Frame> {
     ]
 }
 
-fn what_is_received() -> Vec<String> {
+fn expected_messages() -> Vec<String> {
     ["one", "two, in parts", &"3".repeat(130), ""].map(str::to_owned).into()
 }
 
@@ -61,17 +61,17 @@ async fn recv_loses_nothing() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
-            peer.sends(what_a_peer_sends());
+            throttle(&peer);
+            peer.sends(peer_frames());
             peer.ends();
             let (mut received, mut dropped) = (vec![], 0);
             let end = loop {
-                match insist!(polls, dropped, ws.recv()) {
+                match retry!(polls, dropped, ws.recv()) {
                     Ok(Some(message)) => received.push(message.as_text().unwrap().to_owned()),
                     end => break end,
                 }
             };
-            assert_eq!(received, what_is_received(), "{local:?}, {polls} polls");
+            assert_eq!(received, expected_messages(), "{local:?}, {polls} polls");
             assert_eq!(end.unwrap_err().close_code(), Some(CloseCode(3000)));
             finish(ws, &peer).await;
             check_answers(&peer);
@@ -83,22 +83,22 @@ async fn recv_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_of_a_receiver_loses_nothing() {
+async fn receiver_recv_loses_nothing() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (ws, peer) = open(local).await;
             let (sender, mut receiver) = ws.split();
-            starve(&peer);
-            peer.sends(what_a_peer_sends());
+            throttle(&peer);
+            peer.sends(peer_frames());
             peer.ends();
             let (mut received, mut dropped) = (vec![], 0);
             let end = loop {
-                match insist!(polls, dropped, receiver.recv()) {
+                match retry!(polls, dropped, receiver.recv()) {
                     Ok(Some(message)) => received.push(message.as_text().unwrap().to_owned()),
                     end => break end,
                 }
             };
-            assert_eq!(received, what_is_received(), "{local:?}, {polls} polls");
+            assert_eq!(received, expected_messages(), "{local:?}, {polls} polls");
             assert_eq!(end.unwrap_err().close_code(), Some(CloseCode(3000)));
             finish((sender, receiver), &peer).await;
             check_answers(&peer);
@@ -114,15 +114,15 @@ fn messages() -> [String; 5] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_send_had_queued_its_message_which_leaves_whole_and_once() {
+async fn dropped_send_sends_its_queued_message_completely_and_once() {
     // checks [6455-10.3-2]
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
+            throttle(&peer);
             let mut dropped = 0;
             for message in messages() {
-                dropped += usize::from(polled(polls, ws.send(message)).await.is_none());
+                dropped += usize::from(poll_at_most(polls, ws.send(message)).await.is_none());
             }
             ws.flush().await.unwrap();
             assert_eq!(texts(&peer.takes()), messages(), "{local:?}, {polls} polls");
@@ -134,16 +134,16 @@ async fn a_dropped_send_had_queued_its_message_which_leaves_whole_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_send_of_a_sender_had_queued_its_message_which_leaves_whole_and_once() {
+async fn dropped_sender_send_sends_its_queued_message_completely_and_once() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (ws, peer) = open(local).await;
             let (sender, _receiver) = ws.split();
-            starve(&peer);
+            throttle(&peer);
             let mut dropped = 0;
             for message in messages() {
-                // Another sender each time: what one has begun, any other finishes.
-                dropped += usize::from(polled(polls, sender.clone().send(message)).await.is_none());
+                // A different clone each time: what one began, any other finishes.
+                dropped += usize::from(poll_at_most(polls, sender.clone().send(message)).await.is_none());
             }
             sender.flush().await.unwrap();
             assert_eq!(texts(&peer.takes()), messages(), "{local:?}, {polls} polls");
@@ -155,7 +155,7 @@ async fn a_dropped_send_of_a_sender_had_queued_its_message_which_leaves_whole_an
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_send_of_a_large_message_leaves_whole() {
+async fn dropped_send_of_large_message_sends_it_completely() {
     for polls in 1..POLLS_MAX {
         let (mut ws, peer) = open(Local::Server).await;
         peer.rule(|rules| {
@@ -163,7 +163,7 @@ async fn a_dropped_send_of_a_large_message_leaves_whole() {
             rules.stutters = true;
         });
         let large = "l".repeat(20_000);
-        let is_sent = polled(polls, ws.send(large.as_str())).await.is_some();
+        let is_sent = poll_at_most(polls, ws.send(large.as_str())).await.is_some();
         ws.send("after").await.unwrap();
         assert_eq!(texts(&peer.takes()), [large.as_str(), "after"], "{polls} polls");
         if is_sent {
@@ -172,7 +172,7 @@ async fn a_dropped_send_of_a_large_message_leaves_whole() {
     }
 }
 
-/// A server whose connections have no room for a second message while one waits.
+/// A server whose connections have room for only one message.
 fn narrow_server() -> Server {
     let mut limits = Limits::default();
     limits.write_buffer_max = 1;
@@ -180,13 +180,13 @@ fn narrow_server() -> Server {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_dropped_for_want_of_room_has_not_queued_its_message() {
+async fn feed_dropped_while_waiting_for_room_queues_nothing() {
     for polls in 1..POLLS_MAX {
         let (mut ws, peer) = open_server(&narrow_server()).await;
-        starve(&peer);
+        throttle(&peer);
         let mut dropped = 0;
         for message in messages() {
-            insist!(polls, dropped, ws.feed(message.as_str())).unwrap();
+            retry!(polls, dropped, ws.feed(message.as_str())).unwrap();
         }
         ws.flush().await.unwrap();
         assert_eq!(texts(&peer.takes()), messages(), "{polls} polls");
@@ -197,14 +197,14 @@ async fn a_feed_dropped_for_want_of_room_has_not_queued_its_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_of_a_sender_dropped_for_want_of_room_has_not_queued_its_message() {
+async fn sender_feed_dropped_while_waiting_for_room_queues_nothing() {
     for polls in 1..POLLS_MAX {
         let (ws, peer) = open_server(&narrow_server()).await;
         let (sender, _receiver) = ws.split();
-        starve(&peer);
+        throttle(&peer);
         let mut dropped = 0;
         for message in messages() {
-            insist!(polls, dropped, sender.feed(message.as_str())).unwrap();
+            retry!(polls, dropped, sender.feed(message.as_str())).unwrap();
         }
         sender.flush().await.unwrap();
         assert_eq!(texts(&peer.takes()), messages(), "{polls} polls");
@@ -215,19 +215,19 @@ async fn a_feed_of_a_sender_dropped_for_want_of_room_has_not_queued_its_message(
 }
 
 #[tokio::test(start_paused = true)]
-async fn sends_dropped_for_want_of_room_leave_whole_or_not_at_all() {
+async fn sends_dropped_while_waiting_for_room_send_all_or_nothing() {
     for polls in 1..POLLS_MAX {
         let (mut ws, peer) = open_server(&narrow_server()).await;
-        starve(&peer);
+        throttle(&peer);
         let mut finished = vec![];
         for message in messages() {
-            if polled(polls, ws.send(message.as_str())).await.is_some() {
+            if poll_at_most(polls, ws.send(message.as_str())).await.is_some() {
                 finished.push(message);
             }
         }
         ws.flush().await.unwrap();
         let arrived = texts(&peer.takes());
-        // In order, none twice: what arrived is what remains of all after some are struck out.
+        // The received messages are a subsequence of the sent ones: in order, without duplicates.
         let mut all = messages().into_iter();
         assert!(
             arrived.iter().all(|text| all.any(|message| message == *text)),
@@ -249,12 +249,12 @@ async fn flush_loses_nothing() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
+            throttle(&peer);
             for message in messages() {
                 ws.feed(message).await.unwrap();
             }
             let mut dropped = 0;
-            insist!(polls, dropped, ws.flush()).unwrap();
+            retry!(polls, dropped, ws.flush()).unwrap();
             assert_eq!(texts(&peer.takes()), messages(), "{local:?}, {polls} polls");
             if dropped == 0 {
                 break;
@@ -264,17 +264,17 @@ async fn flush_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_ping_leaves_once_with_the_next_call() {
+async fn dropped_ping_is_sent_once_by_the_next_call() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
-            let is_sent = polled(polls, ws.send_ping(b"there?")).await.is_some();
+            throttle(&peer);
+            let is_sent = poll_at_most(polls, ws.send_ping(b"there?")).await.is_some();
             ws.flush().await.unwrap();
             assert_eq!(peer.takes(), [ping("there?")], "{local:?}, {polls} polls");
 
             let (sender, _receiver) = ws.split();
-            let was_sent = polled(polls, sender.send_ping(b"still?")).await.is_some();
+            let was_sent = poll_at_most(polls, sender.send_ping(b"still?")).await.is_some();
             sender.flush().await.unwrap();
             assert_eq!(peer.takes(), [ping("still?")], "{local:?}, {polls} polls");
             if is_sent && was_sent {
@@ -285,15 +285,15 @@ async fn a_dropped_ping_leaves_once_with_the_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_goes_on_when_it_is_called_again() {
+async fn dropped_close_continues_when_called_again() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
+            throttle(&peer);
             peer.sends([text("late"), close(1000, "")]);
             peer.ends();
             let mut dropped = 0;
-            insist!(polls, dropped, ws.close(CloseCode::NORMAL, "bye")).unwrap();
+            retry!(polls, dropped, ws.close(CloseCode::NORMAL, "bye")).unwrap();
             assert!(ws.close_info().unwrap().is_clean());
             finish(ws, &peer).await;
             assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
@@ -305,11 +305,11 @@ async fn close_goes_on_when_it_is_called_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_close_goes_on_with_recv() {
+async fn dropped_close_continues_with_recv() {
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
+            throttle(&peer);
             let answers = async {
                 while peer.takes().is_empty() {
                     tokio::task::yield_now().await;
@@ -318,7 +318,7 @@ async fn a_dropped_close_goes_on_with_recv() {
                 peer.ends();
             };
             let closing = async {
-                let is_closed = polled(polls, ws.close(CloseCode::NORMAL, "")).await.is_some();
+                let is_closed = poll_at_most(polls, ws.close(CloseCode::NORMAL, "")).await.is_some();
                 assert!(ws.recv().await.unwrap().is_none());
                 is_closed
             };
@@ -332,18 +332,22 @@ async fn a_dropped_close_goes_on_with_recv() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_close_of_a_sender_goes_on_with_the_receiver() {
+async fn dropped_sender_close_continues_with_the_receiver() {
     async fn close_both(polls: usize, sender: Sender, mut receiver: Receiver) -> usize {
         let mut dropped = 0;
-        dropped += usize::from(polled(polls, sender.close(CloseCode::NORMAL, "bye")).await.is_none());
-        while insist!(polls, dropped, receiver.recv()).unwrap().is_some() {}
+        dropped += usize::from(
+            poll_at_most(polls, sender.close(CloseCode::NORMAL, "bye"))
+                .await
+                .is_none(),
+        );
+        while retry!(polls, dropped, receiver.recv()).unwrap().is_some() {}
         dropped
     }
     for local in BOTH {
         for polls in 1..POLLS_MAX {
             let (ws, peer) = open(local).await;
             let (sender, receiver) = ws.split();
-            starve(&peer);
+            throttle(&peer);
             peer.sends([text("late"), close(1000, "")]);
             peer.ends();
             let dropped = close_both(polls, sender.clone(), receiver).await;
@@ -356,24 +360,24 @@ async fn a_dropped_close_of_a_sender_goes_on_with_the_receiver() {
     }
 }
 
-/// All of them at once, as a program with `select!` has it: an echo whose every future is dropped after a few polls.
+/// All futures at once, as in a program with `select!`: an echo whose futures are all dropped after a few polls.
 #[tokio::test(start_paused = true)]
-async fn an_echo_of_dropped_futures_echoes_each_message_once_and_in_order() {
+async fn echo_with_dropped_futures_echoes_each_message_once_in_order() {
     async fn echo(polls: usize, ws: &mut WebSocket) {
         let mut dropped = 0;
-        while let Some(message) = insist!(polls, dropped, ws.recv()).unwrap() {
+        while let Some(message) = retry!(polls, dropped, ws.recv()).unwrap() {
             if polls.is_multiple_of(2) {
-                polled(polls, ws.send_ping(b"?")).await;
+                poll_at_most(polls, ws.send_ping(b"?")).await;
             }
-            insist!(polls, dropped, ws.feed(message.clone())).unwrap();
-            polled(polls, ws.flush()).await;
+            retry!(polls, dropped, ws.feed(message.clone())).unwrap();
+            poll_at_most(polls, ws.flush()).await;
         }
         assert!(dropped > 0);
     }
     for local in BOTH {
         for polls in [1, 2, 3, 5, 8, 9] {
             let (mut ws, peer) = open(local).await;
-            starve(&peer);
+            throttle(&peer);
             let sent: Vec<String> = (0..40).map(|number| format!("message {number}")).collect();
             peer.sends(sent.iter().map(text).chain([close(1000, "")]));
             peer.ends();
@@ -388,14 +392,14 @@ async fn an_echo_of_dropped_futures_echoes_each_message_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_connect_closes_the_transport() {
+async fn dropped_connect_closes_the_transport() {
     for polls in 1..POLLS_MAX {
         let (io, peer) = transport(false);
-        starve(&peer);
+        throttle(&peer);
         let client = sockeye::Client::default();
         let mut request = vec![];
         let connecting = async {
-            // The peer answers as soon as it has the whole request.
+            // The peer answers once it has the complete request.
             let answering = async {
                 while !request.ends_with(b"\r\n\r\n") {
                     tokio::task::yield_now().await;
@@ -409,7 +413,7 @@ async fn a_dropped_connect_closes_the_transport() {
                 () = answering => unreachable!(),
             }
         };
-        match polled(polls, connecting).await {
+        match poll_at_most(polls, connecting).await {
             None => assert!(peer.sees_end(), "{polls} polls"),
             Some(connected) => {
                 connected.unwrap();
@@ -421,14 +425,14 @@ async fn a_dropped_connect_closes_the_transport() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_accept_closes_the_transport() {
+async fn dropped_accept_closes_the_transport() {
     for polls in 1..POLLS_MAX {
         let (io, peer) = transport(true);
-        starve(&peer);
+        throttle(&peer);
         peer.sends_bytes(REQUEST);
         let server = Server::default();
         let accepting = async { server.accept(io).await?.accept().await };
-        match polled(polls, accepting).await {
+        match poll_at_most(polls, accepting).await {
             None => assert!(peer.sees_end(), "{polls} polls"),
             Some(accepted) => {
                 let mut ws = accepted.unwrap();

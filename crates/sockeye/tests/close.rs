@@ -1,4 +1,4 @@
-//! The end of a connection, however it comes.
+//! The end of a connection, in all variants.
 
 mod common;
 
@@ -7,20 +7,20 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::wire::{Frame, binary, close, continuation, frame, ping, text};
-use common::{BOTH, Local, finish, look, open, text_of, within};
+use common::{BOTH, Local, finish, open, poll_once, text_of, within};
 use futures_util::{SinkExt, StreamExt};
 use sockeye::{CloseCause, CloseCode, Message, ProtocolError, Side};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
-async fn the_peer_closes() {
+async fn peer_closes_and_gets_an_answer() {
     // checks [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-1, 6455-7.1.5-1, 6455-7.1.6-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("before"), close(4001, "enough"), text("after")]);
         assert_eq!(text_of(ws.recv().await), "before");
-        // The end is told at once, and the answer has left.
-        let Poll::Ready(Err(error)) = look(pin!(ws.recv())).await else {
+        // The end is reported immediately, and the answer has been sent.
+        let Poll::Ready(Err(error)) = poll_once(pin!(ws.recv())).await else {
             panic!("an error, for the code is none of a normal close");
         };
         assert!(error.is_closed() && !error.is_normal_close(), "{error:?}");
@@ -43,17 +43,17 @@ async fn the_peer_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn this_side_closes() {
+async fn local_side_closes_and_waits_for_the_answer() {
     // checks [6455-7.1.2-1, 6455-7.1.2-2, 6455-7.3-2]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.feed("before").await.unwrap();
         let mut closing = Box::pin(ws.close(CloseCode::GOING_AWAY, "restart"));
-        assert!(look(&mut closing).await.is_pending());
+        assert!(poll_once(&mut closing).await.is_pending());
         assert_eq!(peer.takes(), [text("before"), close(1001, "restart")]);
         assert!(!peer.sees_half_close(), "the peer has not closed yet");
         peer.sends([text("crossing"), close(1001, "")]);
-        let Poll::Ready(closed) = look(&mut closing).await else {
+        let Poll::Ready(closed) = poll_once(&mut closing).await else {
             panic!("both close frames were exchanged");
         };
         closed.unwrap();
@@ -67,7 +67,7 @@ async fn this_side_closes() {
             (Side::Local, CloseCause::Local)
         );
         assert_eq!(close_info.sent().unwrap().reason, "restart");
-        // Once more changes nothing.
+        // Closing again changes nothing.
         ws.close(CloseCode::NORMAL, "").await.unwrap();
         assert_eq!(peer.takes(), []);
         peer.ends();
@@ -76,7 +76,7 @@ async fn this_side_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_close_at_once_and_each_sends_one_close_frame() {
+async fn simultaneous_closes_send_one_close_frame_each() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.start_close(CloseCode::NORMAL, "here").unwrap();
@@ -91,7 +91,7 @@ async fn both_close_at_once_and_each_sends_one_close_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_frame_without_a_code_is_1005() {
+async fn close_frame_without_code_is_1005() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([frame(0x8, "")]);
@@ -103,7 +103,7 @@ async fn a_close_frame_without_a_code_is_1005() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_the_background_a_server_lingers_for_a_second_and_a_client_waits_for_five() {
+async fn background_close_takes_one_second_on_servers_and_five_on_clients() {
     for (local, secs) in [(Local::Server, 1), (Local::Client, 5)] {
         for is_split in [false, true] {
             let (mut ws, peer) = open(local).await;
@@ -123,7 +123,7 @@ async fn in_the_background_a_server_lingers_for_a_second_and_a_client_waits_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_leaves_in_the_background_before_the_close_frame() {
+async fn queued_messages_are_sent_in_the_background_before_the_close_frame() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
@@ -142,7 +142,7 @@ async fn what_waits_leaves_in_the_background_before_the_close_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_slow_peer_has_not_taken_after_a_minute_is_dropped_in_the_background() {
+async fn background_close_drops_output_of_slow_peer_after_a_minute() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
     ws.feed(vec![7; 1 << 20]).await.unwrap();
@@ -157,7 +157,7 @@ async fn what_a_slow_peer_has_not_taken_after_a_minute_is_dropped_in_the_backgro
 }
 
 #[tokio::test(start_paused = true)]
-async fn aborting_ends_a_close_that_has_begun() {
+async fn abort_ends_the_closing_handshake() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.start_close(CloseCode::NORMAL, "").unwrap();
@@ -167,7 +167,7 @@ async fn aborting_ends_a_close_that_has_begun() {
 }
 
 #[test]
-fn a_connection_that_is_dropped_outside_of_a_runtime_is_closed_at_once() {
+fn connection_dropped_outside_a_runtime_closes_immediately() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -179,12 +179,12 @@ fn a_connection_that_is_dropped_outside_of_a_runtime_is_closed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_is_clean_enough() {
+async fn peer_that_ends_tcp_after_our_close_frame_closed_normally() {
     for local in BOTH {
         for is_reset in [false, true] {
             let (mut ws, peer) = open(local).await;
             let mut closing = Box::pin(ws.close(CloseCode::NORMAL, "bye"));
-            assert!(look(&mut closing).await.is_pending());
+            assert!(poll_once(&mut closing).await.is_pending());
             match is_reset {
                 true => peer.resets(),
                 false => peer.ends(),
@@ -199,7 +199,7 @@ async fn a_peer_that_ends_tcp_in_answer_to_our_close_frame_is_clean_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_past_the_end_lets_other_tasks_run() {
+async fn recv_after_the_end_yields() {
     for (code, is_normal) in [(1000, true), (1011, false)] {
         let (mut ws, peer) = open(Local::Server).await;
         peer.sends([close(code, "")]);
@@ -227,7 +227,7 @@ async fn recv_past_the_end_lets_other_tasks_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn send_past_the_end_lets_other_tasks_run_now_and_then() {
+async fn send_after_the_end_yields_now_and_then() {
     for is_split in [false, true] {
         let (mut ws, peer) = open(Local::Server).await;
         peer.sends([close(1000, "")]);
@@ -265,8 +265,8 @@ async fn send_past_the_end_lets_other_tasks_run_now_and_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_of_recv_and_send_sees_one_outcome() {
-    // Whichever of the two notices first, in whatever way the peer's end reaches this side.
+async fn recv_and_send_report_the_same_end() {
+    // The result does not depend on which of the two detects the end first, nor on how the peer ends.
     for local in BOTH {
         for (code, is_normal) in [(1000, true), (1001, true), (4001, false), (1011, false)] {
             for sends_first in [false, true] {
@@ -304,7 +304,7 @@ async fn a_loop_of_recv_and_send_sees_one_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_answer_the_close_frame_is_left_after_five_seconds() {
+async fn close_times_out_after_five_seconds_without_answer() {
     // checks [6455-5.5.1-11]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
@@ -318,7 +318,7 @@ async fn a_peer_that_does_not_answer_the_close_frame_is_left_after_five_seconds(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_goes_on_talking_does_not_prolong_the_close() {
+async fn data_after_our_close_frame_does_not_extend_the_timeout() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let start = Instant::now();
@@ -338,7 +338,7 @@ async fn a_peer_that_goes_on_talking_does_not_prolong_the_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_cannot_hold_up_the_close() {
+async fn close_to_a_peer_that_takes_nothing_ends_after_the_write_timeout() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
@@ -346,14 +346,14 @@ async fn a_peer_that_takes_nothing_cannot_hold_up_the_close() {
         let start = Instant::now();
         let error = within(60, ws.close(CloseCode::NORMAL, "")).await.unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
-        // The write deadline, for the close frame has not left.
+        // The write timeout, because the close frame has not been written.
         assert_eq!(start.elapsed().as_secs(), 10);
         assert!(peer.sees_end());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_behind_a_backlog_loses_nothing_to_a_peer_that_reads_slowly() {
+async fn close_behind_backlog_delivers_everything_to_a_slow_peer() {
     const MESSAGE_LEN: usize = 12 << 20;
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
@@ -378,7 +378,7 @@ async fn a_close_behind_a_backlog_loses_nothing_to_a_peer_that_reads_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_cannot_half_close_is_closed_after_the_linger() {
+async fn transport_that_cannot_half_close_is_closed_after_the_linger() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.shutdown_hangs = true);
     let start = Instant::now();
@@ -389,7 +389,7 @@ async fn a_transport_that_cannot_half_close_is_closed_after_the_linger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_close_only_so_much_is_read_and_thrown_away() {
+async fn discarded_input_after_close_is_limited() {
     // checks [6455-7.1.1-1]
     let (mut ws, peer) = open(Local::Server).await;
     peer.sends([close(1000, "")]);
@@ -401,7 +401,7 @@ async fn after_a_close_only_so_much_is_read_and_thrown_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_after_the_close_handshake_is_as_good_as_an_end() {
+async fn reset_after_closing_handshake_is_a_normal_end() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([close(1000, "")]);
@@ -412,7 +412,7 @@ async fn a_reset_after_the_close_handshake_is_as_good_as_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_before_it_is_an_error() {
+async fn reset_before_closing_handshake_is_an_error() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("before")]);
@@ -425,7 +425,7 @@ async fn a_reset_before_it_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_without_a_close_frame_is_an_error_that_stays() {
+async fn end_without_close_frame_is_a_permanent_error() {
     // checks [6455-7.2.1-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
@@ -446,7 +446,7 @@ async fn an_end_without_a_close_frame_is_an_error_that_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_inside_a_message_never_delivers_a_part_of_it() {
+async fn truncated_message_is_never_delivered() {
     let cut = |frame: Frame, mask: bool| {
         let mut bytes = frame.bytes(mask);
         bytes.pop();
@@ -469,7 +469,7 @@ async fn an_end_inside_a_message_never_delivers_a_part_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn none_stays_none() {
+async fn recv_returns_none_after_normal_close() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([close(1000, "")]);
@@ -483,7 +483,7 @@ async fn none_stays_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_arrives_after_start_close_is_received() {
+async fn messages_after_start_close_are_received() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.start_close(CloseCode::NORMAL, "").unwrap();
@@ -499,7 +499,7 @@ async fn what_arrives_after_start_close_is_received() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_code_or_reason_that_may_not_be_sent_is_an_error_and_closes_all_the_same() {
+async fn invalid_code_or_reason_is_an_error_and_still_closes() {
     let cases = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000].map(|code| (code, "no".to_owned()));
     for (code, reason) in cases.into_iter().chain([(1000, "r".repeat(124))]) {
         let (mut ws, peer) = open(Local::Client).await;
@@ -517,11 +517,11 @@ async fn a_code_or_reason_that_may_not_be_sent_is_an_error_and_closes_all_the_sa
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
+async fn protocol_violation_sends_close_frame_and_is_returned() {
     // checks [6455-7.1.7-1, 6455-7.1.7-2, 6455-7.1.7-4, 6455-7.4.1-5, 6455-10.7-2]
     for local in BOTH {
         for (bytes, fault, code) in [
-            // The mask that this side does not expect.
+            // A frame with a mask bit that this side does not expect.
             (
                 text("x").bytes(local == Local::Client),
                 match local {
@@ -563,15 +563,15 @@ async fn a_fault_of_the_peer_is_told_to_it_and_is_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_had_arrived_is_received_after_writing_has_failed() {
+async fn earlier_input_is_received_after_a_write_failure() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("one"), text("two"), close(1008, "you talk too much")]);
         assert_eq!(text_of(ws.recv().await), "one");
-        // The peer is gone, as this side finds out when it writes.
+        // This side learns that the peer is gone when it writes.
         peer.fails_after(0);
         let error = ws.send("echo").await.unwrap_err();
-        // What had arrived says more than the broken pipe does.
+        // The input that had arrived explains the end better than the broken pipe.
         assert_eq!(error.close_code(), Some(CloseCode(1008)));
         assert!(!ws.is_open());
         assert_eq!(text_of(ws.recv().await), "two");
@@ -586,7 +586,7 @@ async fn what_had_arrived_is_received_after_writing_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_at_any_operation_is_an_error_and_closes_the_transport() {
+async fn failure_at_any_operation_is_an_error_and_closes_the_transport() {
     for local in BOTH {
         for operation in 0.. {
             let (mut ws, peer) = open(local).await;
@@ -604,7 +604,7 @@ async fn a_failure_at_any_operation_is_an_error_and_closes_the_transport() {
                 Ok::<(), sockeye::Error>(())
             };
             let result = within(60, echo).await;
-            // Until both close frames were there, it is an error; and it stays what it is.
+            // Until both close frames are exchanged, it is an error. Later calls return the same.
             let again = ws.recv().await;
             assert!(again.is_err() || result.is_ok(), "{operation}: {result:?}, {again:?}");
             assert!(ws.close_info().is_some() && !ws.is_open());
@@ -617,7 +617,7 @@ async fn a_failure_at_any_operation_is_an_error_and_closes_the_transport() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_gives_an_error_once_and_then_ends() {
+async fn stream_yields_an_error_once_and_ends() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("one")]);
@@ -630,7 +630,7 @@ async fn a_stream_gives_an_error_once_and_then_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_ends_after_a_clean_close() {
+async fn stream_ends_after_normal_close() {
     let (ws, peer) = open(Local::Server).await;
     let (_sender, receiver) = ws.split();
     peer.sends([text("one"), text("two"), close(1000, "")]);
@@ -640,7 +640,7 @@ async fn a_stream_ends_after_a_clean_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_sends_and_closes() {
+async fn sink_sends_and_closes() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         SinkExt::feed(&mut ws, Message::text("a")).await.unwrap();
@@ -663,7 +663,7 @@ async fn a_sink_sends_and_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_is_the_end_for_the_peer() {
+async fn dropping_the_connection_ends_tcp() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         drop(ws);
@@ -685,9 +685,9 @@ async fn dropping_is_the_end_for_the_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_connection_leaves_no_timer_behind() {
+async fn dropped_connection_leaves_no_timer() {
     let (mut ws, _peer) = open(Local::Server).await;
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     drop(ws);
     let start = Instant::now();
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -1,4 +1,4 @@
-//! Large messages that are compressed, part by part: who else has a turn, what goes between, and what behind.
+//! Large messages that are compressed in parts: other tasks run in between, control frames are sent between the parts.
 
 mod common;
 
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use common::script::transport;
 use common::wire::{Frame, close, ping, pong};
-use common::{BOTH, Local, Peer, REQUEST, finish, look, pair, polled, within};
+use common::{BOTH, Local, Peer, REQUEST, finish, pair, poll_at_most, poll_once, within};
 use sockeye::{Client, CloseCode, Compress, DeflateConfig, Message, PreparedMessage, Server, TrySendError, WebSocket};
 use tokio::time::Instant;
 
 const MIB: usize = 1024 * 1024;
 
-/// How much of a message is compressed at once.
+/// The size of one part.
 const PART: usize = 64 * 1024;
 
-fn like_json(len: usize) -> String {
+fn json_like(len: usize) -> String {
     let mut text = String::new();
     for number in 0_u64.. {
         if text.len() >= len {
@@ -38,7 +38,7 @@ fn noise(len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-/// Two ends that compress, that of `local` first.
+/// Two connected ends that compress, that of `local` first.
 async fn deflating_pair(local: Local) -> (WebSocket, WebSocket) {
     let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
     let server = Server::builder().compression(DeflateConfig::default()).build();
@@ -49,7 +49,7 @@ async fn deflating_pair(local: Local) -> (WebSocket, WebSocket) {
     }
 }
 
-/// A server's end that compresses, and the frames' end.
+/// The server's end of a connection that compresses, and a peer that sends raw frames.
 async fn deflating_server() -> (WebSocket, Peer) {
     let (io, peer) = transport(true);
     let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
@@ -60,8 +60,8 @@ async fn deflating_server() -> (WebSocket, Peer) {
     (ws, peer)
 }
 
-/// How often other tasks have their turn before a future is ready.
-async fn turns_until<F: Future>(future: F) -> (usize, F::Output) {
+/// Counts how often other tasks run until a future is ready.
+async fn yields_until<F: Future>(future: F) -> (usize, F::Output) {
     let mut future = pin!(future);
     let mut turns = 0;
     let output = poll_fn(|cx| {
@@ -75,17 +75,17 @@ async fn turns_until<F: Future>(future: F) -> (usize, F::Output) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_that_are_compressed_do_not_starve_other_tasks() {
-    let text = like_json(2 * MIB);
+async fn compression_does_not_starve_other_tasks() {
+    let text = json_like(2 * MIB);
     for local in BOTH {
         let (mut ws, mut peer) = deflating_pair(local).await;
         let receiving = tokio::spawn(async move { peer.recv().await.unwrap().unwrap() });
-        let (turns, sent) = turns_until(ws.send(text.as_str())).await;
+        let (turns, sent) = yields_until(ws.send(text.as_str())).await;
         sent.unwrap();
         assert!(turns >= text.len() / PART - 1, "{turns}");
         assert!(receiving.await.unwrap() == text.as_str().into());
     }
-    // An echo has its turns too where each message is small.
+    // The same for an echo of many small messages.
     let (mut ws, peer) = deflating_server().await;
     let peer_sends: Vec<Frame> = (0..1000).map(|_| common::wire::binary([7; 1000])).collect();
     peer.sends(peer_sends);
@@ -95,14 +95,14 @@ async fn messages_that_are_compressed_do_not_starve_other_tasks() {
             ws.feed(message).await.unwrap();
         }
     };
-    let (turns, ()) = turns_until(echoing).await;
+    let (turns, ()) = yields_until(echoing).await;
     assert!(turns >= 1000 * 1000 * 16 / (2 * MIB), "{turns}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_in_one_large_frame_is_inflated_to_its_end() {
-    // Some 300 KiB on the wire, so that the end of it is read straight into the message.
-    let text = PreparedMessage::new(like_json(2 * MIB));
+async fn large_single_frame_message_is_inflated_completely() {
+    // About 300 KiB on the wire, so that the end of it is read straight into the message buffer.
+    let text = PreparedMessage::new(json_like(2 * MIB));
     let (mut server, mut client) = deflating_pair(Local::Server).await;
     for _ in 0..2 {
         let (sent, received) = within(1, async { tokio::join!(server.send(&text), client.recv()) }).await;
@@ -112,9 +112,9 @@ async fn a_message_in_one_large_frame_is_inflated_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_message_leaves_in_fragments_whoever_asks_for_it_to_be_written() {
+async fn large_message_is_sent_in_fragments_by_every_sending_method() {
     // checks [7692-6.1-1, 7692-6.1-5]
-    let text = like_json(MIB);
+    let text = json_like(MIB);
     for with_recv in [false, true] {
         let (mut ws, peer) = deflating_server().await;
         ws.feed(text.as_str()).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_large_message_leaves_in_fragments_whoever_asks_for_it_to_be_written()
 }
 
 #[tokio::test(start_paused = true)]
-async fn noise_leaves_as_it_is_and_small_messages_in_one_frame() {
+async fn incompressible_messages_are_sent_uncompressed_and_small_ones_in_one_frame() {
     let (mut ws, peer) = deflating_server().await;
     let noise = noise(MIB);
     ws.send(noise.as_slice()).await.unwrap();
@@ -144,8 +144,8 @@ async fn noise_leaves_as_it_is_and_small_messages_in_one_frame() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_send_that_is_dropped_anywhere_leaves_whole() {
-    let text = like_json(5 * PART);
+async fn send_dropped_at_any_poll_sends_the_complete_message() {
+    let text = json_like(5 * PART);
     for local in BOTH {
         let mut polls = 1;
         loop {
@@ -155,7 +155,7 @@ async fn a_send_that_is_dropped_anywhere_leaves_whole() {
                 let second = peer.recv().await.unwrap().unwrap();
                 (first, second)
             });
-            let is_sent = polled(polls, ws.send(text.as_str())).await.is_some();
+            let is_sent = poll_at_most(polls, ws.send(text.as_str())).await.is_some();
             within(1, ws.send("behind")).await.unwrap();
             let (first, second) = within(1, receiving).await.unwrap();
             assert!(
@@ -172,13 +172,13 @@ async fn a_send_that_is_dropped_anywhere_leaves_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_send_of_a_split_connection_goes_on_with_the_receiver() {
-    let text = like_json(MIB);
+async fn dropped_sender_send_continues_with_the_receiver() {
+    let text = json_like(MIB);
     for local in BOTH {
         let (ws, mut peer) = deflating_pair(local).await;
         let (sender, mut receiver) = ws.split();
         let receiving = tokio::spawn(async move { receiver.recv().await });
-        assert!(polled(3, sender.send(text.as_str())).await.is_none());
+        assert!(poll_at_most(3, sender.send(text.as_str())).await.is_none());
         let received = within(1, peer.recv()).await.unwrap().unwrap();
         assert!(received == text.as_str().into());
         receiving.abort();
@@ -186,8 +186,8 @@ async fn a_dropped_send_of_a_split_connection_goes_on_with_the_receiver() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_queued_without_waiting_leaves_by_itself() {
-    let text = like_json(MIB);
+async fn try_send_of_large_message_is_flushed_in_the_background() {
+    let text = json_like(MIB);
     for local in BOTH {
         let (ws, mut peer) = deflating_pair(local).await;
         let (sender, mut receiver) = ws.split();
@@ -201,7 +201,7 @@ async fn what_is_queued_without_waiting_leaves_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn further_messages_wait() {
+async fn messages_behind_a_compression_wait() {
     for local in BOTH {
         let (mut ws, mut peer) = deflating_pair(local).await;
         let receiving = tokio::spawn(async move {
@@ -220,16 +220,16 @@ async fn further_messages_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pong_goes_between_the_fragments() {
+async fn pong_is_sent_between_fragments() {
     // checks [6455-5.4-1]
     let (mut ws, peer) = deflating_server().await;
     ws.feed(vec![0; MIB]).await.unwrap();
     for _ in 0..3 {
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
     }
     peer.sends([ping("now")]);
     for _ in 0..3 {
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
     }
     let frames = peer.takes();
     assert!(frames.contains(&pong("now")), "{frames:?}");
@@ -240,19 +240,19 @@ async fn a_pong_goes_between_the_fragments() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_arrives_is_received_meanwhile() {
+async fn messages_are_received_during_compression() {
     for local in BOTH {
         let (mut ws, mut peer) = deflating_pair(local).await;
         peer.send("news").await.unwrap();
         ws.feed(vec![0; 16 * MIB]).await.unwrap();
-        let (turns, received) = turns_until(ws.recv()).await;
+        let (turns, received) = yields_until(ws.recv()).await;
         assert!(received.unwrap().unwrap() == "news".into());
         assert!(turns < 5, "{turns}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_close_frame_comes_behind_whoever_closes() {
+async fn close_frame_is_sent_after_the_compressed_message() {
     // checks [6455-5.5.1-4]
     for peer_closes in [false, true] {
         let (mut ws, peer) = deflating_server().await;
@@ -282,8 +282,8 @@ async fn the_close_frame_comes_behind_whoever_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_ends_close_cleanly_behind_a_large_message() {
-    let text = like_json(MIB);
+async fn both_ends_close_normally_behind_large_messages() {
+    let text = json_like(MIB);
     for local in BOTH {
         for split in [false, true] {
             let (mut ws, mut peer) = deflating_pair(local).await;
@@ -309,7 +309,7 @@ async fn both_ends_close_cleanly_behind_a_large_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_of_the_peer_drops_the_rest() {
+async fn protocol_violation_drops_the_rest_of_the_message() {
     let (mut ws, peer) = deflating_server().await;
     ws.feed(vec![0; MIB]).await.unwrap();
     peer.sends([common::wire::continuation("of nothing")]);
@@ -322,11 +322,11 @@ async fn a_fault_of_the_peer_drops_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_sends_what_a_fault_cuts_off_is_told() {
+async fn send_of_a_message_cut_off_by_a_protocol_violation_fails() {
     let (ws, peer) = deflating_server().await;
     let (sender, mut receiver) = ws.split();
     let mut sending = pin!(sender.send(vec![0; MIB]));
-    assert!(look(sending.as_mut()).await.is_pending());
+    assert!(poll_once(sending.as_mut()).await.is_pending());
     peer.sends([common::wire::continuation("of nothing")]);
     assert!(within(1, receiver.recv()).await.unwrap_err().is_protocol());
     assert!(within(1, sending).await.unwrap_err().is_protocol());
@@ -335,24 +335,24 @@ async fn who_sends_what_a_fault_cuts_off_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_leaves_though_nobody_receives() {
-    let text = like_json(2 * MIB);
+async fn large_message_is_sent_without_receiving() {
+    let text = json_like(2 * MIB);
     let (ws, mut peer) = deflating_pair(Local::Server).await;
     let (sender, receiver) = ws.split();
     drop(receiver);
     for _ in 0..2 {
         sender.try_send(text.as_str()).unwrap();
-        let (turns, received) = turns_until(peer.recv()).await;
+        let (turns, received) = yields_until(peer.recv()).await;
         assert!(received.unwrap().unwrap() == text.as_str().into());
         assert!(turns >= 3, "{turns}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_is_dropped_in_the_middle_of_a_message() {
+async fn stalled_peer_is_disconnected_during_compression() {
     for by_recv in [false, true] {
         let (mut ws, peer) = deflating_server().await;
-        ws.feed(like_json(MIB)).await.unwrap();
+        ws.feed(json_like(MIB)).await.unwrap();
         peer.rule(|rules| rules.room = 20_000);
         let start = Instant::now();
         let error = match by_recv {
@@ -366,7 +366,7 @@ async fn a_peer_that_takes_nothing_is_dropped_in_the_middle_of_a_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_breaks_in_the_middle_of_a_message_ends_it() {
+async fn transport_failure_during_compression_ends_the_message() {
     for local in BOTH {
         let (mut ws, peer) = deflating_pair(local).await;
         ws.feed(vec![0; MIB]).await.unwrap();
@@ -377,7 +377,7 @@ async fn a_transport_that_breaks_in_the_middle_of_a_message_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_does_not_wait_for_the_large_messages_of_other_senders() {
+async fn flush_does_not_wait_for_later_large_messages_of_other_senders() {
     for local in BOTH {
         let (ws, mut peer) = deflating_pair(local).await;
         let (sender, mut receiver) = ws.split();
@@ -386,7 +386,7 @@ async fn a_flush_does_not_wait_for_the_large_messages_of_other_senders() {
         let draining = tokio::spawn(async move { while let Ok(Some(_)) = peer.recv().await {} });
         let receiving = tokio::spawn(async move { receiver.recv().await });
         for _ in 0..5 {
-            let (turns, sent) = turns_until(sender.flush()).await;
+            let (turns, sent) = yields_until(sender.flush()).await;
             sent.unwrap();
             assert!(turns < 200, "{turns}");
             tokio::task::yield_now().await;
@@ -399,7 +399,7 @@ async fn a_flush_does_not_wait_for_the_large_messages_of_other_senders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_that_are_not_to_be_compressed_leave_at_once() {
+async fn uncompressed_large_messages_are_sent_immediately() {
     let (mut ws, peer) = deflating_server().await;
     ws.feed(Message::from(vec![0; MIB]).compress(Compress::Never))
         .await

@@ -1,4 +1,5 @@
-//! The work for a message does not depend on how many came before, however tasks, wakers and runtimes are used.
+//! The work for a message does not grow with the number of earlier messages, for all combinations of tasks, wakers and
+//! runtimes.
 
 mod common;
 #[path = "common/wakers.rs"]
@@ -8,17 +9,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use common::{BOTH, look, open, pair, within};
+use common::{BOTH, open, pair, poll_once, within};
 use futures_util::{SinkExt, StreamExt};
 use sockeye::{Client, Message, Server, WebSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use wakers::{Counts, with_distinct_wakers};
 
-/// Wakers of one task that may be alive: one for each direction, the timer, each pending operation, and the current poll.
+/// Maximum number of live wakers of one task: one for each direction, the timer, each pending operation, and the
+/// current poll.
 const LIVE_MAX: usize = 12;
 
-/// What was counted for so many messages.
+/// The work for a number of messages.
 #[derive(Debug)]
 struct Work {
     polls: usize,
@@ -26,7 +28,7 @@ struct Work {
     wake_ups: usize,
 }
 
-/// Sends as many messages and receives their echoes, in one task; after each burst it waits for all of them.
+/// Sends `count` messages and receives their echoes in one task, waiting for all echoes after each burst.
 async fn exchange(ws: WebSocket, count: usize, counts: &Arc<Counts>, way: Way) {
     const BURST: usize = 100;
     match way {
@@ -148,28 +150,28 @@ fn multi_thread() -> Runtime {
 }
 
 #[test]
-fn in_block_on_of_a_current_thread_runtime() {
+fn work_is_constant_in_block_on_of_a_current_thread_runtime() {
     check(current_thread, false);
 }
 
 #[test]
-fn in_a_task_of_a_current_thread_runtime() {
+fn work_is_constant_in_a_task_of_a_current_thread_runtime() {
     check(current_thread, true);
 }
 
 #[test]
-fn in_block_on_of_a_multi_thread_runtime() {
+fn work_is_constant_in_block_on_of_a_multi_thread_runtime() {
     check(multi_thread, false);
 }
 
 #[test]
-fn in_a_task_of_a_multi_thread_runtime() {
+fn work_is_constant_in_a_task_of_a_multi_thread_runtime() {
     check(multi_thread, true);
 }
 
-/// Operations that wait, and are polled again and again for nothing.
+/// Pending operations that are polled repeatedly.
 #[tokio::test(start_paused = true)]
-async fn polls_that_find_nothing_leave_nothing_behind() {
+async fn repeated_pending_polls_leave_no_wakers() {
     for local in BOTH {
         let counts = Arc::<Counts>::default();
         let (mut whole, _peer) = open(local).await;
@@ -180,8 +182,8 @@ async fn polls_that_find_nothing_leave_nothing_behind() {
         let both = with_distinct_wakers(async { tokio::join!(sender.send("x"), receiver.recv()) }, &counts);
         let (mut receiving, mut both) = (pin!(receiving), pin!(both));
         for _ in 0..1_000 {
-            assert!(look(&mut receiving).await.is_pending());
-            assert!(look(&mut both).await.is_pending());
+            assert!(poll_once(&mut receiving).await.is_pending());
+            assert!(poll_once(&mut both).await.is_pending());
             yield_now().await;
         }
         let most = counts.most.load(Relaxed);
@@ -189,9 +191,9 @@ async fn polls_that_find_nothing_leave_nothing_behind() {
     }
 }
 
-/// A slot is freed when its operation is dropped, wherever it was.
+/// Dropping an operation frees its slot, wherever it is.
 #[tokio::test(start_paused = true)]
-async fn operations_that_are_dropped_leave_nothing_behind() {
+async fn dropped_operations_leave_no_wakers() {
     let counts = Arc::<Counts>::default();
     let (ws, peer) = open(common::Local::Server).await;
     let (sender, mut receiver) = ws.split();
@@ -202,18 +204,18 @@ async fn operations_that_are_dropped_leave_nothing_behind() {
             .collect();
         sender.feed("x").await.unwrap();
         for operation in &mut operations {
-            assert!(look(operation).await.is_pending());
+            assert!(poll_once(operation).await.is_pending());
         }
         operations.remove(5);
         operations.drain(2..4);
     }
     assert!(
-        look(pin!(with_distinct_wakers(receiver.recv(), &counts)))
+        poll_once(pin!(with_distinct_wakers(receiver.recv(), &counts)))
             .await
             .is_pending()
     );
     drop(receiver);
-    // Those that the transport and the timer remember wake all, and are not these.
+    // The transport and the timer keep the waker that wakes all slots, which is not counted.
     assert_eq!(counts.live.load(Relaxed), 0);
     assert!(counts.most.load(Relaxed) <= 11);
 }

@@ -1,4 +1,4 @@
-//! A connection whose receiver is busy: it reads, and does not return. Nothing that another thread calls waits for it.
+//! A connection whose receiver is blocked inside a read. No call on another thread may wait for it.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use common::{look, within};
+use common::{poll_once, within};
 use sockeye::{
     Client, CloseCode, Compress, DeflateConfig, Error, Limits, Message, PreparedMessage, Receiver, Sender, Server,
     TrySendError, WebSocket,
@@ -18,10 +18,10 @@ use sockeye::{
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 
-/// Longer than anything here takes, and short enough for a test that fails.
+/// Longer than any operation here takes, and short enough for a failing test.
 const STUCK: Duration = Duration::from_secs(20);
 
-/// Blocks the thread that reads, when it is told to.
+/// A transport that can block the thread that reads.
 struct Blocking {
     io: DuplexStream,
     block: Arc<Block>,
@@ -30,10 +30,10 @@ struct Blocking {
 #[derive(Default)]
 struct Block {
     is_armed: AtomicBool,
-    /// Whether the thread waited for as long as [`STUCK`].
+    /// Whether the thread was blocked for [`STUCK`].
     is_stuck: AtomicBool,
     panics: AtomicBool,
-    /// Told when a thread is blocked, and what it waits for.
+    /// Signals that a thread is blocked, and the channel that unblocks it.
     ends: Mutex<Option<(Signal<()>, Results<()>)>>,
 }
 
@@ -72,7 +72,7 @@ impl AsyncWrite for Blocking {
     }
 }
 
-/// A server's connection, and the client's end.
+/// The connection of a server, and the client.
 struct Setup {
     sender: Sender,
     receiver: Option<Receiver>,
@@ -104,7 +104,7 @@ async fn set_up(limits: Limits, compression: Option<DeflateConfig>) -> Setup {
     }
 }
 
-/// A receiver that is blocked, until it is released.
+/// A receiver that is blocked until it is released.
 struct Busy {
     release: Signal<()>,
     receiving: JoinHandle<(Receiver, Result<Option<Message>, Error>)>,
@@ -112,7 +112,7 @@ struct Busy {
 }
 
 impl Setup {
-    /// Has the receiver read on another thread, and waits until that is blocked.
+    /// Makes the receiver read on another thread, and waits until it is blocked.
     fn make_busy(&mut self) -> Busy {
         let (blocked, is_blocked) = channel();
         let (release, goes_on) = channel();
@@ -133,7 +133,7 @@ impl Setup {
 }
 
 impl Busy {
-    /// Lets the receiver go on; fails if it has gone on before.
+    /// Unblocks the receiver. Fails if it was unblocked before.
     fn release(self) -> JoinHandle<(Receiver, Result<Option<Message>, Error>)> {
         let _ = self.release.send(());
         assert!(
@@ -154,7 +154,7 @@ async fn receive(client: &mut WebSocket, count: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sends_that_never_wait_do_not_wait_for_a_busy_receiver() {
+async fn non_waiting_calls_do_not_wait_for_a_busy_receiver() {
     let mut setup = set_up(Limits::default(), None).await;
     setup.sender.try_send("0").unwrap();
     let busy = setup.make_busy();
@@ -163,8 +163,8 @@ async fn sends_that_never_wait_do_not_wait_for_a_busy_receiver() {
     sender.try_send(PreparedMessage::new("2")).unwrap();
     sender.try_send_all(&["3", "4"].map(PreparedMessage::new)).unwrap();
     sender.try_send_all(&[]).unwrap();
-    assert!(look(pin!(sender.feed("5"))).await.is_ready());
-    assert!(look(pin!(sender.feed(PreparedMessage::new("6")))).await.is_ready());
+    assert!(poll_once(pin!(sender.feed("5"))).await.is_ready());
+    assert!(poll_once(pin!(sender.feed(PreparedMessage::new("6")))).await.is_ready());
     sender.try_send("7").unwrap();
     assert!(sender.is_open());
     assert_eq!(sender.rtt(), None);
@@ -174,9 +174,9 @@ async fn sends_that_never_wait_do_not_wait_for_a_busy_receiver() {
     assert_eq!(receive(&mut setup.client, 8).await, expected);
 }
 
-/// They leave though the receiver does not receive again.
+/// The messages are sent although the receiver does not receive again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_left_for_a_busy_receiver_leaves_though_it_receives_no_more() {
+async fn inbox_is_flushed_without_another_recv() {
     let mut setup = set_up(Limits::default(), None).await;
     setup.client.send("to be received").await.unwrap();
     let busy = setup.make_busy();
@@ -187,15 +187,15 @@ async fn what_was_left_for_a_busy_receiver_leaves_though_it_receives_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_that_wait_go_on_when_a_busy_receiver_is_done() {
+async fn waiting_operations_continue_when_the_receiver_unlocks() {
     let mut setup = set_up(Limits::default(), None).await;
     let busy = setup.make_busy();
     let sender = setup.sender.clone();
     let (mut sending, mut pinging) = (pin!(sender.send("1")), pin!(sender.send_ping(b"2")));
     let mut flushing = pin!(sender.flush());
-    assert!(look(&mut sending).await.is_pending());
-    assert!(look(&mut flushing).await.is_pending());
-    assert!(look(&mut pinging).await.is_pending());
+    assert!(poll_once(&mut sending).await.is_pending());
+    assert!(poll_once(&mut flushing).await.is_pending());
+    assert!(poll_once(&mut pinging).await.is_pending());
     let _receiving = busy.release();
     let (sent, flushed, pinged, texts) = within(30, async {
         tokio::join!(sending, flushing, pinging, receive(&mut setup.client, 1))
@@ -206,16 +206,16 @@ async fn operations_that_wait_go_on_when_a_busy_receiver_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_close_that_is_dropped_while_the_receiver_is_busy_has_begun() {
+async fn close_dropped_while_the_receiver_is_busy_takes_effect() {
     let mut setup = set_up(Limits::default(), None).await;
     let busy = setup.make_busy();
     setup.sender.try_send("1").unwrap();
     assert!(
-        look(pin!(setup.sender.close(CloseCode::GOING_AWAY, "bye")))
+        poll_once(pin!(setup.sender.close(CloseCode::GOING_AWAY, "bye")))
             .await
             .is_pending()
     );
-    // Not polled, it has not begun.
+    // A future that was never polled has not begun.
     drop(setup.sender.close(CloseCode::NORMAL, ""));
     let receiving = busy.release();
     assert_eq!(receive(&mut setup.client, 1).await, ["1"]);
@@ -227,9 +227,9 @@ async fn a_close_that_is_dropped_while_the_receiver_is_busy_has_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_left_for_a_busy_receiver_is_bounded() {
+async fn inbox_is_bounded() {
     let mut limits = Limits::default();
-    // Each message counts 64 bytes beside its length: three of 300 fit, and one of 40.
+    // Each message costs 64 bytes in addition to its length: three of 300 bytes fit, and one of 40.
     limits.write_buffer_max = 1200;
     let mut setup = set_up(limits, None).await;
     let busy = setup.make_busy();
@@ -246,7 +246,7 @@ async fn what_is_left_for_a_busy_receiver_is_bounded() {
         sender.try_send([b'x'; 101].as_slice()),
         Err(TrySendError::Full { .. })
     ));
-    let fed = look(pin!(sender.feed([b'x'; 101].as_slice()))).await;
+    let fed = poll_once(pin!(sender.feed([b'x'; 101].as_slice()))).await;
     assert!(fed.is_pending());
     sender.try_send([b'f'; 40].as_slice()).unwrap();
     let receiving = busy.release();
@@ -258,7 +258,7 @@ async fn what_is_left_for_a_busy_receiver_is_bounded() {
     let (receiver, received) = within(30, receiving).await.unwrap();
     received.unwrap().unwrap();
     setup.receiver = Some(receiver);
-    // One that is larger than all that may wait goes alone.
+    // A message that is larger than the limit is queued alone.
     let busy = setup.make_busy();
     sender_of(&setup).try_send([b'g'; 5000].as_slice()).unwrap();
     assert!(matches!(
@@ -273,19 +273,19 @@ fn sender_of(setup: &Setup) -> &Sender {
     &setup.sender
 }
 
-/// One that is compressed in parts: nothing can be queued behind it.
+/// A message that is compressed in parts: nothing can be queued behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_message_that_is_left_to_be_compressed_is_the_last() {
+async fn large_message_in_the_inbox_is_the_last_one() {
     let mut setup = set_up(Limits::default(), Some(DeflateConfig::default())).await;
     let busy = setup.make_busy();
     let large = "again ".repeat(50_000);
     setup.sender.try_send("1").unwrap();
-    // A prepared message is compressed whole, and is in nobody's way.
+    // A prepared message is compressed whole and blocks nothing.
     setup.sender.try_send(PreparedMessage::new(large.as_str())).unwrap();
     setup.sender.try_send(large.as_str()).unwrap();
     assert!(matches!(setup.sender.try_send("2"), Err(TrySendError::Full { .. })));
     assert!(
-        look(pin!(setup.sender.feed(Message::from("2").compress(Compress::Never))))
+        poll_once(pin!(setup.sender.feed(Message::from("2").compress(Compress::Never))))
             .await
             .is_pending()
     );
@@ -301,7 +301,7 @@ async fn a_large_message_that_is_left_to_be_compressed_is_the_last() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_known_of_the_end_is_known_while_the_receiver_is_busy() {
+async fn close_info_is_available_while_the_receiver_is_busy() {
     let mut setup = set_up(Limits::default(), None).await;
     setup.sender.close(CloseCode::NORMAL, "").await.unwrap();
     let busy = setup.make_busy();
@@ -318,16 +318,16 @@ async fn what_was_known_of_the_end_is_known_while_the_receiver_is_busy() {
     drop(busy.release());
 }
 
-/// The thread's panic ends its own task and nothing else.
+/// The panic ends only the task in which it happens.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transport_that_panics_blocks_nobody() {
+async fn panicking_transport_blocks_no_other_task() {
     let mut setup = set_up(Limits::default(), None).await;
     setup.block.panics.store(true, Ordering::SeqCst);
     let busy = setup.make_busy();
     setup.sender.try_send("1").unwrap();
     let sender = setup.sender.clone();
     let mut flushing = pin!(sender.flush());
-    assert!(look(&mut flushing).await.is_pending());
+    assert!(poll_once(&mut flushing).await.is_pending());
     let receiving = busy.release();
     assert!(within(30, receiving).await.unwrap_err().is_panic());
     within(30, flushing).await.unwrap();

@@ -1,4 +1,4 @@
-//! Pings, pongs, and the peer that is gone. Time is paused: it passes when nothing else can happen.
+//! Pings, pongs, and dead peers. Time is paused: it advances when all tasks are idle.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
-use common::{BOTH, Local, look, open, open_client, open_server, pair, text_of, within};
+use common::{BOTH, Local, open, open_client, open_server, pair, poll_once, text_of, within};
 use sockeye::{Client, CloseCause, CloseCode, Compress, DeflateConfig, Keepalive, Message, Server};
 use tokio::time::{Instant, advance, sleep};
 
@@ -21,7 +21,7 @@ async fn each_ping_of_a_burst_gets_its_pong_in_one_write() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends((0..50).map(|number| ping(format!("{number}"))));
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         assert_eq!(peer.writes().len(), 1);
         let pongs: Vec<Frame> = (0..50).map(|number| pong(format!("{number}"))).collect();
         assert_eq!(peer.takes(), pongs);
@@ -29,18 +29,18 @@ async fn each_ping_of_a_burst_gets_its_pong_in_one_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_pings_that_is_not_read_makes_little_wait_and_its_newest_is_answered() {
+async fn unread_ping_flood_queues_2_kib_and_the_newest_pong() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
         for batch in 0..100 {
             peer.sends(numbered_pings(batch * 100..(batch + 1) * 100));
-            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert!(poll_once(pin!(ws.recv())).await.is_pending());
         }
         peer.rule(|rules| rules.room = usize::MAX);
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         let written: usize = peer.writes().iter().map(|write| write.len).sum();
-        // 2 KiB, the frame that went beyond, and the newest: 120 bytes and a header of 2 or 6.
+        // 2 KiB, the frame that exceeded it, and the newest: 120 bytes and a header of 2 or 6.
         assert!(written <= 2048 + 2 * 126, "{local:?}: {written} bytes");
         let newest = numbered_pings(9999..10_000).next().unwrap();
         assert_eq!(peer.takes().last(), Some(&pong(newest.payload())));
@@ -48,7 +48,7 @@ async fn a_flood_of_pings_that_is_not_read_makes_little_wait_and_its_newest_is_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_pings_and_does_not_read_is_dropped_after_ten_seconds() {
+async fn peer_that_pings_without_reading_is_disconnected_after_ten_seconds() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
     let start = Instant::now();
@@ -67,7 +67,7 @@ async fn a_peer_that_pings_and_does_not_read_is_dropped_after_ten_seconds() {
     assert!(peer.sees_end());
 }
 
-/// Lets time pass a second at a time, beside tasks that are never idle.
+/// Advances time by one second at a time, beside tasks that are never idle.
 async fn pass(secs: u64) {
     for _ in 0..secs {
         advance(Duration::from_secs(1)).await;
@@ -75,7 +75,7 @@ async fn pass(secs: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a_deadline() {
+async fn endless_input_does_not_starve_tasks_or_delay_deadlines() {
     for local in BOTH {
         let flood: Vec<u8> = numbered_pings(0..100)
             .flat_map(|ping| ping.bytes(local == Local::Server))
@@ -87,7 +87,7 @@ async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a
             () = pass(100) => {}
         }
 
-        // It does not read the pongs.
+        // The peer does not read the pongs.
         peer.rule(|rules| rules.room = 0);
         tokio::select! {
             received = ws.recv() => assert!(received.unwrap_err().is_timeout()),
@@ -108,8 +108,8 @@ async fn a_peer_whose_input_never_ends_does_not_starve_other_tasks_nor_outlast_a
     }
 }
 
-/// How often other tasks have their turn until so many messages of these bytes are received, all compressed.
-async fn turns_until_received(count: usize, message: &[u8]) -> usize {
+/// Counts how often other tasks run until `count` compressed messages with these bytes are received.
+async fn yields_until_received(count: usize, message: &[u8]) -> usize {
     let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
     let server = Server::builder().compression(DeflateConfig::default()).build();
     let (mut client, mut server) = pair(&client, &server).await;
@@ -134,18 +134,18 @@ async fn turns_until_received(count: usize, message: &[u8]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_that_swell_when_they_are_inflated_do_not_starve_other_tasks() {
+async fn inflation_does_not_starve_other_tasks() {
     const MIB: usize = 1024 * 1024;
-    // Some 8 KiB on the wire.
-    let turns = turns_until_received(1, &vec![0; 8 * MIB]).await;
+    // About 8 KiB on the wire.
+    let turns = yields_until_received(1, &vec![0; 8 * MIB]).await;
     assert!(turns >= 8 * MIB / (512 * 1024), "{turns}");
-    // Some 30 KiB.
-    let turns = turns_until_received(1000, &[0; 15 * 1024]).await;
+    // About 30 KiB on the wire.
+    let turns = yields_until_received(1000, &[0; 15 * 1024]).await;
     assert!(turns >= 15 * 1000 * 1024 / (2 * MIB), "{turns}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pong_leaves_however_much_is_queued() {
+async fn pong_is_sent_with_a_full_queue() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
     let mut queued = 0;
@@ -153,16 +153,16 @@ async fn a_pong_leaves_however_much_is_queued() {
         queued += 1;
     }
     peer.sends([ping("now")]);
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     peer.rule(|rules| rules.room = usize::MAX);
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     let frames = peer.takes();
     assert_eq!(frames.len(), queued + 1);
     assert_eq!(frames.last(), Some(&pong("now")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_is_pinged_after_20_seconds_and_gone_10_later() {
+async fn silent_peer_is_pinged_after_20_s_and_fails_after_30_s() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let start = Instant::now();
@@ -183,7 +183,7 @@ async fn a_silent_peer_is_pinged_after_20_seconds_and_gone_10_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_is_gone_for_a_receiver_alone_too() {
+async fn silent_peer_fails_for_a_receiver_without_senders() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
@@ -196,7 +196,7 @@ async fn a_silent_peer_is_gone_for_a_receiver_alone_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_answers_pings_stays_for_as_long_as_it_likes() {
+async fn peer_that_answers_pings_stays_connected() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let answering = async {
@@ -215,18 +215,18 @@ async fn a_peer_that_answers_pings_stays_for_as_long_as_it_likes() {
             received = ws.recv() => panic!("{received:?}"),
             pings = answering => pings,
         };
-        // An hour, in steps of 20 s and the tenth of a second that the answer takes.
+        // An hour, in steps of 20 s and the 100 ms that the answer takes.
         assert!((175..=180).contains(&pings), "{pings}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_byte_is_a_sign_of_life() {
+async fn any_received_byte_resets_keepalive() {
     let (mut ws, peer) = open(Local::Server).await;
     let message = text("one byte at a time").bytes(true);
     let trickling = async {
         for byte in message {
-            // Its pings get no answer.
+            // Its pings get no pong.
             sleep(Duration::from_secs(9)).await;
             peer.sends_bytes([byte]);
         }
@@ -239,7 +239,7 @@ async fn any_byte_is_a_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_round_trip_time_is_that_of_the_newest_ping() {
+async fn rtt_is_that_of_the_newest_answered_ping() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         assert_eq!(ws.rtt(), None);
@@ -247,16 +247,16 @@ async fn the_round_trip_time_is_that_of_the_newest_ping() {
             ws.send_ping(b"timed").await.unwrap();
             assert_eq!(peer.takes(), [ping("timed")]);
             advance(Duration::from_millis(ms)).await;
-            // Not the answer.
+            // Not the payload of the ping.
             peer.sends([pong("other"), pong("timed")]);
-            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert!(poll_once(pin!(ws.recv())).await.is_pending());
             assert_eq!(ws.rtt(), Some(Duration::from_millis(ms)));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
+async fn ping_of_126_bytes_is_invalid_input() {
     let (mut ws, peer) = open(Local::Client).await;
     assert!(ws.send_ping(&[0; 126]).await.unwrap_err().is_invalid_input());
     ws.send_ping(&[0; 125]).await.unwrap();
@@ -264,24 +264,24 @@ async fn a_ping_of_126_bytes_is_the_callers_mistake_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_stopped_for_a_minute_receives_what_came_meanwhile() {
+async fn suspended_process_receives_earlier_input_before_timing_out() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         peer.sends([text("meanwhile")]);
         advance(Duration::from_secs(60)).await;
         assert_eq!(text_of(ws.recv().await), "meanwhile");
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_stopped_with_a_ping_on_its_way_finds_the_pong() {
+async fn suspended_process_finds_the_pong_of_its_ping() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         advance(Duration::from_secs(21)).await;
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         let frames = peer.takes();
         let [sent] = &frames[..] else { panic!("{frames:?}") };
         peer.sends([pong(sent.payload()), text("and more")]);
@@ -291,11 +291,11 @@ async fn a_process_that_was_stopped_with_a_ping_on_its_way_finds_the_pong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_stopped_while_it_could_not_write_goes_on_if_it_can_now() {
+async fn suspended_process_with_a_stalled_write_continues() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
     ws.feed("queued").await.unwrap();
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     advance(Duration::from_secs(60)).await;
     peer.rule(|rules| rules.room = usize::MAX);
     peer.sends([text("meanwhile")]);
@@ -303,10 +303,10 @@ async fn a_process_that_was_stopped_while_it_could_not_write_goes_on_if_it_can_n
     assert_eq!(peer.takes(), [text("queued")]);
 }
 
-/// Two or three times is what happens at all in what follows; a timer may be early by part of a millisecond.
+/// Two or three polls are needed in these cases; a timer may fire a fraction of a millisecond early.
 const AWAKE_MAX: usize = 8;
 
-/// How often a future is polled until it is ready or this much time has passed.
+/// Counts the polls of a future until it is ready or the time limit expires.
 async fn polls(limit: Duration, future: impl Future) -> usize {
     let mut future = pin!(future);
     let mut polls = 0;
@@ -314,30 +314,30 @@ async fn polls(limit: Duration, future: impl Future) -> usize {
         polls += 1;
         future.as_mut().poll(cx)
     });
-    // One poll of these is the limit's own.
+    // One poll belongs to the timeout.
     let _ = tokio::time::timeout(limit, counted).await;
     polls
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_is_asleep() {
+async fn waiting_does_not_poll_repeatedly() {
     for local in BOTH {
         let hour = Duration::from_secs(60 * 60);
-        // Begins to wait; a ping is due; the peer is gone.
+        // Starts to wait; a ping is due; the peer is dead.
         let (mut ws, _peer) = open(local).await;
         assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
 
-        // Cannot write, and then gives up.
+        // Cannot write, and then times out.
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
         assert!(polls(hour, ws.send("x")).await <= AWAKE_MAX);
 
-        // Cannot write while it closes, and then gives up.
+        // Cannot write while it closes, and then times out.
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
         assert!(polls(hour, ws.close(CloseCode::NORMAL, "")).await <= AWAKE_MAX);
 
-        // Cannot answer a close frame, nor half-close.
+        // Can neither answer a close frame nor half-close.
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| {
             rules.room = 0;
@@ -347,7 +347,7 @@ async fn waiting_is_asleep() {
         peer.ends();
         assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
 
-        // The peer closes and lets it linger.
+        // The peer closes but keeps TCP open.
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.shutdown_hangs = true);
         peer.sends([close(1000, "")]);
@@ -362,7 +362,7 @@ async fn waiting_is_asleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_keepalive_a_silent_peer_is_left_alone() {
+async fn silent_peer_stays_connected_without_keepalive() {
     let (mut ws, peer) = open_server(&Server::builder().keepalive(None).build()).await;
     let waiting = tokio::time::timeout(Duration::from_secs(24 * 60 * 60), ws.recv());
     assert!(waiting.await.is_err());
@@ -370,7 +370,7 @@ async fn without_keepalive_a_silent_peer_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_durations_there_are_mean_never() {
+async fn maximum_durations_mean_never() {
     let mut timeouts = sockeye::Timeouts::default();
     timeouts.connect = Duration::MAX;
     timeouts.handshake = Duration::MAX;

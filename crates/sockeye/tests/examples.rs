@@ -13,7 +13,7 @@ use sockeye::{Incoming, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A running example, killed when it is dropped.
+/// A running example. Killed when dropped.
 struct Example(Child);
 
 impl Example {
@@ -26,7 +26,7 @@ impl Example {
         Self(command.spawn().unwrap_or_else(|error| panic!("{name}: {error}")))
     }
 
-    /// A server on a port that is free, and its address.
+    /// Starts a server on a free port, and returns its address.
     fn serve(name: &str) -> (Self, String) {
         let mut example = Self::start(name, &["127.0.0.1:0"]);
         let mut line = String::new();
@@ -48,7 +48,7 @@ impl Example {
         assert!(status.unwrap().success());
     }
 
-    /// Waits for its end, and returns whether that was good, and what it wrote.
+    /// Waits for the exit. Returns whether it was successful, and the output.
     async fn finish(mut self) -> (bool, String, String) {
         let status = within(30, async {
             loop {
@@ -83,7 +83,7 @@ async fn get(address: &str, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn client_speaks_with_echo_server_that_answers_health_checks() {
+async fn echo_server_answers_client_and_health_checks() {
     let (_server, address) = Example::serve("echo_server");
     let client = Example::start("client", &[&format!("ws://{address}/"), "hi there"]);
     let (is_good, stdout, stderr) = client.finish().await;
@@ -96,7 +96,7 @@ async fn client_speaks_with_echo_server_that_answers_health_checks() {
         response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nok\n"),
         "{response}"
     );
-    // A client without its server says what is wrong in one line.
+    // Without the server, the client prints the cause on one line.
     drop(_server);
     let (is_good, _, stderr) = Example::start("client", &[&format!("ws://{address}/")]).finish().await;
     assert!(
@@ -106,11 +106,11 @@ async fn client_speaks_with_echo_server_that_answers_health_checks() {
 }
 
 #[tokio::test]
-async fn chat_keeps_rooms_apart_and_goes_away_on_ctrl_c() {
+async fn chat_separates_rooms_and_closes_with_1001_on_ctrl_c() {
     let (chat, address) = Example::serve("chat");
     let join = async |room: &str| {
         let mut ws = sockeye::connect(&format!("ws://{address}/{room}")).await.unwrap();
-        // A member hears itself, and is in the room then.
+        // A member receives its own message once it is in the room.
         ws.send("here").await.unwrap();
         assert!(text_of(within(30, ws.recv()).await).ends_with(": here"));
         ws
@@ -136,7 +136,7 @@ async fn chat_keeps_rooms_apart_and_goes_away_on_ctrl_c() {
 }
 
 #[tokio::test]
-async fn feed_subscribes_and_connects_again_until_ctrl_c() {
+async fn feed_subscribes_and_reconnects_until_ctrl_c() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());
     let feed = Example::start("feed", &[&url, "ETH-USD"]);
@@ -145,7 +145,7 @@ async fn feed_subscribes_and_connects_again_until_ctrl_c() {
         let (tcp, _) = within(30, listener.accept()).await.unwrap();
         server.accept(tcp).await.unwrap()
     };
-    // Busy at first, then the connection is lost, then it works.
+    // First unavailable, then the connection is lost, then it works.
     accept().await.reject(StatusCode::SERVICE_UNAVAILABLE).await;
     accept().await.accept().await.unwrap().abort();
     let mut ws = accept().await.accept().await.unwrap();

@@ -1,18 +1,19 @@
-//! Two tasks that use one unsplit connection as `Stream` and `Sink`, as the halves of futures' `StreamExt::split` do.
+//! Two tasks that use one unsplit connection as `Stream` and `Sink`, such as the halves of `futures`'
+//! `StreamExt::split`.
 
 mod common;
 
 use std::time::Duration;
 
 use common::wire::{close, text};
-use common::{BOTH, look, open, pair, within};
+use common::{BOTH, open, pair, poll_once, within};
 use futures_util::{SinkExt, StreamExt};
 use sockeye::{Client, CloseCause, Message, Server};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-/// Lets every other task run until it waits.
-async fn settle() {
+/// Runs all other tasks until they are idle.
+async fn run_until_idle() {
     for _ in 0..50 {
         yield_now().await;
     }
@@ -23,12 +24,12 @@ async fn send_much_while_receiving() {
     let (client, mut server) = pair(&Client::default(), &Server::default()).await;
     let (mut sink, stream) = StreamExt::split(client);
     let receiving = tokio::spawn(stream.take(2).collect::<Vec<_>>());
-    settle().await;
+    run_until_idle().await;
     let sending = tokio::spawn(async move { sink.send(Message::binary(vec![7; LEN])).await });
-    settle().await;
+    run_until_idle().await;
     // The stream is polled while the sink waits for room.
     server.send("some").await.unwrap();
-    settle().await;
+    run_until_idle().await;
     let received = within(30, server.recv()).await.unwrap().unwrap();
     assert_eq!(received.len(), LEN);
     within(30, sending).await.unwrap().unwrap();
@@ -39,18 +40,18 @@ async fn send_much_while_receiving() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_message_is_sent_while_the_other_half_receives() {
+async fn large_message_is_sent_while_the_other_half_receives() {
     send_much_while_receiving().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_message_is_sent_while_the_other_half_receives_on_another_thread() {
+async fn large_message_is_sent_while_the_other_half_receives_on_another_thread() {
     send_much_while_receiving().await;
 }
 
-/// Both directions full, in both pairs of tasks.
+/// Both directions are full, in both pairs of tasks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_directions_at_once() {
+async fn both_directions_progress_when_full() {
     const COUNT: usize = 2_000;
     let (client, server) = pair(&Client::default(), &Server::default()).await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -83,38 +84,38 @@ async fn both_directions_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_the_sink_leaves_messages_to_the_stream() {
+async fn sink_close_leaves_messages_to_the_stream() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (mut sink, stream) = StreamExt::split::<Message>(ws);
         let receiving = tokio::spawn(stream.collect::<Vec<_>>());
-        settle().await;
+        run_until_idle().await;
         sink.feed(Message::text("first")).await.unwrap();
         within(1, sink.close()).await.unwrap();
         assert_eq!(peer.takes(), [text("first"), close(1000, "")]);
         peer.sends([text("a"), text("b")]);
-        settle().await;
+        run_until_idle().await;
         peer.sends([text("c"), close(1000, "")]);
         peer.ends();
         let received = within(60, receiving).await.unwrap();
         let received: Vec<_> = received.into_iter().map(Result::unwrap).collect();
         assert_eq!(received, ["a", "b", "c"].map(Message::text), "{local:?}");
-        // Once more does no harm.
+        // Closing again is harmless.
         within(1, sink.close()).await.unwrap();
         assert!(sink.send(Message::text("late")).await.unwrap_err().is_closed());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_the_sink_waits_until_the_close_frame_has_left() {
+async fn sink_close_waits_until_the_close_frame_is_written() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (mut sink, stream) = StreamExt::split::<Message>(ws);
         let _receiving = tokio::spawn(stream.collect::<Vec<_>>());
-        settle().await;
+        run_until_idle().await;
         peer.rule(|rules| rules.room = 0);
         let closing = tokio::spawn(async move { sink.close().await });
-        settle().await;
+        run_until_idle().await;
         assert!(!closing.is_finished());
         peer.rule(|rules| rules.room = usize::MAX);
         within(1, closing).await.unwrap().unwrap();
@@ -123,7 +124,7 @@ async fn closing_the_sink_waits_until_the_close_frame_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_the_sink_sets_the_streams_timer() {
+async fn sink_close_sets_the_timer_of_the_stream() {
     for local in BOTH {
         let (ws, _peer) = open(local).await;
         let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
@@ -138,14 +139,14 @@ async fn closing_the_sink_sets_the_streams_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_half_is_woken_when_the_other_finds_the_connection_lost() {
+async fn half_is_woken_when_the_other_detects_a_lost_connection() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
         let receiving = tokio::spawn(async move { stream.next().await });
-        settle().await;
+        run_until_idle().await;
         peer.fails_after(0);
-        settle().await;
+        run_until_idle().await;
         let start = Instant::now();
         assert!(sink.send(Message::text("x")).await.unwrap_err().is_io());
         let error = within(60, receiving).await.unwrap().unwrap().unwrap_err();
@@ -154,16 +155,16 @@ async fn a_half_is_woken_when_the_other_finds_the_connection_lost() {
     }
 }
 
-/// The stream's task does not come, and the sink's must be woken by what it waits for itself.
+/// The stream's task is never polled, so the sink's task must be woken by the transport.
 #[tokio::test(start_paused = true)]
-async fn a_sink_is_woken_though_the_stream_was_polled_after_it() {
+async fn sink_is_woken_although_the_stream_was_polled_later() {
     let (ws, peer) = open(common::Local::Server).await;
     let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
     peer.rule(|rules| rules.room = 0);
     let sending = tokio::spawn(async move { sink.send(Message::text("x")).await });
-    settle().await;
-    // Another waker for the same direction, of a task that is never polled again.
-    assert!(look(Box::pin(stream.next())).await.is_pending());
+    run_until_idle().await;
+    // Registers another waker for the same direction, of a task that is never polled again.
+    assert!(poll_once(Box::pin(stream.next())).await.is_pending());
     peer.rule(|rules| rules.room = usize::MAX);
     within(1, sending).await.unwrap().unwrap();
     assert_eq!(peer.takes(), [text("x")]);

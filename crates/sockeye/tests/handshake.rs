@@ -1,4 +1,4 @@
-//! The opening handshake, as a client meets servers and a server meets clients.
+//! The opening handshake: clients against scripted servers, and servers against scripted clients.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::script::transport;
 use common::wire::text;
-use common::{Peer, REQUEST, answer, look, text_of, within};
+use common::{Peer, REQUEST, answer, poll_once, text_of, within};
 use sockeye::handshake::HandshakeError;
 use sockeye::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use sockeye::{
@@ -16,8 +16,8 @@ use sockeye::{
 };
 use tokio::time::Instant;
 
-/// What comes of a client that gets this response to its request, and then the end.
-async fn answered(response: impl AsRef<[u8]>) -> Error {
+/// The error of a client that gets this response and then the end of the connection.
+async fn client_error(response: impl AsRef<[u8]>) -> Error {
     let (io, peer) = transport(false);
     peer.sends_bytes(response);
     peer.ends();
@@ -29,14 +29,14 @@ async fn answered(response: impl AsRef<[u8]>) -> Error {
     error
 }
 
-/// A server's judgement of a request, and the other end.
-async fn asked(server: &Server, request: impl AsRef<[u8]>) -> (Result<Incoming, Error>, Peer) {
+/// The server's result for a request, and the peer.
+async fn server_result(server: &Server, request: impl AsRef<[u8]>) -> (Result<Incoming, Error>, Peer) {
     let (io, peer) = transport(true);
     peer.sends_bytes(request);
     (within(60, server.accept(io)).await, peer)
 }
 
-/// The smallest request with these lines more.
+/// The minimal request with these additional header lines.
 fn request_with(lines: &str) -> String {
     format!("{}{lines}\r\n", REQUEST.strip_suffix("\r\n").unwrap())
 }
@@ -47,40 +47,44 @@ fn response(peer: &Peer) -> String {
 }
 
 #[track_caller]
-fn fault(error: &Error) -> &HandshakeError {
-    error.handshake_error().expect("a fault of the handshake")
+fn handshake_error(error: &Error) -> &HandshakeError {
+    error.handshake_error().expect("a handshake_error of the handshake")
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_gets_the_status_headers_and_body_of_a_refusal() {
+async fn client_gets_status_headers_and_body_of_a_rejection() {
     let error =
-        answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 8\r\n\r\nno token").await;
+        client_error("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 8\r\n\r\nno token")
+            .await;
     let refusal = error.response().unwrap();
     assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
     let challenge = refusal.headers().get("www-authenticate").unwrap();
     assert_eq!(challenge.as_bytes(), b"Bearer");
     assert_eq!(refusal.body()[..], b"no token"[..]);
-    assert_eq!(error.to_string(), "the server answered with status 401 Unauthorized");
+    assert_eq!(
+        error.to_string(),
+        "the server client_error with status 401 Unauthorized"
+    );
     assert!(!error.is_protocol() && !error.is_closed() && !error.is_timeout());
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_does_not_follow_a_redirection() {
-    let error = answered("HTTP/1.1 302 Found\r\nLocation: ws://elsewhere/\r\nContent-Length: 0\r\n\r\n").await;
+async fn client_does_not_follow_redirects() {
+    let error = client_error("HTTP/1.1 302 Found\r\nLocation: ws://elsewhere/\r\nContent-Length: 0\r\n\r\n").await;
     let location = error.response().unwrap().headers().get("location").unwrap();
     assert_eq!(location.as_bytes(), b"ws://elsewhere/");
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_keeps_no_more_of_a_refusals_body_than_its_limit() {
+async fn client_truncates_the_body_of_a_rejection() {
     let body = "b".repeat(100_000);
-    let error = answered(format!("HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n{body}")).await;
+    let error = client_error(format!("HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n{body}")).await;
     assert_eq!(error.response().unwrap().body().len(), 16 * 1024);
 }
 
-/// A 401 without a length on a connection that stays open was reported after ten seconds.
+/// Regression: a 401 without a length on a connection that stays open was reported only after ten seconds.
 #[tokio::test(start_paused = true)]
-async fn client_reports_a_refusal_on_an_open_connection_within_a_second() {
+async fn client_reports_rejection_on_open_connection_within_a_second() {
     for (response, body, is_truncated) in [
         ("HTTP/1.1 401 Unauthorized\r\nConnection: keep-alive\r\n\r\n", "", true),
         ("HTTP/1.1 401 Unauthorized\r\n\r\nno tok", "no tok", true),
@@ -108,14 +112,14 @@ async fn client_reports_a_refusal_on_an_open_connection_within_a_second() {
     }
 }
 
-/// The second is the body's, and not the time that is left for the head.
+/// The body has its own second, in addition to the timeout for the head.
 #[tokio::test(start_paused = true)]
-async fn client_waits_for_the_body_no_longer_than_for_the_handshake() {
+async fn client_waits_one_second_for_the_body_of_a_rejection() {
     let (io, peer) = transport(false);
     let start = Instant::now();
     let client = Client::default();
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     tokio::time::advance(Duration::from_millis(9_500)).await;
     peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\n");
     let error = within(60, connecting).await.unwrap_err();
@@ -124,7 +128,7 @@ async fn client_waits_for_the_body_no_longer_than_for_the_handshake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_reports_a_refusal_at_the_end_of_the_time_to_open() {
+async fn client_reports_partial_rejection_at_connect_total() {
     let (io, peer) = transport(false);
     peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\nno tok");
     let mut timeouts = Timeouts::default();
@@ -138,16 +142,16 @@ async fn client_reports_a_refusal_at_the_end_of_the_time_to_open() {
     assert_eq!(start.elapsed().as_millis(), 300);
 }
 
-/// The request of a client that is given this URL.
+/// The request that a client sends for this URL.
 async fn request_of(client: &Client, url: &str) -> String {
     let (io, peer) = transport(false);
     let mut connecting = pin!(client.request(url).connect_over(io));
-    assert!(look(&mut connecting).await.is_pending(), "{url}");
+    assert!(poll_once(&mut connecting).await.is_pending(), "{url}");
     response(&peer)
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_sends_the_user_and_password_of_a_url_as_basic_authorization() {
+async fn client_sends_url_credentials_as_basic_authorization() {
     let plain = Client::default();
     let request = request_of(&plain, "http://Aladdin:open%20sesame@localhost/").await;
     assert!(
@@ -169,11 +173,11 @@ async fn client_sends_the_user_and_password_of_a_url_as_basic_authorization() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_shows_no_credentials() {
+async fn client_never_displays_credentials() {
     let builder = Client::builder()
         .header("Authorization", "Bearer s3cret")
         .header("X-Api-Key", "s3cret");
-    // As text, and as the numbers of its bytes.
+    // As text, and as the decimal values of its bytes.
     let is_shown = |text: &str| {
         ["s3cret", "hunter2", "115, 51", "104, 117"]
             .iter()
@@ -227,7 +231,7 @@ async fn client_encodes_a_url_as_browsers_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_reads_frames_behind_a_101_that_announces_chunks() {
+async fn client_ignores_body_headers_of_a_101() {
     for line in [
         "Transfer-Encoding: chunked",
         "Content-Length: 3",
@@ -236,7 +240,7 @@ async fn client_reads_frames_behind_a_101_that_announces_chunks() {
         let (io, peer) = transport(false);
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-        assert!(look(&mut connecting).await.is_pending());
+        assert!(poll_once(&mut connecting).await.is_pending());
         let response = answer(&peer.takes_bytes()).replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
         peer.sends_bytes([response.as_bytes(), &text("hello").bytes(false)].concat());
         let (mut ws, _) = connecting.await.unwrap();
@@ -245,19 +249,22 @@ async fn client_reads_frames_behind_a_101_that_announces_chunks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_takes_no_other_answer_than_that_to_its_key() {
+async fn client_rejects_a_wrong_accept_key() {
     let mut other = answer(REQUEST.as_bytes());
-    assert_eq!(*fault(&answered(&other).await), HandshakeError::AcceptMismatch);
+    assert_eq!(
+        *handshake_error(&client_error(&other).await),
+        HandshakeError::AcceptMismatch
+    );
     other = other.replace("Upgrade: websocket\r\n", "");
-    assert!(answered(&other).await.is_protocol());
-    let left = answered("").await;
+    assert!(client_error(&other).await.is_protocol());
+    let left = client_error("").await;
     assert!(left.is_closed() && !left.is_protocol());
-    assert_eq!(*fault(&left), HandshakeError::ClosedEarly);
-    assert!(answered("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_protocol());
+    assert_eq!(*handshake_error(&left), HandshakeError::ClosedEarly);
+    assert!(client_error("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_protocol());
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_gives_up_on_a_server_that_does_not_answer_within_ten_seconds() {
+async fn client_times_out_after_ten_seconds_without_response() {
     let (io, peer) = transport(false);
     let start = Instant::now();
     let client = Client::default();
@@ -277,7 +284,7 @@ async fn client_gives_up_on_a_server_that_does_not_answer_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_gives_up_on_a_server_that_does_not_take_its_request() {
+async fn client_times_out_when_its_request_is_not_read() {
     let (io, peer) = transport(false);
     peer.rule(|rules| rules.room = 10);
     let start = Instant::now();
@@ -290,13 +297,13 @@ async fn client_gives_up_on_a_server_that_does_not_take_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_receives_what_is_glued_to_the_response_however_it_is_cut() {
+async fn client_receives_frames_behind_the_response_for_every_split() {
     for read_max in [usize::MAX, 1, 7] {
         let (io, peer) = transport(false);
         peer.rule(|rules| rules.read_max = read_max);
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-        assert!(look(&mut connecting).await.is_pending());
+        assert!(poll_once(&mut connecting).await.is_pending());
         let response = answer(&peer.takes_bytes());
         peer.sends_bytes(
             [
@@ -313,12 +320,12 @@ async fn client_receives_what_is_glued_to_the_response_however_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_flushes_its_request_to_a_transport_that_buffers() {
+async fn client_flushes_its_request() {
     let (io, peer) = transport(false);
     peer.rule(|rules| rules.buffers = true);
     let client = Client::default();
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     peer.sends_bytes(answer(&peer.takes_bytes()));
     let (mut ws, _) = connecting.await.unwrap();
     ws.send("hello").await.unwrap();
@@ -326,7 +333,7 @@ async fn client_flushes_its_request_to_a_transport_that_buffers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_sends_what_its_builder_was_given() {
+async fn client_sends_the_settings_of_its_builder() {
     let (io, peer) = transport(false);
     let client = Client::builder()
         .header("Authorization", "Bearer x")
@@ -335,7 +342,7 @@ async fn client_sends_what_its_builder_was_given() {
         .build()
         .unwrap();
     let mut connecting = pin!(client.request("ws://example.com:8080/chat?room=1").connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     let request = response(&peer);
     assert!(request.starts_with("GET /chat?room=1 HTTP/1.1\r\nHost: example.com:8080\r\n"));
     for line in [
@@ -354,7 +361,7 @@ async fn client_sends_what_its_builder_was_given() {
 }
 
 #[test]
-fn client_is_not_built_with_what_cannot_be_sent() {
+fn client_builder_reports_invalid_parts() {
     // checks [6455-4.1-26, 6455-4.1-27]
     let builder = Client::builder;
     for builder in [
@@ -369,7 +376,7 @@ fn client_is_not_built_with_what_cannot_be_sent() {
         builder().subprotocols([""]),
         builder().subprotocols(["same", "same"]),
         builder().origin("example.com/path"),
-        // The first of several counts.
+        // The first of several errors is reported.
         builder().header("X Name", "value").header("X-Name", "value"),
     ] {
         let error = builder.build().unwrap_err();
@@ -390,7 +397,7 @@ fn client_is_not_built_with_what_cannot_be_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_sends_what_one_request_was_given_instead_of_its_defaults() {
+async fn request_settings_replace_client_defaults() {
     let (io, peer) = transport(false);
     let client = Client::builder()
         .header("Authorization", "Bearer old")
@@ -410,7 +417,7 @@ async fn client_sends_what_one_request_was_given_instead_of_its_defaults() {
         .origin("https://new.example");
     assert!(!format!("{request:?}").contains("new\""), "{request:?}");
     let mut connecting = pin!(request.connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     let request = response(&peer);
     for line in [
         "Authorization: Bearer new\r\n",
@@ -423,7 +430,7 @@ async fn client_sends_what_one_request_was_given_instead_of_its_defaults() {
         assert_eq!(request.matches(line).count(), 1, "{request}");
     }
     assert!(!request.contains("old"), "{request}");
-    // The next request has the defaults again.
+    // The next request uses the client's defaults again.
     let request = request_of(&client, "ws://localhost/").await;
     assert!(
         request.contains("Authorization: Bearer old\r\n") && !request.contains("v2.feed"),
@@ -432,7 +439,7 @@ async fn client_sends_what_one_request_was_given_instead_of_its_defaults() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_sends_no_request_with_an_invalid_part() {
+async fn request_reports_invalid_parts_without_sending() {
     let client = Client::new();
     let request = || client.request("ws://localhost/");
     for (request, says) in [
@@ -454,7 +461,7 @@ async fn client_sends_no_request_with_an_invalid_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_gives_up_on_a_request_at_its_own_timeout() {
+async fn request_timeout_limits_the_whole_opening() {
     let client = Client::builder()
         .timeouts(Timeouts::default().connect_total(Duration::from_secs(3)))
         .build()
@@ -463,7 +470,7 @@ async fn client_gives_up_on_a_request_at_its_own_timeout() {
     for (request, secs) in [
         (request.clone(), 3),
         (request.clone().timeout(Duration::from_secs(1)), 1),
-        // The handshake has its own limit.
+        // The timeout of the handshake still applies.
         (request.timeout(Duration::from_secs(60)), 10),
     ] {
         let (io, peer) = transport(false);
@@ -477,21 +484,21 @@ async fn client_gives_up_on_a_request_at_its_own_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_says_whether_to_try_again() {
+async fn status_determines_is_retryable() {
     for (status, is_retryable) in [(401, false), (404, false), (429, true), (500, true), (503, true)] {
-        let error = answered(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")).await;
+        let error = client_error(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")).await;
         assert_eq!(
             (error.kind(), error.is_retryable()),
             (ErrorKind::Rejected, is_retryable),
             "{status}"
         );
     }
-    assert!(answered("").await.is_retryable());
-    assert!(!answered("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_retryable());
+    assert!(client_error("").await.is_retryable());
+    assert!(!client_error("SSH-2.0-OpenSSH_9.6\r\n\r\n").await.is_retryable());
 }
 
 #[tokio::test]
-async fn client_says_what_is_wrong_with_an_address() {
+async fn invalid_url_is_explained() {
     for (uri, says) in [
         ("ftp://example.com/", "ws://"),
         ("example.com", "ws://"),
@@ -509,12 +516,15 @@ async fn client_says_what_is_wrong_with_an_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_refuses_a_page_of_another_host_on_the_wire() {
+async fn server_rejects_a_foreign_origin_with_403() {
     // checks [6455-4.2.2-4, 6455-10.2-1, 6455-10.2-2]
-    let (accepted, peer) = asked(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
+    let (accepted, peer) = server_result(&Server::default(), request_with("Origin: http://evil.example\r\n")).await;
     let error = accepted.unwrap_err();
     assert!(error.is_denied() && !error.is_protocol());
-    assert!(matches!(fault(&error), HandshakeError::OriginDenied(_)), "{error:?}");
+    assert!(
+        matches!(handshake_error(&error), HandshakeError::OriginDenied(_)),
+        "{error:?}"
+    );
     let denial = error.denial().unwrap();
     assert_eq!(
         (denial.origin(), denial.host()),
@@ -535,10 +545,10 @@ async fn server_refuses_a_page_of_another_host_on_the_wire() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_names_the_host_that_it_does_not_serve() {
+async fn server_rejects_and_names_an_unknown_host() {
     let server = Server::builder().hosts(HostPolicy::Loopback).build();
     let request = REQUEST.replace("localhost", "rebound.example:8080");
-    let (accepted, peer) = asked(&server, request).await;
+    let (accepted, peer) = server_result(&server, request).await;
     let error = accepted.unwrap_err();
     let denial = error.denial().unwrap();
     assert_eq!((denial.origin(), denial.host()), (None, "rebound.example:8080"));
@@ -551,15 +561,15 @@ async fn server_names_the_host_that_it_does_not_serve() {
     );
 }
 
-/// What a client sent comes back as text without markup, and nothing of the configuration with it.
+/// The client's own input is returned as text without markup, and no configuration is revealed.
 #[tokio::test(start_paused = true)]
-async fn server_shows_a_refused_origin_and_not_what_is_allowed() {
+async fn server_escapes_rejected_origin_and_hides_the_policy() {
     let listed = OriginPolicy::List(vec![Origin::parse("https://internal.example").unwrap()]);
     let server = Server::builder().origins(listed).build();
-    let (accepted, peer) = asked(&server, request_with("Origin: <script>alert(\"1\")</script>\x1b[0m")).await;
+    let (accepted, peer) = server_result(&server, request_with("Origin: <script>alert(\"1\")</script>\x1b[0m")).await;
     assert!(accepted.unwrap_err().is_protocol(), "a control byte is refused before");
     drop(peer);
-    let (accepted, peer) = asked(&server, request_with("Origin: <script>\"x\"</script>\r\n")).await;
+    let (accepted, peer) = server_result(&server, request_with("Origin: <script>\"x\"</script>\r\n")).await;
     let error = accepted.unwrap_err();
     assert_eq!(error.denial().unwrap().allowed(), "https://internal.example");
     let response = response(&peer);
@@ -568,7 +578,7 @@ async fn server_shows_a_refused_origin_and_not_what_is_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_accepts_the_pages_that_it_is_told_to() {
+async fn server_accepts_allowed_origins() {
     let listed = OriginPolicy::List(vec![Origin::parse("https://app.example").unwrap()]);
     let listed = Server::builder().origins(listed).build();
     let any = Server::builder().origins(OriginPolicy::Any).build();
@@ -587,22 +597,22 @@ async fn server_accepts_the_pages_that_it_is_told_to() {
         (&apps, "chrome-extension://abcdef", true),
         (&apps, "chrome-extension://abcdeg", false),
     ] {
-        let (accepted, _) = asked(server, request_with(&format!("Origin: {origin}\r\n"))).await;
+        let (accepted, _) = server_result(server, request_with(&format!("Origin: {origin}\r\n"))).await;
         assert_eq!(accepted.is_ok(), is_accepted, "{origin}");
     }
-    let (accepted, _) = asked(&listed, REQUEST).await;
+    let (accepted, _) = server_result(&listed, REQUEST).await;
     assert!(accepted.is_ok(), "not from a page");
 }
 
 async fn subprotocol(offered: &str) -> (WebSocket, String) {
     let server = Server::builder().subprotocols(["superchat", "chat"]).build();
-    let (accepted, peer) = asked(&server, request_with(offered)).await;
+    let (accepted, peer) = server_result(&server, request_with(offered)).await;
     let ws = accepted.unwrap().accept().await.unwrap();
     (ws, response(&peer))
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_chooses_the_subprotocol_that_it_likes_best() {
+async fn server_chooses_its_preferred_subprotocol() {
     // checks [6455-4.2.2-8]
     let (ws, response) = subprotocol("Sec-WebSocket-Protocol: chat, superchat\r\n").await;
     assert_eq!(ws.subprotocol(), Some("superchat"));
@@ -615,8 +625,8 @@ async fn server_chooses_the_subprotocol_that_it_likes_best() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_accepts_with_headers_of_the_applications() {
-    let (accepted, peer) = asked(&Server::default(), request_with("Sec-WebSocket-Protocol: v1, v2\r\n")).await;
+async fn server_accepts_with_custom_headers() {
+    let (accepted, peer) = server_result(&Server::default(), request_with("Sec-WebSocket-Protocol: v1, v2\r\n")).await;
     let pending = accepted.unwrap();
     assert_eq!(pending.request().uri().path(), "/");
     assert!(pending.subprotocols().eq(["v1", "v2"]));
@@ -628,7 +638,7 @@ async fn server_accepts_with_headers_of_the_applications() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_accepts_what_was_not_offered_says_500_and_why_to_its_own() {
+async fn server_answers_500_for_an_invalid_acceptance() {
     let acceptance = Acceptance::new;
     for (acceptance, says) in [
         (
@@ -647,7 +657,7 @@ async fn server_that_accepts_what_was_not_offered_says_500_and_why_to_its_own() 
             "header \"Sec-Websocket-Accept\": ",
         ),
     ] {
-        let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+        let (accepted, peer) = server_result(&Server::default(), REQUEST).await;
         let error = accepted.unwrap().accept_with(acceptance).await.unwrap_err();
         assert!(
             error.is_invalid_input() && error.to_string().contains(says),
@@ -663,8 +673,8 @@ async fn server_that_accepts_what_was_not_offered_says_500_and_why_to_its_own() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_rejects_with_the_applications_words() {
-    let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+async fn server_rejects_with_custom_response() {
+    let (accepted, peer) = server_result(&Server::default(), REQUEST).await;
     let rejection = Response::builder()
         .status(StatusCode::UNAUTHORIZED)
         .header("WWW-Authenticate", "Bearer")
@@ -678,7 +688,7 @@ async fn server_rejects_with_the_applications_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_gives_a_slow_client_ten_seconds() {
+async fn server_times_out_a_slow_request_after_ten_seconds() {
     let (io, peer) = transport(true);
     let start = Instant::now();
     let dribbling = async {
@@ -693,7 +703,7 @@ async fn server_gives_a_slow_client_ten_seconds() {
         () = dribbling => unreachable!(),
     };
     assert!(error.is_timeout(), "{error:?}");
-    // Ten, and one for the answer to arrive.
+    // Ten seconds, and one for the response.
     assert!((10..=11).contains(&start.elapsed().as_secs()));
     let response = response(&peer);
     assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
@@ -701,16 +711,16 @@ async fn server_gives_a_slow_client_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_says_nothing_to_a_client_that_says_nothing() {
+async fn server_sends_nothing_to_a_silent_client() {
     let start = Instant::now();
-    let (accepted, peer) = asked(&Server::default(), "").await;
+    let (accepted, peer) = server_result(&Server::default(), "").await;
     assert!(accepted.unwrap_err().is_timeout());
     assert_eq!(start.elapsed().as_secs(), 10);
     assert!(peer.sees_end());
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_is_not_held_up_by_a_client_that_does_not_take_its_refusal() {
+async fn server_limits_the_time_for_sending_a_rejection() {
     // checks [6455-7.2.2-1]
     let (io, peer) = transport(true);
     peer.rule(|rules| rules.room = 0);
@@ -723,7 +733,7 @@ async fn server_is_not_held_up_by_a_client_that_does_not_take_its_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_refuses_with_the_status_that_says_why() {
+async fn server_rejects_with_the_matching_status() {
     // checks [6455-10.7-3]
     let many: String = (0..101).map(|number| format!("X-{number}: x\r\n")).collect();
     for (request, status) in [
@@ -741,7 +751,7 @@ async fn server_refuses_with_the_status_that_says_why() {
         ),
         (request_with(&many), "431 Request Header Fields Too Large\r\n"),
     ] {
-        let (accepted, peer) = asked(&Server::default(), request).await;
+        let (accepted, peer) = server_result(&Server::default(), request).await;
         assert!(accepted.unwrap_err().is_protocol(), "{status}");
         let response = response(&peer);
         assert!(
@@ -751,12 +761,12 @@ async fn server_refuses_with_the_status_that_says_why() {
     }
 }
 
-/// Closing a socket with unread input resets the connection, and a reset throws the answer away.
+/// Closing a socket with unread input resets the connection, and the client would lose the response.
 #[tokio::test(start_paused = true)]
-async fn server_reads_what_a_refused_client_still_sends() {
+async fn server_reads_remaining_input_of_a_rejected_client() {
     let mut request = request_with(&format!("X: {}\r\n", "x".repeat(16 * 1024))).into_bytes();
     request.extend([0; 30_000]);
-    let (accepted, peer) = asked(&Server::default(), request).await;
+    let (accepted, peer) = server_result(&Server::default(), request).await;
     assert!(accepted.is_err());
     assert!(response(&peer).starts_with("HTTP/1.1 431 "));
     assert_eq!(peer.unread_len(), 0);
@@ -764,16 +774,16 @@ async fn server_reads_what_a_refused_client_still_sends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_reads_only_so_much_of_it() {
+async fn server_limits_the_input_of_a_rejected_client() {
     let mut request = REQUEST.replace("GET", "POST").into_bytes();
     request.extend(vec![0; 1024 * 1024]);
-    let (accepted, peer) = asked(&Server::default(), request).await;
+    let (accepted, peer) = server_result(&Server::default(), request).await;
     assert!(accepted.is_err());
     assert!(peer.unread_len() > 900 * 1024);
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_receives_what_is_glued_to_the_request_however_it_is_cut() {
+async fn server_receives_frames_behind_the_request_for_every_split() {
     for read_max in [usize::MAX, 1, 7] {
         let (io, peer) = transport(true);
         peer.rule(|rules| rules.read_max = read_max);
@@ -787,7 +797,7 @@ async fn server_receives_what_is_glued_to_the_request_however_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_loses_clients_at_any_moment_of_the_handshake() {
+async fn server_handles_disconnects_at_every_byte_of_the_handshake() {
     for len in 0..REQUEST.len() {
         let (io, peer) = transport(true);
         peer.sends_bytes(&REQUEST[..len]);
@@ -805,8 +815,8 @@ async fn server_loses_clients_at_any_moment_of_the_handshake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_pending_request_closes() {
-    let (accepted, peer) = asked(&Server::default(), REQUEST).await;
+async fn dropping_incoming_closes_the_transport() {
+    let (accepted, peer) = server_result(&Server::default(), REQUEST).await;
     drop(accepted);
     assert!(peer.sees_end());
     assert_eq!(response(&peer), "");

@@ -1,5 +1,5 @@
-//! Large messages are received into the buffers of earlier ones. These belong to the process, so that the tests that have
-//! to do with them have one of their own, and run one after the other.
+//! Large messages are received into buffers of earlier ones. The pool belongs to the process, so these tests have their
+//! own binary and run one at a time.
 
 mod common;
 #[path = "common/heap.rs"]
@@ -8,7 +8,7 @@ mod heap;
 use std::pin::pin;
 
 use common::wire::binary;
-use common::{Local, look, open};
+use common::{Local, open, poll_once};
 use heap::held_by;
 use tokio::sync::Mutex;
 
@@ -17,19 +17,19 @@ const MIB: usize = 1 << 20;
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(start_paused = true)]
-async fn a_large_message_is_received_into_the_buffer_of_the_one_before() {
+async fn large_message_reuses_the_buffer_of_an_earlier_one() {
     const LEN: usize = 3 * MIB;
     let _alone = ALONE.lock().await;
     let (mut ws, peer) = open(Local::Server).await;
     let mut places = Vec::new();
-    // What an allocator would give to whoever asks next, these would have.
+    // Takes the memory that an allocator would otherwise reuse.
     let mut others = Vec::new();
     for byte in 0..3 {
         peer.sends([binary(vec![byte; LEN])]);
         let message = ws.recv().await.unwrap().unwrap();
         assert_eq!(message.as_bytes(), vec![byte; LEN]);
         places.push(message.as_bytes().as_ptr());
-        // Wherever it is dropped.
+        // On any thread.
         std::thread::spawn(|| drop(message)).join().unwrap();
         others.push(vec![byte; LEN]);
     }
@@ -37,7 +37,7 @@ async fn a_large_message_is_received_into_the_buffer_of_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_declared_and_not_sent_costs_no_more_than_all_that_is_kept() {
+async fn declared_but_unsent_messages_cost_at_most_the_pool() {
     const LEN: usize = 16 * MIB;
     const SENT: usize = 100 * 1024;
     const COUNT: usize = 6;
@@ -50,7 +50,7 @@ async fn what_is_declared_and_not_sent_costs_no_more_than_all_that_is_kept() {
             drop(ws.recv().await.unwrap());
             peer.sends([binary(vec![2; SENT]).declaring(LEN as u64)]);
             while peer.unread_len() > 0 {
-                assert!(look(pin!(ws.recv())).await.is_pending());
+                assert!(poll_once(pin!(ws.recv())).await.is_pending());
             }
             stopped.push(ws);
             peers.push(peer);
@@ -60,7 +60,7 @@ async fn what_is_declared_and_not_sent_costs_no_more_than_all_that_is_kept() {
             held <= 32 * MIB + COUNT * (2 * SENT + 4096),
             "round {round}: {held} bytes"
         );
-        // One has a buffer that was kept, or this would tell nothing.
+        // One uses a pooled buffer; otherwise this would prove nothing.
         assert!(held >= LEN, "round {round}: {held} bytes");
     }
 }

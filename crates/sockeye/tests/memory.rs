@@ -1,4 +1,4 @@
-//! What a connection holds on the heap.
+//! Heap memory of a connection.
 
 mod common;
 #[path = "common/heap.rs"]
@@ -8,11 +8,11 @@ use std::pin::pin;
 
 use common::script::transport;
 use common::wire::{Frame, binary, ping, text};
-use common::{BOTH, Local, Peer, look, open, open_server, pair};
+use common::{BOTH, Local, Peer, open, open_server, pair, poll_once};
 use heap::{held_by, live};
 use sockeye::{Client, DeflateConfig, Error, Limits, Server, Takeover, WebSocket, WindowBits};
 
-/// Echoes what the peer has sent, until there is nothing more; the alarm of keepalive is set then.
+/// Echoes everything that the peer has sent. The keepalive timer is then set.
 async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = Frame>) {
     peer.sends(frames);
     let mut echoing = pin!(async {
@@ -20,15 +20,15 @@ async fn echo(ws: &mut WebSocket, peer: &Peer, frames: impl IntoIterator<Item = 
             ws.feed(message).await.unwrap();
         }
     });
-    assert!(look(&mut echoing).await.is_pending());
+    assert!(poll_once(&mut echoing).await.is_pending());
     assert!(!peer.takes().is_empty());
 }
 
-/// The goal is 1.2 KiB with what the runtime needs for a socket and a task.
+/// The goal is 1.2 KiB, including what the runtime needs for a socket and a task.
 const IDLE_MAX: usize = 640;
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_holds_no_buffers() {
+async fn idle_connection_holds_no_buffers() {
     const COUNT: usize = 200;
     for local in BOTH {
         let mut connections = Vec::with_capacity(COUNT);
@@ -49,12 +49,12 @@ async fn an_idle_connection_holds_no_buffers() {
     }
 }
 
-/// The future of the README's echo, in a task that owns its connection. tokio adds 112 bytes and rounds up to a multiple
-/// of 128: one byte more would cost every connection 128.
+/// The future of the README's echo server in a task that owns its connection. tokio adds 112 bytes and rounds up to a
+/// multiple of 128: one byte more would cost every connection 128.
 const ECHO_FUTURE_MAX: usize = 528;
 
 #[test]
-fn the_future_of_an_echo_fits_its_task() {
+fn echo_future_fits_its_task() {
     async fn echo(ws: &mut WebSocket) -> Result<(), Error> {
         while let Some(message) = ws.recv().await? {
             ws.feed(message).await?;
@@ -68,14 +68,13 @@ fn the_future_of_an_echo_fits_its_task() {
     assert!(size <= ECHO_FUTURE_MAX, "{size} bytes");
 }
 
-/// What a split connection holds: the WebSocket itself is on the heap then, and so are the wakers of its tasks. The settings
-/// are counted too, which the connections of one server share; here each has a server of its own. 24 bytes are for the state
-/// of a sender that is used as a sink, for how much is queued and since when there has been no room, and for the number of the
-/// newest answered ping.
+/// A split connection: the connection itself is on the heap, and so are the wakers of its tasks. The settings are
+/// included, because each connection here has its own server. 24 bytes store the sink state of a sender, how much is
+/// queued, since when the queue has been full, and the number of the newest answered ping.
 const SPLIT_IDLE_MAX: usize = 744;
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_split_connection_holds_no_buffers() {
+async fn idle_split_connection_holds_no_buffers() {
     const COUNT: usize = 100;
     for local in BOTH {
         let mut connections = Vec::with_capacity(COUNT);
@@ -88,7 +87,7 @@ async fn an_idle_split_connection_holds_no_buffers() {
             tokio::task::yield_now().await;
             peer.sends([text("small"), ping("?")]);
             receiver.recv().await.unwrap();
-            assert!(look(pin!(receiver.recv())).await.is_pending());
+            assert!(poll_once(pin!(receiver.recv())).await.is_pending());
             connections.push((sender, receiver));
             peers.push(peer);
         }
@@ -98,10 +97,10 @@ async fn an_idle_split_connection_holds_no_buffers() {
     }
 }
 
-/// What both directions need to know of compression, without their windows.
+/// The compression state of both directions, without their windows.
 const DEFLATE_MAX: usize = 256;
 
-/// How many bytes a server's connection holds after many messages both ways, compressed or not.
+/// The heap memory of a server's connection after many messages in both directions, compressed or not.
 async fn held_after_messages(config: Option<&DeflateConfig>) -> usize {
     let (mut server, mut client) = (Server::builder(), Client::builder());
     if let Some(config) = config {
@@ -117,13 +116,13 @@ async fn held_after_messages(config: Option<&DeflateConfig>) -> usize {
         ours.send(received).await.unwrap();
         theirs.recv().await.unwrap();
     }
-    // The alarm of keepalive is set then.
-    assert!(look(pin!(ours.recv())).await.is_pending());
+    // The keepalive timer is then set.
+    assert!(poll_once(pin!(ours.recv())).await.is_pending());
     held_by(ours)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_compressed_connection_holds_its_windows_and_no_codec() {
+async fn compressed_connection_holds_its_windows_and_no_codec() {
     let plain = held_after_messages(None).await;
     for takeover in [Takeover::Reset, Takeover::Keep] {
         for bits in [9, 12, 15] {
@@ -145,11 +144,11 @@ async fn a_compressed_connection_holds_its_windows_and_no_codec() {
     }
 }
 
-/// What a client costs whose request does not end, besides its bytes: the future that waits for it, and its alarm.
+/// The cost of a client whose request never ends, in addition to its bytes: a future and its timer.
 const WAIT_FOR_REQUEST_MAX: usize = 1536;
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_does_not_end_costs_what_has_arrived() {
+async fn unfinished_request_costs_the_bytes_that_arrived() {
     let server = Server::default();
     let head_size_max = Limits::default().head_size_max;
     for len in [0, 500, 8000, head_size_max - 1] {
@@ -163,9 +162,9 @@ async fn a_request_that_does_not_end_costs_what_has_arrived() {
             .collect();
         for piece in bytes.chunks(1500) {
             peer.sends_bytes(piece);
-            assert!(look(&mut accepting).await.is_pending());
+            assert!(poll_once(&mut accepting).await.is_pending());
         }
-        assert!(look(&mut accepting).await.is_pending());
+        assert!(poll_once(&mut accepting).await.is_pending());
         let held = held_by(accepting);
         println!("{len} bytes of a request: {held} bytes");
         assert!(
@@ -175,37 +174,37 @@ async fn a_request_that_does_not_end_costs_what_has_arrived() {
     }
 }
 
-/// What a client costs that was turned away and does not go, for the second that it gets to see why: as above, and the
-/// answer.
-const TURNED_AWAY_MAX: usize = 2304;
+/// The cost of a rejected client that stays connected, for the second in which it can read the response: as above, and
+/// the response.
+const REJECTED_CLIENT_MAX: usize = 2304;
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_was_turned_away_costs_little() {
+async fn rejected_client_costs_little() {
     let server = Server::default();
     let (io, peer) = transport(true);
     let mut accepting = Box::pin(server.accept(io));
     peer.sends_bytes("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(look(&mut accepting).await.is_pending());
+    assert!(poll_once(&mut accepting).await.is_pending());
     assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 405 "));
     let held = held_by(accepting);
     println!("turned away: {held} bytes");
-    assert!(held <= TURNED_AWAY_MAX, "{held}");
+    assert!(held <= REJECTED_CLIENT_MAX, "{held}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_length_that_is_declared_costs_nothing() {
+async fn declared_length_costs_nothing() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let header = binary("a few bytes").declaring(16 * 1024 * 1024);
         peer.sends([header]);
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         let held = held_by(ws);
         assert!(held <= 2 * IDLE_MAX, "{local:?}: {held} bytes");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unfinished_message_costs_at_most_twice_what_has_arrived() {
+async fn unfinished_message_costs_at_most_twice_its_received_bytes() {
     const ARRIVED: usize = 1024 * 1024;
     for local in BOTH {
         for piece in [1000, 64 * 1024, ARRIVED] {
@@ -213,7 +212,7 @@ async fn an_unfinished_message_costs_at_most_twice_what_has_arrived() {
             peer.rule(|rules| rules.read_max = piece);
             peer.sends([binary(vec![1; ARRIVED]).declaring(16 * 1024 * 1024)]);
             while peer.unread_len() > 0 {
-                assert!(look(pin!(ws.recv())).await.is_pending());
+                assert!(poll_once(pin!(ws.recv())).await.is_pending());
             }
             let held = held_by(ws);
             assert!(held >= ARRIVED, "{held} bytes");
@@ -236,46 +235,46 @@ async fn empty_fragments_cost_nothing() {
         }
         .unfinished()
     }));
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     let held = held_by(ws);
     assert!(held <= 2 * IDLE_MAX, "{held} bytes");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_pings_to_a_peer_that_does_not_read_costs_little() {
+async fn ping_flood_from_a_peer_that_does_not_read_costs_little() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
         for _ in 0..100 {
             peer.sends((0..100).map(|number| ping(format!("{number:0120}"))));
-            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert!(poll_once(pin!(ws.recv())).await.is_pending());
         }
         let before = live();
         peer.sends((0..100).map(|number| ping(format!("{number:0120}"))));
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         assert!(live() - before <= 0, "more at each round");
         let held = held_by(ws);
         assert!(held <= 16 * 1024, "{local:?}: {held} bytes");
     }
 }
 
-/// A peer that reads a little more slowly than the program writes: the queue is never empty, and must not grow.
+/// A peer that reads slightly slower than the program writes: the queue never becomes empty, but must not grow.
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_never_empty_stays_within_its_limit() {
+async fn queue_that_is_never_empty_stays_within_its_limit() {
     const WRITE_BUFFER_MAX: usize = 64 * 1024;
     let mut limits = Limits::default();
     limits.write_buffer_max = WRITE_BUFFER_MAX;
     let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
     peer.rule(|rules| rules.room = 0);
-    // The thread has its receive buffer then.
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    // The thread now has its read buffer.
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     let mut most = 0;
     let begin = live();
     for _ in 0..50_000 {
         // 98 bytes and a header of 2.
         if ws.try_send("m".repeat(98)).is_err() {
             peer.rule(|rules| rules.room = 1000);
-            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert!(poll_once(pin!(ws.recv())).await.is_pending());
             peer.takes();
             peer.writes();
         }
@@ -285,16 +284,16 @@ async fn a_queue_that_is_never_empty_stays_within_its_limit() {
     assert!(most <= limit, "{most} bytes at the most");
 }
 
-/// A peer that sends and does not read: what waits for it is bounded by the limit, and so is the room for it.
+/// A peer that sends without reading: the limit bounds the queue and its capacity.
 #[tokio::test(start_paused = true)]
-async fn echoes_that_are_not_read_cost_what_may_wait() {
+async fn unread_echoes_cost_the_queue_limit() {
     const WRITE_BUFFER_MAX: usize = 512 * 1024;
     const MESSAGE_LEN: usize = 8 * 1024;
     let mut limits = Limits::default();
     limits.write_buffer_max = WRITE_BUFFER_MAX;
     limits.read_ahead_max = 0;
     let server = Server::builder().limits(limits).build();
-    // What it takes of the first messages makes no more room than there may be.
+    // Whether or not the peer takes a part of the first messages.
     for taken in [0, 30_000] {
         let (mut ws, peer) = open_server(&server).await;
         {
@@ -306,9 +305,9 @@ async fn echoes_that_are_not_read_cost_what_may_wait() {
             for room in [0, taken] {
                 peer.rule(|rules| rules.room = room);
                 peer.sends((0..50).map(|_| binary(vec![1; MESSAGE_LEN])));
-                // Others get their turn between.
+                // Let other tasks run in between.
                 for _ in 0..100 {
-                    assert!(look(&mut echoing).await.is_pending());
+                    assert!(poll_once(&mut echoing).await.is_pending());
                 }
             }
         }

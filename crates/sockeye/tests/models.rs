@@ -1,8 +1,8 @@
-//! Models of the hand-written wake-up protocols: every interleaving of a few threads, and every value that the memory model
-//! lets a load return.
+//! Loom models of the hand-written wake-up protocols: every interleaving of a few threads, and every value that the
+//! memory model allows a load to return.
 //!
-//! The files under test are those of the library, compiled with loom's types in place of `std::sync`. A lost wake-up shows
-//! as a deadlock, which loom reports.
+//! The modules under test are those of the library, compiled with loom's types instead of `std::sync`. Loom reports a
+//! lost wake-up as a deadlock.
 
 use loom::future::block_on;
 use loom::sync::atomic::Ordering::Relaxed;
@@ -19,7 +19,7 @@ mod try_lock;
 #[path = "../src/websocket/wakers.rs"]
 mod wakers;
 
-/// In place of `src/sync.rs`.
+/// Replaces `src/sync.rs`.
 mod sync {
     use std::sync::PoisonError;
 
@@ -37,12 +37,12 @@ use wakers::{SlotKey, WakerSlots};
 
 fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    // More switches than these hide no fault that was ever planted here, and take hours.
+    // A higher bound found no additional injected bug, and takes hours.
     builder.preemption_bound = Some(3);
     builder.check(run);
 }
 
-/// Waits until `is_ready`, as an operation of a connection does: the poll comes before the registration.
+/// Waits until `is_ready`, like an operation of a connection: polls first, then registers.
 fn wait_for(slots: &WakerSlots, mut key: SlotKey, mut is_ready: impl FnMut() -> bool) {
     block_on(poll_fn(|cx| {
         let seen = slots.seen();
@@ -61,7 +61,7 @@ mod waker_slots {
     use super::*;
 
     #[test]
-    fn a_wake_up_between_a_poll_and_its_registration_is_not_lost() {
+    fn wake_up_between_poll_and_registration_is_not_lost() {
         model(|| {
             let (slots, event) = (Arc::new(WakerSlots::new()), Arc::new(AtomicBool::new(false)));
             let waker = {
@@ -76,9 +76,10 @@ mod waker_slots {
         });
     }
 
-    /// The task that waits registers while it holds the connection, so the end comes before its look or after.
+    /// The waiting task registers while it holds the lock, so the end happens before its check or after its
+    /// registration.
     #[test]
-    fn an_operation_that_waits_for_the_end_is_woken_by_it_and_by_no_progress() {
+    fn operation_waiting_for_the_end_is_woken_only_by_the_end() {
         model(|| {
             let slots = Arc::new(WakerSlots::new());
             let is_open = Arc::new(loom::sync::Mutex::new(true));
@@ -105,7 +106,7 @@ mod waker_slots {
     }
 
     #[test]
-    fn every_operation_is_woken_while_others_end() {
+    fn every_operation_is_woken_while_others_complete() {
         model(|| {
             let (slots, event) = (Arc::new(WakerSlots::new()), Arc::new(AtomicBool::new(false)));
             let other = {
@@ -126,7 +127,7 @@ mod waker_slots {
     }
 
     #[test]
-    fn an_operation_that_ends_takes_no_wake_up_from_another() {
+    fn completed_operation_takes_no_wake_up_from_another() {
         model(|| {
             let (slots, event) = (Arc::new(WakerSlots::new()), Arc::new(AtomicBool::new(false)));
             let dropped = {
@@ -152,14 +153,14 @@ mod waker_slots {
     }
 }
 
-/// What the library's `Shared` and `ConnectionGuard` do, without a driver: a value that counts messages, an inbox of messages, and
-/// published whether there is room.
+/// What the library's `Shared` and `ConnectionGuard` do, without a driver: the value counts messages, the inbox holds
+/// messages, and the snapshot says whether there is room.
 struct Shared {
     lock: TryLock<State, Vec<usize>, AtomicBool>,
     slots: WakerSlots,
-    /// The batch that is added to.
+    /// The batch that can still be added to.
     open: loom::sync::Mutex<Option<Arc<Batch<()>>>>,
-    /// The batches whose tasks were spawned: to run them is the test's.
+    /// The batches whose tasks were spawned. The test runs them.
     spawned: loom::sync::Mutex<Vec<Arc<Batch<()>>>>,
 }
 
@@ -167,7 +168,7 @@ struct Shared {
 struct State {
     queued: Vec<usize>,
     written: Vec<usize>,
-    /// Whether a batch has it.
+    /// Whether the connection is in a batch.
     is_in_batch: bool,
     /// Whether the task of a batch has ended early.
     is_left_to_tasks: bool,
@@ -183,7 +184,7 @@ impl Shared {
         })
     }
 
-    /// Uses the state, if nobody else does, and then does what is due.
+    /// Locks the state if it is free, runs `work`, and serves the requests.
     fn try_use(&self, inbox_mode: InboxMode, work: impl FnOnce(&mut State)) -> bool {
         self.try_queue(inbox_mode, |state| {
             work(state);
@@ -191,7 +192,7 @@ impl Shared {
         })
     }
 
-    /// The same; `work` says whether a flush is to be scheduled.
+    /// The same. `work` returns whether to schedule a flush.
     fn try_queue(&self, inbox_mode: InboxMode, work: impl FnOnce(&mut State) -> bool) -> bool {
         let Some(mut guard) = self.lock.try_lock(inbox_mode) else {
             return false;
@@ -239,7 +240,7 @@ impl Shared {
         self.spawned.lock().unwrap().extend(earlier);
     }
 
-    /// `try_send`.
+    /// Like `try_send`.
     fn send(&self, message: usize) {
         loop {
             let sent = self.try_queue(InboxMode::Open, |state| {
@@ -256,7 +257,7 @@ impl Shared {
         }
     }
 
-    /// Runs the tasks that were spawned.
+    /// Runs the spawned tasks.
     fn run_batches(&self) {
         loop {
             let Some(batch) = self.spawned.lock().unwrap().pop() else {
@@ -277,7 +278,7 @@ impl Shared {
         }
     }
 
-    /// An operation that finds the connection in use waits until it is free.
+    /// Waits for the lock, then runs `work`.
     fn use_when_free(&self, mut work: impl FnMut(&mut State)) {
         let mut key = SlotKey::operation();
         block_on(poll_fn(|cx: &mut Context<'_>| {
@@ -294,7 +295,7 @@ impl Shared {
         }));
     }
 
-    /// What was written, after the batches that are left.
+    /// Runs the remaining batches, and returns what was written.
     fn written(&self) -> Vec<usize> {
         self.run_batches();
         let mut written = None;
@@ -311,7 +312,7 @@ mod try_lock_state {
     use super::*;
 
     #[test]
-    fn what_is_left_in_the_inbox_is_taken_and_flushed() {
+    fn inbox_is_emptied_and_flushed() {
         model(|| {
             let shared = Shared::new();
             let receiver = {
@@ -333,7 +334,7 @@ mod try_lock_state {
     }
 
     #[test]
-    fn a_batch_that_ends_early_leaves_the_flush_to_the_tasks() {
+    fn batch_that_ends_early_leaves_the_flush_to_the_tasks() {
         model(|| {
             let shared = Shared::new();
             let ending = {
@@ -350,9 +351,9 @@ mod try_lock_state {
         });
     }
 
-    /// As a close does whose future is dropped.
+    /// Like a `close` whose future is dropped.
     #[test]
-    fn close_is_accepted_when_the_inbox_is_closed() {
+    fn close_is_accepted_while_the_inbox_is_closed() {
         model(|| {
             let shared = Shared::new();
             let refuser = {
@@ -391,7 +392,7 @@ mod try_lock_state {
     }
 
     #[test]
-    fn a_batch_that_finds_the_state_in_use_is_not_forgotten() {
+    fn batch_that_finds_the_state_locked_is_rescheduled() {
         model(|| {
             let shared = Shared::new();
             shared.send(1);
@@ -406,9 +407,9 @@ mod try_lock_state {
         });
     }
 
-    /// As after the receiver has begun on another runtime.
+    /// Like a receiver that has moved to another runtime.
     #[test]
-    fn a_connection_in_two_batches_is_flushed() {
+    fn connection_in_two_batches_is_flushed() {
         model(|| {
             let shared = Shared::new();
             shared.send(1);
@@ -439,9 +440,9 @@ mod try_lock_state {
         });
     }
 
-    /// As a broadcast does while a large message begins to be compressed: what was accepted can be queued.
+    /// Like a broadcast while compression of a large message begins: what was accepted can be queued.
     #[test]
-    fn nothing_is_left_beside_what_refuses_it_or_after_that_was_published() {
+    fn message_is_not_enqueued_behind_a_large_one() {
         model(|| {
             let shared = Shared::new();
             let refuser = {
@@ -478,7 +479,7 @@ mod batches {
     use super::*;
 
     #[test]
-    fn an_item_is_taken_or_given_back() {
+    fn batch_item_is_taken_or_returned() {
         model(|| {
             let batch = Arc::new(Batch::new(0, 3));
             let taken = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! What RFC 6455 asks of a client's random numbers, its patience and its TLS.
+//! RFC 6455 requirements on a client's random numbers, on waiting for the response, and on TLS.
 
 mod common;
 
@@ -7,18 +7,18 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::script::transport;
-use common::{Local, answer, look, open};
+use common::{Local, answer, open, poll_once};
 use sockeye::Client;
 
 #[tokio::test(start_paused = true)]
-async fn client_draws_a_key_for_each_connection() {
+async fn client_uses_a_new_nonce_for_each_connection() {
     // checks [6455-4.1-22]
     let mut keys = BTreeSet::new();
     for _ in 0..16 {
         let (io, peer) = transport(false);
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-        assert!(look(&mut connecting).await.is_pending());
+        assert!(poll_once(&mut connecting).await.is_pending());
         let request = String::from_utf8(peer.takes_bytes()).unwrap();
         let key = request
             .lines()
@@ -29,27 +29,27 @@ async fn client_draws_a_key_for_each_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_masks_each_frame_with_a_key_that_those_before_do_not_tell() {
+async fn client_masking_keys_are_unpredictable() {
     // checks [6455-5.3-2, 6455-5.3-3, 6455-5.3-4, 6455-10.3-1]
     const COUNT: usize = 256;
     let (mut ws, peer) = open(Local::Client).await;
     let mut keys = vec![];
     for _ in 0..COUNT {
         ws.send("x").await.unwrap();
-        // FIN and text, the mask bit and the length, the key, the payload.
+        // FIN and opcode, mask bit and length, key, payload.
         let bytes = peer.takes_bytes();
         let [0x81, 0x81, a, b, c, d, _] = bytes[..] else {
             panic!("{bytes:02x?}");
         };
         keys.push(u32::from_be_bytes([a, b, c, d]));
     }
-    // By chance, two of 256 keys are the same once in 130,000 runs; more than that never.
+    // Among 256 random keys, two are equal once in 130,000 runs; more than two practically never.
     let distinct: BTreeSet<_> = keys.iter().collect();
     assert!(distinct.len() >= COUNT - 1);
-    // Nor is there one step from each to the next.
+    // The differences between successive keys vary too.
     let steps: BTreeSet<_> = keys.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
     assert!(steps.len() >= COUNT - 3);
-    // Each bit is set in about half of them: seven standard deviations of 8 are allowed for.
+    // Each bit is set in about half of the keys: allows seven standard deviations of 8.
     for bit in 0..u32::BITS {
         let set = keys.iter().filter(|key| **key >> bit & 1 == 1).count();
         assert!(set.abs_diff(COUNT / 2) <= 56, "bit {bit} is set in {set}");
@@ -62,12 +62,12 @@ async fn client_sends_nothing_between_its_request_and_the_response() {
     let (io, peer) = transport(false);
     let client = Client::default();
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     let request = peer.takes_bytes();
     let end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     assert_eq!(end, Some(request.len() - 4), "one head and nothing behind it");
     tokio::time::advance(Duration::from_secs(9)).await;
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     assert_eq!(peer.takes_bytes(), []);
     peer.sends_bytes(answer(&request));
     connecting.await.unwrap();
@@ -88,7 +88,7 @@ mod tls {
 
     use super::*;
 
-    /// A server with a certificate for who says `localhost`, and for nobody else; and a client that trusts it.
+    /// A server with a certificate for `localhost` only, and a client that trusts it.
     fn configured() -> (Arc<ServerConfig>, Client) {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = certified.cert.der().clone();
@@ -114,7 +114,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn client_names_the_host_in_tls() {
+    async fn client_sends_the_host_name_in_tls() {
         // checks [6455-4.1-14]
         let (config, client) = configured();
         let server = Server::builder().tls_config(config).build();
@@ -127,7 +127,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn client_ends_tls_after_the_closing_handshake() {
+    async fn client_sends_close_notify_after_the_closing_handshake() {
         // checks [6455-7.1.1-1]
         let (config, client) = configured();
         let (near, far) = tokio::io::duplex(64 * 1024);
@@ -142,11 +142,11 @@ mod tls {
                 assert_ne!(tls.read_buf(&mut request).await.unwrap(), 0);
             }
             tls.write_all(answer(&request).as_bytes()).await.unwrap();
-            // The client's close frame: two bytes, four of the key, two of the code.
+            // The client's close frame: a header of two bytes, a key of four, a code of two.
             tls.read_exact(&mut [0; 8]).await.unwrap();
             tls.write_all(b"\x88\x02\x03\xe8").await.unwrap();
             tls.shutdown().await.unwrap();
-            // An end that TLS was not told of would be an error.
+            // Without close_notify, this would be an error.
             tls.read(&mut [0]).await
         };
         let (_, end) = within(30, async { tokio::join!(closing, peer) }).await;

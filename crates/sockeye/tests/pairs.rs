@@ -1,10 +1,9 @@
-//! Every pair of calls on one connection, against every kind of peer: each combination ends within its deadline, and
-//! nothing is lost, duplicated or reordered.
+//! Every pair of calls on one connection, against every kind of peer: each combination ends within its deadline, and no
+//! message is lost, duplicated or reordered.
 //!
-//! A combination is two calls (as [`Op`]s: sending ones send some messages, receiving ones receive to the end), a way to
-//! drive them at the same time, a peer, and the side that is under test. Once those that do not receive are done, the
-//! connection is closed, and received from to its end. What should have come of it follows from a few rules: see
-//! [`judge`].
+//! A combination consists of two calls (as [`Op`]s: sending ones send some messages, receiving ones receive until the
+//! end), a way to run them concurrently, a peer, and the side under test. Once the sending operations are done, the
+//! connection is closed and received from until its end. [`check_outcome`] checks the outcome with a few rules.
 
 #[path = "pairs/cases.rs"]
 mod cases;
@@ -33,57 +32,57 @@ use sockeye::{Error, Limits, Side, WebSocket};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 
-/// How much each direction of the transport holds.
+/// Capacity of each direction of the transport.
 const LINK_CAPACITY: usize = 4 * 1024;
 
 const WRITE_BUFFER_MAX: usize = 16 * 1024;
 
-/// How many combinations with the same kind of fault are shown.
+/// How many combinations with the same kind of failure are printed.
 const SHOWN: usize = 3;
 
-/// No combination takes longer.
+/// Upper bound for the paused time of a combination.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// As `LIMIT`, in real time.
+/// Upper bound for the real time of a combination.
 const LIMIT_OF_THREADS: Duration = Duration::from_secs(30);
 
-/// More polls than any combination needs: beyond that, a task spins.
+/// More polls than any combination needs: beyond it, a task spins.
 const POLLS_MAX: usize = 50_000;
 
-/// How the two operations are driven.
+/// How the two operations run concurrently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Driving {
-    /// A task each.
+    /// One task each.
     Tasks,
-    /// A task each, on several threads and in real time.
+    /// One task each, on several threads and in real time.
     Threads,
     /// One task and one waker: `join!`.
     Join,
-    /// One task, and a waker for each.
+    /// One task, and one waker each.
     Unordered,
-    /// One task, and wakers of which no two are known to be equal; with polls that nothing asked for.
+    /// One task, with wakers that are never equal for `will_wake`, and with spurious polls.
     Hostile,
-    /// `select!` in a loop: the call that does not end first is dropped, and made again.
+    /// `select!` in a loop: the call that does not finish first is dropped and called again.
     Select,
-    /// One after the other, each call dropped after some milliseconds.
+    /// One after the other; each call is dropped after some milliseconds.
     Alternate,
-    /// As `Alternate`, a task each.
+    /// Like `Alternate`, but with one task each.
     TasksByTurns,
 }
 
 impl Driving {
-    /// Whether a call may be dropped before it has ended.
+    /// Whether a call may be dropped before it has finished.
     fn drops_calls(self) -> bool {
         matches!(self, Self::Select | Self::Alternate | Self::TasksByTurns)
     }
 }
 
-/// Who has the connection.
+/// How the operations share the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Shared {
-    /// A `WebSocket`, of one call at a time.
+    /// A `WebSocket`, used by one call at a time.
     Exclusive,
-    /// A `WebSocket` behind a lock that is held for each poll.
+    /// A `WebSocket` behind a lock that is held during each poll.
     Locked,
     /// A `Sender` and a `Receiver`, or two `Sender`s.
     Split,
@@ -100,26 +99,26 @@ struct Combination {
     local: Local,
 }
 
-/// What is known when a combination is over.
+/// The result of a combination.
 struct Outcome {
-    /// Of the operations, and of who received to the end if no operation did.
+    /// Of the operations, and of the final receiver if no operation received until the end.
     logs: Vec<Log>,
     after: After,
-    /// Whether this side began to close; `None` where nobody can be asked.
+    /// Whether this side began to close. `None` if no handle is left to ask.
     was_first: Option<bool>,
     /// Until the end was received.
     elapsed: Duration,
-    /// Until the peer has seen the end of TCP, where it reads.
+    /// Until the peer has seen the end of TCP, if it reads.
     total: Duration,
 }
 
-/// What calls gave after the end.
+/// Results of calls after the end.
 struct After {
     received: Vec<String>,
     sent: Vec<Result<(), Error>>,
 }
 
-/// Runs the operations to their ends, as `driving` says.
+/// Runs the operations until they are done, as `driving` says.
 async fn drive(driving: Driving, ops: &mut Vec<Op>) {
     match driving {
         Driving::Tasks | Driving::Threads => {
@@ -179,8 +178,8 @@ async fn run_by_turns(mut op: Op) -> Op {
     op
 }
 
-/// Fails where a task spins: paused time stands still then.
-async fn guarded<F: Future>(future: F) -> F::Output {
+/// Fails if a task spins, because paused time would not advance.
+async fn fail_if_spinning<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut polls = 0;
     poll_fn(|cx| {
@@ -240,9 +239,9 @@ impl Combination {
         let elapsed = start.elapsed();
         let was_first = ops.iter().chain(&drain).find_map(|op| op.handle.close_info());
         let was_first = was_first.map(|close_info| close_info.first() == Side::Local);
-        let after = self.look_past_the_end(&mut ops, &mut drain).await;
+        let after = self.calls_after_the_end(&mut ops, &mut drain).await;
         let logs = ops.into_iter().chain(drain).map(|op| op.log).collect();
-        // The rest of TCP's end happens in the background.
+        // The rest of the end of TCP happens in the background.
         drop((sending, receiving));
         if self.peer.reads_to_the_end() {
             peer.await.expect("no panic of the peer");
@@ -256,8 +255,8 @@ impl Combination {
         }
     }
 
-    /// What another `recv` gives after the end, and another `send`.
-    async fn look_past_the_end(&self, ops: &mut [Op], drain: &mut Option<Op>) -> After {
+    /// The results of another `recv` and another `send` after the end.
+    async fn calls_after_the_end(&self, ops: &mut [Op], drain: &mut Option<Op>) -> After {
         let mut all = ops.iter_mut().chain(drain);
         let receiving = all.find(|op| op.call.receives()).expect("one always receives");
         let call = receiving.call;
@@ -272,7 +271,7 @@ impl Combination {
         let sending = ops.iter_mut().find(|op| !op.call.receives());
         let mut sent = Vec::new();
         let (calls, close) = match self.shared {
-            // `feed` of that half puts a message by and gives `Ok`.
+            // `feed` of this half stores the message and returns `Ok`.
             Shared::Futures => (&[Call::SinkSend][..], Call::SinkClose),
             _ => (&[Call::Send, Call::Feed, Call::TrySend, Call::Ping][..], Call::Close),
         };
@@ -280,7 +279,7 @@ impl Combination {
             for call in calls {
                 sent.push(op.handle.call(*call, Some("late".into())).await.map(|_| ()));
             }
-            // Whatever it gives, and as often as anyone likes.
+            // Whatever it returns, it can be called repeatedly.
             let _ = op.handle.call(close, None).await;
             let _ = op.handle.call(close, None).await;
         }
@@ -289,7 +288,7 @@ impl Combination {
 }
 
 impl Shared {
-    /// Something to send with, and something to receive with.
+    /// A handle for sending and a handle for receiving.
     fn handles(self, ws: WebSocket) -> (Option<Handle>, Option<Handle>) {
         match self {
             Self::Exclusive => {
@@ -312,7 +311,7 @@ impl Shared {
     }
 }
 
-/// Runs a combination, and says what is wrong with what came of it.
+/// Runs a combination, and returns the violations.
 fn check(combination: Combination) -> Vec<String> {
     op::NOTES.take();
     let report = Arc::<Mutex<Report>>::default();
@@ -325,7 +324,7 @@ fn check(combination: Combination) -> Vec<String> {
         Driving::Threads => LIMIT_OF_THREADS,
         _ => LIMIT,
     };
-    let run = async { guarded(timeout(limit, combination.run(report.clone()))).await };
+    let run = async { fail_if_spinning(timeout(limit, combination.run(report.clone()))).await };
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)));
     drop(runtime);
     let report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -335,7 +334,7 @@ fn check(combination: Combination) -> Vec<String> {
                 let longest: &mut Duration = longest.entry(format!("{:?}", combination.peer)).or_default();
                 *longest = (*longest).max(outcome.elapsed);
             });
-            judge(&combination, &outcome, &report)
+            check_outcome(&combination, &outcome, &report)
         }
         Ok(Err(_)) => vec![format!("hangs: {:?}, {report:?}", op::NOTES.take())],
         Err(panic) => {
@@ -346,8 +345,8 @@ fn check(combination: Combination) -> Vec<String> {
     }
 }
 
-/// What is wrong with an outcome, in words.
-fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<String> {
+/// Describes the violations of an outcome.
+fn check_outcome(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<String> {
     let mut faults = report.faults.clone();
     let Combination { calls, peer, .. } = combination;
     let closes_by_call = calls.iter().any(|call| call.closes());
@@ -367,7 +366,7 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
     let bound = bound + Duration::from_secs(10);
     expect(outcome.total <= bound, format!("TCP ended after {:?}", outcome.total));
 
-    // What the peer sent is received once and in order; all of it, except by who calls `close`, which drops messages.
+    // What the peer sent is received once and in order. All of it, except by `close`, which drops messages.
     let mut received: Vec<usize> = logs().flat_map(|log| log.received.clone()).collect();
     for log in logs() {
         let is_sorted = log.received.is_sorted_by(|a, b| a < b);
@@ -377,14 +376,14 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
     let drops_messages = calls.contains(&Call::Close) && combination.shared != Shared::Split;
     let is_complete = received.iter().copied().eq(0..report.sent);
     let is_in_order = received.is_sorted_by(|a, b| a < b) && received.iter().all(|number| *number < report.sent);
-    // Who receives nothing until the write deadline has passed finds the connection given up.
+    // If nothing is received until the write timeout expires, the connection has failed.
     let is_given_up = *peer == PeerKind::ClosingDeaf && logs().any(|log| matches!(log.end, Some(Err(_))));
     expect(
         is_complete || ((drops_messages || is_given_up) && is_in_order),
         format!("received {received:?} of {} messages", report.sent),
     );
 
-    // What was sent arrives once and in order, all of it if the peer reads.
+    // What was sent arrives once and in order. All of it if the peer reads.
     for (log, tag) in logs().zip(['A', 'B']) {
         let of_tag = report.messages.iter().filter(|(of, _)| *of == tag);
         let arrived: Vec<usize> = of_tag.map(|(_, number)| *number).collect();
@@ -416,7 +415,7 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
         }
     }
 
-    // The errors of calls are of the right kind.
+    // The errors of calls have the right kind.
     for (log, call) in logs().zip(calls) {
         let Some(error) = log.failure.as_ref() else { continue };
         let is_excused = match peer {
@@ -426,7 +425,7 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
         };
         expect(is_excused, format!("{call:?} failed: {error:?}"));
     }
-    // Who sends and who receives are told the same.
+    // Senders and receivers get the same result.
     if peer.is_orderly() {
         let is_normal = logs().filter_map(|log| log.end.as_ref()).all(Result::is_ok);
         for error in logs().filter_map(|log| log.failure.as_ref()) {
@@ -442,10 +441,10 @@ fn judge(combination: &Combination, outcome: &Outcome, report: &Report) -> Vec<S
         }
     }
 
-    // The end is the same for everyone who receives, and as the peer made it.
+    // The end is the same for all receivers, and matches what the peer did.
     let has_given_error = calls == &[Call::Next; 2] && logs().any(|log| matches!(log.end, Some(Err(_))));
     for end in logs().filter_map(|log| log.end.as_ref()) {
-        // A stream gives its error once: to one of two who ask.
+        // A stream returns its error once, to one of two callers.
         let is_after_error = has_given_error && end.is_ok();
         if let (false, Err(fault)) = (is_after_error, combination.judge_end(end, outcome.was_first)) {
             expect(false, fault);
@@ -491,7 +490,7 @@ impl Combination {
             }
             (PeerKind::Silent, Err(error)) => error.is_timeout(),
             (PeerKind::Gone(_) | PeerKind::Reset(_) | PeerKind::HalfGone(_), Err(error)) => error.is_closed(),
-            // The peer was gone as soon as our close frame had left.
+            // The peer was gone as soon as our close frame was written.
             (PeerKind::Gone(_) | PeerKind::Reset(_) | PeerKind::HalfGone(_), Ok(())) => was_first != Some(false),
             _ => false,
         };
@@ -501,18 +500,18 @@ impl Combination {
         }
     }
 
-    /// How long it may take, until the end was received.
+    /// Upper bound for the time until the end is received.
     fn bound(&self) -> Duration {
         let secs = match self.peer {
             _ if self.driving == Driving::Threads => 30,
             PeerKind::Fast | PeerKind::Closing(..) | PeerKind::Gone(_) | PeerKind::Reset(_) | PeerKind::HalfGone(_) => {
                 3
             }
-            // Two operations of 29 KiB, and what the peer sends, one after the other at the worst.
+            // Two operations of 29 KiB, and what the peer sends, one after the other in the worst case.
             PeerKind::Slow => 2 * 32 * 1024 / SLOW_RATE as u64 + 10,
-            // The write deadline, then that for the peer's close frame.
+            // The write timeout, then the close timeout.
             PeerKind::ClosingDeaf => 10 + 5 + 1,
-            // Keepalive: 20 s of silence, and 10 s for the pong; and the close deadline.
+            // Keepalive: 20 s of silence and 10 s for the pong. Then the close timeout.
             PeerKind::Silent => 20 + 10 + 5 + 5,
         };
         Duration::from_secs(secs)
@@ -520,11 +519,11 @@ impl Combination {
 }
 
 thread_local! {
-    /// The longest that a combination took, by its peer.
+    /// The longest time of a combination, by peer.
     static LONGEST: RefCell<BTreeMap<String, Duration>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Checks all combinations, with each of the two sides; fails with a few of each kind of fault.
+/// Checks all combinations with each of the two sides. Fails with a few of each kind of violation.
 fn check_all(shared: Shared, drivings: &[Driving], pairs: impl Iterator<Item = [Call; 2]>) {
     let mut count = 0;
     let mut failed = 0;
@@ -562,12 +561,12 @@ fn check_all(shared: Shared, drivings: &[Driving], pairs: impl Iterator<Item = [
     assert!(failed == 0, "{failed} of {count} combinations failed");
 }
 
-/// Each unordered pair of calls, those of a call with itself included.
+/// Each unordered pair of calls, including a call with itself.
 fn pairs_of(calls: &[Call]) -> impl Iterator<Item = [Call; 2]> {
     (0..calls.len()).flat_map(move |a| (a..calls.len()).map(move |b| [calls[a], calls[b]]))
 }
 
-/// What receives the rest beside a close.
+/// The call that receives the rest beside a close.
 fn drain_call(is_of_trait: bool) -> Call {
     match is_of_trait {
         true => Call::Next,
@@ -575,37 +574,37 @@ fn drain_call(is_of_trait: bool) -> Call {
     }
 }
 
-/// Those pairs of which one receives and the other does not. Both are methods of `WebSocket`, or both of the traits: each
-/// kind keeps its wakers in its own way.
+/// Pairs of which one call receives and the other does not. Both are methods of `WebSocket`, or both of the traits:
+/// each kind stores its wakers differently.
 fn in_both_directions() -> impl Iterator<Item = [Call; 2]> {
     pairs_of(&OF_WHOLE).filter(|[a, b]| a.receives() != b.receives() && a.is_of_trait() == b.is_of_trait())
 }
 
-/// Those pairs of which both receive, or neither does.
+/// Pairs of which both calls receive, or neither does.
 fn in_one_direction() -> impl Iterator<Item = [Call; 2]> {
     pairs_of(&OF_WHOLE).filter(|[a, b]| a.receives() == b.receives() && a.is_of_trait() == b.is_of_trait())
 }
 
-/// `Stream` in one task, `Sink` in another: what `StreamExt::split` and every lock of that kind come to.
+/// `Stream` in one task and `Sink` in another, as with `StreamExt::split`.
 #[test]
-fn whole_by_its_traits_from_two_tasks() {
+fn unsplit_as_stream_and_sink_in_two_tasks() {
     let drivings = [Driving::Tasks, Driving::Unordered, Driving::Hostile];
     let pairs = OF_SINK.into_iter().map(|call| [Call::Next, call]);
     check_all(Shared::Locked, &drivings, pairs);
 }
 
 #[test]
-fn whole_received_from_in_one_task() {
+fn unsplit_in_both_directions_in_one_task() {
     check_all(Shared::Locked, &[Driving::Join, Driving::Select], in_both_directions());
 }
 
 #[test]
-fn whole_in_one_direction_in_one_task() {
+fn unsplit_in_one_direction_in_one_task() {
     check_all(Shared::Locked, &[Driving::Join, Driving::Select], in_one_direction());
 }
 
 #[test]
-fn whole_by_turns() {
+fn unsplit_with_alternating_calls() {
     let drivings = [Driving::Alternate, Driving::TasksByTurns];
     check_all(Shared::Exclusive, &drivings, pairs_of(&OF_WHOLE));
 }
@@ -654,7 +653,7 @@ fn halves_of_futures() {
     );
 }
 
-/// Peers with whom nothing waits for time to pass.
+/// Peers with which no time has to pass.
 const QUICK_PEERS: [PeerKind; 4] = [
     PeerKind::Fast,
     PeerKind::Closing(Some(1000), Moment::Early),
@@ -662,7 +661,7 @@ const QUICK_PEERS: [PeerKind; 4] = [
     PeerKind::Reset(Moment::Early),
 ];
 
-/// Whether it takes no time by itself.
+/// Whether the call itself takes no time.
 fn is_quick(call: &Call) -> bool {
     use Call::{FeedWith, Flush, Ping, Questions, SinkFlush, TrySend, TrySendAll, TrySendPrepared};
     let has_gaps = matches!(
@@ -673,8 +672,7 @@ fn is_quick(call: &Call) -> bool {
     !has_gaps && *call != FeedWith
 }
 
-/// Checks combinations on several threads, again and again; ends at the first that fails, for one that hangs takes its
-/// time.
+/// Checks combinations on several threads repeatedly. Stops at the first failure, because one that hangs takes long.
 fn check_on_threads(shared: Shared, pairs: impl Iterator<Item = [Call; 2]>) {
     for calls in pairs.filter(|calls| calls.iter().all(is_quick)) {
         for (peer, local) in QUICK_PEERS.into_iter().flat_map(|peer| BOTH.map(|local| (peer, local))) {

@@ -6,18 +6,18 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{Frame, close, ping, pong, text};
-use common::{BOTH, Local, Peer, look, open, open_server, polled, within};
+use common::{BOTH, Local, Peer, open, open_server, poll_at_most, poll_once, within};
 use sockeye::{Event, Limits, Message, Server};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-async fn settle() {
+async fn run_until_idle() {
     for _ in 0..20 {
         yield_now().await;
     }
 }
 
-/// The payload of the one ping that the peer got.
+/// The payload of the only ping that the peer received.
 #[track_caller]
 fn payload_of_ping(peer: &Peer) -> Vec<u8> {
     let frames: Vec<Frame> = peer.takes();
@@ -28,12 +28,12 @@ fn payload_of_ping(peer: &Peer) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ping_gives_the_round_trip_time_and_keeps_messages() {
+async fn ping_returns_the_round_trip_time_and_keeps_messages() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let rtt = {
             let mut pinging = pin!(ws.ping());
-            assert!(look(&mut pinging).await.is_pending());
+            assert!(poll_once(&mut pinging).await.is_pending());
             let payload = payload_of_ping(&peer);
             sleep(Duration::from_millis(70)).await;
             peer.sends([text("before"), pong("another"), pong(payload)]);
@@ -46,7 +46,7 @@ async fn ping_gives_the_round_trip_time_and_keeps_messages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_that_is_dropped_goes_on_with_the_next() {
+async fn dropped_ping_continues_with_the_next() {
     for local in BOTH {
         for polls in 1..20 {
             let (mut ws, peer) = open(local).await;
@@ -54,14 +54,14 @@ async fn a_ping_that_is_dropped_goes_on_with_the_next() {
                 rules.write_max = 1;
                 rules.stutters = true;
             });
-            if polled(polls, ws.ping()).await.is_some() {
-                // It has waited until the peer was taken for gone.
+            if poll_at_most(polls, ws.ping()).await.is_some() {
+                // It has waited until the keepalive timeout.
                 break;
             }
             ws.flush().await.unwrap();
             let payload = payload_of_ping(&peer);
             let mut pinging = pin!(ws.ping());
-            assert!(look(&mut pinging).await.is_pending());
+            assert!(poll_once(&mut pinging).await.is_pending());
             assert_eq!(peer.takes(), [], "one ping is enough");
             peer.sends([pong(payload)]);
             within(1, pinging).await.unwrap();
@@ -75,12 +75,12 @@ async fn pings_of_senders_are_completed_by_the_receiver() {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         let receiving = tokio::spawn(async move { receiver.recv().await });
-        settle().await;
+        run_until_idle().await;
         let tasks = [0, 1].map(|_| {
             let sender = sender.clone();
             tokio::spawn(async move { sender.ping().await })
         });
-        settle().await;
+        run_until_idle().await;
         let payload = payload_of_ping(&peer);
         sleep(Duration::from_millis(5)).await;
         peer.sends([pong(payload)]);
@@ -88,7 +88,7 @@ async fn pings_of_senders_are_completed_by_the_receiver() {
             assert_eq!(within(1, task).await.unwrap().unwrap(), Duration::from_millis(5));
         }
         let pinging = tokio::spawn(async move { sender.ping().await });
-        settle().await;
+        run_until_idle().await;
         peer.sends([close(1000, "")]);
         assert!(within(1, pinging).await.unwrap().unwrap_err().is_closed());
         assert_eq!(receiving.await.unwrap().unwrap(), None);
@@ -96,7 +96,7 @@ async fn pings_of_senders_are_completed_by_the_receiver() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_behind_more_than_may_be_read_ahead_says_so() {
+async fn ping_behind_too_many_messages_is_an_error() {
     let mut limits = Limits::default();
     limits.read_ahead_max = 1000;
     let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
@@ -110,21 +110,21 @@ async fn a_ping_behind_more_than_may_be_read_ahead_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_ends_with_the_connection() {
+async fn ping_fails_when_the_connection_ends() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([text("last"), close(1000, "")]);
         assert!(within(1, ws.ping()).await.unwrap_err().is_closed());
         assert_eq!(ws.recv().await.unwrap(), Some(Message::text("last")));
         assert_eq!(ws.recv().await.unwrap(), None);
-        // Silence ends it too.
+        // A silent peer ends it too.
         let (mut ws, _peer) = open(local).await;
         assert!(within(60, ws.ping()).await.is_err());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn unsolicited_pongs_leave() {
+async fn unsolicited_pongs_are_sent() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.send_pong(b"alive").await.unwrap();
@@ -160,7 +160,7 @@ fn events() -> Vec<Event> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn control_frames_are_events_in_order() {
+async fn recv_event_returns_control_frames_in_order() {
     for local in BOTH {
         for read_max in [1, usize::MAX] {
             let (mut ws, peer) = open(local).await;
@@ -176,7 +176,7 @@ async fn control_frames_are_events_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_event_loses_nothing_when_it_is_dropped() {
+async fn dropped_recv_event_loses_nothing() {
     for local in BOTH {
         for polls in 1..50 {
             let (ws, peer) = open(local).await;
@@ -188,7 +188,7 @@ async fn recv_event_loses_nothing_when_it_is_dropped() {
             peer.sends(frames());
             let mut received = vec![];
             loop {
-                match polled(polls, receiver.recv_event()).await {
+                match poll_at_most(polls, receiver.recv_event()).await {
                     Some(Ok(Some(event))) => received.push(event),
                     Some(end) => break assert_eq!(end.unwrap(), None),
                     None => {}
@@ -199,14 +199,14 @@ async fn recv_event_loses_nothing_when_it_is_dropped() {
     }
 }
 
-/// What a send receives ahead is in order too, and `recv` leaves control frames out.
+/// Events that a send reads ahead are in order too, and `recv` skips control frames.
 #[tokio::test(start_paused = true)]
-async fn events_are_read_ahead() {
+async fn control_frames_are_read_ahead_in_order() {
     let (mut ws, peer) = open(Local::Server).await;
-    assert!(look(pin!(ws.recv_event())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv_event())).await.is_pending());
     peer.rule(|rules| rules.room = 0);
     peer.sends([ping("a"), text("one"), pong("b"), text("two"), text("three")]);
-    assert!(look(pin!(ws.send("blocked"))).await.is_pending());
+    assert!(poll_once(pin!(ws.send("blocked"))).await.is_pending());
     peer.rule(|rules| rules.room = usize::MAX);
     assert_eq!(ws.recv_event().await.unwrap(), Some(Event::Ping("a".into())));
     assert_eq!(ws.recv_event().await.unwrap(), Some(Event::Message("one".into())));

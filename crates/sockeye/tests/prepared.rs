@@ -1,4 +1,4 @@
-//! One message, many connections.
+//! One message for many connections.
 
 mod common;
 
@@ -6,12 +6,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{binary, text};
-use common::{BOTH, Local, look, open, open_server, pair, within};
+use common::{BOTH, Local, open, open_server, pair, poll_once, within};
 use sockeye::{
     Client, Compress, DeflateConfig, Limits, Message, PreparedMessage, Server, Takeover, TrySendError, WebSocket,
 };
 
-/// A server's end and a client's, which compress.
+/// The ends of a server and a client that compress.
 async fn deflating_pair(server: DeflateConfig, client: DeflateConfig) -> (WebSocket, WebSocket) {
     let server = Server::builder().compression(server).build();
     let client = Client::builder().compression(client).build().unwrap();
@@ -28,7 +28,7 @@ fn deflate(takeover: Takeover, level: u8) -> DeflateConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_prepared_message_arrives_like_any_other() {
+async fn prepared_message_is_received_like_any_other() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         for len in [0, 5, 125, 126, 20_000, 70_000] {
@@ -52,7 +52,7 @@ async fn a_prepared_message_arrives_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_frames_leave_in_order_with_small_ones_between() {
+async fn large_and_small_frames_are_sent_in_order() {
     let large = PreparedMessage::new("l".repeat(20_000));
     for write_max in [1, 1000, usize::MAX] {
         let (mut ws, peer) = open(Local::Server).await;
@@ -74,7 +74,7 @@ async fn large_frames_leave_in_order_with_small_ones_between() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_does_not_wait_for_a_slow_receiver() {
+async fn broadcast_does_not_wait_for_a_slow_receiver() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 1300;
     let (slow, peer) = open_server(&Server::builder().limits(limits).build()).await;
@@ -105,7 +105,7 @@ async fn the_receivers_task_writes_what_a_sender_queued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_with_other_parameters_each_get_what_they_can_read() {
+async fn prepared_message_is_compressed_for_each_set_of_parameters() {
     let news = PreparedMessage::new("{\"price\":1024.5,\"symbol\":\"SOCK\"}".repeat(100));
     let settings = [
         (deflate(Takeover::Reset, 1), deflate(Takeover::Reset, 1)),
@@ -132,14 +132,14 @@ async fn connections_with_other_parameters_each_get_what_they_can_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_connection_refuses() {
+async fn closed_connection_rejects_prepared_messages() {
     let (mut ws, _peer) = open(Local::Server).await;
     let closing = tokio::time::timeout(Duration::ZERO, ws.close(sockeye::CloseCode::NORMAL, "")).await;
     assert!(closing.is_err(), "the peer has not answered");
     let news = PreparedMessage::new("news");
     assert!(matches!(ws.try_send(&news), Err(TrySendError::Closed(_))));
     assert!(matches!(
-        look(pin!(ws.feed(&news))).await,
+        poll_once(pin!(ws.feed(&news))).await,
         std::task::Poll::Ready(Err(_))
     ));
 }

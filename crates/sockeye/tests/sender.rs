@@ -1,4 +1,4 @@
-//! What a `Sender` knows of its queue, and how it ends the connection.
+//! A `Sender`'s view of its queue, and how it ends the connection.
 
 mod common;
 
@@ -6,20 +6,20 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{close, text};
-use common::{BOTH, Local, Peer, look, open, open_server, within};
+use common::{BOTH, Local, Peer, open, open_server, poll_once, within};
 use sockeye::{
     CloseCode, Compress, Limits, Message, Outbound, PreparedMessage, Receiver, Sender, Server, TrySendError,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance};
 
-async fn settle() {
+async fn run_until_idle() {
     for _ in 0..20 {
         yield_now().await;
     }
 }
 
-/// A server's connection that may queue 20 bytes, to a peer that takes nothing.
+/// A server's connection that can queue 20 bytes, to a peer that takes nothing.
 async fn stalled() -> (Sender, Receiver, Peer) {
     let mut limits = Limits::default();
     limits.write_buffer_max = 20;
@@ -30,7 +30,7 @@ async fn stalled() -> (Sender, Receiver, Peer) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_says_how_much_is_queued_and_since_when() {
+async fn full_has_queued_bytes_and_since() {
     let (sender, _receiver, peer) = stalled().await;
     assert_eq!(sender.queued_bytes(), 0);
     sender.try_send("0123456789").unwrap();
@@ -52,26 +52,26 @@ async fn full_says_how_much_is_queued_and_since_when() {
         assert_eq!((queued_bytes, since), (12, first), "after {waited} s");
         advance(Duration::from_secs(1)).await;
     }
-    // A message that finds room ends it.
+    // An accepted message resets it.
     sender.try_send("x").unwrap();
     let refused = sender.try_send("0123456789").unwrap_err();
     assert!(matches!(refused, TrySendError::Full { since, .. } if since == Instant::now().into_std()));
     peer.rule(|rules| rules.room = usize::MAX);
-    settle().await;
+    run_until_idle().await;
     sender.flush().await.unwrap();
     assert_eq!(peer.takes(), [text("0123456789"), text("x")]);
     assert_eq!(sender.queued_bytes(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_close_sends_the_close_frame_behind_what_is_queued() {
+async fn start_close_sends_the_close_frame_after_queued_messages() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, receiver) = ws.split();
         sender.try_send("last").unwrap();
         sender.start_close(CloseCode::GOING_AWAY, "bye").unwrap();
         assert!(!sender.is_open());
-        settle().await;
+        run_until_idle().await;
         assert_eq!(peer.takes(), [text("last"), close(1001, "bye")]);
         assert!(sender.send("late").await.unwrap_err().is_closed());
         drop(receiver);
@@ -83,7 +83,7 @@ async fn start_close_sends_the_close_frame_behind_what_is_queued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn abort_does_not_wait_for_what_is_queued() {
+async fn abort_does_not_wait_for_queued_messages() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
@@ -97,14 +97,14 @@ async fn abort_does_not_wait_for_what_is_queued() {
             async move { sender.closed().await }
         });
         peer.sends([text("before")]);
-        settle().await;
+        run_until_idle().await;
         sender.abort();
         assert!(peer.sees_end());
         assert!(within(1, sending).await.unwrap().unwrap_err().is_io());
         within(1, closed).await.unwrap();
         assert!(sender.try_send("late").is_err());
         let received = receiver.recv().await;
-        // A sender that waits has read ahead.
+        // The waiting sender has read ahead.
         assert_eq!(received.unwrap(), Some("before".into()));
         assert!(receiver.recv().await.unwrap_err().is_io());
         sender.abort();
@@ -112,20 +112,20 @@ async fn abort_does_not_wait_for_what_is_queued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closed_waits_for_the_end_and_for_nothing_else() {
+async fn closed_is_ready_only_at_the_end() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         let mut closed = pin!(sender.closed());
-        assert!(look(&mut closed).await.is_pending());
+        assert!(poll_once(&mut closed).await.is_pending());
         peer.sends([text("more")]);
         receiver.recv().await.unwrap();
-        assert!(look(&mut closed).await.is_pending());
+        assert!(poll_once(&mut closed).await.is_pending());
         let waiting = tokio::spawn({
             let sender = sender.clone();
             async move { sender.closed().await }
         });
-        settle().await;
+        run_until_idle().await;
         peer.sends([close(1000, "")]);
         assert_eq!(receiver.recv().await.unwrap(), None);
         within(1, waiting).await.unwrap();
@@ -135,7 +135,7 @@ async fn closed_waits_for_the_end_and_for_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_kind_of_message_converts() {
+async fn every_message_type_converts_into_outbound() {
     let (mut ws, peer) = open(Local::Server).await;
     let prepared = PreparedMessage::new("prepared");
     let outbound: [Outbound; 6] = [

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use common::script::{TransportAction, transport};
+use common::script::{ScriptedTransport, transport};
 use common::wire::{close, text};
 use common::{Peer, REQUEST, within};
 use sockeye::http::{Request, Response, StatusCode};
@@ -18,9 +18,9 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
 
-type Io = TransportAction;
+type Io = ScriptedTransport;
 
-/// The connections and errors that a test sends.
+/// A listener with the connections and errors that a test sends.
 struct Queue(UnboundedReceiver<io::Result<Io>>);
 
 impl Listener for Queue {
@@ -29,7 +29,7 @@ impl Listener for Queue {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Io>> {
         match self.0.poll_recv(cx) {
             Poll::Ready(Some(accepted)) => Poll::Ready(accepted),
-            // A listener has no end.
+            // A listener never ends.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -42,25 +42,25 @@ fn queue() -> (Connections, Queue) {
     (connections, Queue(queue))
 }
 
-/// A client that has sent these bytes.
-fn knock(connections: &Connections, bytes: impl AsRef<[u8]>) -> Peer {
+/// Connects a client that has sent these bytes.
+fn connect_raw(connections: &Connections, bytes: impl AsRef<[u8]>) -> Peer {
     let (io, peer) = transport(true);
     peer.sends_bytes(bytes);
     connections.send(Ok(io)).map_err(drop).unwrap();
     peer
 }
 
-/// Lets every task run until nothing more happens at this moment.
-async fn settle() {
+/// Runs all tasks until they are idle.
+async fn run_until_idle() {
     for _ in 0..50 {
         yield_now().await;
     }
 }
 
-/// A client whose WebSocket is open.
+/// Connects a client and completes its opening handshake.
 async fn open(connections: &Connections) -> Peer {
-    let peer = knock(connections, REQUEST);
-    settle().await;
+    let peer = connect_raw(connections, REQUEST);
+    run_until_idle().await;
     let response = peer.takes_bytes();
     assert!(response.starts_with(b"HTTP/1.1 101 "), "{}", response.escape_ascii());
     peer
@@ -76,7 +76,7 @@ async fn echo(incoming: Incoming) -> Result<(), Error> {
 
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// A server that is running, and what it takes to stop it.
+/// A running server, and the handles to stop it.
 struct Running {
     connections: Connections,
     stop: oneshot::Sender<()>,
@@ -107,7 +107,7 @@ impl Running {
         }
     }
 
-    /// Stops it: how many handlers were aborted, and after how long.
+    /// Stops the server. Returns the number of aborted handlers, and the elapsed time.
     async fn stop(self) -> (usize, Duration) {
         let start = Instant::now();
         self.stop.send(()).unwrap();
@@ -130,15 +130,15 @@ async fn shutdown_closes_every_connection_with_1001_and_waits_for_the_handlers()
     let running = Running::start(plain, echo);
     let peers = [open(&running.connections).await, open(&running.connections).await];
     peers[0].sends([text("hello")]);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peers[0].takes(), [text("hello")]);
     running.stop.send(()).unwrap();
-    settle().await;
+    run_until_idle().await;
     for peer in &peers {
         assert_eq!(peer.takes(), [close(1001, "")]);
     }
     assert!(running.connections.is_closed() && !running.run.is_finished());
-    // What a client has sent before its close frame still arrives.
+    // Messages that a client sends before its close frame still arrive.
     peers[0].sends([text("late"), close(1001, "")]);
     peers[0].ends();
     sleep(Duration::from_secs(1)).await;
@@ -166,7 +166,7 @@ async fn shutdown_reaches_receivers_of_split_connections_and_those_in_select() {
     });
     let peer = open(&running.connections).await;
     running.stop.send(()).unwrap();
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), [close(1001, "")]);
     peer.sends([close(1001, "")]);
     peer.ends();
@@ -174,7 +174,7 @@ async fn shutdown_reaches_receivers_of_split_connections_and_those_in_select() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_gives_up_on_a_client_that_does_not_answer_after_the_time_to_close() {
+async fn shutdown_times_out_clients_that_do_not_answer() {
     let running = Running::start(plain, echo);
     let peer = open(&running.connections).await;
     let (aborted, elapsed) = running.stop().await;
@@ -183,25 +183,25 @@ async fn shutdown_gives_up_on_a_client_that_does_not_answer_after_the_time_to_cl
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_aborts_handlers_that_hang_at_its_deadline() {
+async fn shutdown_aborts_hanging_handlers_at_its_deadline() {
     let running = Running::start(plain, |incoming| async move {
         let path = incoming.request().uri().path().to_owned();
         let mut ws = incoming.accept().await?;
         match path.as_str() {
             "/hang" => pending().await,
-            // To a client that reads nothing.
+            // To a client that does not read.
             "/send" => ws.send("m".repeat(1 << 20)).await?,
             _ => while ws.recv().await?.is_some() {},
         }
         Ok(())
     });
-    let hanging = knock(&running.connections, REQUEST.replace("GET /", "GET /hang"));
-    let stuck = knock(&running.connections, REQUEST.replace("GET /", "GET /send"));
+    let hanging = connect_raw(&running.connections, REQUEST.replace("GET /", "GET /hang"));
+    let stuck = connect_raw(&running.connections, REQUEST.replace("GET /", "GET /send"));
     stuck.rule(|rules| rules.room = 200);
     let quick = open(&running.connections).await;
     quick.sends([close(1000, "")]);
     quick.ends();
-    settle().await;
+    run_until_idle().await;
     assert!(!hanging.sees_end() && !stuck.sees_end());
     let (aborted, elapsed) = running.stop().await;
     assert_eq!((aborted, elapsed), (2, DEADLINE));
@@ -211,22 +211,22 @@ async fn shutdown_aborts_handlers_that_hang_at_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn shutdown_does_not_wait_for_clients_in_the_opening_handshake() {
     let running = Running::start(plain, echo);
-    let silent = knock(&running.connections, "");
-    let slow = knock(&running.connections, &REQUEST[..30]);
-    settle().await;
+    let silent = connect_raw(&running.connections, "");
+    let slow = connect_raw(&running.connections, &REQUEST[..30]);
+    run_until_idle().await;
     let (aborted, elapsed) = running.stop().await;
     assert_eq!((aborted, elapsed.as_millis()), (0, 0));
     assert!(silent.sees_end() && slow.sees_end());
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_that_is_opened_during_the_shutdown_is_closed_with_1001() {
+async fn connection_opened_during_shutdown_is_closed_with_1001() {
     let running = Running::start(plain, |incoming| async move {
         sleep(Duration::from_secs(2)).await;
         echo(incoming).await
     });
-    let peer = knock(&running.connections, REQUEST);
-    settle().await;
+    let peer = connect_raw(&running.connections, REQUEST);
+    run_until_idle().await;
     running.stop.send(()).unwrap();
     sleep(Duration::from_secs(3)).await;
     let bytes = peer.takes_bytes();
@@ -237,20 +237,20 @@ async fn connection_that_is_opened_during_the_shutdown_is_closed_with_1001() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_run_closes_everything() {
+async fn dropping_the_run_future_closes_everything() {
     let running = Running::start(plain, echo);
     let open = open(&running.connections).await;
-    let opening = knock(&running.connections, "");
-    settle().await;
+    let opening = connect_raw(&running.connections, "");
+    run_until_idle().await;
     assert!(!open.sees_end() && !opening.sees_end());
     running.run.abort();
-    settle().await;
+    run_until_idle().await;
     assert!(open.sees_end() && opening.sees_end() && running.connections.is_closed());
     assert!(open.takes().is_empty(), "no close frame");
 }
 
 #[tokio::test(start_paused = true)]
-async fn handler_that_panics_ends_its_own_connection_only() {
+async fn panicking_handler_ends_only_its_own_connection() {
     let running = Running::start(plain, |incoming| {
         assert_ne!(incoming.request().uri().path(), "/at-once", "on purpose");
         async move {
@@ -259,32 +259,32 @@ async fn handler_that_panics_ends_its_own_connection_only() {
         }
     });
     for path in ["/at-once", "/later"] {
-        let peer = knock(&running.connections, REQUEST.replace("GET /", &format!("GET {path}")));
-        settle().await;
+        let peer = connect_raw(&running.connections, REQUEST.replace("GET /", &format!("GET {path}")));
+        run_until_idle().await;
         assert!(peer.sees_end() && peer.takes_bytes().is_empty(), "{path}");
     }
     let peer = open(&running.connections).await;
     peer.sends([text("hello")]);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), [text("hello")]);
     peer.resets();
-    settle().await;
+    run_until_idle().await;
     assert_eq!(running.stop().await.0, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn listener_that_fails_is_tried_again_after_a_rest() {
+async fn failed_listener_is_retried_with_backoff() {
     let running = Running::start(plain, echo);
-    // EMFILE, as far as there is a number for it.
+    // EMFILE.
     let start = Instant::now();
     for _ in 0..12 {
         running.connections.send(Err(io::Error::from_raw_os_error(24))).unwrap();
     }
-    let peer = knock(&running.connections, REQUEST);
+    let peer = connect_raw(&running.connections, REQUEST);
     while peer.takes_bytes().is_empty() {
         sleep(Duration::from_millis(5)).await;
     }
-    // 5 ms, doubled up to a second: 8 times 5 * 2^n, then four seconds.
+    // 5 ms, doubled up to a second: 8 pauses of 5 * 2^n, then four seconds.
     assert!(
         (5000..5500).contains(&start.elapsed().as_millis()),
         "{:?}",
@@ -294,19 +294,19 @@ async fn listener_that_fails_is_tried_again_after_a_rest() {
     assert_eq!(errors.len(), 12);
     assert!(errors[0].starts_with("cannot accept connections: "), "{errors:?}");
 
-    // A connection that was lost before it was accepted is no failure of the listener.
+    // A connection that was lost before it was accepted is not a failure of the listener.
     let start = Instant::now();
     for _ in 0..100 {
         let lost = io::ErrorKind::ConnectionAborted.into();
         running.connections.send(Err(lost)).unwrap();
     }
-    let next = knock(&running.connections, REQUEST);
+    let next = connect_raw(&running.connections, REQUEST);
     for _ in 0..10 {
-        settle().await;
+        run_until_idle().await;
     }
     assert!(next.takes_bytes().starts_with(b"HTTP/1.1 101 "));
     assert_eq!((start.elapsed().as_millis(), running.errors().len()), (0, 0));
-    // While the listener rests, the shutdown is not delayed.
+    // A pause of the listener does not delay the shutdown.
     (0..12).for_each(|_| running.connections.send(Err(io::Error::from_raw_os_error(24))).unwrap());
     sleep(Duration::from_millis(100)).await;
     for peer in [peer, next] {
@@ -317,17 +317,17 @@ async fn listener_that_fails_is_tried_again_after_a_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_of_handshakes_and_handlers_are_reported_and_normal_closes_are_not() {
+async fn errors_are_reported_except_normal_closes() {
     let running = Running::start(plain, |incoming| async move {
         let mut ws = incoming.accept().await?;
         match ws.recv().await?.as_ref().and_then(Message::as_text) {
             Some("fail") => Err(Error::other("no such room")),
-            // Fails with a normal close, if that is how the client ended.
+            // Fails with a normal close if the client has closed normally.
             _ => ws.send("bye").await,
         }
     });
-    let peer = knock(&running.connections, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    settle().await;
+    let peer = connect_raw(&running.connections, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until_idle().await;
     assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 426 "));
     sleep(Duration::from_secs(2)).await;
     let [error] = running.errors().try_into().unwrap();
@@ -338,7 +338,7 @@ async fn errors_of_handshakes_and_handlers_are_reported_and_normal_closes_are_no
 
     let peer = open(&running.connections).await;
     peer.sends([text("fail")]);
-    settle().await;
+    run_until_idle().await;
     let [error] = running.errors().try_into().unwrap();
     assert!(
         error.starts_with("no such room") && error.contains("Handler {"),
@@ -348,15 +348,15 @@ async fn errors_of_handshakes_and_handlers_are_reported_and_normal_closes_are_no
     let peer = open(&running.connections).await;
     peer.sends([close(1000, "")]);
     peer.ends();
-    settle().await;
+    run_until_idle().await;
     assert!(running.errors().is_empty());
     let peer = open(&running.connections).await;
     peer.sends([close(1011, "")]);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(running.errors().len(), 1);
 }
 
-/// Health checks at `/healthz`, a hook that hangs, and one that panics.
+/// Health checks at `/healthz`, a hook that hangs, and a hook that panics.
 fn healthz(serve: Serve<Queue>) -> Serve<Queue> {
     serve.on_http(|request: Request<()>| async move {
         match request.uri().path() {
@@ -379,7 +379,7 @@ fn healthz(serve: Serve<Queue>) -> Serve<Queue> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_http_on_the_same_port_is_answered_by_the_hook() {
+async fn plain_http_is_answered_by_the_hook() {
     let running = Running::start(healthz, echo);
     for (request, status, body) in [
         ("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", "200 OK", "GET h\n"),
@@ -397,7 +397,7 @@ async fn plain_http_on_the_same_port_is_answered_by_the_hook() {
             "200 OK",
             "POST h\n",
         ),
-        // Not HTTP, or a WebSocket that is not asked for well: not for the hook.
+        // Not HTTP, or an invalid WebSocket request: not passed to the hook.
         ("GET /healthz HTTP/1.1\r\n\r\n", "400 Bad Request", "no Host header\n"),
         (
             "GET /healthz HTTP/2.0\r\nHost: h\r\n\r\n",
@@ -411,8 +411,8 @@ async fn plain_http_on_the_same_port_is_answered_by_the_hook() {
             "",
         ),
     ] {
-        let peer = knock(&running.connections, request);
-        settle().await;
+        let peer = connect_raw(&running.connections, request);
+        run_until_idle().await;
         let response = String::from_utf8(peer.takes_bytes()).unwrap();
         assert!(
             response.starts_with(&format!("HTTP/1.1 {status}\r\n")),
@@ -426,18 +426,18 @@ async fn plain_http_on_the_same_port_is_answered_by_the_hook() {
     }
     let peer = open(&running.connections).await;
     peer.sends([text("hello")]);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), [text("hello")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_http_request_whose_body_never_ends_is_answered_at_once_and_closed() {
+async fn plain_http_with_endless_body_is_answered_and_closed() {
     let running = Running::start(healthz, echo);
     let head = "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     for endless in [vec![], vec![b'x'; 10_000]] {
-        let peer = knock(&running.connections, head);
+        let peer = connect_raw(&running.connections, head);
         peer.rule(|rules| rules.endless = endless);
-        settle().await;
+        run_until_idle().await;
         assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 200 OK\r\n"));
         sleep(Duration::from_millis(1001)).await;
         assert!(peer.sees_end());
@@ -445,14 +445,14 @@ async fn plain_http_request_whose_body_never_ends_is_answered_at_once_and_closed
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_http_has_deadlines_and_a_hook_that_panics_is_alone() {
+async fn plain_http_has_deadlines_and_isolates_panics() {
     let running = Running::start(healthz, echo);
-    let hanging = knock(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
-    let panicking = knock(&running.connections, "GET /panic HTTP/1.1\r\nHost: h\r\n\r\n");
-    // Does not take the response.
-    let stuck = knock(&running.connections, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
+    let hanging = connect_raw(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
+    let panicking = connect_raw(&running.connections, "GET /panic HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Does not read the response.
+    let stuck = connect_raw(&running.connections, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
     stuck.rule(|rules| rules.room = 0);
-    settle().await;
+    run_until_idle().await;
     assert!(panicking.sees_end() && panicking.takes_bytes().is_empty());
     sleep(Duration::from_millis(9_900)).await;
     assert!(!hanging.sees_end() && !stuck.sees_end());
@@ -469,14 +469,14 @@ async fn plain_http_has_deadlines_and_a_hook_that_panics_is_alone() {
 #[tokio::test(start_paused = true)]
 async fn shutdown_waits_for_plain_http_no_longer_than_its_deadline() {
     let running = Running::start(healthz, echo);
-    let hanging = knock(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
-    settle().await;
+    let hanging = connect_raw(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until_idle().await;
     assert_eq!(running.stop().await, (1, DEADLINE));
     assert!(hanging.sees_end() && hanging.takes_bytes().is_empty());
 }
 
 #[tokio::test]
-async fn sockets_are_served_and_know_their_addresses() {
+async fn tcp_and_unix_sockets_are_served_with_addresses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();

@@ -1,4 +1,4 @@
-//! Over real sockets of this machine: TCP, TLS, and hyper.
+//! Real sockets on this machine: TCP, TLS, and hyper.
 
 mod common;
 
@@ -37,7 +37,7 @@ async fn speak(client: &Client, uri: &str) {
 }
 
 #[tokio::test]
-async fn a_client_and_a_server_over_tcp() {
+async fn client_and_server_communicate_over_tcp() {
     // checks [6455-4.1-1, 6455-4.1-8]
     for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         let (address, echoing) = echo_once(Server::default(), ip).await;
@@ -46,8 +46,8 @@ async fn a_client_and_a_server_over_tcp() {
     }
 }
 
-/// Accepts a WebSocket by hand, sends messages and a close frame, and drops the socket, in which there is unread input: a
-/// reset.
+/// Accepts a WebSocket by hand, sends messages and a close frame, and drops the socket while it has unread input, which
+/// resets the connection.
 fn close_and_reset(listener: std::net::TcpListener, messages: u8) {
     use std::io::{Read, Write};
     let (mut tcp, _) = listener.accept().unwrap();
@@ -58,7 +58,7 @@ fn close_and_reset(listener: std::net::TcpListener, messages: u8) {
         request.push(byte[0]);
     }
     tcp.write_all(common::answer(&request).as_bytes()).unwrap();
-    // Something of the client's has arrived, and is not read.
+    // Input from the client has arrived, and is not read.
     tcp.peek(&mut [0]).unwrap();
     let mut frames: Vec<u8> = (0..messages).flat_map(|number| [0x82, 1, number]).collect();
     frames.extend([0x88, 2, 0x03, 0xe8]);
@@ -66,7 +66,7 @@ fn close_and_reset(listener: std::net::TcpListener, messages: u8) {
 }
 
 #[tokio::test]
-async fn a_reset_behind_a_close_frame_is_a_normal_end_and_loses_nothing() {
+async fn reset_after_close_frame_is_a_normal_end_without_loss() {
     for round in 0..40 {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -89,10 +89,10 @@ async fn a_reset_behind_a_close_frame_is_a_normal_end_and_loses_nothing() {
     }
 }
 
-/// What the other side sees of `TCP_NODELAY` is nothing; so the socket itself is asked, through a copy of it.
+/// `TCP_NODELAY` is not visible to the peer, so this reads the option from a duplicate of the socket.
 #[cfg(unix)]
 #[tokio::test]
-async fn an_accepted_socket_does_not_wait_for_acknowledgements() {
+async fn accepted_socket_disables_nagle() {
     use std::os::fd::AsFd;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -126,8 +126,8 @@ async fn connect_refused_reports_io_error() {
     assert_eq!(refused.unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
-/// A listener with a full queue drops whoever knocks, so connecting goes on until somebody gives up. It comes with the
-/// connections in its queue.
+/// A listener with a full accept queue drops packets of new connections, so that connecting never ends. Returns it with
+/// the connections in its queue.
 #[cfg(target_os = "linux")]
 async fn full_listener(ip: Ipv4Addr) -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
@@ -145,7 +145,7 @@ async fn full_listener(ip: Ipv4Addr) -> (TcpListener, Vec<TcpStream>) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn connecting_has_a_deadline() {
+async fn connecting_times_out() {
     let (listener, _queued) = full_listener(Ipv4Addr::LOCALHOST).await;
     let address = listener.local_addr().unwrap();
     let mut timeouts = Timeouts::default();
@@ -166,7 +166,7 @@ async fn connecting_has_a_deadline() {
 /// libdatachannel#1556: of a name with two addresses, the second was never tried.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
+async fn unresponsive_address_costs_250_ms() {
     let (full, _queued) = full_listener(Ipv4Addr::new(127, 0, 0, 2)).await;
     let swallowing = full.local_addr().unwrap();
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), swallowing.port()))
@@ -184,7 +184,7 @@ async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
     let start = std::time::Instant::now();
     let url = format!("ws://two.example:{}/", swallowing.port());
     within(30, client.connect(&url)).await.unwrap();
-    // The first packet is sent again after a second.
+    // The first packet is retransmitted after a second.
     assert!(
         (250..1000).contains(&start.elapsed().as_millis()),
         "{:?}",
@@ -194,7 +194,7 @@ async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn when_no_address_takes_the_connection_each_is_named() {
+async fn connect_error_lists_every_address() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -215,12 +215,12 @@ async fn when_no_address_takes_the_connection_each_is_named() {
     assert!(shown.contains(&format!("; 127.0.0.3:{port}: ")), "{shown}");
 }
 
-/// On Linux a socket of this machine is connected at once, so that the paused clock does not run ahead of it.
+/// On Linux, a local socket connects immediately, so the paused clock does not run ahead of it.
 #[cfg(target_os = "linux")]
 #[tokio::test(start_paused = true)]
-async fn the_time_to_open_covers_resolver_connection_and_handshake_together() {
+async fn connect_total_limits_resolver_connection_and_handshake_together() {
     use tokio::time::{Instant, sleep};
-    // Connected by the kernel, and never answered.
+    // The kernel accepts the connection, but nothing answers.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut timeouts = Timeouts::default();
@@ -240,7 +240,7 @@ async fn the_time_to_open_covers_resolver_connection_and_handshake_together() {
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(error.connect_error().is_none(), is_connected, "{error:?}");
     }
-    // The other limits stay.
+    // The other timeouts still apply.
     timeouts.connect_total = Some(Duration::MAX);
     let client = Client::builder().timeouts(timeouts).build().unwrap();
     let start = Instant::now();
@@ -251,10 +251,10 @@ async fn the_time_to_open_covers_resolver_connection_and_handshake_together() {
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
-/// All of 127.0.0.0/8 is this machine on Linux.
+/// On Linux, all of 127.0.0.0/8 is local.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_connection_comes_from_the_local_address() {
+async fn connection_uses_the_local_address() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let accepting = tokio::spawn(async move {
@@ -271,9 +271,9 @@ async fn a_connection_comes_from_the_local_address() {
     assert!(error.is_io(), "an address that is not this machine's: {error:?}");
 }
 
-/// An end without a close frame, by the operating system's own means.
+/// An end without a close frame, by a reset.
 #[tokio::test]
-async fn a_reset_is_an_error() {
+async fn reset_is_an_error() {
     let (address, echoing) = echo_once(Server::default(), Ipv4Addr::LOCALHOST.into()).await;
     let tcp = TcpStream::connect(address).await.unwrap();
     let std = tcp.into_std().unwrap();
@@ -307,7 +307,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_client_and_a_server_over_tls() {
+    async fn client_and_server_communicate_over_tls() {
         // checks [6455-4.1-11, 6455-4.1-13, 6455-4.2.2-2, 6455-5.1-1, 6455-10.6-1]
         let certified = certified();
         let (address, echoing) = tls_echo(&certified).await;
@@ -323,9 +323,9 @@ mod tls {
         names.iter().map(|name| name.as_bytes().to_vec()).collect()
     }
 
-    /// A configuration that was made for an HTTP client: `h2` first, and the server would take it.
+    /// A configuration for an HTTP client: it prefers `h2`, which the server would select.
     #[tokio::test]
-    async fn a_client_offers_http_1_1_and_nothing_else() {
+    async fn client_offers_only_http_1_1() {
         let certified = certified();
         for offered in [&["h2", "http/1.1"][..], &["h2"], &[], &["http/1.1"]] {
             let (near, far) = tokio::io::duplex(64 * 1024);
@@ -349,7 +349,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_server_takes_http_1_1_and_nothing_else() {
+    async fn server_accepts_only_http_1_1() {
         let certified = certified();
         for ours in [&["h2", "http/1.1"][..], &["h2"], &[]] {
             for (offered, is_accepted) in [(&["h2", "http/1.1"][..], true), (&["h2"], false), (&[], true)] {
@@ -377,7 +377,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_server_of_http_2_only_is_named() {
+    async fn http_2_only_server_is_explained() {
         let certified = certified();
         let (near, far) = tokio::io::duplex(64 * 1024);
         let mut theirs = server_config(&certified);
@@ -390,9 +390,9 @@ mod tls {
         assert!(format!("{error:?}").contains("does not speak HTTP/1.1"), "{error:?}");
     }
 
-    /// TLS that the caller has made is looked at too.
+    /// The ALPN protocol of the caller's own TLS stream is checked too.
     #[tokio::test]
-    async fn tls_that_agreed_on_http_2_gets_no_http_1_1() {
+    async fn connect_over_tls_with_http_2_fails() {
         let certified = certified();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -421,7 +421,7 @@ mod tls {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_socket_below_tls_does_not_wait_for_acknowledgements() {
+    async fn socket_below_tls_disables_nagle() {
         use std::os::fd::AsFd;
         let certified = certified();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -451,11 +451,11 @@ mod tls {
         assert!(accepting.await.unwrap().1.nodelay().unwrap());
     }
 
-    /// In a process of its own, for the store is found by its environment and kept once it is found.
+    /// In a separate process, because the store is located through the environment, once per process.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_machine_without_certificates_is_told_what_helps() {
-        const NAME: &str = "tls::a_machine_without_certificates_is_told_what_helps";
+    fn missing_root_certificates_are_explained() {
+        const NAME: &str = "tls::missing_root_certificates_are_explained";
         if std::env::var_os("SSL_CERT_FILE").is_none_or(|file| file != "/nonexistent") {
             let output = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", NAME, "--nocapture"])
@@ -489,7 +489,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_is_not_trusted() {
+    async fn untrusted_certificate_is_an_error() {
         // checks [6455-4.1-12, 6455-4.2.2-1]
         let (address, echoing) = tls_echo(&certified()).await;
         let client = client(&certified());
@@ -502,7 +502,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_not_the_certificates() {
+    async fn wrong_host_name_in_certificate_is_an_error() {
         // checks [6455-4.1-12]
         let certified = certified();
         let (address, _echoing) = tls_echo(&certified).await;
@@ -514,7 +514,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_server_that_speaks_no_tls() {
+    async fn server_without_tls_is_an_error() {
         let (address, _echoing) = echo_once(Server::default(), Ipv4Addr::LOCALHOST.into()).await;
         let error = client(&certified())
             .connect(&format!("wss://{address}/"))
@@ -524,7 +524,7 @@ mod tls {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_never_speaks_is_given_ten_seconds_for_all() {
+    async fn silent_tls_client_times_out_after_ten_seconds() {
         let (io, peer) = common::script::transport(true);
         let start = tokio::time::Instant::now();
         let error = within(60, server(&certified()).accept(io)).await.unwrap_err();
@@ -533,7 +533,7 @@ mod tls {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_never_speaks_is_given_ten_seconds_for_all() {
+    async fn silent_tls_server_times_out_after_ten_seconds() {
         let (io, peer) = common::script::transport(false);
         let start = tokio::time::Instant::now();
         let error = within(60, client(&certified()).request("wss://localhost/").connect_over(io))
@@ -603,7 +603,7 @@ mod hyper {
     }
 
     #[tokio::test]
-    async fn a_websocket_beside_other_requests() {
+    async fn hyper_serves_websocket_beside_other_requests() {
         let address = serve().await;
         let client = Client::builder().subprotocols(["chat"]).build().unwrap();
         within(30, speak(&client, &format!("ws://{address}/chat"))).await;
@@ -616,7 +616,7 @@ mod hyper {
     }
 
     #[tokio::test]
-    async fn a_page_of_another_host_is_refused() {
+    async fn hyper_rejects_a_foreign_origin() {
         let address = serve().await;
         let request = common::REQUEST.replace("GET /", "GET /chat");
         let lines = "Origin: http://evil.example\r\nConnection: close\r\n\r\n";
@@ -626,7 +626,7 @@ mod hyper {
     }
 
     #[tokio::test]
-    async fn a_request_that_is_none_is_told_what_it_lacks() {
+    async fn hyper_explains_an_invalid_request() {
         let address = serve().await;
         let request = "GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let response = within(30, ask(address, request)).await;
@@ -634,7 +634,7 @@ mod hyper {
     }
 
     #[tokio::test]
-    async fn frames_glued_to_the_request_are_received() {
+    async fn hyper_receives_frames_behind_the_request() {
         let address = serve().await;
         let mut tcp = TcpStream::connect(address).await.unwrap();
         let mut bytes = common::REQUEST.replace("GET /", "GET /chat").into_bytes();
@@ -651,7 +651,7 @@ mod hyper {
     }
 }
 
-/// Reads 2 KiB five times a second until the close frame is there, through a receive buffer that holds little more.
+/// Reads 2 KiB five times a second until the close frame, with a small receive buffer.
 #[cfg(target_os = "linux")]
 fn read_slowly_until_close(address: SocketAddr) -> usize {
     use std::io::{Read as _, Write as _};
@@ -671,10 +671,10 @@ fn read_slowly_until_close(address: SocketAddr) -> usize {
     }
 }
 
-/// All of it fits in the buffers of the kernels, so the server sees no progress of its own.
+/// All of it fits into the kernels' buffers, so the server's own writes show no progress.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_peer_that_reads_slowly_what_the_kernels_hold_is_not_gone() {
+async fn slow_peer_stays_connected_while_kernels_buffer_everything() {
     let mut keepalive = sockeye::Keepalive::default();
     (keepalive.interval, keepalive.timeout) = (Duration::from_millis(500), Duration::from_secs(1));
     let server = Server::builder().keepalive(Some(keepalive)).build();

@@ -1,4 +1,4 @@
-//! One connection in several tasks.
+//! One connection used by several tasks.
 
 mod common;
 
@@ -9,21 +9,21 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use common::wire::{close, ping, text, texts};
-use common::{BOTH, Local, look, open, open_server, text_of, within};
+use common::{BOTH, Local, open, open_server, poll_once, text_of, within};
 use futures_util::{Sink, SinkExt};
 use sockeye::{Client, CloseCause, CloseCode, Error, Limits, Message, Receiver, Sender, Server, WebSocket};
 use tokio::io::duplex;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
 
-/// Lets every other task run until it waits.
-async fn settle() {
+/// Runs all other tasks until they are idle.
+async fn run_until_idle() {
     for _ in 0..20 {
         yield_now().await;
     }
 }
 
-/// A client and a server over a pipe of `len` bytes each way.
+/// A client and a server, connected by a pipe with `len` bytes in each direction.
 async fn pair(len: usize, limits: Limits) -> (WebSocket, WebSocket) {
     let (near, far) = duplex(len);
     let server = Server::builder().limits(limits.clone()).build();
@@ -35,7 +35,7 @@ async fn pair(len: usize, limits: Limits) -> (WebSocket, WebSocket) {
 
 async fn send_numbered(sender: Sender, name: usize, count: usize) {
     for number in 0..count {
-        // Of several sizes, so that they end everywhere in the pipe.
+        // Different sizes, so that messages end at all positions of the pipe.
         let padding = "-".repeat((name * 7 + number * 13) % 300);
         let message = format!("{name} {number} {padding}");
         match number % 3 {
@@ -46,7 +46,7 @@ async fn send_numbered(sender: Sender, name: usize, count: usize) {
     sender.flush().await.unwrap();
 }
 
-/// Receives `count` messages of each sender, and checks that each is whole and in its sender's order.
+/// Receives `count` messages of each sender, and checks that each is complete and in its sender's order.
 async fn receive_numbered(receiver: &mut Receiver, senders: usize, count: usize) {
     let mut next = vec![0; senders];
     for _ in 0..senders * count {
@@ -61,7 +61,7 @@ async fn receive_numbered(receiver: &mut Receiver, senders: usize, count: usize)
     assert!(next.iter().all(|next| *next == count));
 }
 
-/// Several senders on each side at once, over a pipe that holds next to nothing, until both have everything.
+/// Several concurrent senders on each side, over a very small pipe, until both sides have received everything.
 async fn talk(pipe_len: usize, write_buffer_max: usize, senders: usize, count: usize) {
     let mut limits = Limits::default();
     limits.write_buffer_max = write_buffer_max;
@@ -87,21 +87,21 @@ async fn talk(pipe_len: usize, write_buffer_max: usize, senders: usize, count: u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn messages_of_many_senders_arrive_whole_and_in_each_senders_order() {
+async fn messages_of_many_senders_arrive_complete_and_in_order() {
     within(60, talk(64, 1024 * 1024, 8, 200)).await;
     within(60, talk(4096, 1000, 8, 200)).await;
 }
 
-/// A wakeup that gets lost shows as a test that hangs.
+/// A lost wake-up shows as a test that hangs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_wakeup_is_lost() {
+async fn no_wake_up_is_lost() {
     for round in 0..300 {
         within(30, talk(1 + round % 17, 1 + round % 50, 3, 4)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
+async fn sender_ping_resets_the_receivers_timer() {
     for local in BOTH {
         let (ws, _peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
@@ -120,7 +120,7 @@ async fn a_ping_of_a_sender_sets_the_receivers_alarm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_of_a_sender_sets_the_receivers_alarm() {
+async fn sender_close_resets_the_receivers_timer() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
@@ -137,20 +137,20 @@ async fn a_close_of_a_sender_sets_the_receivers_alarm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_writes_what_try_send_queued() {
+async fn receiver_writes_what_try_send_queued() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
     let receiving = tokio::spawn(async move { receiver.recv().await });
-    settle().await;
+    run_until_idle().await;
     sender.try_send("now").unwrap();
     assert_eq!(peer.takes(), []);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), [text("now")]);
     receiving.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn senders_that_wait_for_room_are_woken_whoever_makes_it() {
+async fn senders_waiting_for_room_are_woken_by_any_task() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 1;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
@@ -163,7 +163,7 @@ async fn senders_that_wait_for_room_are_woken_whoever_makes_it() {
         tasks.spawn(async move { sender.feed(format!("{number}")).await.unwrap() });
     }
     let receiving = tokio::spawn(async move { receiver.recv().await });
-    settle().await;
+    run_until_idle().await;
     let start = Instant::now();
     peer.rule(|rules| rules.room = usize::MAX);
     while let Some(joined) = tasks.join_next().await {
@@ -176,13 +176,13 @@ async fn senders_that_wait_for_room_are_woken_whoever_makes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_is_woken_when_a_sender_finds_the_connection_lost() {
+async fn receiver_is_woken_when_a_sender_detects_a_lost_connection() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         let receiving = tokio::spawn(async move { receiver.recv().await });
         peer.fails_after(0);
-        settle().await;
+        run_until_idle().await;
         let start = Instant::now();
         assert!(sender.send("x").await.unwrap_err().is_io());
         let error = within(60, receiving).await.unwrap().unwrap_err();
@@ -192,13 +192,13 @@ async fn a_receiver_is_woken_when_a_sender_finds_the_connection_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn senders_are_woken_when_the_receiver_finds_the_connection_lost() {
+async fn senders_are_woken_when_the_receiver_detects_a_lost_connection() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         peer.rule(|rules| rules.room = 0);
         let sending = tokio::spawn(async move { sender.send("x").await });
-        settle().await;
+        run_until_idle().await;
         let start = Instant::now();
         peer.ends();
         assert!(receiver.recv().await.unwrap_err().is_closed());
@@ -209,7 +209,7 @@ async fn senders_are_woken_when_the_receiver_finds_the_connection_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_peer_is_noticed_by_all_tasks() {
+async fn stalled_peer_fails_all_tasks() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
     peer.rule(|rules| rules.room = 0);
@@ -234,10 +234,10 @@ impl Wake for Nothing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_done_is_not_remembered() {
+async fn finished_task_is_freed() {
     let (ws, _peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
-    assert!(look(pin!(receiver.recv())).await.is_pending());
+    assert!(poll_once(pin!(receiver.recv())).await.is_pending());
     let task = Arc::new(Nothing);
     let waker = Waker::from(task.clone());
     let mut cx = Context::from_waker(&waker);
@@ -245,12 +245,12 @@ async fn a_task_that_is_done_is_not_remembered() {
         assert!(pin!(sender.send("x")).poll(&mut cx).is_ready());
         assert!(pin!(sender.flush()).poll(&mut cx).is_ready());
     }
-    // This one, and that in `waker`.
+    // This one, and the one in `waker`.
     assert_eq!(Arc::strong_count(&task), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_in_the_same_task_as_a_sender_is_still_woken() {
+async fn receiver_in_the_same_task_as_a_sender_is_woken() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
     let both = async {
@@ -261,7 +261,7 @@ async fn a_receiver_in_the_same_task_as_a_sender_is_still_woken() {
         })
     };
     let speaking = async {
-        settle().await;
+        run_until_idle().await;
         peer.sends([text("c")]);
     };
     let start = Instant::now();
@@ -271,7 +271,7 @@ async fn a_receiver_in_the_same_task_as_a_sender_is_still_woken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_send_returns_though_another_sender_never_stops() {
+async fn send_returns_although_another_sender_never_stops() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 10_000;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
@@ -283,12 +283,12 @@ async fn a_send_returns_though_another_sender_never_stops() {
             feeder.feed("f".repeat(100)).await.unwrap();
         }
     });
-    settle().await;
+    run_until_idle().await;
     let sending = tokio::spawn(async move { sender.send("s").await });
-    settle().await;
+    run_until_idle().await;
     for _ in 0..30 {
         peer.rule(|rules| rules.room = 500);
-        settle().await;
+        run_until_idle().await;
     }
     assert!(peer.takes().contains(&text("s")));
     assert!(sending.is_finished());
@@ -296,7 +296,7 @@ async fn a_send_returns_though_another_sender_never_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_its_receiver_a_connection_still_sends() {
+async fn connection_sends_without_its_receiver() {
     let (ws, peer) = open(Local::Client).await;
     let (sender, receiver) = ws.split();
     drop(receiver);
@@ -306,30 +306,30 @@ async fn without_its_receiver_a_connection_still_sends() {
     assert_eq!(peer.takes(), [text("x"), ping("y"), close(1000, "")]);
 }
 
-/// Nothing but a sink: the methods of `Sender` have precedence over those of `SinkExt`.
+/// Only a sink: otherwise the methods of `Sender` take precedence over those of `SinkExt`.
 fn sink_of(sender: &Sender) -> impl Sink<Message, Error = Error> + Unpin + Send + use<> {
     sender.clone()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sender_is_a_sink() {
+async fn sender_is_a_sink() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         let receiving = tokio::spawn(async move { receiver.recv().await.unwrap() });
-        settle().await;
+        run_until_idle().await;
         let mut sink = sink_of(&sender);
         sink.feed(Message::text("a")).await.unwrap();
-        settle().await;
+        run_until_idle().await;
         assert_eq!(peer.takes(), [], "fed, and not flushed");
         sink.send(Message::text("b")).await.unwrap();
         assert_eq!(texts(&peer.takes()), ["a", "b"]);
         peer.rule(|rules| rules.room = 0);
         sink.feed(Message::text("c")).await.unwrap();
-        assert!(look(Box::pin(sink.flush())).await.is_pending());
+        assert!(poll_once(Box::pin(sink.flush())).await.is_pending());
         {
             let mut closing = pin!(SinkExt::close(&mut sink));
-            assert!(look(&mut closing).await.is_pending());
+            assert!(poll_once(&mut closing).await.is_pending());
             peer.rule(|rules| rules.room = usize::MAX);
             within(1, closing).await.unwrap();
         }
@@ -340,9 +340,9 @@ async fn a_sender_is_a_sink() {
     }
 }
 
-/// Another sender may take the room that `poll_ready` found.
+/// Another sender may use the capacity that `poll_ready` reported.
 #[tokio::test(start_paused = true)]
-async fn a_sink_keeps_a_message_for_which_there_is_no_room_any_more() {
+async fn sink_keeps_a_message_when_its_capacity_was_taken() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 20;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
@@ -352,18 +352,18 @@ async fn a_sink_keeps_a_message_for_which_there_is_no_room_any_more() {
     poll_fn(|cx| sink.poll_ready_unpin(cx)).await.unwrap();
     sender.feed("0123456789").await.unwrap();
     sink.start_send_unpin(Message::text("behind it")).unwrap();
-    // Without `poll_ready`: the message that waits is neither replaced nor overtaken.
+    // Without `poll_ready`: the pending message is neither replaced nor overtaken.
     let error = sink.start_send_unpin(Message::text("x")).unwrap_err();
     assert!(error.is_invalid_input() && !error.is_closed(), "{error:?}");
     let mut flushing = pin!(sink.flush());
-    assert!(look(&mut flushing).await.is_pending());
+    assert!(poll_once(&mut flushing).await.is_pending());
     peer.rule(|rules| rules.room = usize::MAX);
     within(1, flushing).await.unwrap();
     assert_eq!(texts(&peer.takes()), ["0123456789", "behind it"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sinks_of_many_tasks_lose_no_wakeup() {
+async fn sinks_of_many_tasks_lose_no_wake_up() {
     const COUNT: usize = 50;
     for round in 0..20 {
         let mut limits = Limits::default();

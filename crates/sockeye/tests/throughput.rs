@@ -1,7 +1,7 @@
-//! The work for each message is the same at 1,000 messages as at 100,000 and 1,000,000, whatever drives the connection.
+//! The work per message is the same for 1,000, 100,000 and 1,000,000 messages, for all ways to run a connection.
 //!
-//! What is counted: polls of the tasks, transport operations, allocations, the most memory and the most wakers alive at
-//! one time. Never time: `cargo run --release -p sockeye --example throughput` measures that.
+//! Counts polls, transport operations, allocations, peak memory and peak number of wakers. Does not measure time:
+//! `cargo run --release -p sockeye --example throughput` does.
 
 mod common;
 #[path = "common/tally.rs"]
@@ -24,23 +24,23 @@ use ways::{Boxed, WAYS, Watch, Way, echo, run};
 /// How the connection's future is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Home {
-    /// By `block_on` of a runtime of one thread.
+    /// `block_on` of a current-thread runtime.
     CurrentThread,
-    /// By a task on that.
+    /// A task on a current-thread runtime.
     CurrentThreadSpawned,
-    /// By `block_on` of a runtime of several threads.
+    /// `block_on` of a multi-thread runtime.
     MultiThread,
-    /// By a task on that.
+    /// A task on a multi-thread runtime.
     MultiThreadSpawned,
-    /// By something whose wakers are never known to be equal.
+    /// An executor whose wakers are never equal for `will_wake`.
     Hostile,
 }
 
-/// Counts what is done with the futures of a way.
+/// Counts the polls of a pattern's futures.
 #[derive(Clone, Default)]
 struct Counts {
     polls: Arc<AtomicUsize>,
-    /// Where they are polled with wakers of which no two are known to be equal.
+    /// Set if the futures are polled with wakers that are never equal for `will_wake`.
     wakers: Option<Arc<Wakers>>,
 }
 
@@ -64,7 +64,7 @@ impl Home {
             Self::MultiThread | Self::MultiThreadSpawned => {
                 Builder::new_multi_thread().worker_threads(2).enable_time().build()
             }
-            // What hangs fails at once.
+            // A hang fails immediately.
             _ => Builder::new_current_thread().enable_time().start_paused(true).build(),
         }
         .unwrap()
@@ -75,7 +75,7 @@ impl Home {
     }
 }
 
-/// What was done, in all.
+/// The total work.
 #[derive(Clone, Copy, Debug)]
 struct Work {
     count: usize,
@@ -100,7 +100,7 @@ fn measure(way: Way, home: Home, count: usize) -> Work {
             let (client, server) = (Client::default(), Server::default());
             let accepting = async { server.accept(far).await?.accept().await };
             let (connected, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
-            // It ends with an error, for the connection is dropped in the end.
+            // It ends with an error, because the connection is finally dropped.
             let _echo = tokio::spawn(echo(accepted.unwrap()));
             let client = connected.unwrap().0;
             let before = meter.operations();
@@ -133,7 +133,7 @@ fn measure(way: Way, home: Home, count: usize) -> Work {
 }
 
 impl Work {
-    /// What grows with the number of messages if any does, per message.
+    /// The counters that could grow with the number of messages, per message.
     fn per_message(&self) -> [(&'static str, f64); 4] {
         let each = |number: usize| number as f64 / self.count as f64;
         [
@@ -145,34 +145,34 @@ impl Work {
     }
 }
 
-/// No run takes longer.
+/// Upper bound for the time of a run.
 const LIMIT_SECS: u64 = 30;
 
-/// How much more memory than for the least number of messages may be in use at one time: a write buffer of 1 MiB, and what
-/// the echo has behind it.
+/// How much more memory may be in use than for the smallest number of messages: a write buffer of 1 MiB, and the echo's
+/// data behind it.
 const MEMORY_MORE_MAX: usize = 3 * 1024 * 1024;
 
-/// The same where both sides run at the same time: both may copy their buffer to a larger one, and a sender that waits
-/// reads ahead of a receiver that is late.
+/// The same if both sides run in parallel: both may copy their buffer to a larger one, and a waiting sender reads ahead
+/// of a late receiver.
 const MEMORY_MORE_MAX_OF_THREADS: usize = 24 * 1024 * 1024;
 
-/// How many wakers may be alive: each of two sides has a few places for one.
+/// Maximum number of live wakers: each of the two sides has a few slots.
 const WAKERS_MAX: usize = 8;
 
 fn check(way: Way, home: Home, counts: &[usize]) -> Vec<String> {
     let mut faults = Vec::new();
-    // The first run makes what stays.
+    // The first run allocates what is kept.
     measure(way, home, 100);
     let works: Vec<Work> = counts.iter().map(|count| measure(way, home, *count)).collect();
     let few = works[0];
     for work in &works {
         println!("{way:?}, {home:?}, {work:?}");
         for ((name, of_few), (_, of_many)) in few.per_message().into_iter().zip(work.per_message()) {
-            // Where threads race, how many messages one poll finds is theirs to say.
+            // With several threads, the number of messages per poll varies.
             let slack = match name {
-                // Beyond a backlog, each `feed` offers it to the transport.
+                // Beyond a backlog, each `feed` tries to write.
                 "writes" => 1.0,
-                // A clone of these wakers is an allocation.
+                // Cloning these wakers allocates.
                 "allocations" if home == Home::Hostile => 2.0,
                 _ if home.has_one_thread() => 0.1,
                 _ => 2.0,
@@ -205,7 +205,7 @@ fn check(way: Way, home: Home, counts: &[usize]) -> Vec<String> {
 }
 
 fn check_home(home: Home) {
-    // One at a time: allocations are counted for the process.
+    // One at a time, because allocations are counted for the whole process.
     let _alone = tally::alone();
     let counts: &[usize] = match cfg!(debug_assertions) {
         true => &[1_000, 100_000],
@@ -226,7 +226,7 @@ fn work_per_message_is_constant_in_a_task_on_one_thread() {
 }
 
 #[test]
-fn work_per_message_is_constant_beside_several_threads() {
+fn work_per_message_is_constant_on_several_threads() {
     check_home(Home::MultiThread);
 }
 
@@ -240,15 +240,15 @@ fn work_per_message_is_constant_with_a_new_waker_for_each_poll() {
     check_home(Home::Hostile);
 }
 
-/// The most that a connection may hold of what arrives while a call of `send` waits: well beyond the largest message.
+/// Upper bound for what a connection may hold while `send` waits: well beyond the largest message.
 const READ_AHEAD_MAX: usize = 64 * 1024 * 1024;
 
-/// How much a peer sends that never stops by itself.
+/// How much a peer sends that does not stop by itself.
 const FLOOD_LEN: usize = 256 * 1024 * 1024;
 
-/// A peer that sends all the time and never reads costs a bounded amount of memory, and its deadline passes.
+/// A peer that sends without reading costs a bounded amount of memory, and its deadline passes.
 #[test]
-fn a_waiting_send_reads_a_bounded_amount_ahead() {
+fn waiting_send_reads_a_bounded_amount_ahead() {
     let _alone = tally::alone();
     for payload_len in [0_usize, 100, 256 * 1024] {
         let runtime = Home::CurrentThread.runtime();
@@ -277,9 +277,9 @@ fn a_waiting_send_reads_a_bounded_amount_ahead() {
     }
 }
 
-/// Messages that arrive without end keep nobody from sending, and a sender keeps nobody from receiving.
+/// Endless input does not prevent sending, and a sender does not prevent receiving.
 #[test]
-fn input_without_end_keeps_nobody_from_sending() {
+fn endless_input_does_not_block_sending() {
     for is_split in [false, true] {
         let runtime = Home::CurrentThread.runtime();
         runtime.block_on(async {
@@ -298,7 +298,7 @@ fn input_without_end_keeps_nobody_from_sending() {
                     far_receiver.recv().await.unwrap().unwrap();
                 }
             });
-            // What is received meanwhile is no more than some messages for each that is sent.
+            // Only a few messages are received for each one sent.
             let mut received = 0;
             if is_split {
                 let (sender, mut receiver) = client.split();

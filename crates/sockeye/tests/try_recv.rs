@@ -1,4 +1,4 @@
-//! Receiving what has arrived, without waiting.
+//! Receiving messages that have arrived, without waiting.
 
 mod common;
 
@@ -6,14 +6,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use common::wire::{close, ping, pong, text};
-use common::{BOTH, Local, look, open, open_linked, within};
+use common::{BOTH, Local, open, open_linked, poll_once, within};
 use futures_util::StreamExt;
 use sockeye::{CloseCause, CloseCode, Limits, Message, TryRecvError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
-async fn it_gives_what_has_arrived_and_then_nothing() {
+async fn try_recv_returns_arrived_messages_then_empty() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         assert!(ws.try_recv().unwrap_err().is_empty());
@@ -24,7 +24,7 @@ async fn it_gives_what_has_arrived_and_then_nothing() {
         ws.feed("queued").await.unwrap();
         assert!(ws.try_recv().unwrap_err().is_empty());
         assert_eq!(peer.takes(), [pong("?"), text("queued")]);
-        // A message that comes in pieces.
+        // A message that arrives in pieces.
         peer.rule(|rules| rules.read_max = 1);
         peer.sends([text("slow")]);
         let message = loop {
@@ -38,7 +38,7 @@ async fn it_gives_what_has_arrived_and_then_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_gives_the_end_as_recv_does() {
+async fn try_recv_reports_the_end_like_recv() {
     for local in BOTH {
         for (code, is_normal) in [(1000, true), (4000, false)] {
             let (mut ws, peer) = open(local).await;
@@ -55,7 +55,7 @@ async fn it_gives_the_end_as_recv_does() {
                     TryRecvError::Empty => panic!("not the end"),
                 }
             }
-            // `recv` gives it too, and lets other tasks run.
+            // `recv` reports it too, and lets other tasks run.
             assert_eq!(ws.recv().await.is_ok(), is_normal);
             assert!(!ws.try_recv().unwrap_err().is_empty());
             assert!(peer.takes().contains(&close(code, "")));
@@ -64,7 +64,7 @@ async fn it_gives_the_end_as_recv_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_enough_for_keepalive_and_deadlines() {
+async fn try_recv_handles_keepalive_and_deadlines() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let start = Instant::now();
@@ -82,7 +82,7 @@ async fn it_is_enough_for_keepalive_and_deadlines() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recv_behind_it_waits_and_is_woken() {
+async fn recv_after_try_recv_is_woken() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let receiving = tokio::spawn(async move {
@@ -98,16 +98,16 @@ async fn a_recv_behind_it_waits_and_is_woken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_waits_is_woken_after_it() {
+async fn pending_stream_is_woken_after_try_recv() {
     let (mut ws, peer) = open(Local::Server).await;
-    assert!(look(pin!(ws.next())).await.is_pending());
+    assert!(poll_once(pin!(ws.next())).await.is_pending());
     assert!(ws.try_recv().unwrap_err().is_empty());
     peer.sends([text("x")]);
     assert_eq!(within(1, ws.next()).await.unwrap().unwrap(), Message::text("x"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_gives_what_has_arrived() {
+async fn receiver_try_recv_returns_arrived_messages() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
@@ -126,7 +126,7 @@ async fn a_receiver_gives_what_has_arrived() {
 
 /// A peer that never stops sending: the loop over `try_recv` ends, and `recv` then lets other tasks run.
 #[tokio::test(start_paused = true)]
-async fn a_loop_over_it_cannot_starve_other_tasks() {
+async fn try_recv_loop_does_not_starve_other_tasks() {
     let (mut ws, mut far) = open_linked(Local::Server, 1024 * 1024, Limits::default()).await;
     let frames = [0x82, 0x80, 0, 0, 0, 0].repeat(150_000);
     far.write_all(&frames).await.unwrap();
@@ -135,8 +135,8 @@ async fn a_loop_over_it_cannot_starve_other_tasks() {
         at_once += 1;
     }
     assert!((8_000..50_000).contains(&at_once), "{at_once}");
-    assert!(look(pin!(ws.recv())).await.is_pending(), "others have their turn");
-    // A program that calls nothing else gets all of it.
+    assert!(poll_once(pin!(ws.recv())).await.is_pending(), "others have their turn");
+    // A program that calls nothing else receives everything.
     let mut rest = 0;
     for _ in 0..100 {
         while ws.try_recv().is_ok() {

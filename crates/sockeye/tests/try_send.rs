@@ -1,5 +1,5 @@
-//! What is queued without waiting on a connection that was split leaves by itself: in one write for a burst, and
-//! without its receiver's task, unless that has something to do.
+//! Messages queued without waiting on a split connection are flushed automatically: in one write per burst, and without
+//! waking the receiver's task unless it has something to do.
 
 mod common;
 
@@ -17,14 +17,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
 
-/// Lets every other task run until it waits.
-async fn settle() {
+/// Runs all other tasks until they are idle.
+async fn run_until_idle() {
     for _ in 0..50 {
         yield_now().await;
     }
 }
 
-/// Receives once in a task of its own; counts how often that was polled.
+/// Receives once in a separate task, and counts its polls.
 fn receive(mut receiver: Receiver) -> (JoinHandle<Result<Option<Message>, Error>>, Arc<AtomicUsize>) {
     let polls = Arc::<AtomicUsize>::default();
     let counter = polls.clone();
@@ -39,7 +39,7 @@ fn receive(mut receiver: Receiver) -> (JoinHandle<Result<Option<Message>, Error>
     (receiving, polls)
 }
 
-/// Both ways to queue `a` without waiting.
+/// Both methods that queue `a` without waiting.
 const SENDS: [fn(&Sender); 2] = [
     |sender| sender.try_send("a").unwrap(),
     |sender| sender.try_send_all(&[PreparedMessage::new("a")]).unwrap(),
@@ -52,13 +52,13 @@ async fn open_split() -> (Sender, Receiver, Peer) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_to_many_makes_one_write_each_and_wakes_no_receiver() {
+async fn broadcast_makes_one_write_each_and_wakes_no_receiver() {
     let mut members = Vec::new();
     for _ in 0..300 {
         let (sender, receiver, peer) = open_split().await;
         members.push((sender, receive(receiver), peer));
     }
-    settle().await;
+    run_until_idle().await;
     for burst in 0..3 {
         let messages = ["a", "b", "c"].map(|name| PreparedMessage::new(format!("{name}{burst}")));
         for message in &messages {
@@ -66,7 +66,7 @@ async fn a_burst_to_many_makes_one_write_each_and_wakes_no_receiver() {
                 sender.try_send(message).unwrap();
             }
         }
-        settle().await;
+        run_until_idle().await;
         for (_, (_, polls), peer) in &members {
             let expect = ["a", "b", "c"].map(|name| format!("{name}{burst}"));
             assert_eq!(texts(&peer.takes()), expect);
@@ -77,49 +77,49 @@ async fn a_burst_to_many_makes_one_write_each_and_wakes_no_receiver() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_that_is_at_hand_leaves_before_anybody_else_runs() {
+async fn try_send_all_writes_before_other_tasks_run() {
     let mut members = Vec::new();
-    // More than the budget of a task.
+    // More than the cooperative budget of a task.
     for _ in 0..300 {
         let (sender, receiver, peer) = open_split().await;
         peer.rule(|rules| rules.write_costs = true);
         members.push((sender, receive(receiver), peer));
     }
-    settle().await;
+    run_until_idle().await;
     let messages = ["a", "b", "c"].map(PreparedMessage::new);
     for (sender, _, peer) in &members {
         sender.try_send_all(&messages).unwrap();
         assert_eq!(texts(&peer.takes()), ["a", "b", "c"]);
         assert_eq!(peer.writes().len(), 1);
     }
-    settle().await;
+    run_until_idle().await;
     for (_, (_, polls), _) in &members {
         assert_eq!(polls.load(Ordering::Relaxed), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_queued_before_leaves_with_it_and_once() {
+async fn try_send_all_writes_earlier_messages_once() {
     let (sender, receiver, peer) = open_split().await;
     let (_receiving, polls) = receive(receiver);
-    settle().await;
+    run_until_idle().await;
     sender.try_send("a").unwrap();
     sender.try_send_all(&[PreparedMessage::new("b")]).unwrap();
     assert_eq!(texts(&peer.takes()), ["a", "b"]);
     sender.try_send("c").unwrap();
     sender.try_send_all(&[]).unwrap();
     assert_eq!(texts(&peer.takes()), ["c"]);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), []);
-    // The list is gone, and a new one is begun.
+    // The batch was taken, and a new one is started.
     sender.try_send("d").unwrap();
-    settle().await;
+    run_until_idle().await;
     assert_eq!(texts(&peer.takes()), ["d"]);
     assert_eq!(polls.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
+async fn try_send_all_may_exceed_the_queue_limit_while_the_peer_reads() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 1300;
     let server = Server::builder().limits(limits).build();
@@ -135,7 +135,7 @@ async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
     let (sender, _receiver) = ws.split();
     sender.try_send_all(&messages).unwrap();
     assert_eq!(payloads(&peer), *b"abcde");
-    // What was queued before and leaves makes room too.
+    // Writing what was queued before makes room too.
     sender.try_send(&[b'x'; 1200]).unwrap();
     sender.try_send_all(&messages[..1]).unwrap();
     assert_eq!(payloads(&peer), *b"xa");
@@ -150,76 +150,76 @@ async fn more_at_once_than_may_wait_fits_a_peer_that_takes_it() {
     );
     let (_receiving, _) = receive(receiver);
     peer.rule(|rules| rules.room = usize::MAX);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(payloads(&peer), *b"abc");
     assert!(sender.is_open());
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_leaves_though_nobody_receives() {
+async fn message_is_sent_without_a_polled_receiver() {
     for is_dropped in [false, true] {
         let (sender, receiver, peer) = open_split().await;
         let receiver = (!is_dropped).then_some(receiver);
         sender.try_send("a").unwrap();
-        settle().await;
+        run_until_idle().await;
         assert_eq!(peer.takes(), [text("a")]);
         drop(receiver);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_leaves_though_its_sender_is_dropped() {
+async fn message_is_sent_after_its_sender_is_dropped() {
     let (sender, receiver, peer) = open_split().await;
     let (_receiving, _) = receive(receiver);
-    settle().await;
+    run_until_idle().await;
     sender.try_send("a").unwrap();
     drop(sender);
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), [text("a")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_dropped_is_closed_though_something_is_queued() {
+async fn dropped_connection_closes_with_queued_messages() {
     let (sender, receiver, peer) = open_split().await;
     sender.try_send("a").unwrap();
     drop((sender, receiver));
     assert!(peer.sees_end());
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_fed_before_it_leaves_with_it() {
+async fn fed_messages_are_flushed_with_try_send() {
     let (sender, receiver, peer) = open_split().await;
     let (_receiving, _) = receive(receiver);
-    settle().await;
+    run_until_idle().await;
     sender.feed("a").await.unwrap();
-    settle().await;
+    run_until_idle().await;
     assert_eq!(peer.takes(), []);
     sender.try_send("b").unwrap();
-    settle().await;
+    run_until_idle().await;
     assert_eq!(texts(&peer.takes()), ["a", "b"]);
     assert_eq!(peer.writes().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_leaves_before_the_close_frame() {
+async fn message_is_sent_before_the_close_frame() {
     let (sender, receiver, peer) = open_split().await;
     let (_receiving, _) = receive(receiver);
-    settle().await;
+    run_until_idle().await;
     sender.try_send("a").unwrap();
     sender.close(CloseCode::NORMAL, "").await.unwrap();
     assert_eq!(peer.takes(), [text("a"), close(1000, "")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_receiver_notices_a_peer_that_takes_nothing_more() {
+async fn receiver_detects_a_stalled_peer() {
     for (room, send) in [0, 1].into_iter().flat_map(|room| SENDS.map(|send| (room, send))) {
         let (sender, receiver, peer) = open_split().await;
         let (receiving, _) = receive(receiver);
-        settle().await;
+        run_until_idle().await;
         peer.rule(|rules| rules.room = room);
-        settle().await;
+        run_until_idle().await;
         let start = Instant::now();
         send(&sender);
         let error = within(60, receiving).await.unwrap().unwrap_err();
@@ -230,36 +230,36 @@ async fn the_receiver_notices_a_peer_that_takes_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_receiver_writes_the_rest_when_there_is_room() {
+async fn receiver_writes_the_rest_when_there_is_room() {
     for room in [0, 1, 2] {
         let (sender, receiver, peer) = open_split().await;
         let (_receiving, polls) = receive(receiver);
-        settle().await;
+        run_until_idle().await;
         peer.rule(|rules| rules.room = room);
-        settle().await;
+        run_until_idle().await;
         sender.try_send("a").unwrap();
-        settle().await;
+        run_until_idle().await;
         let polls_before = polls.load(Ordering::Relaxed);
-        // A peer that is slow already is no reason to wake anybody.
+        // A peer that is already stalled wakes no task.
         sender.try_send("b").unwrap();
-        settle().await;
+        run_until_idle().await;
         assert_eq!(polls.load(Ordering::Relaxed), polls_before);
         sleep(Duration::from_secs(5)).await;
         peer.rule(|rules| rules.room = usize::MAX);
-        settle().await;
+        run_until_idle().await;
         assert_eq!(texts(&peer.takes()), ["a", "b"]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_the_receivers_at_once() {
+async fn write_failure_wakes_the_receiver() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, receiver) = ws.split();
         let (receiving, _) = receive(receiver);
-        settle().await;
+        run_until_idle().await;
         peer.fails_after(0);
-        settle().await;
+        run_until_idle().await;
         let start = Instant::now();
         sender.try_send("a").unwrap();
         let error = within(60, receiving).await.unwrap().unwrap_err();
@@ -269,24 +269,24 @@ async fn a_failure_is_the_receivers_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_keeps_nothing_from_others() {
+async fn panicking_transport_does_not_affect_the_batch() {
     let mut members = Vec::new();
     for _ in 0..10 {
         let (sender, receiver, peer) = open_split().await;
         members.push((sender, receive(receiver).0, peer));
     }
-    settle().await;
+    run_until_idle().await;
     let (.., broken) = &members[3];
     broken.rule(|rules| rules.write_panics = true);
-    settle().await;
+    run_until_idle().await;
     for (sender, ..) in &members {
         sender.try_send("a").unwrap();
     }
-    settle().await;
+    run_until_idle().await;
     for (number, (_, receiving, peer)) in members.iter().enumerate() {
         let is_broken = number == 3;
         assert_eq!(peer.takes().len(), usize::from(!is_broken), "{number}");
-        // Its own task has met the same.
+        // Its own task has panicked too.
         assert_eq!(receiving.is_finished(), is_broken, "{number}");
     }
 }
@@ -296,7 +296,7 @@ fn current_thread() -> Runtime {
 }
 
 #[test]
-fn a_runtime_that_nobody_drives_any_more_keeps_nothing() {
+fn runtime_that_is_no_longer_driven_keeps_nothing() {
     let (opener, driver) = (current_thread(), current_thread());
     let (sender, receiver, peer) = opener.block_on(async {
         let (sender, receiver, peer) = open_split().await;
@@ -305,18 +305,18 @@ fn a_runtime_that_nobody_drives_any_more_keeps_nothing() {
     });
     driver.block_on(async {
         let (_receiving, _) = receive(receiver);
-        settle().await;
+        run_until_idle().await;
         assert_eq!(peer.takes(), [text("a")]);
         sender.try_send("b").unwrap();
-        settle().await;
+        run_until_idle().await;
         assert_eq!(peer.takes(), [text("b")]);
     });
     drop(opener);
 }
 
-/// Where a connection has moved to another runtime after it began to receive on one that ends.
+/// The connection has moved to another runtime after it began to receive on one that ends.
 #[test]
-fn a_runtime_that_ends_leaves_it_to_the_receiver() {
+fn runtime_shutdown_leaves_the_flush_to_the_receiver() {
     let (first, second) = (current_thread(), current_thread());
     let (sender, mut receiver, peer) = first.block_on(open_split());
     first.block_on(async {
@@ -325,38 +325,38 @@ fn a_runtime_that_ends_leaves_it_to_the_receiver() {
     });
     let (_receiving, _) = second.block_on(async {
         let receiving = receive(receiver);
-        settle().await;
+        run_until_idle().await;
         receiving
     });
     sender.try_send("a").unwrap();
-    second.block_on(settle());
+    second.block_on(run_until_idle());
     assert_eq!(peer.takes(), []);
     drop(first);
-    second.block_on(settle());
+    second.block_on(run_until_idle());
     assert_eq!(peer.takes(), [text("a")]);
-    // There is no runtime any more which a task could be given to.
+    // No runtime is left to spawn a task on.
     sender.try_send("b").unwrap();
-    second.block_on(settle());
+    second.block_on(run_until_idle());
     assert_eq!(peer.takes(), [text("b")]);
 }
 
 #[test]
-fn a_list_of_one_runtime_takes_no_connection_of_another() {
+fn batch_contains_connections_of_one_runtime() {
     let (first, second) = (current_thread(), current_thread());
     let (one, _keep_one, peer_of_one) = first.block_on(open_split());
     let (two, _keep_two, peer_of_two) = second.block_on(open_split());
     one.try_send("a").unwrap();
     two.try_send("b").unwrap();
     one.try_send("c").unwrap();
-    second.block_on(settle());
+    second.block_on(run_until_idle());
     assert_eq!(peer_of_one.takes(), []);
     assert_eq!(peer_of_two.takes(), [text("b")]);
-    first.block_on(settle());
+    first.block_on(run_until_idle());
     assert_eq!(texts(&peer_of_one.takes()), ["a", "c"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn threads_outside_of_the_runtime_send_whole_messages_in_order() {
+async fn threads_outside_the_runtime_send_complete_messages_in_order() {
     const COUNT: usize = 500;
     let (near, far) = duplex(256);
     let (server, client) = (Server::default(), Client::default());
@@ -389,36 +389,36 @@ async fn threads_outside_of_the_runtime_send_whole_messages_in_order() {
     }
 }
 
-/// A list is written by a task of the runtime, however its connections' tasks are run.
+/// A batch is written by a task of the runtime, however the connections' tasks are run.
 #[tokio::test(start_paused = true)]
-async fn it_leaves_where_the_receiver_is_in_a_local_set() {
+async fn message_is_sent_for_a_receiver_in_a_local_set() {
     let local = tokio::task::LocalSet::new();
     let (sender, mut receiver, peer) = open_split().await;
     local.spawn_local(async move { receiver.recv().await });
     local
         .run_until(async {
-            settle().await;
+            run_until_idle().await;
             sender.try_send("a").unwrap();
-            settle().await;
+            run_until_idle().await;
             assert_eq!(peer.takes(), [text("a")]);
         })
         .await;
 }
 
-/// More writes than a task may make before tokio's transports have it wait.
+/// More writes than the cooperative budget of a task allows.
 #[tokio::test(start_paused = true)]
-async fn the_budget_of_a_task_wakes_no_receiver() {
+async fn exhausted_cooperative_budget_wakes_no_receiver() {
     let mut members = Vec::new();
     for _ in 0..50 {
         let (sender, receiver, peer) = open_split().await;
         peer.rule(|rules| (rules.write_max, rules.write_costs) = (1, true));
         members.push((sender, receive(receiver).1, peer));
     }
-    settle().await;
+    run_until_idle().await;
     for (sender, ..) in &members {
         sender.try_send("twelve bytes").unwrap();
     }
-    settle().await;
+    run_until_idle().await;
     for (_, polls, peer) in &members {
         assert_eq!(peer.takes(), [text("twelve bytes")]);
         assert_eq!(polls.load(Ordering::Relaxed), 1);
@@ -426,28 +426,28 @@ async fn the_budget_of_a_task_wakes_no_receiver() {
 }
 
 #[test]
-fn a_thread_that_ends_takes_nothing_with_it() {
+fn messages_survive_the_exit_of_the_sending_thread() {
     for send in SENDS {
         let runtime = current_thread();
         let (sender, _receiver, peer) = runtime.block_on(open_split());
         std::thread::spawn(move || send(&sender)).join().unwrap();
         assert_eq!(peer.takes(), []);
-        runtime.block_on(settle());
+        runtime.block_on(run_until_idle());
         assert_eq!(peer.takes(), [text("a")]);
     }
 }
 
 #[test]
-fn on_another_runtime_it_leaves_with_the_receivers() {
+fn message_sent_on_another_runtime_is_flushed_by_the_receivers_runtime() {
     for send in SENDS {
         let (first, second) = (current_thread(), current_thread());
         let (sender, _receiver, peer) = first.block_on(open_split());
         second.block_on(async {
             send(&sender);
-            settle().await;
+            run_until_idle().await;
         });
         assert_eq!(peer.takes(), []);
-        first.block_on(settle());
+        first.block_on(run_until_idle());
         assert_eq!(peer.takes(), [text("a")]);
     }
 }

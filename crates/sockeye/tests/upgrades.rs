@@ -1,4 +1,4 @@
-//! Upgrades under axum and under hyper-util's server, over sockets of this machine.
+//! Upgrades with axum and hyper-util's server, over local sockets.
 #![cfg(feature = "hyper")]
 
 mod common;
@@ -24,7 +24,7 @@ use sockeye::{Acceptance, Client, Error, Server, WebSocket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a handler does with its WebSocket.
+/// The body of a handler that has a WebSocket.
 type Job = fn(WebSocket) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 fn answer(server: &Server, mut request: http::Request<Body>, job: Job, named: fn(Upgrade) -> Upgrade) -> HttpResponse {
@@ -76,14 +76,14 @@ fn echo(mut ws: WebSocket) -> Pin<Box<dyn Future<Output = Result<(), Error>> + S
     })
 }
 
-/// The longest time between two messages that a server sends every 5 ms.
+/// The longest time between two messages of a server that sends every 5 ms.
 async fn longest_gap(address: SocketAddr) -> Duration {
     let mut ws = sockeye::connect(&format!("ws://{address}/")).await.unwrap();
     let mut longest = Duration::ZERO;
     let mut last: Option<Instant> = None;
     for tick in 0..TICKS {
         assert_eq!(text_of(ws.recv().await), "tick");
-        // A client that speaks too, for Linux delays the acknowledgements of those only.
+        // The client sends too, because Linux delays acknowledgements only then.
         if tick % 8 == 0 {
             ws.send("heard").await.unwrap();
         }
@@ -93,10 +93,10 @@ async fn longest_gap(address: SocketAddr) -> Duration {
     longest
 }
 
-/// helix#469: with Nagle's algorithm each message waits until the one before is acknowledged, which Linux delays by 40 ms.
-/// On a machine that is busy with other things a gap may come from them, so the best of ten connections counts.
+/// helix#469: with Nagle's algorithm, each message waits until the previous one is acknowledged, which Linux delays by
+/// 40 ms. On a busy machine a gap may have other causes, so the best of ten connections counts.
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_sent_every_5_ms_under_axum_arrive_as_they_are_sent() {
+async fn messages_every_5_ms_under_axum_are_not_delayed() {
     let (listener, address) = bind().await;
     tokio::spawn(async move { axum::serve(listener, router(tick)).await });
     let mut shortest = Duration::MAX;
@@ -109,14 +109,14 @@ async fn messages_sent_every_5_ms_under_axum_arrive_as_they_are_sent() {
     panic!("a gap of at least {shortest:?} on each connection");
 }
 
-/// A copy of a server's socket, to ask it for its options.
+/// A duplicate of a server's socket, to read its options.
 #[cfg(unix)]
 fn copy_of(tcp: &TcpStream) -> std::net::TcpStream {
     use std::os::fd::AsFd;
     tcp.as_fd().try_clone_to_owned().unwrap().into()
 }
 
-/// Connects, sees that messages pass, and that the server's socket does not wait for acknowledgements.
+/// Connects, exchanges messages, and checks that the server's socket has Nagle's algorithm disabled.
 #[cfg(unix)]
 async fn check_nodelay(client: &Client, url: &str, copies: &Mutex<Vec<std::net::TcpStream>>) {
     let mut ws = within(30, client.connect(url)).await.unwrap();
@@ -128,7 +128,7 @@ async fn check_nodelay(client: &Client, url: &str, copies: &Mutex<Vec<std::net::
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_socket_under_axum_does_not_wait_for_acknowledgements() {
+async fn socket_under_axum_disables_nagle() {
     let (listener, address) = bind().await;
     let copies = Arc::new(Mutex::new(vec![]));
     let taken = copies.clone();
@@ -142,7 +142,7 @@ async fn a_socket_under_axum_does_not_wait_for_acknowledgements() {
 }
 
 #[tokio::test]
-async fn frames_glued_to_a_request_under_axum_are_received() {
+async fn frames_behind_a_request_under_axum_are_received() {
     let (listener, address) = bind().await;
     tokio::spawn(async move { axum::serve(listener, router(echo)).await });
     let mut tcp = TcpStream::connect(address).await.unwrap();
@@ -159,7 +159,7 @@ async fn frames_glued_to_a_request_under_axum_are_received() {
     .await;
 }
 
-/// A wrapper that nobody but its owner knows.
+/// A wrapper that only its owner knows.
 struct Metered(TcpStream);
 
 impl AsyncRead for Metered {
@@ -182,7 +182,7 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Serves one connection that is wrapped so, by the server that axum has inside.
+/// Serves one connection with the server that axum uses.
 async fn serve_one<T>(io: T, named: fn(Upgrade) -> Upgrade)
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -195,7 +195,7 @@ where
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_wrapper_that_is_named_is_looked_into() {
+async fn named_wrapper_is_unwrapped() {
     for (named, is_nodelay) in [
         (
             (|upgrade| upgrade.transport(|io: Metered| io.0)) as fn(Upgrade) -> Upgrade,
@@ -210,7 +210,7 @@ async fn a_wrapper_that_is_named_is_looked_into() {
             },
             true,
         ),
-        // Another type is named, or none: it works.
+        // With the name of another type, or without one, it works.
         (|upgrade| upgrade.transport(|io: tokio::io::DuplexStream| io), false),
         (|upgrade| upgrade, false),
     ] {
@@ -235,7 +235,7 @@ async fn a_wrapper_that_is_named_is_looked_into() {
 
 #[cfg(all(unix, feature = "tls"))]
 #[tokio::test]
-async fn a_socket_below_tls_does_not_wait_for_acknowledgements() {
+async fn socket_below_tls_disables_nagle() {
     let certified = common::tls::certified();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(common::tls::server_config(&certified)));
     let client = common::tls::client(&certified);
@@ -272,7 +272,7 @@ fn request(lines: &[(&str, &str)]) -> http::Request<Body> {
 }
 
 #[test]
-fn a_refusal_says_why() {
+fn rejection_has_reason_and_response() {
     let server = Server::default();
     let refusal = upgrade(&server, &mut request(&[("origin", "http://evil.example")])).unwrap_err();
     let denial = refusal.error().denial().unwrap();
@@ -299,7 +299,7 @@ fn a_refusal_says_why() {
 }
 
 #[test]
-fn an_application_chooses_what_it_accepts() {
+fn upgrade_with_uses_the_chosen_acceptance() {
     let server = Server::builder().subprotocols(["v1"]).build();
     let offer = [("sec-websocket-protocol", "v1, v2")];
     let (response, _) = upgrade(&server, &mut request(&offer)).unwrap();

@@ -1,4 +1,4 @@
-//! When bytes leave, in what order and in how many writes; and what happens when the peer does not take them.
+//! When bytes are written, in what order and in how many writes, and what happens if the peer does not take them.
 
 mod common;
 
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::wire::{binary, close, ping, pong, text, texts};
-use common::{BOTH, Local, Peer, finish, look, open, open_server, pair, text_of, within};
+use common::{BOTH, Local, Peer, finish, open, open_server, pair, poll_once, text_of, within};
 use sockeye::{Client, CloseCode, Compress, DeflateConfig, Limits, Message, Server, Timeouts, TrySendError, WebSocket};
 use std::pin::pin;
 use tokio::time::Instant;
 
-/// From this size on, a payload is written from where it lies.
+/// Payloads of this size or more are written from their own memory.
 const LARGE: usize = 16 * 1024;
 
 async fn open_with_write_buffer_max(bytes: usize) -> (WebSocket, Peer) {
@@ -25,7 +25,7 @@ fn numbered(count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_echo_of_a_burst_is_one_read_and_one_write() {
+async fn echo_of_a_burst_is_one_read_and_one_write() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let reads = peer.reads();
@@ -35,14 +35,14 @@ async fn an_echo_of_a_burst_is_one_read_and_one_write() {
             ws.feed(message).await.unwrap();
         }
         assert_eq!(peer.writes().len(), 0);
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         assert_eq!((peer.reads() - reads, peer.writes().len()), (1, 1));
         assert_eq!(texts(&peer.takes()), numbered(100));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_echo_of_a_burst_is_one_write_when_split_too() {
+async fn echo_of_a_burst_on_split_connection_is_one_write() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
     peer.sends(numbered(100).iter().map(text));
@@ -50,39 +50,39 @@ async fn an_echo_of_a_burst_is_one_write_when_split_too() {
         let message = receiver.recv().await.unwrap().unwrap();
         sender.feed(message).await.unwrap();
     }
-    assert!(look(pin!(receiver.recv())).await.is_pending());
+    assert!(poll_once(pin!(receiver.recv())).await.is_pending());
     assert_eq!(peer.writes().len(), 1);
     assert_eq!(texts(&peer.takes()), numbered(100));
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_never_waits_with_bytes_unsent() {
+async fn recv_writes_queued_bytes_before_waiting() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.feed("queued").await.unwrap();
         ws.try_send("too").unwrap();
         assert_eq!(peer.takes(), []);
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         assert_eq!(peer.takes(), [text("queued"), text("too")]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_writes_what_could_not_be_written_when_it_can() {
+async fn recv_writes_the_rest_when_there_is_room() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
         ws.feed("queued").await.unwrap();
         let mut receiving = pin!(ws.recv());
-        assert!(look(&mut receiving).await.is_pending());
+        assert!(poll_once(&mut receiving).await.is_pending());
         peer.rule(|rules| rules.room = usize::MAX);
-        assert!(look(&mut receiving).await.is_pending());
+        assert!(poll_once(&mut receiving).await.is_pending());
         assert_eq!(peer.takes(), [text("queued")]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn recv_receives_while_nothing_can_be_written() {
+async fn recv_receives_while_the_transport_is_full() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
     ws.feed("queued").await.unwrap();
@@ -91,13 +91,13 @@ async fn recv_receives_while_nothing_can_be_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn send_returns_when_its_bytes_have_left() {
+async fn send_returns_when_its_bytes_are_written() {
     // checks [6455-6.1-7]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 3);
         let mut sending = pin!(ws.send("whole"));
-        assert!(look(&mut sending).await.is_pending());
+        assert!(poll_once(&mut sending).await.is_pending());
         assert_eq!(peer.takes(), []);
         peer.rule(|rules| rules.room = usize::MAX);
         sending.await.unwrap();
@@ -106,7 +106,7 @@ async fn send_returns_when_its_bytes_have_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn send_returns_when_a_transport_that_buffers_has_flushed() {
+async fn send_flushes_a_buffering_transport() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| {
@@ -114,7 +114,7 @@ async fn send_returns_when_a_transport_that_buffers_has_flushed() {
             rules.flush_hangs = true;
         });
         let mut sending = pin!(ws.send("whole"));
-        assert!(look(&mut sending).await.is_pending());
+        assert!(poll_once(&mut sending).await.is_pending());
         assert_eq!(peer.takes(), []);
         peer.rule(|rules| rules.flush_hangs = false);
         sending.await.unwrap();
@@ -123,7 +123,7 @@ async fn send_returns_when_a_transport_that_buffers_has_flushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_writes_a_large_payload_from_where_it_lies() {
+async fn server_writes_large_payload_without_a_copy() {
     let (mut ws, peer) = open(Local::Server).await;
     let payload = Bytes::from(vec![7; LARGE]);
     let place = payload.as_ptr() as usize;
@@ -138,7 +138,7 @@ async fn a_server_writes_a_large_payload_from_where_it_lies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_smaller_payload_is_copied_behind_its_header() {
+async fn small_payload_is_copied_behind_its_header() {
     let (mut ws, peer) = open(Local::Server).await;
     ws.send(vec![7; LARGE - 1]).await.unwrap();
     assert_eq!(peer.writes()[0].slices.len(), 1);
@@ -146,7 +146,7 @@ async fn a_smaller_payload_is_copied_behind_its_header() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_and_small_messages_and_control_frames_leave_in_order() {
+async fn large_small_and_control_frames_are_sent_in_order() {
     for (local, write_max) in [
         (Local::Server, 1000),
         (Local::Server, usize::MAX),
@@ -176,7 +176,7 @@ async fn large_and_small_messages_and_control_frames_leave_in_order() {
             text(&large),
             text(&large),
             text("b"),
-            // Its ping came after the close frame left, so there is no pong.
+            // Its ping arrived after the close frame was sent, so there is no pong.
             close(1000, ""),
         ];
         assert_eq!(peer.takes(), expected);
@@ -184,13 +184,13 @@ async fn large_and_small_messages_and_control_frames_leave_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pong_waits_for_no_more_than_the_large_message_on_its_way() {
+async fn pong_waits_only_for_the_large_message_being_written() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 1000);
     let large = vec![1; LARGE];
     ws.feed(large.clone()).await.unwrap();
     peer.sends([ping("now")]);
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     peer.rule(|rules| rules.room = usize::MAX);
     ws.feed("next").await.unwrap();
     ws.flush().await.unwrap();
@@ -198,17 +198,17 @@ async fn a_pong_waits_for_no_more_than_the_large_message_on_its_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn feed_waits_while_too_much_is_queued() {
+async fn feed_waits_while_the_queue_is_full() {
     let (mut ws, peer) = open_with_write_buffer_max(150).await;
     peer.rule(|rules| rules.room = 0);
     let message = "m".repeat(60);
-    // Two bytes of header each: 62, then 124, and no room for 60 more.
+    // A header of two bytes each: 62, then 124, and no room for 60 more.
     ws.feed(message.as_str()).await.unwrap();
     ws.feed(message.as_str()).await.unwrap();
     let mut feeding = Box::pin(ws.feed(message.as_str()));
-    assert!(look(&mut feeding).await.is_pending());
+    assert!(poll_once(&mut feeding).await.is_pending());
     peer.rule(|rules| rules.room = 33);
-    assert!(look(&mut feeding).await.is_pending(), "91 bytes are left");
+    assert!(poll_once(&mut feeding).await.is_pending(), "91 bytes are left");
     peer.rule(|rules| rules.room = 1);
     feeding.await.unwrap();
     peer.rule(|rules| rules.room = usize::MAX);
@@ -217,7 +217,7 @@ async fn feed_waits_while_too_much_is_queued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_message_may_be_larger_than_what_may_wait() {
+async fn single_message_may_exceed_the_queue_limit() {
     let (mut ws, peer) = open_with_write_buffer_max(100).await;
     let message = "m".repeat(10_000);
     ws.feed(message.as_str()).await.unwrap();
@@ -226,7 +226,7 @@ async fn one_message_may_be_larger_than_what_may_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_without_a_pause_gives_each_message_once() {
+async fn continuous_feed_sends_each_message_once() {
     let (mut ws, peer) = open_with_write_buffer_max(1000).await;
     peer.rule(|rules| {
         rules.write_max = 700;
@@ -243,7 +243,7 @@ async fn a_producer_without_a_pause_gives_each_message_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_send_gives_back_what_there_is_no_room_for() {
+async fn try_send_returns_the_message_when_full() {
     let (mut ws, peer) = open_with_write_buffer_max(10).await;
     peer.rule(|rules| rules.room = 0);
     ws.try_send("0123456789").unwrap();
@@ -259,7 +259,7 @@ async fn try_send_gives_back_what_there_is_no_room_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_send_after_the_end_says_that_it_is_closed() {
+async fn try_send_after_the_end_returns_closed() {
     let (mut ws, peer) = open(Local::Client).await;
     peer.ends();
     ws.recv().await.unwrap_err();
@@ -270,7 +270,7 @@ async fn try_send_after_the_end_says_that_it_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_for_ten_seconds_is_dropped() {
+async fn stalled_peer_is_disconnected_after_ten_seconds() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
@@ -286,7 +286,7 @@ async fn a_peer_that_takes_nothing_for_ten_seconds_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_is_dropped_by_recv_and_by_feed_too() {
+async fn stalled_peer_is_disconnected_by_recv_and_feed() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
     ws.feed("never").await.unwrap();
@@ -301,7 +301,7 @@ async fn a_peer_that_takes_nothing_is_dropped_by_recv_and_by_feed_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_does_not_flush_is_dropped_too() {
+async fn transport_that_does_not_flush_times_out() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.flush_hangs = true);
     let error = within(60, ws.send("never")).await.unwrap_err();
@@ -309,7 +309,7 @@ async fn a_transport_that_does_not_flush_is_dropped_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_something_now_and_then_stays() {
+async fn peer_with_regular_progress_stays_connected() {
     let mut timeouts = Timeouts::default();
     timeouts.write = Duration::from_secs(7);
     let mut limits = Limits::default();
@@ -333,7 +333,8 @@ async fn a_peer_that_takes_something_now_and_then_stays() {
     assert!((7..=14).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
-/// Has the peer take `taken` bytes `every` so often until the connection ends or all is written; says when that was.
+/// Makes the peer take `taken` bytes at each interval `every` until the connection ends or all is written. Returns the
+/// elapsed seconds.
 async fn seconds_of_a_peer_that_takes(taken: usize, every: Duration, len: usize) -> (u64, Result<(), sockeye::Error>) {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.room = 0);
@@ -353,15 +354,15 @@ async fn seconds_of_a_peer_that_takes(taken: usize, every: Duration, len: usize)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_one_byte_every_nine_seconds_is_dropped() {
+async fn peer_taking_one_byte_every_nine_seconds_is_disconnected() {
     let (secs, flushed) = seconds_of_a_peer_that_takes(1, Duration::from_secs(9), 1000).await;
     assert!(flushed.unwrap_err().is_timeout());
     assert_eq!(secs, 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_its_time_stays_as_long_as_it_takes_a_kibibyte_a_second() {
-    // Keepalive is on: the peer sends nothing in all that time, and answers no ping.
+async fn peer_taking_1_kib_per_second_stays_connected() {
+    // Keepalive is enabled: the peer sends nothing in all that time, and answers no ping.
     let (secs, flushed) = seconds_of_a_peer_that_takes(6000, Duration::from_secs(4), 1 << 18).await;
     flushed.unwrap();
     assert!(secs > 160, "{secs}");
@@ -371,7 +372,7 @@ async fn a_peer_that_takes_its_time_stays_as_long_as_it_takes_a_kibibyte_a_secon
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_peers_that_send_before_they_receive_both_succeed() {
+async fn peers_that_both_send_first_succeed() {
     const LEN: usize = 4 << 20;
     for flushes_once in [false, true] {
         for piece in [LEN, LEN / 2, 64 * 1024, 1024] {
@@ -398,7 +399,7 @@ async fn two_peers_that_send_before_they_receive_both_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_inflated_in_parts_is_read_ahead_whole_and_in_order() {
+async fn message_inflated_in_steps_is_read_ahead_in_order() {
     const LARGE_LEN: usize = 2 << 20;
     let server = Server::builder().compression(DeflateConfig::default()).build();
     let client = Client::builder().compression(DeflateConfig::default()).build().unwrap();
@@ -430,7 +431,7 @@ async fn a_message_that_is_inflated_in_parts_is_read_ahead_whole_and_in_order() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_received_before_a_send_waits_stays_in_order_where_the_backlog_is_full() {
+async fn order_is_kept_when_the_backlog_is_full() {
     for read_ahead_max in [0, 1000, 10_000, 1 << 20] {
         let mut limits = Limits::default();
         limits.read_ahead_max = read_ahead_max;
@@ -450,7 +451,7 @@ async fn what_was_received_before_a_send_waits_stays_in_order_where_the_backlog_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_ahead_is_bounded_and_then_the_write_deadline_ends_it() {
+async fn read_ahead_is_bounded_and_ends_with_the_write_timeout() {
     let mut limits = Limits::default();
     limits.read_ahead_max = 10_000;
     let server = Server::builder().limits(limits).build();
@@ -472,7 +473,7 @@ async fn what_is_read_ahead_is_bounded_and_then_the_write_deadline_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_takes_nothing_is_the_end() {
+async fn write_of_zero_bytes_is_an_error() {
     let (mut ws, peer) = open(Local::Server).await;
     peer.rule(|rules| rules.write_max = 0);
     let error = ws.send("never").await.unwrap_err();

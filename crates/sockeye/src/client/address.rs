@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_of_the_web_are_those_of_websocket() {
+    fn http_schemes_are_converted_to_websocket_schemes() {
         check("http://h/p", Ok("ws://h/p"));
         check("HTTPS://h:443", Ok("wss://h/"));
         check("http://h:443", Ok("ws://h:443/"));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_beyond_ascii_are_converted() {
+    fn non_ascii_hosts_are_converted() {
         // checks [6455-11.1.1-1, 6455-11.1.2-1]
         check("ws://b\u{fc}cher.example:81/", Ok("ws://xn--bcher-kva.example:81/"));
         check("ws://B\u{dc}CHER.example", Ok("ws://xn--bcher-kva.example/"));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_parsers_differ_about_stays_an_error() {
+    fn ambiguous_urls_are_errors() {
         for (text, error) in [
             ("ws://h/#part", UriError::Fragment),
             ("ws://h/p#", UriError::Fragment),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_has_a_percent_sign_encoded_or_not() {
+    fn zone_follows_a_bare_or_encoded_percent_sign() {
         check("ws://[fe80::1%25eth0]:1/", Ok("ws://[fe80::1%25eth0]:1/"));
         check("ws://[fe80::1%eth0]/", Ok("ws://[fe80::1%25eth0]/"));
         // `[fe80::1%25x]` is read as an encoded `%` and the zone `x`.
@@ -354,7 +354,7 @@ mod tests {
 
     /// Whatever is accepted is a strict URI, parses to itself, and cannot end a line of the request.
     #[test]
-    fn what_is_accepted_stays_the_same() {
+    fn accepted_urls_parse_to_themselves() {
         use rand::SeedableRng;
         use rand::rngs::StdRng;
         use rand::seq::IndexedRandom;
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_in_no_text() {
+    fn password_is_never_displayed() {
         let address = Address::parse("ws://alice:hunter2@h/").unwrap();
         for text in [
             format!("{address:?}"),

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_address_is_tried_after_250_ms() {
+    async fn next_address_is_tried_after_250_ms() {
         check(raced(&[NoAnswer, Connects(30)]).await, Some(1), 280, &[0, 250]);
         check(
             raced(&[NoAnswer, NoAnswer, Connects(0)]).await,
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_address_is_tried_at_once_when_one_fails() {
+    async fn next_address_is_tried_immediately_after_a_failure() {
         check(raced(&[Refused(0), Connects(10)]).await, Some(1), 10, &[0, 0]);
         check(
             raced(&[Refused(5), Refused(5), Connects(5)]).await,
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_connection_wins_and_slow_ones_are_not_given_up() {
+    async fn first_connection_wins_and_slow_attempts_continue() {
         check(raced(&[Connects(400), Connects(300)]).await, Some(0), 400, &[0, 250]);
         check(raced(&[Connects(600), Connects(300)]).await, Some(1), 550, &[0, 250]);
         check(
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_fail_each_failure_is_known() {
+    async fn every_failure_is_recorded() {
         let (won, after, _, attempts) = raced(&[Refused(0), Refused(400), Refused(100)]).await;
         assert_eq!((won, after), (None, 400));
         assert!(attempts.iter().all(|attempt| attempt.error.is_some()) && attempts.len() == 3);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_are_interleaved() {
         let parse = |list: &[&str]| -> Vec<SocketAddr> {
             let address = |ip: &&str| SocketAddr::new(ip.parse().unwrap(), 80);
             list.iter().map(address).collect()
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_fails_gives_nothing_or_says_nothing_is_named() {
+    async fn failed_empty_and_hanging_resolvers_are_reported() {
         let mut dialer = Dialer::default();
         dialer.set_resolver(async |host, _| Err(io::Error::other(format!("no such thing as {host}"))));
         let error = connect(&dialer, "ws://h.example/").await;
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_literal_address_asks_no_resolver_and_a_local_one_limits_the_family() {
+    async fn literal_address_skips_resolver_and_local_address_selects_family() {
         let mut dialer = Dialer::default();
         dialer.set_resolver(async |host, _| panic!("asked for {host}"));
         dialer.set_local_address(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -440,7 +440,7 @@ mod tests {
     /// The loopback interface has index 1 on Linux.
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_zone_becomes_the_number_of_its_interface() {
+    async fn zone_is_resolved_to_interface_index() {
         let dialer = Dialer::default();
         for zone in ["lo", "1"] {
             let uri = Uri::parse(&format!("ws://[fe80::1%25{zone}]:9/")).unwrap();

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_takes_less_than_the_least_rate_is_stalled() {
+    fn peer_slower_than_minimum_rate_is_stalled() {
         for (taken, taken_min, is_alive) in [(0, 0, false), (1, 0, true), (99, 100, false), (100, 100, true)] {
             let mut stall = Stall::new(at(5), 1000, 0);
             assert_eq!(stall.deadline(Duration::from_secs(10)), at(15));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_transport_holds_takes_as_long_as_the_rate_of_the_peer_says() {
+    fn drain_time_is_estimated_from_the_peers_rate() {
         let stall = Stall::new(at(10), 50_000, 50_000);
         // At 100 bytes a second it would take 500 s, which is capped.
         assert_eq!(stall.drain_time(at(20), 51_000), DRAIN_TIME_MAX);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surplus_counts_for_one_more_period() {
+    fn surplus_counts_for_one_more_period() {
         let mut stall = Stall::new(at(0), 0, 0);
         assert!(stall.renew(at(10), 1000, 100));
         assert!(stall.renew(at(20), 1001, 100));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_leave_in_order_and_their_cost_with_them() {
+    fn read_ahead_returns_messages_in_order_and_reduces_cost() {
         let mut ahead = ReadAhead::default();
         for len in [0, 1, 1000] {
             ahead.push(Event::Message(vec![7; len].into()));

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_may_come_back_when_the_thread_ends() {
+    fn buffers_can_be_returned_while_the_thread_exits() {
         struct Last;
         impl Drop for Last {
             fn drop(&mut self) {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_the_small_buffers_of_a_broadcast_and_few_others() {
+    fn thread_pools_many_small_buffers_and_few_others() {
         for (len, kept_max) in [(1, 1024), (2048, 1024), (2049, 4), (256 * 1024, 4), (256 * 1024 + 1, 0)] {
             (0..1500).for_each(|_| return_write(Vec::with_capacity(len)));
             let kept = std::iter::from_fn(|| Some(take_write()).filter(|buffer| buffer.capacity() > 0));

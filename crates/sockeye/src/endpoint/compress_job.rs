@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_all_of_a_message_and_cut_no_code_point() {
+    fn parts_cover_the_message_and_split_no_code_point() {
         check(vec![7; PART_LEN + 1].into(), &[PART_LEN, 1]);
         check(vec![7; 2 * PART_LEN].into(), &[PART_LEN, PART_LEN]);
         check("a".repeat(PART_LEN + 1).into(), &[PART_LEN, 1]);

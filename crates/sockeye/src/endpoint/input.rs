@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_with_the_handshake_is_no_buffer_of_the_thread() {
+    fn handshake_bytes_are_not_returned_to_the_pool() {
         for len in [1, buffer_pool::READ_BUFFER_LEN - 1, buffer_pool::READ_BUFFER_LEN + 1] {
             let mut input = Input::new(vec![7; len], Instant::default());
             input.pos = 1;

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_buffer_that_fits_is_lent() {
+    fn newest_fitting_buffer_is_leased() {
         let mut kept = kept(&[3, 2, 16, 4]);
         assert_eq!(kept.take(9 * MIB).map(|buffer| mib(&buffer)), Some(16));
         assert_eq!(kept.take(9 * MIB), None);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_make_room_and_what_is_lent_stays_counted() {
+    fn oldest_buffers_are_evicted_and_leases_stay_counted() {
         let mut kept = kept(&[2; 16]);
         assert_eq!(lens(kept.put(Vec::with_capacity(16 * MIB))), [2; 8]);
         assert_eq!(lens(kept.put(Vec::with_capacity(33 * MIB))), [33]);

@@ -298,7 +298,7 @@ mod tests {
     const WAIT_MAX: usize = 100 * 1024;
 
     #[test]
-    fn a_full_buffer_has_room_for_what_may_wait_and_no_more() {
+    fn buffer_capacity_is_limited_to_the_queue_limit() {
         let message = Outbound::new(Message::text("12345"), Compress::Auto);
         let mut output = Output::default();
         while output.len() + 7 <= WAIT_MAX {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_behind_a_large_message_makes_room_for_itself_alone() {
+    fn pong_behind_large_message_grows_buffer_only_for_itself() {
         let len = 10 * WAIT_MAX;
         let mut output = Output::default();
         let out = output.buffer_for(len, WAIT_MAX);

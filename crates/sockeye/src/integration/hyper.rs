@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_transport_that_is_known_is_taken_out_of_every_wrapper() {
+    async fn known_transport_is_unwrapped_from_every_server() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for served in [Served::Http1, Served::Auto] {
             let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

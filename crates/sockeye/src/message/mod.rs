@@ -297,14 +297,14 @@ mod tests {
     use crate::message::outbound::Outbound;
 
     #[test]
-    fn a_message_is_no_larger_than_bytes_and_a_word() {
+    fn message_is_one_word_larger_than_bytes_at_most() {
         assert_eq!(size_of::<Payload>(), size_of::<Bytes>());
         assert!(size_of::<Message>() <= size_of::<Bytes>() + size_of::<usize>());
     }
 
     /// Covers every way to create a `Text`, inline and shared, so that Miri checks the unsafe block in CI.
     #[test]
-    fn text_is_the_same_however_it_came_to_be() {
+    fn text_is_equal_for_every_way_to_create_it() {
         for len in (0..=INLINE_MAX + 1).chain([1000]) {
             // Two bytes for each character, plus one to make the length odd.
             let string = format!("{}{}", "ü".repeat(len / 2), &"x"[..len % 2]);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn string_of_a_text_with_one_owner_is_not_copied() {
+    fn string_from_uniquely_owned_text_is_not_copied() {
         for text in [Text::from("x".repeat(1000)), {
             let unmasked = arrived("ü".repeat(500).as_bytes());
             let Message::Text(text) = unmasked else { panic!() };
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_utf_8() {
+    fn text_from_invalid_utf_8_fails() {
         assert!(Text::try_from(Bytes::from_static(b"\xff")).is_err());
         let text = Text::try_from(Bytes::from_static("grüß".as_bytes())).unwrap();
         assert_eq!(text, "grüß");

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_behind_a_small_payload_means_nothing() {
+    fn inline_payload_ignores_bytes_behind_its_length() {
         for len in 0..=INLINE_MAX {
             let [zeros, ones] = [0, 0xff].map(|behind| {
                 let mut bytes = [behind; InlineBytes::SIZE];
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_the_same_whether_in_place_or_shared() {
+    fn inline_and_shared_payloads_are_equal() {
         for len in (0..=INLINE_MAX + 1).chain([1000]) {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let copied = Payload::from(bytes.as_slice());

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_compress_alike_share_one_frame() {
+    fn connections_with_equal_parameters_share_one_frame() {
         let prepared = PreparedMessage::new("again ".repeat(100));
         let (wide, narrow) = (connection(15, Takeover::Reset), connection(9, Takeover::Reset));
         let frame = prepared.frame_for(&wide, Compress::Auto, CodecPool::UNPOOLED);

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_response_has_its_length_and_no_other_framing() {
+    fn plain_response_has_content_length_as_its_only_framing() {
         let response = || {
             Response::builder()
                 .header("content-length", "7")
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_is_never_a_success_and_never_switches_protocols() {
+    fn rejection_with_non_rejecting_status_becomes_500() {
         for status in [100, 101, 200, 204, 304, 600, 999] {
             let status = StatusCode::from_u16(status).unwrap();
             assert!(rejected(status).starts_with("HTTP/1.1 500 "), "{status}");

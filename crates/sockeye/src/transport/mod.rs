@@ -204,7 +204,7 @@ mod tests {
     /// tokio-rustls has three types of TLS streams.
     #[cfg(feature = "tls")]
     #[tokio::test]
-    async fn every_type_of_tls_stream_is_known() {
+    async fn tls_streams_of_tokio_rustls_are_known() {
         use std::sync::Arc;
 
         use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tcp_is_in_place_and_all_else_in_a_box() {
+    async fn tcp_is_stored_inline_and_other_transports_boxed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (pipe, _far) = tokio::io::duplex(1);

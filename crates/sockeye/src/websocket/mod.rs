@@ -461,7 +461,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn websockets_and_their_halves_are_send_and_sync() {
+    fn websocket_and_halves_are_send_and_sync() {
         fn check<T: Send + Sync + 'static>() {}
         check::<WebSocket>();
         check::<Sender>();

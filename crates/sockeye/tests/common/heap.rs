@@ -1,6 +1,6 @@
-//! What is on the heap, counted by the allocator: of each thread its own, and each test is one thread.
+//! Heap memory, counted by the allocator for each thread; each test runs on one thread.
 //!
-//! A test binary that counts has this as a module of its own, for there can be one allocator only.
+//! Each test binary that counts declares this module itself, because a program has only one global allocator.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -18,50 +18,50 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 fn count(change: isize) {
-    // A thread that ends has no counter any more, and nobody who asks.
+    // A thread that exits has no counter any more.
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + change);
-        let _ = MOST.try_with(|most| most.set(most.get().max(live.get())));
+        let _ = PEAK.try_with(|most| most.set(most.get().max(live.get())));
     });
 }
 
-// SAFETY: every call goes to `System` as it came, which keeps the contract; counting allocates nothing.
+// SAFETY: every call is forwarded to `System` unchanged, which fulfils the contract; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's guarantee is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's guarantee is passed on.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size as isize - layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's guarantee is passed on.
         unsafe { System.realloc(block, layout, size) }
     }
 }
 
-/// How many bytes are allocated.
+/// The number of allocated bytes.
 pub(crate) fn live() -> isize {
     LIVE.get()
 }
 
-/// How many bytes are freed with `value`.
+/// The number of bytes that dropping `value` frees.
 pub(crate) fn held_by<T>(value: T) -> usize {
     let before = live();
     drop(value);
     usize::try_from(before - live()).unwrap()
 }
 
-/// How many bytes more than at its beginning were allocated at the most while `future` ran.
-pub(crate) async fn most_during<F: Future>(future: F) -> (F::Output, usize) {
+/// The peak number of bytes allocated while `future` ran, minus those allocated before.
+pub(crate) async fn peak_during<F: Future>(future: F) -> (F::Output, usize) {
     let begin = live();
-    MOST.set(begin);
+    PEAK.set(begin);
     let output = future.await;
-    (output, usize::try_from(MOST.get() - begin).unwrap())
+    (output, usize::try_from(PEAK.get() - begin).unwrap())
 }

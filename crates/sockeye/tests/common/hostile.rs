@@ -1,4 +1,4 @@
-//! Wakers of which no two are known to wake the same task, as some executors have: not even a waker and its clone.
+//! Wakers that never equal each other for `will_wake`, not even a waker and its clone. Some executors have such wakers.
 #![allow(unsafe_code, reason = "`Wake` has no say in what a clone is")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// What was done with the wakers of one future.
+/// Counts the wakers of one future.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
-    /// How many there are.
+    /// The number of live wakers.
     pub(crate) alive: AtomicUsize,
-    /// The most that there were at the same time.
+    /// The peak number of live wakers.
     pub(crate) alive_max: AtomicUsize,
     pub(crate) clones: AtomicUsize,
     pub(crate) wakes: AtomicUsize,
@@ -27,7 +27,7 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 
 /// A waker whose clones `will_wake` neither it nor each other.
 pub(crate) fn hostile(waker: Waker, wakers: Arc<Wakers>) -> Waker {
-    // SAFETY: `raw` makes what the functions of its table expect: a `Relay` in a box that is this waker's alone.
+    // SAFETY: `raw` creates the data that the vtable expects: a box with a `Relay`, owned by this waker.
     unsafe { Waker::from_raw(raw(waker, wakers)) }
 }
 
@@ -39,33 +39,33 @@ fn raw(waker: Waker, wakers: Arc<Wakers>) -> RawWaker {
 }
 
 unsafe fn clone(data: *const ()) -> RawWaker {
-    // SAFETY: made by `raw`, and not dropped yet.
+    // SAFETY: created by `raw`, and not dropped yet.
     let relay = unsafe { &*data.cast::<Relay>() };
     relay.wakers.clones.fetch_add(1, Ordering::Relaxed);
     raw(relay.waker.clone(), relay.wakers.clone())
 }
 
 unsafe fn wake(data: *const ()) {
-    // SAFETY: as this function's contract.
+    // SAFETY: same contract as this function.
     unsafe { wake_by_ref(data) };
-    // SAFETY: as this function's contract: `data` is not used any more.
+    // SAFETY: same contract as this function: `data` is not used any more.
     unsafe { drop_raw(data) };
 }
 
 unsafe fn wake_by_ref(data: *const ()) {
-    // SAFETY: made by `raw`, and not dropped yet.
+    // SAFETY: created by `raw`, and not dropped yet.
     let relay = unsafe { &*data.cast::<Relay>() };
     relay.wakers.wakes.fetch_add(1, Ordering::Relaxed);
     relay.waker.wake_by_ref();
 }
 
 unsafe fn drop_raw(data: *const ()) {
-    // SAFETY: made by `raw` from a box, and not used any more.
+    // SAFETY: created by `raw` from a box, and not used any more.
     let relay = unsafe { Box::from_raw(data.cast_mut().cast::<Relay>()) };
     relay.wakers.alive.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Polls a future with such wakers, a new one each time; and, every third time, once more for no reason.
+/// Polls a future with such wakers, a new one each time. Every third poll is repeated spuriously.
 pub(crate) struct Hostile<F> {
     future: Pin<Box<F>>,
     polls: usize,

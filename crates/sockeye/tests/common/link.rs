@@ -1,7 +1,7 @@
-//! A connected pair of sockets in memory, with the behaviour of kernel TCP sockets that matters to a driver: a bounded
-//! buffer in each direction, one waker for reading and one for writing at each end (the waker of the last poll replaces
-//! the earlier one), half-close, reset, a share of the task's cooperative budget, and the loss of unread bytes when an
-//! end is closed while it has input that it did not read.
+//! A connected pair of in-memory sockets, with the properties of kernel TCP sockets that matter to a driver: a bounded
+//! buffer in each direction, one waker for reading and one for writing at each end (the last poll replaces the earlier
+//! waker), half-close, reset, tokio's cooperative budget, and the loss of unread bytes when an end is closed with
+//! unread input.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,19 +15,19 @@ use tokio::task::coop;
 /// One end of the pair.
 pub(crate) struct Link {
     pipes: Arc<Mutex<Pipes>>,
-    /// The index of the pipe that this end writes; it reads the other one.
+    /// The index of the pipe that this end writes. It reads the other one.
     end: usize,
 }
 
-/// Counts the transport operations of the first end of a pair; outlives it.
+/// Counts the transport operations of the first end of a pair. Outlives it.
 #[derive(Clone)]
 pub(crate) struct Meter(Arc<Mutex<Pipes>>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Operations {
-    /// Calls of `poll_read`, those included that had to wait.
+    /// Calls of `poll_read`, including pending ones.
     pub(crate) reads: usize,
-    /// Calls of `poll_write`, those included that had to wait.
+    /// Calls of `poll_write`, including pending ones.
     pub(crate) writes: usize,
 }
 
@@ -38,11 +38,11 @@ type Pipes = [Pipe; 2];
 struct Pipe {
     bytes: VecDeque<u8>,
     capacity: usize,
-    /// The writing end has shut down or is closed: after `bytes` comes the end.
+    /// The writing end has shut down or is closed: the end follows `bytes`.
     is_ended: bool,
-    /// The reading end is closed: nothing can be written any more.
+    /// The reading end is closed: writing fails.
     is_rejected: bool,
-    /// The connection was reset: after `bytes` comes an error.
+    /// The connection was reset: an error follows `bytes`.
     is_reset: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -50,7 +50,7 @@ struct Pipe {
     operations: Operations,
 }
 
-/// A connected pair; each direction holds `capacity` bytes.
+/// A connected pair with `capacity` bytes in each direction.
 pub(crate) fn link(capacity: usize) -> (Link, Link) {
     let pipe = || Pipe {
         capacity,
@@ -86,7 +86,7 @@ impl Link {
         self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes everyone: something has happened to the whole connection.
+    /// Wakes all tasks.
     fn wake(&self) {
         let wakers: Vec<Waker> = {
             let mut pipes = self.pipes();
@@ -127,7 +127,7 @@ impl AsyncRead for Link {
         buf.put_slice(&front[..of_front]);
         buf.put_slice(&back[..len - of_front]);
         pipe.bytes.drain(..len);
-        // A kernel reports room again when a third of the buffer is free; without that, each byte is a wake-up.
+        // A kernel reports room again when a third of the buffer is free. Otherwise each byte would be a wake-up.
         let writer = match pipe.bytes.len() <= pipe.capacity / 3 * 2 {
             true => pipe.writer.take(),
             false => None,
@@ -180,8 +180,8 @@ impl Drop for Link {
         let has_unread = !pipes[1 - self.end].bytes.is_empty();
         pipes[1 - self.end].is_rejected = true;
         pipes[self.end].is_ended = true;
-        // RFC 9293 §3.10.4 and RFC 2525 §2.17: a close with input that was not read is a reset, and what the other end
-        // has not read by then may never reach it. Here it never does, where this is the end under test.
+        // RFC 9293 §3.10.4 and RFC 2525 §2.17: closing with unread input resets the connection, and the other end may
+        // lose what it has not read. Here it always does, if this is the end under test.
         if has_unread && self.end == 0 {
             pipes[self.end].bytes.clear();
             pipes[self.end].is_reset = true;

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a scripted transport, frames, and ways to get an open connection.
+//! Shared by the tests of this crate: a scripted transport, frames, and helpers that open connections.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod hostile;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) use script::Peer;
 
-/// A request as small as it may be.
+/// The minimal request.
 pub(crate) const REQUEST: &str = "GET / HTTP/1.1\r\n\
     Host: localhost\r\n\
     Upgrade: websocket\r\n\
@@ -27,7 +27,7 @@ pub(crate) const REQUEST: &str = "GET / HTTP/1.1\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
-/// Which side is under test.
+/// The side under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Local {
     Server,
@@ -36,7 +36,7 @@ pub(crate) enum Local {
 
 pub(crate) const BOTH: [Local; 2] = [Local::Server, Local::Client];
 
-/// An open connection with the defaults.
+/// An open connection with default settings.
 pub(crate) async fn open(local: Local) -> (WebSocket, Peer) {
     match local {
         Local::Server => open_server(&Server::default()).await,
@@ -56,14 +56,14 @@ pub(crate) async fn open_server(server: &Server) -> (WebSocket, Peer) {
 pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
     let (io, peer) = script::transport(false);
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     peer.sends_bytes(answer(&peer.takes_bytes()));
     let (ws, _) = connecting.await.unwrap();
     peer.writes();
     (ws, peer)
 }
 
-/// A client's end and a server's, connected through memory.
+/// A client and a server, connected in memory.
 pub(crate) async fn pair(client: &Client, server: &Server) -> (WebSocket, WebSocket) {
     let (near, far) = tokio::io::duplex(1024 * 1024);
     let accepting = async { server.accept(far).await?.accept().await };
@@ -71,7 +71,7 @@ pub(crate) async fn pair(client: &Client, server: &Server) -> (WebSocket, WebSoc
     (connected.unwrap().0, accepted.unwrap())
 }
 
-/// The response that opens the WebSocket that `request` asks for.
+/// The response that accepts `request`.
 pub(crate) fn answer(request: &[u8]) -> String {
     let request = std::str::from_utf8(request).unwrap();
     let key = request
@@ -87,8 +87,7 @@ pub(crate) fn answer(request: &[u8]) -> String {
     )
 }
 
-/// An open connection, and the other end of the pair of sockets that it runs over, which hold `capacity` bytes in each
-/// direction.
+/// An open connection, and the other end of its pair of sockets, which have `capacity` bytes in each direction.
 pub(crate) async fn open_linked(local: Local, capacity: usize, limits: Limits) -> (WebSocket, link::Link) {
     let (near, mut far) = link::link(capacity);
     match local {
@@ -120,13 +119,13 @@ pub(crate) async fn read_head(far: &mut link::Link) -> Vec<u8> {
     head
 }
 
-/// Polls a future once, and keeps it.
-pub(crate) async fn look<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
+/// Polls a future once, without dropping it.
+pub(crate) async fn poll_once<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await
 }
 
 /// Polls a future at most `polls` times, each time that it is woken, and then drops it.
-pub(crate) async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut done = 0;
     poll_fn(|cx| {
@@ -139,7 +138,7 @@ pub(crate) async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Outp
     .await
 }
 
-/// Drops a connection, and waits until what it still does in the background has ended its transport.
+/// Drops a connection, and waits until its background task has closed the transport.
 pub(crate) async fn finish<T>(connection: T, peer: &Peer) {
     drop(connection);
     within(60, async {
@@ -150,7 +149,7 @@ pub(crate) async fn finish<T>(connection: T, peer: &Peer) {
     .await;
 }
 
-/// Fails instead of hanging. Where time is paused, it passes by itself when nothing else can happen.
+/// Fails instead of hanging. Paused time advances when all tasks are idle.
 #[track_caller]
 pub(crate) fn within<F: Future>(secs: u64, future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
@@ -163,7 +162,7 @@ pub(crate) fn within<F: Future>(secs: u64, future: F) -> impl Future<Output = F:
     }
 }
 
-/// What `recv` gave, as text.
+/// The result of `recv` as text.
 #[track_caller]
 pub(crate) fn text_of(received: Result<Option<Message>, Error>) -> String {
     let message = received.unwrap().expect("a message, not the end");

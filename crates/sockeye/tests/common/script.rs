@@ -1,5 +1,5 @@
-//! A transport that does what a test tells it: gives and takes bytes in pieces of any size, makes every operation wait
-//! once, fails at a chosen operation, takes nothing for ever, and records each write.
+//! A scripted transport: reads and writes pieces of any size, is pending once before each operation, fails at a chosen
+//! operation, stops taking bytes, and records each write.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -12,43 +12,44 @@ use tokio::task::coop;
 
 use super::wire::Frame;
 
-/// The end that the code under test is given.
-pub(crate) struct TransportAction(Arc<Mutex<Script>>);
+/// The end for the code under test.
+pub(crate) struct ScriptedTransport(Arc<Mutex<Script>>);
 
-/// The end that the test holds.
+/// The end for the test.
 #[derive(Clone)]
 pub(crate) struct Peer {
     script: Arc<Mutex<Script>>,
-    /// Whether the peer is a client, whose frames are masked.
+    /// Whether the peer is a client, which masks its frames.
     masks: bool,
 }
 
-/// How the transport behaves.
+/// The behaviour of the transport.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// How many bytes one read gives at most.
+    /// Maximum number of bytes per read.
     pub(crate) read_max: usize,
-    /// How many bytes one write takes at most.
+    /// Maximum number of bytes per write.
     pub(crate) write_max: usize,
-    /// How many bytes writes take altogether before they wait.
+    /// Number of bytes that writes take in total before they are pending.
     pub(crate) room: usize,
-    /// What the peer sends again and again when there is nothing else: its input never ends.
+    /// What the peer sends repeatedly once nothing else is left: endless input.
     pub(crate) endless: Vec<u8>,
-    /// Whether each operation first waits once.
+    /// Whether each operation is pending once before it succeeds.
     pub(crate) stutters: bool,
-    /// Whether what is written reaches the peer only when it is flushed.
+    /// Whether written bytes reach the peer only when flushed.
     pub(crate) buffers: bool,
-    /// Whether a flush waits for ever.
+    /// Whether a flush is pending forever.
     pub(crate) flush_hangs: bool,
-    /// Whether closing the sending half waits for ever.
+    /// Whether a shutdown is pending forever.
     pub(crate) shutdown_hangs: bool,
-    /// Whether a write takes from the budget of its task, as one of tokio's transports does.
+    /// Whether a write consumes the task's cooperative budget, as tokio's transports do.
     pub(crate) write_costs: bool,
     /// Whether a write fails.
     pub(crate) write_fails: bool,
     /// Whether a write panics.
     pub(crate) write_panics: bool,
-    /// The number of the operation (a read or write that could be done, counted from 0) that fails, and all after it.
+    /// The index of the operation (a read or write that is not pending, counted from 0) that fails, with all later
+    /// ones.
     pub(crate) fails_at: usize,
 }
 
@@ -75,7 +76,7 @@ impl Default for Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
     pub(crate) len: usize,
-    /// The addresses of what was written, a slice each.
+    /// Address and length of each written slice.
     pub(crate) slices: Vec<(usize, usize)>,
 }
 
@@ -98,10 +99,10 @@ struct Script {
     writer: Option<Waker>,
 }
 
-/// A transport, and its other end; `masks` if that is a client.
-pub(crate) fn transport(masks: bool) -> (TransportAction, Peer) {
+/// A transport and its peer. `masks` if the peer is a client.
+pub(crate) fn transport(masks: bool) -> (ScriptedTransport, Peer) {
     let script = Arc::new(Mutex::new(Script::default()));
-    (TransportAction(script.clone()), Peer { script, masks })
+    (ScriptedTransport(script.clone()), Peer { script, masks })
 }
 
 impl Peer {
@@ -109,13 +110,13 @@ impl Peer {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes how the transport behaves from now on.
+    /// Changes the behaviour of the transport.
     pub(crate) fn rule(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.script().rules);
         self.wake();
     }
 
-    /// Fails the next operation, and all after it.
+    /// Fails after this many further operations.
     pub(crate) fn fails_after(&self, operations: usize) {
         let fails_at = self.script().operations + operations;
         self.rule(|rules| rules.fails_at = fails_at);
@@ -131,56 +132,56 @@ impl Peer {
         self.sends_bytes(bytes);
     }
 
-    /// Closes its sending half.
+    /// Closes the peer's sending direction.
     pub(crate) fn ends(&self) {
         self.script().is_ended = true;
         self.wake();
     }
 
-    /// Resets the connection: reading fails after what has been sent.
+    /// Resets the connection: reading fails after what was sent.
     pub(crate) fn resets(&self) {
         self.script().end = Some(io::ErrorKind::ConnectionReset);
         self.ends();
     }
 
-    /// Breaks the transport for writes. What was sent can still be read, and then the end.
+    /// Makes writes fail. What was sent can still be read, then the end.
     pub(crate) fn breaks(&self) {
         self.rule(|rules| rules.write_fails = true);
         self.ends();
     }
 
-    /// All whole frames that reached the peer since it was last asked.
+    /// All complete frames that reached the peer since the last call.
     pub(crate) fn takes(&self) -> Vec<Frame> {
         let mut script = self.script();
         std::iter::from_fn(|| Frame::take(&mut script.outgoing)).collect()
     }
 
-    /// All bytes that reached the peer since it was last asked.
+    /// All bytes that reached the peer since the last call.
     pub(crate) fn takes_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.script().outgoing)
     }
 
-    /// The writes since it was last asked.
+    /// The writes since the last call.
     pub(crate) fn writes(&self) -> Vec<Write> {
         std::mem::take(&mut self.script().writes)
     }
 
-    /// How often something was read.
+    /// The number of reads that returned bytes.
     pub(crate) fn reads(&self) -> usize {
         self.script().reads
     }
 
-    /// How many bytes it has sent that were not read yet.
+    /// The number of sent bytes that were not read yet.
     pub(crate) fn unread_len(&self) -> usize {
         self.script().incoming.len()
     }
 
-    /// Whether the other side closed its sending half.
+    /// Whether the local side has shut down its sending direction.
     pub(crate) fn sees_half_close(&self) -> bool {
         self.script().is_shut_down
     }
 
-    /// Whether the other side closed.
+    /// Whether the local side has closed the transport.
     pub(crate) fn sees_end(&self) -> bool {
         self.script().is_dropped
     }
@@ -195,7 +196,7 @@ impl Peer {
 }
 
 impl Script {
-    /// Counts an operation that can be done, and fails if it is to.
+    /// Counts an operation, and fails it if the rules say so.
     fn operate(&mut self) -> io::Result<()> {
         let number = self.operations;
         self.operations += 1;
@@ -211,7 +212,7 @@ impl Script {
     }
 }
 
-impl AsyncRead for TransportAction {
+impl AsyncRead for ScriptedTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let script = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if script.rules.stutters && !std::mem::replace(&mut script.read_waited, true) {
@@ -243,7 +244,7 @@ impl AsyncRead for TransportAction {
     }
 }
 
-impl AsyncWrite for TransportAction {
+impl AsyncWrite for ScriptedTransport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
@@ -328,7 +329,7 @@ impl AsyncWrite for TransportAction {
     }
 }
 
-impl Drop for TransportAction {
+impl Drop for ScriptedTransport {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_dropped = true;
     }

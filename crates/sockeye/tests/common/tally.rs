@@ -1,6 +1,6 @@
 //! Allocations of the whole process, counted by the allocator.
 //!
-//! A test binary that counts has this as a module of its own, for there can be one allocator only.
+//! Each test binary that counts declares this module itself, because a program has only one global allocator.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static LIVE: AtomicIsize = AtomicIsize::new(0);
-static MOST: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
 static ALONE: Mutex<()> = Mutex::new(());
 
 struct Counting;
@@ -20,29 +20,29 @@ static ALLOCATOR: Counting = Counting;
 fn count(change: isize) {
     let live = LIVE.fetch_add(change, Ordering::Relaxed) + change;
     if change > 0 {
-        MOST.fetch_max(live, Ordering::Relaxed);
+        PEAK.fetch_max(live, Ordering::Relaxed);
     }
 }
 
-// SAFETY: every call goes to `System` as it came, which keeps the contract; counting allocates nothing.
+// SAFETY: every call is forwarded to `System` unchanged, which fulfils the contract; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         count(layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's guarantee is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's guarantee is passed on.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         count(size as isize - layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller's guarantee is passed on.
         unsafe { System.realloc(block, layout, size) }
     }
 }
@@ -50,22 +50,22 @@ unsafe impl GlobalAlloc for Counting {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     pub(crate) allocations: usize,
-    /// The most bytes that were allocated beyond those at the beginning.
+    /// The peak number of allocated bytes, minus those allocated before.
     pub(crate) memory_max: usize,
 }
 
-/// What is allocated while `future` runs.
+/// Counts the allocations while `future` runs.
 pub(crate) async fn during<F: Future<Output = ()>>(future: F) -> Tally {
     let (allocations, live) = (ALLOCATIONS.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
-    MOST.store(live, Ordering::Relaxed);
+    PEAK.store(live, Ordering::Relaxed);
     future.await;
     Tally {
         allocations: ALLOCATIONS.load(Ordering::Relaxed) - allocations,
-        memory_max: usize::try_from(MOST.load(Ordering::Relaxed) - live).unwrap_or(0),
+        memory_max: usize::try_from(PEAK.load(Ordering::Relaxed) - live).unwrap_or(0),
     }
 }
 
-/// Until it is dropped, no other test of this process counts.
+/// Excludes all other counting tests of this process until it is dropped.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

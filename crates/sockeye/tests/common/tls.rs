@@ -1,4 +1,4 @@
-//! A certificate made on the spot, and who has it or trusts it.
+//! A self-signed certificate, and a server and a client that use it.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sockeye::{Client, Server};
 
-/// For `localhost`, a new one with each call.
+/// A new certificate for `localhost`.
 pub(crate) fn certified() -> CertifiedKey<KeyPair> {
     rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
 }
 
-/// A server that has this certificate.
+/// A server with this certificate.
 pub(crate) fn server(certified: &CertifiedKey<KeyPair>) -> Server {
     Server::builder().tls_config(Arc::new(server_config(certified))).build()
 }
@@ -28,7 +28,7 @@ pub(crate) fn server_config(certified: &CertifiedKey<KeyPair>) -> ServerConfig {
         .unwrap()
 }
 
-/// A client that trusts this certificate and no other.
+/// A client that trusts only this certificate.
 pub(crate) fn client(certified: &CertifiedKey<KeyPair>) -> Client {
     let config = Arc::new(client_config(certified));
     Client::builder().tls_config(config).build().unwrap()

@@ -1,4 +1,4 @@
-//! Wakers that are counted, and whose clones do not say that they wake the same task.
+//! Counted wakers that never equal their clones for `will_wake`.
 #![allow(
     unsafe_code,
     reason = "wakers that are not equal to their clones cannot be made without"
@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// What was counted.
+/// The counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) polls: AtomicUsize,
     pub(crate) clones: AtomicUsize,
     pub(crate) wake_ups: AtomicUsize,
-    /// How many wakers there are.
+    /// The number of live wakers.
     pub(crate) live: AtomicUsize,
-    /// How many there were at the most.
+    /// The peak number of live wakers.
     pub(crate) most: AtomicUsize,
 }
 
-/// What a waker points to.
+/// The data of a waker.
 struct Counted {
     task: Waker,
     counts: Arc<Counts>,
@@ -41,8 +41,8 @@ impl Drop for Counted {
     }
 }
 
-/// A future whose every waker is different from its clones, as [`Waker::will_wake`] sees it, and from those of other polls.
-/// The documentation of `will_wake` lets any runtime do so, and where a program has a vtable twice tokio's do.
+/// A future that is polled with wakers that differ from their clones and from those of other polls, according to
+/// [`Waker::will_wake`]. Its documentation allows that, and tokio's wakers do it if a program contains a vtable twice.
 pub(crate) struct WithDistinctWakers<F> {
     future: Pin<Box<F>>,
     counts: Arc<Counts>,
@@ -65,7 +65,7 @@ impl<F: Future> Future for WithDistinctWakers<F> {
     }
 }
 
-/// Each waker owns a box of its own, so no two have the same data.
+/// Each waker owns its own box, so no two have the same data.
 fn new_waker(task: &Waker, counts: &Arc<Counts>) -> Waker {
     let counted = Counted {
         task: task.clone(),
@@ -80,7 +80,7 @@ fn new_waker(task: &Waker, counts: &Arc<Counts>) -> Waker {
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, free);
 
 unsafe fn clone(data: *const ()) -> RawWaker {
-    // SAFETY: the waker that is cloned owns the box, and is borrowed.
+    // SAFETY: the cloned waker owns the box, and is borrowed.
     let counted = unsafe { &*data.cast::<Counted>() };
     counted.counts.clones.fetch_add(1, Relaxed);
     let waker = new_waker(&counted.task, &counted.counts);
@@ -90,7 +90,7 @@ unsafe fn clone(data: *const ()) -> RawWaker {
 }
 
 unsafe fn wake(data: *const ()) {
-    // SAFETY: as for `wake_by_ref`; the waker is consumed, and its box with it.
+    // SAFETY: as for `wake_by_ref`; the waker is consumed together with its box.
     unsafe {
         wake_by_ref(data);
         free(data);
@@ -105,6 +105,6 @@ unsafe fn wake_by_ref(data: *const ()) {
 }
 
 unsafe fn free(data: *const ()) {
-    // SAFETY: the waker owned the box, which `new_waker` made, and is gone.
+    // SAFETY: the waker owned the box, which `new_waker` created, and is dropped.
     drop(unsafe { Box::from_raw(data.cast_mut().cast::<Counted>()) });
 }

@@ -1,4 +1,4 @@
-//! The ways to drive a connection: each sends small messages to a peer that echoes them, and receives as many.
+//! The ways to use a connection: each sends small messages to a peer that echoes them, and receives the echoes.
 #![allow(dead_code, reason = "each program uses its part")]
 
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use futures_util::{SinkExt, StreamExt};
 use sockeye::{Error, Message, Receiver, Sender, WebSocket};
 
-/// How many messages are sent before any is received, where one task does one after the other.
+/// How many messages are sent before any is received, if one task does both.
 const WINDOW: usize = 16;
 
 const PAYLOAD: &str = "twenty bytes of text";
@@ -15,21 +15,21 @@ const PAYLOAD: &str = "twenty bytes of text";
 pub(crate) enum Way {
     /// `send`, `recv`, one message at a time.
     Whole,
-    /// `feed` of several, `flush`, `recv` of as many.
+    /// `feed` several times, `flush`, then `recv` as often.
     WholeInBursts,
-    /// As `WholeInBursts`, each `recv` in a `select!` with something else.
+    /// Like `WholeInBursts`, with each `recv` in a `select!`.
     WholeInSelect,
-    /// As `WholeInBursts`, by the traits `Sink` and `Stream`.
+    /// Like `WholeInBursts`, with the traits `Sink` and `Stream`.
     SinkAndStream,
     /// `Sender` and `Receiver` in one `join!`.
     SplitInOneTask,
-    /// `Sender` and `Receiver` in a task each.
+    /// `Sender` and `Receiver` in one task each.
     SplitInTwoTasks,
-    /// As `SplitInOneTask`, by `try_send`.
+    /// Like `SplitInOneTask`, with `try_send`.
     TrySend,
     /// The halves of `StreamExt::split` in one `join!`.
     FuturesInOneTask,
-    /// The halves of `StreamExt::split` in a task each.
+    /// The halves of `StreamExt::split` in one task each.
     FuturesInTwoTasks,
 }
 
@@ -47,14 +47,14 @@ pub(crate) const WAYS: [Way; 9] = [
 
 pub(crate) type Boxed<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// What polls the futures of a way.
+/// Observes the polls of a pattern's futures.
 pub(crate) trait Watch: Send + Sync {
     fn watch<'a>(&self, future: Boxed<'a>) -> Boxed<'a> {
         future
     }
 }
 
-/// What a peer does: echoes until the end.
+/// The peer: echoes until the end.
 pub(crate) async fn echo(mut ws: WebSocket) -> Result<(), Error> {
     while let Some(message) = ws.recv().await? {
         ws.feed(message).await?;

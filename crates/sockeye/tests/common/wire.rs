@@ -1,4 +1,4 @@
-//! Frames as a peer writes and reads them, made from RFC 6455 §5.2 and not by the crate under test.
+//! Frames as a peer writes and reads them, implemented from RFC 6455 §5.2 independently of the crate under test.
 
 /// The key of the example in RFC 6455 §5.7.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -6,11 +6,11 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     fin: bool,
-    /// RSV1, on the first frame of a compressed message.
+    /// RSV1, set on the first frame of a compressed message.
     compressed: bool,
     opcode: u8,
     payload: Vec<u8>,
-    /// The payload length that the header declares, if it is not the true one.
+    /// A payload length in the header that differs from the actual one.
     declared: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn pong(payload: impl AsRef<[u8]>) -> Frame {
     frame(0xa, payload)
 }
 
-/// The texts in frames that are whole text messages; fails on any other frame.
+/// The texts of frames that are complete text messages. Fails on any other frame.
 #[track_caller]
 pub(crate) fn texts(frames: &[Frame]) -> Vec<String> {
     let text = |frame: &Frame| {
@@ -62,13 +62,13 @@ pub(crate) fn texts(frames: &[Frame]) -> Vec<String> {
 }
 
 impl Frame {
-    /// Not the last fragment of its message.
+    /// Clears FIN: more fragments follow.
     pub(crate) fn unfinished(mut self) -> Self {
         self.fin = false;
         self
     }
 
-    /// Says in its header that the payload has `len` bytes, whatever it has.
+    /// Declares a payload length of `len` bytes in the header.
     pub(crate) fn declaring(mut self, len: u64) -> Self {
         self.declared = Some(len);
         self
@@ -87,7 +87,7 @@ impl Frame {
         &self.payload
     }
 
-    /// On the wire, masked as a client does if `mask`.
+    /// The encoded frame, masked if `mask`.
     pub(crate) fn bytes(&self, mask: bool) -> Vec<u8> {
         let mask_bit = u8::from(mask) << 7;
         let mut out = vec![u8::from(self.fin) << 7 | u8::from(self.compressed) << 6 | self.opcode];
@@ -113,7 +113,7 @@ impl Frame {
         out
     }
 
-    /// Takes one whole frame from the front of `bytes`, if it is there, and unmasks it.
+    /// Takes a complete frame from the front of `bytes`, and unmasks it.
     pub(crate) fn take(bytes: &mut Vec<u8>) -> Option<Self> {
         let [first, second, ..] = **bytes else { return None };
         let (extended, mask_len) = match second & 0x7f {

@@ -1,4 +1,4 @@
-//! C9 and C10: peers that never close, and what is left of those that did.
+//! C9 and C10: peers that never close, and memory that remains after closing.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -8,26 +8,26 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::common::wire::{close, frame, ping, pong, text};
-use crate::common::{BOTH, Peer, finish, look, open, within};
-use crate::heap::{live, most_during};
+use crate::common::{BOTH, Peer, finish, open, poll_once, within};
+use crate::heap::{live, peak_during};
 use crate::{ASLEEP, READ_BUFFER, echo, watched};
 
 /// The ways to keep a connection half closed.
 #[derive(Clone, Copy, Debug)]
 enum Half {
-    /// Our close frame is never answered.
+    /// The peer never answers our close frame.
     Unanswered,
-    /// Our close frame does not even leave.
+    /// The peer never takes our close frame.
     ZeroWindow,
-    /// It closed, and keeps TCP open.
+    /// The peer sends a close frame and keeps TCP open.
     NeverFin,
-    /// It closed, and does not take our answer.
+    /// The peer sends a close frame and does not take our answer.
     AnswerUntaken,
-    /// It ended TCP alone, and does not take what waits.
+    /// The peer ends TCP without a close frame, and does not take queued output.
     FinUntaken,
-    /// It broke the protocol, and stays.
+    /// The peer violates the protocol and stays connected.
     ProtocolError,
-    /// It closed; the transport cannot half-close.
+    /// The peer sends a close frame; the transport cannot half-close.
     ShutdownHangs,
 }
 
@@ -41,7 +41,7 @@ const HALVES: [Half; 7] = [
     Half::ShutdownHangs,
 ];
 
-/// Runs a connection that its peer keeps half closed, until it is over.
+/// Runs a connection that its peer keeps half closed, until it ends.
 async fn half_closed(half: Half, mut ws: WebSocket, peer: &Peer) -> Result<(), Error> {
     match half {
         Half::ZeroWindow | Half::AnswerUntaken | Half::FinUntaken => peer.rule(|rules| rules.room = 0),
@@ -61,7 +61,7 @@ async fn half_closed(half: Half, mut ws: WebSocket, peer: &Peer) -> Result<(), E
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2024_22201_no_transport_of_a_peer_that_never_closes_is_left_after_10_s() {
+async fn cve_2024_22201_peer_that_never_closes_costs_no_transport_after_10_s() {
     for local in BOTH {
         for half in HALVES {
             let start = Instant::now();
@@ -82,7 +82,7 @@ async fn cve_2024_22201_no_transport_of_a_peer_that_never_closes_is_left_after_1
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_77791_a_connection_that_waits_for_its_end_is_asleep() {
+async fn cve_2026_77791_connection_waiting_for_its_end_is_not_polled() {
     for local in BOTH {
         for half in HALVES {
             let (ws, peer) = open(local).await;
@@ -93,7 +93,7 @@ async fn cve_2026_77791_a_connection_that_waits_for_its_end_is_asleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2024_23672_a_close_ends_5_s_after_its_frame_was_written_or_10_s_after_it_could_not_be() {
+async fn cve_2024_23672_close_ends_5_s_after_writing_its_frame_or_10_s_after_stalling() {
     for local in BOTH {
         for (half, secs_max) in [(Half::Unanswered, 5), (Half::ZeroWindow, 10)] {
             let (ws, peer) = open(local).await;
@@ -105,7 +105,7 @@ async fn cve_2024_23672_a_close_ends_5_s_after_its_frame_was_written_or_10_s_aft
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_79677_a_write_that_stalls_is_noticed_though_data_goes_on_coming() {
+async fn cve_2026_79677_stalled_write_is_detected_despite_endless_input() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
@@ -137,7 +137,7 @@ async fn cve_2026_79677_a_write_that_stalls_is_noticed_though_data_goes_on_comin
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2024_22201_a_flood_after_a_fault_costs_a_buffer_and_5_s() {
+async fn cve_2024_22201_flood_after_protocol_violation_costs_one_buffer_and_5_s() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([frame(0x3, "")]);
@@ -156,21 +156,21 @@ async fn cve_2024_22201_a_flood_after_a_fault_costs_a_buffer_and_5_s() {
                 () = flooding => unreachable!(),
             }
         };
-        let (((), secs, _), most) = most_during(ended).await;
+        let (((), secs, _), most) = peak_during(ended).await;
         assert!(secs <= 5, "{secs}");
-        // The flood is here three times: the test's, on its way, and in the buffer that reads it.
+        // The flood exists three times: in the test, in transit, and in the read buffer.
         assert!(most <= READ_BUFFER + 4 * 131_072, "{local:?}: {most}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2021_3690_a_hundred_thousand_pings_and_pongs_leave_nothing_behind() {
+async fn cve_2021_3690_pings_and_pongs_leak_no_memory() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let mut round = async |count: usize| {
             for _ in 0..count {
                 peer.sends((0..50).flat_map(|_| [ping("?"), pong("unasked for")]));
-                assert!(look(pin!(ws.recv())).await.is_pending());
+                assert!(poll_once(pin!(ws.recv())).await.is_pending());
                 assert_eq!(peer.takes().len(), 50);
                 peer.writes();
             }
@@ -182,7 +182,7 @@ async fn cve_2021_3690_a_hundred_thousand_pings_and_pongs_leave_nothing_behind()
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_1605_connections_leave_nothing_behind_however_they_end() {
+async fn cve_2026_1605_connections_leak_no_memory_however_they_end() {
     for half in HALVES {
         let lived = async |count: usize| {
             for _ in 0..count {
@@ -194,7 +194,7 @@ async fn cve_2026_1605_connections_leave_nothing_behind_however_they_end() {
             }
             live()
         };
-        // The thread has its buffers then.
+        // The thread now has its buffers.
         let before = lived(20).await;
         let after = lived(200).await;
         assert!(after - before <= 0, "{half:?}: {} bytes", after - before);

@@ -1,4 +1,4 @@
-//! C2, C10, C12, C14, C15 and C20 before a connection is open.
+//! C2, C10, C12, C14, C15 and C20 during the opening handshake.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::script::transport;
 use crate::common::wire::{close, ping, text};
-use crate::common::{REQUEST, answer, look, text_of, within};
+use crate::common::{REQUEST, answer, poll_once, text_of, within};
 use crate::heap::{held_by, live};
 use crate::{ASLEEP, IDLE, watched};
 
-/// The waits that a handshake may take, and a second for a client to see why it was turned away.
+/// The handshake timeout, and one second for a rejected client to read the response.
 const HANDSHAKE_SECS: u64 = 10;
 const LINGER_SECS: u64 = 1;
 
-/// How long a client waits for the rest of a refusal.
+/// How long a client waits for the rest of a rejection.
 const REFUSAL_BODY_SECS: u64 = 1;
 
-/// What the future that reads a request costs, and its alarm.
+/// The size of the future that reads a request, and its timer.
 const WAITING: usize = 1536;
 
 #[tokio::test(start_paused = true)]
-async fn cve_ghsa_8j3g_f24p_4mpw_a_byte_every_9_s_is_no_way_to_stay() {
+async fn cve_ghsa_8j3g_f24p_4mpw_a_byte_every_9_s_does_not_extend_the_timeout() {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..500 {
@@ -51,11 +51,11 @@ async fn cve_ghsa_8j3g_f24p_4mpw_a_byte_every_9_s_is_no_way_to_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_ghsa_8j3g_f24p_4mpw_a_silent_client_is_asleep_and_small() {
+async fn cve_ghsa_8j3g_f24p_4mpw_silent_client_costs_no_polls_and_little_memory() {
     let server = Server::default();
     let (io, peer) = transport(true);
     let mut accepting = Box::pin(server.accept(io));
-    assert!(look(&mut accepting).await.is_pending());
+    assert!(poll_once(&mut accepting).await.is_pending());
     let held = held_by(accepting);
     assert!(held <= WAITING, "{held}");
     assert!(peer.sees_end(), "dropped");
@@ -66,9 +66,9 @@ async fn cve_ghsa_8j3g_f24p_4mpw_a_silent_client_is_asleep_and_small() {
     assert!(polls <= ASLEEP, "{polls}");
 }
 
-/// How long a client puts up with a server that answers `head`, and then `drip` a byte at a time for ever; and what it
-/// says then.
-async fn dripped(head: &str, drip: &str) -> (u64, sockeye::Error) {
+/// The seconds that a client waits for a server that answers with `head` and then with endless single bytes of `drip`,
+/// and its error.
+async fn wait_for_dripping_server(head: &str, drip: &str) -> (u64, sockeye::Error) {
     let (io, peer) = transport(false);
     let start = Instant::now();
     peer.sends_bytes(head);
@@ -94,14 +94,14 @@ async fn cve_2026_47073_no_response_keeps_a_client_for_more_than_10_s() {
         ("HTTP/1.1 101 Switching Protocols\r\n", "X: y\r\n"),
         ("", "HTTP/1.1 103 Early Hints\r\n\r\n"),
     ] {
-        let (secs, error) = dripped(head, drip).await;
+        let (secs, error) = wait_for_dripping_server(head, drip).await;
         assert!(error.is_timeout(), "{head:?}, {drip:?}: {error:?}");
         assert_eq!(secs, HANDSHAKE_SECS);
     }
-    // A refusal is reported within a second of its head, with what there is of its body.
+    // A rejection is reported within a second of its head, with the part of its body that has arrived.
     for framing in ["", "Content-Length: 9999\r\n", "Transfer-Encoding: chunked\r\n"] {
         let head = format!("HTTP/1.1 403 Forbidden\r\n{framing}\r\n");
-        let (secs, error) = dripped(&head, "1\r\nb\r\n").await;
+        let (secs, error) = wait_for_dripping_server(&head, "1\r\nb\r\n").await;
         let refusal = error.response().unwrap();
         assert_eq!(refusal.status(), StatusCode::FORBIDDEN);
         assert!(error.is_response_truncated() && !refusal.body().is_empty(), "{framing}");
@@ -110,7 +110,7 @@ async fn cve_2026_47073_no_response_keeps_a_client_for_more_than_10_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_47073_the_body_of_a_refusal_costs_16_kib() {
+async fn cve_2026_47073_body_of_a_rejection_costs_16_kib() {
     let (io, peer) = transport(false);
     peer.sends_bytes("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99999999\r\n\r\n");
     peer.rule(|rules| rules.endless = vec![b'x'; 10_000]);
@@ -125,14 +125,14 @@ async fn cve_2026_47073_the_body_of_a_refusal_costs_16_kib() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_is_refused_at_16_kib() {
+async fn cve_2026_15565_endless_request_head_is_rejected_at_16_kib() {
     let head_size_max = Limits::default().head_size_max;
     let server = Server::default();
     let (io, peer) = transport(true);
     let mut accepting = Box::pin(server.accept(io));
     peer.sends_bytes("GET / HTTP/1.1\r\nHost: ");
     peer.sends_bytes(vec![b'a'; head_size_max - 22]);
-    assert!(look(&mut accepting).await.is_pending());
+    assert!(poll_once(&mut accepting).await.is_pending());
     let before = live();
     drop(accepting);
     let held = usize::try_from(before - live()).unwrap();
@@ -153,7 +153,7 @@ async fn cve_2026_15565_a_head_that_never_ends_costs_what_arrived_and_is_refused
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_15565_a_server_without_end_to_its_head_costs_a_client_16_kib() {
+async fn cve_2026_15565_endless_response_head_costs_16_kib() {
     let (io, peer) = transport(false);
     peer.sends_bytes("HTTP/1.1 101 Switching Protocols\r\nX: ");
     peer.rule(|rules| rules.endless = vec![b'x'; 1000]);
@@ -178,14 +178,14 @@ async fn cve_rustsec_2023_0065_a_head_in_single_bytes_is_read_once() {
     let (accepted, secs, _) = watched(server.accept(io)).await;
     assert!(accepted.unwrap_err().is_protocol());
     assert!(secs <= LINGER_SECS);
-    // The head, and what is read on so that the client gets its 431.
+    // The head, and what is read afterwards so that the client gets its 431.
     let most = Limits::default().head_size_max + 1 + 64 * 1024;
     assert!(peer.reads() <= most, "{} reads", peer.reads());
     assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 431 "));
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2024_37890_a_hundred_and_one_headers_are_refused() {
+async fn cve_2024_37890_101_headers_are_rejected() {
     let (io, peer) = transport(true);
     peer.sends_bytes("GET / HTTP/1.1\r\n");
     peer.rule(|rules| rules.endless = b"a: b\r\n".to_vec());
@@ -196,7 +196,7 @@ async fn cve_2024_37890_a_hundred_and_one_headers_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_2833_what_follows_a_refused_request_is_no_request() {
+async fn cve_2026_2833_bytes_behind_a_rejected_request_are_not_a_request() {
     for refused in [
         REQUEST.replace("GET", "POST"),
         REQUEST.replace("Host: localhost\r\n", "Host: localhost\r\nContent-Length: 5\r\n"),
@@ -224,7 +224,7 @@ async fn cve_2026_2833_what_follows_a_refused_request_is_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_100658_pipelined_requests_are_frames_of_the_first_and_fail_it() {
+async fn cve_2026_100658_pipelined_requests_are_parsed_as_frames_and_fail() {
     let (io, peer) = transport(true);
     peer.sends_bytes(REQUEST.repeat(100));
     let mut ws = Server::default().accept(io).await.unwrap().accept().await.unwrap();
@@ -236,12 +236,12 @@ async fn cve_2026_100658_pipelined_requests_are_frames_of_the_first_and_fail_it(
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2024_23326_frames_behind_a_200_are_delivered_to_nobody() {
+async fn cve_2024_23326_frames_behind_a_200_are_not_delivered() {
     for status in ["200 OK", "100 Continue", "204 No Content", "426 Upgrade Required"] {
         let (io, peer) = transport(false);
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-        assert!(look(&mut connecting).await.is_pending());
+        assert!(poll_once(&mut connecting).await.is_pending());
         let response = answer(&peer.takes_bytes()).replace("101 Switching Protocols", status);
         peer.sends_bytes(response);
         peer.sends([text("smuggled"), ping("?")]);
@@ -252,7 +252,7 @@ async fn cve_2024_23326_frames_behind_a_200_are_delivered_to_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_69243_frames_before_the_answer_wait_for_it() {
+async fn cve_2026_69243_frames_before_the_response_are_delivered_after_it() {
     let (io, peer) = transport(true);
     peer.sends_bytes(REQUEST);
     peer.sends([text("early"), close(1000, "")]);
@@ -263,7 +263,7 @@ async fn cve_2026_69243_frames_before_the_answer_wait_for_it() {
     assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 101 "));
     assert_eq!(text_of(ws.recv().await), "early");
 
-    // Nor are they anything after a no.
+    // Frames behind a rejected request are discarded.
     let (io, peer) = transport(true);
     peer.sends_bytes(REQUEST);
     peer.sends([ping("early"), close(1000, "")]);
@@ -292,7 +292,7 @@ async fn cve_2026_42498_a_redirect_is_not_followed_and_gets_no_second_request() 
             .build()
             .unwrap();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-        assert!(look(&mut connecting).await.is_pending());
+        assert!(poll_once(&mut connecting).await.is_pending());
         assert_eq!(
             peer.takes_bytes().windows(6).filter(|bytes| bytes == b"s3cret").count(),
             1
@@ -311,7 +311,7 @@ async fn cve_2026_42498_a_redirect_is_not_followed_and_gets_no_second_request() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_ghsa_9mqv_5hh9_4cgg_a_thousand_failed_handshakes_leave_nothing_behind() {
+async fn cve_ghsa_9mqv_5hh9_4cgg_failed_handshakes_leak_no_memory() {
     let server = Server::default();
     let client = Client::default();
     let failed = async |count: usize| {

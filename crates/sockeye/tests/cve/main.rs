@@ -1,5 +1,5 @@
-//! Attacks that have worked on other WebSocket implementations, and what they come to where there are transports and
-//! clocks. The core's half, and how the tests are named, is in `crates/proto/tests/cve`.
+//! Attacks that worked on other WebSocket implementations, applied to connections with transports and clocks. The tests
+//! of the core, and the naming scheme, are in `crates/proto/tests/cve`.
 //!
 //! | class | mistake | in |
 //! |---|---|---|
@@ -16,7 +16,7 @@
 //! | C20 | credentials sent to another host | `handshakes` |
 //! | C25 | TLS | `tls` |
 //!
-//! C30, the loop that accepts, is the server's: `crates/server/src/accept.rs`.
+//! C30, errors of the accept loop, is tested in `crates/server/src/accept.rs`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -41,16 +41,16 @@ use std::time::Duration;
 use sockeye::{Error, WebSocket};
 use tokio::time::Instant;
 
-/// A receive buffer of the thread's, of which a connection that receives has one.
+/// The size of a thread's read buffer, of which a receiving connection has one.
 const READ_BUFFER: usize = 128 * 1024;
 
-/// What a connection costs that holds nothing of the peer's, with some to spare; `memory` has it to the byte.
+/// Upper bound for a connection that holds nothing of the peer's. `tests/memory.rs` has exact numbers.
 const IDLE: usize = 2 * 1024;
 
-/// How often something is polled that has nothing to do: when it begins, and when a deadline comes.
+/// Upper bound for the polls of an idle future: when it starts, and when a deadline expires.
 const ASLEEP: usize = 8;
 
-/// Sends back what it receives.
+/// Echoes what it receives.
 async fn echo(ws: &mut WebSocket) -> Result<(), Error> {
     while let Some(message) = ws.recv().await? {
         ws.feed(message).await?;
@@ -58,7 +58,7 @@ async fn echo(ws: &mut WebSocket) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a future gives, the seconds that it takes, and how often it is polled. An hour at the most.
+/// The output of a future, the elapsed seconds, and the number of polls. Stops after an hour.
 async fn watched<F: Future>(future: F) -> (F::Output, u64, usize) {
     let start = Instant::now();
     let mut future = pin!(future);
@@ -73,19 +73,19 @@ async fn watched<F: Future>(future: F) -> (F::Output, u64, usize) {
 
 #[test]
 fn memory_is_counted() {
-    // Or else every bound would hold.
+    // Otherwise every bound would hold.
     let before = heap::live();
     let held = vec![0_u8; 1000];
     assert_eq!(heap::live() - before, 1000);
     assert_eq!(heap::held_by(held), 1000);
 }
 
-/// How a test of an attack begins; in two parts, or else this file had one.
+/// The start of a test of an attack. Split in two, so that this file does not contain it.
 const CVE_TEST: &str = concat!("fn ", "cve_");
 
-/// The table in SECURITY.md says how many of these tests there are, and where.
+/// The table in SECURITY.md states how many of these tests there are in each file.
 #[test]
-fn the_table_of_these_tests_counts_right() {
+fn security_md_counts_these_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let mut listed = BTreeSet::new();

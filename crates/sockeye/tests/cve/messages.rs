@@ -1,17 +1,17 @@
-//! C2 to C5 on an open connection: lengths, fragments, pieces and bombs.
+//! C2 to C5 on an open connection: declared lengths, fragments, pieces and decompression bombs.
 
 use std::pin::pin;
 
 use sockeye::{Client, CloseCause, Compress, DeflateConfig, Limits, Message, ProtocolError, Server, WebSocket};
 
 use crate::common::wire::{binary, continuation, frame, text};
-use crate::common::{BOTH, Local, Peer, finish, look, open, open_client, open_server, pair, within};
-use crate::heap::{held_by, most_during};
+use crate::common::{BOTH, Local, Peer, finish, open, open_client, open_server, pair, poll_once, within};
+use crate::heap::{held_by, peak_during};
 use crate::{IDLE, READ_BUFFER, watched};
 
 const LIMIT: usize = 64 * 1024;
 
-/// A connection with a limit of 64 KiB on messages.
+/// A connection with a message size limit of 64 KiB.
 async fn open_limited(local: Local) -> (WebSocket, Peer) {
     let mut limits = Limits::default();
     limits.message_size_max = LIMIT as u64;
@@ -21,15 +21,15 @@ async fn open_limited(local: Local) -> (WebSocket, Peer) {
     }
 }
 
-/// The fault that a connection ends with when the peer sends `first` and then `more` for ever, and what it cost.
+/// The protocol error of a connection whose peer sends `first` and then `more` endlessly, and its cost in bytes.
 async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (ProtocolError, usize) {
     let (mut ws, peer) = open_limited(local).await;
     peer.sends_bytes(first);
-    // A receive buffer is the thread's from then on.
-    assert!(look(pin!(ws.recv())).await.is_pending());
+    // The thread now has its read buffer.
+    assert!(poll_once(pin!(ws.recv())).await.is_pending());
     peer.rule(|rules| rules.endless = more);
     let mut cause = None;
-    let (((), secs, _), most) = most_during(watched(async {
+    let (((), secs, _), most) = peak_during(watched(async {
         assert!(ws.recv().await.is_err());
         cause = Some(ws.close_info().unwrap().cause());
         finish(ws, &peer).await;
@@ -43,12 +43,12 @@ async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (ProtocolError,
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2022_0035_a_header_and_then_silence_costs_nothing_and_30_s() {
+async fn cve_rustsec_2022_0035_header_without_payload_costs_no_memory_and_30_s() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.sends([binary("").declaring(16 * 1024 * 1024)]);
-        assert!(look(pin!(ws.recv())).await.is_pending());
-        let ((received, secs, _), most) = most_during(watched(ws.recv())).await;
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
+        let ((received, secs, _), most) = peak_during(watched(ws.recv())).await;
         assert!(received.unwrap_err().is_timeout() && peer.sees_end());
         assert_eq!(secs, 30);
         assert!(most <= IDLE, "{local:?}: {most}");
@@ -56,7 +56,7 @@ async fn cve_rustsec_2022_0035_a_header_and_then_silence_costs_nothing_and_30_s(
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2018_21035_a_length_beyond_the_limit_is_refused_before_its_payload() {
+async fn cve_2018_21035_excessive_length_is_rejected_before_its_payload() {
     for local in BOTH {
         for declared in [LIMIT as u64 + 1, 1 << 31, 1 << 32, (1 << 63) - 1] {
             let (mut ws, peer) = open_limited(local).await;
@@ -80,7 +80,7 @@ async fn cve_2026_42786_endless_continuations_cost_the_limit() {
     for local in BOTH {
         for len in [1, 100, 10_000] {
             let piece = continuation(vec![1; len]).unfinished().bytes(local == Local::Server);
-            // Some 10 KB of them at a time, however small they are.
+            // About 10 KB at a time, however small the pieces are.
             let piece = piece.repeat(1 + 10_000 / piece.len());
             let piece_len = piece.len();
             let first = binary("first").unfinished().bytes(local == Local::Server);
@@ -112,17 +112,17 @@ async fn cve_2026_123817_a_message_in_single_bytes_costs_twice_its_bytes() {
         peer.sends([binary(vec![1; LEN]).declaring(LEN as u64 + 1)]);
         let receiving = async {
             while peer.unread_len() > 0 {
-                assert!(look(pin!(ws.recv())).await.is_pending());
+                assert!(poll_once(pin!(ws.recv())).await.is_pending());
             }
         };
-        let ((), most) = most_during(receiving).await;
+        let ((), most) = peak_during(receiving).await;
         assert!(most <= READ_BUFFER + 2 * LEN + IDLE, "{local:?}: {most}");
         let held = held_by(ws);
         assert!((LEN..=2 * LEN + IDLE).contains(&held), "{local:?}: {held}");
     }
 }
 
-/// A connection that compresses, with a limit of 64 KiB on messages.
+/// A connection that compresses, with a message size limit of 64 KiB.
 async fn open_deflating() -> (WebSocket, WebSocket) {
     let mut limits = Limits::default();
     limits.message_size_max = LIMIT as u64;
@@ -134,7 +134,7 @@ async fn open_deflating() -> (WebSocket, WebSocket) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
+async fn cve_2026_39804_decompression_bomb_costs_the_limit_and_closes_1009() {
     let bomb = vec![0_u8; 8 * 1024 * 1024];
     for from_client in [true, false] {
         let (client, server) = open_deflating().await;
@@ -142,7 +142,7 @@ async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
             true => (client, server),
             false => (server, client),
         };
-        // The thread has its buffers and codecs then.
+        // The thread now has its buffers and codecs.
         attacker
             .feed(Message::from("x".repeat(1000)).compress(Compress::Always))
             .await
@@ -154,7 +154,7 @@ async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
             .await
             .unwrap();
         attacker.flush().await.unwrap();
-        let (received, most) = most_during(victim.recv()).await;
+        let (received, most) = peak_during(victim.recv()).await;
         assert!(!victim.is_open());
         drop(attacker);
         let error = received.unwrap_err();
@@ -167,10 +167,10 @@ async fn cve_2026_39804_a_bomb_costs_the_limit_and_is_1009() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_27571_nothing_is_inflated_where_nothing_was_negotiated() {
+async fn cve_2026_27571_compressed_frame_without_negotiation_is_rejected() {
     for local in BOTH {
         let (mut ws, peer) = open_limited(local).await;
-        // A text frame with RSV1, and deflated bytes as its payload.
+        // A text frame with RSV1 and a compressed payload.
         let mut bytes = frame(0x1, [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]).bytes(local == Local::Server);
         bytes[0] |= 0x40;
         peer.sends_bytes(bytes);

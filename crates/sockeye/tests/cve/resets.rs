@@ -1,4 +1,4 @@
-//! C11: peers that go away in every state. Whatever happens to a transport is a value, and closes it.
+//! C11: peers that disconnect in every state. Every failure of a transport is a returned error, and closes it.
 
 use std::pin::pin;
 
@@ -6,10 +6,10 @@ use sockeye::{Client, CloseCause, Error, Server, WebSocket};
 
 use crate::common::script::transport;
 use crate::common::wire::{binary, close, ping, text};
-use crate::common::{BOTH, Local, Peer, REQUEST, answer, finish, look, open, within};
+use crate::common::{BOTH, Local, Peer, REQUEST, answer, finish, open, poll_once, within};
 use crate::echo;
 
-/// Both ways to go.
+/// Disconnects with a reset or an orderly end.
 fn goes(peer: &Peer, resets: bool) {
     match resets {
         true => peer.resets(),
@@ -18,7 +18,7 @@ fn goes(peer: &Peer, resets: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_126343_an_end_at_any_byte_of_a_request_is_a_value() {
+async fn cve_2026_126343_end_at_any_byte_of_a_request_is_an_error() {
     for resets in [false, true] {
         for len in 0..REQUEST.len() {
             let (io, peer) = transport(true);
@@ -32,13 +32,13 @@ async fn cve_2026_126343_an_end_at_any_byte_of_a_request_is_a_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_126343_an_end_at_any_byte_of_a_response_is_a_value() {
+async fn cve_2026_126343_end_at_any_byte_of_a_response_is_an_error() {
     let client = Client::default();
     for resets in [false, true] {
         for len in 0.. {
             let (io, peer) = transport(false);
             let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
-            assert!(look(&mut connecting).await.is_pending());
+            assert!(poll_once(&mut connecting).await.is_pending());
             let response = answer(&peer.takes_bytes());
             if len == response.len() {
                 break;
@@ -53,7 +53,7 @@ async fn cve_2026_126343_an_end_at_any_byte_of_a_response_is_a_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2022_41940_a_reset_at_any_byte_of_an_answer_is_a_value() {
+async fn cve_2022_41940_reset_at_any_byte_of_a_response_is_an_error() {
     for request in [REQUEST.to_owned(), REQUEST.replace("GET", "POST")] {
         for operation in 0.. {
             let (io, peer) = transport(true);
@@ -89,7 +89,7 @@ async fn failing(local: Local, operation: usize) -> (WebSocket, Peer, Result<(),
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_129500_a_failure_at_any_operation_of_a_connection_closes_it() {
+async fn cve_2026_129500_failure_at_any_operation_closes_the_connection() {
     for local in BOTH {
         let mut failures = 0;
         for operation in 0..1000 {
@@ -99,19 +99,19 @@ async fn cve_2026_129500_a_failure_at_any_operation_of_a_connection_closes_it() 
                 break;
             }
             failures += usize::from(ended.is_err());
-            // And again, and at any call.
+            // Every later call fails too.
             assert!(ws.send("late").await.is_err() && ws.send_ping(b"late").await.is_err());
             let again = ws.recv().await;
             assert!(ended.is_ok() || again.is_err(), "{operation}: {ended:?}, {again:?}");
             finish(ws, &peer).await;
         }
-        // Of 70 bytes and more each way, three at a time.
+        // 70 bytes and more in each direction, three at a time.
         assert!(failures > 40, "{failures}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_129500_an_end_at_any_byte_of_a_frame_is_1006() {
+async fn cve_2026_129500_end_at_any_byte_of_a_frame_is_1006() {
     for local in BOTH {
         let wire = [text("first").unfinished(), ping("?"), binary([0; 130])];
         let wire: Vec<u8> = wire
@@ -138,7 +138,7 @@ async fn cve_2026_129500_an_end_at_any_byte_of_a_frame_is_1006() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2022_21676_any_first_bytes_are_answered_or_refused_and_never_a_panic() {
+async fn cve_2022_21676_arbitrary_first_bytes_never_panic() {
     for first in 0..=u8::MAX {
         for second in [0, b' ', b'\r', b'\n', b'E', 0x80, 0xff] {
             let (io, peer) = transport(true);

@@ -1,4 +1,4 @@
-//! C19, C21 and C22: keys that repeat, memory of others, unsafe code.
+//! C19, C21 and C22: repeated keys, memory of other connections, unsafe code.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,10 +11,10 @@ use sockeye::{Client, Server};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::common::wire::{binary, close, ping, text};
-use crate::common::{BOTH, Local, Peer, look, open, pair};
+use crate::common::{BOTH, Local, Peer, open, pair, poll_once};
 
 #[tokio::test(start_paused = true)]
-async fn cve_2025_10148_no_key_of_any_connection_comes_again() {
+async fn cve_2025_10148_masking_keys_do_not_repeat_across_connections() {
     let mut keys = BTreeSet::new();
     for _ in 0..100 {
         let (mut ws, peer) = open(Local::Client).await;
@@ -24,7 +24,7 @@ async fn cve_2025_10148_no_key_of_any_connection_comes_again() {
             keys.insert(<[u8; 4]>::try_from(&bytes[2..6]).unwrap());
         }
     }
-    // Of 2,000 out of 2^32, one pair is the same in one run of 2,000; two pairs never are.
+    // Of 2,000 keys out of 2^32, two are equal in one run of 2,000; two pairs practically never.
     assert!(keys.len() >= 1999, "{}", keys.len());
 }
 
@@ -36,7 +36,7 @@ fn shows_secret(bytes: &[u8]) -> bool {
         .any(|window| SECRET.windows(8).any(|part| part == window))
 }
 
-/// The buffers of the thread have the secret in them then: those that read and those that write.
+/// Fills the thread's read and write buffers with the secret.
 async fn spread_secret(local: Local) {
     let (mut ws, peer) = open(local).await;
     peer.sends((0..1000).map(|_| binary(SECRET)));
@@ -48,7 +48,8 @@ async fn spread_secret(local: Local) {
     assert_eq!(peer.takes().len(), 1000);
 }
 
-/// As [`spread_secret`], over a transport of a known type, which reads into buffers of the thread in which bytes are left.
+/// Like [`spread_secret`], over a transport of a known type, which reads into buffers of the thread that contain old
+/// bytes.
 async fn spread_secret_over_a_known_transport() {
     let (mut ours, mut theirs) = pair(&Client::default(), &Server::default()).await;
     for _ in 0..1000 {
@@ -60,7 +61,7 @@ async fn spread_secret_over_a_known_transport() {
     }
 }
 
-/// A transport that looks at what lies in the buffers that it is given to read into.
+/// A transport that inspects the buffers that it reads into.
 struct Snoop {
     io: DuplexStream,
     looks: usize,
@@ -68,7 +69,7 @@ struct Snoop {
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
-/// What its own messages are made of.
+/// The content of its own messages.
 const FILLING: u8 = b'.';
 
 impl Drop for Snoop {
@@ -102,7 +103,7 @@ impl AsyncWrite for Snoop {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_looks_into_its_read_buffer_sees_nothing_of_other_connections() {
+async fn transport_that_inspects_its_read_buffer_sees_no_bytes_of_other_connections() {
     for large in [false, true] {
         spread_secret_over_a_known_transport().await;
         spread_secret(Local::Server).await;
@@ -128,8 +129,8 @@ async fn a_transport_that_looks_into_its_read_buffer_sees_nothing_of_other_conne
     }
 }
 
-/// All that a connection makes of input that is short, cut off or wrong.
-async fn told_by(local: Local, peer_sends: impl FnOnce(&Peer)) -> Vec<u8> {
+/// Everything that a connection outputs for input that is short, truncated or invalid.
+async fn output_of(local: Local, peer_sends: impl FnOnce(&Peer)) -> Vec<u8> {
     let (mut ws, peer) = open(local).await;
     peer_sends(&peer);
     peer.ends();
@@ -139,17 +140,17 @@ async fn told_by(local: Local, peer_sends: impl FnOnce(&Peer)) -> Vec<u8> {
         ws.feed(message).await.unwrap();
     }
     let mut receiving = pin!(ws.recv());
-    let _ = look(&mut receiving).await;
+    let _ = poll_once(&mut receiving).await;
     told.extend(peer.takes_bytes());
     told
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_45736_nothing_that_another_connection_received_comes_out_of_this_one() {
+async fn cve_2026_45736_output_contains_no_bytes_of_other_connections() {
     assert!(shows_secret(&[b"x", SECRET].concat()), "or else the rest shows nothing");
     for local in BOTH {
         spread_secret(local).await;
-        // A client masks; its own close frame would be hidden from this test.
+        // Only for servers: a client masks its close frame, which would hide the secret from this test.
         for sends in [
             |peer: &Peer| peer.sends([text(""), ping(""), close(1000, "")]),
             |peer: &Peer| peer.sends([binary("ab"), binary([]), close(3000, "")]),
@@ -158,13 +159,13 @@ async fn cve_2026_45736_nothing_that_another_connection_received_comes_out_of_th
             |peer: &Peer| peer.sends([ping("cut off").declaring(125)]),
             |peer: &Peer| peer.sends_bytes([0x88, 0x81, 0, 0, 0, 0, 1]),
         ] {
-            let told = told_by(local, sends).await;
+            let told = output_of(local, sends).await;
             assert!(!shows_secret(&told), "{local:?}: {told:?}");
         }
     }
 }
 
-/// The files of a folder, and of those in it.
+/// Collects the files of a directory tree.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -176,8 +177,8 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn cve_rustsec_2026_0007_unsafe_code_is_where_it_was() {
-    // The workspace denies unsafe code; this is about who allows it again.
+fn cve_rustsec_2026_0007_unsafe_code_is_only_in_known_files() {
+    // The workspace denies unsafe code. This checks which files allow it.
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = vec![];
     files(&src, &mut sources);
@@ -191,8 +192,8 @@ fn cve_rustsec_2026_0007_unsafe_code_is_where_it_was() {
         })
         .collect();
     allowing.sort();
-    // Permissions and blocks. `message/mod.rs` relies on text being UTF-8, which `endpoint/driver/receive.rs` and
-    // `message/outbound.rs` guarantee. `transport/tcp_info.rs` calls `getsockopt`.
+    // `allow` attributes and unsafe blocks. `message/mod.rs` relies on text being UTF-8, which
+    // `endpoint/driver/receive.rs` and `message/outbound.rs` guarantee. `transport/tcp_info.rs` calls `getsockopt`.
     let expected = [
         ["endpoint/driver/receive.rs"; 2].as_slice(),
         &["message/mod.rs"; 3],

@@ -7,22 +7,22 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::script::transport;
 use crate::common::tls::{certified, client, server};
-use crate::common::{look, within};
-use crate::heap::{live, most_during};
+use crate::common::{poll_once, within};
+use crate::heap::{live, peak_during};
 use crate::watched;
 
 /// The header of a TLS record: type, version, length.
 const RECORD_HEADER: usize = 5;
 
-/// What rustls may keep of one handshake.
+/// Upper bound for what rustls keeps of one handshake.
 const TLS_HANDSHAKE: usize = 64 * 1024;
 
-/// The first record that a client sends: its ClientHello.
+/// The first record of a client: its ClientHello.
 async fn client_hello() -> Vec<u8> {
     let (io, peer) = transport(false);
     let client = client(&certified());
     let mut connecting = pin!(client.request("wss://localhost/").connect_over(io));
-    assert!(look(&mut connecting).await.is_pending());
+    assert!(poll_once(&mut connecting).await.is_pending());
     let hello = peer.takes_bytes();
     assert_eq!(hello[0], 22, "a handshake record");
     assert_eq!(
@@ -33,7 +33,7 @@ async fn client_hello() -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_126343_an_end_at_any_byte_of_a_client_hello_is_a_value() {
+async fn cve_2026_126343_end_at_any_byte_of_a_client_hello_is_an_error() {
     let (server, hello) = (server(&certified()), client_hello().await);
     for resets in [false, true] {
         for len in 0..hello.len() {
@@ -50,7 +50,7 @@ async fn cve_2026_126343_an_end_at_any_byte_of_a_client_hello_is_a_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_129500_a_failure_at_any_operation_of_tls_is_a_value() {
+async fn cve_2026_129500_failure_at_any_tls_operation_is_an_error() {
     let hello = client_hello().await;
     let server = server(&certified());
     let mut failures = 0;
@@ -65,7 +65,7 @@ async fn cve_2026_129500_a_failure_at_any_operation_of_tls_is_a_value() {
         peer.ends();
         let error = within(60, server.accept(io)).await.unwrap_err();
         assert!(peer.sees_end(), "{operation}");
-        // From here on the transport works to its end, which comes in the middle of the handshake.
+        // From here on, the transport works until its end, which comes in the middle of the handshake.
         if peer.takes_bytes().len() > 500 {
             break;
         }
@@ -78,7 +78,7 @@ async fn cve_2026_129500_a_failure_at_any_operation_of_tls_is_a_value() {
 #[tokio::test(start_paused = true)]
 async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
     let (server, hello) = (server(&certified()), client_hello().await);
-    // In drops; late; in drops after the whole hello.
+    // Single bytes; late; single bytes after the complete hello.
     for (at_once, every) in [(0, 100), (0, 9000), (hello.len(), 100)] {
         let (io, peer) = transport(true);
         let start = Instant::now();
@@ -96,7 +96,7 @@ async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
                 () = dripping => unreachable!(),
             }
         };
-        let (accepted, most) = most_during(ended).await;
+        let (accepted, most) = peak_during(ended).await;
         let error = accepted.unwrap_err();
         assert!(peer.sees_end());
         assert!(error.is_timeout() || error.is_tls(), "{error:?}");
@@ -106,7 +106,7 @@ async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2024_0336_a_close_notify_in_the_handshake_ends_it_and_does_not_spin() {
+async fn cve_rustsec_2024_0336_close_notify_in_the_handshake_ends_it_without_spinning() {
     // An alert record: warning, close_notify.
     const CLOSE_NOTIFY: [u8; 7] = [21, 3, 3, 0, 2, 1, 0];
     let (server, hello) = (server(&certified()), client_hello().await);
@@ -126,7 +126,7 @@ async fn cve_rustsec_2024_0336_a_close_notify_in_the_handshake_ends_it_and_does_
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2024_0399_a_client_hello_in_records_of_one_byte_is_no_panic() {
+async fn cve_rustsec_2024_0399_client_hello_in_one_byte_records_does_not_panic() {
     let (server, hello) = (server(&certified()), client_hello().await);
     let records: Vec<u8> = hello[RECORD_HEADER..]
         .iter()
@@ -138,7 +138,7 @@ async fn cve_rustsec_2024_0399_a_client_hello_in_records_of_one_byte_is_no_panic
         peer.sends_bytes(&records);
         let mut accepting = pin!(server.accept(io));
         let before = live();
-        let answered = look(&mut accepting).await;
+        let answered = poll_once(&mut accepting).await;
         let told = peer.takes_bytes();
         assert!(
             answered.is_ready() || told.first() == Some(&22),
@@ -154,9 +154,9 @@ async fn cve_rustsec_2024_0399_a_client_hello_in_records_of_one_byte_is_no_panic
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2026_0346_a_record_or_message_without_end_is_not_collected() {
+async fn cve_rustsec_2026_0346_endless_record_or_message_is_not_buffered() {
     let server = server(&certified());
-    // A record of the greatest length that its header can say; a ClientHello that declares 16 MiB, in whole records.
+    // A record of the maximum length that its header can declare; a ClientHello that declares 16 MiB, in whole records.
     let mut hello = vec![22, 3, 3, 0x40, 0, 1, 0xff, 0xff, 0xff];
     hello.resize(RECORD_HEADER + 0x4000, 0);
     let mut more = vec![22, 3, 3, 0x40, 0];
@@ -166,7 +166,7 @@ async fn cve_rustsec_2026_0346_a_record_or_message_without_end_is_not_collected(
         let more_len = more.len();
         peer.sends_bytes(first);
         peer.rule(|rules| rules.endless = more);
-        let ((accepted, secs, _), most) = most_during(watched(server.accept(io))).await;
+        let ((accepted, secs, _), most) = peak_during(watched(server.accept(io))).await;
         assert!(accepted.unwrap_err().is_tls() && peer.sees_end());
         assert!(secs <= 1, "{secs}");
         assert!(most <= 2 * TLS_HANDSHAKE + 4 * more_len, "{most}");
@@ -174,7 +174,7 @@ async fn cve_rustsec_2026_0346_a_record_or_message_without_end_is_not_collected(
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_2026_126343_a_server_hello_that_is_none_is_a_value() {
+async fn cve_2026_126343_invalid_server_hello_is_an_error() {
     let client = client(&certified());
     for bytes in [
         &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],

@@ -5,14 +5,14 @@ use std::pin::pin;
 use sockeye::TrySendError;
 
 use crate::common::wire::{Frame, binary, ping, pong};
-use crate::common::{BOTH, Local, look, open};
-use crate::heap::{held_by, most_during};
+use crate::common::{BOTH, Local, open, poll_once};
+use crate::heap::{held_by, peak_during};
 use crate::{ASLEEP, READ_BUFFER, echo, watched};
 
-/// How much may wait by default.
+/// The default limit of queued bytes.
 const WRITE_BUFFER_MAX: usize = 1024 * 1024;
 
-/// How much is read ahead by default, with what the queue costs.
+/// The default limit of bytes read ahead, with the overhead of the queue.
 const READ_AHEAD_MAX: usize = 8 * 1024 * 1024 + 512 * 1024;
 
 fn repeated(local: Local, frame: Frame) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn repeated(local: Local, frame: Frame) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2020_0043_echoes_that_are_not_read_cost_what_may_wait_and_end_after_10_s() {
+async fn cve_rustsec_2020_0043_unread_echoes_cost_the_queue_limit_and_end_after_10_s() {
     const MESSAGE_LEN: usize = 4096;
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
@@ -30,10 +30,10 @@ async fn cve_rustsec_2020_0043_echoes_that_are_not_read_cost_what_may_wait_and_e
             rules.room = 0;
             rules.endless = flood;
         });
-        let ((ended, secs, _), most) = most_during(watched(echo(&mut ws))).await;
+        let ((ended, secs, _), most) = peak_during(watched(echo(&mut ws))).await;
         assert!(ended.unwrap_err().is_timeout() && peer.sees_end());
         assert_eq!(secs, 10);
-        // What waits; what is read ahead; what has been read and not been taken; the script's own copy of the flood.
+        // Queued output, messages read ahead, read but undelivered bytes, and the script's own copy of the flood.
         let allowed = WRITE_BUFFER_MAX + READ_AHEAD_MAX + 2 * MESSAGE_LEN + READ_BUFFER + 4 * flood_len;
         assert!(
             (WRITE_BUFFER_MAX..=allowed).contains(&most),
@@ -43,7 +43,7 @@ async fn cve_rustsec_2020_0043_echoes_that_are_not_read_cost_what_may_wait_and_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2020_0043_a_fan_out_is_refused_when_too_much_waits() {
+async fn cve_rustsec_2020_0043_broadcast_to_a_full_queue_is_rejected() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, receiver) = ws.split();
@@ -74,24 +74,24 @@ async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_a
             rules.room = 0;
             rules.endless = flood;
         });
-        // The clock stands while there is something to read: this is some 160,000 pings.
+        // The clock does not advance while there is input: this is about 160,000 pings.
         for _ in 0..10_000 {
-            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert!(poll_once(pin!(ws.recv())).await.is_pending());
         }
-        let ((), most) = most_during(async {
+        let ((), most) = peak_during(async {
             for _ in 0..10_000 {
-                assert!(look(pin!(ws.recv())).await.is_pending());
+                assert!(poll_once(pin!(ws.recv())).await.is_pending());
             }
         })
         .await;
-        // What is read while something waits to be written lies in a buffer of 8 KiB until it is looked at.
+        // While output is queued, input is read into a buffer of 8 KiB.
         assert!(most <= 9 * 1024, "{local:?}: {most} bytes more");
         peer.rule(|rules| rules.endless = vec![]);
         while peer.unread_len() > 0 {
-            assert!(look(pin!(ws.recv())).await.is_pending());
+            assert!(poll_once(pin!(ws.recv())).await.is_pending());
         }
         peer.rule(|rules| rules.room = usize::MAX);
-        assert!(look(pin!(ws.recv())).await.is_pending());
+        assert!(poll_once(pin!(ws.recv())).await.is_pending());
         let pongs = peer.takes();
         assert!(pongs.len() <= 2048 / 127 + 3, "{} pongs", pongs.len());
         assert!(pongs.iter().all(|frame| *frame == pong([7; 125])));
@@ -106,13 +106,13 @@ async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2020_0043_pings_of_our_own_do_not_pile_up_either() {
+async fn cve_rustsec_2020_0043_own_pings_do_not_accumulate() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         peer.rule(|rules| rules.room = 0);
         for _ in 0..10_000 {
-            // Waits for the kernel, in vain.
-            assert!(look(pin!(ws.send_ping(&[1; 125]))).await.is_pending());
+            // Waits for the transport, which takes nothing.
+            assert!(poll_once(pin!(ws.send_ping(&[1; 125]))).await.is_pending());
         }
         let held = held_by(ws);
         assert!(held <= 8 * 1024, "{local:?}: {held} bytes");
@@ -120,7 +120,7 @@ async fn cve_rustsec_2020_0043_pings_of_our_own_do_not_pile_up_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cve_rustsec_2024_0003_a_thousand_tasks_that_wait_for_one_peer_are_all_told_after_10_s() {
+async fn cve_rustsec_2024_0003_tasks_waiting_for_one_peer_all_fail_after_10_s() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
     peer.rule(|rules| rules.room = 0);
@@ -141,7 +141,7 @@ async fn cve_rustsec_2024_0003_a_thousand_tasks_that_wait_for_one_peer_are_all_t
             .all(|sent| sent.as_ref().is_err_and(|error| error.is_timeout()))
     );
     assert_eq!((sent.len(), secs), (1000, 10));
-    // What waited went with the connection, though somebody still holds it.
+    // The queue was freed with the connection, although its handles still exist.
     let held = held_by((sender, receiver));
     assert!(held <= 8 * 1024, "{held}");
     assert!(peer.sees_end());

@@ -1,4 +1,4 @@
-//! Pairs of calls with a volume, a rate or a number that the table does not have.
+//! Pairs of calls with volumes, rates or numbers that the table does not cover.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -19,7 +19,7 @@ use crate::common::{self, BOTH, Local, text_of, within};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// A client and a server, with the defaults, over sockets that hold `capacity` bytes in each direction.
+/// A client and a server with default settings, over sockets with `capacity` bytes in each direction.
 async fn both(capacity: usize) -> (WebSocket, WebSocket) {
     let (near, far) = link(capacity);
     let (client, server) = (Client::default(), Server::default());
@@ -28,27 +28,27 @@ async fn both(capacity: usize) -> (WebSocket, WebSocket) {
     (connected.unwrap().0, accepted.unwrap())
 }
 
-/// An open connection with the defaults, and the socket of the other side.
+/// An open connection with default settings, and the socket of the other side.
 async fn one(local: Local, capacity: usize) -> (WebSocket, Link) {
     common::open_linked(local, capacity, Limits::default()).await
 }
 
-/// What a peer counted that reads at a rate.
+/// What a peer that reads at a limited rate has counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counted {
-    /// The lengths of the data frames that arrived whole.
+    /// The lengths of the complete data frames.
     messages: Vec<usize>,
     pings: usize,
-    /// The code of the close frame, 1005 for none.
+    /// The code of the close frame; 1005 if it has none.
     close: Option<u16>,
 }
 
-/// Reads `step` bytes each `pause` until the end, answers each ping and the close frame.
+/// Reads `step` bytes per `pause` until the end, and answers each ping and the close frame.
 async fn read_slowly(far: Link, masks: bool, step: usize, pause: Duration) -> Counted {
     let (mut reader, mut writer): (ReadHalf<Link>, WriteHalf<Link>) = tokio::io::split(far);
     let mut counted = Counted::default();
     let mut bytes = Vec::new();
-    // How much of a data frame is still to come, and its length.
+    // How much of a data frame is missing, and its length.
     let mut rest = 0;
     let mut block = vec![0; step];
     loop {
@@ -108,7 +108,7 @@ async fn read_slowly(far: Link, masks: bool, step: usize, pause: Duration) -> Co
     }
 }
 
-/// The length of the header, and that of the payload, if the header is whole.
+/// The lengths of the header and of the payload, if the header is complete.
 fn header(bytes: &[u8]) -> Option<(usize, usize)> {
     let [_, second, ..] = *bytes else { return None };
     let extended = match second & 0x7f {
@@ -163,9 +163,9 @@ async fn receive(ws: &mut WebSocket, mut len: usize) {
     }
 }
 
-/// B03: python-websockets and others connect programs that first send and then receive.
+/// B03: programs that first send and then receive, as clients of python-websockets do.
 #[tokio::test(start_paused = true)]
-async fn two_peers_that_first_send_4_mib_and_then_receive_both_succeed() {
+async fn peers_that_send_4_mib_before_receiving_succeed() {
     for (near_way, far_way) in WAYS.into_iter().flat_map(|a| WAYS.map(|b| (a, b))) {
         let (mut client, mut server) = both(64 * KIB).await;
         let near = async {
@@ -181,7 +181,7 @@ async fn two_peers_that_first_send_4_mib_and_then_receive_both_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_split_peers_that_send_4_mib_before_they_receive_both_succeed() {
+async fn split_peers_that_send_4_mib_before_receiving_succeed() {
     let (client, server) = both(64 * KIB).await;
     let side = async |ws: WebSocket| {
         let (sender, mut receiver) = ws.split();
@@ -193,7 +193,7 @@ async fn two_split_peers_that_send_4_mib_before_they_receive_both_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_peers_that_exchange_many_messages_each_send_before_receive_succeed() {
+async fn peers_that_exchange_many_messages_send_first_succeed() {
     let (mut client, mut server) = both(4 * KIB).await;
     let side = async |ws: &mut WebSocket| {
         for number in 0..50 {
@@ -207,9 +207,9 @@ async fn two_peers_that_exchange_many_messages_each_send_before_receive_succeed(
     within(5, async { tokio::join!(side(&mut client), side(&mut server)) }).await;
 }
 
-/// B06: the deadline of the closing handshake starts when the close frame has left.
+/// B06: the close timeout starts when the close frame has been written.
 #[tokio::test(start_paused = true)]
-async fn close_behind_12_mib_loses_nothing_to_a_peer_that_reads_1_mib_a_second() {
+async fn close_behind_12_mib_delivers_everything_at_1_mib_per_second() {
     for local in BOTH {
         let (mut ws, far) = one(local, 64 * KIB).await;
         let reading = read_slowly(far, local == Local::Server, 64 * KIB, Duration::from_micros(62_500));
@@ -225,7 +225,7 @@ async fn close_behind_12_mib_loses_nothing_to_a_peer_that_reads_1_mib_a_second()
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_of_a_sender_behind_12_mib_loses_nothing_to_a_slow_peer() {
+async fn sender_close_behind_12_mib_delivers_everything_to_a_slow_peer() {
     for local in BOTH {
         let (ws, far) = one(local, 64 * KIB).await;
         let (sender, mut receiver) = ws.split();
@@ -241,9 +241,9 @@ async fn close_of_a_sender_behind_12_mib_loses_nothing_to_a_slow_peer() {
     }
 }
 
-/// B01: a peer that takes bytes all the time is alive, however long our own data delays the ping.
+/// B01: a peer that takes bytes continuously is alive, however long queued data delays the ping.
 #[tokio::test(start_paused = true)]
-async fn a_download_of_a_minute_is_not_cut_off_while_the_peer_reads() {
+async fn download_of_a_minute_completes_while_the_peer_reads() {
     for local in BOTH {
         let (mut ws, far) = one(local, 64 * KIB).await;
         let reading = read_slowly(far, local == Local::Server, 16 * KIB, Duration::from_micros(62_500));
@@ -259,14 +259,14 @@ async fn a_download_of_a_minute_is_not_cut_off_while_the_peer_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_download_of_a_minute_is_not_cut_off_while_the_receiver_waits() {
+async fn download_of_a_minute_completes_while_the_receiver_waits() {
     for local in BOTH {
         let (ws, far) = one(local, 64 * KIB).await;
         let (sender, mut receiver) = ws.split();
         let reading = read_slowly(far, local == Local::Server, 16 * KIB, Duration::from_micros(62_500));
         let sending = async move {
             sender.send(vec![7; 16 * MIB]).await.unwrap();
-            // Behind a backlog, and then behind none.
+            // With a backlog, and then without one.
             sender.feed(vec![7; MIB]).await.unwrap();
             sender.send_ping(b"").await.unwrap();
             sender.close(CloseCode::NORMAL, "").await.unwrap();
@@ -278,9 +278,9 @@ async fn a_download_of_a_minute_is_not_cut_off_while_the_receiver_waits() {
     }
 }
 
-/// A ping that waits behind a minute's worth of messages has its deadline from when it has left.
+/// The deadline of a ping behind a minute's worth of messages starts when it has been written.
 #[tokio::test(start_paused = true)]
-async fn a_ping_behind_a_backlog_is_no_sentence() {
+async fn ping_deadline_starts_when_the_ping_is_written() {
     for local in BOTH {
         let (ws, far) = one(local, 64 * KIB).await;
         let (sender, mut receiver) = ws.split();
@@ -301,15 +301,15 @@ async fn a_ping_behind_a_backlog_is_no_sentence() {
     }
 }
 
-/// One byte each nine seconds is progress, and no way to hold a connection.
+/// One byte every nine seconds is progress, but too slow to keep the connection.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_a_byte_every_nine_seconds_is_dropped() {
+async fn peer_taking_a_byte_every_nine_seconds_is_disconnected() {
     for local in BOTH {
         let (mut ws, far) = one(local, 4 * KIB).await;
         let reading = read_slowly(far, local == Local::Server, 1, Duration::from_secs(9));
         let start = Instant::now();
         let sending = async {
-            // A second ends when it is seen that the first does not leave.
+            // The second call fails once it is clear that the first does not progress.
             let sent = ws.send(vec![7; 64 * KIB]).await;
             assert!(sent.as_ref().is_err_and(|error| error.is_timeout()), "{sent:?}");
             drop(ws);
@@ -330,9 +330,9 @@ async fn a_peer_that_takes_a_byte_every_nine_seconds_is_dropped() {
     }
 }
 
-/// A message that takes a minute to arrive, at a rate that never pauses.
+/// A message that takes a minute to arrive at a steady rate.
 #[tokio::test(start_paused = true)]
-async fn an_upload_of_a_minute_is_not_cut_off() {
+async fn upload_of_a_minute_completes() {
     for local in BOTH {
         let (mut ws, mut far) = one(local, 64 * KIB).await;
         let mut head = vec![0x82, 127];
@@ -389,7 +389,7 @@ async fn receive_numbered(ws: impl StreamExt<Item = Result<Message, sockeye::Err
 
 /// A hundred tasks, or a hundred futures of one task, on each side, over sockets that are always full.
 #[tokio::test(start_paused = true)]
-async fn a_hundred_senders_at_once_lose_nothing() {
+async fn hundred_concurrent_senders_lose_nothing() {
     for is_one_task in [false, true] {
         let (client, server) = both(2 * KIB).await;
         let side = async |ws: WebSocket| {
@@ -411,7 +411,7 @@ async fn a_hundred_senders_at_once_lose_nothing() {
     }
 }
 
-/// Each time that the socket takes something, all who wait may look, once.
+/// Each time the socket takes bytes, each waiting sender is polled at most once.
 #[tokio::test(start_paused = true)]
 async fn waiting_senders_are_polled_once_for_each_write_of_the_others() {
     let mut polls = Vec::new();
@@ -443,9 +443,9 @@ async fn waiting_senders_are_polled_once_for_each_write_of_the_others() {
     );
 }
 
-/// The sender goes; the receiver still gets everything, and pings are still answered.
+/// The sender is dropped; the receiver still gets everything, and pings are still answered.
 #[tokio::test(start_paused = true)]
-async fn a_receiver_goes_on_without_senders_at_each_point() {
+async fn receiver_continues_after_dropping_the_senders() {
     for point in 0..20 {
         let (client, server) = both(KIB).await;
         let (sender, mut receiver) = client.split();
@@ -484,15 +484,15 @@ async fn a_receiver_goes_on_without_senders_at_each_point() {
     }
 }
 
-/// The receiver goes; what is sent still leaves.
+/// The receiver is dropped; messages are still sent.
 #[tokio::test(start_paused = true)]
-async fn a_sender_goes_on_without_the_receiver_at_each_point() {
+async fn sender_continues_after_dropping_the_receiver() {
     for point in 0..12 {
         let (client, server) = both(KIB).await;
         let (sender, mut receiver) = client.split();
         let (far_sender, mut far_receiver) = server.split();
         let far = async {
-            // Less than the sockets hold: nobody reads it.
+            // Less than the sockets hold, because nothing is read.
             for number in 0..point {
                 far_sender.send(format!("{number}")).await.unwrap();
             }
@@ -515,9 +515,9 @@ async fn a_sender_goes_on_without_the_receiver_at_each_point() {
     }
 }
 
-/// A `send` that waits when the peer closes ends at once, and `recv` gives what came before the close frame.
+/// A `send` that waits when the peer closes ends immediately, and `recv` returns what came before the close frame.
 #[tokio::test(start_paused = true)]
-async fn a_waiting_send_ends_when_the_peer_closes() {
+async fn waiting_send_fails_when_the_peer_closes() {
     for is_split in [false, true] {
         let (mut client, mut server) = both(KIB).await;
         let closing = async {
@@ -539,7 +539,8 @@ async fn a_waiting_send_ends_when_the_peer_closes() {
                     (sent, client.recv().await, client.recv().await)
                 }
             };
-            // What had not left is lost with the connection, or has arrived while the peer waited for our close frame.
+            // Messages that were not written are lost with the connection, or arrived while the peer waited for our
+            // close frame.
             assert!(
                 sent.is_ok() || sent.as_ref().is_err_and(|error| error.is_closed()),
                 "{sent:?}"
@@ -555,7 +556,7 @@ async fn a_waiting_send_ends_when_the_peer_closes() {
 
 /// Messages that arrive after our close frame belong to the stream, whichever half closes.
 #[tokio::test(start_paused = true)]
-async fn the_stream_gets_what_arrives_after_the_sink_has_closed() {
+async fn stream_receives_messages_after_the_sink_has_closed() {
     let (client, server) = both(64 * KIB).await;
     let (mut sink, mut stream) = StreamExt::split::<sockeye::Message>(client);
     let (far_sender, mut far_receiver) = server.split();
@@ -568,7 +569,7 @@ async fn the_stream_gets_what_arrives_after_the_sink_has_closed() {
     });
     let far = tokio::spawn(async move {
         assert!(text_of(far_receiver.recv().await) == "request");
-        // The close frame is there by now, and not read.
+        // The close frame has arrived, and is not read yet.
         sleep(Duration::from_secs(1)).await;
         for number in 0..100 {
             far_sender.feed(format!("answer {number}")).await.unwrap();
@@ -586,7 +587,7 @@ async fn the_stream_gets_what_arrives_after_the_sink_has_closed() {
     .await;
 }
 
-/// B02: each half of futures' split in a task, both sides sending much at the same time.
+/// B02: each half of futures' split in its own task, both sides sending much at the same time.
 #[tokio::test(start_paused = true)]
 async fn halves_of_futures_carry_12_mib_in_both_directions_at_once() {
     let (client, server) = both(64 * KIB).await;
@@ -601,15 +602,15 @@ async fn halves_of_futures_carry_12_mib_in_both_directions_at_once() {
             assert_eq!(received.len(), 12 * MIB);
             stream
         });
-        // Both halves stay until both sides are done.
+        // Both halves exist until both sides are done.
         (sending.await.unwrap(), receiving.await.unwrap())
     };
     let _halves = within(5, async { tokio::join!(side(client), side(server)) }).await;
 }
 
-/// `recv` in a loop that overlooks the end lets other tasks run.
+/// A loop over `recv` that ignores the end lets other tasks run.
 #[tokio::test]
-async fn a_loop_of_recv_past_the_end_lets_others_run() {
+async fn recv_loop_after_the_end_yields() {
     for is_split in [false, true] {
         let (mut client, server) = both(KIB).await;
         drop(server);
@@ -637,16 +638,16 @@ async fn a_loop_of_recv_past_the_end_lets_others_run() {
     }
 }
 
-/// Polls a future once with a waker that wakes nothing: as if a task had polled it that is gone since.
+/// Polls a future once with a no-op waker, as if by a task that no longer exists.
 async fn poll_elsewhere<F: Future>(future: F) {
     let mut future = pin!(future);
     let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_pending());
 }
 
-/// What a task polled in vain and dropped, another task gets.
+/// A result that one task polled for and dropped is received by another task.
 #[tokio::test(start_paused = true)]
-async fn what_was_polled_in_another_task_wakes_the_one_that_polls_now() {
+async fn wake_up_goes_to_the_task_that_polled_last() {
     let answer = async |mut far: WebSocket| {
         sleep(Duration::from_secs(1)).await;
         far.send("here").await.unwrap();
@@ -691,9 +692,9 @@ async fn what_was_polled_in_another_task_wakes_the_one_that_polls_now() {
     .await;
 }
 
-/// A receiver that was polled and is not any more leaves sending to the senders, and the other way round.
+/// A receiver that is no longer polled does not block senders, and vice versa.
 #[tokio::test(start_paused = true)]
-async fn a_half_that_is_not_polled_any_more_keeps_the_other_from_nothing() {
+async fn half_that_is_no_longer_polled_does_not_block_the_other() {
     for is_futures in [false, true] {
         let (near, far) = both(KIB).await;
         let (far_sender, mut far_receiver) = far.split();
@@ -702,7 +703,7 @@ async fn a_half_that_is_not_polled_any_more_keeps_the_other_from_nothing() {
                 assert_eq!(far_receiver.recv().await.unwrap().expect("a message").len(), 10 * KIB);
                 far_sender.send(vec![7; 3 * KIB]).await.unwrap();
             }
-            // So that the half which waits is polled last.
+            // So that the waiting half is polled last.
             sleep(Duration::from_secs(1)).await;
             far_sender.send("last").await.unwrap();
         };
@@ -731,9 +732,9 @@ async fn a_half_that_is_not_polled_any_more_keeps_the_other_from_nothing() {
     }
 }
 
-/// Of several that wait for room or for a flush, those that are dropped take no wake-up with them.
+/// A dropped operation that waited for room or for a flush does not consume a wake-up of the others.
 #[tokio::test(start_paused = true)]
-async fn a_sender_that_is_dropped_while_it_waits_takes_no_wake_up_with_it() {
+async fn dropped_waiting_operation_takes_no_wake_up() {
     for (dropped, of_receiver) in (0..4).flat_map(|dropped| [(dropped, false), (dropped, true)]) {
         let (near, far) = both(KIB).await;
         let (sender, mut receiver) = near.split();
@@ -756,7 +757,7 @@ async fn a_sender_that_is_dropped_while_it_waits_takes_no_wake_up_with_it() {
             receiver
         });
         sleep(Duration::from_secs(1)).await;
-        // It waited last, or the others did.
+        // The dropped one waited last, or the others did.
         waiting[dropped].abort();
         if of_receiver {
             receiving.abort();
@@ -782,9 +783,9 @@ async fn a_sender_that_is_dropped_while_it_waits_takes_no_wake_up_with_it() {
     }
 }
 
-/// A large message that is compressed part by part, in both directions at once, beside other calls.
+/// Large messages compressed in parts, in both directions at once, beside other calls.
 #[tokio::test(start_paused = true)]
-async fn two_peers_that_first_send_compressed_messages_and_then_receive_both_succeed() {
+async fn peers_that_send_compressed_messages_before_receiving_succeed() {
     let text = |seed: u32| {
         // Compresses to about a third.
         let mut number = seed;

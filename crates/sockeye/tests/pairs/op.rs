@@ -1,4 +1,4 @@
-//! The calls of the pair table: each public method as a sequence of steps, over every way to share a connection.
+//! The calls of the pair table: each public method as a sequence of steps, for every way to share a connection.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,16 +15,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::peer;
 
-/// The payload sizes of our messages, in turn: small, larger than the transport's buffer, larger than the write buffer.
+/// Payload sizes of our messages, in rotation: small, larger than the transport's buffer, larger than the write buffer.
 const SIZES: [usize; 6] = [9, 1200, 7000, 17_000, 130, 3000];
 
-/// How many messages, or calls, one operation is.
+/// The number of messages or calls of one operation.
 const COUNT: usize = 6;
 
-/// How long between two calls of an operation that does not wait by itself.
+/// The pause between two calls of an operation that does not wait by itself.
 const GAP: Duration = Duration::from_millis(100);
 
-/// The size of our message of this number.
+/// The size of our message with this number.
 pub(crate) fn size_of(number: usize) -> usize {
     SIZES[number % SIZES.len()]
 }
@@ -32,7 +32,7 @@ pub(crate) fn size_of(number: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Recv,
-    /// `recv_event`, without the control frames.
+    /// `recv_event`, skipping control frames.
     RecvEvent,
     Next,
     Send,
@@ -55,12 +55,12 @@ pub(crate) enum Call {
     /// `try_send` or `start_send`, then `SinkExt::flush`, each time.
     SinkFlush,
     SinkClose,
-    /// Nothing, for a second: what closes beside two that receive.
+    /// Nothing for a second: closes beside two receiving operations.
     Wait,
 }
 
 thread_local! {
-    /// How far each operation is.
+    /// The progress of each operation.
     pub(crate) static NOTES: RefCell<BTreeMap<char, String>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -106,7 +106,7 @@ pub(crate) const OF_SENDER: [Call; 12] = [
 /// Every method of `Receiver` that waits.
 pub(crate) const OF_RECEIVER: [Call; 3] = [Call::Recv, Call::RecvEvent, Call::Next];
 
-/// What the sink half of `StreamExt::split` can do.
+/// The methods of the sink half of `StreamExt::split`.
 pub(crate) const OF_SINK: [Call; 4] = [Call::SinkFeed, Call::SinkSend, Call::SinkFlush, Call::SinkClose];
 
 impl Call {
@@ -126,7 +126,7 @@ impl Call {
         matches!(self, Self::Close | Self::StartClose | Self::SinkClose)
     }
 
-    /// Whether it may leave out a message because there is no room.
+    /// Whether it may skip a message because the queue is full.
     pub(crate) fn may_be_full(self) -> bool {
         use Call::{Flush, SinkFlush, TrySend, TrySendAll, TrySendPrepared};
         matches!(self, Flush | TrySend | TrySendPrepared | TrySendAll | SinkFlush)
@@ -135,9 +135,9 @@ impl Call {
 
 /// A share of a connection.
 pub(crate) enum Handle {
-    /// The whole, by one task at a time, each call to its end.
+    /// The whole connection, used by one task at a time for complete calls.
     Exclusive(Arc<futures_util::lock::Mutex<WebSocket>>),
-    /// The whole, behind a lock that is held during each poll and no longer.
+    /// The whole connection, behind a lock that is held only during each poll.
     Locked(Arc<Mutex<WebSocket>>),
     Sender(Sender),
     Receiver(Receiver),
@@ -145,20 +145,20 @@ pub(crate) enum Handle {
     Stream(SplitStream<WebSocket>),
 }
 
-/// What a call gave.
+/// The result of a call.
 #[derive(Debug)]
 pub(crate) enum Got {
     Message(Message),
     End,
     Done,
-    /// No room.
+    /// The queue was full.
     Full,
 }
 
 type Given = Result<Got, Error>;
 
 impl Handle {
-    /// Another share of the same connection for sending, if there can be one.
+    /// Another share of the same connection for sending, if possible.
     pub(crate) fn share(&self) -> Option<Self> {
         match self {
             Self::Exclusive(ws) => Some(Self::Exclusive(ws.clone())),
@@ -296,7 +296,7 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
     }
 }
 
-/// Calls by a future that is made again for each poll: that loses nothing where dropping it loses nothing.
+/// Creates a new future for each poll, which loses nothing if dropping the future loses nothing.
 async fn locked<T>(ws: &Mutex<WebSocket>, mut poll: impl FnMut(&mut WebSocket, &mut Context<'_>) -> Poll<T>) -> T {
     poll_fn(|cx| poll(&mut ws.lock().unwrap(), cx)).await
 }
@@ -358,7 +358,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         }
         Call::SinkFeed | Call::SinkSend => {
             locked(ws, SinkExt::<Message>::poll_ready_unpin).await?;
-            // Nobody else comes between in this thread.
+            // No other operation runs in between on this thread.
             ws.lock().unwrap().start_send_unpin(of())?;
             match call {
                 Call::SinkFeed => Ok(Got::Done),
@@ -405,7 +405,7 @@ async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> G
     }
 }
 
-/// One of the operations of a combination, and what became of it.
+/// One operation of a combination, and its log.
 pub(crate) struct Op {
     pub(crate) handle: Handle,
     pub(crate) call: Call,
@@ -417,19 +417,19 @@ pub(crate) struct Op {
 
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// The numbers of the messages that a call was given.
+    /// The numbers of the messages that were passed to a call.
     pub(crate) tried: Vec<usize>,
-    /// Those of which the call gave `Ok`.
+    /// Those for which the call returned `Ok`.
     pub(crate) queued: Vec<usize>,
-    /// How many of `queued` were known to have left.
+    /// How many of `queued` are known to be written.
     pub(crate) flushed: usize,
-    /// The numbers of the messages that were received.
+    /// The numbers of the received messages.
     pub(crate) received: Vec<usize>,
-    /// The end, where it receives.
+    /// The end, if it receives.
     pub(crate) end: Option<Result<(), Error>>,
-    /// What closing gave, where that was done at the end.
+    /// The result of closing, if that was done at the end.
     pub(crate) closing: Option<Result<(), Error>>,
-    /// What the call gave that was not `Ok`, or the first of them.
+    /// The first result of the call that was not `Ok`.
     pub(crate) failure: Option<Error>,
     pub(crate) faults: Vec<String>,
     pub(crate) is_done: bool,
@@ -447,23 +447,23 @@ impl Op {
         }
     }
 
-    /// Has it close the connection after its last call, if it does not receive.
+    /// Makes it close the connection after its last call, if it does not receive.
     pub(crate) fn then_close_unless_it_receives(mut self) -> Self {
         self.closes_at_end = !self.call.receives();
         self
     }
 
-    /// All steps.
+    /// Runs all steps.
     pub(crate) async fn run(&mut self) {
         while !self.step().await {}
     }
 
-    /// One step, the call dropped where it does not end within some milliseconds; says whether all are done.
+    /// One step. The call is dropped if it takes more than some milliseconds. Returns whether all steps are done.
     pub(crate) async fn step_briefly(&mut self) -> bool {
         self.log.is_done || timeout(Duration::from_millis(10), self.step()).await.unwrap_or(false)
     }
 
-    /// One call; says whether it was the last. May be dropped and called again, as the call itself may.
+    /// One call. Returns whether it was the last. Cancel-safe if the call is.
     pub(crate) async fn step(&mut self) -> bool {
         if !self.log.is_done {
             let is_last = self.steps >= COUNT || self.call().await;
@@ -479,7 +479,7 @@ impl Op {
         self.log.is_done
     }
 
-    /// For whoever looks at a combination that hangs.
+    /// For debugging a combination that hangs.
     fn note(&self) {
         let Log {
             tried,

@@ -1,5 +1,5 @@
-//! The peers of the pair table: raw frames over the far end of a [`Link`], by the script of their kind. They share no
-//! code with the crate under test.
+//! The peers of the pair table: raw frames over the other end of a [`Link`], scripted for each kind. They share no code
+//! with the crate under test.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,36 +13,36 @@ use tokio::time::{Sleep, sleep};
 
 use crate::common::link::Link;
 
-/// What a slow peer takes, and sends, in bytes per second.
+/// Bytes per second that a slow peer reads and writes.
 pub(crate) const SLOW_RATE: usize = 4 * 1024;
 
-/// How much a slow peer takes or sends at once.
+/// How much a slow peer reads or writes at once.
 const SLOW_STEP: usize = 512;
 
-/// The payload sizes of the peer's messages, in turn.
+/// Payload sizes of the peer's messages, in rotation.
 const SIZES: [usize; 4] = [20, 900, 5000, 300];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKind {
-    /// Reads and writes at once; answers our close frame after two more messages.
+    /// Reads and writes without delay; answers our close frame after two more messages.
     Fast,
-    /// As `Fast`, at [`SLOW_RATE`] in each direction.
+    /// Like `Fast`, at [`SLOW_RATE`] in each direction.
     Slow,
     /// Never reads or writes.
     Silent,
-    /// Sends messages and a close frame, reads to the end.
+    /// Sends messages and a close frame, then reads until the end.
     Closing(Option<u16>, Moment),
-    /// Sends messages and a close frame, never reads.
+    /// Sends messages and a close frame, but never reads.
     ClosingDeaf,
     /// Sends messages and closes its socket.
     Gone(Moment),
     /// Sends messages and resets the connection.
     Reset(Moment),
-    /// Sends messages, ends its sending half without a close frame, reads to the end.
+    /// Sends messages, shuts down its sending direction without a close frame, reads until the end.
     HalfGone(Moment),
 }
 
-/// When a peer does it.
+/// When the peer acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Moment {
     /// Before the first call.
@@ -71,12 +71,12 @@ pub(crate) const PEERS: [PeerKind; 16] = [
 ];
 
 impl PeerKind {
-    /// Whether everything that reaches the peer's socket is read by it.
+    /// Whether the peer reads everything that reaches its socket.
     pub(crate) fn reads_to_the_end(self) -> bool {
         matches!(self, Self::Fast | Self::Slow | Self::Closing(..) | Self::HalfGone(_))
     }
 
-    /// Whether the peer keeps to the closing handshake.
+    /// Whether the peer performs the closing handshake.
     pub(crate) fn is_orderly(self) -> bool {
         matches!(self, Self::Fast | Self::Slow | Self::Closing(..))
     }
@@ -124,9 +124,9 @@ impl PeerKind {
 enum Step {
     Messages(usize),
     Pause(Duration),
-    /// Waits for a close frame, or the end of what arrives.
+    /// Waits for a close frame or the end of the input.
     AwaitClose,
-    /// Waits for the end of what arrives.
+    /// Waits for the end of the input.
     AwaitEnd,
     Close(Option<u16>),
     Shutdown,
@@ -134,21 +134,21 @@ enum Step {
     Reset,
 }
 
-/// What a peer saw and did.
+/// What a peer has seen and done.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// The messages that arrived: whose they are, and their numbers.
+    /// The received messages: their sender and number.
     pub(crate) messages: Vec<(char, usize)>,
-    /// The codes of the close frames that arrived; 1005 for none.
+    /// The codes of the received close frames; 1005 if one has none.
     pub(crate) closes: Vec<u16>,
     pub(crate) pings: usize,
     /// Anything that should never arrive.
     pub(crate) faults: Vec<String>,
-    /// How many messages the peer's socket took.
+    /// The number of messages that the peer's socket took.
     pub(crate) sent: usize,
-    /// Whether the end of what arrives was seen.
+    /// Whether the end of the input was seen.
     pub(crate) is_ended: bool,
-    /// Whether the script was done to its end.
+    /// Whether the script was completed.
     pub(crate) is_done: bool,
 }
 
@@ -162,7 +162,7 @@ pub(crate) struct Peer {
     is_closed_by_us: bool,
     outgoing: Vec<u8>,
     written: usize,
-    /// Where in `outgoing` messages end.
+    /// The ends of messages in `outgoing`.
     ends: VecDeque<usize>,
     next_message: usize,
     read_pause: Option<Pin<Box<Sleep>>>,
@@ -170,7 +170,7 @@ pub(crate) struct Peer {
     masks: bool,
 }
 
-/// The payload of a message: whose it is, its number, and padding that depends on it.
+/// The payload of a message: its sender, its number, and padding that depends on the number.
 pub(crate) fn payload(tag: char, number: usize, len: usize) -> Vec<u8> {
     let mut payload = format!("{tag}{number}:").into_bytes();
     payload.resize(payload.len().max(len), padding(number));
@@ -181,7 +181,7 @@ fn padding(number: usize) -> u8 {
     b'a' + (number % 26) as u8
 }
 
-/// Whose message it is, and its number, if it is whole.
+/// The sender and number of a message, if it is intact.
 pub(crate) fn parse(payload: &[u8], size_of: impl Fn(usize) -> usize) -> Option<(char, usize)> {
     let colon = payload.iter().take(16).position(|byte| *byte == b':')?;
     let number: usize = std::str::from_utf8(&payload[1..colon]).ok()?.parse().ok()?;
@@ -195,7 +195,7 @@ pub(crate) fn parse(payload: &[u8], size_of: impl Fn(usize) -> usize) -> Option<
     is_whole.then_some((char::from(payload[0]), number))
 }
 
-/// The size of the peer's message of this number.
+/// The size of the peer's message with this number.
 pub(crate) fn size_of(number: usize) -> usize {
     SIZES[number % SIZES.len()]
 }
@@ -226,7 +226,7 @@ impl Peer {
         if self.kind.reads() {
             self.report.lock().unwrap().is_done = true;
         } else {
-            // Stays there and does nothing.
+            // Keeps the socket open and does nothing.
             std::future::pending::<()>().await;
         }
     }
@@ -301,7 +301,7 @@ impl Peer {
             }
         }
         if self.masks {
-            // A legal key, with which masking changes nothing.
+            // A valid key that does not change the payload.
             self.outgoing.extend([0; 4]);
         }
         self.outgoing.extend(payload);
@@ -390,7 +390,8 @@ impl Peer {
         self.incoming.drain(..start);
     }
 
-    /// The length of the whole frame there, its opcode, and its payload, of which the middle of a long one stays masked.
+    /// The length of the complete frame at `start`, its opcode, and its payload. The middle of a long payload stays
+    /// masked.
     fn frame_at(&self, start: usize) -> Option<(usize, u8, Vec<u8>)> {
         let bytes = &self.incoming[start..];
         let (first, second) = (*bytes.first()?, *bytes.get(1)?);
