@@ -63,7 +63,10 @@ mod serve;
 mod session;
 
 pub use accept::accept_all;
-pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
+pub use config::{
+    ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
+    Who,
+};
 pub use serve::serve;
 pub use sockeye::handshake::{Authority, HostPolicy};
 pub use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};

@@ -3,11 +3,17 @@
 //! Every limit and timeout has a finite default, which a test checks. Some fields depend on others: [`Config::check`]
 //! reports contradictions, and no server starts with them.
 
+mod namespace;
+
 use std::fmt;
 use std::time::Duration;
 
 use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
+
+use crate::auth::TokenConfig;
+pub(crate) use namespace::namespace_of;
+pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
 
 /// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.
 ///
@@ -28,8 +34,21 @@ pub struct Config {
     /// Compression for clients that offer permessage-deflate, as browsers do; `None` disables it. By default each message is
     /// compressed independently, and a publication is compressed once for all its subscribers.
     pub compression: Option<DeflateConfig>,
+    /// Whether clients without a token may connect, as anonymous clients. [`Who`] decides what they may do in a channel.
+    pub anonymous: bool,
+    /// Keys of connection tokens. Without a key, every token is invalid.
+    pub tokens: TokenConfig,
+    /// Keys of subscription tokens; `None` if they are the keys of [`tokens`](Self::tokens).
+    pub subscription_tokens: Option<TokenConfig>,
+    /// Lets every client do everything in every channel, with and without tokens: permissions are not checked. For
+    /// development only.
+    pub insecure_clients: bool,
     /// Features of channels.
     pub channels: ChannelOptions,
+    /// Options of channels without a namespace; `None` if there are no such channels.
+    pub without_namespace: Option<NamespaceOptions>,
+    /// Options of each namespace. Commands for channels of other namespaces fail with error 102.
+    pub namespaces: Namespaces,
     /// Limits per client and for the whole server.
     pub limits: Limits,
     /// Timeouts and intervals.
@@ -42,7 +61,13 @@ impl Default for Config {
             origins: OriginPolicy::default(),
             hosts: None,
             compression: Some(DeflateConfig::default()),
+            anonymous: true,
+            tokens: TokenConfig::default(),
+            subscription_tokens: None,
+            insecure_clients: false,
             channels: ChannelOptions::default(),
+            without_namespace: Some(NamespaceOptions::open()),
+            namespaces: namespace::default_namespaces(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -50,6 +75,20 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Options of a channel, or `None` if its namespace does not exist.
+    ///
+    /// ```
+    /// let config = sockeye_server::Config::default();
+    /// assert!(config.namespace("chat:general").is_some_and(|options| options.presence));
+    /// assert_eq!(config.namespace("unknown:general"), None);
+    /// ```
+    pub fn namespace(&self, channel: &str) -> Option<&NamespaceOptions> {
+        match namespace_of(channel) {
+            "" => self.without_namespace.as_ref(),
+            name => self.namespaces.get(name),
+        }
+    }
+
     /// Checks that no field contradicts another. [`serve`](crate::serve) calls this first.
     ///
     /// ```
@@ -209,6 +248,9 @@ pub struct Limits {
     /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
     /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
     pub publication_size_max: usize,
+    /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of four times
+    /// as many are allowed; after that the client is disconnected with 3013.
+    pub commands_per_second_max: u32,
     /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
     pub channels_per_client_max: usize,
     /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106, after which
@@ -238,6 +280,7 @@ impl Default for Limits {
             connections_max: 100_000,
             message_size_max: 256 << 10,
             publication_size_max: 64 << 10,
+            commands_per_second_max: 250,
             channels_per_client_max: 128,
             client_info_size_max: 4 << 10,
             queue_bytes_max: 1 << 20,
@@ -328,6 +371,7 @@ mod tests {
             connections_max,
             message_size_max,
             publication_size_max,
+            commands_per_second_max,
             channels_per_client_max,
             client_info_size_max,
             queue_bytes_max,
@@ -340,6 +384,7 @@ mod tests {
             connections_max,
             message_size_max,
             publication_size_max,
+            commands_per_second_max as usize,
             channels_per_client_max,
             client_info_size_max,
             queue_bytes_max,
@@ -378,7 +423,7 @@ mod tests {
 
     #[test]
     fn the_security_page_names_every_limit_and_timeout() {
-        let page = include_str!("../../../SECURITY.md");
+        let page = include_str!("../../../../SECURITY.md");
         let Config { limits, timeouts, .. } = Config::default();
         for (group, debug) in [
             ("limits", format!("{limits:#?}")),
