@@ -382,6 +382,9 @@ impl From<EngineError> for ErrorCode {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NoHistory => Self::NotAvailable,
+            EngineError::TooLarge => Self::LimitExceeded,
+            // Temporary: the log may have room again, or the server may be restarted.
+            EngineError::Full | EngineError::Unavailable => Self::Internal,
         }
     }
 }

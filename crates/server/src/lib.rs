@@ -46,11 +46,12 @@ mod connection;
     expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
 )]
 mod delta;
+#[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod http;
-#[allow(dead_code, reason = "the memory engine does not write to it yet")]
+#[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
 mod node;
 mod page;
@@ -67,6 +68,7 @@ pub use config::{
     ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
     Who,
 };
+pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub use serve::serve;
 pub use sockeye::handshake::{Authority, HostPolicy};
 pub use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};

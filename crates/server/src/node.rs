@@ -1,5 +1,6 @@
 //! State shared by all clients: configuration, channels, engine, and the list of clients.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, MemoryEngine};
+use crate::engine::{Broker, Engine, EngineError, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence};
 use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
@@ -20,7 +21,7 @@ use crate::refusals::RefusalLog;
 pub(crate) struct Node {
     config: Arc<Config>,
     hub: Arc<Hub>,
-    engine: Arc<MemoryEngine>,
+    engine: Engine,
     clients: Mutex<ClientMap<Arc<Queue>>>,
     draining: CancellationToken,
     refusals: RefusalLog,
@@ -29,14 +30,37 @@ pub(crate) struct Node {
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Node {
+    /// A node without a log.
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        let hub = Arc::new(Hub::new());
-        let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
         let config = Arc::new(config);
+        let hub = Arc::new(Hub::new());
+        let bytes_max = config.limits.history_bytes_max;
+        let broker = MemoryBroker::new(hub.clone(), history_limits(&config), bytes_max);
+        Self::with_broker(config, hub, Arc::new(broker))
+    }
+
+    /// A node with the log that the configuration names, if it names one.
+    ///
+    /// # Errors
+    /// The log could not be opened.
+    pub(crate) async fn open(config: Config) -> io::Result<Arc<Self>> {
+        let Some(log) = config.log.clone() else {
+            return Ok(Self::new(config));
+        };
+        let config = Arc::new(config);
+        let hub = Arc::new(Hub::new());
+        let bytes_max = config.limits.history_bytes_max;
+        let broker = MemoryBroker::open(hub.clone(), history_limits(&config), bytes_max, &log)
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Self::with_broker(config, hub, Arc::new(broker)))
+    }
+
+    fn with_broker(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         Arc::new(Self {
             config,
             hub,
-            engine,
+            engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Mutex::default(),
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
@@ -51,8 +75,8 @@ impl Node {
         &self.hub
     }
 
-    pub(crate) fn engine(&self) -> &dyn Engine {
-        &*self.engine
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     pub(crate) fn refusals(&self) -> &RefusalLog {
@@ -134,10 +158,32 @@ impl Node {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.engine.sweep();
+            if let Err(error) = self.engine.maintain().await {
+                tracing::warn!(%error, "the engine could not free expired history");
+            }
             self.refusals.report();
         }
     }
+}
+
+/// The limits of each channel's history, by its namespace.
+fn history_limits(config: &Arc<Config>) -> Arc<HistoryLimitsOf> {
+    let config = config.clone();
+    Arc::new(move |channel: &ChannelName| {
+        let all = &config.channels;
+        let (count_max, ttl) = match config.namespace(channel.as_str()) {
+            Some(options) => (
+                options.history_size.min(all.history_count_max),
+                options.history_ttl.min(all.history_ttl),
+            ),
+            None => (all.history_count_max, all.history_ttl),
+        };
+        (count_max > 0).then_some(HistoryLimits {
+            count_max,
+            bytes_max: config.limits.history_bytes_per_channel_max,
+            ttl,
+        })
+    })
 }
 
 fn log_engine_error(channel: &ChannelName, result: Result<(), EngineError>) {

@@ -36,8 +36,8 @@ use crate::node::Node;
 ///
 /// # Errors
 /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
-/// configuration contradict each other, or the error of the listener if it has no local address. Errors of single
-/// connections are logged and do not stop the server.
+/// configuration contradict each other, the error of the listener if it has no local address, or an error that tells why
+/// the log cannot be used. Errors of single connections are logged and do not stop the server.
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
@@ -54,7 +54,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     let shutdown_timeout = config.timeouts.shutdown;
     let permits = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-    let node = Node::new(config);
+    let node = Node::open(config).await?;
     let site = Arc::new(Site::new(node.clone(), is_loopback));
 
     tokio::select! {
@@ -88,6 +88,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     {
         let left = connections_max - permits.available_permits();
         tracing::warn!(left, "dropped connections that did not close in time");
+    }
+    if let Err(error) = node.engine().close().await {
+        tracing::error!(%error, "the log could not be closed in order; the next start treats this as a crash");
     }
     Ok(())
 }

@@ -403,7 +403,14 @@ impl Session {
         if !is_allowed {
             return Err(ErrorCode::PermissionDenied.into());
         }
-        Ok(Step::Call(Call::Publish(channel, Content { data, info: Some(info) })))
+        Ok(Step::Call(Call::Publish(
+            channel,
+            Content {
+                data,
+                info: Some(info),
+                tags: None,
+            },
+        )))
     }
 
     /// Checks that the client may read the presence of a channel.

@@ -460,6 +460,7 @@ mod tests {
             let content = Content {
                 data: Json::parse(offset.to_string()).unwrap(),
                 info: None,
+                tags: None,
             };
             let epoch = (offset > 0).then(|| Epoch::new(epoch));
             self.hub.publication(
@@ -648,6 +649,7 @@ mod tests {
         let content = Content {
             data: Json::parse(format!("\"{}\"", "x".repeat(60_000))).unwrap(),
             info: None,
+            tags: None,
         };
         for _ in 0..10 {
             let publication = Publication {

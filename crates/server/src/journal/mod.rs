@@ -66,8 +66,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) use format::{Record, RecordKind};
-#[allow(unused_imports, reason = "the memory engine does not log them yet")]
-pub(crate) use recover::{Cut, Damage, DamageKind, End, Replay};
+pub(crate) use recover::{Damage, End, Replay};
 
 use compact::Compactor;
 use storage::{Disk, DiskError, Storage};
