@@ -35,9 +35,11 @@
 //! this library.
 
 mod accept;
+mod api;
 pub mod auth;
 mod channel;
 mod client;
+mod clients;
 pub mod codes;
 mod config;
 mod connection;
@@ -50,6 +52,7 @@ mod delta;
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
+mod handle;
 mod http;
 #[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
@@ -69,6 +72,10 @@ pub use config::{
     Who,
 };
 pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
-pub use serve::serve;
+pub use handle::{
+    ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
+    PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
+};
+pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::{Authority, HostPolicy};
 pub use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};

@@ -4,15 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{ChannelName, Hub};
+use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::engine::{Broker, Engine, EngineError, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence};
-use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
+use crate::presence::{ClientId, ClientInfo, Subscription};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
 
@@ -22,9 +22,12 @@ pub(crate) struct Node {
     config: Arc<Config>,
     hub: Arc<Hub>,
     engine: Engine,
-    clients: Mutex<ClientMap<Arc<Queue>>>,
+    clients: Clients,
     draining: CancellationToken,
     refusals: RefusalLog,
+    /// A random id of this run of the server.
+    uid: String,
+    started: Instant,
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -39,20 +42,19 @@ impl Node {
         Self::with_broker(config, hub, Arc::new(broker))
     }
 
-    /// A node with the log that the configuration names, if it names one.
+    /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
     ///
     /// # Errors
     /// The log could not be opened.
-    pub(crate) async fn open(config: Config) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(config: Config) -> io::Result<Arc<Self>> {
         let Some(log) = config.log.clone() else {
             return Ok(Self::new(config));
         };
         let config = Arc::new(config);
         let hub = Arc::new(Hub::new());
         let bytes_max = config.limits.history_bytes_max;
-        let broker = MemoryBroker::open(hub.clone(), history_limits(&config), bytes_max, &log)
-            .await
-            .map_err(io::Error::other)?;
+        let broker =
+            MemoryBroker::open(hub.clone(), history_limits(&config), bytes_max, &log).map_err(io::Error::other)?;
         Ok(Self::with_broker(config, hub, Arc::new(broker)))
     }
 
@@ -61,9 +63,11 @@ impl Node {
             config,
             hub,
             engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
-            clients: Mutex::default(),
+            clients: Clients::default(),
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
+            uid: ClientId::from_random(rand::random()).to_string(),
+            started: Instant::now(),
         })
     }
 
@@ -79,13 +83,36 @@ impl Node {
         &self.engine
     }
 
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Sets the user of a client that has connected.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if the user has too many connections.
+    pub(crate) fn set_user(&self, client: ClientId, user: &Arc<str>) -> Result<(), DisconnectCode> {
+        let per_user_max = self.config.limits.connections_per_user_max;
+        self.clients
+            .set_user(client, user, per_user_max)
+            .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     pub(crate) fn refusals(&self) -> &RefusalLog {
         &self.refusals
     }
 
     /// Adds a client to the list. During a shutdown, it is disconnected immediately.
     pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
-        self.clients.lock().insert(client, queue.clone());
+        self.clients.insert(client, queue.clone());
         // Checked after the insertion, so that a concurrent `drain` cannot miss the client.
         if self.is_draining() {
             queue.close(DisconnectCode::Shutdown);
@@ -99,7 +126,7 @@ impl Node {
         info: Option<&Arc<ClientInfo>>,
         left: Vec<Subscription>,
     ) {
-        self.clients.lock().remove(&client);
+        self.clients.remove(client);
         for subscription in &left {
             self.hub.unsubscribe(subscription, client);
         }
@@ -138,7 +165,7 @@ impl Node {
     /// Disconnects all clients with 3001, including those that connect later.
     pub(crate) fn drain(&self) {
         self.draining.cancel();
-        for queue in self.clients.lock().values() {
+        for queue in self.clients.queues() {
             queue.close(DisconnectCode::Shutdown);
         }
     }

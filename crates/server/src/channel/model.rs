@@ -207,6 +207,7 @@ impl Client {
                     seen.unsubscribed += 1;
                     return;
                 }
+                Some(Outgoing::Command(command)) => panic!("{command:?}"),
                 Some(Outgoing::Close(code)) => panic!("{code}"),
                 None => {
                     assert_eq!(self.last, published, "something is missing, and nobody said so");

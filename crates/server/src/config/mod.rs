@@ -11,7 +11,7 @@ use std::time::Duration;
 use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-use crate::auth::TokenConfig;
+use crate::auth::{Secret, TokenConfig};
 use crate::engine::LogConfig;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
@@ -25,6 +25,8 @@ pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
+    /// Name of this server, as the `info` call of the HTTP API shows it.
+    pub name: String,
     /// Origins of the web pages that may connect. Change it if the page is on another host than this server, or if a proxy
     /// in front of the server does not preserve the `Host` header.
     pub origins: OriginPolicy,
@@ -41,6 +43,10 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Keys of subscription tokens; `None` if they are the keys of [`tokens`](Self::tokens).
     pub subscription_tokens: Option<TokenConfig>,
+    /// Keys of the HTTP API. Without one, every request is answered with 401.
+    pub api_keys: Vec<Secret>,
+    /// Accepts requests of the HTTP API without a key. For development only.
+    pub insecure_api: bool,
     /// Lets every client do everything in every channel, with and without tokens: permissions are not checked. For
     /// development only.
     pub insecure_clients: bool,
@@ -61,12 +67,15 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: "sockeye".to_owned(),
             origins: OriginPolicy::default(),
             hosts: None,
             compression: Some(DeflateConfig::default()),
             anonymous: true,
             tokens: TokenConfig::default(),
             subscription_tokens: None,
+            api_keys: Vec::new(),
+            insecure_api: false,
             insecure_clients: false,
             channels: ChannelOptions::default(),
             without_namespace: Some(NamespaceOptions::open()),
@@ -242,6 +251,11 @@ pub struct Limits {
     /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and closed. An
     /// idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
     pub connections_max: usize,
+    /// Maximum number of connections of one user; further clients are disconnected with 3504. Anonymous clients are not
+    /// limited by it.
+    pub connections_per_user_max: usize,
+    /// Maximum size of a request of the HTTP API, in bytes. A larger one is answered with 413.
+    pub api_request_size_max: usize,
     /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, after
     /// which SDKs do not reconnect. One message may carry many commands: an SDK that connects sends all its subscriptions
     /// in one message, with a token for each. 128 subscriptions take up to 110 KiB.
@@ -282,6 +296,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 100_000,
+            connections_per_user_max: 100_000,
+            api_request_size_max: 4 << 20,
             message_size_max: 256 << 10,
             publication_size_max: 64 << 10,
             commands_per_second_max: 250,
@@ -373,6 +389,8 @@ mod tests {
     fn defaults_are_finite() {
         let Limits {
             connections_max,
+            connections_per_user_max,
+            api_request_size_max,
             message_size_max,
             publication_size_max,
             commands_per_second_max,
@@ -386,6 +404,8 @@ mod tests {
         } = Limits::default();
         for limit in [
             connections_max,
+            connections_per_user_max,
+            api_request_size_max,
             message_size_max,
             publication_size_max,
             commands_per_second_max as usize,

@@ -3,8 +3,10 @@
 //! Two channels of the log are not channels of clients. Their names start with a control character, which no channel name
 //! contains: [`SEED`] has the seed of the epochs, [`PROBE`] what readiness checks write.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,25 +49,14 @@ const NO_HISTORY: HistoryLimits = HistoryLimits {
     ttl: Duration::ZERO,
 };
 
-/// Opens the log and restores all streams from it.
+/// Opens the log and restores all streams from it. Blocks while it reads the log.
 ///
 /// # Errors
 /// [`OpenError`]
-pub(super) async fn open(
-    config: &LogConfig,
-    limits: Arc<HistoryLimitsOf>,
-    bytes_max: usize,
-) -> Result<Restored, OpenError> {
+pub(super) fn open(config: &LogConfig, limits: Arc<HistoryLimitsOf>, bytes_max: usize) -> Result<Restored, OpenError> {
     let options = config.journal_options();
-    let restoring = tokio::task::spawn_blocking(move || {
-        let mut restorer = Restorer::new(limits, bytes_max);
-        let (journal, replay) = Journal::open(&options, |record| restorer.restore(record))?;
-        Ok::<_, OpenError>((restorer, journal, replay))
-    });
-    let (restorer, journal, replay) = match restoring.await {
-        Ok(restored) => restored?,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    };
+    let mut restorer = Restorer::new(limits, bytes_max);
+    let (journal, replay) = Journal::open(&options, |record| restorer.restore(record))?;
     log_replay(&replay);
     let Restorer {
         mut streams,
@@ -90,7 +81,7 @@ pub(super) async fn open(
         Some(_) => true,
         None => {
             streams.set_epochs(Epochs::new(drawn, Some(replay.era)));
-            log.append_seed(&drawn).await.is_ok()
+            block_on(log.append_seed(&drawn)).is_ok()
         }
     };
     if is_seed_logged {
@@ -107,6 +98,25 @@ pub(super) async fn open(
             error,
         })?;
     Ok(Restored { streams, keys, log })
+}
+
+/// Waits for a future that needs no runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(result) => return result,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 fn log_replay(replay: &Replay) {

@@ -58,17 +58,17 @@ impl MemoryBroker {
         }
     }
 
-    /// A broker with a log, from which its histories are restored.
+    /// A broker with a log, from which its histories are restored. Blocks while it reads the log.
     ///
     /// # Errors
     /// The log could not be opened.
-    pub(crate) async fn open(
+    pub(crate) fn open(
         deliver: Arc<dyn Deliver>,
         limits: Arc<HistoryLimitsOf>,
         bytes_max: usize,
         config: &LogConfig,
     ) -> Result<Self, OpenError> {
-        let restored = durable::open(config, limits.clone(), bytes_max).await?;
+        let restored = durable::open(config, limits.clone(), bytes_max)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 deliver,

@@ -322,6 +322,7 @@ impl Publication {
             info: self.content.info.as_deref().map(ClientInfo::wire),
             offset: self.offset,
             time: self.time_ms,
+            tags: self.content.tags.as_deref(),
         }
     }
 }

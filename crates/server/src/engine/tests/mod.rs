@@ -107,17 +107,15 @@ impl Fixture<MemoryBroker> {
         Self::of(recorder, broker, None)
     }
 
-    async fn logged(setup: Setup) -> Self {
+    fn logged(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = LogConfig::new(folder.path());
-        Self::open(setup, config, Some(folder)).await
+        Self::open(setup, config, Some(folder))
     }
 
-    async fn open(setup: Setup, config: LogConfig, folder: Option<TempDir>) -> Self {
+    fn open(setup: Setup, config: LogConfig, folder: Option<TempDir>) -> Self {
         let recorder = Arc::new(Recorder::default());
-        let broker = MemoryBroker::open(recorder.clone(), setup.limits(), setup.bytes_max, &config)
-            .await
-            .unwrap();
+        let broker = MemoryBroker::open(recorder.clone(), setup.limits(), setup.bytes_max, &config).unwrap();
         Self::of(recorder, broker, folder)
     }
 }

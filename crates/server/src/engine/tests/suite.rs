@@ -22,7 +22,7 @@ macro_rules! suite {
             $($(#[$attribute])*
             #[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$test(Fixture::logged(Setup::ten()).await).await;
+                super::$test(Fixture::logged(Setup::ten())).await;
             })*
         }
     };
