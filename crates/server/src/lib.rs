@@ -65,6 +65,7 @@ mod queue;
 mod refusals;
 mod serve;
 mod session;
+pub mod settings;
 
 pub use accept::accept_all;
 pub use config::{
