@@ -58,7 +58,7 @@ impl Node {
         Ok(Self::with_broker(config, hub, Arc::new(broker)))
     }
 
-    fn with_broker(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
+    pub(crate) fn with_broker(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         Arc::new(Self {
             config,
             hub,

@@ -18,6 +18,8 @@ use super::{EngineError, HistoryLimits, HistoryLimitsOf, LogConfig, Position, Pu
 use crate::channel::ChannelName;
 use crate::engine::Epoch;
 use crate::journal::{self, AppendError, Journal, OpenError, Record, RecordKind, Replay, Retain};
+#[cfg(test)]
+use crate::journal::{JournalOptions, tests::sim::SimDisk};
 
 /// The open log.
 #[derive(Debug)]
@@ -55,8 +57,31 @@ const NO_HISTORY: HistoryLimits = HistoryLimits {
 /// [`OpenError`]
 pub(super) fn open(config: &LogConfig, limits: Arc<HistoryLimitsOf>, bytes_max: usize) -> Result<Restored, OpenError> {
     let options = config.journal_options();
+    open_with(limits, bytes_max, |restorer| {
+        Journal::open(&options, |record| restorer.restore(record))
+    })
+}
+
+/// Opens a log on a simulated disk.
+#[cfg(test)]
+pub(super) fn open_simulated(
+    disk: &SimDisk,
+    options: &JournalOptions,
+    limits: Arc<HistoryLimitsOf>,
+    bytes_max: usize,
+) -> Result<Restored, OpenError> {
+    open_with(limits, bytes_max, |restorer| {
+        Journal::open_simulated(disk, options, |record| restorer.restore(record))
+    })
+}
+
+fn open_with(
+    limits: Arc<HistoryLimitsOf>,
+    bytes_max: usize,
+    open: impl FnOnce(&mut Restorer) -> Result<(Journal, Replay), OpenError>,
+) -> Result<Restored, OpenError> {
     let mut restorer = Restorer::new(limits, bytes_max);
-    let (journal, replay) = Journal::open(&options, |record| restorer.restore(record))?;
+    let (journal, replay) = open(&mut restorer)?;
     log_replay(&replay);
     let Restorer {
         mut streams,
@@ -93,10 +118,7 @@ pub(super) fn open(config: &LogConfig, limits: Arc<HistoryLimitsOf>, bytes_max: 
             streams: streams.clone(),
             seed_offset: log.seed_offset.clone(),
         }))
-        .map_err(|error| OpenError::Io {
-            path: config.folder.clone(),
-            error,
-        })?;
+        .map_err(|error| OpenError::Io { path: "".into(), error })?;
     Ok(Restored { streams, keys, log })
 }
 

@@ -69,7 +69,24 @@ impl MemoryBroker {
         config: &LogConfig,
     ) -> Result<Self, OpenError> {
         let restored = durable::open(config, limits.clone(), bytes_max)?;
-        Ok(Self {
+        Ok(Self::with_log(deliver, limits, restored))
+    }
+
+    /// A broker with a log on a simulated disk.
+    #[cfg(test)]
+    pub(super) fn open_simulated(
+        deliver: Arc<dyn Deliver>,
+        limits: Arc<HistoryLimitsOf>,
+        bytes_max: usize,
+        disk: &crate::journal::tests::sim::SimDisk,
+        options: &crate::journal::JournalOptions,
+    ) -> Result<Self, OpenError> {
+        let restored = durable::open_simulated(disk, options, limits.clone(), bytes_max)?;
+        Ok(Self::with_log(deliver, limits, restored))
+    }
+
+    fn with_log(deliver: Arc<dyn Deliver>, limits: Arc<HistoryLimitsOf>, restored: durable::Restored) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 deliver,
                 streams: restored.streams,
@@ -77,7 +94,7 @@ impl MemoryBroker {
             }),
             limits,
             log: Some(restored.log),
-        })
+        }
     }
 
     /// Frees expired history. Reads do not return it in any case.

@@ -215,6 +215,16 @@ impl Journal {
         Self::open_storage(Arc::new(disk), options, &mut replay)
     }
 
+    /// Opens a log on a simulated disk.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        disk: &tests::sim::SimDisk,
+        options: &JournalOptions,
+        mut replay: impl FnMut(&Record<'_>),
+    ) -> Result<(Self, Replay), OpenError> {
+        Self::open_storage(disk.storage(), options, &mut replay)
+    }
+
     fn open_storage(
         storage: Arc<dyn Storage>,
         options: &JournalOptions,
@@ -458,4 +468,4 @@ impl std::error::Error for OpenError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,6 +2,7 @@
 
 mod durable;
 mod memory;
+mod model;
 mod suite;
 
 use std::sync::Arc;
