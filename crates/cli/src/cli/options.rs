@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sockeye::handshake::Authority;
 use sockeye::{DeflateConfig, Origin, Takeover};
+use sockeye_server::Fsync;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::values::{
@@ -245,6 +246,14 @@ pub(crate) struct ServeOptions {
     /// Applies to the page and the WebSocket. Set it to the public name if a proxy on this machine preserves the Host header.
     #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
     pub(crate) hosts: Vec<Authority>,
+
+    /// Keep the histories of channels in this folder, over a restart [default: in memory only]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// When publications are put on disk: `always` before they are acknowledged, at most some time after that, or `never`
+    #[arg(long, value_name = "always|50ms|never", default_value = "50ms")]
+    pub(crate) fsync: Fsync,
 
     /// Maximum size of the data of a publication, such as 64KiB; a larger one fails with error 106
     ///

@@ -1,6 +1,6 @@
 //! `sockeye serve`: the server of `sockeye-server`, configured by flags.
 
-use sockeye_server::{Config, HostPolicy};
+use sockeye_server::{Config, HostPolicy, LogConfig, Server};
 use tokio::net::TcpListener;
 
 use super::{AllowedOrigin, Failure, ServeOptions, announce, bind};
@@ -10,13 +10,14 @@ use crate::platform::Signals;
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     let listener = bind(&options.listen, 1)?.remove(0);
-    let config = config(options);
+    // Reads the log, so that clients are only accepted when it is restored.
+    let server = Server::builder().config(config(options)).build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let listener = TcpListener::from_std(listener)?;
         announce(&format!("http://{}/", listener.local_addr()?));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = sockeye_server::serve(listener, config, async { drop(stopped.await) });
+        let serving = server.with_shutdown(async { drop(stopped.await) }).serve(listener);
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             result = &mut serving => return Ok(result?),
@@ -38,6 +39,11 @@ fn config(options: &ServeOptions) -> Config {
     if !options.hosts.is_empty() {
         config.hosts = Some(HostPolicy::List(options.hosts.clone()));
     }
+    config.log = options.data.as_ref().map(|folder| {
+        let mut log = LogConfig::new(folder);
+        log.fsync = options.fsync;
+        log
+    });
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     config.limits.client_info_size_max = size(options.max_client_info);
     config
