@@ -48,11 +48,13 @@ mod connection;
     expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
 )]
 mod delta;
+mod door;
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod handle;
 mod http;
+mod metrics;
 mod node;
 mod page;
 mod policy;
