@@ -48,6 +48,7 @@ mod connection;
     expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
 )]
 mod delta;
+mod door;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
@@ -56,6 +57,7 @@ mod handle;
 mod http;
 #[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
+mod metrics;
 mod node;
 mod page;
 mod policy;

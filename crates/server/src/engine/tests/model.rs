@@ -27,7 +27,7 @@ use crate::client::{Client as Session, PingedBy};
 use crate::config::Config;
 use crate::journal::tests::sim::{Faults, SimDisk};
 use crate::journal::{self, JournalOptions};
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::protocol::commands;
 
 /// Seeds that run by default.
@@ -651,7 +651,7 @@ fn node(truth: &Arc<Truth>, is_alive: &Arc<AtomicBool>, disk: Option<&SimDisk>, 
             MemoryBroker::open_simulated(deliver, limits, HISTORY_BYTES_MAX, disk, &options).unwrap()
         }
     };
-    Node::with_broker(Arc::new(Config::default()), hub, Arc::new(broker))
+    Node::with_broker(node::shared(&Arc::new(Config::default())), hub, Arc::new(broker))
 }
 
 /// Prints the seed of a run that panics.
