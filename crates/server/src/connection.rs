@@ -13,16 +13,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sockeye::{CloseCause, CloseCode, Message, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::client::{Client, PingedBy};
 use crate::codes::DisconnectCode;
+use crate::door::Admission;
 use crate::node::Node;
 use crate::protocol::commands;
 
-/// A permit of the connection limit, shared by the tasks of one connection.
-pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
+/// The place of a connection among the limited number of them, shared by the tasks of one connection.
+pub(crate) type Permit = Arc<Admission>;
 
 /// Why a client's task ends.
 #[derive(Debug)]
@@ -61,6 +61,13 @@ pub(crate) fn run(
             // Send the replies to commands that precede the error.
             let _ = write_queued(&sender, &mut client);
         }
+        let close_frame = match &end {
+            End::Disconnect(code) => {
+                node.metrics().disconnect(*code);
+                client.queue().close_frame(*code)
+            }
+            _ => Default::default(),
+        };
         // Removes the client from its channels before the closing handshake, which may take a while.
         drop(client);
         match &end {
@@ -72,16 +79,16 @@ pub(crate) fn run(
                 .log(|| tracing::info!(%code, "disconnecting a client, which will not reconnect")),
             End::Disconnect(code) => tracing::debug!(%code, "disconnecting a client"),
         }
-        if let End::Disconnect(code) = end {
-            let _ = timeout(close_timeout, close(&sender, &mut receiver, code)).await;
+        if let End::Disconnect(_) = end {
+            let _ = timeout(close_timeout, close(&sender, &mut receiver, close_frame)).await;
         }
         drop(permit);
     }
 }
 
 /// Performs the closing handshake.
-async fn close(sender: &Sender, receiver: &mut Receiver, code: DisconnectCode) -> Result<(), sockeye::Error> {
-    sender.close(CloseCode::from(code.code()), code.reason()).await?;
+async fn close(sender: &Sender, receiver: &mut Receiver, (code, reason): (u16, String)) -> Result<(), sockeye::Error> {
+    sender.close(CloseCode::from(code), &reason).await?;
     while receiver.recv().await?.is_some() {}
     Ok(())
 }
@@ -118,6 +125,12 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
         }
         if client.has_ended_subscriptions() {
             Box::pin(client.announce_ended_subscriptions()).await;
+        }
+        while client.has_server_commands() {
+            Box::pin(client.execute_server_commands()).await?;
+            while let Some(unwritten) = write_queued(sender, client)? {
+                Box::pin(write_slowly(sender, client, unwritten)).await?;
+            }
         }
         rearm(timer.as_mut(), client.deadline());
     }

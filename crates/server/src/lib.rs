@@ -35,9 +35,11 @@
 //! this library.
 
 mod accept;
+mod api;
 pub mod auth;
 mod channel;
 mod client;
+mod clients;
 pub mod codes;
 mod config;
 mod connection;
@@ -46,12 +48,16 @@ mod connection;
     expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
 )]
 mod delta;
+mod door;
+#[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
+mod handle;
 mod http;
-#[allow(dead_code, reason = "the memory engine does not write to it yet")]
+#[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
+mod metrics;
 mod node;
 mod page;
 mod policy;
@@ -61,9 +67,18 @@ mod queue;
 mod refusals;
 mod serve;
 mod session;
+pub mod settings;
 
 pub use accept::accept_all;
-pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
-pub use serve::serve;
+pub use config::{
+    ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
+    Who,
+};
+pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
+pub use handle::{
+    ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
+    PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
+};
+pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::Authority;
 pub use sockeye::{DeflateConfig, HostPolicy, Origin, OriginPolicy, Takeover};

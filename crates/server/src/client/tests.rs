@@ -282,11 +282,11 @@ async fn a_slow_client_is_disconnected_and_others_are_not() {
     assert_eq!(slow.0.queue().bytes(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn draining_disconnects_present_and_later_clients() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
-    node.drain();
+    let _ = tokio::time::timeout(Duration::from_secs(1), node.drain(Duration::ZERO)).await;
     assert_eq!(ada.0.next_frame(), Err(DisconnectCode::Shutdown));
     let mut late = Peer::new(&node);
     assert_eq!(late.0.next_frame(), Err(DisconnectCode::Shutdown));
@@ -324,6 +324,7 @@ async fn a_hundred_thousand_subscribes_leave_128() {
 async fn the_largest_history_fits_into_one_reply() {
     let mut config = Config::default();
     config.channels.history_count_max = usize::MAX;
+    config.without_namespace.as_mut().unwrap().history_size = usize::MAX;
     config.limits.reply_size_max = 64 << 10;
     config.limits.history_bytes_per_channel_max = 63 << 10;
     config.check().unwrap();
@@ -371,6 +372,7 @@ impl Watched {
         let content = Content {
             data: crate::protocol::Json::parse("1").unwrap(),
             info: None,
+            tags: None,
         };
         let publication = Publication {
             content,

@@ -66,8 +66,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) use format::{Record, RecordKind};
-#[allow(unused_imports, reason = "the memory engine does not log them yet")]
-pub(crate) use recover::{Cut, Damage, DamageKind, End, Replay};
+pub(crate) use recover::{Damage, End, Replay};
 
 use compact::Compactor;
 use storage::{Disk, DiskError, Storage};
@@ -214,6 +213,16 @@ impl Journal {
             },
         })?;
         Self::open_storage(Arc::new(disk), options, &mut replay)
+    }
+
+    /// Opens a log on a simulated disk.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        disk: &tests::sim::SimDisk,
+        options: &JournalOptions,
+        mut replay: impl FnMut(&Record<'_>),
+    ) -> Result<(Self, Replay), OpenError> {
+        Self::open_storage(disk.storage(), options, &mut replay)
     }
 
     fn open_storage(
@@ -459,4 +468,4 @@ impl std::error::Error for OpenError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

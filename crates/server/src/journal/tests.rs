@@ -3,7 +3,7 @@
 mod crash;
 mod damage;
 mod disk;
-mod sim;
+pub(crate) mod sim;
 mod speed;
 
 use std::path::Path;

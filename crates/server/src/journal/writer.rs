@@ -603,6 +603,10 @@ impl Writer {
         let Some(Body::Record(record)) = Body::decode(body) else {
             return;
         };
+        // Publications may follow a removal that failed: there is no gap between them.
+        if record.kind == RecordKind::Position {
+            return;
+        }
         let known = self.blocked.get(record.channel);
         if known.is_none_or(|known| *known.epoch != *record.epoch || record.offset < known.offset) {
             let blocked = Blocked {

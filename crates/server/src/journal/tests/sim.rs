@@ -14,7 +14,7 @@ use super::super::storage::{SegmentFile, Storage};
 
 /// The disk. What a process has open becomes useless by a crash, as if the process were gone.
 #[derive(Clone, Debug)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -38,21 +38,21 @@ struct Inode {
 
 /// What goes wrong.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// Bytes of all files together that fit.
-    pub(super) capacity: Option<usize>,
+    pub(crate) capacity: Option<usize>,
     /// Writes take some of their bytes only.
-    pub(super) is_writing_short: bool,
-    pub(super) is_sync_failing: bool,
-    pub(super) is_folder_sync_failing: bool,
+    pub(crate) is_writing_short: bool,
+    pub(crate) is_sync_failing: bool,
+    pub(crate) is_folder_sync_failing: bool,
     /// Writes wait until this is over.
-    pub(super) is_stalled: bool,
+    pub(crate) is_stalled: bool,
 }
 
 const SECTOR: usize = 64;
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             inodes: Vec::new(),
             names: BTreeMap::new(),
@@ -65,24 +65,24 @@ impl SimDisk {
     }
 
     /// The disk as a new process sees it.
-    pub(super) fn storage(&self) -> Arc<dyn Storage> {
+    pub(in crate::journal) fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(SimStorage {
             generation: self.0.lock().generation,
             disk: self.clone(),
         })
     }
 
-    pub(super) fn set_faults(&self, faults: Faults) {
+    pub(crate) fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
 
     /// Ends the process. The kernel keeps what it was given.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.0.lock().generation += 1;
     }
 
     /// Ends the machine: sectors that were not synced are lost one by one, and so are the names.
-    pub(super) fn cut_power(&self) {
+    pub(crate) fn cut_power(&self) {
         let mut state = self.0.lock();
         let state = &mut *state;
         state.generation += 1;
@@ -100,14 +100,14 @@ impl SimDisk {
     }
 
     /// Restarts the machine after all was written back.
-    pub(super) fn reboot(&self) {
+    pub(crate) fn reboot(&self) {
         let mut state = self.0.lock();
         state.generation += 1;
         state.boot += 1;
     }
 
     /// Another disk of the same content, in a machine that does not restart.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let state = self.0.lock();
         Self(Arc::new(Mutex::new(State {
             inodes: state.inodes.clone(),
@@ -120,28 +120,28 @@ impl SimDisk {
         })))
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.0.lock().names.keys().cloned().collect()
     }
 
-    pub(super) fn used_bytes(&self) -> usize {
+    pub(crate) fn used_bytes(&self) -> usize {
         self.0.lock().used_bytes()
     }
 
-    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         let state = self.0.lock();
         state.inodes[state.names[name]].data.clone()
     }
 
     /// Replaces a file, durably.
-    pub(super) fn set_content(&self, name: &str, content: &[u8]) {
+    pub(crate) fn set_content(&self, name: &str, content: &[u8]) {
         let mut state = self.0.lock();
         let id = state.names[name];
         state.inodes[id].data = content.to_owned();
         state.inodes[id].durable = content.to_owned();
     }
 
-    pub(super) fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.0.lock().names.remove(name);
     }
 }
