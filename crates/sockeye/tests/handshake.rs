@@ -112,9 +112,9 @@ async fn client_reports_rejection_on_open_connection_within_a_second() {
     }
 }
 
-/// The body has its own second, in addition to the timeout for the head.
+/// The second for the body ends at the handshake timeout.
 #[tokio::test(start_paused = true)]
-async fn client_waits_one_second_for_the_body_of_a_rejection() {
+async fn rejection_body_does_not_extend_the_handshake_timeout() {
     let (io, peer) = transport(false);
     let start = Instant::now();
     let client = Client::default();
