@@ -48,7 +48,7 @@ fn response(peer: &Peer) -> String {
 
 #[track_caller]
 fn handshake_error(error: &Error) -> &HandshakeError {
-    error.handshake_error().expect("a handshake_error of the handshake")
+    error.handshake_error().expect("a handshake error")
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,10 +61,7 @@ async fn client_gets_status_headers_and_body_of_a_rejection() {
     let challenge = refusal.headers().get("www-authenticate").unwrap();
     assert_eq!(challenge.as_bytes(), b"Bearer");
     assert_eq!(refusal.body()[..], b"no token"[..]);
-    assert_eq!(
-        error.to_string(),
-        "the server client_error with status 401 Unauthorized"
-    );
+    assert_eq!(error.to_string(), "the server answered with status 401 Unauthorized");
     assert!(!error.is_protocol() && !error.is_closed() && !error.is_timeout());
 }
 
