@@ -188,8 +188,8 @@ impl Client {
     {
         let deadline = deadline_after(self.template.options.timeouts.handshake);
         let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
-        // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it. [6455-4.1-11, 6455-4.1-12,
-        // 6455-4.1-13]
+        // RFC 6455 §4.1 (5): TLS comes first, and all further data goes through it.
+        // [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
             timeout_at(deadline, self.start_tls(io, address))
                 .await
@@ -365,7 +365,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the limits on what a server can make this client hold and do.
+    /// Sets the limits on the memory and work that a server can cause.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.template.options.limits = limits;
         self

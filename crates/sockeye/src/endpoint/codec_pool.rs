@@ -11,7 +11,7 @@ const KEPT_MAX: usize = 4;
 #[derive(Default)]
 #[allow(
     clippy::vec_box,
-    reason = "codecs travel boxed; unpacking them to store them would copy them"
+    reason = "codecs are passed in boxes; unboxing them to store them would copy them"
 )]
 struct Pool {
     deflaters: Vec<Box<Deflater>>,

@@ -285,7 +285,7 @@ impl Future for Upgrade {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some((server, mut accepted_handshake)) = self.accepted_handshake.take() else {
-            return Poll::Ready(Err(std::io::Error::other("polled after it was ready").into()));
+            return Poll::Ready(Err(std::io::Error::other("polled after completion").into()));
         };
         let upgraded = match Pin::new(&mut self.upgrading).poll(cx) {
             Poll::Ready(upgraded) => upgraded.map_err(std::io::Error::other)?,

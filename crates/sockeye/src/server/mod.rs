@@ -163,7 +163,7 @@ impl Server {
     {
         match self.receive(io, false).await? {
             Received::WebSocket(incoming) => Ok(incoming),
-            Received::Plain(_) => unreachable!("not asked for"),
+            Received::Plain(_) => unreachable!("plain requests are rejected"),
         }
     }
 
@@ -354,7 +354,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the limits on what a client can make this server hold and do.
+    /// Sets the limits on the memory and work that a client can cause.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.policy.options.limits = limits;
         self

@@ -21,7 +21,7 @@ use crate::server::tasks::{Task, Tasks};
 use crate::server::{Incoming, PlainHttp, Received, Server};
 use crate::transport::socket;
 
-/// The first and the longest pause after consecutive failures of the listener, such as missing file descriptors.
+/// The first and the longest pause after consecutive failures of the listener, such as exhausted file descriptors.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 

@@ -66,7 +66,7 @@ impl From<Box<dyn Io>> for Transport {
 
 fn downcast<T: Io>(io: Box<dyn Io>) -> Result<Box<T>, Box<dyn Io>> {
     match (&*io as &dyn Any).is::<T>() {
-        true => Ok((io as Box<dyn Any>).downcast().expect("looked at above")),
+        true => Ok((io as Box<dyn Any>).downcast().expect("type checked above")),
         false => Err(io),
     }
 }
@@ -124,7 +124,7 @@ impl Transport {
         assert_eq!(
             buffer.filled().as_ptr(),
             start,
-            "a transport reads into the buffer that it is given"
+            "the transport replaced the read buffer"
         );
         read.map_ok(|()| buffer.filled().len())
     }

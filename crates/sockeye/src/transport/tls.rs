@@ -78,7 +78,7 @@ pub(crate) fn check_alpn(protocol: Option<&[u8]>) -> Result<(), Error> {
     match protocol {
         None | Some(ALPN) => Ok(()),
         Some(other) => Err(tls_error(io::Error::other(WrongProtocol(format!(
-            "TLS agreed on the protocol {}, but an opening handshake is HTTP/1.1: offer http/1.1 only (ALPN)",
+            "TLS negotiated the protocol {}, but WebSocket needs http/1.1: offer only http/1.1 (ALPN)",
             other.escape_ascii()
         ))))),
     }
@@ -89,13 +89,13 @@ fn tls_error(error: io::Error) -> Error {
     let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref());
     let explained = match rustls_error {
         Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
-            "the server does not speak HTTP/1.1 on this port: it refused the protocol http/1.1 (ALPN)"
+            "the server does not speak HTTP/1.1 on this port: it rejected the protocol http/1.1 (ALPN)"
         }
         Some(rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol)) => {
-            "the server chose a protocol that was not offered; the offer is http/1.1 (ALPN)"
+            "the server selected a protocol that was not offered; only http/1.1 was offered (ALPN)"
         }
         Some(rustls::Error::NoApplicationProtocol) => {
-            "the client offers other protocols than http/1.1 (ALPN), such as HTTP/2 only"
+            "the client does not offer http/1.1 (ALPN); it may offer only HTTP/2"
         }
         _ => return Error::new(Kind::Tls(error)),
     };
@@ -127,7 +127,7 @@ pub struct NoRootCertificates {
 impl fmt::Display for NoRootCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "no trusted CA certificates were found on this machine: install them (the package is mostly named \
+            "no trusted CA certificates were found on this machine: install them (the package is usually named \
              ca-certificates), or set SSL_CERT_FILE to a PEM file or SSL_CERT_DIR to a directory of them, or give the \
              client its own roots with ClientBuilder::tls_config",
         )

@@ -232,7 +232,7 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped while another task uses the connection, no ping may be sent. Otherwise the next call sends it.
+    /// If it is dropped before it could lock the connection, no ping is sent. Otherwise the next call sends it.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let start = Operation::new(&self.shared).lock(|guard| {
             // The receiver's timer is set for a later deadline than that of the pong.
@@ -254,7 +254,7 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped while another task uses the connection, no ping may be sent. Otherwise the next call sends it.
+    /// If it is dropped before it could lock the connection, no ping is sent. Otherwise the next call sends it.
     pub async fn send_ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
             .lock(|guard| {

@@ -1,4 +1,4 @@
-//! A lock on which no thread ever blocks.
+//! A lock that never blocks a thread.
 //!
 //! A receiving task may use a connection for milliseconds: it reads, unmasks and inflates. [`TryLock`] lets other tasks
 //! continue meanwhile: locking succeeds or fails immediately. If it fails, a task can

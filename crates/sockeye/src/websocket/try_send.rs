@@ -64,7 +64,7 @@ pub struct TrySendAllError {
 
 impl fmt::Display for TrySendAllError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages were queued, then: {}", self.queued, self.cause)
+        write!(f, "only {} messages were queued: {}", self.queued, self.cause)
     }
 }
 
