@@ -24,7 +24,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use sockeye::handshake::{Authority, HostPolicy};
+use sockeye::HostPolicy;
+use sockeye::handshake::Authority;
 use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 
 use crate::auth::TokenConfig;
