@@ -30,6 +30,9 @@ struct State {
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
     is_taken: bool,
+    /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative after
+    /// a frame that was larger than the credit.
+    credit: Option<i64>,
     /// Set when the queue is closed.
     closed: Option<DisconnectCode>,
     waker: Option<Waker>,
@@ -103,7 +106,8 @@ impl Queue {
         let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
             return false;
         };
-        state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
+        let is_idle = state.items.is_empty() && !state.is_taken && state.credit.is_none();
+        is_idle && sender.try_send_prepared(push).is_ok()
     }
 
     /// Closes the queue: the client is disconnected after the queued items. If called again, the first reason counts.
@@ -121,8 +125,11 @@ impl Queue {
     /// Removes the next action. The caller must have passed the previous frame to the WebSocket.
     pub(crate) fn take(&self) -> Option<Outgoing> {
         let mut state = self.state.lock();
-        let item = state.pop();
+        let item = if state.has_credit() { state.pop() } else { None };
         state.is_taken = item.is_some();
+        if let (Some(credit), Some(item)) = (&mut state.credit, &item) {
+            *credit -= item.cost() as i64;
+        }
         let Some(item) = item else {
             return state.closed.map(Outgoing::Close);
         };
@@ -131,6 +138,35 @@ impl Queue {
             Item::Push(push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
         })
+    }
+
+    /// Simulates a slow link: with a credit, frames stay in the queue until [`add_credit`](Self::add_credit) has provided
+    /// for them. `None` ends that.
+    pub(crate) fn set_credit(&self, bytes: Option<usize>) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.credit = bytes.map(|bytes| bytes as i64);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Adds to the credit, and returns `false` if the queue is closed. Unused credit does not accumulate beyond `bytes`.
+    pub(crate) fn add_credit(&self, bytes: usize) -> bool {
+        let (is_open, waker) = {
+            let mut state = self.state.lock();
+            if let Some(credit) = &mut state.credit {
+                *credit = (*credit + bytes as i64).min(bytes as i64);
+            }
+            let waker = state.is_ready().and_then(|()| state.waker.take());
+            (state.closed.is_none(), waker)
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        is_open
     }
 
     /// Number of queued bytes.
@@ -163,7 +199,11 @@ impl Queue {
 
 impl State {
     fn is_ready(&self) -> Option<()> {
-        (!self.items.is_empty() || self.closed.is_some()).then_some(())
+        (!self.items.is_empty() && self.has_credit() || self.closed.is_some()).then_some(())
+    }
+
+    fn has_credit(&self) -> bool {
+        self.credit.is_none_or(|credit| credit > 0)
     }
 
     fn pop(&mut self) -> Option<Item> {
@@ -222,6 +262,25 @@ mod tests {
 
     fn push(text: &str) -> Item {
         Item::Push(PreparedMessage::new(text))
+    }
+
+    #[test]
+    fn a_slow_link_sends_what_its_credit_covers() {
+        let queue = Queue::new(1 << 20, None);
+        queue.set_credit(Some(0));
+        for text in ["a", "b", "c"] {
+            queue.push(push(text));
+        }
+        assert_eq!(queue.take(), None);
+        // One item costs 65 bytes: a smaller credit is overdrawn once, and paid back.
+        for (bytes, expect) in [(40, frame("a")), (20, None), (20, frame("b")), (40, None)] {
+            assert!(queue.add_credit(bytes));
+            assert_eq!(queue.take(), expect, "after {bytes}");
+        }
+        queue.set_credit(None);
+        assert_eq!(queue.take(), frame("c"));
+        queue.close(DisconnectCode::Shutdown);
+        assert!(!queue.add_credit(1));
     }
 
     fn frame(text: &str) -> Option<Outgoing> {
