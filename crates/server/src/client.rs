@@ -203,7 +203,7 @@ impl Client {
         self.node
             .hub()
             .subscribe(subscription, self.id, self.queue.clone(), call.options);
-        engine.interest_changed(channel).await?;
+        self.node.interest_changed(channel).await?;
         if options.presence {
             engine.presence_add(subscription, info.clone()).await?;
         }
@@ -245,7 +245,7 @@ impl Client {
                 self.reply(id, ReplyBody::Unsubscribe(Empty {}));
             }
             Call::Publish(channel, content) => {
-                engine.publish(&channel, content).await?;
+                self.node.publish_from_client(&channel, content).await?;
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
             Call::Presence(channel) => {

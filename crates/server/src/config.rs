@@ -28,6 +28,10 @@ pub struct Config {
     /// Compression for clients that offer permessage-deflate, as browsers do; `None` disables it. By default each message is
     /// compressed independently, and a publication is compressed once for all its subscribers.
     pub compression: Option<DeflateConfig>,
+    /// Whether the server offers its demonstrations: the pages of a chat, a market and a game, and the publishers behind
+    /// them. With `false` the pages are 404. They use no time while nobody is subscribed to their channels, which start with
+    /// `market:` and `game:`.
+    pub demos: bool,
     /// Features of channels.
     pub channels: ChannelOptions,
     /// Limits per client and for the whole server.
@@ -42,6 +46,7 @@ impl Default for Config {
             origins: OriginPolicy::default(),
             hosts: None,
             compression: Some(DeflateConfig::default()),
+            demos: true,
             channels: ChannelOptions::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),

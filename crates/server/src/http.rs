@@ -1,4 +1,4 @@
-//! HTTP: routing, the demo page, and the upgrade to WebSocket.
+//! HTTP: routing, the pages, and the upgrade to WebSocket.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -93,15 +93,15 @@ impl Site {
             // The handshake rejects every method but GET, including HEAD.
             WEBSOCKET => self.upgrade(&mut request, peer, permit),
             CHECK => get_or_head(is_get_or_head, || self.check(&request)),
-            path => match (page::asset(path), is_get_or_head) {
+            path => match (self.page(path, request.uri().query()), is_get_or_head) {
                 (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
                 (Some(_), false) => method_not_allowed(),
                 // Serve the page only to hosts from which its WebSocket would be accepted.
-                (Some(asset), true) => match self.dry_run_handshake(&request, None) {
+                (Some(page), true) => match self.dry_run_handshake(&request, None) {
                     Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
                         self.refuse(&refusal, peer)
                     }
-                    _ => content(StatusCode::OK, asset.content_type, asset.body),
+                    _ => page,
                 },
             },
         };
@@ -111,6 +111,21 @@ impl Site {
             connection.or_insert(HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Returns a file of the demonstrations, or a snapshot of one.
+    fn page(&self, path: &str, query: Option<&str>) -> Option<Response> {
+        let demos = self.node.demos()?;
+        if let Some(asset) = page::asset(path) {
+            let mut response = content(StatusCode::OK, asset.content_type, asset.body);
+            if asset.is_versioned {
+                let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+                response.headers_mut().insert(header::CACHE_CONTROL, forever);
+            }
+            return Some(response);
+        }
+        let snapshot = demos.snapshot(path, query)?;
+        Some(content(StatusCode::OK, "application/json", snapshot))
     }
 
     fn health(&self) -> Response {

@@ -46,6 +46,7 @@ mod connection;
     expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
 )]
 mod delta;
+mod demo;
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, MemoryEngine};
+use crate::demo::Demos;
+use crate::engine::{Content, Engine, EngineError, MemoryEngine};
 use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
@@ -22,6 +23,7 @@ pub(crate) struct Node {
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
+    demos: Option<Demos>,
     draining: CancellationToken,
     refusals: RefusalLog,
 }
@@ -34,10 +36,11 @@ impl Node {
         let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
         let config = Arc::new(config);
         Arc::new(Self {
-            config,
             hub,
             engine,
             clients: Mutex::default(),
+            demos: config.demos.then(Demos::default),
+            config,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
         })
@@ -53,6 +56,32 @@ impl Node {
 
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    /// The demonstrations, if they are enabled.
+    pub(crate) fn demos(&self) -> Option<&Demos> {
+        self.demos.as_ref()
+    }
+
+    /// Publishes for a client. A demonstration may take the publication, which is then not delivered.
+    pub(crate) async fn publish_from_client(&self, channel: &ChannelName, content: Content) -> Result<(), EngineError> {
+        match &self.demos {
+            Some(demos) if demos.consume(self, channel, &content) => Ok(()),
+            _ => self.engine.publish(channel, content).await,
+        }
+    }
+
+    /// Notifies the engine and the demonstrations that a channel may have gained its first subscriber.
+    pub(crate) async fn interest_changed(&self, channel: &ChannelName) -> Result<(), EngineError> {
+        if let Some(demos) = &self.demos {
+            demos.interest_changed(channel);
+        }
+        self.engine.interest_changed(channel).await
+    }
+
+    /// The outbound queue of a client.
+    pub(crate) fn queue(&self, client: ClientId) -> Option<Arc<Queue>> {
+        self.clients.lock().get(&client).cloned()
     }
 
     pub(crate) fn refusals(&self) -> &RefusalLog {
@@ -126,6 +155,14 @@ impl Node {
     /// Waits until [`drain`](Self::drain) is called. Cancel-safe.
     pub(crate) async fn draining(&self) {
         self.draining.cancelled().await;
+    }
+
+    /// Runs the demonstrations, if they are enabled. Never returns.
+    pub(crate) async fn run_demos(&self) {
+        match &self.demos {
+            Some(demos) => demos.run(self).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Periodically evicts expired history and logs the number of suppressed refusals. Never returns.

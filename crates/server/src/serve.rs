@@ -19,7 +19,7 @@ use crate::node::Node;
 ///
 /// | path | serves |
 /// |---|---|
-/// | `/` | a demo chat page |
+/// | `/`, `/chat`, `/market`, `/game` | the demonstrations, if [`Config::demos`] is set |
 /// | `/connection/websocket` | the Centrifugo client protocol in JSON |
 /// | `/connection/check` | the reason why the WebSocket of a page was refused, for the page |
 /// | `/health` | 200, or 503 during the shutdown |
@@ -77,6 +77,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
             },
         ) => match never {},
         () = node.run_maintenance() => {}
+        () = node.run_demos() => {}
         () = shutdown => {}
     }
 

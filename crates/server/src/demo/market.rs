@@ -1,0 +1,250 @@
+//! The market: the channels of the feed, its snapshots, and slow links for clients that ask for one.
+//!
+//! `market:ticks` gets one publication per step with all trades of the step, `market:<symbol>` those of one symbol. A page
+//! subscribes first, loads a snapshot by HTTP, and applies the publications whose number is higher than the snapshot's.
+
+mod feed;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::time::MissedTickBehavior;
+
+use super::{Audience, Idle};
+use crate::channel::ChannelName;
+use crate::engine::{Content, Deliver as _};
+use crate::node::Node;
+use crate::presence::ClientId;
+use crate::protocol::Json;
+use crate::queue::Queue;
+use feed::{Feed, INTERVAL_MS, STEP_MS, Step};
+
+pub(super) const NAMESPACE: &str = "market:";
+
+/// The channels with all trades, one for each policy towards slow clients that the page can compare.
+const FEEDS: [(&str, &str); 1] = [("disconnect", "market:ticks")];
+
+const SYMBOLS_PATH: &str = "/market/symbols.json";
+const CANDLES_PATH: &str = "/market/candles.json";
+
+/// Maximum number of clients with a slow link. Requests of further ones are ignored.
+const SLOW_LINKS_MAX: usize = 1_000;
+
+/// The range of the slowest and fastest link, in bytes per second.
+const LINK_BYTES: std::ops::RangeInclusive<u32> = 500..=1_000_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Market {
+    audience: Audience,
+    /// `None` while nobody watches.
+    feed: Mutex<Option<Feed>>,
+    links: Mutex<HashMap<ClientId, SlowLink>>,
+}
+
+/// A client that has asked for a slow link.
+#[derive(Debug)]
+struct SlowLink {
+    queue: Arc<Queue>,
+    bytes_per_second: u32,
+}
+
+/// What a client publishes to the market.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    /// Bytes per second that the client wants to receive at most; `null` ends the limit.
+    link: Option<u32>,
+}
+
+impl Market {
+    pub(super) fn wake(&self) {
+        self.audience.wake();
+    }
+
+    /// Slows the link of a client down, or restores it.
+    pub(super) fn consume(&self, node: &Node, client: ClientId, data: &str) {
+        let Ok(request) = serde_json::from_str::<Request>(data) else {
+            return;
+        };
+        let mut links = self.links.lock();
+        let Some(bytes_per_second) = request.link else {
+            if let Some(link) = links.remove(&client) {
+                link.queue.set_credit(None);
+            }
+            return;
+        };
+        let bytes_per_second = bytes_per_second.clamp(*LINK_BYTES.start(), *LINK_BYTES.end());
+        if let Some(link) = links.get_mut(&client) {
+            link.bytes_per_second = bytes_per_second;
+        } else if links.len() < SLOW_LINKS_MAX
+            && let Some(queue) = node.queue(client)
+        {
+            queue.set_credit(Some(0));
+            let link = SlowLink {
+                queue,
+                bytes_per_second,
+            };
+            links.insert(client, link);
+        }
+    }
+
+    pub(super) fn snapshot(&self, path: &str, query: Option<&str>) -> Option<String> {
+        if path != SYMBOLS_PATH && path != CANDLES_PATH {
+            return None;
+        }
+        let mut feed = self.feed.lock();
+        let feed = feed.get_or_insert_with(|| Feed::new(SEED, now_ms()));
+        // The task drops the feed again if nobody subscribes.
+        self.audience.wake();
+        if path == SYMBOLS_PATH {
+            return Some(symbols_json(feed));
+        }
+        let symbol = query?.strip_prefix("symbol=")?;
+        feed.find(symbol).map(|index| candles_json(feed, index))
+    }
+
+    /// Publishes trades while there are subscribers. Never returns.
+    pub(super) async fn run(&self, node: &Node) {
+        loop {
+            self.audience.arrives().await;
+            self.run_feed(node).await;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_asleep(&self) -> bool {
+        self.feed.lock().is_none() && self.links.lock().is_empty()
+    }
+
+    async fn run_feed(&self, node: &Node) {
+        let mut interval = tokio::time::interval(Duration::from_millis(STEP_MS));
+        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let all = FEEDS.map(|(_, name)| channel(name));
+        let mut idle = Idle::new();
+        loop {
+            interval.tick().await;
+            let (step, single) = {
+                let mut feed = self.feed.lock();
+                let feed = feed.get_or_insert_with(|| Feed::new(SEED, now_ms()));
+                let step = feed.step(now_ms());
+                (step_json(&step), self.watched_symbols(node, feed, &step))
+            };
+            let mut is_watched = !single.is_empty();
+            for channel in all.iter().filter(|channel| node.hub().has_subscribers(channel)) {
+                is_watched = true;
+                publish(node, channel, step.clone()).await;
+            }
+            for (channel, json) in single {
+                publish(node, &channel, json).await;
+            }
+            self.grant_credit();
+            if idle.is_over(is_watched) {
+                break;
+            }
+        }
+        *self.feed.lock() = None;
+        for (_, link) in self.links.lock().drain() {
+            link.queue.set_credit(None);
+        }
+    }
+
+    /// The publications of the symbols that have subscribers.
+    fn watched_symbols(&self, node: &Node, feed: &Feed, step: &Step) -> Vec<(ChannelName, String)> {
+        step.trades
+            .iter()
+            .map(|trade| {
+                (
+                    channel(&format!("{NAMESPACE}{}", feed.symbol(trade.index).ticker)),
+                    trade,
+                )
+            })
+            .filter(|(channel, _)| node.hub().has_subscribers(channel))
+            .map(|(channel, trade)| {
+                let (number, time, price, volume) = (step.number, step.time_ms, trade.price, trade.volume);
+                (
+                    channel,
+                    format!(r#"{{"n":{number},"t":{time},"p":{price},"v":{volume}}}"#),
+                )
+            })
+            .collect()
+    }
+
+    /// Lets the slow links send what they may in one step.
+    fn grant_credit(&self) {
+        self.links.lock().retain(|_, link| {
+            let bytes = u64::from(link.bytes_per_second) * STEP_MS / 1_000;
+            link.queue.add_credit(bytes as usize)
+        });
+    }
+}
+
+/// The walk of the prices is the same after each start.
+const SEED: u64 = 0x50c6_e7e5;
+
+async fn publish(node: &Node, channel: &ChannelName, json: String) {
+    let Ok(data) = Json::parse(json) else { return };
+    let content = Content { data, info: None };
+    if let Err(error) = node.engine().publish(channel, content).await {
+        tracing::debug!(%channel, %error, "the engine did not take a publication of the market");
+    }
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).expect("the names of the demonstrations are valid")
+}
+
+fn now_ms() -> u64 {
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+fn step_json(step: &Step) -> String {
+    let trades = step
+        .trades
+        .iter()
+        .map(|trade| format!("[{},{},{}]", trade.index, trade.price, trade.volume));
+    format!(r#"{{"n":{},"t":{},"x":[{}]}}"#, step.number, step.time_ms, join(trades))
+}
+
+fn symbols_json(feed: &Feed) -> String {
+    let symbols = feed.symbols().map(|symbol| {
+        format!(
+            r#"["{}","{}",{},{}]"#,
+            symbol.ticker,
+            symbol.name,
+            symbol.price(),
+            symbol.open()
+        )
+    });
+    let feeds = FEEDS.map(|(policy, channel)| format!(r#"["{policy}","{channel}"]"#));
+    format!(
+        r#"{{"n":{},"t":{},"interval":{INTERVAL_MS},"feeds":[{}],"symbols":[{}]}}"#,
+        feed.number(),
+        feed.time_ms(),
+        join(feeds),
+        join(symbols)
+    )
+}
+
+fn candles_json(feed: &Feed, index: usize) -> String {
+    let candles = feed.symbol(index).candles().map(|candle| {
+        let [open, high, low, close] = candle.prices();
+        format!("[{},{open},{high},{low},{close},{}]", candle.start_ms, candle.volume)
+    });
+    format!(r#"{{"n":{},"candles":[{}]}}"#, feed.number(), join(candles))
+}
+
+fn join(items: impl IntoIterator<Item = String>) -> String {
+    let mut joined = String::new();
+    for item in items {
+        let comma = if joined.is_empty() { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(joined, "{comma}{item}");
+    }
+    joined
+}
