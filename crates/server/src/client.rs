@@ -1,6 +1,7 @@
 //! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of sockets:
 //! frames go in, and the frames to write come out of the queue.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use crate::engine::{EngineError, History, HistoryQuery, is_recovered};
 use crate::node::Node;
 use crate::presence::{ClientId, Subscription};
 use crate::protocol::{
-    Command, Empty, HistoryResult, Malformed, PING, PresenceResult, PresenceStatsResult, Reply, ReplyBody,
+    Command, Empty, HistoryResult, Json, Malformed, PING, PresenceResult, PresenceStatsResult, Push, Reply, ReplyBody,
     SubscribeResult, encode,
 };
-use crate::queue::{Item, Outgoing, Queue};
+use crate::queue::{Item, Outgoing, Queue, ServerCommand};
 use crate::session::{Call, PingDue, Pings, ReadHistory, Session, Step, Subscribe};
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -28,6 +29,8 @@ pub(crate) struct Client {
     queue: Arc<Queue>,
     /// Subscriptions that the hub has ended and that are not yet removed from the engine.
     ended: Vec<Subscription>,
+    /// Commands of the server API that are not executed yet.
+    commands: VecDeque<ServerCommand>,
 }
 
 /// How the server detects that a client is gone.
@@ -38,6 +41,14 @@ pub(crate) enum PingedBy {
     /// WebSocket ping frames, requested by `cf_ws_frame_ping_pong=true`. The WebSocket library answers them, which suits
     /// terminals and test tools.
     Frames,
+}
+
+/// How a client learns that it is subscribed.
+enum SubscribeTo<'a> {
+    /// By the reply to its command with this id.
+    Reply(u32),
+    /// By a push with this data, because the server subscribed it.
+    Push(Option<&'a Json>),
 }
 
 /// Why a subscription failed.
@@ -70,6 +81,7 @@ impl Client {
             session,
             queue,
             ended: Vec::new(),
+            commands: VecDeque::new(),
         }
     }
 
@@ -87,6 +99,9 @@ impl Client {
         match self.session.handle_command(command, Instant::now().into_std())? {
             Step::Nothing => {}
             Step::Reply(body) => {
+                if let (ReplyBody::Connect(_), Some(info)) = (&body, self.session.info()) {
+                    self.node.set_user(self.id, &info.user)?;
+                }
                 if let ReplyBody::Error(code) = body
                     && self.session.info().is_none()
                 {
@@ -96,7 +111,7 @@ impl Client {
                 }
                 self.reply(id, body);
             }
-            Step::Subscribe(call) => self.subscribe(id, call).await?,
+            Step::Subscribe(call) => self.subscribe(&SubscribeTo::Reply(id), call).await?,
             Step::Call(call) => {
                 if let Err(code) = self.execute(id, call).await {
                     self.reply(id, ReplyBody::Error(code));
@@ -132,6 +147,7 @@ impl Client {
                 None => return Ok(None),
                 Some(Outgoing::Frame(frame)) => return Ok(Some(frame)),
                 Some(Outgoing::Close(code)) => return Err(code),
+                Some(Outgoing::Command(command)) => self.commands.push_back(*command),
                 Some(Outgoing::Unsubscribe(subscription, frame)) => {
                     if self.session.handle_unsubscribed(&subscription) {
                         self.ended.push(subscription);
@@ -161,6 +177,32 @@ impl Client {
         }
     }
 
+    /// Whether [`execute_server_commands`](Self::execute_server_commands) must be called.
+    pub(crate) fn has_server_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    /// Executes commands of the server API.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client.
+    pub(crate) async fn execute_server_commands(&mut self) -> Result<(), DisconnectCode> {
+        while let Some(command) = self.commands.pop_front() {
+            match command {
+                ServerCommand::Subscribe(subscribe) => {
+                    if let Some(call) = self.session.subscribe_by_server(&subscribe)? {
+                        let to = SubscribeTo::Push(subscribe.data.as_ref());
+                        self.subscribe(&to, call).await?;
+                    }
+                }
+                ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
+                // Connections without a token do not expire.
+                ServerCommand::Refresh(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Timeout of the closing handshake.
     pub(crate) fn close_timeout(&self) -> Duration {
         self.node.config().timeouts.close
@@ -175,8 +217,8 @@ impl Client {
         &self.queue
     }
 
-    async fn subscribe(&mut self, id: u32, call: Subscribe) -> Result<(), DisconnectCode> {
-        let Err(failure) = self.try_subscribe(id, &call).await else {
+    async fn subscribe(&mut self, to: &SubscribeTo<'_>, call: Subscribe) -> Result<(), DisconnectCode> {
+        let Err(failure) = self.try_subscribe(to, &call).await else {
             return Ok(());
         };
         // The join was not announced, so the leave is not announced either.
@@ -188,14 +230,19 @@ impl Client {
         match failure {
             SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
             SubscribeFailure::Refused(code) => {
-                self.reply(id, ReplyBody::Error(code));
+                match to {
+                    SubscribeTo::Reply(id) => self.reply(*id, ReplyBody::Error(code)),
+                    SubscribeTo::Push(_) => tracing::warn!(
+                        channel = %call.subscription.channel, %code, "the server could not subscribe a client"
+                    ),
+                }
                 Ok(())
             }
         }
     }
 
     /// Starts to buffer publications before it reads the history, so that none is lost in between.
-    async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
+    async fn try_subscribe(&self, to: &SubscribeTo<'_>, call: &Subscribe) -> Result<(), SubscribeFailure> {
         let subscription = &call.subscription;
         let channel = &subscription.channel;
         let (engine, options) = (self.node.engine(), &self.node.config().channels);
@@ -217,8 +264,14 @@ impl Client {
             };
             history = Some(engine.history(channel, query).await?);
         }
-        let result = subscribe_result(call, history.as_ref())?;
-        let reply = self.encode(id, ReplyBody::Subscribe(result))?;
+        let mut result = subscribe_result(call, history.as_ref())?;
+        let reply = match to {
+            SubscribeTo::Reply(id) => self.encode(*id, ReplyBody::Subscribe(result))?,
+            SubscribeTo::Push(data) => {
+                result.data = *data;
+                Push::Subscribe(result).encode(channel.as_str()).into()
+            }
+        };
         self.node
             .hub()
             .activate(channel, self.id, reply, history.as_ref().map(|history| &history.top))?;

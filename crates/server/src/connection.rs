@@ -61,6 +61,10 @@ pub(crate) fn run(
             // Send the replies to commands that precede the error.
             let _ = write_queued(&sender, &mut client);
         }
+        let close_frame = match &end {
+            End::Disconnect(code) => client.queue().close_frame(*code),
+            _ => Default::default(),
+        };
         // Removes the client from its channels before the closing handshake, which may take a while.
         drop(client);
         match &end {
@@ -72,16 +76,16 @@ pub(crate) fn run(
                 .log(|| tracing::info!(%code, "disconnecting a client, which will not reconnect")),
             End::Disconnect(code) => tracing::debug!(%code, "disconnecting a client"),
         }
-        if let End::Disconnect(code) = end {
-            let _ = timeout(close_timeout, close(&sender, &mut receiver, code)).await;
+        if let End::Disconnect(_) = end {
+            let _ = timeout(close_timeout, close(&sender, &mut receiver, close_frame)).await;
         }
         drop(permit);
     }
 }
 
 /// Performs the closing handshake.
-async fn close(sender: &Sender, receiver: &mut Receiver, code: DisconnectCode) -> Result<(), sockeye::Error> {
-    sender.close(CloseCode::from(code.code()), code.reason()).await?;
+async fn close(sender: &Sender, receiver: &mut Receiver, (code, reason): (u16, String)) -> Result<(), sockeye::Error> {
+    sender.close(CloseCode::from(code), &reason).await?;
     while receiver.recv().await?.is_some() {}
     Ok(())
 }
@@ -118,6 +122,12 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
         }
         if client.has_ended_subscriptions() {
             Box::pin(client.announce_ended_subscriptions()).await;
+        }
+        while client.has_server_commands() {
+            Box::pin(client.execute_server_commands()).await?;
+            while let Some(unwritten) = write_queued(sender, client)? {
+                Box::pin(write_slowly(sender, client, unwritten)).await?;
+            }
         }
         rearm(timer.as_mut(), client.deadline());
     }

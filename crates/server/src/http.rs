@@ -18,9 +18,12 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::api;
+use crate::auth::ApiKeys;
 use crate::client::PingedBy;
 use crate::config::Config;
 use crate::connection::{self, Permit};
+use crate::handle::ServerHandle;
 use crate::node::Node;
 use crate::page;
 use crate::policy::{self, Policy};
@@ -35,6 +38,7 @@ pub(crate) struct Site {
     server: sockeye::Server,
     /// For clients that request WebSocket ping frames.
     pinging_server: sockeye::Server,
+    api_keys: ApiKeys,
 }
 
 /// Path of the WebSocket endpoint.
@@ -77,10 +81,12 @@ impl Site {
         let mut keepalive = Keepalive::default();
         (keepalive.interval, keepalive.timeout) = (config.timeouts.ping_interval, config.timeouts.pong);
         let pinging_server = websocket_server(config, &policy, Some(keepalive));
+        let api_keys = ApiKeys::new(&config.api_keys);
         Self {
             node,
             server,
             pinging_server,
+            api_keys,
         }
     }
 
@@ -126,6 +132,21 @@ impl Site {
         }
         let snapshot = demos.snapshot(path, query)?;
         Some(content(StatusCode::OK, "application/json", snapshot))
+    }
+
+    /// Executes a request of the HTTP API.
+    async fn call_api(&self, request: Request, peer: SocketAddr) -> Response {
+        let config = self.node.config();
+        let keys = (!config.insecure_api).then_some(&self.api_keys);
+        let handle = ServerHandle::new(self.node.clone());
+        let response = api::respond(&handle, keys, request, config.limits.api_request_size_max).await;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.log_refusal(peer, response.status(), || match self.api_keys.is_empty() {
+                true => "the HTTP API has no key; set api_keys (sockeye serve --api-key)".to_owned(),
+                false => "wrong or missing key of the HTTP API".to_owned(),
+            });
+        }
+        response
     }
 
     fn health(&self) -> Response {
@@ -235,12 +256,19 @@ pub(crate) async fn serve_connection(
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
-    let service = service_fn(move |request| {
-        let mut response = site.respond(request, peer, &permit);
-        for (name, value) in SECURITY_HEADERS {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+    let service = service_fn(move |request: Request| {
+        let (site, permit) = (site.clone(), permit.clone());
+        async move {
+            let mut response = match request.uri().path().starts_with(api::PREFIX) {
+                // Boxed, so that other connections do not reserve memory for it.
+                true => Box::pin(site.call_api(request, peer)).await,
+                false => site.respond(request, peer, &permit),
+            };
+            for (name, value) in SECURITY_HEADERS {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            Ok::<_, Infallible>(response)
         }
-        std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -409,7 +437,7 @@ mod tests {
     #[tokio::test]
     async fn an_invalid_websocket_request_gets_the_reason() {
         let line = "GET /connection/websocket HTTP/1.1";
-        check(line, "", "426", None, "Upgrade: websocket is needed\n").await;
+        check(line, "", "426", None, "requires the header Upgrade: websocket\n").await;
         let keyless = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
         check(line, keyless, "400", None, "missing Sec-WebSocket-Key header\n").await;
     }

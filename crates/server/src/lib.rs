@@ -35,9 +35,11 @@
 //! this library.
 
 mod accept;
+mod api;
 pub mod auth;
 mod channel;
 mod client;
+mod clients;
 pub mod codes;
 mod config;
 mod connection;
@@ -50,6 +52,7 @@ mod demo;
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
+mod handle;
 mod http;
 mod node;
 mod page;
@@ -60,9 +63,17 @@ mod queue;
 mod refusals;
 mod serve;
 mod session;
+pub mod settings;
 
 pub use accept::accept_all;
-pub use config::{ChannelOptions, Config, ConfigError, Limits, PublishPolicy, Timeouts};
-pub use serve::serve;
+pub use config::{
+    ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
+    Who,
+};
+pub use handle::{
+    ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
+    PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
+};
+pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::{Authority, HostPolicy};
 pub use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{ChannelName, Hub};
+use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::demo::Demos;
-use crate::engine::{Content, Engine, EngineError, MemoryEngine};
-use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
+use crate::engine::{Content, Engine, EngineError, MemoryEngine, Store};
+use crate::handle::Idempotency;
+use crate::presence::{ClientId, ClientInfo, Subscription};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
 
@@ -22,10 +23,14 @@ pub(crate) struct Node {
     config: Arc<Config>,
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
-    clients: Mutex<ClientMap<Arc<Queue>>>,
+    clients: Clients,
     demos: Option<Demos>,
     draining: CancellationToken,
     refusals: RefusalLog,
+    idempotency: Idempotency,
+    /// A random id of this run of the server.
+    uid: String,
+    started: Instant,
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -38,11 +43,14 @@ impl Node {
         Arc::new(Self {
             hub,
             engine,
-            clients: Mutex::default(),
+            clients: Clients::default(),
             demos: config.demos.then(Demos::default),
             config,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
+            idempotency: Idempotency::default(),
+            uid: ClientId::from_random(rand::random()).to_string(),
+            started: Instant::now(),
         })
     }
 
@@ -67,7 +75,7 @@ impl Node {
     pub(crate) async fn publish_from_client(&self, channel: &ChannelName, content: Content) -> Result<(), EngineError> {
         match &self.demos {
             Some(demos) if demos.consume(self, channel, &content) => Ok(()),
-            _ => self.engine.publish(channel, content).await,
+            _ => self.engine.publish(channel, content, Store::Keep).await.map(drop),
         }
     }
 
@@ -79,9 +87,32 @@ impl Node {
         self.engine.interest_changed(channel).await
     }
 
-    /// The outbound queue of a client.
-    pub(crate) fn queue(&self, client: ClientId) -> Option<Arc<Queue>> {
-        self.clients.lock().get(&client).cloned()
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Sets the user of a client that has connected.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if the user has too many connections.
+    pub(crate) fn set_user(&self, client: ClientId, user: &Arc<str>) -> Result<(), DisconnectCode> {
+        let per_user_max = self.config.limits.connections_per_user_max;
+        self.clients
+            .set_user(client, user, per_user_max)
+            .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    /// The results of recent publications with an idempotency key.
+    pub(crate) fn idempotency(&self) -> &Idempotency {
+        &self.idempotency
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub(crate) fn refusals(&self) -> &RefusalLog {
@@ -90,7 +121,7 @@ impl Node {
 
     /// Adds a client to the list. During a shutdown, it is disconnected immediately.
     pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
-        self.clients.lock().insert(client, queue.clone());
+        self.clients.insert(client, queue.clone());
         // Checked after the insertion, so that a concurrent `drain` cannot miss the client.
         if self.is_draining() {
             queue.close(DisconnectCode::Shutdown);
@@ -104,7 +135,7 @@ impl Node {
         info: Option<&Arc<ClientInfo>>,
         left: Vec<Subscription>,
     ) {
-        self.clients.lock().remove(&client);
+        self.clients.remove(client);
         for subscription in &left {
             self.hub.unsubscribe(subscription, client);
         }
@@ -143,7 +174,7 @@ impl Node {
     /// Disconnects all clients with 3001, including those that connect later.
     pub(crate) fn drain(&self) {
         self.draining.cancel();
-        for queue in self.clients.lock().values() {
+        for queue in self.clients.queues() {
             queue.close(DisconnectCode::Shutdown);
         }
     }

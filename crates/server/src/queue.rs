@@ -11,8 +11,12 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sockeye::{PreparedMessage, Sender, Text};
 
+use crate::auth::Overrides;
+use crate::channel::ChannelName;
 use crate::codes::DisconnectCode;
+use crate::engine::Position;
 use crate::presence::Subscription;
+use crate::protocol::Json;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ struct State {
     credit: Option<i64>,
     /// Set when the queue is closed.
     closed: Option<DisconnectCode>,
+    /// A close code and reason that replace those of `closed`.
+    close_frame: Option<Box<(u16, String)>>,
     waker: Option<Waker>,
 }
 
@@ -47,6 +53,43 @@ pub(crate) enum Item {
     Push(PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
     Unsubscribe(Subscription, PreparedMessage),
+    /// A command of the server API for the session of the client.
+    Command(Box<ServerCommand>),
+}
+
+/// A command of the server API that the session of a client executes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerCommand {
+    /// Subscribes the client to a channel.
+    Subscribe(ServerSubscribe),
+    /// Changes the expiry of the connection.
+    Refresh(ServerRefresh),
+}
+
+/// A server-side subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerSubscribe {
+    pub(crate) channel: ChannelName,
+    /// Additional information about the client in this channel (`chan_info`).
+    pub(crate) info: Option<Json>,
+    /// Data that the client receives with the subscription.
+    pub(crate) data: Option<Json>,
+    /// Unix time in seconds at which the subscription expires.
+    pub(crate) expire_at: Option<i64>,
+    pub(crate) recover_since: Option<Position>,
+    /// Options that differ from those of the namespace.
+    pub(crate) overrides: Overrides,
+}
+
+/// A change of the expiry of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerRefresh {
+    /// Whether the connection has expired now.
+    pub(crate) is_expired: bool,
+    /// Unix time in seconds at which it expires.
+    pub(crate) expire_at: Option<i64>,
+    /// New information about the client (`conn_info`).
+    pub(crate) info: Option<Json>,
 }
 
 /// The next action for a client.
@@ -56,6 +99,8 @@ pub(crate) enum Outgoing {
     Frame(PreparedMessage),
     /// The subscription has ended. Send this text frame, unless the client has unsubscribed in the meantime.
     Unsubscribe(Subscription, PreparedMessage),
+    /// Execute this command.
+    Command(Box<ServerCommand>),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -122,6 +167,26 @@ impl Queue {
         }
     }
 
+    /// Closes the queue with a close code and reason of the server API.
+    pub(crate) fn close_with(&self, code: u16, reason: String) {
+        {
+            let mut state = self.state.lock();
+            if state.closed.is_none() {
+                state.close_frame = Some(Box::new((code, reason)));
+            }
+        }
+        self.close(DisconnectCode::ForceDisconnect);
+    }
+
+    /// The code and reason of the close frame for a client that is disconnected with `code`.
+    pub(crate) fn close_frame(&self, code: DisconnectCode) -> (u16, String) {
+        let state = self.state.lock();
+        match &state.close_frame {
+            Some(frame) if state.closed == Some(code) => (**frame).clone(),
+            _ => (code.code(), code.reason().to_owned()),
+        }
+    }
+
     /// Removes the next action. The caller must have passed the previous frame to the WebSocket.
     pub(crate) fn take(&self) -> Option<Outgoing> {
         let mut state = self.state.lock();
@@ -137,6 +202,7 @@ impl Queue {
             Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first))),
             Item::Push(push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
+            Item::Command(command) => Outgoing::Command(command),
         })
     }
 
@@ -242,8 +308,20 @@ impl Item {
         let len = match self {
             Self::Reply(text) => text.len(),
             Self::Push(push) | Self::Unsubscribe(_, push) => push.message().len(),
+            Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
+    }
+}
+
+impl ServerCommand {
+    fn cost(&self) -> usize {
+        let json = |json: &Option<Json>| json.as_ref().map_or(0, Json::len_bytes);
+        size_of::<Self>()
+            + match self {
+                Self::Subscribe(subscribe) => json(&subscribe.info) + json(&subscribe.data),
+                Self::Refresh(refresh) => json(&refresh.info),
+            }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::protocol::{
     Command, ConnectRequest, ConnectResult, Data, Empty, HistoryRequest, InvalidJson, Json, Malformed, PublishRequest,
     ReplyBody, Request, SubscribeRequest,
 };
+use crate::queue::ServerSubscribe;
 
 /// The session of one client.
 #[derive(Debug)]
@@ -373,6 +374,46 @@ impl Session {
         }))
     }
 
+    /// Subscribes the client for the server API. Returns `None` if it is already subscribed or not connected.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if it is subscribed to too many channels.
+    pub(crate) fn subscribe_by_server(
+        &mut self,
+        command: &ServerSubscribe,
+    ) -> Result<Option<Subscribe>, DisconnectCode> {
+        if self.info().is_none() || self.is_subscribed(&command.channel) {
+            return Ok(None);
+        }
+        if self.subscriptions.len() >= self.config.limits.channels_per_client_max {
+            return Err(self.fail(DisconnectCode::ChannelLimit));
+        }
+        let Some(options) = self.config.namespace(command.channel.as_str()) else {
+            return Ok(None);
+        };
+        let overrides = &command.overrides;
+        let has_history = options.has_history();
+        let recovers = overrides.force_recovery.unwrap_or(options.force_recovery) && has_history;
+        let positioned = overrides.force_positioning.unwrap_or(options.force_positioning) && has_history;
+        let pushes = overrides.force_push_join_leave.unwrap_or(options.force_push_join_leave);
+        self.generation = self.generation.next();
+        let subscription = Subscription {
+            channel: command.channel.clone(),
+            generation: self.generation,
+        };
+        self.subscriptions.push(subscription.clone());
+        Ok(Some(Subscribe {
+            subscription,
+            options: SubscriberOptions {
+                join_leave: pushes && overrides.join_leave.unwrap_or(options.join_leave),
+                positioned: recovers || positioned,
+            },
+            is_recoverable: recovers,
+            recover_from: command.recover_since.clone().filter(|_| has_history),
+            rejects_unrecovered: false,
+        }))
+    }
+
     fn unsubscribe(&mut self, channel: &str) -> Result<Step, CommandError> {
         let channel = self.channel(channel)?;
         let Some(index) = self.subscriptions.iter().position(|known| known.channel == channel) else {
@@ -403,7 +444,14 @@ impl Session {
         if !is_allowed {
             return Err(ErrorCode::PermissionDenied.into());
         }
-        Ok(Step::Call(Call::Publish(channel, Content { data, info: Some(info) })))
+        Ok(Step::Call(Call::Publish(
+            channel,
+            Content {
+                data,
+                info: Some(info),
+                tags: None,
+            },
+        )))
     }
 
     /// Checks that the client may read the presence of a channel.

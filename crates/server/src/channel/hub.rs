@@ -191,6 +191,46 @@ impl Hub {
         }
     }
 
+    /// Ends the subscription of a client to one channel. The client receives the code as a push and leaves presence.
+    pub(crate) fn end_subscription(&self, name: &ChannelName, client: ClientId, code: UnsubscribeCode) {
+        let Some(channel) = self.channel(name) else { return };
+        let is_empty = {
+            let mut channel = channel.lock();
+            if let Some(subscriber) = channel.subscribers.remove(&client) {
+                let subscription = Subscription {
+                    channel: name.clone(),
+                    generation: subscriber.generation,
+                };
+                let push = PreparedMessage::new(Push::Unsubscribe(code).encode(name.as_str()));
+                subscriber.queue.push(Item::Unsubscribe(subscription, push));
+            }
+            channel.subscribers.is_empty()
+        };
+        if is_empty {
+            self.remove_if_empty(name);
+        }
+    }
+
+    /// The channels with subscribers, and their number of subscribers.
+    pub(crate) fn channels(&self) -> Vec<(ChannelName, usize)> {
+        let mut channels = Vec::new();
+        for shard in &self.shards {
+            // Not counted under the lock of the shard: a channel may be locked for a whole delivery.
+            let shard: Vec<_> = shard
+                .lock()
+                .iter()
+                .map(|(name, channel)| (name.clone(), channel.clone()))
+                .collect();
+            channels.extend(
+                shard
+                    .into_iter()
+                    .map(|(name, channel)| (name, channel.lock().subscribers.len())),
+            );
+        }
+        channels.retain(|(_, subscribers)| *subscribers > 0);
+        channels
+    }
+
     fn remove_if_empty(&self, name: &ChannelName) {
         let mut shard = self.shard(name).lock();
         let Some(channel) = shard.get(name).cloned() else {
@@ -460,6 +500,7 @@ mod tests {
             let content = Content {
                 data: Json::parse(offset.to_string()).unwrap(),
                 info: None,
+                tags: None,
             };
             let epoch = (offset > 0).then(|| Epoch::new(epoch));
             self.hub.publication(
@@ -494,6 +535,7 @@ mod tests {
                     },
                 },
                 Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
+                Outgoing::Command(_) => "command".to_owned(),
                 Outgoing::Close(code) => code.to_string(),
             });
         }
@@ -648,6 +690,7 @@ mod tests {
         let content = Content {
             data: Json::parse(format!("\"{}\"", "x".repeat(60_000))).unwrap(),
             info: None,
+            tags: None,
         };
         for _ in 0..10 {
             let publication = Publication {

@@ -87,8 +87,12 @@ impl World {
         let content = Content {
             data: Json::parse(data).unwrap(),
             info: None,
+            tags: None,
         };
-        self.engine.publish(channel, content).await.unwrap();
+        self.engine
+            .publish(channel, content, crate::engine::Store::Keep)
+            .await
+            .unwrap();
     }
 
     async fn step(&mut self, clients: &mut [Client], seen: &mut Seen) {
@@ -210,6 +214,7 @@ impl Client {
                     seen.unsubscribed += 1;
                     return;
                 }
+                Some(Outgoing::Command(command)) => panic!("{command:?}"),
                 Some(Outgoing::Close(code)) => panic!("{code}"),
                 None => {
                     assert_eq!(self.last, published, "something is missing, and nobody said so");

@@ -371,6 +371,7 @@ impl Watched {
         let content = Content {
             data: crate::protocol::Json::parse("1").unwrap(),
             info: None,
+            tags: None,
         };
         let publication = Publication {
             content,

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Audience, Idle};
 use crate::channel::ChannelName;
-use crate::engine::{Content, Deliver as _};
+use crate::engine::{Content, Deliver as _, Store};
 use crate::node::Node;
 use crate::presence::ClientInfo;
 use arena::{Arena, TICK};
@@ -71,7 +71,7 @@ impl Game {
             let data = match &mut *self.arena.lock() {
                 Some(arena) => {
                     if arena.tick().is_multiple_of(PLAYERS_CHECK_TICKS) {
-                        arena.retain_players(|client| node.queue(client).is_some());
+                        arena.retain_players(|client| node.clients().queue(client).is_some());
                     }
                     arena.step();
                     wire::encode(arena)
@@ -80,8 +80,12 @@ impl Game {
             };
             let is_watched = node.hub().has_subscribers(&channel);
             if is_watched {
-                let content = Content { data, info: None };
-                if let Err(error) = node.engine().publish(&channel, content).await {
+                let content = Content {
+                    data,
+                    info: None,
+                    tags: None,
+                };
+                if let Err(error) = node.engine().publish(&channel, content, Store::Skip).await {
                     tracing::debug!(%channel, %error, "the engine did not take a snapshot of the game");
                 }
             }

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Audience, Idle};
 use crate::channel::ChannelName;
-use crate::engine::{Content, Deliver as _};
+use crate::engine::{Content, Deliver as _, Store};
 use crate::node::Node;
 use crate::presence::ClientId;
 use crate::protocol::Json;
@@ -81,7 +81,7 @@ impl Market {
         if let Some(link) = links.get_mut(&client) {
             link.bytes_per_second = bytes_per_second;
         } else if links.len() < SLOW_LINKS_MAX
-            && let Some(queue) = node.queue(client)
+            && let Some(queue) = node.clients().queue(client)
         {
             queue.set_credit(Some(0));
             let link = SlowLink {
@@ -187,8 +187,13 @@ const SEED: u64 = 0x50c6_e7e5;
 
 async fn publish(node: &Node, channel: &ChannelName, json: String) {
     let Ok(data) = Json::parse(json) else { return };
-    let content = Content { data, info: None };
-    if let Err(error) = node.engine().publish(channel, content).await {
+    let content = Content {
+        data,
+        info: None,
+        tags: None,
+    };
+    // Only the newest prices matter, and the snapshot has them.
+    if let Err(error) = node.engine().publish(channel, content, Store::Skip).await {
         tracing::debug!(%channel, %error, "the engine did not take a publication of the market");
     }
 }

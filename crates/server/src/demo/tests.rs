@@ -65,6 +65,7 @@ impl Fixture {
         let content = Content {
             data: Json::parse(data).unwrap(),
             info: Some(info),
+            tags: None,
         };
         let channel = ChannelName::new(name).unwrap();
         self.node.publish_from_client(&channel, content).await.unwrap();

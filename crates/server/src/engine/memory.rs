@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use super::stream::StreamLimits;
 use super::streams::Streams;
-use super::{Content, Deliver, Engine, EngineError, EngineFuture, History, HistoryQuery, Publication};
+use super::{Content, Deliver, Engine, EngineError, EngineFuture, History, HistoryQuery, Position, Publication, Store};
 use crate::channel::ChannelName;
 use crate::config::{ChannelOptions, Limits};
 use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats, Subscription};
@@ -57,24 +57,23 @@ impl MemoryEngine {
         self.streams.as_ref().is_some_and(|streams| streams.has(channel))
     }
 
-    fn publish_now(&self, channel: &ChannelName, content: Content) {
+    fn publish_now(&self, channel: &ChannelName, content: Content, store: Store) -> Option<Position> {
         let time_ms = SystemTime::UNIX_EPOCH
             .elapsed()
             .map_or(0, |since| since.as_millis() as u64);
-        match &self.streams {
-            None => self.deliver.publication(
-                channel,
-                &Publication {
-                    content,
-                    offset: 0,
-                    time_ms,
-                },
-                None,
-            ),
-            Some(streams) => streams.append(channel, content, time_ms, |publication, epoch| {
-                self.deliver.publication(channel, publication, Some(epoch));
-            }),
-        }
+        let Some(streams) = self.streams.as_ref().filter(|_| store == Store::Keep) else {
+            let publication = Publication {
+                content,
+                offset: 0,
+                time_ms,
+            };
+            self.deliver.publication(channel, &publication, None);
+            return None;
+        };
+        let position = streams.append(channel, content, time_ms, |publication, epoch| {
+            self.deliver.publication(channel, publication, Some(epoch));
+        });
+        Some(position)
     }
 }
 
@@ -84,9 +83,13 @@ impl Engine for MemoryEngine {
         ready(Ok(()))
     }
 
-    fn publish<'a>(&'a self, channel: &'a ChannelName, content: Content) -> EngineFuture<'a, ()> {
-        self.publish_now(channel, content);
-        ready(Ok(()))
+    fn publish<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        content: Content,
+        store: Store,
+    ) -> EngineFuture<'a, Option<Position>> {
+        ready(Ok(self.publish_now(channel, content, store)))
     }
 
     fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
@@ -103,6 +106,16 @@ impl Engine for MemoryEngine {
         ready(match &self.streams {
             None => Err(EngineError::NoHistory),
             Some(streams) => Ok(streams.read(channel, query)),
+        })
+    }
+
+    fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
+        ready(match &self.streams {
+            None => Err(EngineError::NoHistory),
+            Some(streams) => {
+                streams.clear(channel);
+                Ok(())
+            }
         })
     }
 

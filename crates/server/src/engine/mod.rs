@@ -10,6 +10,7 @@ mod shard;
 mod stream;
 mod streams;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,8 +36,14 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     /// Level-triggered: if one client leaves while another subscribes, the order of their calls does not matter.
     fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history.
-    fn publish<'a>(&'a self, channel: &'a ChannelName, content: Content) -> EngineFuture<'a, ()>;
+    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history, at the returned
+    /// position; `None` if it was not stored.
+    fn publish<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        content: Content,
+        store: Store,
+    ) -> EngineFuture<'a, Option<Position>>;
 
     /// Delivers a join push.
     fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
@@ -46,6 +53,9 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 
     /// Reads a part of the history, and the position of the stream at the same time.
     fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History>;
+
+    /// Removes all publications from a history. Its position does not change.
+    fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
     /// Adds a client to the members of a channel.
     fn presence_add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
@@ -79,12 +89,25 @@ pub(crate) trait Deliver: Send + Sync {
     fn leave(&self, channel: &ChannelName, info: &ClientInfo);
 }
 
+/// Whether a publication becomes part of the history of its channel, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// It is stored and gets an offset.
+    Keep,
+    /// It is only delivered to current subscribers, without an offset.
+    Skip,
+}
+
+/// Tags of a publication, which subscribers can filter by.
+pub(crate) type Tags = Arc<BTreeMap<String, String>>;
+
 /// The content of a publication, without its offset.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     pub(crate) data: Json,
     /// The publishing client; `None` if the server published.
     pub(crate) info: Option<Arc<ClientInfo>>,
+    pub(crate) tags: Option<Tags>,
 }
 
 /// A publication with its offset in the channel.
@@ -104,6 +127,7 @@ impl Publication {
             info: self.content.info.as_deref().map(ClientInfo::wire),
             offset: self.offset,
             time: self.time_ms,
+            tags: self.content.tags.as_deref(),
         }
     }
 }

@@ -33,6 +33,7 @@ mod tests {
         let content = Content {
             data: Json::parse("1").unwrap(),
             info: None,
+            tags: None,
         };
         let publication = |&offset: &u64| Publication {
             content: content.clone(),

@@ -33,6 +33,9 @@ pub(super) const STREAM_BYTES: usize = 512;
 /// (72 + 36 + 40 bytes: field names, client id, two numbers of maximum length).
 const PUBLICATION_BYTES: usize = 160;
 
+/// Accounted size of a tag without its text.
+const TAG_BYTES: usize = 64;
+
 impl Stream {
     pub(super) fn new(epoch: Epoch) -> Self {
         Self {
@@ -101,6 +104,12 @@ impl Stream {
         expired
     }
 
+    /// Removes all publications, and returns them.
+    pub(super) fn clear(&mut self) -> VecDeque<(Instant, Publication)> {
+        self.bytes = STREAM_BYTES;
+        std::mem::take(&mut self.publications)
+    }
+
     /// Marks the stream as evicted, and returns its publications.
     pub(super) fn evict(&mut self) -> VecDeque<(Instant, Publication)> {
         self.is_evicted = true;
@@ -148,12 +157,12 @@ impl Stream {
 }
 
 fn accounted_size(publication: &Publication) -> usize {
-    let info = publication
-        .content
-        .info
-        .as_ref()
-        .and_then(|info| info.conn_info.as_ref());
-    PUBLICATION_BYTES + publication.content.data.len_bytes() + info.map_or(0, |info| info.len_bytes())
+    let Content { data, info, tags } = &publication.content;
+    let info = info.as_ref().and_then(|info| info.conn_info.as_ref());
+    let tags = tags.iter().flat_map(|tags| tags.iter());
+    // In JSON, each byte of a tag is escaped in the worst case.
+    let tags = tags.map(|(tag, value)| TAG_BYTES + 6 * (tag.len() + value.len()));
+    PUBLICATION_BYTES + data.len_bytes() + info.map_or(0, |info| info.len_bytes()) + tags.sum::<usize>()
 }
 
 #[cfg(test)]
@@ -171,6 +180,7 @@ mod tests {
         Content {
             data: Json::parse(text).unwrap(),
             info: None,
+            tags: None,
         }
     }
 

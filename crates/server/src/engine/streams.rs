@@ -69,9 +69,9 @@ impl Streams {
         content: Content,
         time_ms: u64,
         deliver: impl FnOnce(&Publication, &Epoch),
-    ) {
+    ) -> Position {
         let now = Instant::now();
-        loop {
+        let position = loop {
             let stream = self.find_or_create(channel, now);
             let mut stream = stream.lock();
             if stream.is_evicted() {
@@ -81,9 +81,28 @@ impl Streams {
             let publication = stream.append(content, time_ms, now, self.limits);
             deliver(&publication, stream.epoch());
             self.account(before, stream.bytes());
-            break;
-        }
+            break stream.top();
+        };
         self.enforce_budget();
+        position
+    }
+
+    /// Removes all publications of a channel. Its position does not change.
+    pub(super) fn clear(&self, channel: &ChannelName) {
+        let Ok(stream) = self.find(channel, Instant::now()) else {
+            return;
+        };
+        let removed = {
+            let mut stream = stream.lock();
+            let before = stream.bytes();
+            let removed = stream.clear();
+            // The bytes of an evicted stream are already released.
+            if !stream.is_evicted() {
+                self.account(before, stream.bytes());
+            }
+            removed
+        };
+        drop(removed);
     }
 
     /// Reads a part of a channel's history.
@@ -335,6 +354,7 @@ mod tests {
                         let content = Content {
                             data: Json::parse(data).unwrap(),
                             info: None,
+                            tags: None,
                         };
                         streams.append(&channel, content, 0, |publication, epoch| {
                             listener.publication(&channel, publication, Some(epoch));

@@ -65,8 +65,9 @@ impl Fixture {
         let content = Content {
             data: Json::parse(data).unwrap(),
             info: None,
+            tags: None,
         };
-        self.engine.publish(&name(channel), content).await.unwrap();
+        self.engine.publish(&name(channel), content, Store::Keep).await.unwrap();
     }
 
     async fn history(&self, channel: &str) -> History {
@@ -308,6 +309,7 @@ async fn eviction_skips_locked_streams() {
     let content = || Content {
         data: Json::parse(format!("\"{}\"", "x".repeat(2000))).unwrap(),
         info: None,
+        tags: None,
     };
     let streams = Streams::new(limits, 8 << 10);
     let recorder = Recorder::default();
@@ -359,8 +361,9 @@ async fn a_maximal_ttl_does_not_overflow() {
     let content = Content {
         data: Json::parse("1").unwrap(),
         info: None,
+        tags: None,
     };
-    engine.publish(&name("a"), content).await.unwrap();
+    engine.publish(&name("a"), content, Store::Keep).await.unwrap();
     engine.sweep();
     assert!(engine.has_stream(&name("a")));
 }

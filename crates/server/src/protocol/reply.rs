@@ -3,6 +3,8 @@
 //! Most fields are omitted if they are zero or false, because client libraries treat absent fields so. A few are always
 //! written, to make frames easier to read.
 
+use std::collections::BTreeMap;
+
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -67,6 +69,9 @@ pub(crate) struct SubscribeResult<'a> {
     pub(crate) recovered: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) publications: Vec<WirePublication<'a>>,
+    /// Data of a server-side subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<&'a Json>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +84,8 @@ pub(crate) struct WirePublication<'a> {
     /// Unix time in milliseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) time: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tags: Option<&'a BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +137,8 @@ pub(crate) enum Push<'a> {
     Join(WireMember<'a>),
     Leave(WireMember<'a>),
     Unsubscribe(#[serde(serialize_with = "unsubscribe")] UnsubscribeCode),
+    /// The server subscribed the client.
+    Subscribe(SubscribeResult<'a>),
 }
 
 /// The client that joined or left.
@@ -287,6 +296,7 @@ mod tests {
             info: None,
             offset: 3,
             time: 0,
+            tags: None,
         };
         assert_eq!(
             Push::Pub(publication).encode("a\"b"),

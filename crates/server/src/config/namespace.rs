@@ -1,0 +1,172 @@
+//! Namespaces: options that all channels with the same prefix share.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::options::options;
+
+options! {
+    /// Options of the channels of one namespace.
+    ///
+    /// The namespace of a channel is the part of its name before the first `:`, such as `chat` in `chat:general`. The default
+    /// is closed: no history, subscriptions only with a token. [`open`](Self::open) is the opposite.
+    ///
+    /// ```
+    /// use sockeye_server::{NamespaceOptions, Who};
+    ///
+    /// let mut news = NamespaceOptions::default();
+    /// news.allow_subscribe = Who::Anyone;
+    /// news.history_size = 20;
+    /// ```
+    #[derive(PartialEq, Eq)]
+    pub struct NamespaceOptions {
+        /// Maximum number of publications in the history of a channel. Zero disables history, recovery and delta compression.
+        pub history_size: usize = 0,
+        /// How long a publication stays in the history.
+        pub history_ttl: Duration = DAY,
+        /// Whether clients may recover publications that they missed. Needs history.
+        pub recovery: bool = true,
+        /// Whether clients may ask to be told when they missed a publication. Needs history.
+        pub positioning: bool = true,
+        /// Makes every subscription recoverable, also if the client does not ask for it. Needs history.
+        pub force_recovery: bool = false,
+        /// Makes every subscription positioned, also if the client does not ask for it. Needs history.
+        pub force_positioning: bool = false,
+        /// Sends join and leave pushes to every subscriber, also to those that do not ask for them.
+        pub force_push_join_leave: bool = false,
+        /// Whether the server keeps the list of subscribers of a channel.
+        pub presence: bool = false,
+        /// Whether the server announces clients that join and leave.
+        pub join_leave: bool = false,
+        /// Whether subscribers may ask for `fossil` deltas instead of whole publications. Needs history.
+        pub delta: bool = false,
+        /// Recovers only the newest publication of a channel, as a cache, also for clients without a position. Needs history.
+        pub cache: bool = false,
+        /// Who may subscribe.
+        pub allow_subscribe: Who = Who::Token,
+        /// Who may publish.
+        pub allow_publish: Who = Who::Nobody,
+        /// Who may read the history.
+        pub allow_history: Who = Who::Nobody,
+        /// Who may read presence.
+        pub allow_presence: Who = Who::Nobody,
+        /// What happens to a subscriber that reads more slowly than its channels publish.
+        pub slow_consumer: SlowConsumer = SlowConsumer::Disconnect,
+        /// Maximum size of the data of a publication, in bytes. A larger one fails with error 106. The limit
+        /// [`publication_size_max`](crate::Limits::publication_size_max) of the server applies too.
+        pub publication_size_max: usize = 64 << 10,
+        /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
+        /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
+        pub publication_rate_max: Option<u32> = None,
+    }
+}
+
+/// Which clients may do something in a channel.
+///
+/// Publishing, history and presence of a private channel (`$name`) also need a subscription, whatever the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Who {
+    /// No client. The HTTP API may.
+    Nobody,
+    /// Every connected client, also an anonymous one.
+    Anyone,
+    /// Clients with a user.
+    Authenticated,
+    /// Subscribers of the channel.
+    Subscriber,
+    /// Clients with a subscription token for the channel.
+    Token,
+}
+
+/// What happens to a subscriber that reads more slowly than its channels publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// Disconnects the client with 3008.
+    #[default]
+    Disconnect,
+    /// Drops the oldest publications that the client has not received yet.
+    DropOldest,
+    /// Keeps only the newest publication that the client has not received yet, for each channel or for each key.
+    Latest {
+        /// The tag that holds the key, such as `symbol`. Without it, one publication is kept for each channel.
+        key_tag: Option<String>,
+    },
+}
+
+/// The namespaces of a server, by name.
+pub type Namespaces = BTreeMap<String, NamespaceOptions>;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl NamespaceOptions {
+    /// Options that allow everything to everyone: anonymous clients may subscribe, publish, and read presence and a history
+    /// of 100 publications that are at most a day old.
+    pub fn open() -> Self {
+        Self {
+            history_size: 100,
+            presence: true,
+            join_leave: true,
+            delta: true,
+            allow_subscribe: Who::Anyone,
+            allow_publish: Who::Anyone,
+            allow_history: Who::Anyone,
+            allow_presence: Who::Anyone,
+            ..Self::default()
+        }
+    }
+
+    /// Whether channels have a history.
+    pub fn has_history(&self) -> bool {
+        self.history_size > 0 && !self.history_ttl.is_zero()
+    }
+}
+
+/// The namespaces of a server without a configuration file.
+pub(crate) fn default_namespaces() -> Namespaces {
+    ["room", "chat", "market", "game"]
+        .into_iter()
+        .map(|name| (name.to_owned(), NamespaceOptions::open()))
+        .collect()
+}
+
+/// The namespace in the name of a channel: the part before the first `:`, without the `$` of private channels. Empty if there
+/// is none.
+pub(crate) fn namespace_of(channel: &str) -> &str {
+    let channel = channel.strip_prefix('$').unwrap_or(channel);
+    channel.split_once(':').map_or("", |(namespace, _)| namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_the_part_before_the_first_colon() {
+        for (channel, namespace) in [
+            ("news", ""),
+            ("chat:general", "chat"),
+            ("chat:a:b", "chat"),
+            ("$chat:secret", "chat"),
+            ("$secret", ""),
+            (":x", ""),
+            ("chat:", "chat"),
+            ("dialog#1,2", ""),
+            ("chat:dialog#1,2", "chat"),
+        ] {
+            assert_eq!(namespace_of(channel), namespace, "{channel}");
+        }
+    }
+
+    #[test]
+    fn default_namespaces_are_open_like_channels_without_one() {
+        let config = crate::Config::default();
+        for channel in ["x", "$x", "room:x", "chat:x", "market:x", "game:x", "$game:x"] {
+            assert_eq!(config.namespace(channel), Some(&NamespaceOptions::open()), "{channel}");
+        }
+        for channel in ["nothing:x", "Chat:x", "chat2:x", "$nothing:x"] {
+            assert_eq!(config.namespace(channel), None, "{channel}");
+        }
+    }
+}
