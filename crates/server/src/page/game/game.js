@@ -135,6 +135,7 @@ function announce(text) {
 
 function playing(isPlaying) {
   $('join').hidden = isPlaying;
+  $('pond').classList.toggle('is-playing', isPlaying);
   $('leave').hidden = !isPlaying;
   $('dash').hidden = !isPlaying || !matchMedia('(pointer: coarse)').matches;
 }
