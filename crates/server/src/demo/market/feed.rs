@@ -169,14 +169,17 @@ impl Symbol {
     /// Returns the price and volume of a trade, if there is one in this step.
     fn step(&mut self, time_ms: u64, elapsed_ms: u64, scale: f64, random: &mut Random) -> Option<(u64, u64)> {
         self.open_candles(time_ms);
-        // Rare trades move the price by as much per second as frequent ones.
-        let chance = (self.activity * elapsed_ms as f64 / STEP_MS as f64).min(1.0);
+        let expected = self.activity * elapsed_ms as f64 / STEP_MS as f64;
+        let chance = expected.min(1.0);
         if random.unit() >= chance {
             return None;
         }
         let pull = (self.anchor - self.log_price) * 0.000_2;
+        // Rare trades move the price by as much per second as frequent ones.
         self.log_price += pull + random.normal() * self.volatility * scale / chance.sqrt();
-        let (price, volume) = (self.price(), 1 + (random.unit().powi(3) * 900.0) as u64);
+        // A long step has one trade with the volume of several.
+        let volume = 1 + (random.unit().powi(3) * 900.0 * expected.max(1.0)) as u64;
+        let price = self.price();
         if let Some(candle) = self.candles.back_mut() {
             candle.add(price, volume);
         }
@@ -300,6 +303,22 @@ mod tests {
             let ratio = symbol.price() as f64 / symbol.anchor.exp();
             assert!((0.3..3.0).contains(&ratio), "{}: {ratio}", symbol.ticker);
         }
+    }
+
+    #[test]
+    fn the_simulated_past_trades_as_much_as_the_present() {
+        let mut feed = Feed::new(3, NOW);
+        let volume = |feed: &Feed| -> u64 {
+            let candles = feed.symbols().flat_map(Symbol::candles);
+            candles.map(|candle| candle.volume).sum()
+        };
+        let past = volume(&feed) as f64;
+        let steps = CANDLES_MAX as u64 * INTERVAL_MS / STEP_MS;
+        for at in 1..=steps {
+            feed.step(NOW + at * STEP_MS);
+        }
+        let ratio = volume(&feed) as f64 / past;
+        assert!((0.8..1.2).contains(&ratio), "{ratio}");
     }
 
     #[test]
