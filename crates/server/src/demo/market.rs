@@ -8,7 +8,7 @@ mod feed;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -202,10 +202,21 @@ fn channel(name: &str) -> ChannelName {
     ChannelName::new(name).expect("the names of the demonstrations are valid")
 }
 
+/// Unix time in milliseconds.
+#[cfg(not(test))]
 fn now_ms() -> u64 {
-    SystemTime::UNIX_EPOCH
+    std::time::SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Virtual time in milliseconds, which follows the paused clock of tests.
+#[cfg(test)]
+fn now_ms() -> u64 {
+    use std::sync::LazyLock;
+    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    let elapsed = tokio::time::Instant::now().into_std().saturating_duration_since(*START);
+    1_700_000_000_000 + elapsed.as_millis() as u64
 }
 
 fn step_json(step: &Step) -> String {
