@@ -130,7 +130,7 @@ impl Site {
             }
             return Some(response);
         }
-        let snapshot = demos.snapshot(path, query)?;
+        let snapshot = demos.snapshot(self.node.config(), path, query)?;
         Some(content(StatusCode::OK, "application/json", snapshot))
     }
 

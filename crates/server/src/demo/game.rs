@@ -10,18 +10,22 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Audience, Idle};
 use crate::channel::ChannelName;
+use crate::config::namespace_of;
 use crate::engine::{Content, Deliver as _, Store};
 use crate::node::Node;
 use crate::presence::ClientInfo;
 use arena::{Arena, TICK};
 use wire::Message;
 
-pub(super) const NAMESPACE: &str = "game:";
-
 /// Ticks between two checks whether the clients of the players are still connected.
 const PLAYERS_CHECK_TICKS: u64 = 10;
 
 const CHANNEL: &str = "game:arena";
+
+/// Whether a channel belongs to the game.
+pub(super) fn owns(channel: &str) -> bool {
+    namespace_of(channel) == namespace_of(CHANNEL)
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Game {

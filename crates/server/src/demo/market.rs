@@ -2,10 +2,14 @@
 //!
 //! `market:ticks` gets one publication per step with all trades of the step, `market:<symbol>` those of one symbol. A page
 //! subscribes first, loads a snapshot by HTTP, and applies the publications whose number is higher than the snapshot's.
+//!
+//! To compare policies towards slow clients, the trades are also published to `ticks` in the namespaces `market_drop_oldest`
+//! and `market_latest`, if the configuration has them. In a namespace that keeps the latest publication of each key, every
+//! trade is a publication of its own, with its symbol as the key.
 
 mod feed;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +20,16 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Audience, Idle};
 use crate::channel::ChannelName;
-use crate::engine::{Content, Deliver as _, Store};
+use crate::config::{Config, SlowConsumer, namespace_of};
+use crate::engine::{Content, Deliver as _, Store, Tags};
 use crate::node::Node;
 use crate::presence::ClientId;
 use crate::protocol::Json;
 use crate::queue::Queue;
-use feed::{Feed, INTERVAL_MS, STEP_MS, Step};
+use feed::{Feed, INTERVAL_MS, STEP_MS, Step, Trade};
 
-pub(super) const NAMESPACE: &str = "market:";
-
-/// The channels with all trades, one for each policy towards slow clients that the page can compare.
-const FEEDS: [(&str, &str); 1] = [("disconnect", "market:ticks")];
+/// The channels with all trades.
+const FEEDS: [&str; 3] = ["market:ticks", "market_drop_oldest:ticks", "market_latest:ticks"];
 
 const SYMBOLS_PATH: &str = "/market/symbols.json";
 const CANDLES_PATH: &str = "/market/candles.json";
@@ -36,6 +39,16 @@ const SLOW_LINKS_MAX: usize = 1_000;
 
 /// The range of the slowest and fastest link, in bytes per second.
 const LINK_BYTES: std::ops::RangeInclusive<u32> = 500..=1_000_000;
+
+/// A channel with all trades.
+#[derive(Debug)]
+struct FeedChannel {
+    channel: ChannelName,
+    /// The name of the policy towards slow clients.
+    policy: &'static str,
+    /// The tag with the symbol, if each trade is a publication of its own.
+    key_tag: Option<String>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Market {
@@ -92,7 +105,7 @@ impl Market {
         }
     }
 
-    pub(super) fn snapshot(&self, path: &str, query: Option<&str>) -> Option<String> {
+    pub(super) fn snapshot(&self, config: &Config, path: &str, query: Option<&str>) -> Option<String> {
         if path != SYMBOLS_PATH && path != CANDLES_PATH {
             return None;
         }
@@ -101,7 +114,7 @@ impl Market {
         // The task drops the feed again if nobody subscribes.
         self.audience.wake();
         if path == SYMBOLS_PATH {
-            return Some(symbols_json(feed));
+            return Some(symbols_json(feed, &feeds(config)));
         }
         let symbol = query?.strip_prefix("symbol=")?;
         feed.find(symbol).map(|index| candles_json(feed, index))
@@ -123,23 +136,23 @@ impl Market {
     async fn run_feed(&self, node: &Node) {
         let mut interval = tokio::time::interval(Duration::from_millis(STEP_MS));
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let all = FEEDS.map(|(_, name)| channel(name));
+        let all = feeds(node.config());
         let mut idle = Idle::new();
         loop {
             interval.tick().await;
-            let (step, single) = {
+            let publications = {
                 let mut feed = self.feed.lock();
                 let feed = feed.get_or_insert_with(|| Feed::new(SEED, now_ms()));
                 let step = feed.step(now_ms());
-                (step_json(&step), self.watched_symbols(node, feed, &step))
+                let mut publications = watched_symbols(node, feed, &step);
+                for to in all.iter().filter(|to| node.hub().has_subscribers(&to.channel)) {
+                    publications.extend(to.publications(feed, &step));
+                }
+                publications
             };
-            let mut is_watched = !single.is_empty();
-            for channel in all.iter().filter(|channel| node.hub().has_subscribers(channel)) {
-                is_watched = true;
-                publish(node, channel, step.clone()).await;
-            }
-            for (channel, json) in single {
-                publish(node, &channel, json).await;
+            let is_watched = !publications.is_empty();
+            for (channel, content) in publications {
+                publish(node, &channel, content).await;
             }
             self.grant_credit();
             if idle.is_over(is_watched) {
@@ -152,27 +165,6 @@ impl Market {
         }
     }
 
-    /// The publications of the symbols that have subscribers.
-    fn watched_symbols(&self, node: &Node, feed: &Feed, step: &Step) -> Vec<(ChannelName, String)> {
-        step.trades
-            .iter()
-            .map(|trade| {
-                (
-                    channel(&format!("{NAMESPACE}{}", feed.symbol(trade.index).ticker)),
-                    trade,
-                )
-            })
-            .filter(|(channel, _)| node.hub().has_subscribers(channel))
-            .map(|(channel, trade)| {
-                let (number, time, price, volume) = (step.number, step.time_ms, trade.price, trade.volume);
-                (
-                    channel,
-                    format!(r#"{{"n":{number},"t":{time},"p":{price},"v":{volume}}}"#),
-                )
-            })
-            .collect()
-    }
-
     /// Lets the slow links send what they may in one step.
     fn grant_credit(&self) {
         self.links.lock().retain(|_, link| {
@@ -182,16 +174,79 @@ impl Market {
     }
 }
 
+impl FeedChannel {
+    /// The publications of one step.
+    fn publications<'a>(
+        &'a self,
+        feed: &'a Feed,
+        step: &'a Step,
+    ) -> impl Iterator<Item = (ChannelName, Content)> + use<'a> {
+        let batch = match &self.key_tag {
+            None => Some(content(step_json(step, &step.trades), None)),
+            Some(_) => None,
+        };
+        let keyed = self.key_tag.iter().flat_map(move |tag| {
+            step.trades.iter().map(move |trade| {
+                let ticker = feed.symbol(trade.index).ticker.clone();
+                let tags = Arc::new(BTreeMap::from([(tag.clone(), ticker)]));
+                content(step_json(step, std::slice::from_ref(trade)), Some(tags))
+            })
+        });
+        batch
+            .into_iter()
+            .chain(keyed)
+            .map(|content| (self.channel.clone(), content))
+    }
+}
+
+/// Whether a channel belongs to the market.
+pub(super) fn owns(channel: &str) -> bool {
+    let namespace = namespace_of(channel);
+    FEEDS.iter().any(|feed| namespace_of(feed) == namespace)
+}
+
+/// The channels with all trades whose namespaces exist.
+fn feeds(config: &Config) -> Vec<FeedChannel> {
+    let feed = |name: &&str| {
+        let (policy, key_tag) = match &config.namespace(name)?.slow_consumer {
+            SlowConsumer::Disconnect => ("disconnect", None),
+            SlowConsumer::DropOldest => ("drop_oldest", None),
+            SlowConsumer::Latest { key_tag } => ("latest", key_tag.clone()),
+        };
+        Some(FeedChannel {
+            channel: channel(name),
+            policy,
+            key_tag,
+        })
+    };
+    FEEDS.iter().filter_map(feed).collect()
+}
+
+/// The publications of the symbols that have subscribers.
+fn watched_symbols(node: &Node, feed: &Feed, step: &Step) -> Vec<(ChannelName, Content)> {
+    let publication = |trade: &Trade| {
+        let channel = channel(&format!("market:{}", feed.symbol(trade.index).ticker));
+        let (number, time, price, volume) = (step.number, step.time_ms, trade.price, trade.volume);
+        node.hub().has_subscribers(&channel).then(|| {
+            let json = format!(r#"{{"n":{number},"t":{time},"p":{price},"v":{volume}}}"#);
+            (channel, content(json, None))
+        })
+    };
+    step.trades.iter().filter_map(publication).collect()
+}
+
 /// The walk of the prices is the same after each start.
 const SEED: u64 = 0x50c6_e7e5;
 
-async fn publish(node: &Node, channel: &ChannelName, json: String) {
-    let Ok(data) = Json::parse(json) else { return };
-    let content = Content {
-        data,
+fn content(json: String, tags: Option<Tags>) -> Content {
+    Content {
+        data: Json::parse(json).expect("numbers are JSON"),
         info: None,
-        tags: None,
-    };
+        tags,
+    }
+}
+
+async fn publish(node: &Node, channel: &ChannelName, content: Content) {
     // Only the newest prices matter, and the snapshot has them.
     if let Err(error) = node.engine().publish(channel, content, Store::Skip).await {
         tracing::debug!(%channel, %error, "the engine did not take a publication of the market");
@@ -219,15 +274,14 @@ fn now_ms() -> u64 {
     1_700_000_000_000 + elapsed.as_millis() as u64
 }
 
-fn step_json(step: &Step) -> String {
-    let trades = step
-        .trades
+fn step_json(step: &Step, trades: &[Trade]) -> String {
+    let trades = trades
         .iter()
         .map(|trade| format!("[{},{},{}]", trade.index, trade.price, trade.volume));
     format!(r#"{{"n":{},"t":{},"x":[{}]}}"#, step.number, step.time_ms, join(trades))
 }
 
-fn symbols_json(feed: &Feed) -> String {
+fn symbols_json(feed: &Feed, feeds: &[FeedChannel]) -> String {
     let symbols = feed.symbols().map(|symbol| {
         format!(
             r#"["{}","{}",{},{}]"#,
@@ -237,7 +291,9 @@ fn symbols_json(feed: &Feed) -> String {
             symbol.open()
         )
     });
-    let feeds = FEEDS.map(|(policy, channel)| format!(r#"["{policy}","{channel}"]"#));
+    let feeds = feeds
+        .iter()
+        .map(|FeedChannel { channel, policy, .. }| format!(r#"["{policy}","{channel}"]"#));
     format!(
         r#"{{"n":{},"t":{},"interval":{INTERVAL_MS},"feeds":[{}],"symbols":[{}]}}"#,
         feed.number(),

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 use crate::channel::ChannelName;
+use crate::config::Config;
 use crate::engine::Content;
 use crate::node::Node;
 use game::Game;
@@ -37,10 +38,7 @@ impl Demos {
     /// taken and discarded.
     pub(crate) fn consume(&self, node: &Node, channel: &ChannelName, content: &Content) -> bool {
         let channel = channel.as_str();
-        let (is_market, is_game) = (
-            channel.starts_with(market::NAMESPACE),
-            channel.starts_with(game::NAMESPACE),
-        );
+        let (is_market, is_game) = (market::owns(channel), game::owns(channel));
         if let Some(info) = &content.info
             && content.data.len_bytes() <= INPUT_BYTES_MAX
         {
@@ -55,16 +53,16 @@ impl Demos {
 
     /// Starts the simulation of a channel that may have gained its first subscriber.
     pub(crate) fn interest_changed(&self, channel: &ChannelName) {
-        if channel.as_str().starts_with(market::NAMESPACE) {
+        if market::owns(channel.as_str()) {
             self.market.wake();
-        } else if channel.as_str().starts_with(game::NAMESPACE) {
+        } else if game::owns(channel.as_str()) {
             self.game.wake();
         }
     }
 
     /// Returns the JSON that a page loads before it follows a channel, or `None` if the path is unknown.
-    pub(crate) fn snapshot(&self, path: &str, query: Option<&str>) -> Option<String> {
-        self.market.snapshot(path, query)
+    pub(crate) fn snapshot(&self, config: &Config, path: &str, query: Option<&str>) -> Option<String> {
+        self.market.snapshot(config, path, query)
     }
 
     /// Whether no simulation holds any state.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::channel::SubscriberOptions;
-use crate::config::Config;
+use crate::config::{Config, NamespaceOptions, SlowConsumer};
 use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
 use crate::protocol::Json;
 use crate::queue::{Outgoing, Queue};
@@ -18,7 +18,11 @@ struct Fixture {
 
 impl Fixture {
     fn start() -> Self {
-        let node = Node::new(Config::default());
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let node = Node::new(config);
         let client = ClientId::from_random(1);
         let queue = Arc::new(Queue::new(1 << 20, None));
         node.register(client, &queue);
@@ -161,13 +165,18 @@ async fn a_slow_link_delays_until_it_is_lifted() {
 async fn snapshots_precede_the_publications_they_do_not_contain() {
     let fixture = Fixture::start();
     let demos = fixture.node.demos().unwrap();
-    assert_eq!(demos.snapshot("/market/other.json", None), None);
+    assert_eq!(demos.snapshot(fixture.node.config(), "/market/other.json", None), None);
     for query in [None, Some(""), Some("symbol="), Some("symbol=NONE")] {
-        assert_eq!(demos.snapshot("/market/candles.json", query), None);
+        assert_eq!(
+            demos.snapshot(fixture.node.config(), "/market/candles.json", query),
+            None
+        );
     }
     fixture.subscribe("market:ALAI").await;
     fixture.frames(Duration::from_secs(3)).await;
-    let candles = demos.snapshot("/market/candles.json", Some("symbol=ALAI")).unwrap();
+    let candles = demos
+        .snapshot(fixture.node.config(), "/market/candles.json", Some("symbol=ALAI"))
+        .unwrap();
     let number = serde_json::from_str::<serde_json::Value>(&candles).unwrap()["n"]
         .as_u64()
         .unwrap();
@@ -175,7 +184,38 @@ async fn snapshots_precede_the_publications_they_do_not_contain() {
         let frame: serde_json::Value = serde_json::from_str(&frame).unwrap();
         assert!(frame["push"]["pub"]["data"]["n"].as_u64().unwrap() > number);
     }
-    let symbols = demos.snapshot("/market/symbols.json", None).unwrap();
+    let symbols = demos
+        .snapshot(fixture.node.config(), "/market/symbols.json", None)
+        .unwrap();
     let symbols: serde_json::Value = serde_json::from_str(&symbols).unwrap();
     assert_eq!(symbols["symbols"].as_array().unwrap().len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_are_compared_in_the_namespaces_that_exist() {
+    let mut config = Config::default();
+    let key_tag = Some("symbol".to_owned());
+    let mut latest = NamespaceOptions::open();
+    latest.slow_consumer = SlowConsumer::Latest { key_tag };
+    config.namespaces.insert("market_latest".to_owned(), latest);
+    let fixture = Fixture::with(config);
+    let symbols = |fixture: &Fixture| {
+        let demos = fixture.node.demos().unwrap();
+        demos.snapshot(fixture.node.config(), "/market/symbols.json", None)
+    };
+    let feeds = r#""feeds":[["disconnect","market:ticks"],["latest","market_latest:ticks"]]"#;
+    assert!(symbols(&fixture).unwrap().contains(feeds));
+    assert!(
+        symbols(&Fixture::start())
+            .unwrap()
+            .contains(r#""feeds":[["disconnect","market:ticks"]]"#)
+    );
+
+    fixture.subscribe("market_latest:ticks").await;
+    let frames = fixture.frames(Duration::from_secs(1)).await;
+    assert!(frames.len() > 300, "one publication per trade: {}", frames.len());
+    assert!(frames.last().unwrap().contains(r#""tags":{"symbol":""#), "{frames:?}");
+    fixture.publish("market_latest:ticks", r#"{"forged":true}"#).await;
+    let frames = fixture.frames(Duration::from_secs(1)).await.concat();
+    assert!(!frames.contains("forged"));
 }

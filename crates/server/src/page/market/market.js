@@ -276,8 +276,8 @@ let newest = null;
 function measure({ data }) {
   leastMs = Math.min(leastMs, Date.now() - data.t);
   if (lastNumber !== null && data.n > lastNumber + 1) skipped += data.n - lastNumber - 1;
-  lastNumber = data.n;
-  newest = data.t;
+  lastNumber = Math.max(lastNumber, data.n);
+  newest = Math.max(newest, data.t);
   counts.updates += 1;
   counts.bytes += JSON.stringify(data).length;
 }
