@@ -18,12 +18,13 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::client::PingedBy;
+use crate::client::{Link, PingedBy};
 use crate::config::Config;
 use crate::connection::{self, Permit};
 use crate::node::Node;
 use crate::page;
 use crate::policy::{self, Policy};
+use crate::protocol::Encoding;
 
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
@@ -48,8 +49,11 @@ const CHECK: &str = "/connection/check";
 /// same-origin GET.
 const PAGE_ORIGIN: HeaderName = HeaderName::from_static("sockeye-page-origin");
 
-/// The only supported subprotocol, which is also assumed if a client offers none.
-const SUBPROTOCOL: &str = "centrifuge-json";
+/// The subprotocols, the preferred one first. JSON is assumed if a client offers none.
+const SUBPROTOCOLS: [&str; 2] = [JSON_SUBPROTOCOL, PROTOBUF_SUBPROTOCOL];
+
+const JSON_SUBPROTOCOL: &str = "centrifuge-json";
+const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
@@ -170,15 +174,22 @@ impl Site {
             true => (&self.pinging_server, PingedBy::Frames),
             false => (&self.server, PingedBy::Commands),
         };
+        let is_protobuf = wants_protobuf(request.uri().query());
         match sockeye::hyper::upgrade(server, request) {
             Err(refusal) => self.refuse(&refusal, peer),
             Ok((response, upgrade)) => {
                 let (node, permit) = (self.node.clone(), permit.clone());
+                let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+                let is_protobuf = is_protobuf || subprotocol.is_some_and(|name| name == PROTOBUF_SUBPROTOCOL);
+                let mut link = Link::from(pinged_by);
+                if is_protobuf {
+                    link.encoding = Encoding::Protobuf;
+                }
                 tokio::spawn(async move {
                     // An error means that the client disconnected before it got the response.
                     if let Ok(ws) = upgrade.await {
                         // A new task, so that the memory of the upgrade is freed.
-                        tokio::spawn(connection::run(ws, node, pinged_by, permit));
+                        tokio::spawn(connection::run(ws, node, link, permit));
                     }
                 });
                 response
@@ -260,6 +271,12 @@ fn wants_ping_frames(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true"))
 }
 
+/// Whether the client requests Protobuf by a query parameter, which older client libraries do instead of the subprotocol.
+fn wants_protobuf(query: Option<&str>) -> bool {
+    let is_wanted = |pair| matches!(pair, "format=protobuf" | "cf_protocol=protobuf");
+    query.is_some_and(|query| query.split('&').any(is_wanted))
+}
+
 fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepalive>) -> sockeye::Server {
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = config.limits.message_size_max as u64;
@@ -271,7 +288,7 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     let mut server = sockeye::Server::builder()
         .origins(policy.origins.clone())
         .hosts(policy.hosts.clone())
-        .subprotocols([SUBPROTOCOL])
+        .subprotocols(SUBPROTOCOLS)
         .limits(limits)
         .timeouts(timeouts)
         // Off unless requested: the client protocol has its own pings, which the client application answers.

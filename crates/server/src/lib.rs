@@ -41,13 +41,8 @@ mod client;
 pub mod codes;
 mod config;
 mod connection;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
-)]
 mod delta;
 mod engine;
-#[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod http;
 mod node;

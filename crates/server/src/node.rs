@@ -7,11 +7,12 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::TokenVerifier;
 use crate::channel::{ChannelName, Hub};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, MemoryEngine};
-use crate::presence::{ClientId, ClientInfo, ClientMap, Subscription};
+use crate::presence::{ClientId, ClientMap, Membership};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
 
@@ -22,6 +23,9 @@ pub(crate) struct Node {
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
     clients: Mutex<ClientMap<Arc<Queue>>>,
+    tokens: TokenVerifier,
+    /// `None` if subscription tokens are verified like connection tokens.
+    subscription_tokens: Option<TokenVerifier>,
     draining: CancellationToken,
     refusals: RefusalLog,
 }
@@ -32,12 +36,17 @@ impl Node {
     pub(crate) fn new(config: Config) -> Arc<Self> {
         let hub = Arc::new(Hub::new());
         let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
+        let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
+        let tokens = verifier(&config.tokens);
+        let subscription_tokens = config.subscription_tokens.as_ref().map(verifier);
         let config = Arc::new(config);
         Arc::new(Self {
             config,
             hub,
             engine,
             clients: Mutex::default(),
+            tokens,
+            subscription_tokens,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
         })
@@ -55,6 +64,16 @@ impl Node {
         &*self.engine
     }
 
+    /// Verifies connection tokens.
+    pub(crate) fn tokens(&self) -> &TokenVerifier {
+        &self.tokens
+    }
+
+    /// Verifies subscription tokens.
+    pub(crate) fn subscription_tokens(&self) -> &TokenVerifier {
+        self.subscription_tokens.as_ref().unwrap_or(&self.tokens)
+    }
+
     pub(crate) fn refusals(&self) -> &RefusalLog {
         &self.refusals
     }
@@ -69,44 +88,43 @@ impl Node {
     }
 
     /// Removes a client from the list and from its channels. It receives no further publications.
-    pub(crate) fn unregister(
-        self: &Arc<Self>,
-        client: ClientId,
-        info: Option<&Arc<ClientInfo>>,
-        left: Vec<Subscription>,
-    ) {
+    pub(crate) fn unregister(self: &Arc<Self>, client: ClientId, left: Vec<Membership>) {
         self.clients.lock().remove(&client);
-        for subscription in &left {
-            self.hub.unsubscribe(subscription, client);
+        for membership in &left {
+            self.hub.unsubscribe(&membership.subscription, client);
         }
-        let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
+        if left.is_empty() {
             return;
-        };
+        }
         // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later subscription
         // of the client can be affected.
         let node = self.clone();
         tokio::spawn(async move {
-            for subscription in left {
-                node.announce_leave(&subscription, &info).await;
+            for membership in left {
+                node.announce_leave(&membership).await;
             }
         });
     }
 
     /// Removes a client from the presence of a channel, and announces that it left. The client must already have left the
     /// hub.
-    pub(crate) async fn announce_leave(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
-        self.remove_presence(subscription, info).await;
-        let channel = &subscription.channel;
-        if self.config.channels.join_leave {
-            log_engine_error(channel, self.engine.publish_leave(channel, info.clone()).await);
+    pub(crate) async fn announce_leave(&self, membership: &Membership) {
+        self.remove_presence(membership).await;
+        let channel = &membership.subscription.channel;
+        if membership.join_leave {
+            log_engine_error(
+                channel,
+                self.engine.publish_leave(channel, membership.info.clone()).await,
+            );
         }
     }
 
     /// Removes a client from the presence of a channel, without an announcement. The client must already have left the hub.
-    pub(crate) async fn remove_presence(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+    pub(crate) async fn remove_presence(&self, membership: &Membership) {
+        let Membership { subscription, info, .. } = membership;
         let channel = &subscription.channel;
         log_engine_error(channel, self.engine.interest_changed(channel).await);
-        if self.config.channels.presence {
+        if membership.presence {
             log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
         }
     }

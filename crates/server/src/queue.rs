@@ -9,10 +9,13 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use sockeye::{PreparedMessage, Sender, Text};
+use sockeye::{Message, PreparedMessage, Sender};
 
-use crate::codes::DisconnectCode;
+use crate::channel::ChannelName;
+use crate::codes::{DisconnectCode, UnsubscribeCode};
+use crate::engine::Position;
 use crate::presence::Subscription;
+use crate::protocol::{Encoding, bytes};
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Queue {
     bytes_max: usize,
     /// The client's WebSocket, for direct sends.
     sender: Option<Sender>,
+    /// The encoding of all items.
+    encoding: Encoding,
     state: Mutex<State>,
 }
 
@@ -39,20 +44,42 @@ struct State {
 #[derive(Debug)]
 pub(crate) enum Item {
     /// The reply to a command. Consecutive replies may be sent in one frame.
-    Reply(Text),
+    Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
     Unsubscribe(Subscription, PreparedMessage),
+    /// An action of the server for the client's task.
+    Control(Box<Control>),
+}
+
+/// An action of the server that changes the session of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Subscribe the client to a channel.
+    Subscribe {
+        channel: ChannelName,
+        /// The position to recover from.
+        recover_from: Option<Position>,
+    },
+    /// End a subscription.
+    Unsubscribe {
+        channel: ChannelName,
+        code: UnsubscribeCode,
+    },
+    /// Change when the connection expires, in seconds since the Unix epoch; `None` for never.
+    Refresh { expire_at: Option<u64> },
 }
 
 /// The next action for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
-    /// Send this text frame.
+    /// Send this frame.
     Frame(PreparedMessage),
-    /// The subscription has ended. Send this text frame, unless the client has unsubscribed in the meantime.
+    /// The subscription has ended. Send this frame, unless the client has unsubscribed in the meantime.
     Unsubscribe(Subscription, PreparedMessage),
+    /// Execute an action of the server.
+    Control(Box<Control>),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -69,8 +96,20 @@ impl Queue {
         Self {
             bytes_max,
             sender,
+            encoding: Encoding::Json,
             state: Mutex::default(),
         }
+    }
+
+    /// Sets the encoding that the client uses; JSON by default.
+    pub(crate) fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// The encoding that the client uses.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Sends an item directly, or queues it and wakes the client's task.
@@ -127,9 +166,10 @@ impl Queue {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
-            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first))),
+            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
             Item::Push(push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
+            Item::Control(control) => Outgoing::Control(control),
         })
     }
 
@@ -175,20 +215,19 @@ impl State {
         Some(item)
     }
 
-    /// Joins the reply and the replies directly behind it, one per line.
-    fn join_replies(&mut self, first: Text) -> Text {
+    /// Joins the reply and the replies directly behind it.
+    fn join_replies(&mut self, first: Message, encoding: Encoding) -> Message {
         if !matches!(self.items.front(), Some(Item::Reply(_))) {
             return first;
         }
-        let mut joined = String::from(first);
+        let mut joined = bytes(&first).to_vec();
         while let Some(Item::Reply(next)) = self.items.front()
             && joined.len() + next.len() < JOINED_BYTES_MAX
         {
-            joined.push('\n');
-            joined.push_str(next);
+            Encoding::join(&mut joined, next);
             self.pop();
         }
-        joined.into()
+        encoding.frame(joined)
     }
 
     fn drop_items(&mut self) {
@@ -200,8 +239,9 @@ impl State {
 impl Item {
     fn cost(&self) -> usize {
         let len = match self {
-            Self::Reply(text) => text.len(),
+            Self::Reply(reply) => reply.len(),
             Self::Push(push) | Self::Unsubscribe(_, push) => push.message().len(),
+            Self::Control(_) => 0,
         };
         ITEM_BYTES + len
     }

@@ -14,12 +14,14 @@ use super::{ChannelName, Hub, SubscriberOptions};
 use crate::config::{ChannelOptions, Limits};
 use crate::engine::{Content, Engine, History, HistoryQuery, MemoryEngine, Position, is_recovered};
 use crate::presence::{ClientId, Generation, Subscription};
-use crate::protocol::Json;
+use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 
 const STRICT: SubscriberOptions = SubscriberOptions {
     join_leave: false,
     positioned: true,
+    delta: false,
+    filter: None,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -85,8 +87,9 @@ impl World {
 
     async fn publish(&mut self, channel: &ChannelName, data: String) {
         let content = Content {
-            data: Json::parse(data).unwrap(),
+            data: Data::json(data).unwrap(),
             info: None,
+            tags: None,
         };
         self.engine.publish(channel, content).await.unwrap();
     }
@@ -139,7 +142,7 @@ impl World {
             Phase::Read(history, published) => {
                 let activated = self
                     .hub
-                    .activate(&self.room, client.id, "reply".into(), Some(&history.top));
+                    .activate(&self.room, client.id, Some("reply".into()), Some(&history.top));
                 if activated.is_err() {
                     // The server disconnects the client, which reconnects.
                     self.hub.unsubscribe(&client.subscription, client.id);
@@ -151,7 +154,7 @@ impl World {
                 if is_recovered {
                     let missed = history.publications.iter();
                     let missed: Vec<u64> = missed
-                        .map(|publication| publication.content.data.as_str().parse().unwrap())
+                        .map(|publication| publication.content.data.to_json().parse().unwrap())
                         .collect();
                     let expect: Vec<u64> = (client.last + 1..=published).collect();
                     assert_eq!(missed, expect, "recovered");
@@ -210,6 +213,7 @@ impl Client {
                     seen.unsubscribed += 1;
                     return;
                 }
+                Some(Outgoing::Control(control)) => panic!("{control:?}"),
                 Some(Outgoing::Close(code)) => panic!("{code}"),
                 None => {
                     assert_eq!(self.last, published, "something is missing, and nobody said so");

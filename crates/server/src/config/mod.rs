@@ -11,7 +11,7 @@ use std::time::Duration;
 use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-use crate::auth::TokenConfig;
+use crate::auth::{TokenConfig, TokenVerifier};
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
 
@@ -145,6 +145,18 @@ impl Config {
             let must = format!("at most limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
             return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
+        }
+        for tokens in [Some(&self.tokens), self.subscription_tokens.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Err(error) = TokenVerifier::new(tokens) {
+                return Err(ConfigError::new(
+                    "tokens",
+                    format_args!("unusable ({error})"),
+                    "usable".to_owned(),
+                ));
+            }
         }
         if pong >= ping_interval {
             let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");

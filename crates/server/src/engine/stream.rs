@@ -159,7 +159,7 @@ fn accounted_size(publication: &Publication) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Json;
+    use crate::protocol::Data;
 
     const LIMITS: StreamLimits = StreamLimits {
         count_max: 3,
@@ -169,8 +169,9 @@ mod tests {
 
     fn content(text: &str) -> Content {
         Content {
-            data: Json::parse(text).unwrap(),
+            data: Data::json(text).unwrap(),
             info: None,
+            tags: None,
         }
     }
 

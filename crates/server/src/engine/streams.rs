@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
     use crate::presence::ClientInfo;
-    use crate::protocol::Json;
+    use crate::protocol::Data;
 
     /// Has subscribers for every third channel, and records the newest offset of each epoch.
     #[derive(Default)]
@@ -333,8 +333,9 @@ mod tests {
                     }
                     _ => {
                         let content = Content {
-                            data: Json::parse(data).unwrap(),
+                            data: Data::json(data).unwrap(),
                             info: None,
+                            tags: None,
                         };
                         streams.append(&channel, content, 0, |publication, epoch| {
                             listener.publication(&channel, publication, Some(epoch));

@@ -24,7 +24,7 @@ impl Deliver for Recorder {
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
-        let data = publication.content.data.as_str();
+        let data = publication.content.data.to_json();
         let has_epoch = epoch.is_some();
         self.events
             .lock()
@@ -63,8 +63,9 @@ impl Fixture {
 
     async fn publish(&self, channel: &str, data: &str) {
         let content = Content {
-            data: Json::parse(data).unwrap(),
+            data: Data::json(data).unwrap(),
             info: None,
+            tags: None,
         };
         self.engine.publish(&name(channel), content).await.unwrap();
     }
@@ -91,6 +92,7 @@ fn member(bits: u128, user: &str) -> Arc<ClientInfo> {
         client: ClientId::from_random(bits),
         user: user.into(),
         conn_info: None,
+        chan_info: None,
     })
 }
 
@@ -306,8 +308,9 @@ async fn eviction_skips_locked_streams() {
         ttl: TTL,
     };
     let content = || Content {
-        data: Json::parse(format!("\"{}\"", "x".repeat(2000))).unwrap(),
+        data: Data::json(format!("\"{}\"", "x".repeat(2000))).unwrap(),
         info: None,
+        tags: None,
     };
     let streams = Streams::new(limits, 8 << 10);
     let recorder = Recorder::default();
@@ -357,8 +360,9 @@ async fn a_maximal_ttl_does_not_overflow() {
     };
     let engine = MemoryEngine::new(Arc::new(Recorder::default()), &options, &Limits::default());
     let content = Content {
-        data: Json::parse("1").unwrap(),
+        data: Data::json("1").unwrap(),
         info: None,
+        tags: None,
     };
     engine.publish(&name("a"), content).await.unwrap();
     engine.sweep();
