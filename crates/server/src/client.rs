@@ -17,7 +17,7 @@ use crate::protocol::{
     Command, ConnectResult, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push,
     PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult,
 };
-use crate::queue::{Control, Item, Outgoing, Queue};
+use crate::queue::{Item, Outgoing, Queue, ServerCommand};
 use crate::session::{
     Call, Clock, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified, Verified,
 };
@@ -31,8 +31,8 @@ pub(crate) struct Client {
     queue: Arc<Queue>,
     /// Subscriptions that the hub has ended and that are not yet removed from the engine.
     ended: Vec<Membership>,
-    /// Actions of the server that are not yet executed.
-    controls: Vec<Control>,
+    /// Commands of the server API that are not executed yet.
+    commands: Vec<ServerCommand>,
 }
 
 /// How the server detects that a client is gone.
@@ -97,7 +97,7 @@ impl Client {
             session,
             queue,
             ended: Vec::new(),
-            controls: Vec::new(),
+            commands: Vec::new(),
         }
     }
 
@@ -115,6 +115,9 @@ impl Client {
         let mut step = self.session.handle_command(command, Instant::now().into_std())?;
         if let Step::Verify(unverified) = step {
             step = Box::pin(self.verify(*unverified)).await?;
+        }
+        if let (Step::Reply(ReplyBody::Connect(_)) | Step::Connect(..), Some(info)) = (&step, self.session.info()) {
+            self.node.set_user(self.id, &info.user)?;
         }
         match step {
             Step::Nothing => {}
@@ -172,11 +175,11 @@ impl Client {
                 None => return Ok(None),
                 Some(Outgoing::Frame(frame)) => return Ok(Some(frame)),
                 Some(Outgoing::Close(code)) => return Err(code),
-                Some(Outgoing::Control(control)) => self.controls.push(*control),
-                Some(Outgoing::Unsubscribe(subscription, frame)) => {
+                Some(Outgoing::Command(command)) => self.commands.push(*command),
+                Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
                     match self.session.handle_unsubscribed(&subscription) {
-                        // The client cannot resubscribe to a channel that the server chose.
-                        Some(ended) if ended.is_server_side => {
+                        // The client cannot resubscribe to a channel that the server chose; it recovers when it reconnects.
+                        Some(ended) if ended.is_server_side && code == UnsubscribeCode::InsufficientState => {
                             self.ended.push(ended.membership);
                             return Err(DisconnectCode::InsufficientState);
                         }
@@ -194,11 +197,11 @@ impl Client {
 
     /// Whether [`run_pending`](Self::run_pending) must be called.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.ended.is_empty() || !self.controls.is_empty()
+        !self.ended.is_empty() || !self.commands.is_empty()
     }
 
-    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes the actions
-    /// of the server.
+    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes the commands
+    /// of the server API.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -213,8 +216,8 @@ impl Client {
             self.node.announce_leave(membership).await;
             self.ended.pop();
         }
-        for control in std::mem::take(&mut self.controls) {
-            Box::pin(self.control(control)).await?;
+        for command in std::mem::take(&mut self.commands) {
+            Box::pin(self.execute_server_command(command)).await?;
         }
         Ok(())
     }
@@ -249,24 +252,16 @@ impl Client {
         self.session.handle_token(unverified, result, clock())
     }
 
-    /// Executes an action of the server.
-    async fn control(&mut self, control: Control) -> Result<(), DisconnectCode> {
-        match control {
-            Control::Subscribe { channel, recover_from } => {
-                if let Some(call) = self.session.subscribe_by_server(channel, recover_from) {
+    async fn execute_server_command(&mut self, command: ServerCommand) -> Result<(), DisconnectCode> {
+        match command {
+            ServerCommand::Subscribe(subscribe) => {
+                if let Some(call) = self.session.subscribe_by_server(subscribe, clock())? {
                     self.subscribe_by_server(call).await?;
                 }
             }
-            Control::Unsubscribe { channel, code } => {
-                if let Some(ended) = self.session.unsubscribe_by_server(channel.as_str()) {
-                    self.end(ended.membership, code);
-                    while let Some(membership) = self.ended.pop() {
-                        self.node.announce_leave(&membership).await;
-                    }
-                }
-            }
-            Control::Refresh { expire_at } => {
-                if let Some(expiry) = self.session.refresh_by_server(expire_at, clock()) {
+            ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
+            ServerCommand::Refresh(refresh) => {
+                if let Some(expiry) = self.session.refresh_by_server(refresh, clock()) {
                     self.push(PushTarget::connection(), &Push::Refresh(expiry));
                 }
             }
@@ -593,6 +588,9 @@ impl From<EngineError> for ErrorCode {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NoHistory => Self::NotAvailable,
+            EngineError::TooLarge => Self::LimitExceeded,
+            // Temporary: the log may have room again, or the server may be restarted.
+            EngineError::Full | EngineError::Unavailable => Self::Internal,
         }
     }
 }

@@ -56,6 +56,10 @@ pub(crate) fn run(ws: WebSocket, node: Arc<Node>, link: Link, permit: Permit) ->
             // Send the replies to commands that precede the error.
             let _ = write_queued(&sender, &mut client);
         }
+        let close_frame = match &end {
+            End::Disconnect(code) => client.queue().close_frame(*code),
+            _ => Default::default(),
+        };
         // Removes the client from its channels before the closing handshake, which may take a while.
         drop(client);
         match &end {
@@ -67,16 +71,16 @@ pub(crate) fn run(ws: WebSocket, node: Arc<Node>, link: Link, permit: Permit) ->
                 .log(|| tracing::info!(%code, "disconnecting a client, which will not reconnect")),
             End::Disconnect(code) => tracing::debug!(%code, "disconnecting a client"),
         }
-        if let End::Disconnect(code) = end {
-            let _ = timeout(close_timeout, close(&sender, &mut receiver, code)).await;
+        if let End::Disconnect(_) = end {
+            let _ = timeout(close_timeout, close(&sender, &mut receiver, close_frame)).await;
         }
         drop(permit);
     }
 }
 
 /// Performs the closing handshake.
-async fn close(sender: &Sender, receiver: &mut Receiver, code: DisconnectCode) -> Result<(), sockeye::Error> {
-    sender.close(CloseCode::from(code.code()), code.reason()).await?;
+async fn close(sender: &Sender, receiver: &mut Receiver, (code, reason): (u16, String)) -> Result<(), sockeye::Error> {
+    sender.close(CloseCode::from(code), &reason).await?;
     while receiver.recv().await?.is_some() {}
     Ok(())
 }
@@ -111,8 +115,11 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
         while let Some(unwritten) = write_queued(sender, client)? {
             Box::pin(write_slowly(sender, client, unwritten)).await?;
         }
-        if client.has_pending() {
+        while client.has_pending() {
             Box::pin(client.run_pending()).await?;
+            while let Some(unwritten) = write_queued(sender, client)? {
+                Box::pin(write_slowly(sender, client, unwritten)).await?;
+            }
         }
         rearm(timer.as_mut(), client.deadline());
     }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::http::header::{self, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
@@ -18,13 +19,17 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::api;
+use crate::auth::ApiKeys;
 use crate::client::{Link, PingedBy};
 use crate::config::Config;
 use crate::connection::{self, Permit};
+use crate::handle::ServerHandle;
 use crate::node::Node;
 use crate::page;
 use crate::policy::{self, Policy};
 use crate::protocol::Encoding;
+use crate::transports::{self, Body, Sessions};
 
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
@@ -36,6 +41,9 @@ pub(crate) struct Site {
     server: sockeye::Server,
     /// For clients that request WebSocket ping frames.
     pinging_server: sockeye::Server,
+    api_keys: ApiKeys,
+    /// Sessions of clients without WebSocket.
+    sessions: Arc<Sessions>,
 }
 
 /// Path of the WebSocket endpoint.
@@ -81,10 +89,13 @@ impl Site {
         let mut keepalive = Keepalive::default();
         (keepalive.interval, keepalive.timeout) = (config.timeouts.ping_interval, config.timeouts.pong);
         let pinging_server = websocket_server(config, &policy, Some(keepalive));
+        let api_keys = ApiKeys::new(&config.api_keys);
         Self {
             node,
             server,
             pinging_server,
+            api_keys,
+            sessions: Arc::default(),
         }
     }
 
@@ -115,6 +126,49 @@ impl Site {
             connection.or_insert(HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Executes a request of the HTTP API.
+    async fn call_api(&self, request: Request, peer: SocketAddr) -> Response {
+        let config = self.node.config();
+        let keys = (!config.insecure_api).then_some(&self.api_keys);
+        let handle = ServerHandle::new(self.node.clone());
+        let response = api::respond(&handle, keys, request, config.limits.api_request_size_max).await;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.log_refusal(peer, response.status(), || match self.api_keys.is_empty() {
+                true => "the HTTP API has no key; set api_keys (sockeye serve --api-key)".to_owned(),
+                false => "wrong or missing key of the HTTP API".to_owned(),
+            });
+        }
+        response
+    }
+
+    /// Handles a request of a client without WebSocket. Returns whether the response is a stream.
+    async fn call_transport(
+        &self,
+        request: Request,
+        peer: SocketAddr,
+        permit: &Permit,
+    ) -> (hyper::Response<Body>, bool) {
+        if self.node.is_draining() {
+            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
+            return (
+                text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN).map(Body::Left),
+                false,
+            );
+        }
+        // The same origins as for WebSockets.
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
+            return (self.refuse(&refusal, peer).map(Body::Left), false);
+        }
+        let (mut response, is_stream) = self.sessions.respond(request, &self.node, permit).await;
+        if let Some(origin) = origin {
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::VARY, HeaderValue::from_static("origin"));
+        }
+        (response, is_stream)
     }
 
     fn health(&self) -> Response {
@@ -231,12 +285,28 @@ pub(crate) async fn serve_connection(
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
-    let service = service_fn(move |request| {
-        let mut response = site.respond(request, peer, &permit);
-        for (name, value) in SECURITY_HEADERS {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+    let is_streaming = Arc::new(AtomicBool::new(false));
+    let has_stream = is_streaming.clone();
+    let service = service_fn(move |request: Request| {
+        let (site, permit, is_streaming) = (site.clone(), permit.clone(), is_streaming.clone());
+        async move {
+            // Boxed, so that other connections do not reserve memory for them.
+            let mut response = match request.uri().path() {
+                path if path.starts_with(api::PREFIX) => Box::pin(site.call_api(request, peer)).await.map(Body::Left),
+                path if transports::is_path(path) => {
+                    let (response, is_stream) = Box::pin(site.call_transport(request, peer, &permit)).await;
+                    if is_stream {
+                        is_streaming.store(true, Ordering::Relaxed);
+                    }
+                    response
+                }
+                _ => site.respond(request, peer, &permit).map(Body::Left),
+            };
+            for (name, value) in SECURITY_HEADERS {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            Ok::<_, Infallible>(response)
         }
-        std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -246,18 +316,24 @@ pub(crate) async fn serve_connection(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let served = timeout(timeouts.http_connection, async {
-        tokio::select! {
-            result = connection.as_mut() => return result,
-            () = node.draining() => {}
+    // The lifetime of a connection is limited, unless it carries a stream, whose session has its own timeouts.
+    let lifetime = async {
+        tokio::time::sleep(timeouts.http_connection).await;
+        if has_stream.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
-        connection.as_mut().graceful_shutdown();
-        timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
-    })
-    .await;
+    };
+    let served = tokio::select! {
+        result = connection.as_mut() => result,
+        () = lifetime => return,
+        () = node.draining() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
+        }
+    };
     match served {
         // hyper has already responded with 400, 414 or 431.
-        Ok(Err(error)) if error.is_parse() => node
+        Err(error) if error.is_parse() => node
             .refusals()
             .log(|| tracing::warn!(%peer, "refused a connection: invalid HTTP request: {error}")),
         // Other errors come from the client or the network, and only end the connection.
@@ -411,7 +487,7 @@ mod tests {
     #[tokio::test]
     async fn an_invalid_websocket_request_gets_the_reason() {
         let line = "GET /connection/websocket HTTP/1.1";
-        check(line, "", "426", None, "Upgrade: websocket is needed\n").await;
+        check(line, "", "426", None, "requires the header Upgrade: websocket\n").await;
         let keyless = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
         check(line, keyless, "400", None, "missing Sec-WebSocket-Key header\n").await;
     }

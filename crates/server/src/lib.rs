@@ -35,16 +35,23 @@
 //! this library.
 
 mod accept;
+mod api;
 pub mod auth;
 mod channel;
 mod client;
+mod clients;
 pub mod codes;
 mod config;
 mod connection;
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
+#[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 mod filter;
+mod handle;
 mod http;
+#[allow(dead_code, reason = "the metrics do not use all of it yet")]
+mod journal;
 mod node;
 mod page;
 mod policy;
@@ -54,12 +61,19 @@ mod queue;
 mod refusals;
 mod serve;
 mod session;
+pub mod settings;
+mod transports;
 
 pub use accept::accept_all;
 pub use config::{
     ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
     Who,
 };
-pub use serve::serve;
+pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
+pub use handle::{
+    ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
+    PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
+};
+pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::{Authority, HostPolicy};
 pub use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};

@@ -1,18 +1,19 @@
 //! State shared by all clients: configuration, channels, engine, and the list of clients.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenVerifier;
 use crate::channel::{ChannelName, Hub};
+use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, MemoryEngine};
-use crate::presence::{ClientId, ClientMap, Membership};
+use crate::engine::{Broker, Engine, EngineError, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence};
+use crate::presence::{ClientId, Membership};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
 
@@ -21,34 +22,61 @@ use crate::refusals::RefusalLog;
 pub(crate) struct Node {
     config: Arc<Config>,
     hub: Arc<Hub>,
-    engine: Arc<MemoryEngine>,
-    clients: Mutex<ClientMap<Arc<Queue>>>,
+    engine: Engine,
+    clients: Clients,
     tokens: TokenVerifier,
     /// `None` if subscription tokens are verified like connection tokens.
     subscription_tokens: Option<TokenVerifier>,
     draining: CancellationToken,
     refusals: RefusalLog,
+    /// A random id of this run of the server.
+    uid: String,
+    started: Instant,
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Node {
+    /// A node without a log.
     pub(crate) fn new(config: Config) -> Arc<Self> {
+        let config = Arc::new(config);
         let hub = Arc::new(Hub::new());
-        let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
+        let bytes_max = config.limits.history_bytes_max;
+        let broker = MemoryBroker::new(hub.clone(), history_limits(&config), bytes_max);
+        Self::with_broker(config, hub, Arc::new(broker))
+    }
+
+    /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
+    ///
+    /// # Errors
+    /// The log could not be opened.
+    pub(crate) fn open(config: Config) -> io::Result<Arc<Self>> {
+        let Some(log) = config.log.clone() else {
+            return Ok(Self::new(config));
+        };
+        let config = Arc::new(config);
+        let hub = Arc::new(Hub::new());
+        let bytes_max = config.limits.history_bytes_max;
+        let broker =
+            MemoryBroker::open(hub.clone(), history_limits(&config), bytes_max, &log).map_err(io::Error::other)?;
+        Ok(Self::with_broker(config, hub, Arc::new(broker)))
+    }
+
+    pub(crate) fn with_broker(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
         let tokens = verifier(&config.tokens);
         let subscription_tokens = config.subscription_tokens.as_ref().map(verifier);
-        let config = Arc::new(config);
         Arc::new(Self {
             config,
             hub,
-            engine,
-            clients: Mutex::default(),
+            engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
+            clients: Clients::default(),
             tokens,
             subscription_tokens,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
+            uid: ClientId::from_random(rand::random()).to_string(),
+            started: Instant::now(),
         })
     }
 
@@ -60,8 +88,31 @@ impl Node {
         &self.hub
     }
 
-    pub(crate) fn engine(&self) -> &dyn Engine {
-        &*self.engine
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Sets the user of a client that has connected.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if the user has too many connections.
+    pub(crate) fn set_user(&self, client: ClientId, user: &Arc<str>) -> Result<(), DisconnectCode> {
+        let per_user_max = self.config.limits.connections_per_user_max;
+        self.clients
+            .set_user(client, user, per_user_max)
+            .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Verifies connection tokens.
@@ -80,7 +131,7 @@ impl Node {
 
     /// Adds a client to the list. During a shutdown, it is disconnected immediately.
     pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
-        self.clients.lock().insert(client, queue.clone());
+        self.clients.insert(client, queue.clone());
         // Checked after the insertion, so that a concurrent `drain` cannot miss the client.
         if self.is_draining() {
             queue.close(DisconnectCode::Shutdown);
@@ -89,7 +140,7 @@ impl Node {
 
     /// Removes a client from the list and from its channels. It receives no further publications.
     pub(crate) fn unregister(self: &Arc<Self>, client: ClientId, left: Vec<Membership>) {
-        self.clients.lock().remove(&client);
+        self.clients.remove(client);
         for membership in &left {
             self.hub.unsubscribe(&membership.subscription, client);
         }
@@ -132,7 +183,7 @@ impl Node {
     /// Disconnects all clients with 3001, including those that connect later.
     pub(crate) fn drain(&self) {
         self.draining.cancel();
-        for queue in self.clients.lock().values() {
+        for queue in self.clients.queues() {
             queue.close(DisconnectCode::Shutdown);
         }
     }
@@ -152,10 +203,32 @@ impl Node {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.engine.sweep();
+            if let Err(error) = self.engine.maintain().await {
+                tracing::warn!(%error, "the engine could not free expired history");
+            }
             self.refusals.report();
         }
     }
+}
+
+/// The limits of each channel's history, by its namespace.
+fn history_limits(config: &Arc<Config>) -> Arc<HistoryLimitsOf> {
+    let config = config.clone();
+    Arc::new(move |channel: &ChannelName| {
+        let all = &config.channels;
+        let (count_max, ttl) = match config.namespace(channel.as_str()) {
+            Some(options) => (
+                options.history_size.min(all.history_count_max),
+                options.history_ttl.min(all.history_ttl),
+            ),
+            None => (all.history_count_max, all.history_ttl),
+        };
+        (count_max > 0).then_some(HistoryLimits {
+            count_max,
+            bytes_max: config.limits.history_bytes_per_channel_max,
+            ttl,
+        })
+    })
 }
 
 fn log_engine_error(channel: &ChannelName, result: Result<(), EngineError>) {

@@ -11,11 +11,12 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sockeye::{Message, PreparedMessage, Sender};
 
+use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, UnsubscribeCode};
 use crate::engine::Position;
 use crate::presence::Subscription;
-use crate::protocol::{Encoding, bytes};
+use crate::protocol::{Data, Encoding, bytes};
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ struct State {
     is_taken: bool,
     /// Set when the queue is closed.
     closed: Option<DisconnectCode>,
+    /// A close code and reason that replace those of `closed`.
+    close_frame: Option<Box<(u16, String)>>,
     waker: Option<Waker>,
 }
 
@@ -48,27 +51,44 @@ pub(crate) enum Item {
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
-    Unsubscribe(Subscription, PreparedMessage),
-    /// An action of the server for the client's task.
-    Control(Box<Control>),
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
+    /// A command of the server API for the session of the client.
+    Command(Box<ServerCommand>),
 }
 
-/// An action of the server that changes the session of a client.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Control {
-    /// Subscribe the client to a channel.
-    Subscribe {
-        channel: ChannelName,
-        /// The position to recover from.
-        recover_from: Option<Position>,
-    },
-    /// End a subscription.
-    Unsubscribe {
-        channel: ChannelName,
-        code: UnsubscribeCode,
-    },
-    /// Change when the connection expires, in seconds since the Unix epoch; `None` for never.
-    Refresh { expire_at: Option<u64> },
+/// A command of the server API that the session of a client executes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerCommand {
+    /// Subscribes the client to a channel.
+    Subscribe(ServerSubscribe),
+    /// Changes the expiry of the connection.
+    Refresh(ServerRefresh),
+}
+
+/// A server-side subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerSubscribe {
+    pub(crate) channel: ChannelName,
+    /// Additional information about the client in this channel (`chan_info`).
+    pub(crate) info: Option<Data>,
+    /// Data that the client receives with the subscription.
+    pub(crate) data: Option<Data>,
+    /// Unix time in seconds at which the subscription expires.
+    pub(crate) expire_at: Option<i64>,
+    pub(crate) recover_since: Option<Position>,
+    /// Options that differ from those of the namespace.
+    pub(crate) overrides: Overrides,
+}
+
+/// A change of the expiry of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerRefresh {
+    /// Whether the connection has expired now.
+    pub(crate) is_expired: bool,
+    /// Unix time in seconds at which it expires.
+    pub(crate) expire_at: Option<i64>,
+    /// New information about the client (`conn_info`).
+    pub(crate) info: Option<Data>,
 }
 
 /// The next action for a client.
@@ -77,9 +97,9 @@ pub(crate) enum Outgoing {
     /// Send this frame.
     Frame(PreparedMessage),
     /// The subscription has ended. Send this frame, unless the client has unsubscribed in the meantime.
-    Unsubscribe(Subscription, PreparedMessage),
-    /// Execute an action of the server.
-    Control(Box<Control>),
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
+    /// Execute this command.
+    Command(Box<ServerCommand>),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -157,6 +177,26 @@ impl Queue {
         }
     }
 
+    /// Closes the queue with a close code and reason of the server API.
+    pub(crate) fn close_with(&self, code: u16, reason: String) {
+        {
+            let mut state = self.state.lock();
+            if state.closed.is_none() {
+                state.close_frame = Some(Box::new((code, reason)));
+            }
+        }
+        self.close(DisconnectCode::ForceDisconnect);
+    }
+
+    /// The code and reason of the close frame for a client that is disconnected with `code`.
+    pub(crate) fn close_frame(&self, code: DisconnectCode) -> (u16, String) {
+        let state = self.state.lock();
+        match &state.close_frame {
+            Some(frame) if state.closed == Some(code) => (**frame).clone(),
+            _ => (code.code(), code.reason().to_owned()),
+        }
+    }
+
     /// Removes the next action. The caller must have passed the previous frame to the WebSocket.
     pub(crate) fn take(&self) -> Option<Outgoing> {
         let mut state = self.state.lock();
@@ -168,8 +208,8 @@ impl Queue {
         Some(match item {
             Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
             Item::Push(push) => Outgoing::Frame(push),
-            Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
-            Item::Control(control) => Outgoing::Control(control),
+            Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
+            Item::Command(command) => Outgoing::Command(command),
         })
     }
 
@@ -240,10 +280,21 @@ impl Item {
     fn cost(&self) -> usize {
         let len = match self {
             Self::Reply(reply) => reply.len(),
-            Self::Push(push) | Self::Unsubscribe(_, push) => push.message().len(),
-            Self::Control(_) => 0,
+            Self::Push(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
+    }
+}
+
+impl ServerCommand {
+    fn cost(&self) -> usize {
+        let len = |data: &Option<Data>| data.as_ref().map_or(0, Data::len_bytes);
+        size_of::<Self>()
+            + match self {
+                Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
+                Self::Refresh(refresh) => len(&refresh.info),
+            }
     }
 }
 

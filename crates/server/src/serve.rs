@@ -1,5 +1,6 @@
 //! The entry point: accepts connections, and shuts down.
 
+use std::future::Pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,92 @@ use tokio::time::timeout;
 
 use crate::accept::accept_all;
 use crate::config::Config;
+use crate::handle::ServerHandle;
 use crate::http::{self, Site};
 use crate::node::Node;
+
+/// A server that embeds into a Rust program. [`serve`] is the short form.
+///
+/// ```no_run
+/// # async fn example() -> std::io::Result<()> {
+/// use sockeye_server::{Config, Server};
+///
+/// let server = Server::builder().config(Config::default()).build().expect("a valid configuration");
+/// let handle = server.handle();
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// let shutdown = async { drop(tokio::signal::ctrl_c().await) };
+/// server.with_shutdown(shutdown).serve(listener).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server<S = Pending<()>> {
+    node: Arc<Node>,
+    shutdown: S,
+}
+
+/// Builder for [`Server`].
+#[derive(Debug, Default)]
+pub struct ServerBuilder {
+    config: Config,
+}
+
+impl ServerBuilder {
+    /// Sets the configuration.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Builds the server. It does not accept connections until [`Server::serve`]. With a [log](Config::log), this blocks
+    /// while it reads the log.
+    ///
+    /// # Errors
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
+    /// configuration contradict each other, or an error that tells why the log cannot be used.
+    pub fn build(self) -> io::Result<Server> {
+        self.config
+            .check()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok(Server {
+            node: Node::open(self.config)?,
+            shutdown: std::future::pending(),
+        })
+    }
+}
+
+impl Server {
+    /// Starts to build a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+}
+
+impl<S: Future<Output = ()>> Server<S> {
+    /// The server API, also while [`serve`](Self::serve) runs.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(self.node.clone())
+    }
+
+    /// Sets the future that starts the shutdown. Without one, the server runs until the future of [`serve`](Self::serve) is
+    /// dropped.
+    pub fn with_shutdown<T: Future<Output = ()>>(self, shutdown: T) -> Server<T> {
+        Server {
+            node: self.node,
+            shutdown,
+        }
+    }
+
+    /// Serves connections of a bound listener, as the function [`serve`] does.
+    ///
+    /// # Errors
+    /// Returns the error of the listener if it has no local address.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
+    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        run(listener, self.node, self.shutdown).await
+    }
+}
 
 /// Serves connections of a bound listener until `shutdown` completes. Then disconnects all clients with 3001, so that they
 /// reconnect, and returns when they are gone or after [`Timeouts::shutdown`](crate::Timeouts::shutdown).
@@ -36,15 +121,22 @@ use crate::node::Node;
 ///
 /// # Errors
 /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
-/// configuration contradict each other, or the error of the listener if it has no local address. Errors of single
-/// connections are logged and do not stop the server.
+/// configuration contradict each other, the error of the listener if it has no local address, or an error that tells why
+/// the log cannot be used. Errors of single connections are logged and do not stop the server.
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
 pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    config
-        .check()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let server = match config.log {
+        None => Server::builder().config(config).build()?,
+        // It may take long to read the log.
+        Some(_) => tokio::task::spawn_blocking(|| Server::builder().config(config).build()).await??,
+    };
+    server.with_shutdown(shutdown).serve(listener).await
+}
+
+async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let config = node.config();
     let is_loopback = listener.local_addr()?.ip().is_loopback();
     let connections_max = config
         .limits
@@ -54,7 +146,6 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     let shutdown_timeout = config.timeouts.shutdown;
     let permits = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-    let node = Node::new(config);
     let site = Arc::new(Site::new(node.clone(), is_loopback));
 
     tokio::select! {
@@ -88,6 +179,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     {
         let left = connections_max - permits.available_permits();
         tracing::warn!(left, "dropped connections that did not close in time");
+    }
+    if let Err(error) = node.engine().close().await {
+        tracing::error!(%error, "the log could not be closed in order; the next start treats this as a crash");
     }
     Ok(())
 }

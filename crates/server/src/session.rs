@@ -23,6 +23,7 @@ use crate::protocol::{
     Command, ConnectRequest, ConnectResult, Data, DataField, Empty, ExpiryResult, HistoryRequest, InvalidJson,
     Malformed, PublishRequest, RefreshResult, ReplyBody, Request, SubRefreshRequest, SubscribeRequest,
 };
+use crate::queue::{ServerRefresh, ServerSubscribe};
 
 /// The session of one client.
 #[derive(Debug)]
@@ -302,38 +303,61 @@ impl Session {
         self.finish(step)
     }
 
-    /// Subscribes the client to a channel on behalf of the server. `None` if it is not connected, is subscribed already, or
-    /// the channel does not exist.
+    /// Subscribes the client for the server API. `None` if it is already subscribed or not connected, or the channel does not
+    /// exist.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if it is subscribed to too many channels.
     pub(crate) fn subscribe_by_server(
         &mut self,
-        channel: ChannelName,
-        recover_from: Option<Position>,
-    ) -> Option<Subscribe> {
-        let wish = Wish::recovering(recover_from);
+        command: ServerSubscribe,
+        clock: Clock,
+    ) -> Result<Option<Subscribe>, DisconnectCode> {
+        if self.info().is_none() || self.failed.is_some() {
+            return Ok(None);
+        }
+        let mut options = crate::auth::SubscribeOptions::default();
+        options.overrides = command.overrides;
+        let (expiry, expires_at) = expiry(command.expire_at.and_then(|at| at.try_into().ok()), clock);
         let grant = Grant {
+            options,
+            expiry,
+            has_token: true,
             is_server_side: true,
-            ..Grant::default()
         };
-        self.info()?;
-        self.grant(channel, wish, grant, None).ok()
+        let wish = Wish::recovering(command.recover_since);
+        match self.grant(command.channel, wish, grant, expires_at) {
+            Ok(mut subscribe) => {
+                subscribe.data = command.data;
+                if command.info.is_some() {
+                    let mut info = (*subscribe.membership.info).clone();
+                    info.chan_info = command.info;
+                    subscribe.membership.info = Arc::new(info);
+                    if let Some(known) = self.subscriptions.last_mut() {
+                        known.membership.info = subscribe.membership.info.clone();
+                    }
+                }
+                Ok(Some(subscribe))
+            }
+            Err(ErrorCode::LimitExceeded) => Err(self.fail(DisconnectCode::ChannelLimit)),
+            Err(_) => Ok(None),
+        }
     }
 
-    /// Ends a subscription on behalf of the server, or returns `None` if there is none.
-    pub(crate) fn unsubscribe_by_server(&mut self, channel: &str) -> Option<Subscribed> {
-        let index = self
-            .subscriptions
-            .iter()
-            .position(|known| known.channel().as_str() == channel)?;
-        Some(self.remove(index))
-    }
-
-    /// Changes when the connection expires, on behalf of the server. `None` if the client is not connected.
-    pub(crate) fn refresh_by_server(&mut self, expire_at: Option<u64>, clock: Clock) -> Option<ExpiryResult> {
-        let State::Connected { expires_at, .. } = &mut self.state else {
+    /// Changes when the connection expires, and the information about the client, for the server API. `None` if the client is
+    /// not connected. Earlier subscriptions keep the earlier information.
+    pub(crate) fn refresh_by_server(&mut self, command: ServerRefresh, clock: Clock) -> Option<ExpiryResult> {
+        let State::Connected { info, expires_at, .. } = &mut self.state else {
             return None;
         };
-        let (expiry, at) = expiry(expire_at, clock);
+        let (expiry, at) = expiry(command.expire_at.and_then(|at| at.try_into().ok()), clock);
         *expires_at = at;
+        if command.info.is_some() {
+            *info = Arc::new(ClientInfo {
+                conn_info: command.info,
+                ..(**info).clone()
+            });
+        }
         self.update_expiry();
         Some(expiry)
     }

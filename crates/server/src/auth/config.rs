@@ -5,67 +5,51 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::Secret;
+use crate::config::options::options;
 
-/// Which tokens are accepted. The default accepts none.
-///
-/// Keys of several kinds may be set together: the algorithm of a token decides which of them are tried. A key set at
-/// `jwks_url` is asked only for tokens that no key set here verifies, and never for HMAC.
-///
-/// ```
-/// use sockeye_server::auth::{TokenConfig, TokenVerifier};
-///
-/// let mut config = TokenConfig::default();
-/// config.hmac_secret = Some("at least 32 bytes of random text".into());
-/// let verifier = TokenVerifier::new(&config)?;
-/// # Ok::<(), sockeye_server::auth::TokenConfigError>(())
-/// ```
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct TokenConfig {
-    /// Secret of tokens signed with HS256, HS384 or HS512.
-    pub hmac_secret: Option<Secret>,
-    /// Secret that was in use before `hmac_secret`. Set it during a rotation, until the last token signed with it has
-    /// expired.
-    pub hmac_previous_secret: Option<Secret>,
-    /// Public key (PEM) of tokens signed with RS256, RS384, RS512, PS256, PS384 or PS512; at least 2048 bits.
-    pub rsa_public_key: Option<String>,
-    /// Public key (PEM) of tokens signed with ES256 (a key on P-256) or ES384 (P-384).
-    pub ecdsa_public_key: Option<String>,
-    /// Public key (PEM) of tokens signed with EdDSA (Ed25519).
-    pub eddsa_public_key: Option<String>,
-    /// Address (`https://…`) of a JWK set. It is fetched when the first token needs it, kept for an hour, and fetched
-    /// again for a key id that it does not have, at most every ten seconds. With `http://…`, whoever controls the network
-    /// in between controls the keys.
-    pub jwks_url: Option<String>,
-    /// Audience that the `aud` claim must contain. By default `aud` is not looked at.
-    pub audience: Option<String>,
-    /// Issuer that the `iss` claim must equal. By default `iss` is not looked at.
-    pub issuer: Option<String>,
-    /// How far the clock of the issuer may differ from ours, in seconds, for `exp` and `nbf`. 0 by default.
-    pub leeway_seconds: u64,
-    /// Longest token in bytes; 16 KiB by default. A longer one is invalid, and is not decoded.
-    pub size_max: usize,
-    /// Accepts tokens whatever their signature. For development only: every client can be every user. Expiry and all
-    /// other claims are checked as always.
-    pub insecure_skip_signature_check: bool,
-}
-
-impl Default for TokenConfig {
-    fn default() -> Self {
-        Self {
-            hmac_secret: None,
-            hmac_previous_secret: None,
-            rsa_public_key: None,
-            ecdsa_public_key: None,
-            eddsa_public_key: None,
-            jwks_url: None,
-            audience: None,
-            issuer: None,
-            leeway_seconds: 0,
-            size_max: 16 * 1024,
-            insecure_skip_signature_check: false,
-        }
+options! {
+    /// Which tokens are accepted. The default accepts none.
+    ///
+    /// Keys of several kinds may be set together: the algorithm of a token decides which of them are tried. A key set at
+    /// `jwks_url` is asked only for tokens that no key set here verifies, and never for HMAC.
+    ///
+    /// ```
+    /// use sockeye_server::auth::{TokenConfig, TokenVerifier};
+    ///
+    /// let mut config = TokenConfig::default();
+    /// config.hmac_secret = Some("at least 32 bytes of random text".into());
+    /// let verifier = TokenVerifier::new(&config)?;
+    /// # Ok::<(), sockeye_server::auth::TokenConfigError>(())
+    /// ```
+    #[derive(PartialEq, Eq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct TokenConfig {
+        /// Secret of tokens signed with HS256, HS384 or HS512.
+        pub hmac_secret: Option<Secret> = None,
+        /// Secret that was in use before `hmac_secret`. Set it during a rotation, until the last token signed with it has
+        /// expired.
+        pub hmac_previous_secret: Option<Secret> = None,
+        /// Public key (PEM) of tokens signed with RS256, RS384, RS512, PS256, PS384 or PS512; at least 2048 bits.
+        pub rsa_public_key: Option<String> = None,
+        /// Public key (PEM) of tokens signed with ES256 (a key on P-256) or ES384 (P-384).
+        pub ecdsa_public_key: Option<String> = None,
+        /// Public key (PEM) of tokens signed with EdDSA (Ed25519).
+        pub eddsa_public_key: Option<String> = None,
+        /// Address (`https://…`) of a JWK set. It is fetched when the first token needs it, kept for an hour, and fetched
+        /// again for a key id that it does not have, at most every ten seconds. With `http://…`, whoever controls the network
+        /// in between controls the keys.
+        pub jwks_url: Option<String> = None,
+        /// Audience that the `aud` claim must contain. By default `aud` is not looked at.
+        pub audience: Option<String> = None,
+        /// Issuer that the `iss` claim must equal. By default `iss` is not looked at.
+        pub issuer: Option<String> = None,
+        /// How far the clock of the issuer may differ from ours, in seconds, for `exp` and `nbf`. 0 by default.
+        pub leeway_seconds: u64 = 0,
+        /// Longest token in bytes; 16 KiB by default. A longer one is invalid, and is not decoded.
+        pub size_max: usize = 16 * 1024,
+        /// Accepts tokens whatever their signature. For development only: every client can be every user. Expiry and all
+        /// other claims are checked as always.
+        pub insecure_skip_signature_check: bool = false,
     }
 }
 

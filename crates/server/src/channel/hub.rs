@@ -205,6 +205,48 @@ impl Hub {
         }
     }
 
+    /// Ends the subscription of a client to one channel. The client receives the code as a push and leaves presence.
+    pub(crate) fn end_subscription(&self, name: &ChannelName, client: ClientId, code: UnsubscribeCode) {
+        let Some(channel) = self.channel(name) else { return };
+        let is_empty = {
+            let mut channel = channel.lock();
+            if let Some(subscriber) = channel.subscribers.remove(&client) {
+                let subscription = Subscription {
+                    channel: name.clone(),
+                    generation: subscriber.generation,
+                };
+                let target = PushTarget::channel(name.as_str());
+                let push = subscriber.queue.encoding().push(target, &Push::Unsubscribe(code));
+                let push = PreparedMessage::new(push);
+                subscriber.queue.push(Item::Unsubscribe(subscription, code, push));
+            }
+            channel.subscribers.is_empty()
+        };
+        if is_empty {
+            self.remove_if_empty(name);
+        }
+    }
+
+    /// The channels with subscribers, and their number of subscribers.
+    pub(crate) fn channels(&self) -> Vec<(ChannelName, usize)> {
+        let mut channels = Vec::new();
+        for shard in &self.shards {
+            // Not counted under the lock of the shard: a channel may be locked for a whole delivery.
+            let shard: Vec<_> = shard
+                .lock()
+                .iter()
+                .map(|(name, channel)| (name.clone(), channel.clone()))
+                .collect();
+            channels.extend(
+                shard
+                    .into_iter()
+                    .map(|(name, channel)| (name, channel.lock().subscribers.len())),
+            );
+        }
+        channels.retain(|(_, subscribers)| *subscribers > 0);
+        channels
+    }
+
     fn remove_if_empty(&self, name: &ChannelName) {
         let mut shard = self.shard(name).lock();
         let Some(channel) = shard.get(name).cloned() else {
@@ -393,7 +435,11 @@ impl Channel {
                     let encoding = subscriber.queue.encoding();
                     let encode = || encoding.push(PushTarget::channel(name.as_str()), &push);
                     let push = cache.get(encoding, Shape::Plain, false, encode).clone();
-                    subscriber.queue.push(Item::Unsubscribe(subscription, push));
+                    subscriber.queue.push(Item::Unsubscribe(
+                        subscription,
+                        UnsubscribeCode::InsufficientState,
+                        push,
+                    ));
                     false
                 }
             }
@@ -622,7 +668,7 @@ mod tests {
                     },
                 },
                 Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
-                Outgoing::Control(_) => "control".to_owned(),
+                Outgoing::Command(_) => "command".to_owned(),
                 Outgoing::Close(code) => code.to_string(),
             });
         }

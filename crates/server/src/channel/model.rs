@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{ChannelName, Hub, SubscriberOptions};
-use crate::config::{ChannelOptions, Limits};
-use crate::engine::{Content, Engine, History, HistoryQuery, MemoryEngine, Position, is_recovered};
+use crate::config::Limits;
+use crate::engine::{Broker, Content, History, HistoryLimits, HistoryQuery, MemoryBroker, Position, is_recovered};
 use crate::presence::{ClientId, Generation, Subscription};
 use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
@@ -28,7 +28,7 @@ const TTL: Duration = Duration::from_secs(60);
 
 struct World {
     hub: Arc<Hub>,
-    engine: MemoryEngine,
+    engine: MemoryBroker,
     room: ChannelName,
     /// Number of publications in the room. Each contains its number.
     published: u64,
@@ -67,17 +67,13 @@ struct Seen {
 impl World {
     fn new(seed: u64) -> Self {
         let hub = Arc::new(Hub::new());
-        let options = ChannelOptions {
-            history_count_max: 5,
-            history_ttl: TTL,
-            ..Default::default()
-        };
-        let limits = Limits {
-            history_bytes_max: 4 << 10,
-            ..Default::default()
+        let limits = HistoryLimits {
+            count_max: 5,
+            bytes_max: Limits::default().history_bytes_per_channel_max,
+            ttl: TTL,
         };
         Self {
-            engine: MemoryEngine::new(hub.clone(), &options, &limits),
+            engine: MemoryBroker::new(hub.clone(), Arc::new(move |_: &ChannelName| Some(limits)), 4 << 10),
             hub,
             room: ChannelName::new("room").unwrap(),
             published: 0,
@@ -91,7 +87,7 @@ impl World {
             info: None,
             tags: None,
         };
-        self.engine.publish(channel, content).await.unwrap();
+        self.engine.publish(channel, content.into()).await.unwrap();
     }
 
     async fn step(&mut self, clients: &mut [Client], seen: &mut Seen) {
@@ -207,13 +203,13 @@ impl Client {
                     self.known.as_mut().unwrap().offset += 1;
                     seen.publications += 1;
                 }
-                Some(Outgoing::Unsubscribe(subscription, _)) => {
+                Some(Outgoing::Unsubscribe(subscription, _, _)) => {
                     assert_eq!(subscription, self.subscription);
                     self.phase = Phase::Out;
                     seen.unsubscribed += 1;
                     return;
                 }
-                Some(Outgoing::Control(control)) => panic!("{control:?}"),
+                Some(Outgoing::Command(command)) => panic!("{command:?}"),
                 Some(Outgoing::Close(code)) => panic!("{code}"),
                 None => {
                     assert_eq!(self.last, published, "something is missing, and nobody said so");

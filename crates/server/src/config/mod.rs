@@ -4,6 +4,7 @@
 //! reports contradictions, and no server starts with them.
 
 mod namespace;
+pub(crate) mod options;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,9 +12,12 @@ use std::time::Duration;
 use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-use crate::auth::{TokenConfig, TokenVerifier};
+use crate::auth::{Secret, TokenConfig, TokenVerifier};
+use crate::engine::LogConfig;
+pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
+use options::options;
 
 /// Configuration of a server. The default suits a server that browsers reach directly, without a proxy.
 ///
@@ -24,6 +28,8 @@ pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
+    /// Name of this server, as the `info` call of the HTTP API shows it.
+    pub name: String,
     /// Origins of the web pages that may connect. Change it if the page is on another host than this server, or if a proxy
     /// in front of the server does not preserve the `Host` header.
     pub origins: OriginPolicy,
@@ -40,6 +46,10 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Keys of subscription tokens; `None` if they are the keys of [`tokens`](Self::tokens).
     pub subscription_tokens: Option<TokenConfig>,
+    /// Keys of the HTTP API. Without one, every request is answered with 401.
+    pub api_keys: Vec<Secret>,
+    /// Accepts requests of the HTTP API without a key. For development only.
+    pub insecure_api: bool,
     /// Lets every client do everything in every channel, with and without tokens: permissions are not checked. For
     /// development only.
     pub insecure_clients: bool,
@@ -49,6 +59,8 @@ pub struct Config {
     pub without_namespace: Option<NamespaceOptions>,
     /// Options of each namespace. Commands for channels of other namespaces fail with error 102.
     pub namespaces: Namespaces,
+    /// The log on disk that keeps histories over a restart; `None` keeps them in memory only.
+    pub log: Option<LogConfig>,
     /// Limits per client and for the whole server.
     pub limits: Limits,
     /// Timeouts and intervals.
@@ -58,16 +70,20 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: "sockeye".to_owned(),
             origins: OriginPolicy::default(),
             hosts: None,
             compression: Some(DeflateConfig::default()),
             anonymous: true,
             tokens: TokenConfig::default(),
             subscription_tokens: None,
+            api_keys: Vec::new(),
+            insecure_api: false,
             insecure_clients: false,
             channels: ChannelOptions::default(),
             without_namespace: Some(NamespaceOptions::open()),
-            namespaces: namespace::default_namespaces(),
+            namespaces: default_namespaces(),
+            log: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -243,64 +259,52 @@ pub enum PublishPolicy {
     Everyone,
 }
 
-/// Limits on what clients may use. The docs of each limit say what happens to a client that exceeds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and closed. An
-    /// idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
-    pub connections_max: usize,
-    /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, after
-    /// which SDKs do not reconnect. One message may carry many commands: an SDK that connects sends all its subscriptions
-    /// in one message, with a token for each. 128 subscriptions take up to 110 KiB.
-    pub message_size_max: usize,
-    /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Must be at
-    /// least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
-    /// [`client_info_size_max`](Self::client_info_size_max) and 2 KiB must be at most half of
-    /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
-    /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
-    pub publication_size_max: usize,
-    /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of four times
-    /// as many are allowed; after that the client is disconnected with 3013.
-    pub commands_per_second_max: u32,
-    /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
-    pub channels_per_client_max: usize,
-    /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106, after which
-    /// SDKs do not reconnect. Others receive it as `conn_info.unverified` with each publication and in presence, so a larger
-    /// limit lets one client inflate the pushes and replies of its channels. With zero, the data is ignored and not shown.
-    pub client_info_size_max: usize,
-    /// Maximum number of bytes queued for one client. A client that reads too slowly and exceeds it is disconnected with
-    /// 3008. Must be at least twice the size of the largest push and of the largest reply.
-    pub queue_bytes_max: usize,
-    /// Maximum size of a reply, in bytes. A command with a larger reply fails with error 106. Must be at most half of
-    /// [`queue_bytes_max`](Self::queue_bytes_max), to leave room for pushes.
-    pub reply_size_max: usize,
-    /// Maximum number of clients in a `presence` reply. In larger channels `presence` fails with error 106, and only
-    /// `presence_stats` works.
-    pub presence_clients_max: usize,
-    /// Maximum memory of one channel's history. Beyond it, the oldest publications are evicted. Must be at least 1 KiB less
-    /// than [`reply_size_max`](Self::reply_size_max), because a client that recovers gets all of it in one reply.
-    pub history_bytes_per_channel_max: usize,
-    /// Maximum memory of all histories. Beyond it, the least recently used history is evicted, and the subscribers of its
-    /// channel are unsubscribed so that they recover. Publishing and reading both count as use.
-    pub history_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 100_000,
-            message_size_max: 256 << 10,
-            publication_size_max: 64 << 10,
-            commands_per_second_max: 250,
-            channels_per_client_max: 128,
-            client_info_size_max: 4 << 10,
-            queue_bytes_max: 1 << 20,
-            reply_size_max: 512 << 10,
-            presence_clients_max: 4_000,
-            history_bytes_per_channel_max: 384 << 10,
-            history_bytes_max: 256 << 20,
-        }
+options! {
+    /// Limits on what clients may use. The docs of each limit say what happens to a client that exceeds it.
+    #[derive(PartialEq, Eq)]
+    pub struct Limits {
+        /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and closed. An
+        /// idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
+        pub connections_max: usize = 100_000,
+        /// Maximum number of connections of one user; further clients are disconnected with 3504. Anonymous clients are not
+        /// limited by it.
+        pub connections_per_user_max: usize = 100_000,
+        /// Maximum size of a request of the HTTP API, in bytes. A larger one is answered with 413.
+        pub api_request_size_max: usize = 4 << 20,
+        /// Maximum size of a WebSocket message from a client, in bytes. A larger one closes the connection with 1009, after
+        /// which SDKs do not reconnect. One message may carry many commands: an SDK that connects sends all its subscriptions
+        /// in one message, with a token for each. 128 subscriptions take up to 110 KiB.
+        pub message_size_max: usize = 256 << 10,
+        /// Maximum size of the data of a publication, in bytes of JSON. A larger publication fails with error 106. Must be at
+        /// least 2 KiB less than [`message_size_max`](Self::message_size_max). The sum of this limit,
+        /// [`client_info_size_max`](Self::client_info_size_max) and 2 KiB must be at most half of
+        /// [`queue_bytes_max`](Self::queue_bytes_max); otherwise one publication could exceed the queue of every subscriber.
+        /// [`set_publication_size_max`](Self::set_publication_size_max) also raises the limits that depend on it.
+        pub publication_size_max: usize = 64 << 10,
+        /// Maximum number of commands that one client may send per second, on average over a few seconds. Bursts of four times
+        /// as many are allowed; after that the client is disconnected with 3013.
+        pub commands_per_second_max: u32 = 250,
+        /// Maximum number of channels that one client is subscribed to. Further subscriptions fail with error 106.
+        pub channels_per_client_max: usize = 128,
+        /// Maximum size of the `data` of the `connect` command, in bytes of JSON. Larger data fails with error 106, after which
+        /// SDKs do not reconnect. Others receive it as `conn_info.unverified` with each publication and in presence, so a larger
+        /// limit lets one client inflate the pushes and replies of its channels. With zero, the data is ignored and not shown.
+        pub client_info_size_max: usize = 4 << 10,
+        /// Maximum number of bytes queued for one client. A client that reads too slowly and exceeds it is disconnected with
+        /// 3008. Must be at least twice the size of the largest push and of the largest reply.
+        pub queue_bytes_max: usize = 1 << 20,
+        /// Maximum size of a reply, in bytes. A command with a larger reply fails with error 106. Must be at most half of
+        /// [`queue_bytes_max`](Self::queue_bytes_max), to leave room for pushes.
+        pub reply_size_max: usize = 512 << 10,
+        /// Maximum number of clients in a `presence` reply. In larger channels `presence` fails with error 106, and only
+        /// `presence_stats` works.
+        pub presence_clients_max: usize = 4_000,
+        /// Maximum memory of one channel's history. Beyond it, the oldest publications are evicted. Must be at least 1 KiB less
+        /// than [`reply_size_max`](Self::reply_size_max), because a client that recovers gets all of it in one reply.
+        pub history_bytes_per_channel_max: usize = 384 << 10,
+        /// Maximum memory of all histories. Beyond it, the least recently used history is evicted, and the subscribers of its
+        /// channel are unsubscribed so that they recover. Publishing and reading both count as use.
+        pub history_bytes_max: usize = 256 << 20,
     }
 }
 
@@ -332,44 +336,30 @@ impl Limits {
     }
 }
 
-/// Timeouts and intervals. The docs of each timeout say what happens when it expires.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused connection.
-    /// Then the connection is closed.
-    pub request_head: Duration,
-    /// Total lifetime of an HTTP connection that does not become a WebSocket. Then it is closed.
-    pub http_connection: Duration,
-    /// Time from the upgrade to the `connect` command. Then the client is disconnected with 3000, or with 3502 if `connect`
-    /// failed.
-    pub connect: Duration,
-    /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than [`pong`](Self::pong).
-    pub ping_interval: Duration,
-    /// Time to answer a ping. Then the client is disconnected with 3012. Must be shorter than
-    /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
-    /// removed from its channels after the sum of both, 33 s by default.
-    pub pong: Duration,
-    /// Time for a slow client to read 64 KiB. Then the client is disconnected with 3008.
-    pub write: Duration,
-    /// Time for the closing handshake of one connection. Then TCP is closed without it.
-    pub close: Duration,
-    /// Time for all connections to end after the shutdown signal. Then they are dropped.
-    pub shutdown: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            request_head: Duration::from_secs(10),
-            http_connection: Duration::from_secs(60),
-            connect: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(25),
-            pong: Duration::from_secs(8),
-            write: Duration::from_secs(33),
-            close: Duration::from_secs(5),
-            shutdown: Duration::from_secs(10),
-        }
+options! {
+    /// Timeouts and intervals. The docs of each timeout say what happens when it expires.
+    #[derive(PartialEq, Eq)]
+    pub struct Timeouts {
+        /// Time to receive the complete head of an HTTP request, counted from the previous response on a reused connection.
+        /// Then the connection is closed.
+        pub request_head: Duration = Duration::from_secs(10),
+        /// Total lifetime of an HTTP connection that does not become a WebSocket. Then it is closed.
+        pub http_connection: Duration = Duration::from_secs(60),
+        /// Time from the upgrade to the `connect` command. Then the client is disconnected with 3000, or with 3502 if `connect`
+        /// failed.
+        pub connect: Duration = Duration::from_secs(10),
+        /// Interval of the server's pings, which is part of the reply to `connect`. Must be longer than [`pong`](Self::pong).
+        pub ping_interval: Duration = Duration::from_secs(25),
+        /// Time to answer a ping. Then the client is disconnected with 3012. Must be shorter than
+        /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
+        /// removed from its channels after the sum of both, 33 s by default.
+        pub pong: Duration = Duration::from_secs(8),
+        /// Time for a slow client to read 64 KiB. Then the client is disconnected with 3008.
+        pub write: Duration = Duration::from_secs(33),
+        /// Time for the closing handshake of one connection. Then TCP is closed without it.
+        pub close: Duration = Duration::from_secs(5),
+        /// Time for all connections to end after the shutdown signal. Then they are dropped.
+        pub shutdown: Duration = Duration::from_secs(10),
     }
 }
 
@@ -381,6 +371,8 @@ mod tests {
     fn defaults_are_finite() {
         let Limits {
             connections_max,
+            connections_per_user_max,
+            api_request_size_max,
             message_size_max,
             publication_size_max,
             commands_per_second_max,
@@ -394,6 +386,8 @@ mod tests {
         } = Limits::default();
         for limit in [
             connections_max,
+            connections_per_user_max,
+            api_request_size_max,
             message_size_max,
             publication_size_max,
             commands_per_second_max as usize,

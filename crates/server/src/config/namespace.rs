@@ -3,59 +3,62 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Options of the channels of one namespace.
-///
-/// The namespace of a channel is the part of its name before the first `:`, such as `chat` in `chat:general`. The default
-/// is closed: no history, subscriptions only with a token. [`open`](Self::open) is the opposite.
-///
-/// ```
-/// use sockeye_server::{NamespaceOptions, Who};
-///
-/// let mut news = NamespaceOptions::default();
-/// news.allow_subscribe = Who::Anyone;
-/// news.history_size = 20;
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NamespaceOptions {
-    /// Maximum number of publications in the history of a channel. Zero disables history, recovery and delta compression.
-    pub history_size: usize,
-    /// How long a publication stays in the history.
-    pub history_ttl: Duration,
-    /// Whether clients may recover publications that they missed. Needs history.
-    pub recovery: bool,
-    /// Whether clients may ask to be told when they missed a publication. Needs history.
-    pub positioning: bool,
-    /// Makes every subscription recoverable, also if the client does not ask for it. Needs history.
-    pub force_recovery: bool,
-    /// Makes every subscription positioned, also if the client does not ask for it. Needs history.
-    pub force_positioning: bool,
-    /// Sends join and leave pushes to every subscriber, also to those that do not ask for them.
-    pub force_push_join_leave: bool,
-    /// Whether the server keeps the list of subscribers of a channel.
-    pub presence: bool,
-    /// Whether the server announces clients that join and leave.
-    pub join_leave: bool,
-    /// Whether subscribers may ask for `fossil` deltas instead of whole publications. Needs history.
-    pub delta: bool,
-    /// Recovers only the newest publication of a channel, as a cache, also for clients without a position. Needs history.
-    pub cache: bool,
-    /// Who may subscribe.
-    pub allow_subscribe: Who,
-    /// Who may publish.
-    pub allow_publish: Who,
-    /// Who may read the history.
-    pub allow_history: Who,
-    /// Who may read presence.
-    pub allow_presence: Who,
-    /// What happens to a subscriber that reads more slowly than its channels publish.
-    pub slow_consumer: SlowConsumer,
-    /// Maximum size of the data of a publication, in bytes. A larger one fails with error 106. The limit
-    /// [`publication_size_max`](crate::Limits::publication_size_max) of the server applies too.
-    pub publication_size_max: usize,
-    /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
-    /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
-    pub publication_rate_max: Option<u32>,
+use super::options::options;
+
+options! {
+    /// Options of the channels of one namespace.
+    ///
+    /// The namespace of a channel is the part of its name before the first `:`, such as `chat` in `chat:general`. The default
+    /// is closed: no history, subscriptions only with a token. [`open`](Self::open) is the opposite.
+    ///
+    /// ```
+    /// use sockeye_server::{NamespaceOptions, Who};
+    ///
+    /// let mut news = NamespaceOptions::default();
+    /// news.allow_subscribe = Who::Anyone;
+    /// news.history_size = 20;
+    /// ```
+    #[derive(PartialEq, Eq)]
+    pub struct NamespaceOptions {
+        /// Maximum number of publications in the history of a channel. Zero disables history, recovery and delta compression.
+        pub history_size: usize = 0,
+        /// How long a publication stays in the history.
+        pub history_ttl: Duration = DAY,
+        /// Whether clients may recover publications that they missed. Needs history.
+        pub recovery: bool = true,
+        /// Whether clients may ask to be told when they missed a publication. Needs history.
+        pub positioning: bool = true,
+        /// Makes every subscription recoverable, also if the client does not ask for it. Needs history.
+        pub force_recovery: bool = false,
+        /// Makes every subscription positioned, also if the client does not ask for it. Needs history.
+        pub force_positioning: bool = false,
+        /// Sends join and leave pushes to every subscriber, also to those that do not ask for them.
+        pub force_push_join_leave: bool = false,
+        /// Whether the server keeps the list of subscribers of a channel.
+        pub presence: bool = false,
+        /// Whether the server announces clients that join and leave.
+        pub join_leave: bool = false,
+        /// Whether subscribers may ask for `fossil` deltas instead of whole publications. Needs history.
+        pub delta: bool = false,
+        /// Recovers only the newest publication of a channel, as a cache, also for clients without a position. Needs history.
+        pub cache: bool = false,
+        /// Who may subscribe.
+        pub allow_subscribe: Who = Who::Token,
+        /// Who may publish.
+        pub allow_publish: Who = Who::Nobody,
+        /// Who may read the history.
+        pub allow_history: Who = Who::Nobody,
+        /// Who may read presence.
+        pub allow_presence: Who = Who::Nobody,
+        /// What happens to a subscriber that reads more slowly than its channels publish.
+        pub slow_consumer: SlowConsumer = SlowConsumer::Disconnect,
+        /// Maximum size of the data of a publication, in bytes. A larger one fails with error 106. The limit
+        /// [`publication_size_max`](crate::Limits::publication_size_max) of the server applies too.
+        pub publication_size_max: usize = 64 << 10,
+        /// Maximum number of publications per second of one client into one channel; more fail with error 111. By default
+        /// there is no limit beside [`commands_per_second_max`](crate::Limits::commands_per_second_max).
+        pub publication_rate_max: Option<u32> = None,
+    }
 }
 
 /// Which clients may do something in a channel.
@@ -97,31 +100,6 @@ pub type Namespaces = BTreeMap<String, NamespaceOptions>;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl Default for NamespaceOptions {
-    fn default() -> Self {
-        Self {
-            history_size: 0,
-            history_ttl: DAY,
-            recovery: true,
-            positioning: true,
-            force_recovery: false,
-            force_positioning: false,
-            force_push_join_leave: false,
-            presence: false,
-            join_leave: false,
-            delta: false,
-            cache: false,
-            allow_subscribe: Who::Token,
-            allow_publish: Who::Nobody,
-            allow_history: Who::Nobody,
-            allow_presence: Who::Nobody,
-            slow_consumer: SlowConsumer::Disconnect,
-            publication_size_max: 64 << 10,
-            publication_rate_max: None,
-        }
-    }
-}
-
 impl NamespaceOptions {
     /// Options that allow everything to everyone: anonymous clients may subscribe, publish, and read presence and a history
     /// of 100 publications that are at most a day old.
@@ -146,7 +124,7 @@ impl NamespaceOptions {
 }
 
 /// The namespaces of a server without a configuration file.
-pub(super) fn default_namespaces() -> Namespaces {
+pub(crate) fn default_namespaces() -> Namespaces {
     ["room", "chat", "market", "game"]
         .into_iter()
         .map(|name| (name.to_owned(), NamespaceOptions::open()))

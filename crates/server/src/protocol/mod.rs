@@ -26,6 +26,8 @@ pub(crate) use frame::Malformed;
 #[cfg(test)]
 pub(crate) use frame::commands;
 pub(crate) use json::InvalidJson;
+pub(crate) use protobuf::EmulationRequest;
+pub(crate) use reply::to_json as encode;
 pub(crate) use reply::{
     ConnectResult, Empty, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult, Push, PushTarget,
     RefreshResult, Reply, ReplyBody, ServerSubscription, SubscribeResult, WireClientInfo, WireData, WirePublication,

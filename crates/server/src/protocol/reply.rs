@@ -294,7 +294,7 @@ pub(crate) struct PushTarget<'a> {
 }
 
 /// Serializes a reply or push as one line of JSON.
-pub(super) fn to_json(value: &impl Serialize) -> String {
+pub(crate) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("string keys, written to memory: cannot fail")
 }
 

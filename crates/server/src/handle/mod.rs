@@ -1,0 +1,330 @@
+//! The server API for Rust programs: publish, and manage channels and clients.
+
+mod pattern;
+mod types;
+
+use std::sync::Arc;
+
+use crate::auth::Overrides;
+use crate::channel::ChannelName;
+use crate::codes::{ErrorCode, UnsubscribeCode};
+use crate::config::NamespaceOptions;
+use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish};
+use crate::node::Node;
+use crate::presence::{ClientId, ClientInfo};
+use crate::protocol::Data;
+use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
+
+pub use types::{
+    ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
+    PublishOptions, RefreshOptions, StreamPosition, SubscribeOptions, Target,
+};
+
+/// The server API of a running [`Server`](crate::Server): the calls of the HTTP API, for the Rust program that embeds the
+/// server. Clones refer to the same server.
+///
+/// No permission of a namespace restricts these calls. Errors are those of the HTTP API: 102 if the namespace of the channel
+/// does not exist, 107 for a name that is no channel name, 108 if the namespace has no history or presence, 106 for data
+/// beyond a limit.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use sockeye_server::{PublishOptions, Server};
+///
+/// let server = Server::builder().build()?;
+/// let handle = server.handle();
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// tokio::spawn(server.serve(listener));
+/// let position = handle.publish("room:1", PublishOptions::new(r#"{"text":"hello"}"#)).await?;
+/// println!("published at offset {} of epoch {}", position.offset, position.epoch);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    node: Arc<Node>,
+}
+
+impl ServerHandle {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    /// Publishes into a channel. The publication is passed to all subscribers before this returns.
+    ///
+    /// The position is zero with an empty epoch if the publication is not part of a history.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`]. Data that is not JSON, or is nested more than 62 deep, fails with 107.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the publication may or may not have happened.
+    pub async fn publish(&self, channel: &str, options: PublishOptions) -> Result<StreamPosition, ErrorCode> {
+        let data = self.data(&options.data)?;
+        self.publish_json(channel, data, &options).await
+    }
+
+    /// Publishes the same data into several channels. The results are in the order of the channels.
+    ///
+    /// # Errors
+    /// Fails as a whole if there is no channel or the data is not valid; otherwise each channel has its own result.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, some channels may have received the publication.
+    pub async fn broadcast(
+        &self,
+        channels: &[impl AsRef<str>],
+        options: PublishOptions,
+    ) -> Result<Vec<Result<StreamPosition, ErrorCode>>, ErrorCode> {
+        if channels.is_empty() {
+            return Err(ErrorCode::BadRequest);
+        }
+        let data = self.data(&options.data)?;
+        let mut results = Vec::with_capacity(channels.len());
+        for channel in channels {
+            results.push(self.publish_json(channel.as_ref(), data.clone(), &options).await);
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(results)
+    }
+
+    /// Subscribes the connected clients of a user to a channel. Clients that are subscribed already do not change.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`].
+    pub fn subscribe(
+        &self,
+        target: impl Into<Target>,
+        channel: &str,
+        options: SubscribeOptions,
+    ) -> Result<(), ErrorCode> {
+        let (channel, _) = self.channel(channel)?;
+        let command = ServerCommand::Subscribe(ServerSubscribe {
+            channel,
+            info: options.info.map(|info| json(info.as_bytes())).transpose()?,
+            data: options.data.map(|data| json(data.as_bytes())).transpose()?,
+            expire_at: options.expire_at,
+            recover_since: options.recover_since.map(|since| Position {
+                epoch: Epoch::new(since.epoch),
+                offset: since.offset,
+            }),
+            overrides: Overrides {
+                presence: options.presence,
+                join_leave: options.join_leave,
+                force_push_join_leave: options.force_push_join_leave,
+                force_positioning: options.force_positioning,
+                force_recovery: options.force_recovery,
+            },
+        });
+        self.command(&target.into(), &command);
+        Ok(())
+    }
+
+    /// Ends the subscription of the connected clients of a user to a channel, or to all channels if the name is empty. The
+    /// clients receive 2000 and do not subscribe again by themselves.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`].
+    pub fn unsubscribe(&self, target: impl Into<Target>, channel: &str) -> Result<(), ErrorCode> {
+        let hub = self.node.hub();
+        let channels = match channel {
+            "" => hub.channels().into_iter().map(|(name, _)| name).collect(),
+            name => vec![self.channel(name)?.0],
+        };
+        for (client, _) in self.clients(&target.into()) {
+            for channel in &channels {
+                hub.end_subscription(channel, client, UnsubscribeCode::Server);
+            }
+        }
+        Ok(())
+    }
+
+    /// Disconnects the clients of a user. With [`Disconnect::default`], they do not reconnect by themselves.
+    pub fn disconnect(&self, target: impl Into<Target>, disconnect: Disconnect) {
+        for (_, queue) in self.clients(&target.into()) {
+            queue.close_with(disconnect.code, disconnect.reason.clone());
+        }
+    }
+
+    /// Changes when the connections of a user expire.
+    ///
+    /// # Errors
+    /// Fails with 107 if `info` is not JSON.
+    pub fn refresh(&self, target: impl Into<Target>, options: RefreshOptions) -> Result<(), ErrorCode> {
+        let command = ServerCommand::Refresh(ServerRefresh {
+            is_expired: options.expired,
+            expire_at: options.expire_at,
+            info: options.info.map(|info| json(info.as_bytes())).transpose()?,
+        });
+        self.command(&target.into(), &command);
+        Ok(())
+    }
+
+    /// Returns the clients that are subscribed to a channel.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`].
+    pub async fn presence(&self, channel: &str) -> Result<Vec<Member>, ErrorCode> {
+        let members = self.members(channel).await?;
+        Ok(members.iter().map(|info| Member::of(info)).collect())
+    }
+
+    /// Returns the number of clients that are subscribed to a channel, and of their users.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`].
+    pub async fn presence_stats(&self, channel: &str) -> Result<PresenceCount, ErrorCode> {
+        let (channel, options) = self.channel(channel)?;
+        if !options.presence {
+            return Err(ErrorCode::NotAvailable);
+        }
+        let stats = self.node.engine().presence_stats(&channel).await?;
+        Ok(PresenceCount {
+            clients: stats.clients,
+            users: stats.users,
+        })
+    }
+
+    /// Reads a part of the history of a channel, and its current position.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`]. Fails with 112 if `since` names another epoch than the current one.
+    pub async fn history(&self, channel: &str, options: HistoryOptions) -> Result<HistoryPage, ErrorCode> {
+        Ok(HistoryPage::of(&self.read_history(channel, options).await?))
+    }
+
+    /// Removes all publications from the history of a channel. Its position does not change.
+    ///
+    /// # Errors
+    /// See [`ServerHandle`].
+    pub async fn history_remove(&self, channel: &str) -> Result<(), ErrorCode> {
+        let (channel, options) = self.channel(channel)?;
+        if !options.has_history() {
+            return Err(ErrorCode::NotAvailable);
+        }
+        Ok(self.node.engine().history_remove(&channel).await?)
+    }
+
+    /// Returns the channels with subscribers whose names match a pattern. `*` stands for any number of characters, `?` for
+    /// one; the empty pattern matches all.
+    pub fn channels(&self, pattern: &str) -> Vec<ChannelStats> {
+        let channels = self.node.hub().channels().into_iter();
+        channels
+            .filter(|(name, _)| pattern::matches(pattern, name.as_str()))
+            .map(|(name, subscribers)| ChannelStats {
+                name: name.as_str().to_owned(),
+                clients: subscribers,
+            })
+            .collect()
+    }
+
+    /// Returns numbers about this server.
+    pub fn info(&self) -> NodeInfo {
+        let clients = self.node.clients().stats();
+        let channels = self.node.hub().channels();
+        NodeInfo {
+            uid: self.node.uid().to_owned(),
+            name: self.node.config().name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            clients: clients.clients,
+            users: clients.users,
+            channels: channels.len(),
+            subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
+            uptime: self.node.uptime(),
+        }
+    }
+
+    pub(crate) async fn members(&self, channel: &str) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+        let (channel, options) = self.channel(channel)?;
+        if !options.presence {
+            return Err(ErrorCode::NotAvailable);
+        }
+        let members = self.node.engine().presence(&channel, usize::MAX).await?;
+        members.ok_or(ErrorCode::LimitExceeded)
+    }
+
+    pub(crate) async fn read_history(&self, channel: &str, options: HistoryOptions) -> Result<History, ErrorCode> {
+        let (channel, namespace) = self.channel(channel)?;
+        if !namespace.has_history() {
+            return Err(ErrorCode::NotAvailable);
+        }
+        let query = HistoryQuery {
+            since: options.since.as_ref().map(|since| since.offset),
+            limit: options.limit,
+            is_reversed: options.reverse,
+        };
+        let history = self.node.engine().history(&channel, query).await?;
+        match options.since {
+            Some(since) if !since.epoch.is_empty() && since.epoch != history.top.epoch.as_str() => {
+                Err(ErrorCode::UnrecoverablePosition)
+            }
+            _ => Ok(history),
+        }
+    }
+
+    async fn publish_json(
+        &self,
+        channel: &str,
+        data: Data,
+        options: &PublishOptions,
+    ) -> Result<StreamPosition, ErrorCode> {
+        let (channel, _) = self.channel(channel)?;
+        let key = options.idempotency_key.as_deref().filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.len() > IDEMPOTENCY_KEY_BYTES_MAX) {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        let publish = Publish {
+            content: Content {
+                data,
+                info: None,
+                tags: (!options.tags.is_empty()).then(|| Arc::new(options.tags.clone())),
+            },
+            idempotency_key: key.map(Into::into),
+            version: None,
+            skips_history: options.skip_history,
+        };
+        let published = self.node.engine().publish(&channel, publish).await?;
+        Ok(StreamPosition::of(published.position))
+    }
+
+    /// Validates the data of a publication.
+    fn data(&self, data: &[u8]) -> Result<Data, ErrorCode> {
+        if data.len() > self.node.config().limits.publication_size_max {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        json(data)
+    }
+
+    /// Validates the name of a channel, and finds its namespace.
+    fn channel(&self, name: &str) -> Result<(ChannelName, &NamespaceOptions), ErrorCode> {
+        let channel = ChannelName::new(name).map_err(|_| ErrorCode::BadRequest)?;
+        let options = self.node.config().namespace(name).ok_or(ErrorCode::UnknownChannel)?;
+        Ok((channel, options))
+    }
+
+    fn command(&self, target: &Target, command: &ServerCommand) {
+        for (_, queue) in self.clients(target) {
+            queue.push(Item::Command(Box::new(command.clone())));
+        }
+    }
+
+    fn clients(&self, target: &Target) -> Vec<(ClientId, Arc<Queue>)> {
+        let mut clients = self.node.clients().of_user(&target.user);
+        if target.client.is_some() || !target.except.is_empty() {
+            clients.retain(|(id, _)| {
+                let id = id.to_string();
+                target.client.as_ref().is_none_or(|client| *client == id) && !target.except.contains(&id)
+            });
+        }
+        clients
+    }
+}
+
+/// The longest idempotency key in bytes.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+/// Validates JSON. Line breaks become spaces, because they separate the messages of a frame. A JSON string contains none.
+fn json(bytes: &[u8]) -> Result<Data, ErrorCode> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ErrorCode::BadRequest)?;
+    Data::json(text.replace(['\n', '\r'], " ")).map_err(|_| ErrorCode::BadRequest)
+}

@@ -1,0 +1,350 @@
+//! Settings of the program `sockeye serve`: a TOML file, environment variables, and flags.
+//!
+//! [`Settings::default`] are the settings without a file: everything is open, for a first try. A file starts from closed
+//! settings ([`Settings::closed`]): what it does not allow is not allowed. Environment variables override the file, and flags
+//! override both. Unknown keys are errors that name the line and the nearest known key.
+//!
+//! ```
+//! use sockeye_server::settings::Settings;
+//!
+//! let error = Settings::parse("[limits]\nconections_max = 5").unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "line 2: unknown key limits.conections_max; did you mean limits.connections_max?"
+//! );
+//! ```
+
+mod change;
+mod environment;
+mod file;
+mod program;
+mod reference;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use sockeye::handshake::{Authority, HostPolicy};
+use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
+
+use crate::auth::TokenConfig;
+use crate::config::options::{OptionInfo, Options, Value};
+use crate::config::{Config, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
+use crate::engine::LogConfig;
+
+pub use program::{CompressionMode, LogFormat, ProgramOptions};
+
+/// All settings of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Settings without a table.
+    pub program: ProgramOptions,
+    /// `[tokens]`: keys of connection tokens.
+    pub tokens: TokenConfig,
+    /// `[subscription_tokens]`: keys of subscription tokens, if they differ.
+    pub subscription_tokens: Option<TokenConfig>,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[channels]`: options of channels without a namespace.
+    pub channels: NamespaceOptions,
+    /// `[namespaces.NAME]`: options of the channels of each namespace.
+    pub namespaces: Namespaces,
+    /// The lines of the file that set the options, by path.
+    lines: BTreeMap<String, usize>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            program: ProgramOptions {
+                anonymous: true,
+                demos: true,
+                ..ProgramOptions::default()
+            },
+            channels: NamespaceOptions::open(),
+            namespaces: default_namespaces(),
+            ..Self::closed()
+        }
+    }
+}
+
+impl Settings {
+    /// The settings of an empty file: no anonymous clients, and no namespaces.
+    pub fn closed() -> Self {
+        Self {
+            program: ProgramOptions::default(),
+            tokens: TokenConfig::default(),
+            subscription_tokens: None,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            channels: NamespaceOptions::default(),
+            namespaces: Namespaces::new(),
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// Names the line of the first error.
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        file::parse(text)
+    }
+
+    /// Applies environment variables: `SOCKEYE_` and the path of an option in capitals, with `_` between its parts, such as
+    /// `SOCKEYE_LIMITS_CONNECTIONS_MAX` or `SOCKEYE_NAMESPACES_CHAT_HISTORY_SIZE`. Other variables are ignored; those that
+    /// look like a typing error are returned.
+    ///
+    /// # Errors
+    /// Fails if a value is not valid.
+    pub fn apply_environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Vec<String>, SettingsError> {
+        environment::apply(self, variables)
+    }
+
+    /// Sets one option, such as `limits.connections_max`, as a flag does.
+    ///
+    /// # Errors
+    /// Fails if there is no such option or the value is not valid.
+    pub fn set(&mut self, path: &str, value: &str) -> Result<(), SettingsError> {
+        self.set_value(path, Value::Text(value), None)
+    }
+
+    /// Returns the configuration of the library.
+    ///
+    /// # Errors
+    /// Fails if a value is not valid or contradicts another one.
+    pub fn config(&self) -> Result<Config, SettingsError> {
+        let program = &self.program;
+        let mut config = Config::default();
+        config.name.clone_from(&program.name);
+        if let Some(origins) = self.origins()? {
+            config.origins = origins;
+        }
+        config.hosts = self.hosts()?;
+        config.compression = match program.compression {
+            CompressionMode::Off => None,
+            CompressionMode::NoTakeover => Some(deflate(Takeover::Reset)),
+            CompressionMode::Takeover => Some(deflate(Takeover::Keep)),
+        };
+        config.anonymous = program.anonymous;
+        config.api_keys.clone_from(&program.api_keys);
+        config.insecure_api = program.insecure_api;
+        config.insecure_clients = program.insecure_clients;
+        config.tokens = self.tokens.clone();
+        config.subscription_tokens.clone_from(&self.subscription_tokens);
+        config.limits = self.limits.clone();
+        config.timeouts = self.timeouts.clone();
+        config.timeouts.shutdown = program.drain;
+        config.without_namespace = Some(self.channels.clone());
+        config.namespaces.clone_from(&self.namespaces);
+        let fsync = program.fsync.parse().map_err(|error| self.error("fsync", error))?;
+        config.log = program.data.as_ref().map(|folder| {
+            let mut log = LogConfig::new(folder);
+            log.fsync = fsync;
+            log
+        });
+        if program.tls_cert.is_some() != program.tls_key.is_some() {
+            let path = if program.tls_cert.is_some() {
+                "tls_cert"
+            } else {
+                "tls_key"
+            };
+            return Err(self.error(path, "needs both tls_cert and tls_key"));
+        }
+        config.check().map_err(|error| SettingsError {
+            line: self.lines.get(error.field()).copied(),
+            message: error.to_string(),
+        })?;
+        Ok(config)
+    }
+
+    /// A commented file with these settings. Without secrets: those are left to the reader.
+    pub fn to_toml(&self) -> String {
+        reference::file(self)
+    }
+
+    /// The reference of all settings, in Markdown.
+    pub fn reference() -> String {
+        reference::page()
+    }
+
+    /// Lists what differs in `new`, one line for each option. Secrets are not shown.
+    pub fn changes(&self, new: &Self) -> Vec<String> {
+        change::list(self, new)
+    }
+
+    fn origins(&self) -> Result<Option<OriginPolicy>, SettingsError> {
+        let allowed = &self.program.allow_origins;
+        if allowed.iter().any(|origin| origin == "*") {
+            return Ok(Some(OriginPolicy::Any));
+        }
+        let origins = allowed.iter().map(|text| {
+            Origin::parse(text).map_err(|error| self.error("allow_origins", format_args!("has {text:?}: {error}")))
+        });
+        let origins: Vec<_> = origins.collect::<Result<_, _>>()?;
+        Ok((!origins.is_empty()).then_some(OriginPolicy::List(origins)))
+    }
+
+    fn hosts(&self) -> Result<Option<HostPolicy>, SettingsError> {
+        let hosts = self.program.allow_hosts.iter().map(|text| {
+            Authority::parse(text).map_err(|error| self.error("allow_hosts", format_args!("has {text:?}: {error}")))
+        });
+        let hosts: Vec<_> = hosts.collect::<Result<_, _>>()?;
+        Ok((!hosts.is_empty()).then_some(HostPolicy::List(hosts)))
+    }
+
+    fn error(&self, path: &str, problem: impl fmt::Display) -> SettingsError {
+        SettingsError {
+            line: self.lines.get(path).copied(),
+            message: format!("{path} {problem}"),
+        }
+    }
+
+    fn set_value(&mut self, path: &str, value: Value<'_>, line: Option<usize>) -> Result<(), SettingsError> {
+        let fail = |message| Err(SettingsError { line, message });
+        let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let Some(table) = self.table_mut(table) else {
+            return fail(unknown(path, &[]));
+        };
+        let options = table.options();
+        if !options.iter().any(|option| option.name == name) {
+            let prefix = &path[..path.len() - name.len()];
+            let known: Vec<_> = options
+                .iter()
+                .map(|option| format!("{prefix}{}", option.name))
+                .collect();
+            return fail(unknown(path, &known));
+        }
+        if let Err(kind) = table.set(name, value) {
+            return fail(format!("{path} must be {}", kind.replace('`', "")));
+        }
+        if let Some(line) = line {
+            self.lines.insert(path.to_owned(), line);
+        }
+        Ok(())
+    }
+
+    /// The options of a table. Creates the namespace and the subscription tokens if they do not exist.
+    fn table_mut(&mut self, name: &str) -> Option<&mut dyn Options> {
+        Some(match name {
+            "" => &mut self.program,
+            "tokens" => &mut self.tokens,
+            "subscription_tokens" => self.subscription_tokens.get_or_insert_default(),
+            "limits" => &mut self.limits,
+            "timeouts" => &mut self.timeouts,
+            "channels" => &mut self.channels,
+            _ => {
+                let namespace = name.strip_prefix("namespaces.").filter(|name| is_namespace(name))?;
+                self.namespaces.entry(namespace.to_owned()).or_default()
+            }
+        })
+    }
+
+    /// All tables that exist, in the order of the file.
+    fn tables(&self) -> Vec<(String, &dyn Options)> {
+        let mut tables: Vec<(String, &dyn Options)> =
+            vec![(String::new(), &self.program), ("tokens".to_owned(), &self.tokens)];
+        if let Some(tokens) = &self.subscription_tokens {
+            tables.push(("subscription_tokens".to_owned(), tokens));
+        }
+        tables.push(("limits".to_owned(), &self.limits));
+        tables.push(("timeouts".to_owned(), &self.timeouts));
+        tables.push(("channels".to_owned(), &self.channels));
+        for (name, namespace) in &self.namespaces {
+            tables.push((format!("namespaces.{name}"), namespace));
+        }
+        tables
+    }
+}
+
+/// The tables beside the namespaces.
+const TABLES: [&str; 6] = [
+    "tokens",
+    "subscription_tokens",
+    "limits",
+    "timeouts",
+    "channels",
+    "namespaces",
+];
+
+/// Whether a name can be that of a namespace.
+fn is_namespace(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&name.len()) && name.chars().all(is_allowed)
+}
+
+fn deflate(takeover: Takeover) -> DeflateConfig {
+    let mut config = DeflateConfig::default();
+    (config.takeover, config.peer_takeover) = (takeover, takeover);
+    config
+}
+
+/// The message for an unknown key.
+fn unknown(path: &str, known: &[String]) -> String {
+    let nearest = nearest(path, known.iter().map(String::as_str));
+    match nearest {
+        Some(nearest) => format!("unknown key {path}; did you mean {nearest}?"),
+        None => format!("unknown key {path}"),
+    }
+}
+
+/// The known name that differs least, if it is similar.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, nearest) = known.map(|known| (distance(name, known), known)).min()?;
+    let last_part = name.rsplit('.').next().unwrap_or(name);
+    (distance <= (last_part.len() / 3).max(2)).then_some(nearest)
+}
+
+/// The number of insertions, deletions, substitutions and swaps of neighbours that turn one name into the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut before_last = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = substituted.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                let two_before: &Vec<usize> = &before_last;
+                best = best.min(two_before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// An error in the settings, as one line. Names the line of the file if the error is there. Contains no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError {
+    line: Option<usize>,
+    message: String,
+}
+
+impl SettingsError {
+    /// The line of the file, counted from 1.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+#[cfg(test)]
+mod tests;

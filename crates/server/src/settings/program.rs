@@ -1,0 +1,113 @@
+//! Settings outside of tables.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth::Secret;
+use crate::config::options::{OptionValue, Value, options, quote};
+
+options! {
+    /// Settings of the program that are not in a table of the file.
+    #[derive(PartialEq, Eq)]
+    pub struct ProgramOptions {
+        /// Address to listen on, such as `0.0.0.0:8080`. Port 0 selects a free port.
+        pub listen: String = "127.0.0.1:8080".to_owned(),
+        /// Name of this server, as the `info` call of the HTTP API shows it.
+        pub name: String = "sockeye".to_owned(),
+        /// Folder of the log on disk, which keeps histories over a restart. Without it, histories are in memory only.
+        pub data: Option<PathBuf> = None,
+        /// When publications are written to the disk: `always` before they are acknowledged, at most some time after that,
+        /// such as `50ms`, or `never`.
+        pub fsync: String = "50ms".to_owned(),
+        /// Address of the engine that several servers share. Without it, this server works alone.
+        pub engine: Option<String> = None,
+        /// Time over which clients are disconnected at a shutdown, so that they do not all reconnect at once.
+        pub drain: Duration = Duration::from_secs(10),
+        /// Format of log lines.
+        pub log_format: LogFormat = LogFormat::Text,
+        /// Origins of the web pages that may connect, such as `https://example.com`; `*` allows any page. By default, pages of
+        /// the same host may.
+        pub allow_origins: Vec<String> = Vec::new(),
+        /// Accepted values of the `Host` header. By default, loopback names on a loopback address, otherwise any host.
+        pub allow_hosts: Vec<String> = Vec::new(),
+        /// Compression (permessage-deflate) for clients that offer it. With `takeover`, messages are compressed with context
+        /// from earlier ones, which costs up to 64 KiB per connection.
+        pub compression: CompressionMode = CompressionMode::NoTakeover,
+        /// Whether clients without a token may connect.
+        pub anonymous: bool = false,
+        /// Keys of the HTTP API. Without one, every request is answered with 401.
+        pub api_keys: Vec<Secret> = Vec::new(),
+        /// Whether the demonstrations are served at `/`.
+        pub demos: bool = false,
+        /// PEM file of the certificate chain for TLS. Read again on SIGHUP.
+        pub tls_cert: Option<PathBuf> = None,
+        /// PEM file of the private key of the certificate.
+        pub tls_key: Option<PathBuf> = None,
+        /// Accepts requests of the HTTP API without a key. For development only.
+        pub insecure_api: bool = false,
+        /// Lets every client do everything in every channel, with and without tokens. For development only.
+        pub insecure_clients: bool = false,
+    }
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Modes of compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompressionMode {
+    /// No compression.
+    Off,
+    /// Each message is compressed independently.
+    NoTakeover,
+    /// Messages are compressed with context from earlier ones.
+    Takeover,
+}
+
+impl OptionValue for LogFormat {
+    const KIND: &'static str = "`\"text\"` or `\"json\"`";
+
+    fn read(value: Value<'_>) -> Option<Self> {
+        match String::read(value)?.as_str() {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> Option<String> {
+        Some(quote(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }))
+    }
+}
+
+impl OptionValue for CompressionMode {
+    const KIND: &'static str = "`\"off\"`, `\"no-takeover\"` or `\"takeover\"`";
+
+    fn read(value: Value<'_>) -> Option<Self> {
+        match String::read(value)?.as_str() {
+            "off" => Some(Self::Off),
+            "no-takeover" => Some(Self::NoTakeover),
+            "takeover" => Some(Self::Takeover),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> Option<String> {
+        Some(quote(match self {
+            Self::Off => "off",
+            Self::NoTakeover => "no-takeover",
+            Self::Takeover => "takeover",
+        }))
+    }
+}

@@ -1,0 +1,244 @@
+//! Files, variables, and the generated reference.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::{SlowConsumer, Who};
+
+#[track_caller]
+fn check(file: &str, expect: &str) {
+    let error = match Settings::parse(file) {
+        Err(error) => error,
+        Ok(settings) => settings.config().expect_err("no error"),
+    };
+    assert_eq!(error.to_string(), expect);
+}
+
+#[test]
+fn a_file_sets_every_kind_of_option() {
+    let settings = Settings::parse(
+        r#"
+        listen = "0.0.0.0:9000"
+        api_keys = ["a", "b"]
+        anonymous = true
+        drain = "3s"
+        compression = "off"
+
+        [tokens]
+        hmac_secret = "secret"
+
+        [limits]
+        connections_max = 5
+        queue_bytes_max = "2MiB"
+
+        [channels]
+        allow_subscribe = "anyone"
+
+        [namespaces.chat]
+        history_size = 10
+        history_ttl = "5m"
+        slow_consumer = "latest:symbol"
+        publication_rate_max = 7
+        "#,
+    )
+    .unwrap();
+    assert_eq!(settings.program.listen, "0.0.0.0:9000");
+    let config = settings.config().unwrap();
+    assert_eq!(config.api_keys, ["a".into(), "b".into()]);
+    assert_eq!(config.tokens.hmac_secret, Some("secret".into()));
+    assert_eq!(
+        (config.limits.connections_max, config.limits.queue_bytes_max),
+        (5, 2 << 20)
+    );
+    assert_eq!(config.timeouts.shutdown, Duration::from_secs(3));
+    assert!(config.compression.is_none() && config.anonymous);
+    assert_eq!(config.namespace("x").unwrap().allow_subscribe, Who::Anyone);
+    let chat = config.namespace("chat:x").unwrap();
+    assert_eq!((chat.history_size, chat.history_ttl), (10, Duration::from_secs(300)));
+    assert_eq!(
+        chat.slow_consumer,
+        SlowConsumer::Latest {
+            key_tag: Some("symbol".to_owned())
+        }
+    );
+    assert_eq!((chat.publication_rate_max, chat.allow_publish), (Some(7), Who::Nobody));
+    assert_eq!(config.namespace("room:x"), None);
+}
+
+#[test]
+fn an_empty_file_is_closed_and_no_file_is_open() {
+    let closed = Settings::parse("").unwrap();
+    assert_eq!(closed, Settings::closed());
+    let config = closed.config().unwrap();
+    assert!(!config.anonymous && config.namespaces.is_empty());
+    assert_eq!(config.namespace("x").unwrap().allow_subscribe, Who::Token);
+
+    let (open, default) = (Settings::default().config().unwrap(), Config::default());
+    assert!(open.anonymous);
+    assert_eq!(
+        (open.namespaces, open.without_namespace),
+        (default.namespaces, default.without_namespace)
+    );
+    assert_eq!((open.limits, open.timeouts), (default.limits, default.timeouts));
+}
+
+#[test]
+fn errors_name_the_line_and_the_nearest_key() {
+    check(
+        "a = 1\nb =",
+        "line 2: string values must be quoted, expected literal string",
+    );
+    check("lisen = 'x'", "line 1: unknown key lisen; did you mean listen?");
+    check("[limit]\nx = 1", "line 1: unknown key limit; did you mean limits?");
+    check("\n\nteleport = 1", "line 3: unknown key teleport");
+    check(
+        "[namespaces.chat]\n\n\nhistroy_size = 1",
+        "line 4: unknown key namespaces.chat.histroy_size; did you mean namespaces.chat.history_size?",
+    );
+    check(
+        "[limits]\nconnections_max = -1",
+        "line 2: limits.connections_max must be a number, or a size such as \"64KiB\"",
+    );
+    check(
+        "[channels]\nallow_publish = 'all'",
+        "line 2: channels.allow_publish must be \"nobody\", \"anyone\", \"authenticated\", \"subscriber\" or \"token\"",
+    );
+    check("limits = 5", "line 1: limits must be a table: [limits]");
+    check(
+        "[namespaces]\nchat = 5",
+        "line 2: namespaces.chat must be a table: [namespaces.chat]",
+    );
+    check(
+        "[namespaces.'a:b']",
+        "line 1: the namespace \"a:b\" must have 1 to 64 letters, digits, `-`, `_` and `.`",
+    );
+    check(
+        "allow_origins = ['https://a.example', 'nonsense']",
+        "line 1: allow_origins has \"nonsense\": not an origin: use scheme://host or scheme://host:port without a path, or null",
+    );
+    check(
+        "name = 'x'\ntls_cert = 'x.pem'",
+        "line 2: tls_cert needs both tls_cert and tls_key",
+    );
+    check(
+        "[timeouts]\npong = '30s'",
+        "line 2: timeouts.pong is 30s, but must be shorter than timeouts.ping_interval, 25s",
+    );
+}
+
+#[test]
+fn variables_override_the_file() {
+    let mut settings = Settings::parse("listen = 'a:1'\n[namespaces.my-chat]\nhistory_size = 3").unwrap();
+    let variables = [
+        ("SOCKEYE_LISTEN", "b:2"),
+        ("SOCKEYE_API_KEY", "one,two"),
+        ("SOCKEYE_TOKEN_HMAC_SECRET", "secret"),
+        ("SOCKEYE_LIMITS_CONNECTIONS_MAX", "7"),
+        ("SOCKEYE_NAMESPACES_MY_CHAT_HISTORY_SIZE", "4"),
+        ("SOCKEYE_NAMESPACES_NEWS_ALLOW_SUBSCRIBE", "anyone"),
+        ("SOCKEYE_SUBSCRIPTION_TOKENS_ISSUER", "me"),
+        ("SOCKEYE_PORT", "tcp://10.0.0.1:80"),
+        ("SOCKEYE_LIMITS_CONECTIONS_MAX", "8"),
+        ("OTHER", "x"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let suspicious = settings.apply_environment(variables).unwrap();
+    assert_eq!(
+        suspicious,
+        ["SOCKEYE_LIMITS_CONECTIONS_MAX is unknown; did you mean SOCKEYE_LIMITS_CONNECTIONS_MAX?"]
+    );
+    let config = settings.config().unwrap();
+    assert_eq!(settings.program.listen, "b:2");
+    assert_eq!(config.api_keys, ["one".into(), "two".into()]);
+    assert_eq!(config.tokens.hmac_secret, Some("secret".into()));
+    assert_eq!(config.limits.connections_max, 7);
+    assert_eq!(config.namespaces["my-chat"].history_size, 4);
+    assert_eq!(config.namespaces["news"].allow_subscribe, Who::Anyone);
+    assert_eq!(config.subscription_tokens.unwrap().issuer.as_deref(), Some("me"));
+
+    let bad = [("SOCKEYE_LIMITS_CONNECTIONS_MAX".to_owned(), "many".to_owned())];
+    let error = settings.apply_environment(bad).unwrap_err().to_string();
+    let expect = "SOCKEYE_LIMITS_CONNECTIONS_MAX: limits.connections_max must be a number, or a size such as \"64KiB\"";
+    assert_eq!(error, expect);
+}
+
+#[test]
+fn every_option_is_a_variable() {
+    let settings = Settings::default();
+    for (table, options) in settings.tables() {
+        for option in options.options() {
+            let path = if table.is_empty() {
+                option.name.to_owned()
+            } else {
+                format!("{table}.{}", option.name)
+            };
+            let Some(value) = options.get(option.name) else {
+                continue;
+            };
+            let value = value.trim_matches(['"', '[', ']']).to_owned();
+            let name = format!("SOCKEYE_{}", path.to_ascii_uppercase().replace(['.', '-'], "_"));
+            let mut changed = settings.clone();
+            assert_eq!(
+                changed.apply_environment([(name.clone(), value)]),
+                Ok(Vec::new()),
+                "{name}"
+            );
+            assert_eq!(changed, settings, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_default_file_has_the_settings_without_a_file() {
+    let file = Settings::default().to_toml();
+    let mut settings = Settings::parse(&file).unwrap_or_else(|error| panic!("{error}\n{file}"));
+    settings.lines.clear();
+    assert_eq!(settings, Settings::default());
+}
+
+#[test]
+fn changes_are_listed_without_secrets() {
+    let old = Settings::parse("api_keys = ['old']\n[limits]\nconnections_max = 5\n[namespaces.a]").unwrap();
+    let new =
+        Settings::parse("api_keys = ['new']\n[limits]\nconnections_max = 6\n[namespaces.b]\n[tokens]\nhmac_secret='s'")
+            .unwrap();
+    let changes = old.changes(&new);
+    for expect in [
+        "api_keys: changed",
+        "limits.connections_max: 5 -> 6",
+        "added [namespaces.b]",
+        "removed [namespaces.a]",
+        "tokens: the secrets changed",
+    ] {
+        assert!(changes.contains(&expect.to_owned()), "{expect}: {changes:?}");
+    }
+    assert!(!format!("{changes:?}").contains("new"), "{changes:?}");
+    assert_eq!(old.changes(&old), Vec::<String>::new());
+}
+
+/// `SOCKEYE_BLESS=1` writes the page.
+#[test]
+fn the_reference_page_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/server/settings.md");
+    let page = Settings::reference();
+    if std::env::var_os("SOCKEYE_BLESS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let current = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(current == page, "{path} is not current; run with SOCKEYE_BLESS=1");
+    for name in ["[`", "](", "crate::"] {
+        assert!(!page.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn the_log_has_a_folder_and_a_policy() {
+    let log = |text: &str| Settings::parse(text).unwrap().config().map(|config| config.log);
+    assert_eq!(log("fsync = \"always\"").unwrap(), None);
+    let mut expected = crate::LogConfig::new("/data");
+    assert_eq!(log("data = \"/data\"").unwrap(), Some(expected.clone()));
+    expected.fsync = crate::Fsync::Always;
+    assert_eq!(log("data = \"/data\"\nfsync = \"always\"").unwrap(), Some(expected));
+    let error = log("data = \"/data\"\nfsync = \"sometimes\"").unwrap_err();
+    assert!(error.to_string().starts_with("line 2: fsync"), "{error}");
+}
