@@ -1,19 +1,22 @@
 //! State shared by all clients: configuration, channels, engine, and the list of clients.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::TokenVerifier;
 use crate::channel::{ChannelName, Hub};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::demo::Demos;
-use crate::engine::{Content, Engine, EngineError, MemoryEngine, Store};
-use crate::handle::Idempotency;
-use crate::presence::{ClientId, ClientInfo, Subscription};
+use crate::engine::{
+    Broker, Content, Engine, EngineError, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence,
+};
+use crate::presence::{ClientId, Membership};
 use crate::queue::Queue;
 use crate::refusals::RefusalLog;
 
@@ -22,12 +25,14 @@ use crate::refusals::RefusalLog;
 pub(crate) struct Node {
     config: Arc<Config>,
     hub: Arc<Hub>,
-    engine: Arc<MemoryEngine>,
+    engine: Engine,
     clients: Clients,
     demos: Option<Demos>,
+    tokens: TokenVerifier,
+    /// `None` if subscription tokens are verified like connection tokens.
+    subscription_tokens: Option<TokenVerifier>,
     draining: CancellationToken,
     refusals: RefusalLog,
-    idempotency: Idempotency,
     /// A random id of this run of the server.
     uid: String,
     started: Instant,
@@ -36,19 +41,45 @@ pub(crate) struct Node {
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Node {
+    /// A node without a log.
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        let hub = Arc::new(Hub::new());
-        let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
         let config = Arc::new(config);
+        let hub = Arc::new(Hub::new());
+        let bytes_max = config.limits.history_bytes_max;
+        let broker = MemoryBroker::new(hub.clone(), history_limits(&config), bytes_max);
+        Self::with_broker(config, hub, Arc::new(broker))
+    }
+
+    /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
+    ///
+    /// # Errors
+    /// The log could not be opened.
+    pub(crate) fn open(config: Config) -> io::Result<Arc<Self>> {
+        let Some(log) = config.log.clone() else {
+            return Ok(Self::new(config));
+        };
+        let config = Arc::new(config);
+        let hub = Arc::new(Hub::new());
+        let bytes_max = config.limits.history_bytes_max;
+        let broker =
+            MemoryBroker::open(hub.clone(), history_limits(&config), bytes_max, &log).map_err(io::Error::other)?;
+        Ok(Self::with_broker(config, hub, Arc::new(broker)))
+    }
+
+    pub(crate) fn with_broker(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
+        let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
+        let tokens = verifier(&config.tokens);
+        let subscription_tokens = config.subscription_tokens.as_ref().map(verifier);
         Arc::new(Self {
             hub,
-            engine,
+            engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Clients::default(),
             demos: config.demos.then(Demos::default),
             config,
+            tokens,
+            subscription_tokens,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
-            idempotency: Idempotency::default(),
             uid: ClientId::from_random(rand::random()).to_string(),
             started: Instant::now(),
         })
@@ -62,8 +93,8 @@ impl Node {
         &self.hub
     }
 
-    pub(crate) fn engine(&self) -> &dyn Engine {
-        &*self.engine
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The demonstrations, if they are enabled.
@@ -75,7 +106,7 @@ impl Node {
     pub(crate) async fn publish_from_client(&self, channel: &ChannelName, content: Content) -> Result<(), EngineError> {
         match &self.demos {
             Some(demos) if demos.consume(self, channel, &content) => Ok(()),
-            _ => self.engine.publish(channel, content, Store::Keep).await.map(drop),
+            _ => self.engine.publish(channel, content).await.map(drop),
         }
     }
 
@@ -102,17 +133,22 @@ impl Node {
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
     }
 
-    /// The results of recent publications with an idempotency key.
-    pub(crate) fn idempotency(&self) -> &Idempotency {
-        &self.idempotency
-    }
-
     pub(crate) fn uid(&self) -> &str {
         &self.uid
     }
 
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Verifies connection tokens.
+    pub(crate) fn tokens(&self) -> &TokenVerifier {
+        &self.tokens
+    }
+
+    /// Verifies subscription tokens.
+    pub(crate) fn subscription_tokens(&self) -> &TokenVerifier {
+        self.subscription_tokens.as_ref().unwrap_or(&self.tokens)
     }
 
     pub(crate) fn refusals(&self) -> &RefusalLog {
@@ -129,44 +165,43 @@ impl Node {
     }
 
     /// Removes a client from the list and from its channels. It receives no further publications.
-    pub(crate) fn unregister(
-        self: &Arc<Self>,
-        client: ClientId,
-        info: Option<&Arc<ClientInfo>>,
-        left: Vec<Subscription>,
-    ) {
+    pub(crate) fn unregister(self: &Arc<Self>, client: ClientId, left: Vec<Membership>) {
         self.clients.remove(client);
-        for subscription in &left {
-            self.hub.unsubscribe(subscription, client);
+        for membership in &left {
+            self.hub.unsubscribe(&membership.subscription, client);
         }
-        let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
+        if left.is_empty() {
             return;
-        };
+        }
         // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later subscription
         // of the client can be affected.
         let node = self.clone();
         tokio::spawn(async move {
-            for subscription in left {
-                node.announce_leave(&subscription, &info).await;
+            for membership in left {
+                node.announce_leave(&membership).await;
             }
         });
     }
 
     /// Removes a client from the presence of a channel, and announces that it left. The client must already have left the
     /// hub.
-    pub(crate) async fn announce_leave(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
-        self.remove_presence(subscription, info).await;
-        let channel = &subscription.channel;
-        if self.config.channels.join_leave {
-            log_engine_error(channel, self.engine.publish_leave(channel, info.clone()).await);
+    pub(crate) async fn announce_leave(&self, membership: &Membership) {
+        self.remove_presence(membership).await;
+        let channel = &membership.subscription.channel;
+        if membership.join_leave {
+            log_engine_error(
+                channel,
+                self.engine.publish_leave(channel, membership.info.clone()).await,
+            );
         }
     }
 
     /// Removes a client from the presence of a channel, without an announcement. The client must already have left the hub.
-    pub(crate) async fn remove_presence(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+    pub(crate) async fn remove_presence(&self, membership: &Membership) {
+        let Membership { subscription, info, .. } = membership;
         let channel = &subscription.channel;
         log_engine_error(channel, self.engine.interest_changed(channel).await);
-        if self.config.channels.presence {
+        if membership.presence {
             log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
         }
     }
@@ -202,10 +237,32 @@ impl Node {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.engine.sweep();
+            if let Err(error) = self.engine.maintain().await {
+                tracing::warn!(%error, "the engine could not free expired history");
+            }
             self.refusals.report();
         }
     }
+}
+
+/// The limits of each channel's history, by its namespace.
+fn history_limits(config: &Arc<Config>) -> Arc<HistoryLimitsOf> {
+    let config = config.clone();
+    Arc::new(move |channel: &ChannelName| {
+        let all = &config.channels;
+        let (count_max, ttl) = match config.namespace(channel.as_str()) {
+            Some(options) => (
+                options.history_size.min(all.history_count_max),
+                options.history_ttl.min(all.history_ttl),
+            ),
+            None => (all.history_count_max, all.history_ttl),
+        };
+        (count_max > 0).then_some(HistoryLimits {
+            count_max,
+            bytes_max: config.limits.history_bytes_per_channel_max,
+            ttl,
+        })
+    })
 }
 
 fn log_engine_error(channel: &ChannelName, result: Result<(), EngineError>) {

@@ -50,6 +50,7 @@ pub(crate) fn asset(path: &str) -> Option<Asset> {
 fn vendored(path: &str) -> Option<Asset> {
     let body = match path {
         "/vendor/centrifuge-5.8.0.js" => include_str!("page/vendor/centrifuge-5.8.0.js"),
+        "/vendor/centrifuge.protobuf-5.8.0.js" => include_str!("page/vendor/centrifuge.protobuf-5.8.0.js"),
         "/vendor/lightweight-charts-5.2.1.js" => include_str!("page/vendor/lightweight-charts-5.2.1.js"),
         "/vendor/centrifuge.LICENSE" | "/vendor/lightweight-charts.LICENSE" => return licence(path),
         _ => return None,

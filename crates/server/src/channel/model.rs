@@ -11,22 +11,24 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{ChannelName, Hub, SubscriberOptions};
-use crate::config::{ChannelOptions, Limits};
-use crate::engine::{Content, Engine, History, HistoryQuery, MemoryEngine, Position, is_recovered};
+use crate::config::Limits;
+use crate::engine::{Broker, Content, History, HistoryLimits, HistoryQuery, MemoryBroker, Position, is_recovered};
 use crate::presence::{ClientId, Generation, Subscription};
-use crate::protocol::Json;
+use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 
 const STRICT: SubscriberOptions = SubscriberOptions {
     join_leave: false,
     positioned: true,
+    delta: false,
+    filter: None,
 };
 
 const TTL: Duration = Duration::from_secs(60);
 
 struct World {
     hub: Arc<Hub>,
-    engine: MemoryEngine,
+    engine: MemoryBroker,
     room: ChannelName,
     /// Number of publications in the room. Each contains its number.
     published: u64,
@@ -65,17 +67,13 @@ struct Seen {
 impl World {
     fn new(seed: u64) -> Self {
         let hub = Arc::new(Hub::new());
-        let options = ChannelOptions {
-            history_count_max: 5,
-            history_ttl: TTL,
-            ..Default::default()
-        };
-        let limits = Limits {
-            history_bytes_max: 4 << 10,
-            ..Default::default()
+        let limits = HistoryLimits {
+            count_max: 5,
+            bytes_max: Limits::default().history_bytes_per_channel_max,
+            ttl: TTL,
         };
         Self {
-            engine: MemoryEngine::new(hub.clone(), &options, &limits),
+            engine: MemoryBroker::new(hub.clone(), Arc::new(move |_: &ChannelName| Some(limits)), 4 << 10),
             hub,
             room: ChannelName::new("room").unwrap(),
             published: 0,
@@ -85,14 +83,11 @@ impl World {
 
     async fn publish(&mut self, channel: &ChannelName, data: String) {
         let content = Content {
-            data: Json::parse(data).unwrap(),
+            data: Data::json(data).unwrap(),
             info: None,
             tags: None,
         };
-        self.engine
-            .publish(channel, content, crate::engine::Store::Keep)
-            .await
-            .unwrap();
+        self.engine.publish(channel, content.into()).await.unwrap();
     }
 
     async fn step(&mut self, clients: &mut [Client], seen: &mut Seen) {
@@ -143,7 +138,7 @@ impl World {
             Phase::Read(history, published) => {
                 let activated = self
                     .hub
-                    .activate(&self.room, client.id, "reply".into(), Some(&history.top));
+                    .activate(&self.room, client.id, Some("reply".into()), Some(&history.top));
                 if activated.is_err() {
                     // The server disconnects the client, which reconnects.
                     self.hub.unsubscribe(&client.subscription, client.id);
@@ -155,7 +150,7 @@ impl World {
                 if is_recovered {
                     let missed = history.publications.iter();
                     let missed: Vec<u64> = missed
-                        .map(|publication| publication.content.data.as_str().parse().unwrap())
+                        .map(|publication| publication.content.data.to_json().parse().unwrap())
                         .collect();
                     let expect: Vec<u64> = (client.last + 1..=published).collect();
                     assert_eq!(missed, expect, "recovered");
@@ -208,7 +203,7 @@ impl Client {
                     self.known.as_mut().unwrap().offset += 1;
                     seen.publications += 1;
                 }
-                Some(Outgoing::Unsubscribe(subscription, _)) => {
+                Some(Outgoing::Unsubscribe(subscription, _, _)) => {
                     assert_eq!(subscription, self.subscription);
                     self.phase = Phase::Out;
                     seen.unsubscribed += 1;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-use crate::auth::{Secret, TokenConfig};
+use crate::auth::{Secret, TokenConfig, TokenVerifier};
+use crate::engine::LogConfig;
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
@@ -62,6 +63,8 @@ pub struct Config {
     pub without_namespace: Option<NamespaceOptions>,
     /// Options of each namespace. Commands for channels of other namespaces fail with error 102.
     pub namespaces: Namespaces,
+    /// The log on disk that keeps histories over a restart; `None` keeps them in memory only.
+    pub log: Option<LogConfig>,
     /// Limits per client and for the whole server.
     pub limits: Limits,
     /// Timeouts and intervals.
@@ -85,6 +88,7 @@ impl Default for Config {
             channels: ChannelOptions::default(),
             without_namespace: Some(NamespaceOptions::open()),
             namespaces: default_namespaces(),
+            log: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -162,6 +166,18 @@ impl Config {
             let must = format!("at most limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
             return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
+        }
+        for tokens in [Some(&self.tokens), self.subscription_tokens.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Err(error) = TokenVerifier::new(tokens) {
+                return Err(ConfigError::new(
+                    "tokens",
+                    format_args!("unusable ({error})"),
+                    "usable".to_owned(),
+                ));
+            }
         }
         if pong >= ping_interval {
             let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");

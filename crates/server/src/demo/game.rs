@@ -8,10 +8,10 @@ mod wire;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
-use super::{Audience, Idle};
+use super::{Audience, Idle, unstored};
 use crate::channel::ChannelName;
 use crate::config::namespace_of;
-use crate::engine::{Content, Deliver as _, Store};
+use crate::engine::{Content, Deliver as _};
 use crate::node::Node;
 use crate::presence::ClientInfo;
 use arena::{Arena, TICK};
@@ -40,7 +40,7 @@ impl Game {
     }
 
     /// Handles a message of a player. Ignored while nobody is subscribed.
-    pub(super) fn consume(&self, info: &ClientInfo, data: &str) {
+    pub(super) fn consume(&self, info: &ClientInfo, data: &[u8]) {
         let (Some(message), Some(arena)) = (wire::decode(data), &mut *self.arena.lock()) else {
             return;
         };
@@ -85,11 +85,11 @@ impl Game {
             let is_watched = node.hub().has_subscribers(&channel);
             if is_watched {
                 let content = Content {
-                    data,
+                    data: data.into(),
                     info: None,
                     tags: None,
                 };
-                if let Err(error) = node.engine().publish(&channel, content, Store::Skip).await {
+                if let Err(error) = node.engine().publish(&channel, unstored(content)).await {
                     tracing::debug!(%channel, %error, "the engine did not take a snapshot of the game");
                 }
             }

@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::time::MissedTickBehavior;
 
-use super::{Audience, Idle};
+use super::{Audience, Idle, unstored};
 use crate::channel::ChannelName;
 use crate::config::{Config, SlowConsumer, namespace_of};
-use crate::engine::{Content, Deliver as _, Store, Tags};
+use crate::engine::{Content, Deliver as _, Tags};
 use crate::node::Node;
 use crate::presence::ClientId;
-use crate::protocol::Json;
+use crate::protocol::Data;
 use crate::queue::Queue;
 use feed::{Feed, INTERVAL_MS, STEP_MS, Step, Trade};
 
@@ -79,8 +79,8 @@ impl Market {
     }
 
     /// Slows the link of a client down, or restores it.
-    pub(super) fn consume(&self, node: &Node, client: ClientId, data: &str) {
-        let Ok(request) = serde_json::from_str::<Request>(data) else {
+    pub(super) fn consume(&self, node: &Node, client: ClientId, data: &[u8]) {
+        let Ok(request) = serde_json::from_slice::<Request>(data) else {
             return;
         };
         let mut links = self.links.lock();
@@ -188,7 +188,7 @@ impl FeedChannel {
         let keyed = self.key_tag.iter().flat_map(move |tag| {
             step.trades.iter().map(move |trade| {
                 let ticker = feed.symbol(trade.index).ticker.clone();
-                let tags = Arc::new(BTreeMap::from([(tag.clone(), ticker)]));
+                let tags = BTreeMap::from([(tag.clone(), ticker)]);
                 content(step_json(step, std::slice::from_ref(trade)), Some(tags))
             })
         });
@@ -240,15 +240,14 @@ const SEED: u64 = 0x50c6_e7e5;
 
 fn content(json: String, tags: Option<Tags>) -> Content {
     Content {
-        data: Json::parse(json).expect("numbers are JSON"),
+        data: Data::json(json).expect("numbers are JSON"),
         info: None,
-        tags,
+        tags: tags.map(Arc::new),
     }
 }
 
 async fn publish(node: &Node, channel: &ChannelName, content: Content) {
-    // Only the newest prices matter, and the snapshot has them.
-    if let Err(error) = node.engine().publish(channel, content, Store::Skip).await {
+    if let Err(error) = node.engine().publish(channel, unstored(content)).await {
         tracing::debug!(%channel, %error, "the engine did not take a publication of the market");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::channel::ChannelName;
 use crate::config::Config;
-use crate::engine::Content;
+use crate::engine::{Content, Publish};
 use crate::node::Node;
 use game::Game;
 use market::Market;
@@ -43,9 +43,9 @@ impl Demos {
             && content.data.len_bytes() <= INPUT_BYTES_MAX
         {
             if is_market {
-                self.market.consume(node, info.client, content.data.as_str());
+                self.market.consume(node, info.client, content.data.as_bytes());
             } else if is_game {
-                self.game.consume(info, content.data.as_str());
+                self.game.consume(info, content.data.as_bytes());
             }
         }
         is_market || is_game
@@ -75,6 +75,13 @@ impl Demos {
     pub(crate) async fn run(&self, node: &Node) {
         tokio::join!(self.market.run(node), self.game.run(node));
     }
+}
+
+/// A publication that is only delivered: of a simulation, only the newest state matters, and snapshots contain it.
+fn unstored(content: Content) -> Publish {
+    let mut publish = Publish::from(content);
+    publish.skips_history = true;
+    publish
 }
 
 /// Starts and stops a simulation with the interest in it.

@@ -29,6 +29,7 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
+use crate::engine::LogConfig;
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
@@ -142,6 +143,12 @@ impl Settings {
         config.timeouts.shutdown = program.drain;
         config.without_namespace = Some(self.channels.clone());
         config.namespaces.clone_from(&self.namespaces);
+        let fsync = program.fsync.parse().map_err(|error| self.error("fsync", error))?;
+        config.log = program.data.as_ref().map(|folder| {
+            let mut log = LogConfig::new(folder);
+            log.fsync = fsync;
+            log
+        });
         if program.tls_cert.is_some() != program.tls_key.is_some() {
             let path = if program.tls_cert.is_some() {
                 "tls_cert"

@@ -1,11 +1,17 @@
-//! The encoding of the game: compact JSON arrays. The counterpart in the page is `page/game/wire.js`.
-
-use std::fmt::Write as _;
-
-use serde::Deserialize;
+//! The encoding of the game: binary, little-endian. The counterpart in the page is `page/game/wire.js`.
+//!
+//! | snapshot | bytes |
+//! |---|---|
+//! | tick | 4 |
+//! | number of fish, then for each: | 1 |
+//! | id, x, y, vx, vy, heading, rest, score, acknowledged | 4 + 2 + 2 + 2 + 2 + 2 + 1 + 2 + 4 |
+//! | number of food, then for each: x, y | 1, 2 + 2 |
+//! | in some: number of names, then for each: id, client or zeros, length, name | 1, 4 + 16 + 1 + length |
+//!
+//! A message of a player starts with its kind: [`INPUT`] with number, x, y and dash (4 + 2 + 2 + 1), [`JOIN`] with a name,
+//! or [`LEAVE`].
 
 use super::arena::{Arena, Input};
-use crate::protocol::Json;
 
 /// A message of a player.
 #[derive(Debug, PartialEq)]
@@ -15,114 +21,127 @@ pub(super) enum Message {
     Input(Input),
 }
 
+const INPUT: u8 = 1;
+const JOIN: u8 = 2;
+const LEAVE: u8 = 3;
+
 /// Snapshots between two that contain the names of the players. Late joiners know them after this many at most.
 const NAMES_INTERVAL: u64 = 30;
 
 /// Positions and velocities are sent as integers of this fraction.
 const SCALE: f64 = 16.0;
+/// Radians are sent as integers of this fraction.
+const ANGLE_SCALE: f64 = 10_000.0;
+/// Parts of the unit of an input's direction.
+const INPUT_SCALE: f64 = 1_000.0;
 
 /// Decodes a message, or returns `None` if it is invalid.
-pub(super) fn decode(json: &str) -> Option<Message> {
-    #[derive(Deserialize)]
-    #[serde(untagged, deny_unknown_fields)]
-    enum Wire {
-        Input(u32, f64, f64, u8),
-        Join { join: String },
-        Leave { leave: bool },
-    }
-    match serde_json::from_str(json).ok()? {
-        Wire::Input(number, x, y, dash) => Some(Message::Input(Input::new(number, x, y, dash != 0))),
-        Wire::Join { join } => Some(Message::Join(join)),
-        Wire::Leave { leave } => leave.then_some(Message::Leave),
+pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
+    let (kind, rest) = bytes.split_first()?;
+    match *kind {
+        INPUT => {
+            let (number, rest) = rest.split_first_chunk::<4>()?;
+            let (x, rest) = rest.split_first_chunk::<2>()?;
+            let (y, rest) = rest.split_first_chunk::<2>()?;
+            let &[dash] = rest else { return None };
+            let direction = |part: &[u8; 2]| f64::from(i16::from_le_bytes(*part)) / INPUT_SCALE;
+            let number = u32::from_le_bytes(*number);
+            Some(Message::Input(Input::new(
+                number,
+                direction(x),
+                direction(y),
+                dash != 0,
+            )))
+        }
+        JOIN => Some(Message::Join(std::str::from_utf8(rest).ok()?.to_owned())),
+        LEAVE if rest.is_empty() => Some(Message::Leave),
+        _ => None,
     }
 }
 
-/// Encodes the state of the arena: `t` the tick, `p` the players, `f` the food, and sometimes `n` their names.
-pub(super) fn encode(arena: &mut Arena) -> Json {
-    let fixed = |value: f64| (value * SCALE).round() as i64;
-    // 64 bytes per player and 12 per food suffice.
-    let mut json = String::with_capacity(2 << 10);
-    // Writing to a string does not fail.
-    let _ = write!(json, r#"{{"t":{},"p":["#, arena.tick());
-    for (index, fish) in arena.fish().iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
+/// Encodes the state of the arena.
+pub(super) fn encode(arena: &mut Arena) -> Vec<u8> {
+    // Rust saturates conversions from floating point, so extreme values stay in range.
+    let fixed = |value: f64| (value * SCALE).round() as i16;
+    let mut bytes = Vec::with_capacity(1 << 10);
+    bytes.extend((arena.tick() as u32).to_le_bytes());
+    bytes.push(arena.fish().len() as u8);
+    for fish in arena.fish() {
         let body = &fish.body;
-        let (x, y, vx, vy) = (fixed(body.x), fixed(body.y), fixed(body.vx), fixed(body.vy));
-        let heading = (body.heading * 100.0).round() as i64;
-        let (number, score, rest) = (fish.acknowledged, fish.score, body.rest);
-        let _ = write!(
-            json,
-            "{comma}[{},{x},{y},{vx},{vy},{heading},{rest},{score},{number}]",
-            fish.id
-        );
+        bytes.extend(fish.id.to_le_bytes());
+        for value in [body.x, body.y, body.vx, body.vy] {
+            bytes.extend(fixed(value).to_le_bytes());
+        }
+        bytes.extend(((body.heading * ANGLE_SCALE).round() as i16).to_le_bytes());
+        bytes.push(body.rest as u8);
+        bytes.extend(u16::try_from(fish.score).unwrap_or(u16::MAX).to_le_bytes());
+        bytes.extend(fish.acknowledged.to_le_bytes());
     }
-    json.push_str(r#"],"f":["#);
-    for (index, food) in arena.food().iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(json, "{comma}{},{}", food.x.round(), food.y.round());
+    bytes.push(arena.food().len() as u8);
+    for food in arena.food() {
+        bytes.extend((food.x.round() as u16).to_le_bytes());
+        bytes.extend((food.y.round() as u16).to_le_bytes());
     }
-    json.push(']');
     if arena.take_new_names() || arena.tick().is_multiple_of(NAMES_INTERVAL) {
-        let names: Vec<_> = arena
-            .fish()
-            .iter()
-            .map(|fish| (fish.id, &fish.name, fish.client.map(|client| client.to_string())))
-            .collect();
-        if let Ok(names) = serde_json::to_string(&names) {
-            let _ = write!(json, r#","n":{names}"#);
+        bytes.push(arena.fish().len() as u8);
+        for fish in arena.fish() {
+            bytes.extend(fish.id.to_le_bytes());
+            bytes.extend(fish.client.map_or([0; 16], |client| client.to_bits().to_be_bytes()));
+            bytes.push(fish.name.len() as u8);
+            bytes.extend(fish.name.as_bytes());
         }
     }
-    json.push('}');
-    Json::parse(json).expect("numbers and escaped names are JSON")
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::ClientId;
+
+    fn input(number: u32, x: i16, y: i16, dash: u8) -> Vec<u8> {
+        [
+            &[INPUT][..],
+            &number.to_le_bytes(),
+            &x.to_le_bytes(),
+            &y.to_le_bytes(),
+            &[dash],
+        ]
+        .concat()
+    }
 
     #[test]
     fn messages_of_players_are_decoded() {
-        assert_eq!(
-            decode("[7,0.5,-1,1]"),
-            Some(Message::Input(Input::new(7, 0.5, -1.0, true)))
-        );
-        assert_eq!(decode(r#"{"join":"Ada"}"#), Some(Message::Join("Ada".to_owned())));
-        assert_eq!(decode(r#"{"leave":true}"#), Some(Message::Leave));
+        let expect = Message::Input(Input::new(7, 0.5, -1.0, true));
+        assert_eq!(decode(&input(7, 500, -1000, 1)), Some(expect));
+        assert_eq!(decode(b"\x02Ada"), Some(Message::Join("Ada".to_owned())));
+        assert_eq!(decode(&[LEAVE]), Some(Message::Leave));
     }
 
     #[test]
     fn invalid_messages_are_ignored() {
-        for json in [
-            "",
-            "null",
-            "[]",
-            "[1,2]",
-            "[-1,0,0,0]",
-            "[1,1e999,0,0]",
-            "[1,0,0,0,0]",
-            r#"{"join":7}"#,
-            r#"{"t":1}"#,
-            r#"{"leave":false}"#,
-            r#"{"join":"a","leave":true}"#,
-            "[1,\"x\",0,0]",
-            "[4294967296,0,0,0]",
-        ] {
-            assert_eq!(decode(json), None, "{json}");
+        let valid = input(7, 500, -1000, 1);
+        for len in 0..valid.len() {
+            assert_eq!(decode(&valid[..len]), None, "{len}");
+        }
+        assert_eq!(decode(&[&valid[..], &[0]].concat()), None);
+        for bytes in [&b"\x02\xff"[..], b"\x03x", b"\x04", b"[1,1,0,0]", b"{}"] {
+            assert_eq!(decode(bytes), None, "{bytes:?}");
         }
     }
 
     #[test]
-    fn a_snapshot_of_a_full_arena_stays_small() {
+    fn a_snapshot_has_the_documented_length() {
         let mut arena = Arena::new(1);
         for at in 0..100 {
-            arena.join(crate::presence::ClientId::from_random(at), "\"\\\n\u{1f41f}");
+            arena.join(ClientId::from_random(at), "\u{1f41f}".repeat(100).as_str());
         }
         arena.step();
-        let json = encode(&mut arena);
-        assert!(json.len_bytes() < 6 << 10, "{}", json.len_bytes());
-        for _ in 0..7 {
-            arena.step();
-        }
-        assert!(encode(&mut arena).len_bytes() < 2 << 10);
+        let (fish, food) = (arena.fish().len(), arena.food().len());
+        let state = 4 + 1 + fish * 21 + 1 + food * 4;
+        let names = 1 + fish * (4 + 16 + 1 + 20 * 4);
+        assert_eq!(encode(&mut arena).len(), state + names);
+        arena.step();
+        assert_eq!(encode(&mut arena).len(), state);
     }
 }

@@ -18,13 +18,17 @@ const KEYS = {
 
 const $ = (id) => document.getElementById(id);
 
-const connection = new Connection({});
+/** With the Protobuf build of the SDK, the data of publications is binary. */
+const connection = new Connection(null);
 const channel = connection.subscription(CHANNEL);
 const netcode = new Netcode();
 const pond = new Pond($('pond'));
 /** id -> {name, isMe, isBot} */
 let players = new Map();
 let name = null;
+/** Received since the figures were shown. */
+let bytes = 0;
+let figuresAt = performance.now();
 let joinedAt = 0;
 
 // ---- The network, and what is added to it ----
@@ -42,7 +46,10 @@ function send(data) {
   if (connection.isConnected) channel.publish(data).catch((error) => isInterruption(error) || announce(error.message));
 }
 
-channel.on('publication', ({ data }) => overNetwork(() => received(decodeSnapshot(data))));
+channel.on('publication', ({ data }) => {
+  bytes += data.length;
+  overNetwork(() => received(decodeSnapshot(data)));
+});
 channel.on('subscribed', () => {
   netcode.reset();
   players = new Map();
@@ -197,7 +204,10 @@ function showFigures() {
   const { responseMs, lostPart, perSecond, correction } = netcode.statistics(performance.now());
   $('response').textContent = responseMs === null ? '–' : `${Math.round(responseMs)} ms`;
   $('lost').textContent = lostPart === null ? '–' : `${Math.round(lostPart * 100)} %`;
+  const seconds = (performance.now() - figuresAt) / 1000;
   $('snapshots').textContent = `${Math.round(perSecond)} /s`;
+  $('received').textContent = `${(bytes / seconds / 1000).toFixed(1)} kB/s`;
+  [bytes, figuresAt] = [0, performance.now()];
   $('correction').textContent = correction === null ? '–' : correction.toFixed(2);
 }
 
