@@ -68,7 +68,8 @@ impl Game {
         let channel = ChannelName::new(CHANNEL).expect("the name is valid");
         *self.arena.lock() = Some(Arena::new(rand::random()));
         let mut interval = tokio::time::interval(TICK);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Late ticks are caught up with: players send an input for each.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut idle = Idle::new();
         loop {
             interval.tick().await;

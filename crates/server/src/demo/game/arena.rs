@@ -41,6 +41,8 @@ const BOTS_UNTIL: usize = 7;
 const NAME_CHARS_MAX: usize = 20;
 /// Inputs of one player that wait for their tick. Older ones are dropped beyond it.
 const INPUTS_MAX: usize = 12;
+/// Inputs that may wait after a tick. Of more, one is dropped per tick: otherwise a burst would delay all later inputs.
+const BACKLOG_MAX: usize = 3;
 /// Ticks without an input after which a player leaves: ten seconds.
 const SILENT_TICKS_MAX: u32 = 300;
 /// Ticks without an input after which a fish glides to a stop, instead of waiting for late inputs.
@@ -297,7 +299,7 @@ impl Arena {
             score: 0,
             acknowledged: 0,
             inputs: VecDeque::new(),
-            credit: 0,
+            credit: INPUTS_MAX as u32,
             silent_ticks: 0,
         });
     }
@@ -374,6 +376,9 @@ impl Fish {
             self.credit -= 1;
             self.acknowledged = input.number;
             self.body.swim(input);
+        }
+        if self.inputs.len() > BACKLOG_MAX {
+            self.inputs.pop_front();
         }
         if self.silent_ticks > WAIT_TICKS {
             self.body.swim(Input::default());
@@ -462,6 +467,24 @@ mod tests {
         }
         // 60 ticks allow 60 inputs; the others were dropped.
         assert_eq!(ada(&arena).credit, 0);
+    }
+
+    #[test]
+    fn a_burst_of_inputs_does_not_delay_later_ones() {
+        let mut arena = with_player();
+        let mut number = 0;
+        let mut push = |arena: &mut Arena, count| {
+            for _ in 0..count {
+                number += 1;
+                arena.push_input(client(1), Input::new(number, 1.0, 0.0, false));
+            }
+        };
+        // Uses up the credit, then continues at the usual rate.
+        for count in [10, 10, 10].into_iter().chain([1; 30]) {
+            push(&mut arena, count);
+            arena.step();
+        }
+        assert!(ada(&arena).inputs.len() <= BACKLOG_MAX);
     }
 
     #[test]
