@@ -57,6 +57,92 @@ fn python_packages_are_pinned() {
     }
 }
 
+/// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are listed
+/// before it, so there are no cycles.
+const LAYERS: [(&str, &[&str]); 11] = [
+    ("error", &[]),
+    ("sync", &[]),
+    ("runtime", &[]),
+    ("settings", &["runtime"]),
+    ("message", &[]),
+    ("transport", &["error"]),
+    (
+        "endpoint",
+        &["error", "sync", "runtime", "settings", "message", "transport"],
+    ),
+    (
+        "websocket",
+        &[
+            "error",
+            "sync",
+            "runtime",
+            "settings",
+            "message",
+            "transport",
+            "endpoint",
+        ],
+    ),
+    ("client", &["error", "runtime", "settings", "transport", "websocket"]),
+    ("server", &["error", "runtime", "settings", "transport", "websocket"]),
+    ("integration", &["error", "transport", "websocket", "server"]),
+];
+
+#[test]
+fn sockeye_modules_use_only_lower_layers() {
+    for (idx, (module, allowed)) in LAYERS.iter().enumerate() {
+        let lower: Vec<_> = LAYERS[..idx].iter().map(|(name, _)| name).collect();
+        assert!(
+            allowed.iter().all(|name| lower.contains(&name)),
+            "{module} is listed too early"
+        );
+    }
+    let src = root().join("crates/sockeye/src");
+    let sources = sources();
+    let files = sources
+        .iter()
+        .filter_map(|(path, text)| Some((path.strip_prefix(&src).ok()?, text)));
+    let mut seen = 0;
+    for (path, text) in files {
+        let module = path
+            .iter()
+            .next()
+            .and_then(|name| name.to_str())
+            .expect("a file has a name");
+        let module = module.trim_end_matches(".rs");
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            assert_eq!(module, "lib", "add the module to LAYERS");
+            continue;
+        };
+        seen += 1;
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for used in line.split("crate::").skip(1) {
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap_or("");
+                let is_module = LAYERS.iter().any(|(name, _)| *name == used);
+                assert!(
+                    !is_module || used == module || allowed.contains(&used),
+                    "{} uses {used}, which {module} may not",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(seen > 30, "the sources are elsewhere than expected");
+}
+
+#[test]
+fn the_endpoint_does_not_depend_on_tokio() {
+    let endpoint = root().join("crates/sockeye/src/endpoint");
+    let sources = sources();
+    let files: Vec<_> = sources.iter().filter(|(path, _)| path.starts_with(&endpoint)).collect();
+    assert!(files.len() > 10, "the sources are elsewhere than expected");
+    for (path, text) in files {
+        assert!(!text.contains("tokio"), "{} mentions tokio", path.display());
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

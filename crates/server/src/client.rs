@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode};
-use crate::engine::{EngineError, History, HistoryQuery, Store, is_recovered};
+use crate::engine::{EngineError, History, HistoryQuery, is_recovered};
 use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, Subscription};
@@ -310,7 +310,7 @@ impl Client {
                 self.reply(id, ReplyBody::Unsubscribe(Empty {}));
             }
             Call::Publish(channel, content) => {
-                engine.publish(&channel, content, Store::Keep).await?;
+                engine.publish(&channel, content).await?;
                 self.node.metrics().publication(Source::client);
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
@@ -451,6 +451,9 @@ impl From<EngineError> for ErrorCode {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NoHistory => Self::NotAvailable,
+            EngineError::TooLarge => Self::LimitExceeded,
+            // Temporary: the log may have room again, or the server may be restarted.
+            EngineError::Full | EngineError::Unavailable => Self::Internal,
         }
     }
 }

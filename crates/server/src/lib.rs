@@ -49,11 +49,14 @@ mod connection;
 )]
 mod delta;
 mod door;
+#[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod handle;
 mod http;
+#[allow(dead_code, reason = "the metrics do not use all of it yet")]
+mod journal;
 mod metrics;
 mod node;
 mod page;
@@ -71,6 +74,7 @@ pub use config::{
     ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
     Who,
 };
+pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,

@@ -1,5 +1,6 @@
 //! State shared by all clients: configuration, channels, engine, and the list of clients.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,13 +16,17 @@ use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::door::{Door, RateLimit};
-use crate::engine::{Content, Engine, EngineError, MemoryEngine, Store};
-use crate::handle::Idempotency;
+use crate::engine::{
+    Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
+};
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
 use crate::protocol::Json;
 use crate::queue::{Outgoing, Queue};
 use crate::refusals::RefusalLog;
+
+/// A configuration that can be replaced.
+pub(crate) type SharedConfig = Arc<RwLock<Arc<Config>>>;
 
 /// The shared state of one server.
 #[derive(Debug)]
@@ -29,15 +34,14 @@ pub(crate) struct Node {
     /// The configuration at the start.
     config: Arc<Config>,
     /// The configuration after the last reload.
-    current: RwLock<Arc<Config>>,
+    current: SharedConfig,
     /// Number of reloads.
     generation: AtomicU64,
     hub: Arc<Hub>,
-    engine: Arc<MemoryEngine>,
+    engine: Engine,
     clients: Clients,
     draining: CancellationToken,
     refusals: RefusalLog,
-    idempotency: Idempotency,
     metrics: SharedMetrics,
     door: Door,
     handshakes: RateLimit,
@@ -63,21 +67,43 @@ const PROBE_BYTES_MAX: usize = 64 << 10;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Node {
+    /// A node without a log.
     pub(crate) fn new(config: Config) -> Arc<Self> {
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
         let hub = Arc::new(Hub::new());
-        let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
-        let config = Arc::new(config);
+        let bytes_max = current.read().limits.history_bytes_max;
+        let broker = MemoryBroker::new(hub.clone(), history_limits(&current), bytes_max);
+        Self::with_broker(current, hub, Arc::new(broker))
+    }
+
+    /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
+    ///
+    /// # Errors
+    /// The log could not be opened.
+    pub(crate) fn open(config: Config) -> io::Result<Arc<Self>> {
+        let Some(log) = config.log.clone() else {
+            return Ok(Self::new(config));
+        };
+        let bytes_max = config.limits.history_bytes_max;
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
+        let hub = Arc::new(Hub::new());
+        let broker =
+            MemoryBroker::open(hub.clone(), history_limits(&current), bytes_max, &log).map_err(io::Error::other)?;
+        Ok(Self::with_broker(current, hub, Arc::new(broker)))
+    }
+
+    pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
+        let config = current.read().clone();
         let door = Door::new(config.limits.connections_max);
         Arc::new(Self {
-            current: RwLock::new(config.clone()),
+            current,
             generation: AtomicU64::new(0),
             config,
             hub,
-            engine,
+            engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Clients::default(),
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
-            idempotency: Idempotency::default(),
             metrics: Arc::new(Metrics::new()),
             door,
             handshakes: RateLimit::new(),
@@ -118,8 +144,8 @@ impl Node {
         &self.hub
     }
 
-    pub(crate) fn engine(&self) -> &dyn Engine {
-        &*self.engine
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     pub(crate) fn clients(&self) -> &Clients {
@@ -135,11 +161,6 @@ impl Node {
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
-    }
-
-    /// The results of recent publications with an idempotency key.
-    pub(crate) fn idempotency(&self) -> &Idempotency {
-        &self.idempotency
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -175,12 +196,14 @@ impl Node {
     ///
     /// # Errors
     /// Returns the reason as one line.
-    pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+    pub(crate) async fn check_ready(&self) -> Result<(), String> {
         let result = match self.is_draining() {
-            true => Err("shutting down"),
+            true => Err("shutting down".to_owned()),
+            false if let Health::NotReady(reason) = self.engine.health() => Err(reason.to_string()),
             false => timeout(PROBE_TIMEOUT, self.probe())
                 .await
-                .unwrap_or(Err("a publication did not arrive within a second")),
+                .unwrap_or(Err("a publication did not arrive within a second"))
+                .map_err(str::to_owned),
         };
         self.is_ready.store(result.is_ok(), Ordering::Relaxed);
         result
@@ -216,10 +239,13 @@ impl Node {
             info: None,
             tags: None,
         };
-        self.engine
-            .publish(&channel, content, Store::Skip)
-            .await
-            .map_err(|_| FAILED)?;
+        let publish = Publish {
+            skips_history: true,
+            ..Publish::from(content)
+        };
+        self.engine.publish(&channel, publish).await.map_err(|_| FAILED)?;
+        // The publication above is not stored.
+        self.engine.probe().await.map_err(|_| "publications cannot be stored")?;
         loop {
             queue.ready().await;
             match queue.take() {
@@ -341,10 +367,37 @@ impl Node {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.engine.sweep();
+            if let Err(error) = self.engine.maintain().await {
+                tracing::warn!(%error, "the engine could not free expired history");
+            }
             self.refusals.report();
         }
     }
+}
+
+/// The limits of each channel's history, by its namespace.
+fn history_limits(current: &SharedConfig) -> Arc<HistoryLimitsOf> {
+    let current = current.clone();
+    Arc::new(move |channel: &ChannelName| {
+        let config = current.read();
+        let all = &config.channels;
+        let (count_max, ttl) = match config.namespace(channel.as_str()) {
+            Some(options) => (
+                if all.history_count_max == 0 {
+                    0
+                } else {
+                    options.history_size
+                },
+                options.history_ttl,
+            ),
+            None => (all.history_count_max, all.history_ttl),
+        };
+        (count_max > 0).then_some(HistoryLimits {
+            count_max,
+            bytes_max: config.limits.history_bytes_per_channel_max,
+            ttl,
+        })
+    })
 }
 
 fn log_engine_error(channel: &ChannelName, result: Result<(), EngineError>) {

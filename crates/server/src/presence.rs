@@ -21,6 +21,11 @@ impl ClientId {
         const VARIANT: u128 = 0b11 << 62;
         Self(bits & !VERSION & !VARIANT | 0x4 << 76 | 0b10 << 62)
     }
+
+    /// The bits of the id, from which [`from_random`](Self::from_random) makes the same id.
+    pub(crate) fn to_bits(self) -> u128 {
+        self.0
+    }
 }
 
 impl fmt::Display for ClientId {

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::accept::accept_all;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::door::DoorClosed;
 use crate::handle::ServerHandle;
 use crate::http::{self, Site};
@@ -50,14 +50,18 @@ impl ServerBuilder {
         self
     }
 
-    /// Builds the server. It does not accept connections until [`Server::serve`].
+    /// Builds the server. It does not accept connections until [`Server::serve`]. With a [log](Config::log), this blocks
+    /// while it reads the log.
     ///
     /// # Errors
-    /// Returns a [`ConfigError`] if fields of the configuration contradict each other.
-    pub fn build(self) -> Result<Server, ConfigError> {
-        self.config.check()?;
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
+    /// configuration contradict each other, or an error that tells why the log cannot be used.
+    pub fn build(self) -> io::Result<Server> {
+        self.config
+            .check()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(Server {
-            node: Node::new(self.config),
+            node: Node::open(self.config)?,
             shutdown: std::future::pending(),
         })
     }
@@ -123,16 +127,17 @@ impl<S: Future<Output = ()>> Server<S> {
 ///
 /// # Errors
 /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with a [`ConfigError`](crate::ConfigError) if fields of the
-/// configuration contradict each other, or the error of the listener if it has no local address. Errors of single
-/// connections are logged and do not stop the server.
+/// configuration contradict each other, the error of the listener if it has no local address, or an error that tells why
+/// the log cannot be used. Errors of single connections are logged and do not stop the server.
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
 pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let server = Server::builder()
-        .config(config)
-        .build()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let server = match config.log {
+        None => Server::builder().config(config).build()?,
+        // It may take long to read the log.
+        Some(_) => tokio::task::spawn_blocking(|| Server::builder().config(config).build()).await??,
+    };
     server.with_shutdown(shutdown).serve(listener).await
 }
 
@@ -179,6 +184,9 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
     if timeout_at(deadline, node.door().empty()).await.is_err() {
         let left = node.door().connections();
         tracing::warn!(left, "dropped connections that did not close in time");
+    }
+    if let Err(error) = node.engine().close().await {
+        tracing::error!(%error, "the log could not be closed in order; the next start treats this as a crash");
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What can go wrong, as questions.
 
+pub(crate) mod connect;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 use sockeye_proto::handshake::{Denial, HandshakeError, Response};
 use sockeye_proto::{CloseCause, CloseCode, CloseInfo, InvalidClose, SendError};
 
-use crate::client::dial::ConnectError;
+pub use connect::ConnectError;
 
 /// Why something did not work.
 ///

@@ -13,9 +13,8 @@ mod transport;
 mod websocket;
 
 pub use client::address::Address;
-pub use client::dial::ConnectError;
 pub use client::{Client, ClientBuilder, connect};
-pub use error::Error;
+pub use error::{ConnectError, Error};
 #[cfg(feature = "hyper")]
 pub use integration::hyper;
 pub use message::payload::Payload;

@@ -7,6 +7,8 @@ use sockeye_proto::deflate::DeflateConfig;
 use sockeye_proto::handshake::HandshakeLimits;
 use sockeye_proto::{Config, Keepalive};
 
+use crate::runtime::Runtime;
+
 /// How much a peer may ask of this endpoint. Every limit has a default and none is infinite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,6 +140,7 @@ impl Options {
         connection.close_timeout = self.timeouts.close;
         connection.inflate_step_max = INFLATE_STEP_MAX;
         Arc::new(Settings {
+            runtime: Runtime::default(),
             connection: Arc::new(connection),
             write_buffer_max: self.limits.write_buffer_max,
             read_ahead_max: self.limits.read_ahead_max,
@@ -155,6 +158,7 @@ fn taken_min(rate_min: u32, time: Duration) -> u64 {
 /// What every connection of a client or server shares.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) runtime: Runtime,
     pub(crate) connection: Arc<Config>,
     pub(crate) write_buffer_max: usize,
     pub(crate) read_ahead_max: usize,

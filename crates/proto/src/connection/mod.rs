@@ -147,7 +147,7 @@ pub struct Received<'a> {
 /// Progress of our close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CloseProgress {
-    /// No close frame is to be sent.
+    /// There is no close frame to send.
     None,
     /// To be appended to the caller's buffer by `poll_transmit`.
     Due,
@@ -181,7 +181,7 @@ pub struct Connection {
     state: State,
     receiver: Receiver,
     liveness: Liveness,
-    /// Type of the fragmented message in progress of being sent.
+    /// Type of the message that is being sent in fragments.
     sending: Option<MessageKind>,
     /// Payload of the newest unanswered ping. Older pings need no answer (RFC 6455 §5.5.3).
     pong_due: Option<Box<[u8]>>,
@@ -253,12 +253,12 @@ impl Connection {
             return self.handle_any_bytes(now, input);
         };
         let (kind, key, consumed) = (message.kind(), message.key(), message.frame_len());
-        let place = consumed - message.len()..consumed;
-        key.apply(&mut input[place.clone()]);
-        let event = match kind.is_valid_payload(&input[place.clone()]) {
+        let range = consumed - message.len()..consumed;
+        key.apply(&mut input[range.clone()]);
+        let event = match kind.is_valid_payload(&input[range.clone()]) {
             true => Event::Message {
                 kind,
-                payload: Cow::Borrowed(&input[place]),
+                payload: Cow::Borrowed(&input[range]),
             },
             false => self.fail(now, ProtocolError::InvalidUtf8),
         };
@@ -274,7 +274,7 @@ impl Connection {
     /// Optional optimization for callers that copy payloads into their own buffers: [`MaskedMessage`] unmasks while
     /// copying, in one pass, whereas [`handle_bytes`](Self::handle_bytes) first unmasks the input in place.
     ///
-    /// After taking the payload, continue [behind the frame](MaskedMessage::frame_len). In all other cases pass `input`
+    /// After taking the payload, continue [after the frame](MaskedMessage::frame_len). In all other cases pass `input`
     /// to [`handle_bytes`](Self::handle_bytes), which checks every rule: if this returns `None` (which says nothing
     /// about the input), or if [`MaskedMessage`] rejects the payload. Always returns `None` in [`ReceiveMode::Chunks`]
     /// and once the connection is [`State::Draining`] or [`State::Closed`].
@@ -414,7 +414,7 @@ impl Connection {
     /// First pass bytes that have already arrived to [`handle_bytes`](Self::handle_bytes). Otherwise, a process that
     /// was suspended for a minute would declare every peer dead.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let (is_done, cause) = match (self.state, &self.config.keepalive) {
+        let (has_passed, cause) = match (self.state, &self.config.keepalive) {
             (State::Open, Some(keepalive)) => {
                 let action = self.liveness.handle_timeout(now, keepalive);
                 (action == KeepaliveAction::TimedOut, CloseCause::KeepaliveTimeout)
@@ -424,7 +424,7 @@ impl Connection {
                 CloseCause::CloseTimeout,
             ),
         };
-        if is_done && self.apply(Input::Deadline) == Action::RecordTimeout {
+        if has_passed && self.apply(Input::Deadline) == Action::RecordTimeout {
             self.end_abnormally(cause);
         }
     }
@@ -573,7 +573,7 @@ impl Connection {
         found: Result<Found, ProtocolError>,
         input: &'a [u8],
     ) -> Option<Event<'a>> {
-        let (opcode, place) = match found {
+        let (opcode, range) = match found {
             Ok(Found::Nothing) => return None,
             Ok(Found::MessageInPlace(kind, range)) => {
                 let payload = Cow::Borrowed(&input[range]);
@@ -602,13 +602,13 @@ impl Connection {
             Err(error) => return Some(self.fail(now, error)),
         };
         if opcode == Opcode::Close {
-            let frame = CloseFrame::parse(place.map_or(self.receiver.control(), |range| &input[range]));
+            let frame = CloseFrame::parse(range.map_or(self.receiver.control(), |range| &input[range]));
             return Some(match frame {
                 Ok(frame) => self.handle_close(now, frame),
                 Err(error) => self.fail(now, error),
             });
         }
-        let payload = place.map_or(self.receiver.control(), |range| &input[range]);
+        let payload = range.map_or(self.receiver.control(), |range| &input[range]);
         if opcode == Opcode::Pong {
             self.liveness.handle_pong(now, payload);
             return Some(Event::Pong(payload));
@@ -666,8 +666,7 @@ impl Connection {
     }
 
     fn handle_close(&mut self, now: Instant, frame: CloseFrame) -> Event<'static> {
-        let answers = self.apply(Input::PeerClose) == Action::AnswerClose;
-        if answers {
+        if self.apply(Input::PeerClose) == Action::AnswerClose {
             self.close_info = Some(Box::new(CloseInfo::new(Side::Peer, CloseCause::Peer)));
             // RFC 6455 §5.5.1: the answer typically echoes the status code. [6455-5.5.1-5, 6455-5.5.1-6, 6455-5.5.1-7]
             let reason = Default::default();

@@ -73,8 +73,8 @@ impl Response {
         response
     }
 
-    /// Adds the headers of a response that rejects the request: the length of the body and, for HTTP/1.1, `Connection:
-    /// close`. The connection must be closed because bytes after the request head are not another request.
+    /// Adds the headers of a response that rejects the request: the length of the body and, for HTTP/1.1,
+    /// `Connection: close`. The connection must be closed because bytes after the request head are not another request.
     fn push_framing_headers(&mut self, binding: HttpBinding) {
         let is_upgrade_required = self.status == StatusCode::UPGRADE_REQUIRED;
         match (binding, is_upgrade_required) {

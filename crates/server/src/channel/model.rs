@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{ChannelName, Hub, SubscriberOptions};
-use crate::config::{ChannelOptions, Limits};
-use crate::engine::{Content, Engine, History, HistoryQuery, MemoryEngine, Position, is_recovered};
+use crate::config::Limits;
+use crate::engine::{Broker, Content, History, HistoryLimits, HistoryQuery, MemoryBroker, Position, is_recovered};
 use crate::presence::{ClientId, Generation, Subscription};
 use crate::protocol::Json;
 use crate::queue::{Outgoing, Queue};
@@ -26,7 +26,7 @@ const TTL: Duration = Duration::from_secs(60);
 
 struct World {
     hub: Arc<Hub>,
-    engine: MemoryEngine,
+    engine: MemoryBroker,
     room: ChannelName,
     /// Number of publications in the room. Each contains its number.
     published: u64,
@@ -65,17 +65,13 @@ struct Seen {
 impl World {
     fn new(seed: u64) -> Self {
         let hub = Arc::new(Hub::new());
-        let options = ChannelOptions {
-            history_count_max: 5,
-            history_ttl: TTL,
-            ..Default::default()
-        };
-        let limits = Limits {
-            history_bytes_max: 4 << 10,
-            ..Default::default()
+        let limits = HistoryLimits {
+            count_max: 5,
+            bytes_max: Limits::default().history_bytes_per_channel_max,
+            ttl: TTL,
         };
         Self {
-            engine: MemoryEngine::new(hub.clone(), &options, &limits),
+            engine: MemoryBroker::new(hub.clone(), Arc::new(move |_: &ChannelName| Some(limits)), 4 << 10),
             hub,
             room: ChannelName::new("room").unwrap(),
             published: 0,
@@ -89,10 +85,7 @@ impl World {
             info: None,
             tags: None,
         };
-        self.engine
-            .publish(channel, content, crate::engine::Store::Keep)
-            .await
-            .unwrap();
+        self.engine.publish(channel, content.into()).await.unwrap();
     }
 
     async fn step(&mut self, clients: &mut [Client], seen: &mut Seen) {

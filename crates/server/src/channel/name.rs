@@ -1,5 +1,6 @@
 //! Validated channel names.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -41,6 +42,13 @@ impl ChannelName {
     pub(crate) fn shard<'a, T>(&self, shards: &'a [T], hasher: &RandomState) -> &'a T {
         let hash = hasher.hash_one(self.as_str()) as usize;
         &shards[hash % shards.len()]
+    }
+}
+
+/// A name hashes and compares like its text.
+impl Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -324,6 +324,7 @@ async fn a_hundred_thousand_subscribes_leave_128() {
 async fn the_largest_history_fits_into_one_reply() {
     let mut config = Config::default();
     config.channels.history_count_max = usize::MAX;
+    config.without_namespace.as_mut().unwrap().history_size = usize::MAX;
     config.limits.reply_size_max = 64 << 10;
     config.limits.history_bytes_per_channel_max = 63 << 10;
     config.check().unwrap();

@@ -13,6 +13,7 @@ use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
 use crate::auth::{Secret, TokenConfig};
+use crate::engine::LogConfig;
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
@@ -58,6 +59,8 @@ pub struct Config {
     pub without_namespace: Option<NamespaceOptions>,
     /// Options of each namespace. Commands for channels of other namespaces fail with error 102.
     pub namespaces: Namespaces,
+    /// The log on disk that keeps histories over a restart; `None` keeps them in memory only.
+    pub log: Option<LogConfig>,
     /// Limits per client and for the whole server.
     pub limits: Limits,
     /// Timeouts and intervals.
@@ -80,6 +83,7 @@ impl Default for Config {
             channels: ChannelOptions::default(),
             without_namespace: Some(NamespaceOptions::open()),
             namespaces: default_namespaces(),
+            log: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

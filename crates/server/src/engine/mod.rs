@@ -1,10 +1,17 @@
 //! Engines number publications, store history, and keep presence.
 //!
-//! An [`Engine`] is independent of connections. It assigns an offset to each publication and passes it to [`Deliver`] on
-//! every node with subscribers, in the order of the offsets. [`memory`] is the engine of a single node. The trait also
-//! suits Redis or NATS: all calls are asynchronous, and the hub checks the offsets that an engine delivers.
+//! An [`Engine`] has two parts, which are independent of each other and of connections. A [`Broker`] assigns an offset to
+//! each publication, stores it, and passes it to [`Deliver`] on every node with subscribers, in the order of the offsets.
+//! A [`PresenceStore`] keeps the members of each channel. [`MemoryBroker`] and [`MemoryPresence`] serve a single node;
+//! with a log on disk ([`LogConfig`]) the broker keeps its history over a restart. The traits also suit Redis or NATS: all
+//! calls are asynchronous, and the hub checks the offsets that a broker delivers.
 
+mod durable;
+mod epochs;
+mod idempotency;
+mod log_config;
 mod memory;
+mod record;
 mod recovery;
 mod shard;
 mod stream;
@@ -14,8 +21,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-pub(crate) use memory::MemoryEngine;
+pub use log_config::{Fsync, InvalidFsync, LogConfig, LogRepair};
+pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
 
 use crate::channel::ChannelName;
@@ -25,25 +34,23 @@ use crate::protocol::{Json, WirePublication};
 /// The future of a call to an engine. Boxed, so that the task of an idle connection does not reserve memory for it.
 pub(crate) type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
-/// State shared by all nodes: history and presence.
+/// Publications and their history, shared by all nodes.
 ///
-/// Calls may be concurrent. A call that fails may have taken effect.
-pub(crate) trait Engine: Send + Sync + fmt::Debug {
-    /// Notifies the engine that this node may have gained its first subscriber of a channel or lost its last one.
+/// Calls may be concurrent. A call that fails may have taken effect, unless its error says otherwise.
+pub(crate) trait Broker: Send + Sync + fmt::Debug {
+    /// Notifies the broker that this node may have gained its first subscriber of a channel or lost its last one.
     /// [`Deliver::has_subscribers`] returns the current state. When the call returns, publications are delivered if there
     /// are subscribers.
     ///
     /// Level-triggered: if one client leaves while another subscribes, the order of their calls does not matter.
     fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history, at the returned
-    /// position; `None` if it was not stored.
-    fn publish<'a>(
-        &'a self,
-        channel: &'a ChannelName,
-        content: Content,
-        store: Store,
-    ) -> EngineFuture<'a, Option<Position>>;
+    /// Numbers, stores and delivers a publication. When the call returns, the publication is in the history, and as durable
+    /// as the broker makes it.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped either has no effect or is completed in the background.
+    fn publish<'a>(&'a self, channel: &'a ChannelName, publish: Publish) -> EngineFuture<'a, Published>;
 
     /// Delivers a join push.
     fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
@@ -54,24 +61,220 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     /// Reads a part of the history, and the position of the stream at the same time.
     fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History>;
 
-    /// Removes all publications from a history. Its position does not change.
+    /// Removes all publications from the history of a channel. Its epoch and offset stay, so that clients that missed
+    /// nothing can still recover.
     fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
+    /// Returns the position of the newest publication, for the check whether subscribers have missed one. Channels without
+    /// history have no position.
+    fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position>;
+
+    /// Frees what has expired. To be called periodically.
+    fn maintain(&self) -> EngineFuture<'_, ()>;
+
+    /// Checks that publications can be stored, by storing something that no client sees.
+    fn probe(&self) -> EngineFuture<'_, ()>;
+
+    /// Whether publications can be stored, as far as is known without a [`probe`](Self::probe).
+    fn health(&self) -> Health;
+
+    /// Makes everything durable. Publishing to channels with history fails from now on.
+    fn close(&self) -> EngineFuture<'_, ()>;
+}
+
+/// The members of each channel, shared by all nodes.
+///
+/// Calls may be concurrent. A call that fails may have taken effect.
+pub(crate) trait PresenceStore: Send + Sync + fmt::Debug {
     /// Adds a client to the members of a channel.
-    fn presence_add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
+    fn add<'a>(&'a self, subscription: &'a Subscription, info: Arc<ClientInfo>) -> EngineFuture<'a, ()>;
 
     /// Removes a client from the members of a channel, unless it has a newer subscription.
-    fn presence_remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()>;
+    fn remove<'a>(&'a self, subscription: &'a Subscription, client: ClientId) -> EngineFuture<'a, ()>;
 
     /// Returns the members of a channel, or `None` if there are more than `clients_max`.
-    fn presence<'a>(
+    fn members<'a>(
         &'a self,
         channel: &'a ChannelName,
         clients_max: usize,
     ) -> EngineFuture<'a, Option<Vec<Arc<ClientInfo>>>>;
 
     /// Returns the number of members of a channel.
-    fn presence_stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats>;
+    fn stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats>;
+}
+
+/// The two parts of an engine, which may be of different kinds.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    broker: Arc<dyn Broker>,
+    presence: Arc<dyn PresenceStore>,
+}
+
+impl Engine {
+    pub(crate) fn new(broker: Arc<dyn Broker>, presence: Arc<dyn PresenceStore>) -> Self {
+        Self { broker, presence }
+    }
+
+    /// [`Broker::interest_changed`]
+    pub(crate) fn interest_changed<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
+        self.broker.interest_changed(channel)
+    }
+
+    /// [`Broker::publish`]
+    pub(crate) fn publish<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        publish: impl Into<Publish>,
+    ) -> EngineFuture<'a, Published> {
+        self.broker.publish(channel, publish.into())
+    }
+
+    /// [`Broker::publish_join`]
+    pub(crate) fn publish_join<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
+        self.broker.publish_join(channel, info)
+    }
+
+    /// [`Broker::publish_leave`]
+    pub(crate) fn publish_leave<'a>(&'a self, channel: &'a ChannelName, info: Arc<ClientInfo>) -> EngineFuture<'a, ()> {
+        self.broker.publish_leave(channel, info)
+    }
+
+    /// [`Broker::history`]
+    pub(crate) fn history<'a>(&'a self, channel: &'a ChannelName, query: HistoryQuery) -> EngineFuture<'a, History> {
+        self.broker.history(channel, query)
+    }
+
+    /// [`Broker::history_remove`]
+    pub(crate) fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()> {
+        self.broker.history_remove(channel)
+    }
+
+    /// [`Broker::position`]
+    pub(crate) fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position> {
+        self.broker.position(channel)
+    }
+
+    /// [`Broker::maintain`]
+    pub(crate) fn maintain(&self) -> EngineFuture<'_, ()> {
+        self.broker.maintain()
+    }
+
+    /// [`Broker::probe`]
+    pub(crate) fn probe(&self) -> EngineFuture<'_, ()> {
+        self.broker.probe()
+    }
+
+    /// [`Broker::health`]
+    pub(crate) fn health(&self) -> Health {
+        self.broker.health()
+    }
+
+    /// [`Broker::close`]
+    pub(crate) fn close(&self) -> EngineFuture<'_, ()> {
+        self.broker.close()
+    }
+
+    /// [`PresenceStore::add`]
+    pub(crate) fn presence_add<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+        info: Arc<ClientInfo>,
+    ) -> EngineFuture<'a, ()> {
+        self.presence.add(subscription, info)
+    }
+
+    /// [`PresenceStore::remove`]
+    pub(crate) fn presence_remove<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+        client: ClientId,
+    ) -> EngineFuture<'a, ()> {
+        self.presence.remove(subscription, client)
+    }
+
+    /// [`PresenceStore::members`]
+    pub(crate) fn presence<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        clients_max: usize,
+    ) -> EngineFuture<'a, Option<Vec<Arc<ClientInfo>>>> {
+        self.presence.members(channel, clients_max)
+    }
+
+    /// [`PresenceStore::stats`]
+    pub(crate) fn presence_stats<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, PresenceStats> {
+        self.presence.stats(channel)
+    }
+}
+
+/// Returns the limits of a channel's history, or `None` if it has none. Called for each publication and read, so that a
+/// changed configuration applies at once.
+pub(crate) type HistoryLimitsOf = dyn Fn(&ChannelName) -> Option<HistoryLimits> + Send + Sync;
+
+/// Limits of the history of one channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HistoryLimits {
+    pub(crate) count_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) ttl: Duration,
+}
+
+/// Whether a broker can store publications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Ready,
+    /// Publishing to channels with history fails, for this reason.
+    NotReady(Arc<str>),
+}
+
+/// A publication with its options.
+#[derive(Clone, Debug)]
+pub(crate) struct Publish {
+    pub(crate) content: Content,
+    /// A publication with the same key in the same channel within five minutes is not published again.
+    pub(crate) idempotency_key: Option<Box<str>>,
+    /// Does not publish if the channel already has this version or a later one.
+    pub(crate) version: Option<Version>,
+    /// Delivers the publication without storing it, as in a channel without history.
+    pub(crate) skips_history: bool,
+}
+
+impl From<Content> for Publish {
+    fn from(content: Content) -> Self {
+        Self {
+            content,
+            idempotency_key: None,
+            version: None,
+            skips_history: false,
+        }
+    }
+}
+
+/// The version of the state that a publication contains. Versions of different epochs are not comparable, and the later
+/// publication then counts as newer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) number: u64,
+    pub(crate) epoch: Arc<str>,
+}
+
+/// The result of a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    /// Position of the publication, or of the newest one if it was suppressed. Offset 0 of an empty epoch in a channel
+    /// without history.
+    pub(crate) position: Position,
+    pub(crate) outcome: PublishOutcome,
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PublishOutcome {
+    Delivered,
+    /// A publication with the same idempotency key was published before.
+    Duplicate,
+    /// The channel already has this version or a later one.
+    Suppressed,
 }
 
 /// The receiver of an engine's events. Its methods do not block.
@@ -89,26 +292,18 @@ pub(crate) trait Deliver: Send + Sync {
     fn leave(&self, channel: &ChannelName, info: &ClientInfo);
 }
 
-/// Whether a publication becomes part of the history of its channel, if there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Store {
-    /// It is stored and gets an offset.
-    Keep,
-    /// It is only delivered to current subscribers, without an offset.
-    Skip,
-}
-
-/// Tags of a publication, which subscribers can filter by.
-pub(crate) type Tags = Arc<BTreeMap<String, String>>;
-
 /// The content of a publication, without its offset.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     pub(crate) data: Json,
     /// The publishing client; `None` if the server published.
     pub(crate) info: Option<Arc<ClientInfo>>,
-    pub(crate) tags: Option<Tags>,
+    /// Tags for filters of subscribers; `None` if there are none.
+    pub(crate) tags: Option<Arc<Tags>>,
 }
+
+/// Names and values that a publication carries beside its data.
+pub(crate) type Tags = BTreeMap<String, String>;
 
 /// A publication with its offset in the channel.
 #[derive(Clone, Debug)]
@@ -159,6 +354,16 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
+impl Position {
+    /// The position in a channel without history.
+    pub(crate) fn none() -> Self {
+        Self {
+            epoch: Epoch::new(""),
+            offset: 0,
+        }
+    }
+}
+
 /// Selects a part of the history.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HistoryQuery {
@@ -178,19 +383,35 @@ pub(crate) struct History {
     pub(crate) top: Position,
 }
 
+/// The time as Unix time in milliseconds.
+fn unix_time_ms() -> u64 {
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
 /// An error of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum EngineError {
     /// The channel has no history.
     NoHistory,
+    /// There is no room to store the publication, which was not delivered. A retry may succeed.
+    Full,
+    /// Publications cannot be stored until the server is restarted. The publication was not delivered.
+    Unavailable,
+    /// The publication is too large to be stored.
+    TooLarge,
 }
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoHistory => f.write_str("the channel has no history"),
-        }
+        f.write_str(match self {
+            Self::NoHistory => "the channel has no history",
+            Self::Full => "the log has no room for the publication: free disk space",
+            Self::Unavailable => "the log is closed or failed to write: restart the server",
+            Self::TooLarge => "the publication is too large for the log",
+        })
     }
 }
 

@@ -146,9 +146,15 @@ impl Shard {
         self.evictions[counter(hash)]
     }
 
-    #[cfg(test)]
-    pub(super) fn has(&self, name: &ChannelName) -> bool {
-        self.by_name.contains_key(name)
+    /// Finds a stream without using it.
+    pub(super) fn peek(&self, name: &str) -> Option<&SharedStream> {
+        let id = *self.by_name.get(name)?;
+        self.slots[id as usize].as_ref().map(|slot| &slot.entry.stream)
+    }
+
+    /// All streams with their names, in no particular order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().flatten().map(|slot| &slot.entry)
     }
 
     fn touch(&mut self, id: SlotId, now: Instant) {
@@ -199,7 +205,13 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::engine::Epoch;
+    use crate::engine::{Epoch, HistoryLimits};
+
+    const LIMITS: HistoryLimits = HistoryLimits {
+        count_max: 1,
+        bytes_max: 1,
+        ttl: Duration::ZERO,
+    };
 
     /// A naive model: lists that are searched and sorted.
     #[derive(Default)]
@@ -234,7 +246,7 @@ mod tests {
                             model.streams.push(used);
                         }
                         (None, None) => {
-                            let stream = Arc::new(Mutex::new(Stream::new(Epoch::new("e"))));
+                            let stream = Arc::new(Mutex::new(Stream::new(Epoch::new("e"), LIMITS)));
                             // Distinct due times, so that the order is unambiguous.
                             let due = now + Duration::from_nanos(rng.random_range(0..50) * 1_000_003);
                             if !model.streams.iter().any(|stream| stream.2 == due) {

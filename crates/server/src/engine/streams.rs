@@ -9,15 +9,16 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use super::epochs::{self, Epochs};
 use super::shard::{Entry, Shard, SharedStream};
-use super::stream::{STREAM_BYTES, Stream, StreamLimits};
-use super::{Content, Deliver, Epoch, History, HistoryQuery, Position, Publication};
+use super::stream::{STREAM_BYTES, Serial, Stream};
+use super::{Content, Deliver, Epoch, History, HistoryLimits, HistoryQuery, Position, Publication, Version};
 use crate::channel::ChannelName;
 
 /// All streams; see the module documentation.
@@ -27,13 +28,26 @@ pub(super) struct Streams {
     oldest: Box<[AtomicU64]>,
     started: Instant,
     hasher: RandomState,
-    limits: StreamLimits,
+    epochs: Epochs,
     /// Accounted size of all streams.
     bytes: AtomicUsize,
     bytes_max: usize,
     /// Number of streams evicted for the budget since it was last logged.
     evicted: AtomicU64,
+    evictions: Evictions,
 }
+
+/// Whether streams may be evicted: with a log, only after the log has a note of that (see [`epochs`]).
+#[derive(Debug)]
+struct Evictions {
+    are_allowed: AtomicBool,
+    /// An eviction was refused.
+    are_wanted: AtomicBool,
+}
+
+/// A publication that was not published, because the channel has this version already.
+#[derive(Debug)]
+pub(super) struct Suppressed(pub(super) Position);
 
 const SHARDS: usize = 64;
 
@@ -49,16 +63,20 @@ const SWEEP_RETRY_DELAY: Duration = Duration::from_secs(30);
 const BUSY_MAX: usize = 8;
 
 impl Streams {
-    pub(super) fn new(limits: StreamLimits, bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, epochs: Epochs) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             oldest: (0..SHARDS).map(|_| AtomicU64::new(NONE)).collect(),
             started: Instant::now(),
             hasher: RandomState::new(),
-            limits,
+            epochs,
             bytes: AtomicUsize::new(0),
             bytes_max,
             evicted: AtomicU64::new(0),
+            evictions: Evictions {
+                are_allowed: AtomicBool::new(true),
+                are_wanted: AtomicBool::new(false),
+            },
         }
     }
 
@@ -67,66 +85,161 @@ impl Streams {
         &self,
         channel: &ChannelName,
         content: Content,
+        version: Option<Version>,
         time_ms: u64,
+        limits: HistoryLimits,
         deliver: impl FnOnce(&Publication, &Epoch),
-    ) -> Position {
+    ) -> Result<Position, Suppressed> {
         let now = Instant::now();
-        let position = loop {
-            let stream = self.find_or_create(channel, now);
-            let mut stream = stream.lock();
-            if stream.is_evicted() {
-                continue;
+        let result = self.with_new(channel, limits, now, |_, stream| {
+            if version.as_ref().is_some_and(|version| stream.has_version(version)) {
+                return Err(Suppressed(stream.top()));
             }
-            let before = stream.bytes();
-            let publication = stream.append(content, time_ms, now, self.limits);
+            let publication = stream.append(content, version, time_ms, now);
             deliver(&publication, stream.epoch());
-            self.account(before, stream.bytes());
-            break stream.top();
-        };
+            Ok(stream.top())
+        });
         self.enforce_budget();
-        position
+        result
     }
 
-    /// Removes all publications of a channel. Its position does not change.
-    pub(super) fn clear(&self, channel: &ChannelName) {
-        let Ok(stream) = self.find(channel, Instant::now()) else {
-            return;
-        };
-        let removed = {
-            let mut stream = stream.lock();
-            let before = stream.bytes();
-            let removed = stream.clear();
-            // The bytes of an evicted stream are already released.
-            if !stream.is_evicted() {
-                self.account(before, stream.bytes());
+    /// Numbers a publication, and has it logged by `log`, which gets the epoch in the log and the offset. It is pending until
+    /// [`commit`](Self::commit) or [`abort`](Self::abort).
+    pub(super) fn begin<T>(
+        &self,
+        channel: &ChannelName,
+        content: Content,
+        version: Option<Version>,
+        time_ms: u64,
+        limits: HistoryLimits,
+        log: impl FnOnce(&str, u64) -> T,
+    ) -> Result<(Pending, T), Suppressed> {
+        self.with_new(channel, limits, Instant::now(), |shared, stream| {
+            if version.as_ref().is_some_and(|version| stream.has_version(version)) {
+                return Err(Suppressed(stream.top()));
             }
-            removed
-        };
-        drop(removed);
+            let (serial, offset) = stream.begin(content, version, time_ms);
+            let logged = log(epochs::logged(stream.epoch()), offset);
+            Ok((Pending::new(shared, stream, serial, offset), logged))
+        })
+    }
+
+    /// Begins to remove the history of a channel, as [`begin`](Self::begin) does with a publication. Returns `None` if the
+    /// channel has no stream.
+    pub(super) fn begin_removal<T>(
+        &self,
+        channel: &ChannelName,
+        log: impl FnOnce(&str, u64) -> T,
+    ) -> Option<(Pending, T)> {
+        self.with_existing(channel, |shared, stream| {
+            let (serial, offset) = stream.begin_removal();
+            let logged = log(epochs::logged(stream.epoch()), offset);
+            (Pending::new(shared, stream, serial, offset), logged)
+        })
+        .ok()
+    }
+
+    /// Applies a pending change that is in the log, and all before it. Then enforces the budget.
+    pub(super) fn commit(&self, pending: &Pending, deliver: impl FnMut(&Publication, &Epoch)) {
+        {
+            // Streams with pending changes are not evicted.
+            let mut stream = pending.stream.lock();
+            let before = stream.bytes();
+            stream.commit(pending.serial, Instant::now(), deliver);
+            self.account(before, stream.bytes());
+        }
+        self.enforce_budget();
+    }
+
+    /// Takes back a pending change that is not in the log.
+    pub(super) fn abort(&self, pending: &Pending) {
+        pending.stream.lock().abort(pending.serial);
     }
 
     /// Reads a part of a channel's history.
     pub(super) fn read(&self, channel: &ChannelName, query: HistoryQuery) -> History {
+        let read = self.with_existing(channel, |_, stream| stream.read(query, Instant::now()));
+        read.unwrap_or_else(|epoch| History {
+            publications: Vec::new(),
+            top: Position { epoch, offset: 0 },
+        })
+    }
+
+    /// Removes the history of a channel. Its position stays.
+    pub(super) fn remove_history(&self, channel: &ChannelName) {
+        // Nothing to do without a stream.
+        let _ = self.with_existing(channel, |_, stream| stream.remove_all());
+    }
+
+    /// The position of the newest publication.
+    pub(super) fn position(&self, channel: &ChannelName) -> Position {
+        self.with_existing(channel, |_, stream| stream.top())
+            .unwrap_or_else(|epoch| Position { epoch, offset: 0 })
+    }
+
+    /// Applies a record of the log at the start.
+    pub(super) fn restore(
+        &self,
+        channel: &ChannelName,
+        logged_epoch: &str,
+        offset: u64,
+        publication: Option<(Instant, Publication, Option<Version>)>,
+        limits: HistoryLimits,
+    ) {
+        self.with_new(channel, limits, Instant::now(), |_, stream| {
+            stream.restore(logged_epoch, offset, publication);
+        });
+        self.enforce_budget();
+    }
+
+    /// Ends the restoration from the log. Returns the number of evicted streams.
+    pub(super) fn finish_restoring(&mut self, epochs: &Epochs) -> u64 {
         let now = Instant::now();
-        loop {
-            let stream = match self.find(channel, now) {
-                Ok(stream) => stream,
-                Err(epoch) => {
-                    return History {
-                        publications: Vec::new(),
-                        top: Position { epoch, offset: 0 },
-                    };
-                }
-            };
-            let mut stream = stream.lock();
-            if stream.is_evicted() {
-                continue;
+        for shard in &self.shards {
+            for entry in shard.lock().entries() {
+                let mut stream = entry.stream.lock();
+                let before = stream.bytes();
+                stream.expire(now);
+                self.account(before, stream.bytes());
+                let epoch = epochs.with_era(stream.epoch().as_str());
+                stream.set_epoch(epoch);
             }
-            let before = stream.bytes();
-            let history = stream.read(query, now, self.limits.ttl);
-            self.account(before, stream.bytes());
-            return history;
         }
+        self.epochs = epochs.clone();
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Sets the names of the epochs of channels without a stream.
+    pub(super) fn set_epochs(&mut self, epochs: Epochs) {
+        self.epochs = epochs;
+    }
+
+    /// Offset of the oldest publication that is kept of a stream, by the epoch in the log; `None` if it does not exist.
+    pub(super) fn oldest_kept(&self, channel: &str, logged_epoch: &str) -> Option<u64> {
+        let stream = self.shard(self.hasher.hash_one(channel)).1.peek(channel)?.clone();
+        let stream = stream.lock();
+        let exists = !stream.is_evicted() && epochs::logged(stream.epoch()) == logged_epoch;
+        exists.then(|| stream.oldest_offset())
+    }
+
+    /// Refuses evictions until [`allow_evictions`](Self::allow_evictions).
+    pub(super) fn refuse_evictions(&self) {
+        self.evictions.are_allowed.store(false, Ordering::Release);
+    }
+
+    /// Allows evictions, and evicts what exceeds the budget.
+    pub(super) fn allow_evictions(&self) {
+        self.evictions.are_allowed.store(true, Ordering::Release);
+        self.enforce_budget();
+    }
+
+    /// Whether an eviction was refused, and still is.
+    pub(super) fn wants_evictions(&self) -> bool {
+        self.evictions.are_wanted.load(Ordering::Relaxed) && !self.may_evict()
+    }
+
+    fn may_evict(&self) -> bool {
+        self.evictions.are_allowed.load(Ordering::Acquire)
     }
 
     /// Frees expired publications, and evicts empty streams without subscribers.
@@ -153,7 +266,53 @@ impl Streams {
     /// Whether a channel has a stream. Does not count as use.
     #[cfg(test)]
     pub(super) fn has(&self, channel: &ChannelName) -> bool {
-        self.shard(self.hash(channel)).1.has(channel)
+        self.shard(self.hash(channel)).1.peek(channel.as_str()).is_some()
+    }
+
+    /// Calls `f` with the locked stream of a channel. Returns the epoch of the channel if it has no stream.
+    fn with_existing<T>(
+        &self,
+        channel: &ChannelName,
+        f: impl FnOnce(&SharedStream, &mut Stream) -> T,
+    ) -> Result<T, Epoch> {
+        let now = Instant::now();
+        loop {
+            let shared = self.find(channel, now)?;
+            let mut stream = shared.lock();
+            if !stream.is_evicted() {
+                return Ok(self.with_locked(&shared, &mut stream, f));
+            }
+        }
+    }
+
+    /// Calls `f` with the locked stream of a channel, which is created if there is none.
+    fn with_new<T>(
+        &self,
+        channel: &ChannelName,
+        limits: HistoryLimits,
+        now: Instant,
+        f: impl FnOnce(&SharedStream, &mut Stream) -> T,
+    ) -> T {
+        loop {
+            let shared = self.find_or_create(channel, limits, now);
+            let mut stream = shared.lock();
+            if !stream.is_evicted() {
+                stream.set_limits(limits);
+                return self.with_locked(&shared, &mut stream, f);
+            }
+        }
+    }
+
+    fn with_locked<T>(
+        &self,
+        shared: &SharedStream,
+        stream: &mut Stream,
+        f: impl FnOnce(&SharedStream, &mut Stream) -> T,
+    ) -> T {
+        let before = stream.bytes();
+        let result = f(shared, stream);
+        self.account(before, stream.bytes());
+        result
     }
 
     /// Returns the stream of a channel, or the epoch if there is none.
@@ -162,16 +321,19 @@ impl Streams {
         let (index, mut shard) = self.shard(hash);
         let found = shard.find(channel, now);
         self.update_oldest(index, &shard);
-        found.ok_or_else(|| epoch(hash, &shard))
+        let evictions = shard.evictions(hash);
+        drop(shard);
+        found.ok_or_else(|| self.epochs.of(channel.as_str(), evictions))
     }
 
-    fn find_or_create(&self, channel: &ChannelName, now: Instant) -> SharedStream {
+    fn find_or_create(&self, channel: &ChannelName, limits: HistoryLimits, now: Instant) -> SharedStream {
         let hash = self.hash(channel);
         let (index, mut shard) = self.shard(hash);
         let stream = shard.find(channel, now).unwrap_or_else(|| {
-            let stream = Arc::new(Mutex::new(Stream::new(epoch(hash, &shard))));
+            let epoch = self.epochs.of(channel.as_str(), shard.evictions(hash));
+            let stream = Arc::new(Mutex::new(Stream::new(epoch, limits)));
             self.account(0, STREAM_BYTES);
-            let due = after(now, self.limits.ttl);
+            let due = after(now, limits.ttl);
             shard.insert(channel.clone(), stream.clone(), now, due);
             stream
         });
@@ -183,6 +345,10 @@ impl Streams {
     /// evicts as much as it has added.
     fn enforce_budget(&self) {
         let mut busy = 0;
+        if self.bytes.load(Ordering::Relaxed) > self.bytes_max && !self.may_evict() {
+            self.evictions.are_wanted.store(true, Ordering::Relaxed);
+            return;
+        }
         while self.bytes.load(Ordering::Relaxed) > self.bytes_max && busy < BUSY_MAX {
             let oldest = (0..SHARDS).map(|index| (self.oldest[index].load(Ordering::Relaxed), index));
             match oldest.min() {
@@ -211,9 +377,16 @@ impl Streams {
         evicted.is_some()
     }
 
-    /// Evicts a stream. Returns its publications, to be dropped without the lock, or `None` if the stream is locked.
+    /// Evicts a stream. Returns its publications, to be dropped without the lock, or `None` if the stream is in use.
     fn evict(&self, shard: &mut Shard, entry: &Entry) -> Option<impl Sized + use<>> {
         let mut stream = entry.stream.try_lock()?;
+        if stream.has_pending() {
+            return None;
+        }
+        if !self.may_evict() {
+            self.evictions.are_wanted.store(true, Ordering::Relaxed);
+            return None;
+        }
         self.account(stream.bytes(), 0);
         shard.evict(&entry.name, self.hash(&entry.name));
         Some(stream.evict())
@@ -234,11 +407,12 @@ impl Streams {
                 continue;
             };
             let before = stream.bytes();
-            garbage.push(stream.expire(now, self.limits.ttl));
+            garbage.push(stream.expire(now));
             self.account(before, stream.bytes());
-            let next = stream.oldest_at().map(|at| after(at, self.limits.ttl));
+            let ttl = stream.ttl();
+            let next = stream.oldest_at().map(|at| after(at, ttl));
             drop(stream);
-            let unused_at = after(entry.used_at, self.limits.ttl);
+            let unused_at = after(entry.used_at, ttl);
             match next {
                 Some(next) => shard.reschedule_first(next),
                 // Keep the empty stream with its epoch and offset, because a client may still recover from it.
@@ -281,9 +455,26 @@ impl Streams {
     }
 }
 
-/// The epoch of a channel without a stream, and of its next stream. It differs from all earlier epochs of the channel.
-fn epoch(hash: u64, shard: &Shard) -> Epoch {
-    Epoch::new(format!("{:08x}", (hash as u32).wrapping_add(shard.evictions(hash))))
+/// A change of a stream that is not in the log yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    stream: SharedStream,
+    serial: Serial,
+    /// Where the stream is after the change.
+    pub(super) position: Position,
+}
+
+impl Pending {
+    fn new(shared: &SharedStream, stream: &Stream, serial: Serial, offset: u64) -> Self {
+        Self {
+            stream: shared.clone(),
+            serial,
+            position: Position {
+                epoch: stream.epoch().clone(),
+                offset,
+            },
+        }
+    }
 }
 
 fn after(at: Instant, duration: Duration) -> Instant {
@@ -328,12 +519,12 @@ mod tests {
     /// actual one.
     #[test]
     fn concurrent_publish_read_and_sweep_are_consistent() {
-        let limits = StreamLimits {
+        let limits = HistoryLimits {
             count_max: 5,
             bytes_max: 8 << 10,
             ttl: Duration::from_micros(300),
         };
-        let streams = Streams::new(limits, 24 << 10);
+        let streams = Streams::new(24 << 10, Epochs::new([0; 16], None));
         let listener = Listener::default();
         let work = &|seed: u64| {
             for n in 0..3_000u64 {
@@ -356,9 +547,10 @@ mod tests {
                             info: None,
                             tags: None,
                         };
-                        streams.append(&channel, content, 0, |publication, epoch| {
+                        let deliver = |publication: &Publication, epoch: &Epoch| {
                             listener.publication(&channel, publication, Some(epoch));
-                        });
+                        };
+                        streams.append(&channel, content, None, 0, limits, deliver).unwrap();
                     }
                 }
             }

@@ -1,6 +1,5 @@
 //! The server API for Rust programs: publish, and manage channels and clients.
 
-mod idempotency;
 mod pattern;
 mod types;
 
@@ -10,14 +9,13 @@ use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::config::{Config, ConfigError, NamespaceOptions};
-use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Store};
+use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish};
 use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, ClientInfo};
 use crate::protocol::Json;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
-pub(crate) use idempotency::Idempotency;
 pub use types::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, StreamPosition, SubscribeOptions, Target,
@@ -283,26 +281,24 @@ impl ServerHandle {
         data: Json,
         options: &PublishOptions,
     ) -> Result<StreamPosition, ErrorCode> {
-        let (channel, namespace) = self.channel(channel)?;
-        let store = match options.skip_history || !namespace.has_history() {
-            true => Store::Skip,
-            false => Store::Keep,
-        };
-        let content = Content {
-            data,
-            info: None,
-            tags: (!options.tags.is_empty()).then(|| Arc::new(options.tags.clone())),
-        };
-        let publish = async || {
-            let position = self.node.engine().publish(&channel, content, store).await?;
-            self.node.metrics().publication(Source::server);
-            Ok(position.map(StreamPosition::of).unwrap_or_default())
-        };
-        match options.idempotency_key.as_deref() {
-            None | Some("") => publish().await,
-            Some(key) if key.len() > idempotency::KEY_BYTES_MAX => Err(ErrorCode::LimitExceeded),
-            Some(key) => self.node.idempotency().publish(&channel, key, publish).await,
+        let (channel, _) = self.channel(channel)?;
+        let key = options.idempotency_key.as_deref().filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.len() > IDEMPOTENCY_KEY_BYTES_MAX) {
+            return Err(ErrorCode::LimitExceeded);
         }
+        let publish = Publish {
+            content: Content {
+                data,
+                info: None,
+                tags: (!options.tags.is_empty()).then(|| Arc::new(options.tags.clone())),
+            },
+            idempotency_key: key.map(Into::into),
+            version: None,
+            skips_history: options.skip_history,
+        };
+        let published = self.node.engine().publish(&channel, publish).await?;
+        self.node.metrics().publication(Source::server);
+        Ok(StreamPosition::of(published.position))
     }
 
     /// Validates the data of a publication.
@@ -338,6 +334,9 @@ impl ServerHandle {
         clients
     }
 }
+
+/// The longest idempotency key in bytes.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
 /// Validates JSON. Line breaks become spaces, because they separate the messages of a frame. A JSON string contains none.
 fn json(bytes: &[u8]) -> Result<Json, ErrorCode> {

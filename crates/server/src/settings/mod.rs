@@ -30,6 +30,7 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
+use crate::engine::LogConfig;
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
@@ -135,6 +136,14 @@ impl Settings {
         config.api_keys.clone_from(&program.api_keys);
         config.insecure_api = program.insecure_api;
         config.insecure_clients = program.insecure_clients;
+        if let Some(folder) = &program.data {
+            let mut log = LogConfig::new(folder);
+            log.fsync = program.fsync;
+            config.log = Some(log);
+        }
+        if program.engine.is_some() {
+            return Err(self.error("engine", "must not be set: this version has only the embedded engine"));
+        }
         config.tokens = self.tokens.clone();
         config.subscription_tokens.clone_from(&self.subscription_tokens);
         config.limits = self.limits.clone();

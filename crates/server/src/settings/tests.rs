@@ -233,3 +233,15 @@ fn the_reference_page_is_current() {
         assert!(!page.contains(name), "{name}");
     }
 }
+
+#[test]
+fn the_log_has_a_folder_and_a_policy() {
+    let log = |text: &str| Settings::parse(text)?.config().map(|config| config.log);
+    assert_eq!(log("fsync = \"always\"").unwrap(), None);
+    let mut expected = crate::LogConfig::new("/data");
+    assert_eq!(log("data = \"/data\"").unwrap(), Some(expected.clone()));
+    expected.fsync = crate::Fsync::Always;
+    assert_eq!(log("data = \"/data\"\nfsync = \"always\"").unwrap(), Some(expected));
+    let error = log("data = \"/data\"\nfsync = \"sometimes\"").unwrap_err();
+    assert!(error.to_string().starts_with("line 2: fsync"), "{error}");
+}

@@ -20,7 +20,8 @@ use sockeye_proto::handshake::Uri;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::error::{Error, Kind};
+use crate::error::connect::{Attempt, ConnectFailure};
+use crate::error::{ConnectError, Error, Kind};
 use crate::transport::socket::prepare_tcp;
 
 /// RFC 8305 §5: the recommended connection attempt delay.
@@ -74,12 +75,12 @@ impl Dialer {
             let addresses = self.resolve(uri).await?;
             let connect = |address| connect_tcp(address, self.local_for(address));
             let connected = race(addresses, connect, &mut attempts).await;
-            connected.ok_or(CloseCause::Failed)
+            connected.ok_or(ConnectFailure::Failed)
         };
         let cause = match timeout(limit, dialing).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(cause)) => cause,
-            Err(_) => CloseCause::TimedOut(limit),
+            Err(_) => ConnectFailure::TimedOut(limit),
         };
         Err(Error::new(Kind::Connect(ConnectError {
             target: target(uri),
@@ -88,7 +89,7 @@ impl Dialer {
         })))
     }
 
-    async fn resolve(&self, uri: &Uri) -> Result<Vec<SocketAddr>, CloseCause> {
+    async fn resolve(&self, uri: &Uri) -> Result<Vec<SocketAddr>, ConnectFailure> {
         let (host, port) = (uri.host(), uri.port());
         let addresses = match (uri.zone(), host.parse::<IpAddr>()) {
             (None, Ok(ip)) => vec![SocketAddr::new(ip, port)],
@@ -97,17 +98,17 @@ impl Dialer {
             (None, Err(_)) => match &self.resolver {
                 Some(resolver) => (resolver.0)(host.to_owned(), port)
                     .await
-                    .map_err(CloseCause::Unresolved)?,
+                    .map_err(ConnectFailure::Unresolved)?,
                 None => system_addresses(host, port).await?,
             },
         };
         if addresses.is_empty() {
-            return Err(CloseCause::NoAddress);
+            return Err(ConnectFailure::NoAddress);
         }
         let addresses = interleaved(addresses);
         let usable: Vec<_> = addresses.iter().copied().filter(|it| self.is_usable(*it)).collect();
         match usable.is_empty() {
-            true => Err(CloseCause::OtherFamily(addresses)),
+            true => Err(ConnectFailure::OtherFamily(addresses)),
             false => Ok(usable),
         }
     }
@@ -126,8 +127,8 @@ impl Dialer {
     }
 }
 
-async fn system_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, CloseCause> {
-    let addresses = lookup_host((host, port)).await.map_err(CloseCause::Unresolved)?;
+async fn system_addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectFailure> {
+    let addresses = lookup_host((host, port)).await.map_err(ConnectFailure::Unresolved)?;
     Ok(addresses.collect())
 }
 
@@ -165,13 +166,6 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
             (a, b) => turns.extend(a.into_iter().chain(b)),
         }
     }
-}
-
-/// One attempt to connect: to this address, and why it failed if it has.
-#[derive(Debug)]
-struct Attempt {
-    address: SocketAddr,
-    error: Option<io::Error>,
 }
 
 /// RFC 8305 §5: the first connection of all; `None` once every attempt has failed.
@@ -230,98 +224,6 @@ where
         connected => Poll::Ready(connected),
     }
 }
-
-/// Why a client could not connect: the error of the name resolution, or the error of each address that was tried.
-///
-/// [`Error::connect_error`](crate::Error::connect_error) returns it for an error of
-/// [`Client::connect`](crate::Client::connect), of which it is also the [`source`](std::error::Error::source).
-#[derive(Debug)]
-pub struct ConnectError {
-    /// Host and port.
-    target: String,
-    cause: CloseCause,
-    attempts: Vec<Attempt>,
-}
-
-#[derive(Debug)]
-enum CloseCause {
-    /// The resolver failed.
-    Unresolved(io::Error),
-    /// The resolver gave nothing.
-    NoAddress,
-    /// These addresses are all of another family than the local address.
-    OtherFamily(Vec<SocketAddr>),
-    /// Every attempt failed.
-    Failed,
-    /// The deadline passed.
-    TimedOut(Duration),
-}
-
-impl ConnectError {
-    /// Host and port of the URI. The port is written even if it is the default.
-    #[must_use]
-    pub fn target(&self) -> &str {
-        &self.target
-    }
-
-    /// Whether name resolution failed: the host name has no address, or the resolver reported an error. No connection was
-    /// attempted.
-    #[must_use]
-    pub const fn is_unresolved(&self) -> bool {
-        matches!(self.cause, CloseCause::Unresolved(_) | CloseCause::NoAddress)
-    }
-
-    /// Whether the time to connect passed: the shorter one of [`Timeouts::connect`](crate::Timeouts::connect) and
-    /// [`Timeouts::open`](crate::Timeouts::open). If no address was tried, the resolver was too slow.
-    #[must_use]
-    pub const fn is_timeout(&self) -> bool {
-        matches!(self.cause, CloseCause::TimedOut(_))
-    }
-
-    /// Whether the caller has to change something: the local address is of another family than every address of the host.
-    pub(crate) const fn is_misuse(&self) -> bool {
-        matches!(self.cause, CloseCause::OtherFamily(_))
-    }
-
-    /// Whether the resolver or the operating system reported an error.
-    pub(crate) const fn is_io(&self) -> bool {
-        matches!(self.cause, CloseCause::Unresolved(_) | CloseCause::Failed)
-    }
-
-    /// Each address that was tried, in order, and its error; `None` for one that had not answered.
-    pub fn attempts(&self) -> impl Iterator<Item = (SocketAddr, Option<&io::Error>)> {
-        self.attempts.iter().map(|it| (it.address, it.error.as_ref()))
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            CloseCause::Unresolved(error) => return write!(f, "the host name cannot be resolved: {error}"),
-            CloseCause::NoAddress => return f.write_str("the host name has no address"),
-            CloseCause::OtherFamily(addresses) => {
-                f.write_str("the local address is of another family than")?;
-                return addresses.iter().try_for_each(|address| write!(f, " {}", address.ip()));
-            }
-            CloseCause::TimedOut(limit) if self.attempts.is_empty() => {
-                return write!(f, "the host name was not resolved within {limit:?}");
-            }
-            CloseCause::TimedOut(limit) => write!(f, "no connection within {limit:?}: ")?,
-            CloseCause::Failed => {}
-        }
-        for (idx, attempt) in self.attempts.iter().enumerate() {
-            let separator = if idx == 0 { "" } else { "; " };
-            write!(f, "{separator}{}: ", attempt.address)?;
-            match &attempt.error {
-                Some(error) => fmt::Display::fmt(error, f)?,
-                None => f.write_str("no answer")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConnectError {}
 
 fn target(uri: &Uri) -> String {
     let (host, port) = (uri.host(), uri.port());
@@ -541,6 +443,6 @@ mod tests {
             }
         }
         let uri = Uri::parse("ws://[fe80::1%25nosuchif]/").unwrap();
-        assert!(matches!(dialer.resolve(&uri).await, Err(CloseCause::Unresolved(_))));
+        assert!(matches!(dialer.resolve(&uri).await, Err(ConnectFailure::Unresolved(_))));
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::client::address::Address;
 use crate::client::dial::Dialer;
 use crate::error::{Error, Kind};
-use crate::runtime::clock;
+use crate::runtime::tokio::deadline_after;
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::transport::Io;
 use crate::transport::socket;
@@ -131,7 +131,7 @@ impl Client {
     pub async fn connect_with_response(&self, url: &str) -> Result<(WebSocket, Response), Error> {
         let address = Address::parse(url).map_err(Error::address)?;
         let timeouts = &self.template.options.timeouts;
-        let open_deadline = timeouts.open.map(clock::deadline);
+        let open_deadline = timeouts.open.map(deadline_after);
         let limit = timeouts
             .open
             .map_or(timeouts.connect, |open| open.min(timeouts.connect));
@@ -158,7 +158,7 @@ impl Client {
     {
         let address = Address::parse(url).map_err(Error::address)?;
         socket::prepare(&io)?;
-        let open_deadline = self.template.options.timeouts.open.map(clock::deadline);
+        let open_deadline = self.template.options.timeouts.open.map(deadline_after);
         self.open(io, &address, open_deadline).await
     }
 
@@ -171,7 +171,7 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let deadline = clock::deadline(self.template.options.timeouts.handshake);
+        let deadline = deadline_after(self.template.options.timeouts.handshake);
         let deadline = open_deadline.map_or(deadline, |open_deadline| open_deadline.min(deadline));
         // RFC 6455 §4.1 (5): TLS first, and everything through it. [6455-4.1-11, 6455-4.1-12, 6455-4.1-13]
         let io: Box<dyn Io> = if address.uri().is_secure() {
@@ -235,7 +235,7 @@ impl Client {
                 ClientProgress::Incomplete(next) => {
                     if next.is_rejected() && !awaits_body {
                         awaits_body = true;
-                        deadline = deadline.min(clock::deadline(REFUSAL_BODY_TIMEOUT));
+                        deadline = deadline.min(deadline_after(REFUSAL_BODY_TIMEOUT));
                     }
                     awaiting = next;
                 }

@@ -1,6 +1,6 @@
-//! What waits in either direction while a connection is busy.
+//! State that only a busy connection has.
 //!
-//! Boxed and present only while there is something in it, so that an idle connection does not pay for it.
+//! It is boxed and exists only while there is something in it, so that an idle connection does not pay for it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use sockeye_proto::Instant;
 use super::compress_job::CompressJob;
 use crate::message::Message;
 
-/// What a queued message costs beside its payload: its place in the queue, and an allocation.
+/// The memory that a queued message takes beside its payload: its entry in the queue, and an allocation.
 const MESSAGE_COST: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// The message that is being compressed. What was queued before it is in the output; nothing is queued behind it.
+    /// The message that is being compressed. Everything before it is in the output, and nothing can be queued behind it.
     pub(super) compress_job: Option<CompressJob>,
-    /// The transport is full.
+    /// Present while the transport is full.
     pub(super) stall: Option<Stall>,
-    /// Until when a slow peer is busy with what the transport took before it was no longer full: an estimate.
+    /// An estimate of when a slow peer has read what the transport held when it was full last.
     pub(super) drained_at: Option<Instant>,
     /// Messages that were received while a send waited.
     pub(super) ahead: ReadAhead,
@@ -34,21 +34,21 @@ impl Backlog {
     }
 }
 
-/// The longest estimate of how long a peer takes to read what its transport holds.
+/// The longest estimate of the time in which a peer reads what its transport holds.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// A full transport, and how much it has taken since its peer's rate was last checked.
+/// A full transport, and how much it has taken since the peer's rate was checked last.
 #[derive(Debug)]
 pub(super) struct Stall {
     began: Instant,
     /// How many bytes of the connection had been written when the transport was first full.
     written_at_first: u64,
-    /// How many bytes the transport took at once before it was full: about what it holds.
+    /// How many bytes the transport took in the last write before it was full: about as much as it holds.
     held: u64,
     since: Instant,
     /// How many bytes of the connection had been written then.
     written_before: u64,
-    /// How many bytes were taken beyond the least rate before. A kernel takes them in large pieces.
+    /// How many bytes the transport took beyond the least rate in the period before. A kernel takes them in large pieces.
     surplus: u64,
 }
 
@@ -65,13 +65,13 @@ impl Stall {
         }
     }
 
-    /// When the peer's rate is to be checked.
+    /// When the peer's rate must be checked.
     pub(super) fn deadline(&self, timeout: Duration) -> Instant {
         self.since + timeout
     }
 
-    /// Whether the peer has taken any bytes by the deadline, and at least `taken_min` with the surplus of the period before.
-    /// If so, the next period begins.
+    /// Whether the peer has taken any bytes in this period, and at least `taken_min` together with the surplus of the period
+    /// before. Begins the next period.
     pub(super) fn renew(&mut self, now: Instant, written_total: u64, taken_min: u64) -> bool {
         let taken = written_total.saturating_sub(self.written_before);
         let counted = taken + self.surplus;
@@ -81,7 +81,7 @@ impl Stall {
         taken > 0 && counted >= taken_min
     }
 
-    /// How long the peer takes to read what the transport holds, at the rate at which it has made room so far: an estimate.
+    /// Estimates the time in which the peer reads what the transport holds, from the rate at which it has made room so far.
     pub(super) fn drain_time(&self, now: Instant, written_total: u64) -> Duration {
         let taken = written_total.saturating_sub(self.written_at_first);
         let millis = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
@@ -94,7 +94,7 @@ impl Stall {
 
 /// Messages that were received while a send waited, in order.
 ///
-/// Two peers that both send more than the network holds before they receive would otherwise wait for each other.
+/// Without this, two peers that both send more than the network holds before they receive would wait for each other.
 #[derive(Default)]
 pub(super) struct ReadAhead {
     messages: VecDeque<Message>,
@@ -102,7 +102,7 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Bytes of memory that the messages cost.
+    /// The memory that the messages take, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost
     }

@@ -1,29 +1,28 @@
-//! How much a connection does before the deadlines are looked at and other tasks get their turn.
+//! The work that a connection may do before it checks its deadlines and yields to other tasks.
 //!
-//! A peer whose input never ends can neither outlast a deadline nor starve other tasks. What is done is counted in bytes
-//! that are read into the thread's buffer, and other work in as many of these as take about as long.
+//! Without this limit, a peer whose input never ends could outlast a deadline or starve other tasks. The unit is a byte that is
+//! read into the thread's buffer. Other work is charged with as many bytes as take about as long.
 
-/// A turn: some tenths of a millisecond as a rule, some milliseconds at most.
+/// The whole budget: usually some tenths of a millisecond, at most some milliseconds.
 const MAX: u32 = 512 * 1024;
 
-/// Hard limit: yield even if buffered messages remain.
+/// The hard limit, at which a connection yields even if messages remain in its buffer.
 const OVERDRAWN: u32 = 2 * MAX;
 
-/// A read into the thread's buffer.
+/// The cost of a read into the thread's buffer.
 const READ_COST: u32 = 128 * 1024;
 
-/// What a message or a control frame counts beyond that: in one read there may be 60,000, which take some milliseconds.
+/// The additional cost of a message or a control frame: one read may contain 60,000, which take some milliseconds.
 const FRAME_COST: u32 = 64;
 
-/// The least that a read straight into a large message counts, and how many of its bytes count one: they are only
-/// unmasked.
+/// The least cost of a read straight into a large message, and how many of its bytes cost one: they are only unmasked.
 const DIRECT_READ_COST_MIN: u32 = 32 * 1024;
 const DIRECT_BYTES: usize = 4;
 
-/// What a compressed byte counts: a part of a large message is more than a turn.
+/// The cost of a compressed byte: one part of a large message costs more than the whole budget.
 const COMPRESSED_COST: u32 = 16;
 
-/// What was done since other tasks last had their turn.
+/// The work since the connection last yielded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Budget(u32);
 
@@ -38,7 +37,7 @@ impl Budget {
         self.0 >= OVERDRAWN
     }
 
-    /// How much was done, in bytes.
+    /// The work so far, in bytes.
     #[inline]
     pub(super) fn spent(self) -> u64 {
         self.0.into()
@@ -69,13 +68,13 @@ impl Budget {
         self.charge(FRAME_COST);
     }
 
-    /// Bytes that are not messages whole in their frames: there may be 20,000 fragments in a read.
+    /// For bytes that are not whole messages: one read may contain 20,000 fragments.
     #[inline]
     pub(super) fn charge_fragments(&mut self, len: usize) {
         self.charge(saturated(len));
     }
 
-    /// A message that did not come out of one read as it is: what was inflated may be a thousand times what was read.
+    /// For a message that was assembled from several reads or inflated: it may be a thousand times as large as its input.
     #[inline]
     pub(super) fn charge_assembled(&mut self, len: usize) {
         self.charge(saturated(len));
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_four_reads_or_as_much_other_work() {
+    fn budget_is_four_reads_or_as_much_other_work() {
         check(Budget::charge_read, 4);
         check(Budget::charge_frame, 8192);
         check(|budget| budget.charge_direct_read(1), 16);

@@ -1,8 +1,8 @@
-//! Buffers that belong to the thread.
+//! A pool of buffers for each thread.
 //!
-//! A connection holds a buffer only while there is something in it: received bytes that are not delivered yet, or
-//! bytes that the kernel has not taken yet. An idle connection holds none, and busy connections of one thread use the
-//! same few buffers again and again, so these stay in the processor's cache.
+//! A connection holds a buffer only while there is something in it: received bytes that are not parsed yet, or bytes that the
+//! kernel has not taken yet. An idle connection holds none. Busy connections of one thread reuse the same few buffers, which
+//! therefore stay in the processor's cache.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,21 +14,21 @@ pub(super) const READ_BUFFER_LEN: usize = 128 * 1024;
 /// A write buffer that grew beyond this is freed instead of kept.
 const WRITE_BUFFER_KEPT_MAX: usize = 256 * 1024;
 
-/// How many buffers of each kind a thread keeps, but for small ones to write. One is enough while tasks run one after the
-/// other; more serve connections that hold theirs across an await.
+/// How many buffers of each kind a thread keeps, except small write buffers. One is enough while tasks run one after the other.
+/// The others serve connections that hold theirs across an await.
 const KEPT_MAX: usize = 4;
 
-/// A broadcast gives a write buffer to every connection at the same moment, and all come back together. So a thread keeps
-/// many of up to 2 KiB, 2 MiB in all. Freeing them would return memory that the next broadcast allocates again.
+/// A broadcast gives a write buffer to every connection at the same moment, and all are returned together. So a thread keeps
+/// many of up to 2 KiB, 2 MiB in total: otherwise each broadcast would free and allocate them again.
 const SMALL_LEN_MAX: usize = 2 * 1024;
 const SMALL_KEPT_MAX: usize = 1024;
 
-/// How many receive buffers, of all threads, connections may hold while their messages wait to be taken; 32 MiB. From
-/// then on a connection that waits keeps a copy of what it has instead. Without this, a peer would make a slow
-/// application hold 128 KiB with two small messages.
+/// How many receive buffers, of all threads, connections may retain while their messages wait to be received: 32 MiB. Beyond
+/// this, a connection copies its unparsed bytes and returns the buffer. Without the limit, a peer could make a slow application
+/// hold 128 KiB with two small messages.
 const RETAINED_MAX: usize = 256;
 
-/// How many receive buffers are held.
+/// How many receive buffers are retained.
 static RETAINED: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Default)]
@@ -39,16 +39,15 @@ struct Pool {
 }
 
 thread_local! {
-    /// The buffer of each kind that came back last. One is enough while tasks run one after the other, and this is found
-    /// faster than in a list.
+    /// The buffer of each kind that was returned last. Mostly this one is enough, and it is found faster than in a list.
     static NEWEST_READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static NEWEST_WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static NEWEST_ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// Counts a receive buffer that a connection wants to keep while its user is busy; `false` if too many are kept, and
-/// it is to keep a copy instead.
+/// Counts a receive buffer that a connection retains while its messages wait. Returns `false` if too many are retained: the
+/// connection keeps a copy instead.
 pub(super) fn try_retain() -> bool {
     let may = RETAINED.fetch_add(1, Ordering::Relaxed) < RETAINED_MAX;
     if !may {
@@ -57,14 +56,14 @@ pub(super) fn try_retain() -> bool {
     may
 }
 
-/// A receive buffer is no longer kept.
+/// Must be called when a buffer that [`try_retain`] counted is released.
 pub(super) fn release_retained() {
     RETAINED.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// A buffer to receive into, of [`READ_BUFFER_LEN`] bytes. It is zeroed when it is made and not again: it holds bytes
-/// that other connections have received. Only what a read has written may be looked at, and only a transport that is
-/// known to write and not to look may be given it; all others get [`take_room`].
+/// A receive buffer of [`READ_BUFFER_LEN`] bytes. It is zeroed only once, so it holds bytes that other connections have
+/// received: callers look only at what a read has written, and pass it only to a transport that never looks at it. All others
+/// get [`take_room`].
 #[inline]
 pub(super) fn take_read() -> Vec<u8> {
     let newest = NEWEST_READ.take();
@@ -80,7 +79,7 @@ fn take_older_read() -> Vec<u8> {
     kept.unwrap_or_else(|| vec![0; READ_BUFFER_LEN])
 }
 
-/// Room to receive into, of [`READ_BUFFER_LEN`] bytes. Empty: what lies in the room cannot be read.
+/// An empty receive buffer with a capacity of [`READ_BUFFER_LEN`] bytes. Its old content cannot be read.
 pub(super) fn take_room() -> Vec<u8> {
     let newest = NEWEST_ROOM.take();
     match newest.capacity() {
@@ -89,13 +88,13 @@ pub(super) fn take_room() -> Vec<u8> {
     }
 }
 
-/// Gives back what [`take_room`] gave.
+/// Returns a buffer of [`take_room`].
 pub(super) fn give_room(mut room: Vec<u8>) {
     room.clear();
     let _ = NEWEST_ROOM.try_with(|newest| newest.set(room));
 }
 
-/// Gives back a buffer of [`take_read`].
+/// Returns a buffer of [`take_read`].
 #[inline]
 pub(super) fn give_read(buffer: Vec<u8>) {
     match NEWEST_READ.try_with(|newest| newest.replace(buffer)) {
@@ -113,7 +112,7 @@ fn give_older_read(buffer: Vec<u8>) {
     });
 }
 
-/// A connection may be dropped when the thread ends and its pool is gone: then its buffers go with it.
+/// A connection may be dropped while the thread ends and its pool is gone. Then its buffers are freed.
 fn give(give_to: impl FnOnce(&mut Pool)) {
     let _ = POOL.try_with(|pool| give_to(&mut pool.borrow_mut()));
 }
@@ -134,7 +133,7 @@ fn take_older_write() -> Vec<u8> {
         .unwrap_or_default()
 }
 
-/// Gives back a buffer of [`take_write`].
+/// Returns a buffer of [`take_write`].
 #[inline]
 pub(super) fn give_write(mut buffer: Vec<u8>) {
     buffer.clear();

@@ -1,11 +1,11 @@
-//! Codecs that belong to the thread, as its buffers do.
+//! A pool of compression codecs for each thread.
 
 use std::cell::RefCell;
 
 use sockeye_proto::deflate::{CodecPool, DeflateConfig, Deflater, Inflater};
 
-/// How many codecs of each kind a thread keeps. More than one is needed for different configurations, and for large
-/// messages, which keep theirs over an await.
+/// How many codecs of each kind a thread keeps. More than one is needed for different configurations, and for large messages,
+/// which keep theirs across an await.
 const KEPT_MAX: usize = 4;
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// The pool of the present thread.
+/// The pool of the current thread.
 pub(crate) const OF_THREAD: CodecPool = CodecPool {
     take_deflater,
     return_deflater,

@@ -1,25 +1,25 @@
-//! Large messages that are compressed in parts, with other tasks in between.
+//! Large messages that are compressed in parts. Other tasks run in between.
 
 use sockeye_proto::{Data, Fragment};
 
 use crate::message::Message;
 
-/// How much of a message is compressed at once, and the size above which one is compressed in parts: at the default
-/// level, a tenth of a millisecond for what is all the same, a quarter for text, a whole one for noise.
+/// How much of a message is compressed at once; larger messages are compressed in parts. At the default level this takes a
+/// tenth of a millisecond for constant input, a quarter for text, and one millisecond for noise.
 pub(crate) const PART_LEN: usize = 64 * 1024;
 
-/// A message of which some parts are still to be compressed.
+/// A message of which some parts are not compressed yet.
 #[derive(Debug)]
 pub(super) struct CompressJob {
     message: Message,
-    /// How much of it is taken.
+    /// How many of its bytes are taken.
     pos: usize,
-    /// After how many bytes of the connection its first fragment began: no other begins there.
+    /// The position of its first fragment, in bytes since the connection began. It identifies the message.
     start: u64,
 }
 
 impl CompressJob {
-    /// Before the first part, which is to leave after so many bytes of the connection.
+    /// A message whose first fragment is at `start`.
     pub(super) fn new(message: Message, start: u64) -> Self {
         Self { message, pos: 0, start }
     }
@@ -28,7 +28,7 @@ impl CompressJob {
         self.start
     }
 
-    /// Takes the next part, and says whether it is the last.
+    /// Takes the next part, and whether it is the last.
     pub(super) fn next_part(&mut self) -> (Data<'_>, Fragment) {
         let part = match self.message.data() {
             Data::Text(text) => {

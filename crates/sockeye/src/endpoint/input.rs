@@ -1,33 +1,30 @@
-//! What was received, and is not delivered yet.
+//! Bytes that were received and are not parsed yet.
 
-use std::io::{self, Read as _};
-use std::pin::{Pin, pin};
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use sockeye_proto::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::buffer_pool;
 use super::message_pool::Lease;
-use crate::runtime::clock;
 use crate::transport::Transport;
 
-/// Received bytes that are not delivered yet.
+/// Bytes that were received and are not parsed yet.
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) buffer: Vec<u8>,
-    /// Where in it what was received ends. A receive buffer is small.
+    /// The end of the received bytes in `buffer`.
     pub(super) end: u32,
-    /// How much of it is delivered.
+    /// How many of them are parsed.
     pub(super) pos: u32,
     /// When they were read.
     pub(super) at: Instant,
-    /// Whether `buffer` is counted among those that are held.
+    /// Whether `buffer` is counted by [`buffer_pool::try_retain`].
     is_retained: bool,
-    /// Check readiness before the next read, because the last read was short. Cleared after one check: a wake-up already
+    /// Whether to check readiness before the next read, because the last read was short. One check is enough: a wake-up
     /// implies readiness.
     asks_first: bool,
-    /// Of a buffer to the message that is arriving, which is not this one's.
+    /// The pooled buffer of a large message that is arriving. That message is not in `buffer`.
     pub(super) lease: Lease,
 }
 
@@ -38,7 +35,7 @@ impl Input {
         input
     }
 
-    /// From now on `received` is all that is not delivered.
+    /// Replaces all unparsed bytes.
     fn set(&mut self, received: Vec<u8>) {
         (self.pos, self.end) = (0, received.len() as u32);
         self.buffer = received;
@@ -54,7 +51,7 @@ impl Input {
         &self.buffer[self.pos as usize..self.end as usize]
     }
 
-    /// Reads into a buffer of the thread's; keeps it only if something was read.
+    /// Reads into a buffer of the thread, and keeps the buffer if anything was read.
     #[inline(always)]
     pub(super) fn poll_fill(
         &mut self,
@@ -62,7 +59,7 @@ impl Input {
         len_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        assert!(self.is_consumed(), "a read would overwrite what is not delivered");
+        assert!(self.is_consumed(), "a read would overwrite what is not consumed");
         if std::mem::take(&mut self.asks_first) {
             ready!(io.poll_read_ready(cx))?;
         }
@@ -70,26 +67,18 @@ impl Input {
             return self.poll_append(io, len_max, cx);
         }
         let mut buffer = buffer_pool::take_read();
-        let start = buffer.as_ptr();
-        let mut filling = ReadBuf::new(&mut buffer);
-        let read = Pin::new(io).poll_read(cx, &mut filling);
-        assert_eq!(
-            filling.filled().as_ptr(),
-            start,
-            "a transport reads into the buffer that it is given"
-        );
-        let read = read.map_ok(|()| filling.filled().len());
+        let read = io.poll_read(cx, &mut buffer);
         if let Poll::Ready(Ok(len @ 1..)) = read {
             self.asks_first = len < buffer.len();
-            (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
+            (self.buffer, self.end) = (buffer, len as u32);
         } else {
             buffer_pool::give_read(buffer);
         }
         read
     }
 
-    /// Reads into an empty buffer, in which the transport sees no bytes of other connections. Keeps it only if something was
-    /// read.
+    /// Reads into an empty buffer, in which the transport sees no bytes of other connections, and keeps the buffer if anything
+    /// was read.
     #[inline(always)]
     fn poll_append(&mut self, io: &mut Transport, len_max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let is_of_thread = len_max >= buffer_pool::READ_BUFFER_LEN;
@@ -97,33 +86,29 @@ impl Input {
             true => buffer_pool::take_room(),
             false => Vec::with_capacity(len_max),
         };
-        let read = pin!(io.read_buf(&mut buffer)).poll(cx);
+        let read = io.poll_read_append(cx, &mut buffer, len_max);
         if let Poll::Ready(Ok(len @ 1..)) = read {
-            (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
+            (self.buffer, self.end) = (buffer, len as u32);
         } else if is_of_thread {
             buffer_pool::give_room(buffer);
         }
         read
     }
 
-    /// Reads from a TCP socket, whether or not the runtime knows that there is something to read. Returns whether there was.
+    /// Reads once from a TCP socket, even if the runtime does not know that it is readable. Returns whether anything was read.
     #[cold]
-    pub(super) fn try_fill(&mut self, io: &mut Transport) -> bool {
-        let Transport::Tcp(tcp) = io else { return false };
+    pub(super) fn try_fill(&mut self, io: &Transport) -> bool {
         let mut buffer = buffer_pool::take_read();
-        match (&*socket2::SockRef::from(&*tcp)).read(&mut buffer) {
-            Ok(len @ 1..) => {
-                (self.buffer, self.end, self.at) = (buffer, len as u32, clock::now());
-                true
-            }
-            _ => {
-                buffer_pool::give_read(buffer);
-                false
-            }
+        let len = io.try_read(&mut buffer);
+        if len == 0 {
+            buffer_pool::give_read(buffer);
+            return false;
         }
+        (self.buffer, self.end) = (buffer, len as u32);
+        true
     }
 
-    /// Returns the buffer to the pool, or keeps it while input remains.
+    /// Returns the buffer to the pool if everything is parsed; otherwise retains it.
     #[inline]
     pub(super) fn release_or_retain(&mut self) {
         if self.is_consumed() {
@@ -133,7 +118,7 @@ impl Input {
         }
     }
 
-    /// Keeps the thread's buffer, or a copy of what is not delivered yet.
+    /// Retains the thread's buffer, or copies the unparsed bytes.
     #[cold]
     fn retain(&mut self) {
         self.is_retained = buffer_pool::try_retain();

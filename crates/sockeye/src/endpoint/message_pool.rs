@@ -1,9 +1,9 @@
-//! The buffers of large messages, which belong to the process.
+//! A pool of buffers of large messages, shared by the process.
 //!
-//! An allocator gives the memory of a large message back to the system when it is freed, and each page of the next one
-//! is a fault: for messages of 2 to 16 MiB that was a third to a half of all that an echo cost. To grow to 1 MiB was
-//! nearly a third where it did not happen in place. So the buffer of a message comes back when its last clone is dropped, on
-//! whatever thread, and another message is received into it.
+//! Allocators return the memory of a large message to the system when it is freed, and then each page of the next message is a
+//! page fault: for messages of 2 to 16 MiB that was a third to a half of the cost of an echo. For 1 MiB, growing a buffer that
+//! could not grow in place was nearly a third. So the buffer of a message is returned to the pool when its last clone is
+//! dropped, on any thread, and a later message is received into it.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -17,8 +17,8 @@ const MIB: usize = 1024 * 1024;
 /// Messages up to this size are left to the allocator.
 const LARGE_ABOVE: usize = MIB / 2;
 
-/// How much there is at most, in MiB: of buffers that wait for a message, and of those that are lent to messages which
-/// have not arrived whole. What a peer declares and does not send costs no more than this, for all connections together.
+/// The total size at most, in MiB: of buffers that wait for a message, and of those that are leased to messages which are still
+/// arriving. All connections together hold no more than this for messages that peers declare and do not send.
 const KEPT_MAX: usize = 32;
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
@@ -36,7 +36,7 @@ struct Pool {
 }
 
 impl Pool {
-    /// The newest buffer that has room for so many bytes and is not more than twice.
+    /// Takes the newest buffer that has room for `len` bytes and is at most twice as large.
     fn take(&mut self, len: usize) -> Option<Vec<u8>> {
         let fits = |buffer: &Vec<u8>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
         let pos = self.waiting.iter().rposition(fits)?;
@@ -46,8 +46,8 @@ impl Pool {
         Some(buffer)
     }
 
-    /// Keeps a buffer, in the place of the oldest ones if need be. Gives back what is to be freed, where nothing is
-    /// locked.
+    /// Keeps a buffer, in place of the oldest ones if necessary. Returns the buffers that the caller frees after it has unlocked
+    /// the pool.
     fn put(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
         let mut freed = Vec::new();
         let len = mib(&buffer);
@@ -71,12 +71,13 @@ fn mib(buffer: &Vec<u8>) -> usize {
     buffer.capacity().div_ceil(MIB)
 }
 
-/// What is lent to a message while it arrives, in MiB. One byte, for every connection has it.
+/// The size of the pooled buffer into which a message is being received, in MiB; 0 if there is none. One byte, because every
+/// connection has it.
 #[derive(Default)]
 pub(super) struct Lease(u8);
 
 impl Lease {
-    /// Moves a message that will have at least `len` bytes to a kept buffer, if it has no room for them and one fits.
+    /// Moves a message that will have at least `len` bytes into a pooled buffer, if its own has no room and a pooled one fits.
     pub(super) fn acquire_for(&mut self, message: &mut Vec<u8>, len: usize) {
         if len <= LARGE_ABOVE || message.capacity() >= len {
             return;
@@ -90,7 +91,7 @@ impl Lease {
         }
     }
 
-    /// The message has arrived, or will not.
+    /// Must be called when the message has arrived or will not arrive.
     pub(super) fn release(&mut self) {
         let len = std::mem::take(&mut self.0);
         if len > 0 {
@@ -105,7 +106,7 @@ impl Drop for Lease {
     }
 }
 
-/// The bytes of a message. A large buffer comes back when the last of them is dropped.
+/// The bytes of a message. A large buffer is returned to the pool when the last clone is dropped.
 pub(super) fn share(bytes: Vec<u8>) -> Bytes {
     match bytes.capacity() > LARGE_ABOVE {
         true => Bytes::from_owner(Large(bytes)),

@@ -1,31 +1,29 @@
-//! What waits to be written.
+//! Bytes that wait to be written.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Write as _};
-use std::pin::Pin;
+use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use sockeye_proto::frame::HEADER_LEN_MAX;
-use tokio::io::AsyncWrite;
 
 use super::buffer_pool;
 use crate::message::payload::{APPENDED_LEN_MIN, Payload};
 use crate::transport::Transport;
 
-/// From this size on, a payload is written from where it lies instead of being copied behind its header.
+/// From this size on, a payload is written from its own memory instead of being copied behind its header.
 pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 
-/// How many bytes of control frames may wait in the buffer. A peer that sends pings in a burst gets a pong for each;
-/// one that pings and does not read makes this much wait, and after that only its newest ping is answered.
+/// How many bytes of control frames may wait in the buffer. A peer that sends a burst of pings gets a pong for each. If it does
+/// not read them, they wait up to this size, and after that only its newest ping is answered.
 const CONTROL_LEN_MAX: u32 = 2 * 1024;
 
 /// A ping, a pong and a close frame, with 125 bytes each.
 const CONTROL_FRAMES_LEN_MAX: usize = 3 * (HEADER_LEN_MAX + 125);
 
-/// The least that a new buffer has room for: a broadcast gives one to every connection at the same moment.
+/// The least capacity of a new buffer: small, because a broadcast gives one to every connection at the same moment.
 const BUFFER_LEN_MIN: usize = 256;
 
-/// From this many written bytes on, those behind them are moved to the front of a buffer that does not become empty.
+/// Once this many bytes of a buffer are written, the rest is moved to the front if the buffer does not become empty.
 const COMPACT_FROM: usize = 32 * 1024;
 
 /// The same before a buffer grows, which is a copy too, and what may wait is all that it may hold.
@@ -34,17 +32,17 @@ const COMPACT_BEFORE_GROWING_FROM: usize = 8 * 1024;
 /// How many pieces one `writev` is given at most.
 const SLICES_MAX: usize = 16;
 
-/// Bytes in the order in which they are to leave: a buffer, and before it what refers to large payloads.
+/// Bytes in the order in which they are written: large payloads and the buffers between them, then one buffer.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    /// What leaves before `buffer`, if a large payload is among it. Boxed, for an idle connection has none.
+    /// What is written before `buffer`, if that includes a large payload. Boxed, because an idle connection has none.
     ahead: Option<Box<Ahead>>,
     buffer: Vec<u8>,
-    /// How much is written of the piece that leaves first: the first one ahead, else the buffer.
+    /// How many bytes are written of the first piece: the first one ahead, otherwise the buffer.
     written: usize,
-    /// How many bytes will have been written in all when the last control frame has left.
+    /// The end of the last control frame, in bytes since the connection began.
     control_end: u64,
-    /// How many bytes of control frames were queued since all before them had left.
+    /// How many bytes of control frames were queued since the earlier ones were written.
     control_len: u32,
     /// How many bytes were written since the connection began.
     written_total: u64,
@@ -52,7 +50,7 @@ pub(super) struct Output {
     unflushed: bool,
 }
 
-/// Large payloads, and what lies before and between them. Not empty.
+/// Large payloads, and the buffers before and between them. Not empty.
 #[derive(Debug, Default)]
 struct Ahead {
     pieces: VecDeque<Piece>,
@@ -61,9 +59,9 @@ struct Ahead {
 
 #[derive(Debug)]
 enum Piece {
-    /// What was in the buffer when a large payload came behind it.
+    /// The content of the buffer when a large payload was queued behind it.
     Buffer(Vec<u8>),
-    /// A large payload, or a whole frame of one, where it lies.
+    /// A large payload, or a whole frame with one.
     Payload(Payload),
 }
 
@@ -169,7 +167,7 @@ impl Output {
         *self = Self::default();
     }
 
-    /// Writes until all is with the kernel. `wrote` tells whether any progress was made, also when pending.
+    /// Writes until the transport has taken everything. Sets `wrote` if it has taken anything, also if this is pending.
     pub(super) fn poll_write(
         &mut self,
         io: &mut Transport,
@@ -177,7 +175,7 @@ impl Output {
         wrote: &mut bool,
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let written = ready!(self.poll_write_some(Pin::new(io), cx))?;
+            let written = ready!(self.poll_write_some(io, cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -186,13 +184,13 @@ impl Output {
             self.advance(written);
         }
         if self.unflushed {
-            ready!(Pin::new(io).poll_flush(cx))?;
+            ready!(io.poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write_some(&self, io: Pin<&mut Transport>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write_some(&self, io: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(ahead) = &self.ahead else {
             return io.poll_write(cx, &self.buffer[self.written..]);
         };
@@ -207,25 +205,23 @@ impl Output {
         io.poll_write_vectored(cx, &slices[..len])
     }
 
-    /// Writes to a TCP socket what it takes, whether or not the runtime knows that there is room: a kernel reports room only
-    /// in large steps. Returns how many bytes that was.
+    /// Writes what the transport takes, even if the runtime does not know that it is writable. Returns how many bytes that
+    /// was.
     #[cold]
     pub(super) fn try_write(&mut self, io: &Transport) -> usize {
-        let Transport::Tcp(tcp) = io else { return 0 };
         let mut total = 0;
         while !self.is_empty() {
             let bytes = match &self.ahead {
                 Some(ahead) => ahead.pieces.front().map_or(&[][..], Piece::bytes),
                 None => &self.buffer,
             };
-            match (&*socket2::SockRef::from(tcp)).write(&bytes[self.written..]) {
-                Ok(written @ 1..) => {
-                    total += written;
-                    self.unflushed = true;
-                    self.advance(written);
-                }
-                _ => break,
+            let written = io.try_write(&bytes[self.written..]);
+            if written == 0 {
+                break;
             }
+            total += written;
+            self.unflushed = true;
+            self.advance(written);
         }
         total
     }

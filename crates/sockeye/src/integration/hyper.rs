@@ -369,7 +369,7 @@ mod tests {
 
     use super::*;
 
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nglued";
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nextra";
 
     /// Which server of hyper's it is.
     #[derive(Clone, Copy, Debug)]
@@ -408,7 +408,7 @@ mod tests {
         let upgraded = receiver.await.unwrap().unwrap();
         let mut read_buf = vec![];
         let mut io = transport(upgraded, None, &mut read_buf);
-        while read_buf.len() < b"read_buf".len() {
+        while read_buf.len() < b"extra".len() {
             io.read_buf(&mut read_buf).await.unwrap();
         }
         (io, read_buf)
@@ -446,19 +446,19 @@ mod tests {
             let (tcp, _) = listener.accept().await.unwrap();
             let (io, read_buf) = upgraded(served, tcp, peer).await;
             assert!((&*io as &dyn Any).is::<TcpStream>(), "{served:?}");
-            assert_eq!(read_buf, b"read_buf", "{served:?}");
+            assert_eq!(read_buf, b"extra", "{served:?}");
             #[cfg(unix)]
             {
                 let (unix, peer) = tokio::net::UnixStream::pair().unwrap();
                 let (io, read_buf) = upgraded(served, unix, peer).await;
                 assert!((&*io as &dyn Any).is::<tokio::net::UnixStream>(), "{served:?}");
-                assert_eq!(read_buf, b"read_buf", "{served:?}");
+                assert_eq!(read_buf, b"extra", "{served:?}");
             }
             let (unknown, peer) = duplex(1024);
             let (io, read_buf) = upgraded(served, unknown, peer).await;
             assert!((&*io as &dyn Any).is::<TokioIo<Upgraded>>(), "{served:?}");
             assert!(!(&*io as &dyn Any).is::<DuplexStream>(), "{served:?}");
-            assert_eq!(read_buf, b"read_buf", "{served:?}");
+            assert_eq!(read_buf, b"extra", "{served:?}");
         }
     }
 }

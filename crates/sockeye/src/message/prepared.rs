@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use sockeye_proto::deflate::DeflateConfig;
+use sockeye_proto::deflate::{CodecPool, DeflateConfig};
 use sockeye_proto::{Compress, Connection, Framing};
 
-use crate::endpoint::CODECS;
 use crate::message::Message;
 use crate::message::payload::Payload;
 
@@ -93,21 +92,22 @@ impl PreparedMessage {
         self.0.compress
     }
 
-    /// The frame to send on this connection, a server's.
-    pub(crate) fn frame_for(&self, connection: &Connection) -> &Frame {
+    /// The frame to send on this connection of a server. Compresses the message if no connection with the same parameters has
+    /// done so.
+    pub(crate) fn frame_for(&self, connection: &Connection, codecs: CodecPool) -> &Frame {
         let message = &self.0.message;
         let config = connection
             .deflate_config()
             .filter(|_| connection.would_compress(message.len(), self.0.compress));
         config
-            .and_then(|config| self.compressed_frame(config))
+            .and_then(|config| self.compressed_frame(config, codecs))
             .unwrap_or(&self.0.plain)
     }
 
-    fn compressed_frame(&self, config: &DeflateConfig) -> Option<&Frame> {
+    fn compressed_frame(&self, config: &DeflateConfig, codecs: CodecPool) -> Option<&Frame> {
         let mut slot = &self.0.compressed;
         loop {
-            let variant = slot.get_or_init(|| Box::new(Variant::new(&self.0.message, config)));
+            let variant = slot.get_or_init(|| Box::new(Variant::new(&self.0.message, config, codecs)));
             if variant.is_for(config) {
                 return variant.frame.as_ref();
             }
@@ -123,9 +123,9 @@ impl Variant {
         deciding(&self.config) == deciding(config)
     }
 
-    fn new(message: &Message, config: &DeflateConfig) -> Self {
+    fn new(message: &Message, config: &DeflateConfig, codecs: CodecPool) -> Self {
         let mut bytes = Vec::new();
-        let framing = Framing::compressed(message.data(), config, CODECS, &mut bytes);
+        let framing = Framing::compressed(message.data(), config, codecs, &mut bytes);
         Self {
             config: config.clone(),
             frame: framing.map(|framing| Frame {
@@ -176,7 +176,7 @@ mod tests {
             peer_window_bits: window_bits,
         };
         let mut connection = Connection::new(Role::Server, Arc::new(Config::default()), Instant::default());
-        connection.enable_deflate(&DeflateConfig::default(), agreement, CODECS);
+        connection.enable_deflate(&DeflateConfig::default(), agreement, CodecPool::UNPOOLED);
         connection
     }
 
@@ -184,16 +184,22 @@ mod tests {
     fn connections_that_compress_alike_share_one_frame() {
         let prepared = PreparedMessage::new("again ".repeat(100));
         let (wide, narrow) = (connection(15, Takeover::Reset), connection(9, Takeover::Reset));
-        let frame = prepared.frame_for(&wide);
+        let frame = prepared.frame_for(&wide, CodecPool::UNPOOLED);
         assert!(frame.bytes.len() < 100);
         let alike = [connection(15, Takeover::Reset), connection(15, Takeover::Keep)];
         for other in &alike {
-            assert!(std::ptr::eq(frame, prepared.clone().frame_for(other)));
+            assert!(std::ptr::eq(
+                frame,
+                prepared.clone().frame_for(other, CodecPool::UNPOOLED)
+            ));
         }
-        let narrow = prepared.frame_for(&narrow);
+        let narrow = prepared.frame_for(&narrow, CodecPool::UNPOOLED);
         assert!(!std::ptr::eq(frame, narrow) && !std::ptr::eq(narrow, &raw const prepared.0.plain));
 
         let never = PreparedMessage::with("again ".repeat(100), Compress::Never);
-        assert!(std::ptr::eq(never.frame_for(&wide), &raw const never.0.plain));
+        assert!(std::ptr::eq(
+            never.frame_for(&wide, CodecPool::UNPOOLED),
+            &raw const never.0.plain
+        ));
     }
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::Error;
-use crate::runtime::clock;
+use crate::runtime::tokio::deadline_after;
 use crate::settings::{Limits, Options, Settings, Timeouts};
 use crate::transport::Io;
 use crate::transport::socket;
@@ -111,7 +111,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         socket::prepare(&io)?;
-        let deadline = clock::deadline(self.policy.options.timeouts.handshake);
+        let deadline = deadline_after(self.policy.options.timeouts.handshake);
         // RFC 6455 §4.2.2 (1): TLS first, and everything through it. [6455-4.2.2-1, 6455-4.2.2-2]
         let io = timeout_at(deadline, self.start_tls(io))
             .await

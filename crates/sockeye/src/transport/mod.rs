@@ -1,7 +1,7 @@
-//! What a connection runs over: TCP in place, all else in a box.
+//! The transport of a connection: a TCP stream, a TLS stream, a pipe in memory, a stream of HTTP/2.
 //!
-//! A broadcast visits a thousand connections that nothing has touched since the last, and the box of each would be one
-//! more wait for memory.
+//! The rest of the crate reads and writes through the methods of [`Transport`]. To support a transport that does not implement
+//! tokio's `AsyncRead` and `AsyncWrite`, add a variant here, or wrap it in a type that implements them.
 
 pub(crate) mod socket;
 #[cfg(target_os = "linux")]
@@ -10,23 +10,25 @@ mod tcp_info;
 pub(crate) mod tls;
 
 use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::num::NonZeroU32;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What a connection runs over: TCP, TLS, a pipe in memory, a stream of HTTP/2.
+/// A byte stream on which a connection can run.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
 
-/// A transport.
+/// A transport. TCP is stored inline: a broadcast visits a thousand connections that are not in the cache, and a box would
+/// be one more cache miss for each.
 pub(crate) enum Transport {
     Tcp(TcpStream),
-    /// Of another type whose reads only write to their buffer: see [`socket::reads_blindly`].
+    /// Another type whose reads only write to their buffer: see [`socket::reads_blindly`].
     Known(Box<dyn Io>),
     Other(Box<dyn Io>),
 }
@@ -39,20 +41,30 @@ impl From<Box<dyn Io>> for Transport {
                 false => Self::Other(io),
             };
         }
-        let tcp = (io as Box<dyn Any>).downcast().expect("looked at above");
+        let tcp = (io as Box<dyn Any>).downcast().expect("checked above");
         Self::Tcp(*tcp)
     }
 }
 
+/// Calls a method of tokio's traits.
+macro_rules! delegate {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self {
+            Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
+            Transport::Known(io) | Transport::Other(io) => Pin::new(io).$method($($argument),*),
+        }
+    };
+}
+
 impl Transport {
-    /// Whether reads only write to the buffer that they are given, which has bytes of other connections in it. A transport
-    /// of a type that is not known might look at them.
+    /// Whether reads only write to their buffer and never look at what is in it. Only such a transport may be given a buffer
+    /// that holds bytes of other connections.
     #[inline]
     pub(crate) fn reads_blindly(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Known(_))
     }
 
-    /// See [`socket::window_edge`].
+    /// The right edge of the peer's TCP receive window: see [`socket::window_edge`].
     pub(crate) fn window_edge(&self) -> Option<NonZeroU32> {
         match self {
             Self::Tcp(tcp) => socket::window_edge(tcp),
@@ -60,7 +72,7 @@ impl Transport {
         }
     }
 
-    /// Pending if the runtime knows the socket is not readable.
+    /// Pending if the runtime knows that the socket is not readable. Ready for transports of which that is not known.
     #[inline]
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -68,53 +80,77 @@ impl Transport {
             Self::Known(_) | Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
-}
 
-macro_rules! delegate {
-    ($self:ident.$method:ident($($argument:expr),*)) => {
-        match $self.get_mut() {
-            Transport::Tcp(tcp) => Pin::new(tcp).$method($($argument),*),
-            Transport::Known(io) | Transport::Other(io) => Pin::new(io).$method($($argument),*),
-        }
-    };
-}
-
-impl AsyncRead for Transport {
+    /// Reads into `buffer`. Returns how many bytes were read; 0 at the end.
     #[inline]
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self.poll_read(cx, buf))
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let start = buffer.as_ptr();
+        let mut buffer = ReadBuf::new(buffer);
+        let read = delegate!(self.poll_read(cx, &mut buffer));
+        assert_eq!(
+            buffer.filled().as_ptr(),
+            start,
+            "a transport reads into the buffer that it is given"
+        );
+        read.map_ok(|()| buffer.filled().len())
     }
-}
 
-impl AsyncWrite for Transport {
+    /// Reads at most `len_max` bytes and appends them to `buffer`. The transport sees no other content of its capacity.
     #[inline]
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read_append(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+        len_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => pin!(tcp.read_buf(&mut buffer.limit(len_max))).poll(cx),
+            Self::Known(io) | Self::Other(io) => pin!(io.read_buf(&mut buffer.limit(len_max))).poll(cx),
+        }
+    }
+
+    /// Reads from a TCP socket even if the runtime does not know that it is readable. Returns how many bytes were read: 0 also
+    /// at the end, on an error, and for other transports.
+    #[cold]
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> usize {
+        match self {
+            Self::Tcp(tcp) => (&*socket2::SockRef::from(tcp)).read(buffer).unwrap_or(0),
+            Self::Known(_) | Self::Other(_) => 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         delegate!(self.poll_write(cx, bytes))
     }
 
     #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
+    pub(crate) fn poll_write_vectored(
+        &mut self,
         cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self.poll_write_vectored(cx, pieces))
+        delegate!(self.poll_write_vectored(cx, slices))
+    }
+
+    /// Writes to a TCP socket even if the runtime does not know that it is writable: a kernel reports room only in large
+    /// steps. Returns how many bytes were written: 0 also on an error, and for other transports.
+    #[cold]
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Tcp(tcp) => (&*socket2::SockRef::from(tcp)).write(bytes).unwrap_or(0),
+            Self::Known(_) | Self::Other(_) => 0,
+        }
     }
 
     #[inline]
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ends the writing direction.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self.poll_shutdown(cx))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(tcp) => tcp.is_write_vectored(),
-            Self::Known(io) | Self::Other(io) => io.is_write_vectored(),
-        }
     }
 }
 

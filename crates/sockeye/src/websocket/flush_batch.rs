@@ -1,9 +1,9 @@
-//! Writes for many connections in one task.
+//! One task that flushes many connections.
 //!
-//! A broadcast queues a message on every connection at the same moment. Waking every connection's task just to write costs
-//! as much as all other user-space work per delivery. Instead each connection is added to a batch of the current thread,
-//! and one task writes for the whole batch, once the broadcasting task has yielded: all that was queued until then leaves
-//! together.
+//! A broadcast queues a message on every connection at the same moment. Waking every connection's task only to write would
+//! cost as much as all other user-space work per delivery. Instead each connection is added to a batch of the current thread,
+//! and one task writes for the whole batch, once the broadcasting task has yielded. Everything that was queued until then is
+//! written together.
 //!
 //! That task is spawned on the runtime of the connections' own tasks. If it ends early, because the runtime shuts down or a
 //! transport panics, the connections' tasks flush.
@@ -11,23 +11,21 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
-use tokio::runtime::{Handle, Id};
-use tokio::task::yield_now;
-
+use crate::runtime::{Runtime, Spawner, SpawnerId};
 use crate::websocket::batch::Batch;
 use crate::websocket::shared::Shared;
 
-/// The size of a batch. Each has its own task, so that other tasks run in between, and idle threads of the runtime can
-/// take some.
+/// The size of a batch. Each batch has its own task, so that other tasks run in between, and idle threads of the runtime can
+/// take some of them.
 const BATCH_LEN: usize = 64;
 
-/// How much is written before the task yields, in bytes: as much as one part of a message that is being compressed.
+/// How many bytes the task writes before it yields: as much work as one part of a message that is being compressed.
 const WORK_MAX: u64 = 1024 * 1024;
 
 /// Connections that have something to write, all of one runtime.
 #[derive(Clone)]
 struct Open {
-    runtime: Id,
+    runtime: SpawnerId,
     batch: Arc<Batch<Weak<Shared>>>,
 }
 
@@ -36,31 +34,33 @@ thread_local! {
     static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
 }
 
-/// A new batch, whose task has to be spawned.
+/// A new batch whose task is not spawned yet.
 #[derive(Debug)]
 #[must_use = "a batch without a task is never written"]
 pub(crate) struct NewBatch {
-    runtime: Handle,
+    runtime: Runtime,
+    spawner: Spawner,
     batch: Arc<Batch<Weak<Shared>>>,
 }
 
-/// Adds a connection to a batch of `runtime`. If that is a new one, returns it: its task is to be spawned once the
-/// connection is free.
+/// Adds a connection to a batch on the runtime of `spawner`. Returns the batch if it is a new one: the caller spawns its task
+/// once the connection is unlocked.
 #[inline]
-pub(crate) fn schedule(connection: &Arc<Shared>, runtime: &Handle) -> Option<NewBatch> {
+pub(crate) fn schedule(connection: &Arc<Shared>, runtime: Runtime, spawner: &Spawner) -> Option<NewBatch> {
     let connection = Arc::downgrade(connection);
     OPEN.with_borrow_mut(|open| {
         let refused = match open {
-            Some(open) if open.runtime == runtime.id() => open.batch.push(connection),
+            Some(open) if open.runtime == spawner.id() => open.batch.push(connection),
             _ => Err(connection),
         };
         let batch = Arc::new(Batch::new(refused.err()?, BATCH_LEN));
         *open = Some(Open {
-            runtime: runtime.id(),
+            runtime: spawner.id(),
             batch: batch.clone(),
         });
         Some(NewBatch {
-            runtime: runtime.clone(),
+            runtime,
+            spawner: spawner.clone(),
             batch,
         })
     })
@@ -69,17 +69,19 @@ pub(crate) fn schedule(connection: &Arc<Shared>, runtime: &Handle) -> Option<New
 impl NewBatch {
     pub(crate) fn spawn(self) {
         let task = FlushTask {
+            runtime: self.runtime,
             batch: self.batch,
             rest: Vec::new(),
         };
-        self.runtime.spawn(task.run());
+        self.spawner.spawn(task.run());
     }
 }
 
 /// The task of a batch.
 struct FlushTask {
+    runtime: Runtime,
     batch: Arc<Batch<Weak<Shared>>>,
-    /// What is still to be written, last first.
+    /// The connections that are not flushed yet, in reverse order.
     rest: Vec<Weak<Shared>>,
 }
 
@@ -91,7 +93,7 @@ impl FlushTask {
         while let Some(connection) = self.rest.last() {
             let outcome = connection.upgrade().map(|connection| connection.flush_queued());
             if outcome.as_ref().is_some_and(|outcome| outcome.is_unfinished) {
-                // All others come before it does again.
+                // All others are flushed before it continues.
                 self.rest.rotate_right(1);
             } else {
                 self.rest.pop();
@@ -99,7 +101,7 @@ impl FlushTask {
             work += outcome.map_or(0, |outcome| outcome.work);
             if work >= WORK_MAX {
                 work = 0;
-                yield_now().await;
+                self.runtime.yield_now().await;
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Two tasks that use one unsplit connection through the traits `Stream` and `Sink`.
+//! Two tasks that use one unsplit connection through the traits `Stream` and `Sink`, as the halves of `StreamExt::split` of
+//! `futures` do.
 //!
-//! That is what the halves of futures' `StreamExt::split` do. To receive may write, and to write may receive, so each
-//! direction of the transport has to wake both tasks.
+//! Receiving may write, and writing may receive, so each direction of the transport has to wake both tasks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Halves {
         }
     }
 
-    /// Polls the driver for one half, and registers its task if that is pending.
+    /// Polls the driver for one half, and registers its task if the result is pending.
     pub(crate) fn poll<R>(
         &mut self,
         half: Half,
@@ -46,21 +46,17 @@ impl Halves {
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let seen = self.wakers.seen();
-        let state = |driver: &Driver| (driver.is_open(), driver.is_lost(), driver.has_transport());
-        let (state_before, had_read_ahead) = (state(driver), driver.has_read_ahead());
+        let before = driver.wake_state();
         let polled = poll(driver, &mut Context::from_waker(&self.waker));
         let key = match half {
             Half::Stream => &mut self.stream,
             Half::Sink => &mut self.sink,
         };
-        // A waker stays in its slot when its operation is ready: another operation of the same task may wait there too.
+        // When the operation is ready its waker stays in its slot: another operation of the same task may wait there too.
         if polled.is_pending() && !self.wakers.register(key, cx.waker(), seen) {
             cx.waker().wake_by_ref();
         }
-        let has_received = !had_read_ahead && driver.has_read_ahead();
-        if state_before != state(driver) || has_received {
-            // The other waits with an earlier state's deadline, for a transport that may be gone, or for messages that were
-            // received ahead.
+        if driver.wake_state().must_wake_since(before) {
             self.wakers.wake_all();
         }
         polled

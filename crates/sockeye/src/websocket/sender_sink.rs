@@ -12,8 +12,9 @@ use crate::error::Error;
 use crate::message::Message;
 use crate::message::outbound::OutboundMessage;
 use crate::websocket::TrySendError;
-use crate::websocket::shared::{Framed, QueuedCommand};
+use crate::websocket::shared::{Framed, QueuedCommand, wait_for_lock};
 use crate::websocket::split::Sender;
+use crate::websocket::try_lock::InboxMode;
 use crate::websocket::wakers::SlotKey;
 
 /// A [`Sender`] as a [`Sink`], made by [`Sender::into_sink`].
@@ -64,13 +65,13 @@ impl SenderSink {
             return Poll::Ready(Ok(()));
         };
         let outgoing = OutboundMessage::new(message, Compress::Auto);
-        let polled = self.sender.shared().poll_queueing(
-            &mut self.slot,
-            cx,
-            (outgoing.len(), Framed::OnEnqueue),
-            |driver, cx| driver.poll_feed(cx, &outgoing),
-            || QueuedCommand::Message(outgoing.to_message(), Compress::Auto),
-        );
+        let shared = self.sender.shared();
+        let command = || QueuedCommand::Message(outgoing.to_message(), Compress::Auto);
+        let enqueue = || shared.try_enqueue(outgoing.len(), command).map(Ok);
+        let inbox_mode = shared.inbox_mode_for(outgoing.len(), Framed::OnEnqueue);
+        let polled = shared.poll(&mut self.slot, cx, inbox_mode, enqueue, |guard, cx| {
+            guard.driver.poll_feed(cx, &outgoing)
+        });
         if polled.is_pending() {
             self.unsent = Some(outgoing.to_message());
         }
@@ -79,14 +80,18 @@ impl SenderSink {
 
     fn poll_flush_queued(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let (end, shared) = (&mut self.flush_end, self.sender.shared());
-        let flushed = match self.is_closing {
-            false => shared.poll(&mut self.slot, cx, |driver, cx| driver.poll_flush_to(cx, end)),
-            true => shared.poll_closing(&mut self.slot, cx, |driver, cx| {
-                // Once is enough, and more does no harm.
-                driver.start_close(CloseCode::NORMAL, "")?;
-                driver.poll_flush_to(cx, end)
-            }),
+        // A message in the inbox would come behind the close frame.
+        let inbox_mode = match self.is_closing {
+            true => InboxMode::Closed,
+            false => InboxMode::Open,
         };
+        let flushed = shared.poll(&mut self.slot, cx, inbox_mode, wait_for_lock, |guard, cx| {
+            if self.is_closing {
+                // Does nothing if it was called before.
+                guard.driver.start_close(CloseCode::NORMAL, "")?;
+            }
+            guard.driver.poll_flush_to(cx, end)
+        });
         if flushed.is_ready() {
             self.flush_end = FlushEnd::default();
         }
@@ -101,7 +106,9 @@ impl Sink<Message> for SenderSink {
         ready!(self.poll_unsent(cx))?;
         let this = &mut *self;
         let shared = this.sender.shared();
-        shared.poll(&mut this.slot, cx, |driver, cx| driver.poll_room_for(cx, 0))
+        shared.poll(&mut this.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+            guard.driver.poll_room_for(cx, 0)
+        })
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {

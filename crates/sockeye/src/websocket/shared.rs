@@ -8,23 +8,21 @@
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_task::{ArcWake, WakerRef, waker_ref};
 use sockeye_proto::{CloseCode, CloseInfo, Compress, Role};
-use tokio::runtime::Handle;
-use tokio::task::unconstrained;
 
-use crate::endpoint::{Driver, PART_LEN, WriteOutcome};
+use crate::endpoint::{Driver, PART_LEN, WakeState, WriteOutcome};
 use crate::error::Error;
 use crate::message::Message;
 use crate::message::outbound::OutboundMessage;
 use crate::message::prepared::PreparedMessage;
+use crate::runtime::Spawner;
 use crate::websocket::TrySendError;
 use crate::websocket::flush_batch::{self, NewBatch};
 use crate::websocket::try_lock::{EnqueueError, Guard, InboxMode, Release, Request, Requests, TryLock};
@@ -39,36 +37,36 @@ pub(crate) struct Shared {
     subprotocol: Option<Box<Box<str>>>,
 }
 
-/// What one task at a time uses.
+/// The part that one task at a time uses.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) driver: Driver,
-    /// Where the receiver's task runs, or is expected to: where the connection was split.
-    runtime: Option<Handle>,
+    /// The runtime of the receiver's task. Before its first poll, the runtime on which the connection was split.
+    spawner: Option<Spawner>,
 }
 
-/// Which task will flush messages queued by `try_send`. Coalesces bursts.
+/// Which task will flush the messages that `try_send` queued. While one will, more messages schedule nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum FlushedBy {
-    /// None, or there are no such messages.
+    /// No task, or there are no such messages.
     Nobody,
-    /// Those that wait for the connection. They were woken, and none has been polled yet.
+    /// The tasks that wait for the connection. They were woken, and none has been polled yet.
     Waiting,
-    /// That of a [batch](flush_batch).
+    /// The task of a [batch](flush_batch).
     Batch,
 }
 
-/// What the last task that used the connection found, for those that find it in use. Small, for each connection has it.
+/// The state of the connection when it was unlocked last, for tasks that find it locked. Small, because every connection has it.
 #[derive(Debug)]
 struct Snapshot {
     /// How many bytes may be queued, if any wait.
     room: AtomicU32,
     /// The round-trip time in microseconds, plus 1; 0 if it is not known.
     round_trip: AtomicU32,
-    /// A set of [`status`].
+    /// The bits of a [`WakeState`] and of [`status`].
     status: AtomicU8,
-    /// A [`FlushedBy`], for the task alone that uses the connection.
+    /// A [`FlushedBy`]. Only the task that holds the connection uses it.
     flushed_by: AtomicU8,
     is_compressed: bool,
     is_server: bool,
@@ -87,7 +85,7 @@ impl Snapshot {
         }
     }
 
-    /// Takes messages into account that are about to be queued.
+    /// Counts messages that are about to be queued.
     fn charge(&self, len: usize, is_compressing: bool) {
         let room = self.room.load(Relaxed).saturating_sub(saturated(len));
         self.room.store(room, Relaxed);
@@ -105,35 +103,28 @@ impl Snapshot {
     }
 }
 
-/// When a message is framed: a server's prepared message before it is queued.
+/// When a message is framed. A server frames a prepared message in advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framed {
     OnEnqueue,
     InAdvance,
 }
 
+/// The bits of [`Snapshot::status`] beside those of [`WakeState`].
 mod status {
-    /// Messages can be sent.
-    pub(super) const OPEN: u8 = 1;
-    /// What is waited for may never come: the transport has ended, or nothing can be written to it.
-    pub(super) const LOST: u8 = 1 << 3;
     /// Nothing waits to be written: there is room for one message of any size.
-    pub(super) const EMPTY: u8 = 1 << 1;
+    pub(super) const EMPTY: u8 = 1 << 4;
     /// A large message is being compressed: nothing can be queued behind it.
-    pub(super) const COMPRESSING: u8 = 1 << 2;
-    /// A sender that waited has received messages ahead of the receiver.
-    pub(super) const READ_AHEAD: u8 = 1 << 4;
-    /// The transport is neither closed nor left to the background.
-    pub(super) const TRANSPORT: u8 = 1 << 5;
+    pub(super) const COMPRESSING: u8 = 1 << 5;
 }
 
-/// What a message in the inbox counts beside its length.
+/// The cost of a message in the inbox, beside its length.
 const COMMAND_COST: usize = 64;
 
 /// Boxed, because it is empty most of the time.
 type Inbox = Option<Box<InboxState>>;
 
-/// What tasks that found the connection in use have left, and how the connection was closed.
+/// The commands of tasks that found the connection locked, and how the connection was closed.
 #[derive(Debug, Default)]
 struct InboxState {
     commands: Vec<QueuedCommand>,
@@ -145,7 +136,7 @@ struct InboxState {
     refusal: Option<Error>,
 }
 
-/// What can be left for the task that uses the connection.
+/// A command in the inbox, for the task that holds the connection.
 #[derive(Debug)]
 pub(crate) enum QueuedCommand {
     Message(Message, Compress),
@@ -165,7 +156,7 @@ impl QueuedCommand {
 /// Why a message was not put into the inbox.
 #[derive(Debug)]
 pub(crate) enum NotQueued {
-    /// The connection is free.
+    /// The connection is not locked any more: lock it.
     Unlocked,
     /// There is no room.
     Full,
@@ -176,9 +167,9 @@ pub(crate) enum NotQueued {
 impl Shared {
     pub(crate) fn new(driver: Driver, subprotocol: Option<Box<str>>) -> Arc<Self> {
         let snapshot = Snapshot::new(&driver);
-        let runtime = Handle::try_current().ok();
+        let spawner = driver.runtime().spawner();
         let shared = Arc::new(Self {
-            lock: TryLock::new(State { driver, runtime }, None, snapshot),
+            lock: TryLock::new(State { driver, spawner }, None, snapshot),
             wakers: Arc::new(WakerSlots::new()),
             subprotocol: subprotocol.map(Box::new),
         });
@@ -199,7 +190,7 @@ impl Shared {
         })
     }
 
-    /// Whether others may leave messages in the inbox while one of this size is queued.
+    /// Whether other tasks may add to the inbox while a message of this size is queued.
     #[inline]
     pub(crate) fn inbox_mode_for(&self, len: usize, framed: Framed) -> InboxMode {
         match self.snapshot().is_compressed_in_parts(len, framed) {
@@ -208,11 +199,11 @@ impl Shared {
         }
     }
 
-    /// Leaves a message for the task that uses the connection, which queues it and has it flushed.
+    /// Puts a command into the inbox. The task that holds the connection queues the message and schedules a flush.
     ///
     /// # Errors
     ///
-    /// No task uses the connection, there is no room, or it is closed.
+    /// No task holds the connection, the inbox has no room, or the connection is closed.
     pub(crate) fn try_enqueue(&self, len: usize, command: impl FnOnce() -> QueuedCommand) -> Result<(), NotQueued> {
         let enqueued = self.lock.try_enqueue(|inbox| {
             let state = inbox.get_or_insert_default();
@@ -235,7 +226,7 @@ impl Shared {
     fn check_room(&self, state: &InboxState, len: usize) -> Result<(), NotQueued> {
         let snapshot = self.snapshot();
         let status = snapshot.status.load(Relaxed);
-        if status & status::OPEN == 0 {
+        if status & WakeState::OPEN == 0 {
             return Err(state.refusal.clone().map_or(NotQueued::Full, NotQueued::Closed));
         }
         let is_alone = status & status::EMPTY != 0 && state.commands.is_empty();
@@ -247,7 +238,7 @@ impl Shared {
         }
     }
 
-    /// Has the task that uses the connection schedule a flush.
+    /// Asks the task that holds the connection to schedule a flush.
     ///
     /// # Errors
     ///
@@ -259,11 +250,11 @@ impl Shared {
         }
     }
 
-    /// Begins the closing handshake, now or when the task that uses the connection has left.
+    /// Begins the closing handshake, now or when the task that holds the connection releases it.
     pub(crate) fn start_close(self: &Arc<Self>, code: CloseCode, reason: &str) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Closed) {
-                // Nobody is there any more to be told that it failed.
+                // The future that would return this error was dropped.
                 let _ = guard.start_close(code, reason);
                 return;
             }
@@ -277,7 +268,7 @@ impl Shared {
         }
     }
 
-    /// Writes what is queued, for the task of a batch, which comes again if there is more to compress.
+    /// Writes what is queued, on behalf of the task of a batch, which calls this again if there is more to compress.
     pub(crate) fn flush_queued(self: &Arc<Self>) -> WriteOutcome {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Open) {
@@ -288,14 +279,14 @@ impl Shared {
                 });
                 return outcome;
             }
-            // The other task puts the connection into a batch again.
+            // The other task adds the connection to a batch again.
             if self.lock.request(Request::Flush) {
                 return WriteOutcome::default();
             }
         }
     }
 
-    /// The task of the batch has ended early: the tasks that wait for the connection flush.
+    /// Leaves the flush to the tasks that wait for the connection, because the task of the batch has ended early.
     pub(crate) fn delegate_flush(self: &Arc<Self>) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Open) {
@@ -308,64 +299,27 @@ impl Shared {
         }
     }
 
-    /// Lets the receiver make progress, or registers it until it can. Its runtime is noted at its first poll.
+    /// Polls for one task, and registers the task if that is pending.
+    ///
+    /// If another task holds the connection, this calls `if_locked`, which may complete the operation through the inbox. If it
+    /// returns an error, the task waits until the connection is unlocked.
     #[inline]
-    pub(crate) fn poll_receiver<R>(
-        self: &Arc<Self>,
-        slot: &mut SlotKey,
-        has_runtime: &mut bool,
-        cx: &Context<'_>,
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        let mut guard = ready!(self.poll_lock(slot, cx, InboxMode::Open));
-        if !std::mem::replace(has_runtime, true) {
-            guard.set_runtime();
-        }
-        guard.poll(slot, cx, poll)
-    }
-
-    /// Lets an operation of a sender make progress, or registers it until it can.
     pub(crate) fn poll<R>(
         self: &Arc<Self>,
         slot: &mut SlotKey,
         cx: &Context<'_>,
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
+        inbox_mode: InboxMode,
+        if_locked: impl Fn() -> Result<R, NotQueued>,
+        poll: impl FnOnce(&mut ConnectionGuard<'_>, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        let guard = ready!(self.poll_lock(slot, cx, InboxMode::Open));
-        guard.poll(slot, cx, poll)
-    }
-
-    /// Polls the connection for an operation that begins the closing handshake. The inbox is closed meanwhile, because a
-    /// message in it would come after the close frame. Otherwise like [`poll`](Self::poll).
-    pub(crate) fn poll_closing<R>(
-        self: &Arc<Self>,
-        slot: &mut SlotKey,
-        cx: &Context<'_>,
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        let guard = ready!(self.poll_lock(slot, cx, InboxMode::Closed));
-        guard.poll(slot, cx, poll)
-    }
-
-    /// Polls until a message of this length is queued; leaves it in the inbox if another task uses the connection and there
-    /// is room.
-    #[inline]
-    pub(crate) fn poll_queueing(
-        self: &Arc<Self>,
-        slot: &mut SlotKey,
-        cx: &Context<'_>,
-        (len, framed): (usize, Framed),
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
-        command: impl Fn() -> QueuedCommand,
-    ) -> Poll<Result<(), Error>> {
         loop {
-            if let Some(guard) = self.try_lock(self.inbox_mode_for(len, framed)) {
+            if let Some(guard) = self.try_lock(inbox_mode) {
                 return guard.poll(slot, cx, poll);
             }
-            match self.try_enqueue(len, &command) {
-                Ok(()) => {
+            match if_locked() {
+                Ok(result) => {
                     self.release(slot);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(result);
                 }
                 Err(NotQueued::Unlocked) => {}
                 Err(NotQueued::Full | NotQueued::Closed(_)) => {
@@ -377,32 +331,14 @@ impl Shared {
         }
     }
 
-    /// Enters, or registers the task until another has left.
-    #[inline]
-    fn poll_lock(
-        self: &Arc<Self>,
-        slot: &mut SlotKey,
-        cx: &Context<'_>,
-        inbox_mode: InboxMode,
-    ) -> Poll<ConnectionGuard<'_>> {
-        loop {
-            if let Some(guard) = self.try_lock(inbox_mode) {
-                return Poll::Ready(guard);
-            }
-            if self.wait_for_lock(slot, cx) {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Registers the task until another has left; returns false if it has.
+    /// Registers the task until the connection is unlocked. Returns `false` if it is unlocked already.
     #[cold]
     fn wait_for_lock(&self, slot: &mut SlotKey, cx: &Context<'_>) -> bool {
         self.wakers.register_for_lock(slot, cx.waker());
         self.lock.request(Request::Wake)
     }
 
-    /// Drops the waker of an operation that has ended.
+    /// Drops the waker of an operation that is complete or dropped.
     pub(crate) fn release(&self, slot: &mut SlotKey) {
         self.wakers.release(slot);
     }
@@ -413,7 +349,7 @@ impl Shared {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.snapshot().status.load(Relaxed) & status::OPEN != 0
+        self.snapshot().status.load(Relaxed) & WakeState::OPEN != 0
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
@@ -437,19 +373,14 @@ impl Shared {
         waker_ref(&self.wakers)
     }
 
-    /// Returns whether the other operations have to look for themselves: they wait with an earlier state's deadline, for a
-    /// transport and a timer that may be gone, or for messages that were received ahead.
+    /// Updates what tasks see that cannot lock the connection. Returns whether every pending operation must be polled again.
     #[inline]
     fn update_snapshot(&self, driver: &Driver) -> bool {
         let waiting = driver.waiting_len();
-        let mut status = 0;
-        if driver.is_open() {
-            status |= status::OPEN;
-        } else {
+        let wake_state = driver.wake_state();
+        let mut status = wake_state.bits();
+        if status & WakeState::OPEN == 0 {
             self.record_end(driver);
-        }
-        if driver.is_lost() {
-            status |= status::LOST;
         }
         if waiting == 0 {
             status |= status::EMPTY;
@@ -457,24 +388,16 @@ impl Shared {
         if driver.is_compressing() {
             status |= status::COMPRESSING;
         }
-        if driver.has_read_ahead() {
-            status |= status::READ_AHEAD;
-        }
-        if driver.has_transport() {
-            status |= status::TRANSPORT;
-        }
         let round_trip = driver.connection().rtt().map_or(0, |time| {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
         let room = saturated(driver.write_buffer_max().saturating_sub(waiting));
         let snapshot = self.snapshot();
-        let status_before = snapshot.status.load(Relaxed);
+        let before = WakeState::from_bits(snapshot.status.load(Relaxed));
         snapshot.room.store(room, Relaxed);
         snapshot.round_trip.store(round_trip, Relaxed);
         snapshot.status.store(status, Relaxed);
-        let is_new_end = (status ^ status_before) & (status::OPEN | status::LOST | status::TRANSPORT) != 0;
-        let is_new_read_ahead = status & !status_before & status::READ_AHEAD != 0;
-        is_new_end || is_new_read_ahead
+        wake_state.must_wake_since(before)
     }
 
     #[cold]
@@ -489,21 +412,21 @@ impl Shared {
     }
 }
 
-/// The right to use the connection. What is due when the task leaves is done when this is dropped.
+/// Exclusive access to the connection. Dropping it serves the requests of other tasks, then unlocks the connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard<'a> {
     shared: &'a Arc<Shared>,
     guard: Guard<'a, State, Inbox, Snapshot>,
-    /// To be spawned.
+    /// A batch whose task must be spawned once the connection is unlocked.
     new_batch: Option<NewBatch>,
     wakes_all: bool,
 }
 
 impl ConnectionGuard<'_> {
-    /// From now on the receiver's task runs on this runtime, and it is about to flush.
+    /// Called when the receiver's task, which is about to flush, runs on the present runtime for the first time.
     #[cold]
-    fn set_runtime(&mut self) {
-        self.runtime = Handle::try_current().ok();
+    pub(crate) fn set_receiver_runtime(&mut self) {
+        self.spawner = self.driver.runtime().spawner();
         // The connection may be in a batch of a runtime that is not driven any more.
         self.set_flushed_by(FlushedBy::Nobody);
     }
@@ -518,7 +441,7 @@ impl ConnectionGuard<'_> {
         self.shared.snapshot().flushed_by.store(flushed_by as u8, Relaxed);
     }
 
-    /// Wakes all pending operations, once the connection is free.
+    /// Wakes all pending operations, once the connection is unlocked.
     pub(crate) fn wake_all(&mut self) {
         self.wakes_all = true;
     }
@@ -537,9 +460,9 @@ impl ConnectionGuard<'_> {
         if self.is_flushed_by(FlushedBy::Batch) {
             return;
         }
-        if let Some(runtime) = &self.guard.runtime {
+        if let Some(spawner) = &self.guard.spawner {
             // At most two new batches: an earlier one may have run meanwhile.
-            if let Some(batch) = flush_batch::schedule(self.shared, runtime)
+            if let Some(batch) = flush_batch::schedule(self.shared, self.guard.driver.runtime(), spawner)
                 && let Some(earlier) = self.new_batch.replace(batch)
             {
                 earlier.spawn();
@@ -555,11 +478,11 @@ impl ConnectionGuard<'_> {
         self.wake_all();
     }
 
-    /// Writes what is queued here and now if this is the runtime on which that is done, else has it written. Returns
-    /// whether that made room.
+    /// Writes what is queued if this is the runtime of the receiver, and schedules a flush otherwise. Returns whether that made
+    /// room.
     pub(crate) fn flush_or_request(mut self) -> bool {
-        let is_same_runtime = match (&self.runtime, Handle::try_current()) {
-            (Some(runtime), Ok(current)) => runtime.id() == current.id(),
+        let is_same_runtime = match (&self.spawner, self.driver.runtime().spawner()) {
+            (Some(spawner), Some(current)) => spawner.id() == current.id(),
             _ => false,
         };
         if !is_same_runtime {
@@ -573,36 +496,36 @@ impl ConnectionGuard<'_> {
         outcome.work > 0 && !outcome.is_unfinished
     }
 
-    /// Writes what is queued, in place of the tasks that wait for the connection. These go on waiting unless something has
-    /// changed for them: a deadline, room, the end.
+    /// Writes what is queued, on behalf of the tasks that wait for the connection. They are woken only if something has changed
+    /// for them: a deadline, room, the end.
     fn write(&mut self) -> WriteOutcome {
         let (shared, driver) = (self.shared, &mut self.guard.driver);
+        let runtime = driver.runtime();
         let mut outcome = WriteOutcome::default();
         let write = poll_fn(|cx| {
             outcome = driver.write_queued(cx);
             Poll::Ready(())
         });
-        // Unconstrained: an exhausted coop budget would look like a full transport.
-        let _ = pin!(unconstrained(write)).poll(&mut Context::from_waker(&shared.waker()));
+        // An exhausted cooperative budget would look like a full transport.
+        let _ = runtime.poll_unconstrained(&mut Context::from_waker(&shared.waker()), write);
         self.wakes_all |= outcome.wake_waiters;
         outcome
     }
 
-    /// Polls for one task, and registers it if it has to wait.
+    /// Polls for one task, and registers it if the result is pending.
     #[inline]
     fn poll<R>(
         mut self,
         slot: &mut SlotKey,
         cx: &Context<'_>,
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
+        poll: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let shared = self.shared;
         if self.is_flushed_by(FlushedBy::Waiting) {
             self.set_flushed_by(FlushedBy::Nobody);
         }
-        let driver = &mut self.guard.driver;
         let seen = shared.wakers.seen();
-        let polled = poll(driver, &mut Context::from_waker(&shared.waker()));
+        let polled = poll(&mut self, &mut Context::from_waker(&shared.waker()));
         let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), seen);
         drop(self);
         if polled.is_ready() {
@@ -614,14 +537,14 @@ impl ConnectionGuard<'_> {
         polled
     }
 
-    /// Does what others have asked for while the connection was in use.
+    /// Serves the requests that other tasks made while the connection was locked.
     #[cold]
     fn serve(&mut self, requests: Requests) {
         if requests.delegate_flush {
             self.delegate_flush();
         }
         if requests.flush {
-            // The task of the batch was here, and did not wait.
+            // The task of the batch found the connection locked, and did not wait.
             self.set_flushed_by(FlushedBy::Nobody);
         }
         let has_queued = requests.commands && self.queue_commands();
@@ -631,7 +554,7 @@ impl ConnectionGuard<'_> {
         self.wakes_all |= self.shared.update_snapshot(&self.guard.driver);
     }
 
-    /// Queues what is in the inbox, in order.
+    /// Executes the commands in the inbox, in order.
     fn queue_commands(&mut self) -> bool {
         let mut inbox = self.shared.lock.inbox();
         let Some(state) = &mut *inbox else {
@@ -654,14 +577,14 @@ impl ConnectionGuard<'_> {
                 }
                 QueuedCommand::PreparedMessage(prepared) => self.driver.queue_prepared(&prepared),
                 QueuedCommand::Close(code, reason) => {
-                    // The future that closes was dropped: nobody hears that its code may not be sent.
+                    // The future that would return this error was dropped.
                     let _ = self.start_close(code, &reason);
                     Ok(())
                 }
             };
             if queued.is_err() {
-                // The connection has closed meanwhile: a message that was taken from its sender will not leave, which the
-                // next flush says.
+                // The connection has closed meanwhile. The message is dropped, although its sender was told that it is queued;
+                // the next flush fails.
                 self.driver.record_dropped_message();
             }
         }
@@ -721,31 +644,54 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Does something with the connection once no other task uses it.
-    pub(crate) async fn enter<R>(mut self, work: impl FnOnce(&mut ConnectionGuard<'_>) -> R) -> R {
-        // A message that was left meanwhile would come behind a close frame.
-        let mut guard = poll_fn(|cx| self.shared.poll_lock(&mut self.slot, cx, InboxMode::Closed)).await;
-        work(&mut guard)
+    /// Calls `work` once no other task holds the connection. The inbox is closed meanwhile: a message in it would come behind a
+    /// close frame.
+    pub(crate) async fn lock<R>(mut self, work: impl FnOnce(&mut ConnectionGuard<'_>) -> R) -> R {
+        let mut work = Some(work);
+        poll_fn(|cx| {
+            let Self { shared, slot } = &mut self;
+            shared.poll(slot, cx, InboxMode::Closed, wait_for_lock, |guard, _| {
+                match work.take() {
+                    Some(work) => Poll::Ready(work(guard)),
+                    None => Poll::Pending,
+                }
+            })
+        })
+        .await
     }
 
+    /// See [`Shared::poll`]. Waits for the connection while another task holds it.
     pub(crate) fn poll<R>(
         &mut self,
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        self.shared.poll(&mut self.slot, cx, poll)
+        self.shared
+            .poll(&mut self.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+                poll(&mut guard.driver, cx)
+            })
     }
 
-    /// Queues a message, or leaves it in the inbox if the connection is in use: see [`Shared::poll_queueing`].
-    pub(crate) fn poll_queueing(
+    /// Polls until a message is queued, by `poll` or as a command in the inbox.
+    pub(crate) fn poll_queue(
         &mut self,
         cx: &Context<'_>,
-        message: (usize, Framed),
+        (len, framed): (usize, Framed),
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<Result<(), Error>>,
         command: impl Fn() -> QueuedCommand,
     ) -> Poll<Result<(), Error>> {
-        self.shared.poll_queueing(&mut self.slot, cx, message, poll, command)
+        let shared = self.shared;
+        let enqueue = || shared.try_enqueue(len, &command).map(Ok);
+        let inbox_mode = shared.inbox_mode_for(len, framed);
+        shared.poll(&mut self.slot, cx, inbox_mode, enqueue, |guard, cx| {
+            poll(&mut guard.driver, cx)
+        })
     }
+}
+
+/// For operations that can do nothing while another task holds the connection: see [`Shared::poll`].
+pub(crate) fn wait_for_lock<R>() -> Result<R, NotQueued> {
+    Err(NotQueued::Full)
 }
 
 impl Drop for Operation<'_> {
@@ -754,7 +700,7 @@ impl Drop for Operation<'_> {
     }
 }
 
-/// What the transport and the timer remember.
+/// The waker that the transport and the timer keep.
 impl ArcWake for WakerSlots {
     fn wake_by_ref(slots: &Arc<Self>) {
         slots.wake_all();

@@ -15,7 +15,8 @@ use crate::message::Message;
 use crate::message::outbound::OutboundMessage;
 use crate::message::prepared::PreparedMessage;
 use crate::websocket::sender_sink::SenderSink;
-use crate::websocket::shared::{ConnectionGuard, Framed, NotQueued, Operation, QueuedCommand, Shared};
+use crate::websocket::shared::{ConnectionGuard, Framed, NotQueued, Operation, QueuedCommand, Shared, wait_for_lock};
+use crate::websocket::try_lock::InboxMode;
 use crate::websocket::wakers::SlotKey;
 use crate::websocket::{TrySendAllError, TrySendError, try_send, try_send_prepared};
 
@@ -39,7 +40,7 @@ pub struct Sender {
 pub struct Receiver {
     shared: Arc<Shared>,
     slot: SlotKey,
-    /// Whether the runtime on which it receives is known.
+    /// Whether the connection knows the runtime on which this receives.
     has_runtime: bool,
 }
 
@@ -103,7 +104,7 @@ impl Sender {
         let message = OutboundMessage::new(message.into(), compress);
         let mut operation = Operation::new(&self.shared);
         poll_fn(move |cx| {
-            operation.poll_queueing(
+            operation.poll_queue(
                 cx,
                 (message.len(), Framed::OnEnqueue),
                 |driver, cx| driver.poll_feed(cx, &message),
@@ -139,7 +140,7 @@ impl Sender {
     pub async fn feed_prepared(&self, prepared: &PreparedMessage) -> Result<(), Error> {
         let mut operation = Operation::new(&self.shared);
         poll_fn(|cx| {
-            operation.poll_queueing(
+            operation.poll_queue(
                 cx,
                 (prepared.message().len(), Framed::InAdvance),
                 |driver, cx| driver.poll_feed_prepared(cx, prepared),
@@ -309,7 +310,7 @@ impl Sender {
     /// Dropped before it got access to the connection: no ping is sent. After that: sent with the next call.
     pub async fn ping(&self, payload: &[u8]) -> Result<(), Error> {
         Operation::new(&self.shared)
-            .enter(|guard| {
+            .lock(|guard| {
                 guard.driver.ping(payload)?;
                 // The receiver's timer is set for a later deadline than that of the pong.
                 guard.wake_all();
@@ -337,7 +338,7 @@ impl Sender {
             shared: &self.shared,
             frame: Some((code, reason)),
         };
-        let started = Operation::new(&self.shared).enter(|guard| {
+        let started = Operation::new(&self.shared).lock(|guard| {
             start.frame = None;
             guard.start_close(code, reason)
         });
@@ -404,8 +405,17 @@ impl Receiver {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        self.shared
-            .poll_receiver(&mut self.slot, &mut self.has_runtime, cx, poll)
+        let Self {
+            shared,
+            slot,
+            has_runtime,
+        } = self;
+        shared.poll(slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
+            if !std::mem::replace(has_runtime, true) {
+                guard.set_receiver_runtime();
+            }
+            poll(&mut guard.driver, cx)
+        })
     }
 }
 

@@ -191,10 +191,10 @@ fn cve_rustsec_2026_0007_unsafe_code_is_where_it_was() {
         })
         .collect();
     allowing.sort();
-    // Permissions and blocks. `message/mod.rs` relies on text being UTF-8, which `endpoint/driver.rs` and
+    // Permissions and blocks. `message/mod.rs` relies on text being UTF-8, which `endpoint/driver/receive.rs` and
     // `message/outbound.rs` guarantee. `transport/tcp_info.rs` calls `getsockopt`.
     let expected = [
-        ["endpoint/driver.rs"; 2].as_slice(),
+        ["endpoint/driver/receive.rs"; 2].as_slice(),
         &["message/mod.rs"; 3],
         &["message/outbound.rs"; 2],
         &["transport/tcp_info.rs"; 4],

@@ -1,115 +1,111 @@
-//! How a connection ends: failures, the end of the transport, and what is left to the background.
+//! The end of a connection: failures, the end of the transport, and the hand-over to a background task.
 
-use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
-use tokio::io::AsyncWrite;
 
 use super::Driver;
 use crate::endpoint::budget::Budget;
 use crate::endpoint::linger;
+use crate::endpoint::state::{EndReport, Ended};
 use crate::error::{Error, Kind};
-use crate::runtime::timer::Timer;
 
 impl Driver {
-    /// Whether the transport is closed, or to be closed now.
+    /// Whether the transport is closed, or must be closed now.
     pub(super) fn is_over(&self) -> bool {
-        (self.failure.is_some() && !self.has_only_write_failed)
-            || self.connection.transport_action() == TransportAction::Close
+        self.transport.is_failed() || self.connection.transport_action() == TransportAction::Close
     }
 
-    /// Notes that the transport ended. An error matters only if the closing handshake was not done: after it, a reset is
-    /// as good as an end.
+    /// Handles the end of the transport. An error counts only before the closing handshake is done: after it, a reset is as
+    /// good as an end.
     // [6455-7.2.1-1]
     pub(super) fn end_transport(&mut self, error: Option<Error>) {
         self.connection.handle_transport_end();
         let is_in_order = |close_info: &CloseInfo| close_info.is_clean() || close_info.is_normal();
         match error {
             Some(error) if !self.connection.close_info().is_some_and(is_in_order) => self.fail(error),
-            _ => self.close_transport(),
+            _ => self.close_transport(None),
         }
     }
 
-    /// Fails for good. The first failure stays. What had arrived before is still received, as far as the backlog takes it.
+    /// Fails, and closes the transport. The first failure stays. Messages that had arrived before are still received, as far as
+    /// the backlog has room for them.
     pub(super) fn fail(&mut self, error: Error) {
         self.receive_into_backlog();
         self.connection.handle_transport_end();
-        self.failure.get_or_insert(error);
-        self.has_only_write_failed = false;
-        self.close_transport();
+        self.close_transport(Some(error));
     }
 
-    pub(super) fn fail_writing(&mut self, error: Error) {
-        self.failure = Some(error);
-        self.has_only_write_failed = true;
-    }
-
-    pub(super) fn close_transport(&mut self) {
-        if let Some(mut io) = self.io.take().filter(|_| !self.is_half_closed) {
-            // RFC 6455 §7.1.1: TLS has an end of its own. What cannot leave at once is not waited for. [6455-7.1.1-1]
-            let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+    /// Closes the transport, because of `error` if there is one.
+    pub(super) fn close_transport(&mut self, error: Option<Error>) {
+        if let Some(Ended {
+            mut transport,
+            is_write_closed: false,
+        }) = self.transport.close(error)
+        {
+            // RFC 6455 §7.1.1: TLS has an end of its own. This does not wait until it is written. [6455-7.1.1-1]
+            let _ = transport.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
         self.input.lease.release();
-        self.timer = Timer::default();
+        self.timer = self.runtime().timer();
         if self.stall().is_some() {
             self.change_backlog(|backlog| backlog.stall = None);
         }
         self.drop_output();
     }
 
-    /// Whether the transport takes messages, as far as is known. If not, the error is the one that `recv` gives, or has a
-    /// [normal](Error::is_normal_close) end for its reason.
+    /// Checks that the transport can be written to, as far as is known. Otherwise returns the error that `recv` returns, or one
+    /// of which [`is_normal_close`](Error::is_normal_close) is true.
     #[inline]
     pub(super) fn check_writable(&self) -> Result<(), Error> {
-        match &self.failure {
-            None => Ok(()),
-            Some(failure) => Err(self.write_error(failure)),
+        match self.transport.has_failure() {
+            false => Ok(()),
+            true => self.write_failure(),
         }
     }
 
     #[cold]
-    pub(super) fn write_error(&self, failure: &Error) -> Error {
-        match self
-            .connection
-            .close_info()
-            .filter(|close_info| close_info.received().is_some())
-        {
-            Some(close_info) => Error::new(Kind::Closed(close_info.clone())),
-            None => failure.clone(),
+    fn write_failure(&self) -> Result<(), Error> {
+        let close_info = self.connection.close_info();
+        match (close_info, self.transport.failure()) {
+            (Some(close_info), Some(_)) if close_info.received().is_some() => {
+                Err(Error::new(Kind::Closed(close_info.clone())))
+            }
+            (_, Some(failure)) => Err(failure.clone()),
+            (_, None) => Ok(()),
         }
     }
 
-    /// Leaves what remains of a closing connection to a task, if there is a place for one.
+    /// Leaves the rest of a closing connection to a background task, if there is a slot for one.
     #[cold]
     pub(super) fn finish_in_background(&mut self) {
-        if !self.is_lingering
-            && let Some(slot) = linger::try_reserve()
+        if self.end != EndReport::Background
+            && let Some(slot) = linger::try_reserve(self.runtime())
         {
             slot.finish(self.take_closing());
         }
     }
 
-    /// Moves what remains to be done into another driver. This one is closed then, and knows how the connection ended.
+    /// Moves the rest of the work into another driver. This one is closed then, and knows how the connection ended.
     pub(super) fn take_closing(&mut self) -> Self {
-        // Who flushes is not told whether it will have left.
+        // A flush on this driver cannot know whether the background task writes it.
         self.has_dropped_output |= !self.is_drained();
         Self {
             connection: self.connection.take_closing(),
-            io: self.io.take(),
+            transport: self.transport.take(),
             settings: self.settings.clone(),
             input: std::mem::take(&mut self.input),
             output: std::mem::take(&mut self.output),
             backlog: self.backlog.take(),
-            timer: Timer::default(),
+            timer: self.settings.runtime.timer(),
+            window_edge: self.window_edge,
             budget: Budget::default(),
-            failure: self.failure.clone(),
-            is_lingering: true,
-            ..*self
+            has_dropped_output: self.has_dropped_output,
+            end: EndReport::Background,
         }
     }
 
-    /// Whether all that was queued has left; if not, the error that says why.
+    /// Checks that everything that was queued is written. Otherwise returns the reason.
     pub(super) fn check_flushed(&self) -> Result<(), Error> {
         self.check_writable()?;
         match self.has_dropped_output {
@@ -126,11 +122,11 @@ impl Driver {
     }
 }
 
-/// A connection that is closing finishes in the background; any other is closed at once.
+/// A connection that is closing finishes in the background. Any other is closed at once.
 impl Drop for Driver {
     fn drop(&mut self) {
         let is_closing = matches!(self.connection.state(), State::CloseSent | State::Draining);
-        if is_closing && self.io.is_some() {
+        if is_closing && self.transport.transport().is_some() {
             self.finish_in_background();
         }
         self.input.release();

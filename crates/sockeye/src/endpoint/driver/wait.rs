@@ -1,19 +1,17 @@
-//! Where a connection waits: for a full transport, for its turn, for a deadline.
+//! Waits: for a full transport, for other tasks to run, for a deadline.
 
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use sockeye_proto::Instant;
 
-use super::{Driver, earlier};
+use super::Driver;
 use crate::endpoint::backlog::Backlog;
 use crate::error::{Error, Kind};
-use crate::runtime::clock;
 use crate::transport::Transport;
 
 impl Driver {
-    /// Waits where [`poll_drain`](Self::poll_drain) is pending: reads ahead, so that a peer which waits for us to read can
-    /// go on and read too, and watches the deadlines. Ready when it is worth trying to write again.
+    /// Called when [`poll_drain`](Self::poll_drain) is pending. Reads ahead, so that a peer that waits for this side to read can
+    /// continue and read too, and checks the deadlines. Ready when it is worth trying to write again.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -26,7 +24,7 @@ impl Driver {
         }
     }
 
-    /// Receives once, into the backlog. Pending also where the backlog is full, or other tasks are to have their turn first.
+    /// Reads once and moves the messages to the backlog. Pending also if the backlog is full or the budget is spent.
     pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.receive_into_backlog() {
             return Poll::Pending;
@@ -36,8 +34,8 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// Moves messages from what was received to the backlog, for later. Returns whether that was all: it stops where the
-    /// backlog is full and where other tasks are to have their turn.
+    /// Moves messages from the input to the backlog. Returns whether the input is consumed then: this stops if the backlog is
+    /// full or the budget is spent.
     #[cold]
     pub(super) fn receive_into_backlog(&mut self) -> bool {
         while self.has_input() {
@@ -45,67 +43,61 @@ impl Driver {
             if cost >= self.settings.read_ahead_max || self.budget.is_spent() {
                 return false;
             }
-            // None also where a message is inflated in part, which ends the turn.
-            if let Some(message) = self.next_whole_message().or_else(|| self.next_assembled_message()) {
+            // `None` also if a message is inflated in part, which spends the budget.
+            if let Some(message) = self.parse_message() {
                 self.change_backlog(|backlog| backlog.ahead.push(message));
             }
         }
         true
     }
 
-    /// Where writing has failed: receives what had arrived before. If a close frame is among it, that says more of the end
-    /// than a broken pipe does, and `recv` will say the same.
+    /// If writing has failed, receives what had arrived before. It may include a close frame, which says more about the end
+    /// than a broken pipe does, and which `recv` will report.
     #[inline]
     pub(super) fn find_close_after_write_failure(&mut self, cx: &mut Context<'_>) {
-        if self.has_only_write_failed {
+        if self.transport.is_write_failed() {
             self.read_after_write_failure(cx);
         }
     }
 
     #[cold]
     pub(super) fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
-        while self.has_only_write_failed && !self.has_ended() && !self.budget.is_spent() && self.receive_into_backlog()
+        while self.transport.is_write_failed()
+            && !self.has_ended()
+            && !self.budget.is_spent()
+            && self.receive_into_backlog()
         {
-            if self.poll_read(cx).is_pending() && !self.try_read_after_write_failure() {
+            if self.poll_read(cx).is_pending() && !self.try_read() {
                 return;
             }
         }
         self.receive_into_backlog();
     }
 
-    /// Reads once from a transport that cannot be written to, whether or not the runtime knows that there is something: it
-    /// may not have looked since the write failed. Returns whether there was.
-    #[cold]
-    pub(super) fn try_read_after_write_failure(&mut self) -> bool {
-        let Some(io) = &mut self.io else { return false };
-        self.input.try_fill(io)
-    }
-
-    /// Ends the turn: looks at the deadlines, and lets other tasks have theirs unless one has passed that ends all.
+    /// Called when the budget is spent. Checks the deadlines, then lets other tasks run unless the connection is over.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.budget.reset();
-        self.handle_deadlines(clock::now());
+        self.handle_deadlines(self.runtime().now());
         if self.is_over() {
             return Poll::Ready(());
         }
-        // Not `wake_by_ref`: the runtime would poll this task again before it looks at any other socket.
-        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        self.runtime().reschedule(cx);
         Poll::Pending
     }
 
-    /// Ready when a deadline passed and was dealt with.
+    /// Ready when a deadline has passed and was handled.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = earlier(self.connection.poll_timeout(), self.write_deadline()) else {
             return Poll::Pending;
         };
         ready!(self.timer.poll(cx, deadline));
-        self.handle_deadlines(clock::now());
+        self.handle_deadlines(self.runtime().now());
         Poll::Ready(())
     }
 
-    /// Does what is due, if any deadline has passed.
+    /// Handles the deadlines that have passed.
     pub(super) fn handle_deadlines(&mut self, now: Instant) {
         if self.write_deadline().is_some_and(|deadline| now >= deadline) {
             self.check_write_rate(now);
@@ -115,7 +107,7 @@ impl Driver {
                 backlog.drained_at.take_if(|drained_at| *drained_at <= now);
             });
         }
-        // While a message is being inflated nothing is read, and the peer's silence is our own doing.
+        // While a message is being inflated nothing is read, so the peer's silence means nothing.
         if !self.connection.is_inflating() {
             let is_due = self.connection.poll_timeout().is_some_and(|deadline| now >= deadline);
             if is_due && self.connection.is_awaiting_pong() && self.has_peer_read() {
@@ -125,13 +117,13 @@ impl Driver {
         }
     }
 
-    /// Whether the peer has read anything since this was last asked, or since its ping was written, as far as TCP knows.
+    /// Whether the peer has read anything since the last call, or since the ping was written, as far as TCP knows.
     ///
-    /// What a slow peer reads may all be in the buffers of the two kernels, with the ping at its end. Then our transport is
-    /// never full, and nothing else shows that the peer reads.
+    /// Everything before the ping may be in the buffers of the two kernels. Then the transport of this side is never full, and
+    /// nothing else shows that a slow peer reads.
     #[cold]
     fn has_peer_read(&mut self) -> bool {
-        let edge = self.io.as_ref().and_then(Transport::window_edge);
+        let edge = self.transport.transport().and_then(Transport::window_edge);
         let before = std::mem::replace(&mut self.window_edge, edge);
         edge.is_some() && edge != before
     }
@@ -140,10 +132,10 @@ impl Driver {
         self.stall().map(|stall| stall.deadline(self.settings.write_timeout))
     }
 
-    /// Gives up a peer that takes less than the least rate.
+    /// Fails if the peer takes less than [`Limits::write_rate_min`](crate::Limits::write_rate_min).
     #[cold]
     pub(super) fn check_write_rate(&mut self, now: Instant) {
-        if let Some(io) = &self.io
+        if let Some(io) = self.transport.transport()
             && self.output.try_write(io) > 0
         {
             self.connection.handle_write_progress(now);
@@ -161,5 +153,12 @@ impl Driver {
             };
             self.fail(Error::new(kind));
         }
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

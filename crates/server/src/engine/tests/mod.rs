@@ -1,0 +1,181 @@
+//! Tests of engines by their deliveries.
+
+mod durable;
+mod memory;
+mod model;
+mod suite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Limits;
+
+/// Records what an engine delivers.
+#[derive(Default)]
+pub(super) struct Recorder {
+    events: Mutex<Vec<String>>,
+    subscribed: Mutex<Vec<ChannelName>>,
+}
+
+impl Deliver for Recorder {
+    fn has_subscribers(&self, channel: &ChannelName) -> bool {
+        self.subscribed.lock().contains(channel)
+    }
+
+    fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+        let data = publication.content.data.as_str();
+        let has_epoch = epoch.is_some();
+        self.events
+            .lock()
+            .push(format!("{channel} {} {data} {has_epoch}", publication.offset));
+    }
+
+    fn join(&self, channel: &ChannelName, info: &ClientInfo) {
+        self.events.lock().push(format!("{channel} join {}", info.user));
+    }
+
+    fn leave(&self, channel: &ChannelName, info: &ClientInfo) {
+        self.events.lock().push(format!("{channel} leave {}", info.user));
+    }
+}
+
+impl Recorder {
+    fn delivered(&self) -> Vec<String> {
+        std::mem::take(&mut self.events.lock())
+    }
+}
+
+const TTL: Duration = Duration::from_secs(60);
+
+/// Options of an engine under test.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    count_max: usize,
+    bytes_max: usize,
+    ttl: Duration,
+}
+
+impl Setup {
+    /// Ten publications per channel.
+    fn ten() -> Self {
+        Self {
+            count_max: 10,
+            bytes_max: Limits::default().history_bytes_max,
+            ttl: TTL,
+        }
+    }
+
+    /// The history of all channels, but for those whose name starts with "plain".
+    fn limits(self) -> Arc<HistoryLimitsOf> {
+        Arc::new(move |channel: &ChannelName| {
+            (!channel.as_str().starts_with("plain")).then_some(HistoryLimits {
+                count_max: self.count_max,
+                bytes_max: Limits::default().history_bytes_per_channel_max,
+                ttl: self.ttl,
+            })
+        })
+    }
+}
+
+/// An engine under test, with a folder for those that need one.
+struct Fixture<B: Broker + ?Sized> {
+    recorder: Arc<Recorder>,
+    engine: Engine,
+    broker: Arc<B>,
+    folder: Option<TempDir>,
+}
+
+impl<B: Broker + 'static> Fixture<B> {
+    fn of(recorder: Arc<Recorder>, broker: B, folder: Option<TempDir>) -> Self {
+        let broker = Arc::new(broker);
+        Self {
+            recorder,
+            engine: Engine::new(broker.clone(), Arc::new(MemoryPresence::new())),
+            broker,
+            folder,
+        }
+    }
+}
+
+impl Fixture<MemoryBroker> {
+    fn memory(setup: Setup) -> Self {
+        let recorder = Arc::new(Recorder::default());
+        let broker = MemoryBroker::new(recorder.clone(), setup.limits(), setup.bytes_max);
+        Self::of(recorder, broker, None)
+    }
+
+    fn logged(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LogConfig::new(folder.path());
+        Self::open(setup, config, Some(folder))
+    }
+
+    fn open(setup: Setup, config: LogConfig, folder: Option<TempDir>) -> Self {
+        let recorder = Arc::new(Recorder::default());
+        let broker = MemoryBroker::open(recorder.clone(), setup.limits(), setup.bytes_max, &config).unwrap();
+        Self::of(recorder, broker, folder)
+    }
+}
+
+impl<B: Broker + ?Sized> Fixture<B> {
+    async fn publish(&self, channel: &str, data: &str) -> Position {
+        let published = self.engine.publish(&name(channel), content(data)).await.unwrap();
+        assert_eq!(published.outcome, PublishOutcome::Delivered);
+        published.position
+    }
+
+    async fn history(&self, channel: &str) -> History {
+        let query = HistoryQuery {
+            limit: 100,
+            ..Default::default()
+        };
+        self.engine.history(&name(channel), query).await.unwrap()
+    }
+
+    /// The data of the history.
+    async fn stored(&self, channel: &str) -> Vec<String> {
+        let publications = self.history(channel).await.publications;
+        publications
+            .iter()
+            .map(|publication| publication.content.data.as_str().to_owned())
+            .collect()
+    }
+
+    /// Whether a client recovers from a position.
+    async fn recovers(&self, channel: &str, from: &Position) -> bool {
+        let query = HistoryQuery {
+            since: Some(from.offset),
+            limit: usize::MAX,
+            is_reversed: false,
+        };
+        is_recovered(from, &self.engine.history(&name(channel), query).await.unwrap())
+    }
+
+    fn delivered(&self) -> Vec<String> {
+        self.recorder.delivered()
+    }
+}
+
+fn content(data: &str) -> Content {
+    Content {
+        data: Json::parse(data).unwrap(),
+        info: None,
+        tags: None,
+    }
+}
+
+fn name(channel: &str) -> ChannelName {
+    ChannelName::new(channel).unwrap()
+}
+
+fn member(bits: u128, user: &str) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo {
+        client: ClientId::from_random(bits),
+        user: user.into(),
+        conn_info: None,
+    })
+}

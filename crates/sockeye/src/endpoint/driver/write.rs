@@ -1,0 +1,213 @@
+//! Writes what is queued.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use sockeye_proto::{State, TransportAction};
+
+use super::{Driver, FlushEnd, WriteOutcome};
+use crate::endpoint::backlog::{Backlog, Stall};
+use crate::endpoint::compress_job::CompressJob;
+use crate::error::Error;
+use crate::transport::Transport;
+
+/// A peer that reads what its transport holds in less time than this is not slow.
+const SLOW_DRAIN: Duration = Duration::from_secs(1);
+
+impl Driver {
+    /// Writes everything that is queued.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while self.poll_drain(cx).is_pending() {
+            ready!(self.poll_blocked(cx));
+        }
+        self.find_close_after_write_failure(cx);
+        match self.check_flushed() {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => self.poll_error(cx, error),
+        }
+    }
+
+    /// Writes everything that was queued when this was first called with this `end`.
+    pub(crate) fn poll_flush_to(&mut self, cx: &mut Context<'_>, end: &mut FlushEnd) -> Poll<Result<(), Error>> {
+        while self.poll_drain(cx).is_pending() {
+            self.find_flush_end(end);
+            if let FlushEnd::At(end) = *end
+                && self.output.written_total() >= end
+                && self.poll_flush_transport(cx).is_ready()
+            {
+                break;
+            }
+            ready!(self.poll_blocked(cx));
+        }
+        self.find_close_after_write_failure(cx);
+        match self.check_flushed() {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => self.poll_error(cx, error),
+        }
+    }
+
+    /// Writes what is queued, on behalf of the tasks that wait for the connection. Compresses at most one part of a large
+    /// message.
+    pub(crate) fn write_queued(&mut self, cx: &mut Context<'_>) -> WriteOutcome {
+        let (was_lost, was_stalled) = (self.is_lost(), self.stall().is_some());
+        let was_compressing = self.compress_job().is_some();
+        let written_before = self.output.written_total();
+        self.budget.reset();
+        let drained = self.poll_drain(cx);
+        let written = self.output.written_total().saturating_sub(written_before);
+        let work = written.max(self.budget.spent());
+        let is_stalled = self.stall().is_some();
+        let is_unfinished = drained.is_pending() && self.budget.is_spent() && !is_stalled;
+        // The budget of the caller was used, not that of the connection's tasks.
+        self.budget.reset();
+        // A new stall has a deadline that the waiting tasks do not know. During a stall they wait for the first byte that the
+        // peer takes.
+        let has_stall_changed = is_stalled != was_stalled || (was_stalled && written > 0);
+        let has_room_again = was_compressing && self.compress_job().is_none();
+        WriteOutcome {
+            work,
+            is_unfinished,
+            wake_waiters: has_stall_changed
+                || has_room_again
+                || self.is_lost() != was_lost
+                || self.connection.state() != State::Open,
+        }
+    }
+
+    fn find_flush_end(&self, end: &mut FlushEnd) {
+        *end = match (*end, self.compress_job().map(CompressJob::start)) {
+            (FlushEnd::At(_), _) => return,
+            (FlushEnd::AfterCompressJob(start), Some(present)) if start == present => return,
+            _ if self.connection.wants_transmit() => return,
+            (FlushEnd::Unknown, Some(start)) => FlushEnd::AfterCompressJob(start),
+            (FlushEnd::Unknown | FlushEnd::AfterCompressJob(_), _) => FlushEnd::At(self.output.end()),
+        };
+    }
+
+    /// Queues the control frames of the protocol: pongs, pings, the close frame.
+    #[inline]
+    pub(super) fn queue_control(&mut self) {
+        if self.connection.wants_transmit() {
+            self.append_control();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_control(&mut self) {
+        self.output.append_control(self.settings.write_buffer_max, |out| {
+            self.connection.poll_transmit(out);
+        });
+    }
+
+    /// Writes everything that is queued and the control frames of the protocol, then shuts down the writing direction if the
+    /// protocol is done with it. Stores a failure. Pending also if there is more to compress and the budget is spent.
+    // [6455-6.1-7, 6455-7.1.1-1]
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.queue_control();
+            if self.is_drained() {
+                self.output.release();
+                break;
+            }
+            let Some(io) = self.transport.writable() else {
+                self.drop_output();
+                break;
+            };
+            if self.output.is_drained() {
+                if self.budget.is_spent() {
+                    return Poll::Pending;
+                }
+                self.queue_part();
+                continue;
+            }
+            let (mut wrote, written_before) = (false, self.output.written_total());
+            let drained = self.output.poll_write(io, cx, &mut wrote);
+            if self.stall().is_some() {
+                self.record_write_progress(wrote, drained.is_ready());
+            }
+            if self.output.take_control_written() {
+                self.record_control_written();
+            }
+            match drained {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.transport.fail_write(error.into()),
+                Poll::Pending => {
+                    if self.stall().is_none() {
+                        let written_total = self.output.written_total();
+                        let stall = Stall::new(self.runtime().now(), written_total, written_total - written_before);
+                        self.change_backlog(|backlog| backlog.stall = Some(stall));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.connection.transport_action() == TransportAction::HalfClose
+            && let Some(io) = self.transport.write_open()
+        {
+            // If this fails, the transport has ended already, and the next read reports that.
+            let _ = ready!(io.poll_shutdown(cx));
+            self.transport.close_write();
+        }
+        Poll::Ready(())
+    }
+
+    /// Called after an attempt to write to a transport that was full.
+    #[cold]
+    fn record_write_progress(&mut self, wrote: bool, is_drained: bool) {
+        if wrote {
+            self.connection.handle_write_progress(self.runtime().now());
+        }
+        if is_drained {
+            let (now, written_total) = (self.runtime().now(), self.output.written_total());
+            self.change_backlog(|backlog| {
+                let drain_time = backlog.stall.take().map(|stall| stall.drain_time(now, written_total));
+                backlog.drained_at = drain_time.filter(|time| *time >= SLOW_DRAIN).map(|time| now + time);
+            });
+        }
+    }
+
+    /// Called when a ping or a close frame was written. The peer's time to answer begins when it has read everything before
+    /// that frame.
+    #[cold]
+    fn record_control_written(&mut self) {
+        let (now, written_total) = (self.runtime().now(), self.output.written_total());
+        let drain_time = |backlog: &Backlog| match (&backlog.stall, backlog.drained_at) {
+            (Some(stall), _) => stall.drain_time(now, written_total),
+            (None, Some(drained_at)) => drained_at - now,
+            (None, None) => Duration::ZERO,
+        };
+        let delay = self.backlog.as_deref().map_or(Duration::ZERO, drain_time);
+        if !self.connection.is_awaiting_pong() {
+            self.window_edge = self.transport.transport().and_then(Transport::window_edge);
+        }
+        self.connection.handle_transmitted_with_delay(now, delay);
+    }
+
+    /// Whether [`poll_drain`](Self::poll_drain) would do nothing.
+    #[inline]
+    pub(super) fn has_nothing_to_write(&self) -> bool {
+        self.is_drained() && !self.connection.wants_transmit() && self.connection.state() == State::Open
+    }
+
+    /// Whether everything that was queued is written.
+    #[inline]
+    pub(super) fn is_drained(&self) -> bool {
+        self.output.is_drained() && self.compress_job().is_none()
+    }
+
+    pub(super) fn drop_output(&mut self) {
+        self.has_dropped_output |= !self.output.is_drained();
+        self.output.clear();
+        self.cancel_compress_job();
+    }
+
+    fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(io) = self.transport.writable()
+            && let Err(error) = ready!(io.poll_flush(cx))
+        {
+            self.transport.fail_write(error.into());
+        }
+        Poll::Ready(())
+    }
+}
