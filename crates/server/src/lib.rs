@@ -45,6 +45,7 @@ mod config;
 mod connection;
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
+mod door;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 mod filter;
@@ -52,6 +53,7 @@ mod handle;
 mod http;
 #[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
+mod metrics;
 mod node;
 mod page;
 mod policy;
