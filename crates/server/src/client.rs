@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, History, HistoryQuery, Publication, Tags, is_recovered};
+use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, Membership};
 use crate::protocol::{
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     queue: Arc<Queue>,
     /// Subscriptions that the hub has ended and that are not yet removed from the engine.
     ended: Vec<Membership>,
+    /// The reload of the configuration that the session knows.
+    generation: u64,
     /// Commands of the server API that are not executed yet.
     commands: Vec<ServerCommand>,
 }
@@ -86,7 +89,8 @@ impl Client {
                 }
             }
         };
-        let mut session = Session::new(node.config().clone(), id, pings, Instant::now().into_std());
+        let generation = node.generation();
+        let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
         session.set_secret(&link.secret);
         let queue = Queue::new(node.config().limits.queue_bytes_max, sender);
         let queue = Arc::new(queue.with_encoding(link.encoding));
@@ -97,6 +101,7 @@ impl Client {
             session,
             queue,
             ended: Vec::new(),
+            generation,
             commands: Vec::new(),
         }
     }
@@ -110,6 +115,10 @@ impl Client {
         command: Result<Command<'_>, Malformed>,
     ) -> Result<(), DisconnectCode> {
         let id = command.as_ref().map_or(0, |command| command.id);
+        self.node.metrics().command();
+        if let Some(config) = self.node.reloaded_config(&mut self.generation) {
+            self.session.set_config(config);
+        }
         // Announce earlier leaves first, in case the client subscribes again.
         self.run_pending().await?;
         let mut step = self.session.handle_command(command, Instant::now().into_std())?;
@@ -238,13 +247,14 @@ impl Client {
 
     async fn verify(&mut self, unverified: Unverified) -> Result<Step, DisconnectCode> {
         let unix = unix_seconds();
+        let verifiers = self.node.verifiers();
         let result = match unverified.kind {
             TokenKind::Connection => {
-                let token = self.node.tokens().verify_connect(&unverified.token, unix).await;
+                let token = verifiers.connections().verify_connect(&unverified.token, unix).await;
                 token.map(Verified::Connection)
             }
             TokenKind::Subscription => {
-                let verifier = self.node.subscription_tokens();
+                let verifier = verifiers.subscriptions();
                 let token = verifier.verify_subscribe(&unverified.token, unix).await;
                 token.map(Verified::Subscription)
             }
@@ -356,6 +366,9 @@ impl Client {
     async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
         let history = self.start(call).await?;
         let result = subscribe_result(call, history.as_ref())?;
+        if result.was_recovering {
+            self.node.metrics().recovery(result.recovered);
+        }
         let reply = self.encode(id, ReplyBody::Subscribe(result))?;
         self.activate(call, history.as_ref(), Some(reply))?;
         self.announce_join(call).await;
@@ -420,6 +433,7 @@ impl Client {
             }
             Call::Publish(channel, content) => {
                 self.node.publish_from_client(&channel, content).await?;
+                self.node.metrics().publication(Source::client);
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
             Call::Presence(channel) => {
@@ -472,6 +486,9 @@ impl Client {
     }
 
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
+        if let ReplyBody::Error(code) = body {
+            self.node.metrics().error(code);
+        }
         let reply = self.encode(id, body).unwrap_or_else(|code| {
             let body = ReplyBody::Error(code);
             self.queue.encoding().reply(&Reply { id, body })

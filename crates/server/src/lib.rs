@@ -46,6 +46,7 @@ mod connection;
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
 mod demo;
+mod door;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 mod filter;
@@ -53,6 +54,7 @@ mod handle;
 mod http;
 #[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
+mod metrics;
 mod node;
 mod page;
 mod policy;

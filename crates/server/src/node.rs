@@ -2,40 +2,98 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use parking_lot::RwLock;
+
+use rand::seq::SliceRandom;
+use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenVerifier;
-use crate::channel::{ChannelName, Hub};
+use crate::channel::{ChannelName, Hub, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::demo::Demos;
+use crate::door::{Door, RateLimit};
 use crate::engine::{
-    Broker, Content, Engine, EngineError, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence,
+    Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
-use crate::presence::{ClientId, Membership};
-use crate::queue::Queue;
+use crate::metrics::{Metrics, SharedMetrics, Snapshot};
+use crate::presence::{ClientId, Generation, Membership, Subscription};
+use crate::protocol::Data;
+use crate::queue::{Outgoing, Queue};
 use crate::refusals::RefusalLog;
+
+/// A configuration that can be replaced.
+pub(crate) type SharedConfig = Arc<RwLock<Arc<Config>>>;
 
 /// The shared state of one server.
 #[derive(Debug)]
 pub(crate) struct Node {
+    /// The configuration at the start.
     config: Arc<Config>,
+    /// The configuration after the last reload.
+    current: SharedConfig,
+    /// Number of reloads.
+    generation: AtomicU64,
     hub: Arc<Hub>,
     engine: Engine,
     clients: Clients,
     demos: Option<Demos>,
-    tokens: TokenVerifier,
-    /// `None` if subscription tokens are verified like connection tokens.
-    subscription_tokens: Option<TokenVerifier>,
+    verifiers: RwLock<Arc<Verifiers>>,
     draining: CancellationToken,
     refusals: RefusalLog,
+    metrics: SharedMetrics,
+    door: Door,
+    handshakes: RateLimit,
+    /// Whether the last readiness check succeeded.
+    is_ready: AtomicBool,
     /// A random id of this run of the server.
     uid: String,
     started: Instant,
+}
+
+/// How often [`Node::drain`] looks whether all clients are gone.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The channel of the readiness check. Clients cannot subscribe to it, because it is private.
+const PROBE_CHANNEL: &str = "$sockeye:probe";
+
+/// Time for the publication of the readiness check to arrive.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Size of the queue of the readiness check.
+const PROBE_BYTES_MAX: usize = 64 << 10;
+
+/// The verifiers of tokens.
+#[derive(Debug)]
+pub(crate) struct Verifiers {
+    connections: TokenVerifier,
+    /// `None` if subscription tokens are verified like connection tokens.
+    subscriptions: Option<TokenVerifier>,
+}
+
+impl Verifiers {
+    fn new(config: &Config) -> Self {
+        let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
+        Self {
+            connections: verifier(&config.tokens),
+            subscriptions: config.subscription_tokens.as_ref().map(verifier),
+        }
+    }
+
+    /// Verifies connection tokens.
+    pub(crate) fn connections(&self) -> &TokenVerifier {
+        &self.connections
+    }
+
+    /// Verifies subscription tokens.
+    pub(crate) fn subscriptions(&self) -> &TokenVerifier {
+        self.subscriptions.as_ref().unwrap_or(&self.connections)
+    }
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -43,11 +101,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 impl Node {
     /// A node without a log.
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        let config = Arc::new(config);
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
         let hub = Arc::new(Hub::new());
-        let bytes_max = config.limits.history_bytes_max;
-        let broker = MemoryBroker::new(hub.clone(), history_limits(&config), bytes_max);
-        Self::with_broker(config, hub, Arc::new(broker))
+        let bytes_max = current.read().limits.history_bytes_max;
+        let broker = MemoryBroker::new(hub.clone(), history_limits(&current), bytes_max);
+        Self::with_broker(current, hub, Arc::new(broker))
     }
 
     /// A node with the log that the configuration names, if it names one. Blocks while it reads the log.
@@ -58,28 +116,33 @@ impl Node {
         let Some(log) = config.log.clone() else {
             return Ok(Self::new(config));
         };
-        let config = Arc::new(config);
-        let hub = Arc::new(Hub::new());
         let bytes_max = config.limits.history_bytes_max;
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
+        let hub = Arc::new(Hub::new());
         let broker =
-            MemoryBroker::open(hub.clone(), history_limits(&config), bytes_max, &log).map_err(io::Error::other)?;
-        Ok(Self::with_broker(config, hub, Arc::new(broker)))
+            MemoryBroker::open(hub.clone(), history_limits(&current), bytes_max, &log).map_err(io::Error::other)?;
+        Ok(Self::with_broker(current, hub, Arc::new(broker)))
     }
 
-    pub(crate) fn with_broker(config: Arc<Config>, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
-        let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
-        let tokens = verifier(&config.tokens);
-        let subscription_tokens = config.subscription_tokens.as_ref().map(verifier);
+    pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
+        let config = current.read().clone();
+        let door = Door::new(config.limits.connections_max);
+        let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
         Arc::new(Self {
+            current,
+            generation: AtomicU64::new(0),
             hub,
             engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Clients::default(),
+            verifiers,
             demos: config.demos.then(Demos::default),
             config,
-            tokens,
-            subscription_tokens,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
+            metrics: Arc::new(Metrics::new()),
+            door,
+            handshakes: RateLimit::new(),
+            is_ready: AtomicBool::new(false),
             uid: ClientId::from_random(rand::random()).to_string(),
             started: Instant::now(),
         })
@@ -87,6 +150,31 @@ impl Node {
 
     pub(crate) fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// The configuration after the last reload.
+    pub(crate) fn current_config(&self) -> Arc<Config> {
+        self.current.read().clone()
+    }
+
+    /// Returns the configuration if it was reloaded since `generation`, which is then set to the current one.
+    pub(crate) fn reloaded_config(&self, generation: &mut u64) -> Option<Arc<Config>> {
+        let current = self.generation.load(Ordering::Acquire);
+        let is_new = std::mem::replace(generation, current) != current;
+        is_new.then(|| self.current_config())
+    }
+
+    /// Number of reloads.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Replaces the configuration.
+    pub(crate) fn reload(&self, config: Config) {
+        // Also forgets the cached JWK sets.
+        *self.verifiers.write() = Arc::new(Verifiers::new(&config));
+        *self.current.write() = Arc::new(config);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -127,10 +215,110 @@ impl Node {
     /// # Errors
     /// Returns the code with which to disconnect the client, if the user has too many connections.
     pub(crate) fn set_user(&self, client: ClientId, user: &Arc<str>) -> Result<(), DisconnectCode> {
-        let per_user_max = self.config.limits.connections_per_user_max;
+        let per_user_max = self.current_config().limits.connections_per_user_max;
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Limits the number of connections.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Limits the rate of handshakes.
+    pub(crate) fn handshakes(&self) -> &RateLimit {
+        &self.handshakes
+    }
+
+    /// The metrics in the text format of OpenMetrics.
+    pub(crate) fn encode_metrics(&self) -> String {
+        let clients = self.clients.stats();
+        let channels = self.hub.channels();
+        self.metrics.encode(Snapshot {
+            connections: self.door.connections(),
+            clients: clients.clients,
+            users: clients.users,
+            channels: channels.len(),
+            subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
+            is_ready: self.is_ready.load(Ordering::Relaxed) && !self.is_draining(),
+            uptime_seconds: self.uptime().as_secs(),
+        })
+    }
+
+    /// Checks that the server can do its work: a publication passes through the engine to a subscriber within a second.
+    ///
+    /// # Errors
+    /// Returns the reason as one line.
+    pub(crate) async fn check_ready(&self) -> Result<(), String> {
+        let result = match self.is_draining() {
+            true => Err("shutting down".to_owned()),
+            false if let Health::NotReady(reason) = self.engine.health() => Err(reason.to_string()),
+            false => timeout(PROBE_TIMEOUT, self.probe())
+                .await
+                .unwrap_or(Err("a publication did not arrive within a second"))
+                .map_err(str::to_owned),
+        };
+        self.is_ready.store(result.is_ok(), Ordering::Relaxed);
+        result
+    }
+
+    async fn probe(&self) -> Result<(), &'static str> {
+        const FAILED: &str = "the engine does not accept a publication";
+        /// Ends the subscription, also if the probe is cancelled.
+        struct Probe<'a>(&'a Node, Subscription, ClientId);
+        impl Drop for Probe<'_> {
+            fn drop(&mut self) {
+                self.0.hub.unsubscribe(&self.1, self.2);
+            }
+        }
+        let channel = ChannelName::new(PROBE_CHANNEL).map_err(|_| FAILED)?;
+        let client = ClientId::from_random(rand::random());
+        let subscription = Subscription {
+            channel: channel.clone(),
+            generation: Generation::default().next(),
+        };
+        let queue = Arc::new(Queue::new(PROBE_BYTES_MAX, None));
+        self.hub
+            .subscribe(&subscription, client, queue.clone(), SubscriberOptions::default());
+        let _probe = Probe(self, subscription, client);
+        self.engine.interest_changed(&channel).await.map_err(|_| FAILED)?;
+        self.hub
+            .activate(&channel, client, Default::default(), None)
+            .map_err(|_| FAILED)?;
+        // Concurrent probes see each other's publications.
+        let token = client.to_string();
+        let content = Content {
+            data: Data::json(format!("\"{token}\"")).map_err(|_| FAILED)?,
+            info: None,
+            tags: None,
+        };
+        let publish = Publish {
+            skips_history: true,
+            ..Publish::from(content)
+        };
+        self.engine.publish(&channel, publish).await.map_err(|_| FAILED)?;
+        // The publication above is not stored.
+        self.engine.probe().await.map_err(|_| "publications cannot be stored")?;
+        loop {
+            queue.ready().await;
+            match queue.take() {
+                Some(Outgoing::Frame(frame)) if frame.message().as_text().is_some_and(|text| text.contains(&token)) => {
+                    return Ok(());
+                }
+                Some(Outgoing::Close(_)) => return Err(FAILED),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the channel is that of the readiness check.
+    pub(crate) fn is_probe(&self, channel: &ChannelName) -> bool {
+        channel.as_str() == PROBE_CHANNEL
     }
 
     pub(crate) fn uid(&self) -> &str {
@@ -141,14 +329,9 @@ impl Node {
         self.started.elapsed()
     }
 
-    /// Verifies connection tokens.
-    pub(crate) fn tokens(&self) -> &TokenVerifier {
-        &self.tokens
-    }
-
-    /// Verifies subscription tokens.
-    pub(crate) fn subscription_tokens(&self) -> &TokenVerifier {
-        self.subscription_tokens.as_ref().unwrap_or(&self.tokens)
+    /// The verifiers of tokens after the last reload.
+    pub(crate) fn verifiers(&self) -> Arc<Verifiers> {
+        self.verifiers.read().clone()
     }
 
     pub(crate) fn refusals(&self) -> &RefusalLog {
@@ -206,11 +389,28 @@ impl Node {
         }
     }
 
-    /// Disconnects all clients with 3001, including those that connect later.
-    pub(crate) fn drain(&self) {
+    /// From now on, the server is not ready, and clients that connect are disconnected.
+    pub(crate) fn start_drain(&self) {
         self.draining.cancel();
-        for queue in self.clients.queues() {
+    }
+
+    /// Disconnects all clients with 3001 in random order, spread over a time, and waits until they are gone. Clients that
+    /// connect later are disconnected at once.
+    pub(crate) async fn drain(&self, over: Duration) {
+        self.start_drain();
+        let start = Instant::now();
+        let mut queues = self.clients.queues();
+        queues.shuffle(&mut rand::rng());
+        let count = queues.len() as f64;
+        for (index, queue) in queues.into_iter().enumerate() {
+            // A random time in the second half of this client's share. So the only client of a server stays long enough for
+            // load balancers to see that the server is not ready.
+            let share = index as f64 + 0.5 + rand::random::<f64>() / 2.0;
+            sleep_until(start + over.mul_f64(share / count)).await;
             queue.close(DisconnectCode::Shutdown);
+        }
+        while self.clients.stats().clients > 0 {
+            sleep(DRAIN_POLL_INTERVAL).await;
         }
     }
 
@@ -246,14 +446,19 @@ impl Node {
 }
 
 /// The limits of each channel's history, by its namespace.
-fn history_limits(config: &Arc<Config>) -> Arc<HistoryLimitsOf> {
-    let config = config.clone();
+fn history_limits(current: &SharedConfig) -> Arc<HistoryLimitsOf> {
+    let current = current.clone();
     Arc::new(move |channel: &ChannelName| {
+        let config = current.read();
         let all = &config.channels;
         let (count_max, ttl) = match config.namespace(channel.as_str()) {
             Some(options) => (
-                options.history_size.min(all.history_count_max),
-                options.history_ttl.min(all.history_ttl),
+                if all.history_count_max == 0 {
+                    0
+                } else {
+                    options.history_size
+                },
+                options.history_ttl,
             ),
             None => (all.history_count_max, all.history_ttl),
         };

@@ -247,6 +247,11 @@ impl Session {
         }
     }
 
+    /// Replaces the configuration. It applies from the next command on.
+    pub(crate) fn set_config(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
     /// Sets the secret with which the client sends commands over other requests.
     pub(crate) fn set_secret(&mut self, secret: &str) {
         self.secret = secret.into();

@@ -653,7 +653,8 @@ fn node(truth: &Arc<Truth>, is_alive: &Arc<AtomicBool>, disk: Option<&SimDisk>, 
             MemoryBroker::open_simulated(deliver, limits, HISTORY_BYTES_MAX, disk, &options).unwrap()
         }
     };
-    Node::with_broker(Arc::new(Config::default()), hub, Arc::new(broker))
+    let config = Arc::new(parking_lot::RwLock::new(Arc::new(Config::default())));
+    Node::with_broker(config, hub, Arc::new(broker))
 }
 
 /// Prints the seed of a run that panics.
