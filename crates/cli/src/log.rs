@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use sockeye_server::settings::LogFormat;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,7 +31,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 /// Starts the thread that writes, and directs `tracing` and panic messages to it.
-pub(crate) fn start(filter: Targets) -> Guard {
+pub(crate) fn start(filter: Targets, format: LogFormat) -> Guard {
     let (sink, queue) = Sink::new();
     let counters = sink.counters.clone();
     // Without the thread the receiver is dropped, and so is every line.
@@ -42,8 +43,12 @@ pub(crate) fn start(filter: Targets) -> Guard {
         .with_writer(sink.clone());
     let _ = SINK.set(sink);
     // Not `init`, which would also install a logger for the `log` crate if another crate enables that feature.
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-    tracing::subscriber::set_global_default(subscriber).expect("`start` is called once");
+    let registry = tracing_subscriber::registry().with(filter);
+    let set = match format {
+        LogFormat::Json => tracing::subscriber::set_global_default(registry.with(lines.json().flatten_event(true))),
+        _ => tracing::subscriber::set_global_default(registry.with(lines)),
+    };
+    set.expect("`start` is called once");
     // A panic in the task of a connection ends only that connection: tokio catches it.
     panic::set_hook(Box::new(|panic| tracing::error!("bug, please report: {panic}")));
     Guard

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(exit_code) => return exit_code,
     };
     // Dropped last, which flushes the log.
-    let _log = log::start(command_line.log_filter());
+    let _log = log::start(command_line.log_filter(), cli::log_format(&command_line.command));
     match cli::run(&command_line.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -97,3 +97,129 @@ async fn an_address_in_use_is_reported() {
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains("choose another port"), "{}", outcome.stderr);
 }
+
+/// Sends a request with a body, and returns the whole response.
+async fn post(address: &str, path: &str, headers: &str, body: &str) -> String {
+    let mut tcp = soon(TcpStream::connect(address)).await.unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    soon(tcp.write_all(request.as_bytes())).await.unwrap();
+    let mut response = String::new();
+    soon(tcp.read_to_string(&mut response)).await.unwrap();
+    response
+}
+
+#[tokio::test]
+async fn a_file_is_checked_with_the_line_of_the_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sockeye.toml");
+    let file = path.to_str().unwrap();
+    std::fs::write(&path, "listen = '127.0.0.1:0'\n[limits]\nconections_max = 5\n").unwrap();
+    for options in [
+        &["serve", "--config", file, "--check"][..],
+        &["serve", "--config", file],
+    ] {
+        let outcome = cli_support::run(options, b"").await;
+        assert_eq!(outcome.code, Some(1));
+        assert!(
+            outcome.stderr.contains("sockeye.toml: line 3: unknown key"),
+            "{}",
+            outcome.stderr
+        );
+        assert!(outcome.stderr.contains("limits.connections_max"), "{}", outcome.stderr);
+    }
+    std::fs::write(&path, "listen = '127.0.0.1:0'\n").unwrap();
+    let outcome = cli_support::run(&["serve", "--config", file, "--check"], b"").await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let missing = cli_support::run(&["serve", "--config", "/nowhere/sockeye.toml"], b"").await;
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stderr.contains("/nowhere/sockeye.toml"), "{}", missing.stderr);
+}
+
+#[tokio::test]
+async fn the_default_file_passes_the_check() {
+    let outcome = cli_support::run(&["config", "default"], b"").await;
+    assert_eq!(outcome.code, Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("default.toml");
+    std::fs::write(&path, outcome.stdout).unwrap();
+    let check = cli_support::run(&["serve", "--check", "--config", path.to_str().unwrap()], b"").await;
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+}
+
+#[tokio::test]
+async fn the_api_takes_the_key_of_a_flag() {
+    let (_server, address) = start(&["--api-key", "k1"]).await;
+    let body = r#"{"channel":"room:1","data":{}}"#;
+    let response = post(&address, "/api/publish", "X-API-Key: k1\r\n", body).await;
+    assert!(response.contains("\"offset\":1"), "{response}");
+    assert!(
+        post(&address, "/api/publish", "X-API-Key: k2\r\n", body)
+            .await
+            .starts_with("HTTP/1.1 401")
+    );
+}
+
+#[tokio::test]
+async fn a_hangup_reloads_the_file_and_logs_what_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sockeye.toml");
+    let write = |key: &str, rest: &str| {
+        let text = format!("listen = '127.0.0.1:0'\nlog_format = 'json'\napi_keys = ['{key}']\n{rest}");
+        std::fs::write(&path, text).unwrap();
+    };
+    write("first", "");
+    let mut server = Program::start(&["serve", "--config", path.to_str().unwrap()]);
+    let url = server.url().await;
+    let address = url
+        .strip_prefix("http://")
+        .unwrap()
+        .strip_suffix('/')
+        .unwrap()
+        .to_owned();
+    let info = async |key: &str| {
+        let response = post(&address, "/api/info", &format!("X-API-Key: {key}\r\n"), "{}").await;
+        response[9..12].to_owned()
+    };
+    assert_eq!(info("first").await, "200");
+    write("second", "[namespaces.news]\nhistory_size = 3\n");
+    server.signal(Signal::HUP);
+    while info("second").await != "200" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(info("first").await, "401");
+    // An invalid file changes nothing.
+    write("third", "nonsense = 1\n");
+    server.signal(Signal::HUP);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert_eq!(info("second").await, "200");
+    server.signal(Signal::TERM);
+    let log = server.stderr().await;
+    for part in [
+        "\"message\":\"reloaded: api_keys: changed\"",
+        "\"message\":\"reloaded: added [namespaces.news]\"",
+        "line 4: unknown key nonsense",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert!(
+        !log.contains("second") && log.lines().all(|line| line.starts_with('{')),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_second_signal_exits_at_once() {
+    let (mut server, address) = start(&["--drain", "60s"]).await;
+    let url = format!("ws://{address}/connection/websocket");
+    let _client = soon(Client::default().connect(&url)).await.unwrap();
+    server.signal(Signal::TERM);
+    while get(&address, &address, "/health/ready").await != "HTTP/1.1 503 Service Unavailable" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(&address, &address, "/health/live").await, "HTTP/1.1 200 OK");
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit_code().await, Some(143));
+}

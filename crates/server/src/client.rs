@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::engine::{EngineError, History, HistoryQuery, is_recovered};
+use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, Subscription};
 use crate::protocol::{
@@ -29,6 +30,8 @@ pub(crate) struct Client {
     queue: Arc<Queue>,
     /// Subscriptions that the hub has ended and that are not yet removed from the engine.
     ended: Vec<Subscription>,
+    /// The reload of the configuration that the session knows.
+    generation: u64,
     /// Commands of the server API that are not executed yet.
     commands: VecDeque<ServerCommand>,
 }
@@ -72,7 +75,8 @@ impl Client {
                 }
             }
         };
-        let session = Session::new(node.config().clone(), id, pings, Instant::now().into_std());
+        let generation = node.generation();
+        let session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
         let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max, sender));
         node.register(id, &queue);
         Self {
@@ -81,6 +85,7 @@ impl Client {
             session,
             queue,
             ended: Vec::new(),
+            generation,
             commands: VecDeque::new(),
         }
     }
@@ -94,6 +99,10 @@ impl Client {
         command: Result<Command<'_>, Malformed>,
     ) -> Result<(), DisconnectCode> {
         let id = command.as_ref().map_or(0, |command| command.id);
+        self.node.metrics().command();
+        if let Some(config) = self.node.reloaded_config(&mut self.generation) {
+            self.session.set_config(config);
+        }
         // Announce earlier leaves first, in case the client subscribes again.
         self.announce_ended_subscriptions().await;
         match self.session.handle_command(command, Instant::now().into_std())? {
@@ -265,6 +274,9 @@ impl Client {
             history = Some(engine.history(channel, query).await?);
         }
         let mut result = subscribe_result(call, history.as_ref())?;
+        if result.was_recovering {
+            self.node.metrics().recovery(result.recovered);
+        }
         let reply = match to {
             SubscribeTo::Reply(id) => self.encode(*id, ReplyBody::Subscribe(result))?,
             SubscribeTo::Push(data) => {
@@ -299,6 +311,7 @@ impl Client {
             }
             Call::Publish(channel, content) => {
                 self.node.publish_from_client(&channel, content).await?;
+                self.node.metrics().publication(Source::client);
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
             Call::Presence(channel) => {
@@ -355,6 +368,9 @@ impl Client {
     }
 
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
+        if let ReplyBody::Error(code) = body {
+            self.node.metrics().error(code);
+        }
         let reply = self.encode(id, body).unwrap_or_else(|code| {
             let body = ReplyBody::Error(code);
             encode(&Reply { id, body }).into()

@@ -13,16 +13,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sockeye::{CloseCause, CloseCode, Message, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::client::{Client, PingedBy};
 use crate::codes::DisconnectCode;
+use crate::door::Admission;
 use crate::node::Node;
 use crate::protocol::commands;
 
-/// A permit of the connection limit, shared by the tasks of one connection.
-pub(crate) type Permit = Arc<OwnedSemaphorePermit>;
+/// The place of a connection among the limited number of them, shared by the tasks of one connection.
+pub(crate) type Permit = Arc<Admission>;
 
 /// Why a client's task ends.
 #[derive(Debug)]
@@ -62,7 +62,10 @@ pub(crate) fn run(
             let _ = write_queued(&sender, &mut client);
         }
         let close_frame = match &end {
-            End::Disconnect(code) => client.queue().close_frame(*code),
+            End::Disconnect(code) => {
+                node.metrics().disconnect(*code);
+                client.queue().close_frame(*code)
+            }
             _ => Default::default(),
         };
         // Removes the client from its channels before the closing handshake, which may take a while.

@@ -15,14 +15,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
 use sockeye::hyper::Refusal;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::api;
+use crate::api::{self, ApiMethod};
 use crate::auth::ApiKeys;
 use crate::client::PingedBy;
 use crate::config::Config;
 use crate::connection::{self, Permit};
+use crate::door::Admission;
 use crate::handle::ServerHandle;
 use crate::node::Node;
 use crate::page;
@@ -38,11 +38,19 @@ pub(crate) struct Site {
     server: sockeye::Server,
     /// For clients that request WebSocket ping frames.
     pinging_server: sockeye::Server,
-    api_keys: ApiKeys,
 }
 
 /// Path of the WebSocket endpoint.
 const WEBSOCKET: &str = "/connection/websocket";
+
+/// Path that reports that the process runs.
+const LIVE: &str = "/health/live";
+
+/// Path that reports whether the server can do its work.
+const READY: &str = "/health/ready";
+
+/// Path of the metrics.
+const METRICS: &str = "/metrics";
 
 /// Path that reports whether a page may connect, and why not. Browsers do not show a page why its WebSocket was refused.
 /// The page sends its origin in [`PAGE_ORIGIN`].
@@ -81,12 +89,10 @@ impl Site {
         let mut keepalive = Keepalive::default();
         (keepalive.interval, keepalive.timeout) = (config.timeouts.ping_interval, config.timeouts.pong);
         let pinging_server = websocket_server(config, &policy, Some(keepalive));
-        let api_keys = ApiKeys::new(&config.api_keys);
         Self {
             node,
             server,
             pinging_server,
-            api_keys,
         }
     }
 
@@ -96,6 +102,8 @@ impl Site {
         let mut response = match request.uri().path() {
             // Exempt from the host policy: health probes connect by address, and the response is not sensitive.
             "/health" => get_or_head(is_get_or_head, || self.health()),
+            LIVE => get_or_head(is_get_or_head, || text(StatusCode::OK, "ok\n")),
+            METRICS => get_or_head(is_get_or_head, || self.metrics(&request, peer)),
             // The handshake rejects every method but GET, including HEAD.
             WEBSOCKET => self.upgrade(&mut request, peer, permit),
             CHECK => get_or_head(is_get_or_head, || self.check(&request)),
@@ -136,17 +144,51 @@ impl Site {
 
     /// Executes a request of the HTTP API.
     async fn call_api(&self, request: Request, peer: SocketAddr) -> Response {
-        let config = self.node.config();
-        let keys = (!config.insecure_api).then_some(&self.api_keys);
+        let config = self.node.current_config();
+        let api_keys = ApiKeys::new(&config.api_keys);
+        let keys = (!config.insecure_api).then_some(&api_keys);
+        // Without keys, a page of any site could call the API of a server on the machine of its visitor.
+        if keys.is_none()
+            && let Err(refusal) = self.dry_run_handshake(&request, request.headers().get(header::ORIGIN))
+        {
+            return self.refuse(&refusal, peer);
+        }
+        let started = Instant::now();
+        let method = ApiMethod::from_path(request.uri().path());
         let handle = ServerHandle::new(self.node.clone());
         let response = api::respond(&handle, keys, request, config.limits.api_request_size_max).await;
+        let seconds = started.elapsed().as_secs_f64();
+        self.node
+            .metrics()
+            .api_request(method, response.status().as_u16(), seconds);
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.log_refusal(peer, response.status(), || match self.api_keys.is_empty() {
+            self.log_refusal(peer, response.status(), || match api_keys.is_empty() {
                 true => "the HTTP API has no key; set api_keys (sockeye serve --api-key)".to_owned(),
                 false => "wrong or missing key of the HTTP API".to_owned(),
             });
         }
         response
+    }
+
+    /// Responds to [`READY`].
+    async fn ready(&self) -> Response {
+        match self.node.check_ready().await {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+        }
+    }
+
+    fn metrics(&self, request: &Request, peer: SocketAddr) -> Response {
+        // A page of another site must not read them with a name that it makes point here.
+        match self.dry_run_handshake(request, None) {
+            Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
+                self.refuse(&refusal, peer)
+            }
+            _ => {
+                let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                content(StatusCode::OK, content_type, self.node.encode_metrics())
+            }
+        }
     }
 
     fn health(&self) -> Response {
@@ -195,6 +237,7 @@ impl Site {
 
     fn upgrade(&self, request: &mut Request, peer: SocketAddr, permit: &Permit) -> Response {
         if self.node.is_draining() {
+            self.node.metrics().refusal("draining");
             self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
             response
@@ -202,13 +245,31 @@ impl Site {
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         }
+        let rate_max = self.node.current_config().limits.handshakes_per_second_max;
+        if let Err(after) = self.node.handshakes().admit(rate_max) {
+            self.node.metrics().refusal("rate");
+            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || {
+                format!("limits.handshakes_per_second_max ({rate_max}) is exceeded")
+            });
+            let mut response = text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many handshakes; try again later\n",
+            );
+            let seconds = after.as_secs() + 1;
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            return response;
+        }
         let (server, pinged_by) = match wants_ping_frames(request.uri().query()) {
             true => (&self.pinging_server, PingedBy::Frames),
             false => (&self.server, PingedBy::Commands),
         };
         match sockeye::hyper::upgrade(server, request) {
-            Err(refusal) => self.refuse(&refusal, peer),
+            Err(refusal) => {
+                self.node.metrics().refusal("handshake");
+                self.refuse(&refusal, peer)
+            }
             Ok((response, upgrade)) => {
+                self.node.metrics().handshake();
                 let (node, permit) = (self.node.clone(), permit.clone());
                 tokio::spawn(async move {
                     // An error means that the client disconnected before it got the response.
@@ -247,23 +308,24 @@ impl Site {
 const SHUTTING_DOWN: &str = "shutting down\n";
 
 /// Serves the requests of one connection until it closes or becomes a WebSocket.
-pub(crate) async fn serve_connection(
-    site: Arc<Site>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-) {
+pub(crate) async fn serve_connection(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Admission) {
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
     let service = service_fn(move |request: Request| {
         let (site, permit) = (site.clone(), permit.clone());
         async move {
-            let mut response = match request.uri().path().starts_with(api::PREFIX) {
-                // Boxed, so that other connections do not reserve memory for it.
-                true => Box::pin(site.call_api(request, peer)).await,
-                false => site.respond(request, peer, &permit),
+            // Boxed, so that other connections do not reserve memory for them.
+            let mut response = match request.uri().path() {
+                path if path.starts_with(api::PREFIX) => Box::pin(site.call_api(request, peer)).await,
+                READY if matches!(*request.method(), Method::GET | Method::HEAD) => Box::pin(site.ready()).await,
+                READY => method_not_allowed(),
+                _ => site.respond(request, peer, &permit),
             };
+            if site.node.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let connection = response.headers_mut().entry(header::CONNECTION);
+                connection.or_insert(HeaderValue::from_static("close"));
+            }
             for (name, value) in SECURITY_HEADERS {
                 response.headers_mut().insert(name, HeaderValue::from_static(value));
             }
@@ -278,10 +340,12 @@ pub(crate) async fn serve_connection(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
+    // A probe that connects during the shutdown is answered. Older connections are closed when they are idle.
+    let is_probe = node.is_draining();
     let served = timeout(timeouts.http_connection, async {
         tokio::select! {
             result = connection.as_mut() => return result,
-            () = node.draining() => {}
+            () = node.draining(), if !is_probe => {}
         }
         connection.as_mut().graceful_shutdown();
         timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
@@ -372,7 +436,6 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -382,7 +445,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         let site = Arc::new(Site::new(Node::new(Config::default()), true));
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permit = crate::door::Door::new(1).admit(peer.ip(), 1).unwrap();
         let serving = tokio::spawn(serve_connection(site, stream, peer, permit));
         client.write_all(request.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();

@@ -49,11 +49,13 @@ mod connection;
 )]
 mod delta;
 mod demo;
+mod door;
 mod engine;
 #[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod handle;
 mod http;
+mod metrics;
 mod node;
 mod page;
 mod policy;

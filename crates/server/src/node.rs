@@ -1,26 +1,38 @@
 //! State shared by all clients: configuration, channels, engine, and the list of clients.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use parking_lot::RwLock;
+
+use rand::seq::SliceRandom;
+use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{ChannelName, Hub};
+use crate::channel::{ChannelName, Hub, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
 use crate::demo::Demos;
+use crate::door::{Door, RateLimit};
 use crate::engine::{Content, Engine, EngineError, MemoryEngine, Store};
 use crate::handle::Idempotency;
-use crate::presence::{ClientId, ClientInfo, Subscription};
-use crate::queue::Queue;
+use crate::metrics::{Metrics, SharedMetrics, Snapshot};
+use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
+use crate::protocol::Json;
+use crate::queue::{Outgoing, Queue};
 use crate::refusals::RefusalLog;
 
 /// The shared state of one server.
 #[derive(Debug)]
 pub(crate) struct Node {
+    /// The configuration at the start.
     config: Arc<Config>,
+    /// The configuration after the last reload.
+    current: RwLock<Arc<Config>>,
+    /// Number of reloads.
+    generation: AtomicU64,
     hub: Arc<Hub>,
     engine: Arc<MemoryEngine>,
     clients: Clients,
@@ -28,10 +40,27 @@ pub(crate) struct Node {
     draining: CancellationToken,
     refusals: RefusalLog,
     idempotency: Idempotency,
+    metrics: SharedMetrics,
+    door: Door,
+    handshakes: RateLimit,
+    /// Whether the last readiness check succeeded.
+    is_ready: AtomicBool,
     /// A random id of this run of the server.
     uid: String,
     started: Instant,
 }
+
+/// How often [`Node::drain`] looks whether all clients are gone.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The channel of the readiness check. Clients cannot subscribe to it, because it is private.
+const PROBE_CHANNEL: &str = "$sockeye:probe";
+
+/// Time for the publication of the readiness check to arrive.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Size of the queue of the readiness check.
+const PROBE_BYTES_MAX: usize = 64 << 10;
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -40,7 +69,10 @@ impl Node {
         let hub = Arc::new(Hub::new());
         let engine = Arc::new(MemoryEngine::new(hub.clone(), &config.channels, &config.limits));
         let config = Arc::new(config);
+        let door = Door::new(config.limits.connections_max);
         Arc::new(Self {
+            current: RwLock::new(config.clone()),
+            generation: AtomicU64::new(0),
             hub,
             engine,
             clients: Clients::default(),
@@ -49,6 +81,10 @@ impl Node {
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
             idempotency: Idempotency::default(),
+            metrics: Arc::new(Metrics::new()),
+            door,
+            handshakes: RateLimit::new(),
+            is_ready: AtomicBool::new(false),
             uid: ClientId::from_random(rand::random()).to_string(),
             started: Instant::now(),
         })
@@ -56,6 +92,29 @@ impl Node {
 
     pub(crate) fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// The configuration after the last reload.
+    pub(crate) fn current_config(&self) -> Arc<Config> {
+        self.current.read().clone()
+    }
+
+    /// Returns the configuration if it was reloaded since `generation`, which is then set to the current one.
+    pub(crate) fn reloaded_config(&self, generation: &mut u64) -> Option<Arc<Config>> {
+        let current = self.generation.load(Ordering::Acquire);
+        let is_new = std::mem::replace(generation, current) != current;
+        is_new.then(|| self.current_config())
+    }
+
+    /// Number of reloads.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Replaces the configuration.
+    pub(crate) fn reload(&self, config: Config) {
+        *self.current.write() = Arc::new(config);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -96,7 +155,7 @@ impl Node {
     /// # Errors
     /// Returns the code with which to disconnect the client, if the user has too many connections.
     pub(crate) fn set_user(&self, client: ClientId, user: &Arc<str>) -> Result<(), DisconnectCode> {
-        let per_user_max = self.config.limits.connections_per_user_max;
+        let per_user_max = self.current_config().limits.connections_per_user_max;
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
@@ -105,6 +164,101 @@ impl Node {
     /// The results of recent publications with an idempotency key.
     pub(crate) fn idempotency(&self) -> &Idempotency {
         &self.idempotency
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Limits the number of connections.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Limits the rate of handshakes.
+    pub(crate) fn handshakes(&self) -> &RateLimit {
+        &self.handshakes
+    }
+
+    /// The metrics in the text format of OpenMetrics.
+    pub(crate) fn encode_metrics(&self) -> String {
+        let clients = self.clients.stats();
+        let channels = self.hub.channels();
+        self.metrics.encode(Snapshot {
+            connections: self.door.connections(),
+            clients: clients.clients,
+            users: clients.users,
+            channels: channels.len(),
+            subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
+            is_ready: self.is_ready.load(Ordering::Relaxed) && !self.is_draining(),
+            uptime_seconds: self.uptime().as_secs(),
+        })
+    }
+
+    /// Checks that the server can do its work: a publication passes through the engine to a subscriber within a second.
+    ///
+    /// # Errors
+    /// Returns the reason as one line.
+    pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        let result = match self.is_draining() {
+            true => Err("shutting down"),
+            false => timeout(PROBE_TIMEOUT, self.probe())
+                .await
+                .unwrap_or(Err("a publication did not arrive within a second")),
+        };
+        self.is_ready.store(result.is_ok(), Ordering::Relaxed);
+        result
+    }
+
+    async fn probe(&self) -> Result<(), &'static str> {
+        const FAILED: &str = "the engine does not accept a publication";
+        /// Ends the subscription, also if the probe is cancelled.
+        struct Probe<'a>(&'a Node, Subscription, ClientId);
+        impl Drop for Probe<'_> {
+            fn drop(&mut self) {
+                self.0.hub.unsubscribe(&self.1, self.2);
+            }
+        }
+        let channel = ChannelName::new(PROBE_CHANNEL).map_err(|_| FAILED)?;
+        let client = ClientId::from_random(rand::random());
+        let subscription = Subscription {
+            channel: channel.clone(),
+            generation: Generation::default().next(),
+        };
+        let queue = Arc::new(Queue::new(PROBE_BYTES_MAX, None));
+        self.hub
+            .subscribe(&subscription, client, queue.clone(), SubscriberOptions::default());
+        let _probe = Probe(self, subscription, client);
+        self.engine.interest_changed(&channel).await.map_err(|_| FAILED)?;
+        self.hub
+            .activate(&channel, client, Default::default(), None)
+            .map_err(|_| FAILED)?;
+        // Concurrent probes see each other's publications.
+        let token = client.to_string();
+        let content = Content {
+            data: Json::parse(format!("\"{token}\"")).map_err(|_| FAILED)?,
+            info: None,
+            tags: None,
+        };
+        self.engine
+            .publish(&channel, content, Store::Skip)
+            .await
+            .map_err(|_| FAILED)?;
+        loop {
+            queue.ready().await;
+            match queue.take() {
+                Some(Outgoing::Frame(frame)) if frame.message().as_text().is_some_and(|text| text.contains(&token)) => {
+                    return Ok(());
+                }
+                Some(Outgoing::Close(_)) => return Err(FAILED),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the channel is that of the readiness check.
+    pub(crate) fn is_probe(&self, channel: &ChannelName) -> bool {
+        channel.as_str() == PROBE_CHANNEL
     }
 
     pub(crate) fn uid(&self) -> &str {
@@ -171,11 +325,28 @@ impl Node {
         }
     }
 
-    /// Disconnects all clients with 3001, including those that connect later.
-    pub(crate) fn drain(&self) {
+    /// From now on, the server is not ready, and clients that connect are disconnected.
+    pub(crate) fn start_drain(&self) {
         self.draining.cancel();
-        for queue in self.clients.queues() {
+    }
+
+    /// Disconnects all clients with 3001 in random order, spread over a time, and waits until they are gone. Clients that
+    /// connect later are disconnected at once.
+    pub(crate) async fn drain(&self, over: Duration) {
+        self.start_drain();
+        let start = Instant::now();
+        let mut queues = self.clients.queues();
+        queues.shuffle(&mut rand::rng());
+        let count = queues.len() as f64;
+        for (index, queue) in queues.into_iter().enumerate() {
+            // A random time in the second half of this client's share. So the only client of a server stays long enough for
+            // load balancers to see that the server is not ready.
+            let share = index as f64 + 0.5 + rand::random::<f64>() / 2.0;
+            sleep_until(start + over.mul_f64(share / count)).await;
             queue.close(DisconnectCode::Shutdown);
+        }
+        while self.clients.stats().clients > 0 {
+            sleep(DRAIN_POLL_INTERVAL).await;
         }
     }
 

@@ -2,16 +2,18 @@
 
 use std::future::Pending;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::accept::accept_all;
 use crate::config::{Config, ConfigError};
+use crate::door::DoorClosed;
 use crate::handle::ServerHandle;
 use crate::http::{self, Site};
 use crate::node::Node;
@@ -96,14 +98,18 @@ impl<S: Future<Output = ()>> Server<S> {
 }
 
 /// Serves connections of a bound listener until `shutdown` completes. Then disconnects all clients with 3001, so that they
-/// reconnect, and returns when they are gone or after [`Timeouts::shutdown`](crate::Timeouts::shutdown).
+/// reconnect, spread over [`Timeouts::drain`](crate::Timeouts::drain), and returns when they are gone or after
+/// [`Timeouts::shutdown`](crate::Timeouts::shutdown).
 ///
 /// | path | serves |
 /// |---|---|
 /// | `/`, `/chat`, `/market`, `/game` | the demonstrations, if [`Config::demos`] is set |
 /// | `/connection/websocket` | the Centrifugo client protocol in JSON |
 /// | `/connection/check` | the reason why the WebSocket of a page was refused, for the page |
-/// | `/health` | 200, or 503 during the shutdown |
+/// | `/api/<method>` | the HTTP API |
+/// | `/health/live` | 200 |
+/// | `/health/ready` | 200 if a publication passes through the engine, 503 otherwise and during the shutdown |
+/// | `/metrics` | metrics for Prometheus |
 ///
 /// Refused requests are logged as warnings: a burst of twenty, then one per second.
 ///
@@ -131,52 +137,66 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
 }
 
 async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let config = node.config();
     let is_loopback = listener.local_addr()?.ip().is_loopback();
-    let connections_max = config
-        .limits
-        .connections_max
-        .min(Semaphore::MAX_PERMITS)
-        .min(u32::MAX as usize);
-    let shutdown_timeout = config.timeouts.shutdown;
-    let permits = Arc::new(Semaphore::new(connections_max));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let site = Arc::new(Site::new(node.clone(), is_loopback));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let (drain, shutdown_timeout) = {
+        let timeouts = &node.config().timeouts;
+        (timeouts.drain, timeouts.shutdown)
+    };
 
-    tokio::select! {
-        never = accept_all(
-            |cx| listener.poll_accept(cx),
-            |(stream, peer)| match permits.clone().try_acquire_owned() {
+    let accepting = accept_all(
+        |cx| listener.poll_accept(cx),
+        |(stream, peer)| {
+            let per_address_max = node.current_config().limits.connections_per_address_max;
+            match node.door().admit(peer.ip(), per_address_max) {
                 Ok(permit) => drop(tokio::spawn(http::serve_connection(site.clone(), stream, peer, permit))),
-                Err(_) => {
-                    node.refusals().log(|| {
-                        tracing::warn!(
-                            %peer,
-                            status = 503,
-                            "refused a connection: limits.connections_max ({connections_max}) is reached"
-                        );
-                    });
+                Err(closed) => {
+                    log_closed_door(&node, peer, closed);
                     if let Ok(permit) = refusals.clone().try_acquire_owned() {
                         tokio::spawn(refuse(stream, permit));
                     }
                 }
-            },
-        ) => match never {},
+            }
+        },
+    );
+    // Boxed, so that it can be dropped before the listener.
+    let mut accepting = Box::pin(accepting);
+    tokio::select! {
+        never = accepting.as_mut() => match never {},
         () = node.run_maintenance() => {}
         () = node.run_demos() => {}
         () = shutdown => {}
     }
 
+    // The listener stays open while clients are disconnected, so that probes see that the server is alive and not ready.
+    let deadline = Instant::now() + shutdown_timeout;
+    tokio::select! {
+        never = accepting.as_mut() => match never {},
+        _ = timeout_at(deadline, node.drain(drain)) => {}
+    }
+    drop(accepting);
     drop(listener);
-    node.drain();
-    if timeout(shutdown_timeout, permits.acquire_many(connections_max as u32))
-        .await
-        .is_err()
-    {
-        let left = connections_max - permits.available_permits();
+    if timeout_at(deadline, node.door().empty()).await.is_err() {
+        let left = node.door().connections();
         tracing::warn!(left, "dropped connections that did not close in time");
     }
     Ok(())
+}
+
+fn log_closed_door(node: &Node, peer: SocketAddr, closed: DoorClosed) {
+    let limits = &node.current_config().limits;
+    let (reason, limit, value) = match closed {
+        DoorClosed::Connections => ("connections", "connections_max", limits.connections_max),
+        DoorClosed::Address => (
+            "address",
+            "connections_per_address_max",
+            limits.connections_per_address_max,
+        ),
+    };
+    node.metrics().refusal(reason);
+    node.refusals()
+        .log(|| tracing::warn!(%peer, status = 503, "refused a connection: limits.{limit} ({value}) is reached"));
 }
 
 /// Maximum number of refused connections that are answered concurrently. Further ones are closed without an answer.
@@ -205,5 +225,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = timeout(REFUSAL_TIMEOUT, answer).await;
 }
 
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod tests;

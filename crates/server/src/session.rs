@@ -139,6 +139,11 @@ impl Session {
         }
     }
 
+    /// Replaces the configuration. It applies from the next command on.
+    pub(crate) fn set_config(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
     /// Handles one command.
     ///
     /// # Errors

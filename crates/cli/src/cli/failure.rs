@@ -20,6 +20,8 @@ use crate::escape::{close_frame, escape, escape_bytes};
 pub(crate) enum Failure {
     /// Binding the listen address failed.
     Listen { address: String, error: io::Error },
+    /// A setting is invalid. `source` is the file, or empty.
+    Settings { source: String, reason: String },
     /// A certificate or key file is invalid.
     TlsFile { path: PathBuf, reason: String },
     /// A basic system call failed.
@@ -89,7 +91,12 @@ impl Failure {
     /// The exit status. The numbers are those of curl where it has one; 64 to 66 are specific to this program.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } | Self::TlsFile { .. } | Self::System(_) | Self::Input(_) | Self::Output(_) => 1,
+            Self::Listen { .. }
+            | Self::Settings { .. }
+            | Self::TlsFile { .. }
+            | Self::System(_)
+            | Self::Input(_)
+            | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::BadUrl { .. } => 3,
             Self::Unresolved { .. } => 6,
@@ -114,6 +121,8 @@ impl Failure {
                 let advice = advice_for_listening(error);
                 format!("cannot listen on {address}: {error}; {advice}")
             }
+            Self::Settings { source, reason } if source.is_empty() => reason.clone(),
+            Self::Settings { source, reason } => format!("{source}: {reason}"),
             Self::TlsFile { path, reason } => format!("{}: {reason}", path.display()),
             Self::System(error) => error.to_string(),
             Self::Input(error) => error.to_string(),

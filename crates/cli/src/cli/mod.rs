@@ -14,10 +14,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use sockeye_server::settings::LogFormat;
 
 pub(crate) use failure::Failure;
 pub(crate) use listen::{announce, bind};
-pub(crate) use options::{BinaryOut, Command, CommandLine, ConnectOptions, EchoOptions, Escape, ServeOptions};
+pub(crate) use options::{
+    BinaryOut, Command, CommandLine, ConfigCommand, ConnectOptions, EchoOptions, Escape, ServeOptions,
+};
 pub(crate) use signal::Signal;
 pub(crate) use values::{AllowedOrigin, Header, Wait};
 
@@ -37,11 +40,20 @@ pub(crate) fn parse() -> Result<CommandLine, ExitCode> {
     })
 }
 
+/// The format of log lines.
+pub(crate) fn log_format(command: &Command) -> LogFormat {
+    match command {
+        Command::Serve(options) => serve::log_format(options),
+        _ => LogFormat::Text,
+    }
+}
+
 /// Runs a subcommand.
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Connect(options) => crate::connect::run(options),
         Command::Echo(options) => crate::echo::run(options),
         Command::Serve(options) => serve::run(options),
+        Command::Config(options) => serve::print_config(&options.command),
     }
 }

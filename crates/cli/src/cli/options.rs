@@ -2,14 +2,14 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sockeye::handshake::Authority;
 use sockeye::{DeflateConfig, Origin, Takeover};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::values::{
-    AllowedOrigin, Header, Timer, Wait, parse_count, parse_host, parse_listen, parse_log_filter, parse_size,
+    AllowedOrigin, Header, Timer, Wait, parse_count, parse_duration, parse_listen, parse_log_filter, parse_size,
     parse_subprotocol, parse_threads,
 };
 
@@ -35,7 +35,7 @@ impl CommandLine {
         let rust_log = || std::env::var("RUST_LOG").ok()?.parse().ok();
         let default = match self.command {
             _ if self.is_quiet() => LevelFilter::OFF,
-            Command::Connect(_) => LevelFilter::WARN,
+            Command::Connect(_) | Command::Config(_) => LevelFilter::WARN,
             Command::Echo(_) | Command::Serve(_) => LevelFilter::INFO,
         };
         let filter = self.log_level.clone().or_else(rust_log);
@@ -53,7 +53,8 @@ impl CommandLine {
 pub(crate) enum Command {
     Connect(ConnectOptions),
     Echo(EchoOptions),
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
+    Config(ConfigOptions),
 }
 
 /// Send lines from standard input as text messages, and print received messages as lines
@@ -227,30 +228,81 @@ pub(crate) struct EchoOptions {
     pub(crate) threads: NonZero<u8>,
 }
 
-/// Serve real-time channels to browsers and other clients, with a demo chat at /
+/// Serve real-time channels to browsers and other clients, with demonstrations at /
+///
+/// Settings come from a file (--config), then from environment variables (SOCKEYE_LISTEN, SOCKEYE_LIMITS_CONNECTIONS_MAX, ...),
+/// then from flags; later ones override earlier ones. Without a file the server is open to anonymous clients. SIGHUP reads the
+/// file again.
 #[derive(Debug, Args)]
 pub(crate) struct ServeOptions {
-    /// Address to listen on; `:PORT` accepts only connections from this machine, and port 0 selects a free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
-    pub(crate) listen: String,
+    /// TOML file with settings; `sockeye config default` prints one with all settings
+    #[arg(long, value_name = "FILE", env = "SOCKEYE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check the settings and exit
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Address to listen on; `:PORT` accepts only connections from this machine, and port 0 selects a free port [default:
+    /// 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_listen)]
+    pub(crate) listen: Option<String>,
+
+    /// Keep histories over a restart in a log in this folder [default: only in memory]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// When publications are written to the disk: `always` before they are acknowledged, at most some time later, such as
+    /// `50ms`, or `never` [default: 50ms]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) fsync: Option<String>,
+
+    /// Address of the engine that several servers share [default: this server works alone]
+    #[arg(long, value_name = "URL")]
+    pub(crate) engine: Option<String>,
+
+    /// Key of the HTTP API; can be repeated. Visible to other users of this machine: prefer SOCKEYE_API_KEY or the file
+    #[arg(long = "api-key", value_name = "KEY")]
+    pub(crate) api_keys: Vec<String>,
+
+    /// Secret of connection and subscription tokens signed with HMAC. Visible to other users of this machine: prefer
+    /// SOCKEYE_TOKEN_HMAC_SECRET or the file
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) token_hmac_secret: Option<String>,
+
+    /// Time for a shutdown, over which clients are disconnected [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) drain: Option<Duration>,
+
+    /// Enable TLS (https://, wss://) with the certificate chain in this PEM file, which SIGHUP reads again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Format of log lines: `text` or `json` [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
 
     /// Accept only web pages of this origin, such as https://example.com; can be repeated; `*` accepts the pages of any site
     /// [default: pages of the same host]
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
-    pub(crate) origins: Vec<AllowedOrigin>,
+    pub(crate) origins: Vec<String>,
 
     /// Accept only requests with this Host header; can be repeated [default: loopback names on a loopback address, otherwise
     /// any host]
     ///
     /// Applies to the page and the WebSocket. Set it to the public name if a proxy on this machine preserves the Host header.
-    #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
-    pub(crate) hosts: Vec<Authority>,
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
 
-    /// Maximum size of the data of a publication, such as 64KiB; a larger one fails with error 106
+    /// Maximum size of the data of a publication, such as 64KiB; a larger one fails with error 106 [default: 64KiB]
     ///
     /// Raises the limits of queues, replies, and the history of a channel if they are too small for it.
-    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = parse_size)]
-    pub(crate) max_publication_size: u64,
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_publication_size: Option<u64>,
 
     /// Maximum size of a WebSocket message from a client, which may contain many commands; a larger one closes the connection
     /// with 1009, after which SDKs do not reconnect [default: 256KiB, or more for the largest publication]
@@ -258,15 +310,29 @@ pub(crate) struct ServeOptions {
     pub(crate) max_message_size: Option<u64>,
 
     /// Maximum size of the data of the connect command, which others receive with each publication of the client; larger data
-    /// fails with error 106
-    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = parse_size)]
-    pub(crate) max_client_info: u64,
+    /// fails with error 106 [default: 4KiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_client_info: Option<u64>,
 
     /// Accept offers of compression (permessage-deflate); a publication is compressed once for all subscribers. With
-    /// `takeover`, messages are compressed with context from earlier ones, which costs up to 64 KiB per connection
-    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "no-takeover", default_missing_value = "no-takeover")]
-    pub(crate) compression: Compression,
+    /// `takeover`, messages are compressed with context from earlier ones, which costs up to 64 KiB per connection [default:
+    /// no-takeover]
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "no-takeover")]
+    pub(crate) compression: Option<Compression>,
+}
+
+/// Print settings of `sockeye serve`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigOptions {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// The subcommands of `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a commented TOML file with all settings, as they are without a file
+    Default,
 }
 
 const EXAMPLES: &str = "\

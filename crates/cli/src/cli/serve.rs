@@ -1,27 +1,46 @@
-//! `sockeye serve`: the server of `sockeye-server`, configured by flags.
+//! `sockeye serve`: the server of `sockeye-server`, configured by a file, environment variables and flags.
 
-use sockeye_server::{Config, HostPolicy};
+use std::io::Write;
+
+use sockeye_server::Server;
+use sockeye_server::settings::{LogFormat, Settings, SettingsError};
 use tokio::net::TcpListener;
 
-use super::{AllowedOrigin, Failure, ServeOptions, announce, bind};
-use crate::platform::Signals;
+use super::options::Compression;
+use super::values::parse_listen;
+use super::{ConfigCommand, Failure, ServeOptions, announce, bind};
+use crate::platform::{Reloads, Signals};
 
 /// Serves until a signal arrives.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
+    let mut settings = load(options)?;
+    let config = settings.config().map_err(|error| failure(options, &error))?;
+    if options.check {
+        return print(&format!("{}: no errors\n", source(options)));
+    }
     let runtime = tokio::runtime::Runtime::new()?;
-    let listener = bind(&options.listen, 1)?.remove(0);
-    let config = config(options);
+    let listener = bind(&settings.program.listen, 1)?.remove(0);
     runtime.block_on(async {
         let mut signals = Signals::new()?;
+        let mut reloads = Reloads::new()?;
         let listener = TcpListener::from_std(listener)?;
+        let server = Server::builder()
+            .config(config)
+            .build()
+            .map_err(|error| invalid(options, error.to_string()))?;
+        let handle = server.handle();
         announce(&format!("http://{}/", listener.local_addr()?));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = sockeye_server::serve(listener, config, async { drop(stopped.await) });
+        let serving = server.with_shutdown(async { drop(stopped.await) }).serve(listener);
         let mut serving = std::pin::pin!(serving);
-        tokio::select! {
-            result = &mut serving => return Ok(result?),
-            _ = signals.next() => drop(stop),
+        loop {
+            tokio::select! {
+                result = &mut serving => return Ok(result?),
+                _ = signals.next() => break,
+                () = reloads.next() => reload(options, &mut settings, &handle),
+            }
         }
+        drop(stop);
         tokio::select! {
             result = &mut serving => Ok(result?),
             signal = signals.next() => Err(Failure::Signal(signal)),
@@ -29,64 +48,228 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
     })
 }
 
-fn config(options: &ServeOptions) -> Config {
-    let mut config = Config::default();
-    config.compression = options.compression.config();
-    if let Some(policy) = AllowedOrigin::policy(&options.origins) {
-        config.origins = policy;
+/// Executes `sockeye config`.
+pub(crate) fn print_config(command: &ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Default => print(&Settings::default().to_toml()),
     }
-    if !options.hosts.is_empty() {
-        config.hosts = Some(HostPolicy::List(options.hosts.clone()));
+}
+
+/// The format of log lines. Errors in the settings are reported later.
+pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
+    load(options).map_or(LogFormat::Text, |settings| settings.program.log_format)
+}
+
+/// Reads the settings again and applies them. If they are not valid, the old ones stay.
+fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle) {
+    let reloaded = load(options).and_then(|new| {
+        let config = new.config().map_err(|error| failure(options, &error))?;
+        handle
+            .reload(config)
+            .map_err(|error| invalid(options, error.to_string()))?;
+        Ok(new)
+    });
+    match reloaded {
+        Err(error) => {
+            let reason = error.message().unwrap_or_default();
+            tracing::error!("the settings stay as they were: {reason}");
+        }
+        Ok(new) => {
+            let changes = settings.changes(&new);
+            for change in &changes {
+                tracing::info!("reloaded: {change}");
+            }
+            if changes.is_empty() {
+                tracing::info!("reloaded: nothing changed");
+            }
+            *settings = new;
+        }
+    }
+}
+
+/// Reads the file, the environment and the flags.
+fn load(options: &ServeOptions) -> Result<Settings, Failure> {
+    let mut settings = match &options.config {
+        None => Settings::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| invalid(options, error.to_string()))?;
+            Settings::parse(&text).map_err(|error| failure(options, &error))?
+        }
+    };
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    for warning in settings
+        .apply_environment(variables)
+        .map_err(|error| invalid_flag(&error))?
+    {
+        tracing::warn!("{warning}");
+    }
+    apply_flags(&mut settings, options).map_err(|error| invalid_flag(&error))?;
+    settings.program.listen =
+        parse_listen(&settings.program.listen).map_err(|advice| invalid(options, format!("listen: {advice}")))?;
+    Ok(settings)
+}
+
+fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), SettingsError> {
+    for (path, value) in [
+        ("listen", &options.listen),
+        ("fsync", &options.fsync),
+        ("engine", &options.engine),
+        ("tokens.hmac_secret", &options.token_hmac_secret),
+        ("log_format", &options.log_format),
+    ] {
+        if let Some(value) = value {
+            settings.set(path, value)?;
+        }
+    }
+    let program = &mut settings.program;
+    for (setting, path) in [
+        (&mut program.data, &options.data),
+        (&mut program.tls_cert, &options.tls_cert),
+        (&mut program.tls_key, &options.tls_key),
+    ] {
+        if let Some(path) = path {
+            *setting = Some(path.clone());
+        }
+    }
+    if !options.api_keys.is_empty() {
+        program.api_keys = options.api_keys.iter().map(|key| key.as_str().into()).collect();
+    }
+    for (setting, values) in [
+        (&mut program.allow_origins, &options.origins),
+        (&mut program.allow_hosts, &options.hosts),
+    ] {
+        if !values.is_empty() {
+            setting.clone_from(values);
+        }
+    }
+    if let Some(drain) = options.drain {
+        program.drain = drain;
+    }
+    if let Some(compression) = options.compression {
+        let mode = match compression {
+            Compression::Off => "off",
+            Compression::NoTakeover => "no-takeover",
+            Compression::Takeover => "takeover",
+        };
+        settings.set("compression", mode)?;
     }
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    config.limits.client_info_size_max = size(options.max_client_info);
-    config
-        .limits
-        .set_publication_size_max(size(options.max_publication_size));
-    if let Some(bytes) = options.max_message_size {
-        config.limits.message_size_max = size(bytes);
+    if let Some(bytes) = options.max_client_info {
+        settings.limits.client_info_size_max = size(bytes);
+        let publication_size_max = settings.limits.publication_size_max;
+        settings.limits.set_publication_size_max(publication_size_max);
     }
-    config
+    if let Some(bytes) = options.max_publication_size {
+        settings.limits.set_publication_size_max(size(bytes));
+    }
+    if let Some(bytes) = options.max_message_size {
+        settings.limits.message_size_max = size(bytes);
+    }
+    Ok(())
+}
+
+fn source(options: &ServeOptions) -> String {
+    let path = options.config.as_ref().map(|path| path.display().to_string());
+    path.unwrap_or_else(|| "settings".to_owned())
+}
+
+/// The failure for an error in the file.
+fn failure(options: &ServeOptions, error: &SettingsError) -> Failure {
+    match error.line() {
+        Some(_) => invalid(options, error.to_string()),
+        None => invalid_flag(error),
+    }
+}
+
+fn invalid(options: &ServeOptions, reason: String) -> Failure {
+    Failure::Settings {
+        source: options
+            .config
+            .as_ref()
+            .map_or_else(String::new, |path| path.display().to_string()),
+        reason,
+    }
+}
+
+/// The failure for an error in a flag or variable.
+fn invalid_flag(error: &SettingsError) -> Failure {
+    Failure::Settings {
+        source: String::new(),
+        reason: error.to_string(),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(Failure::Output)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use sockeye_server::Config;
 
     use super::super::{Command, CommandLine};
     use super::*;
 
-    fn config_of(options: &[&str]) -> Config {
+    fn config_of(options: &[&str]) -> Result<Config, String> {
         let line = [&["sockeye", "serve"], options].concat();
         match CommandLine::try_parse_from(line).unwrap().command {
-            Command::Serve(options) => config(&options),
+            Command::Serve(options) => {
+                let mut settings = Settings::default();
+                apply_flags(&mut settings, &options).map_err(|error| error.to_string())?;
+                settings.config().map_err(|error| error.to_string())
+            }
             other => panic!("not serve: {other:?}"),
         }
     }
 
     #[test]
     fn without_options_the_limits_are_the_defaults() {
-        assert_eq!(config_of(&[]).limits, Config::default().limits);
+        assert_eq!(config_of(&[]).unwrap().limits, Config::default().limits);
     }
 
     #[test]
     fn sizes_can_be_set_alone_and_together() {
-        let limits = config_of(&["--max-publication-size", "2MiB"]).limits;
+        let limits = config_of(&["--max-publication-size", "2MiB"]).unwrap().limits;
         assert_eq!(limits.publication_size_max, 2 << 20);
         assert!(limits.message_size_max > 2 << 20);
-        assert_eq!(config_of(&["--max-message-size=1MiB"]).limits.message_size_max, 1 << 20);
-        assert_eq!(
-            config_of(&["--max-client-info=64KiB"]).limits.client_info_size_max,
-            64 << 10
-        );
+        let limits = config_of(&["--max-message-size=1MiB"]).unwrap().limits;
+        assert_eq!(limits.message_size_max, 1 << 20);
+        let limits = config_of(&["--max-client-info=64KiB"]).unwrap().limits;
+        assert_eq!(limits.client_info_size_max, 64 << 10);
         for options in [
             &["--max-publication-size=1GB"][..],
             &["--max-client-info=1MiB"],
             &["--max-publication-size=1", "--max-message-size=4KiB"],
         ] {
-            assert_eq!(config_of(options).check(), Ok(()), "{options:?}");
+            assert!(config_of(options).is_ok(), "{options:?}");
         }
-        let small = config_of(&["--max-message-size=32KiB"]).check().unwrap_err();
-        assert_eq!(small.field(), "limits.publication_size_max");
+        let small = config_of(&["--max-message-size=32KiB"]).unwrap_err();
+        assert!(small.contains("limits.publication_size_max"), "{small}");
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let config = config_of(&[
+            "--api-key=a",
+            "--api-key=b",
+            "--token-hmac-secret=s",
+            "--drain=5s",
+            "--compression=off",
+            "--allow-origin=*",
+        ])
+        .unwrap();
+        assert_eq!(config.api_keys, ["a".into(), "b".into()]);
+        assert_eq!(config.tokens.hmac_secret, Some("s".into()));
+        assert_eq!(config.timeouts.shutdown.as_secs(), 5);
+        assert!(config.compression.is_none());
+        assert!(
+            config_of(&["--allow-origin=nonsense"])
+                .unwrap_err()
+                .contains("allow_origins")
+        );
     }
 }

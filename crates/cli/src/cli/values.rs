@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sockeye::handshake::{Authority, ClientRequest, Key, OriginError, Subprotocol, Uri};
+use sockeye::handshake::{ClientRequest, Key, OriginError, Subprotocol, Uri};
 use sockeye::{Origin, OriginPolicy};
 use tracing_subscriber::filter::Targets;
 
@@ -265,11 +265,6 @@ pub(super) fn parse_count(text: &str) -> Result<NonZero<u64>, String> {
 pub(super) fn parse_threads(text: &str) -> Result<NonZero<u8>, String> {
     text.parse()
         .map_err(|_| format!("write a number from 1 to {}", NonZero::<u8>::MAX))
-}
-
-/// Parses `host` or `host:port`.
-pub(super) fn parse_host(text: &str) -> Result<Authority, String> {
-    Authority::parse(text).map_err(|error| error.to_string())
 }
 
 /// Parses a size in bytes: `1000`, `64KiB`, `16MiB`, `1GB`.

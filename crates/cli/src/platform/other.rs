@@ -28,6 +28,21 @@ impl Signals {
     }
 }
 
+/// Requests to read the configuration again. There are none.
+#[derive(Debug)]
+pub(crate) struct Reloads;
+
+impl Reloads {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Never returns.
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
+
 /// Constructors for the standard streams.
 #[derive(Debug)]
 pub(crate) struct Blocking;

@@ -86,6 +86,11 @@ impl ApiMethod {
         }
     }
 
+    /// The method of a path.
+    pub(crate) fn from_path(path: &str) -> Option<Self> {
+        Self::from_name(path.strip_prefix(PREFIX)?)
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
@@ -116,8 +121,7 @@ fn check(method: &Method, path: &str, headers: &HeaderMap, keys: Option<&ApiKeys
             "the HTTP API requires a key: X-API-Key: <key>, or Authorization: apikey <key>\n",
         )));
     }
-    let name = path.strip_prefix(PREFIX).unwrap_or_default();
-    ApiMethod::from_name(name).ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "there is no such API method\n")))
+    ApiMethod::from_path(path).ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "there is no such API method\n")))
 }
 
 /// Handles a request. Without `keys`, no key is needed.

@@ -282,11 +282,11 @@ async fn a_slow_client_is_disconnected_and_others_are_not() {
     assert_eq!(slow.0.queue().bytes(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn draining_disconnects_present_and_later_clients() {
     let node = node();
     let mut ada = Peer::in_room(&node, "Ada").await;
-    node.drain();
+    let _ = tokio::time::timeout(Duration::from_secs(1), node.drain(Duration::ZERO)).await;
     assert_eq!(ada.0.next_frame(), Err(DisconnectCode::Shutdown));
     let mut late = Peer::new(&node);
     assert_eq!(late.0.next_frame(), Err(DisconnectCode::Shutdown));

@@ -163,6 +163,11 @@ impl Config {
             let field = "limits.history_bytes_per_channel_max";
             return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
         }
+        let (drain, shutdown) = (self.timeouts.drain, self.timeouts.shutdown);
+        if drain >= shutdown {
+            let must = format!("shorter than timeouts.shutdown, {shutdown:?}");
+            return Err(ConfigError::new("timeouts.drain", format_args!("{drain:?}"), must));
+        }
         if pong >= ping_interval {
             let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");
             return Err(ConfigError::new("timeouts.pong", format_args!("{pong:?}"), must));
@@ -255,6 +260,12 @@ options! {
         /// Maximum number of open connections, HTTP and WebSocket. Further connections are answered with 503 and closed. An
         /// idle client costs about 4 KiB of user memory and 4 KiB in the kernel.
         pub connections_max: usize = 100_000,
+        /// Maximum number of open connections of one IP address. Further connections are answered with 503 and closed. Behind
+        /// a proxy, all clients have the address of the proxy.
+        pub connections_per_address_max: usize = 100_000,
+        /// Maximum number of WebSocket handshakes per second; bursts of two seconds' worth are allowed. Beyond it, clients get
+        /// 503 with `Retry-After`.
+        pub handshakes_per_second_max: u32 = 10_000,
         /// Maximum number of connections of one user; further clients are disconnected with 3504. Anonymous clients are not
         /// limited by it.
         pub connections_per_user_max: usize = 100_000,
@@ -347,6 +358,9 @@ options! {
         pub write: Duration = Duration::from_secs(33),
         /// Time for the closing handshake of one connection. Then TCP is closed without it.
         pub close: Duration = Duration::from_secs(5),
+        /// Time over which clients are disconnected after the shutdown signal, in random order, so that they do not all
+        /// reconnect at once. By default all at once. Must be shorter than [`shutdown`](Self::shutdown).
+        pub drain: Duration = Duration::ZERO,
         /// Time for all connections to end after the shutdown signal. Then they are dropped.
         pub shutdown: Duration = Duration::from_secs(10),
     }
@@ -360,6 +374,8 @@ mod tests {
     fn defaults_are_finite() {
         let Limits {
             connections_max,
+            connections_per_address_max,
+            handshakes_per_second_max,
             connections_per_user_max,
             api_request_size_max,
             message_size_max,
@@ -375,6 +391,8 @@ mod tests {
         } = Limits::default();
         for limit in [
             connections_max,
+            connections_per_address_max,
+            handshakes_per_second_max as usize,
             connections_per_user_max,
             api_request_size_max,
             message_size_max,
@@ -399,6 +417,7 @@ mod tests {
             pong,
             write,
             close,
+            drain,
             shutdown,
         } = Timeouts::default();
         for timeout in [
@@ -413,6 +432,7 @@ mod tests {
         ] {
             assert!((1..=60).contains(&timeout.as_secs()));
         }
+        assert!(drain < shutdown);
         assert!(ping_interval + pong <= Duration::from_secs(35));
     }
 

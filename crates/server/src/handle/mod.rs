@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
-use crate::config::NamespaceOptions;
+use crate::config::{Config, ConfigError, NamespaceOptions};
 use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Store};
+use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, ClientInfo};
 use crate::protocol::Json;
@@ -162,6 +163,18 @@ impl ServerHandle {
         Ok(())
     }
 
+    /// Replaces the configuration: keys, permissions, namespaces and limits apply to connected clients with their next
+    /// command. The address, the origin and host policies, compression, timeouts, the log and the memory limits of histories
+    /// stay as they were at the start.
+    ///
+    /// # Errors
+    /// Fails if fields of the configuration contradict each other. Nothing changes then.
+    pub fn reload(&self, config: Config) -> Result<(), ConfigError> {
+        config.check()?;
+        self.node.reload(config);
+        Ok(())
+    }
+
     /// Returns the clients that are subscribed to a channel.
     ///
     /// # Errors
@@ -212,7 +225,7 @@ impl ServerHandle {
     pub fn channels(&self, pattern: &str) -> Vec<ChannelStats> {
         let channels = self.node.hub().channels().into_iter();
         channels
-            .filter(|(name, _)| pattern::matches(pattern, name.as_str()))
+            .filter(|(name, _)| pattern::matches(pattern, name.as_str()) && !self.node.is_probe(name))
             .map(|(name, subscribers)| ChannelStats {
                 name: name.as_str().to_owned(),
                 clients: subscribers,
@@ -282,6 +295,7 @@ impl ServerHandle {
         };
         let publish = async || {
             let position = self.node.engine().publish(&channel, content, store).await?;
+            self.node.metrics().publication(Source::server);
             Ok(position.map(StreamPosition::of).unwrap_or_default())
         };
         match options.idempotency_key.as_deref() {
@@ -293,17 +307,18 @@ impl ServerHandle {
 
     /// Validates the data of a publication.
     fn data(&self, data: &[u8]) -> Result<Json, ErrorCode> {
-        if data.len() > self.node.config().limits.publication_size_max {
+        if data.len() > self.node.current_config().limits.publication_size_max {
             return Err(ErrorCode::LimitExceeded);
         }
         json(data)
     }
 
     /// Validates the name of a channel, and finds its namespace.
-    fn channel(&self, name: &str) -> Result<(ChannelName, &NamespaceOptions), ErrorCode> {
+    fn channel(&self, name: &str) -> Result<(ChannelName, NamespaceOptions), ErrorCode> {
         let channel = ChannelName::new(name).map_err(|_| ErrorCode::BadRequest)?;
-        let options = self.node.config().namespace(name).ok_or(ErrorCode::UnknownChannel)?;
-        Ok((channel, options))
+        let config = self.node.current_config();
+        let options = config.namespace(name).ok_or(ErrorCode::UnknownChannel)?;
+        Ok((channel, options.clone()))
     }
 
     fn command(&self, target: &Target, command: &ServerCommand) {

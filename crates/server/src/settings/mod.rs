@@ -22,6 +22,7 @@ mod reference;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use sockeye::handshake::{Authority, HostPolicy};
 use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
@@ -139,7 +140,9 @@ impl Settings {
         config.subscription_tokens.clone_from(&self.subscription_tokens);
         config.limits = self.limits.clone();
         config.timeouts = self.timeouts.clone();
-        config.timeouts.shutdown = program.drain;
+        // A fifth of the time is for the closing handshakes.
+        config.timeouts.shutdown = program.drain.max(Duration::from_secs(1));
+        config.timeouts.drain = program.drain * 4 / 5;
         config.without_namespace = Some(self.channels.clone());
         config.namespaces.clone_from(&self.namespaces);
         if program.tls_cert.is_some() != program.tls_key.is_some() {

@@ -21,7 +21,8 @@ options! {
         pub fsync: String = "50ms".to_owned(),
         /// Address of the engine that several servers share. Without it, this server works alone.
         pub engine: Option<String> = None,
-        /// Time over which clients are disconnected at a shutdown, so that they do not all reconnect at once.
+        /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
+        /// reconnect at once. Sets `timeouts.drain` and `timeouts.shutdown`.
         pub drain: Duration = Duration::from_secs(10),
         /// Format of log lines.
         pub log_format: LogFormat = LogFormat::Text,

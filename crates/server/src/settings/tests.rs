@@ -79,7 +79,10 @@ fn an_empty_file_is_closed_and_no_file_is_open() {
         (open.namespaces, open.without_namespace),
         (default.namespaces, default.without_namespace)
     );
-    assert_eq!((open.limits, open.timeouts), (default.limits, default.timeouts));
+    assert_eq!(
+        (open.limits, open.timeouts.shutdown),
+        (default.limits, default.timeouts.shutdown)
+    );
 }
 
 #[test]

@@ -4,5 +4,5 @@ mod signals;
 mod stdio;
 pub(crate) mod terminal;
 
-pub(crate) use signals::Signals;
+pub(crate) use signals::{Reloads, Signals};
 pub(crate) use stdio::{Blocking, stdout_closed};

@@ -61,6 +61,22 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which asks a server to read its configuration again.
+#[derive(Debug)]
+pub(crate) struct Reloads(Stream);
+
+impl Reloads {
+    /// From now on, SIGHUP does not end the program.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next signal. Cancel-safe.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// Waits for the next signal of the terminal that ends the program, and handles the others.
 async fn next_of_terminal(signals: Option<&mut TerminalSignals>) -> Signal {
     let Some(signals) = signals else {

@@ -1,0 +1,168 @@
+//! Limits for new connections: in total, per address, and the rate of handshakes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// Admits connections. The number of open ones is limited by a semaphore and per address.
+#[derive(Debug)]
+pub(crate) struct Door {
+    permits: Arc<Semaphore>,
+    connections_max: usize,
+    addresses: Arc<Addresses>,
+}
+
+type Addresses = Mutex<HashMap<IpAddr, usize>>;
+
+/// A connection that was admitted. Dropping it frees its place.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _permit: OwnedSemaphorePermit,
+    address: IpAddr,
+    addresses: Arc<Addresses>,
+}
+
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DoorClosed {
+    /// As many connections are open as there may be.
+    Connections,
+    /// As many connections of this address are open as there may be.
+    Address,
+}
+
+impl Door {
+    pub(crate) fn new(connections_max: usize) -> Self {
+        let connections_max = connections_max.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self {
+            permits: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
+            addresses: Arc::default(),
+        }
+    }
+
+    /// Admits a connection of an address.
+    pub(crate) fn admit(&self, address: IpAddr, per_address_max: usize) -> Result<Admission, DoorClosed> {
+        let permit = self.permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| DoorClosed::Connections)?;
+        // An IPv4 client of a listener for both versions.
+        let address = address.to_canonical();
+        let mut addresses = self.addresses.lock();
+        let count = addresses.entry(address).or_default();
+        if *count >= per_address_max {
+            return Err(DoorClosed::Address);
+        }
+        *count += 1;
+        drop(addresses);
+        Ok(Admission {
+            _permit: permit,
+            address,
+            addresses: self.addresses.clone(),
+        })
+    }
+
+    /// Number of open connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections_max - self.permits.available_permits()
+    }
+
+    /// Waits until no connection is open. Cancel-safe.
+    pub(crate) async fn empty(&self) {
+        drop(self.permits.acquire_many(self.connections_max as u32).await);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut addresses = self.addresses.lock();
+        let Some(count) = addresses.get_mut(&self.address) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            addresses.remove(&self.address);
+            if addresses.len() < addresses.capacity() / 4 {
+                addresses.shrink_to_fit();
+            }
+        }
+    }
+}
+
+/// A limit of a rate, with bursts of two seconds' worth.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    /// When all that was admitted would have arrived at the exact rate.
+    due: Mutex<Instant>,
+}
+
+/// The time whose worth of events may arrive at once.
+const BURST: Duration = Duration::from_secs(2);
+
+impl RateLimit {
+    pub(crate) fn new() -> Self {
+        Self {
+            due: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Admits an event.
+    ///
+    /// # Errors
+    /// Returns the time after which the event would be admitted.
+    pub(crate) fn admit(&self, per_second_max: u32) -> Result<(), Duration> {
+        let interval = Duration::from_secs(1) / per_second_max.max(1);
+        let now = Instant::now();
+        let mut due = self.due.lock();
+        let next = (*due).max(now) + interval;
+        let ahead = next.saturating_duration_since(now + BURST);
+        if !ahead.is_zero() {
+            return Err(ahead);
+        }
+        *due = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_limited_in_total_and_per_address() {
+        let door = Door::new(3);
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = door.admit(a, 2).unwrap();
+        let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x7f00, 1]);
+        let _second = door.admit(mapped, 2).unwrap();
+        assert_eq!(door.admit(a, 2).unwrap_err(), DoorClosed::Address);
+        let third = door.admit(b, 2).unwrap();
+        assert_eq!(door.admit(b, 2).unwrap_err(), DoorClosed::Connections);
+        assert_eq!(door.connections(), 3);
+        drop((first, third));
+        assert_eq!(door.connections(), 1);
+        assert_eq!(door.addresses.lock().len(), 1);
+        assert!(door.admit(a, 2).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_has_bursts_of_two_seconds() {
+        let limit = RateLimit::new();
+        for _ in 0..20 {
+            assert_eq!(limit.admit(10), Ok(()));
+        }
+        assert_eq!(limit.admit(10), Err(Duration::from_millis(100)));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert_eq!(limit.admit(10), Ok(()));
+        assert!(limit.admit(10).is_err());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        for _ in 0..20 {
+            assert_eq!(limit.admit(10), Ok(()));
+        }
+        assert!(limit.admit(10).is_err());
+    }
+}

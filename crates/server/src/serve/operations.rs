@@ -1,0 +1,161 @@
+//! Health, metrics, draining, limits for new connections, and reloads, as operators and clients see them.
+
+use super::tests::{Fixture, PATIENCE};
+use super::*;
+use crate::codes::DisconnectCode;
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+fn status(response: &str) -> &str {
+    response.get(9..12).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn health_and_metrics_describe_a_running_server() {
+    let server = Fixture::start(Config::default()).await;
+    let _client = server.join().await;
+    assert_eq!(status(&server.get("/health/live").await), "200");
+    let ready = server.get("/health/ready").await;
+    assert!(ready.ends_with("\r\n\r\nready\n"), "{ready}");
+    let metrics = server.get("/metrics").await;
+    for line in [
+        "\r\ncontent-type: application/openmetrics-text",
+        "\nsockeye_clients 1\n",
+        "\nsockeye_channels 1\n",
+        "\nsockeye_subscriptions 1\n",
+        "\nsockeye_ready 1\n",
+        "\nsockeye_commands_total 2\n",
+        "\nsockeye_handshakes_total 1\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    for path in ["/health/live", "/health/ready", "/metrics"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            server.address
+        );
+        assert_eq!(status(&server.http(&request).await), "405", "{path}");
+    }
+    let foreign = "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&server.http(foreign).await), "421");
+}
+
+#[tokio::test]
+async fn a_draining_server_is_alive_and_not_ready_and_disconnects_clients_over_time() {
+    let server = Fixture::start(config(|config| {
+        config.timeouts.drain = Duration::from_millis(800);
+        config.timeouts.shutdown = Duration::from_secs(5);
+    }))
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(server.join().await);
+    }
+    let start = Instant::now();
+    let clients: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            tokio::spawn(async move {
+                let reading = async { while let Ok(Some(_)) = client.recv().await {} };
+                timeout(PATIENCE, reading).await.unwrap();
+                let frame = client.close_info().unwrap().received().cloned().unwrap();
+                assert_eq!(u16::from(frame.code), DisconnectCode::Shutdown.code());
+                start.elapsed()
+            })
+        })
+        .collect();
+    let Fixture {
+        address,
+        shutdown,
+        serving,
+    } = server;
+    shutdown.send(()).unwrap();
+    let (unused, _) = tokio::sync::oneshot::channel();
+    let server = Fixture {
+        address,
+        shutdown: unused,
+        serving: tokio::spawn(async { Ok(()) }),
+    };
+    // The first client leaves after 50 ms at the earliest, and the last one after 750 ms.
+    assert_eq!(status(&server.get("/health/live").await), "200");
+    let ready = server.get("/health/ready").await;
+    assert_eq!(status(&ready), "503");
+    assert!(ready.ends_with("not ready: shutting down\n"), "{ready}");
+    let url = format!("ws://{address}/connection/websocket");
+    let refused = sockeye::connect(&url).await.unwrap_err();
+    assert_eq!(refused.refusal().unwrap().status().as_u16(), 503);
+
+    let mut left = Vec::new();
+    for client in clients {
+        left.push(client.await.unwrap());
+    }
+    left.sort();
+    assert!(
+        left[0] < Duration::from_millis(400) && left[7] >= Duration::from_millis(700),
+        "{left:?}"
+    );
+    timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_limited() {
+    let server = Fixture::start(config(|config| config.limits.connections_per_address_max = 2)).await;
+    let first = server.connect().await;
+    let _second = server.connect().await;
+    let refused = server.get("/health").await;
+    assert_eq!(status(&refused), "503");
+    assert!(refused.contains("Retry-After: 5"), "{refused}");
+    drop(first);
+    while status(&server.get("/health").await) == "503" {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_over_the_rate_gets_503_with_retry_after() {
+    let server = Fixture::start(config(|config| config.limits.handshakes_per_second_max = 1)).await;
+    let _clients = [server.connect().await, server.connect().await];
+    let url = format!("ws://{}/connection/websocket", server.address);
+    let error = sockeye::connect(&url).await.unwrap_err();
+    let response = error.refusal().unwrap();
+    assert_eq!(response.status().as_u16(), 503);
+    let after = response.headers().get("retry-after").unwrap();
+    let after: u64 = after.as_str().unwrap().parse().unwrap();
+    assert!((1..=2).contains(&after), "{after}");
+    // Other requests are not handshakes.
+    assert_eq!(status(&server.get("/health/live").await), "200");
+}
+
+#[tokio::test]
+async fn a_reload_applies_to_connected_clients() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/connection/websocket", listener.local_addr().unwrap());
+    let server = Server::builder().build().unwrap();
+    let handle = server.handle();
+    tokio::spawn(server.serve(listener));
+    let mut client = sockeye::connect(&url).await.unwrap();
+    client.send(r#"{"id":1,"connect":{}}"#).await.unwrap();
+    client.recv().await.unwrap();
+
+    handle
+        .reload(config(|config| {
+            config.limits.channels_per_client_max = 0;
+            config.namespaces.clear();
+        }))
+        .unwrap();
+    client.send(r#"{"id":2,"subscribe":{"channel":"room"}}"#).await.unwrap();
+    let reply = timeout(PATIENCE, client.recv()).await.unwrap().unwrap().unwrap();
+    assert!(reply.as_text().unwrap().contains("\"code\":106"), "{reply:?}");
+    let publication = crate::PublishOptions::new("1");
+    let error = handle.publish("chat:x", publication).await.unwrap_err();
+    assert_eq!(error, crate::codes::ErrorCode::UnknownChannel);
+
+    let contradictory = handle.reload(config(|config| config.timeouts.pong = config.timeouts.ping_interval));
+    assert_eq!(contradictory.unwrap_err().field(), "timeouts.pong");
+}
