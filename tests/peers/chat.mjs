@@ -166,8 +166,15 @@ await check('the code to connect another program works', async () => {
     const client = run(Centrifuge, { log: (data) => { client.disconnect(); resolve(data); } });
     client.on('connected', () => setTimeout(() => say(grace, 'for the program'), 100));
   });
-  await button(ada, 'Close').click();
   assert.equal((await received).text, 'for the program');
+  const command = await ada.$eval('#snippet-curl code', ({ textContent }) => textContent);
+  const [, target] = command.match(/^curl (\S+)/);
+  const [, key] = command.match(/X-API-Key: (\w+)/);
+  const [, body] = command.match(/-d '(.*)'$/);
+  const response = await fetch(target, { method: 'POST', headers: { 'X-API-Key': key }, body });
+  assert.ok((await response.json()).result.offset > 0);
+  await button(ada, 'Close').click();
+  for (const text of ['Server', 'Hello from curl']) await shows(ada, LOG, text);
 });
 
 await check('rooms are separate and have their own address', async () => {

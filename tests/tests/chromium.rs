@@ -47,7 +47,8 @@ async fn two_people_play_the_game() {
 }
 
 async fn visit(script: &str, cases: &[&str]) {
-    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    // The pages show this key in the command that publishes.
+    let server = Sockeye::serve("127.0.0.1:0", &["--api-key", "KEY"]).await;
     let folder = artifacts();
     run_page(node(script, &[&server.url, &folder.to_string_lossy()]), server, cases).await;
 }
