@@ -33,6 +33,8 @@ pub(crate) struct Queue {
 struct State {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Number of publications that were dropped because the client read slowly.
+    dropped: u64,
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
     is_taken: bool,
@@ -50,10 +52,24 @@ pub(crate) enum Item {
     Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
+    /// A publication that may be dropped if the client reads slowly.
+    Publication(PreparedMessage, Slot),
     /// The push that a subscription has ended. The session must be updated too.
     Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
     Command(Box<ServerCommand>),
+}
+
+/// Decides which queued publications are dropped for a slow client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Dropped when the queue is full, the oldest first.
+    Oldest,
+    /// Replaced by the next publication of the channel with the same key.
+    Latest {
+        channel: ChannelName,
+        key: Option<Box<str>>,
+    },
 }
 
 /// A command of the server API that the session of a client executes.
@@ -141,6 +157,7 @@ impl Queue {
             if state.closed.is_some() || self.try_send_directly(&state, &item) {
                 return;
             }
+            state.make_room(&item, self.bytes_max);
             state.bytes += item.cost();
             if state.bytes > self.bytes_max {
                 state.drop_items();
@@ -159,7 +176,7 @@ impl Queue {
     /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
     /// closed: the client's task handles that.
     fn try_send_directly(&self, state: &State, item: &Item) -> bool {
-        let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
+        let (Some(sender), Item::Push(push) | Item::Publication(push, _)) = (&self.sender, item) else {
             return false;
         };
         state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
@@ -207,10 +224,15 @@ impl Queue {
         };
         Some(match item {
             Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
-            Item::Push(push) => Outgoing::Frame(push),
+            Item::Push(push) | Item::Publication(push, _) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
         })
+    }
+
+    /// Number of publications that were dropped because the client read slowly.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state.lock().dropped
     }
 
     /// Number of queued bytes.
@@ -244,6 +266,30 @@ impl Queue {
 impl State {
     fn is_ready(&self) -> Option<()> {
         (!self.items.is_empty() || self.closed.is_some()).then_some(())
+    }
+
+    /// Drops publications that the next item replaces, or that must give way because the queue is full.
+    fn make_room(&mut self, next: &Item, bytes_max: usize) {
+        if let Item::Publication(_, slot @ Slot::Latest { .. }) = next {
+            let replaced = |item: &Item| matches!(item, Item::Publication(_, queued) if queued == slot);
+            if let Some(index) = self.items.iter().position(replaced) {
+                self.drop_item(index);
+            }
+        }
+        while self.bytes + next.cost() > bytes_max {
+            let is_droppable = |item: &Item| matches!(item, Item::Publication(_, Slot::Oldest));
+            let Some(index) = self.items.iter().position(is_droppable) else {
+                return;
+            };
+            self.drop_item(index);
+        }
+    }
+
+    fn drop_item(&mut self, index: usize) {
+        if let Some(item) = self.items.remove(index) {
+            self.bytes -= item.cost();
+            self.dropped += 1;
+        }
     }
 
     fn pop(&mut self) -> Option<Item> {
@@ -280,7 +326,7 @@ impl Item {
     fn cost(&self) -> usize {
         let len = match self {
             Self::Reply(reply) => reply.len(),
-            Self::Push(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            Self::Push(push) | Self::Publication(push, _) | Self::Unsubscribe(_, _, push) => push.message().len(),
             Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
@@ -342,6 +388,43 @@ mod tests {
         queue.push(push("late"));
         queue.close(DisconnectCode::Shutdown);
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_publications_that_may_be_dropped() {
+        let publication = |text: &str| Item::Publication(PreparedMessage::new(text), Slot::Oldest);
+        let queue = Queue::new(3 * (ITEM_BYTES + 1), None);
+        queue.push(push("p"));
+        for text in ["1", "2", "3", "4"] {
+            queue.push(publication(text));
+        }
+        queue.push(reply("r"));
+        assert_eq!((queue.bytes(), queue.dropped()), (3 * (ITEM_BYTES + 1), 3));
+        for expect in [frame("p"), frame("4"), frame("r"), None] {
+            assert_eq!(queue.take(), expect);
+        }
+    }
+
+    #[test]
+    fn only_the_latest_publication_of_a_channel_or_key_is_kept() {
+        let queue = Queue::new(1 << 20, None);
+        let publish = |channel: &str, key: Option<&str>, text: &str| {
+            let channel = ChannelName::new(channel).unwrap();
+            let key = key.map(Into::into);
+            queue.push(Item::Publication(
+                PreparedMessage::new(text),
+                Slot::Latest { channel, key },
+            ));
+        };
+        publish("a", None, "1");
+        publish("b", None, "2");
+        publish("a", Some("k"), "3");
+        publish("a", None, "4");
+        publish("a", Some("k"), "5");
+        assert_eq!(queue.dropped(), 2);
+        for expect in [frame("2"), frame("4"), frame("5"), None] {
+            assert_eq!(queue.take(), expect);
+        }
     }
 
     #[test]

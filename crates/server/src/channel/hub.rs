@@ -20,12 +20,13 @@ use sockeye::{Message, PreparedMessage};
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
+use crate::config::SlowConsumer;
 use crate::delta;
 use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::{Data, Encoding, Push, PushCache, PushTarget, Shape, WireData};
-use crate::queue::{Item, Queue};
+use crate::queue::{Item, Queue, Slot};
 
 /// Options of a subscription.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,8 @@ pub(crate) struct SubscriberOptions {
     pub(crate) delta: bool,
     /// Deliver only publications with matching tags.
     pub(crate) filter: Option<Arc<Filter>>,
+    /// What happens to publications if the client reads slowly; `None` disconnects it.
+    pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
 }
 
 /// Error: a publication was lost while the client subscribed.
@@ -363,7 +366,13 @@ impl Channel {
                 _ => Shape::Complete,
             };
             let push = encoder.encode(subscriber.queue.encoding(), shape);
-            subscriber.deliver(publication.offset, epoch, push);
+            match subscriber.slot(name, tags) {
+                Some(slot) if matches!(subscriber.phase, Phase::Live { after, .. } if publication.offset == 0 || publication.offset > after) =>
+                {
+                    subscriber.queue.push(Item::Publication(push.clone(), slot));
+                }
+                _ => subscriber.deliver(publication.offset, epoch, push),
+            }
         }
         if has_deltas {
             self.newest = Some(publication.content.data.clone());
@@ -547,6 +556,21 @@ impl Subscriber {
         }
     }
 
+    /// Which publications in the queue of the subscriber may be dropped; `None` if none may.
+    fn slot(&self, channel: &ChannelName, tags: Option<&Tags>) -> Option<Slot> {
+        match &**self.options.slow_consumer.as_ref()? {
+            SlowConsumer::Disconnect => None,
+            SlowConsumer::DropOldest => Some(Slot::Oldest),
+            SlowConsumer::Latest { key_tag } => Some(Slot::Latest {
+                channel: channel.clone(),
+                key: key_tag
+                    .as_ref()
+                    .and_then(|tag| tags?.get(tag))
+                    .map(|key| key.as_str().into()),
+            }),
+        }
+    }
+
     /// Notes a publication that the filter of the subscriber excludes.
     fn skip(&mut self, offset: u64, epoch: Option<&Epoch>) {
         if let Phase::Buffering(buffered) = &mut self.phase {
@@ -585,6 +609,7 @@ mod tests {
         positioned: true,
         delta: false,
         filter: None,
+        slow_consumer: None,
     };
 
     struct Room {
@@ -798,6 +823,100 @@ mod tests {
         Deliver::join(&room.hub, &room.name, &info);
         assert_eq!(drain(&curious), ["reply", "join"]);
         assert_eq!(drain(&busy), ["reply"]);
+    }
+
+    /// A publication with tags, in a channel with history.
+    fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
+        let tags: Tags = tags
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let content = Content {
+            data: Data::json(data).unwrap(),
+            info: None,
+            tags: (!tags.is_empty()).then(|| Arc::new(tags)),
+        };
+        let publication = Publication {
+            content,
+            offset,
+            time_ms: 0,
+        };
+        room.hub.publication(&room.name, &publication, Some(&Epoch::new("e")));
+    }
+
+    fn texts(queue: &Queue) -> Vec<String> {
+        let frames = std::iter::from_fn(|| match queue.take()? {
+            Outgoing::Frame(frame) => Some(frame),
+            other => panic!("{other:?}"),
+        });
+        frames
+            .map(|frame| frame.message().as_text().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_publication_of_a_delta_subscription_is_complete() {
+        let room = Room::new();
+        let options = SubscriberOptions { delta: true, ..ALL };
+        let (deltas, plain) = (room.join(1, options), room.join(2, ALL));
+        for client in [1, 2] {
+            room.release(client, at("e", 0)).unwrap();
+        }
+        let long = |text: &str| format!("{{\"long\":\"{}{text}\"}}", "x".repeat(200));
+        publish(&room, 1, &long("a"), &[]);
+        publish(&room, 2, &long("b"), &[]);
+        // Nothing in common: the data itself is smaller than a delta.
+        publish(&room, 3, "1", &[]);
+        let heard = texts(&deltas);
+        assert!(
+            heard[1].contains(r#""data":"{\"long\":"#) && !heard[1].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(
+            heard[2].len() < 150 && heard[2].contains(r#""delta":true"#),
+            "{heard:?}"
+        );
+        assert!(
+            heard[3].contains(r#""data":"1""#) && !heard[3].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(texts(&plain)[2].contains(&long("b")));
+    }
+
+    #[test]
+    fn a_filter_excludes_publications_without_a_gap() {
+        let room = Room::new();
+        let node = serde_json::from_str(r#"{"key":"symbol","cmp":"eq","val":"A"}"#).unwrap();
+        let filter = Some(Arc::new(Filter::new(&node).unwrap()));
+        let queue = room.join(1, SubscriberOptions { filter, ..ALL });
+        publish(&room, 1, "1", &[("symbol", "B")]);
+        publish(&room, 2, "2", &[("symbol", "A")]);
+        room.release(1, at("e", 0)).unwrap();
+        publish(&room, 3, "3", &[]);
+        publish(&room, 4, "4", &[("symbol", "A")]);
+        assert_eq!(drain(&queue), ["reply", "2", "4"]);
+    }
+
+    #[test]
+    fn a_publication_is_encoded_for_each_subscriber() {
+        let room = Room::new();
+        let queue = Arc::new(Queue::new(1 << 20, None).with_encoding(Encoding::Protobuf));
+        let client = ClientId::from_random(1);
+        room.hub.subscribe(&room.subscription(1), client, queue.clone(), ALL);
+        room.release(1, at("e", 0)).unwrap();
+        queue.take().unwrap();
+        publish(&room, 1, "7", &[]);
+        let Some(Outgoing::Frame(frame)) = queue.take() else {
+            panic!("no publication")
+        };
+        let expect = [
+            &[15, 4 << 3 | 2, 13][..],
+            &[2 << 3 | 2, 4],
+            b"room",
+            // Publication: data and offset.
+            &[4 << 3 | 2, 5, 4 << 3 | 2, 1, b'7', 6 << 3, 1],
+        ];
+        assert_eq!(crate::protocol::bytes(frame.message()), expect.concat());
     }
 
     #[test]
