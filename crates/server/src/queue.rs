@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use sockeye::{PreparedMessage, Sender, Text};
+use sockeye::{Message, PreparedMessage, Sender};
 
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
-use crate::codes::DisconnectCode;
+use crate::codes::{DisconnectCode, UnsubscribeCode};
 use crate::config::SlowConsumer;
 use crate::engine::{Position, Tags};
 use crate::presence::Subscription;
-use crate::protocol::Json;
+use crate::protocol::{Data, Encoding, bytes};
 pub(crate) use backlog::Slot;
 
 use backlog::Backlog;
@@ -35,6 +35,8 @@ pub(crate) struct Queue {
     bytes_max: usize,
     /// The client's WebSocket, for direct sends.
     sender: Option<Sender>,
+    /// The encoding of all items.
+    encoding: Encoding,
     state: Mutex<State>,
 }
 
@@ -56,7 +58,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) enum Item {
     /// The reply to a command. Consecutive replies may be sent in one frame.
-    Reply(Text),
+    Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
     /// A publication that may be dropped if the queue is full.
@@ -64,7 +66,7 @@ pub(crate) enum Item {
     /// A publication that replaces the one of the same slot, if that is not sent yet.
     Latest(Slot, PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
-    Unsubscribe(Subscription, PreparedMessage),
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
     Command(Box<ServerCommand>),
 }
@@ -83,9 +85,9 @@ pub(crate) enum ServerCommand {
 pub(crate) struct ServerSubscribe {
     pub(crate) channel: ChannelName,
     /// Additional information about the client in this channel (`chan_info`).
-    pub(crate) info: Option<Json>,
+    pub(crate) info: Option<Data>,
     /// Data that the client receives with the subscription.
-    pub(crate) data: Option<Json>,
+    pub(crate) data: Option<Data>,
     /// Unix time in seconds at which the subscription expires.
     pub(crate) expire_at: Option<i64>,
     pub(crate) recover_since: Option<Position>,
@@ -101,16 +103,16 @@ pub(crate) struct ServerRefresh {
     /// Unix time in seconds at which it expires.
     pub(crate) expire_at: Option<i64>,
     /// New information about the client (`conn_info`).
-    pub(crate) info: Option<Json>,
+    pub(crate) info: Option<Data>,
 }
 
 /// The next action for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
-    /// Send this text frame.
+    /// Send this frame.
     Frame(PreparedMessage),
-    /// The subscription has ended. Send this text frame, unless the client has unsubscribed in the meantime.
-    Unsubscribe(Subscription, PreparedMessage),
+    /// The subscription has ended. Send this frame, unless the client has unsubscribed in the meantime.
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// Execute this command.
     Command(Box<ServerCommand>),
     /// Close the connection.
@@ -129,8 +131,20 @@ impl Queue {
         Self {
             bytes_max,
             sender,
+            encoding: Encoding::Json,
             state: Mutex::default(),
         }
+    }
+
+    /// Sets the encoding that the client uses; JSON by default.
+    pub(crate) fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// The encoding that the client uses.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Sends an item directly, or queues it and wakes the client's task.
@@ -224,9 +238,9 @@ impl Queue {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
-            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first))),
+            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
             Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => Outgoing::Frame(push),
-            Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
+            Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
         })
     }
@@ -273,20 +287,19 @@ impl State {
         Some(item)
     }
 
-    /// Joins the reply and the replies directly behind it, one per line.
-    fn join_replies(&mut self, first: Text) -> Text {
+    /// Joins the reply and the replies directly behind it.
+    fn join_replies(&mut self, first: Message, encoding: Encoding) -> Message {
         if !matches!(self.items.front(), Some(Item::Reply(_))) {
             return first;
         }
-        let mut joined = String::from(first);
+        let mut joined = bytes(&first).to_vec();
         while let Some(Item::Reply(next)) = self.items.front()
             && joined.len() + next.len() < JOINED_BYTES_MAX
         {
-            joined.push('\n');
-            joined.push_str(next);
+            Encoding::join(&mut joined, next);
             self.pop();
         }
-        joined.into()
+        encoding.frame(joined)
     }
 
     fn drop_items(&mut self) {
@@ -321,8 +334,8 @@ impl Item {
 
     fn cost(&self) -> usize {
         let len = match self {
-            Self::Reply(text) => text.len(),
-            Self::Push(push) | Self::Droppable(push) | Self::Unsubscribe(_, push) => push.message().len(),
+            Self::Reply(reply) => reply.len(),
+            Self::Push(push) | Self::Droppable(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
             // The text of the key is also in the message.
             Self::Latest(_, push) => ITEM_BYTES + push.message().len(),
             Self::Command(command) => command.cost(),
@@ -333,11 +346,11 @@ impl Item {
 
 impl ServerCommand {
     fn cost(&self) -> usize {
-        let json = |json: &Option<Json>| json.as_ref().map_or(0, Json::len_bytes);
+        let len = |data: &Option<Data>| data.as_ref().map_or(0, Data::len_bytes);
         size_of::<Self>()
             + match self {
-                Self::Subscribe(subscribe) => json(&subscribe.info) + json(&subscribe.data),
-                Self::Refresh(refresh) => json(&refresh.info),
+                Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
+                Self::Refresh(refresh) => len(&refresh.info),
             }
     }
 }
