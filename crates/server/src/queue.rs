@@ -311,7 +311,6 @@ impl State {
 impl Item {
     /// A publication in a channel with this policy. Without the tag that the policy names, there is one slot for all
     /// publications of the channel that do not have it.
-    #[allow(dead_code, reason = "the hub does not know the policies yet")]
     pub(crate) fn publication(
         push: PreparedMessage,
         policy: &SlowConsumer,
@@ -329,6 +328,14 @@ impl Item {
                 };
                 Self::Latest(slot, push)
             }
+        }
+    }
+
+    /// The push, if this is one of a channel.
+    pub(crate) fn message(&self) -> Option<&PreparedMessage> {
+        match self {
+            Self::Push(push) | Self::Droppable(push) | Self::Latest(_, push) => Some(push),
+            Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) => None,
         }
     }
 

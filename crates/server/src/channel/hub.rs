@@ -14,12 +14,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sockeye::{Message, PreparedMessage};
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
+use crate::config::SlowConsumer;
 use crate::delta;
 use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
@@ -38,6 +40,9 @@ pub(crate) struct SubscriberOptions {
     pub(crate) delta: bool,
     /// Deliver only publications with matching tags.
     pub(crate) filter: Option<Arc<Filter>>,
+    /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
+    /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
+    pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
 }
 
 /// Error: a publication was lost while the client subscribed.
@@ -48,6 +53,8 @@ pub(crate) struct Gap;
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
+    /// Number of publications that slow clients did not receive, because of the policies of their channels.
+    dropped: AtomicU64,
 }
 
 type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
@@ -104,7 +111,13 @@ impl Hub {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Number of publications that slow clients did not receive, because of the policies of their channels.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
@@ -283,7 +296,7 @@ impl Hub {
             let encoding = subscriber.queue.encoding();
             let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
             let push = cache.get(encoding, Shape::Plain, false, encode);
-            subscriber.deliver(0, None, push);
+            subscriber.deliver(0, None, Item::Push(push.clone()));
         }
     }
 }
@@ -303,7 +316,10 @@ impl Deliver for Hub {
                 Advance::Gap => channel.unsubscribe_positioned(name, GapScope::All),
             }
         }
-        channel.deliver(name, publication, epoch);
+        let dropped = channel.deliver(name, publication, epoch);
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
         if channel.subscribers.is_empty() {
             drop(channel);
             self.remove_if_empty(name);
@@ -340,8 +356,9 @@ enum Advance {
 }
 
 impl Channel {
-    /// Delivers a publication to all subscribers.
-    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+    /// Delivers a publication to all subscribers. Returns the number of publications that slow ones do not receive.
+    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) -> usize {
+        let mut dropped = 0;
         let mut encoder = PublicationEncoder {
             target: PushTarget::channel(name.as_str()),
             publication,
@@ -363,11 +380,16 @@ impl Channel {
                 _ => Shape::Complete,
             };
             let push = encoder.encode(subscriber.queue.encoding(), shape);
-            subscriber.deliver(publication.offset, epoch, push);
+            let item = match &subscriber.options.slow_consumer {
+                None => Item::Push(push.clone()),
+                Some(policy) => Item::publication(push.clone(), policy, name, tags),
+            };
+            dropped += subscriber.deliver(publication.offset, epoch, item);
         }
         if has_deltas {
             self.newest = Some(publication.content.data.clone());
         }
+        dropped
     }
 
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
@@ -554,15 +576,19 @@ impl Subscriber {
         }
     }
 
-    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
+    /// Returns the number of publications that the client does not receive because of this one.
+    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, item: Item) -> usize {
         match &mut self.phase {
-            Phase::Live { after, .. } if offset != 0 && offset <= *after => {}
+            Phase::Live { after, .. } if offset != 0 && offset <= *after => 0,
             Phase::Live { has_previous, .. } => {
                 // Pushes without an offset are joins and leaves: deltas need history.
-                *has_previous |= self.options.delta && offset != 0;
-                self.queue.push(Item::Push(push.clone()));
+                *has_previous |= self.options.delta && offset != 0 && self.options.slow_consumer.is_none();
+                self.queue.push_counted(item)
             }
-            Phase::Buffering(buffered) => buffered.add(offset, epoch, Some(push)),
+            Phase::Buffering(buffered) => {
+                buffered.add(offset, epoch, item.message());
+                0
+            }
         }
     }
 }
@@ -585,6 +611,7 @@ mod tests {
         positioned: true,
         delta: false,
         filter: None,
+        slow_consumer: None,
     };
 
     struct Room {
