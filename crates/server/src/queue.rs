@@ -4,8 +4,15 @@
 //! [`Sender`] then flushes it in a task shared by many connections, and the client's task is not woken. Pushes are shared,
 //! not copied: a publication to ten thousand subscribers is one allocation. Replies and pushes leave in the order in which
 //! they were added. An empty queue has no heap allocation.
+//!
+//! The slow-consumer policy of a channel decides what happens to its publications in the queue of a slow client: with
+//! `disconnect` they stay ([`Item::Push`]), and a client whose queue is full is disconnected. With `drop_oldest` the oldest
+//! ones leave a full queue ([`Item::Droppable`]). With `latest` a publication replaces the one before it in its slot
+//! ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
 
-use std::collections::VecDeque;
+mod backlog;
+
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -14,9 +21,13 @@ use sockeye::{Message, PreparedMessage, Sender};
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, UnsubscribeCode};
-use crate::engine::Position;
+use crate::config::SlowConsumer;
+use crate::engine::{Position, Tags};
 use crate::presence::Subscription;
 use crate::protocol::{Data, Encoding, bytes};
+pub(crate) use backlog::Slot;
+
+use backlog::Backlog;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -31,7 +42,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: Backlog,
     bytes: usize,
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
@@ -53,6 +64,10 @@ pub(crate) enum Item {
     Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
+    /// A publication that may be dropped if the queue is full.
+    Droppable(PreparedMessage),
+    /// A publication that replaces the one of the same slot, if that is not sent yet.
+    Latest(Slot, PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
     Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
@@ -137,19 +152,34 @@ impl Queue {
 
     /// Sends an item directly, or queues it and wakes the client's task.
     ///
-    /// If the item exceeds the size limit, all queued items are dropped, and the client is disconnected as too slow.
+    /// If the queue exceeds its size limit, and nothing in it may be dropped, all queued items are dropped, and the client is
+    /// disconnected as too slow.
     pub(crate) fn push(&self, item: Item) {
+        self.push_counted(item);
+    }
+
+    /// Does what [`push`](Self::push) does. Returns the number of publications that were dropped or replaced for the item.
+    pub(crate) fn push_counted(&self, item: Item) -> usize {
+        let mut dropped = 0;
         let waker = {
             let mut state = self.state.lock();
             if state.closed.is_some() || self.try_send_directly(&state, &item) {
-                return;
+                return 0;
             }
             state.bytes += item.cost();
+            if let Some(replaced) = state.items.push_back(item) {
+                state.bytes -= replaced.cost();
+                dropped += 1;
+            }
+            while state.bytes > self.bytes_max
+                && let Some(oldest) = state.items.drop_oldest()
+            {
+                state.bytes -= oldest.cost();
+                dropped += 1;
+            }
             if state.bytes > self.bytes_max {
                 state.drop_items();
                 state.closed = Some(DisconnectCode::Slow);
-            } else {
-                state.items.push_back(item);
             }
             state.waker.take()
         };
@@ -157,12 +187,14 @@ impl Queue {
         if let Some(waker) = waker {
             waker.wake();
         }
+        dropped
     }
 
     /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
     /// closed: the client's task handles that.
     fn try_send_directly(&self, state: &State, item: &Item) -> bool {
-        let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
+        let (Some(sender), Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push)) = (&self.sender, item)
+        else {
             return false;
         };
         let is_idle = state.items.is_empty() && !state.is_taken && state.credit.is_none();
@@ -214,7 +246,7 @@ impl Queue {
         };
         Some(match item {
             Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
-            Item::Push(push) => Outgoing::Frame(push),
+            Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
         })
@@ -311,16 +343,48 @@ impl State {
     }
 
     fn drop_items(&mut self) {
-        self.items = VecDeque::new();
+        self.items = Backlog::default();
         self.bytes = 0;
     }
 }
 
 impl Item {
+    /// A publication in a channel with this policy. Without the tag that the policy names, there is one slot for all
+    /// publications of the channel that do not have it.
+    pub(crate) fn publication(
+        push: PreparedMessage,
+        policy: &SlowConsumer,
+        channel: &ChannelName,
+        tags: Option<&Tags>,
+    ) -> Self {
+        match policy {
+            SlowConsumer::Disconnect => Self::Push(push),
+            SlowConsumer::DropOldest => Self::Droppable(push),
+            SlowConsumer::Latest { key_tag } => {
+                let value = key_tag.as_ref().zip(tags).and_then(|(tag, tags)| tags.get(tag));
+                let slot = Slot {
+                    channel: channel.clone(),
+                    key: value.map(|value| Arc::from(value.as_str())),
+                };
+                Self::Latest(slot, push)
+            }
+        }
+    }
+
+    /// The push, if this is one of a channel.
+    pub(crate) fn message(&self) -> Option<&PreparedMessage> {
+        match self {
+            Self::Push(push) | Self::Droppable(push) | Self::Latest(_, push) => Some(push),
+            Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) => None,
+        }
+    }
+
     fn cost(&self) -> usize {
         let len = match self {
             Self::Reply(reply) => reply.len(),
-            Self::Push(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            Self::Push(push) | Self::Droppable(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            // The text of the key is also in the message.
+            Self::Latest(_, push) => ITEM_BYTES + push.message().len(),
             Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
@@ -401,6 +465,68 @@ mod tests {
         queue.push(push("late"));
         queue.close(DisconnectCode::Shutdown);
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    fn publication(text: &str, policy: &SlowConsumer, tag: &str) -> Item {
+        let tags = Tags::from([("symbol".to_owned(), tag.to_owned())]);
+        let channel = ChannelName::new("market").unwrap();
+        Item::publication(PreparedMessage::new(text), policy, &channel, Some(&tags))
+    }
+
+    fn taken(queue: &Queue) -> Vec<String> {
+        let mut taken = Vec::new();
+        while let Some(Outgoing::Frame(frame)) = queue.take() {
+            taken.push(frame.message().as_text().unwrap().to_owned());
+        }
+        taken
+    }
+
+    #[test]
+    fn drop_oldest_keeps_the_newest_publications_and_all_other_items() {
+        let queue = Queue::new(4 * (ITEM_BYTES + 1), None);
+        queue.push(push("x"));
+        let dropped: usize = (0..6)
+            .map(|n: u32| queue.push_counted(publication(&n.to_string(), &SlowConsumer::DropOldest, "")))
+            .sum();
+        assert_eq!(dropped, 3);
+        assert_eq!(queue.bytes(), 4 * (ITEM_BYTES + 1));
+        assert_eq!(taken(&queue), ["x", "3", "4", "5"]);
+        // What may not be dropped still disconnects.
+        for _ in 0..5 {
+            queue.push(push("x"));
+        }
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn a_publication_larger_than_the_queue_disconnects() {
+        let queue = Queue::new(100, None);
+        queue.push(publication("1", &SlowConsumer::DropOldest, ""));
+        queue.push(publication(&"x".repeat(100), &SlowConsumer::DropOldest, ""));
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn latest_keeps_one_publication_per_channel_or_key() {
+        let queue = Queue::new(1 << 20, None);
+        let whole = SlowConsumer::Latest { key_tag: None };
+        let dropped: Vec<usize> = ["1", "2", "3"]
+            .map(|text| queue.push_counted(publication(text, &whole, text)))
+            .into();
+        assert_eq!(dropped, [0, 1, 1]);
+        assert_eq!(taken(&queue), ["3"]);
+
+        let by_symbol = SlowConsumer::Latest {
+            key_tag: Some("symbol".to_owned()),
+        };
+        for (text, symbol) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c"), ("5", "b")] {
+            queue.push(publication(text, &by_symbol, symbol));
+        }
+        assert_eq!(taken(&queue), ["3", "4", "5"]);
+        assert_eq!(queue.bytes(), 0);
+        // What was sent is not replaced.
+        assert_eq!(queue.push_counted(publication("6", &by_symbol, "a")), 0);
+        assert_eq!(taken(&queue), ["6"]);
     }
 
     #[test]

@@ -237,3 +237,5 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 mod operations;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transport_tests;

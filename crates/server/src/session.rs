@@ -321,8 +321,10 @@ impl Session {
         if self.info().is_none() || self.failed.is_some() {
             return Ok(None);
         }
-        let mut options = crate::auth::SubscribeOptions::default();
-        options.overrides = command.overrides;
+        let options = crate::auth::SubscribeOptions {
+            overrides: command.overrides,
+            ..Default::default()
+        };
         let (expiry, expires_at) = expiry(command.expire_at.and_then(|at| at.try_into().ok()), clock);
         let grant = Grant {
             options,

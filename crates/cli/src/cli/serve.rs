@@ -27,7 +27,11 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
         let server = Server::builder()
             .config(config)
             .build()
-            .map_err(|error| invalid(options, error.to_string()))?;
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::InvalidInput => invalid(options, error.to_string()),
+                // The log cannot be used.
+                _ => error.into(),
+            })?;
         let handle = server.handle();
         announce(&format!("http://{}/", listener.local_addr()?));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -14,12 +14,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sockeye::{Message, PreparedMessage};
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
+use crate::config::SlowConsumer;
 use crate::delta;
 use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
@@ -38,6 +40,9 @@ pub(crate) struct SubscriberOptions {
     pub(crate) delta: bool,
     /// Deliver only publications with matching tags.
     pub(crate) filter: Option<Arc<Filter>>,
+    /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
+    /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
+    pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
 }
 
 /// Error: a publication was lost while the client subscribed.
@@ -48,6 +53,8 @@ pub(crate) struct Gap;
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
+    /// Number of publications that slow clients did not receive, because of the policies of their channels.
+    dropped: AtomicU64,
 }
 
 type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
@@ -104,7 +111,13 @@ impl Hub {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Number of publications that slow clients did not receive, because of the policies of their channels.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
@@ -283,7 +296,7 @@ impl Hub {
             let encoding = subscriber.queue.encoding();
             let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
             let push = cache.get(encoding, Shape::Plain, false, encode);
-            subscriber.deliver(0, None, push);
+            subscriber.deliver(0, None, Item::Push(push.clone()));
         }
     }
 }
@@ -303,7 +316,10 @@ impl Deliver for Hub {
                 Advance::Gap => channel.unsubscribe_positioned(name, GapScope::All),
             }
         }
-        channel.deliver(name, publication, epoch);
+        let dropped = channel.deliver(name, publication, epoch);
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
         if channel.subscribers.is_empty() {
             drop(channel);
             self.remove_if_empty(name);
@@ -340,8 +356,9 @@ enum Advance {
 }
 
 impl Channel {
-    /// Delivers a publication to all subscribers.
-    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+    /// Delivers a publication to all subscribers. Returns the number of publications that slow ones do not receive.
+    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) -> usize {
+        let mut dropped = 0;
         let mut encoder = PublicationEncoder {
             target: PushTarget::channel(name.as_str()),
             publication,
@@ -363,11 +380,16 @@ impl Channel {
                 _ => Shape::Complete,
             };
             let push = encoder.encode(subscriber.queue.encoding(), shape);
-            subscriber.deliver(publication.offset, epoch, push);
+            let item = match &subscriber.options.slow_consumer {
+                None => Item::Push(push.clone()),
+                Some(policy) => Item::publication(push.clone(), policy, name, tags),
+            };
+            dropped += subscriber.deliver(publication.offset, epoch, item);
         }
         if has_deltas {
             self.newest = Some(publication.content.data.clone());
         }
+        dropped
     }
 
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
@@ -554,15 +576,19 @@ impl Subscriber {
         }
     }
 
-    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
+    /// Returns the number of publications that the client does not receive because of this one.
+    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, item: Item) -> usize {
         match &mut self.phase {
-            Phase::Live { after, .. } if offset != 0 && offset <= *after => {}
+            Phase::Live { after, .. } if offset != 0 && offset <= *after => 0,
             Phase::Live { has_previous, .. } => {
                 // Pushes without an offset are joins and leaves: deltas need history.
-                *has_previous |= self.options.delta && offset != 0;
-                self.queue.push(Item::Push(push.clone()));
+                *has_previous |= self.options.delta && offset != 0 && self.options.slow_consumer.is_none();
+                self.queue.push_counted(item)
             }
-            Phase::Buffering(buffered) => buffered.add(offset, epoch, Some(push)),
+            Phase::Buffering(buffered) => {
+                buffered.add(offset, epoch, item.message());
+                0
+            }
         }
     }
 }
@@ -585,6 +611,7 @@ mod tests {
         positioned: true,
         delta: false,
         filter: None,
+        slow_consumer: None,
     };
 
     struct Room {
@@ -798,6 +825,100 @@ mod tests {
         Deliver::join(&room.hub, &room.name, &info);
         assert_eq!(drain(&curious), ["reply", "join"]);
         assert_eq!(drain(&busy), ["reply"]);
+    }
+
+    /// A publication with tags, in a channel with history.
+    fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
+        let tags: Tags = tags
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let content = Content {
+            data: Data::json(data).unwrap(),
+            info: None,
+            tags: (!tags.is_empty()).then(|| Arc::new(tags)),
+        };
+        let publication = Publication {
+            content,
+            offset,
+            time_ms: 0,
+        };
+        room.hub.publication(&room.name, &publication, Some(&Epoch::new("e")));
+    }
+
+    fn texts(queue: &Queue) -> Vec<String> {
+        let frames = std::iter::from_fn(|| match queue.take()? {
+            Outgoing::Frame(frame) => Some(frame),
+            other => panic!("{other:?}"),
+        });
+        frames
+            .map(|frame| frame.message().as_text().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_publication_of_a_delta_subscription_is_complete() {
+        let room = Room::new();
+        let options = SubscriberOptions { delta: true, ..ALL };
+        let (deltas, plain) = (room.join(1, options), room.join(2, ALL));
+        for client in [1, 2] {
+            room.release(client, at("e", 0)).unwrap();
+        }
+        let long = |text: &str| format!("{{\"long\":\"{}{text}\"}}", "x".repeat(200));
+        publish(&room, 1, &long("a"), &[]);
+        publish(&room, 2, &long("b"), &[]);
+        // Nothing in common: the data itself is smaller than a delta.
+        publish(&room, 3, "1", &[]);
+        let heard = texts(&deltas);
+        assert!(
+            heard[1].contains(r#""data":"{\"long\":"#) && !heard[1].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(
+            heard[2].len() < 150 && heard[2].contains(r#""delta":true"#),
+            "{heard:?}"
+        );
+        assert!(
+            heard[3].contains(r#""data":"1""#) && !heard[3].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(texts(&plain)[2].contains(&long("b")));
+    }
+
+    #[test]
+    fn a_filter_excludes_publications_without_a_gap() {
+        let room = Room::new();
+        let node = serde_json::from_str(r#"{"key":"symbol","cmp":"eq","val":"A"}"#).unwrap();
+        let filter = Some(Arc::new(Filter::new(&node).unwrap()));
+        let queue = room.join(1, SubscriberOptions { filter, ..ALL });
+        publish(&room, 1, "1", &[("symbol", "B")]);
+        publish(&room, 2, "2", &[("symbol", "A")]);
+        room.release(1, at("e", 0)).unwrap();
+        publish(&room, 3, "3", &[]);
+        publish(&room, 4, "4", &[("symbol", "A")]);
+        assert_eq!(drain(&queue), ["reply", "2", "4"]);
+    }
+
+    #[test]
+    fn a_publication_is_encoded_for_each_subscriber() {
+        let room = Room::new();
+        let queue = Arc::new(Queue::new(1 << 20, None).with_encoding(Encoding::Protobuf));
+        let client = ClientId::from_random(1);
+        room.hub.subscribe(&room.subscription(1), client, queue.clone(), ALL);
+        room.release(1, at("e", 0)).unwrap();
+        queue.take().unwrap();
+        publish(&room, 1, "7", &[]);
+        let Some(Outgoing::Frame(frame)) = queue.take() else {
+            panic!("no publication")
+        };
+        let expect = [
+            &[15, 4 << 3 | 2, 13][..],
+            &[2 << 3 | 2, 4],
+            b"room",
+            // Publication: data and offset.
+            &[4 << 3 | 2, 5, 4 << 3 | 2, 1, b'7', 6 << 3, 1],
+        ];
+        assert_eq!(crate::protocol::bytes(frame.message()), expect.concat());
     }
 
     #[test]

@@ -22,6 +22,7 @@ const STRICT: SubscriberOptions = SubscriberOptions {
     positioned: true,
     delta: false,
     filter: None,
+    slow_consumer: None,
 };
 
 const TTL: Duration = Duration::from_secs(60);

@@ -163,6 +163,10 @@ pub(super) fn subscription(
             positioned,
             delta,
             filter: wish.filter,
+            slow_consumer: match &namespace.slow_consumer {
+                SlowConsumer::Disconnect => None,
+                policy => Some(Arc::new(policy.clone())),
+            },
         },
         is_recoverable,
         is_cache: namespace.cache,

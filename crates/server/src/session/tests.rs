@@ -105,8 +105,10 @@ fn with_options(change: impl FnOnce(&mut NamespaceOptions)) -> Config {
 /// The claims of a token, verified by a real verifier with a signature that is not checked.
 fn verify(claims: &str) -> (Result<Verified, TokenError>, Result<Verified, TokenError>) {
     use base64::Engine;
-    let mut config = crate::auth::TokenConfig::default();
-    config.insecure_skip_signature_check = true;
+    let config = crate::auth::TokenConfig {
+        insecure_skip_signature_check: true,
+        ..Default::default()
+    };
     let verifier = crate::auth::TokenVerifier::new(&config).unwrap();
     let encode = |text: &str| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(text);
     let token = format!("{}.{}.c2ln", encode(r#"{"alg":"HS256","typ":"JWT"}"#), encode(claims));
@@ -228,8 +230,10 @@ fn an_invalid_connection_token_disconnects_and_an_expired_one_is_an_error() {
 
 #[test]
 fn without_a_token_only_anonymous_clients_connect_where_they_are_allowed() {
-    let mut config = Config::default();
-    config.anonymous = false;
+    let mut config = Config {
+        anonymous: false,
+        ..Default::default()
+    };
     check_disconnect(
         &mut Client::with_config(config.clone()),
         r#"{"id":1,"connect":{}}"#,
