@@ -84,6 +84,16 @@ await check('a slow link shows its delay, and recovers', async () => {
   await link(ada, 0);
   await measures(ada, '#delay', 'below', 1000);
   await ticks(ada);
+  // With the latest price of each symbol only, the same link stays up to date.
+  await ada.click('input[value=latest]');
+  await connected(ada);
+  await link(ada, 5);
+  await new Promise((resolve) => setTimeout(resolve, 8000));
+  await measures(ada, '#delay', 'below', 8000);
+  await ada.screenshot({ path: `${folder}/market-latest.png` });
+  await link(ada, 0);
+  await ada.click('input[value=disconnect]');
+  await measures(ada, '#delay', 'below', 1000);
 });
 
 await check('the page follows a restart', async () => {

@@ -125,6 +125,9 @@ pub(crate) enum Outgoing {
 /// Accounted size of an item without its text.
 const ITEM_BYTES: usize = 64;
 
+/// Maximum number of queued bytes on a slow link: see [`Queue::set_credit`].
+const SLOW_LINK_BYTES_MAX: usize = 64 << 10;
+
 /// Maximum size of a frame of several replies.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 
@@ -171,13 +174,18 @@ impl Queue {
                 state.bytes -= replaced.cost();
                 dropped += 1;
             }
-            while state.bytes > self.bytes_max
+            // Small, so that the policies of channels show within seconds.
+            let bytes_max = match state.credit {
+                None => self.bytes_max,
+                Some(_) => self.bytes_max.min(SLOW_LINK_BYTES_MAX),
+            };
+            while state.bytes > bytes_max
                 && let Some(oldest) = state.items.drop_oldest()
             {
                 state.bytes -= oldest.cost();
                 dropped += 1;
             }
-            if state.bytes > self.bytes_max {
+            if state.bytes > bytes_max {
                 state.drop_items();
                 state.closed = Some(DisconnectCode::Slow);
             }

@@ -7,7 +7,7 @@ use sockeye::Message;
 
 use super::*;
 use crate::channel::SubscriberOptions;
-use crate::config::{Config, NamespaceOptions, SlowConsumer};
+use crate::config::Config;
 use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
 use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
@@ -214,20 +214,22 @@ async fn snapshots_precede_the_publications_they_do_not_contain() {
 
 #[tokio::test(start_paused = true)]
 async fn policies_are_compared_in_the_namespaces_that_exist() {
+    let fixture = Fixture::start();
     let mut config = Config::default();
-    let key_tag = Some("symbol".to_owned());
-    let mut latest = NamespaceOptions::open();
-    latest.slow_consumer = SlowConsumer::Latest { key_tag };
-    config.namespaces.insert("market_latest".to_owned(), latest);
-    let fixture = Fixture::with(config);
+    config.namespaces.remove("market_drop_oldest");
+    config.namespaces.remove("market_latest");
+    let reduced = Fixture::with(config);
     let symbols = |fixture: &Fixture| {
         let demos = fixture.node.demos().unwrap();
         demos.snapshot(fixture.node.config(), "/market/symbols.json", None)
     };
-    let feeds = r#""feeds":[["disconnect","market:ticks"],["latest","market_latest:ticks"]]"#;
+    let feeds = concat!(
+        r#""feeds":[["disconnect","market:ticks"],["drop_oldest","market_drop_oldest:ticks"],"#,
+        r#"["latest","market_latest:ticks"]]"#
+    );
     assert!(symbols(&fixture).unwrap().contains(feeds));
     assert!(
-        symbols(&Fixture::start())
+        symbols(&reduced)
             .unwrap()
             .contains(r#""feeds":[["disconnect","market:ticks"]]"#)
     );
