@@ -5,30 +5,22 @@
 import { strict as assert } from 'node:assert';
 import WebSocket from 'ws';
 import { launch } from './browser.mjs';
+import {
+  DESK, PHONE, away, button, connected, errors, field, fits, named, open, picture, shows, showsNot,
+} from './pages.mjs';
 import { check, finish, report } from './report.mjs';
 
 const [url, folder] = process.argv.slice(2);
 const browser = await launch();
-const errors = [];
-
-const DESK = { width: 1280, height: 800 };
-const PHONE = { width: 360, height: 780, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+const chat = `${url}chat`;
 
 /** A browser of their own for someone, with the page open and their name given. */
 async function person(name, viewport, address) {
-  const context = await browser.createBrowserContext();
-  const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
-  page.on('pageerror', (error) => errors.push(`${name}: ${error}`));
-  await page.setViewport(viewport);
-  await page.goto(address);
+  const page = await open(browser, name, viewport, address);
   await field(page, 'Your name').fill(name);
   await button(page, 'Start talking').click();
   return page;
 }
-
-const field = (page, label) => page.locator(`::-p-aria([name="${label}"][role="textbox"])`);
-const button = (page, label) => page.locator(`::-p-aria([name="${label}"][role="button"])`);
 
 /** Goes to another room, in a window wide enough to show the list of them. */
 async function join(page, room) {
@@ -42,16 +34,8 @@ async function say(page, text) {
   await button(page, 'Send').click();
 }
 
-/** Waits until the page, or the part of it that `selector` names, shows this text. */
-const shows = (page, selector, text) =>
-  page.waitForFunction((selector, text) => document.querySelector(selector)?.textContent.includes(text), {}, selector, text);
-const showsNot = (page, selector, text) =>
-  page.waitForFunction((selector, text) => !document.querySelector(selector)?.textContent.includes(text), {}, selector, text);
 const LOG = '[role=log]';
 const PEOPLE = '[aria-label="People here"]';
-
-const connected = (page) => page.waitForSelector('[data-state=connected]');
-const away = (page) => page.waitForSelector('[data-state]:not([data-state=connected])');
 
 /** How the log shows the one message with this text: with what around it, and whether it stands with the reader's own. */
 async function shown(page, text) {
@@ -101,8 +85,8 @@ let ada;
 let grace;
 
 await check('both people are listed', async () => {
-  ada = await person('Ada', DESK, url);
-  grace = await person('Grace', PHONE, url);
+  ada = await person('Ada', DESK, chat);
+  grace = await person('Grace', PHONE, chat);
   await Promise.all([connected(ada), connected(grace)]);
   for (const page of [ada, grace]) for (const name of ['Ada', 'Grace']) await shows(page, PEOPLE, name);
 });
@@ -114,7 +98,7 @@ const MORNING = [
   ['Grace', 'Morning! The night was quiet. One deploy at two.'],
   ['Ada', 'Did anyone notice?'],
   ['Lin', 'Not a soul. I was in here the whole time and my page said it was back before I saw it was gone.'],
-  ['Ada', 'That is how I like my deploys.'],
+  ['Ada', 'That is how I like my deploys. The probe was `curl /health/ready` in a loop.'],
   ['Ada', 'Coffee in ten minutes, and then we look at the tide tables?'],
   ['Grace', 'I am still on the ferry, so I join from the phone.'],
   ['Lin', 'Wave when you pass the lighthouse.'],
@@ -141,6 +125,56 @@ await check('markup is shown as text', async () => {
   await say(grace, markup);
   await shows(ada, LOG, markup);
   assert.equal(await ada.$(`${LOG} img, ${LOG} b`), null);
+});
+
+await check('code and links are formatted', async () => {
+  await say(ada, 'see `sockeye serve`, https://example.org/a?b=1. and ```let <b> = "`1`";``` below');
+  await shows(grace, `${LOG} pre code`, 'let <b> = "`1`";');
+  await shows(grace, `${LOG} .body > code`, 'sockeye serve');
+  const link = await grace.$eval(`${LOG} .body a`, ({ href, rel, textContent }) => ({ href, rel, textContent }));
+  const address = 'https://example.org/a?b=1';
+  assert.deepEqual(link, { href: address, rel: 'noopener noreferrer nofollow', textContent: address });
+});
+
+await check('typing is shown until the message arrives', async () => {
+  await ada.type('#text', 'wait');
+  await shows(grace, '#typing', 'Ada is typing');
+  await button(ada, 'Send').click();
+  await shows(grace, LOG, 'wait');
+  await showsNot(grace, '#typing', 'typing');
+});
+
+await check('unread messages are counted', async () => {
+  await join(ada, 'elsewhere');
+  await say(grace, 'are you there?');
+  await shows(ada, '#room-list .badge', '1 unread');
+  assert.ok((await ada.title()).startsWith('(1) '));
+  await ada.goBack();
+  await shows(ada, `${LOG} .divider.new`, 'New');
+  await shows(ada, LOG, 'are you there?');
+  assert.equal(await ada.$('#room-list .badge'), null);
+});
+
+await check('the code to connect another program works', async () => {
+  await button(ada, 'Connect your app').click();
+  const code = await ada.$eval('#snippet-javascript code', ({ textContent }) => textContent);
+  const { Centrifuge } = await import('centrifuge');
+  // Node has had one of its own since version 22.
+  globalThis.WebSocket ??= WebSocket;
+  const received = new Promise((resolve) => {
+    const run = new Function('Centrifuge', 'console', `${code.replace(/^import.*$/m, '')}; return client;`);
+    const client = run(Centrifuge, { log: (data) => { client.disconnect(); resolve(data); } });
+    client.on('connected', () => setTimeout(() => say(grace, 'for the program'), 100));
+  });
+  assert.equal((await received).text, 'for the program');
+  const command = await ada.$eval('#snippet-curl code', ({ textContent }) => textContent);
+  const [, target] = command.match(/^curl (\S+)/);
+  const [, key] = command.match(/X-API-Key: (\w+)/);
+  const [, body] = command.match(/-d '(.*)'$/);
+  const response = await fetch(target, { method: 'POST', headers: { 'X-API-Key': key }, body });
+  assert.ok((await response.json()).result.offset > 0);
+  await button(ada, 'Close').click();
+  for (const text of ['Server', 'Hello from curl']) await shows(ada, LOG, text);
 });
 
 await check('rooms are separate and have their own address', async () => {
@@ -189,7 +223,7 @@ await check('names cannot be impersonated', async () => {
 await check('two tabs are one person, each with its own queue', async () => {
   const tab = await ada.browserContext().newPage();
   await tab.setViewport(DESK);
-  await tab.goto(url);
+  await tab.goto(chat);
   await shows(tab, LOG, TALK[0]);
   assert.ok((await shown(tab, TALK[0])).isMine);
   await shows(tab, PEOPLE, 'Grace');
@@ -207,7 +241,7 @@ await check('two tabs are one person, each with its own queue', async () => {
   await away(grace);
   report({ waiting: 'start' });
   await connected(grace);
-  for (const page of [ada, tab]) await page.goto(`${url}#general`);
+  for (const page of [ada, tab]) await page.goto(`${chat}#general`);
   for (const page of [ada, tab]) {
     await page.bringToFront();
     for (const text of ['from the first tab', 'from the second tab']) {
@@ -224,8 +258,12 @@ await check('pages reconnect after a server restart', async () => {
   await Promise.all([away(ada), away(grace)]);
   await say(ada, 'written while the server was away');
   await ada.screenshot({ path: `${folder}/chat-away.png` });
+  const notes = (page) => page.$$eval(`${LOG} .divider.note`, (notes) => notes.length);
+  const before = new Map(await Promise.all([ada, grace].map(async (page) => [page, await notes(page)])));
   const told = Promise.all([ada, grace].map(async (page) => {
-    await shows(page, 'main', 'The server was restarted; it remembers nothing from before.');
+    const isNew = (log, before) => document.querySelectorAll(`${log} .divider.note`).length > before;
+    await page.waitForFunction(isNew, {}, LOG, before.get(page));
+    await shows(page, '#hint', 'The server was restarted, and its history was lost.');
     // Nothing is cut off, on a phone either.
     assert.ok(await page.$eval('#hint', (hint) => hint.scrollWidth <= hint.clientWidth && hint.scrollHeight <= hint.clientHeight));
     await page.screenshot({ path: `${folder}/chat-back-${page === ada ? 'desktop' : 'phone'}.png` });
@@ -252,6 +290,8 @@ await check('a page in the back/forward cache is not in the room', async () => {
   await connected(ada);
   await shows(grace, PEOPLE, 'Ada');
   await shows(ada, LOG, 'said while Ada was elsewhere');
+  await shows(ada, LOG, '1 missed message was recovered.');
+  await inOrder(ada, ['1 missed message was recovered.', 'said while Ada was elsewhere']);
 });
 
 await check('a rejected page shows the reason', async () => {
@@ -271,7 +311,7 @@ await check('a rejected page shows the reason', async () => {
       status: response.status, contentType: response.headers.get('content-type') ?? '', body,
     }).catch(() => {});
   });
-  await page.goto('http://chat.example/');
+  await page.goto('http://chat.example/chat');
   await field(page, 'Your name').fill('Proxied');
   await button(page, 'Start talking').click();
   await shows(page, 'main', 'The server refuses this page: origin http://chat.example may not connect');
@@ -287,18 +327,13 @@ await check('screenshots', async () => {
   const people = { Ada: ada, Grace: grace, Lin: lin };
   for (const [name, text] of MORNING) {
     await say(people[name], text);
-    for (const page of [ada, grace, lin]) await shows(page, LOG, text);
+    for (const page of [ada, grace, lin]) await shows(page, LOG, text.replaceAll('`', ''));
   }
-  for (const scheme of ['light', 'dark']) {
-    for (const [name, page] of [['desktop', ada], ['phone', grace]]) {
-      await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
-      // Animations have finished.
-      await page.evaluate(() => Promise.allSettled(document.getAnimations().map(({ finished }) => finished)));
-      await page.screenshot({ path: `${folder}/chat-${name}-${scheme}.png` });
-      // Nothing overflows the width of a phone.
-      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
-    }
+  for (const [name, page] of [['desktop', ada], ['phone', grace]]) {
+    await picture(page, `${folder}/chat-${name}`);
+    await named(page);
   }
+  await fits(lin);
 });
 
 await check('leaving is announced', async () => {

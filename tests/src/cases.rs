@@ -43,11 +43,15 @@ const REALTIME_CASES: [&str; 10] = [
 ];
 
 /// Cases of two people in the chat page.
-const CHAT_CASES: [&str; 13] = [
+pub const CHAT_CASES: &[&str] = &[
     "both people are listed",
     "messages arrive at the other page",
     "a burst keeps its order",
     "markup is shown as text",
+    "code and links are formatted",
+    "typing is shown until the message arrives",
+    "unread messages are counted",
+    "the code to connect another program works",
     "rooms are separate and have their own address",
     "names cannot be impersonated",
     "two tabs are one person, each with its own queue",
@@ -56,6 +60,31 @@ const CHAT_CASES: [&str; 13] = [
     "a rejected page shows the reason",
     "screenshots",
     "leaving is announced",
+    "the pages log no errors",
+];
+
+/// Cases of two people in the market page.
+pub const MARKET_CASES: &[&str] = &[
+    "prices tick in the table and the chart",
+    "two tabs see the same prices",
+    "a symbol is chosen by keyboard, and filtered",
+    "a slow link shows its delay, and recovers",
+    "the page follows a restart",
+    "screenshots",
+    "the pages log no errors",
+];
+
+/// Cases of two people in the game page.
+pub const GAME_CASES: &[&str] = &[
+    "a spectator sees the pond",
+    "players see each other",
+    "the own fish follows the keys at once",
+    "prediction and interpolation can be switched off",
+    "added latency and loss are shown",
+    "a late joiner knows all names",
+    "a player who leaves is gone",
+    "a restart brings the players back",
+    "screenshots",
     "the pages log no errors",
 ];
 
@@ -88,12 +117,12 @@ pub async fn run_realtime_client(client: Command, server: Sockeye) {
     run_cases(client, server, &expected).await;
 }
 
-/// Runs two people in the chat page of the real-time server `server`, which is stopped and restarted during the test.
+/// Runs people in a page of the real-time server `server`, which may be stopped and restarted during the test.
 ///
 /// # Panics
 /// If a case failed or was not run.
-pub async fn run_chat(people: Command, server: Sockeye) {
-    let expected = CHAT_CASES.iter().map(|&case| case.to_owned()).collect();
+pub async fn run_page(people: Command, server: Sockeye, cases: &[&str]) {
+    let expected = cases.iter().map(|&case| case.to_owned()).collect();
     run_cases(people, server, &expected).await;
 }
 

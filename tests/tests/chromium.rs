@@ -1,6 +1,9 @@
-//! Headless Chromium: its WebSocket against `sockeye echo`, and two people in the chat page of `sockeye serve`.
+//! Headless Chromium: its WebSocket against `sockeye echo`, and two people in each page of `sockeye serve`.
 
-use sockeye_tests::{Certificate, Sockeye, artifacts, client_cases, node, run_chat, run_client, server};
+use sockeye_tests::{
+    CHAT_CASES, Certificate, GAME_CASES, MARKET_CASES, Sockeye, artifacts, client_cases, node, run_client, run_page,
+    server,
+};
 
 #[tokio::test]
 #[ignore = "needs Chromium: run `cargo xtask test`"]
@@ -28,7 +31,24 @@ async fn server_receives_close_of_chromium() {
 #[tokio::test]
 #[ignore = "needs Chromium: run `cargo xtask test`"]
 async fn two_people_talk_in_the_page() {
-    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    visit("chat.mjs", CHAT_CASES).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn two_people_watch_the_market() {
+    visit("market.mjs", MARKET_CASES).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn two_people_play_the_game() {
+    visit("game.mjs", GAME_CASES).await;
+}
+
+async fn visit(script: &str, cases: &[&str]) {
+    // The pages show this key in the command that publishes.
+    let server = Sockeye::serve("127.0.0.1:0", &["--api-key", "KEY"]).await;
     let folder = artifacts();
-    run_chat(node("chat.mjs", &[&server.url, &folder.to_string_lossy()]), server).await;
+    run_page(node(script, &[&server.url, &folder.to_string_lossy()]), server, cases).await;
 }

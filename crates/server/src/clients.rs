@@ -87,6 +87,12 @@ impl Clients {
         }
     }
 
+    /// The queue of a client.
+    pub(crate) fn queue(&self, client: ClientId) -> Option<Arc<Queue>> {
+        let state = self.state.lock();
+        state.by_id.get(&client).map(|registered| registered.queue.clone())
+    }
+
     /// The queues of all clients.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let state = self.state.lock();

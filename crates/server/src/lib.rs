@@ -1,5 +1,5 @@
-//! Real-time channels for browsers and other programs: a server that speaks the Centrifugo client protocol (JSON) over
-//! WebSocket, so that existing Centrifugo client libraries work with it.
+//! Real-time channels for browsers and other programs: a server that speaks the Centrifugo client protocol (JSON and
+//! Protobuf) over WebSocket, server-sent events and HTTP streaming, so that existing Centrifugo client libraries work with it.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -21,11 +21,14 @@
 //! - The commands of one frame are executed in order. The reply to a subscription precedes all pushes of the channel.
 //! - Publications of a channel are numbered and arrive in order. If one is lost, the client is unsubscribed with 2500 and
 //!   recovers either all missed publications or none.
-//! - Subscribers may publish ([`PublishPolicy`]) and read presence and history. There is no authentication: every client is
-//!   anonymous, tokens are rejected, and so are channels that need a token or a user (`$private`, `dialog#42`).
-//! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB.
+//! - Clients authenticate with JSON Web Tokens ([`auth`]), or are anonymous. The namespace of a channel decides who may
+//!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token, and
+//!   `dialog#42` admits the user `42`. Connections and subscriptions end 25 s after their token has expired, unless the
+//!   client presents a new one.
+//! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB, if the token contains no
+//!   information about the client.
 //! - A command that fails is answered with an error, and the connection stays open. That includes unsupported features:
-//!   maps, shared polls, tag filters, and calls (`rpc`).
+//!   maps, shared polls, and calls (`rpc`) without a handler.
 //! - A client that stops responding is removed from its channels within 33 s.
 //!
 //! Guarantees for operators: every limit is finite ([`Limits`], [`Timeouts`]). A client that exceeds one receives an error
@@ -43,15 +46,12 @@ mod clients;
 pub mod codes;
 mod config;
 mod connection;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
-)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
+mod demo;
 mod door;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
-#[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod handle;
 mod http;
@@ -68,6 +68,7 @@ mod refusals;
 mod serve;
 mod session;
 pub mod settings;
+mod transports;
 
 pub use accept::accept_all;
 pub use config::{

@@ -42,6 +42,7 @@ struct Gauges {
     resident_memory: Gauge,
     open_files: Gauge,
     cpu_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
+    dropped: Counter,
 }
 
 /// The state of the server when the metrics are read.
@@ -54,6 +55,8 @@ pub(crate) struct Snapshot {
     pub(crate) subscriptions: usize,
     pub(crate) is_ready: bool,
     pub(crate) uptime_seconds: u64,
+    /// Publications that slow clients did not receive.
+    pub(crate) dropped: u64,
 }
 
 /// Who published.
@@ -153,6 +156,11 @@ impl Metrics {
             gauges.cpu_seconds.clone(),
         );
         registry.register(
+            "dropped_publications",
+            "Publications that slow clients did not receive, by the policies of their channels",
+            gauges.dropped.clone(),
+        );
+        registry.register(
             "publications",
             "Publications through this server",
             self.publications.clone(),
@@ -244,6 +252,10 @@ impl Metrics {
         set(&gauges.subscriptions, snapshot.subscriptions);
         set(&gauges.ready, snapshot.is_ready.into());
         set(&gauges.uptime, snapshot.uptime_seconds as usize);
+        gauges
+            .dropped
+            .inner()
+            .store(snapshot.dropped, std::sync::atomic::Ordering::Relaxed);
         let process = Process::read();
         set(&gauges.resident_memory, process.resident_bytes);
         set(&gauges.open_files, process.open_files);

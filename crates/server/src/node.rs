@@ -6,23 +6,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::TokenVerifier;
 use crate::channel::{ChannelName, Hub, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
+use crate::demo::Demos;
 use crate::door::{Door, RateLimit};
 use crate::engine::{
     Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
-use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
-use crate::protocol::Json;
+use crate::presence::{ClientId, Generation, Membership, Subscription};
+use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 use crate::refusals::RefusalLog;
+
+/// A configuration that can be replaced.
+pub(crate) type SharedConfig = Arc<RwLock<Arc<Config>>>;
 
 /// The shared state of one server.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct Node {
     hub: Arc<Hub>,
     engine: Engine,
     clients: Clients,
+    demos: Option<Demos>,
+    verifiers: RwLock<Arc<Verifiers>>,
     draining: CancellationToken,
     refusals: RefusalLog,
     metrics: SharedMetrics,
@@ -60,14 +68,42 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Size of the queue of the readiness check.
 const PROBE_BYTES_MAX: usize = 64 << 10;
 
+/// The verifiers of tokens.
+#[derive(Debug)]
+pub(crate) struct Verifiers {
+    connections: TokenVerifier,
+    /// `None` if subscription tokens are verified like connection tokens.
+    subscriptions: Option<TokenVerifier>,
+}
+
+impl Verifiers {
+    fn new(config: &Config) -> Self {
+        let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
+        Self {
+            connections: verifier(&config.tokens),
+            subscriptions: config.subscription_tokens.as_ref().map(verifier),
+        }
+    }
+
+    /// Verifies connection tokens.
+    pub(crate) fn connections(&self) -> &TokenVerifier {
+        &self.connections
+    }
+
+    /// Verifies subscription tokens.
+    pub(crate) fn subscriptions(&self) -> &TokenVerifier {
+        self.subscriptions.as_ref().unwrap_or(&self.connections)
+    }
+}
+
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Node {
     /// A node without a log.
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        let config = Arc::new(config);
-        let (current, hub) = (shared(&config), Arc::new(Hub::new()));
-        let bytes_max = config.limits.history_bytes_max;
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
+        let hub = Arc::new(Hub::new());
+        let bytes_max = current.read().limits.history_bytes_max;
         let broker = MemoryBroker::new(hub.clone(), history_limits(&current), bytes_max);
         Self::with_broker(current, hub, Arc::new(broker))
     }
@@ -81,22 +117,26 @@ impl Node {
             return Ok(Self::new(config));
         };
         let bytes_max = config.limits.history_bytes_max;
-        let (current, hub) = (shared(&Arc::new(config)), Arc::new(Hub::new()));
-        let limits = history_limits(&current);
-        let broker = MemoryBroker::open(hub.clone(), limits, bytes_max, &log).map_err(io::Error::other)?;
+        let current: SharedConfig = Arc::new(RwLock::new(Arc::new(config)));
+        let hub = Arc::new(Hub::new());
+        let broker =
+            MemoryBroker::open(hub.clone(), history_limits(&current), bytes_max, &log).map_err(io::Error::other)?;
         Ok(Self::with_broker(current, hub, Arc::new(broker)))
     }
 
     pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         let config = current.read().clone();
         let door = Door::new(config.limits.connections_max);
+        let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
         Arc::new(Self {
             current,
             generation: AtomicU64::new(0),
-            config,
             hub,
             engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Clients::default(),
+            verifiers,
+            demos: config.demos.then(Demos::default),
+            config,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
             metrics: Arc::new(Metrics::new()),
@@ -131,6 +171,8 @@ impl Node {
 
     /// Replaces the configuration.
     pub(crate) fn reload(&self, config: Config) {
+        // Also forgets the cached JWK sets.
+        *self.verifiers.write() = Arc::new(Verifiers::new(&config));
         *self.current.write() = Arc::new(config);
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -141,6 +183,27 @@ impl Node {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The demonstrations, if they are enabled.
+    pub(crate) fn demos(&self) -> Option<&Demos> {
+        self.demos.as_ref()
+    }
+
+    /// Publishes for a client. A demonstration may take the publication, which is then not delivered.
+    pub(crate) async fn publish_from_client(&self, channel: &ChannelName, content: Content) -> Result<(), EngineError> {
+        match &self.demos {
+            Some(demos) if demos.consume(self, channel, &content) => Ok(()),
+            _ => self.engine.publish(channel, content).await.map(drop),
+        }
+    }
+
+    /// Notifies the engine and the demonstrations that a channel may have gained its first subscriber.
+    pub(crate) async fn interest_changed(&self, channel: &ChannelName) -> Result<(), EngineError> {
+        if let Some(demos) = &self.demos {
+            demos.interest_changed(channel);
+        }
+        self.engine.interest_changed(channel).await
     }
 
     pub(crate) fn clients(&self) -> &Clients {
@@ -184,6 +247,7 @@ impl Node {
             subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
             is_ready: self.is_ready.load(Ordering::Relaxed) && !self.is_draining(),
             uptime_seconds: self.uptime().as_secs(),
+            dropped: self.hub.dropped(),
         })
     }
 
@@ -191,16 +255,14 @@ impl Node {
     ///
     /// # Errors
     /// Returns the reason as one line.
-    pub(crate) async fn check_ready(&self) -> Result<(), Arc<str>> {
+    pub(crate) async fn check_ready(&self) -> Result<(), String> {
         let result = match self.is_draining() {
-            true => Err("shutting down".into()),
+            true => Err("shutting down".to_owned()),
+            false if let Health::NotReady(reason) = self.engine.health() => Err(reason.to_string()),
             false => timeout(PROBE_TIMEOUT, self.probe())
                 .await
                 .unwrap_or(Err("a publication did not arrive within a second"))
-                .map_err(|failure| match self.engine.health() {
-                    Health::Ready => failure.into(),
-                    Health::NotReady(reason) => reason,
-                }),
+                .map_err(str::to_owned),
         };
         self.is_ready.store(result.is_ok(), Ordering::Relaxed);
         result
@@ -232,16 +294,17 @@ impl Node {
         // Concurrent probes see each other's publications.
         let token = client.to_string();
         let content = Content {
-            data: Json::parse(format!("\"{token}\"")).map_err(|_| FAILED)?,
+            data: Data::json(format!("\"{token}\"")).map_err(|_| FAILED)?,
             info: None,
             tags: None,
         };
-        self.engine.probe().await.map_err(|_| FAILED)?;
         let publish = Publish {
             skips_history: true,
-            ..content.into()
+            ..Publish::from(content)
         };
         self.engine.publish(&channel, publish).await.map_err(|_| FAILED)?;
+        // The publication above is not stored.
+        self.engine.probe().await.map_err(|_| "publications cannot be stored")?;
         loop {
             queue.ready().await;
             match queue.take() {
@@ -267,6 +330,11 @@ impl Node {
         self.started.elapsed()
     }
 
+    /// The verifiers of tokens after the last reload.
+    pub(crate) fn verifiers(&self) -> Arc<Verifiers> {
+        self.verifiers.read().clone()
+    }
+
     pub(crate) fn refusals(&self) -> &RefusalLog {
         &self.refusals
     }
@@ -281,44 +349,43 @@ impl Node {
     }
 
     /// Removes a client from the list and from its channels. It receives no further publications.
-    pub(crate) fn unregister(
-        self: &Arc<Self>,
-        client: ClientId,
-        info: Option<&Arc<ClientInfo>>,
-        left: Vec<Subscription>,
-    ) {
+    pub(crate) fn unregister(self: &Arc<Self>, client: ClientId, left: Vec<Membership>) {
         self.clients.remove(client);
-        for subscription in &left {
-            self.hub.unsubscribe(subscription, client);
+        for membership in &left {
+            self.hub.unsubscribe(&membership.subscription, client);
         }
-        let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
+        if left.is_empty() {
             return;
-        };
+        }
         // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later subscription
         // of the client can be affected.
         let node = self.clone();
         tokio::spawn(async move {
-            for subscription in left {
-                node.announce_leave(&subscription, &info).await;
+            for membership in left {
+                node.announce_leave(&membership).await;
             }
         });
     }
 
     /// Removes a client from the presence of a channel, and announces that it left. The client must already have left the
     /// hub.
-    pub(crate) async fn announce_leave(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
-        self.remove_presence(subscription, info).await;
-        let channel = &subscription.channel;
-        if self.config.channels.join_leave {
-            log_engine_error(channel, self.engine.publish_leave(channel, info.clone()).await);
+    pub(crate) async fn announce_leave(&self, membership: &Membership) {
+        self.remove_presence(membership).await;
+        let channel = &membership.subscription.channel;
+        if membership.join_leave {
+            log_engine_error(
+                channel,
+                self.engine.publish_leave(channel, membership.info.clone()).await,
+            );
         }
     }
 
     /// Removes a client from the presence of a channel, without an announcement. The client must already have left the hub.
-    pub(crate) async fn remove_presence(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+    pub(crate) async fn remove_presence(&self, membership: &Membership) {
+        let Membership { subscription, info, .. } = membership;
         let channel = &subscription.channel;
         log_engine_error(channel, self.engine.interest_changed(channel).await);
-        if self.config.channels.presence {
+        if membership.presence {
             log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
         }
     }
@@ -357,6 +424,14 @@ impl Node {
         self.draining.cancelled().await;
     }
 
+    /// Runs the demonstrations, if they are enabled. Never returns.
+    pub(crate) async fn run_demos(&self) {
+        match &self.demos {
+            Some(demos) => demos.run(self).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Periodically evicts expired history and logs the number of suppressed refusals. Never returns.
     pub(crate) async fn run_maintenance(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
@@ -371,27 +446,24 @@ impl Node {
     }
 }
 
-/// The configuration after the last reload.
-type SharedConfig = Arc<RwLock<Arc<Config>>>;
-
-pub(crate) fn shared(config: &Arc<Config>) -> SharedConfig {
-    Arc::new(RwLock::new(config.clone()))
-}
-
 /// The limits of each channel's history, by its namespace.
-fn history_limits(config: &SharedConfig) -> Arc<HistoryLimitsOf> {
-    let config = config.clone();
+fn history_limits(current: &SharedConfig) -> Arc<HistoryLimitsOf> {
+    let current = current.clone();
     Arc::new(move |channel: &ChannelName| {
-        let config = config.read();
+        let config = current.read();
         let all = &config.channels;
         let (count_max, ttl) = match config.namespace(channel.as_str()) {
             Some(options) => (
-                options.history_size.min(all.history_count_max),
-                options.history_ttl.min(all.history_ttl),
+                if all.history_count_max == 0 {
+                    0
+                } else {
+                    options.history_size
+                },
+                options.history_ttl,
             ),
             None => (all.history_count_max, all.history_ttl),
         };
-        (count_max > 0 && !ttl.is_zero()).then_some(HistoryLimits {
+        (count_max > 0).then_some(HistoryLimits {
             count_max,
             bytes_max: config.limits.history_bytes_per_channel_max,
             ttl,

@@ -4,19 +4,30 @@
 //! [`Sender`] then flushes it in a task shared by many connections, and the client's task is not woken. Pushes are shared,
 //! not copied: a publication to ten thousand subscribers is one allocation. Replies and pushes leave in the order in which
 //! they were added. An empty queue has no heap allocation.
+//!
+//! The slow-consumer policy of a channel decides what happens to its publications in the queue of a slow client: with
+//! `disconnect` they stay ([`Item::Push`]), and a client whose queue is full is disconnected. With `drop_oldest` the oldest
+//! ones leave a full queue ([`Item::Droppable`]). With `latest` a publication replaces the one before it in its slot
+//! ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
 
-use std::collections::VecDeque;
+mod backlog;
+
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use sockeye::{PreparedMessage, Sender, Text};
+use sockeye::{Message, PreparedMessage, Sender};
 
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
-use crate::codes::DisconnectCode;
-use crate::engine::Position;
+use crate::codes::{DisconnectCode, UnsubscribeCode};
+use crate::config::SlowConsumer;
+use crate::engine::{Position, Tags};
 use crate::presence::Subscription;
-use crate::protocol::Json;
+use crate::protocol::{Data, Encoding, bytes};
+pub(crate) use backlog::Slot;
+
+use backlog::Backlog;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -24,16 +35,21 @@ pub(crate) struct Queue {
     bytes_max: usize,
     /// The client's WebSocket, for direct sends.
     sender: Option<Sender>,
+    /// The encoding of all items.
+    encoding: Encoding,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: Backlog,
     bytes: usize,
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
     is_taken: bool,
+    /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative after
+    /// a frame that was larger than the credit.
+    credit: Option<i64>,
     /// Set when the queue is closed.
     closed: Option<DisconnectCode>,
     /// A close code and reason that replace those of `closed`.
@@ -45,11 +61,15 @@ struct State {
 #[derive(Debug)]
 pub(crate) enum Item {
     /// The reply to a command. Consecutive replies may be sent in one frame.
-    Reply(Text),
+    Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
+    /// A publication that may be dropped if the queue is full.
+    Droppable(PreparedMessage),
+    /// A publication that replaces the one of the same slot, if that is not sent yet.
+    Latest(Slot, PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
-    Unsubscribe(Subscription, PreparedMessage),
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
     Command(Box<ServerCommand>),
 }
@@ -68,9 +88,9 @@ pub(crate) enum ServerCommand {
 pub(crate) struct ServerSubscribe {
     pub(crate) channel: ChannelName,
     /// Additional information about the client in this channel (`chan_info`).
-    pub(crate) info: Option<Json>,
+    pub(crate) info: Option<Data>,
     /// Data that the client receives with the subscription.
-    pub(crate) data: Option<Json>,
+    pub(crate) data: Option<Data>,
     /// Unix time in seconds at which the subscription expires.
     pub(crate) expire_at: Option<i64>,
     pub(crate) recover_since: Option<Position>,
@@ -86,16 +106,16 @@ pub(crate) struct ServerRefresh {
     /// Unix time in seconds at which it expires.
     pub(crate) expire_at: Option<i64>,
     /// New information about the client (`conn_info`).
-    pub(crate) info: Option<Json>,
+    pub(crate) info: Option<Data>,
 }
 
 /// The next action for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
-    /// Send this text frame.
+    /// Send this frame.
     Frame(PreparedMessage),
-    /// The subscription has ended. Send this text frame, unless the client has unsubscribed in the meantime.
-    Unsubscribe(Subscription, PreparedMessage),
+    /// The subscription has ended. Send this frame, unless the client has unsubscribed in the meantime.
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// Execute this command.
     Command(Box<ServerCommand>),
     /// Close the connection.
@@ -104,6 +124,9 @@ pub(crate) enum Outgoing {
 
 /// Accounted size of an item without its text.
 const ITEM_BYTES: usize = 64;
+
+/// Maximum number of queued bytes on a slow link: see [`Queue::set_credit`].
+const SLOW_LINK_BYTES_MAX: usize = 64 << 10;
 
 /// Maximum size of a frame of several replies.
 const JOINED_BYTES_MAX: usize = 16 << 10;
@@ -114,25 +137,57 @@ impl Queue {
         Self {
             bytes_max,
             sender,
+            encoding: Encoding::Json,
             state: Mutex::default(),
         }
     }
 
+    /// Sets the encoding that the client uses; JSON by default.
+    pub(crate) fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// The encoding that the client uses.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// Sends an item directly, or queues it and wakes the client's task.
     ///
-    /// If the item exceeds the size limit, all queued items are dropped, and the client is disconnected as too slow.
+    /// If the queue exceeds its size limit, and nothing in it may be dropped, all queued items are dropped, and the client is
+    /// disconnected as too slow.
     pub(crate) fn push(&self, item: Item) {
+        self.push_counted(item);
+    }
+
+    /// Does what [`push`](Self::push) does. Returns the number of publications that were dropped or replaced for the item.
+    pub(crate) fn push_counted(&self, item: Item) -> usize {
+        let mut dropped = 0;
         let waker = {
             let mut state = self.state.lock();
             if state.closed.is_some() || self.try_send_directly(&state, &item) {
-                return;
+                return 0;
             }
             state.bytes += item.cost();
-            if state.bytes > self.bytes_max {
+            if let Some(replaced) = state.items.push_back(item) {
+                state.bytes -= replaced.cost();
+                dropped += 1;
+            }
+            // Small, so that the policies of channels show within seconds.
+            let bytes_max = match state.credit {
+                None => self.bytes_max,
+                Some(_) => self.bytes_max.min(SLOW_LINK_BYTES_MAX),
+            };
+            while state.bytes > bytes_max
+                && let Some(oldest) = state.items.drop_oldest()
+            {
+                state.bytes -= oldest.cost();
+                dropped += 1;
+            }
+            if state.bytes > bytes_max {
                 state.drop_items();
                 state.closed = Some(DisconnectCode::Slow);
-            } else {
-                state.items.push_back(item);
             }
             state.waker.take()
         };
@@ -140,15 +195,18 @@ impl Queue {
         if let Some(waker) = waker {
             waker.wake();
         }
+        dropped
     }
 
     /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
     /// closed: the client's task handles that.
     fn try_send_directly(&self, state: &State, item: &Item) -> bool {
-        let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
+        let (Some(sender), Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push)) = (&self.sender, item)
+        else {
             return false;
         };
-        state.items.is_empty() && !state.is_taken && sender.try_send(push).is_ok()
+        let is_idle = state.items.is_empty() && !state.is_taken && state.credit.is_none();
+        is_idle && sender.try_send(push).is_ok()
     }
 
     /// Closes the queue: the client is disconnected after the queued items. If called again, the first reason counts.
@@ -186,17 +244,49 @@ impl Queue {
     /// Removes the next action. The caller must have passed the previous frame to the WebSocket.
     pub(crate) fn take(&self) -> Option<Outgoing> {
         let mut state = self.state.lock();
-        let item = state.pop();
+        let item = if state.has_credit() { state.pop() } else { None };
         state.is_taken = item.is_some();
+        if let (Some(credit), Some(item)) = (&mut state.credit, &item) {
+            *credit -= item.cost() as i64;
+        }
         let Some(item) = item else {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
-            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first))),
-            Item::Push(push) => Outgoing::Frame(push),
-            Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
+            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
+            Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => Outgoing::Frame(push),
+            Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
         })
+    }
+
+    /// Simulates a slow link: with a credit, frames stay in the queue until [`add_credit`](Self::add_credit) has provided
+    /// for them. `None` ends that.
+    pub(crate) fn set_credit(&self, bytes: Option<usize>) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.credit = bytes.map(|bytes| bytes as i64);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Adds to the credit, and returns `false` if the queue is closed. Unused credit does not accumulate beyond `bytes`.
+    pub(crate) fn add_credit(&self, bytes: usize) -> bool {
+        let (is_open, waker) = {
+            let mut state = self.state.lock();
+            if let Some(credit) = &mut state.credit {
+                *credit = (*credit + bytes as i64).min(bytes as i64);
+            }
+            let waker = state.is_ready().and_then(|()| state.waker.take());
+            (state.closed.is_none(), waker)
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        is_open
     }
 
     /// Number of queued bytes.
@@ -229,7 +319,11 @@ impl Queue {
 
 impl State {
     fn is_ready(&self) -> Option<()> {
-        (!self.items.is_empty() || self.closed.is_some()).then_some(())
+        (!self.items.is_empty() && self.has_credit() || self.closed.is_some()).then_some(())
+    }
+
+    fn has_credit(&self) -> bool {
+        self.credit.is_none_or(|credit| credit > 0)
     }
 
     fn pop(&mut self) -> Option<Item> {
@@ -241,33 +335,64 @@ impl State {
         Some(item)
     }
 
-    /// Joins the reply and the replies directly behind it, one per line.
-    fn join_replies(&mut self, first: Text) -> Text {
+    /// Joins the reply and the replies directly behind it.
+    fn join_replies(&mut self, first: Message, encoding: Encoding) -> Message {
         if !matches!(self.items.front(), Some(Item::Reply(_))) {
             return first;
         }
-        let mut joined = String::from(first);
+        let mut joined = bytes(&first).to_vec();
         while let Some(Item::Reply(next)) = self.items.front()
             && joined.len() + next.len() < JOINED_BYTES_MAX
         {
-            joined.push('\n');
-            joined.push_str(next);
+            Encoding::join(&mut joined, next);
             self.pop();
         }
-        joined.into()
+        encoding.frame(joined)
     }
 
     fn drop_items(&mut self) {
-        self.items = VecDeque::new();
+        self.items = Backlog::default();
         self.bytes = 0;
     }
 }
 
 impl Item {
+    /// A publication in a channel with this policy. Without the tag that the policy names, there is one slot for all
+    /// publications of the channel that do not have it.
+    pub(crate) fn publication(
+        push: PreparedMessage,
+        policy: &SlowConsumer,
+        channel: &ChannelName,
+        tags: Option<&Tags>,
+    ) -> Self {
+        match policy {
+            SlowConsumer::Disconnect => Self::Push(push),
+            SlowConsumer::DropOldest => Self::Droppable(push),
+            SlowConsumer::Latest { key_tag } => {
+                let value = key_tag.as_ref().zip(tags).and_then(|(tag, tags)| tags.get(tag));
+                let slot = Slot {
+                    channel: channel.clone(),
+                    key: value.map(|value| Arc::from(value.as_str())),
+                };
+                Self::Latest(slot, push)
+            }
+        }
+    }
+
+    /// The push, if this is one of a channel.
+    pub(crate) fn message(&self) -> Option<&PreparedMessage> {
+        match self {
+            Self::Push(push) | Self::Droppable(push) | Self::Latest(_, push) => Some(push),
+            Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) => None,
+        }
+    }
+
     fn cost(&self) -> usize {
         let len = match self {
-            Self::Reply(text) => text.len(),
-            Self::Push(push) | Self::Unsubscribe(_, push) => push.message().len(),
+            Self::Reply(reply) => reply.len(),
+            Self::Push(push) | Self::Droppable(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            // The text of the key is also in the message.
+            Self::Latest(_, push) => ITEM_BYTES + push.message().len(),
             Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
@@ -276,11 +401,11 @@ impl Item {
 
 impl ServerCommand {
     fn cost(&self) -> usize {
-        let json = |json: &Option<Json>| json.as_ref().map_or(0, Json::len_bytes);
+        let len = |data: &Option<Data>| data.as_ref().map_or(0, Data::len_bytes);
         size_of::<Self>()
             + match self {
-                Self::Subscribe(subscribe) => json(&subscribe.info) + json(&subscribe.data),
-                Self::Refresh(refresh) => json(&refresh.info),
+                Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
+                Self::Refresh(refresh) => len(&refresh.info),
             }
     }
 }
@@ -300,6 +425,25 @@ mod tests {
 
     fn push(text: &str) -> Item {
         Item::Push(PreparedMessage::new(text))
+    }
+
+    #[test]
+    fn a_slow_link_sends_what_its_credit_covers() {
+        let queue = Queue::new(1 << 20, None);
+        queue.set_credit(Some(0));
+        for text in ["a", "b", "c"] {
+            queue.push(push(text));
+        }
+        assert_eq!(queue.take(), None);
+        // One item costs 65 bytes: a smaller credit is overdrawn once, and paid back.
+        for (bytes, expect) in [(40, frame("a")), (20, None), (20, frame("b")), (40, None)] {
+            assert!(queue.add_credit(bytes));
+            assert_eq!(queue.take(), expect, "after {bytes}");
+        }
+        queue.set_credit(None);
+        assert_eq!(queue.take(), frame("c"));
+        queue.close(DisconnectCode::Shutdown);
+        assert!(!queue.add_credit(1));
     }
 
     fn frame(text: &str) -> Option<Outgoing> {
@@ -329,6 +473,68 @@ mod tests {
         queue.push(push("late"));
         queue.close(DisconnectCode::Shutdown);
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    fn publication(text: &str, policy: &SlowConsumer, tag: &str) -> Item {
+        let tags = Tags::from([("symbol".to_owned(), tag.to_owned())]);
+        let channel = ChannelName::new("market").unwrap();
+        Item::publication(PreparedMessage::new(text), policy, &channel, Some(&tags))
+    }
+
+    fn taken(queue: &Queue) -> Vec<String> {
+        let mut taken = Vec::new();
+        while let Some(Outgoing::Frame(frame)) = queue.take() {
+            taken.push(frame.message().as_text().unwrap().to_owned());
+        }
+        taken
+    }
+
+    #[test]
+    fn drop_oldest_keeps_the_newest_publications_and_all_other_items() {
+        let queue = Queue::new(4 * (ITEM_BYTES + 1), None);
+        queue.push(push("x"));
+        let dropped: usize = (0..6)
+            .map(|n: u32| queue.push_counted(publication(&n.to_string(), &SlowConsumer::DropOldest, "")))
+            .sum();
+        assert_eq!(dropped, 3);
+        assert_eq!(queue.bytes(), 4 * (ITEM_BYTES + 1));
+        assert_eq!(taken(&queue), ["x", "3", "4", "5"]);
+        // What may not be dropped still disconnects.
+        for _ in 0..5 {
+            queue.push(push("x"));
+        }
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn a_publication_larger_than_the_queue_disconnects() {
+        let queue = Queue::new(100, None);
+        queue.push(publication("1", &SlowConsumer::DropOldest, ""));
+        queue.push(publication(&"x".repeat(100), &SlowConsumer::DropOldest, ""));
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn latest_keeps_one_publication_per_channel_or_key() {
+        let queue = Queue::new(1 << 20, None);
+        let whole = SlowConsumer::Latest { key_tag: None };
+        let dropped: Vec<usize> = ["1", "2", "3"]
+            .map(|text| queue.push_counted(publication(text, &whole, text)))
+            .into();
+        assert_eq!(dropped, [0, 1, 1]);
+        assert_eq!(taken(&queue), ["3"]);
+
+        let by_symbol = SlowConsumer::Latest {
+            key_tag: Some("symbol".to_owned()),
+        };
+        for (text, symbol) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c"), ("5", "b")] {
+            queue.push(publication(text, &by_symbol, symbol));
+        }
+        assert_eq!(taken(&queue), ["3", "4", "5"]);
+        assert_eq!(queue.bytes(), 0);
+        // What was sent is not replaced.
+        assert_eq!(queue.push_counted(publication("6", &by_symbol, "a")), 0);
+        assert_eq!(taken(&queue), ["6"]);
     }
 
     #[test]

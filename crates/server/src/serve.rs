@@ -107,7 +107,7 @@ impl<S: Future<Output = ()>> Server<S> {
 ///
 /// | path | serves |
 /// |---|---|
-/// | `/` | a demo chat page |
+/// | `/`, `/chat`, `/market`, `/game` | the demonstrations, if [`Config::demos`] is set |
 /// | `/connection/websocket` | the Centrifugo client protocol in JSON |
 /// | `/connection/check` | the reason why the WebSocket of a page was refused, for the page |
 /// | `/api/<method>` | the HTTP API |
@@ -170,6 +170,7 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
     tokio::select! {
         never = accepting.as_mut() => match never {},
         () = node.run_maintenance() => {}
+        () = node.run_demos() => {}
         () = shutdown => {}
     }
 
@@ -236,3 +237,5 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 mod operations;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transport_tests;

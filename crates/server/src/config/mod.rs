@@ -12,7 +12,7 @@ use std::time::Duration;
 use sockeye::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-use crate::auth::{Secret, TokenConfig};
+use crate::auth::{Secret, TokenConfig, TokenVerifier};
 use crate::engine::LogConfig;
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
@@ -40,6 +40,10 @@ pub struct Config {
     /// Compression for clients that offer permessage-deflate, as browsers do; `None` disables it. By default each message is
     /// compressed independently, and a publication is compressed once for all its subscribers.
     pub compression: Option<DeflateConfig>,
+    /// Whether the server offers its demonstrations: the pages of a chat, a market and a game, and the publishers behind
+    /// them. With `false` the pages are 404. They use no time while nobody is subscribed to their channels, which start with
+    /// `market:` and `game:`.
+    pub demos: bool,
     /// Whether clients without a token may connect, as anonymous clients. [`Who`] decides what they may do in a channel.
     pub anonymous: bool,
     /// Keys of connection tokens. Without a key, every token is invalid.
@@ -74,6 +78,7 @@ impl Default for Config {
             origins: OriginPolicy::default(),
             hosts: None,
             compression: Some(DeflateConfig::default()),
+            demos: true,
             anonymous: true,
             tokens: TokenConfig::default(),
             subscription_tokens: None,
@@ -161,6 +166,18 @@ impl Config {
             let must = format!("at most limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
             return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
+        }
+        for tokens in [Some(&self.tokens), self.subscription_tokens.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Err(error) = TokenVerifier::new(tokens) {
+                return Err(ConfigError::new(
+                    "tokens",
+                    format_args!("unusable ({error})"),
+                    "usable".to_owned(),
+                ));
+            }
         }
         let (drain, shutdown) = (self.timeouts.drain, self.timeouts.shutdown);
         if drain >= shutdown {

@@ -125,10 +125,21 @@ impl NamespaceOptions {
 
 /// The namespaces of a server without a configuration file.
 pub(crate) fn default_namespaces() -> Namespaces {
-    ["room", "chat", "market", "game"]
+    let mut namespaces: Namespaces = ["room", "chat", "market", "game"]
         .into_iter()
         .map(|name| (name.to_owned(), NamespaceOptions::open()))
-        .collect()
+        .collect();
+    // The market compares the policies.
+    let key_tag = Some("symbol".to_owned());
+    for (name, slow_consumer) in [
+        ("market_drop_oldest", SlowConsumer::DropOldest),
+        ("market_latest", SlowConsumer::Latest { key_tag }),
+    ] {
+        let mut options = NamespaceOptions::open();
+        options.slow_consumer = slow_consumer;
+        namespaces.insert(name.to_owned(), options);
+    }
+    namespaces
 }
 
 /// The namespace in the name of a channel: the part before the first `:`, without the `$` of private channels. Empty if there

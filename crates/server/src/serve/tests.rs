@@ -608,7 +608,7 @@ async fn the_refusal_log_is_rate_limited() {
 async fn a_denied_host_gets_the_reason_and_no_page() {
     let server = Fixture::start(Config::default()).await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n");
-    for path in ["/", "/chat.js"] {
+    for path in ["/", "/chat.js", "/market/symbols.json"] {
         let answer = server.http(&get(path)).await;
         assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
         assert!(answer.contains("--allow-host=chat.example"), "{answer}");
@@ -698,10 +698,17 @@ async fn only_the_page_and_its_files_are_served() {
     for (path, content_type) in [
         ("/", "text/html"),
         ("/?room=x", "text/html"),
+        ("/chat", "text/html"),
         ("/chat.css", "text/css"),
         ("/chat.js", "text/javascript"),
-        ("/protocol.js", "text/javascript"),
+        ("/connection.js", "text/javascript"),
         ("/view.js", "text/javascript"),
+        ("/market", "text/html"),
+        ("/market/symbols.json", "application/json"),
+        ("/market/candles.json?symbol=ALAI", "application/json"),
+        ("/game", "text/html"),
+        ("/vendor/centrifuge-5.8.0.js", "text/javascript"),
+        ("/vendor/centrifuge.LICENSE", "text/plain"),
         ("/favicon.svg", "image/svg+xml"),
     ] {
         let answer = server.get(path).await;
@@ -718,8 +725,32 @@ async fn only_the_page_and_its_files_are_served() {
     assert!(server.get("/index.html").await.starts_with("HTTP/1.1 404"));
     assert!(server.get("/../Cargo.toml").await.starts_with("HTTP/1.1 404"));
     assert!(server.get("/connection/websocket").await.starts_with("HTTP/1.1 426"));
+    assert!(server.get("/market/candles.json").await.starts_with("HTTP/1.1 404"));
     let post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n";
     assert!(server.http(post).await.starts_with("HTTP/1.1 405"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_demonstrations_there_are_no_pages() {
+    let config = Config {
+        demos: false,
+        ..Config::default()
+    };
+    let server = Fixture::start(config).await;
+    for path in ["/", "/chat", "/market/symbols.json", "/favicon.svg"] {
+        assert!(server.get(path).await.starts_with("HTTP/1.1 404"), "{path}");
+    }
+    assert!(server.get("/health").await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn files_with_a_version_in_their_path_may_be_kept() {
+    let server = Fixture::start(Config::default()).await;
+    let kept = "cache-control: public, max-age=31536000, immutable";
+    assert!(server.get("/vendor/centrifuge-5.8.0.js").await.contains(kept));
+    assert!(!server.get("/connection.js").await.contains(kept));
     server.stop().await;
 }
 

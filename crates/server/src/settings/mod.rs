@@ -134,9 +134,18 @@ impl Settings {
             CompressionMode::Takeover => Some(deflate(Takeover::Keep)),
         };
         config.anonymous = program.anonymous;
+        config.demos = program.demos;
         config.api_keys.clone_from(&program.api_keys);
         config.insecure_api = program.insecure_api;
         config.insecure_clients = program.insecure_clients;
+        if let Some(folder) = &program.data {
+            let mut log = LogConfig::new(folder);
+            log.fsync = program.fsync;
+            config.log = Some(log);
+        }
+        if program.engine.is_some() {
+            return Err(self.error("engine", "must not be set: this version has only the embedded engine"));
+        }
         config.tokens = self.tokens.clone();
         config.subscription_tokens.clone_from(&self.subscription_tokens);
         config.limits = self.limits.clone();
@@ -146,12 +155,6 @@ impl Settings {
         config.timeouts.drain = program.drain * 4 / 5;
         config.without_namespace = Some(self.channels.clone());
         config.namespaces.clone_from(&self.namespaces);
-        let fsync = program.fsync.parse().map_err(|error| self.error("fsync", error))?;
-        config.log = program.data.as_ref().map(|folder| {
-            let mut log = LogConfig::new(folder);
-            log.fsync = fsync;
-            log
-        });
         if program.tls_cert.is_some() != program.tls_key.is_some() {
             let path = if program.tls_cert.is_some() {
                 "tls_cert"

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::auth::Secret;
 use crate::config::options::{OptionValue, Value, options, quote};
+use crate::engine::Fsync;
 
 options! {
     /// Settings of the program that are not in a table of the file.
@@ -18,7 +19,7 @@ options! {
         pub data: Option<PathBuf> = None,
         /// When publications are written to the disk: `always` before they are acknowledged, at most some time after that,
         /// such as `50ms`, or `never`.
-        pub fsync: String = "50ms".to_owned(),
+        pub fsync: Fsync = Fsync::Every(Duration::from_millis(50)),
         /// Address of the engine that several servers share. Without it, this server works alone.
         pub engine: Option<String> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
@@ -71,6 +72,18 @@ pub enum CompressionMode {
     NoTakeover,
     /// Messages are compressed with context from earlier ones.
     Takeover,
+}
+
+impl OptionValue for Fsync {
+    const KIND: &'static str = "`\"always\"`, a time such as `\"50ms\"`, or `\"never\"`";
+
+    fn read(value: Value<'_>) -> Option<Self> {
+        String::read(value)?.parse().ok()
+    }
+
+    fn write(&self) -> Option<String> {
+        Some(quote(&self.to_string()))
+    }
 }
 
 impl OptionValue for LogFormat {

@@ -236,7 +236,7 @@ fn the_reference_page_is_current() {
 
 #[test]
 fn the_log_has_a_folder_and_a_policy() {
-    let log = |text: &str| Settings::parse(text).unwrap().config().map(|config| config.log);
+    let log = |text: &str| Settings::parse(text)?.config().map(|config| config.log);
     assert_eq!(log("fsync = \"always\"").unwrap(), None);
     let mut expected = crate::LogConfig::new("/data");
     assert_eq!(log("data = \"/data\"").unwrap(), Some(expected.clone()));

@@ -27,7 +27,7 @@ use crate::client::{Client as Session, PingedBy};
 use crate::config::Config;
 use crate::journal::tests::sim::{Faults, SimDisk};
 use crate::journal::{self, JournalOptions};
-use crate::node::{self, Node};
+use crate::node::Node;
 use crate::protocol::commands;
 
 /// Seeds that run by default.
@@ -66,7 +66,7 @@ impl Deliver for Witness {
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
-        if let Ok(number) = publication.content.data.as_str().parse()
+        if let Ok(number) = publication.content.data.to_json().parse()
             && let Some(epoch) = epoch
             && self.is_alive.load(Ordering::Relaxed)
         {
@@ -241,7 +241,9 @@ impl World {
             false => content(&number.to_string()).into(),
         };
         let published = self.node.engine().publish(&name(room), publish()).await.unwrap();
-        let last = self.truth.rooms.lock()[room].last().unwrap().clone();
+        let rooms = self.truth.rooms.lock();
+        let last = rooms[room].last().unwrap().clone();
+        drop(rooms);
         assert_eq!(last.number, number);
         assert_eq!((last.epoch.as_str(), last.offset), at(&published.position));
         if is_keyed {
@@ -409,7 +411,7 @@ impl World {
             // Publications that were written but not acknowledged are added.
             let mut added: HashSet<u64> = HashSet::new();
             for publication in &history.publications {
-                let number: u64 = publication.content.data.as_str().parse().unwrap();
+                let number: u64 = publication.content.data.to_json().parse().unwrap();
                 let delivered = Delivered {
                     epoch: epoch.to_owned(),
                     offset: publication.offset,
@@ -651,7 +653,8 @@ fn node(truth: &Arc<Truth>, is_alive: &Arc<AtomicBool>, disk: Option<&SimDisk>, 
             MemoryBroker::open_simulated(deliver, limits, HISTORY_BYTES_MAX, disk, &options).unwrap()
         }
     };
-    Node::with_broker(node::shared(&Arc::new(Config::default())), hub, Arc::new(broker))
+    let config = Arc::new(parking_lot::RwLock::new(Arc::new(Config::default())));
+    Node::with_broker(config, hub, Arc::new(broker))
 }
 
 /// Prints the seed of a run that panics.

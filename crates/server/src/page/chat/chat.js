@@ -1,12 +1,14 @@
 // The chat: rooms, members, messages, and unsent messages.
 //
-// A room is the channel "chat:<name>". A message is `{id, text}`. The server attaches information about the author, but
-// name and id in it are chosen by the author and may be forged. The reader's own messages are therefore recognized by the
-// client ids that the server assigned to the connections of this browser.
+// A room is the channel "chat:<name>". A message is `{id, text, at}`, where `at` is the author's clock. The server attaches
+// information about the author, but name and id in it are chosen by the author and may be forged. The reader's own messages
+// are therefore recognized by the client ids that the server assigned to the connections of this browser.
+// "room:<name>:typing" carries who is typing; nobody recovers or reads the history of it.
 // Data from others is always inserted as text, never as markup.
 
-import { Connection } from './protocol.js';
-import { icon, initials, make, messageNodes, tint, withLinks } from './view.js';
+import { Connection, explain, isInterruption, showState } from './connection.js';
+import * as snippets from './snippets.js';
+import { formatted, icon, initials, make, messageNodes, tint } from './view.js';
 
 const HISTORY_LENGTH = 100;
 const MESSAGES_MAX = 500;
@@ -15,22 +17,26 @@ const NEAR_END_PX = 80;
 const CROWD_MS = 4_000;
 const OWN_CLIENTS_MAX = 500;
 const FIRST_ROOM = 'general';
+const LEAVE_SHOWN_AFTER_MS = 2_000;
+const TYPING_SENT_EVERY_MS = 2_500;
+const TYPING_SHOWN_MS = 5_000;
+const UNSUBSCRIBED_BY_PAGE = 0;
 
 const $ = (id) => document.getElementById(id);
 const ui = Object.fromEntries([
-  'copy-link', 'composer', 'empty', 'hint', 'join', 'join-name', 'jump', 'jump-text', 'main', 'me-avatar', 'me-name', 'messages',
-  'name', 'notice', 'notice-text', 'open-people', 'open-rooms', 'other-unread', 'pending', 'people', 'people-count',
-  'people-panel', 'rename', 'retry', 'room-list', 'room-name', 'rooms', 'round-trip', 'scrim', 'scroller', 'state',
-  'state-text', 'text', 'welcome', 'welcome-form', 'welcome-submit',
+  'close-connect', 'connect', 'copy-link', 'composer', 'empty', 'hint', 'join', 'join-name', 'jump', 'jump-text', 'main',
+  'me-avatar', 'me-name', 'messages', 'name', 'notice', 'notice-text', 'open-connect', 'open-people', 'open-rooms',
+  'other-unread', 'pending', 'people', 'people-count', 'people-panel', 'rename', 'retry', 'room-list', 'room-name', 'rooms',
+  'scrim', 'scroller', 'snippet-curl', 'snippet-javascript', 'state', 'text', 'typing', 'welcome', 'welcome-submit',
 ].map((id) => [id.replace(/-./g, ([, letter]) => letter.toUpperCase()), $(id)]));
 
-/** What outlives the page; a browser that keeps nothing still chats. Even asking for the storage may be forbidden. */
+/** Storage that may be unavailable: even the access to it may throw. */
 const keeping = (open) => ({
   get(key, otherwise) {
     try { return JSON.parse(open().getItem(`sockeye.${key}`)) ?? otherwise; } catch { return otherwise; }
   },
   set(key, value) {
-    try { open().setItem(`sockeye.${key}`, JSON.stringify(value)); } catch { /* It is not kept, then. */ }
+    try { open().setItem(`sockeye.${key}`, JSON.stringify(value)); } catch { /* Works without it, until the page is closed. */ }
   },
 });
 /** All tabs of the browser share it: they are one person. */
@@ -38,7 +44,8 @@ const storage = keeping(() => localStorage);
 /** The tab's own: what two tabs wrote and could not send yet must not meet. */
 const tabStorage = keeping(() => sessionStorage);
 
-const me = storage.get('me', null) ?? { id: randomId(), name: '' };
+const me = storage.get('me', null) ?? { id: randomId(), name: randomName() };
+let isNamed = storage.get('me', null) !== null;
 /** The ids that the server gave to connections of this browser, in whichever tab, the newest last. */
 let ownClients = new Set(storage.get('clients', []));
 /** Messages not yet known to be in their room: {id, room, text, at, error?}. */
@@ -63,57 +70,102 @@ class Room {
     this.error = null;
     this.enteredAt = 0;
     this.enteredAs = null;
-    connection.subscribe(this.channel, {
-      subscribed: (how) => this.#entered(how),
-      publication: (publication) => this.#heard(publication, true),
-      join: (info) => this.#came(info),
-      leave: (info) => this.#went(info),
-      failed: (error) => this.#refused(error),
-    });
+    /** The offset of the newest message, and the epoch that it belongs to. */
+    this.offset = 0;
+    this.epoch = '';
+    /** Counts epochs: offsets of different ones are not comparable. */
+    this.era = 0;
+    this.typists = new Map();
+    /** The names of those who left a moment ago, by their id. */
+    this.left = new Map();
+    const options = { recoverable: true, positioned: true, joinLeave: true };
+    this.subscription = connection.subscription(this.channel, options)
+      .on('subscribed', (how) => this.#entered(how))
+      .on('publication', (publication) => this.#heard(publication, true))
+      .on('join', ({ info }) => this.#came(info))
+      .on('leave', ({ info }) => this.#went(info))
+      .on('unsubscribed', ({ code, reason }) => code !== UNSUBSCRIBED_BY_PAGE && this.#refused(reason));
+    this.subscription.subscribe();
   }
 
   get channel() { return `chat:${this.name}`; }
 
-  async #entered({ isNew, isRecovered, isSameEpoch, lastOffset }) {
+  async #entered({ wasRecovering, recovered, streamPosition }) {
     this.error = null;
     this.enteredAt = Date.now();
+    const isNew = !this.enteredAs;
     const isBack = this.enteredAs !== connection.client;
     this.enteredAs = connection.client;
+    const lastOffset = this.offset;
+    const isSameEpoch = isNew || this.epoch === streamPosition?.epoch;
+    this.epoch = streamPosition?.epoch ?? '';
+    if (!isSameEpoch) {
+      this.era += 1;
+      this.offset = 0;
+    }
+    if (wasRecovering && recovered) this.#countRecovered(lastOffset);
     try {
-      const presence = connection.request('presence', { channel: this.channel });
-      if (isNew || !isRecovered) {
-        const params = { channel: this.channel, limit: HISTORY_LENGTH, reverse: true };
-        const { publications, offset } = await connection.request('history', params);
-        const oldest = publications?.at(-1)?.offset ?? offset + 1;
-        this.#fill((publications ?? []).reverse());
-        if (!isNew && this === current) {
-          // The history of this room can be evicted although the server did not restart.
-          if (!isSameEpoch) hint(`The server ${isBack ? 'was restarted; it ' : ''}remembers nothing from before.`);
-          else if (oldest > lastOffset + 1) hint('Some of what was said meanwhile is no longer kept.');
+      const presence = this.subscription.presence();
+      if (isNew || !recovered) {
+        const { publications, offset } = await this.subscription.history({ limit: HISTORY_LENGTH, reverse: true });
+        const oldest = publications.at(-1)?.offset ?? offset + 1;
+        if (!isNew && !isSameEpoch) {
+          this.#note(isBack ? 'The server was restarted, and its history was lost.' : 'The history of this room was lost.', 0);
+        } else if (!isNew && oldest > lastOffset + 1) {
+          this.#note('Some messages were missed and are no longer kept.', lastOffset);
         }
+        this.#fill(publications.reverse());
       }
-      const { presence: clients } = await presence;
-      this.people = new Map(Object.entries(clients ?? {}));
+      this.people = new Map(Object.entries((await presence).clients));
       if (this === current) renderPeople();
     } catch (error) {
-      if (error.code !== 0 && error.code !== 106) this.error = error.message;
+      // Limit exceeded: there are too many people to list.
+      if (!isInterruption(error) && error.code !== 106) this.error = error.message;
+      if (this === current) renderNotice();
     }
     sendWaiting(this);
   }
 
+  /** The SDK delivers the recovered messages directly after the event. */
+  #countRecovered(lastOffset) {
+    const isNew = ({ era, offset, isMine }) => era === this.era && offset > lastOffset && !isMine;
+    setTimeout(() => {
+      const missed = this.messages.filter(isNew).length;
+      if (missed === 0) return;
+      this.#note(missed === 1 ? '1 missed message was recovered.' : `${missed} missed messages were recovered.`, lastOffset);
+      if (this === current) renderMessages();
+    });
+  }
+
+  /** Adds a line about the connection behind the message with this offset. */
+  #note(text, offset) {
+    this.messages.push({ note: text, era: this.era, offset: offset + 0.5 });
+    this.#sort();
+    if (this === current) hint(text);
+  }
+
   #fill(publications) {
     for (const publication of publications) this.#heard(publication, false);
-    // Offsets restart with the server; timestamps do not.
-    this.messages.sort((a, b) => a.at - b.at || a.offset - b.offset);
+    this.#sort();
     if (this === current) renderMessages();
+  }
+
+  #sort() {
+    this.messages.sort((a, b) => a.era - b.era || a.offset - b.offset);
   }
 
   #heard(publication, isLive) {
     const message = read(publication);
+    if (publication.offset > this.offset) this.offset = publication.offset;
+    if (message) message.era = this.era;
     if (!message || this.ids.has(idOf(message))) return;
     this.ids.add(idOf(message));
     this.messages.push(message);
-    if (this.messages.length > MESSAGES_MAX) this.ids.delete(idOf(this.messages.shift()));
+    if (this.messages.length > MESSAGES_MAX) {
+      const oldest = this.messages.shift();
+      if (!oldest.note) this.ids.delete(idOf(oldest));
+    }
+    if (this.typists.delete(message.author.key) && this === current) renderTyping();
     const wasWaiting = message.isMine && settle(message.id);
     if (!isLive) return;
     const isSeen = this === current && document.visibilityState === 'visible';
@@ -132,19 +184,38 @@ class Room {
     renderPeople();
     // After a restart all members rejoin together, which is not worth showing.
     const isCrowd = Date.now() - this.enteredAt < CROWD_MS;
-    if (isNew && !isCrowd && person(info).key !== me.id) hint(`${person(info).name} came in`);
+    const { key, name } = person(info);
+    const oldName = this.left.get(key);
+    this.left.delete(key);
+    if (!isNew || isCrowd || key === me.id || oldName === name) return;
+    hint(oldName ? `${oldName} is now ${name}` : `${name} came in`);
   }
 
   #went(info) {
     this.people.delete(info.client);
     if (this !== current) return;
     renderPeople();
-    if (!this.has(info)) hint(`${person(info).name} left`);
+    if (this.has(info)) return;
+    // People who change their name, or whose connection breaks, are back soon.
+    const { key, name } = person(info);
+    this.left.set(key, name);
+    setTimeout(() => {
+      if (this.left.delete(key) && this === current && !this.has(info)) hint(`${name} left`);
+    }, LEAVE_SHOWN_AFTER_MS);
   }
 
   #refused(error) {
     this.error = `You cannot be in this room: ${error.message}.`;
     if (this === current) renderNotice();
+  }
+
+  /** Somebody types, or stops typing, in this room. */
+  typing({ data, info }) {
+    if (!info || isOwn(info)) return;
+    const { key, name } = person(info);
+    if (data?.typing === true) this.typists.set(key, { name, until: Date.now() + TYPING_SHOWN_MS });
+    else this.typists.delete(key);
+    renderTyping();
   }
 
   /** Whether the person is here through any connection. */
@@ -168,6 +239,7 @@ function enter(name) {
     saveRooms();
   }
   const room = rooms.get(name);
+  followTyping(room);
   current = room;
   storage.set('room', name);
   ui.roomName.textContent = name;
@@ -185,6 +257,7 @@ function enter(name) {
 
 function leave(name) {
   connection.unsubscribe(rooms.get(name).channel);
+  connection.unsubscribe(typingChannel(rooms.get(name)));
   rooms.delete(name);
   outbox = outbox.filter((message) => message.room !== name);
   saveOutbox();
@@ -204,6 +277,39 @@ function roomOfHash() {
   try { return roomName(decodeURIComponent(location.hash.slice(1))); } catch { return ''; }
 }
 
+// ---- Typing ----
+
+let typingSentAt = 0;
+let typingTimer = 0;
+
+const typingChannel = (room) => `room:${room.name}:typing`;
+
+function followTyping(room) {
+  if (current) connection.unsubscribe(typingChannel(current));
+  typingSentAt = 0;
+  connection.subscription(typingChannel(room))
+    .on('publication', (publication) => room.typing(publication))
+    .subscribe();
+}
+
+function sendTyping(isTyping) {
+  if (!current || !connection.isConnected) return;
+  const isRecent = Date.now() - typingSentAt < TYPING_SENT_EVERY_MS;
+  if (isTyping ? isRecent : typingSentAt === 0) return;
+  typingSentAt = isTyping ? Date.now() : 0;
+  connection.subscription(typingChannel(current)).publish({ typing: isTyping }).catch(() => { /* Not important. */ });
+}
+
+function renderTyping() {
+  clearTimeout(typingTimer);
+  const now = Date.now();
+  for (const [key, { until }] of current.typists) if (until <= now) current.typists.delete(key);
+  const names = [...current.typists.values()].map(({ name }) => name);
+  const who = names.length > 2 ? 'Several people are' : names.length === 2 ? `${names[0]} and ${names[1]} are` : `${names[0]} is`;
+  ui.typing.textContent = names.length ? `${who} typing…` : '';
+  if (names.length) typingTimer = setTimeout(renderTyping, 1000);
+}
+
 /** The room was looked at. The line above what is new stays until the next visit. */
 function seen(room) {
   room.unread = 0;
@@ -213,23 +319,24 @@ function seen(room) {
 // ---- Messages ----
 
 /** A publication as a message, or null if it is not one: anybody may publish anything. */
-function read({ data, info, offset, time }) {
-  if (typeof data?.text !== 'string' || typeof data.id !== 'string' || !data.text.trim()) return null;
-  const author = person(info);
+function read({ data, info, offset }) {
+  if (typeof data?.text !== 'string' || !data.text.trim()) return null;
   return {
-    id: data.id.slice(0, 64),
+    id: typeof data.id === 'string' ? data.id.slice(0, 64) : `offset ${offset}`,
     text: data.text.slice(0, 8000),
-    author,
+    author: person(info),
     isMine: isOwn(info),
-    at: time ?? Date.now(),
+    at: Number.isFinite(data.at) ? Math.min(Math.max(data.at, 0), Date.now()) : Date.now(),
     offset: offset ?? 0,
   };
 }
 
 function person(info) {
-  const claimed = info?.conn_info?.unverified;
+  // A backend publishes without a connection.
+  if (!info) return { key: 'server', name: 'Server' };
+  const claimed = info.connInfo?.unverified;
   const name = typeof claimed?.name === 'string' ? claimed.name.trim().slice(0, 40) : '';
-  const key = typeof claimed?.id === 'string' ? claimed.id.slice(0, 64) : info?.client ?? '';
+  const key = typeof claimed?.id === 'string' ? claimed.id.slice(0, 64) : info.client;
   return { key, name: name || 'Somebody' };
 }
 
@@ -260,6 +367,7 @@ function idOf({ id, isMine }) {
 
 function say(text) {
   const message = { id: randomId(), room: current.name, text, at: Date.now() };
+  sendTyping(false);
   outbox.push(message);
   saveOutbox();
   renderPending();
@@ -279,10 +387,10 @@ async function send(message) {
   if (!room || sending.has(message.id)) return;
   sending.add(message.id);
   try {
-    await connection.request('publish', { channel: room.channel, data: { id: message.id, text: message.text } });
+    await room.subscription.publish({ id: message.id, text: message.text, at: message.at });
   } catch (error) {
     // Without a connection the message stays unsent; after resubscribing, the history shows whether it was published.
-    if (error.code !== 0) {
+    if (!isInterruption(error)) {
       message.error = error.message;
       saveOutbox();
       renderPending();
@@ -310,7 +418,8 @@ function saveOutbox() {
 function renderMessages() {
   const { messages, firstUnread } = current;
   const nodes = [];
-  messages.forEach((message, index) => nodes.push(...messageNodes(message, messages[index - 1], message.id === firstUnread)));
+  renderTyping();
+  messages.forEach((message, index) => nodes.push(...messageNodes(message, before(messages, index), message.id === firstUnread)));
   // Screen readers should not announce the whole history of a room.
   ui.scroller.setAttribute('aria-busy', 'true');
   ui.messages.replaceChildren(...nodes);
@@ -322,10 +431,15 @@ function renderMessages() {
   updateJump();
 }
 
+/** The message before an index, past the notes. */
+function before(messages, index) {
+  return messages.slice(0, index).findLast(({ note }) => !note);
+}
+
 function showMessage(message, wasWaiting) {
   const wasAtEnd = isAtEnd();
   const { messages, firstUnread } = current;
-  const nodes = messageNodes(message, messages[messages.length - 2], message.id === firstUnread);
+  const nodes = messageNodes(message, before(messages, messages.length - 1), message.id === firstUnread);
   if (!wasWaiting) nodes.at(-1).classList.add('fresh');
   ui.messages.append(...nodes);
   while (ui.messages.childElementCount > MESSAGES_MAX * 1.2) ui.messages.firstElementChild.remove();
@@ -341,7 +455,7 @@ function renderPending() {
   ui.pending.replaceChildren(...waiting.map((message) => {
     const how = message.error ? 'failed' : connection.isConnected ? 'sending' : 'waiting';
     const node = make('li', { class: `message mine ${how}` });
-    node.append(make('div', { class: 'body' }, ...withLinks(message.text)));
+    node.append(make('div', { class: 'body' }, ...formatted(message.text)));
     if (message.error) {
       const again = make('button', { type: 'button' }, 'Try again');
       again.onclick = () => { delete message.error; renderPending(); send(message); };
@@ -431,37 +545,20 @@ function updateJump() {
 
 /** Why the connection was lost first; the attempts that fail afterwards say less. */
 let interruption = null;
-let lastRefusal = '';
-let countdown = 0;
 
-function stateChanged({ state, reason, refusal, retryAt, client }) {
-  clearInterval(countdown);
+function stateChanged(detail) {
+  const { state, reason, client } = detail;
   if (client) rememberOwnClient(client);
-  ui.state.dataset.state = state;
   ui.people.classList.toggle('is-stale', state !== 'connected');
-  const texts = { connecting: 'Connecting', connected: 'Connected', waiting: 'Offline', ended: 'Disconnected' };
-  ui.stateText.textContent = texts[state];
-  ui.stateText.className = state === 'connected' ? 'usual' : '';
-  if (state !== 'connected') ui.roundTrip.textContent = '';
   if (state === 'waiting') {
     // The hint was about the previous connection, or is less urgent now.
     if (!interruption) hint('');
-    interruption = reason === 'offline' || reason === 'refused' ? reason : interruption ?? reason;
-    if (refusal) lastRefusal = refusal;
-    const why = {
-      offline: 'You are offline.',
-      restart: 'The server is restarting.',
-      refused: `The server refuses this page: ${lastRefusal.replace(/\.?$/, '.')}`,
-    }[interruption] ?? 'The connection was lost.';
-    const tick = () => {
-      const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
-      notice(`${why} Trying again ${seconds > 1 ? `in ${seconds} seconds` : 'now'}. What you write is kept.`, 'Try now');
-    };
-    tick();
-    countdown = setInterval(tick, 1000);
+    const isMoreSpecific = reason === 'offline' || reason === 'refused';
+    if (!interruption || isMoreSpecific) interruption = detail;
+    notice(`${explain(interruption)} Trying again. What you write is kept.`, 'Try now');
   } else if (state === 'ended') {
-    interruption = 'ended';
-    notice(`The server ended the connection: ${reason || 'no reason given'}.`, 'Connect again');
+    interruption = detail;
+    notice(explain(detail), 'Connect again');
   } else if (state === 'connected') {
     renderNotice();
     if (interruption) hint('You are back.');
@@ -537,31 +634,31 @@ function closePanels({ isFocusKept = false } = {}) {
 }
 
 function askName() {
-  ui.name.value = me.name || randomName();
-  ui.welcomeSubmit.textContent = me.name ? 'Save' : 'Start talking';
-  ui.welcome.showModal();
-  ui.name.select();
+  ui.name.value = me.name;
+  ui.welcomeSubmit.textContent = isNamed ? 'Save' : 'Start talking';
+  ui.welcome.hidden = false;
 }
 
 function named(event) {
   event.preventDefault();
   const name = ui.name.value.replace(/\p{C}/gu, '').trim();
   if (!name) return;
-  ui.welcome.close();
-  if (name === me.name) return;
+  ui.welcome.hidden = true;
+  focusText();
+  const isChanged = name !== me.name;
   me.name = name;
+  isNamed = true;
   storage.set('me', me);
-  introduce();
+  if (isChanged) introduce();
 }
 
-/** Goes by a name, at first or anew. */
+/** Tells others the name. */
 function introduce() {
   renderMe();
-  if (rooms.size) connection.reconnectAs({ id: me.id, name: me.name });
-  else start();
+  connection.reconnectAs({ id: me.id, name: me.name });
 }
 
-/** Another tab of this browser wrote something down. */
+/** Another tab of this browser has stored something. */
 function otherTabStored({ key }) {
   if (key === 'sockeye.clients') {
     const clients = storage.get('clients', []);
@@ -573,7 +670,8 @@ function otherTabStored({ key }) {
     const { id, name } = storage.get('me', me);
     if (!name || (id === me.id && name === me.name)) return;
     Object.assign(me, { id, name });
-    ui.welcome.close();
+    isNamed = true;
+    ui.welcome.hidden = true;
     introduce();
   }
 }
@@ -583,11 +681,15 @@ function listen() {
     event.preventDefault();
     const text = ui.text.value.trim();
     if (!text || !current) return;
+    if (!isNamed) named(event);
     ui.text.value = '';
     fitText();
     say(text);
   };
-  ui.text.oninput = fitText;
+  ui.text.oninput = () => {
+    fitText();
+    sendTyping(ui.text.value.trim() !== '');
+  };
   ui.text.onkeydown = (event) => {
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
     event.preventDefault();
@@ -611,10 +713,20 @@ function listen() {
   // Stay at the end when the keyboard of a phone opens or the window shrinks.
   new ResizeObserver(() => isFollowing && scrollToEnd()).observe(ui.scroller);
   ui.jump.onclick = () => { scrollToEnd(); focusText(); };
-  ui.retry.onclick = () => (ui.state.dataset.state === 'ended' ? connection.connect() : connection.retryNow());
-  ui.rename.onclick = askName;
-  ui.welcome.oncancel = (event) => me.name || event.preventDefault();
-  ui.welcomeForm.onsubmit = named;
+  ui.retry.onclick = () => connection.retryNow();
+  ui.rename.onclick = () => {
+    closePanels({ isFocusKept: true });
+    askName();
+    ui.name.select();
+  };
+  ui.welcome.onsubmit = named;
+  ui.welcome.onkeydown = ({ key }) => { if (key === 'Escape' && isNamed) ui.welcome.hidden = true; };
+  ui.openConnect.onclick = () => {
+    snippets.fill(ui.snippetJavascript, snippets.javascript(current.channel));
+    snippets.fill(ui.snippetCurl, snippets.curl(current.channel));
+    ui.connect.showModal();
+  };
+  ui.closeConnect.onclick = () => ui.connect.close();
   ui.openRooms.onclick = () => openPanel(ui.rooms, ui.openRooms);
   ui.openPeople.onclick = () => openPanel(ui.peoplePanel, ui.openPeople);
   ui.scrim.onclick = () => closePanels();
@@ -639,22 +751,19 @@ function listen() {
 }
 
 function start() {
-  const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  const data = { id: me.id, name: me.name };
-  connection = new Connection(`${scheme}//${location.host}/connection/websocket`, '/connection/check', data);
+  connection = new Connection({ id: me.id, name: me.name });
   connection.addEventListener('state', ({ detail }) => stateChanged(detail));
-  connection.addEventListener('roundtrip', ({ detail }) => {
-    ui.roundTrip.textContent = detail.ms < 1 ? '<1 ms' : `${Math.round(detail.ms)} ms`;
-  });
+  showState(connection, ui.state);
   const wanted = roomOfHash() || storage.get('room', FIRST_ROOM);
   for (const name of new Set([...storage.get('rooms', [FIRST_ROOM]), wanted])) rooms.set(name, new Room(name));
   saveRooms();
   if (location.hash !== hashOf(wanted)) history.replaceState(null, '', hashOf(wanted));
+  renderMe();
   enter(wanted);
   connection.connect();
+  if (!isNamed) askName();
   focusText();
 }
 
 listen();
-if (me.name) introduce();
-else askName();
+start();

@@ -8,10 +8,11 @@ const SAME_BREATH_MS = 5 * 60_000;
 /** The message, and before it what divides it from the one above. */
 export function messageNodes(message, previous, isFirstUnread) {
   const nodes = [];
+  if (message.note) return [make('li', { class: 'divider note' }, make('span', {}, message.note))];
   const isNewDay = !previous || dayOf(previous.at) !== dayOf(message.at);
   if (isNewDay) nodes.push(make('li', { class: 'divider day', role: 'separator' }, dayName(message.at)));
   if (isFirstUnread) nodes.push(make('li', { class: 'divider new', role: 'separator' }, 'New'));
-  const isFirst = isNewDay || isFirstUnread || previous.author.key !== message.author.key
+  const isFirst = isNewDay || isFirstUnread || previous.note || previous.author.key !== message.author.key
     || previous.author.name !== message.author.name || previous.isMine !== message.isMine
     || message.at - previous.at > SAME_BREATH_MS;
   nodes.push(messageNode(message, isFirst));
@@ -27,7 +28,7 @@ function messageNode({ author, text, at, isMine }, isFirst) {
     if (isMine) head.prepend(make('span', { class: 'visually-hidden' }, 'You'));
     node.append(make('span', { class: 'avatar', 'aria-hidden': 'true' }, initials(author.name)), head);
   }
-  node.append(make('div', { class: 'body' }, ...withLinks(text)));
+  node.append(make('div', { class: 'body' }, ...formatted(text)));
   return node;
 }
 
@@ -48,8 +49,20 @@ export function icon(path) {
   return svg;
 }
 
-/** The text, with what looks like a web address made into a link. */
-export function withLinks(text) {
+/** The text, with code blocks, inline code and web addresses as elements. */
+export function formatted(text) {
+  return text.split(/```(?:[\w+-]*\n)?([^]+?)```/).flatMap((part, index) => {
+    if (index % 2 === 1) return [make('pre', { tabindex: '0' }, make('code', {}, part.replace(/\n$/, '')))];
+    // A block has margins of its own.
+    return inline(index > 0 ? part.replace(/^\s+/, '') : part);
+  });
+}
+
+function inline(text) {
+  return text.split(/`([^`\n]+)`/).flatMap((part, index) => (index % 2 === 1 ? [make('code', {}, part)] : withLinks(part)));
+}
+
+function withLinks(text) {
   return text.split(/(https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]}'])/).map((part, index) => {
     if (index % 2 === 0) return part;
     return make('a', { href: part, target: '_blank', rel: 'noopener noreferrer nofollow' }, part);
