@@ -1,11 +1,28 @@
-//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`.
+//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`, with each encoding and over two transports.
 
 use sockeye_tests::{Sockeye, node, run_realtime_client};
+
+async fn check(transport: &str, encoding: &str) {
+    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    let address = server.address().to_string();
+    run_realtime_client(node("centrifuge.mjs", &[&address, transport, encoding]), server).await;
+}
 
 #[tokio::test]
 #[ignore = "needs Node: run `cargo xtask test`"]
 async fn centrifuge_clients_talk_through_serve_and_survive_its_restart() {
-    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
-    let url = format!("ws://{}/connection/websocket", server.address());
-    run_realtime_client(node("centrifuge.mjs", &[&url]), server).await;
+    check("websocket", "json").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn centrifuge_clients_with_protobuf() {
+    check("websocket", "protobuf").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn centrifuge_clients_without_websocket() {
+    check("http_stream", "json").await;
+    check("http_stream", "protobuf").await;
 }

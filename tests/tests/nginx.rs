@@ -29,8 +29,7 @@ async fn ws_client_talks_to_echo_through_nginx() {
 async fn centrifuge_clients_talk_through_nginx_and_survive_a_restart_behind_it() {
     let server = Sockeye::serve("127.0.0.1:0", &[]).await;
     let proxy = Proxy::start(server.address(), server.address()).await;
-    let url = format!("ws://{}/connection/websocket", proxy.address);
-    run_realtime_client(node("centrifuge.mjs", &[&url]), server).await;
+    run_realtime_client(node("centrifuge.mjs", &[&proxy.address.to_string()]), server).await;
 }
 
 #[tokio::test]
