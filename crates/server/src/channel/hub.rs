@@ -827,6 +827,100 @@ mod tests {
         assert_eq!(drain(&busy), ["reply"]);
     }
 
+    /// A publication with tags, in a channel with history.
+    fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
+        let tags: Tags = tags
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let content = Content {
+            data: Data::json(data).unwrap(),
+            info: None,
+            tags: (!tags.is_empty()).then(|| Arc::new(tags)),
+        };
+        let publication = Publication {
+            content,
+            offset,
+            time_ms: 0,
+        };
+        room.hub.publication(&room.name, &publication, Some(&Epoch::new("e")));
+    }
+
+    fn texts(queue: &Queue) -> Vec<String> {
+        let frames = std::iter::from_fn(|| match queue.take()? {
+            Outgoing::Frame(frame) => Some(frame),
+            other => panic!("{other:?}"),
+        });
+        frames
+            .map(|frame| frame.message().as_text().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_publication_of_a_delta_subscription_is_complete() {
+        let room = Room::new();
+        let options = SubscriberOptions { delta: true, ..ALL };
+        let (deltas, plain) = (room.join(1, options), room.join(2, ALL));
+        for client in [1, 2] {
+            room.release(client, at("e", 0)).unwrap();
+        }
+        let long = |text: &str| format!("{{\"long\":\"{}{text}\"}}", "x".repeat(200));
+        publish(&room, 1, &long("a"), &[]);
+        publish(&room, 2, &long("b"), &[]);
+        // Nothing in common: the data itself is smaller than a delta.
+        publish(&room, 3, "1", &[]);
+        let heard = texts(&deltas);
+        assert!(
+            heard[1].contains(r#""data":"{\"long\":"#) && !heard[1].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(
+            heard[2].len() < 150 && heard[2].contains(r#""delta":true"#),
+            "{heard:?}"
+        );
+        assert!(
+            heard[3].contains(r#""data":"1""#) && !heard[3].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(texts(&plain)[2].contains(&long("b")));
+    }
+
+    #[test]
+    fn a_filter_excludes_publications_without_a_gap() {
+        let room = Room::new();
+        let node = serde_json::from_str(r#"{"key":"symbol","cmp":"eq","val":"A"}"#).unwrap();
+        let filter = Some(Arc::new(Filter::new(&node).unwrap()));
+        let queue = room.join(1, SubscriberOptions { filter, ..ALL });
+        publish(&room, 1, "1", &[("symbol", "B")]);
+        publish(&room, 2, "2", &[("symbol", "A")]);
+        room.release(1, at("e", 0)).unwrap();
+        publish(&room, 3, "3", &[]);
+        publish(&room, 4, "4", &[("symbol", "A")]);
+        assert_eq!(drain(&queue), ["reply", "2", "4"]);
+    }
+
+    #[test]
+    fn a_publication_is_encoded_for_each_subscriber() {
+        let room = Room::new();
+        let queue = Arc::new(Queue::new(1 << 20, None).with_encoding(Encoding::Protobuf));
+        let client = ClientId::from_random(1);
+        room.hub.subscribe(&room.subscription(1), client, queue.clone(), ALL);
+        room.release(1, at("e", 0)).unwrap();
+        queue.take().unwrap();
+        publish(&room, 1, "7", &[]);
+        let Some(Outgoing::Frame(frame)) = queue.take() else {
+            panic!("no publication")
+        };
+        let expect = [
+            &[15, 4 << 3 | 2, 13][..],
+            &[2 << 3 | 2, 4],
+            b"room",
+            // Publication: data and offset.
+            &[4 << 3 | 2, 5, 4 << 3 | 2, 1, b'7', 6 << 3, 1],
+        ];
+        assert_eq!(crate::protocol::bytes(frame.message()), expect.concat());
+    }
+
     #[test]
     fn a_channel_is_removed_with_its_last_subscriber() {
         let room = Room::new();
