@@ -241,9 +241,7 @@ impl World {
             false => content(&number.to_string()).into(),
         };
         let published = self.node.engine().publish(&name(room), publish()).await.unwrap();
-        let rooms = self.truth.rooms.lock();
-        let last = rooms[room].last().unwrap().clone();
-        drop(rooms);
+        let last = self.truth.rooms.lock()[room].last().unwrap().clone();
         assert_eq!(last.number, number);
         assert_eq!((last.epoch.as_str(), last.offset), at(&published.position));
         if is_keyed {
