@@ -507,6 +507,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_displaces_publications_that_may_be_dropped() {
+        let queue = Queue::new(3 * (ITEM_BYTES + 1), None);
+        queue.push(push("p"));
+        for text in ["1", "2"] {
+            queue.push(publication(text, &SlowConsumer::DropOldest, ""));
+        }
+        assert_eq!(queue.push_counted(reply("r")), 1);
+        assert_eq!(taken(&queue), ["p", "2", "r"]);
+    }
+
+    #[test]
     fn a_publication_larger_than_the_queue_disconnects() {
         let queue = Queue::new(100, None);
         queue.push(publication("1", &SlowConsumer::DropOldest, ""));

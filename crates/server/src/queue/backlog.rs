@@ -17,6 +17,7 @@ pub(super) struct Backlog {
     /// Number of the first of `items`. The numbers of items rise.
     first: u64,
     /// Number of the newest publication of each slot that is not sent yet. Boxed, because most clients have none.
+    #[expect(clippy::box_collection, reason = "a map has 48 bytes, in each queue")]
     slots: Option<Box<HashMap<Slot, u64>>>,
     gaps: usize,
     /// Items before this number cannot be dropped.
