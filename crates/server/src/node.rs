@@ -43,6 +43,8 @@ pub(crate) struct Node {
     draining: CancellationToken,
     refusals: RefusalLog,
     metrics: SharedMetrics,
+    /// Certificates for new connections; `None` without TLS.
+    tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     door: Door,
     handshakes: RateLimit,
     /// Whether the last readiness check succeeded.
@@ -105,6 +107,7 @@ impl Node {
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
             metrics: Arc::new(Metrics::new()),
+            tls: RwLock::new(None),
             door,
             handshakes: RateLimit::new(),
             is_ready: AtomicBool::new(false),
@@ -161,6 +164,16 @@ impl Node {
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    /// The TLS configuration for new connections.
+    pub(crate) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.tls.read().clone()
+    }
+
+    /// Replaces the TLS configuration.
+    pub(crate) fn set_tls(&self, tls: Arc<rustls::ServerConfig>) {
+        *self.tls.write() = Some(tls);
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
