@@ -19,6 +19,7 @@ use crate::door::{Door, RateLimit};
 use crate::engine::{
     Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
+use crate::hooks::Hooks;
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
 use crate::protocol::Json;
@@ -43,6 +44,7 @@ pub(crate) struct Node {
     draining: CancellationToken,
     refusals: RefusalLog,
     metrics: SharedMetrics,
+    hooks: RwLock<Hooks>,
     /// Certificates for new connections; `None` without TLS.
     tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     door: Door,
@@ -97,6 +99,7 @@ impl Node {
     pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         let config = current.read().clone();
         let door = Door::new(config.limits.connections_max);
+        let hooks = Hooks::from_options(&config.hooks).expect("checked by `Config::check`");
         Arc::new(Self {
             current,
             generation: AtomicU64::new(0),
@@ -107,6 +110,7 @@ impl Node {
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
             metrics: Arc::new(Metrics::new()),
+            hooks: RwLock::new(hooks),
             tls: RwLock::new(None),
             door,
             handshakes: RateLimit::new(),
@@ -139,6 +143,11 @@ impl Node {
 
     /// Replaces the configuration.
     pub(crate) fn reload(&self, config: Config) {
+        if config.hooks != self.current_config().hooks
+            && let Ok(hooks) = Hooks::from_options(&config.hooks)
+        {
+            *self.hooks.write() = hooks;
+        }
         *self.current.write() = Arc::new(config);
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -164,6 +173,12 @@ impl Node {
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    /// The calls to the backend.
+    #[allow(dead_code, reason = "sessions do not call hooks yet")]
+    pub(crate) fn hooks(&self) -> Hooks {
+        self.hooks.read().clone()
     }
 
     /// The TLS configuration for new connections.
