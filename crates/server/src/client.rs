@@ -1,25 +1,27 @@
 //! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of sockets:
 //! frames go in, and the frames to write come out of the queue.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use sockeye::{PreparedMessage, Sender, Text};
+use sockeye::{Message, PreparedMessage, Sender};
 use tokio::time::Instant;
 
 use crate::channel::{ChannelName, Gap};
-use crate::codes::{DisconnectCode, ErrorCode};
-use crate::engine::{EngineError, History, HistoryQuery, is_recovered};
+use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
+use crate::engine::{EngineError, History, HistoryQuery, Publication, Tags, is_recovered};
 use crate::metrics::Source;
 use crate::node::Node;
-use crate::presence::{ClientId, Subscription};
+use crate::presence::{ClientId, Membership};
 use crate::protocol::{
-    Command, Empty, HistoryResult, Json, Malformed, PING, PresenceResult, PresenceStatsResult, Push, Reply, ReplyBody,
-    SubscribeResult, encode,
+    Command, ConnectResult, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push,
+    PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult,
 };
 use crate::queue::{Item, Outgoing, Queue, ServerCommand};
-use crate::session::{Call, PingDue, Pings, ReadHistory, Session, Step, Subscribe};
+use crate::session::{
+    Call, Clock, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified, Verified,
+};
 
 /// A connected client. It is registered with the node from construction until it is dropped.
 #[derive(Debug)]
@@ -29,11 +31,11 @@ pub(crate) struct Client {
     session: Session,
     queue: Arc<Queue>,
     /// Subscriptions that the hub has ended and that are not yet removed from the engine.
-    ended: Vec<Subscription>,
+    ended: Vec<Membership>,
     /// The reload of the configuration that the session knows.
     generation: u64,
     /// Commands of the server API that are not executed yet.
-    commands: VecDeque<ServerCommand>,
+    commands: Vec<ServerCommand>,
 }
 
 /// How the server detects that a client is gone.
@@ -46,12 +48,23 @@ pub(crate) enum PingedBy {
     Frames,
 }
 
-/// How a client learns that it is subscribed.
-enum SubscribeTo<'a> {
-    /// By the reply to its command with this id.
-    Reply(u32),
-    /// By a push with this data, because the server subscribed it.
-    Push(Option<&'a Json>),
+/// What a client's transport decides about its session.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) pinged_by: PingedBy,
+    pub(crate) encoding: Encoding,
+    /// Secret with which the client sends commands over other requests; empty if it sends them over this connection.
+    pub(crate) secret: String,
+}
+
+impl From<PingedBy> for Link {
+    fn from(pinged_by: PingedBy) -> Self {
+        Self {
+            pinged_by,
+            encoding: Encoding::Json,
+            secret: String::new(),
+        }
+    }
 }
 
 /// Why a subscription failed.
@@ -62,9 +75,10 @@ enum SubscribeFailure {
 
 impl Client {
     /// Creates and registers a client. Without a `sender`, all frames are queued for [`next_frame`](Self::next_frame).
-    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, pinged_by: PingedBy) -> Self {
+    pub(crate) fn new(node: Arc<Node>, sender: Option<Sender>, link: impl Into<Link>) -> Self {
+        let link = link.into();
         let id = ClientId::from_random(rand::random());
-        let pings = match pinged_by {
+        let pings = match link.pinged_by {
             PingedBy::Frames => Pings::Frames,
             PingedBy::Commands => {
                 let interval = node.config().timeouts.ping_interval;
@@ -76,8 +90,10 @@ impl Client {
             }
         };
         let generation = node.generation();
-        let session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
-        let queue = Arc::new(Queue::new(node.config().limits.queue_bytes_max, sender));
+        let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
+        session.set_secret(&link.secret);
+        let queue = Queue::new(node.config().limits.queue_bytes_max, sender);
+        let queue = Arc::new(queue.with_encoding(link.encoding));
         node.register(id, &queue);
         Self {
             node,
@@ -86,7 +102,7 @@ impl Client {
             queue,
             ended: Vec::new(),
             generation,
-            commands: VecDeque::new(),
+            commands: Vec::new(),
         }
     }
 
@@ -104,13 +120,17 @@ impl Client {
             self.session.set_config(config);
         }
         // Announce earlier leaves first, in case the client subscribes again.
-        self.announce_ended_subscriptions().await;
-        match self.session.handle_command(command, Instant::now().into_std())? {
+        self.run_pending().await?;
+        let mut step = self.session.handle_command(command, Instant::now().into_std())?;
+        if let Step::Verify(unverified) = step {
+            step = Box::pin(self.verify(*unverified)).await?;
+        }
+        if let (Step::Reply(ReplyBody::Connect(_)) | Step::Connect(..), Some(info)) = (&step, self.session.info()) {
+            self.node.set_user(self.id, &info.user)?;
+        }
+        match step {
             Step::Nothing => {}
             Step::Reply(body) => {
-                if let (ReplyBody::Connect(_), Some(info)) = (&body, self.session.info()) {
-                    self.node.set_user(self.id, &info.user)?;
-                }
                 if let ReplyBody::Error(code) = body
                     && self.session.info().is_none()
                 {
@@ -120,12 +140,15 @@ impl Client {
                 }
                 self.reply(id, body);
             }
-            Step::Subscribe(call) => self.subscribe(&SubscribeTo::Reply(id), call).await?,
+            Step::Connect(result, subscriptions) => Box::pin(self.connect(id, result, subscriptions)).await?,
+            Step::Subscribe(call) => self.subscribe(id, *call).await?,
             Step::Call(call) => {
                 if let Err(code) = self.execute(id, call).await {
                     self.reply(id, ReplyBody::Error(code));
                 }
             }
+            // A verification never needs another one.
+            Step::Verify(_) => return Err(DisconnectCode::ServerError),
         }
         Ok(())
     }
@@ -135,8 +158,13 @@ impl Client {
     /// # Errors
     /// Returns the code with which to disconnect the client.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
-        if let Some(PingDue) = self.session.handle_timeout(Instant::now().into_std())? {
-            self.queue.push(Item::Push(PreparedMessage::new(PING)));
+        let now = Instant::now().into_std();
+        if let Some(PingDue) = self.session.handle_timeout(now)? {
+            self.queue
+                .push(Item::Push(PreparedMessage::new(self.queue.encoding().ping())));
+        }
+        while let Some(expired) = self.session.take_expired(now)? {
+            self.end(expired.membership, UnsubscribeCode::Expired);
         }
         Ok(())
     }
@@ -156,58 +184,49 @@ impl Client {
                 None => return Ok(None),
                 Some(Outgoing::Frame(frame)) => return Ok(Some(frame)),
                 Some(Outgoing::Close(code)) => return Err(code),
-                Some(Outgoing::Command(command)) => self.commands.push_back(*command),
-                Some(Outgoing::Unsubscribe(subscription, frame)) => {
-                    if self.session.handle_unsubscribed(&subscription) {
-                        self.ended.push(subscription);
-                        return Ok(Some(frame));
+                Some(Outgoing::Command(command)) => self.commands.push(*command),
+                Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
+                    match self.session.handle_unsubscribed(&subscription) {
+                        // The client cannot resubscribe to a channel that the server chose; it recovers when it reconnects.
+                        Some(ended) if ended.is_server_side && code == UnsubscribeCode::InsufficientState => {
+                            self.ended.push(ended.membership);
+                            return Err(DisconnectCode::InsufficientState);
+                        }
+                        Some(ended) => {
+                            self.ended.push(ended.membership);
+                            return Ok(Some(frame));
+                        }
+                        // The client has already unsubscribed, and the reply to that is queued.
+                        None => {}
                     }
-                    // The client has already unsubscribed, and the reply to that is queued.
                 }
             }
         }
     }
 
-    /// Whether [`announce_ended_subscriptions`](Self::announce_ended_subscriptions) must be called.
-    pub(crate) fn has_ended_subscriptions(&self) -> bool {
-        !self.ended.is_empty()
+    /// Whether [`run_pending`](Self::run_pending) must be called.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.ended.is_empty() || !self.commands.is_empty()
     }
 
-    /// Removes the subscriptions that the hub has ended from the engine, and announces that the client left.
-    ///
-    /// # Cancel safety
-    /// The remaining subscriptions are announced by the next call, or when the client is dropped.
-    pub(crate) async fn announce_ended_subscriptions(&mut self) {
-        while let Some(subscription) = self.ended.last()
-            && let Some(info) = self.session.info()
-        {
-            self.node.announce_leave(subscription, info).await;
-            self.ended.pop();
-        }
-    }
-
-    /// Whether [`execute_server_commands`](Self::execute_server_commands) must be called.
-    pub(crate) fn has_server_commands(&self) -> bool {
-        !self.commands.is_empty()
-    }
-
-    /// Executes commands of the server API.
+    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes the commands
+    /// of the server API.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
-    pub(crate) async fn execute_server_commands(&mut self) -> Result<(), DisconnectCode> {
-        while let Some(command) = self.commands.pop_front() {
-            match command {
-                ServerCommand::Subscribe(subscribe) => {
-                    if let Some(call) = self.session.subscribe_by_server(&subscribe)? {
-                        let to = SubscribeTo::Push(subscribe.data.as_ref());
-                        self.subscribe(&to, call).await?;
-                    }
-                }
-                ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
-                // Connections without a token do not expire.
-                ServerCommand::Refresh(_) => {}
-            }
+    ///
+    /// # Cancel safety
+    /// The remaining subscriptions are announced by the next call, or when the client is dropped.
+    pub(crate) async fn run_pending(&mut self) -> Result<(), DisconnectCode> {
+        if !self.has_pending() {
+            return Ok(());
+        }
+        while let Some(membership) = self.ended.last() {
+            self.node.announce_leave(membership).await;
+            self.ended.pop();
+        }
+        for command in std::mem::take(&mut self.commands) {
+            Box::pin(self.execute_server_command(command)).await?;
         }
         Ok(())
     }
@@ -222,91 +241,194 @@ impl Client {
         self.node.config().timeouts.write
     }
 
-    pub(crate) fn queue(&self) -> &Queue {
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
-    async fn subscribe(&mut self, to: &SubscribeTo<'_>, call: Subscribe) -> Result<(), DisconnectCode> {
-        let Err(failure) = self.try_subscribe(to, &call).await else {
+    async fn verify(&mut self, unverified: Unverified) -> Result<Step, DisconnectCode> {
+        let unix = unix_seconds();
+        let verifiers = self.node.verifiers();
+        let result = match unverified.kind {
+            TokenKind::Connection => {
+                let token = verifiers.connections().verify_connect(&unverified.token, unix).await;
+                token.map(Verified::Connection)
+            }
+            TokenKind::Subscription => {
+                let verifier = verifiers.subscriptions();
+                let token = verifier.verify_subscribe(&unverified.token, unix).await;
+                token.map(Verified::Subscription)
+            }
+        };
+        self.session.handle_token(unverified, result, clock())
+    }
+
+    async fn execute_server_command(&mut self, command: ServerCommand) -> Result<(), DisconnectCode> {
+        match command {
+            ServerCommand::Subscribe(subscribe) => {
+                if let Some(call) = self.session.subscribe_by_server(subscribe, clock())? {
+                    self.subscribe_by_server(call).await?;
+                }
+            }
+            ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
+            ServerCommand::Refresh(refresh) => {
+                if let Some(expiry) = self.session.refresh_by_server(refresh, clock()) {
+                    self.push(PushTarget::connection(), &Push::Refresh(expiry));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription that the session has removed, and tells the client.
+    fn end(&mut self, membership: Membership, code: UnsubscribeCode) {
+        let subscription = &membership.subscription;
+        self.node.hub().unsubscribe(subscription, self.id);
+        let target = PushTarget::channel(subscription.channel.as_str());
+        self.push(target, &Push::Unsubscribe(code));
+        self.ended.push(membership);
+    }
+
+    fn push(&self, target: PushTarget<'_>, push: &Push<'_>) {
+        let push = self.queue.encoding().push(target, push);
+        self.queue.push(Item::Push(PreparedMessage::new(push)));
+    }
+
+    /// Executes the server-side subscriptions of a new connection, and replies to `connect`.
+    async fn connect(
+        &mut self,
+        id: u32,
+        mut result: ConnectResult<'_>,
+        calls: Vec<Subscribe>,
+    ) -> Result<(), DisconnectCode> {
+        let mut started = Vec::with_capacity(calls.len());
+        for call in &calls {
+            started.push(self.start(call).await.map_err(|_| DisconnectCode::ServerError)?);
+        }
+        let mut subs = BTreeMap::new();
+        for (call, history) in calls.iter().zip(&started) {
+            let result = subscribe_result(call, history.as_ref()).map_err(|_| DisconnectCode::ServerError)?;
+            subs.insert(call.membership.subscription.channel.as_str(), result);
+        }
+        result.subs = subs;
+        self.reply(id, ReplyBody::Connect(result));
+        for (call, history) in calls.iter().zip(&started) {
+            self.activate(call, history.as_ref(), None)
+                .map_err(|Gap| DisconnectCode::InsufficientState)?;
+            self.announce_join(call).await;
+        }
+        Ok(())
+    }
+
+    async fn subscribe_by_server(&mut self, call: Subscribe) -> Result<(), DisconnectCode> {
+        let history = self.start(&call).await.map_err(|_| DisconnectCode::ServerError)?;
+        let result = subscribe_result(&call, history.as_ref()).map_err(|_| DisconnectCode::ServerError)?;
+        let target = PushTarget::channel(call.membership.subscription.channel.as_str());
+        let push = Push::Subscribe(ServerSubscription {
+            recoverable: result.recoverable,
+            epoch: result.epoch,
+            offset: result.offset.unwrap_or_default(),
+            positioned: result.positioned,
+            data: result.data,
+        });
+        let mut message = self.queue.encoding().push(target, &push);
+        let mut pushes = Vec::new();
+        for publication in result.publications {
+            pushes.push(self.queue.encoding().push(target, &Push::Pub(publication)));
+        }
+        if !pushes.is_empty() {
+            let mut joined = crate::protocol::bytes(&message).to_vec();
+            pushes.iter().for_each(|push| Encoding::join(&mut joined, push));
+            message = self.queue.encoding().frame(joined);
+        }
+        self.activate(&call, history.as_ref(), Some(message))
+            .map_err(|Gap| DisconnectCode::InsufficientState)?;
+        self.announce_join(&call).await;
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, id: u32, call: Subscribe) -> Result<(), DisconnectCode> {
+        let Err(failure) = self.try_subscribe(id, &call).await else {
             return Ok(());
         };
         // The join was not announced, so the leave is not announced either.
-        self.session.handle_unsubscribed(&call.subscription);
-        self.node.hub().unsubscribe(&call.subscription, self.id);
-        if let Some(info) = self.session.info() {
-            self.node.remove_presence(&call.subscription, info).await;
-        }
+        self.session.handle_unsubscribed(&call.membership.subscription);
+        self.node.hub().unsubscribe(&call.membership.subscription, self.id);
+        self.node.remove_presence(&call.membership).await;
         match failure {
             SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
             SubscribeFailure::Refused(code) => {
-                match to {
-                    SubscribeTo::Reply(id) => self.reply(*id, ReplyBody::Error(code)),
-                    SubscribeTo::Push(_) => tracing::warn!(
-                        channel = %call.subscription.channel, %code, "the server could not subscribe a client"
-                    ),
-                }
+                self.reply(id, ReplyBody::Error(code));
                 Ok(())
             }
         }
     }
 
-    /// Starts to buffer publications before it reads the history, so that none is lost in between.
-    async fn try_subscribe(&self, to: &SubscribeTo<'_>, call: &Subscribe) -> Result<(), SubscribeFailure> {
-        let subscription = &call.subscription;
-        let channel = &subscription.channel;
-        let (engine, options) = (self.node.engine(), &self.node.config().channels);
-        let info = self.session.info().ok_or(ErrorCode::Internal)?;
-        self.node
-            .hub()
-            .subscribe(subscription, self.id, self.queue.clone(), call.options);
-        engine.interest_changed(channel).await?;
-        if options.presence {
-            engine.presence_add(subscription, info.clone()).await?;
-        }
-        let mut history = None;
-        if call.options.positioned {
-            let since = call.recover_from.as_ref().map(|from| from.offset);
-            let query = HistoryQuery {
-                since,
-                limit: since.map_or(0, |_| usize::MAX),
-                is_reversed: false,
-            };
-            history = Some(engine.history(channel, query).await?);
-        }
-        let mut result = subscribe_result(call, history.as_ref())?;
+    async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
+        let history = self.start(call).await?;
+        let result = subscribe_result(call, history.as_ref())?;
         if result.was_recovering {
             self.node.metrics().recovery(result.recovered);
         }
-        let reply = match to {
-            SubscribeTo::Reply(id) => self.encode(*id, ReplyBody::Subscribe(result))?,
-            SubscribeTo::Push(data) => {
-                result.data = *data;
-                Push::Subscribe(result).encode(channel.as_str()).into()
-            }
-        };
-        self.node
-            .hub()
-            .activate(channel, self.id, reply, history.as_ref().map(|history| &history.top))?;
-        if options.join_leave
-            && let Err(error) = engine.publish_join(channel, info.clone()).await
-        {
-            tracing::warn!(%channel, %error, "the engine could not announce that a client joined");
-        }
+        let reply = self.encode(id, ReplyBody::Subscribe(result))?;
+        self.activate(call, history.as_ref(), Some(reply))?;
+        self.announce_join(call).await;
         Ok(())
     }
 
-    async fn leave(&self, subscription: &Subscription) {
-        self.node.hub().unsubscribe(subscription, self.id);
-        if let Some(info) = self.session.info() {
-            self.node.announce_leave(subscription, info).await;
+    /// Starts to buffer publications, and only then reads the history, so that none is lost in between.
+    async fn start(&self, call: &Subscribe) -> Result<Option<History>, ErrorCode> {
+        let Membership { subscription, info, .. } = &call.membership;
+        let channel = &subscription.channel;
+        let engine = self.node.engine();
+        self.node
+            .hub()
+            .subscribe(subscription, self.id, self.queue.clone(), call.options.clone());
+        engine.interest_changed(channel).await?;
+        if call.membership.presence {
+            engine.presence_add(subscription, info.clone()).await?;
+        }
+        if !call.options.positioned {
+            return Ok(None);
+        }
+        let query = match &call.recover_from {
+            None => HistoryQuery::default(),
+            Some(_) if call.is_cache => HistoryQuery {
+                since: None,
+                limit: 1,
+                is_reversed: true,
+            },
+            Some(from) => HistoryQuery {
+                since: Some(from.offset),
+                limit: usize::MAX,
+                is_reversed: false,
+            },
+        };
+        Ok(Some(engine.history(channel, query).await?))
+    }
+
+    /// Queues the reply, and starts the delivery of pushes.
+    fn activate(&self, call: &Subscribe, history: Option<&History>, reply: Option<Message>) -> Result<(), Gap> {
+        let channel = &call.membership.subscription.channel;
+        let top = history.map(|history| &history.top);
+        self.node.hub().activate(channel, self.id, reply, top)
+    }
+
+    async fn announce_join(&self, call: &Subscribe) {
+        let Membership { subscription, info, .. } = &call.membership;
+        let channel = &subscription.channel;
+        if call.membership.join_leave
+            && let Err(error) = self.node.engine().publish_join(channel, info.clone()).await
+        {
+            tracing::warn!(%channel, %error, "the engine could not announce that a client joined");
         }
     }
 
     async fn execute(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
-            Call::Unsubscribe(subscription) => {
-                self.leave(&subscription).await;
+            Call::Unsubscribe(membership) => {
+                self.node.hub().unsubscribe(&membership.subscription, self.id);
+                self.node.announce_leave(&membership).await;
                 self.reply(id, ReplyBody::Unsubscribe(Empty {}));
             }
             Call::Publish(channel, content) => {
@@ -355,11 +477,7 @@ impl Client {
             return Err(ErrorCode::UnrecoverablePosition);
         }
         let result = HistoryResult {
-            publications: history
-                .publications
-                .iter()
-                .map(|publication| publication.wire())
-                .collect(),
+            publications: history.publications.iter().map(Publication::wire).collect(),
             epoch: history.top.epoch.as_str(),
             offset: history.top.offset,
         };
@@ -373,17 +491,17 @@ impl Client {
         }
         let reply = self.encode(id, body).unwrap_or_else(|code| {
             let body = ReplyBody::Error(code);
-            encode(&Reply { id, body }).into()
+            self.queue.encoding().reply(&Reply { id, body })
         });
         self.queue.push(Item::Reply(reply));
     }
 
-    fn encode(&self, id: u32, body: ReplyBody<'_>) -> Result<Text, ErrorCode> {
-        let reply = encode(&Reply { id, body });
+    fn encode(&self, id: u32, body: ReplyBody<'_>) -> Result<Message, ErrorCode> {
+        let reply = self.queue.encoding().reply(&Reply { id, body });
         if reply.len() > self.node.config().limits.reply_size_max {
             return Err(ErrorCode::LimitExceeded);
         }
-        Ok(reply.into())
+        Ok(reply)
     }
 }
 
@@ -391,33 +509,69 @@ impl Client {
 ///
 /// # Errors
 /// Fails if recovery is impossible and the client rejects a subscription without it.
-fn subscribe_result<'a>(call: &Subscribe, history: Option<&'a History>) -> Result<SubscribeResult<'a>, ErrorCode> {
-    let Some(history) = history else {
-        return Ok(SubscribeResult::default());
-    };
+fn subscribe_result<'a>(call: &'a Subscribe, history: Option<&'a History>) -> Result<SubscribeResult<'a>, ErrorCode> {
     let mut result = SubscribeResult {
-        positioned: true,
-        recoverable: call.is_recoverable,
-        epoch: history.top.epoch.as_str(),
-        offset: Some(history.top.offset),
+        expiry: call.expiry,
+        data: call.data.as_ref(),
         ..Default::default()
     };
-    if let Some(from) = &call.recover_from {
-        result.was_recovering = true;
-        result.recovered = is_recovered(from, history);
-        if result.recovered {
+    let Some(history) = history else {
+        return Ok(result);
+    };
+    result.positioned = true;
+    result.recoverable = call.is_recoverable;
+    result.epoch = history.top.epoch.as_str();
+    result.offset = Some(history.top.offset);
+    result.delta = call.options.delta;
+    let Some(from) = &call.recover_from else {
+        return Ok(result);
+    };
+    result.was_recovering = true;
+    let newest = history.publications.first();
+    let is_current = from.offset > 0 && *from == history.top;
+    result.recovered = match call.is_cache {
+        false => is_recovered(from, history),
+        true => newest.map_or(is_current, |newest| newest.offset == history.top.offset),
+    };
+    if result.recovered {
+        if !call.is_cache {
             // The client advances the offset as it processes the publications.
             result.offset = Some(from.offset);
-            result.publications = history
-                .publications
-                .iter()
-                .map(|publication| publication.wire())
-                .collect();
-        } else if call.rejects_unrecovered {
-            return Err(ErrorCode::UnrecoverablePosition);
         }
+        let missed = history.publications.iter().filter(|_| !call.is_cache || !is_current);
+        let wanted = missed.filter(|publication| is_wanted(call, publication));
+        result.publications = wanted
+            .map(|publication| match call.options.delta {
+                false => publication.wire(),
+                true => publication.wire_complete(),
+            })
+            .collect();
+    } else if call.rejects_unrecovered {
+        return Err(ErrorCode::UnrecoverablePosition);
     }
     Ok(result)
+}
+
+/// Whether the filter of a subscription includes a publication.
+fn is_wanted(call: &Subscribe, publication: &Publication) -> bool {
+    let Some(filter) = &call.options.filter else {
+        return true;
+    };
+    match &publication.content.tags {
+        Some(tags) => filter.matches(&**tags),
+        None => filter.matches(&Tags::new()),
+    }
+}
+
+fn clock() -> Clock {
+    Clock {
+        now: Instant::now().into_std(),
+        unix: unix_seconds(),
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
 impl Drop for Client {
@@ -425,7 +579,7 @@ impl Drop for Client {
         // In the destructor, so that the client is removed even after a panic in its task.
         let mut left = self.session.take_subscriptions();
         left.append(&mut self.ended);
-        self.node.unregister(self.id, self.session.info(), left);
+        self.node.unregister(self.id, left);
     }
 }
 

@@ -15,11 +15,11 @@ use std::time::Duration;
 use sockeye::{CloseCause, CloseCode, Message, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::client::{Client, PingedBy};
+use crate::client::{Client, Link};
 use crate::codes::DisconnectCode;
 use crate::door::Admission;
 use crate::node::Node;
-use crate::protocol::commands;
+use crate::protocol::Encoding;
 
 /// The place of a connection among the limited number of them, shared by the tasks of one connection.
 pub(crate) type Permit = Arc<Admission>;
@@ -46,14 +46,9 @@ const MESSAGES_IN_A_ROW_MAX: u32 = 64;
 
 /// Serves a client until the connection ends, then releases the permit.
 // Not an `async fn`, whose future would hold its arguments twice.
-pub(crate) fn run(
-    ws: WebSocket,
-    node: Arc<Node>,
-    pinged_by: PingedBy,
-    permit: Permit,
-) -> impl Future<Output = ()> + Send {
+pub(crate) fn run(ws: WebSocket, node: Arc<Node>, link: Link, permit: Permit) -> impl Future<Output = ()> + Send {
     let (sender, mut receiver) = ws.split();
-    let mut client = Client::new(node.clone(), Some(sender.clone()), pinged_by);
+    let mut client = Client::new(node.clone(), Some(sender.clone()), link);
     async move {
         let close_timeout = client.close_timeout();
         let Err(end) = serve_client(&sender, &mut receiver, &mut client).await;
@@ -123,11 +118,8 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
         while let Some(unwritten) = write_queued(sender, client)? {
             Box::pin(write_slowly(sender, client, unwritten)).await?;
         }
-        if client.has_ended_subscriptions() {
-            Box::pin(client.announce_ended_subscriptions()).await;
-        }
-        while client.has_server_commands() {
-            Box::pin(client.execute_server_commands()).await?;
+        while client.has_pending() {
+            Box::pin(client.run_pending()).await?;
             while let Some(unwritten) = write_queued(sender, client)? {
                 Box::pin(write_slowly(sender, client, unwritten)).await?;
             }
@@ -137,7 +129,8 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
 }
 
 async fn handle_frame(sender: &Sender, client: &mut Client, frame: Message) -> Result<(), End> {
-    let commands = match commands(json(&frame)?) {
+    let encoding = client.queue().encoding();
+    let commands = match encoding.commands(payload(encoding, &frame)?) {
         Ok(commands) => commands,
         Err(malformed) => return Ok(client.handle_command(Err(malformed)).await?),
     };
@@ -154,16 +147,14 @@ async fn handle_frame(sender: &Sender, client: &mut Client, frame: Message) -> R
     Ok(())
 }
 
-/// Returns the JSON of a message. Binary messages with JSON are accepted, because some WebSocket libraries send them by
+/// Returns the payload of a message. Binary messages with JSON are accepted, because some WebSocket libraries send them by
 /// default.
-fn json(frame: &Message) -> Result<&str, DisconnectCode> {
-    let bytes = match frame {
-        Message::Text(text) => return Ok(text),
-        Message::Binary(bytes) => bytes,
-    };
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.trim_ascii_start().starts_with('{') => Ok(text),
-        // Most likely Protobuf, the other encoding of the protocol, which is not supported.
+fn payload(encoding: Encoding, frame: &Message) -> Result<&[u8], DisconnectCode> {
+    match (encoding, frame) {
+        (Encoding::Json, Message::Text(text)) => Ok(text.as_bytes()),
+        (Encoding::Json, Message::Binary(bytes)) if bytes.trim_ascii_start().starts_with(b"{") => Ok(bytes),
+        (Encoding::Protobuf, Message::Binary(bytes)) => Ok(bytes),
+        // Most likely the other encoding.
         _ => Err(DisconnectCode::InappropriateProtocol),
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::http::header::{self, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::{self, ApiMethod};
 use crate::auth::ApiKeys;
-use crate::client::PingedBy;
+use crate::client::{Link, PingedBy};
 use crate::config::Config;
 use crate::connection::{self, Permit};
 use crate::door::Admission;
@@ -27,6 +28,8 @@ use crate::handle::ServerHandle;
 use crate::node::Node;
 use crate::page;
 use crate::policy::{self, Policy};
+use crate::protocol::Encoding;
+use crate::transports::{self, Body, Sessions};
 
 type Request = hyper::Request<Incoming>;
 type Response = hyper::Response<Full<Bytes>>;
@@ -38,6 +41,8 @@ pub(crate) struct Site {
     server: sockeye::Server,
     /// For clients that request WebSocket ping frames.
     pinging_server: sockeye::Server,
+    /// Sessions of clients without WebSocket.
+    sessions: Arc<Sessions>,
 }
 
 /// Path of the WebSocket endpoint.
@@ -60,8 +65,11 @@ const CHECK: &str = "/connection/check";
 /// same-origin GET.
 const PAGE_ORIGIN: HeaderName = HeaderName::from_static("sockeye-page-origin");
 
-/// The only supported subprotocol, which is also assumed if a client offers none.
-const SUBPROTOCOL: &str = "centrifuge-json";
+/// The subprotocols, the preferred one first. JSON is assumed if a client offers none.
+const SUBPROTOCOLS: [&str; 2] = [JSON_SUBPROTOCOL, PROTOBUF_SUBPROTOCOL];
+
+const JSON_SUBPROTOCOL: &str = "centrifuge-json";
+const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
@@ -93,6 +101,7 @@ impl Site {
             node,
             server,
             pinging_server,
+            sessions: Arc::default(),
         }
     }
 
@@ -153,6 +162,34 @@ impl Site {
             });
         }
         response
+    }
+
+    /// Handles a request of a client without WebSocket. Returns whether the response is a stream.
+    async fn call_transport(
+        &self,
+        request: Request,
+        peer: SocketAddr,
+        permit: &Permit,
+    ) -> (hyper::Response<Body>, bool) {
+        if self.node.is_draining() {
+            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
+            return (
+                text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN).map(Body::Left),
+                false,
+            );
+        }
+        // The same origins as for WebSockets.
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
+            return (self.refuse(&refusal, peer).map(Body::Left), false);
+        }
+        let (mut response, is_stream) = self.sessions.respond(request, &self.node, permit).await;
+        if let Some(origin) = origin {
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::VARY, HeaderValue::from_static("origin"));
+        }
+        (response, is_stream)
     }
 
     /// Responds to [`READY`].
@@ -248,6 +285,7 @@ impl Site {
             true => (&self.pinging_server, PingedBy::Frames),
             false => (&self.server, PingedBy::Commands),
         };
+        let is_protobuf = wants_protobuf(request.uri().query());
         match sockeye::hyper::upgrade(server, request) {
             Err(refusal) => {
                 self.node.metrics().refusal("handshake");
@@ -256,11 +294,17 @@ impl Site {
             Ok((response, upgrade)) => {
                 self.node.metrics().handshake();
                 let (node, permit) = (self.node.clone(), permit.clone());
+                let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+                let is_protobuf = is_protobuf || subprotocol.is_some_and(|name| name == PROTOBUF_SUBPROTOCOL);
+                let mut link = Link::from(pinged_by);
+                if is_protobuf {
+                    link.encoding = Encoding::Protobuf;
+                }
                 tokio::spawn(async move {
                     // An error means that the client disconnected before it got the response.
                     if let Ok(ws) = upgrade.await {
                         // A new task, so that the memory of the upgrade is freed.
-                        tokio::spawn(connection::run(ws, node, pinged_by, permit));
+                        tokio::spawn(connection::run(ws, node, link, permit));
                     }
                 });
                 response
@@ -302,15 +346,26 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
+    let is_streaming = Arc::new(AtomicBool::new(false));
+    let has_stream = is_streaming.clone();
     let service = service_fn(move |request: Request| {
-        let (site, permit) = (site.clone(), permit.clone());
+        let (site, permit, is_streaming) = (site.clone(), permit.clone(), is_streaming.clone());
         async move {
             // Boxed, so that other connections do not reserve memory for them.
             let mut response = match request.uri().path() {
-                path if path.starts_with(api::PREFIX) => Box::pin(site.call_api(request, peer)).await,
-                READY if matches!(*request.method(), Method::GET | Method::HEAD) => Box::pin(site.ready()).await,
-                READY => method_not_allowed(),
-                _ => site.respond(request, peer, &permit),
+                path if path.starts_with(api::PREFIX) => Box::pin(site.call_api(request, peer)).await.map(Body::Left),
+                path if transports::is_path(path) => {
+                    let (response, is_stream) = Box::pin(site.call_transport(request, peer, &permit)).await;
+                    if is_stream {
+                        is_streaming.store(true, Ordering::Relaxed);
+                    }
+                    response
+                }
+                READY if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                    Box::pin(site.ready()).await.map(Body::Left)
+                }
+                READY => method_not_allowed().map(Body::Left),
+                _ => site.respond(request, peer, &permit).map(Body::Left),
             };
             if site.node.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let connection = response.headers_mut().entry(header::CONNECTION);
@@ -332,18 +387,24 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     let mut connection = std::pin::pin!(connection);
     // A probe that connects during the shutdown is answered. Older connections are closed when they are idle.
     let is_probe = node.is_draining();
-    let served = timeout(timeouts.http_connection, async {
-        tokio::select! {
-            result = connection.as_mut() => return result,
-            () = node.draining(), if !is_probe => {}
+    // The lifetime of a connection is limited, unless it carries a stream, whose session has its own timeouts.
+    let lifetime = async {
+        tokio::time::sleep(timeouts.http_connection).await;
+        if has_stream.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
-        connection.as_mut().graceful_shutdown();
-        timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
-    })
-    .await;
+    };
+    let served = tokio::select! {
+        result = connection.as_mut() => result,
+        () = lifetime => return,
+        () = node.draining(), if !is_probe => {
+            connection.as_mut().graceful_shutdown();
+            timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
+        }
+    };
     match served {
         // hyper has already responded with 400, 414 or 431.
-        Ok(Err(error)) if error.is_parse() => node
+        Err(error) if error.is_parse() => node
             .refusals()
             .log(|| tracing::warn!(%peer, "refused a connection: invalid HTTP request: {error}")),
         // Other errors come from the client or the network, and only end the connection.
@@ -357,6 +418,12 @@ fn wants_ping_frames(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true"))
 }
 
+/// Whether the client requests Protobuf by a query parameter, which older client libraries do instead of the subprotocol.
+fn wants_protobuf(query: Option<&str>) -> bool {
+    let is_wanted = |pair| matches!(pair, "format=protobuf" | "cf_protocol=protobuf");
+    query.is_some_and(|query| query.split('&').any(is_wanted))
+}
+
 fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepalive>) -> sockeye::Server {
     let mut limits = sockeye::Limits::default();
     limits.message_size_max = config.limits.message_size_max as u64;
@@ -368,7 +435,7 @@ fn websocket_server(config: &Config, policy: &Policy, keepalive: Option<Keepaliv
     let mut server = sockeye::Server::builder()
         .origins(policy.origins.clone())
         .hosts(policy.hosts.clone())
-        .subprotocols([SUBPROTOCOL])
+        .subprotocols(SUBPROTOCOLS)
         .limits(limits)
         .timeouts(timeouts)
         // Off unless requested: the client protocol has its own pings, which the client application answers.

@@ -43,15 +43,11 @@ mod clients;
 pub mod codes;
 mod config;
 mod connection;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "subscriptions do not ask for deltas yet")
-)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
 mod door;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
-#[cfg_attr(not(test), expect(dead_code, reason = "subscriptions do not ask for filters yet"))]
 mod filter;
 mod handle;
 #[allow(dead_code, unused_imports, reason = "sessions do not call hooks yet")]
@@ -70,6 +66,7 @@ mod refusals;
 mod serve;
 mod session;
 pub mod settings;
+mod transports;
 
 pub use accept::accept_all;
 pub use config::{

@@ -11,6 +11,7 @@ use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::TokenVerifier;
 use crate::channel::{ChannelName, Hub, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
@@ -21,8 +22,8 @@ use crate::engine::{
 };
 use crate::hooks::Hooks;
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
-use crate::presence::{ClientId, ClientInfo, Generation, Subscription};
-use crate::protocol::Json;
+use crate::presence::{ClientId, Generation, Membership, Subscription};
+use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 use crate::refusals::RefusalLog;
 
@@ -41,6 +42,7 @@ pub(crate) struct Node {
     hub: Arc<Hub>,
     engine: Engine,
     clients: Clients,
+    verifiers: RwLock<Arc<Verifiers>>,
     draining: CancellationToken,
     refusals: RefusalLog,
     metrics: SharedMetrics,
@@ -67,6 +69,34 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size of the queue of the readiness check.
 const PROBE_BYTES_MAX: usize = 64 << 10;
+
+/// The verifiers of tokens.
+#[derive(Debug)]
+pub(crate) struct Verifiers {
+    connections: TokenVerifier,
+    /// `None` if subscription tokens are verified like connection tokens.
+    subscriptions: Option<TokenVerifier>,
+}
+
+impl Verifiers {
+    fn new(config: &Config) -> Self {
+        let verifier = |config| TokenVerifier::new(config).expect("checked by `Config::check`");
+        Self {
+            connections: verifier(&config.tokens),
+            subscriptions: config.subscription_tokens.as_ref().map(verifier),
+        }
+    }
+
+    /// Verifies connection tokens.
+    pub(crate) fn connections(&self) -> &TokenVerifier {
+        &self.connections
+    }
+
+    /// Verifies subscription tokens.
+    pub(crate) fn subscriptions(&self) -> &TokenVerifier {
+        self.subscriptions.as_ref().unwrap_or(&self.connections)
+    }
+}
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -100,6 +130,7 @@ impl Node {
         let config = current.read().clone();
         let door = Door::new(config.limits.connections_max);
         let hooks = Hooks::from_options(&config.hooks).expect("checked by `Config::check`");
+        let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
         Arc::new(Self {
             current,
             generation: AtomicU64::new(0),
@@ -107,6 +138,7 @@ impl Node {
             hub,
             engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Clients::default(),
+            verifiers,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
             metrics: Arc::new(Metrics::new()),
@@ -148,6 +180,8 @@ impl Node {
         {
             *self.hooks.write() = hooks;
         }
+        // Also forgets the cached JWK sets.
+        *self.verifiers.write() = Arc::new(Verifiers::new(&config));
         *self.current.write() = Arc::new(config);
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -263,7 +297,7 @@ impl Node {
         // Concurrent probes see each other's publications.
         let token = client.to_string();
         let content = Content {
-            data: Json::parse(format!("\"{token}\"")).map_err(|_| FAILED)?,
+            data: Data::json(format!("\"{token}\"")).map_err(|_| FAILED)?,
             info: None,
             tags: None,
         };
@@ -299,6 +333,11 @@ impl Node {
         self.started.elapsed()
     }
 
+    /// The verifiers of tokens after the last reload.
+    pub(crate) fn verifiers(&self) -> Arc<Verifiers> {
+        self.verifiers.read().clone()
+    }
+
     pub(crate) fn refusals(&self) -> &RefusalLog {
         &self.refusals
     }
@@ -313,44 +352,43 @@ impl Node {
     }
 
     /// Removes a client from the list and from its channels. It receives no further publications.
-    pub(crate) fn unregister(
-        self: &Arc<Self>,
-        client: ClientId,
-        info: Option<&Arc<ClientInfo>>,
-        left: Vec<Subscription>,
-    ) {
+    pub(crate) fn unregister(self: &Arc<Self>, client: ClientId, left: Vec<Membership>) {
         self.clients.remove(client);
-        for subscription in &left {
-            self.hub.unsubscribe(subscription, client);
+        for membership in &left {
+            self.hub.unsubscribe(&membership.subscription, client);
         }
-        let Some(info) = info.filter(|_| !left.is_empty()).cloned() else {
+        if left.is_empty() {
             return;
-        };
+        }
         // The caller is a destructor and cannot wait for the engine. The client id is never reused, so no later subscription
         // of the client can be affected.
         let node = self.clone();
         tokio::spawn(async move {
-            for subscription in left {
-                node.announce_leave(&subscription, &info).await;
+            for membership in left {
+                node.announce_leave(&membership).await;
             }
         });
     }
 
     /// Removes a client from the presence of a channel, and announces that it left. The client must already have left the
     /// hub.
-    pub(crate) async fn announce_leave(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
-        self.remove_presence(subscription, info).await;
-        let channel = &subscription.channel;
-        if self.config.channels.join_leave {
-            log_engine_error(channel, self.engine.publish_leave(channel, info.clone()).await);
+    pub(crate) async fn announce_leave(&self, membership: &Membership) {
+        self.remove_presence(membership).await;
+        let channel = &membership.subscription.channel;
+        if membership.join_leave {
+            log_engine_error(
+                channel,
+                self.engine.publish_leave(channel, membership.info.clone()).await,
+            );
         }
     }
 
     /// Removes a client from the presence of a channel, without an announcement. The client must already have left the hub.
-    pub(crate) async fn remove_presence(&self, subscription: &Subscription, info: &Arc<ClientInfo>) {
+    pub(crate) async fn remove_presence(&self, membership: &Membership) {
+        let Membership { subscription, info, .. } = membership;
         let channel = &subscription.channel;
         log_engine_error(channel, self.engine.interest_changed(channel).await);
-        if self.config.channels.presence {
+        if membership.presence {
             log_engine_error(channel, self.engine.presence_remove(subscription, info.client).await);
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::channel::ChannelName;
-use crate::protocol::{Json, WireClientInfo};
+use crate::protocol::{Data, WireClientInfo};
 
 /// The random id of a connection, shown to other clients as a UUID (version 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,18 @@ pub(crate) struct Subscription {
     pub(crate) generation: Generation,
 }
 
+/// A client's subscription, and how others see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    pub(crate) subscription: Subscription,
+    /// The client in this channel.
+    pub(crate) info: Arc<ClientInfo>,
+    /// Whether the client is in the presence of the channel.
+    pub(crate) presence: bool,
+    /// Whether its coming and going is announced.
+    pub(crate) join_leave: bool,
+}
+
 /// A map from client ids, without hashing: the ids are random, and clients cannot choose them.
 pub(crate) type ClientMap<T> = HashMap<ClientId, T, BuildHasherDefault<IdentityHasher>>;
 
@@ -102,7 +114,9 @@ pub(crate) struct ClientInfo {
     /// The user; empty if anonymous.
     pub(crate) user: Arc<str>,
     /// Data of the connection. Data from the client itself is under `"unverified"`.
-    pub(crate) conn_info: Option<Json>,
+    pub(crate) conn_info: Option<Data>,
+    /// Data of the client in one channel, from its subscription token.
+    pub(crate) chan_info: Option<Data>,
 }
 
 impl ClientInfo {
@@ -111,6 +125,7 @@ impl ClientInfo {
             user: &self.user,
             client: self.client.to_string(),
             conn_info: self.conn_info.as_ref(),
+            chan_info: self.chan_info.as_ref(),
         }
     }
 }
@@ -258,6 +273,7 @@ mod tests {
             client: ClientId::from_random(bits),
             user: user.into(),
             conn_info: None,
+            chan_info: None,
         })
     }
 

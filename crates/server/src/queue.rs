@@ -9,14 +9,14 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use sockeye::{PreparedMessage, Sender, Text};
+use sockeye::{Message, PreparedMessage, Sender};
 
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
-use crate::codes::DisconnectCode;
+use crate::codes::{DisconnectCode, UnsubscribeCode};
 use crate::engine::Position;
 use crate::presence::Subscription;
-use crate::protocol::Json;
+use crate::protocol::{Data, Encoding, bytes};
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Queue {
     bytes_max: usize,
     /// The client's WebSocket, for direct sends.
     sender: Option<Sender>,
+    /// The encoding of all items.
+    encoding: Encoding,
     state: Mutex<State>,
 }
 
@@ -31,6 +33,8 @@ pub(crate) struct Queue {
 struct State {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Number of publications that were dropped because the client read slowly.
+    dropped: u64,
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
     is_taken: bool,
@@ -45,13 +49,27 @@ struct State {
 #[derive(Debug)]
 pub(crate) enum Item {
     /// The reply to a command. Consecutive replies may be sent in one frame.
-    Reply(Text),
+    Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
+    /// A publication that may be dropped if the client reads slowly.
+    Publication(PreparedMessage, Slot),
     /// The push that a subscription has ended. The session must be updated too.
-    Unsubscribe(Subscription, PreparedMessage),
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
     Command(Box<ServerCommand>),
+}
+
+/// Decides which queued publications are dropped for a slow client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Dropped when the queue is full, the oldest first.
+    Oldest,
+    /// Replaced by the next publication of the channel with the same key.
+    Latest {
+        channel: ChannelName,
+        key: Option<Box<str>>,
+    },
 }
 
 /// A command of the server API that the session of a client executes.
@@ -68,9 +86,9 @@ pub(crate) enum ServerCommand {
 pub(crate) struct ServerSubscribe {
     pub(crate) channel: ChannelName,
     /// Additional information about the client in this channel (`chan_info`).
-    pub(crate) info: Option<Json>,
+    pub(crate) info: Option<Data>,
     /// Data that the client receives with the subscription.
-    pub(crate) data: Option<Json>,
+    pub(crate) data: Option<Data>,
     /// Unix time in seconds at which the subscription expires.
     pub(crate) expire_at: Option<i64>,
     pub(crate) recover_since: Option<Position>,
@@ -86,16 +104,16 @@ pub(crate) struct ServerRefresh {
     /// Unix time in seconds at which it expires.
     pub(crate) expire_at: Option<i64>,
     /// New information about the client (`conn_info`).
-    pub(crate) info: Option<Json>,
+    pub(crate) info: Option<Data>,
 }
 
 /// The next action for a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
-    /// Send this text frame.
+    /// Send this frame.
     Frame(PreparedMessage),
-    /// The subscription has ended. Send this text frame, unless the client has unsubscribed in the meantime.
-    Unsubscribe(Subscription, PreparedMessage),
+    /// The subscription has ended. Send this frame, unless the client has unsubscribed in the meantime.
+    Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// Execute this command.
     Command(Box<ServerCommand>),
     /// Close the connection.
@@ -114,8 +132,20 @@ impl Queue {
         Self {
             bytes_max,
             sender,
+            encoding: Encoding::Json,
             state: Mutex::default(),
         }
+    }
+
+    /// Sets the encoding that the client uses; JSON by default.
+    pub(crate) fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// The encoding that the client uses.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Sends an item directly, or queues it and wakes the client's task.
@@ -127,6 +157,7 @@ impl Queue {
             if state.closed.is_some() || self.try_send_directly(&state, &item) {
                 return;
             }
+            state.make_room(&item, self.bytes_max);
             state.bytes += item.cost();
             if state.bytes > self.bytes_max {
                 state.drop_items();
@@ -145,7 +176,7 @@ impl Queue {
     /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
     /// closed: the client's task handles that.
     fn try_send_directly(&self, state: &State, item: &Item) -> bool {
-        let (Some(sender), Item::Push(push)) = (&self.sender, item) else {
+        let (Some(sender), Item::Push(push) | Item::Publication(push, _)) = (&self.sender, item) else {
             return false;
         };
         state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
@@ -192,11 +223,16 @@ impl Queue {
             return state.closed.map(Outgoing::Close);
         };
         Some(match item {
-            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first))),
-            Item::Push(push) => Outgoing::Frame(push),
-            Item::Unsubscribe(subscription, push) => Outgoing::Unsubscribe(subscription, push),
+            Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
+            Item::Push(push) | Item::Publication(push, _) => Outgoing::Frame(push),
+            Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
         })
+    }
+
+    /// Number of publications that were dropped because the client read slowly.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state.lock().dropped
     }
 
     /// Number of queued bytes.
@@ -232,6 +268,30 @@ impl State {
         (!self.items.is_empty() || self.closed.is_some()).then_some(())
     }
 
+    /// Drops publications that the next item replaces, or that must give way because the queue is full.
+    fn make_room(&mut self, next: &Item, bytes_max: usize) {
+        if let Item::Publication(_, slot @ Slot::Latest { .. }) = next {
+            let replaced = |item: &Item| matches!(item, Item::Publication(_, queued) if queued == slot);
+            if let Some(index) = self.items.iter().position(replaced) {
+                self.drop_item(index);
+            }
+        }
+        while self.bytes + next.cost() > bytes_max {
+            let is_droppable = |item: &Item| matches!(item, Item::Publication(_, Slot::Oldest));
+            let Some(index) = self.items.iter().position(is_droppable) else {
+                return;
+            };
+            self.drop_item(index);
+        }
+    }
+
+    fn drop_item(&mut self, index: usize) {
+        if let Some(item) = self.items.remove(index) {
+            self.bytes -= item.cost();
+            self.dropped += 1;
+        }
+    }
+
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= item.cost();
@@ -241,20 +301,19 @@ impl State {
         Some(item)
     }
 
-    /// Joins the reply and the replies directly behind it, one per line.
-    fn join_replies(&mut self, first: Text) -> Text {
+    /// Joins the reply and the replies directly behind it.
+    fn join_replies(&mut self, first: Message, encoding: Encoding) -> Message {
         if !matches!(self.items.front(), Some(Item::Reply(_))) {
             return first;
         }
-        let mut joined = String::from(first);
+        let mut joined = bytes(&first).to_vec();
         while let Some(Item::Reply(next)) = self.items.front()
             && joined.len() + next.len() < JOINED_BYTES_MAX
         {
-            joined.push('\n');
-            joined.push_str(next);
+            Encoding::join(&mut joined, next);
             self.pop();
         }
-        joined.into()
+        encoding.frame(joined)
     }
 
     fn drop_items(&mut self) {
@@ -266,8 +325,8 @@ impl State {
 impl Item {
     fn cost(&self) -> usize {
         let len = match self {
-            Self::Reply(text) => text.len(),
-            Self::Push(push) | Self::Unsubscribe(_, push) => push.message().len(),
+            Self::Reply(reply) => reply.len(),
+            Self::Push(push) | Self::Publication(push, _) | Self::Unsubscribe(_, _, push) => push.message().len(),
             Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
@@ -276,11 +335,11 @@ impl Item {
 
 impl ServerCommand {
     fn cost(&self) -> usize {
-        let json = |json: &Option<Json>| json.as_ref().map_or(0, Json::len_bytes);
+        let len = |data: &Option<Data>| data.as_ref().map_or(0, Data::len_bytes);
         size_of::<Self>()
             + match self {
-                Self::Subscribe(subscribe) => json(&subscribe.info) + json(&subscribe.data),
-                Self::Refresh(refresh) => json(&refresh.info),
+                Self::Subscribe(subscribe) => len(&subscribe.info) + len(&subscribe.data),
+                Self::Refresh(refresh) => len(&refresh.info),
             }
     }
 }
@@ -329,6 +388,43 @@ mod tests {
         queue.push(push("late"));
         queue.close(DisconnectCode::Shutdown);
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_publications_that_may_be_dropped() {
+        let publication = |text: &str| Item::Publication(PreparedMessage::new(text), Slot::Oldest);
+        let queue = Queue::new(3 * (ITEM_BYTES + 1), None);
+        queue.push(push("p"));
+        for text in ["1", "2", "3", "4"] {
+            queue.push(publication(text));
+        }
+        queue.push(reply("r"));
+        assert_eq!((queue.bytes(), queue.dropped()), (3 * (ITEM_BYTES + 1), 3));
+        for expect in [frame("p"), frame("4"), frame("r"), None] {
+            assert_eq!(queue.take(), expect);
+        }
+    }
+
+    #[test]
+    fn only_the_latest_publication_of_a_channel_or_key_is_kept() {
+        let queue = Queue::new(1 << 20, None);
+        let publish = |channel: &str, key: Option<&str>, text: &str| {
+            let channel = ChannelName::new(channel).unwrap();
+            let key = key.map(Into::into);
+            queue.push(Item::Publication(
+                PreparedMessage::new(text),
+                Slot::Latest { channel, key },
+            ));
+        };
+        publish("a", None, "1");
+        publish("b", None, "2");
+        publish("a", Some("k"), "3");
+        publish("a", None, "4");
+        publish("a", Some("k"), "5");
+        assert_eq!(queue.dropped(), 2);
+        for expect in [frame("2"), frame("4"), frame("5"), None] {
+            assert_eq!(queue.take(), expect);
+        }
     }
 
     #[test]

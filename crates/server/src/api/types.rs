@@ -10,7 +10,7 @@ use crate::codes::ErrorCode;
 use crate::engine::Publication;
 use crate::handle::{NodeInfo, StreamPosition};
 use crate::presence::ClientInfo;
-use crate::protocol::{Json, WireClientInfo};
+use crate::protocol::{Data, WireClientInfo};
 
 /// Data that is JSON or, under another name, bytes as base64.
 #[derive(Debug, Default)]
@@ -242,7 +242,7 @@ pub(super) struct HistoryResult<'a> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct HistoryPublication<'a> {
-    data: &'a Json,
+    data: &'a Data,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<WireClientInfo<'a>>,
     offset: u64,

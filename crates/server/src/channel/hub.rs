@@ -1,6 +1,6 @@
 //! The subscribers of each channel, and the delivery of pushes to them.
 //!
-//! A push is encoded once and shared by all queues. The lock of the channel is buffered during delivery, so all subscribers
+//! A push is encoded once per encoding and shared by all queues. The lock of the channel is buffered during delivery, so all subscribers
 //! see the same order.
 //!
 //! A client subscribes in two steps, so that no publication is lost while the history is read. After [`Hub::subscribe`],
@@ -16,22 +16,31 @@ use std::hash::RandomState;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sockeye::{PreparedMessage, Text};
+use sockeye::{Message, PreparedMessage};
 
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
-use crate::engine::{Deliver, Epoch, Position, Publication};
+use crate::config::SlowConsumer;
+use crate::delta;
+use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
+use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
-use crate::protocol::Push;
-use crate::queue::{Item, Queue};
+use crate::protocol::{Data, Encoding, Push, PushCache, PushTarget, Shape, WireData};
+use crate::queue::{Item, Queue, Slot};
 
 /// Options of a subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SubscriberOptions {
     /// Deliver join and leave pushes.
     pub(crate) join_leave: bool,
     /// End the subscription if a publication is lost, so that the client recovers.
     pub(crate) positioned: bool,
+    /// Deliver publications as deltas.
+    pub(crate) delta: bool,
+    /// Deliver only publications with matching tags.
+    pub(crate) filter: Option<Arc<Filter>>,
+    /// What happens to publications if the client reads slowly; `None` disconnects it.
+    pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
 }
 
 /// Error: a publication was lost while the client subscribed.
@@ -51,6 +60,8 @@ struct Channel {
     subscribers: ClientMap<Subscriber>,
     /// The position of the newest publication, in a channel with history.
     position: Option<Position>,
+    /// The newest publication, which deltas are made from. `None` if no subscriber wants deltas.
+    newest: Option<Data>,
     /// Set when the last subscriber left and the channel was removed from the map.
     is_removed: bool,
 }
@@ -68,7 +79,11 @@ enum Phase {
     /// Between `subscribe` and `activate`.
     Buffering(Box<Buffered>),
     /// Publications with a higher offset are queued.
-    Live { after: u64 },
+    Live {
+        after: u64,
+        /// Whether the client has received the previous publication, so that it can apply a delta.
+        has_previous: bool,
+    },
 }
 
 /// Pushes that arrived between `subscribe` and `activate`.
@@ -125,7 +140,7 @@ impl Hub {
         }
     }
 
-    /// Queues the reply to the subscription and the buffered pushes after `from`.
+    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`.
     ///
     /// # Errors
     /// Returns [`Gap`] and queues nothing if the buffered publications do not continue `from`.
@@ -133,19 +148,19 @@ impl Hub {
         &self,
         name: &ChannelName,
         client: ClientId,
-        reply: Text,
+        reply: Option<Message>,
         from: Option<&Position>,
     ) -> Result<(), Gap> {
         let channel = self.channel(name).ok_or(Gap)?;
         let mut channel = channel.lock();
         let subscriber = channel.subscribers.get_mut(&client).ok_or(Gap)?;
         let after = from.map_or(0, |from| from.offset);
-        let Phase::Buffering(buffered) = std::mem::replace(&mut subscriber.phase, Phase::Live { after }) else {
+        let Phase::Buffering(buffered) = std::mem::replace(&mut subscriber.phase, Phase::live(after)) else {
             debug_assert!(false, "activated twice");
             return Ok(());
         };
-        let options = subscriber.options;
-        match buffered.pushes_after(options, from) {
+        let positioned = subscriber.options.positioned;
+        match buffered.pushes_after(positioned, from) {
             Ok((after, pushes)) => {
                 if let Some(from) = from {
                     channel.adopt_epoch(name, client, from);
@@ -153,9 +168,11 @@ impl Hub {
                 let Some(subscriber) = channel.subscribers.get_mut(&client) else {
                     return Err(Gap);
                 };
-                subscriber.phase = Phase::Live { after };
-                subscriber.queue.push(Item::Reply(reply));
-                for (_, push) in pushes {
+                subscriber.phase = Phase::live(after);
+                if let Some(reply) = reply {
+                    subscriber.queue.push(Item::Reply(reply));
+                }
+                for push in pushes.into_iter().filter_map(|(_, push)| push) {
                     subscriber.queue.push(Item::Push(push));
                 }
                 Ok(())
@@ -201,8 +218,10 @@ impl Hub {
                     channel: name.clone(),
                     generation: subscriber.generation,
                 };
-                let push = PreparedMessage::new(Push::Unsubscribe(code).encode(name.as_str()));
-                subscriber.queue.push(Item::Unsubscribe(subscription, push));
+                let target = PushTarget::channel(name.as_str());
+                let push = subscriber.queue.encoding().push(target, &Push::Unsubscribe(code));
+                let push = PreparedMessage::new(push);
+                subscriber.queue.push(Item::Unsubscribe(subscription, code, push));
             }
             channel.subscribers.is_empty()
         };
@@ -262,9 +281,12 @@ impl Hub {
         if interested.peek().is_none() {
             return;
         }
-        let push = PreparedMessage::new(push.encode(name.as_str()));
+        let mut cache = PushCache::default();
         for subscriber in interested {
-            subscriber.deliver(0, None, &push);
+            let encoding = subscriber.queue.encoding();
+            let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
+            let push = cache.get(encoding, Shape::Plain, false, encode);
+            subscriber.deliver(0, None, push);
         }
     }
 }
@@ -276,7 +298,6 @@ impl Deliver for Hub {
 
     fn publication(&self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
         let Some(channel) = self.channel(name) else { return };
-        let push = PreparedMessage::new(Push::Pub(publication.wire()).encode(name.as_str()));
         let mut channel = channel.lock();
         if let Some(epoch) = epoch {
             match channel.advance(epoch, publication.offset) {
@@ -285,9 +306,7 @@ impl Deliver for Hub {
                 Advance::Gap => channel.unsubscribe_positioned(name, GapScope::All),
             }
         }
-        for subscriber in channel.subscribers.values_mut() {
-            subscriber.deliver(publication.offset, epoch, &push);
-        }
+        channel.deliver(name, publication, epoch);
         if channel.subscribers.is_empty() {
             drop(channel);
             self.remove_if_empty(name);
@@ -303,8 +322,8 @@ impl Deliver for Hub {
     }
 }
 
-/// Pushes with their offsets.
-type Pushes = Vec<(u64, PreparedMessage)>;
+/// Pushes with their offsets; `None` for a publication that the filter of the subscriber excludes.
+type Pushes = Vec<(u64, Option<PreparedMessage>)>;
 
 /// Which subscribers are affected by a gap.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -324,6 +343,42 @@ enum Advance {
 }
 
 impl Channel {
+    /// Delivers a publication to all subscribers.
+    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+        let mut encoder = PublicationEncoder {
+            target: PushTarget::channel(name.as_str()),
+            publication,
+            previous: self.newest.take(),
+            deltas: Default::default(),
+            cache: PushCache::default(),
+        };
+        let mut has_deltas = false;
+        let tags = publication.content.tags.as_deref();
+        for subscriber in self.subscribers.values_mut() {
+            has_deltas |= subscriber.options.delta;
+            if !subscriber.is_interested(tags) {
+                subscriber.skip(publication.offset, epoch);
+                continue;
+            }
+            let shape = match subscriber.phase {
+                _ if !subscriber.options.delta => Shape::Plain,
+                Phase::Live { has_previous: true, .. } => Shape::Delta,
+                _ => Shape::Complete,
+            };
+            let push = encoder.encode(subscriber.queue.encoding(), shape);
+            match subscriber.slot(name, tags) {
+                Some(slot) if matches!(subscriber.phase, Phase::Live { after, .. } if publication.offset == 0 || publication.offset > after) =>
+                {
+                    subscriber.queue.push(Item::Publication(push.clone(), slot));
+                }
+                _ => subscriber.deliver(publication.offset, epoch, push),
+            }
+        }
+        if has_deltas {
+            self.newest = Some(publication.content.data.clone());
+        }
+    }
+
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
     /// subscribers are unsubscribed and recover.
     ///
@@ -351,7 +406,7 @@ impl Channel {
         };
         if last.epoch != *epoch {
             for subscriber in self.subscribers.values_mut() {
-                if let Phase::Live { after } = &mut subscriber.phase {
+                if let Phase::Live { after, .. } = &mut subscriber.phase {
                     // Offsets of different epochs are not comparable.
                     *after = 0;
                 }
@@ -370,7 +425,8 @@ impl Channel {
     /// Ends all positioned subscriptions, so that the clients recover.
     fn unsubscribe_positioned(&mut self, name: &ChannelName, scope: GapScope) {
         tracing::debug!(channel = %name, "a publication is missing; unsubscribed all positioned subscribers");
-        let push = PreparedMessage::new(Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode(name.as_str()));
+        let push = Push::Unsubscribe(UnsubscribeCode::InsufficientState);
+        let mut cache = PushCache::default();
         self.subscribers.retain(|_, subscriber| {
             if !subscriber.options.positioned {
                 return true;
@@ -385,7 +441,14 @@ impl Channel {
                         channel: name.clone(),
                         generation: subscriber.generation,
                     };
-                    subscriber.queue.push(Item::Unsubscribe(subscription, push.clone()));
+                    let encoding = subscriber.queue.encoding();
+                    let encode = || encoding.push(PushTarget::channel(name.as_str()), &push);
+                    let push = cache.get(encoding, Shape::Plain, false, encode).clone();
+                    subscriber.queue.push(Item::Unsubscribe(
+                        subscription,
+                        UnsubscribeCode::InsufficientState,
+                        push,
+                    ));
                     false
                 }
             }
@@ -393,22 +456,76 @@ impl Channel {
     }
 }
 
+/// Encodes a publication for many subscribers.
+struct PublicationEncoder<'a> {
+    target: PushTarget<'a>,
+    publication: &'a Publication,
+    /// The previous publication, from which deltas are made.
+    previous: Option<Data>,
+    /// The deltas of both encodings, each `Some(None)` if it would not be smaller than the data.
+    deltas: [Option<Option<Vec<u8>>>; 2],
+    cache: PushCache,
+}
+
+impl PublicationEncoder<'_> {
+    fn encode(&mut self, encoding: Encoding, mut shape: Shape) -> &PreparedMessage {
+        let (previous, next) = (self.previous.as_ref(), &self.publication.content.data);
+        let deltas = &mut self.deltas[encoding as usize];
+        if shape == Shape::Delta
+            && deltas
+                .get_or_insert_with(|| delta_between(encoding, previous?, next))
+                .is_none()
+        {
+            shape = Shape::Complete;
+        }
+        let (target, publication) = (self.target, self.publication);
+        self.cache.get(encoding, shape, false, || {
+            let data = match shape {
+                Shape::Plain => WireData::Plain(next),
+                Shape::Complete => WireData::Complete(next),
+                Shape::Delta => {
+                    let delta = deltas.as_ref().and_then(|delta| delta.as_deref());
+                    WireData::Delta(delta.unwrap_or_default().into())
+                }
+            };
+            encoding.push(target, &Push::Pub(publication.wire_with(data)))
+        })
+    }
+}
+
+/// Returns the delta between two publications, or `None` if it would not be smaller.
+fn delta_between(encoding: Encoding, previous: &Data, next: &Data) -> Option<Vec<u8>> {
+    match encoding {
+        Encoding::Json => delta::create_text(&previous.to_json(), &next.to_json()).map(String::into_bytes),
+        Encoding::Protobuf => delta::create(previous.as_bytes(), next.as_bytes()),
+    }
+}
+
+impl Phase {
+    fn live(after: u64) -> Self {
+        Self::Live {
+            after,
+            has_previous: false,
+        }
+    }
+}
+
 impl Buffered {
     /// Returns the buffered pushes after `from`, and the offset of the last one.
-    fn pushes_after(self, options: SubscriberOptions, from: Option<&Position>) -> Result<(u64, Pushes), Gap> {
+    fn pushes_after(self, positioned: bool, from: Option<&Position>) -> Result<(u64, Pushes), Gap> {
         if self.has_gap {
             return Err(Gap);
         }
         let mut pushes = self.pushes;
         let Some(from) = from else { return Ok((0, pushes)) };
         // It is unknown which of the two epochs is newer.
-        if options.positioned && self.epoch.is_some_and(|epoch| epoch != from.epoch) {
+        if positioned && self.epoch.is_some_and(|epoch| epoch != from.epoch) {
             return Err(Gap);
         }
         let mut after = from.offset;
         pushes.retain(|(offset, _)| *offset == 0 || *offset > after);
         for (offset, _) in pushes.iter().filter(|(offset, _)| *offset != 0) {
-            if options.positioned && *offset != after + 1 {
+            if positioned && *offset != after + 1 {
                 return Err(Gap);
             }
             after = *offset;
@@ -416,8 +533,8 @@ impl Buffered {
         Ok((after, pushes))
     }
 
-    fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
-        self.bytes += push.message().len();
+    fn add(&mut self, offset: u64, epoch: Option<&Epoch>, push: Option<&PreparedMessage>) {
+        self.bytes += push.map_or(size_of::<(u64, PreparedMessage)>(), |push| push.message().len());
         // A single push of any size is accepted; otherwise channels with large publications could not be subscribed to.
         let is_full = self.bytes > BUFFERED_BYTES_MAX && !self.pushes.is_empty();
         let is_other_epoch = epoch.is_some_and(|epoch| self.epoch.get_or_insert_with(|| epoch.clone()) != epoch);
@@ -426,16 +543,50 @@ impl Buffered {
             self.pushes = Vec::new();
             return;
         }
-        self.pushes.push((offset, push.clone()));
+        self.pushes.push((offset, push.cloned()));
     }
 }
 
 impl Subscriber {
+    fn is_interested(&self, tags: Option<&Tags>) -> bool {
+        match (&self.options.filter, tags) {
+            (None, _) => true,
+            (Some(filter), Some(tags)) => filter.matches(tags),
+            (Some(filter), None) => filter.matches(&Tags::new()),
+        }
+    }
+
+    /// Which publications in the queue of the subscriber may be dropped; `None` if none may.
+    fn slot(&self, channel: &ChannelName, tags: Option<&Tags>) -> Option<Slot> {
+        match &**self.options.slow_consumer.as_ref()? {
+            SlowConsumer::Disconnect => None,
+            SlowConsumer::DropOldest => Some(Slot::Oldest),
+            SlowConsumer::Latest { key_tag } => Some(Slot::Latest {
+                channel: channel.clone(),
+                key: key_tag
+                    .as_ref()
+                    .and_then(|tag| tags?.get(tag))
+                    .map(|key| key.as_str().into()),
+            }),
+        }
+    }
+
+    /// Notes a publication that the filter of the subscriber excludes.
+    fn skip(&mut self, offset: u64, epoch: Option<&Epoch>) {
+        if let Phase::Buffering(buffered) = &mut self.phase {
+            buffered.add(offset, epoch, None);
+        }
+    }
+
     fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
         match &mut self.phase {
-            Phase::Live { after } if offset != 0 && offset <= *after => {}
-            Phase::Live { .. } => self.queue.push(Item::Push(push.clone())),
-            Phase::Buffering(buffered) => buffered.add(offset, epoch, push),
+            Phase::Live { after, .. } if offset != 0 && offset <= *after => {}
+            Phase::Live { has_previous, .. } => {
+                // Pushes without an offset are joins and leaves: deltas need history.
+                *has_previous |= self.options.delta && offset != 0;
+                self.queue.push(Item::Push(push.clone()));
+            }
+            Phase::Buffering(buffered) => buffered.add(offset, epoch, Some(push)),
         }
     }
 }
@@ -450,12 +601,15 @@ impl fmt::Debug for Hub {
 mod tests {
     use super::*;
     use crate::engine::Content;
-    use crate::protocol::Json;
+    use crate::protocol::Data;
     use crate::queue::Outgoing;
 
     const ALL: SubscriberOptions = SubscriberOptions {
         join_leave: true,
         positioned: true,
+        delta: false,
+        filter: None,
+        slow_consumer: None,
     };
 
     struct Room {
@@ -492,13 +646,17 @@ mod tests {
         }
 
         fn release(&self, bits: u128, from: Option<Position>) -> Result<(), Gap> {
-            self.hub
-                .activate(&self.name, ClientId::from_random(bits), "reply".into(), from.as_ref())
+            self.hub.activate(
+                &self.name,
+                ClientId::from_random(bits),
+                Some("reply".into()),
+                from.as_ref(),
+            )
         }
 
         fn say(&self, epoch: &str, offset: u64) {
             let content = Content {
-                data: Json::parse(offset.to_string()).unwrap(),
+                data: Data::json(offset.to_string()).unwrap(),
                 info: None,
                 tags: None,
             };
@@ -660,10 +818,105 @@ mod tests {
             client: ClientId::from_random(2),
             user: "".into(),
             conn_info: None,
+            chan_info: None,
         };
         Deliver::join(&room.hub, &room.name, &info);
         assert_eq!(drain(&curious), ["reply", "join"]);
         assert_eq!(drain(&busy), ["reply"]);
+    }
+
+    /// A publication with tags, in a channel with history.
+    fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
+        let tags: Tags = tags
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let content = Content {
+            data: Data::json(data).unwrap(),
+            info: None,
+            tags: (!tags.is_empty()).then(|| Arc::new(tags)),
+        };
+        let publication = Publication {
+            content,
+            offset,
+            time_ms: 0,
+        };
+        room.hub.publication(&room.name, &publication, Some(&Epoch::new("e")));
+    }
+
+    fn texts(queue: &Queue) -> Vec<String> {
+        let frames = std::iter::from_fn(|| match queue.take()? {
+            Outgoing::Frame(frame) => Some(frame),
+            other => panic!("{other:?}"),
+        });
+        frames
+            .map(|frame| frame.message().as_text().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_publication_of_a_delta_subscription_is_complete() {
+        let room = Room::new();
+        let options = SubscriberOptions { delta: true, ..ALL };
+        let (deltas, plain) = (room.join(1, options), room.join(2, ALL));
+        for client in [1, 2] {
+            room.release(client, at("e", 0)).unwrap();
+        }
+        let long = |text: &str| format!("{{\"long\":\"{}{text}\"}}", "x".repeat(200));
+        publish(&room, 1, &long("a"), &[]);
+        publish(&room, 2, &long("b"), &[]);
+        // Nothing in common: the data itself is smaller than a delta.
+        publish(&room, 3, "1", &[]);
+        let heard = texts(&deltas);
+        assert!(
+            heard[1].contains(r#""data":"{\"long\":"#) && !heard[1].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(
+            heard[2].len() < 150 && heard[2].contains(r#""delta":true"#),
+            "{heard:?}"
+        );
+        assert!(
+            heard[3].contains(r#""data":"1""#) && !heard[3].contains("delta"),
+            "{heard:?}"
+        );
+        assert!(texts(&plain)[2].contains(&long("b")));
+    }
+
+    #[test]
+    fn a_filter_excludes_publications_without_a_gap() {
+        let room = Room::new();
+        let node = serde_json::from_str(r#"{"key":"symbol","cmp":"eq","val":"A"}"#).unwrap();
+        let filter = Some(Arc::new(Filter::new(&node).unwrap()));
+        let queue = room.join(1, SubscriberOptions { filter, ..ALL });
+        publish(&room, 1, "1", &[("symbol", "B")]);
+        publish(&room, 2, "2", &[("symbol", "A")]);
+        room.release(1, at("e", 0)).unwrap();
+        publish(&room, 3, "3", &[]);
+        publish(&room, 4, "4", &[("symbol", "A")]);
+        assert_eq!(drain(&queue), ["reply", "2", "4"]);
+    }
+
+    #[test]
+    fn a_publication_is_encoded_for_each_subscriber() {
+        let room = Room::new();
+        let queue = Arc::new(Queue::new(1 << 20, None).with_encoding(Encoding::Protobuf));
+        let client = ClientId::from_random(1);
+        room.hub.subscribe(&room.subscription(1), client, queue.clone(), ALL);
+        room.release(1, at("e", 0)).unwrap();
+        queue.take().unwrap();
+        publish(&room, 1, "7", &[]);
+        let Some(Outgoing::Frame(frame)) = queue.take() else {
+            panic!("no publication")
+        };
+        let expect = [
+            &[15, 4 << 3 | 2, 13][..],
+            &[2 << 3 | 2, 4],
+            b"room",
+            // Publication: data and offset.
+            &[4 << 3 | 2, 5, 4 << 3 | 2, 1, b'7', 6 << 3, 1],
+        ];
+        assert_eq!(crate::protocol::bytes(frame.message()), expect.concat());
     }
 
     #[test]
@@ -688,7 +941,7 @@ mod tests {
         let room = Room::new();
         let _queue = room.join(1, ALL);
         let content = Content {
-            data: Json::parse(format!("\"{}\"", "x".repeat(60_000))).unwrap(),
+            data: Data::json(format!("\"{}\"", "x".repeat(60_000))).unwrap(),
             info: None,
             tags: None,
         };

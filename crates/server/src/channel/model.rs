@@ -14,12 +14,15 @@ use super::{ChannelName, Hub, SubscriberOptions};
 use crate::config::Limits;
 use crate::engine::{Broker, Content, History, HistoryLimits, HistoryQuery, MemoryBroker, Position, is_recovered};
 use crate::presence::{ClientId, Generation, Subscription};
-use crate::protocol::Json;
+use crate::protocol::Data;
 use crate::queue::{Outgoing, Queue};
 
 const STRICT: SubscriberOptions = SubscriberOptions {
     join_leave: false,
     positioned: true,
+    delta: false,
+    filter: None,
+    slow_consumer: None,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -81,7 +84,7 @@ impl World {
 
     async fn publish(&mut self, channel: &ChannelName, data: String) {
         let content = Content {
-            data: Json::parse(data).unwrap(),
+            data: Data::json(data).unwrap(),
             info: None,
             tags: None,
         };
@@ -136,7 +139,7 @@ impl World {
             Phase::Read(history, published) => {
                 let activated = self
                     .hub
-                    .activate(&self.room, client.id, "reply".into(), Some(&history.top));
+                    .activate(&self.room, client.id, Some("reply".into()), Some(&history.top));
                 if activated.is_err() {
                     // The server disconnects the client, which reconnects.
                     self.hub.unsubscribe(&client.subscription, client.id);
@@ -148,7 +151,7 @@ impl World {
                 if is_recovered {
                     let missed = history.publications.iter();
                     let missed: Vec<u64> = missed
-                        .map(|publication| publication.content.data.as_str().parse().unwrap())
+                        .map(|publication| publication.content.data.to_json().parse().unwrap())
                         .collect();
                     let expect: Vec<u64> = (client.last + 1..=published).collect();
                     assert_eq!(missed, expect, "recovered");
@@ -201,7 +204,7 @@ impl Client {
                     self.known.as_mut().unwrap().offset += 1;
                     seen.publications += 1;
                 }
-                Some(Outgoing::Unsubscribe(subscription, _)) => {
+                Some(Outgoing::Unsubscribe(subscription, _, _)) => {
                     assert_eq!(subscription, self.subscription);
                     self.phase = Phase::Out;
                     seen.unsubscribed += 1;

@@ -32,10 +32,16 @@ impl ChannelName {
         &self.0
     }
 
-    /// Whether subscribers need a token or a user: names of private channels start with `$`, and `#` precedes a list of
-    /// allowed users.
-    pub(crate) fn is_restricted(&self) -> bool {
-        self.0.starts_with('$') || self.0.contains('#')
+    /// Whether subscribers need a token: names of private channels start with `$`.
+    pub(crate) fn is_private(&self) -> bool {
+        self.0.starts_with('$')
+    }
+
+    /// Whether the name admits a user, if it names the users that it admits: they follow `#`, separated by commas. `None` if
+    /// the name does not limit users.
+    pub(crate) fn allows_user(&self, user: &str) -> Option<bool> {
+        let (_, users) = self.0.split_once('#')?;
+        Some(!user.is_empty() && users.split(',').any(|allowed| allowed == user))
     }
 
     /// Returns the shard of this channel.
@@ -98,13 +104,22 @@ mod tests {
 
     #[test]
     fn private_and_user_limited_names_are_restricted() {
-        for (name, restricted) in [
-            ("$secret", true),
-            ("dialog#ada,bob", true),
-            ("chat:general", false),
-            ("a$b", false),
+        for (name, is_private, allows_ada) in [
+            ("$secret", true, None),
+            ("dialog#ada,bob", false, Some(true)),
+            ("dialog#bob,adam", false, Some(false)),
+            ("chat:x#ada", false, Some(true)),
+            ("dialog#", false, Some(false)),
+            ("chat:general", false, None),
+            ("a$b", false, None),
         ] {
-            assert_eq!(ChannelName::new(name).unwrap().is_restricted(), restricted, "{name}");
+            let name = ChannelName::new(name).unwrap();
+            assert_eq!(
+                (name.is_private(), name.allows_user("ada")),
+                (is_private, allows_ada),
+                "{name}"
+            );
+            assert_ne!(name.allows_user(""), Some(true), "{name}");
         }
     }
 }

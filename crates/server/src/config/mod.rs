@@ -12,7 +12,7 @@ use std::time::Duration;
 use sockeye::handshake::HostPolicy;
 use sockeye::{DeflateConfig, OriginPolicy};
 
-use crate::auth::{Secret, TokenConfig};
+use crate::auth::{Secret, TokenConfig, TokenVerifier};
 use crate::engine::LogConfig;
 use crate::hooks::{HookOptions, Hooks};
 pub(crate) use namespace::default_namespaces;
@@ -165,6 +165,18 @@ impl Config {
             let must = format!("at most limits.reply_size_max less {REPLY_FRAME_BYTES}, {history_bytes_limit}");
             let field = "limits.history_bytes_per_channel_max";
             return Err(ConfigError::new(field, history_bytes_per_channel_max, must));
+        }
+        for tokens in [Some(&self.tokens), self.subscription_tokens.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Err(error) = TokenVerifier::new(tokens) {
+                return Err(ConfigError::new(
+                    "tokens",
+                    format_args!("unusable ({error})"),
+                    "usable".to_owned(),
+                ));
+            }
         }
         let (drain, shutdown) = (self.timeouts.drain, self.timeouts.shutdown);
         if drain >= shutdown {

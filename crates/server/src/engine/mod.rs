@@ -29,7 +29,7 @@ pub(crate) use recovery::is_recovered;
 
 use crate::channel::ChannelName;
 use crate::presence::{ClientId, ClientInfo, PresenceStats, Subscription};
-use crate::protocol::{Json, WirePublication};
+use crate::protocol::{Data, WireData, WirePublication};
 
 /// The future of a call to an engine. Boxed, so that the task of an idle connection does not reserve memory for it.
 pub(crate) type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
@@ -295,7 +295,7 @@ pub(crate) trait Deliver: Send + Sync {
 /// The content of a publication, without its offset.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
-    pub(crate) data: Json,
+    pub(crate) data: Data,
     /// The publishing client; `None` if the server published.
     pub(crate) info: Option<Arc<ClientInfo>>,
     /// Tags for filters of subscribers; `None` if there are none.
@@ -317,12 +317,23 @@ pub(crate) struct Publication {
 
 impl Publication {
     pub(crate) fn wire(&self) -> WirePublication<'_> {
+        self.wire_with(WireData::Plain(&self.content.data))
+    }
+
+    /// The publication for a subscription with deltas, as a whole.
+    pub(crate) fn wire_complete(&self) -> WirePublication<'_> {
+        self.wire_with(WireData::Complete(&self.content.data))
+    }
+
+    /// The publication with another form of its data.
+    pub(crate) fn wire_with<'a>(&'a self, data: WireData<'a>) -> WirePublication<'a> {
         WirePublication {
-            data: &self.content.data,
+            delta: matches!(data, WireData::Delta(_)),
+            data,
             info: self.content.info.as_deref().map(ClientInfo::wire),
             offset: self.offset,
-            time: self.time_ms,
             tags: self.content.tags.as_deref(),
+            time: self.time_ms,
         }
     }
 }

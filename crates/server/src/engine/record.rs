@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Content, Version};
 use crate::presence::{ClientId, ClientInfo};
-use crate::protocol::Json;
+use crate::protocol::Data;
 
 /// What the log keeps of a publication beside its position and time.
 #[derive(Debug)]
@@ -28,6 +28,13 @@ const TAG_VALUE: u8 = 6;
 const IDEMPOTENCY_KEY: u8 = 7;
 const VERSION: u8 = 8;
 const VERSION_EPOCH: u8 = 9;
+/// Instead of `DATA`, if the data is not from a JSON client.
+const DATA_BYTES: u8 = 10;
+/// Instead of `CONN_INFO`.
+const CONN_INFO_BYTES: u8 = 11;
+const CHAN_INFO: u8 = 12;
+/// Instead of `CHAN_INFO`.
+const CHAN_INFO_BYTES: u8 = 13;
 
 /// Encodes the payload of a publication.
 pub(super) fn encode(content: &Content, idempotency_key: Option<&str>, version: Option<&Version>) -> Vec<u8> {
@@ -38,12 +45,15 @@ pub(super) fn encode(content: &Content, idempotency_key: Option<&str>, version: 
         payload.extend(u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes());
         payload.extend(content);
     };
-    field(DATA, content.data.as_str().as_bytes());
+    field(number_of(&content.data, DATA, DATA_BYTES), content.data.as_bytes());
     if let Some(info) = &content.info {
         field(CLIENT, &info.client.to_bits().to_le_bytes());
         field(USER, info.user.as_bytes());
         if let Some(conn_info) = &info.conn_info {
-            field(CONN_INFO, conn_info.as_str().as_bytes());
+            field(number_of(conn_info, CONN_INFO, CONN_INFO_BYTES), conn_info.as_bytes());
+        }
+        if let Some(chan_info) = &info.chan_info {
+            field(number_of(chan_info, CHAN_INFO, CHAN_INFO_BYTES), chan_info.as_bytes());
         }
     }
     for (name, value) in content.tags.iter().flat_map(|tags| tags.iter()) {
@@ -66,6 +76,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
     let mut client = None;
     let mut user = "";
     let mut conn_info = None;
+    let mut chan_info = None;
     let mut tags = BTreeMap::new();
     let mut tag_name = "";
     let mut idempotency_key = None;
@@ -75,10 +86,14 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
     while !rest.is_empty() {
         let (number, content) = next_field(&mut rest)?;
         match number {
-            DATA => data = Some(Json::parse(text(content)?).ok()?),
+            DATA => data = Some(Data::json(text(content)?).ok()?),
+            DATA_BYTES => data = Some(Data::from(content.to_vec())),
             CLIENT => client = Some(ClientId::from_random(u128::from_le_bytes(content.try_into().ok()?))),
             USER => user = text(content)?,
-            CONN_INFO => conn_info = Some(Json::parse(text(content)?).ok()?),
+            CONN_INFO => conn_info = Some(Data::json(text(content)?).ok()?),
+            CONN_INFO_BYTES => conn_info = Some(Data::from(content.to_vec())),
+            CHAN_INFO => chan_info = Some(Data::json(text(content)?).ok()?),
+            CHAN_INFO_BYTES => chan_info = Some(Data::from(content.to_vec())),
             TAG_NAME => tag_name = text(content)?,
             TAG_VALUE => drop(tags.insert(tag_name.to_owned(), text(content)?.to_owned())),
             IDEMPOTENCY_KEY => idempotency_key = Some(text(content)?.into()),
@@ -92,6 +107,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
             client,
             user: user.into(),
             conn_info,
+            chan_info,
         })
     });
     Some(Stored {
@@ -106,6 +122,14 @@ pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
             epoch: version_epoch.into(),
         }),
     })
+}
+
+/// The number of a field with JSON or with other bytes.
+fn number_of(data: &Data, json: u8, bytes: u8) -> u8 {
+    match data {
+        Data::Json(_) => json,
+        Data::Bytes(_) => bytes,
+    }
 }
 
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
@@ -145,7 +169,7 @@ mod tests {
 
     #[test]
     fn publications_survive_the_round_trip() {
-        let data = Json::parse(r#"{"text":"ä"}"#).unwrap();
+        let data = Data::json(r#"{"text":"ä"}"#).unwrap();
         let server = Content {
             data: data.clone(),
             info: None,
@@ -157,7 +181,8 @@ mod tests {
             info: Some(Arc::new(ClientInfo {
                 client: ClientId::from_random(7),
                 user: "ada".into(),
-                conn_info: Some(Json::parse("[1]").unwrap()),
+                conn_info: Some(Data::json("[1]").unwrap()),
+                chan_info: None,
             })),
             tags: Some(Arc::new(
                 [("a", "1"), ("b", "")]

@@ -22,7 +22,7 @@ pub(crate) fn is_recovered(from: &Position, history: &History) -> bool {
 mod tests {
     use super::*;
     use crate::engine::{Content, Epoch, Publication};
-    use crate::protocol::Json;
+    use crate::protocol::Data;
 
     #[track_caller]
     fn check(from: (&str, u64), remembered: &[u64], top: (&str, u64), expect: bool) {
@@ -31,7 +31,7 @@ mod tests {
             offset,
         };
         let content = Content {
-            data: Json::parse("1").unwrap(),
+            data: Data::json("1").unwrap(),
             info: None,
             tags: None,
         };

@@ -340,7 +340,7 @@ const TAG_BYTES: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Json;
+    use crate::protocol::Data;
 
     const LIMITS: HistoryLimits = HistoryLimits {
         count_max: 3,
@@ -350,7 +350,7 @@ mod tests {
 
     fn content(text: &str) -> Content {
         Content {
-            data: Json::parse(text).unwrap(),
+            data: Data::json(text).unwrap(),
             info: None,
             tags: None,
         }

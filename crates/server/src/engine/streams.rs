@@ -489,7 +489,7 @@ mod tests {
 
     use super::*;
     use crate::presence::ClientInfo;
-    use crate::protocol::Json;
+    use crate::protocol::Data;
 
     /// Has subscribers for every third channel, and records the newest offset of each epoch.
     #[derive(Default)]
@@ -543,7 +543,7 @@ mod tests {
                     }
                     _ => {
                         let content = Content {
-                            data: Json::parse(data).unwrap(),
+                            data: Data::json(data).unwrap(),
                             info: None,
                             tags: None,
                         };

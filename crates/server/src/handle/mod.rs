@@ -13,7 +13,7 @@ use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish};
 use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, ClientInfo};
-use crate::protocol::Json;
+use crate::protocol::Data;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
 pub use types::{
@@ -283,7 +283,7 @@ impl ServerHandle {
     async fn publish_json(
         &self,
         channel: &str,
-        data: Json,
+        data: Data,
         options: &PublishOptions,
     ) -> Result<StreamPosition, ErrorCode> {
         let (channel, _) = self.channel(channel)?;
@@ -307,7 +307,7 @@ impl ServerHandle {
     }
 
     /// Validates the data of a publication.
-    fn data(&self, data: &[u8]) -> Result<Json, ErrorCode> {
+    fn data(&self, data: &[u8]) -> Result<Data, ErrorCode> {
         if data.len() > self.node.current_config().limits.publication_size_max {
             return Err(ErrorCode::LimitExceeded);
         }
@@ -344,7 +344,7 @@ impl ServerHandle {
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
 /// Validates JSON. Line breaks become spaces, because they separate the messages of a frame. A JSON string contains none.
-fn json(bytes: &[u8]) -> Result<Json, ErrorCode> {
+fn json(bytes: &[u8]) -> Result<Data, ErrorCode> {
     let text = std::str::from_utf8(bytes).map_err(|_| ErrorCode::BadRequest)?;
-    Json::parse(text.replace(['\n', '\r'], " ")).map_err(|_| ErrorCode::BadRequest)
+    Data::json(text.replace(['\n', '\r'], " ")).map_err(|_| ErrorCode::BadRequest)
 }

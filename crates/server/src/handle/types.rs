@@ -203,7 +203,7 @@ impl HistoryPublication {
     fn of(publication: &Publication) -> Self {
         let content = &publication.content;
         Self {
-            data: content.data.as_str().as_bytes().to_owned(),
+            data: content.data.as_bytes().to_owned(),
             offset: publication.offset,
             tags: content.tags.as_deref().cloned().unwrap_or_default(),
             info: content.info.as_deref().map(Member::of),
@@ -228,7 +228,7 @@ impl Member {
         Self {
             client: info.client.to_string(),
             user: info.user.to_string(),
-            conn_info: info.conn_info.as_ref().map(|json| json.as_str().to_owned()),
+            conn_info: info.conn_info.as_ref().map(|data| data.to_json().into_owned()),
         }
     }
 }

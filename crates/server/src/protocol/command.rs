@@ -1,4 +1,5 @@
-//! Commands of clients.
+//! Commands of clients, in a form that does not depend on the encoding. The JSON encoding is parsed directly into it;
+//! [`protobuf`](super::protobuf) converts.
 //!
 //! A command that is valid JSON but an invalid command (a field of a wrong type, two requests) becomes
 //! [`Request::Invalid`], so that only this command fails. Absent fields are zero. Unknown fields are ignored, because SDKs
@@ -6,14 +7,16 @@
 //! can reject what it does not support.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use serde::de::{Error as _, IgnoredAny};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::Json;
+use super::data::Data;
 use super::frame::Malformed;
-use super::json::InvalidJson;
+use super::json::{InvalidJson, Json};
+use crate::filter::FilterNode;
 
 /// One command: a request, and the id of its reply.
 #[derive(Debug)]
@@ -65,24 +68,34 @@ pub(crate) enum Request<'a> {
     PresenceStats(ChannelRequest<'a>),
     History(HistoryRequest<'a>),
     Ping,
-    Send,
-    Rpc,
-    Refresh,
-    SubRefresh,
+    #[expect(dead_code, reason = "no handler can be registered yet")]
+    Send(DataRequest),
+    #[expect(dead_code, reason = "no handler can be registered yet")]
+    Rpc(RpcRequest<'a>),
+    Refresh(RefreshRequest<'a>),
+    SubRefresh(SubRefreshRequest<'a>),
     /// A field has a wrong type, or the command contains several requests.
     Invalid,
 }
 
-/// JSON of the application, or the error if it is not forwarded.
-pub(crate) type Data = Result<Json, InvalidJson>;
+/// Data of the application, or the error if it is not forwarded.
+pub(crate) type DataField = Result<Data, InvalidJson>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct ConnectRequest<'a> {
     #[serde(borrow)]
     pub(crate) token: Cow<'a, str>,
-    #[serde(deserialize_with = "raw")]
-    pub(crate) data: Option<Data>,
+    #[serde(deserialize_with = "data")]
+    pub(crate) data: Option<DataField>,
+    /// Server-side subscriptions to recover.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub(crate) subs: BTreeMap<Cow<'a, str>, SubscribeRequest<'a>>,
+    /// The name of the client library.
+    #[serde(borrow)]
+    pub(crate) name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) version: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -99,7 +112,7 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) positioned: bool,
     pub(crate) recoverable: bool,
     pub(crate) join_leave: bool,
-    pub(crate) flag: u64,
+    pub(crate) flag: i64,
     /// Zero for a stream of publications. Maps, shared polls and future kinds have other numbers.
     #[serde(rename = "type")]
     pub(crate) kind: i64,
@@ -108,18 +121,18 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) delta: Cow<'a, str>,
     /// A filter by tags.
     #[serde(rename = "tf")]
-    pub(crate) filter: Option<IgnoredAny>,
+    pub(crate) filter: Option<FilterNode>,
     // Pagination of the state of a map.
-    phase: i64,
+    pub(super) phase: i64,
     #[serde(borrow)]
-    cursor: Cow<'a, str>,
-    limit: i64,
-    asc: bool,
+    pub(super) cursor: Cow<'a, str>,
+    pub(super) limit: i64,
+    pub(super) asc: bool,
 }
 
 impl SubscribeRequest<'_> {
     /// Bit of `flag`: the subscription fails if recovery is impossible.
-    const FLAG_REJECT_UNRECOVERED: u64 = 2;
+    const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
     pub(crate) fn rejects_unrecovered(&self) -> bool {
         self.flag & Self::FLAG_REJECT_UNRECOVERED != 0
@@ -144,15 +157,15 @@ pub(crate) struct ChannelRequest<'a> {
 pub(crate) struct PublishRequest<'a> {
     #[serde(borrow)]
     pub(crate) channel: Cow<'a, str>,
-    #[serde(deserialize_with = "raw")]
-    pub(crate) data: Option<Data>,
+    #[serde(deserialize_with = "data")]
+    pub(crate) data: Option<DataField>,
     /// Zero for a publication; other numbers change a map.
     #[serde(rename = "type")]
     pub(crate) kind: i64,
     // The entry of a map.
     #[serde(borrow)]
-    key: Cow<'a, str>,
-    removed: bool,
+    pub(super) key: Cow<'a, str>,
+    pub(super) removed: bool,
 }
 
 impl PublishRequest<'_> {
@@ -182,6 +195,42 @@ pub(crate) struct StreamPosition<'a> {
     pub(crate) epoch: Cow<'a, str>,
 }
 
+/// A message from the client to the application.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DataRequest {
+    #[serde(deserialize_with = "data")]
+    pub(crate) data: Option<DataField>,
+}
+
+/// A call of a method of the application.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RpcRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) method: Cow<'a, str>,
+    #[serde(deserialize_with = "data")]
+    pub(crate) data: Option<DataField>,
+}
+
+/// A new connection token.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RefreshRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) token: Cow<'a, str>,
+}
+
+/// A new subscription token.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SubRefreshRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) channel: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) token: Cow<'a, str>,
+}
+
 /// The wire format: one optional field per request.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -202,10 +251,13 @@ struct WireCommand<'a> {
     #[serde(borrow)]
     history: Option<HistoryRequest<'a>>,
     ping: Option<IgnoredBody>,
-    send: Option<IgnoredBody>,
-    rpc: Option<IgnoredBody>,
-    refresh: Option<IgnoredBody>,
-    sub_refresh: Option<IgnoredBody>,
+    send: Option<DataRequest>,
+    #[serde(borrow)]
+    rpc: Option<RpcRequest<'a>>,
+    #[serde(borrow)]
+    refresh: Option<RefreshRequest<'a>>,
+    #[serde(borrow)]
+    sub_refresh: Option<SubRefreshRequest<'a>>,
 }
 
 /// The body of a request whose fields are ignored.
@@ -224,10 +276,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Command<'a> {
             wire.presence_stats.map(Request::PresenceStats),
             wire.history.map(Request::History),
             wire.ping.map(|_| Request::Ping),
-            wire.send.map(|_| Request::Send),
-            wire.rpc.map(|_| Request::Rpc),
-            wire.refresh.map(|_| Request::Refresh),
-            wire.sub_refresh.map(|_| Request::SubRefresh),
+            wire.send.map(Request::Send),
+            wire.rpc.map(Request::Rpc),
+            wire.refresh.map(Request::Refresh),
+            wire.sub_refresh.map(Request::SubRefresh),
         ]
         .into_iter()
         .flatten();
@@ -239,9 +291,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Command<'a> {
     }
 }
 
-fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Data>, D::Error> {
+fn data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DataField>, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?;
-    Ok(Some(Json::from_line(raw)))
+    Ok(Some(Json::from_line(raw).map(Data::Json)))
+}
+
+fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]
@@ -259,7 +319,7 @@ mod tests {
             panic!("not a connect")
         };
         assert_eq!((command.id, &*connect.token), (1, "t"));
-        assert_eq!(connect.data.unwrap().unwrap().as_str(), r#"{ "b":1, "a":[2] }"#);
+        assert_eq!(connect.data.unwrap().unwrap().to_json(), r#"{ "b":1, "a":[2] }"#);
     }
 
     #[test]
@@ -343,12 +403,12 @@ mod tests {
             assert_eq!(publish.channel, "c");
             assert_eq!(publish.data.unwrap().is_ok(), is_taken, "{depth}");
         }
-        // Where nobody looks at it.
+        // A filter that is nested too deep only fails this command.
         let deep = format!(
             r#"{{"id":7,"subscribe":{{"tf":{}1{}}}}}"#,
             "[".repeat(30_000),
             "]".repeat(30_000)
         );
-        assert!(matches!(parse(&deep).unwrap().request, Some(Request::Subscribe(_))));
+        assert!(matches!(parse(&deep).unwrap().request, Some(Request::Invalid)));
     }
 }

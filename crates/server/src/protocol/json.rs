@@ -34,14 +34,14 @@ impl Json {
         Ok(Self(raw.into()))
     }
 
+    /// Whether a text is JSON of an allowed depth. It may contain line breaks.
+    pub(super) fn is_valid(text: &str) -> bool {
+        is_shallow(text.as_bytes()) && serde_json::from_str::<&RawValue>(text).is_ok()
+    }
+
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
         self.0.get()
-    }
-
-    /// The length of the text in bytes.
-    pub(crate) fn len_bytes(&self) -> usize {
-        self.as_str().len()
     }
 
     /// Copies a parsed value from a line of a frame, which contains no line break.

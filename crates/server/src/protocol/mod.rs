@@ -1,18 +1,34 @@
-//! The Centrifugo client protocol in JSON: [`Command`], [`Reply`] and [`Push`].
+//! The Centrifugo client protocol: [`Command`], [`Reply`] and [`Push`], and their encodings.
 //!
-//! A text frame contains one or more JSON objects, separated by `\n`. A command has an `id` above zero, and its reply has
-//! the same `id`. The empty object `{}` is a ping from the server or a pong from the client. Fields of type "bytes" in the
-//! schema of the protocol are raw JSON here: they are validated and forwarded unchanged.
+//! A frame contains one or more commands. A command has an `id` above zero, and its reply has the same `id`. An empty reply
+//! is a ping from the server, an empty command a pong from the client.
+//!
+//! - In JSON, a text frame contains one or more objects, separated by `\n`. Fields of type "bytes" in the schema of the
+//!   protocol are raw JSON: they are validated and forwarded unchanged.
+//! - In Protobuf, a binary frame contains one or more messages, each behind its length as a varint.
+//!
+//! Session, hub and engine use neither: [`Encoding`] is known to the queue of a client and to its transport.
 
 mod command;
+mod data;
+mod encoding;
 mod frame;
 mod json;
+mod protobuf;
 mod reply;
 
-pub(crate) use command::{Command, ConnectRequest, Data, HistoryRequest, PublishRequest, Request, SubscribeRequest};
-pub(crate) use frame::{Malformed, commands};
-pub(crate) use json::{InvalidJson, Json};
+pub(crate) use command::{
+    Command, ConnectRequest, DataField, HistoryRequest, PublishRequest, Request, SubRefreshRequest, SubscribeRequest,
+};
+pub(crate) use data::Data;
+pub(crate) use encoding::{Encoding, PushCache, Shape, bytes};
+pub(crate) use frame::Malformed;
+#[cfg(test)]
+pub(crate) use frame::commands;
+pub(crate) use json::InvalidJson;
+pub(crate) use protobuf::EmulationRequest;
+pub(crate) use reply::to_json as encode;
 pub(crate) use reply::{
-    ConnectResult, Empty, HistoryResult, PING, PresenceResult, PresenceStatsResult, Push, Reply, ReplyBody,
-    SubscribeResult, WireClientInfo, WirePublication, encode,
+    ConnectResult, Empty, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult, Push, PushTarget,
+    RefreshResult, Reply, ReplyBody, ServerSubscription, SubscribeResult, WireClientInfo, WireData, WirePublication,
 };

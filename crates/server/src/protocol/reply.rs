@@ -1,18 +1,17 @@
-//! Replies and pushes to clients.
+//! Replies and pushes to clients, independent of the encoding, and their JSON encoding.
 //!
 //! Most fields are omitted if they are zero or false, because client libraries treat absent fields so. A few are always
 //! written, to make frames easier to read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::Json;
-use crate::codes::{ErrorCode, UnsubscribeCode};
-
-/// The server's ping: an empty object, which the client sends back.
-pub(crate) const PING: &str = "{}";
+use super::data::Data;
+use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
+use crate::engine::Tags;
 
 /// The reply to one command.
 #[derive(Debug, Serialize)]
@@ -27,7 +26,7 @@ pub(crate) struct Reply<'a> {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplyBody<'a> {
     Error(#[serde(serialize_with = "error")] ErrorCode),
-    Connect(ConnectResult),
+    Connect(ConnectResult<'a>),
     Subscribe(SubscribeResult<'a>),
     Unsubscribe(Empty),
     Publish(Empty),
@@ -35,6 +34,10 @@ pub(crate) enum ReplyBody<'a> {
     PresenceStats(PresenceStatsResult),
     History(HistoryResult<'a>),
     Ping(Empty),
+    #[expect(dead_code, reason = "no handler can be registered yet")]
+    Rpc(DataResult),
+    Refresh(RefreshResult),
+    SubRefresh(ExpiryResult),
 }
 
 /// A result without fields.
@@ -42,19 +45,55 @@ pub(crate) enum ReplyBody<'a> {
 pub(crate) struct Empty {}
 
 #[derive(Debug, Serialize)]
-pub(crate) struct ConnectResult {
+pub(crate) struct ConnectResult<'a> {
     pub(crate) client: String,
     pub(crate) version: &'static str,
+    #[serde(flatten)]
+    pub(crate) expiry: ExpiryResult,
+    /// Server-side subscriptions by channel.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) subs: BTreeMap<&'a str, SubscribeResult<'a>>,
     /// Interval of the server's pings in seconds; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ping: Option<u64>,
+    pub(crate) ping: Option<u32>,
     /// Whether the client must answer pings.
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) pong: bool,
+    /// Secret with which a client of a transport in one direction sends commands; empty for other transports.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) session: String,
+    /// The node that keeps the session.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) node: &'static str,
+}
+
+/// When a client must present a new token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ExpiryResult {
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) expires: bool,
+    /// Seconds until then.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) ttl: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RefreshResult {
+    pub(crate) client: String,
+    pub(crate) version: &'static str,
+    #[serde(flatten)]
+    pub(crate) expiry: ExpiryResult,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct DataResult {
+    pub(crate) data: Data,
 }
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct SubscribeResult<'a> {
+    #[serde(flatten)]
+    pub(crate) expiry: ExpiryResult,
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) recoverable: bool,
     #[serde(skip_serializing_if = "is_false")]
@@ -69,23 +108,60 @@ pub(crate) struct SubscribeResult<'a> {
     pub(crate) recovered: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) publications: Vec<WirePublication<'a>>,
-    /// Data of a server-side subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<&'a Json>,
+    pub(crate) data: Option<&'a Data>,
+    /// Whether publications may be sent as deltas.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) delta: bool,
+    /// The id that replaces the channel name in pushes; zero if there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) id: u32,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct WirePublication<'a> {
-    pub(crate) data: &'a Json,
+    pub(crate) data: WireData<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) info: Option<WireClientInfo<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tags: Option<&'a Tags>,
+    /// Whether the data is a delta.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) delta: bool,
     /// Unix time in milliseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) time: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tags: Option<&'a BTreeMap<String, String>>,
+}
+
+/// The data of a publication as it is sent.
+#[derive(Debug)]
+pub(crate) enum WireData<'a> {
+    Plain(&'a Data),
+    /// Complete data in a subscription with deltas. In JSON it is a string that contains JSON.
+    Complete(&'a Data),
+    /// A difference to the previous publication. In JSON it is a string.
+    Delta(Cow<'a, [u8]>),
+}
+
+impl WireData<'_> {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Plain(data) | Self::Complete(data) => data.as_bytes(),
+            Self::Delta(delta) => delta,
+        }
+    }
+}
+
+impl Serialize for WireData<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(data) => data.serialize(serializer),
+            Self::Complete(data) => data.to_json().serialize(serializer),
+            Self::Delta(delta) => String::from_utf8_lossy(delta).serialize(serializer),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -93,7 +169,9 @@ pub(crate) struct WireClientInfo<'a> {
     pub(crate) user: &'a str,
     pub(crate) client: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) conn_info: Option<&'a Json>,
+    pub(crate) conn_info: Option<&'a Data>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) chan_info: Option<&'a Data>,
 }
 
 /// The members of a channel, serialized as a map by client id.
@@ -129,7 +207,7 @@ pub(crate) struct HistoryResult<'a> {
     pub(crate) offset: u64,
 }
 
-/// A message of a channel that is not a reply.
+/// A message that is not a reply.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Push<'a> {
@@ -137,14 +215,31 @@ pub(crate) enum Push<'a> {
     Join(WireMember<'a>),
     Leave(WireMember<'a>),
     Unsubscribe(#[serde(serialize_with = "unsubscribe")] UnsubscribeCode),
-    /// The server subscribed the client.
-    Subscribe(SubscribeResult<'a>),
+    /// A subscription that the server started.
+    Subscribe(ServerSubscription<'a>),
+    /// The server closes the connection. Only for transports that have no close code.
+    Disconnect(#[serde(serialize_with = "disconnect")] DisconnectCode),
+    Refresh(ExpiryResult),
 }
 
 /// The client that joined or left.
 #[derive(Debug, Serialize)]
 pub(crate) struct WireMember<'a> {
     pub(crate) info: WireClientInfo<'a>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ServerSubscription<'a> {
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) recoverable: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) epoch: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) offset: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) positioned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<&'a Data>,
 }
 
 impl<'a> Push<'a> {
@@ -156,26 +251,50 @@ impl<'a> Push<'a> {
         Self::Leave(WireMember { info })
     }
 
-    /// Serializes the push for the subscribers of `channel`.
-    pub(crate) fn encode(&self, channel: &str) -> String {
+    /// Serializes the push as one line of JSON. Without a channel it concerns the connection.
+    pub(super) fn to_json(&self, channel: PushTarget<'_>) -> String {
         #[derive(Serialize)]
         struct Wire<'a> {
             push: ChannelPush<'a>,
         }
         #[derive(Serialize)]
         struct ChannelPush<'a> {
-            channel: &'a str,
+            #[serde(flatten)]
+            channel: PushTarget<'a>,
             #[serde(flatten)]
             body: &'a Push<'a>,
         }
-        encode(&Wire {
+        to_json(&Wire {
             push: ChannelPush { channel, body: self },
         })
     }
 }
 
+impl<'a> PushTarget<'a> {
+    /// A channel by its name.
+    pub(crate) fn channel(channel: &'a str) -> Self {
+        Self { id: 0, channel }
+    }
+
+    /// The whole connection.
+    pub(crate) fn connection() -> Self {
+        Self { id: 0, channel: "" }
+    }
+}
+
+/// What a push concerns.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct PushTarget<'a> {
+    /// The id that replaces the name of the channel; zero if the name is sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) id: u32,
+    /// Empty if the push concerns the connection.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) channel: &'a str,
+}
+
 /// Serializes a reply or push as one line of JSON.
-pub(crate) fn encode(value: &impl Serialize) -> String {
+pub(crate) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("string keys, written to memory: cannot fail")
 }
 
@@ -208,12 +327,25 @@ fn unsubscribe<S: Serializer>(code: &UnsubscribeCode, serializer: S) -> Result<S
     .serialize(serializer)
 }
 
+fn disconnect<S: Serializer>(code: &DisconnectCode, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Wire {
+        code: u16,
+        reason: &'static str,
+    }
+    Wire {
+        code: code.code(),
+        reason: code.reason(),
+    }
+    .serialize(serializer)
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn is_zero(value: &u64) -> bool {
-    *value == 0
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]
@@ -222,14 +354,19 @@ mod tests {
 
     #[track_caller]
     fn check(body: ReplyBody<'_>, expect: &str) {
-        assert_eq!(encode(&Reply { id: 7, body }), expect);
+        assert_eq!(to_json(&Reply { id: 7, body }), expect);
     }
 
-    fn ada(conn_info: &Json) -> WireClientInfo<'_> {
+    fn to(channel: &str) -> PushTarget<'_> {
+        PushTarget { id: 0, channel }
+    }
+
+    fn ada(conn_info: &Data) -> WireClientInfo<'_> {
         WireClientInfo {
             user: "",
             client: "ada-1".to_owned(),
             conn_info: Some(conn_info),
+            chan_info: None,
         }
     }
 
@@ -277,7 +414,7 @@ mod tests {
 
     #[test]
     fn presence_is_a_map_from_client_to_info() {
-        let conn_info = Json::parse(r#"{"name":"Ada"}"#).unwrap();
+        let conn_info = Data::json(r#"{"name":"Ada"}"#).unwrap();
         let clients = vec![ada(&conn_info)];
         check(
             ReplyBody::Presence(PresenceResult { clients }),
@@ -290,25 +427,26 @@ mod tests {
 
     #[test]
     fn pushes_contain_the_channel_and_unchanged_data() {
-        let data = Json::parse("{ \"x\" : 1 }").unwrap();
+        let data = Data::json("{ \"x\" : 1 }").unwrap();
         let publication = WirePublication {
-            data: &data,
+            data: WireData::Plain(&data),
             info: None,
             offset: 3,
-            time: 0,
             tags: None,
+            delta: false,
+            time: 0,
         };
         assert_eq!(
-            Push::Pub(publication).encode("a\"b"),
+            Push::Pub(publication).to_json(to("a\"b")),
             r#"{"push":{"channel":"a\"b","pub":{"data":{ "x" : 1 },"offset":3}}}"#
         );
         assert_eq!(
-            Push::Unsubscribe(UnsubscribeCode::InsufficientState).encode("c"),
+            Push::Unsubscribe(UnsubscribeCode::InsufficientState).to_json(to("c")),
             r#"{"push":{"channel":"c","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
         );
         assert!(
             Push::join(ada(&data))
-                .encode("c")
+                .to_json(to("c"))
                 .starts_with(r#"{"push":{"channel":"c","join":{"info":{"user":"","#)
         );
     }

@@ -27,7 +27,7 @@ impl Deliver for Recorder {
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
-        let data = publication.content.data.as_str();
+        let data = publication.content.data.to_json();
         let has_epoch = epoch.is_some();
         self.events
             .lock()
@@ -141,7 +141,7 @@ impl<B: Broker + ?Sized> Fixture<B> {
         let publications = self.history(channel).await.publications;
         publications
             .iter()
-            .map(|publication| publication.content.data.as_str().to_owned())
+            .map(|publication| publication.content.data.to_json().into_owned())
             .collect()
     }
 
@@ -162,7 +162,7 @@ impl<B: Broker + ?Sized> Fixture<B> {
 
 fn content(data: &str) -> Content {
     Content {
-        data: Json::parse(data).unwrap(),
+        data: Data::json(data).unwrap(),
         info: None,
         tags: None,
     }
@@ -177,5 +177,6 @@ fn member(bits: u128, user: &str) -> Arc<ClientInfo> {
         client: ClientId::from_random(bits),
         user: user.into(),
         conn_info: None,
+        chan_info: None,
     })
 }

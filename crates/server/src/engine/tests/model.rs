@@ -66,7 +66,7 @@ impl Deliver for Witness {
     }
 
     fn publication(&self, channel: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
-        if let Ok(number) = publication.content.data.as_str().parse()
+        if let Ok(number) = publication.content.data.to_json().parse()
             && let Some(epoch) = epoch
             && self.is_alive.load(Ordering::Relaxed)
         {
@@ -411,7 +411,7 @@ impl World {
             // Publications that were written but not acknowledged are added.
             let mut added: HashSet<u64> = HashSet::new();
             for publication in &history.publications {
-                let number: u64 = publication.content.data.as_str().parse().unwrap();
+                let number: u64 = publication.content.data.to_json().parse().unwrap();
                 let delivered = Delivered {
                     epoch: epoch.to_owned(),
                     offset: publication.offset,
