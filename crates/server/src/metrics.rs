@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     refusals: Family<ReasonLabel, Counter>,
     handshakes: Counter,
     recoveries: Family<RecoveredLabel, Counter>,
+    dropped: Counter,
     api_requests: Family<ApiLabel, Counter>,
     api_seconds: Histogram,
     gauges: Gauges,
@@ -104,6 +105,7 @@ impl Metrics {
             refusals: Family::default(),
             handshakes: Counter::default(),
             recoveries: Family::default(),
+            dropped: Counter::default(),
             api_requests: Family::default(),
             // 0.1 ms to 1.6 s.
             api_seconds: Histogram::new(exponential_buckets(0.0001, 4.0, 8)),
@@ -186,6 +188,11 @@ impl Metrics {
             Unit::Seconds,
             self.api_seconds.clone(),
         );
+        registry.register(
+            "dropped_publications",
+            "Publications dropped for slow clients that are gone",
+            self.dropped.clone(),
+        );
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let info = prometheus_client::metrics::info::Info::new(version);
         registry.register("build", "The version of the server", info);
@@ -214,6 +221,11 @@ impl Metrics {
 
     pub(crate) fn handshake(&self) {
         self.handshakes.inc();
+    }
+
+    /// Counts publications that were dropped because a client read slowly, when the client is gone.
+    pub(crate) fn dropped(&self, publications: u64) {
+        self.dropped.inc_by(publications);
     }
 
     pub(crate) fn recovery(&self, recovered: bool) {
