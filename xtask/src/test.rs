@@ -92,10 +92,15 @@ impl Options {
     }
 }
 
+/// Seeds of the model test of recovery.
+const MODEL_SEEDS: &str = "10000";
+
 fn rust_tests(workspace: &Workspace) -> Result<TestCounts> {
     let mut counts = TestCounts::default();
     let ok = watch(
-        &mut workspace.cargo(["test", "--workspace", "--no-fail-fast"]),
+        workspace
+            .cargo(["test", "--workspace", "--no-fail-fast"])
+            .env("SOCKEYE_MODEL_SEEDS", MODEL_SEEDS),
         |line| counts.add_line(line),
     )?;
     if !ok && counts.failed == 0 {

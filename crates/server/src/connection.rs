@@ -56,7 +56,6 @@ pub(crate) fn run(ws: WebSocket, node: Arc<Node>, link: Link, permit: Permit) ->
             // Send the replies to commands that precede the error.
             let _ = write_queued(&sender, &mut client);
         }
-        node.metrics().dropped(client.queue().dropped());
         let close_frame = match &end {
             End::Disconnect(code) => {
                 node.metrics().disconnect(*code);

@@ -24,7 +24,6 @@ pub(crate) struct Metrics {
     refusals: Family<ReasonLabel, Counter>,
     handshakes: Counter,
     recoveries: Family<RecoveredLabel, Counter>,
-    dropped: Counter,
     api_requests: Family<ApiLabel, Counter>,
     api_seconds: Histogram,
     gauges: Gauges,
@@ -43,6 +42,7 @@ struct Gauges {
     resident_memory: Gauge,
     open_files: Gauge,
     cpu_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
+    dropped: Counter,
 }
 
 /// The state of the server when the metrics are read.
@@ -55,6 +55,8 @@ pub(crate) struct Snapshot {
     pub(crate) subscriptions: usize,
     pub(crate) is_ready: bool,
     pub(crate) uptime_seconds: u64,
+    /// Publications that slow clients did not receive.
+    pub(crate) dropped: u64,
 }
 
 /// Who published.
@@ -105,7 +107,6 @@ impl Metrics {
             refusals: Family::default(),
             handshakes: Counter::default(),
             recoveries: Family::default(),
-            dropped: Counter::default(),
             api_requests: Family::default(),
             // 0.1 ms to 1.6 s.
             api_seconds: Histogram::new(exponential_buckets(0.0001, 4.0, 8)),
@@ -155,6 +156,11 @@ impl Metrics {
             gauges.cpu_seconds.clone(),
         );
         registry.register(
+            "dropped_publications",
+            "Publications that slow clients did not receive, by the policies of their channels",
+            gauges.dropped.clone(),
+        );
+        registry.register(
             "publications",
             "Publications through this server",
             self.publications.clone(),
@@ -188,11 +194,6 @@ impl Metrics {
             Unit::Seconds,
             self.api_seconds.clone(),
         );
-        registry.register(
-            "dropped_publications",
-            "Publications dropped for slow clients that are gone",
-            self.dropped.clone(),
-        );
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let info = prometheus_client::metrics::info::Info::new(version);
         registry.register("build", "The version of the server", info);
@@ -223,11 +224,6 @@ impl Metrics {
         self.handshakes.inc();
     }
 
-    /// Counts publications that were dropped because a client read slowly, when the client is gone.
-    pub(crate) fn dropped(&self, publications: u64) {
-        self.dropped.inc_by(publications);
-    }
-
     pub(crate) fn recovery(&self, recovered: bool) {
         let recovered = if recovered { "true" } else { "false" };
         self.recoveries.get_or_create(&RecoveredLabel { recovered }).inc();
@@ -256,6 +252,10 @@ impl Metrics {
         set(&gauges.subscriptions, snapshot.subscriptions);
         set(&gauges.ready, snapshot.is_ready.into());
         set(&gauges.uptime, snapshot.uptime_seconds as usize);
+        gauges
+            .dropped
+            .inner()
+            .store(snapshot.dropped, std::sync::atomic::Ordering::Relaxed);
         let process = Process::read();
         set(&gauges.resident_memory, process.resident_bytes);
         set(&gauges.open_files, process.open_files);

@@ -251,6 +251,7 @@ impl Node {
             subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
             is_ready: self.is_ready.load(Ordering::Relaxed) && !self.is_draining(),
             uptime_seconds: self.uptime().as_secs(),
+            dropped: self.hub.dropped(),
         })
     }
 

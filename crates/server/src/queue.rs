@@ -4,8 +4,15 @@
 //! [`Sender`] then flushes it in a task shared by many connections, and the client's task is not woken. Pushes are shared,
 //! not copied: a publication to ten thousand subscribers is one allocation. Replies and pushes leave in the order in which
 //! they were added. An empty queue has no heap allocation.
+//!
+//! The slow-consumer policy of a channel decides what happens to its publications in the queue of a slow client: with
+//! `disconnect` they stay ([`Item::Push`]), and a client whose queue is full is disconnected. With `drop_oldest` the oldest
+//! ones leave a full queue ([`Item::Droppable`]). With `latest` a publication replaces the one before it in its slot
+//! ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
 
-use std::collections::VecDeque;
+mod backlog;
+
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -14,9 +21,13 @@ use sockeye::{Message, PreparedMessage, Sender};
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, UnsubscribeCode};
-use crate::engine::Position;
+use crate::config::SlowConsumer;
+use crate::engine::{Position, Tags};
 use crate::presence::Subscription;
 use crate::protocol::{Data, Encoding, bytes};
+pub(crate) use backlog::Slot;
+
+use backlog::Backlog;
 
 /// The outbound queue of one client.
 #[derive(Debug)]
@@ -31,10 +42,8 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: Backlog,
     bytes: usize,
-    /// Number of publications that were dropped because the client read slowly.
-    dropped: u64,
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
     is_taken: bool,
@@ -52,24 +61,14 @@ pub(crate) enum Item {
     Reply(Message),
     /// A push of a channel, or a ping.
     Push(PreparedMessage),
-    /// A publication that may be dropped if the client reads slowly.
-    Publication(PreparedMessage, Slot),
+    /// A publication that may be dropped if the queue is full.
+    Droppable(PreparedMessage),
+    /// A publication that replaces the one of the same slot, if that is not sent yet.
+    Latest(Slot, PreparedMessage),
     /// The push that a subscription has ended. The session must be updated too.
     Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
     Command(Box<ServerCommand>),
-}
-
-/// Decides which queued publications are dropped for a slow client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    /// Dropped when the queue is full, the oldest first.
-    Oldest,
-    /// Replaced by the next publication of the channel with the same key.
-    Latest {
-        channel: ChannelName,
-        key: Option<Box<str>>,
-    },
 }
 
 /// A command of the server API that the session of a client executes.
@@ -150,20 +149,34 @@ impl Queue {
 
     /// Sends an item directly, or queues it and wakes the client's task.
     ///
-    /// If the item exceeds the size limit, all queued items are dropped, and the client is disconnected as too slow.
+    /// If the queue exceeds its size limit, and nothing in it may be dropped, all queued items are dropped, and the client is
+    /// disconnected as too slow.
     pub(crate) fn push(&self, item: Item) {
+        self.push_counted(item);
+    }
+
+    /// Does what [`push`](Self::push) does. Returns the number of publications that were dropped or replaced for the item.
+    pub(crate) fn push_counted(&self, item: Item) -> usize {
+        let mut dropped = 0;
         let waker = {
             let mut state = self.state.lock();
             if state.closed.is_some() || self.try_send_directly(&state, &item) {
-                return;
+                return 0;
             }
-            state.make_room(&item, self.bytes_max);
             state.bytes += item.cost();
+            if let Some(replaced) = state.items.push_back(item) {
+                state.bytes -= replaced.cost();
+                dropped += 1;
+            }
+            while state.bytes > self.bytes_max
+                && let Some(oldest) = state.items.drop_oldest()
+            {
+                state.bytes -= oldest.cost();
+                dropped += 1;
+            }
             if state.bytes > self.bytes_max {
                 state.drop_items();
                 state.closed = Some(DisconnectCode::Slow);
-            } else {
-                state.items.push_back(item);
             }
             state.waker.take()
         };
@@ -171,12 +184,14 @@ impl Queue {
         if let Some(waker) = waker {
             waker.wake();
         }
+        dropped
     }
 
     /// Sends a push directly if nothing is queued. Returns `false` if the item must be queued, also if the WebSocket is
     /// closed: the client's task handles that.
     fn try_send_directly(&self, state: &State, item: &Item) -> bool {
-        let (Some(sender), Item::Push(push) | Item::Publication(push, _)) = (&self.sender, item) else {
+        let (Some(sender), Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push)) = (&self.sender, item)
+        else {
             return false;
         };
         state.items.is_empty() && !state.is_taken && sender.try_send_prepared(push).is_ok()
@@ -224,15 +239,10 @@ impl Queue {
         };
         Some(match item {
             Item::Reply(first) => Outgoing::Frame(PreparedMessage::new(state.join_replies(first, self.encoding))),
-            Item::Push(push) | Item::Publication(push, _) => Outgoing::Frame(push),
+            Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
         })
-    }
-
-    /// Number of publications that were dropped because the client read slowly.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.state.lock().dropped
     }
 
     /// Number of queued bytes.
@@ -268,30 +278,6 @@ impl State {
         (!self.items.is_empty() || self.closed.is_some()).then_some(())
     }
 
-    /// Drops publications that the next item replaces, or that must give way because the queue is full.
-    fn make_room(&mut self, next: &Item, bytes_max: usize) {
-        if let Item::Publication(_, slot @ Slot::Latest { .. }) = next {
-            let replaced = |item: &Item| matches!(item, Item::Publication(_, queued) if queued == slot);
-            if let Some(index) = self.items.iter().position(replaced) {
-                self.drop_item(index);
-            }
-        }
-        while self.bytes + next.cost() > bytes_max {
-            let is_droppable = |item: &Item| matches!(item, Item::Publication(_, Slot::Oldest));
-            let Some(index) = self.items.iter().position(is_droppable) else {
-                return;
-            };
-            self.drop_item(index);
-        }
-    }
-
-    fn drop_item(&mut self, index: usize) {
-        if let Some(item) = self.items.remove(index) {
-            self.bytes -= item.cost();
-            self.dropped += 1;
-        }
-    }
-
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= item.cost();
@@ -317,16 +303,48 @@ impl State {
     }
 
     fn drop_items(&mut self) {
-        self.items = VecDeque::new();
+        self.items = Backlog::default();
         self.bytes = 0;
     }
 }
 
 impl Item {
+    /// A publication in a channel with this policy. Without the tag that the policy names, there is one slot for all
+    /// publications of the channel that do not have it.
+    pub(crate) fn publication(
+        push: PreparedMessage,
+        policy: &SlowConsumer,
+        channel: &ChannelName,
+        tags: Option<&Tags>,
+    ) -> Self {
+        match policy {
+            SlowConsumer::Disconnect => Self::Push(push),
+            SlowConsumer::DropOldest => Self::Droppable(push),
+            SlowConsumer::Latest { key_tag } => {
+                let value = key_tag.as_ref().zip(tags).and_then(|(tag, tags)| tags.get(tag));
+                let slot = Slot {
+                    channel: channel.clone(),
+                    key: value.map(|value| Arc::from(value.as_str())),
+                };
+                Self::Latest(slot, push)
+            }
+        }
+    }
+
+    /// The push, if this is one of a channel.
+    pub(crate) fn message(&self) -> Option<&PreparedMessage> {
+        match self {
+            Self::Push(push) | Self::Droppable(push) | Self::Latest(_, push) => Some(push),
+            Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) => None,
+        }
+    }
+
     fn cost(&self) -> usize {
         let len = match self {
             Self::Reply(reply) => reply.len(),
-            Self::Push(push) | Self::Publication(push, _) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            Self::Push(push) | Self::Droppable(push) | Self::Unsubscribe(_, _, push) => push.message().len(),
+            // The text of the key is also in the message.
+            Self::Latest(_, push) => ITEM_BYTES + push.message().len(),
             Self::Command(command) => command.cost(),
         };
         ITEM_BYTES + len
@@ -390,41 +408,77 @@ mod tests {
         assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
     }
 
-    #[test]
-    fn a_full_queue_drops_the_oldest_publications_that_may_be_dropped() {
-        let publication = |text: &str| Item::Publication(PreparedMessage::new(text), Slot::Oldest);
-        let queue = Queue::new(3 * (ITEM_BYTES + 1), None);
-        queue.push(push("p"));
-        for text in ["1", "2", "3", "4"] {
-            queue.push(publication(text));
+    fn publication(text: &str, policy: &SlowConsumer, tag: &str) -> Item {
+        let tags = Tags::from([("symbol".to_owned(), tag.to_owned())]);
+        let channel = ChannelName::new("market").unwrap();
+        Item::publication(PreparedMessage::new(text), policy, &channel, Some(&tags))
+    }
+
+    fn taken(queue: &Queue) -> Vec<String> {
+        let mut taken = Vec::new();
+        while let Some(Outgoing::Frame(frame)) = queue.take() {
+            taken.push(frame.message().as_text().unwrap().to_owned());
         }
-        queue.push(reply("r"));
-        assert_eq!((queue.bytes(), queue.dropped()), (3 * (ITEM_BYTES + 1), 3));
-        for expect in [frame("p"), frame("4"), frame("r"), None] {
-            assert_eq!(queue.take(), expect);
-        }
+        taken
     }
 
     #[test]
-    fn only_the_latest_publication_of_a_channel_or_key_is_kept() {
-        let queue = Queue::new(1 << 20, None);
-        let publish = |channel: &str, key: Option<&str>, text: &str| {
-            let channel = ChannelName::new(channel).unwrap();
-            let key = key.map(Into::into);
-            queue.push(Item::Publication(
-                PreparedMessage::new(text),
-                Slot::Latest { channel, key },
-            ));
-        };
-        publish("a", None, "1");
-        publish("b", None, "2");
-        publish("a", Some("k"), "3");
-        publish("a", None, "4");
-        publish("a", Some("k"), "5");
-        assert_eq!(queue.dropped(), 2);
-        for expect in [frame("2"), frame("4"), frame("5"), None] {
-            assert_eq!(queue.take(), expect);
+    fn drop_oldest_keeps_the_newest_publications_and_all_other_items() {
+        let queue = Queue::new(4 * (ITEM_BYTES + 1), None);
+        queue.push(push("x"));
+        let dropped: usize = (0..6)
+            .map(|n: u32| queue.push_counted(publication(&n.to_string(), &SlowConsumer::DropOldest, "")))
+            .sum();
+        assert_eq!(dropped, 3);
+        assert_eq!(queue.bytes(), 4 * (ITEM_BYTES + 1));
+        assert_eq!(taken(&queue), ["x", "3", "4", "5"]);
+        // What may not be dropped still disconnects.
+        for _ in 0..5 {
+            queue.push(push("x"));
         }
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn a_reply_displaces_publications_that_may_be_dropped() {
+        let queue = Queue::new(3 * (ITEM_BYTES + 1), None);
+        queue.push(push("p"));
+        for text in ["1", "2"] {
+            queue.push(publication(text, &SlowConsumer::DropOldest, ""));
+        }
+        assert_eq!(queue.push_counted(reply("r")), 1);
+        assert_eq!(taken(&queue), ["p", "2", "r"]);
+    }
+
+    #[test]
+    fn a_publication_larger_than_the_queue_disconnects() {
+        let queue = Queue::new(100, None);
+        queue.push(publication("1", &SlowConsumer::DropOldest, ""));
+        queue.push(publication(&"x".repeat(100), &SlowConsumer::DropOldest, ""));
+        assert_eq!(queue.take(), Some(Outgoing::Close(DisconnectCode::Slow)));
+    }
+
+    #[test]
+    fn latest_keeps_one_publication_per_channel_or_key() {
+        let queue = Queue::new(1 << 20, None);
+        let whole = SlowConsumer::Latest { key_tag: None };
+        let dropped: Vec<usize> = ["1", "2", "3"]
+            .map(|text| queue.push_counted(publication(text, &whole, text)))
+            .into();
+        assert_eq!(dropped, [0, 1, 1]);
+        assert_eq!(taken(&queue), ["3"]);
+
+        let by_symbol = SlowConsumer::Latest {
+            key_tag: Some("symbol".to_owned()),
+        };
+        for (text, symbol) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "c"), ("5", "b")] {
+            queue.push(publication(text, &by_symbol, symbol));
+        }
+        assert_eq!(taken(&queue), ["3", "4", "5"]);
+        assert_eq!(queue.bytes(), 0);
+        // What was sent is not replaced.
+        assert_eq!(queue.push_counted(publication("6", &by_symbol, "a")), 0);
+        assert_eq!(taken(&queue), ["6"]);
     }
 
     #[test]

@@ -32,7 +32,11 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
         if let Some(tls) = tls {
             builder = builder.tls_config(tls);
         }
-        let server = builder.build().map_err(|error| invalid(options, error.to_string()))?;
+        let server = builder.build().map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => invalid(options, error.to_string()),
+            // The log cannot be used.
+            _ => error.into(),
+        })?;
         let handle = server.handle();
         announce(&format!("{scheme}://{}/", listener.local_addr()?));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sockeye::{Message, PreparedMessage};
@@ -26,7 +27,7 @@ use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::{Data, Encoding, Push, PushCache, PushTarget, Shape, WireData};
-use crate::queue::{Item, Queue, Slot};
+use crate::queue::{Item, Queue};
 
 /// Options of a subscription.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +40,8 @@ pub(crate) struct SubscriberOptions {
     pub(crate) delta: bool,
     /// Deliver only publications with matching tags.
     pub(crate) filter: Option<Arc<Filter>>,
-    /// What happens to publications if the client reads slowly; `None` disconnects it.
+    /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
+    /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
     pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
 }
 
@@ -51,6 +53,8 @@ pub(crate) struct Gap;
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
+    /// Number of publications that slow clients did not receive, because of the policies of their channels.
+    dropped: AtomicU64,
 }
 
 type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
@@ -107,7 +111,13 @@ impl Hub {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Number of publications that slow clients did not receive, because of the policies of their channels.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
@@ -286,7 +296,7 @@ impl Hub {
             let encoding = subscriber.queue.encoding();
             let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
             let push = cache.get(encoding, Shape::Plain, false, encode);
-            subscriber.deliver(0, None, push);
+            subscriber.deliver(0, None, Item::Push(push.clone()));
         }
     }
 }
@@ -306,7 +316,10 @@ impl Deliver for Hub {
                 Advance::Gap => channel.unsubscribe_positioned(name, GapScope::All),
             }
         }
-        channel.deliver(name, publication, epoch);
+        let dropped = channel.deliver(name, publication, epoch);
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
         if channel.subscribers.is_empty() {
             drop(channel);
             self.remove_if_empty(name);
@@ -343,8 +356,9 @@ enum Advance {
 }
 
 impl Channel {
-    /// Delivers a publication to all subscribers.
-    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) {
+    /// Delivers a publication to all subscribers. Returns the number of publications that slow ones do not receive.
+    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) -> usize {
+        let mut dropped = 0;
         let mut encoder = PublicationEncoder {
             target: PushTarget::channel(name.as_str()),
             publication,
@@ -366,17 +380,16 @@ impl Channel {
                 _ => Shape::Complete,
             };
             let push = encoder.encode(subscriber.queue.encoding(), shape);
-            match subscriber.slot(name, tags) {
-                Some(slot) if matches!(subscriber.phase, Phase::Live { after, .. } if publication.offset == 0 || publication.offset > after) =>
-                {
-                    subscriber.queue.push(Item::Publication(push.clone(), slot));
-                }
-                _ => subscriber.deliver(publication.offset, epoch, push),
-            }
+            let item = match &subscriber.options.slow_consumer {
+                None => Item::Push(push.clone()),
+                Some(policy) => Item::publication(push.clone(), policy, name, tags),
+            };
+            dropped += subscriber.deliver(publication.offset, epoch, item);
         }
         if has_deltas {
             self.newest = Some(publication.content.data.clone());
         }
+        dropped
     }
 
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
@@ -556,21 +569,6 @@ impl Subscriber {
         }
     }
 
-    /// Which publications in the queue of the subscriber may be dropped; `None` if none may.
-    fn slot(&self, channel: &ChannelName, tags: Option<&Tags>) -> Option<Slot> {
-        match &**self.options.slow_consumer.as_ref()? {
-            SlowConsumer::Disconnect => None,
-            SlowConsumer::DropOldest => Some(Slot::Oldest),
-            SlowConsumer::Latest { key_tag } => Some(Slot::Latest {
-                channel: channel.clone(),
-                key: key_tag
-                    .as_ref()
-                    .and_then(|tag| tags?.get(tag))
-                    .map(|key| key.as_str().into()),
-            }),
-        }
-    }
-
     /// Notes a publication that the filter of the subscriber excludes.
     fn skip(&mut self, offset: u64, epoch: Option<&Epoch>) {
         if let Phase::Buffering(buffered) = &mut self.phase {
@@ -578,15 +576,19 @@ impl Subscriber {
         }
     }
 
-    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, push: &PreparedMessage) {
+    /// Returns the number of publications that the client does not receive because of this one.
+    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, item: Item) -> usize {
         match &mut self.phase {
-            Phase::Live { after, .. } if offset != 0 && offset <= *after => {}
+            Phase::Live { after, .. } if offset != 0 && offset <= *after => 0,
             Phase::Live { has_previous, .. } => {
                 // Pushes without an offset are joins and leaves: deltas need history.
-                *has_previous |= self.options.delta && offset != 0;
-                self.queue.push(Item::Push(push.clone()));
+                *has_previous |= self.options.delta && offset != 0 && self.options.slow_consumer.is_none();
+                self.queue.push_counted(item)
             }
-            Phase::Buffering(buffered) => buffered.add(offset, epoch, Some(push)),
+            Phase::Buffering(buffered) => {
+                buffered.add(offset, epoch, item.message());
+                0
+            }
         }
     }
 }

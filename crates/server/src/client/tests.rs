@@ -1,7 +1,7 @@
 //! Several clients on one node, without sockets and with paused time.
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, SlowConsumer};
 use crate::protocol::commands;
 
 struct Peer(Client);
@@ -473,4 +473,41 @@ async fn a_client_that_disconnects_after_being_unsubscribed_leaves_once() {
     };
     assert_eq!(room.visits().await, ["leave"]);
     assert_eq!(room.members().await, 1);
+}
+
+#[tokio::test]
+async fn a_slow_client_receives_the_latest_publication_and_sees_the_gap() {
+    for (policy, expected) in [
+        (SlowConsumer::Latest { key_tag: None }, &[3][..]),
+        (SlowConsumer::DropOldest, &[1, 2, 3]),
+    ] {
+        let mut config = Config::default();
+        config.without_namespace.as_mut().unwrap().slow_consumer = policy;
+        let node = Node::new(config);
+        let mut ada = Peer::in_room(&node, "Ada").await;
+        let mut bob = Peer::in_room(&node, "Bob").await;
+        ada.receive().await;
+        for n in 1..=3 {
+            bob.send(&format!(r#"{{"id":{n},"publish":{{"channel":"room","data":{n}}}}}"#))
+                .await
+                .unwrap();
+            bob.receive().await;
+        }
+        let heard = ada.receive().await;
+        let offsets: Vec<u64> = heard
+            .iter()
+            .map(|push| {
+                push.split_once("\"offset\":")
+                    .unwrap()
+                    .1
+                    .split([',', '}'])
+                    .next()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(offsets, expected);
+        assert_eq!(node.hub().dropped(), 3 - expected.len() as u64);
+    }
 }

@@ -9,7 +9,7 @@ use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::config::{Config, ConfigError, NamespaceOptions};
-use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish};
+use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish, PublishOutcome};
 use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, ClientInfo};
@@ -302,7 +302,9 @@ impl ServerHandle {
             skips_history: options.skip_history,
         };
         let published = self.node.engine().publish(&channel, publish).await?;
-        self.node.metrics().publication(Source::server);
+        if published.outcome == PublishOutcome::Delivered {
+            self.node.metrics().publication(Source::server);
+        }
         Ok(StreamPosition::of(published.position))
     }
 

