@@ -3,7 +3,7 @@
 
 mod cli_support;
 
-use cli_support::{Program, soon};
+use cli_support::{Certificate, Program, soon};
 use rustix::process::Signal;
 use sockeye::{Client, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -222,4 +222,46 @@ async fn a_second_signal_exits_at_once() {
     assert_eq!(get(&address, &address, "/health/live").await, "HTTP/1.1 200 OK");
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code().await, Some(143));
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_on_a_hangup() {
+    let (first, second) = (Certificate::new(), Certificate::new());
+    let options = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        &first.cert(),
+        "--tls-key",
+        &first.key(),
+    ];
+    let mut server = Program::start(&options);
+    let url = server.url().await;
+    let address = url
+        .strip_prefix("https://")
+        .expect("https://ADDRESS:PORT/")
+        .trim_end_matches('/')
+        .to_owned();
+    let connect = async |certificate: &Certificate| {
+        let client = Client::builder()
+            .tls_config(certificate.client_config())
+            .build()
+            .unwrap();
+        soon(client.connect(&format!("wss://{address}/connection/websocket")))
+            .await
+            .is_ok()
+    };
+    assert!(connect(&first).await && !connect(&second).await);
+    std::fs::copy(second.cert(), first.cert()).unwrap();
+    std::fs::copy(second.key(), first.key()).unwrap();
+    server.signal(Signal::HUP);
+    while !connect(&second).await {
+        tokio::task::yield_now().await;
+    }
+    // A certificate that does not match its key changes nothing.
+    std::fs::copy(Certificate::new().key(), first.key()).unwrap();
+    server.signal(Signal::HUP);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(connect(&second).await);
 }

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sockeye::Keepalive;
 use sockeye::hyper::UpgradeError;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use crate::api::{self, ApiMethod};
@@ -351,7 +351,12 @@ impl Site {
 const SHUTTING_DOWN: &str = "shutting down\n";
 
 /// Serves the requests of one connection until it closes or becomes a WebSocket.
-pub(crate) async fn serve_connection(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, permit: Admission) {
+pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    site: Arc<Site>,
+    stream: T,
+    peer: SocketAddr,
+    permit: Admission,
+) {
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
@@ -501,7 +506,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

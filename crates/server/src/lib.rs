@@ -54,6 +54,8 @@ mod door;
 mod engine;
 mod filter;
 mod handle;
+#[allow(dead_code, unused_imports, reason = "sessions do not call hooks yet")]
+mod hooks;
 mod http;
 #[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
@@ -80,6 +82,7 @@ pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
 };
+pub use hooks::HookOptions;
 pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::Authority;
 pub use sockeye::{DeflateConfig, HostPolicy, Origin, OriginPolicy, Takeover};

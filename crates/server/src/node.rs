@@ -21,6 +21,7 @@ use crate::door::{Door, RateLimit};
 use crate::engine::{
     Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
+use crate::hooks::Hooks;
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::{ClientId, Generation, Membership, Subscription};
 use crate::protocol::Data;
@@ -47,6 +48,9 @@ pub(crate) struct Node {
     draining: CancellationToken,
     refusals: RefusalLog,
     metrics: SharedMetrics,
+    hooks: RwLock<Hooks>,
+    /// Certificates for new connections; `None` without TLS.
+    tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     door: Door,
     handshakes: RateLimit,
     /// Whether the last readiness check succeeded.
@@ -127,6 +131,7 @@ impl Node {
     pub(crate) fn with_broker(current: SharedConfig, hub: Arc<Hub>, broker: Arc<dyn Broker>) -> Arc<Self> {
         let config = current.read().clone();
         let door = Door::new(config.limits.connections_max);
+        let hooks = Hooks::from_options(&config.hooks).expect("checked by `Config::check`");
         let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
         Arc::new(Self {
             current,
@@ -140,6 +145,8 @@ impl Node {
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
             metrics: Arc::new(Metrics::new()),
+            hooks: RwLock::new(hooks),
+            tls: RwLock::new(None),
             door,
             handshakes: RateLimit::new(),
             is_ready: AtomicBool::new(false),
@@ -171,6 +178,11 @@ impl Node {
 
     /// Replaces the configuration.
     pub(crate) fn reload(&self, config: Config) {
+        if config.hooks != self.current_config().hooks
+            && let Ok(hooks) = Hooks::from_options(&config.hooks)
+        {
+            *self.hooks.write() = hooks;
+        }
         // Also forgets the cached JWK sets.
         *self.verifiers.write() = Arc::new(Verifiers::new(&config));
         *self.current.write() = Arc::new(config);
@@ -219,6 +231,22 @@ impl Node {
         self.clients
             .set_user(client, user, per_user_max)
             .map_err(|TooManyConnections| DisconnectCode::ConnectionLimit)
+    }
+
+    /// The calls to the backend.
+    #[allow(dead_code, reason = "sessions do not call hooks yet")]
+    pub(crate) fn hooks(&self) -> Hooks {
+        self.hooks.read().clone()
+    }
+
+    /// The TLS configuration for new connections.
+    pub(crate) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.tls.read().clone()
+    }
+
+    /// Replaces the TLS configuration.
+    pub(crate) fn set_tls(&self, tls: Arc<rustls::ServerConfig>) {
+        *self.tls.write() = Some(tls);
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -10,10 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::accept::accept_all;
 use crate::config::Config;
-use crate::door::DoorClosed;
+use crate::door::{Admission, DoorClosed};
 use crate::handle::ServerHandle;
 use crate::http::{self, Site};
 use crate::node::Node;
@@ -41,12 +42,19 @@ pub struct Server<S = Pending<()>> {
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
     config: Config,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl ServerBuilder {
     /// Sets the configuration.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Enables TLS: `https://` and `wss://` only.
+    pub fn tls_config(mut self, tls: Arc<rustls::ServerConfig>) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -60,8 +68,12 @@ impl ServerBuilder {
         self.config
             .check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let node = Node::open(self.config)?;
+        if let Some(tls) = self.tls {
+            node.set_tls(tls);
+        }
         Ok(Server {
-            node: Node::open(self.config)?,
+            node,
             shutdown: std::future::pending(),
         })
     }
@@ -155,10 +167,16 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
         |(stream, peer)| {
             let per_address_max = node.current_config().limits.connections_per_address_max;
             match node.door().admit(peer.ip(), per_address_max) {
-                Ok(permit) => drop(tokio::spawn(http::serve_connection(site.clone(), stream, peer, permit))),
+                Ok(permit) => match node.tls() {
+                    None => drop(tokio::spawn(http::serve_connection(site.clone(), stream, peer, permit))),
+                    Some(tls) => drop(tokio::spawn(serve_tls(tls, site.clone(), stream, peer, permit))),
+                },
                 Err(closed) => {
                     log_closed_door(&node, peer, closed);
-                    if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                    // A client with TLS could not read the answer.
+                    if node.tls().is_none()
+                        && let Ok(permit) = refusals.clone().try_acquire_owned()
+                    {
                         tokio::spawn(refuse(stream, permit));
                     }
                 }
@@ -191,6 +209,26 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
     }
     Ok(())
 }
+
+/// Performs the TLS handshake, and serves the connection.
+async fn serve_tls(
+    tls: Arc<rustls::ServerConfig>,
+    site: Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Admission,
+) {
+    let handshake = TlsAcceptor::from(tls).accept(stream);
+    match timeout(TLS_TIMEOUT, handshake).await {
+        // A new task, so that the memory of the handshake is freed.
+        Ok(Ok(stream)) => drop(tokio::spawn(http::serve_connection(site, stream, peer, permit))),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+    }
+}
+
+/// Time for the TLS handshake.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn log_closed_door(node: &Node, peer: SocketAddr, closed: DoorClosed) {
     let limits = &node.current_config().limits;

@@ -1,12 +1,14 @@
 //! `sockeye serve`: the server of `sockeye-server`, configured by a file, environment variables and flags.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use sockeye_server::Server;
 use sockeye_server::settings::{LogFormat, Settings, SettingsError};
 use tokio::net::TcpListener;
 
 use super::options::Compression;
+use super::tls::server_config;
 use super::values::parse_listen;
 use super::{ConfigCommand, Failure, ServeOptions, announce, bind};
 use crate::platform::{Reloads, Signals};
@@ -24,16 +26,19 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let mut reloads = Reloads::new()?;
         let listener = TcpListener::from_std(listener)?;
-        let server = Server::builder()
-            .config(config)
-            .build()
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::InvalidInput => invalid(options, error.to_string()),
-                // The log cannot be used.
-                _ => error.into(),
-            })?;
+        let mut builder = Server::builder().config(config);
+        let tls = tls_config(&settings)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        if let Some(tls) = tls {
+            builder = builder.tls_config(tls);
+        }
+        let server = builder.build().map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => invalid(options, error.to_string()),
+            // The log cannot be used.
+            _ => error.into(),
+        })?;
         let handle = server.handle();
-        announce(&format!("http://{}/", listener.local_addr()?));
+        announce(&format!("{scheme}://{}/", listener.local_addr()?));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = server.with_shutdown(async { drop(stopped.await) }).serve(listener);
         let mut serving = std::pin::pin!(serving);
@@ -68,9 +73,13 @@ pub(crate) fn log_format(options: &ServeOptions) -> LogFormat {
 fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_server::ServerHandle) {
     let reloaded = load(options).and_then(|new| {
         let config = new.config().map_err(|error| failure(options, &error))?;
+        let tls = tls_config(&new)?;
         handle
             .reload(config)
             .map_err(|error| invalid(options, error.to_string()))?;
+        if let Some(tls) = tls {
+            handle.set_tls_config(tls);
+        }
         Ok(new)
     });
     match reloaded {
@@ -88,6 +97,14 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
             }
             *settings = new;
         }
+    }
+}
+
+/// Reads the certificate and its key.
+fn tls_config(settings: &Settings) -> Result<Option<Arc<rustls::ServerConfig>>, Failure> {
+    match (&settings.program.tls_cert, &settings.program.tls_key) {
+        (Some(cert), Some(key)) => server_config(cert, key).map(Some),
+        _ => Ok(None),
     }
 }
 

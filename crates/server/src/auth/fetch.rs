@@ -1,4 +1,4 @@
-//! One bounded GET over HTTP or HTTPS.
+//! One bounded request over HTTP or HTTPS.
 
 use std::error::Error;
 use std::fmt;
@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
+use http::request::Builder;
 use http::{HeaderValue, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Longest wait for the whole exchange, from name resolution to the last byte.
+/// Longest wait for a whole GET, from name resolution to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest body that is read.
@@ -29,7 +30,7 @@ const BODY_SIZE_MAX: usize = 256 * 1024;
 const HEAD_SIZE_MAX: usize = 32 * 1024;
 
 /// An address to fetch from, checked once.
-pub(super) struct Source {
+pub(crate) struct Source {
     host: String,
     port: u16,
     /// The `Host` field.
@@ -40,7 +41,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Checks an address; `https` uses `tls`, or else the platform's roots of trust.
-    pub(super) fn new(url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, tls: Option<Arc<ClientConfig>>) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("is not a URL: {error}"))?;
         let authority = uri.authority().ok_or("is not a URL with a host")?;
         if authority.as_str().contains('@') {
@@ -78,32 +79,57 @@ impl Source {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub(super) async fn fetch(&self) -> Result<Bytes, FetchError> {
+    pub(crate) async fn fetch(&self) -> Result<Bytes, FetchError> {
+        let request = Request::get(self.path.as_str());
+        self.send(request, Bytes::new(), TIMEOUT).await
+    }
+
+    /// Sends JSON in a POST request with further header fields, and returns the body of a response with status 200.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub(crate) async fn post(
+        &self,
+        headers: impl Iterator<Item = (HeaderName, HeaderValue)>,
+        body: String,
+        timeout: Duration,
+    ) -> Result<Bytes, FetchError> {
+        let mut request = Request::post(self.path.as_str()).header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        self.send(request, body.into(), timeout).await
+    }
+
+    async fn send(&self, request: Builder, body: Bytes, timeout: Duration) -> Result<Bytes, FetchError> {
         let exchange = async {
             let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
             match &self.tls {
-                Some((connector, name)) => self.exchange(connector.connect(name.clone(), tcp).await?).await,
-                None => self.exchange(tcp).await,
+                Some((connector, name)) => {
+                    let io = connector.connect(name.clone(), tcp).await?;
+                    self.exchange(io, request, body).await
+                }
+                None => self.exchange(tcp, request, body).await,
             }
         };
-        tokio::time::timeout(TIMEOUT, exchange)
+        tokio::time::timeout(timeout, exchange)
             .await
-            .map_err(|_| FetchError::Timeout)?
+            .map_err(|_| FetchError::Timeout(timeout))?
     }
 
-    async fn exchange<S>(&self, io: S) -> Result<Bytes, FetchError>
+    async fn exchange<S>(&self, io: S, request: Builder, body: Bytes) -> Result<Bytes, FetchError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut client = http1::Builder::new();
         client.max_buf_size(HEAD_SIZE_MAX);
         let (mut sender, connection) = client.handshake(TokioIo::new(io)).await?;
-        let request = Request::get(self.path.as_str())
+        let request = request
             .header(HOST, &self.authority)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("sockeye/", env!("CARGO_PKG_VERSION")))
             .header(CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|error| FetchError::Other(error.into()))?;
         let mut exchange = pin!(async {
             let response = sender.send_request(request).await?;
@@ -145,8 +171,8 @@ fn platform_tls() -> Result<Arc<ClientConfig>, String> {
 
 /// Why a fetch failed.
 #[derive(Debug)]
-pub(super) enum FetchError {
-    Timeout,
+pub(crate) enum FetchError {
+    Timeout(Duration),
     TooLarge,
     Status(StatusCode),
     Other(Box<dyn Error + Send + Sync>),
@@ -155,7 +181,7 @@ pub(super) enum FetchError {
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timeout => write!(f, "no complete answer within {TIMEOUT:?}"),
+            Self::Timeout(timeout) => write!(f, "no complete answer within {timeout:?}"),
             Self::TooLarge => write!(f, "the answer is larger than {BODY_SIZE_MAX} bytes"),
             Self::Status(status) if status.is_redirection() => {
                 write!(

@@ -17,7 +17,7 @@
 mod api_keys;
 mod claims;
 mod config;
-mod fetch;
+pub(crate) mod fetch;
 mod jwks;
 mod key_set;
 mod provider;

@@ -14,6 +14,7 @@ use sockeye::{DeflateConfig, OriginPolicy};
 
 use crate::auth::{Secret, TokenConfig, TokenVerifier};
 use crate::engine::LogConfig;
+use crate::hooks::{HookOptions, Hooks};
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
@@ -50,6 +51,8 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Keys of subscription tokens; `None` if they are the keys of [`tokens`](Self::tokens).
     pub subscription_tokens: Option<TokenConfig>,
+    /// Hooks, by which a backend decides about the events of clients. None by default.
+    pub hooks: HookOptions,
     /// Keys of the HTTP API. Without one, every request is answered with 401.
     pub api_keys: Vec<Secret>,
     /// Accepts requests of the HTTP API without a key. For development only.
@@ -82,6 +85,7 @@ impl Default for Config {
             anonymous: true,
             tokens: TokenConfig::default(),
             subscription_tokens: None,
+            hooks: HookOptions::default(),
             api_keys: Vec::new(),
             insecure_api: false,
             insecure_clients: false,
@@ -183,6 +187,13 @@ impl Config {
         if drain >= shutdown {
             let must = format!("shorter than timeouts.shutdown, {shutdown:?}");
             return Err(ConfigError::new("timeouts.drain", format_args!("{drain:?}"), must));
+        }
+        if let Err((field, problem)) = Hooks::from_options(&self.hooks) {
+            return Err(ConfigError::new(
+                field,
+                format_args!("unusable ({problem})"),
+                "usable".to_owned(),
+            ));
         }
         if pong >= ping_interval {
             let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");

@@ -173,6 +173,11 @@ impl ServerHandle {
         Ok(())
     }
 
+    /// Replaces the certificates of a server with TLS, for new connections.
+    pub fn set_tls_config(&self, tls: Arc<rustls::ServerConfig>) {
+        self.node.set_tls(tls);
+    }
+
     /// Returns the clients that are subscribed to a channel.
     ///
     /// # Errors

@@ -245,3 +245,26 @@ fn the_log_has_a_folder_and_a_policy() {
     let error = log("data = \"/data\"\nfsync = \"sometimes\"").unwrap_err();
     assert!(error.to_string().starts_with("line 2: fsync"), "{error}");
 }
+
+/// The file of the quick start passes the check, and systemd accepts the unit where systemd is installed.
+#[test]
+fn the_files_of_the_documentation_are_valid() {
+    let page = include_str!("../../../../docs/server/README.md");
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (file, _) = rest.split_once("```").unwrap();
+    Settings::parse(file).and_then(|settings| settings.config()).unwrap();
+
+    let unit = include_str!("../../../../docs/server/sockeye.service");
+    // The program is not installed here.
+    let unit = unit.replace("/usr/local/bin/sockeye", "/bin/true");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sockeye.service");
+    std::fs::write(&path, unit).unwrap();
+    let verify = std::process::Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&path)
+        .output();
+    if let Ok(verify) = verify {
+        assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
+    }
+}
