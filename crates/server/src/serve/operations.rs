@@ -87,7 +87,7 @@ async fn a_draining_server_is_alive_and_not_ready_and_disconnects_clients_over_t
     assert!(ready.ends_with("not ready: shutting down\n"), "{ready}");
     let url = format!("ws://{address}/connection/websocket");
     let refused = sockeye::connect(&url).await.unwrap_err();
-    assert_eq!(refused.refusal().unwrap().status().as_u16(), 503);
+    assert_eq!(refused.response().unwrap().status().as_u16(), 503);
 
     let mut left = Vec::new();
     for client in clients {
@@ -123,10 +123,10 @@ async fn a_handshake_over_the_rate_gets_503_with_retry_after() {
     let _clients = [server.connect().await, server.connect().await];
     let url = format!("ws://{}/connection/websocket", server.address);
     let error = sockeye::connect(&url).await.unwrap_err();
-    let response = error.refusal().unwrap();
+    let response = error.response().unwrap();
     assert_eq!(response.status().as_u16(), 503);
     let after = response.headers().get("retry-after").unwrap();
-    let after: u64 = after.as_str().unwrap().parse().unwrap();
+    let after: u64 = after.to_str().unwrap().parse().unwrap();
     assert!((1..=2).contains(&after), "{after}");
     // Other requests are not handshakes.
     assert_eq!(status(&server.get("/health/live").await), "200");

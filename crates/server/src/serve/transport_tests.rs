@@ -121,7 +121,7 @@ async fn protobuf_is_chosen_by_subprotocol_or_query() {
     ] {
         let mut client = sockeye::Client::builder();
         if let Some(subprotocol) = subprotocol {
-            client = client.subprotocol(subprotocol);
+            client = client.subprotocols([subprotocol]);
         }
         let client = client.build().unwrap();
         let mut ws = client.connect(&url).await.unwrap();
