@@ -192,6 +192,12 @@ impl SimStorage {
         f(&mut state)
     }
 
+    /// Whether the disk does not answer. A process that is gone does not wait: the test may be waiting for its threads.
+    fn is_stalled(&self) -> bool {
+        let state = self.disk.0.lock();
+        state.faults.is_stalled && state.generation == self.generation
+    }
+
     fn with_inode<T>(&self, name: &str, f: impl FnOnce(&mut Inode) -> T) -> io::Result<T> {
         self.with(|state| match state.names.get(name) {
             Some(id) => Ok(f(&mut state.inodes[*id])),
@@ -270,7 +276,7 @@ struct SimFile {
 
 impl SegmentFile for SimFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        while self.storage.disk.0.lock().faults.is_stalled {
+        while self.storage.is_stalled() {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.storage.with(|state| {
