@@ -214,7 +214,10 @@ async fn a_hangup_reloads_the_file_and_logs_what_changed() {
 async fn a_second_signal_exits_at_once() {
     let (mut server, address) = start(&["--drain", "60s"]).await;
     let url = format!("ws://{address}/connection/websocket");
-    let _client = soon(Client::default().connect(&url)).await.unwrap();
+    let mut client = soon(Client::default().connect(&url)).await.unwrap();
+    // The reply shows that the server counts this client, and so waits for it.
+    soon(client.send(r#"{"id":1,"connect":{}}"#)).await.unwrap();
+    soon(client.recv()).await.unwrap().unwrap();
     server.signal(Signal::TERM);
     while get(&address, &address, "/health/ready").await != "HTTP/1.1 503 Service Unavailable" {
         tokio::task::yield_now().await;
