@@ -122,6 +122,8 @@ struct World {
     is_flooded: bool,
     /// Publications in progress.
     in_flight: Vec<(&'static str, u64, JoinHandle<()>)>,
+    /// Publications that were in progress when an earlier process ended.
+    unacknowledged_before: HashSet<(&'static str, u64)>,
 }
 
 /// A client of one room, with the state that an SDK keeps.
@@ -177,6 +179,7 @@ impl World {
             may_evict: false,
             is_flooded: false,
             in_flight: Vec::new(),
+            unacknowledged_before: HashSet::new(),
         }
     }
 
@@ -320,6 +323,7 @@ impl World {
                 self.start(None);
                 self.start(Some(&disk));
                 self.compare(&unacknowledged, may_lose).await;
+                self.unacknowledged_before.extend(&unacknowledged);
                 if may_lose {
                     self.seen.lossy += 1;
                     for (before, after) in epochs.iter().zip(self.epochs().await) {
@@ -388,7 +392,7 @@ impl World {
     }
 
     /// Compares what a log has restored with the truth, and adapts the truth to it.
-    async fn compare(&mut self, unacknowledged: &[(&str, u64)], may_lose: bool) {
+    async fn compare(&mut self, unacknowledged: &[(&'static str, u64)], may_lose: bool) {
         for room in ROOMS {
             let query = HistoryQuery {
                 limit: usize::MAX,
@@ -421,7 +425,10 @@ impl World {
                 {
                     Some(found) => assert_eq!(*found, delivered, "restored something else"),
                     None => {
-                        assert!(unacknowledged.contains(&(room, number)), "{delivered:?} from nowhere");
+                        // A stream that one process evicts while it restores the log may be kept by the next.
+                        let is_expected = unacknowledged.contains(&(room, number))
+                            || self.may_evict && self.unacknowledged_before.contains(&(room, number));
+                        assert!(is_expected, "{delivered:?} from nowhere");
                         assert!(added.insert(number), "{number} twice");
                         self.seen.unacknowledged_found += 1;
                         known.push(delivered);
@@ -715,7 +722,6 @@ impl Seen {
 }
 
 #[test]
-#[ignore = "depends on real time: under load, seed 2253 once restored a publication that the model did not expect"]
 fn no_client_misses_a_publication_unnoticed_across_restarts() {
     let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     if let Some(seed) = number("SOCKEYE_MODEL_SEED") {
