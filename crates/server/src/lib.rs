@@ -82,7 +82,6 @@ pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
 };
-pub use hooks::HookOptions;
 pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::Authority;
 pub use sockeye::{DeflateConfig, HostPolicy, Origin, OriginPolicy, Takeover};

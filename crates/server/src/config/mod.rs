@@ -51,8 +51,9 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Keys of subscription tokens; `None` if they are the keys of [`tokens`](Self::tokens).
     pub subscription_tokens: Option<TokenConfig>,
-    /// Hooks, by which a backend decides about the events of clients. None by default.
-    pub hooks: HookOptions,
+    /// Hooks, by which a backend decides about the events of clients. Not public, because sessions do not call them yet: an
+    /// operator who configured them would believe that the backend is asked.
+    pub(crate) hooks: HookOptions,
     /// Keys of the HTTP API. Without one, every request is answered with 401.
     pub api_keys: Vec<Secret>,
     /// Accepts requests of the HTTP API without a key. For development only.

@@ -29,29 +29,29 @@ pub(crate) use types::{
 options! {
     /// Hooks to the backend.
     #[derive(PartialEq, Eq)]
-    pub struct HookOptions {
+    pub(crate) struct HookOptions {
         /// Address that decides about connections of clients without a token.
-        pub connect_url: Option<String> = None,
+        pub(crate) connect_url: Option<String> = None,
         /// Address that is asked when a connection expires.
-        pub refresh_url: Option<String> = None,
+        pub(crate) refresh_url: Option<String> = None,
         /// Address that decides about subscriptions.
-        pub subscribe_url: Option<String> = None,
+        pub(crate) subscribe_url: Option<String> = None,
         /// Address that is asked when a subscription expires.
-        pub sub_refresh_url: Option<String> = None,
+        pub(crate) sub_refresh_url: Option<String> = None,
         /// Address that decides about publications of clients.
-        pub publish_url: Option<String> = None,
+        pub(crate) publish_url: Option<String> = None,
         /// Address of the calls (`rpc`) of clients. Without it, calls fail with error 108.
-        pub rpc_url: Option<String> = None,
+        pub(crate) rpc_url: Option<String> = None,
         /// Time for the answer of the backend. Then the command of the client fails with error 100, and may be repeated.
-        pub timeout: Duration = Duration::from_secs(1),
+        pub(crate) timeout: Duration = Duration::from_secs(1),
         /// Maximum number of calls at the same time, for each hook. Further ones wait, within the timeout.
-        pub concurrency_max: usize = 256,
+        pub(crate) concurrency_max: usize = 256,
         /// Number of failures in a row after which a hook pauses.
-        pub failures_max: u32 = 10,
+        pub(crate) failures_max: u32 = 10,
         /// How long a hook pauses. Then one call tries whether the backend is back.
-        pub pause: Duration = Duration::from_secs(5),
+        pub(crate) pause: Duration = Duration::from_secs(5),
         /// Names of the headers of the client's request that are forwarded to the backend, such as `Cookie`.
-        pub forward_headers: Vec<String> = Vec::new(),
+        pub(crate) forward_headers: Vec<String> = Vec::new(),
     }
 }
 
