@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, History, HistoryQuery, Publication, Tags, is_recovered};
-use crate::metrics::Source;
+use crate::metrics::{Source, Transport};
 use crate::node::Node;
 use crate::presence::{ClientId, Membership};
 use crate::protocol::{
@@ -28,6 +28,7 @@ use crate::session::{
 pub(crate) struct Client {
     node: Arc<Node>,
     id: ClientId,
+    transport: Transport,
     session: Session,
     queue: Arc<Queue>,
     /// Subscriptions that the hub has ended and that are not yet removed from the engine.
@@ -53,6 +54,7 @@ pub(crate) enum PingedBy {
 pub(crate) struct Link {
     pub(crate) pinged_by: PingedBy,
     pub(crate) encoding: Encoding,
+    pub(crate) transport: Transport,
     /// Secret with which the client sends commands over other requests; empty if it sends them over this connection.
     pub(crate) secret: String,
 }
@@ -62,6 +64,7 @@ impl From<PingedBy> for Link {
         Self {
             pinged_by,
             encoding: Encoding::Json,
+            transport: Transport::WebSocket,
             secret: String::new(),
         }
     }
@@ -95,9 +98,11 @@ impl Client {
         let queue = Queue::new(node.config().limits.queue_bytes_max, sender);
         let queue = Arc::new(queue.with_encoding(link.encoding));
         node.register(id, &queue);
+        node.metrics().client_opened(link.transport, link.encoding);
         Self {
             node,
             id,
+            transport: link.transport,
             session,
             queue,
             ended: Vec::new(),
@@ -580,6 +585,7 @@ impl Drop for Client {
         let mut left = self.session.take_subscriptions();
         left.append(&mut self.ended);
         self.node.unregister(self.id, left);
+        self.node.metrics().client_closed(self.transport, self.queue.encoding());
     }
 }
 

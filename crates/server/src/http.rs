@@ -73,7 +73,7 @@ const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
 
-/// Headers of every response. They limit the page to its own scripts, styles and server.
+/// Headers of every response. They limit a page to its own scripts, styles and server.
 const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -302,7 +302,11 @@ impl Site {
         let is_protobuf = wants_protobuf(request.uri().query());
         match sockeye::hyper::upgrade(server, request) {
             Err(refusal) => {
-                self.node.metrics().refusal("handshake");
+                self.node.metrics().refusal(match refusal.response().status() {
+                    StatusCode::MISDIRECTED_REQUEST => "host",
+                    StatusCode::FORBIDDEN => "origin",
+                    _ => "invalid",
+                });
                 self.refuse(&refusal, peer)
             }
             Ok((response, upgrade)) => {

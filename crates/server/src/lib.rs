@@ -74,8 +74,8 @@ mod transports;
 
 pub use accept::accept_all;
 pub use config::{
-    ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
-    Who,
+    ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy,
+    SlowConsumer, Timeouts, Who,
 };
 pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub use handle::{

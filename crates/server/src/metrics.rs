@@ -1,48 +1,95 @@
-//! Counters of the server in the format of Prometheus. docs/metrics.md lists them, which a test checks.
+//! Metrics of the server in the format of Prometheus. docs/metrics.md lists them, generated from the registry.
+
+mod labels;
+mod process;
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::api::ApiMethod;
+use crate::channel::HubStats;
 use crate::codes::{DisconnectCode, ErrorCode};
+use crate::engine::EngineStats;
+use crate::journal;
+use crate::protocol::Encoding;
+use labels::TransportLabel;
+use labels::{ApiLabel, CodeLabel, ConsoleLabel, HookLabel, PolicyLabel, ReasonLabel, RecoveredLabel, SourceLabel};
+pub(crate) use labels::{Source, Transport};
+pub(crate) use process::Process;
 
 /// The metrics of one server.
 pub(crate) struct Metrics {
     registry: Registry,
-    /// Publications through this server.
     publications: Family<SourceLabel, Counter>,
     commands: Counter,
     errors: Family<CodeLabel, Counter>,
     disconnects: Family<CodeLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     handshakes: Counter,
+    connects: Family<TransportLabel, Counter>,
+    transports: Family<TransportLabel, Gauge>,
     recoveries: Family<RecoveredLabel, Counter>,
     api_requests: Family<ApiLabel, Counter>,
     api_seconds: Histogram,
-    gauges: Gauges,
+    hook_calls: Family<HookLabel, Counter>,
+    console_logins: Family<ConsoleLabel, Counter>,
+    snapshot: SnapshotMetrics,
+    sums: Sums,
 }
 
-/// Values that are read when the metrics are.
+/// Metrics whose values are read when the page is.
 #[derive(Debug, Default)]
-struct Gauges {
+struct SnapshotMetrics {
     connections: Gauge,
     clients: Gauge,
     users: Gauge,
     channels: Gauge,
     subscriptions: Gauge,
+    deliveries: Counter,
+    gaps: Counter,
+    dropped: Family<PolicyLabel, Counter>,
+    history_bytes: Gauge,
+    history_evictions: Counter,
+    journal_records: Counter,
+    journal_failures: Counter,
+    journal_written: Counter,
+    journal_bytes: Gauge,
+    journal_segments: Gauge,
+    journal_full: Gauge,
+    journal_poisoned: Gauge,
     ready: Gauge,
     uptime: Gauge,
     resident_memory: Gauge,
     open_files: Gauge,
-    cpu_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
-    dropped: Counter,
+    cpu_seconds: Counter<f64, AtomicU64>,
+}
+
+/// Sums over all labels, which a [`Family`] does not provide.
+#[derive(Debug, Default)]
+struct Sums {
+    publications: AtomicU64,
+    errors: AtomicU64,
+    disconnects: AtomicU64,
+    refusals: AtomicU64,
+}
+
+/// Some counters, each over all labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) publications: u64,
+    pub(crate) commands: u64,
+    pub(crate) errors: u64,
+    pub(crate) disconnects: u64,
+    pub(crate) refusals: u64,
 }
 
 /// The state of the server when the metrics are read.
@@ -51,53 +98,15 @@ pub(crate) struct Snapshot {
     pub(crate) connections: usize,
     pub(crate) clients: usize,
     pub(crate) users: usize,
-    pub(crate) channels: usize,
-    pub(crate) subscriptions: usize,
+    pub(crate) hub: HubStats,
+    pub(crate) engine: EngineStats,
     pub(crate) is_ready: bool,
     pub(crate) uptime_seconds: u64,
-    /// Publications that slow clients did not receive.
-    pub(crate) dropped: u64,
-}
-
-/// Who published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(crate) enum Source {
-    /// A client.
-    #[expect(non_camel_case_types, reason = "the value of the label")]
-    client,
-    /// The HTTP API or the embedding program.
-    #[expect(non_camel_case_types, reason = "the value of the label")]
-    server,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SourceLabel {
-    source: Source,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CodeLabel {
-    code: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RecoveredLabel {
-    recovered: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ApiLabel {
-    method: &'static str,
-    status: u32,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Creates the metrics. `sync_seconds` are the durations of fdatasync, if there is a log.
+    pub(crate) fn new(sync_seconds: Option<Histogram>) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("sockeye"),
             publications: Family::default(),
@@ -106,100 +115,186 @@ impl Metrics {
             disconnects: Family::default(),
             refusals: Family::default(),
             handshakes: Counter::default(),
+            connects: Family::default(),
+            transports: Family::default(),
             recoveries: Family::default(),
             api_requests: Family::default(),
             // 0.1 ms to 1.6 s.
             api_seconds: Histogram::new(exponential_buckets(0.0001, 4.0, 8)),
-            gauges: Gauges::default(),
+            hook_calls: Family::default(),
+            console_logins: Family::default(),
+            snapshot: SnapshotMetrics::default(),
+            sums: Sums::default(),
         };
-        metrics.register();
+        metrics.register_clients();
+        metrics.register_channels();
+        metrics.register_journal(sync_seconds);
+        metrics.register_server();
         metrics
     }
 
-    fn register(&mut self) {
-        let registry = &mut self.registry;
-        let gauges = &self.gauges;
-        registry.register(
+    fn register_clients(&mut self) {
+        let (values, mut to) = (&self.snapshot, Register(&mut self.registry));
+        to.add(
             "connections",
             "Open connections, HTTP and WebSocket",
-            gauges.connections.clone(),
+            &values.connections,
         );
-        registry.register("clients", "Connected clients", gauges.clients.clone());
-        registry.register("users", "Distinct users of the clients", gauges.users.clone());
-        registry.register("channels", "Channels with subscribers", gauges.channels.clone());
-        registry.register(
-            "subscriptions",
-            "Subscriptions of all clients",
-            gauges.subscriptions.clone(),
+        to.add("clients", "Connected clients", &values.clients);
+        to.add(
+            "transport_clients",
+            "Connected clients, by `websocket`, `sse` or `http_stream`, and by `json` or `protobuf`",
+            &self.transports,
         );
-        registry.register(
+        to.add(
+            "connects",
+            "Clients since the start, by transport and format as in `sockeye_transport_clients`",
+            &self.connects,
+        );
+        to.add(
+            "users",
+            "Distinct users of the clients; all anonymous clients count as one",
+            &values.users,
+        );
+        to.add("handshakes", "Connections that became a WebSocket", &self.handshakes);
+        to.add(
+            "refusals",
+            "Refused connections and handshakes: over the limits `connections`, `address` (connections of one address) or \
+             `rate` (handshakes per second), while `draining`, of another `origin` or `host`, and `invalid` handshakes",
+            &self.refusals,
+        );
+        to.add(
+            "disconnects",
+            "Clients that the server disconnected, by code",
+            &self.disconnects,
+        );
+        to.add("commands", "Commands of clients", &self.commands);
+        to.add("errors", "Error replies to clients, by code", &self.errors);
+        to.add(
+            "recoveries",
+            "Recoveries that clients asked for, by whether they succeeded",
+            &self.recoveries,
+        );
+    }
+
+    fn register_channels(&mut self) {
+        let (values, mut to) = (&self.snapshot, Register(&mut self.registry));
+        to.add("channels", "Channels with subscribers", &values.channels);
+        to.add("subscriptions", "Subscriptions of all clients", &values.subscriptions);
+        to.add(
+            "publications",
+            "Publications, by `client` or `server` (the HTTP API, the console and the embedding program)",
+            &self.publications,
+        );
+        to.add(
+            "deliveries",
+            "Publications passed to subscribers: one for each publication and subscriber",
+            &values.deliveries,
+        );
+        to.add(
+            "dropped_publications",
+            "Publications that slow subscribers did not receive, by the policy of the channel: `drop_oldest` or `latest`",
+            &values.dropped,
+        );
+        to.add(
+            "gaps",
+            "How often a publication was missing in a channel, so that its subscribers had to recover",
+            &values.gaps,
+        );
+        to.bytes("history", "Memory of all histories", &values.history_bytes);
+        to.add(
+            "history_evictions",
+            "Histories that were evicted because all of them exceeded `limits.history_bytes_max`",
+            &values.history_evictions,
+        );
+    }
+
+    fn register_journal(&mut self, sync_seconds: Option<Histogram>) {
+        let (values, mut to) = (&self.snapshot, Register(&mut self.registry));
+        to.add(
+            "journal_records",
+            "Records stored in the log (`--data`)",
+            &values.journal_records,
+        );
+        to.add(
+            "journal_failures",
+            "Records that could not be stored; each is a publication that failed",
+            &values.journal_failures,
+        );
+        to.add("journal_segments", "Files of the log", &values.journal_segments);
+        to.add(
+            "journal_full",
+            "1 while the log has no room. Publications to channels with history fail, until there is room",
+            &values.journal_full,
+        );
+        to.add(
+            "journal_poisoned",
+            "1 after a failed write or fdatasync. Publications to channels with history fail until a restart",
+            &values.journal_poisoned,
+        );
+        to.bytes("journal_size", "Size of the log on disk", &values.journal_bytes);
+        to.bytes(
+            "journal_written",
+            "Bytes written to the log, without those that compaction rewrites",
+            &values.journal_written,
+        );
+        to.seconds(
+            "journal_sync_duration",
+            "Time of calls of fdatasync",
+            &sync_seconds.unwrap_or_else(|| Histogram::new(journal::SYNC_BUCKETS)),
+        );
+    }
+
+    fn register_server(&mut self) {
+        let (values, mut to) = (&self.snapshot, Register(&mut self.registry));
+        to.add(
+            "api_requests",
+            "Requests of the HTTP API, by method and HTTP status",
+            &self.api_requests,
+        );
+        to.add(
+            "hook_calls",
+            "Calls of the backend, by hook and outcome: `ok`, `failed`, `timeout`, or `paused` after failures",
+            &self.hook_calls,
+        );
+        to.add(
+            "console_logins",
+            "Attempts to sign in to the console: `ok`, `wrong`, or `limited`",
+            &self.console_logins,
+        );
+        to.add(
             "ready",
-            "Whether the last readiness check succeeded",
-            gauges.ready.clone(),
+            "1 if the last check of `/health/ready` succeeded",
+            &values.ready,
         );
-        registry.register_with_unit("uptime", "Time since the start", Unit::Seconds, gauges.uptime.clone());
-        registry.register_with_unit(
-            "resident_memory",
-            "Resident memory of the process (Linux)",
-            Unit::Bytes,
-            gauges.resident_memory.clone(),
-        );
-        registry.register(
+        to.add(
             "open_files",
             "Open file descriptors of the process (Linux)",
-            gauges.open_files.clone(),
+            &values.open_files,
         );
-        registry.register_with_unit(
-            "cpu",
-            "CPU time of the process, user and system (Linux)",
-            Unit::Seconds,
-            gauges.cpu_seconds.clone(),
-        );
-        registry.register(
-            "dropped_publications",
-            "Publications that slow clients did not receive, by the policies of their channels",
-            gauges.dropped.clone(),
-        );
-        registry.register(
-            "publications",
-            "Publications through this server",
-            self.publications.clone(),
-        );
-        registry.register("commands", "Commands of clients", self.commands.clone());
-        registry.register("errors", "Error replies to clients, by code", self.errors.clone());
-        registry.register(
-            "disconnects",
-            "Clients disconnected by the server, by code",
-            self.disconnects.clone(),
-        );
-        registry.register(
-            "refusals",
-            "Refused connections and upgrades, by reason",
-            self.refusals.clone(),
-        );
-        registry.register(
-            "handshakes",
-            "Connections that became a WebSocket",
-            self.handshakes.clone(),
-        );
-        registry.register(
-            "recoveries",
-            "Recoveries that clients asked for",
-            self.recoveries.clone(),
-        );
-        registry.register("api_requests", "Requests of the HTTP API", self.api_requests.clone());
-        registry.register_with_unit(
+        to.seconds(
             "api_request_duration",
             "Time of requests of the HTTP API",
-            Unit::Seconds,
-            self.api_seconds.clone(),
+            &self.api_seconds,
+        );
+        to.seconds("uptime", "Time since the start", &values.uptime);
+        to.bytes(
+            "resident_memory",
+            "Resident memory of the process (Linux)",
+            &values.resident_memory,
+        );
+        to.seconds(
+            "cpu",
+            "CPU time of the process, user and system (Linux)",
+            &values.cpu_seconds,
         );
         let version = [("version", env!("CARGO_PKG_VERSION"))];
-        let info = prometheus_client::metrics::info::Info::new(version);
-        registry.register("build", "The version of the server", info);
+        self.registry
+            .register("build", "The version of the server", Info::new(version));
     }
 
     pub(crate) fn publication(&self, source: Source) {
+        self.sums.publications.fetch_add(1, Ordering::Relaxed);
         self.publications.get_or_create(&SourceLabel { source }).inc();
     }
 
@@ -208,20 +303,34 @@ impl Metrics {
     }
 
     pub(crate) fn error(&self, code: ErrorCode) {
+        self.sums.errors.fetch_add(1, Ordering::Relaxed);
         self.errors.get_or_create(&CodeLabel { code: code.code() }).inc();
     }
 
     pub(crate) fn disconnect(&self, code: DisconnectCode) {
+        self.sums.disconnects.fetch_add(1, Ordering::Relaxed);
         let code = u32::from(code.code());
         self.disconnects.get_or_create(&CodeLabel { code }).inc();
     }
 
     pub(crate) fn refusal(&self, reason: &'static str) {
+        self.sums.refusals.fetch_add(1, Ordering::Relaxed);
         self.refusals.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn handshake(&self) {
         self.handshakes.inc();
+    }
+
+    pub(crate) fn client_opened(&self, transport: Transport, encoding: Encoding) {
+        let label = TransportLabel::new(transport, encoding);
+        self.connects.get_or_create(&label).inc();
+        self.transports.get_or_create(&label).inc();
+    }
+
+    pub(crate) fn client_closed(&self, transport: Transport, encoding: Encoding) {
+        let label = TransportLabel::new(transport, encoding);
+        self.transports.get_or_create(&label).dec();
     }
 
     pub(crate) fn recovery(&self, recovered: bool) {
@@ -239,30 +348,30 @@ impl Metrics {
         self.api_seconds.observe(seconds);
     }
 
+    /// Counts a call of the backend.
+    pub(crate) fn hook_call(&self, hook: &'static str, outcome: &'static str) {
+        self.hook_calls.get_or_create(&HookLabel { hook, outcome }).inc();
+    }
+
+    /// Counts an attempt to sign in to the console.
+    pub(crate) fn console_login(&self, result: &'static str) {
+        self.console_logins.get_or_create(&ConsoleLabel { result }).inc();
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let load = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+        Totals {
+            publications: load(&self.sums.publications),
+            commands: self.commands.get(),
+            errors: load(&self.sums.errors),
+            disconnects: load(&self.sums.disconnects),
+            refusals: load(&self.sums.refusals),
+        }
+    }
+
     /// Formats all metrics in the text format of OpenMetrics.
     pub(crate) fn encode(&self, snapshot: Snapshot) -> String {
-        let gauges = &self.gauges;
-        let set = |gauge: &Gauge, value: usize| {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        set(&gauges.connections, snapshot.connections);
-        set(&gauges.clients, snapshot.clients);
-        set(&gauges.users, snapshot.users);
-        set(&gauges.channels, snapshot.channels);
-        set(&gauges.subscriptions, snapshot.subscriptions);
-        set(&gauges.ready, snapshot.is_ready.into());
-        set(&gauges.uptime, snapshot.uptime_seconds as usize);
-        gauges
-            .dropped
-            .inner()
-            .store(snapshot.dropped, std::sync::atomic::Ordering::Relaxed);
-        let process = Process::read();
-        set(&gauges.resident_memory, process.resident_bytes);
-        set(&gauges.open_files, process.open_files);
-        gauges
-            .cpu_seconds
-            .inner()
-            .store(process.cpu_seconds.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        self.snapshot.set(snapshot);
         let mut encoded = String::new();
         if text::encode(&mut encoded, &self.registry).is_err() {
             let _ = encoded.write_str("# EOF\n");
@@ -271,36 +380,61 @@ impl Metrics {
     }
 }
 
-/// What the kernel tells about this process; zero if it does not.
-#[derive(Clone, Copy, Debug, Default)]
-struct Process {
-    resident_bytes: usize,
-    open_files: usize,
-    cpu_seconds: f64,
+/// Adds metrics to a registry.
+struct Register<'a>(&'a mut Registry);
+
+impl Register<'_> {
+    fn add(&mut self, name: &str, help: &str, metric: &(impl Metric + Clone)) {
+        self.0.register(name, help, metric.clone());
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, metric: &(impl Metric + Clone)) {
+        self.0.register_with_unit(name, help, Unit::Bytes, metric.clone());
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, metric: &(impl Metric + Clone)) {
+        self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    }
 }
 
-impl Process {
-    fn read() -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let status = read("/proc/self/status");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let resident_kib: usize = resident
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0);
-        let stat = read("/proc/self/stat");
-        // The name of the program, in parentheses, may contain spaces. User and system time are fields 14 and 15.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-        let ticks: u64 = fields
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        Self {
-            resident_bytes: resident_kib * 1024,
-            open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1)),
-            // Linux always reports 100 ticks per second to user space.
-            cpu_seconds: ticks as f64 / 100.0,
+impl SnapshotMetrics {
+    fn set(&self, snapshot: Snapshot) {
+        let Snapshot { hub, engine, .. } = snapshot;
+        let journal = engine.journal;
+        let process = Process::read();
+        for (gauge, value) in [
+            (&self.connections, snapshot.connections),
+            (&self.clients, snapshot.clients),
+            (&self.users, snapshot.users),
+            (&self.channels, hub.channels),
+            (&self.subscriptions, hub.subscriptions),
+            (&self.history_bytes, engine.history_bytes),
+            (&self.journal_bytes, journal.bytes as usize),
+            (&self.journal_segments, journal.segments),
+            (&self.journal_full, journal.is_full.into()),
+            (&self.journal_poisoned, journal.is_poisoned.into()),
+            (&self.ready, snapshot.is_ready.into()),
+            (&self.uptime, snapshot.uptime_seconds as usize),
+            (&self.resident_memory, process.resident_bytes),
+            (&self.open_files, process::open_files()),
+        ] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+        let dropped = |policy| self.dropped.get_or_create_owned(&PolicyLabel { policy });
+        for (counter, value) in [
+            (&self.deliveries, hub.deliveries),
+            (&dropped("drop_oldest"), hub.dropped.oldest),
+            (&dropped("latest"), hub.dropped.replaced),
+            (&self.gaps, hub.gaps),
+            (&self.history_evictions, engine.evictions),
+            (&self.journal_records, journal.records),
+            (&self.journal_failures, journal.failures),
+            (&self.journal_written, journal.written_bytes),
+        ] {
+            counter.inner().store(value, Ordering::Relaxed);
+        }
+        let cpu_seconds = process.cpu_seconds.to_bits();
+        self.cpu_seconds.inner().store(cpu_seconds, Ordering::Relaxed);
     }
 }
 
@@ -314,73 +448,4 @@ impl fmt::Debug for Metrics {
 pub(crate) type SharedMetrics = Arc<Metrics>;
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn encoded() -> String {
-        let metrics = Metrics::new();
-        metrics.publication(Source::client);
-        metrics.publication(Source::server);
-        metrics.command();
-        metrics.error(ErrorCode::PermissionDenied);
-        metrics.disconnect(DisconnectCode::Slow);
-        metrics.refusal("connections");
-        metrics.handshake();
-        metrics.recovery(true);
-        metrics.api_request(Some(ApiMethod::Publish), 200, 0.001);
-        metrics.encode(Snapshot {
-            clients: 3,
-            is_ready: true,
-            ..Snapshot::default()
-        })
-    }
-
-    #[test]
-    fn metrics_are_encoded_with_their_labels() {
-        let text = encoded();
-        for line in [
-            "sockeye_clients 3\n",
-            "sockeye_ready 1\n",
-            "sockeye_publications_total{source=\"client\"} 1\n",
-            "sockeye_errors_total{code=\"103\"} 1\n",
-            "sockeye_disconnects_total{code=\"3008\"} 1\n",
-            "sockeye_api_requests_total{method=\"publish\",status=\"200\"} 1\n",
-            "sockeye_recoveries_total{recovered=\"true\"} 1\n",
-        ] {
-            assert!(text.contains(line), "{line}: {text}");
-        }
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn the_page_lists_all_metrics_and_no_others() {
-        let text = encoded();
-        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        let existing: BTreeSet<String> = types
-            .map(|line| {
-                let (name, kind) = line.split_once(' ').unwrap();
-                match kind {
-                    "counter" => format!("{name}_total"),
-                    "info" => format!("{name}_info"),
-                    _ => name.to_owned(),
-                }
-            })
-            .collect();
-        let page = include_str!("../../../docs/metrics.md");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-        let documented: BTreeSet<String> = rows
-            .filter_map(|row| Some(row.split_once('`')?.0.split('{').next()?.to_owned()))
-            .collect();
-        assert_eq!(documented, existing);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_process_has_memory_and_files() {
-        let process = Process::read();
-        assert!(process.resident_bytes > 1 << 20, "{process:?}");
-        assert!(process.open_files >= 3, "{process:?}");
-    }
-}
+mod tests;

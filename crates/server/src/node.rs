@@ -132,11 +132,14 @@ impl Node {
         let config = current.read().clone();
         let door = Door::new(config.limits.connections_max);
         let hooks = Hooks::from_options(&config.hooks).expect("checked by `Config::check`");
+        let metrics = Arc::new(Metrics::new(broker.sync_seconds()));
         let verifiers = RwLock::new(Arc::new(Verifiers::new(&config)));
         Arc::new(Self {
             current,
             generation: AtomicU64::new(0),
             hub,
+            hooks: RwLock::new(hooks.with_metrics(metrics.clone())),
+            metrics,
             engine: Engine::new(broker, Arc::new(MemoryPresence::new())),
             clients: Clients::default(),
             verifiers,
@@ -144,8 +147,6 @@ impl Node {
             config,
             draining: CancellationToken::new(),
             refusals: RefusalLog::new(),
-            metrics: Arc::new(Metrics::new()),
-            hooks: RwLock::new(hooks),
             tls: RwLock::new(None),
             door,
             handshakes: RateLimit::new(),
@@ -181,7 +182,7 @@ impl Node {
         if config.hooks != self.current_config().hooks
             && let Ok(hooks) = Hooks::from_options(&config.hooks)
         {
-            *self.hooks.write() = hooks;
+            *self.hooks.write() = hooks.with_metrics(self.metrics.clone());
         }
         // Also forgets the cached JWK sets.
         *self.verifiers.write() = Arc::new(Verifiers::new(&config));
@@ -266,17 +267,20 @@ impl Node {
     /// The metrics in the text format of OpenMetrics.
     pub(crate) fn encode_metrics(&self) -> String {
         let clients = self.clients.stats();
-        let channels = self.hub.channels();
         self.metrics.encode(Snapshot {
             connections: self.door.connections(),
             clients: clients.clients,
             users: clients.users,
-            channels: channels.len(),
-            subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
-            is_ready: self.is_ready.load(Ordering::Relaxed) && !self.is_draining(),
+            hub: self.hub.stats(),
+            engine: self.engine.stats(),
+            is_ready: self.is_known_ready(),
             uptime_seconds: self.uptime().as_secs(),
-            dropped: self.hub.dropped(),
         })
+    }
+
+    /// Whether the last check succeeded, and the server does not shut down.
+    pub(crate) fn is_known_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed) && !self.is_draining()
     }
 
     /// Checks that the server can do its work: a publication passes through the engine to a subscriber within a second.
@@ -312,8 +316,11 @@ impl Node {
             generation: Generation::default().next(),
         };
         let queue = Arc::new(Queue::new(PROBE_BYTES_MAX, None));
-        self.hub
-            .subscribe(&subscription, client, queue.clone(), SubscriberOptions::default());
+        let options = SubscriberOptions {
+            is_hidden: true,
+            ..SubscriberOptions::default()
+        };
+        self.hub.subscribe(&subscription, client, queue.clone(), options);
         let _probe = Probe(self, subscription, client);
         self.engine.interest_changed(&channel).await.map_err(|_| FAILED)?;
         self.hub
@@ -343,11 +350,6 @@ impl Node {
                 _ => {}
             }
         }
-    }
-
-    /// Whether the channel is that of the readiness check.
-    pub(crate) fn is_probe(&self, channel: &ChannelName) -> bool {
-        channel.as_str() == PROBE_CHANNEL
     }
 
     pub(crate) fn uid(&self) -> &str {

@@ -11,6 +11,7 @@
 //! ([`Item::Latest`]). The client sees what was dropped as a gap between offsets.
 
 mod backlog;
+mod dropped;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -26,6 +27,7 @@ use crate::engine::{Position, Tags};
 use crate::presence::Subscription;
 use crate::protocol::{Data, Encoding, bytes};
 pub(crate) use backlog::Slot;
+pub(crate) use dropped::Dropped;
 
 use backlog::Backlog;
 
@@ -47,6 +49,8 @@ struct State {
     /// Whether the client's task has taken a frame that it may not have passed to the WebSocket yet. Direct sends would
     /// overtake it.
     is_taken: bool,
+    /// Number of items dropped since [`Queue::take_dropped`].
+    dropped: u32,
     /// Bytes that may be sent before the next [`Queue::add_credit`], if the client has asked for a slow link. Negative after
     /// a frame that was larger than the credit.
     credit: Option<i64>,
@@ -161,18 +165,18 @@ impl Queue {
         self.push_counted(item);
     }
 
-    /// Does what [`push`](Self::push) does. Returns the number of publications that were dropped or replaced for the item.
-    pub(crate) fn push_counted(&self, item: Item) -> usize {
-        let mut dropped = 0;
+    /// Does what [`push`](Self::push) does. Returns the publications that were dropped or replaced for the item.
+    pub(crate) fn push_counted(&self, item: Item) -> Dropped<usize> {
+        let mut dropped = Dropped::default();
         let waker = {
             let mut state = self.state.lock();
             if state.closed.is_some() || self.try_send_directly(&state, &item) {
-                return 0;
+                return dropped;
             }
             state.bytes += item.cost();
             if let Some(replaced) = state.items.push_back(item) {
                 state.bytes -= replaced.cost();
-                dropped += 1;
+                dropped.replaced += 1;
             }
             // Small, so that the policies of channels show within seconds.
             let bytes_max = match state.credit {
@@ -183,8 +187,9 @@ impl Queue {
                 && let Some(oldest) = state.items.drop_oldest()
             {
                 state.bytes -= oldest.cost();
-                dropped += 1;
+                dropped.oldest += 1;
             }
+            state.dropped = state.dropped.saturating_add(dropped.total() as u32);
             if state.bytes > bytes_max {
                 state.drop_items();
                 state.closed = Some(DisconnectCode::Slow);
@@ -287,6 +292,11 @@ impl Queue {
             waker.wake();
         }
         is_open
+    }
+
+    /// Returns the number of items that were dropped or replaced since the last call.
+    pub(crate) fn take_dropped(&self) -> u32 {
+        std::mem::take(&mut self.state.lock().dropped)
     }
 
     /// Number of queued bytes.
@@ -494,9 +504,14 @@ mod tests {
         let queue = Queue::new(4 * (ITEM_BYTES + 1), None);
         queue.push(push("x"));
         let dropped: usize = (0..6)
-            .map(|n: u32| queue.push_counted(publication(&n.to_string(), &SlowConsumer::DropOldest, "")))
+            .map(|n: u32| {
+                queue
+                    .push_counted(publication(&n.to_string(), &SlowConsumer::DropOldest, ""))
+                    .oldest
+            })
             .sum();
         assert_eq!(dropped, 3);
+        assert_eq!((queue.take_dropped(), queue.take_dropped()), (3, 0));
         assert_eq!(queue.bytes(), 4 * (ITEM_BYTES + 1));
         assert_eq!(taken(&queue), ["x", "3", "4", "5"]);
         // What may not be dropped still disconnects.
@@ -513,7 +528,7 @@ mod tests {
         for text in ["1", "2"] {
             queue.push(publication(text, &SlowConsumer::DropOldest, ""));
         }
-        assert_eq!(queue.push_counted(reply("r")), 1);
+        assert_eq!(queue.push_counted(reply("r")).oldest, 1);
         assert_eq!(taken(&queue), ["p", "2", "r"]);
     }
 
@@ -530,7 +545,7 @@ mod tests {
         let queue = Queue::new(1 << 20, None);
         let whole = SlowConsumer::Latest { key_tag: None };
         let dropped: Vec<usize> = ["1", "2", "3"]
-            .map(|text| queue.push_counted(publication(text, &whole, text)))
+            .map(|text| queue.push_counted(publication(text, &whole, text)).replaced)
             .into();
         assert_eq!(dropped, [0, 1, 1]);
         assert_eq!(taken(&queue), ["3"]);
@@ -544,7 +559,10 @@ mod tests {
         assert_eq!(taken(&queue), ["3", "4", "5"]);
         assert_eq!(queue.bytes(), 0);
         // What was sent is not replaced.
-        assert_eq!(queue.push_counted(publication("6", &by_symbol, "a")), 0);
+        assert_eq!(
+            queue.push_counted(publication("6", &by_symbol, "a")),
+            Dropped::default()
+        );
         assert_eq!(taken(&queue), ["6"]);
     }
 

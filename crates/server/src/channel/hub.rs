@@ -27,7 +27,7 @@ use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
 use crate::protocol::{Data, Encoding, Push, PushCache, PushTarget, Shape, WireData};
-use crate::queue::{Item, Queue};
+use crate::queue::{Dropped, Item, Queue};
 
 /// Options of a subscription.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,23 @@ pub(crate) struct SubscriberOptions {
     /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
     /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
     pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
+    /// Do not count the subscriber, and drop joins and leaves if it is slow: a live view of an operator.
+    pub(crate) is_hidden: bool,
+}
+
+/// Figures of all channels.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HubStats {
+    /// Channels with subscribers.
+    pub(crate) channels: usize,
+    pub(crate) subscriptions: usize,
+    /// Publications passed to the queues of subscribers since the start.
+    pub(crate) deliveries: u64,
+    /// Publications that slow clients did not receive since the start, because of the policies of their channels.
+    pub(crate) dropped: Dropped<u64>,
+    /// How often all positioned subscribers of a channel were unsubscribed since the start, because a publication was
+    /// missing.
+    pub(crate) gaps: u64,
 }
 
 /// Error: a publication was lost while the client subscribed.
@@ -53,8 +70,10 @@ pub(crate) struct Gap;
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
-    /// Number of publications that slow clients did not receive, because of the policies of their channels.
-    dropped: AtomicU64,
+    deliveries: AtomicU64,
+    /// Publications that slow clients did not receive, because of the policies of their channels.
+    dropped: Dropped<AtomicU64>,
+    gaps: AtomicU64,
 }
 
 type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
@@ -68,6 +87,8 @@ struct Channel {
     newest: Option<Data>,
     /// Set when the last subscriber left and the channel was removed from the map.
     is_removed: bool,
+    /// Whether a subscriber may be hidden.
+    has_hidden: bool,
 }
 
 #[derive(Debug)]
@@ -111,13 +132,29 @@ impl Hub {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            dropped: AtomicU64::new(0),
+            deliveries: AtomicU64::new(0),
+            dropped: Dropped::default(),
+            gaps: AtomicU64::new(0),
         }
     }
 
-    /// Number of publications that slow clients did not receive, because of the policies of their channels.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// Figures of all channels. Takes time in proportion to the number of channels.
+    pub(crate) fn stats(&self) -> HubStats {
+        let mut stats = HubStats {
+            deliveries: self.deliveries.load(Ordering::Relaxed),
+            dropped: self.dropped.load(),
+            gaps: self.gaps.load(Ordering::Relaxed),
+            ..HubStats::default()
+        };
+        for shard in &self.shards {
+            let shard: Vec<_> = shard.lock().values().cloned().collect();
+            for channel in shard {
+                let subscribers = channel.lock().count();
+                stats.channels += usize::from(subscribers > 0);
+                stats.subscriptions += subscribers;
+            }
+        }
+        stats
     }
 
     /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
@@ -145,6 +182,7 @@ impl Hub {
                 // The last subscriber left concurrently; the next lookup creates a new channel.
                 subscriber = Some(waiting);
             } else {
+                channel.has_hidden |= waiting.options.is_hidden;
                 channel.subscribers.insert(client, waiting);
             }
         }
@@ -250,11 +288,7 @@ impl Hub {
                 .iter()
                 .map(|(name, channel)| (name.clone(), channel.clone()))
                 .collect();
-            channels.extend(
-                shard
-                    .into_iter()
-                    .map(|(name, channel)| (name, channel.lock().subscribers.len())),
-            );
+            channels.extend(shard.into_iter().map(|(name, channel)| (name, channel.lock().count())));
         }
         channels.retain(|(_, subscribers)| *subscribers > 0);
         channels
@@ -296,7 +330,11 @@ impl Hub {
             let encoding = subscriber.queue.encoding();
             let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
             let push = cache.get(encoding, Shape::Plain, false, encode);
-            subscriber.deliver(0, None, Item::Push(push.clone()));
+            let item = match subscriber.options.is_hidden {
+                true => Item::Droppable(push.clone()),
+                false => Item::Push(push.clone()),
+            };
+            subscriber.deliver(0, None, item);
         }
     }
 }
@@ -313,13 +351,15 @@ impl Deliver for Hub {
             match channel.advance(epoch, publication.offset) {
                 Advance::Next => {}
                 Advance::Repeated => return,
-                Advance::Gap => channel.unsubscribe_positioned(name, GapScope::All),
+                Advance::Gap => {
+                    self.gaps.fetch_add(1, Ordering::Relaxed);
+                    channel.unsubscribe_positioned(name, GapScope::All);
+                }
             }
         }
-        let dropped = channel.deliver(name, publication, epoch);
-        if dropped > 0 {
-            self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
-        }
+        let (deliveries, dropped) = channel.deliver(name, publication, epoch);
+        self.deliveries.fetch_add(deliveries as u64, Ordering::Relaxed);
+        self.dropped.add(dropped);
         if channel.subscribers.is_empty() {
             drop(channel);
             self.remove_if_empty(name);
@@ -356,9 +396,26 @@ enum Advance {
 }
 
 impl Channel {
-    /// Delivers a publication to all subscribers. Returns the number of publications that slow ones do not receive.
-    fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) -> usize {
-        let mut dropped = 0;
+    /// Number of subscribers that are not hidden.
+    fn count(&self) -> usize {
+        match self.has_hidden {
+            true => self
+                .subscribers
+                .values()
+                .filter(|subscriber| !subscriber.options.is_hidden)
+                .count(),
+            false => self.subscribers.len(),
+        }
+    }
+
+    /// Delivers a publication to all subscribers. Returns how many there are, and what slow ones do not receive.
+    fn deliver(
+        &mut self,
+        name: &ChannelName,
+        publication: &Publication,
+        epoch: Option<&Epoch>,
+    ) -> (usize, Dropped<usize>) {
+        let (mut deliveries, mut dropped) = (0, Dropped::default());
         let mut encoder = PublicationEncoder {
             target: PushTarget::channel(name.as_str()),
             publication,
@@ -384,12 +441,16 @@ impl Channel {
                 None => Item::Push(push.clone()),
                 Some(policy) => Item::publication(push.clone(), policy, name, tags),
             };
-            dropped += subscriber.deliver(publication.offset, epoch, item);
+            let lost = subscriber.deliver(publication.offset, epoch, item);
+            if !subscriber.options.is_hidden {
+                deliveries += 1;
+                dropped += lost;
+            }
         }
         if has_deltas {
             self.newest = Some(publication.content.data.clone());
         }
-        dropped
+        (deliveries, dropped)
     }
 
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
@@ -576,10 +637,10 @@ impl Subscriber {
         }
     }
 
-    /// Returns the number of publications that the client does not receive because of this one.
-    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, item: Item) -> usize {
+    /// Returns the publications that the client does not receive because of this one.
+    fn deliver(&mut self, offset: u64, epoch: Option<&Epoch>, item: Item) -> Dropped<usize> {
         match &mut self.phase {
-            Phase::Live { after, .. } if offset != 0 && offset <= *after => 0,
+            Phase::Live { after, .. } if offset != 0 && offset <= *after => Dropped::default(),
             Phase::Live { has_previous, .. } => {
                 // Pushes without an offset are joins and leaves: deltas need history.
                 *has_previous |= self.options.delta && offset != 0 && self.options.slow_consumer.is_none();
@@ -587,7 +648,7 @@ impl Subscriber {
             }
             Phase::Buffering(buffered) => {
                 buffered.add(offset, epoch, item.message());
-                0
+                Dropped::default()
             }
         }
     }
@@ -612,6 +673,7 @@ mod tests {
         delta: false,
         filter: None,
         slow_consumer: None,
+        is_hidden: false,
     };
 
     struct Room {

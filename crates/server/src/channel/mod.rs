@@ -5,5 +5,5 @@ mod hub;
 mod model;
 mod name;
 
-pub(crate) use hub::{Gap, Hub, SubscriberOptions};
+pub(crate) use hub::{Gap, Hub, HubStats, SubscriberOptions};
 pub(crate) use name::ChannelName;

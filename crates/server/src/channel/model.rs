@@ -23,6 +23,7 @@ const STRICT: SubscriberOptions = SubscriberOptions {
     delta: false,
     filter: None,
     slow_consumer: None,
+    is_hidden: false,
 };
 
 const TTL: Duration = Duration::from_secs(60);

@@ -508,6 +508,6 @@ async fn a_slow_client_receives_the_latest_publication_and_sees_the_gap() {
             })
             .collect();
         assert_eq!(offsets, expected);
-        assert_eq!(node.hub().dropped(), 3 - expected.len() as u64);
+        assert_eq!(node.hub().stats().dropped.total(), 3 - expected.len() as u64);
     }
 }

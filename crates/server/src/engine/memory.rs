@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::runtime::Handle;
 
 use super::durable::{self, Log, PAYLOAD_BYTES_MAX};
@@ -22,12 +23,12 @@ use super::epochs::Epochs;
 use super::idempotency::{Claim, Claimed, Keys};
 use super::streams::{Pending, Streams, Suppressed};
 use super::{
-    Broker, Content, Deliver, EngineError, EngineFuture, Epoch, Health, History, HistoryLimits, HistoryLimitsOf,
-    HistoryQuery, LogConfig, Position, PresenceStore, Publication, Publish, PublishOutcome, Published, record,
-    unix_time_ms,
+    Broker, Content, Deliver, EngineError, EngineFuture, EngineStats, Epoch, Health, History, HistoryLimits,
+    HistoryLimitsOf, HistoryQuery, LogConfig, Position, PresenceStore, Publication, Publish, PublishOutcome, Published,
+    record, unix_time_ms,
 };
 use crate::channel::ChannelName;
-use crate::journal::{Ack, AppendError, OpenError, Record, RecordKind, State};
+use crate::journal::{Ack, AppendError, JournalStats, OpenError, Record, RecordKind, State};
 use crate::presence::{ClientId, ClientInfo, Presence, PresenceStats, Subscription};
 
 /// The broker; see the module documentation.
@@ -400,6 +401,19 @@ impl Broker for MemoryBroker {
             None => immediate(Ok(())),
             Some(log) => Box::pin(async move { Ok(log.journal.close().await?) }),
         }
+    }
+
+    fn stats(&self) -> EngineStats {
+        let log = self.log.as_ref();
+        EngineStats {
+            history_bytes: self.shared.streams.bytes(),
+            evictions: self.shared.streams.evicted(),
+            journal: log.map_or_else(JournalStats::default, |log| log.journal.stats()),
+        }
+    }
+
+    fn sync_seconds(&self) -> Option<Histogram> {
+        self.log.as_ref().map(|log| log.journal.sync_seconds())
     }
 }
 

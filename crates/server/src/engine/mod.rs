@@ -27,7 +27,10 @@ pub use log_config::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub(crate) use memory::{MemoryBroker, MemoryPresence};
 pub(crate) use recovery::is_recovered;
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use crate::channel::ChannelName;
+use crate::journal::JournalStats;
 use crate::presence::{ClientId, ClientInfo, PresenceStats, Subscription};
 use crate::protocol::{Data, WireData, WirePublication};
 
@@ -80,6 +83,16 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
 
     /// Makes everything durable. Publishing to channels with history fails from now on.
     fn close(&self) -> EngineFuture<'_, ()>;
+
+    /// Figures for metrics.
+    fn stats(&self) -> EngineStats {
+        EngineStats::default()
+    }
+
+    /// Durations of the log's calls of fdatasync, in seconds; `None` without a log.
+    fn sync_seconds(&self) -> Option<Histogram> {
+        None
+    }
 }
 
 /// The members of each channel, shared by all nodes.
@@ -174,6 +187,11 @@ impl Engine {
         self.broker.close()
     }
 
+    /// [`Broker::stats`]
+    pub(crate) fn stats(&self) -> EngineStats {
+        self.broker.stats()
+    }
+
     /// [`PresenceStore::add`]
     pub(crate) fn presence_add<'a>(
         &'a self,
@@ -217,6 +235,17 @@ pub(crate) struct HistoryLimits {
     pub(crate) count_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) ttl: Duration,
+}
+
+/// Figures of a broker for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EngineStats {
+    /// Memory of all histories.
+    pub(crate) history_bytes: usize,
+    /// Histories evicted because all of them together were too large, since the start.
+    pub(crate) evictions: u64,
+    /// Figures of the log; zero without one.
+    pub(crate) journal: JournalStats,
 }
 
 /// Whether a broker can store publications.

@@ -34,6 +34,8 @@ pub(super) struct Streams {
     bytes_max: usize,
     /// Number of streams evicted for the budget since it was last logged.
     evicted: AtomicU64,
+    /// Number of streams evicted for the budget since the start.
+    evicted_total: AtomicU64,
     evictions: Evictions,
 }
 
@@ -73,6 +75,7 @@ impl Streams {
             bytes: AtomicUsize::new(0),
             bytes_max,
             evicted: AtomicU64::new(0),
+            evicted_total: AtomicU64::new(0),
             evictions: Evictions {
                 are_allowed: AtomicBool::new(true),
                 are_wanted: AtomicBool::new(false),
@@ -257,8 +260,12 @@ impl Streams {
         }
     }
 
+    /// Number of streams evicted for the budget since the start.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted_total.load(Ordering::Relaxed)
+    }
+
     /// Accounted size of all streams.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -374,6 +381,8 @@ impl Streams {
         self.update_oldest(index, &shard);
         drop(shard);
         self.evicted.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
+        self.evicted_total
+            .fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
         evicted.is_some()
     }
 

@@ -228,7 +228,7 @@ impl ServerHandle {
     pub fn channels(&self, pattern: &str) -> Vec<ChannelStats> {
         let channels = self.node.hub().channels().into_iter();
         channels
-            .filter(|(name, _)| pattern::matches(pattern, name.as_str()) && !self.node.is_probe(name))
+            .filter(|(name, _)| pattern::matches(pattern, name.as_str()))
             .map(|(name, subscribers)| ChannelStats {
                 name: name.as_str().to_owned(),
                 clients: subscribers,
@@ -317,7 +317,7 @@ impl ServerHandle {
     }
 
     /// Validates the name of a channel, and finds its namespace.
-    fn channel(&self, name: &str) -> Result<(ChannelName, NamespaceOptions), ErrorCode> {
+    pub(crate) fn channel(&self, name: &str) -> Result<(ChannelName, NamespaceOptions), ErrorCode> {
         let channel = ChannelName::new(name).map_err(|_| ErrorCode::BadRequest)?;
         let config = self.node.current_config();
         let options = config.namespace(name).ok_or(ErrorCode::UnknownChannel)?;

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::options::options;
+use crate::metrics::SharedMetrics;
 use crate::protocol::encode;
 pub(crate) use backend::{Backend, HttpBackend};
 pub(crate) use types::{
@@ -87,6 +88,12 @@ impl Hook {
         }
     }
 
+    /// The value of the label `hook`.
+    fn name(self) -> &'static str {
+        let option = self.option().trim_start_matches("hooks.");
+        option.trim_end_matches("_url")
+    }
+
     /// The option with the address.
     fn option(self) -> &'static str {
         match self {
@@ -111,6 +118,17 @@ pub(crate) enum HookError {
     Failed(String),
 }
 
+impl HookError {
+    /// The value of the label `outcome`.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Timeout => "timeout",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,11 +145,19 @@ impl std::error::Error for HookError {}
 #[derive(Clone, Debug)]
 pub(crate) struct Hooks {
     backend: Arc<dyn Backend>,
+    /// Counts the calls.
+    metrics: Option<SharedMetrics>,
 }
 
 impl Hooks {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend }
+        Self { backend, metrics: None }
+    }
+
+    /// Counts the calls in these metrics.
+    pub(crate) fn with_metrics(mut self, metrics: SharedMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// The hooks of a configuration.
@@ -201,8 +227,12 @@ impl Hooks {
         headers: &HeaderMap,
         call: &impl Serialize,
     ) -> Result<HookReply<T>, HookError> {
-        let body = self.backend.call(hook, headers, encode(call)).await?;
-        HookReply::parse(&body)
+        let body = self.backend.call(hook, headers, encode(call)).await;
+        let reply = body.and_then(|body| HookReply::parse(&body));
+        if let Some(metrics) = &self.metrics {
+            metrics.hook_call(hook.name(), reply.as_ref().map_or_else(HookError::outcome, |_| "ok"));
+        }
+        reply
     }
 }
 

@@ -63,6 +63,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) use format::{Record, RecordKind};
@@ -70,6 +71,7 @@ pub(crate) use recover::{Damage, End, Replay};
 
 use compact::Compactor;
 use storage::{Disk, DiskError, Storage};
+pub(crate) use writer::SYNC_BUCKETS;
 use writer::{Done, Entry, Shared, Writer};
 
 /// The open log.
@@ -181,8 +183,14 @@ pub(crate) struct JournalStats {
     pub(crate) records: u64,
     /// Records that could not be stored since the start.
     pub(crate) failures: u64,
+    /// Bytes written since the start, without what compaction rewrites.
+    pub(crate) written_bytes: u64,
     /// Calls of fdatasync by the writer since the start.
     pub(crate) syncs: u64,
+    /// Whether the log is [`State::Full`].
+    pub(crate) is_full: bool,
+    /// Whether the log is [`State::Poisoned`].
+    pub(crate) is_poisoned: bool,
 }
 
 impl Journal {
@@ -313,6 +321,11 @@ impl Journal {
     /// Figures for metrics.
     pub(crate) fn stats(&self) -> JournalStats {
         self.shared.stats()
+    }
+
+    /// Durations of the writer's calls of fdatasync, in seconds.
+    pub(crate) fn sync_seconds(&self) -> Histogram {
+        self.shared.sync_seconds.clone()
     }
 
     /// Stores what is queued, makes everything durable and marks a clean end. Appending fails from now on.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::format::{self, Body, Header};
@@ -62,7 +63,9 @@ pub(super) struct Shared {
     active_bytes: AtomicU64,
     records: AtomicU64,
     failures: AtomicU64,
+    written_bytes: AtomicU64,
     syncs: AtomicU64,
+    pub(super) sync_seconds: Histogram,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +95,9 @@ pub(super) struct Sealed {
     pub(super) is_stopped: bool,
 }
 
+/// Upper bounds in seconds: from a page cache that lies to a disk that is about to fail.
+pub(crate) const SYNC_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
+
 /// What an entry weighs in the queue beside its payload.
 const ENTRY_BYTES: usize = 512;
 
@@ -116,7 +122,9 @@ impl Shared {
             active_bytes: AtomicU64::new(0),
             records: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            sync_seconds: Histogram::new(SYNC_BUCKETS),
         }
     }
 
@@ -138,13 +146,17 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> JournalStats {
+        let state = self.state();
         let sealed = self.sealed.lock();
         JournalStats {
             bytes: sealed.bytes() + self.active_bytes.load(Ordering::Relaxed),
             segments: sealed.segments.len() + 1,
             records: self.records.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            written_bytes: self.written_bytes.load(Ordering::Relaxed),
             syncs: self.syncs.load(Ordering::Relaxed),
+            is_full: state == State::Full,
+            is_poisoned: state == State::Poisoned,
         }
     }
 
@@ -438,6 +450,7 @@ impl Writer {
         buffer.shrink_to(2 * BATCH_BYTES_MAX);
         self.buffer = buffer;
         result?;
+        self.shared.written_bytes.fetch_add(len, Ordering::Relaxed);
         self.note_len();
         match self.fsync {
             Fsync::Always => self.sync().map_err(Fatal::wrap),
@@ -516,7 +529,9 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         let Some(active) = &mut self.active else { return Ok(()) };
+        let started = Instant::now();
         active.file.sync()?;
+        self.shared.sync_seconds.observe(started.elapsed().as_secs_f64());
         active.synced_bytes = active.segment.len_bytes;
         active.dirty_since = None;
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);

@@ -167,6 +167,7 @@ pub(super) fn subscription(
                 SlowConsumer::Disconnect => None,
                 policy => Some(Arc::new(policy.clone())),
             },
+            is_hidden: false,
         },
         is_recoverable,
         is_cache: namespace.cache,

@@ -19,10 +19,10 @@ use prost::Message as _;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-pub(crate) use self::body::Body;
-use self::body::Frames;
+pub(crate) use self::body::{Body, Frames};
 use crate::client::{Client, Link, PingedBy};
 use crate::connection::Permit;
+use crate::metrics::Transport;
 use crate::node::Node;
 use crate::protocol::{EmulationRequest, Encoding};
 
@@ -115,6 +115,10 @@ impl Sessions {
                 Framing::Events | Framing::Lines => Encoding::Json,
                 Framing::Messages => Encoding::Protobuf,
             },
+            transport: match framing {
+                Framing::Events => Transport::Sse,
+                Framing::Lines | Framing::Messages => Transport::HttpStream,
+            },
             secret: secret.clone(),
         };
         let (commands, received) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -186,7 +190,7 @@ fn parse_emulation(body: &[u8], is_protobuf: bool) -> Option<(String, Bytes)> {
 }
 
 /// The value of a query parameter, decoded as a form field. `None` also for invalid UTF-8.
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(crate) fn parameter(query: &str, name: &str) -> Option<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.into_iter().find(|(key, _)| *key == name)?;
     let mut decoded = Vec::with_capacity(value.len());
