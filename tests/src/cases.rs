@@ -88,6 +88,21 @@ pub const GAME_CASES: &[&str] = &[
     "the pages log no errors",
 ];
 
+/// Cases of an operator in the admin console.
+pub const CONSOLE_CASES: &[&str] = &[
+    "a wrong password is refused",
+    "figures and plots are live",
+    "scripts cannot read the session",
+    "a publication by hand arrives at a client and in the live view",
+    "a paused live view keeps what arrives",
+    "markup from channels is shown as text",
+    "the history is read page by page and removed",
+    "a client is disconnected by hand",
+    "screenshots",
+    "signing out ends the session",
+    "the pages log no errors",
+];
+
 /// The names of all cases of a client of the echo server; `more` are the optional ones that it supports.
 pub fn client_cases(more: &[&str]) -> BTreeSet<String> {
     let sizes = SIZES

@@ -25,8 +25,8 @@ mod report;
 pub mod server;
 
 pub use cases::{
-    CHAT_CASES, FRAGMENT_CASES, GAME_CASES, MARKET_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES, client_cases, run_cases,
-    run_client, run_page, run_realtime_client,
+    CHAT_CASES, CONSOLE_CASES, FRAGMENT_CASES, GAME_CASES, MARKET_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES,
+    client_cases, run_cases, run_client, run_page, run_realtime_client,
 };
 pub use certificate::{Certificate, trusting};
 pub use foreign_server::ForeignServer;

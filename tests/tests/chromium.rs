@@ -1,8 +1,9 @@
-//! Headless Chromium: its WebSocket against `sockeye echo`, and two people in each page of `sockeye serve`.
+//! Headless Chromium: its WebSocket against `sockeye echo`, two people in each page of `sockeye serve`, and an operator in
+//! its console.
 
 use sockeye_tests::{
-    CHAT_CASES, Certificate, GAME_CASES, MARKET_CASES, Sockeye, artifacts, client_cases, node, run_client, run_page,
-    server,
+    CHAT_CASES, CONSOLE_CASES, Certificate, GAME_CASES, MARKET_CASES, Sockeye, artifacts, client_cases, node,
+    run_client, run_page, server,
 };
 
 #[tokio::test]
@@ -44,6 +45,15 @@ async fn two_people_watch_the_market() {
 #[ignore = "needs Chromium: run `cargo xtask test`"]
 async fn two_people_play_the_game() {
     visit("game.mjs", GAME_CASES).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run `cargo xtask test`"]
+async fn an_operator_uses_the_console() {
+    let server = Sockeye::serve("127.0.0.1:0", &["--console-password", "correct horse"]).await;
+    let folder = artifacts();
+    let operator = node("console.mjs", &[&server.url, &folder.to_string_lossy()]);
+    run_page(operator, server, CONSOLE_CASES).await;
 }
 
 async fn visit(script: &str, cases: &[&str]) {

@@ -22,6 +22,7 @@ use crate::auth::ApiKeys;
 use crate::client::{Link, PingedBy};
 use crate::config::Config;
 use crate::connection::{self, Permit};
+use crate::console::{self, Console};
 use crate::door::Admission;
 use crate::handle::ServerHandle;
 use crate::node::Node;
@@ -42,6 +43,7 @@ pub(crate) struct Site {
     pinging_server: sockeye::Server,
     /// Sessions of clients without WebSocket.
     sessions: Arc<Sessions>,
+    console: Arc<Console>,
 }
 
 /// Path of the WebSocket endpoint.
@@ -97,6 +99,7 @@ impl Site {
         (keepalive.interval, keepalive.timeout) = (config.timeouts.ping_interval, config.timeouts.pong);
         let pinging_server = websocket_server(config, &policy, Some(keepalive));
         Self {
+            console: Console::new(node.clone()),
             node,
             server,
             pinging_server,
@@ -204,6 +207,17 @@ impl Site {
             headers.insert(header::VARY, HeaderValue::from_static("origin"));
         }
         (response, is_stream)
+    }
+
+    /// Handles a request of the console. Returns whether the response is a stream.
+    async fn call_console(&self, request: Request, peer: SocketAddr) -> (hyper::Response<Body>, bool) {
+        // A page of another site must not reach it with a name that it makes point here.
+        match self.dry_run_handshake(&request, None) {
+            Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
+                (self.refuse(&refusal, peer).map(Body::Left), false)
+            }
+            _ => self.console.respond(request, peer).await,
+        }
     }
 
     /// Responds to [`READY`].
@@ -372,6 +386,13 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
             // Boxed, so that other connections do not reserve memory for them.
             let mut response = match request.uri().path() {
                 path if path.starts_with(api::PREFIX) => Box::pin(site.call_api(request, peer)).await.map(Body::Left),
+                path if console::is_path(path) => {
+                    let (response, is_stream) = Box::pin(site.call_console(request, peer)).await;
+                    if is_stream {
+                        is_streaming.store(true, Ordering::Relaxed);
+                    }
+                    response
+                }
                 path if transports::is_path(path) => {
                     let (response, is_stream) = Box::pin(site.call_transport(request, peer, &permit)).await;
                     if is_stream {

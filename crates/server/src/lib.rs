@@ -46,6 +46,7 @@ mod clients;
 pub mod codes;
 mod config;
 mod connection;
+mod console;
 #[cfg_attr(not(test), expect(dead_code, reason = "only tests apply deltas"))]
 mod delta;
 mod demo;
@@ -74,7 +75,7 @@ mod transports;
 
 pub use accept::accept_all;
 pub use config::{
-    ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy,
+    ChannelOptions, Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, PublishPolicy,
     SlowConsumer, Timeouts, Who,
 };
 pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};

@@ -1,4 +1,4 @@
-//! The files of the demonstrations, compiled into the program.
+//! The files of the demonstrations and of the console, compiled into the program.
 
 /// A file of a page.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,29 @@ pub(crate) fn asset(path: &str) -> Option<Asset> {
         content_type,
         body,
         is_versioned: false,
+    })
+}
+
+/// Returns a file of the console, by the part of its path after `/console`.
+pub(crate) fn console_asset(path: &str) -> Option<Asset> {
+    let (content_type, body) = match path {
+        "" | "/" => (HTML, include_str!("page/console/console.html")),
+        "/console.css" => (CSS, include_str!("page/console/console.css")),
+        "/console.js" => (SCRIPT, include_str!("page/console/console.js")),
+        "/charts.js" => (SCRIPT, include_str!("page/console/charts.js")),
+        "/channel.js" => (SCRIPT, include_str!("page/console/channel.js")),
+        "/server.js" => (SCRIPT, include_str!("page/console/server.js")),
+        "/base.css" => (CSS, include_str!("page/base.css")),
+        "/favicon.svg" => ("image/svg+xml", include_str!("page/favicon.svg")),
+        "/vendor/uplot-1.6.32.js" => (SCRIPT, include_str!("page/vendor/uplot-1.6.32.js")),
+        "/vendor/uplot-1.6.32.css" => (CSS, include_str!("page/vendor/uplot-1.6.32.css")),
+        "/vendor/uplot.LICENSE" => ("text/plain; charset=utf-8", include_str!("page/vendor/uplot.LICENSE")),
+        _ => return None,
+    };
+    Some(Asset {
+        content_type,
+        body,
+        is_versioned: path.starts_with("/vendor/uplot-"),
     })
 }
 

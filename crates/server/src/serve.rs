@@ -274,6 +274,6 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod transport_tests;

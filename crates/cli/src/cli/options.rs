@@ -270,6 +270,11 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "SECRET")]
     pub(crate) token_hmac_secret: Option<String>,
 
+    /// Enable the admin console at /console with this password. Visible to other users of this machine: prefer
+    /// SOCKEYE_CONSOLE_PASSWORD or the file
+    #[arg(long, value_name = "PASSWORD")]
+    pub(crate) console_password: Option<String>,
+
     /// Time for a shutdown, over which clients are disconnected [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) drain: Option<Duration>,

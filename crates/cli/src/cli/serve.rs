@@ -137,6 +137,7 @@ fn apply_flags(settings: &mut Settings, options: &ServeOptions) -> Result<(), Se
         ("fsync", &options.fsync),
         ("engine", &options.engine),
         ("tokens.hmac_secret", &options.token_hmac_secret),
+        ("console.password", &options.console_password),
         ("log_format", &options.log_format),
     ] {
         if let Some(value) = value {
@@ -281,10 +282,12 @@ mod tests {
             "--drain=5s",
             "--compression=off",
             "--allow-origin=*",
+            "--console-password=open sesame",
         ])
         .unwrap();
         assert_eq!(config.api_keys, ["a".into(), "b".into()]);
         assert_eq!(config.tokens.hmac_secret, Some("s".into()));
+        assert_eq!(config.console.password, Some("open sesame".into()));
         assert_eq!(config.timeouts.shutdown.as_secs(), 5);
         assert!(config.compression.is_none());
         assert!(

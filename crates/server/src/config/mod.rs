@@ -3,6 +3,7 @@
 //! Every limit and timeout has a finite default, which a test checks. Some fields depend on others: [`Config::check`]
 //! reports contradictions, and no server starts with them.
 
+mod console;
 mod namespace;
 pub(crate) mod options;
 
@@ -15,6 +16,7 @@ use sockeye::{DeflateConfig, OriginPolicy};
 use crate::auth::{Secret, TokenConfig, TokenVerifier};
 use crate::engine::LogConfig;
 use crate::hooks::{HookOptions, Hooks};
+pub use console::ConsoleOptions;
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
 pub use namespace::{NamespaceOptions, Namespaces, SlowConsumer, Who};
@@ -61,6 +63,8 @@ pub struct Config {
     /// Lets every client do everything in every channel, with and without tokens: permissions are not checked. For
     /// development only.
     pub insecure_clients: bool,
+    /// The admin console at `/console`. Off without a password.
+    pub console: ConsoleOptions,
     /// Features of channels.
     pub channels: ChannelOptions,
     /// Options of channels without a namespace; `None` if there are no such channels.
@@ -90,6 +94,7 @@ impl Default for Config {
             api_keys: Vec::new(),
             insecure_api: false,
             insecure_clients: false,
+            console: ConsoleOptions::default(),
             channels: ChannelOptions::default(),
             without_namespace: Some(NamespaceOptions::open()),
             namespaces: default_namespaces(),

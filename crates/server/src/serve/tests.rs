@@ -13,16 +13,16 @@ use tokio::time::Instant;
 use super::*;
 
 /// The timeout of every wait.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) struct Fixture {
-    pub(super) address: SocketAddr,
-    pub(super) shutdown: oneshot::Sender<()>,
-    pub(super) serving: JoinHandle<io::Result<()>>,
+pub(crate) struct Fixture {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: oneshot::Sender<()>,
+    pub(crate) serving: JoinHandle<io::Result<()>>,
 }
 
 impl Fixture {
-    pub(super) async fn start(config: Config) -> Self {
+    pub(crate) async fn start(config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
@@ -34,14 +34,14 @@ impl Fixture {
         }
     }
 
-    pub(super) async fn connect(&self) -> WebSocket {
+    pub(crate) async fn connect(&self) -> WebSocket {
         sockeye::connect(&format!("ws://{}/connection/websocket", self.address))
             .await
             .unwrap()
     }
 
     /// Returns a client that is connected and subscribed to the room.
-    pub(super) async fn join(&self) -> WebSocket {
+    pub(crate) async fn join(&self) -> WebSocket {
         let mut ws = self.connect().await;
         ws.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room\"}}")
             .await
@@ -51,7 +51,7 @@ impl Fixture {
     }
 
     /// Sends `request`, and returns everything that the server sends until it closes the connection.
-    pub(super) async fn http(&self, request: &str) -> String {
+    pub(crate) async fn http(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -62,7 +62,7 @@ impl Fixture {
         answer
     }
 
-    pub(super) async fn get(&self, path: &str) -> String {
+    pub(crate) async fn get(&self, path: &str) -> String {
         self.http(&format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address

@@ -45,6 +45,10 @@ pub(super) fn list(old: &Settings, new: &Settings) -> Vec<String> {
         changes.retain(|change| !change.starts_with("api_keys:"));
         changes.push("api_keys: changed".to_owned());
     }
+    if old.console.password != new.console.password && old.console.password.is_some() == new.console.password.is_some()
+    {
+        changes.push("console.password: changed".to_owned());
+    }
     if old_secrets != new_secrets {
         changes.push("tokens: the secrets changed".to_owned());
     }

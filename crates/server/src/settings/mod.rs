@@ -30,7 +30,7 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
-use crate::config::{Config, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
+use crate::config::{Config, ConsoleOptions, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
 use crate::engine::LogConfig;
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub tokens: TokenConfig,
     /// `[subscription_tokens]`: keys of subscription tokens, if they differ.
     pub subscription_tokens: Option<TokenConfig>,
+    /// `[console]`: the admin console.
+    pub console: ConsoleOptions,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -79,6 +81,7 @@ impl Settings {
             program: ProgramOptions::default(),
             tokens: TokenConfig::default(),
             subscription_tokens: None,
+            console: ConsoleOptions::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             channels: NamespaceOptions::default(),
@@ -148,6 +151,7 @@ impl Settings {
         }
         config.tokens = self.tokens.clone();
         config.subscription_tokens.clone_from(&self.subscription_tokens);
+        config.console = self.console.clone();
         config.limits = self.limits.clone();
         config.timeouts = self.timeouts.clone();
         // A fifth of the time is for the closing handshakes.
@@ -242,6 +246,7 @@ impl Settings {
             "" => &mut self.program,
             "tokens" => &mut self.tokens,
             "subscription_tokens" => self.subscription_tokens.get_or_insert_default(),
+            "console" => &mut self.console,
             "limits" => &mut self.limits,
             "timeouts" => &mut self.timeouts,
             "channels" => &mut self.channels,
@@ -259,6 +264,7 @@ impl Settings {
         if let Some(tokens) = &self.subscription_tokens {
             tables.push(("subscription_tokens".to_owned(), tokens));
         }
+        tables.push(("console".to_owned(), &self.console));
         tables.push(("limits".to_owned(), &self.limits));
         tables.push(("timeouts".to_owned(), &self.timeouts));
         tables.push(("channels".to_owned(), &self.channels));
@@ -270,9 +276,10 @@ impl Settings {
 }
 
 /// The tables beside the namespaces.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "tokens",
     "subscription_tokens",
+    "console",
     "limits",
     "timeouts",
     "channels",

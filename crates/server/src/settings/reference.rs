@@ -42,7 +42,7 @@ pub(super) fn page() -> String {
     let mut page = String::from(HEAD);
     let (closed, open) = (Settings::closed(), Settings::default());
     let namespace = NamespaceOptions::default();
-    let sections: [(&str, &str, &dyn Options, &dyn Options); 5] = [
+    let sections: [(&str, &str, &dyn Options, &dyn Options); 6] = [
         ("Settings without a table", "", &closed.program, &open.program),
         (
             "`[tokens]` and `[subscription_tokens]`",
@@ -50,6 +50,7 @@ pub(super) fn page() -> String {
             &closed.tokens,
             &open.tokens,
         ),
+        ("`[console]`", "CONSOLE_", &closed.console, &open.console),
         ("`[limits]`", "LIMITS_", &closed.limits, &open.limits),
         ("`[timeouts]`", "TIMEOUTS_", &closed.timeouts, &open.timeouts),
         (
@@ -63,6 +64,7 @@ pub(super) fn page() -> String {
         let _ = write!(page, "\n## {title}\n\n");
         match prefix {
             "TOKENS_" => page.push_str(TOKENS),
+            "CONSOLE_" => page.push_str(CONSOLE),
             "CHANNELS_" => page.push_str(CHANNELS),
             _ => {}
         }
@@ -101,6 +103,11 @@ presence. With a file, only what the file allows is allowed.
 
 const TOKENS: &str = "\
 Without `[subscription_tokens]`, subscription tokens are verified with the keys of `[tokens]`.
+
+";
+
+const CONSOLE: &str = "\
+The admin console at `/console`, which the page operating.md describes.
 
 ";
 

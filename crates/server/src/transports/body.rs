@@ -17,7 +17,7 @@ pub(crate) struct Frames(mpsc::Receiver<Bytes>);
 
 impl Frames {
     /// Creates a body and the sender of its parts, which waits while one part is not yet written.
-    pub(super) fn channel() -> (mpsc::Sender<Bytes>, Self) {
+    pub(crate) fn channel() -> (mpsc::Sender<Bytes>, Self) {
         let (sender, receiver) = mpsc::channel(1);
         (sender, Self(receiver))
     }
