@@ -188,13 +188,10 @@ impl Site {
         peer: SocketAddr,
         permit: &Permit,
     ) -> (hyper::Response<Body>, bool) {
-        if self.node.is_draining() {
-            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
-            return (
-                text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN).map(Body::Left),
-                false,
-            );
-        }
+        // Held until the session of a stream is registered.
+        let Some(_arrival) = self.node.arrive() else {
+            return (self.refuse_draining(peer).map(Body::Left), false);
+        };
         // The same origins as for WebSockets.
         let origin = request.headers().get(header::ORIGIN).cloned();
         if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
@@ -286,15 +283,9 @@ impl Site {
     }
 
     fn upgrade(&self, request: &mut Request, peer: SocketAddr, permit: &Permit) -> Response {
-        if self.node.is_draining() {
-            self.node.metrics().refusal("draining");
-            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            return response;
-        }
+        let Some(arrival) = self.node.arrive() else {
+            return self.refuse_draining(peer);
+        };
         let rate_max = self.node.current_config().limits.handshakes_per_second_max;
         if let Err(after) = self.node.handshakes().admit(rate_max) {
             self.node.metrics().refusal("rate");
@@ -338,10 +329,22 @@ impl Site {
                         // A new task, so that the memory of the upgrade is freed.
                         tokio::spawn(connection::run(ws, node, link, permit));
                     }
+                    // `run` has registered the client.
+                    drop(arrival);
                 });
                 response
             }
         }
+    }
+
+    /// Refuses a client during the shutdown.
+    fn refuse_draining(&self, peer: SocketAddr) -> Response {
+        self.node.metrics().refusal("draining");
+        self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
+        let after = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+        response
     }
 
     /// Logs a refusal and returns the response. The log also contains what the policy allows; the response does not.
@@ -380,8 +383,11 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     let permit = Arc::new(permit);
     let is_streaming = Arc::new(AtomicBool::new(false));
     let has_stream = is_streaming.clone();
+    let is_upgrading = Arc::new(AtomicBool::new(false));
+    let has_upgrade = is_upgrading.clone();
     let service = service_fn(move |request: Request| {
-        let (site, permit, is_streaming) = (site.clone(), permit.clone(), is_streaming.clone());
+        let (site, permit) = (site.clone(), permit.clone());
+        let (is_streaming, is_upgrading) = (is_streaming.clone(), is_upgrading.clone());
         async move {
             // Boxed, so that other connections do not reserve memory for them.
             let mut response = match request.uri().path() {
@@ -406,7 +412,9 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
                 READY => method_not_allowed().map(Body::Left),
                 _ => site.respond(request, peer, &permit).map(Body::Left),
             };
-            if site.node.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                is_upgrading.store(true, Ordering::Relaxed);
+            } else if site.node.is_draining() {
                 let connection = response.headers_mut().entry(header::CONNECTION);
                 connection.or_insert(HeaderValue::from_static("close"));
             }
@@ -437,7 +445,10 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
         result = connection.as_mut() => result,
         () = lifetime => return,
         () = node.draining(), if !is_probe => {
-            connection.as_mut().graceful_shutdown();
+            // hyper would hand the connection over before it has written the rest of the response.
+            if !has_upgrade.load(Ordering::Relaxed) {
+                connection.as_mut().graceful_shutdown();
+            }
             timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
         }
     };

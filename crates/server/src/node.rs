@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -46,6 +46,10 @@ pub(crate) struct Node {
     demos: Option<Demos>,
     verifiers: RwLock<Arc<Verifiers>>,
     draining: CancellationToken,
+    /// Number of clients that are accepted, but not registered yet.
+    arriving: AtomicUsize,
+    /// Whether [`drain`](Self::drain) has made its list of clients. Clients that register later are disconnected at once.
+    is_drain_listed: AtomicBool,
     refusals: RefusalLog,
     metrics: SharedMetrics,
     hooks: RwLock<Hooks>,
@@ -59,6 +63,10 @@ pub(crate) struct Node {
     uid: String,
     started: Instant,
 }
+
+/// How long [`Node::drain`] waits for clients that are accepted and not registered yet: usually they take less than a
+/// round trip. Later ones are disconnected when they register.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often [`Node::drain`] looks whether all clients are gone.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -146,6 +154,8 @@ impl Node {
             demos: config.demos.then(Demos::default),
             config,
             draining: CancellationToken::new(),
+            arriving: AtomicUsize::new(0),
+            is_drain_listed: AtomicBool::new(false),
             refusals: RefusalLog::new(),
             tls: RwLock::new(None),
             door,
@@ -369,11 +379,20 @@ impl Node {
         &self.refusals
     }
 
-    /// Adds a client to the list. During a shutdown, it is disconnected immediately.
+    /// Accepts a client, which is then registered. The shutdown waits for it until the result is dropped. Returns `None`
+    /// during a shutdown.
+    pub(crate) fn arrive(self: &Arc<Self>) -> Option<Arrival> {
+        self.arriving.fetch_add(1, Ordering::SeqCst);
+        let arrival = Arrival(self.clone());
+        // Checked after the addition, so that a concurrent `drain` cannot miss the client.
+        (!self.is_draining()).then_some(arrival)
+    }
+
+    /// Adds a client to the list. If [`drain`](Self::drain) has made its list, the client is disconnected at once.
     pub(crate) fn register(&self, client: ClientId, queue: &Arc<Queue>) {
         self.clients.insert(client, queue.clone());
         // Checked after the insertion, so that a concurrent `drain` cannot miss the client.
-        if self.is_draining() {
+        if self.is_drain_listed.load(Ordering::SeqCst) {
             queue.close(DisconnectCode::Shutdown);
         }
     }
@@ -430,6 +449,10 @@ impl Node {
     pub(crate) async fn drain(&self, over: Duration) {
         self.start_drain();
         let start = Instant::now();
+        while self.has_arriving() && start.elapsed() < ARRIVAL_TIMEOUT.min(over) {
+            sleep(DRAIN_POLL_INTERVAL).await;
+        }
+        self.is_drain_listed.store(true, Ordering::SeqCst);
         let mut queues = self.clients.queues();
         queues.shuffle(&mut rand::rng());
         let count = queues.len() as f64;
@@ -440,9 +463,13 @@ impl Node {
             sleep_until(start + over.mul_f64(share / count)).await;
             queue.close(DisconnectCode::Shutdown);
         }
-        while self.clients.stats().clients > 0 {
+        while self.clients.stats().clients > 0 || self.has_arriving() {
             sleep(DRAIN_POLL_INTERVAL).await;
         }
+    }
+
+    fn has_arriving(&self) -> bool {
+        self.arriving.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -473,6 +500,16 @@ impl Node {
             }
             self.refusals.report();
         }
+    }
+}
+
+/// A client that is accepted, but not registered yet.
+#[derive(Debug)]
+pub(crate) struct Arrival(Arc<Node>);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -1,0 +1,87 @@
+//! Clients that connect while the shutdown begins.
+
+use tokio::io::DuplexStream;
+
+use super::tests::PATIENCE;
+use super::*;
+
+/// Reads until `end`, and returns everything.
+async fn read_until(stream: &mut DuplexStream, end: &[u8]) -> Vec<u8> {
+    let mut received = Vec::new();
+    while !received.ends_with(end) {
+        let byte = timeout(PATIENCE, stream.read_u8()).await.expect("nothing came");
+        let text = String::from_utf8_lossy(&received);
+        received.push(byte.unwrap_or_else(|error| panic!("{error} after {text}")));
+    }
+    received
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_upgrade_is_not_complete_is_part_of_the_drain() {
+    let node = Node::new(Config::default());
+    let site = Arc::new(Site::new(node.clone(), true));
+    // So small that the response to the upgrade waits for the client.
+    let (mut client, stream) = tokio::io::duplex(16);
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    let permit = node.door().admit(peer.ip(), 1).unwrap();
+    let serving = tokio::spawn(http::serve_connection(site, stream, peer, permit));
+    let request = b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    read_until(&mut client, b"HTTP/1.1 101").await;
+
+    let started = Instant::now();
+    let over = Duration::from_secs(4);
+    let draining = tokio::spawn({
+        let node = node.clone();
+        async move { node.drain(over).await }
+    });
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert!(node.is_draining() && !draining.is_finished());
+
+    read_until(&mut client, b"\r\n\r\n").await;
+    // Not at once: the client is disconnected in its share of the time, the second half for an only client.
+    let close = read_until(&mut client, b"shutdown").await;
+    assert_eq!(close[..4], [0x88, 10, 0x0b, 0xb9], "{close:?}");
+    assert!(
+        (over / 2..=over).contains(&started.elapsed()),
+        "{:?}",
+        started.elapsed()
+    );
+    drop(client);
+    draining.await.unwrap();
+    serving.await.unwrap();
+    timeout(PATIENCE, node.door().empty()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_completes_its_upgrade_delays_the_drain_by_a_second() {
+    let node = Node::new(Config::default());
+    let arrival = node.arrive().unwrap();
+    let queue = Arc::new(crate::queue::Queue::new(1024, None));
+    node.register(crate::presence::ClientId::from_random(1), &queue);
+    let started = Instant::now();
+    let draining = tokio::spawn({
+        let node = node.clone();
+        async move { node.drain(Duration::from_secs(4)).await }
+    });
+    assert_eq!(queue.closed().await, crate::codes::DisconnectCode::Shutdown);
+    assert!(
+        started.elapsed() <= Duration::from_millis(4100),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(node.arrive().is_none());
+    // A client that arrives after that is disconnected at once.
+    let late = Arc::new(crate::queue::Queue::new(1024, None));
+    node.register(crate::presence::ClientId::from_random(2), &late);
+    assert_eq!(late.closed().await, crate::codes::DisconnectCode::Shutdown);
+    node.unregister(crate::presence::ClientId::from_random(1), Vec::new());
+    node.unregister(crate::presence::ClientId::from_random(2), Vec::new());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!draining.is_finished());
+    drop(arrival);
+    draining.await.unwrap();
+}
