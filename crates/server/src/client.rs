@@ -19,6 +19,7 @@ use crate::protocol::{
     PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult,
 };
 use crate::queue::{Item, Outgoing, Queue, ServerCommand};
+use crate::request_id::{Caller, RequestId};
 use crate::session::{
     Call, Clock, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified, Verified,
 };
@@ -28,6 +29,8 @@ use crate::session::{
 pub(crate) struct Client {
     node: Arc<Node>,
     id: ClientId,
+    /// The request that opened the connection.
+    request: RequestId,
     transport: Transport,
     session: Session,
     queue: Arc<Queue>,
@@ -55,6 +58,8 @@ pub(crate) struct Link {
     pub(crate) pinged_by: PingedBy,
     pub(crate) encoding: Encoding,
     pub(crate) transport: Transport,
+    /// The request that opened the connection; `None` in tests.
+    pub(crate) caller: Option<Caller>,
     /// Secret with which the client sends commands over other requests; empty if it sends them over this connection.
     pub(crate) secret: String,
 }
@@ -65,6 +70,7 @@ impl From<PingedBy> for Link {
             pinged_by,
             encoding: Encoding::Json,
             transport: Transport::WebSocket,
+            caller: None,
             secret: String::new(),
         }
     }
@@ -99,9 +105,18 @@ impl Client {
         let queue = Arc::new(queue.with_encoding(link.encoding));
         node.register(id, &queue);
         node.metrics().client_opened(link.transport, link.encoding);
+        let request = match link.caller {
+            Some(Caller { peer, request }) => {
+                let (transport, format) = (link.transport, link.encoding);
+                tracing::debug!(client = %id, request_id = %request, %peer, ?transport, ?format, "a client arrived");
+                request
+            }
+            None => RequestId::random(),
+        };
         Self {
             node,
             id,
+            request,
             transport: link.transport,
             session,
             queue,
@@ -140,7 +155,8 @@ impl Client {
                     && self.session.info().is_none()
                 {
                     // SDKs do not reconnect after most errors, so the operator should see them.
-                    let log = || tracing::info!(%code, "refused the connect command of a client");
+                    let (client, request_id) = (self.id, &self.request);
+                    let log = || tracing::info!(%client, %request_id, %code, "refused the connect command of a client");
                     self.node.refusals().log(log);
                 }
                 self.reply(id, body);
@@ -244,6 +260,11 @@ impl Client {
     /// Timeout for a slow client.
     pub(crate) fn write_timeout(&self) -> Duration {
         self.node.config().timeouts.write
+    }
+
+    /// The id of the client and of the request that opened its connection, for log lines.
+    pub(crate) fn ids(&self) -> (ClientId, RequestId) {
+        (self.id, self.request.clone())
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue> {

@@ -19,7 +19,9 @@ use crate::client::{Client, Link};
 use crate::codes::DisconnectCode;
 use crate::door::Admission;
 use crate::node::Node;
+use crate::presence::ClientId;
 use crate::protocol::Encoding;
+use crate::request_id::RequestId;
 
 /// The place of a connection among the limited number of them, shared by the tasks of one connection.
 pub(crate) type Permit = Arc<Admission>;
@@ -63,17 +65,10 @@ pub(crate) fn run(ws: WebSocket, node: Arc<Node>, link: Link, permit: Permit) ->
             }
             _ => Default::default(),
         };
+        let ids = client.ids();
         // Removes the client from its channels before the closing handshake, which may take a while.
         drop(client);
-        match &end {
-            End::Closed => {}
-            End::Lost(error) => log_connection_error(&node, error),
-            // SDKs do not reconnect after these codes, so the operator should see them.
-            End::Disconnect(code) if !code.is_reconnect() => node
-                .refusals()
-                .log(|| tracing::info!(%code, "disconnecting a client, which will not reconnect")),
-            End::Disconnect(code) => tracing::debug!(%code, "disconnecting a client"),
-        }
+        log_end(&node, &end, ids);
         if let End::Disconnect(_) = end {
             let _ = timeout(close_timeout, close(&sender, &mut receiver, close_frame)).await;
         }
@@ -172,13 +167,28 @@ fn classify_error(error: sockeye::Error) -> End {
     }
 }
 
-fn log_connection_error(node: &Node, error: &sockeye::Error) {
+fn log_end(node: &Node, end: &End, ids: (ClientId, RequestId)) {
+    let (client, request_id) = &ids;
+    match end {
+        End::Closed => tracing::debug!(%client, %request_id, "a client has gone"),
+        End::Lost(error) => log_connection_error(node, error, client, request_id),
+        // SDKs do not reconnect after these codes, so the operator should see them.
+        End::Disconnect(code) if !code.is_reconnect() => node
+            .refusals()
+            .log(|| tracing::info!(%client, %request_id, %code, "disconnecting a client, which will not reconnect")),
+        End::Disconnect(code) => tracing::debug!(%client, %request_id, %code, "disconnecting a client"),
+    }
+}
+
+fn log_connection_error(node: &Node, error: &sockeye::Error, client: &ClientId, request_id: &RequestId) {
     let cause = error.close_info().map(|close_info| close_info.cause());
     if cause == Some(CloseCause::ProtocolError(ProtocolError::MessageTooBig)) {
         let limit = node.config().limits.message_size_max;
         // SDKs do not connect again after 1009.
         node.refusals().log(|| {
             tracing::info!(
+                %client,
+                %request_id,
                 limit,
                 "closed a connection with 1009: a message was larger than limits.message_size_max \
                  (sockeye serve --max-message-size)"
@@ -186,7 +196,7 @@ fn log_connection_error(node: &Node, error: &sockeye::Error) {
         });
     } else {
         // RFC 6455 §7.1.7: a failure is logged. [6455-7.1.7-3]
-        tracing::debug!(%error, "connection failed");
+        tracing::debug!(%client, %request_id, %error, "connection failed");
     }
 }
 

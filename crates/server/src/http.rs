@@ -29,6 +29,7 @@ use crate::node::Node;
 use crate::page;
 use crate::policy::{self, Policy};
 use crate::protocol::Encoding;
+use crate::request_id::{Caller, REQUEST_ID, RequestId};
 use crate::transports::{self, Body, Sessions};
 
 type Request = hyper::Request<Incoming>;
@@ -108,15 +109,15 @@ impl Site {
     }
 
     /// Handles one request. If the connection becomes a WebSocket, the permit moves to its task.
-    fn respond(&self, mut request: Request, peer: SocketAddr, permit: &Permit) -> Response {
+    fn respond(&self, mut request: Request, caller: &Caller, permit: &Permit) -> Response {
         let is_get_or_head = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = match request.uri().path() {
             // Exempt from the host policy: health probes connect by address, and the response is not sensitive.
             "/health" => get_or_head(is_get_or_head, || self.health()),
             LIVE => get_or_head(is_get_or_head, || text(StatusCode::OK, "ok\n")),
-            METRICS => get_or_head(is_get_or_head, || self.metrics(&request, peer)),
+            METRICS => get_or_head(is_get_or_head, || self.metrics(&request, caller)),
             // The handshake rejects every method but GET, including HEAD.
-            WEBSOCKET => self.upgrade(&mut request, peer, permit),
+            WEBSOCKET => self.upgrade(&mut request, caller, permit),
             CHECK => get_or_head(is_get_or_head, || self.check(&request)),
             path => match (self.page(path, request.uri().query()), is_get_or_head) {
                 (None, _) => text(StatusCode::NOT_FOUND, "not found\n"),
@@ -124,7 +125,7 @@ impl Site {
                 // Serve the page only to hosts from which its WebSocket would be accepted.
                 (Some(page), true) => match self.dry_run_handshake(&request, None) {
                     Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
-                        self.refuse(&refusal, peer)
+                        self.refuse(&refusal, caller)
                     }
                     _ => page,
                 },
@@ -154,7 +155,7 @@ impl Site {
     }
 
     /// Executes a request of the HTTP API.
-    async fn call_api(&self, request: Request, peer: SocketAddr) -> Response {
+    async fn call_api(&self, request: Request, caller: &Caller) -> Response {
         let config = self.node.current_config();
         let api_keys = ApiKeys::new(&config.api_keys);
         let keys = (!config.insecure_api).then_some(&api_keys);
@@ -162,7 +163,7 @@ impl Site {
         if keys.is_none()
             && let Err(refusal) = self.dry_run_handshake(&request, request.headers().get(header::ORIGIN))
         {
-            return self.refuse(&refusal, peer);
+            return self.refuse(&refusal, caller);
         }
         let started = Instant::now();
         let method = ApiMethod::from_path(request.uri().path());
@@ -173,7 +174,7 @@ impl Site {
             .metrics()
             .api_request(method, response.status().as_u16(), seconds);
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.log_refusal(peer, response.status(), || match api_keys.is_empty() {
+            self.log_refusal(caller, response.status(), || match api_keys.is_empty() {
                 true => "the HTTP API has no key; set api_keys (sockeye serve --api-key)".to_owned(),
                 false => "wrong or missing key of the HTTP API".to_owned(),
             });
@@ -185,19 +186,19 @@ impl Site {
     async fn call_transport(
         &self,
         request: Request,
-        peer: SocketAddr,
+        caller: &Caller,
         permit: &Permit,
     ) -> (hyper::Response<Body>, bool) {
         // Held until the session of a stream is registered.
         let Some(_arrival) = self.node.arrive() else {
-            return (self.refuse_draining(peer).map(Body::Left), false);
+            return (self.refuse_draining(caller).map(Body::Left), false);
         };
         // The same origins as for WebSockets.
         let origin = request.headers().get(header::ORIGIN).cloned();
         if let Err(refusal) = self.dry_run_handshake(&request, origin.as_ref()) {
-            return (self.refuse(&refusal, peer).map(Body::Left), false);
+            return (self.refuse(&refusal, caller).map(Body::Left), false);
         }
-        let (mut response, is_stream) = self.sessions.respond(request, &self.node, permit).await;
+        let (mut response, is_stream) = self.sessions.respond(request, &self.node, caller, permit).await;
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -207,13 +208,13 @@ impl Site {
     }
 
     /// Handles a request of the console. Returns whether the response is a stream.
-    async fn call_console(&self, request: Request, peer: SocketAddr) -> (hyper::Response<Body>, bool) {
+    async fn call_console(&self, request: Request, caller: &Caller) -> (hyper::Response<Body>, bool) {
         // A page of another site must not reach it with a name that it makes point here.
         match self.dry_run_handshake(&request, None) {
             Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
-                (self.refuse(&refusal, peer).map(Body::Left), false)
+                (self.refuse(&refusal, caller).map(Body::Left), false)
             }
-            _ => self.console.respond(request, peer).await,
+            _ => self.console.respond(request, caller).await,
         }
     }
 
@@ -225,11 +226,11 @@ impl Site {
         }
     }
 
-    fn metrics(&self, request: &Request, peer: SocketAddr) -> Response {
+    fn metrics(&self, request: &Request, caller: &Caller) -> Response {
         // A page of another site must not read them with a name that it makes point here.
         match self.dry_run_handshake(request, None) {
             Err(refusal) if refusal.response().status() == StatusCode::MISDIRECTED_REQUEST => {
-                self.refuse(&refusal, peer)
+                self.refuse(&refusal, caller)
             }
             _ => {
                 let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -282,14 +283,14 @@ impl Site {
         sockeye::hyper::upgrade(&self.server, &mut handshake).map(|_| ())
     }
 
-    fn upgrade(&self, request: &mut Request, peer: SocketAddr, permit: &Permit) -> Response {
+    fn upgrade(&self, request: &mut Request, caller: &Caller, permit: &Permit) -> Response {
         let Some(arrival) = self.node.arrive() else {
-            return self.refuse_draining(peer);
+            return self.refuse_draining(caller);
         };
         let rate_max = self.node.current_config().limits.handshakes_per_second_max;
         if let Err(after) = self.node.handshakes().admit(rate_max) {
             self.node.metrics().refusal("rate");
-            self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || {
+            self.log_refusal(caller, StatusCode::SERVICE_UNAVAILABLE, || {
                 format!("limits.handshakes_per_second_max ({rate_max}) is exceeded")
             });
             let mut response = text(
@@ -312,7 +313,7 @@ impl Site {
                     StatusCode::FORBIDDEN => "origin",
                     _ => "invalid",
                 });
-                self.refuse(&refusal, peer)
+                self.refuse(&refusal, caller)
             }
             Ok((response, upgrade)) => {
                 self.node.metrics().handshake();
@@ -320,6 +321,7 @@ impl Site {
                 let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
                 let is_protobuf = is_protobuf || subprotocol.is_some_and(|name| name == PROTOBUF_SUBPROTOCOL);
                 let mut link = Link::from(pinged_by);
+                link.caller = Some(caller.clone());
                 if is_protobuf {
                     link.encoding = Encoding::Protobuf;
                 }
@@ -338,9 +340,9 @@ impl Site {
     }
 
     /// Refuses a client during the shutdown.
-    fn refuse_draining(&self, peer: SocketAddr) -> Response {
+    fn refuse_draining(&self, caller: &Caller) -> Response {
         self.node.metrics().refusal("draining");
-        self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
+        self.log_refusal(caller, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, SHUTTING_DOWN);
         let after = HeaderValue::from_static("1");
         response.headers_mut().insert(header::RETRY_AFTER, after);
@@ -348,10 +350,10 @@ impl Site {
     }
 
     /// Logs a refusal and returns the response. The log also contains what the policy allows; the response does not.
-    fn refuse(&self, refusal: &UpgradeError, peer: SocketAddr) -> Response {
+    fn refuse(&self, refusal: &UpgradeError, caller: &Caller) -> Response {
         let status = refusal.response().status();
         let explanation = explanation(refusal);
-        self.log_refusal(peer, status, || match refusal.error().denial() {
+        self.log_refusal(caller, status, || match refusal.error().denial() {
             Some(denial) => format!("{}; allowed: {}", explanation.trim_end(), denial.allowed()),
             None => explanation.clone(),
         });
@@ -361,10 +363,11 @@ impl Site {
         }
     }
 
-    fn log_refusal(&self, peer: SocketAddr, status: StatusCode, reason: impl Fn() -> String) {
+    fn log_refusal(&self, caller: &Caller, status: StatusCode, reason: impl Fn() -> String) {
         self.node.refusals().log(|| {
             let (status, reason) = (status.as_u16(), reason());
-            tracing::warn!(%peer, status, "refused a connection: {}", reason.trim_end());
+            let Caller { peer, request } = caller;
+            tracing::warn!(%peer, request_id = %request, status, "refused a connection: {}", reason.trim_end());
         });
     }
 }
@@ -388,19 +391,25 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     let service = service_fn(move |request: Request| {
         let (site, permit) = (site.clone(), permit.clone());
         let (is_streaming, is_upgrading) = (is_streaming.clone(), is_upgrading.clone());
+        let caller = Caller {
+            peer,
+            request: RequestId::of(request.headers()),
+        };
         async move {
             // Boxed, so that other connections do not reserve memory for them.
             let mut response = match request.uri().path() {
-                path if path.starts_with(api::PREFIX) => Box::pin(site.call_api(request, peer)).await.map(Body::Left),
+                path if path.starts_with(api::PREFIX) => {
+                    Box::pin(site.call_api(request, &caller)).await.map(Body::Left)
+                }
                 path if console::is_path(path) => {
-                    let (response, is_stream) = Box::pin(site.call_console(request, peer)).await;
+                    let (response, is_stream) = Box::pin(site.call_console(request, &caller)).await;
                     if is_stream {
                         is_streaming.store(true, Ordering::Relaxed);
                     }
                     response
                 }
                 path if transports::is_path(path) => {
-                    let (response, is_stream) = Box::pin(site.call_transport(request, peer, &permit)).await;
+                    let (response, is_stream) = Box::pin(site.call_transport(request, &caller, &permit)).await;
                     if is_stream {
                         is_streaming.store(true, Ordering::Relaxed);
                     }
@@ -410,7 +419,7 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
                     Box::pin(site.ready()).await.map(Body::Left)
                 }
                 READY => method_not_allowed().map(Body::Left),
-                _ => site.respond(request, peer, &permit).map(Body::Left),
+                _ => site.respond(request, &caller, &permit).map(Body::Left),
             };
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 is_upgrading.store(true, Ordering::Relaxed);
@@ -418,6 +427,7 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
                 let connection = response.headers_mut().entry(header::CONNECTION);
                 connection.or_insert(HeaderValue::from_static("close"));
             }
+            response.headers_mut().insert(REQUEST_ID, caller.request.header());
             for (name, value) in SECURITY_HEADERS {
                 response.headers_mut().insert(name, HeaderValue::from_static(value));
             }

@@ -68,6 +68,7 @@ mod presence;
 mod protocol;
 mod queue;
 mod refusals;
+mod request_id;
 mod serve;
 mod session;
 pub mod settings;

@@ -274,6 +274,8 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 #[cfg(test)]
 mod drain_tests;
 #[cfg(test)]
+mod log_tests;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,7 +9,7 @@ mod samples;
 mod sessions;
 mod tap;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::handle::{HistoryOptions, ServerHandle};
 use crate::node::Node;
 use crate::page;
 use crate::protocol::encode;
+use crate::request_id::Caller;
 use crate::transports::{Body, Frames, parameter};
 use samples::Samples;
 use sessions::{Attempts, Session, Sessions};
@@ -74,12 +75,12 @@ pub(crate) fn is_path(path: &str) -> bool {
 }
 
 /// A request without its body.
-struct Head {
+struct Head<'a> {
     method: Method,
     path: String,
     query: String,
     headers: HeaderMap,
-    peer: SocketAddr,
+    caller: &'a Caller,
 }
 
 impl Console {
@@ -94,14 +95,14 @@ impl Console {
     }
 
     /// Handles a request. Returns whether the response is a stream.
-    pub(crate) async fn respond(self: &Arc<Self>, request: Request, peer: SocketAddr) -> (Response, bool) {
+    pub(crate) async fn respond(self: &Arc<Self>, request: Request, caller: &Caller) -> (Response, bool) {
         let (parts, body) = request.into_parts();
         let head = Head {
             path: parts.uri.path().strip_prefix(CONSOLE).unwrap_or_default().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             method: parts.method,
             headers: parts.headers,
-            peer,
+            caller,
         };
         let Some(password) = self.password() else {
             return (text(StatusCode::NOT_FOUND, "not found\n"), false);
@@ -138,7 +139,7 @@ impl Console {
         password.filter(|password| !password.expose().is_empty())
     }
 
-    async fn sign_in(self: &Arc<Self>, head: &Head, body: Incoming, password: &Secret) -> Response {
+    async fn sign_in(self: &Arc<Self>, head: &Head<'_>, body: Incoming, password: &Secret) -> Response {
         #[derive(Deserialize)]
         struct Login {
             password: String,
@@ -165,10 +166,10 @@ impl Console {
         let Ok(login) = serde_json::from_slice::<Login>(&body.to_bytes()) else {
             return text(StatusCode::BAD_REQUEST, "the request is not {\"password\":\"...\"}\n");
         };
-        let (now, address): (_, IpAddr) = (Instant::now(), head.peer.ip());
+        let (now, address): (_, IpAddr) = (Instant::now(), head.caller.peer.ip());
         if let Err(after) = self.attempts.lock().admit(address, now) {
             self.node.metrics().console_login("limited");
-            self.log_refusal(head.peer, "too many attempts");
+            self.log_refusal(head.caller, "too many attempts");
             let mut response = text(StatusCode::TOO_MANY_REQUESTS, "too many attempts; try again later\n");
             let seconds = after.as_secs() + 1;
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -177,12 +178,13 @@ impl Console {
         // In constant time.
         if !ApiKeys::new([password]).matches(login.password.as_bytes()) {
             self.node.metrics().console_login("wrong");
-            self.log_refusal(head.peer, "wrong password");
+            self.log_refusal(head.caller, "wrong password");
             return text(StatusCode::UNAUTHORIZED, "wrong password\n");
         }
         self.attempts.lock().succeeded(address);
         self.node.metrics().console_login("ok");
-        tracing::info!(peer = %head.peer, "signed in to the console");
+        let Caller { peer, request } = head.caller;
+        tracing::info!(%peer, request_id = %request, "signed in to the console");
         let lifetime = self.node.current_config().console.session;
         let token = self.sessions.lock().start(password, now, lifetime);
         self.start_sampling();
@@ -196,14 +198,14 @@ impl Console {
         response
     }
 
-    fn sign_out(&self, head: &Head, token: &str) -> Response {
+    fn sign_out(&self, head: &Head<'_>, token: &str) -> Response {
         self.sessions.lock().end(token);
         let mut response = text(StatusCode::NO_CONTENT, "");
         self.set_cookie(&mut response, head, "", 0);
         response
     }
 
-    fn set_cookie(&self, response: &mut Response, head: &Head, token: &str, seconds: u64) {
+    fn set_cookie(&self, response: &mut Response, head: &Head<'_>, token: &str, seconds: u64) {
         let is_tls = self.node.tls().is_some() || head.headers.get("x-forwarded-proto").is_some_and(|it| it == "https");
         let secure = if is_tls { "; Secure" } else { "" };
         let cookie = format!("{COOKIE}={token}; Path={CONSOLE}; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
@@ -335,7 +337,7 @@ impl Console {
     }
 
     /// Executes a request of the HTTP API, for which the session stands in for the key.
-    async fn call(&self, head: &Head, body: Incoming) -> Response {
+    async fn call(&self, head: &Head<'_>, body: Incoming) -> Response {
         let size_max = self.node.current_config().limits.api_request_size_max;
         let mut request = Request::new(body);
         request.method_mut().clone_from(&head.method);
@@ -349,7 +351,8 @@ impl Console {
         let method = head.path.trim_start_matches(api::PREFIX);
         if matches!(method, "publish" | "disconnect" | "unsubscribe" | "history_remove") {
             let status = response.status().as_u16();
-            tracing::info!(peer = %head.peer, method, status, "call from the console");
+            let Caller { peer, request } = head.caller;
+            tracing::info!(%peer, request_id = %request, method, status, "call from the console");
         }
         response.map(Body::Left)
     }
@@ -386,10 +389,11 @@ impl Console {
         ServerHandle::new(self.node.clone())
     }
 
-    fn log_refusal(&self, peer: SocketAddr, reason: &str) {
+    fn log_refusal(&self, caller: &Caller, reason: &str) {
+        let Caller { peer, request } = caller;
         self.node
             .refusals()
-            .log(|| tracing::warn!(%peer, "refused to sign in to the console: {reason}"));
+            .log(|| tracing::warn!(%peer, request_id = %request, "refused to sign in to the console: {reason}"));
     }
 }
 

@@ -414,18 +414,18 @@ async fn a_client_that_does_not_read_is_disconnected_and_others_receive_everythi
 }
 
 /// Captures the log of this thread, on which the whole server of a test runs.
-struct Log {
+pub(super) struct Log {
     lines: Arc<Mutex<Vec<u8>>>,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
 impl Log {
-    fn capture() -> Self {
+    pub(super) fn capture() -> Self {
         let lines = Arc::<Mutex<Vec<u8>>>::default();
         let sink = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
-            .with_max_level(tracing::Level::DEBUG)
+            .with_max_level(tracing::Level::TRACE)
             .with_writer(move || Sink(sink.clone()))
             .finish();
         Self {
@@ -442,8 +442,13 @@ impl Log {
         refusals.map(str::to_owned).collect()
     }
 
-    fn contains(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.lines.lock()).contains(text)
+    pub(super) fn contains(&self, text: &str) -> bool {
+        self.text().contains(text)
+    }
+
+    /// All lines since the last call of [`refusals`](Self::refusals).
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.lines.lock()).into_owned()
     }
 }
 

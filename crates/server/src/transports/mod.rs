@@ -25,6 +25,7 @@ use crate::connection::Permit;
 use crate::metrics::Transport;
 use crate::node::Node;
 use crate::protocol::{EmulationRequest, Encoding};
+use crate::request_id::Caller;
 
 /// Path of server-sent events.
 pub(crate) const SSE: &str = "/connection/sse";
@@ -69,6 +70,7 @@ impl Sessions {
         self: &Arc<Self>,
         request: Request,
         node: &Arc<Node>,
+        caller: &Caller,
         permit: &Permit,
     ) -> (Response, bool) {
         if request.method() == Method::OPTIONS {
@@ -103,11 +105,18 @@ impl Sessions {
             (_, true) => Framing::Messages,
             (_, false) => Framing::Lines,
         };
-        (self.open(body, framing, node, permit), true)
+        (self.open(body, framing, node, caller, permit), true)
     }
 
     /// Starts a session whose frames are the body of the response.
-    fn open(self: &Arc<Self>, first: Bytes, framing: Framing, node: &Arc<Node>, permit: &Permit) -> Response {
+    fn open(
+        self: &Arc<Self>,
+        first: Bytes,
+        framing: Framing,
+        node: &Arc<Node>,
+        caller: &Caller,
+        permit: &Permit,
+    ) -> Response {
         let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let link = Link {
             pinged_by: PingedBy::Commands,
@@ -119,6 +128,7 @@ impl Sessions {
                 Framing::Events => Transport::Sse,
                 Framing::Lines | Framing::Messages => Transport::HttpStream,
             },
+            caller: Some(caller.clone()),
             secret: secret.clone(),
         };
         let (commands, received) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -129,9 +139,9 @@ impl Sessions {
             sessions: self.clone(),
             secret,
         };
-        let permit = permit.clone();
+        let (node, permit) = (node.clone(), permit.clone());
         tokio::spawn(async move {
-            stream::run(client, first, received, frames, framing).await;
+            stream::run(client, &node, first, received, frames, framing).await;
             drop((registration, permit));
         });
         let content_type = match framing {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Framing;
 use crate::client::Client;
 use crate::codes::DisconnectCode;
+use crate::node::Node;
 use crate::protocol::{Push, PushTarget, bytes};
 
 /// Why a client's task ends.
@@ -24,6 +25,7 @@ enum End {
 /// Serves a client until either side closes the response.
 pub(super) async fn run(
     mut client: Client,
+    node: &Node,
     first: Bytes,
     mut commands: mpsc::Receiver<Bytes>,
     frames: mpsc::Sender<Bytes>,
@@ -31,7 +33,15 @@ pub(super) async fn run(
 ) {
     let Err(end) = serve(&mut client, first, &mut commands, &frames, framing).await;
     let End::Disconnect(code) = end else { return };
-    tracing::debug!(%code, "disconnecting a client");
+    node.metrics().disconnect(code);
+    let (id, request_id) = client.ids();
+    match code.is_reconnect() {
+        // SDKs do not reconnect after these codes, so the operator should see them.
+        false => node.refusals().log(
+            || tracing::info!(client = %id, %request_id, %code, "disconnecting a client, which will not reconnect"),
+        ),
+        true => tracing::debug!(client = %id, %request_id, %code, "disconnecting a client"),
+    }
     let write_timeout = client.write_timeout();
     let mut last = Vec::new();
     // The replies to commands that precede the error.
