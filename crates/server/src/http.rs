@@ -2,8 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use ::http::header::{self, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
@@ -135,6 +137,46 @@ impl Site {
             // Close the connection, because a request body is not read.
             let connection = response.headers_mut().entry(header::CONNECTION);
             connection.or_insert(HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Handles one request, and adds the headers that all responses have.
+    async fn handle(
+        &self,
+        request: Request,
+        caller: &Caller,
+        permit: &Permit,
+        progress: &Progress,
+    ) -> hyper::Response<Body> {
+        // Boxed, so that other connections do not reserve memory for them.
+        let mut response = match request.uri().path() {
+            path if path.starts_with(api::PREFIX) => Box::pin(self.call_api(request, caller)).await.map(Body::Left),
+            path if console::is_path(path) || transports::is_path(path) => {
+                let (response, is_stream) = match console::is_path(path) {
+                    true => Box::pin(self.call_console(request, caller)).await,
+                    false => Box::pin(self.call_transport(request, caller, permit)).await,
+                };
+                if is_stream {
+                    progress.set(Progress::STREAM);
+                }
+                response
+            }
+            READY if matches!(*request.method(), Method::GET | Method::HEAD) => {
+                Box::pin(self.ready()).await.map(Body::Left)
+            }
+            READY => method_not_allowed().map(Body::Left),
+            _ => self.respond(request, caller, permit).map(Body::Left),
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            progress.set(Progress::UPGRADE);
+        } else if self.node.is_draining() {
+            let connection = response.headers_mut().entry(header::CONNECTION);
+            connection.or_insert(HeaderValue::from_static("close"));
+        }
+        response.headers_mut().insert(REQUEST_ID, caller.request.header());
+        for (name, value) in SECURITY_HEADERS {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
     }
@@ -372,6 +414,30 @@ impl Site {
     }
 }
 
+/// What has happened on a connection.
+#[derive(Debug, Default)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    /// A request has arrived.
+    const REQUEST: u8 = 1;
+    /// A response is a stream, which has its own timeouts.
+    const STREAM: u8 = 2;
+    /// The connection becomes a WebSocket.
+    const UPGRADE: u8 = 4;
+
+    fn set(&self, event: u8) {
+        self.0.fetch_or(event, Ordering::Relaxed);
+    }
+
+    fn has(&self, event: u8) -> bool {
+        self.0.load(Ordering::Relaxed) & event != 0
+    }
+}
+
+/// How long the shutdown waits for the first request of a connection.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
+
 const SHUTTING_DOWN: &str = "shutting down\n";
 
 /// Serves the requests of one connection until it closes or becomes a WebSocket.
@@ -384,54 +450,20 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     let timeouts = site.node.config().timeouts.clone();
     let node = site.node.clone();
     let permit = Arc::new(permit);
-    let is_streaming = Arc::new(AtomicBool::new(false));
-    let has_stream = is_streaming.clone();
-    let is_upgrading = Arc::new(AtomicBool::new(false));
-    let has_upgrade = is_upgrading.clone();
-    let service = service_fn(move |request: Request| {
-        let (site, permit) = (site.clone(), permit.clone());
-        let (is_streaming, is_upgrading) = (is_streaming.clone(), is_upgrading.clone());
-        let caller = Caller {
-            peer,
-            request: RequestId::of(request.headers()),
-        };
-        async move {
-            // Boxed, so that other connections do not reserve memory for them.
-            let mut response = match request.uri().path() {
-                path if path.starts_with(api::PREFIX) => {
-                    Box::pin(site.call_api(request, &caller)).await.map(Body::Left)
-                }
-                path if console::is_path(path) => {
-                    let (response, is_stream) = Box::pin(site.call_console(request, &caller)).await;
-                    if is_stream {
-                        is_streaming.store(true, Ordering::Relaxed);
-                    }
-                    response
-                }
-                path if transports::is_path(path) => {
-                    let (response, is_stream) = Box::pin(site.call_transport(request, &caller, &permit)).await;
-                    if is_stream {
-                        is_streaming.store(true, Ordering::Relaxed);
-                    }
-                    response
-                }
-                READY if matches!(*request.method(), Method::GET | Method::HEAD) => {
-                    Box::pin(site.ready()).await.map(Body::Left)
-                }
-                READY => method_not_allowed().map(Body::Left),
-                _ => site.respond(request, &caller, &permit).map(Body::Left),
+    let progress = Arc::<Progress>::default();
+    let service = service_fn({
+        let progress = progress.clone();
+        move |request: Request| {
+            let (site, permit, progress) = (site.clone(), permit.clone(), progress.clone());
+            progress.set(Progress::REQUEST);
+            let caller = Caller {
+                peer,
+                request: RequestId::of(request.headers()),
             };
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                is_upgrading.store(true, Ordering::Relaxed);
-            } else if site.node.is_draining() {
-                let connection = response.headers_mut().entry(header::CONNECTION);
-                connection.or_insert(HeaderValue::from_static("close"));
+            async move {
+                let response = site.handle(request, &caller, &permit, &progress).await;
+                Ok::<_, Infallible>(response)
             }
-            response.headers_mut().insert(REQUEST_ID, caller.request.header());
-            for (name, value) in SECURITY_HEADERS {
-                response.headers_mut().insert(name, HeaderValue::from_static(value));
-            }
-            Ok::<_, Infallible>(response)
         }
     });
     let connection = http1::Builder::new()
@@ -447,7 +479,7 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
     // The lifetime of a connection is limited, unless it carries a stream, whose session has its own timeouts.
     let lifetime = async {
         tokio::time::sleep(timeouts.http_connection).await;
-        if has_stream.load(Ordering::Relaxed) {
+        if progress.has(Progress::STREAM) {
             std::future::pending::<()>().await;
         }
     };
@@ -455,11 +487,7 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
         result = connection.as_mut() => result,
         () = lifetime => return,
         () = node.draining(), if !is_probe => {
-            // hyper would hand the connection over before it has written the rest of the response.
-            if !has_upgrade.load(Ordering::Relaxed) {
-                connection.as_mut().graceful_shutdown();
-            }
-            timeout(timeouts.close, connection).await.unwrap_or(Ok(()))
+            shut_down(connection, |connection| connection.graceful_shutdown(), &progress, timeouts.close).await
         }
     };
     match served {
@@ -470,6 +498,30 @@ pub(crate) async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin + Send + 
         // Other errors come from the client or the network, and only end the connection.
         _ => {}
     }
+}
+
+/// Ends a connection that was open when the shutdown began.
+async fn shut_down<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    graceful: impl FnOnce(Pin<&mut C>),
+    progress: &Progress,
+    close_timeout: Duration,
+) -> hyper::Result<()> {
+    // The first request may be on its way, and hyper would close the connection without an answer.
+    if !progress.has(Progress::REQUEST)
+        && let Ok(result) = timeout(FIRST_REQUEST_TIMEOUT, connection.as_mut()).await
+    {
+        return result;
+    }
+    if progress.has(Progress::STREAM) {
+        // The session ends in its share of the drain.
+        return connection.await;
+    }
+    // hyper would hand an upgraded connection over before it has written the rest of the response.
+    if !progress.has(Progress::UPGRADE) {
+        graceful(connection.as_mut());
+    }
+    timeout(close_timeout, connection).await.unwrap_or(Ok(()))
 }
 
 /// Whether the client requests WebSocket ping frames instead of pings of the client protocol, by the query parameter that

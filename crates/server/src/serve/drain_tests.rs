@@ -16,22 +16,18 @@ async fn read_until(stream: &mut DuplexStream, end: &[u8]) -> Vec<u8> {
     received
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_client_whose_upgrade_is_not_complete_is_part_of_the_drain() {
-    let node = Node::new(Config::default());
+/// Serves one connection of a node. Returns the client's end.
+fn serve_one(node: &Arc<Node>, buffer_bytes: usize) -> (DuplexStream, tokio::task::JoinHandle<()>) {
     let site = Arc::new(Site::new(node.clone(), true));
-    // So small that the response to the upgrade waits for the client.
-    let (mut client, stream) = tokio::io::duplex(16);
+    let (client, stream) = tokio::io::duplex(buffer_bytes);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let permit = node.door().admit(peer.ip(), 1).unwrap();
     let serving = tokio::spawn(http::serve_connection(site, stream, peer, permit));
-    let request = b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
-    client.write_all(request).await.unwrap();
-    read_until(&mut client, b"HTTP/1.1 101").await;
+    (client, serving)
+}
 
-    let started = Instant::now();
-    let over = Duration::from_secs(4);
+/// Starts the drain, and lets all other tasks see that.
+async fn start_drain(node: &Arc<Node>, over: Duration) -> tokio::task::JoinHandle<()> {
     let draining = tokio::spawn({
         let node = node.clone();
         async move { node.drain(over).await }
@@ -39,7 +35,24 @@ async fn a_client_whose_upgrade_is_not_complete_is_part_of_the_drain() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
-    assert!(node.is_draining() && !draining.is_finished());
+    assert!(node.is_draining());
+    draining
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_upgrade_is_not_complete_is_part_of_the_drain() {
+    let node = Node::new(Config::default());
+    // So small that the response to the upgrade waits for the client.
+    let (mut client, serving) = serve_one(&node, 16);
+    let request = b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    read_until(&mut client, b"HTTP/1.1 101").await;
+
+    let started = Instant::now();
+    let over = Duration::from_secs(4);
+    let draining = start_drain(&node, over).await;
+    assert!(!draining.is_finished());
 
     read_until(&mut client, b"\r\n\r\n").await;
     // Not at once: the client is disconnected in its share of the time, the second half for an only client.
@@ -84,4 +97,60 @@ async fn a_client_that_never_completes_its_upgrade_delays_the_drain_by_a_second(
     assert!(!draining.is_finished());
     drop(arrival);
     draining.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_of_a_connection_is_answered() {
+    let node = Node::new(Config::default());
+    let (mut client, serving) = serve_one(&node, 4096);
+    tokio::task::yield_now().await;
+    let draining = start_drain(&node, Duration::ZERO).await;
+    let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    serving.await.unwrap();
+    draining.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_request_does_not_delay_the_shutdown() {
+    let node = Node::new(Config::default());
+    let (_client, serving) = serve_one(&node, 4096);
+    tokio::task::yield_now().await;
+    let started = Instant::now();
+    start_drain(&node, Duration::ZERO).await;
+    serving.await.unwrap();
+    assert!(
+        started.elapsed() < Duration::from_millis(300),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_over_http_lives_until_its_share_of_the_drain() {
+    let node = Node::new(Config::default());
+    let (mut client, serving) = serve_one(&node, 4096);
+    let request =
+        b"POST /connection/sse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 21\r\n\r\n{\"id\":1,\"connect\":{}}";
+    client.write_all(request).await.unwrap();
+    read_until(&mut client, b"\"connect\":").await;
+    // The only client leaves after 8 s at the earliest, which is later than the timeout of idle connections.
+    let over = Duration::from_secs(16);
+    let started = Instant::now();
+    let draining = start_drain(&node, over).await;
+    read_until(&mut client, b"\"code\":3001,\"reason\":\"shutdown\"").await;
+    assert!(
+        (over / 2..=over).contains(&started.elapsed()),
+        "{:?}",
+        started.elapsed()
+    );
+    draining.await.unwrap();
+    drop(client);
+    serving.await.unwrap();
 }

@@ -183,7 +183,7 @@ async fn a_publication_is_compressed_for_clients_that_offer_compression() {
     const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
     let data = "again ".repeat(1000);
     let server = Fixture::start(Config::default()).await;
-    assert!(bytes_of_a_publication(&server, OFFER, &data).await < 1000);
+    assert!(bytes_of_a_publication(&server, OFFER, &data).await < 1500);
     assert!(bytes_of_a_publication(&server, "", &data).await > data.len());
     server.stop().await;
 
@@ -574,7 +574,7 @@ async fn disconnects_without_reconnect_are_logged() {
         (" ".repeat((256 << 10) + 1), "limits.message_size_max"),
         (
             format!(r#"{{"id":1,"connect":{{"data":"{large}"}}}}"#),
-            "refused the connect command of a client code=limit exceeded (106)",
+            "code=limit exceeded (106)",
         ),
     ] {
         let mut ws = server.connect().await;
