@@ -77,22 +77,26 @@ fn reload(options: &ServeOptions, settings: &mut Settings, handle: &sockeye_serv
         handle
             .reload(config)
             .map_err(|error| invalid(options, error.to_string()))?;
+        let has_tls = tls.is_some();
         if let Some(tls) = tls {
             handle.set_tls_config(tls);
         }
-        Ok(new)
+        Ok((new, has_tls))
     });
     match reloaded {
         Err(error) => {
             let reason = error.message().unwrap_or_default();
             tracing::error!("the settings stay as they were: {reason}");
         }
-        Ok(new) => {
+        Ok((new, has_tls)) => {
             let changes = settings.changes(&new);
+            if has_tls {
+                tracing::info!("reloaded: read the certificate again");
+            }
             for change in &changes {
                 tracing::info!("reloaded: {change}");
             }
-            if changes.is_empty() {
+            if changes.is_empty() && !has_tls {
                 tracing::info!("reloaded: nothing changed");
             }
             *settings = new;

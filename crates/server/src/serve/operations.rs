@@ -159,3 +159,74 @@ async fn a_reload_applies_to_connected_clients() {
     let contradictory = handle.reload(config(|config| config.timeouts.pong = config.timeouts.ping_interval));
     assert_eq!(contradictory.unwrap_err().field(), "timeouts.pong");
 }
+
+#[tokio::test]
+async fn the_log_and_the_hub_have_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Fixture::start(config(|config| {
+        let mut log = crate::LogConfig::new(folder.path());
+        log.fsync = crate::Fsync::Always;
+        config.log = Some(log);
+        config.insecure_api = true;
+    }))
+    .await;
+    let _clients = (server.join().await, server.join().await);
+    let body = r#"{"channel":"room","data":"text"}"#;
+    let publish = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        server.address,
+        body.len()
+    );
+    assert_eq!(status(&server.http(&publish).await), "200");
+    let metrics = server.get("/metrics").await;
+    let value = |name: &str| -> f64 {
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}"))
+            .parse()
+            .unwrap()
+    };
+    // The publication, and the seed of the epochs.
+    assert_eq!(value("sockeye_journal_records_total"), 2.0);
+    assert_eq!(value("sockeye_journal_segments"), 1.0);
+    assert!(value("sockeye_journal_written_bytes_total") > 50.0);
+    assert!(value("sockeye_journal_size_bytes") > value("sockeye_journal_written_bytes_total"));
+    assert_eq!(value("sockeye_journal_sync_duration_seconds_count"), 2.0);
+    for zero in [
+        "journal_failures_total",
+        "journal_full",
+        "journal_poisoned",
+        "history_evictions_total",
+        "gaps_total",
+    ] {
+        assert_eq!(value(&format!("sockeye_{zero}")), 0.0, "{zero}");
+    }
+    assert_eq!(value("sockeye_deliveries_total"), 2.0);
+    assert!(value("sockeye_history_bytes") > 0.0);
+    let clients = r#"sockeye_transport_clients{transport="websocket",format="json"}"#;
+    assert_eq!(value(clients), 2.0);
+}
+
+#[tokio::test]
+async fn refused_handshakes_are_counted_by_reason() {
+    let server = Fixture::start(Config::default()).await;
+    let own = server.address.to_string();
+    for (host, headers) in [
+        (&*own, "Origin: http://evil.example\r\n"),
+        ("evil.example", ""),
+        (&*own, "Sec-WebSocket-Version: 12\r\n"),
+    ] {
+        let request = format!(
+            "GET /connection/websocket HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n{headers}\r\n\
+             GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        server.http(&request).await;
+    }
+    let metrics = server.get("/metrics").await;
+    for reason in ["origin", "host", "invalid"] {
+        let line = format!("sockeye_refusals_total{{reason=\"{reason}\"}} 1\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+}

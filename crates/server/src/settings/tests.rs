@@ -201,10 +201,11 @@ fn the_default_file_has_the_settings_without_a_file() {
 
 #[test]
 fn changes_are_listed_without_secrets() {
-    let old = Settings::parse("api_keys = ['old']\n[limits]\nconnections_max = 5\n[namespaces.a]").unwrap();
-    let new =
-        Settings::parse("api_keys = ['new']\n[limits]\nconnections_max = 6\n[namespaces.b]\n[tokens]\nhmac_secret='s'")
-            .unwrap();
+    let old = "api_keys = ['old']\n[limits]\nconnections_max = 5\n[console]\npassword='old'\n[namespaces.a]";
+    let old = Settings::parse(old).unwrap();
+    let new = "api_keys = ['new']\n[limits]\nconnections_max = 6\n[console]\npassword='new'\n[namespaces.b]\n\
+               [tokens]\nhmac_secret='s'";
+    let new = Settings::parse(new).unwrap();
     let changes = old.changes(&new);
     for expect in [
         "api_keys: changed",
@@ -212,6 +213,7 @@ fn changes_are_listed_without_secrets() {
         "added [namespaces.b]",
         "removed [namespaces.a]",
         "tokens: the secrets changed",
+        "console.password: changed",
     ] {
         assert!(changes.contains(&expect.to_owned()), "{expect}: {changes:?}");
     }
@@ -249,10 +251,18 @@ fn the_log_has_a_folder_and_a_policy() {
 /// The file of the quick start passes the check, and systemd accepts the unit where systemd is installed.
 #[test]
 fn the_files_of_the_documentation_are_valid() {
-    let page = include_str!("../../../../docs/server/README.md");
-    let (_, rest) = page.split_once("```toml\n").unwrap();
-    let (file, _) = rest.split_once("```").unwrap();
-    Settings::parse(file).and_then(|settings| settings.config()).unwrap();
+    let mut count = 0;
+    for page in [
+        include_str!("../../../../docs/server/README.md"),
+        include_str!("../../../../docs/server/security.md"),
+    ] {
+        for block in page.split("```toml\n").skip(1) {
+            let (file, _) = block.split_once("```").unwrap();
+            Settings::parse(file).and_then(|settings| settings.config()).unwrap();
+            count += 1;
+        }
+    }
+    assert!(count >= 3, "{count} files");
 
     let unit = include_str!("../../../../docs/server/sockeye.service");
     // The program is not installed here.

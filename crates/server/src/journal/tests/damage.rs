@@ -342,6 +342,7 @@ async fn failed_sync_poisons_the_log() {
     disk.set_faults(Faults::default());
     assert_eq!(journal.append(&second.record()).await, Err(AppendError::Poisoned));
     assert_eq!(journal.state(), State::Poisoned);
+    assert!(journal.stats().is_poisoned && journal.stats().failures > 0);
     assert_eq!(journal.reason().as_deref(), Some("fdatasync failed"));
     assert_eq!(journal.close().await, Err(AppendError::Poisoned));
     drop(journal);
@@ -379,6 +380,7 @@ async fn full_disk_fails_appends_and_recovers_by_itself() {
         let next = Owned::publication("chat", 7);
         assert_eq!(journal.append(&next.record()).await, Err(AppendError::Full));
         assert_eq!(journal.state(), State::Full);
+        assert!(journal.stats().is_full);
         assert_eq!(journal.append(&next.record()).await, Err(AppendError::Full));
         // Nothing of it stays in the middle of the log, not even of the attempts to write.
         eventually(|| disk.used_bytes() == used).await;
