@@ -25,10 +25,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use crate::api;
 use crate::auth::{ApiKeys, Secret};
 use crate::codes::ErrorCode;
-use crate::handle::{HistoryOptions, ServerHandle};
+use crate::engine::Publication;
+use crate::handle::{HistoryOptions, ServerHandle, StreamPosition};
 use crate::node::Node;
 use crate::page;
-use crate::protocol::encode;
+use crate::protocol::{HistoryResult, encode};
 use crate::request_id::Caller;
 use crate::transports::{Body, Frames, parameter};
 use samples::Samples;
@@ -54,6 +55,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of taps of all operators together.
 const TAPS_MAX: usize = 16;
+
+/// Number of publications in a page of history.
+const HISTORY_PAGE: usize = 50;
 
 /// Number of channels in a list.
 const CHANNELS_MAX: usize = 200;
@@ -123,9 +127,10 @@ impl Console {
             (&Method::POST, "/logout") => (self.sign_out(&head, &token), false),
             (&Method::GET, "/stats") => (self.stats(&head.query), false),
             (&Method::GET, "/channels") => (self.channels(&head.query).await, false),
+            (&Method::GET, "/history") => (self.history(&head.query).await, false),
             (&Method::GET, "/tap") => self.tap(&head.query, session).await,
             (_, path) if path.starts_with(api::PREFIX) => (self.call(&head, body).await, false),
-            (_, "/login" | "/logout" | "/stats" | "/channels" | "/tap") => (
+            (_, "/login" | "/logout" | "/stats" | "/channels" | "/history" | "/tap") => (
                 text(StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed\n"),
                 false,
             ),
@@ -287,22 +292,45 @@ impl Console {
         json(encode(&Channels { total, channels }))
     }
 
+    /// A page of the history of a channel, newest first, with the times that the HTTP API does not have.
+    async fn history(&self, query: &str) -> Response {
+        let number = |name: &str| parameter(query, name)?.parse().ok();
+        let since = number("before").map(|offset| StreamPosition {
+            offset,
+            epoch: parameter(query, "epoch").unwrap_or_default(),
+        });
+        let options = HistoryOptions {
+            limit: HISTORY_PAGE,
+            since,
+            reverse: true,
+        };
+        let channel = parameter(query, "channel").unwrap_or_default();
+        match self.handle().read_history(&channel, options).await {
+            Ok(history) => json(encode(&HistoryResult {
+                publications: history.publications.iter().map(Publication::wire).collect(),
+                epoch: history.top.epoch.as_str(),
+                offset: history.top.offset,
+            })),
+            Err(ErrorCode::NotAvailable) => text(StatusCode::NOT_FOUND, "the namespace has no history\n"),
+            Err(ErrorCode::UnknownChannel) => text(StatusCode::NOT_FOUND, UNKNOWN_NAMESPACE),
+            Err(ErrorCode::UnrecoverablePosition) => {
+                text(StatusCode::CONFLICT, "the history has begun anew: reload it\n")
+            }
+            Err(ErrorCode::BadRequest) => text(StatusCode::BAD_REQUEST, NOT_A_CHANNEL),
+            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the engine failed\n"),
+        }
+    }
+
     /// Starts a tap, which ends with the session.
     async fn tap(self: &Arc<Self>, query: &str, session: Session) -> (Response, bool) {
         let channel = parameter(query, "channel").unwrap_or_default();
         let channel = match self.handle().channel(&channel) {
             Ok((channel, _)) => channel,
             Err(ErrorCode::UnknownChannel) => {
-                return (
-                    text(StatusCode::NOT_FOUND, "the namespace of the channel does not exist\n"),
-                    false,
-                );
+                return (text(StatusCode::NOT_FOUND, UNKNOWN_NAMESPACE), false);
             }
             Err(_) => {
-                return (
-                    text(StatusCode::BAD_REQUEST, "this is not the name of a channel\n"),
-                    false,
-                );
+                return (text(StatusCode::BAD_REQUEST, NOT_A_CHANNEL), false);
             }
         };
         let Ok(permit) = self.taps.clone().try_acquire_owned() else {
@@ -398,6 +426,8 @@ impl Console {
 }
 
 const OTHER_ORIGIN: &str = "the console accepts only requests of its own page; a proxy must preserve the Host header\n";
+const UNKNOWN_NAMESPACE: &str = "the namespace of the channel does not exist\n";
+const NOT_A_CHANNEL: &str = "this is not the name of a channel\n";
 const SIGN_IN: &str = "sign in: POST /console/login with {\"password\":\"...\"}\n";
 
 /// The token of a request: a bearer token, or the cookie together with [`CONSOLE_HEADER`].

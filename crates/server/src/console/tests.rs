@@ -96,7 +96,12 @@ async fn only_a_session_opens_the_console() {
     let page = page(&server).await;
     let wrong = page.replace("sockeye_console=", "sockeye_console=0");
     let cookie_only = page.replace("Sockeye-Console: 1\r\n", "");
-    for path in ["/console/stats", "/console/channels", "/console/tap?channel=room"] {
+    for path in [
+        "/console/stats",
+        "/console/channels",
+        "/console/history?channel=room",
+        "/console/tap?channel=room",
+    ] {
         let line = format!("GET {path}");
         for headers in ["", &wrong, &cookie_only, "Authorization: Bearer nothing\r\n"] {
             let response = request(&server, &line, headers, "").await;
@@ -224,6 +229,21 @@ async fn channels_are_listed_with_subscribers_and_positions() {
     );
     let none = request(&server, "GET /console/channels?pattern=x*", &page, "").await;
     assert!(none.contains(r#"{"total":0,"channels":[]}"#), "{none}");
+    let history = request(&server, "GET /console/history?channel=room", &page, "").await;
+    assert!(
+        history.contains(r#""data":{"text":"hi"},"offset":1,"time":"#),
+        "{history}"
+    );
+    let before = request(&server, "GET /console/history?channel=room&before=1", &page, "").await;
+    assert!(before.contains(r#"{"publications":[],"epoch":""#), "{before}");
+    for (query, expect) in [
+        ("channel=room&before=1&epoch=old", "409"),
+        ("channel=no:x", "404"),
+        ("channel=", "400"),
+    ] {
+        let line = format!("GET /console/history?{query}");
+        assert_eq!(status(&request(&server, &line, &page, "").await), expect, "{query}");
+    }
     let malformed = request(&server, "POST /console/api/publish", &page, "[]").await;
     assert_eq!(status(&malformed), "400");
     assert_eq!(

@@ -14,8 +14,10 @@ const WRONG_PASSWORD: &str = "wrong-password-of-the-console";
 const HMAC: &str = "secret-that-signs-all-the-tokens";
 
 fn config() -> Config {
-    let mut config = Config::default();
-    config.api_keys = vec![Secret::new(KEY)];
+    let mut config = Config {
+        api_keys: vec![Secret::new(KEY)],
+        ..Config::default()
+    };
     config.console.password = Some(Secret::new(PASSWORD));
     config.tokens.hmac_secret = Some(Secret::new(HMAC));
     config

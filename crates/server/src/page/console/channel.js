@@ -1,9 +1,9 @@
 // The details of one channel: live publications, history, members, and publishing by hand.
 // Everything that comes from channels becomes text, never markup.
 
-import { SignedOut, call, tap } from './server.js';
+import { SignedOut, call, history, tap } from './server.js';
 
-/** Rows of the live view and of a page of history. */
+/** Rows of the live view, of a page of history (which the server sets), and of members. */
 const LIVE_MAX = 200;
 const PAGE = 50;
 const MEMBERS_MAX = 200;
@@ -21,9 +21,16 @@ export function element(tag, className, text) {
   return created;
 }
 
-const clock = (milliseconds) => new Date(milliseconds || Date.now()).toLocaleTimeString('en-GB', {
-  hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3,
-});
+/** The time of a publication, with its day if it is not today. */
+function clock(milliseconds) {
+  const date = new Date(milliseconds || Date.now());
+  if (date.toDateString() !== new Date().toDateString()) {
+    return date.toLocaleString('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
+  }
+  return date.toLocaleTimeString('en-GB', {
+    hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3,
+  });
+}
 
 const plural = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
 
@@ -228,9 +235,7 @@ export class Channel {
   async loadHistory(since) {
     const { name } = this;
     try {
-      const { publications = [], offset, epoch } = await call('history', {
-        channel: name, limit: PAGE, reverse: true, ...(since && { since }),
-      });
+      const { publications, offset, epoch } = await history(name, since);
       if (name !== this.name) return;
       const rows = publications.map(publication);
       if (since) $('history').append(...rows);
@@ -244,7 +249,7 @@ export class Channel {
       if (name !== this.name) return;
       $('history').replaceChildren();
       $('older').hidden = true;
-      this.explain($('history-state'), error, 'This namespace has no history.');
+      this.explain($('history-state'), error);
     }
   }
 

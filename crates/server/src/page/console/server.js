@@ -41,6 +41,11 @@ export const stats = (since) => get('/stats', { since });
 
 export const channels = (pattern) => get('/channels', { pattern });
 
+/** A page of the history, newest first, from the publications before a position. */
+export const history = (channel, before) => get('/history', {
+  channel, ...(before && { before: before.offset, epoch: before.epoch }),
+});
+
 /** A call of the HTTP API. */
 export async function call(method, parameters) {
   const reply = await (await post(`/api/${method}`, parameters)).json();
