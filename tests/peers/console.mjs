@@ -30,7 +30,8 @@ async function client(name, ...channels) {
 }
 
 async function signIn(page, password) {
-  await page.waitForSelector('#password');
+  // The page first asks whether an earlier session continues.
+  await page.waitForSelector('#password', { visible: true });
   await page.$eval('#password', (field) => { field.value = ''; });
   await page.type('#password', password);
   await page.keyboard.press('Enter');

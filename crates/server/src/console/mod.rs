@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use crate::api;
 use crate::auth::{ApiKeys, Secret};
 use crate::codes::ErrorCode;
-use crate::engine::Publication;
+use crate::engine::{Health, Publication};
 use crate::handle::{HistoryOptions, ServerHandle, StreamPosition};
 use crate::node::Node;
 use crate::page;
@@ -236,6 +236,8 @@ impl Console {
             uptime: u64,
             ready: bool,
             draining: bool,
+            /// Why publications to channels with history fail, if they do.
+            problem: Option<Arc<str>>,
             #[serde(flatten)]
             page: samples::Page<'a>,
         }
@@ -248,6 +250,10 @@ impl Console {
             uptime: self.node.uptime().as_secs(),
             ready: self.node.is_known_ready(),
             draining: self.node.is_draining(),
+            problem: match self.node.engine().health() {
+                Health::Ready => None,
+                Health::NotReady(reason) => Some(reason),
+            },
             page: samples.since(since.unwrap_or(0)),
         }))
     }

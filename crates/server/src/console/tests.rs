@@ -360,3 +360,21 @@ async fn another_password_ends_sessions() {
     handle.reload(config).unwrap();
     assert_eq!(status(&server.get("/console").await), "404");
 }
+
+#[tokio::test]
+async fn the_figures_say_why_publications_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.log = Some(crate::LogConfig::new(folder.path()));
+    let node = crate::node::Node::open(config).unwrap();
+    let console = super::Console::new(node.clone());
+    let stats = async |console: &super::Console| {
+        let body = http_body_util::BodyExt::collect(console.stats("").into_body());
+        String::from_utf8(body.await.unwrap().to_bytes().to_vec()).unwrap()
+    };
+    let healthy = stats(&console).await;
+    assert!(healthy.contains(r#""problem":null"#), "{healthy}");
+    node.engine().close().await.unwrap();
+    let closed = stats(&console).await;
+    assert!(closed.contains(r#""problem":"the log is closed""#), "{closed}");
+}

@@ -105,6 +105,8 @@ async fn a_backend_that_does_not_answer_is_a_timeout_and_then_a_pause() {
         options.timeout = Duration::from_millis(50);
         options.failures_max = 2;
     });
+    let metrics = Arc::new(crate::metrics::Metrics::new(None));
+    let hooks = hooks.with_metrics(metrics.clone());
     for expect in [
         HookError::Timeout,
         HookError::Timeout,
@@ -114,6 +116,11 @@ async fn a_backend_that_does_not_answer_is_a_timeout_and_then_a_pause() {
         assert_eq!(call(&hooks, &HeaderMap::new()).await.unwrap_err(), expect);
     }
     assert!(requests.try_recv().is_ok() && requests.try_recv().is_ok() && requests.try_recv().is_err());
+    let page = metrics.encode(Default::default());
+    for outcome in ["timeout", "paused"] {
+        let line = format!("sockeye_hook_calls_total{{hook=\"rpc\",outcome=\"{outcome}\"}} 2\n");
+        assert!(page.contains(&line), "{line}: {page}");
+    }
 }
 
 #[tokio::test]

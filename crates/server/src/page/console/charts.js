@@ -154,7 +154,7 @@ class Plot {
     };
     this.chart = new uPlot({
       ...this.size(),
-      padding: [8, 14, 0, 0],
+      padding: [8, 24, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'console' }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.15 || 1)] } },

@@ -88,6 +88,14 @@ function showState(state, text) {
   $('state').querySelector('[data-text]').textContent = text;
 }
 
+/** Shows why the server cannot store publications. */
+function showProblem(problem) {
+  const text = problem ? `Publications to channels with history fail: ${problem}` : '';
+  $('problem').hidden = !problem;
+  // Screen readers would repeat a text that is set again.
+  if ($('problem').textContent !== text) $('problem').textContent = text;
+}
+
 function duration(seconds) {
   const units = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
   const [length, unit] = units.find(([length]) => seconds >= length) ?? [1, 's'];
@@ -111,6 +119,7 @@ async function showStats() {
     charts.current.add(page.fields, page.samples);
     $('server-name').textContent = page.name;
     $('facts').textContent = `${page.version} · up ${duration(page.uptime)}`;
+    showProblem(page.problem);
     showState(page.draining ? 'waiting' : 'connected', page.draining ? 'Shutting down' : 'Running');
   } catch (error) {
     fail(error);
