@@ -291,7 +291,8 @@ async fn failed_listener_is_retried_with_backoff() {
         start.elapsed()
     );
     let errors = running.errors();
-    assert_eq!(errors.len(), 12);
+    // Of the failures after 0, 5, 15, ... 635 ms, only the first is reported; of the others, each.
+    assert_eq!(errors.len(), 5);
     assert!(errors[0].starts_with("cannot accept connections: "), "{errors:?}");
 
     // A connection that was lost before it was accepted is not a failure of the listener.

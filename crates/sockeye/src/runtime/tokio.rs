@@ -111,7 +111,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn armed_timer_fits_into_the_gap_beside_a_task() {
-        assert!(size_of::<Armed>() <= 104, "{}", size_of::<Armed>());
+    fn armed_timer_adds_one_word_to_tokios() {
+        // tokio's is larger in tests than the 96 bytes of a release build.
+        assert_eq!(size_of::<Armed>(), size_of::<Sleep>() + size_of::<usize>());
     }
 }
