@@ -126,6 +126,12 @@ impl Driver {
         self.connection.state() == State::Open && !self.transport.has_failure()
     }
 
+    /// Whether both directions of the transport are usable and neither side has begun to close.
+    #[inline]
+    fn is_fully_open(&self) -> bool {
+        matches!(self.transport, TransportState::Open(_)) && self.connection.state() == State::Open
+    }
+
     /// Whether no more messages can arrive. Messages that have arrived may still wait to be received.
     #[inline]
     fn has_ended(&self) -> bool {
@@ -246,18 +252,22 @@ impl Driver {
             let was_spent = self.budget.is_spent();
             // Write everything that is queued before waiting for input.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
-            if is_drained && self.transport.is_read_closed() {
-                self.end_transport(None);
-            }
-            if self.is_over() {
-                return Poll::Ready(());
+            if !self.is_fully_open() {
+                if is_drained && self.transport.is_read_closed() {
+                    self.end_transport(None);
+                }
+                if self.is_over() {
+                    return Poll::Ready(());
+                }
             }
             if was_spent {
                 ready!(self.poll_yield(cx));
                 continue;
             }
+            // `poll_drain` is also pending while the writing direction is being shut down.
+            let is_drained = is_drained || self.is_drained();
             // Handle input before deadlines: the process may have been suspended.
-            if self.poll_read(cx).is_ready() {
+            if self.poll_read(cx, is_drained).is_ready() {
                 return Poll::Ready(());
             }
             if self.budget.is_spent() {

@@ -120,11 +120,11 @@ impl Driver {
         Some(message)
     }
 
-    /// Reads once. Ready when input has arrived or the transport has ended.
+    /// Reads once. Ready when input has arrived or the transport has ended. `is_drained`: whether everything that was
+    /// queued has been written, which the caller knows.
     // Always inlined into its two callers: saves 70 instructions for a message that arrives alone.
     #[inline(always)]
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_drained = self.is_drained();
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, is_drained: bool) -> Poll<()> {
         let io = match &mut self.transport {
             TransportState::Open(io) | TransportState::WriteClosed(io) => io,
             state => match state.poll_readable() {

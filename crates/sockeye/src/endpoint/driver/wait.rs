@@ -30,7 +30,8 @@ impl Driver {
         if !self.receive_into_backlog() {
             return Poll::Pending;
         }
-        ready!(self.poll_read(cx));
+        let is_drained = self.is_drained();
+        ready!(self.poll_read(cx, is_drained));
         self.receive_into_backlog();
         Poll::Ready(())
     }
@@ -68,7 +69,8 @@ impl Driver {
             && !self.budget.is_spent()
             && self.receive_into_backlog()
         {
-            if self.poll_read(cx).is_pending() && !self.try_read() {
+            let is_drained = self.is_drained();
+            if self.poll_read(cx, is_drained).is_pending() && !self.try_read() {
                 return;
             }
         }

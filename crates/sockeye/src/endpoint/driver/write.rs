@@ -131,6 +131,11 @@ impl Driver {
                 self.record_control_written();
             }
             match drained {
+                // Usually that was all: 12 instructions less than another turn of the loop.
+                Poll::Ready(Ok(())) if self.has_nothing_to_write() => {
+                    self.clear_full();
+                    return Poll::Ready(());
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.transport.fail_write(error.into()),
                 Poll::Pending => {
