@@ -68,6 +68,8 @@ pub(crate) enum Kind {
     Stalled,
     /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
     MutualStall,
+    /// The send queue was full, so an outbox closed the connection: see `Overflow::Close`.
+    Overflow,
     /// The caller passed something invalid, such as a close code that must not be sent.
     Misuse(Box<dyn StdError + Send + Sync>),
     /// The URL is invalid, or its host cannot be used as a TLS server name.
@@ -143,6 +145,7 @@ impl Error {
                 CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout => ErrorKind::Timeout,
                 _ => ErrorKind::Closed,
             },
+            Kind::Overflow => ErrorKind::Closed,
             Kind::Other(_) => ErrorKind::Other,
         }
     }
@@ -170,7 +173,7 @@ impl Error {
                 (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
                 (_, Some(frame)) => matches!(u16::from(frame.code), 1001 | 1011..=1014),
             },
-            Kind::Misuse(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
+            Kind::Overflow | Kind::Misuse(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
         }
     }
 
@@ -187,6 +190,7 @@ impl Error {
             | Kind::Io(_)
             | Kind::Stalled
             | Kind::MutualStall
+            | Kind::Overflow
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
             _ => false,
@@ -336,6 +340,9 @@ impl fmt::Display for Error {
                 "both sides wait to send: the peer takes too little, and the messages received ahead fill \
                  Limits::read_ahead_max",
             ),
+            Kind::Overflow => {
+                f.write_str("the send queue was full, so the connection is closed with 1013 (try again later)")
+            }
             Kind::Misuse(error) => write!(f, "invalid input: {error}"),
             Kind::InvalidUrl(error) => write!(f, "invalid URL: {error}"),
             Kind::Tls(error) => write!(f, "TLS failed: {error}"),
@@ -360,7 +367,12 @@ impl StdError for Error {
             Kind::Misuse(error) | Kind::InvalidUrl(error) | Kind::Other(error) => error.source(),
             Kind::Connect(error) => error.source(),
             Kind::Handshake(error) => error.source(),
-            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall | Kind::Rejected(_) => None,
+            Kind::Closed(_)
+            | Kind::Timeout(_)
+            | Kind::Stalled
+            | Kind::MutualStall
+            | Kind::Overflow
+            | Kind::Rejected(_) => None,
         }
     }
 }

@@ -29,6 +29,8 @@ pub use server::serve::{Listener, Serve, ServeError};
 pub use server::{Incoming, Server, ServerBuilder, accept};
 pub use settings::{Limits, Timeouts};
 pub use websocket::WebSocket;
+pub use websocket::outbox::{Outbox, Overflow};
+pub use websocket::permit::{Permit, TryReserveError};
 pub use websocket::split::{Receiver, Sender};
 pub use websocket::try_recv::TryRecvError;
 pub use websocket::try_send::{TrySendAllError, TrySendError};

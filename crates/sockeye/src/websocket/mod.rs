@@ -2,9 +2,15 @@
 
 pub(crate) mod batch;
 mod flush_batch;
+mod guard;
 mod halves;
+mod inbox;
+mod operation;
+pub(crate) mod outbox;
+pub(crate) mod permit;
 mod sender_sink;
 mod shared;
+mod snapshot;
 pub(crate) mod split;
 pub(crate) mod try_lock;
 pub(crate) mod try_recv;

@@ -64,7 +64,7 @@ impl Driver {
         if self.connection.is_answered(ping) {
             return self.connection.rtt().map(Ok);
         }
-        self.refusal().map(Err)
+        self.unsendable().map(Err)
     }
 
     /// The next message or control frame; `None` after a normal end.

@@ -4,6 +4,7 @@
 //! waits for the transport and deadlines, and [`end`] ends the transport.
 
 mod control;
+mod deferred;
 mod end;
 mod queue;
 mod receive;
@@ -12,6 +13,7 @@ mod try_recv;
 mod wait;
 mod write;
 
+pub(crate) use deferred::Acceptance;
 pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
@@ -304,10 +306,22 @@ impl Driver {
         Poll::Ready(next.transpose())
     }
 
-    /// The number of bytes that wait to be written.
+    /// The number of bytes that wait to be written, including messages that are not encoded yet.
     #[inline]
     pub(crate) fn waiting_len(&self) -> usize {
-        self.output.len()
+        self.output.len().saturating_add(self.deferred_cost())
+    }
+
+    /// Whether anything waits to be encoded or written.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.output.len() > 0 || self.has_unencoded()
+    }
+
+    /// Whether a message is being compressed in parts, or messages are deferred.
+    #[inline]
+    fn has_unencoded(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        backlog.is_some_and(|backlog| backlog.compress_job.is_some() || !backlog.deferred.is_empty())
     }
 
     /// Whether a message is being compressed in parts. Nothing can be queued behind it.
@@ -325,6 +339,7 @@ impl Driver {
     /// Begins the closing handshake. If the code or reason must not be sent, uses the nearest valid ones and returns
     /// the error.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.encode_deferred();
         let Err(invalid) = self.connection.close(code, reason) else {
             return Ok(());
         };

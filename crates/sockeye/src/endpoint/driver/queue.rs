@@ -46,7 +46,7 @@ impl Driver {
         if let Err(error) = self.queue(message) {
             return self.poll_error(cx, error);
         }
-        self.clear_full();
+        self.clear_queue_full();
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -59,46 +59,13 @@ impl Driver {
         }
     }
 
-    /// Ready when a message of this length may be queued.
-    #[inline]
-    pub(crate) fn poll_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
-        match self.has_room_for(len) {
-            true => Poll::Ready(Ok(())),
-            false => self.poll_until_room_for(cx, len),
-        }
-    }
-
-    #[cold]
-    fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
-        while !self.has_room_for(len) {
-            // There will never be room again.
-            if self.connection.state() != State::Open {
-                return Poll::Ready(Err(self.send_error(SendError::Closed)));
-            }
-            self.record_full();
-            if self.poll_drain(cx).is_pending() {
-                ready!(self.poll_blocked(cx));
-            }
-            self.find_close_after_write_failure(cx);
-            self.check_writable()?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Whether a message of this length may be queued with [`queue`](Self::queue).
-    #[inline]
-    pub(crate) fn has_room_for(&self, len: usize) -> bool {
-        let waiting = self.output.len();
-        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.compress_job().is_none()
-    }
-
     /// Records that a message was dropped although its sender was told that it is queued. The next flush fails.
     pub(crate) fn record_dropped_message(&mut self) {
         self.has_dropped_output = true;
     }
 
     /// The error that [`queue`](Self::queue) would return.
-    pub(crate) fn refusal(&self) -> Option<Error> {
+    pub(crate) fn unsendable(&self) -> Option<Error> {
         match self.check_writable() {
             Ok(()) if self.connection.state() == State::Open => None,
             Ok(()) => Some(self.send_error(SendError::Closed)),
@@ -177,8 +144,6 @@ impl Driver {
     }
 
     /// Queues the next part of the message that is being compressed.
-    #[cold]
-    #[inline(never)]
     pub(super) fn queue_part(&mut self) {
         let job = self.backlog.as_mut().and_then(|backlog| backlog.compress_job.as_mut());
         let Some(job) = job else { return };

@@ -78,7 +78,7 @@ impl Driver {
         *end = match (*end, self.compress_job().map(CompressJob::start)) {
             (FlushEnd::At(_), _) => return,
             (FlushEnd::AfterCompressJob(start), Some(present)) if start == present => return,
-            _ if self.connection.wants_transmit() => return,
+            _ if self.connection.wants_transmit() || self.has_kept_deferred() => return,
             (FlushEnd::Unknown, Some(start)) => FlushEnd::AfterCompressJob(start),
             (FlushEnd::Unknown | FlushEnd::AfterCompressJob(_), _) => FlushEnd::At(self.output.end()),
         };
@@ -108,7 +108,7 @@ impl Driver {
             self.queue_control();
             if self.is_drained() {
                 self.output.release();
-                self.clear_full();
+                self.clear_queue_full();
                 break;
             }
             let Some(io) = self.transport.writable() else {
@@ -119,7 +119,7 @@ impl Driver {
                 if self.budget.is_spent() {
                     return Poll::Pending;
                 }
-                self.queue_part();
+                self.encode_next();
                 continue;
             }
             let (mut wrote, written_before) = (false, self.output.written_total());
@@ -133,7 +133,7 @@ impl Driver {
             match drained {
                 // Usually that was all: 12 instructions less than another turn of the loop.
                 Poll::Ready(Ok(())) if self.has_nothing_to_write() => {
-                    self.clear_full();
+                    self.clear_queue_full();
                     return Poll::Ready(());
                 }
                 Poll::Ready(Ok(())) => {}
@@ -199,13 +199,14 @@ impl Driver {
     /// Whether everything that was queued has been written.
     #[inline]
     pub(super) fn is_drained(&self) -> bool {
-        self.output.is_drained() && self.compress_job().is_none()
+        self.output.is_drained() && !self.has_unencoded()
     }
 
     pub(super) fn drop_output(&mut self) {
         self.has_dropped_output |= !self.output.is_drained();
         self.output.clear();
         self.cancel_compress_job();
+        self.drop_deferred();
     }
 
     fn poll_flush_transport(&mut self, cx: &mut Context<'_>) -> Poll<()> {
