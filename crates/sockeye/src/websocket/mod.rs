@@ -35,6 +35,7 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::settings::Settings;
+use crate::stats::Stats;
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::halves::{Half, Halves};
@@ -359,6 +360,12 @@ impl WebSocket {
         self.driver.is_open()
     }
 
+    /// What was sent and received so far. Costs a few loads; the connection keeps the counters anyway. Bytes that a
+    /// background task writes after the end was reported are not counted.
+    pub fn stats(&self) -> Stats {
+        self.driver.stats()
+    }
+
     /// The round-trip time of the most recently answered ping.
     pub fn rtt(&self) -> Option<Duration> {
         self.driver.connection().rtt()
@@ -472,6 +479,8 @@ mod tests {
         check::<WebSocket>();
         check::<Sender>();
         check::<Receiver>();
+        check::<crate::Permit>();
+        check::<crate::Outbox>();
         check::<Error>();
         check::<crate::Client>();
         check::<crate::Server>();

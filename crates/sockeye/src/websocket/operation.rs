@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use crate::endpoint::{Driver, Ticket};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
+use crate::stats::Stats;
 use crate::websocket::guard::ConnectionGuard;
 use crate::websocket::inbox::NotQueued;
 use crate::websocket::shared::Shared;
@@ -54,6 +55,10 @@ impl<'a> Operation<'a> {
             .poll(&mut self.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
                 poll(&mut guard.driver, cx)
             })
+    }
+
+    pub(crate) async fn stats(mut self) -> Stats {
+        poll_fn(|cx| self.poll(cx, |driver, _| Poll::Ready(driver.stats()))).await
     }
 
     /// Waits until no message can be sent any more. Only that wakes the task.

@@ -15,6 +15,7 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
+use crate::stats::Stats;
 use crate::websocket::guard::ConnectionGuard;
 use crate::websocket::inbox::NotQueued;
 use crate::websocket::operation::{Operation, Reserve, wait_for_lock};
@@ -388,9 +389,10 @@ impl Sender {
         poll_fn(|cx| operation.poll_closed(cx)).await;
     }
 
-    /// The number of bytes that wait to be written: frames in the write buffer, and messages in the inbox. Limited by
-    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max). Does not count the uncompressed rest of a large
-    /// message, nor bytes that the kernel buffers.
+    /// The number of bytes that wait to be written: frames in the write buffer, messages in the inbox, and messages of
+    /// outboxes that are not encoded yet. Limited by
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); with [`Overflow::DropOldest`] by twice as much. Does not
+    /// count the uncompressed rest of a large message, reserved room, nor bytes that the kernel buffers.
     pub fn queued_bytes(&self) -> usize {
         self.shared.queued_bytes()
     }
@@ -408,6 +410,16 @@ impl Sender {
     /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
+    }
+
+    /// What was sent and received so far, by all halves: see [`WebSocket::stats`](crate::WebSocket::stats). Waits while
+    /// another task uses the connection, for the duration of one poll of that task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn stats(&self) -> Stats {
+        Operation::new(&self.shared).stats().await
     }
 
     /// The negotiated subprotocol.
@@ -471,6 +483,16 @@ impl Receiver {
     /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
+    }
+
+    /// What was sent and received so far, by all halves: see [`WebSocket::stats`](crate::WebSocket::stats). Waits while
+    /// another task uses the connection, for the duration of one poll of that task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn stats(&self) -> Stats {
+        Operation::new(&self.shared).stats().await
     }
 
     /// The negotiated subprotocol.

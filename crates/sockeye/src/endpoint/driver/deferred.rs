@@ -82,14 +82,15 @@ impl Driver {
         self.deferred().is_some_and(DeferredQueue::has_kept)
     }
 
-    /// Encodes what comes next: a part of the message that is being compressed, or deferred messages.
+    /// Encodes what comes next: a part of the message that is being compressed, or deferred messages. Must not be called
+    /// when the budget is spent.
     #[cold]
     #[inline(never)]
     pub(super) fn encode_next(&mut self) {
         if self.is_compressing() {
             return self.queue_part();
         }
-        while self.output.len() < ENCODED_LEN_MAX && !self.is_compressing() {
+        while self.output.len() < ENCODED_LEN_MAX && !self.is_compressing() && !self.budget.is_spent() {
             let Some(next) = self.change_backlog(|backlog| backlog.deferred.pop()) else {
                 return;
             };
@@ -101,7 +102,7 @@ impl Driver {
         }
     }
 
-    /// Encodes all deferred messages: a close frame must be queued behind them.
+    /// Encodes all deferred messages, whatever the budget: a close frame must be queued behind them.
     #[cold]
     pub(super) fn encode_deferred(&mut self) {
         while self.has_deferred() {

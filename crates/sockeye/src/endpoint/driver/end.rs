@@ -89,12 +89,13 @@ impl Driver {
     pub(super) fn take_closing(&mut self) -> Self {
         // A flush on this driver cannot know whether the background task writes it.
         self.has_dropped_output |= !self.is_drained();
+        let (input, output) = (self.input.without_content(), self.output.without_content());
         Self {
             connection: self.connection.take_closing(),
             transport: self.transport.take(),
             settings: self.settings.clone(),
-            input: std::mem::take(&mut self.input),
-            output: std::mem::take(&mut self.output),
+            input: std::mem::replace(&mut self.input, input),
+            output: std::mem::replace(&mut self.output, output),
             backlog: self.backlog.take(),
             timer: self.settings.runtime.timer(),
             window_edge: self.window_edge,
@@ -102,6 +103,7 @@ impl Driver {
             observes_control: false,
             has_dropped_output: self.has_dropped_output,
             end: EndReport::Background,
+            high_counts: self.high_counts,
         }
     }
 

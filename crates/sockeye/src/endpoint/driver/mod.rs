@@ -9,6 +9,7 @@ mod end;
 mod queue;
 mod receive;
 mod room;
+mod stats;
 mod try_recv;
 mod wait;
 mod write;
@@ -37,6 +38,7 @@ use crate::message::Message;
 use crate::runtime::{Runtime, Timer};
 use crate::settings::Settings;
 use crate::transport::Io;
+use stats::HighCounts;
 
 /// A connection and its transport.
 pub(crate) struct Driver {
@@ -58,6 +60,7 @@ pub(crate) struct Driver {
     /// Whether control frames are kept for `recv_event`. Reset when another method receives.
     observes_control: bool,
     end: EndReport,
+    high_counts: HighCounts,
 }
 
 /// The result of [`Driver::write_queued`].
@@ -100,6 +103,7 @@ impl Driver {
             has_dropped_output: false,
             observes_control: false,
             end: EndReport::NotReturned,
+            high_counts: HighCounts::default(),
         }
     }
 
@@ -314,7 +318,7 @@ impl Driver {
 
     /// Whether anything waits to be encoded or written.
     pub(crate) fn has_waiting(&self) -> bool {
-        self.output.len() > 0 || self.has_unencoded()
+        !self.output.is_empty() || self.has_unencoded()
     }
 
     /// Whether a message is being compressed in parts, or messages are deferred.

@@ -54,6 +54,7 @@ impl Driver {
     #[inline]
     pub(crate) fn write_if_much(&mut self, cx: &mut Context<'_>) {
         if self.output.len() >= WRITE_EAGERLY_FROM {
+            self.carry_counts();
             // If this is pending or fails, the next call continues or reports the failure.
             let _ = self.poll_drain(cx);
         }
@@ -106,6 +107,7 @@ impl Driver {
             Ok(None) => message.append_to(out),
             Err(error) => return Err(self.send_error(error)),
         }
+        self.output.messages += 1;
         Ok(())
     }
 
@@ -124,7 +126,10 @@ impl Driver {
             sent.map(|()| true)
         };
         match is_begun {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.output.messages += 1;
+                Ok(())
+            }
             Ok(false) => self.queue_uncompressed(outgoing, len),
             Err(error) => Err(self.send_error(error)),
         }
@@ -184,6 +189,7 @@ impl Driver {
             let out = self.output.buffer_for(bytes.len(), self.settings.write_buffer_max);
             out.extend_from_slice(bytes);
         }
+        self.output.messages += 1;
         Ok(())
     }
 }

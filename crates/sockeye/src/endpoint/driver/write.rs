@@ -21,6 +21,7 @@ impl Driver {
             ready!(self.poll_blocked(cx));
         }
         self.find_close_after_write_failure(cx);
+        self.carry_counts();
         match self.check_flushed() {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => self.poll_error(cx, error),
@@ -40,6 +41,7 @@ impl Driver {
             ready!(self.poll_blocked(cx));
         }
         self.find_close_after_write_failure(cx);
+        self.carry_counts();
         match self.check_flushed() {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => self.poll_error(cx, error),
@@ -53,6 +55,7 @@ impl Driver {
         let was_compressing = self.compress_job().is_some();
         let written_before = self.output.written_total();
         self.budget.reset();
+        self.carry_counts();
         let drained = self.poll_drain(cx);
         let written = self.output.written_total().saturating_sub(written_before);
         let work = written.max(self.budget.spent());
@@ -132,8 +135,7 @@ impl Driver {
             }
             match drained {
                 // Usually that was all: 12 instructions less than another turn of the loop.
-                Poll::Ready(Ok(())) if self.has_nothing_to_write() => {
-                    self.clear_queue_full();
+                Poll::Ready(Ok(())) if self.backlog.is_none() && self.has_nothing_to_write() => {
                     return Poll::Ready(());
                 }
                 Poll::Ready(Ok(())) => {}
