@@ -180,6 +180,31 @@ async fn cancelled_reserve_leaves_the_line() {
     drop(sender.try_reserve(1).unwrap());
 }
 
+/// `feed` waits behind a task in the line although there is room for its message.
+#[tokio::test(start_paused = true)]
+async fn feed_behind_a_waiting_task_continues_when_that_task_has_its_permit_or_is_gone() {
+    for gives_up in [false, true] {
+        for room in [0, usize::MAX] {
+            let (sender, _receiver, _peer) = connection(room).await;
+            let permits = [300, 300].map(|len| sender.try_reserve(len).unwrap());
+            let mut reserving = Box::pin(sender.reserve(600));
+            assert!(poll_once(&mut reserving).await.is_pending());
+            let feeding = tokio::spawn(sender.clone().feed_owned("x".into()));
+            run_until_idle().await;
+            assert!(!feeding.is_finished());
+            if gives_up {
+                drop(reserving);
+            } else {
+                let [_first, second] = permits;
+                drop(second);
+                // Only now the task that waits first is polled.
+                drop(within(1, reserving).await.unwrap());
+            }
+            within(1, feeding).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn end_of_the_connection_ends_reservations() {
     for ends in [0, 1, 2] {

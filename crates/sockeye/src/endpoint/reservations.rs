@@ -16,7 +16,7 @@ pub(super) struct Reservations {
     /// The waiting tasks in order, with the number of bytes that each wants.
     waiting: VecDeque<(Ticket, usize)>,
     next_ticket: u32,
-    /// Whether a task that waits for room, without a ticket, has found it reserved.
+    /// Whether a task that waits for room, without a ticket, has found it reserved or other tasks in the line.
     blocks_others: bool,
 }
 
@@ -54,9 +54,10 @@ impl Reservations {
         }
     }
 
-    /// Removes a task that no longer waits.
-    pub(super) fn cancel(&mut self, ticket: Ticket) {
+    /// Removes a task from the line. Returns whether tasks without a ticket may have waited for that.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> bool {
         self.waiting.retain(|(waiting, _)| *waiting != ticket);
+        !self.has_waiting() && std::mem::take(&mut self.blocks_others)
     }
 
     pub(super) fn add(&mut self, len: usize) {
@@ -71,7 +72,7 @@ impl Reservations {
         std::mem::take(&mut self.blocks_others) || self.has_waiting()
     }
 
-    /// Records that a task waits for room that is reserved.
+    /// Records that a task without a ticket waits.
     pub(super) fn record_blocked(&mut self) {
         self.blocks_others = true;
     }
@@ -92,11 +93,12 @@ mod tests {
         }
         let [first, second, third] = tickets;
         assert!(reservations.is_next(first) && !reservations.is_next(second) && !reservations.is_next(None));
-        reservations.cancel(second.unwrap());
-        reservations.cancel(first.unwrap());
+        reservations.record_blocked();
+        assert!(!reservations.leave(second.unwrap()));
+        assert!(!reservations.leave(first.unwrap()));
         assert!(reservations.is_next(third));
         assert_eq!(reservations.first_waiting(), Some(30));
-        reservations.cancel(third.unwrap());
+        assert!(reservations.leave(third.unwrap()), "the others can continue");
         assert!(reservations.is_next(None) && reservations.is_empty());
     }
 

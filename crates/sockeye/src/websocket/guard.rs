@@ -239,7 +239,7 @@ impl<'a> ConnectionGuard<'a> {
             }
             Command::Reserve(len) => self.driver.add_reservation(len),
             Command::Release(len) => self.release_reservation(len),
-            Command::CancelReserve(ticket) => self.cancel_reserve(&mut Some(ticket)),
+            Command::LeaveLine(ticket) => self.leave_line(ticket),
             Command::Close(code, reason) => {
                 // The future that would return this error was dropped.
                 let _ = self.start_close(code, &reason);
@@ -256,15 +256,9 @@ impl<'a> ConnectionGuard<'a> {
         }
     }
 
-    /// Removes a task from the line for reservations. Wakes the next one if there is room for it.
-    pub(super) fn cancel_reserve(&mut self, ticket: &mut Option<Ticket>) {
-        self.driver.cancel_reserve(ticket);
-        self.wake_for_room();
-    }
-
-    /// Wakes the waiting tasks if another one is first in line for a reservation, and there is room for it.
-    pub(super) fn wake_for_room(&mut self) {
-        if self.driver.has_reservable() {
+    /// Removes a task from the line for reservations, and wakes those that waited for that.
+    pub(super) fn leave_line(&mut self, ticket: Ticket) {
+        if self.driver.leave_line(&mut Some(ticket)) {
             self.wake_all();
         }
     }

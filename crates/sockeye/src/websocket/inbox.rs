@@ -37,7 +37,7 @@ pub(super) enum Command {
     ReservedMessage(Outbound, usize),
     Reserve(usize),
     Release(usize),
-    CancelReserve(Ticket),
+    LeaveLine(Ticket),
     Close(CloseCode, Box<str>),
     Abort,
 }

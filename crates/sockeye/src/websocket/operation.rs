@@ -127,9 +127,10 @@ impl<'a> Reserve<'a> {
             ticket,
         } = self;
         shared.poll(slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
-            let reserved = ready!(guard.driver.poll_reserve(cx, ticket, *len));
-            guard.wake_for_room();
-            Poll::Ready(reserved)
+            if ready!(guard.driver.poll_reserve(cx, ticket, *len))? {
+                guard.wake_all();
+            }
+            Poll::Ready(Ok(()))
         })
     }
 }
@@ -139,7 +140,7 @@ impl Drop for Reserve<'_> {
     fn drop(&mut self) {
         self.shared.release(&mut self.slot);
         if let Some(ticket) = self.ticket.take() {
-            self.shared.cancel_reserve(ticket);
+            self.shared.leave_line(ticket);
         }
     }
 }

@@ -209,7 +209,7 @@ impl Shared {
                 let driver = &mut guard.driver;
                 return match driver.unsendable() {
                     Some(error) => Err(TryReserveError::Closed(error)),
-                    None if driver.try_reserve(&mut None, len) => Ok(()),
+                    None if driver.try_reserve(&mut None, len).is_some() => Ok(()),
                     None => Err(TryReserveError::Full {
                         queued_bytes: driver.waiting_len(),
                         since: driver.record_queue_full(),
@@ -269,13 +269,13 @@ impl Shared {
     }
 
     /// Removes a task from the line for reservations.
-    pub(super) fn cancel_reserve(self: &Arc<Self>, ticket: Ticket) {
+    pub(super) fn leave_line(self: &Arc<Self>, ticket: Ticket) {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Open) {
-                guard.cancel_reserve(&mut Some(ticket));
+                guard.leave_line(ticket);
                 return;
             }
-            if self.enqueue_always(|| Command::CancelReserve(ticket)) {
+            if self.enqueue_always(|| Command::LeaveLine(ticket)) {
                 return;
             }
         }

@@ -80,24 +80,24 @@ impl Driver {
     }
 
     /// Reserves room for `len` bytes. Tasks get their reservations in the order in which they first called this;
-    /// `ticket` stores the place of a waiting task.
+    /// `ticket` stores the place of a waiting task. Returns whether other tasks may have room now.
     pub(crate) fn poll_reserve(
         &mut self,
         cx: &mut Context<'_>,
         ticket: &mut Option<Ticket>,
         len: usize,
-    ) -> Poll<Result<(), Error>> {
+    ) -> Poll<Result<bool, Error>> {
         loop {
             if let Some(error) = self.unsendable() {
-                self.cancel_reserve(ticket);
+                self.leave_line(ticket);
                 return Poll::Ready(Err(error));
             }
-            if self.try_reserve(ticket, len) {
-                return Poll::Ready(Ok(()));
+            if let Some(wakes) = self.try_reserve(ticket, len) {
+                return Poll::Ready(Ok(wakes));
             }
             self.change_backlog(|backlog| backlog.reservations.enqueue(ticket, len));
             if let Err(error) = ready!(self.poll_room(cx)) {
-                self.cancel_reserve(ticket);
+                self.leave_line(ticket);
                 return Poll::Ready(Err(error));
             }
             if self.is_drained() && !self.can_reserve(*ticket, len) {
@@ -107,14 +107,14 @@ impl Driver {
         }
     }
 
-    /// Reserves room for `len` bytes, if there is room and it is the turn of the task with this ticket.
-    pub(crate) fn try_reserve(&mut self, ticket: &mut Option<Ticket>, len: usize) -> bool {
-        let can_reserve = self.can_reserve(*ticket, len);
-        if can_reserve {
-            self.add_reservation(len);
-            self.cancel_reserve(ticket);
+    /// Reserves room for `len` bytes, if there is room and it is the turn of the task with this ticket. Returns whether
+    /// other tasks may have room now.
+    pub(crate) fn try_reserve(&mut self, ticket: &mut Option<Ticket>, len: usize) -> Option<bool> {
+        if !self.can_reserve(*ticket, len) {
+            return None;
         }
-        can_reserve
+        self.add_reservation(len);
+        Some(self.leave_line(ticket))
     }
 
     fn can_reserve(&self, ticket: Option<Ticket>, len: usize) -> bool {
@@ -137,17 +137,16 @@ impl Driver {
         self.backlog.is_some() && self.change_backlog(|backlog| backlog.reservations.remove(len))
     }
 
-    /// Removes a task that waited for a reservation.
-    pub(crate) fn cancel_reserve(&mut self, ticket: &mut Option<Ticket>) {
-        if let Some(ticket) = ticket.take()
-            && self.backlog.is_some()
-        {
-            self.change_backlog(|backlog| backlog.reservations.cancel(ticket));
-        }
+    /// Removes a task from the line for reservations. Returns whether other tasks may have room now.
+    pub(crate) fn leave_line(&mut self, ticket: &mut Option<Ticket>) -> bool {
+        let Some(ticket) = ticket.take() else { return false };
+        let unblocks_others =
+            self.backlog.is_some() && self.change_backlog(|backlog| backlog.reservations.leave(ticket));
+        unblocks_others || self.can_next_reserve()
     }
 
     /// Whether the task that is first in line can get its reservation now.
-    pub(crate) fn has_reservable(&self) -> bool {
+    fn can_next_reserve(&self) -> bool {
         let backlog = self.backlog.as_deref();
         backlog.is_some_and(|backlog| {
             let first = backlog.reservations.first_waiting();
