@@ -26,4 +26,4 @@ pub(crate) use compress_job::PART_LEN;
 pub(crate) use deferred::{Deferred, DeferredQueue};
 pub(crate) use driver::{Acceptance, Driver, FlushEnd, NotReceived, WriteOutcome};
 pub(crate) use reservations::Ticket;
-pub(crate) use state::WakeState;
+pub(crate) use state::WakeFlags;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_task::{ArcWake, WakerRef, waker_ref};
 use sockeye_proto::{CloseCode, CloseInfo};
 
-use crate::endpoint::{Acceptance, Deferred, Driver, Ticket, WakeState, WriteOutcome};
+use crate::endpoint::{Acceptance, Deferred, Driver, Ticket, WakeFlags, WriteOutcome};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
 use crate::runtime::{Runtime, Spawner};
@@ -169,7 +169,7 @@ impl Shared {
 
     /// Fails if the connection was closed or lost before it was locked.
     fn check_open(&self, state: &InboxState) -> Result<(), NotQueued> {
-        match self.snapshot().status.load(Relaxed) & WakeState::OPEN {
+        match self.snapshot().status.load(Relaxed) & WakeFlags::OPEN {
             0 => Err(state.send_error.clone().map_or(NotQueued::Full, NotQueued::Closed)),
             _ => Ok(()),
         }
@@ -207,9 +207,9 @@ impl Shared {
         loop {
             if let Some(mut guard) = self.try_lock(InboxMode::Open) {
                 let driver = &mut guard.driver;
-                return match driver.unsendable() {
-                    Some(error) => Err(TryReserveError::Closed(error)),
-                    None if driver.try_reserve(&mut None, len).is_some() => Ok(()),
+                driver.check_open().map_err(TryReserveError::Closed)?;
+                return match driver.try_reserve(&mut None, len) {
+                    Some(_) => Ok(()),
                     None => Err(TryReserveError::Full {
                         queued_bytes: driver.waiting_len(),
                         since: driver.record_queue_full(),
@@ -455,7 +455,7 @@ impl Shared {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.snapshot().status.load(Relaxed) & WakeState::OPEN != 0
+        self.snapshot().status.load(Relaxed) & WakeFlags::OPEN != 0
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
@@ -495,7 +495,7 @@ impl Shared {
         let close_info = driver.connection().close_info();
         if state.close_info.as_ref() != close_info || state.send_error.is_none() {
             state.close_info = close_info.cloned();
-            state.send_error = driver.unsendable();
+            state.send_error = driver.check_open().err();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sockeye_proto::Role;
 
-use crate::endpoint::{Driver, PART_LEN, WakeState};
+use crate::endpoint::{Driver, PART_LEN, WakeFlags};
 use crate::runtime::Runtime;
 use crate::websocket::guard::FlushedBy;
 
@@ -25,7 +25,7 @@ pub(super) struct Snapshot {
     pub(super) round_trip: AtomicU32,
     /// The number of the newest answered ping.
     pub(super) answered_ping: AtomicU32,
-    /// The bits of a [`WakeState`] and of [`status`].
+    /// The bits of a [`WakeFlags`] and of [`status`].
     pub(super) status: AtomicU8,
     /// A [`FlushedBy`]. Only used by the lock holder.
     pub(super) flushed_by: AtomicU8,
@@ -53,8 +53,8 @@ impl Snapshot {
     #[inline]
     pub(super) fn update(&self, driver: &Driver) -> bool {
         let taken = driver.taken();
-        let wake_state = driver.wake_state();
-        let mut status = wake_state.bits();
+        let wake_flags = driver.wake_flags();
+        let mut status = wake_flags.bits();
         if taken == 0 {
             status |= status::EMPTY;
         }
@@ -65,7 +65,7 @@ impl Snapshot {
             u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
         });
         let room = saturated(driver.write_buffer_max().saturating_sub(taken));
-        let before = WakeState::from_bits(self.status.load(Relaxed));
+        let before = WakeFlags::from_bits(self.status.load(Relaxed));
         self.room.store(room, Relaxed);
         self.queued.store(saturated(driver.waiting_len()), Relaxed);
         self.full_since.store(driver.full_since().map_or(0, millis), Relaxed);
@@ -74,7 +74,7 @@ impl Snapshot {
         let answered = driver.connection().answered_ping();
         let is_new_pong = self.answered_ping.load(Relaxed) != answered;
         self.answered_ping.store(answered, Relaxed);
-        wake_state.must_wake_since(before) || is_new_pong
+        wake_flags.must_wake_since(before) || is_new_pong
     }
 
     /// Since when messages have found no room. Records the current time if none is recorded.
@@ -109,7 +109,7 @@ impl Snapshot {
     }
 }
 
-/// The bits of [`Snapshot::status`] in addition to those of [`WakeState`].
+/// The bits of [`Snapshot::status`] in addition to those of [`WakeFlags`].
 pub(super) mod status {
     /// Nothing is queued or reserved: there is room for one message of any size.
     pub(in crate::websocket) const EMPTY: u8 = 1 << 4;

@@ -20,9 +20,7 @@ impl Driver {
     /// Accepts a message of an outbox: encodes it, or defers it if the connection is busy. Returns `false` if it needs
     /// room and there is none.
     pub(crate) fn accept(&mut self, deferred: Deferred, acceptance: Acceptance) -> Result<bool, Error> {
-        if let Some(error) = self.unsendable() {
-            return Err(error);
-        }
+        self.check_open()?;
         let len = deferred.message.len();
         let is_droppable = deferred.drop_count.is_some();
         if !self.has_deferred() && self.has_room_for(len) && (!is_droppable || self.output.len() < ENCODED_LEN_MAX) {
@@ -48,14 +46,10 @@ impl Driver {
             return self.queue(&message);
         }
         // Nothing can be queued behind the message that is being compressed.
-        match self.unsendable() {
-            Some(error) => Err(error),
-            None => {
-                let drop_count = None;
-                self.change_backlog(|backlog| backlog.deferred.push(Deferred { message, drop_count }));
-                Ok(())
-            }
-        }
+        self.check_open()?;
+        let drop_count = None;
+        self.change_backlog(|backlog| backlog.deferred.push(Deferred { message, drop_count }));
+        Ok(())
     }
 
     fn deferred(&self) -> Option<&DeferredQueue> {

@@ -7,12 +7,12 @@ use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
 use super::Driver;
 use crate::endpoint::budget::Budget;
 use crate::endpoint::linger;
-use crate::endpoint::state::{EndReport, Ended};
+use crate::endpoint::state::{EndStatus, Ended};
 use crate::error::{Error, Kind};
 
 impl Driver {
     /// Whether the transport is closed, or must be closed now.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_transport_ended(&self) -> bool {
         self.transport.is_failed() || self.connection.transport_action() == TransportAction::Close
     }
 
@@ -78,7 +78,7 @@ impl Driver {
     /// Hands a closing connection to a background task, if a slot is available.
     #[cold]
     pub(super) fn finish_in_background(&mut self) {
-        if self.end != EndReport::Background
+        if self.end != EndStatus::Background
             && let Some(slot) = linger::try_reserve(self.runtime())
         {
             slot.finish(self.take_closing());
@@ -102,7 +102,7 @@ impl Driver {
             budget: Budget::default(),
             observes_control: false,
             has_dropped_output: self.has_dropped_output,
-            end: EndReport::Background,
+            end: EndStatus::Background,
             high_counts: self.high_counts,
         }
     }

@@ -32,7 +32,7 @@ use super::budget::Budget;
 use super::compress_job::CompressJob;
 use super::input::Input;
 use super::output::Output;
-use super::state::{EndReport, TransportState, WakeState};
+use super::state::{EndStatus, TransportState, WakeFlags};
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::runtime::{Runtime, Timer};
@@ -59,7 +59,7 @@ pub(crate) struct Driver {
     has_dropped_output: bool,
     /// Whether control frames are kept for `recv_event`. Reset when another method receives.
     observes_control: bool,
-    end: EndReport,
+    end: EndStatus,
     high_counts: HighCounts,
 }
 
@@ -102,7 +102,7 @@ impl Driver {
             budget: Budget::default(),
             has_dropped_output: false,
             observes_control: false,
-            end: EndReport::NotReturned,
+            end: EndStatus::NotReported,
             high_counts: HighCounts::default(),
         }
     }
@@ -140,27 +140,27 @@ impl Driver {
 
     /// Whether no more messages can arrive. Messages that have arrived may still wait to be received.
     #[inline]
-    fn has_ended(&self) -> bool {
+    fn is_receive_closed(&self) -> bool {
         matches!(self.connection.state(), State::Draining | State::Closed)
     }
 
     /// The state that other pending operations depend on.
     #[inline]
-    pub(crate) fn wake_state(&self) -> WakeState {
+    pub(crate) fn wake_flags(&self) -> WakeFlags {
         let mut bits = 0;
         if self.is_open() {
-            bits |= WakeState::OPEN;
+            bits |= WakeFlags::OPEN;
         }
-        if self.is_lost() {
-            bits |= WakeState::LOST;
+        if self.is_terminated() {
+            bits |= WakeFlags::TERMINATED;
         }
         if self.transport.transport().is_some() {
-            bits |= WakeState::TRANSPORT;
+            bits |= WakeFlags::TRANSPORT;
         }
         if self.has_read_ahead() {
-            bits |= WakeState::READ_AHEAD;
+            bits |= WakeFlags::READ_AHEAD;
         }
-        WakeState::from_bits(bits)
+        WakeFlags::from_bits(bits)
     }
 
     /// Whether messages received while a send waited have not been taken yet.
@@ -169,10 +169,10 @@ impl Driver {
         self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0)
     }
 
-    /// See [`WakeState::LOST`].
+    /// See [`WakeFlags::TERMINATED`].
     #[inline]
-    fn is_lost(&self) -> bool {
-        self.transport.has_failure() || self.has_ended()
+    fn is_terminated(&self) -> bool {
+        self.transport.has_failure() || self.is_receive_closed()
     }
 
     /// The next message; `None` after a [normal](sockeye_proto::CloseInfo::is_normal) end. The end is returned as soon
@@ -185,7 +185,7 @@ impl Driver {
             {
                 return Poll::Ready(Ok(Some(message)));
             }
-            if self.has_ended() {
+            if self.is_receive_closed() {
                 return self.poll_end(cx);
             }
             ready!(self.poll_more(cx));
@@ -201,16 +201,16 @@ impl Driver {
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
         }
-        if let EndReport::Returned { has_yielded, .. } = &mut self.end {
+        if let EndStatus::Reported { has_yielded, .. } = &mut self.end {
             *has_yielded = !*has_yielded;
             if *has_yielded {
                 self.runtime().reschedule(cx);
                 return Poll::Pending;
             }
         } else {
-            self.end = EndReport::Returned {
+            self.end = EndStatus::Reported {
                 has_yielded: false,
-                is_stream_over: false,
+                is_stream_terminated: false,
             };
         }
         Poll::Ready(self.close_result().map(|()| None))
@@ -237,7 +237,7 @@ impl Driver {
             while self.has_input() && !self.budget.is_overdrawn() {
                 drop(self.parse_message());
             }
-            if self.is_over() {
+            if self.is_transport_ended() {
                 self.close_transport(None);
                 return Poll::Ready(());
             }
@@ -262,7 +262,7 @@ impl Driver {
                 if is_drained && self.transport.is_read_closed() {
                     self.end_transport(None);
                 }
-                if self.is_over() {
+                if self.is_transport_ended() {
                     return Poll::Ready(());
                 }
             }
@@ -295,17 +295,20 @@ impl Driver {
 
     /// [`poll_recv`](Self::poll_recv) for a stream: an error is returned once, then `None`.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
-        if let EndReport::Returned {
-            is_stream_over: true, ..
+        if let EndStatus::Reported {
+            is_stream_terminated: true,
+            ..
         } = self.end
         {
             return Poll::Ready(None);
         }
         let next = ready!(self.poll_recv(cx));
         if next.is_err()
-            && let EndReport::Returned { is_stream_over, .. } = &mut self.end
+            && let EndStatus::Reported {
+                is_stream_terminated, ..
+            } = &mut self.end
         {
-            *is_stream_over = true;
+            *is_stream_terminated = true;
         }
         Poll::Ready(next.transpose())
     }

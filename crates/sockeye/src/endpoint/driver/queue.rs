@@ -65,12 +65,13 @@ impl Driver {
         self.has_dropped_output = true;
     }
 
-    /// The error that [`queue`](Self::queue) would return.
-    pub(crate) fn unsendable(&self) -> Option<Error> {
-        match self.check_writable() {
-            Ok(()) if self.connection.state() == State::Open => None,
-            Ok(()) => Some(self.send_error(SendError::Closed)),
-            Err(error) => Some(error),
+    /// Checks whether messages can still be sent, as far as is known. Otherwise returns the error that
+    /// [`queue`](Self::queue) would return.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        match self.connection.state() {
+            State::Open => Ok(()),
+            _ => Err(self.send_error(SendError::Closed)),
         }
     }
 

@@ -88,7 +88,7 @@ impl Driver {
         len: usize,
     ) -> Poll<Result<bool, Error>> {
         loop {
-            if let Some(error) = self.unsendable() {
+            if let Err(error) = self.check_open() {
                 self.leave_line(ticket);
                 return Poll::Ready(Err(error));
             }

@@ -65,7 +65,7 @@ impl Driver {
     #[cold]
     pub(super) fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
         while self.transport.is_write_failed()
-            && !self.has_ended()
+            && !self.is_receive_closed()
             && !self.budget.is_spent()
             && self.receive_into_backlog()
         {
@@ -83,7 +83,7 @@ impl Driver {
     pub(super) fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.budget.reset();
         self.handle_deadlines(self.runtime().now());
-        if self.is_over() {
+        if self.is_transport_ended() {
             return Poll::Ready(());
         }
         self.runtime().reschedule(cx);

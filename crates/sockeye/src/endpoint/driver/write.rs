@@ -51,7 +51,7 @@ impl Driver {
     /// Writes what is queued, on behalf of the tasks that wait for the connection. Compresses at most one part of a
     /// large message.
     pub(crate) fn write_queued(&mut self, cx: &mut Context<'_>) -> WriteOutcome {
-        let (was_lost, was_stalled) = (self.is_lost(), self.stall().is_some());
+        let (was_terminated, was_stalled) = (self.is_terminated(), self.stall().is_some());
         let was_compressing = self.compress_job().is_some();
         let written_before = self.output.written_total();
         self.budget.reset();
@@ -72,7 +72,7 @@ impl Driver {
             is_unfinished,
             wake_waiters: has_stall_changed
                 || has_room_again
-                || self.is_lost() != was_lost
+                || self.is_terminated() != was_terminated
                 || self.connection.state() != State::Open,
         }
     }
