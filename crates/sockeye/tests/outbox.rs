@@ -29,7 +29,7 @@ async fn connection() -> (Sender, Receiver, Peer) {
     let mut limits = Limits::default();
     limits.write_buffer_max = WRITE_BUFFER_MAX;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let (sender, receiver) = ws.split();
     (sender, receiver, peer)
 }
@@ -64,10 +64,10 @@ async fn wait_delivers_everything() {
     let receiving = tokio::spawn(async move { receiver.recv().await });
     run_until_idle().await;
     assert!(!sending.is_finished());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     within(1, sending).await.unwrap();
     run_until_idle().await;
-    assert_eq!(numbers(&peer.takes()), Vec::from_iter(0..50));
+    assert_eq!(numbers(&peer.take_frames()), Vec::from_iter(0..50));
     assert_eq!(outbox.dropped(), 0);
     receiving.abort();
 }
@@ -81,10 +81,10 @@ async fn drop_newest_keeps_what_was_queued() {
     }
 
     assert!(outbox.sender().queued_bytes() <= WRITE_BUFFER_MAX);
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     run_until_idle().await;
     outbox.sender().flush().await.unwrap();
-    let arrived = numbers(&peer.takes());
+    let arrived = numbers(&peer.take_frames());
     assert!(arrived.len() >= 9);
     assert_eq!(arrived, Vec::from_iter(0..arrived.len()));
     assert_eq!(outbox.dropped(), 50 - arrived.len() as u64);
@@ -102,10 +102,10 @@ async fn drop_oldest_keeps_the_newest() {
         // What is encoded, and as much again.
         assert!(outbox.sender().queued_bytes() <= 2 * WRITE_BUFFER_MAX);
     }
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     run_until_idle().await;
     outbox.sender().flush().await.unwrap();
-    let arrived = numbers(&peer.takes());
+    let arrived = numbers(&peer.take_frames());
     assert!(arrived.is_sorted_by(|a, b| a < b), "{arrived:?}");
     // The encoded ones, then the newest.
     assert_eq!(arrived[0], 0);
@@ -124,10 +124,10 @@ async fn message_longer_than_the_limit_replaces_all_others() {
     }
     let long = "1".repeat(3 * WRITE_BUFFER_MAX);
     outbox.send(long.as_str()).await.unwrap();
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     outbox.sender().flush().await.unwrap();
     run_until_idle().await;
-    let arrived = texts(&peer.takes());
+    let arrived = texts(&peer.take_frames());
     assert_eq!(arrived.last(), Some(&long));
     assert_eq!(outbox.dropped(), 21 - arrived.len() as u64);
 }
@@ -156,11 +156,11 @@ async fn close_closes_with_1013() {
         CloseCode::TRY_AGAIN_LATER
     );
     assert_eq!(outbox.dropped(), 1, "the connection is closed");
-    peer.rule(|rules| rules.room = usize::MAX);
-    peer.sends([close(1013, "")]);
+    peer.change_rules(|rules| rules.room = usize::MAX);
+    peer.send([close(1013, "")]);
     assert_eq!(receiver.recv().await.unwrap(), None);
     run_until_idle().await;
-    let frames = peer.takes();
+    let frames = peer.take_frames();
     let (last, messages) = frames.split_last().unwrap();
     assert_eq!(*last, close(1013, ""));
     assert_eq!(numbers(messages), Vec::from_iter(0..queued));
@@ -175,15 +175,15 @@ async fn control_frames_are_not_dropped() {
         for number in 0..100 {
             send(&outbox, number).unwrap();
         }
-        peer.sends([ping("?")]);
+        peer.send([ping("?")]);
         assert!(poll_once(pin!(receiver.recv())).await.is_pending());
         for number in 100..200 {
             send(&outbox, number).unwrap();
         }
         outbox.sender().start_close(CloseCode::NORMAL, "").unwrap();
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         run_until_idle().await;
-        let frames = peer.takes();
+        let frames = peer.take_frames();
         let control: Vec<_> = frames.iter().filter(|frame| frame.head().2 >= 8).cloned().collect();
         assert_eq!(control, [pong("?"), close(1000, "")], "{overflow:?}");
         assert_eq!(frames.last(), Some(&close(1000, "")));
@@ -211,9 +211,9 @@ async fn outboxes_of_one_connection_drop_the_oldest_of_both() {
         send(&b, number).unwrap();
     }
     assert!(a.dropped() > of_a && b.dropped() > 0);
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     sender.flush().await.unwrap();
-    let arrived = numbers(&peer.takes());
+    let arrived = numbers(&peer.take_frames());
     assert_eq!(a.dropped() + b.dropped(), 60 - arrived.len() as u64);
 }
 
@@ -232,7 +232,7 @@ async fn messages_are_written_without_further_sends() {
         outbox.send("a").await.unwrap();
         outbox.send(&PreparedMessage::new("b")).await.unwrap();
         run_until_idle().await;
-        assert_eq!(peer.takes(), [text("a"), text("b")], "{overflow:?}");
+        assert_eq!(peer.take_frames(), [text("a"), text("b")], "{overflow:?}");
     }
 }
 
@@ -280,7 +280,7 @@ async fn lost_connection_is_an_error() {
         for number in 0..9 {
             send(&outbox, number).unwrap();
         }
-        peer.resets();
+        peer.reset();
         assert!(receiver.recv().await.is_err());
         assert!(send(&outbox, 9).unwrap_err().is_closed());
         assert_eq!(outbox.dropped(), 0, "{overflow:?}: lost is not dropped");

@@ -17,7 +17,7 @@ async fn connection(room: usize) -> (Sender, Receiver, Peer) {
     let mut limits = Limits::default();
     limits.write_buffer_max = WRITE_BUFFER_MAX;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
-    peer.rule(|rules| rules.room = room);
+    peer.change_rules(|rules| rules.room = room);
     let (sender, receiver) = ws.split();
     (sender, receiver, peer)
 }
@@ -40,10 +40,13 @@ async fn reserved_room_is_not_available_to_others() {
     assert!(poll_once(&mut feeding).await.is_pending());
     permit.send("p".repeat(900)).unwrap();
     assert!(poll_once(&mut feeding).await.is_pending());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     within(1, feeding).await.unwrap();
     sender.flush().await.unwrap();
-    assert_eq!(texts(&peer.takes()), ["y".repeat(50), "p".repeat(900), "z".repeat(100)]);
+    assert_eq!(
+        texts(&peer.take_frames()),
+        ["y".repeat(50), "p".repeat(900), "z".repeat(100)]
+    );
     // Everything was given back.
     drop(sender.try_reserve(WRITE_BUFFER_MAX).unwrap());
 }
@@ -101,9 +104,9 @@ async fn longer_message_needs_room_for_the_rest() {
     assert_eq!(message.to_message(), long.as_str().into());
     // The permit gave its room back.
     drop(sender.try_reserve(50).unwrap());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     sender.flush().await.unwrap();
-    assert_eq!(texts(&peer.takes()), ["q".repeat(500), long]);
+    assert_eq!(texts(&peer.take_frames()), ["q".repeat(500), long]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,9 +117,9 @@ async fn more_than_the_limit_can_be_reserved_alone() {
     assert!(sender.try_send("").unwrap_err().is_full());
     permit.send("x".repeat(5000)).unwrap();
     assert!(sender.try_reserve(0).unwrap_err().is_full());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     sender.flush().await.unwrap();
-    assert_eq!(texts(&peer.takes()), ["x".repeat(5000)]);
+    assert_eq!(texts(&peer.take_frames()), ["x".repeat(5000)]);
     drop(sender.reserve(usize::MAX).await.unwrap());
 }
 
@@ -140,7 +143,7 @@ async fn tasks_get_their_permits_in_order() {
     assert!(sender.try_send("").unwrap_err().is_full(), "tasks wait");
     reserving.reverse();
     let mut all = pin!(join_all(reserving));
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     let receiving = async {
         // Without a receiver that writes, nothing else would make room.
         let _ = receiver.recv().await;
@@ -217,11 +220,11 @@ async fn end_of_the_connection_ends_reservations() {
         run_until_idle().await;
         match ends {
             0 => {
-                peer.sends([close(1000, "")]);
+                peer.send([close(1000, "")]);
                 assert_eq!(receiver.recv().await.unwrap(), None);
             }
             1 => {
-                peer.resets();
+                peer.reset();
                 assert!(receiver.recv().await.is_err());
             }
             _ => sender.abort(),
@@ -239,9 +242,9 @@ async fn permit_keeps_the_connection_open() {
     let (sender, receiver) = ws.split();
     let permit = sender.reserve(10).await.unwrap();
     drop((sender, receiver));
-    assert!(!peer.sees_end());
+    assert!(!peer.is_transport_closed());
     drop(permit);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 /// A permit that is used while a large message is being compressed, before and after the connection is closed.
@@ -299,5 +302,5 @@ async fn permit_schedules_a_flush() {
     let (sender, _receiver, peer) = connection(usize::MAX).await;
     sender.reserve(10).await.unwrap().send("at once").unwrap();
     run_until_idle().await;
-    assert_eq!(peer.takes(), [text("at once")]);
+    assert_eq!(peer.take_frames(), [text("at once")]);
 }

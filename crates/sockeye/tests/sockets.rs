@@ -528,7 +528,7 @@ mod tls {
         let (io, peer) = common::script::transport(true);
         let start = tokio::time::Instant::now();
         let error = within(60, server(&certified()).accept(io)).await.unwrap_err();
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 
@@ -539,7 +539,7 @@ mod tls {
         let error = within(60, client(&certified()).request("wss://localhost/").connect_over(io))
             .await
             .unwrap_err();
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 }

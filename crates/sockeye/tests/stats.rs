@@ -42,7 +42,7 @@ async fn messages_and_bytes_of_both_directions_are_counted() {
         let sent = 7 + 20_004 + 10 + 2 + 4 * mask;
         assert_eq!((messages(&ws), bytes(&ws)), ((4, 0), (sent, 0)));
         // Two messages, one of them fragmented, and a ping, which is answered.
-        peer.sends([text("abc"), text("de").unfinished(), ping("?"), continuation("fgh")]);
+        peer.send([text("abc"), text("de").unfinished(), ping("?"), continuation("fgh")]);
         for _ in 0..2 {
             ws.recv().await.unwrap().unwrap();
         }
@@ -50,8 +50,8 @@ async fn messages_and_bytes_of_both_directions_are_counted() {
         let received = 5 + 4 + 3 + 5 + 4 * peer_mask;
         assert_eq!((messages(&ws), bytes(&ws)), ((4, 2), (sent + 3 + mask, received)));
         // Read into its own memory.
-        peer.rule(|rules| rules.read_max = 64 * 1024);
-        peer.sends([binary(vec![1; 200_000])]);
+        peer.change_rules(|rules| rules.read_max = 64 * 1024);
+        peer.send([binary(vec![1; 200_000])]);
         ws.recv().await.unwrap().unwrap();
         assert_eq!(messages(&ws), (4, 3));
         assert_eq!(bytes(&ws).1, received + 200_010 + peer_mask);
@@ -70,7 +70,7 @@ async fn counters_remain_after_the_end() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.send("a").await.unwrap();
-        peer.sends([text("b"), close(1000, "")]);
+        peer.send([text("b"), close(1000, "")]);
         ws.recv().await.unwrap().unwrap();
         assert_eq!(ws.recv().await.unwrap(), None);
         assert_eq!(messages(&ws), (1, 1));
@@ -84,9 +84,9 @@ async fn lost_output_is_not_counted_as_written() {
         let (mut ws, peer) = open(local).await;
         ws.send("a").await.unwrap();
         let before = bytes(&ws).0;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed("lost").await.unwrap();
-        peer.resets();
+        peer.reset();
         ws.recv().await.unwrap_err();
         assert_eq!((messages(&ws), bytes(&ws)), ((2, 0), (before, 0)));
     }
@@ -149,7 +149,7 @@ async fn halves_have_the_counters_of_the_connection() {
         ws.send("a").await.unwrap();
         let (sender, mut receiver) = ws.split();
         sender.send("b").await.unwrap();
-        peer.sends([text("c")]);
+        peer.send([text("c")]);
         receiver.recv().await.unwrap().unwrap();
         let stats = sender.stats().now_or_never().expect("nothing else uses the connection");
         assert_eq!((stats.sent.messages, stats.received.messages), (2, 1));
