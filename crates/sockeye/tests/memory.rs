@@ -99,7 +99,7 @@ async fn idle_split_connection_holds_no_buffers() {
 }
 
 /// The state of a busy connection, which exists while a permit does.
-const PERMIT_MAX: usize = 264;
+const PERMIT_MAX: usize = 296;
 
 #[tokio::test(start_paused = true)]
 async fn permit_costs_memory_only_while_it_exists() {

@@ -304,3 +304,78 @@ async fn permit_schedules_a_flush() {
     run_until_idle().await;
     assert_eq!(peer.take_frames(), [text("at once")]);
 }
+
+/// Many tasks on several threads, which give up at random: no task waits forever, everything accepted arrives in order, and
+/// at last all room is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn random_calls_of_many_tasks_leak_no_room() {
+    const TASKS: usize = 6;
+    const CALLS: usize = 150;
+    let mut limits = Limits::default();
+    limits.write_buffer_max = WRITE_BUFFER_MAX;
+    for seed in 0..8 {
+        let server = Server::builder().limits(limits.clone()).build();
+        let (near, far) = tokio::io::duplex(512);
+        let accepting = async { server.accept(far).await?.accept().await };
+        let client = Client::default();
+        let (client, accepted) = tokio::join!(client.request("ws://localhost/").connect_over(near), accepting);
+        let (mut client, (sender, mut receiver)) = (client.unwrap().0, accepted.unwrap().split());
+        let receiving = tokio::spawn(async move { receiver.recv().await });
+        let arriving = tokio::spawn(async move {
+            let mut arrived = vec![];
+            while let Some(message) = client.recv().await.unwrap() {
+                arrived.push(message.as_text().unwrap().trim_end().to_owned());
+            }
+            arrived
+        });
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|task| {
+                let sender = sender.clone();
+                tokio::spawn(send_at_random(sender, task, CALLS, (seed * TASKS + task) as u64))
+            })
+            .collect();
+        let mut accepted = vec![];
+        for task in tasks {
+            accepted.push(within(60, task).await.unwrap());
+        }
+        drop(within(60, sender.reserve(WRITE_BUFFER_MAX)).await.unwrap());
+        sender.start_close(CloseCode::NORMAL, "").unwrap();
+        let arrived = within(60, arriving).await.unwrap();
+        within(60, receiving).await.unwrap().unwrap();
+        for (task, accepted) in accepted.into_iter().enumerate() {
+            let of_task = arrived.iter().filter(|text| text.starts_with(&format!("{task} ")));
+            assert_eq!(of_task.cloned().collect::<Vec<_>>(), accepted, "seed {seed}");
+        }
+    }
+}
+
+/// Returns the messages that were accepted.
+async fn send_at_random(sender: Sender, task: usize, calls: usize, mut random: u64) -> Vec<String> {
+    let mut accepted = vec![];
+    for call in 0..calls {
+        // Knuth's linear congruential generator.
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let (kind, len) = ((random >> 33) % 6, (random >> 40) as usize % 700 + 20);
+        let text = format!("{task} {call}");
+        let message = format!("{text:len$}");
+        let is_accepted = match kind {
+            0 => sender.reserve(len).await.unwrap().send(message).is_ok(),
+            // Shorter than what was reserved.
+            1 => sender.reserve(2 * len).await.unwrap().send(message).is_ok(),
+            2 => sender.try_reserve(len).is_ok_and(|permit| permit.send(message).is_ok()),
+            // Gives up, or drops the permit.
+            3 => {
+                drop(common::poll_at_most(call % 3 + 1, sender.reserve(len)).await);
+                false
+            }
+            4 => sender.feed(message).await.is_ok(),
+            _ => sender.try_send(message).is_ok(),
+        };
+        if is_accepted {
+            accepted.push(text);
+        }
+    }
+    accepted
+}

@@ -18,19 +18,21 @@ pub(crate) struct Deferred {
     pub(crate) drop_count: Option<Arc<AtomicU64>>,
 }
 
-/// Messages in the order in which they will be encoded.
+/// Messages that wait to be encoded. Those that may be dropped have a queue of their own, so that dropping one takes
+/// the same time however many others wait. The two queues take turns.
 #[derive(Debug, Default)]
 pub(crate) struct DeferredQueue {
-    messages: VecDeque<Deferred>,
+    kept: VecDeque<Deferred>,
+    droppable: VecDeque<Deferred>,
     /// The length of the messages, plus [`MESSAGE_COST`] for each.
     cost: usize,
-    /// The number of messages that must not be dropped.
-    kept: usize,
+    /// Whether the last message was taken from `kept`.
+    was_kept_last: bool,
 }
 
 impl DeferredQueue {
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.kept.is_empty() && self.droppable.is_empty()
     }
 
     /// Memory used by the messages, in bytes.
@@ -40,7 +42,7 @@ impl DeferredQueue {
 
     /// Whether there are messages that must not be dropped.
     pub(crate) fn has_kept(&self) -> bool {
-        self.kept > 0
+        !self.kept.is_empty()
     }
 
     /// Whether a message of `len` bytes fits into `cost_max`, of which `taken` is in use elsewhere. One message of any
@@ -52,45 +54,47 @@ impl DeferredQueue {
 
     pub(crate) fn push(&mut self, deferred: Deferred) {
         self.cost += deferred.message.len() + MESSAGE_COST;
-        self.kept += usize::from(deferred.drop_count.is_none());
-        self.messages.push_back(deferred);
+        match deferred.drop_count {
+            Some(_) => self.droppable.push_back(deferred),
+            None => self.kept.push_back(deferred),
+        }
     }
 
     /// Adds a message and drops the oldest ones that may be dropped, until `cost_max` is observed or only the new one
     /// and those that must not be dropped are left.
     pub(crate) fn push_and_drop_oldest(&mut self, deferred: Deferred, cost_max: usize) {
-        let len = deferred.message.len();
-        let mut at = 0;
-        while !self.has_room_for(len, 0, cost_max) && at < self.messages.len() {
-            match &self.messages[at].drop_count {
-                Some(count) => {
-                    count.fetch_add(1, Relaxed);
-                    self.remove(at);
-                }
-                None => at += 1,
+        while !self.has_room_for(deferred.message.len(), 0, cost_max)
+            && let Some(oldest) = self.droppable.pop_front()
+        {
+            self.uncharge(&oldest);
+            if let Some(count) = oldest.drop_count {
+                count.fetch_add(1, Relaxed);
             }
         }
         self.push(deferred);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Deferred> {
-        self.remove(0)
+        self.was_kept_last = !self.kept.is_empty() && (!self.was_kept_last || self.droppable.is_empty());
+        let next = match self.was_kept_last {
+            true => self.kept.pop_front(),
+            false => self.droppable.pop_front(),
+        }?;
+        self.uncharge(&next);
+        Some(next)
     }
 
-    fn remove(&mut self, index: usize) -> Option<Deferred> {
-        let removed = self.messages.remove(index)?;
-        self.cost -= removed.message.len() + MESSAGE_COST;
-        self.kept -= usize::from(removed.drop_count.is_none());
-        Some(removed)
+    fn uncharge(&mut self, deferred: &Deferred) {
+        self.cost -= deferred.message.len() + MESSAGE_COST;
     }
 }
 
-impl IntoIterator for DeferredQueue {
+/// Empties the queue in the order of [`DeferredQueue::pop`].
+impl Iterator for DeferredQueue {
     type Item = Deferred;
-    type IntoIter = std::collections::vec_deque::IntoIter<Deferred>;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.messages.into_iter()
+    fn next(&mut self) -> Option<Deferred> {
+        self.pop()
     }
 }
 
@@ -106,12 +110,24 @@ mod tests {
     }
 
     fn texts(mut queue: DeferredQueue) -> Vec<String> {
-        let mut texts = vec![];
-        while let Some(deferred) = queue.pop() {
-            texts.push(deferred.message.to_message().as_text().unwrap().to_owned());
-        }
-        assert_eq!((queue.cost(), queue.has_kept()), (0, false));
+        let text = |deferred: Deferred| deferred.message.to_message().as_text().unwrap().to_owned();
+        let texts = queue.by_ref().map(text).collect();
+        assert_eq!((queue.cost(), queue.is_empty()), (0, true));
         texts
+    }
+
+    #[test]
+    fn both_kinds_keep_their_order_and_take_turns() {
+        let count = Arc::new(AtomicU64::new(0));
+        let mut queue = DeferredQueue::default();
+        for number in 0..4 {
+            queue.push(message(&format!("k{number}"), None));
+        }
+        for number in 0..2 {
+            queue.push(message(&format!("d{number}"), Some(&count)));
+        }
+        assert_eq!(texts(queue), ["k0", "d0", "k1", "d1", "k2", "k3"]);
+        assert_eq!(count.load(Relaxed), 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::websocket::try_send::TrySendError;
 /// and [`Sender::try_reserve`](crate::Sender::try_reserve).
 ///
 /// Dropping it gives the room back. Like a [`Sender`](crate::Sender), it keeps the connection open. Costs one reference
-/// count. While a permit exists, the connection keeps about 260 bytes of state, and received messages take a slower path.
+/// count. While a permit exists, the connection keeps about 300 bytes of state, and received messages take a slower path.
 #[derive(Debug)]
 #[must_use = "dropping a permit gives its room back"]
 pub struct Permit {
