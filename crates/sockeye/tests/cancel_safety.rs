@@ -9,7 +9,7 @@ mod common;
 use common::script::transport;
 use common::wire::{Frame, close, continuation, ping, pong, text, texts};
 use common::{BOTH, Local, Peer, REQUEST, answer, finish, open, open_server, poll_at_most, within};
-use sockeye::{CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
+use sockeye::{CloseCode, Limits, Message, Overflow, Receiver, Sender, Server, WebSocket};
 
 /// More polls than any of these futures needs.
 const POLLS_MAX: usize = 5000;
@@ -207,6 +207,45 @@ async fn sender_feed_dropped_while_waiting_for_room_queues_nothing() {
             retry!(polls, dropped, sender.feed(message.as_str())).unwrap();
         }
         sender.flush().await.unwrap();
+        assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
+        if dropped == 0 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_reserve_reserves_nothing() {
+    for polls in 1..POLLS_MAX {
+        let (ws, peer) = open_server(&narrow_server()).await;
+        let (sender, _receiver) = ws.split();
+        throttle(&peer);
+        let mut dropped = 0;
+        for message in messages() {
+            let permit = retry!(polls, dropped, sender.reserve(message.len())).unwrap();
+            permit.send(message).unwrap();
+        }
+        sender.flush().await.unwrap();
+        assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
+        drop(sender.try_reserve(usize::MAX).unwrap());
+        if dropped == 0 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outbox_send_dropped_while_waiting_for_room_queues_nothing() {
+    for polls in 1..POLLS_MAX {
+        let (ws, peer) = open_server(&narrow_server()).await;
+        let (sender, _receiver) = ws.split();
+        let outbox = sender.with_overflow(Overflow::Wait);
+        throttle(&peer);
+        let mut dropped = 0;
+        for message in messages() {
+            retry!(polls, dropped, outbox.send(message.as_str())).unwrap();
+        }
+        outbox.sender().flush().await.unwrap();
         assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
         if dropped == 0 {
             break;
