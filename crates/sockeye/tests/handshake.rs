@@ -56,11 +56,11 @@ async fn client_gets_status_headers_and_body_of_a_rejection() {
     let error =
         client_error("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 8\r\n\r\nno token")
             .await;
-    let refusal = error.response().unwrap();
-    assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
-    let challenge = refusal.headers().get("www-authenticate").unwrap();
+    let rejection = error.response().unwrap();
+    assert_eq!(rejection.status(), StatusCode::UNAUTHORIZED);
+    let challenge = rejection.headers().get("www-authenticate").unwrap();
     assert_eq!(challenge.as_bytes(), b"Bearer");
-    assert_eq!(refusal.body()[..], b"no token"[..]);
+    assert_eq!(rejection.body()[..], b"no token"[..]);
     assert_eq!(error.to_string(), "the server answered with status 401 Unauthorized");
     assert!(!error.is_protocol() && !error.is_closed() && !error.is_timeout());
 }
@@ -101,8 +101,8 @@ async fn client_reports_rejection_on_open_connection_within_a_second() {
         let error = within(60, client.request("ws://localhost/").connect_over(io))
             .await
             .unwrap_err();
-        let refusal = error.response().unwrap();
-        assert_eq!(refusal.body(), body.as_bytes(), "{response}");
+        let rejection = error.response().unwrap();
+        assert_eq!(rejection.body(), body.as_bytes(), "{response}");
         assert_eq!(error.is_response_truncated(), is_truncated, "{response}");
         assert_eq!(start.elapsed().as_secs(), u64::from(is_truncated), "{response}");
         assert!(peer.is_transport_closed());

@@ -102,9 +102,12 @@ async fn cve_2026_47073_no_response_keeps_a_client_for_more_than_10_s() {
     for framing in ["", "Content-Length: 9999\r\n", "Transfer-Encoding: chunked\r\n"] {
         let head = format!("HTTP/1.1 403 Forbidden\r\n{framing}\r\n");
         let (secs, error) = wait_for_dripping_server(&head, "1\r\nb\r\n").await;
-        let refusal = error.response().unwrap();
-        assert_eq!(refusal.status(), StatusCode::FORBIDDEN);
-        assert!(error.is_response_truncated() && !refusal.body().is_empty(), "{framing}");
+        let rejection = error.response().unwrap();
+        assert_eq!(rejection.status(), StatusCode::FORBIDDEN);
+        assert!(
+            error.is_response_truncated() && !rejection.body().is_empty(),
+            "{framing}"
+        );
         assert_eq!(secs, REFUSAL_BODY_SECS, "{framing}");
     }
 }
