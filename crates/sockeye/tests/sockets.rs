@@ -528,7 +528,7 @@ mod tls {
         let (io, peer) = common::script::transport(true);
         let start = tokio::time::Instant::now();
         let error = within(60, server(&certified()).accept(io)).await.unwrap_err();
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 
@@ -539,7 +539,7 @@ mod tls {
         let error = within(60, client(&certified()).request("wss://localhost/").connect_over(io))
             .await
             .unwrap_err();
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 }
@@ -564,7 +564,7 @@ mod hyper {
         }
         let (response, upgrade) = match upgrade(&server, &mut request) {
             Ok(upgraded) => upgraded,
-            Err(refusal) => return Ok(refusal.into_response()),
+            Err(rejection) => return Ok(rejection.into_response()),
         };
         tokio::spawn(async move {
             let mut ws = upgrade.await?;
@@ -611,8 +611,11 @@ mod hyper {
         assert_eq!(ws.subprotocol(), Some("chat"));
 
         let error = client.connect(&format!("ws://{address}/")).await.unwrap_err();
-        let refusal = error.response().unwrap();
-        assert_eq!((refusal.status().as_u16(), &refusal.body()[..]), (200, &b"plain"[..]));
+        let rejection = error.response().unwrap();
+        assert_eq!(
+            (rejection.status().as_u16(), &rejection.body()[..]),
+            (200, &b"plain"[..])
+        );
     }
 
     #[tokio::test]
@@ -638,9 +641,9 @@ mod hyper {
         let address = serve().await;
         let mut tcp = TcpStream::connect(address).await.unwrap();
         let mut bytes = common::REQUEST.replace("GET /", "GET /chat").into_bytes();
-        bytes.extend(common::wire::text("glued").bytes(true));
+        bytes.extend(common::wire::text("early").bytes(true));
         tcp.write_all(&bytes).await.unwrap();
-        let expected = common::wire::text("glued").bytes(false);
+        let expected = common::wire::text("early").bytes(false);
         let mut received = vec![];
         within(30, async {
             while !received.ends_with(&expected) {

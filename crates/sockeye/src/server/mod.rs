@@ -262,7 +262,7 @@ impl Server {
         let request = handshake.request();
         let acceptance = match acceptance.into_proto(request, &self.policy.subprotocols) {
             Ok(acceptance) => acceptance,
-            Err(invalid) => return Err((Error::misuse(invalid), handshake.reject(internal_error()))),
+            Err(invalid) => return Err((Error::invalid_input(invalid), handshake.reject(internal_error()))),
         };
         let (acceptance, negotiated) = match &self.policy.options.deflate {
             None => (acceptance, None),
@@ -272,7 +272,7 @@ impl Server {
             Ok(accepted) => Ok(AcceptedHandshake { accepted, negotiated }),
             Err(error) => {
                 let response = error.response.clone();
-                Err((Error::misuse(error), response))
+                Err((Error::invalid_input(error), response))
             }
         }
     }
