@@ -167,11 +167,16 @@ async fn connecting_times_out() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn unresponsive_address_costs_250_ms() {
-    let (full, _queued) = full_listener(Ipv4Addr::new(127, 0, 0, 2)).await;
+    // Another program may use the same port of the second address.
+    let (full, _queued, listener) = loop {
+        let (full, queued) = full_listener(Ipv4Addr::new(127, 0, 0, 2)).await;
+        let port = full.local_addr().unwrap().port();
+        match TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), port)).await {
+            Ok(listener) => break (full, queued, listener),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+    };
     let swallowing = full.local_addr().unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), swallowing.port()))
-        .await
-        .unwrap();
     let working = listener.local_addr().unwrap();
     tokio::spawn(async move { sockeye::accept(listener.accept().await.unwrap().0).await });
     let client = Client::builder()
