@@ -59,9 +59,10 @@ fn python_packages_are_pinned() {
 
 /// The top-level modules of `crates/sockeye`, and the modules that each may use. A module may use only modules that are listed
 /// before it, so there are no cycles.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("convert", &[]),
     ("error", &[]),
+    ("stats", &[]),
     ("sync", &[]),
     ("runtime", &[]),
     ("settings", &["runtime"]),
@@ -69,12 +70,13 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("transport", &["error"]),
     (
         "endpoint",
-        &["error", "sync", "runtime", "settings", "message", "transport"],
+        &["error", "stats", "sync", "runtime", "settings", "message", "transport"],
     ),
     (
         "websocket",
         &[
             "error",
+            "stats",
             "sync",
             "runtime",
             "settings",

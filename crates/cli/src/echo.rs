@@ -3,15 +3,12 @@
 //! It uses only the public API of `sockeye`. Each thread has its own listener, runtime and connections; threads share
 //! nothing but the signal to stop.
 
-use std::pin::pin;
 use std::thread;
 use std::time::Duration;
 
-use sockeye::{CloseCode, Denial, Error, Origin, OriginPolicy, Server, WebSocket};
-use sockeye_server::accept_all;
-use tokio::net::{TcpListener, TcpStream};
+use sockeye::{Denial, Error, Incoming, Origin, OriginPolicy, ServeError, Server};
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -99,37 +96,24 @@ fn start_thread(
         .spawn(move || runtime.block_on(serve))?)
 }
 
-/// Accepts connections until the server stops, then waits for them to close.
+/// Echoes to the clients of one listener until the server stops.
 async fn serve(listener: TcpListener, server: Server, shutdown: CancellationToken) {
-    let connections = TaskTracker::new();
-    tokio::select! {
-        never = accept_all(
-            |cx| listener.poll_accept(cx),
-            |(tcp, _)| drop(connections.spawn(open(server.clone(), tcp, connections.clone(), shutdown.clone()))),
-        ) => match never {},
-        () = shutdown.cancelled() => {}
-    }
-    drop(listener);
-    connections.close();
-    let _ = timeout(STOP_TIMEOUT, connections.wait()).await;
+    server
+        .serve(listener)
+        .on_error(log_error)
+        .graceful_shutdown(shutdown.cancelled_owned(), STOP_TIMEOUT)
+        .run(echo)
+        .await;
 }
 
-/// Performs the opening handshake, then spawns a second task that echoes. The second task is a third of the size of
-/// this one, because the state of the handshake is freed when this task ends.
-async fn open(server: Server, tcp: TcpStream, connections: TaskTracker, shutdown: CancellationToken) {
-    let handshake = async { server.accept(tcp).await?.accept().await };
-    // Not `run_until_cancelled`, whose future would hold the handshake's twice.
-    let opened = tokio::select! {
-        opened = handshake => opened,
-        () = shutdown.cancelled() => return,
-    };
-    match opened {
-        Ok(mut ws) => drop(connections.spawn(async move { log_error(echo(&mut ws, &shutdown).await) })),
-        Err(error) => match error.denial() {
-            Some(denial) => log_denial(denial),
-            None => log_error(Err(error)),
-        },
+/// Sends every message back until the peer closes or the server stops. The replies to a burst leave in one write,
+/// because `recv` flushes what `feed` has queued before it waits.
+async fn echo(incoming: Incoming) -> Result<(), Error> {
+    let mut ws = incoming.accept().await?;
+    while let Some(message) = ws.recv().await? {
+        ws.feed(message).await?;
     }
+    Ok(())
 }
 
 /// Logs the origin and host of a refused web page, which ones are allowed, and the option that changes it. The browser
@@ -149,33 +133,14 @@ fn log_denial(denial: &Denial) {
     );
 }
 
-/// Sends every message back until the peer closes or the server stops. The replies to a burst leave in one write:
-/// `try_recv` and `recv` flush what `feed` has queued before they report that nothing has arrived, or wait.
-async fn echo(ws: &mut WebSocket, shutdown: &CancellationToken) -> Result<(), Error> {
-    // Pinned outside of the loop, so that it registers its waker once and not for each message.
-    let mut cancelled = pin!(shutdown.cancelled());
-    loop {
-        // Checking for the shutdown costs as much as a small message, so it is done once for each burst.
-        let message = match ws.try_recv() {
-            Ok(message) => Some(message),
-            Err(_) => tokio::select! {
-                // `cancelled` is polled only if there is no message to echo.
-                biased;
-                message = ws.recv() => message?,
-                // Boxed, because it is needed at most once and would enlarge the task of every connection.
-                () = &mut cancelled => return Box::pin(ws.close(CloseCode::GOING_AWAY, "")).await,
-            },
-        };
-        match message {
-            Some(message) => ws.feed(message).await?,
-            None => return Ok(()),
-        }
-    }
-}
-
-fn log_error(result: Result<(), Error>) {
-    if let Err(error) = result {
-        // RFC 6455 §7.1.7. [6455-7.1.7-3]
-        tracing::debug!(%error, "connection failed");
+fn log_error(error: ServeError) {
+    match error {
+        ServeError::Accept(error) => tracing::error!(%error, "cannot accept connections; retrying"),
+        ServeError::Handshake { error, .. } | ServeError::Handler { error, .. } => match error.denial() {
+            Some(denial) => log_denial(denial),
+            // RFC 6455 §7.1.7. [6455-7.1.7-3]
+            None => tracing::debug!(%error, "connection failed"),
+        },
+        error => tracing::debug!(%error, "connection failed"),
     }
 }

@@ -129,9 +129,9 @@ fn connects(response: &[u8], subprotocol: Option<&str>) {
             subprotocol: subprotocol.map(str::to_owned),
             read_buf: read_buf.to_vec(),
         };
-        let glued = [response, read_buf].concat();
+        let combined = [response, read_buf].concat();
         let text = response.escape_ascii();
-        assert_eq!(run_all(&glued, Then::Silence), expect, "{text}");
+        assert_eq!(run_all(&combined, Then::Silence), expect, "{text}");
     }
 }
 
@@ -580,12 +580,12 @@ fn client_skips_informational_responses_up_to_the_limit() {
     let forbidden = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     rejects(forbidden, Then::Silence, 403, b"", false);
     // 101 is final, so the following bytes are frames even if they look like a response.
-    let glued = [response.clone(), response.clone()].concat();
+    let combined = [response.clone(), response.clone()].concat();
     let expect = Outcome::Connected {
         subprotocol: None,
         read_buf: response,
     };
-    assert_eq!(run_all(&glued, Then::Silence), expect);
+    assert_eq!(run_all(&combined, Then::Silence), expect);
 }
 
 #[test]

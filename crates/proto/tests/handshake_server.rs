@@ -51,13 +51,13 @@ fn run_all(request: &[u8]) -> Outcome {
     if let Outcome::Requested { resource, read_buf } = &whole {
         assert!(read_buf.is_empty());
         let frame = b"\x81\x80\x01\x02\x03\x04";
-        let glued = [request, frame].concat();
+        let combined = [request, frame].concat();
         let expect = Outcome::Requested {
             resource: resource.clone(),
             read_buf: frame.to_vec(),
         };
-        for at in request.len().saturating_sub(2)..=glued.len() {
-            let (head, tail) = glued.split_at(at);
+        for at in request.len().saturating_sub(2)..=combined.len() {
+            let (head, tail) = combined.split_at(at);
             assert_eq!(run([head, tail]), expect, "followed by a frame, split at {at}");
         }
     }
@@ -638,9 +638,9 @@ fn server_handles_timeout() {
 #[test]
 fn server_ignores_a_second_request_after_an_invalid_one() {
     let bad = with("Connection", &[]);
-    let glued = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+    let combined = [bad.as_slice(), b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
     let alone = response_text(&bad);
-    assert_eq!(response_text(&glued), alone);
+    assert_eq!(response_text(&combined), alone);
     assert_eq!(alone.matches("HTTP/1.1").count(), 1);
 }
 

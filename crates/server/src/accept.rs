@@ -18,22 +18,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Errors of a single connection are ignored. After any other error, such as too many open files, the loop waits from 10 ms
 /// up to 1 s before it retries, and logs at most one line per second.
 ///
-/// ```no_run
-/// # async fn example(listener: tokio::net::TcpListener) {
-/// let accepting = sockeye_server::accept_all(
-///     |cx| listener.poll_accept(cx),
-///     |(stream, _peer)| drop(tokio::spawn(async move { drop(stream) })),
-/// );
-/// tokio::select! {
-///     never = accepting => match never {},
-///     _ = tokio::signal::ctrl_c() => {}
-/// }
-/// # }
-/// ```
-///
 /// # Cancel safety
 /// Dropping the future loses no connection: those that are not accepted yet stay in the backlog.
-pub async fn accept_all<T>(
+pub(crate) async fn accept_all<T>(
     mut poll_accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
     mut handle: impl FnMut(T),
 ) -> std::convert::Infallible {

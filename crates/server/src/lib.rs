@@ -74,7 +74,6 @@ mod session;
 pub mod settings;
 mod transports;
 
-pub use accept::accept_all;
 pub use config::{
     ChannelOptions, Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, PublishPolicy,
     SlowConsumer, Timeouts, Who,

@@ -1,12 +1,12 @@
-//! Measures every way to use a connection: nanoseconds per small message, over TCP on loopback, against an echo server
+//! Measures every usage pattern of a connection: nanoseconds per small message, over TCP on loopback, against an echo server
 //! in its own thread.
 //!
-//! `cargo run --release -p sockeye --example throughput -- [WAY] [COUNT...]`. Without counts: 1,000, 100,000 and
-//! 1,000,000. Without a way: all of them. The columns of a row should be alike; the first includes the start of the
+//! `cargo run --release -p sockeye --example throughput -- [PATTERN] [COUNT...]`. Without counts: 1,000, 100,000 and
+//! 1,000,000. Without a pattern: all of them. The columns of a row should be alike; the first includes the start of the
 //! connection.
 
-#[path = "../tests/common/ways.rs"]
-mod ways;
+#[path = "../tests/common/usage_patterns.rs"]
+mod usage_patterns;
 
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +16,7 @@ use sockeye::{Client, Error, Server};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use ways::{WAYS, Watch, Way};
+use usage_patterns::{USAGE_PATTERNS, UsagePattern, Watch};
 
 /// Counts nothing.
 struct Unwatched;
@@ -24,7 +24,7 @@ struct Unwatched;
 impl Watch for Unwatched {}
 
 #[derive(Clone, Copy)]
-enum Home {
+enum Executor {
     BlockOn,
     Spawned,
 }
@@ -42,18 +42,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         counts
     };
     let address = start_server()?;
-    print!("{:<20} {:<28}", "way", "runtime");
+    print!("{:<20} {:<28}", "pattern", "runtime");
     counts.iter().for_each(|count| print!(" {count:>12}"));
     println!("    ns per message");
-    let is_wanted = |way: &Way| only.as_ref().is_none_or(|only| *only == format!("{way:?}"));
-    for way in WAYS.into_iter().filter(is_wanted) {
-        for (name, home, is_multi) in [
-            ("current-thread, block_on", Home::BlockOn, false),
-            ("current-thread, spawned", Home::Spawned, false),
-            ("multi-thread, block_on", Home::BlockOn, true),
-            ("multi-thread, spawned", Home::Spawned, true),
+    let is_wanted = |pattern: &UsagePattern| only.as_ref().is_none_or(|only| *only == format!("{pattern:?}"));
+    for pattern in USAGE_PATTERNS.into_iter().filter(is_wanted) {
+        for (name, executor, is_multi) in [
+            ("current-thread, block_on", Executor::BlockOn, false),
+            ("current-thread, spawned", Executor::Spawned, false),
+            ("multi-thread, block_on", Executor::BlockOn, true),
+            ("multi-thread, spawned", Executor::Spawned, true),
         ] {
-            print!("{:<20} {name:<28}", format!("{way:?}"));
+            print!("{:<20} {name:<28}", format!("{pattern:?}"));
             let mut is_given_up = false;
             for count in &counts {
                 if is_given_up {
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     continue;
                 }
                 let runtime = runtime(is_multi)?;
-                match measure(&runtime, home, way, *count, address) {
+                match measure(&runtime, executor, pattern, *count, address) {
                     Ok(elapsed) => print!(" {:>12.0}", elapsed.as_nanos() as f64 / *count as f64),
                     Err(error) => {
                         is_given_up = true;
@@ -97,7 +97,7 @@ fn start_server() -> std::io::Result<std::net::SocketAddr> {
                 let server = server.clone();
                 tokio::spawn(async move {
                     let ws = server.accept(tcp).await?.accept().await?;
-                    ways::echo(ws).await
+                    usage_patterns::echo(ws).await
                 });
             }
         });
@@ -107,8 +107,8 @@ fn start_server() -> std::io::Result<std::net::SocketAddr> {
 
 fn measure(
     runtime: &Runtime,
-    home: Home,
-    way: Way,
+    executor: Executor,
+    pattern: UsagePattern,
     count: usize,
     address: std::net::SocketAddr,
 ) -> Result<Duration, &'static str> {
@@ -117,14 +117,16 @@ fn measure(
         tcp.set_nodelay(true)?;
         let (ws, _) = Client::default().request("ws://localhost/").connect_over(tcp).await?;
         let start = Instant::now();
-        Ok::<_, Error>(match timeout(LIMIT, ways::run(way, ws, count, &Unwatched)).await {
-            Ok(()) => Some(start.elapsed()),
-            Err(_) => None,
-        })
+        Ok::<_, Error>(
+            match timeout(LIMIT, usage_patterns::run(pattern, ws, count, &Unwatched)).await {
+                Ok(()) => Some(start.elapsed()),
+                Err(_) => None,
+            },
+        )
     };
-    let elapsed = match home {
-        Home::BlockOn => std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).ok(),
-        Home::Spawned => {
+    let elapsed = match executor {
+        Executor::BlockOn => std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).ok(),
+        Executor::Spawned => {
             let task = runtime.spawn(run);
             runtime.block_on(task).ok()
         }

@@ -68,8 +68,10 @@ pub(crate) enum Kind {
     Stalled,
     /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
     MutualStall,
+    /// The send queue was full, so an outbox closed the connection: see `Overflow::Close`.
+    Overflow,
     /// The caller passed something invalid, such as a close code that must not be sent.
-    Misuse(Box<dyn StdError + Send + Sync>),
+    InvalidInput(Box<dyn StdError + Send + Sync>),
     /// The URL is invalid, or its host cannot be used as a TLS server name.
     InvalidUrl(Box<dyn StdError + Send + Sync>),
     /// No connection to the host could be established.
@@ -114,8 +116,8 @@ impl Error {
         Self::new(Kind::Timeout(of))
     }
 
-    pub(crate) fn misuse(error: impl StdError + Send + Sync + 'static) -> Self {
-        Self::new(Kind::Misuse(Box::new(error)))
+    pub(crate) fn invalid_input(error: impl StdError + Send + Sync + 'static) -> Self {
+        Self::new(Kind::InvalidInput(Box::new(error)))
     }
 
     pub(crate) fn invalid_url(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -128,7 +130,7 @@ impl Error {
         match &*self.0 {
             Kind::Io(_) => ErrorKind::Io,
             Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall => ErrorKind::Timeout,
-            Kind::Misuse(_) | Kind::InvalidUrl(_) => ErrorKind::InvalidInput,
+            Kind::InvalidInput(_) | Kind::InvalidUrl(_) => ErrorKind::InvalidInput,
             Kind::Connect(error) if error.is_timeout() => ErrorKind::Timeout,
             Kind::Connect(error) if error.is_unresolved() => ErrorKind::Resolve,
             Kind::Connect(error) if error.is_invalid_input() => ErrorKind::InvalidInput,
@@ -143,6 +145,7 @@ impl Error {
                 CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout => ErrorKind::Timeout,
                 _ => ErrorKind::Closed,
             },
+            Kind::Overflow => ErrorKind::Closed,
             Kind::Other(_) => ErrorKind::Other,
         }
     }
@@ -170,7 +173,7 @@ impl Error {
                 (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
                 (_, Some(frame)) => matches!(u16::from(frame.code), 1001 | 1011..=1014),
             },
-            Kind::Misuse(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
+            Kind::Overflow | Kind::InvalidInput(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
         }
     }
 
@@ -187,6 +190,7 @@ impl Error {
             | Kind::Io(_)
             | Kind::Stalled
             | Kind::MutualStall
+            | Kind::Overflow
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
             _ => false,
@@ -336,7 +340,10 @@ impl fmt::Display for Error {
                 "both sides wait to send: the peer takes too little, and the messages received ahead fill \
                  Limits::read_ahead_max",
             ),
-            Kind::Misuse(error) => write!(f, "invalid input: {error}"),
+            Kind::Overflow => {
+                f.write_str("the send queue was full, so the connection is closed with 1013 (try again later)")
+            }
+            Kind::InvalidInput(error) => write!(f, "invalid input: {error}"),
             Kind::InvalidUrl(error) => write!(f, "invalid URL: {error}"),
             Kind::Tls(error) => write!(f, "TLS failed: {error}"),
             Kind::Handshake(error) => write!(f, "opening handshake failed: {error}"),
@@ -357,10 +364,15 @@ impl StdError for Error {
         // The cause's own text is already in this error's text.
         match &*self.0 {
             Kind::Io(error) | Kind::Tls(error) => error.source(),
-            Kind::Misuse(error) | Kind::InvalidUrl(error) | Kind::Other(error) => error.source(),
+            Kind::InvalidInput(error) | Kind::InvalidUrl(error) | Kind::Other(error) => error.source(),
             Kind::Connect(error) => error.source(),
             Kind::Handshake(error) => error.source(),
-            Kind::Closed(_) | Kind::Timeout(_) | Kind::Stalled | Kind::MutualStall | Kind::Rejected(_) => None,
+            Kind::Closed(_)
+            | Kind::Timeout(_)
+            | Kind::Stalled
+            | Kind::MutualStall
+            | Kind::Overflow
+            | Kind::Rejected(_) => None,
         }
     }
 }
@@ -379,12 +391,12 @@ impl From<HandshakeError> for Error {
 
 impl From<InvalidClose> for Error {
     fn from(error: InvalidClose) -> Self {
-        Self::misuse(error)
+        Self::invalid_input(error)
     }
 }
 
 impl From<SendError> for Error {
     fn from(error: SendError) -> Self {
-        Self::misuse(error)
+        Self::invalid_input(error)
     }
 }

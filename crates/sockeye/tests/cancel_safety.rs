@@ -9,13 +9,13 @@ mod common;
 use common::script::transport;
 use common::wire::{Frame, close, continuation, ping, pong, text, texts};
 use common::{BOTH, Local, Peer, REQUEST, answer, finish, open, open_server, poll_at_most, within};
-use sockeye::{CloseCode, Limits, Message, Receiver, Sender, Server, WebSocket};
+use sockeye::{CloseCode, Limits, Message, Overflow, Receiver, Sender, Server, WebSocket};
 
 /// More polls than any of these futures needs.
 const POLLS_MAX: usize = 5000;
 
 fn throttle(peer: &Peer) {
-    peer.rule(|rules| {
+    peer.change_rules(|rules| {
         rules.read_max = 1;
         rules.write_max = 1;
         rules.stutters = true;
@@ -53,7 +53,7 @@ fn expected_messages() -> Vec<String> {
 
 #[track_caller]
 fn check_answers(peer: &Peer) {
-    assert_eq!(peer.takes(), [pong("first"), pong("second"), close(3000, "")]);
+    assert_eq!(peer.take_frames(), [pong("first"), pong("second"), close(3000, "")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,8 +62,8 @@ async fn recv_loses_nothing() {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
             throttle(&peer);
-            peer.sends(peer_frames());
-            peer.ends();
+            peer.send(peer_frames());
+            peer.end();
             let (mut received, mut dropped) = (vec![], 0);
             let end = loop {
                 match retry!(polls, dropped, ws.recv()) {
@@ -89,8 +89,8 @@ async fn receiver_recv_loses_nothing() {
             let (ws, peer) = open(local).await;
             let (sender, mut receiver) = ws.split();
             throttle(&peer);
-            peer.sends(peer_frames());
-            peer.ends();
+            peer.send(peer_frames());
+            peer.end();
             let (mut received, mut dropped) = (vec![], 0);
             let end = loop {
                 match retry!(polls, dropped, receiver.recv()) {
@@ -125,7 +125,7 @@ async fn dropped_send_sends_its_queued_message_completely_and_once() {
                 dropped += usize::from(poll_at_most(polls, ws.send(message)).await.is_none());
             }
             ws.flush().await.unwrap();
-            assert_eq!(texts(&peer.takes()), messages(), "{local:?}, {polls} polls");
+            assert_eq!(texts(&peer.take_frames()), messages(), "{local:?}, {polls} polls");
             if dropped == 0 {
                 break;
             }
@@ -146,7 +146,7 @@ async fn dropped_sender_send_sends_its_queued_message_completely_and_once() {
                 dropped += usize::from(poll_at_most(polls, sender.clone().send(message)).await.is_none());
             }
             sender.flush().await.unwrap();
-            assert_eq!(texts(&peer.takes()), messages(), "{local:?}, {polls} polls");
+            assert_eq!(texts(&peer.take_frames()), messages(), "{local:?}, {polls} polls");
             if dropped == 0 {
                 break;
             }
@@ -158,14 +158,14 @@ async fn dropped_sender_send_sends_its_queued_message_completely_and_once() {
 async fn dropped_send_of_large_message_sends_it_completely() {
     for polls in 1..POLLS_MAX {
         let (mut ws, peer) = open(Local::Server).await;
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.write_max = 1000;
             rules.stutters = true;
         });
         let large = "l".repeat(20_000);
         let is_sent = poll_at_most(polls, ws.send(large.as_str())).await.is_some();
         ws.send("after").await.unwrap();
-        assert_eq!(texts(&peer.takes()), [large.as_str(), "after"], "{polls} polls");
+        assert_eq!(texts(&peer.take_frames()), [large.as_str(), "after"], "{polls} polls");
         if is_sent {
             break;
         }
@@ -189,7 +189,7 @@ async fn feed_dropped_while_waiting_for_room_queues_nothing() {
             retry!(polls, dropped, ws.feed(message.as_str())).unwrap();
         }
         ws.flush().await.unwrap();
-        assert_eq!(texts(&peer.takes()), messages(), "{polls} polls");
+        assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
         if dropped == 0 {
             break;
         }
@@ -207,7 +207,46 @@ async fn sender_feed_dropped_while_waiting_for_room_queues_nothing() {
             retry!(polls, dropped, sender.feed(message.as_str())).unwrap();
         }
         sender.flush().await.unwrap();
-        assert_eq!(texts(&peer.takes()), messages(), "{polls} polls");
+        assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
+        if dropped == 0 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_reserve_reserves_nothing() {
+    for polls in 1..POLLS_MAX {
+        let (ws, peer) = open_server(&narrow_server()).await;
+        let (sender, _receiver) = ws.split();
+        throttle(&peer);
+        let mut dropped = 0;
+        for message in messages() {
+            let permit = retry!(polls, dropped, sender.reserve(message.len())).unwrap();
+            permit.send(message).unwrap();
+        }
+        sender.flush().await.unwrap();
+        assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
+        drop(sender.try_reserve(usize::MAX).unwrap());
+        if dropped == 0 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outbox_send_dropped_while_waiting_for_room_queues_nothing() {
+    for polls in 1..POLLS_MAX {
+        let (ws, peer) = open_server(&narrow_server()).await;
+        let (sender, _receiver) = ws.split();
+        let outbox = sender.with_overflow(Overflow::Wait);
+        throttle(&peer);
+        let mut dropped = 0;
+        for message in messages() {
+            retry!(polls, dropped, outbox.send(message.as_str())).unwrap();
+        }
+        outbox.sender().flush().await.unwrap();
+        assert_eq!(texts(&peer.take_frames()), messages(), "{polls} polls");
         if dropped == 0 {
             break;
         }
@@ -226,7 +265,7 @@ async fn sends_dropped_while_waiting_for_room_send_all_or_nothing() {
             }
         }
         ws.flush().await.unwrap();
-        let arrived = texts(&peer.takes());
+        let arrived = texts(&peer.take_frames());
         // The received messages are a subsequence of the sent ones: in order, without duplicates.
         let mut all = messages().into_iter();
         assert!(
@@ -255,7 +294,7 @@ async fn flush_loses_nothing() {
             }
             let mut dropped = 0;
             retry!(polls, dropped, ws.flush()).unwrap();
-            assert_eq!(texts(&peer.takes()), messages(), "{local:?}, {polls} polls");
+            assert_eq!(texts(&peer.take_frames()), messages(), "{local:?}, {polls} polls");
             if dropped == 0 {
                 break;
             }
@@ -271,12 +310,12 @@ async fn dropped_ping_is_sent_once_by_the_next_call() {
             throttle(&peer);
             let is_sent = poll_at_most(polls, ws.send_ping(b"there?")).await.is_some();
             ws.flush().await.unwrap();
-            assert_eq!(peer.takes(), [ping("there?")], "{local:?}, {polls} polls");
+            assert_eq!(peer.take_frames(), [ping("there?")], "{local:?}, {polls} polls");
 
             let (sender, _receiver) = ws.split();
             let was_sent = poll_at_most(polls, sender.send_ping(b"still?")).await.is_some();
             sender.flush().await.unwrap();
-            assert_eq!(peer.takes(), [ping("still?")], "{local:?}, {polls} polls");
+            assert_eq!(peer.take_frames(), [ping("still?")], "{local:?}, {polls} polls");
             if is_sent && was_sent {
                 break;
             }
@@ -290,13 +329,13 @@ async fn dropped_close_continues_when_called_again() {
         for polls in 1..POLLS_MAX {
             let (mut ws, peer) = open(local).await;
             throttle(&peer);
-            peer.sends([text("late"), close(1000, "")]);
-            peer.ends();
+            peer.send([text("late"), close(1000, "")]);
+            peer.end();
             let mut dropped = 0;
             retry!(polls, dropped, ws.close(CloseCode::NORMAL, "bye")).unwrap();
             assert!(ws.close_info().unwrap().is_clean());
             finish(ws, &peer).await;
-            assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
+            assert_eq!(peer.take_frames(), [close(1000, "bye")], "{local:?}, {polls} polls");
             if dropped == 0 {
                 break;
             }
@@ -311,11 +350,11 @@ async fn dropped_close_continues_with_recv() {
             let (mut ws, peer) = open(local).await;
             throttle(&peer);
             let answers = async {
-                while peer.takes().is_empty() {
+                while peer.take_frames().is_empty() {
                     tokio::task::yield_now().await;
                 }
-                peer.sends([close(1000, "")]);
-                peer.ends();
+                peer.send([close(1000, "")]);
+                peer.end();
             };
             let closing = async {
                 let is_closed = poll_at_most(polls, ws.close(CloseCode::NORMAL, "")).await.is_some();
@@ -348,10 +387,10 @@ async fn dropped_sender_close_continues_with_the_receiver() {
             let (ws, peer) = open(local).await;
             let (sender, receiver) = ws.split();
             throttle(&peer);
-            peer.sends([text("late"), close(1000, "")]);
-            peer.ends();
+            peer.send([text("late"), close(1000, "")]);
+            peer.end();
             let dropped = close_both(polls, sender.clone(), receiver).await;
-            assert_eq!(peer.takes(), [close(1000, "bye")], "{local:?}, {polls} polls");
+            assert_eq!(peer.take_frames(), [close(1000, "bye")], "{local:?}, {polls} polls");
             assert!(sender.close_info().unwrap().is_clean());
             if dropped == 0 {
                 break;
@@ -379,11 +418,11 @@ async fn echo_with_dropped_futures_echoes_each_message_once_in_order() {
             let (mut ws, peer) = open(local).await;
             throttle(&peer);
             let sent: Vec<String> = (0..40).map(|number| format!("message {number}")).collect();
-            peer.sends(sent.iter().map(text).chain([close(1000, "")]));
-            peer.ends();
+            peer.send(sent.iter().map(text).chain([close(1000, "")]));
+            peer.end();
             echo(polls, &mut ws).await;
             finish(ws, &peer).await;
-            let mut frames = peer.takes();
+            let mut frames = peer.take_frames();
             assert_eq!(frames.pop(), Some(close(1000, "")));
             frames.retain(|frame| !frame.is_ping());
             assert_eq!(texts(&frames), sent, "{local:?}, {polls} polls");
@@ -403,9 +442,9 @@ async fn dropped_connect_closes_the_transport() {
             let answering = async {
                 while !request.ends_with(b"\r\n\r\n") {
                     tokio::task::yield_now().await;
-                    request.extend(peer.takes_bytes());
+                    request.extend(peer.take_bytes());
                 }
-                peer.sends_bytes(answer(&request));
+                peer.send_bytes(answer(&request));
                 std::future::pending().await
             };
             tokio::select! {
@@ -414,7 +453,7 @@ async fn dropped_connect_closes_the_transport() {
             }
         };
         match poll_at_most(polls, connecting).await {
-            None => assert!(peer.sees_end(), "{polls} polls"),
+            None => assert!(peer.is_transport_closed(), "{polls} polls"),
             Some(connected) => {
                 connected.unwrap();
                 return;
@@ -429,11 +468,11 @@ async fn dropped_accept_closes_the_transport() {
     for polls in 1..POLLS_MAX {
         let (io, peer) = transport(true);
         throttle(&peer);
-        peer.sends_bytes(REQUEST);
+        peer.send_bytes(REQUEST);
         let server = Server::default();
         let accepting = async { server.accept(io).await?.accept().await };
         match poll_at_most(polls, accepting).await {
-            None => assert!(peer.sees_end(), "{polls} polls"),
+            None => assert!(peer.is_transport_closed(), "{polls} polls"),
             Some(accepted) => {
                 let mut ws = accepted.unwrap();
                 ws.send(Message::text("open")).await.unwrap();

@@ -17,7 +17,7 @@ async fn peer_closes_and_gets_an_answer() {
     // checks [6455-5.5.1-8, 6455-5.5.1-9, 6455-5.5.1-10, 6455-7.1.1-1, 6455-7.1.5-1, 6455-7.1.6-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([text("before"), close(4001, "enough"), text("after")]);
+        peer.send([text("before"), close(4001, "enough"), text("after")]);
         assert_eq!(text_of(ws.recv().await), "before");
         // The end is reported immediately, and the answer has been sent.
         let Poll::Ready(Err(error)) = poll_once(pin!(ws.recv())).await else {
@@ -25,10 +25,10 @@ async fn peer_closes_and_gets_an_answer() {
         };
         assert!(error.is_closed() && !error.is_normal_close(), "{error:?}");
         assert_eq!(error.close_code(), Some(CloseCode(4001)));
-        assert_eq!(peer.takes(), [close(4001, "")]);
+        assert_eq!(peer.take_frames(), [close(4001, "")]);
         // RFC 6455 §7.1.1: the server closes TCP first, the client waits for it.
-        assert_eq!(peer.sees_half_close(), local == Local::Server);
-        assert!(!peer.sees_end());
+        assert_eq!(peer.is_half_closed(), local == Local::Server);
+        assert!(!peer.is_transport_closed());
 
         let close_info = ws.close_info().unwrap().clone();
         assert_eq!((close_info.code(), close_info.reason()), (CloseCode(4001), "enough"));
@@ -37,7 +37,7 @@ async fn peer_closes_and_gets_an_answer() {
         assert!(close_info.is_clean() && !ws.is_open());
         assert_eq!(ws.send("late").await.unwrap_err().close_code(), Some(CloseCode(4001)));
         ws.close(CloseCode::NORMAL, "it is closed already").await.unwrap();
-        peer.ends();
+        peer.end();
         finish(ws, &peer).await;
     }
 }
@@ -50,15 +50,15 @@ async fn local_side_closes_and_waits_for_the_answer() {
         ws.feed("before").await.unwrap();
         let mut closing = Box::pin(ws.close(CloseCode::GOING_AWAY, "restart"));
         assert!(poll_once(&mut closing).await.is_pending());
-        assert_eq!(peer.takes(), [text("before"), close(1001, "restart")]);
-        assert!(!peer.sees_half_close(), "the peer has not closed yet");
-        peer.sends([text("crossing"), close(1001, "")]);
+        assert_eq!(peer.take_frames(), [text("before"), close(1001, "restart")]);
+        assert!(!peer.is_half_closed(), "the peer has not closed yet");
+        peer.send([text("crossing"), close(1001, "")]);
         let Poll::Ready(closed) = poll_once(&mut closing).await else {
             panic!("both close frames were exchanged");
         };
         closed.unwrap();
         drop(closing);
-        assert_eq!(peer.sees_half_close(), local == Local::Server);
+        assert_eq!(peer.is_half_closed(), local == Local::Server);
 
         let close_info = ws.close_info().unwrap();
         assert_eq!((close_info.code(), close_info.reason()), (CloseCode::GOING_AWAY, ""));
@@ -69,8 +69,8 @@ async fn local_side_closes_and_waits_for_the_answer() {
         assert_eq!(close_info.sent().unwrap().reason, "restart");
         // Closing again changes nothing.
         ws.close(CloseCode::NORMAL, "").await.unwrap();
-        assert_eq!(peer.takes(), []);
-        peer.ends();
+        assert_eq!(peer.take_frames(), []);
+        peer.end();
         finish(ws, &peer).await;
     }
 }
@@ -80,10 +80,10 @@ async fn simultaneous_closes_send_one_close_frame_each() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         ws.start_close(CloseCode::NORMAL, "here").unwrap();
-        peer.sends([close(3001, "there")]);
-        peer.ends();
+        peer.send([close(3001, "there")]);
+        peer.end();
         assert!(ws.recv().await.unwrap().is_none());
-        assert_eq!(peer.takes(), [close(1000, "here")]);
+        assert_eq!(peer.take_frames(), [close(1000, "here")]);
         let close_info = ws.close_info().unwrap();
         assert!(close_info.is_clean());
         assert_eq!((close_info.code(), close_info.first()), (CloseCode(3001), Side::Local));
@@ -94,10 +94,10 @@ async fn simultaneous_closes_send_one_close_frame_each() {
 async fn close_frame_without_code_is_1005() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([frame(0x8, "")]);
-        peer.ends();
+        peer.send([frame(0x8, "")]);
+        peer.end();
         assert!(ws.recv().await.unwrap().is_none());
-        assert_eq!(peer.takes(), [frame(0x8, "")]);
+        assert_eq!(peer.take_frames(), [frame(0x8, "")]);
         assert_eq!(ws.close_info().unwrap().code(), CloseCode::NO_STATUS);
     }
 }
@@ -108,14 +108,14 @@ async fn background_close_takes_one_second_on_servers_and_five_on_clients() {
         for is_split in [false, true] {
             let (mut ws, peer) = open(local).await;
             let start = Instant::now();
-            peer.sends([close(1000, "")]);
+            peer.send([close(1000, "")]);
             assert!(ws.recv().await.unwrap().is_none());
             assert_eq!(start.elapsed(), Duration::ZERO);
             match is_split {
                 true => drop(ws.split()),
                 false => drop(ws),
             }
-            assert!(!peer.sees_end());
+            assert!(!peer.is_transport_closed());
             finish((), &peer).await;
             assert_eq!(start.elapsed().as_secs(), secs, "{local:?}");
         }
@@ -126,17 +126,17 @@ async fn background_close_takes_one_second_on_servers_and_five_on_clients() {
 async fn queued_messages_are_sent_in_the_background_before_the_close_frame() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed("queued").await.unwrap();
         ws.start_close(CloseCode::GOING_AWAY, "").unwrap();
         drop(ws);
         tokio::time::sleep(Duration::from_secs(9)).await;
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(peer.takes(), [text("queued"), close(1001, "")]);
-        assert!(!peer.sees_end(), "the peer has not answered");
-        peer.sends([close(1001, "")]);
-        peer.ends();
+        assert_eq!(peer.take_frames(), [text("queued"), close(1001, "")]);
+        assert!(!peer.is_transport_closed(), "the peer has not answered");
+        peer.send([close(1001, "")]);
+        peer.end();
         finish((), &peer).await;
     }
 }
@@ -144,14 +144,14 @@ async fn queued_messages_are_sent_in_the_background_before_the_close_frame() {
 #[tokio::test(start_paused = true)]
 async fn background_close_drops_output_of_slow_peer_after_a_minute() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed(vec![7; 1 << 20]).await.unwrap();
     ws.start_close(CloseCode::NORMAL, "").unwrap();
     drop(ws);
     let start = Instant::now();
-    while !peer.sees_end() {
+    while !peer.is_transport_closed() {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        peer.rule(|rules| rules.room = 2000);
+        peer.change_rules(|rules| rules.room = 2000);
     }
     assert!((60..=61).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
@@ -162,7 +162,7 @@ async fn abort_ends_the_closing_handshake() {
         let (mut ws, peer) = open(local).await;
         ws.start_close(CloseCode::NORMAL, "").unwrap();
         ws.abort();
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -175,7 +175,7 @@ fn connection_dropped_outside_a_runtime_closes_immediately() {
     let (mut ws, peer) = runtime.block_on(open(Local::Server));
     ws.start_close(CloseCode::NORMAL, "").unwrap();
     drop(ws);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,8 +186,8 @@ async fn peer_that_ends_tcp_after_our_close_frame_closed_normally() {
             let mut closing = Box::pin(ws.close(CloseCode::NORMAL, "bye"));
             assert!(poll_once(&mut closing).await.is_pending());
             match is_reset {
-                true => peer.resets(),
-                false => peer.ends(),
+                true => peer.reset(),
+                false => peer.end(),
             }
             closing.await.unwrap();
             assert!(ws.recv().await.unwrap().is_none());
@@ -202,8 +202,8 @@ async fn peer_that_ends_tcp_after_our_close_frame_closed_normally() {
 async fn recv_after_the_end_yields() {
     for (code, is_normal) in [(1000, true), (1011, false)] {
         let (mut ws, peer) = open(Local::Server).await;
-        peer.sends([close(code, "")]);
-        peer.ends();
+        peer.send([close(code, "")]);
+        peer.end();
         assert_eq!(ws.recv().await.is_ok(), is_normal);
         let mut turns_of_others = 0;
         let calls = async {
@@ -230,8 +230,8 @@ async fn recv_after_the_end_yields() {
 async fn send_after_the_end_yields_now_and_then() {
     for is_split in [false, true] {
         let (mut ws, peer) = open(Local::Server).await;
-        peer.sends([close(1000, "")]);
-        peer.ends();
+        peer.send([close(1000, "")]);
+        peer.end();
         assert!(ws.recv().await.unwrap().is_none());
         let mut turns_of_others = 0;
         let calls = async {
@@ -272,9 +272,9 @@ async fn recv_and_send_report_the_same_end() {
             for sends_first in [false, true] {
                 for is_broken in [false, true] {
                     let (mut ws, peer) = open(local).await;
-                    peer.sends([text("before"), close(code, "")]);
+                    peer.send([text("before"), close(code, "")]);
                     if is_broken {
-                        peer.breaks();
+                        peer.fail_writes_and_end();
                     }
                     let sent = match sends_first {
                         true => ws.send("tick").await,
@@ -313,7 +313,7 @@ async fn close_times_out_after_five_seconds_without_answer() {
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
         assert_eq!(error.close_info().unwrap().cause(), CloseCause::CloseTimeout);
         assert_eq!(start.elapsed().as_secs(), 5);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -324,7 +324,7 @@ async fn data_after_our_close_frame_does_not_extend_the_timeout() {
         let start = Instant::now();
         let talking = async {
             loop {
-                peer.sends([text("still"), ping("here")]);
+                peer.send([text("still"), ping("here")]);
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         };
@@ -341,14 +341,14 @@ async fn data_after_our_close_frame_does_not_extend_the_timeout() {
 async fn close_to_a_peer_that_takes_nothing_ends_after_the_write_timeout() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed("queued").await.unwrap();
         let start = Instant::now();
         let error = within(60, ws.close(CloseCode::NORMAL, "")).await.unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
         // The write timeout, because the close frame has not been written.
         assert_eq!(start.elapsed().as_secs(), 10);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -357,19 +357,19 @@ async fn close_behind_backlog_delivers_everything_to_a_slow_peer() {
     const MESSAGE_LEN: usize = 12 << 20;
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed(vec![7; MESSAGE_LEN]).await.unwrap();
         let start = Instant::now();
         let mut taken = 0;
         let reading = async {
             while taken < MESSAGE_LEN + 4 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                peer.rule(|rules| rules.room = 100_000);
+                peer.change_rules(|rules| rules.room = 100_000);
                 tokio::task::yield_now().await;
-                taken += peer.takes_bytes().len();
+                taken += peer.take_bytes().len();
             }
-            peer.rule(|rules| rules.room = usize::MAX);
-            peer.sends([close(1000, "")]);
+            peer.change_rules(|rules| rules.room = usize::MAX);
+            peer.send([close(1000, "")]);
         };
         let (closed, ()) = tokio::join!(ws.close(CloseCode::NORMAL, ""), reading);
         closed.unwrap();
@@ -380,9 +380,9 @@ async fn close_behind_backlog_delivers_everything_to_a_slow_peer() {
 #[tokio::test(start_paused = true)]
 async fn transport_that_cannot_half_close_is_closed_after_the_linger() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.shutdown_hangs = true);
+    peer.change_rules(|rules| rules.shutdown_hangs = true);
     let start = Instant::now();
-    peer.sends([close(1000, "")]);
+    peer.send([close(1000, "")]);
     assert!(ws.recv().await.unwrap().is_none());
     finish(ws, &peer).await;
     assert_eq!(start.elapsed().as_secs(), 1);
@@ -392,8 +392,8 @@ async fn transport_that_cannot_half_close_is_closed_after_the_linger() {
 async fn discarded_input_after_close_is_limited() {
     // checks [6455-7.1.1-1]
     let (mut ws, peer) = open(Local::Server).await;
-    peer.sends([close(1000, "")]);
-    peer.sends_bytes(vec![0; 65 << 20]);
+    peer.send([close(1000, "")]);
+    peer.send_bytes(vec![0; 65 << 20]);
     let start = Instant::now();
     assert!(within(60, ws.recv()).await.unwrap().is_none());
     assert_eq!(start.elapsed().as_secs(), 0);
@@ -404,8 +404,8 @@ async fn discarded_input_after_close_is_limited() {
 async fn reset_after_closing_handshake_is_a_normal_end() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([close(1000, "")]);
-        peer.resets();
+        peer.send([close(1000, "")]);
+        peer.reset();
         assert!(ws.recv().await.unwrap().is_none());
         assert!(ws.close_info().unwrap().is_clean());
     }
@@ -415,8 +415,8 @@ async fn reset_after_closing_handshake_is_a_normal_end() {
 async fn reset_before_closing_handshake_is_an_error() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([text("before")]);
-        peer.resets();
+        peer.send([text("before")]);
+        peer.reset();
         assert_eq!(text_of(ws.recv().await), "before");
         let error = ws.recv().await.unwrap_err();
         assert!(error.is_io() && error.is_closed(), "{error:?}");
@@ -429,8 +429,8 @@ async fn end_without_close_frame_is_a_permanent_error() {
     // checks [6455-7.2.1-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([text("before")]);
-        peer.ends();
+        peer.send([text("before")]);
+        peer.end();
         assert_eq!(text_of(ws.recv().await), "before");
         for _ in 0..3 {
             let error = ws.recv().await.unwrap_err();
@@ -441,7 +441,7 @@ async fn end_without_close_frame_is_a_permanent_error() {
         assert!(ws.send("late").await.unwrap_err().is_closed());
         assert!(ws.send_ping(b"late").await.unwrap_err().is_closed());
         assert!(ws.close(CloseCode::NORMAL, "").await.unwrap_err().is_closed());
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -461,8 +461,8 @@ async fn truncated_message_is_never_delivered() {
             [text("a").unfinished().bytes(mask), cut(continuation("bc"), mask)].concat(),
         ] {
             let (mut ws, peer) = open(local).await;
-            peer.sends_bytes(rest);
-            peer.ends();
+            peer.send_bytes(rest);
+            peer.end();
             assert!(ws.recv().await.unwrap_err().is_closed());
         }
     }
@@ -472,8 +472,8 @@ async fn truncated_message_is_never_delivered() {
 async fn recv_returns_none_after_normal_close() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([close(1000, "")]);
-        peer.ends();
+        peer.send([close(1000, "")]);
+        peer.end();
         for _ in 0..3 {
             assert!(ws.recv().await.unwrap().is_none());
         }
@@ -489,12 +489,12 @@ async fn messages_after_start_close_are_received() {
         ws.start_close(CloseCode::NORMAL, "").unwrap();
         assert!(!ws.is_open());
         assert!(ws.feed("late").await.unwrap_err().is_closed());
-        peer.sends([text("one"), text("two"), close(1000, "")]);
-        peer.ends();
+        peer.send([text("one"), text("two"), close(1000, "")]);
+        peer.end();
         assert_eq!(text_of(ws.recv().await), "one");
         assert_eq!(text_of(ws.recv().await), "two");
         assert!(ws.recv().await.unwrap().is_none());
-        assert_eq!(peer.takes(), [close(1000, "")]);
+        assert_eq!(peer.take_frames(), [close(1000, "")]);
     }
 }
 
@@ -503,15 +503,15 @@ async fn invalid_code_or_reason_is_an_error_and_still_closes() {
     let cases = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000].map(|code| (code, "no".to_owned()));
     for (code, reason) in cases.into_iter().chain([(1000, "r".repeat(124))]) {
         let (mut ws, peer) = open(Local::Client).await;
-        peer.sends([close(1000, "")]);
-        peer.ends();
+        peer.send([close(1000, "")]);
+        peer.end();
         let error = ws.close(CloseCode(code), &reason).await.unwrap_err();
         assert!(error.is_invalid_input() && !error.is_closed(), "{code}: {error:?}");
         let sent = match code {
             1000 | 1005 => CloseCode::NORMAL,
             _ => CloseCode::INTERNAL_ERROR,
         };
-        assert_eq!(peer.takes(), [close(sent.0, &reason[..reason.len().min(123)])]);
+        assert_eq!(peer.take_frames(), [close(sent.0, &reason[..reason.len().min(123)])]);
         assert!(ws.recv().await.unwrap().is_none());
     }
 }
@@ -543,14 +543,14 @@ async fn protocol_violation_sends_close_frame_and_is_returned() {
         ] {
             let (mut ws, peer) = open(local).await;
             let start = Instant::now();
-            peer.sends([text("before")]);
-            peer.sends_bytes(bytes);
+            peer.send([text("before")]);
+            peer.send_bytes(bytes);
             assert_eq!(text_of(ws.recv().await), "before");
             let error = ws.recv().await.unwrap_err();
             assert!(error.is_protocol() && error.is_closed(), "{error:?}");
             assert_eq!(error.close_info().unwrap().cause(), CloseCause::ProtocolError(fault));
-            assert_eq!(peer.takes(), [close(code, fault.reason())]);
-            assert!(peer.sees_half_close() && !peer.sees_end());
+            assert_eq!(peer.take_frames(), [close(code, fault.reason())]);
+            assert!(peer.is_half_closed() && !peer.is_transport_closed());
             assert_eq!(start.elapsed(), Duration::ZERO);
             finish(ws, &peer).await;
             assert_eq!(
@@ -566,10 +566,10 @@ async fn protocol_violation_sends_close_frame_and_is_returned() {
 async fn earlier_input_is_received_after_a_write_failure() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([text("one"), text("two"), close(1008, "you talk too much")]);
+        peer.send([text("one"), text("two"), close(1008, "you talk too much")]);
         assert_eq!(text_of(ws.recv().await), "one");
         // This side learns that the peer is gone when it writes.
-        peer.fails_after(0);
+        peer.fail_after(0);
         let error = ws.send("echo").await.unwrap_err();
         // The input that had arrived explains the end better than the broken pipe.
         assert_eq!(error.close_code(), Some(CloseCode(1008)));
@@ -590,13 +590,13 @@ async fn failure_at_any_operation_is_an_error_and_closes_the_transport() {
     for local in BOTH {
         for operation in 0.. {
             let (mut ws, peer) = open(local).await;
-            peer.rule(|rules| {
+            peer.change_rules(|rules| {
                 rules.read_max = 5;
                 rules.write_max = 5;
             });
-            peer.fails_after(operation);
-            peer.sends([text("hello"), ping("there"), close(1000, "")]);
-            peer.ends();
+            peer.fail_after(operation);
+            peer.send([text("hello"), ping("there"), close(1000, "")]);
+            peer.end();
             let echo = async {
                 while let Some(message) = ws.recv().await? {
                     ws.send(message).await?;
@@ -609,7 +609,7 @@ async fn failure_at_any_operation_is_an_error_and_closes_the_transport() {
             assert!(again.is_err() || result.is_ok(), "{operation}: {result:?}, {again:?}");
             assert!(ws.close_info().is_some() && !ws.is_open());
             finish(ws, &peer).await;
-            if result.is_ok() && peer.takes().last() == Some(&close(1000, "")) {
+            if result.is_ok() && peer.take_frames().last() == Some(&close(1000, "")) {
                 break;
             }
         }
@@ -620,8 +620,8 @@ async fn failure_at_any_operation_is_an_error_and_closes_the_transport() {
 async fn stream_yields_an_error_once_and_ends() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([text("one")]);
-        peer.ends();
+        peer.send([text("one")]);
+        peer.end();
         assert_eq!(ws.next().await.unwrap().unwrap(), Message::text("one"));
         assert!(ws.next().await.unwrap().is_err());
         assert!(ws.next().await.is_none());
@@ -633,8 +633,8 @@ async fn stream_yields_an_error_once_and_ends() {
 async fn stream_ends_after_normal_close() {
     let (ws, peer) = open(Local::Server).await;
     let (_sender, receiver) = ws.split();
-    peer.sends([text("one"), text("two"), close(1000, "")]);
-    peer.ends();
+    peer.send([text("one"), text("two"), close(1000, "")]);
+    peer.end();
     let messages: Vec<_> = receiver.map(Result::unwrap).collect().await;
     assert_eq!(messages, [Message::text("one"), Message::text("two")]);
 }
@@ -644,13 +644,13 @@ async fn sink_sends_and_closes() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         SinkExt::feed(&mut ws, Message::text("a")).await.unwrap();
-        assert_eq!(peer.takes(), []);
+        assert_eq!(peer.take_frames(), []);
         SinkExt::send(&mut ws, Message::text("b")).await.unwrap();
-        assert_eq!(peer.takes(), [text("a"), text("b")]);
-        peer.sends([text("not read away"), close(1000, "")]);
-        peer.ends();
+        assert_eq!(peer.take_frames(), [text("a"), text("b")]);
+        peer.send([text("not read away"), close(1000, "")]);
+        peer.end();
         SinkExt::<Message>::close(&mut ws).await.unwrap();
-        assert_eq!(peer.takes(), [close(1000, "")]);
+        assert_eq!(peer.take_frames(), [close(1000, "")]);
         assert_eq!(text_of(ws.next().await.unwrap().map(Some)), "not read away");
         assert!(ws.next().await.is_none());
         assert!(
@@ -667,20 +667,20 @@ async fn dropping_the_connection_ends_tcp() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         drop(ws);
-        assert!(peer.sees_end());
-        assert_eq!(peer.takes_bytes(), []);
+        assert!(peer.is_transport_closed());
+        assert_eq!(peer.take_bytes(), []);
 
         let (ws, peer) = open(local).await;
         ws.abort();
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
 
         let (ws, peer) = open(local).await;
         let (sender, receiver) = ws.split();
         drop(receiver);
-        assert!(!peer.sees_end(), "a sender is left");
+        assert!(!peer.is_transport_closed(), "a sender is left");
         drop(sender.clone());
         drop(sender);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 

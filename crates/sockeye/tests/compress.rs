@@ -53,10 +53,10 @@ async fn deflating_pair(local: Local) -> (WebSocket, WebSocket) {
 async fn deflating_server() -> (WebSocket, Peer) {
     let (io, peer) = transport(true);
     let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
-    peer.sends_bytes(REQUEST.replace("\r\n\r\n", offer));
+    peer.send_bytes(REQUEST.replace("\r\n\r\n", offer));
     let server = Server::builder().compression(DeflateConfig::default()).build();
     let ws = server.accept(io).await.unwrap().accept().await.unwrap();
-    peer.takes_bytes();
+    peer.take_bytes();
     (ws, peer)
 }
 
@@ -88,7 +88,7 @@ async fn compression_does_not_starve_other_tasks() {
     // The same for an echo of many small messages.
     let (mut ws, peer) = deflating_server().await;
     let peer_sends: Vec<Frame> = (0..1000).map(|_| common::wire::binary([7; 1000])).collect();
-    peer.sends(peer_sends);
+    peer.send(peer_sends);
     let echoing = async {
         for _ in 0..1000 {
             let message = ws.recv().await.unwrap().unwrap();
@@ -124,7 +124,7 @@ async fn large_message_is_sent_in_fragments_by_every_sending_method() {
         } else {
             ws.flush().await.unwrap();
         }
-        let heads: Vec<_> = peer.takes().iter().map(Frame::head).collect();
+        let heads: Vec<_> = peer.take_frames().iter().map(Frame::head).collect();
         assert_eq!(heads.len(), text.len().div_ceil(PART));
         let (last, others) = heads.split_last().unwrap();
         assert_eq!((others[0], *last), ((false, true, 0x1), (true, false, 0x0)));
@@ -137,9 +137,9 @@ async fn incompressible_messages_are_sent_uncompressed_and_small_ones_in_one_fra
     let (mut ws, peer) = deflating_server().await;
     let noise = noise(MIB);
     ws.send(noise.as_slice()).await.unwrap();
-    assert_eq!(peer.takes(), [common::wire::binary(&noise)]);
+    assert_eq!(peer.take_frames(), [common::wire::binary(&noise)]);
     ws.send(vec![0; PART]).await.unwrap();
-    let heads: Vec<_> = peer.takes().iter().map(Frame::head).collect();
+    let heads: Vec<_> = peer.take_frames().iter().map(Frame::head).collect();
     assert_eq!(heads, [(true, true, 0x2)]);
 }
 
@@ -227,11 +227,11 @@ async fn pong_is_sent_between_fragments() {
     for _ in 0..3 {
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
     }
-    peer.sends([ping("now")]);
+    peer.send([ping("now")]);
     for _ in 0..3 {
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
     }
-    let frames = peer.takes();
+    let frames = peer.take_frames();
     assert!(frames.contains(&pong("now")), "{frames:?}");
     assert!(
         frames.iter().all(|frame| frame.head() != (true, false, 0x0)),
@@ -258,8 +258,8 @@ async fn close_frame_is_sent_after_the_compressed_message() {
         let (mut ws, peer) = deflating_server().await;
         ws.feed(vec![0; MIB]).await.unwrap();
         if peer_closes {
-            peer.sends([close(1000, "")]);
-            peer.ends();
+            peer.send([close(1000, "")]);
+            peer.end();
         } else {
             ws.start_close(CloseCode::NORMAL, "").unwrap();
         }
@@ -272,7 +272,7 @@ async fn close_frame_is_sent_after_the_compressed_message() {
             true => finish(ws, &peer).await,
             false => drop(ws),
         }
-        let frames = peer.takes();
+        let frames = peer.take_frames();
         assert_eq!(frames.len(), MIB / PART + 1, "{frames:?}");
         let [.., last, closing] = &frames[..] else {
             panic!("{frames:?}")
@@ -312,11 +312,11 @@ async fn both_ends_close_normally_behind_large_messages() {
 async fn protocol_violation_drops_the_rest_of_the_message() {
     let (mut ws, peer) = deflating_server().await;
     ws.feed(vec![0; MIB]).await.unwrap();
-    peer.sends([common::wire::continuation("of nothing")]);
-    peer.ends();
+    peer.send([common::wire::continuation("of nothing")]);
+    peer.end();
     let received = within(1, ws.recv()).await;
     assert!(received.unwrap_err().is_protocol());
-    let frames = peer.takes();
+    let frames = peer.take_frames();
     assert!(frames.len() < 5, "{frames:?}");
     assert_eq!(frames.last().unwrap().head().2, 0x8);
 }
@@ -327,11 +327,11 @@ async fn send_of_a_message_cut_off_by_a_protocol_violation_fails() {
     let (sender, mut receiver) = ws.split();
     let mut sending = pin!(sender.send(vec![0; MIB]));
     assert!(poll_once(sending.as_mut()).await.is_pending());
-    peer.sends([common::wire::continuation("of nothing")]);
+    peer.send([common::wire::continuation("of nothing")]);
     assert!(within(1, receiver.recv()).await.unwrap_err().is_protocol());
     assert!(within(1, sending).await.unwrap_err().is_protocol());
     assert!(within(1, sender.flush()).await.unwrap_err().is_protocol());
-    assert_eq!(peer.takes().last().unwrap().head().2, 0x8);
+    assert_eq!(peer.take_frames().last().unwrap().head().2, 0x8);
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,7 +353,7 @@ async fn stalled_peer_is_disconnected_during_compression() {
     for by_recv in [false, true] {
         let (mut ws, peer) = deflating_server().await;
         ws.feed(json_like(MIB)).await.unwrap();
-        peer.rule(|rules| rules.room = 20_000);
+        peer.change_rules(|rules| rules.room = 20_000);
         let start = Instant::now();
         let error = match by_recv {
             false => within(60, ws.flush()).await.unwrap_err(),
@@ -361,7 +361,7 @@ async fn stalled_peer_is_disconnected_during_compression() {
         };
         assert!(error.is_timeout());
         assert_eq!(start.elapsed().as_secs(), 10);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -405,5 +405,5 @@ async fn uncompressed_large_messages_are_sent_immediately() {
         .await
         .unwrap();
     ws.flush().await.unwrap();
-    assert_eq!(peer.takes(), [common::wire::binary(vec![0; MIB])]);
+    assert_eq!(peer.take_frames(), [common::wire::binary(vec![0; MIB])]);
 }

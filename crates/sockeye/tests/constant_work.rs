@@ -2,19 +2,17 @@
 //! runtimes.
 
 mod common;
-#[path = "common/wakers.rs"]
-mod wakers;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use common::distinct_wakers::{DistinctWakers, WakerCounts};
 use common::{BOTH, open, pair, poll_once, within};
 use futures_util::{SinkExt, StreamExt};
 use sockeye::{Client, Message, Server, WebSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
-use wakers::{Counts, with_distinct_wakers};
 
 /// Maximum number of live wakers of one task: one for each direction, the timer, each pending operation, and the
 /// current poll.
@@ -29,10 +27,10 @@ struct Work {
 }
 
 /// Sends `count` messages and receives their echoes in one task, waiting for all echoes after each burst.
-async fn exchange(ws: WebSocket, count: usize, counts: &Arc<Counts>, way: Way) {
+async fn exchange(ws: WebSocket, count: usize, counts: &Arc<WakerCounts>, pattern: UsagePattern) {
     const BURST: usize = 100;
-    match way {
-        Way::Split => {
+    match pattern {
+        UsagePattern::Split => {
             let (sender, mut receiver) = ws.split();
             let exchanging = async {
                 for _ in 0..count / BURST {
@@ -50,9 +48,9 @@ async fn exchange(ws: WebSocket, count: usize, counts: &Arc<Counts>, way: Way) {
                     tokio::join!(send, receive);
                 }
             };
-            with_distinct_wakers(exchanging, counts).await;
+            DistinctWakers::new(exchanging, counts.clone()).await;
         }
-        Way::FuturesSplit => {
+        UsagePattern::FuturesSplit => {
             let (mut sink, mut stream) = StreamExt::split(ws);
             let exchanging = async {
                 for _ in 0..count / BURST {
@@ -70,9 +68,9 @@ async fn exchange(ws: WebSocket, count: usize, counts: &Arc<Counts>, way: Way) {
                     tokio::join!(send, receive);
                 }
             };
-            with_distinct_wakers(exchanging, counts).await;
+            DistinctWakers::new(exchanging, counts.clone()).await;
         }
-        Way::Whole => {
+        UsagePattern::Whole => {
             let mut ws = ws;
             let exchanging = async {
                 for _ in 0..count / BURST {
@@ -84,33 +82,33 @@ async fn exchange(ws: WebSocket, count: usize, counts: &Arc<Counts>, way: Way) {
                     }
                 }
             };
-            with_distinct_wakers(exchanging, counts).await;
+            DistinctWakers::new(exchanging, counts.clone()).await;
         }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum UsagePattern {
     Whole,
     Split,
     FuturesSplit,
 }
 
-const WAYS: [Way; 3] = [Way::Whole, Way::Split, Way::FuturesSplit];
+const USAGE_PATTERNS: [UsagePattern; 3] = [UsagePattern::Whole, UsagePattern::Split, UsagePattern::FuturesSplit];
 
-async fn work_of(count: usize, way: Way) -> Work {
+async fn work_of(count: usize, pattern: UsagePattern) -> Work {
     let (client, mut server) = pair(&Client::default(), &Server::default()).await;
     tokio::spawn(async move {
         while let Ok(Some(message)) = server.recv().await {
             server.feed(message).await.unwrap();
         }
     });
-    let counts = Arc::<Counts>::default();
-    exchange(client, count, &counts, way).await;
-    let most = counts.most.load(Relaxed);
+    let counts = Arc::<WakerCounts>::default();
+    exchange(client, count, &counts, pattern).await;
+    let most = counts.live_max.load(Relaxed);
     assert!(
         most <= LIVE_MAX,
-        "{way:?}, {count} messages: {most} wakers at the same time"
+        "{pattern:?}, {count} messages: {most} wakers at the same time"
     );
     Work {
         polls: counts.polls.load(Relaxed),
@@ -120,19 +118,19 @@ async fn work_of(count: usize, way: Way) -> Work {
 }
 
 fn check(runtime: impl Fn() -> Runtime, is_spawned: bool) {
-    for way in WAYS {
+    for pattern in USAGE_PATTERNS {
         for count in [1_000, 100_000] {
-            let work = async move { within(120, work_of(count, way)).await };
+            let work = async move { within(120, work_of(count, pattern)).await };
             let work = runtime().block_on(async {
                 match is_spawned {
                     true => tokio::spawn(work).await.unwrap(),
                     false => work.await,
                 }
             });
-            println!("{way:?}, {count} messages: {work:?}");
-            assert!(work.polls <= count, "{way:?}, {count} messages: {work:?}");
-            assert!(work.clones <= count, "{way:?}, {count} messages: {work:?}");
-            assert!(work.wake_ups <= count, "{way:?}, {count} messages: {work:?}");
+            println!("{pattern:?}, {count} messages: {work:?}");
+            assert!(work.polls <= count, "{pattern:?}, {count} messages: {work:?}");
+            assert!(work.clones <= count, "{pattern:?}, {count} messages: {work:?}");
+            assert!(work.wake_ups <= count, "{pattern:?}, {count} messages: {work:?}");
         }
     }
 }
@@ -173,20 +171,23 @@ fn work_is_constant_in_a_task_of_a_multi_thread_runtime() {
 #[tokio::test(start_paused = true)]
 async fn repeated_pending_polls_leave_no_wakers() {
     for local in BOTH {
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<WakerCounts>::default();
         let (mut whole, _peer) = open(local).await;
         let (halves, peer) = open(local).await;
         let (sender, mut receiver) = halves.split();
-        peer.rule(|rules| rules.room = 0);
-        let receiving = with_distinct_wakers(async { whole.recv().await }, &counts);
-        let both = with_distinct_wakers(async { tokio::join!(sender.send("x"), receiver.recv()) }, &counts);
+        peer.change_rules(|rules| rules.room = 0);
+        let receiving = DistinctWakers::new(async { whole.recv().await }, counts.clone());
+        let both = DistinctWakers::new(
+            async { tokio::join!(sender.send("x"), receiver.recv()) },
+            counts.clone(),
+        );
         let (mut receiving, mut both) = (pin!(receiving), pin!(both));
         for _ in 0..1_000 {
             assert!(poll_once(&mut receiving).await.is_pending());
             assert!(poll_once(&mut both).await.is_pending());
             yield_now().await;
         }
-        let most = counts.most.load(Relaxed);
+        let most = counts.live_max.load(Relaxed);
         assert!(most <= LIVE_MAX, "{most} wakers at the same time");
     }
 }
@@ -194,13 +195,13 @@ async fn repeated_pending_polls_leave_no_wakers() {
 /// Dropping an operation frees its slot, wherever it is.
 #[tokio::test(start_paused = true)]
 async fn dropped_operations_leave_no_wakers() {
-    let counts = Arc::<Counts>::default();
+    let counts = Arc::<WakerCounts>::default();
     let (ws, peer) = open(common::Local::Server).await;
     let (sender, mut receiver) = ws.split();
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     for _ in 0..100 {
         let mut operations: Vec<_> = (0..10)
-            .map(|_| Box::pin(with_distinct_wakers(sender.flush(), &counts)))
+            .map(|_| Box::pin(DistinctWakers::new(sender.flush(), counts.clone())))
             .collect();
         sender.feed("x").await.unwrap();
         for operation in &mut operations {
@@ -210,12 +211,12 @@ async fn dropped_operations_leave_no_wakers() {
         operations.drain(2..4);
     }
     assert!(
-        poll_once(pin!(with_distinct_wakers(receiver.recv(), &counts)))
+        poll_once(pin!(DistinctWakers::new(receiver.recv(), counts.clone())))
             .await
             .is_pending()
     );
     drop(receiver);
     // The transport and the timer keep the waker that wakes all slots, which is not counted.
     assert_eq!(counts.live.load(Relaxed), 0);
-    assert!(counts.most.load(Relaxed) <= 11);
+    assert!(counts.live_max.load(Relaxed) <= 11);
 }

@@ -11,9 +11,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{poll_once, within};
+use futures_util::future::FutureExt;
 use sockeye::{
-    Client, CloseCode, Compress, DeflateConfig, Error, Limits, Message, PreparedMessage, Receiver, Sender, Server,
-    TrySendError, WebSocket,
+    Client, CloseCode, Compress, DeflateConfig, Error, Limits, Message, Overflow, PreparedMessage, Receiver, Sender,
+    Server, TrySendError, WebSocket,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
@@ -172,6 +173,106 @@ async fn non_waiting_calls_do_not_wait_for_a_busy_receiver() {
     let _receiving = busy.release();
     let expected: Vec<_> = (0..8).map(|number| number.to_string()).collect();
     assert_eq!(receive(&mut setup.client, 8).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn permits_and_outboxes_do_not_wait_for_a_busy_receiver() {
+    let mut setup = set_up(Limits::default(), None).await;
+    let sender = setup.sender.clone();
+    let earlier = sender.reserve(10).await.unwrap();
+    let unused = sender.reserve(10).await.unwrap();
+    let busy = setup.make_busy();
+    earlier.send("1").unwrap();
+    drop(unused);
+    sender.try_reserve(10).unwrap().send("2").unwrap();
+    drop(sender.try_reserve(10).unwrap());
+    // Longer than what was reserved.
+    sender.try_reserve(1).unwrap().send("333").unwrap();
+    for overflow in [Overflow::Wait, Overflow::DropNewest, Overflow::Close] {
+        let outbox = sender.clone().with_overflow(overflow);
+        outbox.send("4").now_or_never().expect("it does not wait").unwrap();
+    }
+    let mut reserving = pin!(sender.reserve(10));
+    assert!(poll_once(&mut reserving).await.is_pending());
+    let mut asking = pin!(sender.stats());
+    assert!(poll_once(&mut asking).await.is_pending());
+    let _receiving = busy.release();
+    let mut texts = receive(&mut setup.client, 6).await;
+    // The messages of outboxes may overtake others.
+    texts.sort();
+    assert_eq!(texts, ["1", "2", "333", "4", "4", "4"]);
+    assert_eq!(within(30, asking).await.sent.messages, 6);
+    within(30, reserving).await.unwrap().send("5").unwrap();
+    assert_eq!(receive(&mut setup.client, 1).await, ["5"]);
+    // All room was given back.
+    let everything = sender.reserve(Limits::default().write_buffer_max);
+    drop(within(30, everything).await.unwrap());
+}
+
+/// The limits apply while the receiver is busy, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inbox_of_permits_and_outboxes_is_bounded() {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 4000;
+    let mut setup = set_up(limits, None).await;
+    let sender = setup.sender.clone();
+    let permit = sender.reserve(1000).await.unwrap();
+    let busy = setup.make_busy();
+    assert!(sender.try_reserve(3001).unwrap_err().is_full());
+    let more = sender.try_reserve(2000).unwrap();
+    assert!(sender.try_reserve(1001).unwrap_err().is_full());
+    assert!(sender.try_send("x".repeat(1001)).unwrap_err().is_full());
+    // Longer than what was reserved, and no room for the rest: the message is returned, and the room given back.
+    let refused = sender.try_reserve(1).unwrap().send("x".repeat(3000)).unwrap_err();
+    assert!(matches!(refused, TrySendError::Full { message, .. } if message.len() == 3000));
+    permit.send("p".repeat(1000)).unwrap();
+    more.send("m".repeat(2000)).unwrap();
+    let newest = sender.clone().with_overflow(Overflow::DropNewest);
+    let oldest = sender.clone().with_overflow(Overflow::DropOldest);
+    for number in 0..10 {
+        let message = format!("{number:01000}");
+        newest.send(message.as_str()).now_or_never().unwrap().unwrap();
+        oldest.send(message.as_str()).now_or_never().unwrap().unwrap();
+    }
+    assert!(sender.queued_bytes() < 3 * 4000 + 2000, "{}", sender.queued_bytes());
+    let dropped = newest.dropped() + oldest.dropped();
+    assert!(newest.dropped() > 0 && oldest.dropped() > 0);
+    let _receiving = busy.release();
+    let arrived = receive(&mut setup.client, 2 + 20 - dropped as usize).await;
+    assert_eq!(newest.dropped() + oldest.dropped(), dropped);
+    assert!(arrived.contains(&"p".repeat(1000)) && arrived.contains(&"m".repeat(2000)));
+    assert!(arrived.contains(&format!("{:01000}", 9)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outbox_closes_while_the_receiver_is_busy() {
+    let mut limits = Limits::default();
+    limits.write_buffer_max = 1000;
+    let mut setup = set_up(limits, None).await;
+    let busy = setup.make_busy();
+    let outbox = setup.sender.clone().with_overflow(Overflow::Close);
+    outbox.send("x".repeat(800)).now_or_never().unwrap().unwrap();
+    let error = outbox.send("x".repeat(800)).now_or_never().unwrap().unwrap_err();
+    assert!(error.is_closed());
+    let receiving = busy.release();
+    assert_eq!(receive(&mut setup.client, 1).await, ["x".repeat(800)]);
+    within(30, setup.client.recv()).await.unwrap_err();
+    let close_info = setup.client.close_info().unwrap();
+    assert_eq!(close_info.received().unwrap().code, CloseCode::TRY_AGAIN_LATER);
+    within(30, receiving).await.unwrap().1.unwrap();
+}
+
+/// A message that was accepted before the connection began to close is sent before the close frame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn close_follows_the_messages_of_outboxes() {
+    let mut setup = set_up(Limits::default(), None).await;
+    let busy = setup.make_busy();
+    let outbox = setup.sender.clone().with_overflow(Overflow::DropOldest);
+    outbox.send("last").now_or_never().unwrap().unwrap();
+    setup.sender.start_close(CloseCode::NORMAL, "").unwrap();
+    let _receiving = busy.release();
+    assert_eq!(receive(&mut setup.client, 1).await, ["last"]);
+    assert_eq!(within(30, setup.client.recv()).await.unwrap(), None);
 }
 
 /// The messages are sent although the receiver does not receive again.

@@ -20,11 +20,11 @@ async fn each_ping_of_a_burst_gets_its_pong_in_one_write() {
     // checks [6455-5.5.2-1, 6455-5.5.3-1]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends((0..50).map(|number| ping(format!("{number}"))));
+        peer.send((0..50).map(|number| ping(format!("{number}"))));
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        assert_eq!(peer.writes().len(), 1);
+        assert_eq!(peer.take_writes().len(), 1);
         let pongs: Vec<Frame> = (0..50).map(|number| pong(format!("{number}"))).collect();
-        assert_eq!(peer.takes(), pongs);
+        assert_eq!(peer.take_frames(), pongs);
     }
 }
 
@@ -32,29 +32,29 @@ async fn each_ping_of_a_burst_gets_its_pong_in_one_write() {
 async fn unread_ping_flood_queues_2_kib_and_the_newest_pong() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         for batch in 0..100 {
-            peer.sends(numbered_pings(batch * 100..(batch + 1) * 100));
+            peer.send(numbered_pings(batch * 100..(batch + 1) * 100));
             assert!(poll_once(pin!(ws.recv())).await.is_pending());
         }
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        let written: usize = peer.writes().iter().map(|write| write.len).sum();
+        let written: usize = peer.take_writes().iter().map(|write| write.len).sum();
         // 2 KiB, the frame that exceeded it, and the newest: 120 bytes and a header of 2 or 6.
         assert!(written <= 2048 + 2 * 126, "{local:?}: {written} bytes");
         let newest = numbered_pings(9999..10_000).next().unwrap();
-        assert_eq!(peer.takes().last(), Some(&pong(newest.payload())));
+        assert_eq!(peer.take_frames().last(), Some(&pong(newest.payload())));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn peer_that_pings_without_reading_is_disconnected_after_ten_seconds() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let start = Instant::now();
     let flooding = async {
         loop {
-            peer.sends(numbered_pings(0..100));
+            peer.send(numbered_pings(0..100));
             sleep(Duration::from_millis(100)).await;
         }
     };
@@ -64,7 +64,7 @@ async fn peer_that_pings_without_reading_is_disconnected_after_ten_seconds() {
     };
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(start.elapsed().as_secs(), 10);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 /// Advances time by one second at a time, beside tasks that are never idle.
@@ -81,14 +81,14 @@ async fn endless_input_does_not_starve_tasks_or_delay_deadlines() {
             .flat_map(|ping| ping.bytes(local == Local::Server))
             .collect();
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.endless = flood.clone());
+        peer.change_rules(|rules| rules.endless = flood.clone());
         tokio::select! {
             received = ws.recv() => panic!("{received:?}"),
             () = pass(100) => {}
         }
 
         // The peer does not read the pongs.
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         tokio::select! {
             received = ws.recv() => assert!(received.unwrap_err().is_timeout()),
             () = pass(20) => panic!("not dropped"),
@@ -99,7 +99,7 @@ async fn endless_input_does_not_starve_tasks_or_delay_deadlines() {
             .collect();
         for flood in [flood, messages] {
             let (mut ws, peer) = open(local).await;
-            peer.rule(|rules| rules.endless = flood);
+            peer.change_rules(|rules| rules.endless = flood);
             tokio::select! {
                 closed = ws.close(CloseCode::NORMAL, "") => assert!(closed.unwrap_err().is_timeout()),
                 () = pass(20) => panic!("not closed"),
@@ -147,16 +147,16 @@ async fn inflation_does_not_starve_other_tasks() {
 #[tokio::test(start_paused = true)]
 async fn pong_is_sent_with_a_full_queue() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let mut queued = 0;
     while ws.try_send("m".repeat(1000)).is_ok() {
         queued += 1;
     }
-    peer.sends([ping("now")]);
+    peer.send([ping("now")]);
     assert!(poll_once(pin!(ws.recv())).await.is_pending());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     assert!(poll_once(pin!(ws.recv())).await.is_pending());
-    let frames = peer.takes();
+    let frames = peer.take_frames();
     assert_eq!(frames.len(), queued + 1);
     assert_eq!(frames.last(), Some(&pong("now")));
 }
@@ -168,9 +168,9 @@ async fn silent_peer_is_pinged_after_20_s_and_fails_after_30_s() {
         let start = Instant::now();
         let watching = async {
             sleep(Duration::from_millis(19_900)).await;
-            assert_eq!(peer.takes(), []);
+            assert_eq!(peer.take_frames(), []);
             sleep(Duration::from_millis(200)).await;
-            let frames = peer.takes();
+            let frames = peer.take_frames();
             assert!(matches!(&frames[..], [frame] if frame.is_ping()), "{frames:?}");
         };
         let (received, ()) = within(60, async { tokio::join!(ws.recv(), watching) }).await;
@@ -178,7 +178,7 @@ async fn silent_peer_is_pinged_after_20_s_and_fails_after_30_s() {
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
         assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert_eq!(start.elapsed().as_secs(), 30);
-        assert!(peer.sees_end() && !ws.is_open());
+        assert!(peer.is_transport_closed() && !ws.is_open());
     }
 }
 
@@ -191,7 +191,7 @@ async fn silent_peer_fails_for_a_receiver_without_senders() {
         let error = within(60, receiver.recv()).await.unwrap_err();
         assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert_eq!(start.elapsed().as_secs(), 30);
-        assert!(peer.sees_end() && !sender.is_open());
+        assert!(peer.is_transport_closed() && !sender.is_open());
     }
 }
 
@@ -203,10 +203,10 @@ async fn peer_that_answers_pings_stays_connected() {
             let mut pings = 0;
             for _ in 0..36_000 {
                 sleep(Duration::from_millis(100)).await;
-                for frame in peer.takes() {
+                for frame in peer.take_frames() {
                     assert!(frame.is_ping());
                     pings += 1;
-                    peer.sends([pong(frame.payload())]);
+                    peer.send([pong(frame.payload())]);
                 }
             }
             pings
@@ -228,7 +228,7 @@ async fn any_received_byte_resets_keepalive() {
         for byte in message {
             // Its pings get no pong.
             sleep(Duration::from_secs(9)).await;
-            peer.sends_bytes([byte]);
+            peer.send_bytes([byte]);
         }
         std::future::pending().await
     };
@@ -245,10 +245,10 @@ async fn rtt_is_that_of_the_newest_answered_ping() {
         assert_eq!(ws.rtt(), None);
         for ms in [250, 30] {
             ws.send_ping(b"timed").await.unwrap();
-            assert_eq!(peer.takes(), [ping("timed")]);
+            assert_eq!(peer.take_frames(), [ping("timed")]);
             advance(Duration::from_millis(ms)).await;
             // Not the payload of the ping.
-            peer.sends([pong("other"), pong("timed")]);
+            peer.send([pong("other"), pong("timed")]);
             assert!(poll_once(pin!(ws.recv())).await.is_pending());
             assert_eq!(ws.rtt(), Some(Duration::from_millis(ms)));
         }
@@ -260,7 +260,7 @@ async fn ping_of_126_bytes_is_invalid_input() {
     let (mut ws, peer) = open(Local::Client).await;
     assert!(ws.send_ping(&[0; 126]).await.unwrap_err().is_invalid_input());
     ws.send_ping(&[0; 125]).await.unwrap();
-    assert_eq!(peer.takes(), [ping([0; 125])]);
+    assert_eq!(peer.take_frames(), [ping([0; 125])]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,7 +268,7 @@ async fn suspended_process_receives_earlier_input_before_timing_out() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        peer.sends([text("meanwhile")]);
+        peer.send([text("meanwhile")]);
         advance(Duration::from_secs(60)).await;
         assert_eq!(text_of(ws.recv().await), "meanwhile");
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
@@ -282,9 +282,9 @@ async fn suspended_process_finds_the_pong_of_its_ping() {
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
         advance(Duration::from_secs(21)).await;
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        let frames = peer.takes();
+        let frames = peer.take_frames();
         let [sent] = &frames[..] else { panic!("{frames:?}") };
-        peer.sends([pong(sent.payload()), text("and more")]);
+        peer.send([pong(sent.payload()), text("and more")]);
         advance(Duration::from_secs(60)).await;
         assert_eq!(text_of(ws.recv().await), "and more");
     }
@@ -293,14 +293,14 @@ async fn suspended_process_finds_the_pong_of_its_ping() {
 #[tokio::test(start_paused = true)]
 async fn suspended_process_with_a_stalled_write_continues() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed("queued").await.unwrap();
     assert!(poll_once(pin!(ws.recv())).await.is_pending());
     advance(Duration::from_secs(60)).await;
-    peer.rule(|rules| rules.room = usize::MAX);
-    peer.sends([text("meanwhile")]);
+    peer.change_rules(|rules| rules.room = usize::MAX);
+    peer.send([text("meanwhile")]);
     assert_eq!(text_of(ws.recv().await), "meanwhile");
-    assert_eq!(peer.takes(), [text("queued")]);
+    assert_eq!(peer.take_frames(), [text("queued")]);
 }
 
 /// Two or three polls are needed in these cases; a timer may fire a fraction of a millisecond early.
@@ -329,32 +329,32 @@ async fn waiting_does_not_poll_repeatedly() {
 
         // Cannot write, and then times out.
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         assert!(polls(hour, ws.send("x")).await <= AWAKE_MAX);
 
         // Cannot write while it closes, and then times out.
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         assert!(polls(hour, ws.close(CloseCode::NORMAL, "")).await <= AWAKE_MAX);
 
         // Can neither answer a close frame nor half-close.
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.room = 0;
             rules.shutdown_hangs = true;
         });
-        peer.sends([close(1000, "")]);
-        peer.ends();
+        peer.send([close(1000, "")]);
+        peer.end();
         assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
 
         // The peer closes but keeps TCP open.
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.shutdown_hangs = true);
-        peer.sends([close(1000, "")]);
+        peer.change_rules(|rules| rules.shutdown_hangs = true);
+        peer.send([close(1000, "")]);
         assert!(polls(hour, ws.recv()).await <= AWAKE_MAX);
 
         let (ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         let (sender, mut receiver) = ws.split();
         let both = async { tokio::join!(receiver.recv(), sender.send("x")) };
         assert!(polls(hour, both).await <= AWAKE_MAX);
@@ -366,7 +366,7 @@ async fn silent_peer_stays_connected_without_keepalive() {
     let (mut ws, peer) = open_server(&Server::builder().keepalive(None).build()).await;
     let waiting = tokio::time::timeout(Duration::from_secs(24 * 60 * 60), ws.recv());
     assert!(waiting.await.is_err());
-    assert_eq!(peer.takes(), []);
+    assert_eq!(peer.take_frames(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -386,7 +386,7 @@ async fn maximum_durations_mean_never() {
         open_server(&server.build()).await,
         open_client(&client.build().unwrap()).await,
     ] {
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed("queued").await.unwrap();
         let waiting = tokio::time::timeout(Duration::from_secs(60 * 60), ws.recv());
         assert!(waiting.await.is_err());

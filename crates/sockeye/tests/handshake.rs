@@ -19,20 +19,20 @@ use tokio::time::Instant;
 /// The error of a client that gets this response and then the end of the connection.
 async fn client_error(response: impl AsRef<[u8]>) -> Error {
     let (io, peer) = transport(false);
-    peer.sends_bytes(response);
-    peer.ends();
+    peer.send_bytes(response);
+    peer.end();
     let client = Client::default();
     let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
     error
 }
 
 /// The server's result for a request, and the peer.
 async fn server_result(server: &Server, request: impl AsRef<[u8]>) -> (Result<Incoming, Error>, Peer) {
     let (io, peer) = transport(true);
-    peer.sends_bytes(request);
+    peer.send_bytes(request);
     (within(60, server.accept(io)).await, peer)
 }
 
@@ -43,7 +43,7 @@ fn request_with(lines: &str) -> String {
 
 #[track_caller]
 fn response(peer: &Peer) -> String {
-    String::from_utf8(peer.takes_bytes()).unwrap()
+    String::from_utf8(peer.take_bytes()).unwrap()
 }
 
 #[track_caller]
@@ -56,11 +56,11 @@ async fn client_gets_status_headers_and_body_of_a_rejection() {
     let error =
         client_error("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 8\r\n\r\nno token")
             .await;
-    let refusal = error.response().unwrap();
-    assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
-    let challenge = refusal.headers().get("www-authenticate").unwrap();
+    let rejection = error.response().unwrap();
+    assert_eq!(rejection.status(), StatusCode::UNAUTHORIZED);
+    let challenge = rejection.headers().get("www-authenticate").unwrap();
     assert_eq!(challenge.as_bytes(), b"Bearer");
-    assert_eq!(refusal.body()[..], b"no token"[..]);
+    assert_eq!(rejection.body()[..], b"no token"[..]);
     assert_eq!(error.to_string(), "the server answered with status 401 Unauthorized");
     assert!(!error.is_protocol() && !error.is_closed() && !error.is_timeout());
 }
@@ -95,17 +95,17 @@ async fn client_reports_rejection_on_open_connection_within_a_second() {
         ("HTTP/1.1 204 No\r\n\r\n", "", false),
     ] {
         let (io, peer) = transport(false);
-        peer.sends_bytes(response);
+        peer.send_bytes(response);
         let start = Instant::now();
         let client = Client::default();
         let error = within(60, client.request("ws://localhost/").connect_over(io))
             .await
             .unwrap_err();
-        let refusal = error.response().unwrap();
-        assert_eq!(refusal.body(), body.as_bytes(), "{response}");
+        let rejection = error.response().unwrap();
+        assert_eq!(rejection.body(), body.as_bytes(), "{response}");
         assert_eq!(error.is_response_truncated(), is_truncated, "{response}");
         assert_eq!(start.elapsed().as_secs(), u64::from(is_truncated), "{response}");
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -118,7 +118,7 @@ async fn rejection_body_does_not_extend_the_handshake_timeout() {
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(poll_once(&mut connecting).await.is_pending());
     tokio::time::advance(Duration::from_millis(9_500)).await;
-    peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\n");
+    peer.send_bytes("HTTP/1.1 401 Unauthorized\r\n\r\n");
     let error = within(60, connecting).await.unwrap_err();
     assert!(error.response().is_some());
     assert_eq!(start.elapsed().as_secs(), 10);
@@ -127,7 +127,7 @@ async fn rejection_body_does_not_extend_the_handshake_timeout() {
 #[tokio::test(start_paused = true)]
 async fn client_reports_partial_rejection_at_connect_total() {
     let (io, peer) = transport(false);
-    peer.sends_bytes("HTTP/1.1 401 Unauthorized\r\n\r\nno tok");
+    peer.send_bytes("HTTP/1.1 401 Unauthorized\r\n\r\nno tok");
     let mut timeouts = Timeouts::default();
     timeouts.connect_total = Some(Duration::from_millis(300));
     let client = Client::builder().timeouts(timeouts).build().unwrap();
@@ -195,8 +195,8 @@ async fn client_never_displays_credentials() {
         ("alice:hunter2@localhost", ""),
     ] {
         let (io, peer) = transport(false);
-        peer.sends_bytes(response);
-        peer.ends();
+        peer.send_bytes(response);
+        peer.end();
         let error = within(60, client.request(url).connect_over(io)).await.unwrap_err();
         let mut shown = format!("{error} {error:?} {error:#?}");
         let mut cause = error.source();
@@ -238,8 +238,8 @@ async fn client_ignores_body_headers_of_a_101() {
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(poll_once(&mut connecting).await.is_pending());
-        let response = answer(&peer.takes_bytes()).replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
-        peer.sends_bytes([response.as_bytes(), &text("hello").bytes(false)].concat());
+        let response = answer(&peer.take_bytes()).replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
+        peer.send_bytes([response.as_bytes(), &text("hello").bytes(false)].concat());
         let (mut ws, _) = connecting.await.unwrap();
         assert_eq!(text_of(ws.recv().await), "hello");
     }
@@ -267,7 +267,7 @@ async fn client_times_out_after_ten_seconds_without_response() {
     let client = Client::default();
     let dribbling = async {
         for byte in b"HTTP/1.1 101 Switching Protocols\r\n".iter().cycle() {
-            peer.sends_bytes([*byte]);
+            peer.send_bytes([*byte]);
             tokio::time::sleep(Duration::from_millis(700)).await;
         }
     };
@@ -277,19 +277,19 @@ async fn client_times_out_after_ten_seconds_without_response() {
     };
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(start.elapsed().as_secs(), 10);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn client_times_out_when_its_request_is_not_read() {
     let (io, peer) = transport(false);
-    peer.rule(|rules| rules.room = 10);
+    peer.change_rules(|rules| rules.room = 10);
     let start = Instant::now();
     let client = Client::default();
     let error = within(60, client.request("ws://localhost/").connect_over(io))
         .await
         .unwrap_err();
-    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+    assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
@@ -297,12 +297,12 @@ async fn client_times_out_when_its_request_is_not_read() {
 async fn client_receives_frames_behind_the_response_for_every_split() {
     for read_max in [usize::MAX, 1, 7] {
         let (io, peer) = transport(false);
-        peer.rule(|rules| rules.read_max = read_max);
+        peer.change_rules(|rules| rules.read_max = read_max);
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(poll_once(&mut connecting).await.is_pending());
-        let response = answer(&peer.takes_bytes());
-        peer.sends_bytes(
+        let response = answer(&peer.take_bytes());
+        peer.send_bytes(
             [
                 response.as_bytes(),
                 &text("hello").bytes(false),
@@ -319,14 +319,14 @@ async fn client_receives_frames_behind_the_response_for_every_split() {
 #[tokio::test(start_paused = true)]
 async fn client_flushes_its_request() {
     let (io, peer) = transport(false);
-    peer.rule(|rules| rules.buffers = true);
+    peer.change_rules(|rules| rules.buffers = true);
     let client = Client::default();
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(poll_once(&mut connecting).await.is_pending());
-    peer.sends_bytes(answer(&peer.takes_bytes()));
+    peer.send_bytes(answer(&peer.take_bytes()));
     let (mut ws, _) = connecting.await.unwrap();
     ws.send("hello").await.unwrap();
-    assert_eq!(peer.takes(), [text("hello")]);
+    assert_eq!(peer.take_frames(), [text("hello")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +351,7 @@ async fn client_sends_the_settings_of_its_builder() {
     }
     let response =
         answer(request.as_bytes()).replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: superchat\r\nX-Id: 7\r\n\r\n");
-    peer.sends_bytes(response);
+    peer.send_bytes(response);
     let (ws, response) = connecting.await.unwrap();
     assert_eq!(ws.subprotocol(), Some("superchat"));
     assert_eq!(response.headers().get("x-id").unwrap().as_bytes(), b"7");
@@ -452,7 +452,7 @@ async fn request_reports_invalid_parts_without_sending() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         let shown = format!("{error} {error:?} {request:?}");
         assert!(shown.contains(says) && !shown.contains("s3cret"), "{shown}");
-        assert!(!error.is_retryable() && peer.takes_bytes().is_empty() && peer.sees_end());
+        assert!(!error.is_retryable() && peer.take_bytes().is_empty() && peer.is_transport_closed());
         assert!(request.await.is_err());
     }
 }
@@ -476,7 +476,7 @@ async fn request_timeout_limits_the_whole_opening() {
         assert_eq!(start.elapsed().as_secs(), secs);
         assert!(error.kind() == ErrorKind::Timeout && error.is_retryable(), "{error:?}");
         assert_eq!(error.to_string(), "the opening handshake timed out");
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -538,7 +538,7 @@ async fn server_rejects_a_foreign_origin_with_403() {
         response.ends_with("\r\n\r\norigin \"http://evil.example\" is not allowed\n"),
         "{response}"
     );
-    assert!(peer.sees_half_close() && peer.sees_end());
+    assert!(peer.is_half_closed() && peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -665,7 +665,7 @@ async fn server_answers_500_for_an_invalid_acceptance() {
             response.starts_with("HTTP/1.1 500 ") && !response.contains("v2"),
             "{response}"
         );
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -681,7 +681,7 @@ async fn server_rejects_with_custom_response() {
     assert!(response.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{response}");
     assert!(response.contains("Www-Authenticate: Bearer\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nlog in first\n"), "{response}");
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -690,7 +690,7 @@ async fn server_times_out_a_slow_request_after_ten_seconds() {
     let start = Instant::now();
     let dribbling = async {
         for byte in REQUEST.bytes() {
-            peer.sends_bytes([byte]);
+            peer.send_bytes([byte]);
             tokio::time::sleep(Duration::from_millis(600)).await;
         }
     };
@@ -704,7 +704,7 @@ async fn server_times_out_a_slow_request_after_ten_seconds() {
     assert!((10..=11).contains(&start.elapsed().as_secs()));
     let response = response(&peer);
     assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -713,20 +713,20 @@ async fn server_sends_nothing_to_a_silent_client() {
     let (accepted, peer) = server_result(&Server::default(), "").await;
     assert!(accepted.unwrap_err().is_timeout());
     assert_eq!(start.elapsed().as_secs(), 10);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn server_limits_the_time_for_sending_a_rejection() {
     // checks [6455-7.2.2-1]
     let (io, peer) = transport(true);
-    peer.rule(|rules| rules.room = 0);
-    peer.sends_bytes("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    peer.change_rules(|rules| rules.room = 0);
+    peer.send_bytes("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let start = Instant::now();
     let server = Server::default();
     assert!(within(60, server.accept(io)).await.unwrap_err().is_protocol());
     assert!(start.elapsed().as_secs() <= 1);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -767,7 +767,7 @@ async fn server_reads_remaining_input_of_a_rejected_client() {
     assert!(accepted.is_err());
     assert!(response(&peer).starts_with("HTTP/1.1 431 "));
     assert_eq!(peer.unread_len(), 0);
-    assert!(peer.sees_half_close());
+    assert!(peer.is_half_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -783,9 +783,9 @@ async fn server_limits_the_input_of_a_rejected_client() {
 async fn server_receives_frames_behind_the_request_for_every_split() {
     for read_max in [usize::MAX, 1, 7] {
         let (io, peer) = transport(true);
-        peer.rule(|rules| rules.read_max = read_max);
-        peer.sends_bytes(REQUEST);
-        peer.sends([text("hello"), text("again")]);
+        peer.change_rules(|rules| rules.read_max = read_max);
+        peer.send_bytes(REQUEST);
+        peer.send([text("hello"), text("again")]);
         let server = Server::default();
         let mut ws = server.accept(io).await.unwrap().accept().await.unwrap();
         assert_eq!(text_of(ws.recv().await), "hello");
@@ -797,24 +797,24 @@ async fn server_receives_frames_behind_the_request_for_every_split() {
 async fn server_handles_disconnects_at_every_byte_of_the_handshake() {
     for len in 0..REQUEST.len() {
         let (io, peer) = transport(true);
-        peer.sends_bytes(&REQUEST[..len]);
-        peer.resets();
+        peer.send_bytes(&REQUEST[..len]);
+        peer.reset();
         let error = Server::default().accept(io).await.unwrap_err();
         assert!(error.is_io(), "{len}: {error:?}");
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
     let (io, peer) = transport(true);
-    peer.sends_bytes(REQUEST);
+    peer.send_bytes(REQUEST);
     let pending = Server::default().accept(io).await.unwrap();
-    peer.fails_after(0);
+    peer.fail_after(0);
     assert!(pending.accept().await.unwrap_err().is_io());
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropping_incoming_closes_the_transport() {
     let (accepted, peer) = server_result(&Server::default(), REQUEST).await;
     drop(accepted);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
     assert_eq!(response(&peer), "");
 }

@@ -25,7 +25,7 @@ async fn large_message_reuses_the_buffer_of_an_earlier_one() {
     // Takes the memory that an allocator would otherwise reuse.
     let mut others = Vec::new();
     for byte in 0..3 {
-        peer.sends([binary(vec![byte; LEN])]);
+        peer.send([binary(vec![byte; LEN])]);
         let message = ws.recv().await.unwrap().unwrap();
         assert_eq!(message.as_bytes(), vec![byte; LEN]);
         places.push(message.as_bytes().as_ptr());
@@ -46,9 +46,9 @@ async fn declared_but_unsent_messages_cost_at_most_the_pool() {
         let (mut stopped, mut peers) = (Vec::new(), Vec::new());
         for _ in 0..COUNT {
             let (mut ws, peer) = open(Local::Server).await;
-            peer.sends([binary(vec![1; LEN])]);
+            peer.send([binary(vec![1; LEN])]);
             drop(ws.recv().await.unwrap());
-            peer.sends([binary(vec![2; SENT]).declaring(LEN as u64)]);
+            peer.send([binary(vec![2; SENT]).declaring(LEN as u64)]);
             while peer.unread_len() > 0 {
                 assert!(poll_once(pin!(ws.recv())).await.is_pending());
             }

@@ -19,7 +19,7 @@ async fn client_uses_a_new_nonce_for_each_connection() {
         let client = Client::default();
         let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
         assert!(poll_once(&mut connecting).await.is_pending());
-        let request = String::from_utf8(peer.takes_bytes()).unwrap();
+        let request = String::from_utf8(peer.take_bytes()).unwrap();
         let key = request
             .lines()
             .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
@@ -37,7 +37,7 @@ async fn client_masking_keys_are_unpredictable() {
     for _ in 0..COUNT {
         ws.send("x").await.unwrap();
         // FIN and opcode, mask bit and length, key, payload.
-        let bytes = peer.takes_bytes();
+        let bytes = peer.take_bytes();
         let [0x81, 0x81, a, b, c, d, _] = bytes[..] else {
             panic!("{bytes:02x?}");
         };
@@ -63,15 +63,15 @@ async fn client_sends_nothing_between_its_request_and_the_response() {
     let client = Client::default();
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(poll_once(&mut connecting).await.is_pending());
-    let request = peer.takes_bytes();
+    let request = peer.take_bytes();
     let end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     assert_eq!(end, Some(request.len() - 4), "one head and nothing behind it");
     tokio::time::advance(Duration::from_secs(9)).await;
     assert!(poll_once(&mut connecting).await.is_pending());
-    assert_eq!(peer.takes_bytes(), []);
-    peer.sends_bytes(answer(&request));
+    assert_eq!(peer.take_bytes(), []);
+    peer.send_bytes(answer(&request));
     connecting.await.unwrap();
-    assert_eq!(peer.takes_bytes(), []);
+    assert_eq!(peer.take_bytes(), []);
 }
 
 #[cfg(feature = "tls")]

@@ -21,7 +21,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::hostile::Hostile;
+use common::distinct_wakers::DistinctWakers;
 use common::{BOTH, Local};
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_all};
@@ -61,7 +61,7 @@ enum Driving {
     /// One task, and one waker each.
     Unordered,
     /// One task, with wakers that are never equal for `will_wake`, and with spurious polls.
-    Hostile,
+    DistinctWakers,
     /// `select!` in a loop: the call that does not finish first is dropped and called again.
     Select,
     /// One after the other; each call is dropped after some milliseconds.
@@ -142,8 +142,12 @@ async fn drive(driving: Driving, ops: &mut Vec<Op>) {
             let mut all: FuturesUnordered<_> = ops.iter_mut().map(Op::run).collect();
             while all.next().await.is_some() {}
         }
-        Driving::Hostile => {
-            join_all(ops.iter_mut().map(|op| Hostile::new(op.run(), Arc::default()))).await;
+        Driving::DistinctWakers => {
+            join_all(
+                ops.iter_mut()
+                    .map(|op| DistinctWakers::new(op.run(), Arc::default()).with_spurious_polls()),
+            )
+            .await;
         }
         Driving::Select => loop {
             let steps = ops.iter_mut().filter(|op| !op.log.is_done);
@@ -273,7 +277,10 @@ impl Combination {
         let (calls, close) = match self.shared {
             // `feed` of this half stores the message and returns `Ok`.
             Shared::Futures => (&[Call::SinkSend][..], Call::SinkClose),
-            _ => (&[Call::Send, Call::Feed, Call::TrySend, Call::Ping][..], Call::Close),
+            _ => (
+                &[Call::Send, Call::Feed, Call::TrySend, Call::SendPing][..],
+                Call::Close,
+            ),
         };
         if let Some(op) = sending {
             for call in calls {
@@ -588,7 +595,7 @@ fn in_one_direction() -> impl Iterator<Item = [Call; 2]> {
 /// `Stream` in one task and `Sink` in another, as with `StreamExt::split`.
 #[test]
 fn unsplit_as_stream_and_sink_in_two_tasks() {
-    let drivings = [Driving::Tasks, Driving::Unordered, Driving::Hostile];
+    let drivings = [Driving::Tasks, Driving::Unordered, Driving::DistinctWakers];
     let pairs = OF_SINK.into_iter().map(|call| [Call::Next, call]);
     check_all(Shared::Locked, &drivings, pairs);
 }
@@ -606,13 +613,16 @@ fn unsplit_in_one_direction_in_one_task() {
 #[test]
 fn unsplit_with_alternating_calls() {
     let drivings = [Driving::Alternate, Driving::TasksByTurns];
-    check_all(Shared::Exclusive, &drivings, pairs_of(&OF_WHOLE));
+    let calls: Vec<Call> = OF_WHOLE.into_iter().chain([Call::Ping]).collect();
+    check_all(Shared::Exclusive, &drivings, pairs_of(&calls));
 }
 
+/// `Sender::ping` waits for the receiver.
 fn of_halves() -> impl Iterator<Item = [Call; 2]> {
-    OF_RECEIVER
-        .into_iter()
-        .flat_map(|receive| OF_SENDER.map(|send| [receive, send]))
+    OF_RECEIVER.into_iter().flat_map(|receive| {
+        let calls = OF_SENDER.into_iter().chain([Call::Ping]);
+        calls.map(move |call| [receive, call])
+    })
 }
 
 #[test]
@@ -632,7 +642,7 @@ fn sender_and_receiver_in_one_task() {
 
 #[test]
 fn sender_and_receiver_with_any_waker() {
-    let drivings = [Driving::Unordered, Driving::Hostile];
+    let drivings = [Driving::Unordered, Driving::DistinctWakers];
     check_all(Shared::Split, &drivings, of_halves().chain(pairs_of(&OF_SENDER)));
 }
 
@@ -644,7 +654,7 @@ fn halves_of_futures() {
         Driving::Select,
         Driving::Alternate,
         Driving::Unordered,
-        Driving::Hostile,
+        Driving::DistinctWakers,
     ];
     check_all(
         Shared::Futures,
@@ -663,13 +673,9 @@ const QUICK_PEERS: [PeerKind; 4] = [
 
 /// Whether the call itself takes no time.
 fn is_quick(call: &Call) -> bool {
-    use Call::{FeedWith, Flush, Ping, Questions, SinkFlush, TrySend, TrySendAll, TrySendPrepared};
-    let has_gaps = matches!(
-        call,
-        Flush | TrySend | TrySendPrepared | TrySendAll | Ping | Questions | SinkFlush
-    );
+    let has_gaps = call.may_be_full() || matches!(call, Call::SendPing | Call::Ping | Call::Questions);
     // As `Feed`.
-    !has_gaps && *call != FeedWith
+    !has_gaps && *call != Call::FeedWith
 }
 
 /// Checks combinations on several threads repeatedly. Stops at the first failure, because one that hangs takes long.

@@ -20,7 +20,7 @@ async fn run_until_idle() {
 /// The payload of the only ping that the peer received.
 #[track_caller]
 fn payload_of_ping(peer: &Peer) -> Vec<u8> {
-    let frames: Vec<Frame> = peer.takes();
+    let frames: Vec<Frame> = peer.take_frames();
     let [frame] = &frames[..] else { panic!("{frames:?}") };
     let payload = frame.payload().to_vec();
     assert_eq!(*frame, ping(payload.clone()));
@@ -36,7 +36,7 @@ async fn ping_returns_the_round_trip_time_and_keeps_messages() {
             assert!(poll_once(&mut pinging).await.is_pending());
             let payload = payload_of_ping(&peer);
             sleep(Duration::from_millis(70)).await;
-            peer.sends([text("before"), pong("another"), pong(payload)]);
+            peer.send([text("before"), pong("another"), pong(payload)]);
             within(1, pinging).await.unwrap()
         };
         assert_eq!(rtt, Duration::from_millis(70));
@@ -50,7 +50,7 @@ async fn dropped_ping_continues_with_the_next() {
     for local in BOTH {
         for polls in 1..20 {
             let (mut ws, peer) = open(local).await;
-            peer.rule(|rules| {
+            peer.change_rules(|rules| {
                 rules.write_max = 1;
                 rules.stutters = true;
             });
@@ -62,8 +62,8 @@ async fn dropped_ping_continues_with_the_next() {
             let payload = payload_of_ping(&peer);
             let mut pinging = pin!(ws.ping());
             assert!(poll_once(&mut pinging).await.is_pending());
-            assert_eq!(peer.takes(), [], "one ping is enough");
-            peer.sends([pong(payload)]);
+            assert_eq!(peer.take_frames(), [], "one ping is enough");
+            peer.send([pong(payload)]);
             within(1, pinging).await.unwrap();
         }
     }
@@ -83,13 +83,13 @@ async fn pings_of_senders_are_completed_by_the_receiver() {
         run_until_idle().await;
         let payload = payload_of_ping(&peer);
         sleep(Duration::from_millis(5)).await;
-        peer.sends([pong(payload)]);
+        peer.send([pong(payload)]);
         for task in tasks {
             assert_eq!(within(1, task).await.unwrap().unwrap(), Duration::from_millis(5));
         }
         let pinging = tokio::spawn(async move { sender.ping().await });
         run_until_idle().await;
-        peer.sends([close(1000, "")]);
+        peer.send([close(1000, "")]);
         assert!(within(1, pinging).await.unwrap().unwrap_err().is_closed());
         assert_eq!(receiving.await.unwrap().unwrap(), None);
     }
@@ -100,7 +100,7 @@ async fn ping_behind_too_many_messages_is_an_error() {
     let mut limits = Limits::default();
     limits.read_ahead_max = 1000;
     let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
-    peer.sends((0..100).map(|_| text("x".repeat(100))));
+    peer.send((0..100).map(|_| text("x".repeat(100))));
     let error = within(1, ws.ping()).await.unwrap_err();
     assert!(error.is_invalid_input(), "{error:?}");
     for _ in 0..100 {
@@ -113,7 +113,7 @@ async fn ping_behind_too_many_messages_is_an_error() {
 async fn ping_fails_when_the_connection_ends() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([text("last"), close(1000, "")]);
+        peer.send([text("last"), close(1000, "")]);
         assert!(within(1, ws.ping()).await.unwrap_err().is_closed());
         assert_eq!(ws.recv().await.unwrap(), Some(Message::text("last")));
         assert_eq!(ws.recv().await.unwrap(), None);
@@ -129,10 +129,10 @@ async fn unsolicited_pongs_are_sent() {
         let (mut ws, peer) = open(local).await;
         ws.send_pong(b"alive").await.unwrap();
         assert!(ws.send_pong(&[0; 126]).await.unwrap_err().is_invalid_input());
-        assert_eq!(peer.takes(), [pong("alive")]);
+        assert_eq!(peer.take_frames(), [pong("alive")]);
         let (sender, _receiver) = ws.split();
         sender.send_pong(b"").await.unwrap();
-        assert_eq!(peer.takes(), [pong("")]);
+        assert_eq!(peer.take_frames(), [pong("")]);
     }
 }
 
@@ -164,13 +164,13 @@ async fn recv_event_returns_control_frames_in_order() {
     for local in BOTH {
         for read_max in [1, usize::MAX] {
             let (mut ws, peer) = open(local).await;
-            peer.rule(|rules| rules.read_max = read_max);
-            peer.sends(frames());
+            peer.change_rules(|rules| rules.read_max = read_max);
+            peer.send(frames());
             for expected in events() {
                 assert_eq!(within(1, ws.recv_event()).await.unwrap(), Some(expected));
             }
             assert_eq!(ws.recv_event().await.unwrap(), None);
-            assert_eq!(peer.takes(), [pong("a"), pong("c"), close(1000, "")]);
+            assert_eq!(peer.take_frames(), [pong("a"), pong("c"), close(1000, "")]);
         }
     }
 }
@@ -181,11 +181,11 @@ async fn dropped_recv_event_loses_nothing() {
         for polls in 1..50 {
             let (ws, peer) = open(local).await;
             let (_sender, mut receiver) = ws.split();
-            peer.rule(|rules| {
+            peer.change_rules(|rules| {
                 rules.read_max = 1;
                 rules.stutters = true;
             });
-            peer.sends(frames());
+            peer.send(frames());
             let mut received = vec![];
             loop {
                 match poll_at_most(polls, receiver.recv_event()).await {
@@ -204,10 +204,10 @@ async fn dropped_recv_event_loses_nothing() {
 async fn control_frames_are_read_ahead_in_order() {
     let (mut ws, peer) = open(Local::Server).await;
     assert!(poll_once(pin!(ws.recv_event())).await.is_pending());
-    peer.rule(|rules| rules.room = 0);
-    peer.sends([ping("a"), text("one"), pong("b"), text("two"), text("three")]);
+    peer.change_rules(|rules| rules.room = 0);
+    peer.send([ping("a"), text("one"), pong("b"), text("two"), text("three")]);
     assert!(poll_once(pin!(ws.send("blocked"))).await.is_pending());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     assert_eq!(ws.recv_event().await.unwrap(), Some(Event::Ping("a".into())));
     assert_eq!(ws.recv_event().await.unwrap(), Some(Event::Message("one".into())));
     assert_eq!(ws.recv().await.unwrap(), Some("two".into()));

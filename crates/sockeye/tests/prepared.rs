@@ -46,7 +46,7 @@ async fn prepared_message_is_received_like_any_other() {
             ws.flush().await.unwrap();
             let expected = [text(&long), binary(&long), text(&long)];
             let expected: Vec<_> = expected.into_iter().flat_map(|frame| [frame.clone(), frame]).collect();
-            assert_eq!(peer.takes(), expected, "{local:?} {len}");
+            assert_eq!(peer.take_frames(), expected, "{local:?} {len}");
         }
     }
 }
@@ -56,7 +56,7 @@ async fn large_and_small_frames_are_sent_in_order() {
     let large = PreparedMessage::new("l".repeat(20_000));
     for write_max in [1, 1000, usize::MAX] {
         let (mut ws, peer) = open(Local::Server).await;
-        peer.rule(|rules| rules.write_max = write_max);
+        peer.change_rules(|rules| rules.write_max = write_max);
         ws.feed("first").await.unwrap();
         ws.feed(&large).await.unwrap();
         ws.feed("between").await.unwrap();
@@ -66,9 +66,9 @@ async fn large_and_small_frames_are_sent_in_order() {
         ws.flush().await.unwrap();
         let (l, m) = ("l".repeat(20_000), "m".repeat(16 * 1024));
         let expected = ["first", &l, "between", &m, &l, "last"].map(text);
-        assert_eq!(peer.takes(), expected);
+        assert_eq!(peer.take_frames(), expected);
         if write_max == usize::MAX {
-            assert_eq!(peer.writes().len(), 1);
+            assert_eq!(peer.take_writes().len(), 1);
         }
     }
 }
@@ -78,7 +78,7 @@ async fn broadcast_does_not_wait_for_a_slow_receiver() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 1300;
     let (slow, peer) = open_server(&Server::builder().limits(limits).build()).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let (sender, _receiver) = slow.split();
     let news = PreparedMessage::new("n".repeat(600));
     sender.try_send(&news).unwrap();
@@ -99,8 +99,8 @@ async fn the_receivers_task_writes_what_a_sender_queued() {
         sender.clone().try_send(&news).unwrap();
     }
     tokio::task::yield_now().await;
-    assert_eq!(peer.takes(), [text("news"), text("news"), text("news")]);
-    assert_eq!(peer.writes().len(), 1);
+    assert_eq!(peer.take_frames(), [text("news"), text("news"), text("news")]);
+    assert_eq!(peer.take_writes().len(), 1);
     receiving.abort();
 }
 

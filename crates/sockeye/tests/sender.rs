@@ -24,7 +24,7 @@ async fn stalled() -> (Sender, Receiver, Peer) {
     let mut limits = Limits::default();
     limits.write_buffer_max = 20;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let (sender, receiver) = ws.split();
     (sender, receiver, peer)
 }
@@ -56,10 +56,10 @@ async fn full_has_queued_bytes_and_since() {
     sender.try_send("x").unwrap();
     let refused = sender.try_send("0123456789").unwrap_err();
     assert!(matches!(refused, TrySendError::Full { since, .. } if since == Instant::now().into_std()));
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     run_until_idle().await;
     sender.flush().await.unwrap();
-    assert_eq!(peer.takes(), [text("0123456789"), text("x")]);
+    assert_eq!(peer.take_frames(), [text("0123456789"), text("x")]);
     assert_eq!(sender.queued_bytes(), 0);
 }
 
@@ -72,7 +72,7 @@ async fn start_close_sends_the_close_frame_after_queued_messages() {
         sender.start_close(CloseCode::GOING_AWAY, "bye").unwrap();
         assert!(!sender.is_open());
         run_until_idle().await;
-        assert_eq!(peer.takes(), [text("last"), close(1001, "bye")]);
+        assert_eq!(peer.take_frames(), [text("last"), close(1001, "bye")]);
         assert!(sender.send("late").await.unwrap_err().is_closed());
         drop(receiver);
     }
@@ -87,7 +87,7 @@ async fn abort_does_not_wait_for_queued_messages() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         let sending = tokio::spawn({
             let sender = sender.clone();
             async move { sender.send("never").await }
@@ -96,10 +96,10 @@ async fn abort_does_not_wait_for_queued_messages() {
             let sender = sender.clone();
             async move { sender.closed().await }
         });
-        peer.sends([text("before")]);
+        peer.send([text("before")]);
         run_until_idle().await;
         sender.abort();
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
         assert!(within(1, sending).await.unwrap().unwrap_err().is_io());
         within(1, closed).await.unwrap();
         assert!(sender.try_send("late").is_err());
@@ -118,7 +118,7 @@ async fn closed_is_ready_only_at_the_end() {
         let (sender, mut receiver) = ws.split();
         let mut closed = pin!(sender.closed());
         assert!(poll_once(&mut closed).await.is_pending());
-        peer.sends([text("more")]);
+        peer.send([text("more")]);
         receiver.recv().await.unwrap();
         assert!(poll_once(&mut closed).await.is_pending());
         let waiting = tokio::spawn({
@@ -126,7 +126,7 @@ async fn closed_is_ready_only_at_the_end() {
             async move { sender.closed().await }
         });
         run_until_idle().await;
-        peer.sends([close(1000, "")]);
+        peer.send([close(1000, "")]);
         assert_eq!(receiver.recv().await.unwrap(), None);
         within(1, waiting).await.unwrap();
         within(1, closed).await;
@@ -154,5 +154,5 @@ async fn every_message_type_converts_into_outbound() {
     ws.flush().await.unwrap();
     let sent = ["str", "String", "Message", "prepared", "prepared", "choice"];
     assert_eq!(expected, sent.map(Message::text));
-    assert_eq!(peer.takes(), sent.map(text));
+    assert_eq!(peer.take_frames(), sent.map(text));
 }

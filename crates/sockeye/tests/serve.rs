@@ -45,7 +45,7 @@ fn queue() -> (Connections, Queue) {
 /// Connects a client that has sent these bytes.
 fn connect_raw(connections: &Connections, bytes: impl AsRef<[u8]>) -> Peer {
     let (io, peer) = transport(true);
-    peer.sends_bytes(bytes);
+    peer.send_bytes(bytes);
     connections.send(Ok(io)).map_err(drop).unwrap();
     peer
 }
@@ -61,7 +61,7 @@ async fn run_until_idle() {
 async fn open(connections: &Connections) -> Peer {
     let peer = connect_raw(connections, REQUEST);
     run_until_idle().await;
-    let response = peer.takes_bytes();
+    let response = peer.take_bytes();
     assert!(response.starts_with(b"HTTP/1.1 101 "), "{}", response.escape_ascii());
     peer
 }
@@ -129,24 +129,24 @@ fn plain(serve: Serve<Queue>) -> Serve<Queue> {
 async fn shutdown_closes_every_connection_with_1001_and_waits_for_the_handlers() {
     let running = Running::start(plain, echo);
     let peers = [open(&running.connections).await, open(&running.connections).await];
-    peers[0].sends([text("hello")]);
+    peers[0].send([text("hello")]);
     run_until_idle().await;
-    assert_eq!(peers[0].takes(), [text("hello")]);
+    assert_eq!(peers[0].take_frames(), [text("hello")]);
     running.stop.send(()).unwrap();
     run_until_idle().await;
     for peer in &peers {
-        assert_eq!(peer.takes(), [close(1001, "")]);
+        assert_eq!(peer.take_frames(), [close(1001, "")]);
     }
     assert!(running.connections.is_closed() && !running.run.is_finished());
     // Messages that a client sends before its close frame still arrive.
-    peers[0].sends([text("late"), close(1001, "")]);
-    peers[0].ends();
+    peers[0].send([text("late"), close(1001, "")]);
+    peers[0].end();
     sleep(Duration::from_secs(1)).await;
     assert!(!running.run.is_finished(), "the other is still open");
-    peers[1].sends([close(1001, "")]);
-    peers[1].ends();
+    peers[1].send([close(1001, "")]);
+    peers[1].end();
     assert_eq!(within(60, running.run).await.unwrap(), 0);
-    assert!(peers.iter().all(Peer::sees_end));
+    assert!(peers.iter().all(Peer::is_transport_closed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,9 +167,9 @@ async fn shutdown_reaches_receivers_of_split_connections_and_those_in_select() {
     let peer = open(&running.connections).await;
     running.stop.send(()).unwrap();
     run_until_idle().await;
-    assert_eq!(peer.takes(), [close(1001, "")]);
-    peer.sends([close(1001, "")]);
-    peer.ends();
+    assert_eq!(peer.take_frames(), [close(1001, "")]);
+    peer.send([close(1001, "")]);
+    peer.end();
     assert_eq!(within(60, running.run).await.unwrap(), 0);
 }
 
@@ -179,7 +179,7 @@ async fn shutdown_times_out_clients_that_do_not_answer() {
     let peer = open(&running.connections).await;
     let (aborted, elapsed) = running.stop().await;
     assert_eq!((aborted, elapsed.as_secs()), (0, 5));
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,15 +197,15 @@ async fn shutdown_aborts_hanging_handlers_at_its_deadline() {
     });
     let hanging = connect_raw(&running.connections, REQUEST.replace("GET /", "GET /hang"));
     let stuck = connect_raw(&running.connections, REQUEST.replace("GET /", "GET /send"));
-    stuck.rule(|rules| rules.room = 200);
+    stuck.change_rules(|rules| rules.room = 200);
     let quick = open(&running.connections).await;
-    quick.sends([close(1000, "")]);
-    quick.ends();
+    quick.send([close(1000, "")]);
+    quick.end();
     run_until_idle().await;
-    assert!(!hanging.sees_end() && !stuck.sees_end());
+    assert!(!hanging.is_transport_closed() && !stuck.is_transport_closed());
     let (aborted, elapsed) = running.stop().await;
     assert_eq!((aborted, elapsed), (2, DEADLINE));
-    assert!(hanging.sees_end() && stuck.sees_end() && quick.sees_end());
+    assert!(hanging.is_transport_closed() && stuck.is_transport_closed() && quick.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +216,7 @@ async fn shutdown_does_not_wait_for_clients_in_the_opening_handshake() {
     run_until_idle().await;
     let (aborted, elapsed) = running.stop().await;
     assert_eq!((aborted, elapsed.as_millis()), (0, 0));
-    assert!(silent.sees_end() && slow.sees_end());
+    assert!(silent.is_transport_closed() && slow.is_transport_closed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,10 +229,10 @@ async fn connection_opened_during_shutdown_is_closed_with_1001() {
     run_until_idle().await;
     running.stop.send(()).unwrap();
     sleep(Duration::from_secs(3)).await;
-    let bytes = peer.takes_bytes();
+    let bytes = peer.take_bytes();
     assert!(bytes.starts_with(b"HTTP/1.1 101 ") && bytes.ends_with(b"\x88\x02\x03\xe9"));
-    peer.sends([close(1001, "")]);
-    peer.ends();
+    peer.send([close(1001, "")]);
+    peer.end();
     assert_eq!(within(60, running.run).await.unwrap(), 0);
 }
 
@@ -242,11 +242,11 @@ async fn dropping_the_run_future_closes_everything() {
     let open = open(&running.connections).await;
     let opening = connect_raw(&running.connections, "");
     run_until_idle().await;
-    assert!(!open.sees_end() && !opening.sees_end());
+    assert!(!open.is_transport_closed() && !opening.is_transport_closed());
     running.run.abort();
     run_until_idle().await;
-    assert!(open.sees_end() && opening.sees_end() && running.connections.is_closed());
-    assert!(open.takes().is_empty(), "no close frame");
+    assert!(open.is_transport_closed() && opening.is_transport_closed() && running.connections.is_closed());
+    assert!(open.take_frames().is_empty(), "no close frame");
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,13 +261,13 @@ async fn panicking_handler_ends_only_its_own_connection() {
     for path in ["/at-once", "/later"] {
         let peer = connect_raw(&running.connections, REQUEST.replace("GET /", &format!("GET {path}")));
         run_until_idle().await;
-        assert!(peer.sees_end() && peer.takes_bytes().is_empty(), "{path}");
+        assert!(peer.is_transport_closed() && peer.take_bytes().is_empty(), "{path}");
     }
     let peer = open(&running.connections).await;
-    peer.sends([text("hello")]);
+    peer.send([text("hello")]);
     run_until_idle().await;
-    assert_eq!(peer.takes(), [text("hello")]);
-    peer.resets();
+    assert_eq!(peer.take_frames(), [text("hello")]);
+    peer.reset();
     run_until_idle().await;
     assert_eq!(running.stop().await.0, 0);
 }
@@ -281,7 +281,7 @@ async fn failed_listener_is_retried_with_backoff() {
         running.connections.send(Err(io::Error::from_raw_os_error(24))).unwrap();
     }
     let peer = connect_raw(&running.connections, REQUEST);
-    while peer.takes_bytes().is_empty() {
+    while peer.take_bytes().is_empty() {
         sleep(Duration::from_millis(5)).await;
     }
     // 5 ms, doubled up to a second: 8 pauses of 5 * 2^n, then four seconds.
@@ -291,7 +291,8 @@ async fn failed_listener_is_retried_with_backoff() {
         start.elapsed()
     );
     let errors = running.errors();
-    assert_eq!(errors.len(), 12);
+    // Of the failures after 0, 5, 15, ... 635 ms, only the first is reported; of the others, each.
+    assert_eq!(errors.len(), 5);
     assert!(errors[0].starts_with("cannot accept connections: "), "{errors:?}");
 
     // A connection that was lost before it was accepted is not a failure of the listener.
@@ -304,14 +305,14 @@ async fn failed_listener_is_retried_with_backoff() {
     for _ in 0..10 {
         run_until_idle().await;
     }
-    assert!(next.takes_bytes().starts_with(b"HTTP/1.1 101 "));
+    assert!(next.take_bytes().starts_with(b"HTTP/1.1 101 "));
     assert_eq!((start.elapsed().as_millis(), running.errors().len()), (0, 0));
     // A pause of the listener does not delay the shutdown.
     (0..12).for_each(|_| running.connections.send(Err(io::Error::from_raw_os_error(24))).unwrap());
     sleep(Duration::from_millis(100)).await;
     for peer in [peer, next] {
-        peer.sends([close(1000, "")]);
-        peer.ends();
+        peer.send([close(1000, "")]);
+        peer.end();
     }
     assert_eq!(running.stop().await, (0, Duration::ZERO));
 }
@@ -328,7 +329,7 @@ async fn errors_are_reported_except_normal_closes() {
     });
     let peer = connect_raw(&running.connections, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     run_until_idle().await;
-    assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 426 "));
+    assert!(peer.take_bytes().starts_with(b"HTTP/1.1 426 "));
     sleep(Duration::from_secs(2)).await;
     let [error] = running.errors().try_into().unwrap();
     assert!(
@@ -337,7 +338,7 @@ async fn errors_are_reported_except_normal_closes() {
     );
 
     let peer = open(&running.connections).await;
-    peer.sends([text("fail")]);
+    peer.send([text("fail")]);
     run_until_idle().await;
     let [error] = running.errors().try_into().unwrap();
     assert!(
@@ -346,12 +347,12 @@ async fn errors_are_reported_except_normal_closes() {
     );
 
     let peer = open(&running.connections).await;
-    peer.sends([close(1000, "")]);
-    peer.ends();
+    peer.send([close(1000, "")]);
+    peer.end();
     run_until_idle().await;
     assert!(running.errors().is_empty());
     let peer = open(&running.connections).await;
-    peer.sends([close(1011, "")]);
+    peer.send([close(1011, "")]);
     run_until_idle().await;
     assert_eq!(running.errors().len(), 1);
 }
@@ -413,7 +414,7 @@ async fn plain_http_is_answered_by_the_hook() {
     ] {
         let peer = connect_raw(&running.connections, request);
         run_until_idle().await;
-        let response = String::from_utf8(peer.takes_bytes()).unwrap();
+        let response = String::from_utf8(peer.take_bytes()).unwrap();
         assert!(
             response.starts_with(&format!("HTTP/1.1 {status}\r\n")),
             "{request}: {response}"
@@ -422,12 +423,12 @@ async fn plain_http_is_answered_by_the_hook() {
         if status == "200 OK" {
             assert!(response.ends_with(&format!("\r\n\r\n{body}")), "{request}: {response}");
         }
-        assert!(peer.sees_half_close(), "{request}");
+        assert!(peer.is_half_closed(), "{request}");
     }
     let peer = open(&running.connections).await;
-    peer.sends([text("hello")]);
+    peer.send([text("hello")]);
     run_until_idle().await;
-    assert_eq!(peer.takes(), [text("hello")]);
+    assert_eq!(peer.take_frames(), [text("hello")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -436,11 +437,11 @@ async fn plain_http_with_endless_body_is_answered_and_closed() {
     let head = "POST /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     for endless in [vec![], vec![b'x'; 10_000]] {
         let peer = connect_raw(&running.connections, head);
-        peer.rule(|rules| rules.endless = endless);
+        peer.change_rules(|rules| rules.endless = endless);
         run_until_idle().await;
-        assert!(peer.takes_bytes().starts_with(b"HTTP/1.1 200 OK\r\n"));
+        assert!(peer.take_bytes().starts_with(b"HTTP/1.1 200 OK\r\n"));
         sleep(Duration::from_millis(1001)).await;
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -451,18 +452,18 @@ async fn plain_http_has_deadlines_and_isolates_panics() {
     let panicking = connect_raw(&running.connections, "GET /panic HTTP/1.1\r\nHost: h\r\n\r\n");
     // Does not read the response.
     let stuck = connect_raw(&running.connections, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
-    stuck.rule(|rules| rules.room = 0);
+    stuck.change_rules(|rules| rules.room = 0);
     run_until_idle().await;
-    assert!(panicking.sees_end() && panicking.takes_bytes().is_empty());
+    assert!(panicking.is_transport_closed() && panicking.take_bytes().is_empty());
     sleep(Duration::from_millis(9_900)).await;
-    assert!(!hanging.sees_end() && !stuck.sees_end());
+    assert!(!hanging.is_transport_closed() && !stuck.is_transport_closed());
     sleep(Duration::from_millis(200)).await;
     assert!(
         hanging
-            .takes_bytes()
+            .take_bytes()
             .starts_with(b"HTTP/1.1 503 Service Unavailable\r\n")
     );
-    assert!(stuck.sees_end());
+    assert!(stuck.is_transport_closed());
     open(&running.connections).await;
 }
 
@@ -472,7 +473,7 @@ async fn shutdown_waits_for_plain_http_no_longer_than_its_deadline() {
     let hanging = connect_raw(&running.connections, "GET /hang HTTP/1.1\r\nHost: h\r\n\r\n");
     run_until_idle().await;
     assert_eq!(running.stop().await, (1, DEADLINE));
-    assert!(hanging.sees_end() && hanging.takes_bytes().is_empty());
+    assert!(hanging.is_transport_closed() && hanging.take_bytes().is_empty());
 }
 
 #[tokio::test]

@@ -167,11 +167,16 @@ async fn connecting_times_out() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn unresponsive_address_costs_250_ms() {
-    let (full, _queued) = full_listener(Ipv4Addr::new(127, 0, 0, 2)).await;
+    // Another program may use the same port of the second address.
+    let (full, _queued, listener) = loop {
+        let (full, queued) = full_listener(Ipv4Addr::new(127, 0, 0, 2)).await;
+        let port = full.local_addr().unwrap().port();
+        match TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), port)).await {
+            Ok(listener) => break (full, queued, listener),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+    };
     let swallowing = full.local_addr().unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), swallowing.port()))
-        .await
-        .unwrap();
     let working = listener.local_addr().unwrap();
     tokio::spawn(async move { sockeye::accept(listener.accept().await.unwrap().0).await });
     let client = Client::builder()
@@ -528,7 +533,7 @@ mod tls {
         let (io, peer) = common::script::transport(true);
         let start = tokio::time::Instant::now();
         let error = within(60, server(&certified()).accept(io)).await.unwrap_err();
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 
@@ -539,7 +544,7 @@ mod tls {
         let error = within(60, client(&certified()).request("wss://localhost/").connect_over(io))
             .await
             .unwrap_err();
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 }
@@ -564,7 +569,7 @@ mod hyper {
         }
         let (response, upgrade) = match upgrade(&server, &mut request) {
             Ok(upgraded) => upgraded,
-            Err(refusal) => return Ok(refusal.into_response()),
+            Err(rejection) => return Ok(rejection.into_response()),
         };
         tokio::spawn(async move {
             let mut ws = upgrade.await?;
@@ -611,8 +616,11 @@ mod hyper {
         assert_eq!(ws.subprotocol(), Some("chat"));
 
         let error = client.connect(&format!("ws://{address}/")).await.unwrap_err();
-        let refusal = error.response().unwrap();
-        assert_eq!((refusal.status().as_u16(), &refusal.body()[..]), (200, &b"plain"[..]));
+        let rejection = error.response().unwrap();
+        assert_eq!(
+            (rejection.status().as_u16(), &rejection.body()[..]),
+            (200, &b"plain"[..])
+        );
     }
 
     #[tokio::test]
@@ -638,9 +646,9 @@ mod hyper {
         let address = serve().await;
         let mut tcp = TcpStream::connect(address).await.unwrap();
         let mut bytes = common::REQUEST.replace("GET /", "GET /chat").into_bytes();
-        bytes.extend(common::wire::text("glued").bytes(true));
+        bytes.extend(common::wire::text("early").bytes(true));
         tcp.write_all(&bytes).await.unwrap();
-        let expected = common::wire::text("glued").bytes(false);
+        let expected = common::wire::text("early").bytes(false);
         let mut received = vec![];
         within(30, async {
             while !received.ends_with(&expected) {

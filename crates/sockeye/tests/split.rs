@@ -128,11 +128,11 @@ async fn sender_close_resets_the_receivers_timer() {
         let start = Instant::now();
         sleep(Duration::from_secs(1)).await;
         sender.close(CloseCode::GOING_AWAY, "").await.unwrap();
-        assert_eq!(peer.takes(), [close(1001, "")]);
+        assert_eq!(peer.take_frames(), [close(1001, "")]);
         let error = within(60, receiving).await.unwrap().unwrap_err();
         assert_eq!(error.close_info().unwrap().cause(), CloseCause::CloseTimeout);
         assert_eq!(start.elapsed().as_secs(), 6);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -143,9 +143,9 @@ async fn receiver_writes_what_try_send_queued() {
     let receiving = tokio::spawn(async move { receiver.recv().await });
     run_until_idle().await;
     sender.try_send("now").unwrap();
-    assert_eq!(peer.takes(), []);
+    assert_eq!(peer.take_frames(), []);
     run_until_idle().await;
-    assert_eq!(peer.takes(), [text("now")]);
+    assert_eq!(peer.take_frames(), [text("now")]);
     receiving.abort();
 }
 
@@ -155,7 +155,7 @@ async fn senders_waiting_for_room_are_woken_by_any_task() {
     limits.write_buffer_max = 1;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
     let (sender, mut receiver) = ws.split();
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     sender.feed("0").await.unwrap();
     let mut tasks = JoinSet::new();
     for number in 1..5 {
@@ -165,13 +165,13 @@ async fn senders_waiting_for_room_are_woken_by_any_task() {
     let receiving = tokio::spawn(async move { receiver.recv().await });
     run_until_idle().await;
     let start = Instant::now();
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     while let Some(joined) = tasks.join_next().await {
         joined.unwrap();
     }
     sender.flush().await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert_eq!(texts(&peer.takes()).len(), 5);
+    assert_eq!(texts(&peer.take_frames()).len(), 5);
     receiving.abort();
 }
 
@@ -181,7 +181,7 @@ async fn receiver_is_woken_when_a_sender_detects_a_lost_connection() {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         let receiving = tokio::spawn(async move { receiver.recv().await });
-        peer.fails_after(0);
+        peer.fail_after(0);
         run_until_idle().await;
         let start = Instant::now();
         assert!(sender.send("x").await.unwrap_err().is_io());
@@ -196,11 +196,11 @@ async fn senders_are_woken_when_the_receiver_detects_a_lost_connection() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         let sending = tokio::spawn(async move { sender.send("x").await });
         run_until_idle().await;
         let start = Instant::now();
-        peer.ends();
+        peer.end();
         assert!(receiver.recv().await.unwrap_err().is_closed());
         let error = within(60, sending).await.unwrap().unwrap_err();
         assert!(error.is_closed(), "{error:?}");
@@ -212,7 +212,7 @@ async fn senders_are_woken_when_the_receiver_detects_a_lost_connection() {
 async fn stalled_peer_fails_all_tasks() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..3 {
@@ -224,7 +224,7 @@ async fn stalled_peer_fails_all_tasks() {
         assert!(error.unwrap().is_timeout());
     }
     assert_eq!(start.elapsed().as_secs(), 10);
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }
 
 struct Nothing;
@@ -262,7 +262,7 @@ async fn receiver_in_the_same_task_as_a_sender_is_woken() {
     };
     let speaking = async {
         run_until_idle().await;
-        peer.sends([text("c")]);
+        peer.send([text("c")]);
     };
     let start = Instant::now();
     let ((received, ()), ()) = within(60, async { tokio::join!(both, speaking) }).await;
@@ -276,7 +276,7 @@ async fn send_returns_although_another_sender_never_stops() {
     limits.write_buffer_max = 10_000;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
     let (sender, _receiver) = ws.split();
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let feeder = sender.clone();
     let feeding = tokio::spawn(async move {
         loop {
@@ -287,10 +287,10 @@ async fn send_returns_although_another_sender_never_stops() {
     let sending = tokio::spawn(async move { sender.send("s").await });
     run_until_idle().await;
     for _ in 0..30 {
-        peer.rule(|rules| rules.room = 500);
+        peer.change_rules(|rules| rules.room = 500);
         run_until_idle().await;
     }
-    assert!(peer.takes().contains(&text("s")));
+    assert!(peer.take_frames().contains(&text("s")));
     assert!(sending.is_finished());
     feeding.abort();
 }
@@ -303,7 +303,7 @@ async fn connection_sends_without_its_receiver() {
     sender.send(Message::text("x")).await.unwrap();
     sender.send_ping(b"y").await.unwrap();
     sender.close(CloseCode::NORMAL, "").await.unwrap();
-    assert_eq!(peer.takes(), [text("x"), ping("y"), close(1000, "")]);
+    assert_eq!(peer.take_frames(), [text("x"), ping("y"), close(1000, "")]);
 }
 
 /// Only a sink: otherwise the methods of `Sender` take precedence over those of `SinkExt`.
@@ -321,21 +321,21 @@ async fn sender_is_a_sink() {
         let mut sink = sink_of(&sender);
         sink.feed(Message::text("a")).await.unwrap();
         run_until_idle().await;
-        assert_eq!(peer.takes(), [], "fed, and not flushed");
+        assert_eq!(peer.take_frames(), [], "fed, and not flushed");
         sink.send(Message::text("b")).await.unwrap();
-        assert_eq!(texts(&peer.takes()), ["a", "b"]);
-        peer.rule(|rules| rules.room = 0);
+        assert_eq!(texts(&peer.take_frames()), ["a", "b"]);
+        peer.change_rules(|rules| rules.room = 0);
         sink.feed(Message::text("c")).await.unwrap();
         assert!(poll_once(Box::pin(sink.flush())).await.is_pending());
         {
             let mut closing = pin!(SinkExt::close(&mut sink));
             assert!(poll_once(&mut closing).await.is_pending());
-            peer.rule(|rules| rules.room = usize::MAX);
+            peer.change_rules(|rules| rules.room = usize::MAX);
             within(1, closing).await.unwrap();
         }
-        assert_eq!(peer.takes(), [text("c"), close(1000, "")]);
+        assert_eq!(peer.take_frames(), [text("c"), close(1000, "")]);
         assert!(sink.send(Message::text("d")).await.unwrap_err().is_closed());
-        peer.sends([text("e")]);
+        peer.send([text("e")]);
         assert_eq!(within(1, receiving).await.unwrap(), Some(Message::text("e")));
     }
 }
@@ -347,7 +347,7 @@ async fn sink_keeps_a_message_when_its_capacity_was_taken() {
     limits.write_buffer_max = 20;
     let (ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
     let (sender, _receiver) = ws.split();
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let mut sink = sink_of(&sender);
     poll_fn(|cx| sink.poll_ready_unpin(cx)).await.unwrap();
     sender.feed("0123456789").await.unwrap();
@@ -357,9 +357,9 @@ async fn sink_keeps_a_message_when_its_capacity_was_taken() {
     assert!(error.is_invalid_input() && !error.is_closed(), "{error:?}");
     let mut flushing = pin!(sink.flush());
     assert!(poll_once(&mut flushing).await.is_pending());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     within(1, flushing).await.unwrap();
-    assert_eq!(texts(&peer.takes()), ["0123456789", "behind it"]);
+    assert_eq!(texts(&peer.take_frames()), ["0123456789", "behind it"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -3,27 +3,27 @@
 //! Counts polls, transport operations, allocations, peak memory and peak number of wakers. Does not measure time:
 //! `cargo run --release -p sockeye --example throughput` does.
 
+#[path = "common/allocations.rs"]
+mod allocations;
 mod common;
-#[path = "common/tally.rs"]
-mod tally;
-#[path = "common/ways.rs"]
-mod ways;
+#[path = "common/usage_patterns.rs"]
+mod usage_patterns;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::hostile::{Hostile, Wakers};
+use common::distinct_wakers::{DistinctWakers, WakerCounts};
 use common::link::{Operations, link};
 use common::{Local, within};
 use sockeye::{Client, Limits, Server};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::{Builder, Runtime};
-use ways::{Boxed, WAYS, Watch, Way, echo, run};
+use usage_patterns::{Boxed, USAGE_PATTERNS, UsagePattern, Watch, echo, run};
 
 /// How the connection's future is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Home {
+enum Executor {
     /// `block_on` of a current-thread runtime.
     CurrentThread,
     /// A task on a current-thread runtime.
@@ -33,7 +33,7 @@ enum Home {
     /// A task on a multi-thread runtime.
     MultiThreadSpawned,
     /// An executor whose wakers are never equal for `will_wake`.
-    Hostile,
+    DistinctWakers,
 }
 
 /// Counts the polls of a pattern's futures.
@@ -41,7 +41,7 @@ enum Home {
 struct Counts {
     polls: Arc<AtomicUsize>,
     /// Set if the futures are polled with wakers that are never equal for `will_wake`.
-    wakers: Option<Arc<Wakers>>,
+    wakers: Option<Arc<WakerCounts>>,
 }
 
 impl Watch for Counts {
@@ -52,13 +52,13 @@ impl Watch for Counts {
             future.as_mut().poll(cx)
         });
         match self.wakers.clone() {
-            Some(wakers) => Box::pin(Hostile::new(counted, wakers)),
+            Some(wakers) => Box::pin(DistinctWakers::new(counted, wakers).with_spurious_polls()),
             None => Box::pin(counted),
         }
     }
 }
 
-impl Home {
+impl Executor {
     fn runtime(self) -> Runtime {
         match self {
             Self::MultiThread | Self::MultiThreadSpawned => {
@@ -86,11 +86,11 @@ struct Work {
     wakers_max: usize,
 }
 
-fn measure(way: Way, home: Home, count: usize) -> Work {
-    let runtime = home.runtime();
+fn measure(pattern: UsagePattern, executor: Executor, count: usize) -> Work {
+    let runtime = executor.runtime();
     let counts = Counts {
         polls: Arc::default(),
-        wakers: (home == Home::Hostile).then(Arc::default),
+        wakers: (executor == Executor::DistinctWakers).then(Arc::default),
     };
     let watch = counts.clone();
     let (work, operations) = {
@@ -104,7 +104,11 @@ fn measure(way: Way, home: Home, count: usize) -> Work {
             let _echo = tokio::spawn(echo(accepted.unwrap()));
             let client = connected.unwrap().0;
             let before = meter.operations();
-            let work = within(LIMIT_SECS, tally::during(run(way, client, count, &watch))).await;
+            let work = within(
+                LIMIT_SECS,
+                allocations::count_during(run(pattern, client, count, &watch)),
+            )
+            .await;
             let after = meter.operations();
             let operations = Operations {
                 reads: after.reads - before.reads,
@@ -112,8 +116,8 @@ fn measure(way: Way, home: Home, count: usize) -> Work {
             };
             (work, operations)
         };
-        match home {
-            Home::CurrentThreadSpawned | Home::MultiThreadSpawned => {
+        match executor {
+            Executor::CurrentThreadSpawned | Executor::MultiThreadSpawned => {
                 let main = runtime.spawn(main);
                 runtime.block_on(main).unwrap()
             }
@@ -128,7 +132,7 @@ fn measure(way: Way, home: Home, count: usize) -> Work {
         memory_max: work.memory_max,
         wakers_max: counts
             .wakers
-            .map_or(0, |wakers| wakers.alive_max.load(Ordering::Relaxed)),
+            .map_or(0, |wakers| wakers.live_max.load(Ordering::Relaxed)),
     }
 }
 
@@ -159,44 +163,44 @@ const MEMORY_MORE_MAX_OF_THREADS: usize = 24 * 1024 * 1024;
 /// Maximum number of live wakers: each of the two sides has a few slots.
 const WAKERS_MAX: usize = 8;
 
-fn check(way: Way, home: Home, counts: &[usize]) -> Vec<String> {
+fn check(pattern: UsagePattern, executor: Executor, counts: &[usize]) -> Vec<String> {
     let mut faults = Vec::new();
     // The first run allocates what is kept.
-    measure(way, home, 100);
-    let works: Vec<Work> = counts.iter().map(|count| measure(way, home, *count)).collect();
+    measure(pattern, executor, 100);
+    let works: Vec<Work> = counts.iter().map(|count| measure(pattern, executor, *count)).collect();
     let few = works[0];
     for work in &works {
-        println!("{way:?}, {home:?}, {work:?}");
+        println!("{pattern:?}, {executor:?}, {work:?}");
         for ((name, of_few), (_, of_many)) in few.per_message().into_iter().zip(work.per_message()) {
             // With several threads, the number of messages per poll varies.
             let slack = match name {
                 // Beyond a backlog, each `feed` tries to write.
                 "writes" => 1.0,
                 // Cloning these wakers allocates.
-                "allocations" if home == Home::Hostile => 2.0,
-                _ if home.has_one_thread() => 0.1,
+                "allocations" if executor == Executor::DistinctWakers => 2.0,
+                _ if executor.has_one_thread() => 0.1,
                 _ => 2.0,
             };
             if of_many > of_few * 1.25 + slack {
                 let count = work.count;
                 faults.push(format!(
-                    "{way:?}, {home:?}, {count} messages: {name} {of_few} -> {of_many}"
+                    "{pattern:?}, {executor:?}, {count} messages: {name} {of_few} -> {of_many}"
                 ));
             }
         }
-        let more_max = match home.has_one_thread() {
+        let more_max = match executor.has_one_thread() {
             true => MEMORY_MORE_MAX,
             false => MEMORY_MORE_MAX_OF_THREADS,
         };
         if work.memory_max > few.memory_max + more_max {
             faults.push(format!(
-                "{way:?}, {home:?}: memory {} -> {}",
+                "{pattern:?}, {executor:?}: memory {} -> {}",
                 few.memory_max, work.memory_max
             ));
         }
         if work.wakers_max > WAKERS_MAX {
             faults.push(format!(
-                "{way:?}, {home:?}: {} wakers alive at one time",
+                "{pattern:?}, {executor:?}: {} wakers live at one time",
                 work.wakers_max
             ));
         }
@@ -204,40 +208,43 @@ fn check(way: Way, home: Home, counts: &[usize]) -> Vec<String> {
     faults
 }
 
-fn check_home(home: Home) {
+fn check_executor(executor: Executor) {
     // One at a time, because allocations are counted for the whole process.
-    let _alone = tally::alone();
+    let _lock = allocations::lock_counters();
     let counts: &[usize] = match cfg!(debug_assertions) {
         true => &[1_000, 100_000],
         false => &[1_000, 100_000, 1_000_000],
     };
-    let faults: Vec<String> = WAYS.into_iter().flat_map(|way| check(way, home, counts)).collect();
+    let faults: Vec<String> = USAGE_PATTERNS
+        .into_iter()
+        .flat_map(|pattern| check(pattern, executor, counts))
+        .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]
 fn work_per_message_is_constant_on_one_thread() {
-    check_home(Home::CurrentThread);
+    check_executor(Executor::CurrentThread);
 }
 
 #[test]
 fn work_per_message_is_constant_in_a_task_on_one_thread() {
-    check_home(Home::CurrentThreadSpawned);
+    check_executor(Executor::CurrentThreadSpawned);
 }
 
 #[test]
 fn work_per_message_is_constant_on_several_threads() {
-    check_home(Home::MultiThread);
+    check_executor(Executor::MultiThread);
 }
 
 #[test]
 fn work_per_message_is_constant_in_a_task_on_several_threads() {
-    check_home(Home::MultiThreadSpawned);
+    check_executor(Executor::MultiThreadSpawned);
 }
 
 #[test]
 fn work_per_message_is_constant_with_a_new_waker_for_each_poll() {
-    check_home(Home::Hostile);
+    check_executor(Executor::DistinctWakers);
 }
 
 /// Upper bound for what a connection may hold while `send` waits: well beyond the largest message.
@@ -249,9 +256,9 @@ const FLOOD_LEN: usize = 256 * 1024 * 1024;
 /// A peer that sends without reading costs a bounded amount of memory, and its deadline passes.
 #[test]
 fn waiting_send_reads_a_bounded_amount_ahead() {
-    let _alone = tally::alone();
+    let _lock = allocations::lock_counters();
     for payload_len in [0_usize, 100, 256 * 1024] {
-        let runtime = Home::CurrentThread.runtime();
+        let runtime = Executor::CurrentThread.runtime();
         let work = runtime.block_on(async {
             let (mut ws, mut far) = common::open_linked(Local::Client, 64 * 1024, Limits::default()).await;
             tokio::spawn(async move {
@@ -267,7 +274,7 @@ fn waiting_send_reads_a_bounded_amount_ahead() {
                 let sent = ws.send(vec![7; 4 * 1024 * 1024]).await;
                 assert!(sent.as_ref().is_err_and(sockeye::Error::is_timeout), "{sent:?}");
             };
-            within(30, tally::during(sending)).await
+            within(30, allocations::count_during(sending)).await
         });
         assert!(
             work.memory_max < READ_AHEAD_MAX,
@@ -281,7 +288,7 @@ fn waiting_send_reads_a_bounded_amount_ahead() {
 #[test]
 fn endless_input_does_not_block_sending() {
     for is_split in [false, true] {
-        let runtime = Home::CurrentThread.runtime();
+        let runtime = Executor::CurrentThread.runtime();
         runtime.block_on(async {
             let (near, far) = link(64 * 1024);
             let (client, server) = (Client::default(), Server::default());

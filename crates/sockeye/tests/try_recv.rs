@@ -17,16 +17,16 @@ async fn try_recv_returns_arrived_messages_then_empty() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         assert!(ws.try_recv().unwrap_err().is_empty());
-        peer.sends([text("a"), ping("?"), text("b"), text("c".repeat(1000))]);
+        peer.send([text("a"), ping("?"), text("b"), text("c".repeat(1000))]);
         for expected in ["a", "b", &"c".repeat(1000)] {
             assert_eq!(ws.try_recv().unwrap(), Message::text(expected));
         }
         ws.feed("queued").await.unwrap();
         assert!(ws.try_recv().unwrap_err().is_empty());
-        assert_eq!(peer.takes(), [pong("?"), text("queued")]);
+        assert_eq!(peer.take_frames(), [pong("?"), text("queued")]);
         // A message that arrives in pieces.
-        peer.rule(|rules| rules.read_max = 1);
-        peer.sends([text("slow")]);
+        peer.change_rules(|rules| rules.read_max = 1);
+        peer.send([text("slow")]);
         let message = loop {
             match ws.try_recv() {
                 Ok(message) => break message,
@@ -42,8 +42,8 @@ async fn try_recv_reports_the_end_like_recv() {
     for local in BOTH {
         for (code, is_normal) in [(1000, true), (4000, false)] {
             let (mut ws, peer) = open(local).await;
-            peer.sends([text("last"), close(code, "")]);
-            peer.ends();
+            peer.send([text("last"), close(code, "")]);
+            peer.end();
             assert_eq!(ws.try_recv().unwrap(), Message::text("last"));
             for _ in 0..3 {
                 match ws.try_recv().unwrap_err() {
@@ -58,7 +58,7 @@ async fn try_recv_reports_the_end_like_recv() {
             // `recv` reports it too, and lets other tasks run.
             assert_eq!(ws.recv().await.is_ok(), is_normal);
             assert!(!ws.try_recv().unwrap_err().is_empty());
-            assert!(peer.takes().contains(&close(code, "")));
+            assert!(peer.take_frames().contains(&close(code, "")));
         }
     }
 }
@@ -77,7 +77,7 @@ async fn try_recv_handles_keepalive_and_deadlines() {
         };
         assert_eq!(error.close_info().unwrap().cause(), CloseCause::KeepaliveTimeout);
         assert!(start.elapsed() < Duration::from_secs(32), "{:?}", start.elapsed());
-        assert_eq!(peer.takes().len(), 1, "one ping");
+        assert_eq!(peer.take_frames().len(), 1, "one ping");
     }
 }
 
@@ -91,7 +91,7 @@ async fn recv_after_try_recv_is_woken() {
             (ws, message)
         });
         sleep(Duration::from_secs(1)).await;
-        peer.sends([text("now")]);
+        peer.send([text("now")]);
         let (_ws, message) = within(1, receiving).await.unwrap();
         assert_eq!(message, Some(Message::text("now")));
     }
@@ -102,7 +102,7 @@ async fn pending_stream_is_woken_after_try_recv() {
     let (mut ws, peer) = open(Local::Server).await;
     assert!(poll_once(pin!(ws.next())).await.is_pending());
     assert!(ws.try_recv().unwrap_err().is_empty());
-    peer.sends([text("x")]);
+    peer.send([text("x")]);
     assert_eq!(within(1, ws.next()).await.unwrap().unwrap(), Message::text("x"));
 }
 
@@ -112,13 +112,13 @@ async fn receiver_try_recv_returns_arrived_messages() {
         let (ws, peer) = open(local).await;
         let (sender, mut receiver) = ws.split();
         assert!(receiver.try_recv().unwrap_err().is_empty());
-        peer.sends([text("a"), text("b")]);
+        peer.send([text("a"), text("b")]);
         sender.feed("queued").await.unwrap();
         assert_eq!(receiver.try_recv().unwrap(), Message::text("a"));
         assert_eq!(receiver.try_recv().unwrap(), Message::text("b"));
         assert!(receiver.try_recv().unwrap_err().is_empty());
-        assert_eq!(peer.takes(), [text("queued")]);
-        peer.sends([close(1000, "")]);
+        assert_eq!(peer.take_frames(), [text("queued")]);
+        peer.send([close(1000, "")]);
         assert!(matches!(receiver.try_recv(), Err(TryRecvError::Ended)));
         assert!(!sender.is_open());
     }

@@ -69,8 +69,8 @@ async fn broadcast_makes_one_write_each_and_wakes_no_receiver() {
         run_until_idle().await;
         for (_, (_, polls), peer) in &members {
             let expect = ["a", "b", "c"].map(|name| format!("{name}{burst}"));
-            assert_eq!(texts(&peer.takes()), expect);
-            assert_eq!(peer.writes().len(), 1);
+            assert_eq!(texts(&peer.take_frames()), expect);
+            assert_eq!(peer.take_writes().len(), 1);
             assert_eq!(polls.load(Ordering::Relaxed), 1);
         }
     }
@@ -82,15 +82,15 @@ async fn try_send_all_writes_before_other_tasks_run() {
     // More than the cooperative budget of a task.
     for _ in 0..300 {
         let (sender, receiver, peer) = open_split().await;
-        peer.rule(|rules| rules.write_costs = true);
+        peer.change_rules(|rules| rules.write_costs = true);
         members.push((sender, receive(receiver), peer));
     }
     run_until_idle().await;
     let messages = ["a", "b", "c"].map(PreparedMessage::new);
     for (sender, _, peer) in &members {
         sender.try_send_all(&messages).unwrap();
-        assert_eq!(texts(&peer.takes()), ["a", "b", "c"]);
-        assert_eq!(peer.writes().len(), 1);
+        assert_eq!(texts(&peer.take_frames()), ["a", "b", "c"]);
+        assert_eq!(peer.take_writes().len(), 1);
     }
     run_until_idle().await;
     for (_, (_, polls), _) in &members {
@@ -105,16 +105,16 @@ async fn try_send_all_writes_earlier_messages_once() {
     run_until_idle().await;
     sender.try_send("a").unwrap();
     sender.try_send_all(&[PreparedMessage::new("b")]).unwrap();
-    assert_eq!(texts(&peer.takes()), ["a", "b"]);
+    assert_eq!(texts(&peer.take_frames()), ["a", "b"]);
     sender.try_send("c").unwrap();
     sender.try_send_all(&[]).unwrap();
-    assert_eq!(texts(&peer.takes()), ["c"]);
+    assert_eq!(texts(&peer.take_frames()), ["c"]);
     run_until_idle().await;
-    assert_eq!(peer.takes(), []);
+    assert_eq!(peer.take_frames(), []);
     // The batch was taken, and a new one is started.
     sender.try_send("d").unwrap();
     run_until_idle().await;
-    assert_eq!(texts(&peer.takes()), ["d"]);
+    assert_eq!(texts(&peer.take_frames()), ["d"]);
     assert_eq!(polls.load(Ordering::Relaxed), 1);
 }
 
@@ -125,7 +125,7 @@ async fn try_send_all_may_exceed_the_queue_limit_while_the_peer_reads() {
     let server = Server::builder().limits(limits).build();
     let messages: Vec<_> = (b'a'..=b'e').map(|byte| PreparedMessage::new(&[byte; 600])).collect();
     let payloads = |peer: &Peer| {
-        peer.takes()
+        peer.take_frames()
             .into_iter()
             .map(|frame| frame.payload()[0])
             .collect::<Vec<_>>()
@@ -142,14 +142,14 @@ async fn try_send_all_may_exceed_the_queue_limit_while_the_peer_reads() {
 
     let (ws, peer) = open_server(&server).await;
     let (sender, receiver) = ws.split();
-    peer.rule(|rules| rules.room = 1000);
+    peer.change_rules(|rules| rules.room = 1000);
     let error = sender.try_send_all(&messages).unwrap_err();
     assert_eq!(error.queued, 3);
     assert!(
         matches!(error.cause, TrySendError::Full { message, .. } if message.to_message() == *messages[3].message())
     );
     let (_receiving, _) = receive(receiver);
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     run_until_idle().await;
     assert_eq!(payloads(&peer), *b"abc");
     assert!(sender.is_open());
@@ -162,7 +162,7 @@ async fn message_is_sent_without_a_polled_receiver() {
         let receiver = (!is_dropped).then_some(receiver);
         sender.try_send("a").unwrap();
         run_until_idle().await;
-        assert_eq!(peer.takes(), [text("a")]);
+        assert_eq!(peer.take_frames(), [text("a")]);
         drop(receiver);
     }
 }
@@ -175,7 +175,7 @@ async fn message_is_sent_after_its_sender_is_dropped() {
     sender.try_send("a").unwrap();
     drop(sender);
     run_until_idle().await;
-    assert_eq!(peer.takes(), [text("a")]);
+    assert_eq!(peer.take_frames(), [text("a")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,9 +183,9 @@ async fn dropped_connection_closes_with_queued_messages() {
     let (sender, receiver, peer) = open_split().await;
     sender.try_send("a").unwrap();
     drop((sender, receiver));
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
     run_until_idle().await;
-    assert_eq!(peer.takes(), []);
+    assert_eq!(peer.take_frames(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,11 +195,11 @@ async fn fed_messages_are_flushed_with_try_send() {
     run_until_idle().await;
     sender.feed("a").await.unwrap();
     run_until_idle().await;
-    assert_eq!(peer.takes(), []);
+    assert_eq!(peer.take_frames(), []);
     sender.try_send("b").unwrap();
     run_until_idle().await;
-    assert_eq!(texts(&peer.takes()), ["a", "b"]);
-    assert_eq!(peer.writes().len(), 1);
+    assert_eq!(texts(&peer.take_frames()), ["a", "b"]);
+    assert_eq!(peer.take_writes().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +209,7 @@ async fn message_is_sent_before_the_close_frame() {
     run_until_idle().await;
     sender.try_send("a").unwrap();
     sender.close(CloseCode::NORMAL, "").await.unwrap();
-    assert_eq!(peer.takes(), [text("a"), close(1000, "")]);
+    assert_eq!(peer.take_frames(), [text("a"), close(1000, "")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,14 +218,14 @@ async fn receiver_detects_a_stalled_peer() {
         let (sender, receiver, peer) = open_split().await;
         let (receiving, _) = receive(receiver);
         run_until_idle().await;
-        peer.rule(|rules| rules.room = room);
+        peer.change_rules(|rules| rules.room = room);
         run_until_idle().await;
         let start = Instant::now();
         send(&sender);
         let error = within(60, receiving).await.unwrap().unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -235,7 +235,7 @@ async fn receiver_writes_the_rest_when_there_is_room() {
         let (sender, receiver, peer) = open_split().await;
         let (_receiving, polls) = receive(receiver);
         run_until_idle().await;
-        peer.rule(|rules| rules.room = room);
+        peer.change_rules(|rules| rules.room = room);
         run_until_idle().await;
         sender.try_send("a").unwrap();
         run_until_idle().await;
@@ -245,9 +245,9 @@ async fn receiver_writes_the_rest_when_there_is_room() {
         run_until_idle().await;
         assert_eq!(polls.load(Ordering::Relaxed), polls_before);
         sleep(Duration::from_secs(5)).await;
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         run_until_idle().await;
-        assert_eq!(texts(&peer.takes()), ["a", "b"]);
+        assert_eq!(texts(&peer.take_frames()), ["a", "b"]);
     }
 }
 
@@ -258,7 +258,7 @@ async fn write_failure_wakes_the_receiver() {
         let (sender, receiver) = ws.split();
         let (receiving, _) = receive(receiver);
         run_until_idle().await;
-        peer.fails_after(0);
+        peer.fail_after(0);
         run_until_idle().await;
         let start = Instant::now();
         sender.try_send("a").unwrap();
@@ -277,7 +277,7 @@ async fn panicking_transport_does_not_affect_the_batch() {
     }
     run_until_idle().await;
     let (.., broken) = &members[3];
-    broken.rule(|rules| rules.write_panics = true);
+    broken.change_rules(|rules| rules.write_panics = true);
     run_until_idle().await;
     for (sender, ..) in &members {
         sender.try_send("a").unwrap();
@@ -285,7 +285,7 @@ async fn panicking_transport_does_not_affect_the_batch() {
     run_until_idle().await;
     for (number, (_, receiving, peer)) in members.iter().enumerate() {
         let is_broken = number == 3;
-        assert_eq!(peer.takes().len(), usize::from(!is_broken), "{number}");
+        assert_eq!(peer.take_frames().len(), usize::from(!is_broken), "{number}");
         // Its own task has panicked too.
         assert_eq!(receiving.is_finished(), is_broken, "{number}");
     }
@@ -306,10 +306,10 @@ fn runtime_that_is_no_longer_driven_keeps_nothing() {
     driver.block_on(async {
         let (_receiving, _) = receive(receiver);
         run_until_idle().await;
-        assert_eq!(peer.takes(), [text("a")]);
+        assert_eq!(peer.take_frames(), [text("a")]);
         sender.try_send("b").unwrap();
         run_until_idle().await;
-        assert_eq!(peer.takes(), [text("b")]);
+        assert_eq!(peer.take_frames(), [text("b")]);
     });
     drop(opener);
 }
@@ -320,7 +320,7 @@ fn runtime_shutdown_leaves_the_flush_to_the_receiver() {
     let (first, second) = (current_thread(), current_thread());
     let (sender, mut receiver, peer) = first.block_on(open_split());
     first.block_on(async {
-        peer.sends([text("x")]);
+        peer.send([text("x")]);
         receiver.recv().await.unwrap();
     });
     let (_receiving, _) = second.block_on(async {
@@ -330,14 +330,14 @@ fn runtime_shutdown_leaves_the_flush_to_the_receiver() {
     });
     sender.try_send("a").unwrap();
     second.block_on(run_until_idle());
-    assert_eq!(peer.takes(), []);
+    assert_eq!(peer.take_frames(), []);
     drop(first);
     second.block_on(run_until_idle());
-    assert_eq!(peer.takes(), [text("a")]);
+    assert_eq!(peer.take_frames(), [text("a")]);
     // No runtime is left to spawn a task on.
     sender.try_send("b").unwrap();
     second.block_on(run_until_idle());
-    assert_eq!(peer.takes(), [text("b")]);
+    assert_eq!(peer.take_frames(), [text("b")]);
 }
 
 #[test]
@@ -349,10 +349,10 @@ fn batch_contains_connections_of_one_runtime() {
     two.try_send("b").unwrap();
     one.try_send("c").unwrap();
     second.block_on(run_until_idle());
-    assert_eq!(peer_of_one.takes(), []);
-    assert_eq!(peer_of_two.takes(), [text("b")]);
+    assert_eq!(peer_of_one.take_frames(), []);
+    assert_eq!(peer_of_two.take_frames(), [text("b")]);
     first.block_on(run_until_idle());
-    assert_eq!(texts(&peer_of_one.takes()), ["a", "c"]);
+    assert_eq!(texts(&peer_of_one.take_frames()), ["a", "c"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -400,7 +400,7 @@ async fn message_is_sent_for_a_receiver_in_a_local_set() {
             run_until_idle().await;
             sender.try_send("a").unwrap();
             run_until_idle().await;
-            assert_eq!(peer.takes(), [text("a")]);
+            assert_eq!(peer.take_frames(), [text("a")]);
         })
         .await;
 }
@@ -411,7 +411,7 @@ async fn exhausted_cooperative_budget_wakes_no_receiver() {
     let mut members = Vec::new();
     for _ in 0..50 {
         let (sender, receiver, peer) = open_split().await;
-        peer.rule(|rules| (rules.write_max, rules.write_costs) = (1, true));
+        peer.change_rules(|rules| (rules.write_max, rules.write_costs) = (1, true));
         members.push((sender, receive(receiver).1, peer));
     }
     run_until_idle().await;
@@ -420,7 +420,7 @@ async fn exhausted_cooperative_budget_wakes_no_receiver() {
     }
     run_until_idle().await;
     for (_, polls, peer) in &members {
-        assert_eq!(peer.takes(), [text("twelve bytes")]);
+        assert_eq!(peer.take_frames(), [text("twelve bytes")]);
         assert_eq!(polls.load(Ordering::Relaxed), 1);
     }
 }
@@ -431,9 +431,9 @@ fn messages_survive_the_exit_of_the_sending_thread() {
         let runtime = current_thread();
         let (sender, _receiver, peer) = runtime.block_on(open_split());
         std::thread::spawn(move || send(&sender)).join().unwrap();
-        assert_eq!(peer.takes(), []);
+        assert_eq!(peer.take_frames(), []);
         runtime.block_on(run_until_idle());
-        assert_eq!(peer.takes(), [text("a")]);
+        assert_eq!(peer.take_frames(), [text("a")]);
     }
 }
 
@@ -446,8 +446,8 @@ fn message_sent_on_another_runtime_is_flushed_by_the_receivers_runtime() {
             send(&sender);
             run_until_idle().await;
         });
-        assert_eq!(peer.takes(), []);
+        assert_eq!(peer.take_frames(), []);
         first.block_on(run_until_idle());
-        assert_eq!(peer.takes(), [text("a")]);
+        assert_eq!(peer.take_frames(), [text("a")]);
     }
 }

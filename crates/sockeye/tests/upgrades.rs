@@ -29,7 +29,7 @@ type Job = fn(WebSocket) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Sen
 
 fn answer(server: &Server, mut request: http::Request<Body>, job: Job, named: fn(Upgrade) -> Upgrade) -> HttpResponse {
     match upgrade(server, &mut request) {
-        Err(refusal) => refusal.into_response(),
+        Err(rejection) => rejection.into_response(),
         Ok((response, upgrade)) => {
             tokio::spawn(async move { job(named(upgrade).await?).await });
             response
@@ -147,9 +147,9 @@ async fn frames_behind_a_request_under_axum_are_received() {
     tokio::spawn(async move { axum::serve(listener, router(echo)).await });
     let mut tcp = TcpStream::connect(address).await.unwrap();
     let mut bytes = common::REQUEST.as_bytes().to_vec();
-    bytes.extend(common::wire::text("glued").bytes(true));
+    bytes.extend(common::wire::text("early").bytes(true));
     tcp.write_all(&bytes).await.unwrap();
-    let expected = common::wire::text("glued").bytes(false);
+    let expected = common::wire::text("early").bytes(false);
     let mut received = vec![];
     within(30, async {
         while !received.ends_with(&expected) {
@@ -274,28 +274,28 @@ fn request(lines: &[(&str, &str)]) -> http::Request<Body> {
 #[test]
 fn rejection_has_reason_and_response() {
     let server = Server::default();
-    let refusal = upgrade(&server, &mut request(&[("origin", "http://evil.example")])).unwrap_err();
-    let denial = refusal.error().denial().unwrap();
+    let rejection = upgrade(&server, &mut request(&[("origin", "http://evil.example")])).unwrap_err();
+    let denial = rejection.error().denial().unwrap();
     assert_eq!(
         (denial.origin(), denial.host()),
         (Some("http://evil.example"), "localhost")
     );
-    assert!(refusal.error().is_denied());
-    let shown = refusal.to_string();
+    assert!(rejection.error().is_denied());
+    let shown = rejection.to_string();
     assert!(
         shown.starts_with("upgrade refused with status 403 Forbidden: "),
         "{shown}"
     );
     assert!(shown.contains("evil.example"), "{shown}");
-    assert_eq!(HttpResponse::from(refusal).status(), http::StatusCode::FORBIDDEN);
+    assert_eq!(HttpResponse::from(rejection).status(), http::StatusCode::FORBIDDEN);
 
     let mut plain = http::Request::new(Body::empty());
-    let refusal = upgrade(&server, &mut plain).unwrap_err();
+    let rejection = upgrade(&server, &mut plain).unwrap_err();
     assert!(
-        refusal.error().is_protocol() && !refusal.error().is_denied(),
-        "{refusal:?}"
+        rejection.error().is_protocol() && !rejection.error().is_denied(),
+        "{rejection:?}"
     );
-    assert_eq!(refusal.response().status(), http::StatusCode::BAD_REQUEST);
+    assert_eq!(rejection.response().status(), http::StatusCode::BAD_REQUEST);
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn upgrade_with_uses_the_chosen_acceptance() {
     let none = Acceptance::new().without_subprotocol();
     let (response, _) = upgrade_with(&server, &mut request(&offer), none).unwrap();
     assert!(!response.headers().contains_key("sec-websocket-protocol"));
-    let refusal = upgrade_with(&server, &mut request(&[]), v2()).unwrap_err();
-    assert!(refusal.error().is_invalid_input(), "{refusal:?}");
-    assert_eq!(refusal.into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let rejection = upgrade_with(&server, &mut request(&[]), v2()).unwrap_err();
+    assert!(rejection.error().is_invalid_input(), "{rejection:?}");
+    assert_eq!(rejection.into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }

@@ -28,16 +28,16 @@ fn numbered(count: usize) -> Vec<String> {
 async fn echo_of_a_burst_is_one_read_and_one_write() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        let reads = peer.reads();
-        peer.sends(numbered(100).iter().map(text));
+        let reads = peer.read_count();
+        peer.send(numbered(100).iter().map(text));
         for _ in 0..100 {
             let message = ws.recv().await.unwrap().unwrap();
             ws.feed(message).await.unwrap();
         }
-        assert_eq!(peer.writes().len(), 0);
+        assert_eq!(peer.take_writes().len(), 0);
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        assert_eq!((peer.reads() - reads, peer.writes().len()), (1, 1));
-        assert_eq!(texts(&peer.takes()), numbered(100));
+        assert_eq!((peer.read_count() - reads, peer.take_writes().len()), (1, 1));
+        assert_eq!(texts(&peer.take_frames()), numbered(100));
     }
 }
 
@@ -45,14 +45,14 @@ async fn echo_of_a_burst_is_one_read_and_one_write() {
 async fn echo_of_a_burst_on_split_connection_is_one_write() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
-    peer.sends(numbered(100).iter().map(text));
+    peer.send(numbered(100).iter().map(text));
     for _ in 0..100 {
         let message = receiver.recv().await.unwrap().unwrap();
         sender.feed(message).await.unwrap();
     }
     assert!(poll_once(pin!(receiver.recv())).await.is_pending());
-    assert_eq!(peer.writes().len(), 1);
-    assert_eq!(texts(&peer.takes()), numbered(100));
+    assert_eq!(peer.take_writes().len(), 1);
+    assert_eq!(texts(&peer.take_frames()), numbered(100));
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,9 +61,9 @@ async fn recv_writes_queued_bytes_before_waiting() {
         let (mut ws, peer) = open(local).await;
         ws.feed("queued").await.unwrap();
         ws.try_send("too").unwrap();
-        assert_eq!(peer.takes(), []);
+        assert_eq!(peer.take_frames(), []);
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        assert_eq!(peer.takes(), [text("queued"), text("too")]);
+        assert_eq!(peer.take_frames(), [text("queued"), text("too")]);
     }
 }
 
@@ -71,22 +71,22 @@ async fn recv_writes_queued_bytes_before_waiting() {
 async fn recv_writes_the_rest_when_there_is_room() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed("queued").await.unwrap();
         let mut receiving = pin!(ws.recv());
         assert!(poll_once(&mut receiving).await.is_pending());
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         assert!(poll_once(&mut receiving).await.is_pending());
-        assert_eq!(peer.takes(), [text("queued")]);
+        assert_eq!(peer.take_frames(), [text("queued")]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn recv_receives_while_the_transport_is_full() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed("queued").await.unwrap();
-    peer.sends([text("arrived")]);
+    peer.send([text("arrived")]);
     assert_eq!(text_of(ws.recv().await), "arrived");
 }
 
@@ -95,13 +95,13 @@ async fn send_returns_when_its_bytes_are_written() {
     // checks [6455-6.1-7]
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 3);
+        peer.change_rules(|rules| rules.room = 3);
         let mut sending = pin!(ws.send("whole"));
         assert!(poll_once(&mut sending).await.is_pending());
-        assert_eq!(peer.takes(), []);
-        peer.rule(|rules| rules.room = usize::MAX);
+        assert_eq!(peer.take_frames(), []);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         sending.await.unwrap();
-        assert_eq!(peer.takes(), [text("whole")]);
+        assert_eq!(peer.take_frames(), [text("whole")]);
     }
 }
 
@@ -109,16 +109,16 @@ async fn send_returns_when_its_bytes_are_written() {
 async fn send_flushes_a_buffering_transport() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.buffers = true;
             rules.flush_hangs = true;
         });
         let mut sending = pin!(ws.send("whole"));
         assert!(poll_once(&mut sending).await.is_pending());
-        assert_eq!(peer.takes(), []);
-        peer.rule(|rules| rules.flush_hangs = false);
+        assert_eq!(peer.take_frames(), []);
+        peer.change_rules(|rules| rules.flush_hangs = false);
         sending.await.unwrap();
-        assert_eq!(peer.takes(), [text("whole")]);
+        assert_eq!(peer.take_frames(), [text("whole")]);
     }
 }
 
@@ -129,20 +129,20 @@ async fn server_writes_large_payload_without_a_copy() {
     let place = payload.as_ptr() as usize;
     ws.feed("before").await.unwrap();
     ws.send(payload).await.unwrap();
-    let writes = peer.writes();
+    let writes = peer.take_writes();
     assert_eq!(writes.len(), 1);
     // "before" with its header, then a header with a 16-bit length.
     assert_eq!(writes[0].slices[0].1, 2 + 6 + 4);
     assert_eq!(writes[0].slices[1], (place, LARGE));
-    assert_eq!(peer.takes(), [text("before"), binary(vec![7; LARGE])]);
+    assert_eq!(peer.take_frames(), [text("before"), binary(vec![7; LARGE])]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn small_payload_is_copied_behind_its_header() {
     let (mut ws, peer) = open(Local::Server).await;
     ws.send(vec![7; LARGE - 1]).await.unwrap();
-    assert_eq!(peer.writes()[0].slices.len(), 1);
-    assert_eq!(peer.takes(), [binary(vec![7; LARGE - 1])]);
+    assert_eq!(peer.take_writes()[0].slices.len(), 1);
+    assert_eq!(peer.take_frames(), [binary(vec![7; LARGE - 1])]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +153,7 @@ async fn large_small_and_control_frames_are_sent_in_order() {
         (Local::Client, 1000),
     ] {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.write_max = write_max;
             rules.stutters = true;
         });
@@ -164,10 +164,10 @@ async fn large_small_and_control_frames_are_sent_in_order() {
         ws.feed(large.as_str()).await.unwrap();
         ws.feed(large.as_str()).await.unwrap();
         ws.feed("b").await.unwrap();
-        peer.sends([ping("q"), close(1000, "")]);
+        peer.send([ping("q"), close(1000, "")]);
         ws.start_close(CloseCode::NORMAL, "").unwrap();
         assert!(ws.recv().await.unwrap().is_none());
-        peer.ends();
+        peer.end();
         finish(ws, &peer).await;
         let expected = [
             text("a"),
@@ -179,41 +179,41 @@ async fn large_small_and_control_frames_are_sent_in_order() {
             // Its ping arrived after the close frame was sent, so there is no pong.
             close(1000, ""),
         ];
-        assert_eq!(peer.takes(), expected);
+        assert_eq!(peer.take_frames(), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn pong_waits_only_for_the_large_message_being_written() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 1000);
+    peer.change_rules(|rules| rules.room = 1000);
     let large = vec![1; LARGE];
     ws.feed(large.clone()).await.unwrap();
-    peer.sends([ping("now")]);
+    peer.send([ping("now")]);
     assert!(poll_once(pin!(ws.recv())).await.is_pending());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     ws.feed("next").await.unwrap();
     ws.flush().await.unwrap();
-    assert_eq!(peer.takes(), [binary(large), pong("now"), text("next")]);
+    assert_eq!(peer.take_frames(), [binary(large), pong("now"), text("next")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn feed_waits_while_the_queue_is_full() {
     let (mut ws, peer) = open_with_write_buffer_max(150).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let message = "m".repeat(60);
     // A header of two bytes each: 62, then 124, and no room for 60 more.
     ws.feed(message.as_str()).await.unwrap();
     ws.feed(message.as_str()).await.unwrap();
     let mut feeding = Box::pin(ws.feed(message.as_str()));
     assert!(poll_once(&mut feeding).await.is_pending());
-    peer.rule(|rules| rules.room = 33);
+    peer.change_rules(|rules| rules.room = 33);
     assert!(poll_once(&mut feeding).await.is_pending(), "91 bytes are left");
-    peer.rule(|rules| rules.room = 1);
+    peer.change_rules(|rules| rules.room = 1);
     feeding.await.unwrap();
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     ws.flush().await.unwrap();
-    assert_eq!(texts(&peer.takes()), [message.as_str(); 3]);
+    assert_eq!(texts(&peer.take_frames()), [message.as_str(); 3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,46 +222,46 @@ async fn single_message_may_exceed_the_queue_limit() {
     let message = "m".repeat(10_000);
     ws.feed(message.as_str()).await.unwrap();
     ws.send("after").await.unwrap();
-    assert_eq!(texts(&peer.takes()), [message.as_str(), "after"]);
+    assert_eq!(texts(&peer.take_frames()), [message.as_str(), "after"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn continuous_feed_sends_each_message_once() {
     let (mut ws, peer) = open_with_write_buffer_max(1000).await;
-    peer.rule(|rules| {
+    peer.change_rules(|rules| {
         rules.write_max = 700;
         rules.stutters = true;
     });
     let mut arrived = vec![];
     for number in 0..5000 {
         ws.feed(format!("message {number}")).await.unwrap();
-        arrived.extend(peer.takes());
+        arrived.extend(peer.take_frames());
     }
     ws.flush().await.unwrap();
-    arrived.extend(peer.takes());
+    arrived.extend(peer.take_frames());
     assert_eq!(texts(&arrived), numbered(5000));
 }
 
 #[tokio::test(start_paused = true)]
 async fn try_send_returns_the_message_when_full() {
     let (mut ws, peer) = open_with_write_buffer_max(10).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.try_send("0123456789").unwrap();
     let Err(TrySendError::Full { message, .. }) = ws.try_send("more") else {
         panic!("there is no room");
     };
     assert_eq!(message.to_message(), Message::text("more"));
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     ws.flush().await.unwrap();
     ws.try_send(message).unwrap();
     ws.flush().await.unwrap();
-    assert_eq!(texts(&peer.takes()), ["0123456789", "more"]);
+    assert_eq!(texts(&peer.take_frames()), ["0123456789", "more"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn try_send_after_the_end_returns_closed() {
     let (mut ws, peer) = open(Local::Client).await;
-    peer.ends();
+    peer.end();
     ws.recv().await.unwrap_err();
     let Err(TrySendError::Closed(error)) = ws.try_send("late") else {
         panic!("it is closed");
@@ -273,12 +273,12 @@ async fn try_send_after_the_end_returns_closed() {
 async fn stalled_peer_is_disconnected_after_ten_seconds() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         let start = Instant::now();
         let error = within(60, ws.send("never")).await.unwrap_err();
         assert!(error.is_timeout() && error.is_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
         assert!(!ws.is_open());
         assert!(ws.recv().await.unwrap_err().is_timeout());
         assert!(ws.feed("more").await.unwrap_err().is_timeout());
@@ -288,24 +288,24 @@ async fn stalled_peer_is_disconnected_after_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn stalled_peer_is_disconnected_by_recv_and_feed() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed("never").await.unwrap();
     let error = within(60, ws.recv()).await.unwrap_err();
-    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+    assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
 
     let (mut ws, peer) = open_with_write_buffer_max(1).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed("never").await.unwrap();
     let error = within(60, ws.feed("neither")).await.unwrap_err();
-    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+    assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn transport_that_does_not_flush_times_out() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.flush_hangs = true);
+    peer.change_rules(|rules| rules.flush_hangs = true);
     let error = within(60, ws.send("never")).await.unwrap_err();
-    assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+    assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,12 +320,12 @@ async fn peer_with_regular_progress_stays_connected() {
         .keepalive(None)
         .build();
     let (mut ws, peer) = open_server(&server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed("a message of some length").await.unwrap();
     for _ in 0..10 {
         let waiting = tokio::time::timeout(Duration::from_secs(6), ws.flush());
         assert!(waiting.await.is_err(), "it is not flushed yet");
-        peer.rule(|rules| rules.room = 1);
+        peer.change_rules(|rules| rules.room = 1);
     }
     let start = Instant::now();
     let error = within(60, ws.flush()).await.unwrap_err();
@@ -337,13 +337,13 @@ async fn peer_with_regular_progress_stays_connected() {
 /// elapsed seconds.
 async fn seconds_of_a_peer_that_takes(taken: usize, every: Duration, len: usize) -> (u64, Result<(), sockeye::Error>) {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     ws.feed(vec![0; len]).await.unwrap();
     let start = Instant::now();
     let taking = async {
         loop {
             tokio::time::sleep(every).await;
-            peer.rule(|rules| rules.room = taken);
+            peer.change_rules(|rules| rules.room = taken);
         }
     };
     let flushed = tokio::select! {
@@ -436,9 +436,9 @@ async fn order_is_kept_when_the_backlog_is_full() {
         let mut limits = Limits::default();
         limits.read_ahead_max = read_ahead_max;
         let (mut ws, peer) = open_server(&Server::builder().limits(limits).build()).await;
-        peer.sends((0..100).map(|number| binary(vec![number; 500])));
+        peer.send((0..100).map(|number| binary(vec![number; 500])));
         assert_eq!(ws.recv().await.unwrap().unwrap().as_bytes(), [0; 500]);
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         for number in 1..100 {
             let _ = tokio::time::timeout(Duration::from_millis(1), ws.send("waits")).await;
             assert_eq!(
@@ -456,8 +456,8 @@ async fn read_ahead_is_bounded_and_ends_with_the_write_timeout() {
     limits.read_ahead_max = 10_000;
     let server = Server::builder().limits(limits).build();
     let (mut ws, peer) = open_server(&server).await;
-    peer.rule(|rules| rules.room = 0);
-    peer.sends((0..100).map(|number| binary(vec![number; 1000])));
+    peer.change_rules(|rules| rules.room = 0);
+    peer.send((0..100).map(|number| binary(vec![number; 1000])));
     let error = within(60, ws.send("never")).await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert!(error.to_string().contains("read_ahead_max"), "{error}");
@@ -475,7 +475,7 @@ async fn read_ahead_is_bounded_and_ends_with_the_write_timeout() {
 #[tokio::test(start_paused = true)]
 async fn write_of_zero_bytes_is_an_error() {
     let (mut ws, peer) = open(Local::Server).await;
-    peer.rule(|rules| rules.write_max = 0);
+    peer.change_rules(|rules| rules.write_max = 0);
     let error = ws.send("never").await.unwrap_err();
     assert!(error.is_io() && error.is_closed(), "{error:?}");
 }

@@ -16,7 +16,7 @@ use crate::Flags;
 /// If it cannot listen on the address.
 pub fn serve<F>(flags: &Flags, connection: impl Fn(TcpStream) -> F) -> io::Result<()>
 where
-    F: Future<Output: Send> + Send + 'static,
+    F: Future<Output: Send + 'static> + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -29,8 +29,8 @@ where
                 continue;
             };
             if tcp.set_nodelay(true).is_ok() {
-                let connection = connection(tcp);
-                tokio::spawn(async { drop(connection.await) });
+                // Not wrapped in a block that awaits it: such a block has room for the future twice.
+                drop(tokio::spawn(connection(tcp)));
             }
         }
     })

@@ -1,11 +1,11 @@
-//! Echo with Sockeye: the loop of `recv` and `feed` from the README.
+//! Echo with Sockeye: the server from the README.
 
 use std::io;
 use std::process::ExitCode;
 
 use bench_listen::{Can, Flags};
-use sockeye::{DeflateConfig, Error, Server, Takeover, WebSocket};
-use tokio::net::TcpStream;
+use sockeye::{DeflateConfig, Error, Incoming, Server, Takeover};
+use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
     let flags = Flags::parse(Can {
@@ -32,18 +32,17 @@ fn run(flags: &Flags) -> io::Result<()> {
     }
     // The default message limit of 16 MiB is the size of the largest measured message.
     let server = server.build();
-    bench_listen::serve(flags, move |tcp| open(server.clone(), tcp))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(flags.listen).await?;
+        bench_listen::announce(listener.local_addr()?);
+        server.serve(listener).run(echo).await;
+        Ok(())
+    })
 }
 
-async fn open(server: Server, tcp: TcpStream) -> Result<(), Error> {
-    let mut ws = server.accept(tcp).await?.accept().await?;
-    // Runs the echo in a new task, so that the memory of the handshake is freed. The loop borrows the WebSocket,
-    // because a future that owns it has room for it twice.
-    tokio::spawn(async move { drop(echo(&mut ws).await) });
-    Ok(())
-}
-
-async fn echo(ws: &mut WebSocket) -> Result<(), Error> {
+async fn echo(incoming: Incoming) -> Result<(), Error> {
+    let mut ws = incoming.accept().await?;
     while let Some(message) = ws.recv().await? {
         ws.feed(message).await?;
     }

@@ -34,6 +34,9 @@ pub struct Framing {
     /// Window size of the compressor; `None` if the frame is not compressed.
     #[cfg(feature = "deflate")]
     window_bits: Option<WindowBits>,
+    /// The length of the payload as it is sent.
+    #[cfg(feature = "deflate")]
+    payload_len: usize,
 }
 
 impl Framing {
@@ -47,6 +50,8 @@ impl Framing {
             message_len: bytes.len(),
             #[cfg(feature = "deflate")]
             window_bits: None,
+            #[cfg(feature = "deflate")]
+            payload_len: bytes.len(),
         }
     }
 
@@ -56,14 +61,16 @@ impl Framing {
     // [7692-6.1-2, 7692-7.2.1-7]
     #[cfg(feature = "deflate")]
     pub fn compressed(message: Data<'_>, config: &DeflateConfig, codecs: CodecPool, out: &mut Vec<u8>) -> Option<Self> {
-        compress(config, codecs, &[], message.bytes(), |payload| {
+        let payload_len = compress(config, codecs, &[], message.bytes(), |payload| {
             out.reserve_exact(crate::frame::HEADER_LEN_MAX + payload.len());
             append_compressed_header(Fragment::Last, message.kind(), payload.len() as u64, None, out);
             out.extend_from_slice(payload);
+            payload.len()
         })?;
         Some(Self {
             message_len: message.bytes().len(),
             window_bits: Some(config.window_bits),
+            payload_len,
         })
     }
 }
@@ -103,6 +110,7 @@ impl Connection {
                 return Err(SendError::FrameMismatch);
             }
             deflate.remember_sent(message.bytes());
+            deflate.count_framed(message.bytes().len(), framing.payload_len);
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ use crate::close::{CloseCode, CloseFrame, InvalidClose};
 use crate::config::Config;
 use crate::deflate::DeflateSession;
 #[cfg(feature = "deflate")]
-use crate::deflate::{CodecPool, DeflateConfig, NegotiatedParams};
+use crate::deflate::{CodecPool, CompressionTotals, DeflateConfig, NegotiatedParams};
 use crate::frame::{MaskingKey, Opcode};
 use crate::protocol_error::ProtocolError;
 use crate::time::Instant;
@@ -233,6 +233,15 @@ impl Connection {
     #[cfg(feature = "deflate")]
     pub fn deflate_config(&self) -> Option<&DeflateConfig> {
         self.deflate.as_ref().map(|deflate| deflate.config())
+    }
+
+    /// What was compressed, of the messages sent and of the messages received. All zero if compression was not negotiated.
+    /// A message counts once it is appended or inflated.
+    #[cfg(feature = "deflate")]
+    pub fn compression_totals(&self) -> [CompressionTotals; 2] {
+        self.deflate
+            .as_ref()
+            .map_or_else(Default::default, |deflate| deflate.totals())
     }
 
     /// What both endpoints agreed on for permessage-deflate (RFC 7692). `None` if compression was not.
@@ -512,13 +521,15 @@ impl Connection {
     /// Moves the remaining work of a closing connection into the returned connection: sending the close frame, the
     /// deadlines, and closing the transport.
     ///
-    /// `self` becomes [`State::Closed`] and keeps its current [`close_info`](Self::close_info). This allows the driver
+    /// `self` becomes [`State::Closed`] and keeps its current [`close_info`](Self::close_info), round-trip time and
+    /// compression parameters and totals. This allows the driver
     /// to report the close to the application at once and to finish the transport in the background.
     pub fn take_closing(&mut self) -> Self {
         let closed = Self {
             state: State::Closed,
             close_info: self.close_info.clone(),
             liveness: self.liveness.clone(),
+            deflate: self.deflate.as_ref().map(|deflate| Box::new(deflate.ended())),
             ..Self::new(self.role, self.config.clone(), Instant::ORIGIN)
         };
         core::mem::replace(self, closed)

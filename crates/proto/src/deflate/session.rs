@@ -10,6 +10,26 @@ use super::{DeflateConfig, NegotiatedParams, Takeover};
 use crate::connection::Fragment;
 use crate::protocol_error::ProtocolError;
 
+/// Messages of one direction of a connection that were compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompressionTotals {
+    /// The number of messages.
+    pub messages: u64,
+    /// Their payload bytes before compression.
+    pub payload_before: u64,
+    /// Their payload bytes after compression, without frame headers.
+    pub payload_after: u64,
+}
+
+impl CompressionTotals {
+    fn add(&mut self, messages: u64, before: usize, after: usize) {
+        self.messages += messages;
+        self.payload_before += before as u64;
+        self.payload_after += after as u64;
+    }
+}
+
 /// Compression state of a connection, apart from the codecs, which are borrowed per message.
 #[derive(Debug)]
 pub(crate) struct DeflateSession {
@@ -22,6 +42,8 @@ pub(crate) struct DeflateSession {
     paused: Option<Box<Paused>>,
     /// The codec of a message that is being sent in compressed fragments.
     deflater: Option<Box<Deflater>>,
+    /// Of messages sent and received.
+    totals: [CompressionTotals; 2],
 }
 
 /// A partly inflated message and its codec.
@@ -46,7 +68,32 @@ impl DeflateSession {
             received: Window::default(),
             paused: None,
             deflater: None,
+            totals: Default::default(),
         }
+    }
+
+    /// A session without windows and codecs, for a connection that neither sends nor receives any more.
+    pub(crate) fn ended(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            params: self.params,
+            codecs: self.codecs,
+            sent: Window::default(),
+            received: Window::default(),
+            paused: None,
+            deflater: None,
+            totals: self.totals,
+        }
+    }
+
+    /// Of messages sent and received.
+    pub(crate) fn totals(&self) -> [CompressionTotals; 2] {
+        self.totals
+    }
+
+    /// Counts a message that was compressed for many connections.
+    pub(crate) fn count_framed(&mut self, before: usize, after: usize) {
+        self.totals[0].add(1, before, after);
     }
 
     /// Whether [`Compress::Auto`](crate::Compress::Auto) compresses a message of this length.
@@ -65,7 +112,11 @@ impl DeflateSession {
 
     /// Compresses a message and passes the payload to `send`. Returns `None` if compression does not make it smaller.
     pub(crate) fn compress<R>(&mut self, message: &[u8], send: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let sent = compress(&self.config, self.codecs, self.sent.as_slice(), message, send)?;
+        let totals = &mut self.totals[0];
+        let sent = compress(&self.config, self.codecs, self.sent.as_slice(), message, |payload| {
+            totals.add(1, message.len(), payload.len());
+            send(payload)
+        })?;
         self.remember_sent(message);
         Some(sent)
     }
@@ -78,7 +129,10 @@ impl DeflateSession {
         let sent = started
             .and_then(|()| deflater.compress_part(part, Fragment::More))
             .filter(|payload| payload.len() < part.len())
-            .map(send);
+            .map(|payload| {
+                self.totals[0].add(1, part.len(), payload.len());
+                send(payload)
+            });
         if sent.is_none() {
             self.codecs.recycle_deflater(deflater);
             return None;
@@ -96,7 +150,11 @@ impl DeflateSession {
         fragment: Fragment,
         send: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
-        let sent = self.deflater.as_mut()?.compress_part(part, fragment).map(send);
+        let totals = &mut self.totals[0];
+        let sent = self.deflater.as_mut()?.compress_part(part, fragment).map(|payload| {
+            totals.add(0, part.len(), payload.len());
+            send(payload)
+        });
         if sent.is_none() || fragment == Fragment::Last {
             self.stop_compressing();
         }
@@ -176,6 +234,7 @@ impl DeflateSession {
         (self.codecs.return_inflater)(inflater);
         advanced?;
         let message = inflation.into_message();
+        self.totals[1].add(1, message.len(), payload.len());
         // RFC 7692 §7.2.2: with context takeover, the next message may refer back to this one. [7692-7.2.2-2]
         if self.params.peer_takeover == Takeover::Keep {
             self.received.push(&message, self.params.peer_window_bits);

@@ -170,10 +170,10 @@ impl Client {
         } = &*self.template;
         for parts in [common, parts] {
             if let Some(invalid) = &parts.invalid {
-                return Err(Error::misuse(invalid.clone()));
+                return Err(Error::invalid_input(invalid.clone()));
             }
         }
-        RequestParts::merge(common, parts, address, options).map_err(Error::misuse)
+        RequestParts::merge(common, parts, address, options).map_err(Error::invalid_input)
     }
 
     pub(crate) async fn open<S>(

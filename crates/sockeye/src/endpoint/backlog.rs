@@ -8,6 +8,8 @@ use std::time::Duration;
 use sockeye_proto::Instant;
 
 use super::compress_job::CompressJob;
+use super::deferred::DeferredQueue;
+use super::reservations::Reservations;
 use crate::message::Message;
 use crate::message::event::Event;
 
@@ -26,6 +28,9 @@ pub(super) struct Backlog {
     pub(super) ahead: ReadAhead,
     /// When a message was first refused or made to wait since the queue was last empty or a message was last accepted.
     pub(super) full_since: Option<Instant>,
+    pub(super) reservations: Reservations,
+    /// Messages that are encoded once everything encoded before is written.
+    pub(super) deferred: DeferredQueue,
 }
 
 impl Backlog {
@@ -35,6 +40,8 @@ impl Backlog {
             && self.drained_at.is_none()
             && self.full_since.is_none()
             && self.ahead.messages.is_empty()
+            && self.reservations.is_empty()
+            && self.deferred.is_empty()
     }
 }
 

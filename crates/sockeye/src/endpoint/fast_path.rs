@@ -28,6 +28,7 @@ pub(super) fn take_whole_message(
     let message = Message::unmasked(&found)?;
     input.pos += found.frame_len() as u32;
     input.release_or_retain();
+    input.messages += 1;
     budget.charge_frame();
     Some(message)
 }

@@ -26,13 +26,30 @@ pub(super) struct Input {
     checks_readiness: bool,
     /// The pooled buffer of a large message that is arriving. That message is not in `buffer`.
     pub(super) lease: Lease,
+    /// The low part of the number of messages that were received: see [`Driver::stats`](super::Driver::stats).
+    pub(super) messages: u32,
+    /// The number of bytes that were received.
+    pub(super) bytes: u64,
 }
 
 impl Input {
     pub(super) fn new(received: Vec<u8>, at: Instant) -> Self {
-        let mut input = Self { at, ..Self::default() };
+        let mut input = Self {
+            at,
+            bytes: received.len() as u64,
+            ..Self::default()
+        };
         input.set(received);
         input
+    }
+
+    /// An empty input with the same counters.
+    pub(super) fn without_content(&self) -> Self {
+        Self {
+            messages: self.messages,
+            bytes: self.bytes,
+            ..Self::default()
+        }
     }
 
     /// Replaces all unparsed bytes.
@@ -95,18 +112,18 @@ impl Input {
         read
     }
 
-    /// Reads once from a TCP socket, even if the runtime does not know that it is readable. Returns whether anything
-    /// was read.
+    /// Reads once from a TCP socket, even if the runtime does not know that it is readable. Returns the number of read
+    /// bytes.
     #[cold]
-    pub(super) fn try_fill(&mut self, io: &Transport) -> bool {
+    pub(super) fn try_fill(&mut self, io: &Transport) -> usize {
         let mut buffer = buffer_pool::take_read();
         let len = io.try_read(&mut buffer);
         if len == 0 {
             buffer_pool::return_read(buffer);
-            return false;
+            return 0;
         }
         (self.buffer, self.end) = (buffer, len as u32);
-        true
+        len
     }
 
     /// Returns the buffer to the pool if everything is parsed. Otherwise retains it.

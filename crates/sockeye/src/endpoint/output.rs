@@ -15,7 +15,7 @@ pub(super) const BY_REFERENCE_MIN: usize = 16 * 1024;
 
 /// Maximum number of bytes of control frames in the buffer. A peer that sends a burst of pings gets a pong for each. If
 /// it does not read them, only its newest ping is answered beyond this limit.
-const CONTROL_LEN_MAX: u32 = 2 * 1024;
+const CONTROL_LEN_MAX: u16 = 2 * 1024;
 
 /// A ping, a pong and a close frame, with 125 bytes of payload each.
 const CONTROL_FRAMES_LEN_MAX: usize = 3 * (HEADER_LEN_MAX + 125);
@@ -45,9 +45,11 @@ pub(super) struct Output {
     /// The end of the last control frame, in bytes since the connection began.
     control_end: u64,
     /// Bytes of control frames queued since all earlier ones were written.
-    control_len: u32,
+    control_len: u16,
     /// Bytes written since the connection began.
     written_total: u64,
+    /// The low part of the number of messages that were encoded: see [`Driver::stats`](super::Driver::stats).
+    pub(super) messages: u32,
     /// Whether the transport may still buffer bytes that it accepted.
     unflushed: bool,
 }
@@ -88,7 +90,7 @@ impl Output {
         self.is_empty() && !self.unflushed
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.queue.is_none()
     }
 
@@ -133,7 +135,7 @@ impl Output {
         let buffer = self.buffer_for(CONTROL_FRAMES_LEN_MAX, wait_max);
         let before = buffer.len();
         append(buffer);
-        self.control_len += (self.buffer.len() - before) as u32;
+        self.control_len += (self.buffer.len() - before) as u16;
         self.control_end = self.end();
     }
 
@@ -166,7 +168,16 @@ impl Output {
     /// Drops all queued bytes.
     pub(super) fn clear(&mut self) {
         buffer_pool::return_write(std::mem::take(&mut self.buffer));
-        *self = Self::default();
+        *self = self.without_content();
+    }
+
+    /// An empty output with the same counters.
+    pub(super) fn without_content(&self) -> Self {
+        Self {
+            written_total: self.written_total,
+            messages: self.messages,
+            ..Self::default()
+        }
     }
 
     /// Writes until the transport has taken everything. Sets `wrote` if it has taken anything, also if this is pending.
@@ -253,7 +264,7 @@ impl Output {
 /// Grows by doubling as `Vec` does, but not beyond what may be queued plus the control frames behind it, because the
 /// peer decides how much is queued.
 fn grow(buffer: &mut Vec<u8>, needed: usize, wait_max: usize) {
-    let room_max = wait_max.saturating_add(HEADER_LEN_MAX + CONTROL_LEN_MAX as usize);
+    let room_max = wait_max.saturating_add(HEADER_LEN_MAX + usize::from(CONTROL_LEN_MAX));
     let doubled = (2 * buffer.capacity()).max(BUFFER_LEN_MIN).min(room_max);
     buffer.reserve_exact(needed.max(doubled) - buffer.len());
 }
@@ -310,7 +321,7 @@ mod tests {
             output.append_control(WAIT_MAX, |out| out.extend_from_slice(&[0; 127]));
         }
         let room = output.buffer.capacity();
-        let control_len = CONTROL_LEN_MAX as usize + CONTROL_FRAMES_LEN_MAX;
+        let control_len = usize::from(CONTROL_LEN_MAX) + CONTROL_FRAMES_LEN_MAX;
         assert!(room <= WAIT_MAX + HEADER_LEN_MAX + control_len, "{room}");
     }
 

@@ -64,12 +64,15 @@ pub(super) fn poll_unconstrained<R>(cx: &mut Context<'_>, future: impl Future<Ou
 pub(crate) struct Timer(Option<Pin<Box<Armed>>>);
 
 pin_project! {
+    // At most 104 bytes: glibc then fits it into the gap that the alignment of tokio's task leaves beside each task, and a
+    // connection costs 128 bytes less.
     #[derive(Debug)]
     struct Armed {
         #[pin]
         sleep: Sleep,
-        // The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled.
-        waker: Option<Waker>,
+        // The waker registered with `sleep`. While it wakes the polling task, `sleep` need not be polled. Boxed for the size
+        // of this struct.
+        waker: Option<Box<Waker>>,
     }
 }
 
@@ -92,7 +95,7 @@ impl Timer {
             if is_registered && !armed.sleep.is_elapsed() {
                 return Poll::Pending;
             }
-            *armed.waker = Some(cx.waker().clone());
+            *armed.waker = Some(Box::new(cx.waker().clone()));
             ready!(armed.sleep.as_mut().poll(cx));
             *armed.waker = None;
             if now() >= deadline {
@@ -100,5 +103,16 @@ impl Timer {
             }
             armed.sleep.as_mut().reset(at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn armed_timer_adds_one_word_to_tokios() {
+        // tokio's is larger in tests than the 96 bytes of a release build.
+        assert_eq!(size_of::<Armed>(), size_of::<Sleep>() + size_of::<usize>());
     }
 }

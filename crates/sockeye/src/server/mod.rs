@@ -262,7 +262,7 @@ impl Server {
         let request = handshake.request();
         let acceptance = match acceptance.into_proto(request, &self.policy.subprotocols) {
             Ok(acceptance) => acceptance,
-            Err(invalid) => return Err((Error::misuse(invalid), handshake.reject(internal_error()))),
+            Err(invalid) => return Err((Error::invalid_input(invalid), handshake.reject(internal_error()))),
         };
         let (acceptance, negotiated) = match &self.policy.options.deflate {
             None => (acceptance, None),
@@ -272,7 +272,7 @@ impl Server {
             Ok(accepted) => Ok(AcceptedHandshake { accepted, negotiated }),
             Err(error) => {
                 let response = error.response.clone();
-                Err((Error::misuse(error), response))
+                Err((Error::invalid_input(error), response))
             }
         }
     }
@@ -429,7 +429,7 @@ impl Incoming {
     ///
     /// Dropping the future closes the transport.
     pub async fn accept(self) -> Result<WebSocket, Error> {
-        self.accept_with(Acceptance::new()).await
+        Box::pin(self.0.accept(Acceptance::new())).await
     }
 
     /// Accepts the request with a chosen subprotocol and headers, and opens the WebSocket. Compression is negotiated if
@@ -444,27 +444,8 @@ impl Incoming {
     ///
     /// Dropping the future closes the transport.
     pub async fn accept_with(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
-        let IncomingState {
-            mut io,
-            handshake,
-            server,
-            ..
-        } = *self.0;
-        let accepted_handshake = match server.accept_handshake(handshake, acceptance) {
-            Ok(accepted_handshake) => accepted_handshake,
-            Err((error, response)) => {
-                Box::pin(send_rejection(io, response.to_bytes())).await;
-                return Err(error);
-            }
-        };
-        let response = accepted_handshake.accepted.response.to_bytes();
-        timeout(server.policy.options.timeouts.handshake, async {
-            io.write_all(&response).await?;
-            io.flush().await
-        })
-        .await
-        .map_err(|_| Error::timeout("the opening handshake"))??;
-        Ok(server.open(io, accepted_handshake))
+        // Boxed, so that its memory is freed before the application's future continues with the WebSocket.
+        Box::pin(self.0.accept(acceptance)).await
     }
 
     /// Rejects the request with a [`StatusCode`](http::StatusCode), or with a [`Response`](http::Response) that has
@@ -482,6 +463,32 @@ impl Incoming {
     pub async fn reject(self, rejection: impl Into<Rejection>) {
         let response = rejection.into().into_proto().into_response(HttpBinding::Upgrade);
         send_rejection(self.0.io, response.to_bytes()).await;
+    }
+}
+
+impl IncomingState {
+    async fn accept(self, acceptance: Acceptance) -> Result<WebSocket, Error> {
+        let Self {
+            mut io,
+            handshake,
+            server,
+            ..
+        } = self;
+        let accepted_handshake = match server.accept_handshake(handshake, acceptance) {
+            Ok(accepted_handshake) => accepted_handshake,
+            Err((error, response)) => {
+                send_rejection(io, response.to_bytes()).await;
+                return Err(error);
+            }
+        };
+        let response = accepted_handshake.accepted.response.to_bytes();
+        timeout(server.policy.options.timeouts.handshake, async {
+            io.write_all(&response).await?;
+            io.flush().await
+        })
+        .await
+        .map_err(|_| Error::timeout("the opening handshake"))??;
+        Ok(server.open(io, accepted_handshake))
     }
 }
 

@@ -6,14 +6,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Error;
 use crate::server::response::plain_bytes;
@@ -25,6 +26,9 @@ use crate::transport::socket;
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// The minimum time between two reports of [`ServeError::Accept`].
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long [`Serve::run`] waits for aborted tasks to end. A task that blocks its thread cannot be aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -33,8 +37,8 @@ pub trait Listener: Send + 'static {
     /// The transport of an accepted connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost
-    /// (`ConnectionAborted`, `ConnectionReset`, `ConnectionRefused`), otherwise after 5 ms to 1 s.
+    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost (such
+    /// as `ConnectionAborted` or `HostUnreachable`), otherwise after 5 ms to 1 s.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Io>>;
 }
 
@@ -60,7 +64,7 @@ impl Listener for tokio::net::UnixListener {
 #[non_exhaustive]
 pub enum ServeError {
     /// The listener failed, usually because file descriptors ran out. Accepting is retried after 5 ms, 10 ms, and so on
-    /// up to 1 s.
+    /// up to 1 s. Reported at most once per second.
     Accept(io::Error),
     /// A client was not accepted: its request was invalid or not allowed, its TLS handshake failed, or it was too slow.
     Handshake {
@@ -281,6 +285,44 @@ struct ServeState<H> {
     hooks: Hooks,
 }
 
+pin_project! {
+    /// The task of an open connection: runs the handler until it returns or is aborted.
+    ///
+    /// Not an async block, which would have room for the handler twice. The rest is boxed, because tokio rounds the size of
+    /// a task up to 128 bytes, and the handler of an echo server leaves 16.
+    struct RunHandler<H, R> {
+        context: Box<HandlerContext<H>>,
+        #[pin]
+        handler: R,
+    }
+}
+
+struct HandlerContext<H> {
+    state: Arc<ServeState<H>>,
+    task: Task,
+    peer_addr: Option<SocketAddr>,
+}
+
+impl<H, R> Future for RunHandler<H, R>
+where
+    R: Future<Output = Result<(), Error>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let HandlerContext { state, task, peer_addr } = &mut **this.context;
+        let result = ready!(task.poll_run(this.handler, cx));
+        if let Some(Err(error)) = result
+            && !error.is_normal_close()
+        {
+            let peer_addr = *peer_addr;
+            state.hooks.report(|| ServeError::Handler { peer_addr, error });
+        }
+        Poll::Ready(())
+    }
+}
+
 /// Accepts connections for as long as it is polled.
 async fn accept<L, H, R>(listener: &mut L, state: &Arc<ServeState<H>>, tasks: &Arc<Tasks>)
 where
@@ -289,16 +331,20 @@ where
     R: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let mut backoff = BACKOFF_MIN;
+    let mut reported_at: Option<Instant> = None;
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(io) => {
                 backoff = BACKOFF_MIN;
-                tokio::spawn(state.clone().serve(io, tasks.enter()));
+                drop(tokio::spawn(state.clone().serve(io, tasks.enter())));
             }
             // Only one connection is lost.
             Err(error) if is_connection_error(&error) => tokio::task::yield_now().await,
             Err(error) => {
-                state.hooks.report(|| ServeError::Accept(error));
+                if reported_at.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+                    reported_at = Some(Instant::now());
+                    state.hooks.report(|| ServeError::Accept(error));
+                }
                 sleep(backoff).await;
                 backoff = BACKOFF_MAX.min(2 * backoff);
             }
@@ -306,9 +352,20 @@ where
     }
 }
 
+/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending errors.
 fn is_connection_error(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | ConnectionRefused
+            | Interrupted
+            | TimedOut
+            | HostUnreachable
+            | NetworkUnreachable
+            | NetworkDown
+    )
 }
 
 impl<H, R> ServeState<H>
@@ -316,15 +373,19 @@ where
     H: Fn(Incoming) -> R + Send + Sync + 'static,
     R: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    async fn serve<S>(self: Arc<Self>, io: S, task: Task)
+    /// Receives the request of a connection. Spawns a second task for the handler, so that the memory of the handshake
+    /// is freed.
+    async fn serve<S>(self: Arc<Self>, io: S, mut task: Task)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let reports = self.hooks.on_error.is_some();
         let peer_addr = if reports { socket::peer_addr(&io) } else { None };
-        // Boxed, so that it is freed before the handler runs.
-        let receiving = Box::pin(self.server.receive(io, self.hooks.on_http.is_some()));
-        let received = match task.run_until_closing(receiving).await {
+        let received = {
+            let receiving = pin!(self.server.receive(io, self.hooks.on_http.is_some()));
+            task.run_until_closing(receiving).await
+        };
+        let received = match received {
             Some(Ok(received)) => received,
             Some(Err(error)) => {
                 self.hooks.report(|| ServeError::Handshake { peer_addr, error });
@@ -334,18 +395,19 @@ where
         };
         match received {
             Received::Plain(plain) => {
-                task.run(Box::pin(self.answer(plain))).await;
+                task.run(pin!(self.answer(plain))).await;
             }
             Received::WebSocket(incoming) if task.is_closing() => {
-                task.run(Box::pin(incoming.reject(StatusCode::SERVICE_UNAVAILABLE)))
-                    .await;
+                task.run(pin!(incoming.reject(StatusCode::SERVICE_UNAVAILABLE))).await;
             }
             Received::WebSocket(incoming) => {
-                if let Some(Err(error)) = task.run((self.handler)(incoming)).await
-                    && !error.is_normal_close()
-                {
-                    self.hooks.report(|| ServeError::Handler { peer_addr, error });
-                }
+                let handler = (self.handler)(incoming);
+                let context = Box::new(HandlerContext {
+                    state: self,
+                    task: task.for_another_task(),
+                    peer_addr,
+                });
+                tokio::spawn(RunHandler { context, handler });
             }
         }
     }
@@ -364,5 +426,28 @@ where
             response
         });
         plain.respond(plain_bytes(&method, &response), limit).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn echo(incoming: Incoming) -> Result<(), Error> {
+        let mut ws = incoming.accept().await?;
+        while let Some(message) = ws.recv().await? {
+            ws.feed(message).await?;
+        }
+        Ok(())
+    }
+
+    /// tokio adds 112 bytes and rounds up to a multiple of 128: one byte more would cost every connection 128.
+    #[test]
+    fn echo_handler_fits_its_task() {
+        fn size_of_task<R>(_: impl Fn(Incoming) -> R) -> usize {
+            size_of::<RunHandler<(), R>>()
+        }
+        let size = size_of_task(echo);
+        assert!(size <= 528, "{size} bytes");
     }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// The values of [`Tasks::phase`].
 const RUNNING: u8 = 0;
@@ -49,6 +49,7 @@ impl Tasks {
         Task {
             tasks: self.clone(),
             id,
+            is_registered: false,
         }
     }
 
@@ -99,6 +100,8 @@ impl Tasks {
 pub(crate) struct Task {
     tasks: Arc<Tasks>,
     id: u64,
+    /// Whether the waker of this task is registered.
+    is_registered: bool,
 }
 
 impl Task {
@@ -107,36 +110,47 @@ impl Task {
     }
 
     /// Runs a future until it is ready. Returns `None` as soon as the tasks are told to close.
-    pub(crate) async fn run_until_closing<F: Future>(&self, future: F) -> Option<F::Output> {
-        self.run_until(CLOSING, future).await
+    pub(crate) async fn run_until_closing<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
+        poll_fn(|cx| self.poll_until(CLOSING, Pin::new(&mut future), cx)).await
     }
 
     /// Runs a future until it is ready. Returns `None` as soon as the tasks are aborted. It is polled when they are
     /// told to close.
-    pub(crate) async fn run<F: Future>(&self, future: F) -> Option<F::Output> {
-        self.run_until(ABORTED, future).await
+    pub(crate) async fn run<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
+        poll_fn(|cx| self.poll_run(Pin::new(&mut future), cx)).await
     }
 
-    async fn run_until<F: Future>(&self, phase: u8, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        let mut is_registered = false;
-        poll_fn(|cx| {
-            if !is_registered {
-                is_registered = true;
-                self.register(cx.waker());
-            }
-            if self.tasks.phase.load(SeqCst) >= phase {
-                return Poll::Ready(None);
-            }
-            future.as_mut().poll(cx).map(Some)
-        })
-        .await
+    /// The poll function of [`run`](Self::run).
+    pub(crate) fn poll_run<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        self.poll_until(ABORTED, future, cx)
+    }
+
+    fn poll_until<F: Future>(
+        &mut self,
+        phase: u8,
+        future: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<F::Output>> {
+        if !self.is_registered {
+            self.is_registered = true;
+            self.register(cx.waker());
+        }
+        if self.tasks.phase.load(SeqCst) >= phase {
+            return Poll::Ready(None);
+        }
+        future.poll(cx).map(Some)
     }
 
     fn register(&self, waker: &Waker) {
         if let Some(registered) = self.tasks.registry().wakers.get_mut(&self.id) {
             *registered = Some(waker.clone());
         }
+    }
+
+    /// Moves the registration to another task of the runtime, which registers its own waker when it is first polled.
+    pub(crate) fn for_another_task(mut self) -> Self {
+        self.is_registered = false;
+        self
     }
 }
 

@@ -2,10 +2,16 @@
 
 pub(crate) mod batch;
 mod flush_batch;
-mod halves;
+mod guard;
+mod inbox;
+mod operation;
+pub(crate) mod outbox;
+pub(crate) mod permit;
 mod sender_sink;
 mod shared;
+mod snapshot;
 pub(crate) mod split;
+mod stream_sink;
 pub(crate) mod try_lock;
 pub(crate) mod try_recv;
 pub(crate) mod try_send;
@@ -29,10 +35,11 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::settings::Settings;
+use crate::stats::Stats;
 use crate::transport::Io;
 use crate::transport::socket;
-use crate::websocket::halves::{Half, Halves};
 use crate::websocket::split::{Receiver, Sender};
+use crate::websocket::stream_sink::{StreamSinkWakers, UsedAs};
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::TrySendError;
 
@@ -82,7 +89,7 @@ pub struct WebSocket {
 #[derive(Debug, Default)]
 struct Extras {
     subprotocol: Option<Box<str>>,
-    halves: Option<Box<Halves>>,
+    wakers: Option<Box<StreamSinkWakers>>,
 }
 
 impl WebSocket {
@@ -98,7 +105,7 @@ impl WebSocket {
             extras: subprotocol.map(|subprotocol| {
                 Box::new(Extras {
                     subprotocol: Some(subprotocol.into()),
-                    halves: None,
+                    wakers: None,
                 })
             }),
         }
@@ -178,10 +185,10 @@ impl WebSocket {
     ///
     /// [`TryRecvError::Empty`], or the [end](Self#the-end) of the connection, which `recv` and later calls report too.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
-        match self.extras.as_ref().and_then(|extras| extras.halves.as_ref()) {
+        match self.extras.as_ref().and_then(|extras| extras.wakers.as_ref()) {
             None => try_recv::try_recv(&mut self.driver, Waker::noop()),
             // Keeps waking the tasks that wait for the stream or the sink.
-            Some(halves) => try_recv::try_recv(&mut self.driver, halves.waker()),
+            Some(wakers) => try_recv::try_recv(&mut self.driver, wakers.waker()),
         }
     }
 
@@ -353,6 +360,12 @@ impl WebSocket {
         self.driver.is_open()
     }
 
+    /// What was sent and received so far. Costs a few loads; the connection keeps the counters anyway. Bytes that a
+    /// background task writes after the end was reported are not counted.
+    pub fn stats(&self) -> Stats {
+        self.driver.stats()
+    }
+
     /// The round-trip time of the most recently answered ping.
     pub fn rtt(&self) -> Option<Duration> {
         self.driver.connection().rtt()
@@ -394,22 +407,22 @@ impl WebSocket {
     }
 
     /// Polls as a [`Stream`] or a [`Sink`], which two tasks may use concurrently.
-    fn poll_half<R>(
+    fn poll_as<R>(
         &mut self,
-        half: Half,
+        used_as: UsedAs,
         cx: &mut Context<'_>,
         poll: impl Fn(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        if self.extras.as_ref().is_none_or(|extras| extras.halves.is_none()) {
+        if self.extras.as_ref().is_none_or(|extras| extras.wakers.is_none()) {
             let polled = poll(&mut self.driver, cx);
             if polled.is_ready() {
                 return polled;
             }
         }
-        let halves = &mut self.extras.get_or_insert_default().halves;
-        halves
-            .get_or_insert_with(|| Box::new(Halves::new()))
-            .poll(half, &mut self.driver, cx, poll)
+        let wakers = &mut self.extras.get_or_insert_default().wakers;
+        wakers
+            .get_or_insert_with(|| Box::new(StreamSinkWakers::new()))
+            .poll(used_as, &mut self.driver, cx, poll)
     }
 }
 
@@ -421,7 +434,7 @@ impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_half(Half::Stream, cx, Driver::poll_next)
+        self.poll_as(UsedAs::Stream, cx, Driver::poll_next)
     }
 }
 
@@ -437,7 +450,7 @@ impl<T: Into<Outbound>> Sink<T> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_half(Half::Sink, cx, |driver, cx| driver.poll_room_for(cx, 0))
+        self.poll_as(UsedAs::Sink, cx, |driver, cx| driver.poll_room_for(cx, 0))
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {
@@ -445,11 +458,11 @@ impl<T: Into<Outbound>> Sink<T> for WebSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_half(Half::Sink, cx, Driver::poll_flush)
+        self.poll_as(UsedAs::Sink, cx, Driver::poll_flush)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_half(Half::Sink, cx, |driver, cx| {
+        self.poll_as(UsedAs::Sink, cx, |driver, cx| {
             driver.start_close(CloseCode::NORMAL, "")?;
             driver.poll_flush(cx)
         })
@@ -466,6 +479,8 @@ mod tests {
         check::<WebSocket>();
         check::<Sender>();
         check::<Receiver>();
+        check::<crate::Permit>();
+        check::<crate::Outbox>();
         check::<Error>();
         check::<crate::Client>();
         check::<crate::Server>();

@@ -11,7 +11,8 @@ use sockeye_proto::CloseCode;
 use crate::endpoint::FlushEnd;
 use crate::error::Error;
 use crate::message::outbound::Outbound;
-use crate::websocket::shared::{Shared, wait_for_lock};
+use crate::websocket::operation::wait_for_lock;
+use crate::websocket::shared::Shared;
 use crate::websocket::split::Sender;
 use crate::websocket::try_lock::InboxMode;
 use crate::websocket::try_send::TrySendError;
@@ -110,7 +111,7 @@ impl<T: Into<Outbound>> Sink<T> for Sender {
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Error> {
         // A second message would replace or overtake the first.
         if self.sink.as_ref().is_some_and(|state| state.unsent.is_some()) {
-            return Err(Error::misuse(NotReady));
+            return Err(Error::invalid_input(NotReady));
         }
         match self.try_feed(message.into()) {
             Ok(()) => Ok(()),

@@ -6,33 +6,31 @@
 //! - puts its message into the inbox, if there is room; the lock holder queues it before it unlocks,
 //! - or registers its waker and is pending; the lock holder wakes it after unlocking.
 
-use std::future::poll_fn;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_task::{ArcWake, WakerRef, waker_ref};
-use sockeye_proto::{CloseCode, CloseInfo, Role};
+use sockeye_proto::{CloseCode, CloseInfo};
 
-use crate::endpoint::{Driver, PART_LEN, WakeState, WriteOutcome};
+use crate::endpoint::{Acceptance, Deferred, Driver, Ticket, WakeFlags, WriteOutcome};
 use crate::error::Error;
-use crate::message::Message;
 use crate::message::outbound::Outbound;
 use crate::runtime::{Runtime, Spawner};
-use crate::websocket::flush_batch::{self, NewBatch};
-use crate::websocket::try_lock::{EnqueueError, Guard, InboxMode, Release, Request, Requests, TryLock};
-use crate::websocket::try_recv::{TryRecvError, try_recv};
-use crate::websocket::try_send::TrySendError;
+use crate::websocket::guard::{ConnectionGuard, FlushedBy};
+use crate::websocket::inbox::{COMMAND_COST, Command, Inbox, InboxState, NotQueued};
+use crate::websocket::permit::TryReserveError;
+use crate::websocket::snapshot::{Snapshot, saturated, status};
+use crate::websocket::try_lock::{EnqueueError, InboxMode, Request, TryLock};
+use crate::websocket::try_send::{TrySendError, try_send};
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// A split connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    lock: TryLock<State, Inbox, Snapshot>,
-    wakers: Arc<WakerSlots>,
+    pub(super) lock: TryLock<State, Inbox, Snapshot>,
+    pub(super) wakers: Arc<WakerSlots>,
     /// Boxed twice, because most connections have none.
     subprotocol: Option<Box<Box<str>>>,
     runtime: Runtime,
@@ -43,135 +41,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) driver: Driver,
     /// The runtime of the receiver's task. Before its first poll, the runtime on which the connection was split.
-    spawner: Option<Spawner>,
-}
-
-/// The task that will flush the messages queued by `try_send`. While there is one, further messages schedule nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum FlushedBy {
-    /// None is needed.
-    Nobody,
-    /// The tasks that wait for the connection. They were woken, and none has been polled yet.
-    Waiting,
-    /// The task of a [batch](flush_batch).
-    Batch,
-}
-
-/// The state of the connection when it was last unlocked, for tasks that find it locked. Small, because every
-/// connection has it.
-#[derive(Debug)]
-struct Snapshot {
-    /// The number of bytes that may still be queued, if the queue is not empty.
-    room: AtomicU32,
-    /// The number of bytes that wait to be written.
-    queued: AtomicU32,
-    /// When a message first found no room, in milliseconds of the connection's clock modulo 2^32; 0 while there is
-    /// room.
-    full_since: AtomicU32,
-    /// The round-trip time in microseconds plus 1; 0 if unknown.
-    round_trip: AtomicU32,
-    /// The number of the newest answered ping.
-    answered_ping: AtomicU32,
-    /// The bits of a [`WakeState`] and of [`status`].
-    status: AtomicU8,
-    /// A [`FlushedBy`]. Only used by the lock holder.
-    flushed_by: AtomicU8,
-    is_compressed: bool,
-    is_server: bool,
-}
-
-impl Snapshot {
-    fn new(driver: &Driver) -> Self {
-        let connection = driver.connection();
-        Self {
-            room: AtomicU32::new(0),
-            queued: AtomicU32::new(0),
-            full_since: AtomicU32::new(0),
-            round_trip: AtomicU32::new(0),
-            answered_ping: AtomicU32::new(0),
-            status: AtomicU8::new(0),
-            flushed_by: AtomicU8::new(FlushedBy::Nobody as u8),
-            is_compressed: connection.deflate_config().is_some(),
-            is_server: matches!(connection.role(), Role::Server),
-        }
-    }
-
-    /// Since when messages have found no room. Records the current time if none is recorded.
-    fn full_since(&self, runtime: Runtime) -> Instant {
-        let now = runtime.now();
-        let since = self.full_since.load(Relaxed);
-        if since == 0 {
-            self.full_since.store(millis(now), Relaxed);
-            return runtime.to_std(now);
-        }
-        // Modulo 2^32 ms, so correct for 49 days.
-        let elapsed = Duration::from_millis(millis(now).wrapping_sub(since).into());
-        let now = runtime.to_std(now);
-        now.checked_sub(elapsed).unwrap_or(now)
-    }
-
-    /// Counts messages that are about to be queued.
-    fn charge(&self, len: usize, is_compressing: bool) {
-        let room = self.room.load(Relaxed).saturating_sub(saturated(len));
-        self.room.store(room, Relaxed);
-        let mut status = self.status.load(Relaxed) & !status::EMPTY;
-        if is_compressing {
-            status |= status::COMPRESSING;
-        }
-        self.status.store(status, Relaxed);
-    }
-
-    /// Whether a message of this size may be compressed in parts, so that nothing can be queued behind it.
-    fn is_compressed_in_parts(&self, len: usize, is_prepared: bool) -> bool {
-        let is_framed_already = is_prepared && self.is_server;
-        self.is_compressed && len > PART_LEN && !is_framed_already
-    }
-}
-
-/// The bits of [`Snapshot::status`] in addition to those of [`WakeState`].
-mod status {
-    /// The queue is empty: there is room for one message of any size.
-    pub(super) const EMPTY: u8 = 1 << 4;
-    /// A large message is being compressed: nothing can be queued behind it.
-    pub(super) const COMPRESSING: u8 = 1 << 5;
-}
-
-/// The cost of a message in the inbox, in addition to its length.
-const COMMAND_COST: usize = 64;
-
-/// Boxed, because it is empty most of the time.
-type Inbox = Option<Box<InboxState>>;
-
-/// The commands of tasks that found the connection locked, and how the connection was closed.
-#[derive(Debug, Default)]
-struct InboxState {
-    commands: Vec<QueuedCommand>,
-    /// The total length of the messages, plus [`COMMAND_COST`] for each.
-    len: usize,
-    /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
-    is_full: bool,
-    close_info: Option<CloseInfo>,
-    refusal: Option<Error>,
-}
-
-/// A command for the lock holder.
-#[derive(Debug)]
-pub(crate) enum QueuedCommand {
-    Message(Outbound),
-    Close(CloseCode, Box<str>),
-    Abort,
-}
-
-/// Why a message was not put into the inbox.
-#[derive(Debug)]
-pub(crate) enum NotQueued {
-    /// The connection is no longer locked: lock it.
-    Unlocked,
-    /// The inbox has no room.
-    Full,
-    /// The connection is closed or lost.
-    Closed(Error),
+    pub(super) spawner: Option<Spawner>,
 }
 
 impl Shared {
@@ -194,12 +64,7 @@ impl Shared {
     #[inline]
     pub(crate) fn try_lock(self: &Arc<Self>, inbox_mode: InboxMode) -> Option<ConnectionGuard<'_>> {
         let guard = self.lock.try_lock(inbox_mode)?;
-        Some(ConnectionGuard {
-            shared: self,
-            guard,
-            new_batch: None,
-            wakes_all: false,
-        })
+        Some(ConnectionGuard::new(self, guard))
     }
 
     /// Whether other tasks may add to the inbox while this message is being queued.
@@ -230,7 +95,7 @@ impl Shared {
             let is_prepared = message.prepared().is_some();
             state.is_full |= self.snapshot().is_compressed_in_parts(len, is_prepared);
             state.len += len + COMMAND_COST;
-            state.commands.push(QueuedCommand::Message(message.clone()));
+            state.commands.push(Command::Message(message.clone()));
             Ok(())
         });
         match enqueued {
@@ -240,17 +105,85 @@ impl Shared {
         }
     }
 
+    /// Reserves room through the inbox.
+    ///
+    /// # Errors
+    ///
+    /// As of [`try_enqueue`](Self::try_enqueue).
+    fn try_enqueue_reserve(&self, len: usize) -> Result<(), NotQueued> {
+        let enqueued = self.lock.try_enqueue(|inbox| {
+            let state = inbox.get_or_insert_default();
+            self.check_room(state, len)?;
+            state.len = state.len.saturating_add(len.saturating_add(COMMAND_COST));
+            state.commands.push(Command::Reserve(len));
+            Ok(())
+        });
+        match enqueued {
+            Ok(result) => result,
+            Err(EnqueueError::Unlocked) => Err(NotQueued::Unlocked),
+            Err(EnqueueError::Closed) => Err(NotQueued::Full),
+        }
+    }
+
+    /// Puts a message into the inbox for which `reserved` bytes were reserved. Only a longer one needs room.
+    fn try_enqueue_reserved(&self, message: &Outbound, reserved: usize) -> Result<(), NotQueued> {
+        let len = message.len();
+        let enqueued = self.lock.enqueue_always(|inbox| {
+            let state = inbox.get_or_insert_default();
+            self.check_open(state)?;
+            if let Some(more @ 1..) = len.checked_sub(reserved) {
+                self.check_room(state, more)?;
+                state.len += more;
+            }
+            state.reserved_len += len.min(reserved);
+            let is_prepared = message.prepared().is_some();
+            state.is_full |= self.snapshot().is_compressed_in_parts(len, is_prepared);
+            state.commands.push(Command::ReservedMessage(message.clone(), reserved));
+            Ok(())
+        });
+        enqueued.unwrap_or(Err(NotQueued::Unlocked))
+    }
+
+    /// Puts a message of an outbox into the inbox. One that must not be dropped later needs room.
+    fn try_enqueue_deferred(&self, deferred: &Deferred) -> Result<(), NotQueued> {
+        let snapshot = self.snapshot();
+        let enqueued = self.lock.enqueue_always(|inbox| {
+            let state = inbox.get_or_insert_default();
+            self.check_open(state)?;
+            let queued = snapshot.queued.load(Relaxed) as usize;
+            // About `Limits::write_buffer_max`. The lock holder drops what exceeds it.
+            let cost_max = queued.saturating_add(snapshot.room.load(Relaxed) as usize);
+            if deferred.drop_count.is_some() {
+                state.deferred.push_and_drop_oldest(deferred.clone(), cost_max);
+                return Ok(());
+            }
+            let taken = state.len.saturating_add(queued);
+            if !state.deferred.has_room_for(deferred.message.len(), taken, cost_max) {
+                return Err(NotQueued::Full);
+            }
+            state.deferred.push(deferred.clone());
+            Ok(())
+        });
+        enqueued.unwrap_or(Err(NotQueued::Unlocked))
+    }
+
+    /// Fails if the connection was closed or lost before it was locked.
+    fn check_open(&self, state: &InboxState) -> Result<(), NotQueued> {
+        match self.snapshot().status.load(Relaxed) & WakeFlags::OPEN {
+            0 => Err(state.send_error.clone().map_or(NotQueued::Full, NotQueued::Closed)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the inbox has room, according to the snapshot from before the connection was locked. Does not include
     /// what the lock holder has written or queued since.
     fn check_room(&self, state: &InboxState, len: usize) -> Result<(), NotQueued> {
+        self.check_open(state)?;
         let snapshot = self.snapshot();
         let status = snapshot.status.load(Relaxed);
-        if status & WakeState::OPEN == 0 {
-            return Err(state.refusal.clone().map_or(NotQueued::Full, NotQueued::Closed));
-        }
         let is_alone = status & status::EMPTY != 0 && state.commands.is_empty();
-        let fits = saturated(state.len.saturating_add(len + COMMAND_COST)) <= snapshot.room.load(Relaxed);
-        let is_full = state.is_full || status & status::COMPRESSING != 0;
+        let fits = saturated(state.len.saturating_add(len.saturating_add(COMMAND_COST))) <= snapshot.room.load(Relaxed);
+        let is_full = state.is_full || status & status::BLOCKED != 0;
         match (is_alone || fits) && !is_full {
             true => Ok(()),
             false => Err(NotQueued::Full),
@@ -269,9 +202,112 @@ impl Shared {
         }
     }
 
+    /// Reserves room without waiting.
+    pub(super) fn try_reserve(self: &Arc<Self>, len: usize) -> Result<(), TryReserveError> {
+        loop {
+            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+                let driver = &mut guard.driver;
+                driver.check_open().map_err(TryReserveError::Closed)?;
+                return match driver.try_reserve(&mut None, len) {
+                    Some(_) => Ok(()),
+                    None => Err(TryReserveError::Full {
+                        queued_bytes: driver.waiting_len(),
+                        since: driver.record_queue_full(),
+                    }),
+                };
+            }
+            match self.try_enqueue_reserve(len) {
+                Ok(()) => return Ok(()),
+                Err(NotQueued::Unlocked) => {}
+                Err(NotQueued::Closed(error)) => return Err(TryReserveError::Closed(error)),
+                Err(NotQueued::Full) => {
+                    return Err(TryReserveError::Full {
+                        queued_bytes: self.queued_bytes(),
+                        since: self.snapshot().full_since(self.runtime),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Queues a message for which `reserved` bytes were reserved, and schedules a flush. Uses up the reservation.
+    pub(super) fn send_reserved(self: &Arc<Self>, message: Outbound, reserved: usize) -> Result<(), TrySendError> {
+        loop {
+            if let Some(mut guard) = self.try_lock(self.inbox_mode_for(&message)) {
+                guard.release_reservation(reserved);
+                if message.len() <= reserved {
+                    guard.driver.queue_promised(message).map_err(TrySendError::Closed)?;
+                    guard.driver.clear_queue_full();
+                } else {
+                    try_send(&mut guard.driver, message)?;
+                }
+                guard.request_flush();
+                return Ok(());
+            }
+            match self.try_enqueue_reserved(&message, reserved) {
+                Ok(()) => return Ok(()),
+                Err(NotQueued::Unlocked) => {}
+                Err(not_queued) => {
+                    self.release_reservation(reserved);
+                    return Err(self.try_send_error(not_queued, message));
+                }
+            }
+        }
+    }
+
+    /// Gives a reservation back.
+    pub(super) fn release_reservation(self: &Arc<Self>, len: usize) {
+        loop {
+            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+                guard.release_reservation(len);
+                return;
+            }
+            if self.enqueue_always(|| Command::Release(len)) {
+                return;
+            }
+        }
+    }
+
+    /// Removes a task from the line for reservations.
+    pub(super) fn leave_line(self: &Arc<Self>, ticket: Ticket) {
+        loop {
+            if let Some(mut guard) = self.try_lock(InboxMode::Open) {
+                guard.leave_line(ticket);
+                return;
+            }
+            if self.enqueue_always(|| Command::LeaveLine(ticket)) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts a message of an outbox, and schedules a flush. Returns `false` if it needs room and there is none.
+    pub(super) fn accept(self: &Arc<Self>, deferred: Deferred) -> Result<bool, Error> {
+        loop {
+            // The inbox is closed while a large message is being queued: see `inbox_mode_for`.
+            if let Some(mut guard) = self.try_lock(self.inbox_mode_for(&deferred.message)) {
+                let is_accepted = guard.driver.accept(deferred, Acceptance::IfRoom)?;
+                if is_accepted {
+                    guard.request_flush();
+                }
+                return Ok(is_accepted);
+            }
+            match self.try_enqueue_deferred(&deferred) {
+                Ok(()) => return Ok(true),
+                Err(NotQueued::Unlocked) => {}
+                Err(NotQueued::Full) => return Ok(false),
+                Err(NotQueued::Closed(error)) => return Err(error),
+            }
+        }
+    }
+
     /// The number of bytes in the queue and in the inbox.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let inbox_len = self.lock.inbox().as_ref().map_or(0, |state| state.len);
+        let inbox = self.lock.inbox();
+        let inbox_len = inbox
+            .as_ref()
+            .map_or(0, |state| state.len + state.reserved_len + state.deferred.cost());
+        drop(inbox);
         inbox_len + self.snapshot().queued.load(Relaxed) as usize
     }
 
@@ -296,7 +332,7 @@ impl Shared {
                 guard.request_flush();
                 return;
             }
-            if self.enqueue_always(|| QueuedCommand::Close(code, reason.into())) {
+            if self.enqueue_always(|| Command::Close(code, reason.into())) {
                 return;
             }
         }
@@ -309,14 +345,14 @@ impl Shared {
                 guard.abort();
                 return;
             }
-            if self.enqueue_always(|| QueuedCommand::Abort) {
+            if self.enqueue_always(|| Command::Abort) {
                 return;
             }
         }
     }
 
     /// Adds a command to the inbox regardless of its limit. Returns `false` if the connection is not locked.
-    fn enqueue_always(&self, command: impl FnOnce() -> QueuedCommand) -> bool {
+    fn enqueue_always(&self, command: impl FnOnce() -> Command) -> bool {
         let enqueued = self.lock.enqueue_always(|inbox| {
             inbox.get_or_insert_default().commands.push(command());
         });
@@ -403,7 +439,7 @@ impl Shared {
 
     /// Registers the task to be woken on unlock. Returns `false` if the connection is already unlocked.
     #[cold]
-    fn wait_for_lock(&self, slot: &mut SlotKey, cx: &Context<'_>) -> bool {
+    pub(super) fn wait_for_lock(&self, slot: &mut SlotKey, cx: &Context<'_>) -> bool {
         self.wakers.register_for_lock(slot, cx.waker());
         self.lock.request(Request::Wake)
     }
@@ -419,7 +455,7 @@ impl Shared {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.snapshot().status.load(Relaxed) & WakeState::OPEN != 0
+        self.snapshot().status.load(Relaxed) & WakeFlags::OPEN != 0
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
@@ -432,49 +468,24 @@ impl Shared {
     }
 
     #[inline]
-    fn snapshot(&self) -> &Snapshot {
+    pub(super) fn snapshot(&self) -> &Snapshot {
         self.lock.snapshot()
     }
 
     /// The waker for the transport and the timer, which wakes every pending operation. Borrowed, to avoid counting a
     /// reference for each poll.
     #[inline]
-    fn waker(&self) -> WakerRef<'_> {
+    pub(super) fn waker(&self) -> WakerRef<'_> {
         waker_ref(&self.wakers)
     }
 
     /// Updates the snapshot. Returns whether every pending operation must be polled again.
     #[inline]
-    fn update_snapshot(&self, driver: &Driver) -> bool {
-        let waiting = driver.waiting_len();
-        let wake_state = driver.wake_state();
-        let mut status = wake_state.bits();
-        if status & WakeState::OPEN == 0 {
+    pub(super) fn update_snapshot(&self, driver: &Driver) -> bool {
+        if !driver.is_open() {
             self.record_end(driver);
         }
-        if waiting == 0 {
-            status |= status::EMPTY;
-        }
-        if driver.is_compressing() {
-            status |= status::COMPRESSING;
-        }
-        let round_trip = driver.connection().rtt().map_or(0, |time| {
-            u32::try_from(time.as_micros()).unwrap_or(u32::MAX).saturating_add(1)
-        });
-        let room = saturated(driver.write_buffer_max().saturating_sub(waiting));
-        let snapshot = self.snapshot();
-        let before = WakeState::from_bits(snapshot.status.load(Relaxed));
-        snapshot.room.store(room, Relaxed);
-        snapshot.queued.store(saturated(waiting), Relaxed);
-        snapshot
-            .full_since
-            .store(driver.full_since().map_or(0, millis), Relaxed);
-        snapshot.round_trip.store(round_trip, Relaxed);
-        snapshot.status.store(status, Relaxed);
-        let answered = driver.connection().answered_ping();
-        let is_new_pong = snapshot.answered_ping.load(Relaxed) != answered;
-        snapshot.answered_ping.store(answered, Relaxed);
-        wake_state.must_wake_since(before) || is_new_pong
+        self.snapshot().update(driver)
     }
 
     #[cold]
@@ -482,321 +493,10 @@ impl Shared {
         let mut inbox = self.lock.inbox();
         let state = inbox.get_or_insert_default();
         let close_info = driver.connection().close_info();
-        if state.close_info.as_ref() != close_info || state.refusal.is_none() {
+        if state.close_info.as_ref() != close_info || state.send_error.is_none() {
             state.close_info = close_info.cloned();
-            state.refusal = driver.refusal();
+            state.send_error = driver.check_open().err();
         }
-    }
-}
-
-/// Exclusive access to the connection. Dropping it serves the requests of other tasks, then unlocks the connection.
-#[derive(Debug)]
-pub(crate) struct ConnectionGuard<'a> {
-    shared: &'a Arc<Shared>,
-    guard: Guard<'a, State, Inbox, Snapshot>,
-    /// A batch whose task must be spawned after unlocking.
-    new_batch: Option<NewBatch>,
-    wakes_all: bool,
-}
-
-impl ConnectionGuard<'_> {
-    /// Records the current runtime as that of the receiver's task, which is about to flush. Called at its first poll
-    /// there.
-    #[cold]
-    pub(crate) fn set_receiver_runtime(&mut self) {
-        self.spawner = self.driver.runtime().spawner();
-        // The connection may be in a batch of a runtime that is no longer driven.
-        self.set_flushed_by(FlushedBy::Nobody);
-    }
-
-    #[inline]
-    fn is_flushed_by(&self, flushed_by: FlushedBy) -> bool {
-        self.shared.snapshot().flushed_by.load(Relaxed) == flushed_by as u8
-    }
-
-    #[inline]
-    fn set_flushed_by(&self, flushed_by: FlushedBy) {
-        self.shared.snapshot().flushed_by.store(flushed_by as u8, Relaxed);
-    }
-
-    /// Wakes all pending operations after unlocking.
-    pub(crate) fn wake_all(&mut self) {
-        self.wakes_all = true;
-    }
-
-    /// Begins the closing handshake.
-    pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        let started = self.driver.start_close(code, reason);
-        // The receiver's timer is set for a later deadline than that of the closing handshake.
-        self.wake_all();
-        started
-    }
-
-    /// Receives a message that has arrived. Keeps waking the tasks that wait for the connection.
-    pub(crate) fn try_recv(&mut self) -> Result<Message, TryRecvError> {
-        let shared = self.shared;
-        try_recv(&mut self.guard.driver, &shared.waker())
-    }
-
-    /// Closes the transport at once.
-    pub(crate) fn abort(&mut self) {
-        self.driver.abort_with(aborted());
-        self.wake_all();
-    }
-
-    /// Schedules a flush: in the current batch, or by waking the waiting tasks if no runtime is known.
-    #[inline]
-    pub(crate) fn request_flush(&mut self) {
-        if self.is_flushed_by(FlushedBy::Batch) {
-            return;
-        }
-        if let Some(spawner) = &self.guard.spawner {
-            // At most two new batches: the task of an earlier one may have run in between.
-            if let Some(batch) = flush_batch::schedule(self.shared, self.guard.driver.runtime(), spawner)
-                && let Some(earlier) = self.new_batch.replace(batch)
-            {
-                earlier.spawn();
-            }
-            self.set_flushed_by(FlushedBy::Batch);
-        } else if self.is_flushed_by(FlushedBy::Nobody) {
-            self.delegate_flush();
-        }
-    }
-
-    fn delegate_flush(&mut self) {
-        self.set_flushed_by(FlushedBy::Waiting);
-        self.wake_all();
-    }
-
-    /// Writes what is queued if this is the receiver's runtime, and schedules a flush otherwise. Returns whether that
-    /// made room.
-    pub(crate) fn flush_or_request(mut self) -> bool {
-        let is_same_runtime = match (&self.spawner, self.driver.runtime().spawner()) {
-            (Some(spawner), Some(current)) => spawner.id() == current.id(),
-            _ => false,
-        };
-        if !is_same_runtime {
-            self.request_flush();
-            return false;
-        }
-        let outcome = self.write();
-        if outcome.is_unfinished {
-            self.request_flush();
-        }
-        outcome.work > 0 && !outcome.is_unfinished
-    }
-
-    /// Writes what is queued, on behalf of the waiting tasks. Wakes them only if something changed for them: a
-    /// deadline, room, the end.
-    fn write(&mut self) -> WriteOutcome {
-        let (shared, driver) = (self.shared, &mut self.guard.driver);
-        let runtime = driver.runtime();
-        let mut outcome = WriteOutcome::default();
-        let write = poll_fn(|cx| {
-            outcome = driver.write_queued(cx);
-            Poll::Ready(())
-        });
-        // With an exhausted cooperative budget, the transport would appear full.
-        let _ = runtime.poll_unconstrained(&mut Context::from_waker(&shared.waker()), write);
-        self.wakes_all |= outcome.wake_waiters;
-        outcome
-    }
-
-    /// Polls for one task, and registers it if the result is pending.
-    #[inline]
-    fn poll<R>(
-        mut self,
-        slot: &mut SlotKey,
-        cx: &Context<'_>,
-        poll: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        let shared = self.shared;
-        if self.is_flushed_by(FlushedBy::Waiting) {
-            self.set_flushed_by(FlushedBy::Nobody);
-        }
-        let seen = shared.wakers.seen();
-        let polled = poll(&mut self, &mut Context::from_waker(&shared.waker()));
-        let has_missed = polled.is_pending() && !shared.wakers.register(slot, cx.waker(), seen);
-        drop(self);
-        if polled.is_ready() {
-            shared.wakers.release(slot);
-        }
-        if has_missed {
-            cx.waker().wake_by_ref();
-        }
-        polled
-    }
-
-    /// Serves the requests that other tasks made while the connection was locked.
-    #[cold]
-    fn serve(&mut self, requests: Requests) {
-        if requests.delegate_flush {
-            self.delegate_flush();
-        }
-        if requests.flush {
-            // The task of the batch found the connection locked, and did not wait.
-            self.set_flushed_by(FlushedBy::Nobody);
-        }
-        let has_queued = requests.commands && self.queue_commands();
-        if has_queued || (requests.flush && (self.driver.waiting_len() > 0 || self.driver.is_compressing())) {
-            self.request_flush();
-        }
-        self.wakes_all |= self.shared.update_snapshot(&self.guard.driver);
-    }
-
-    /// Executes the commands in the inbox, in order.
-    fn queue_commands(&mut self) -> bool {
-        let mut inbox = self.shared.lock.inbox();
-        let Some(state) = &mut *inbox else {
-            return false;
-        };
-        let commands = std::mem::take(&mut state.commands);
-        let len = std::mem::take(&mut state.len);
-        let is_full = std::mem::take(&mut state.is_full);
-        let emptied = inbox.take_if(|state| state.refusal.is_none());
-        if !commands.is_empty() {
-            self.shared.snapshot().charge(len, is_full);
-        }
-        drop(inbox);
-        drop(emptied);
-        let has_commands = !commands.is_empty();
-        for command in commands {
-            let queued = match command {
-                QueuedCommand::Message(message) => self.driver.queue(&message),
-                QueuedCommand::Close(code, reason) => {
-                    // The future that would return this error was dropped.
-                    let _ = self.start_close(code, &reason);
-                    Ok(())
-                }
-                QueuedCommand::Abort => {
-                    self.abort();
-                    Ok(())
-                }
-            };
-            if queued.is_err() {
-                // The connection has closed since. The message is dropped although its sender was told that it is
-                // queued; the next flush fails.
-                self.driver.record_dropped_message();
-            }
-        }
-        has_commands
-    }
-}
-
-impl Drop for ConnectionGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.wakes_all |= self.shared.update_snapshot(&self.guard.driver);
-        let has_waiting = loop {
-            match self.guard.release() {
-                Release::Released { has_waiting } => break has_waiting,
-                Release::Requested(requests) => self.serve(requests),
-            }
-        };
-        if let Some(batch) = self.new_batch.take() {
-            batch.spawn();
-        }
-        if self.wakes_all {
-            self.shared.wakers.wake_all();
-        } else if has_waiting {
-            self.shared.wakers.wake_for_lock();
-        }
-    }
-}
-
-impl Deref for ConnectionGuard<'_> {
-    type Target = State;
-
-    #[inline]
-    fn deref(&self) -> &State {
-        &self.guard
-    }
-}
-
-impl DerefMut for ConnectionGuard<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.guard
-    }
-}
-
-/// An operation of a sender, with the slot of its waker.
-#[derive(Debug)]
-pub(crate) struct Operation<'a> {
-    shared: &'a Arc<Shared>,
-    slot: SlotKey,
-}
-
-impl<'a> Operation<'a> {
-    pub(crate) fn new(shared: &'a Arc<Shared>) -> Self {
-        Self {
-            shared,
-            slot: SlotKey::operation(),
-        }
-    }
-
-    /// Calls `work` once the connection is locked. The inbox is closed meanwhile: a message in it would be queued
-    /// behind a close frame.
-    pub(crate) async fn lock<R>(mut self, work: impl FnOnce(&mut ConnectionGuard<'_>) -> R) -> R {
-        let mut work = Some(work);
-        poll_fn(|cx| {
-            let Self { shared, slot } = &mut self;
-            shared.poll(slot, cx, InboxMode::Closed, wait_for_lock, |guard, _| {
-                match work.take() {
-                    Some(work) => Poll::Ready(work(guard)),
-                    None => Poll::Pending,
-                }
-            })
-        })
-        .await
-    }
-
-    /// Like [`Shared::poll`]. Waits for the connection while another task holds it.
-    pub(crate) fn poll<R>(
-        &mut self,
-        cx: &Context<'_>,
-        poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        self.shared
-            .poll(&mut self.slot, cx, InboxMode::Open, wait_for_lock, |guard, cx| {
-                poll(&mut guard.driver, cx)
-            })
-    }
-
-    /// Waits until no message can be sent any more. Only that wakes the task.
-    pub(crate) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(guard) = self.shared.try_lock(InboxMode::Open) {
-                if guard.driver.is_open() {
-                    // Registered while holding the lock, so that the task that ends the connection later sees the
-                    // waker.
-                    self.shared.wakers.register_for_end(&mut self.slot, cx.waker());
-                    return Poll::Pending;
-                }
-                drop(guard);
-                self.shared.release(&mut self.slot);
-                return Poll::Ready(());
-            }
-            if self.shared.wait_for_lock(&mut self.slot, cx) {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Polls until a message is queued or added to the inbox.
-    pub(crate) fn poll_queue(&mut self, cx: &Context<'_>, message: &Outbound) -> Poll<Result<(), Error>> {
-        self.shared.poll_queue(&mut self.slot, cx, message)
-    }
-}
-
-/// The `if_locked` of operations that need the lock: see [`Shared::poll`].
-pub(crate) fn wait_for_lock<R>() -> Result<R, NotQueued> {
-    Err(NotQueued::Full)
-}
-
-impl Drop for Operation<'_> {
-    fn drop(&mut self) {
-        self.shared.release(&mut self.slot);
     }
 }
 
@@ -805,19 +505,4 @@ impl ArcWake for WakerSlots {
     fn wake_by_ref(slots: &Arc<Self>) {
         slots.wake_for_progress();
     }
-}
-
-#[cold]
-fn aborted() -> Error {
-    let message = "this side aborted the connection";
-    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, message).into()
-}
-
-/// Never 0.
-fn millis(instant: sockeye_proto::Instant) -> u32 {
-    (instant.since_origin().as_millis() as u32).max(1)
-}
-
-fn saturated(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -15,8 +15,14 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
+use crate::stats::Stats;
+use crate::websocket::guard::ConnectionGuard;
+use crate::websocket::inbox::NotQueued;
+use crate::websocket::operation::{Operation, Reserve, wait_for_lock};
+use crate::websocket::outbox::{Outbox, Overflow};
+use crate::websocket::permit::{Permit, TryReserveError};
 use crate::websocket::sender_sink::SinkState;
-use crate::websocket::shared::{ConnectionGuard, NotQueued, Operation, Shared, wait_for_lock};
+use crate::websocket::shared::Shared;
 use crate::websocket::try_lock::InboxMode;
 use crate::websocket::try_recv::TryRecvError;
 use crate::websocket::try_send::{TrySendAllError, TrySendError, try_send};
@@ -192,6 +198,45 @@ impl Sender {
         }
     }
 
+    /// Waits until the queue has room for `bytes` bytes, and reserves it. [`Permit::send`] then queues a message of up to
+    /// that length without waiting, so the message can be made from the newest state. To send while other events are
+    /// awaited, put this into a `select!` instead of [`send`](Self::send): cancelling it loses no message.
+    ///
+    /// Tasks get their permits in the order in which they first polled this. While one waits, `send`, `feed` and
+    /// `try_send` of all senders wait or find the queue full too; so poll or drop the future. Reservations count
+    /// against [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); more than that can be reserved while nothing
+    /// is queued or reserved. While a large message is being compressed there is no room.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or lost, or the peer reads too slowly: see [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is reserved. The task loses its place in the line.
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, Error> {
+        let mut reserve = Reserve::new(&self.shared, bytes);
+        poll_fn(|cx| reserve.poll(cx)).await?;
+        Ok(Permit::new(self.shared.clone(), bytes))
+    }
+
+    /// Reserves room for `bytes` bytes, if there is room and no task waits in [`reserve`](Self::reserve).
+    ///
+    /// # Errors
+    ///
+    /// [`TryReserveError::Full`] has the number of queued bytes, and since when the queue has been full.
+    /// [`TryReserveError::Closed`]: the connection is closed or lost.
+    pub fn try_reserve(&self, bytes: usize) -> Result<Permit, TryReserveError> {
+        self.shared.try_reserve(bytes)?;
+        Ok(Permit::new(self.shared.clone(), bytes))
+    }
+
+    /// Adds a policy for messages for which the queue has no room.
+    #[must_use]
+    pub fn with_overflow(self, overflow: Overflow) -> Outbox {
+        Outbox::new(self, overflow)
+    }
+
     /// Queues a message without scheduling a flush. If another task is using the connection, that task schedules one.
     pub(super) fn try_feed(&self, message: Outbound) -> Result<(), TrySendError> {
         self.try_queue(message, |_| {})
@@ -344,9 +389,10 @@ impl Sender {
         poll_fn(|cx| operation.poll_closed(cx)).await;
     }
 
-    /// The number of bytes that wait to be written: frames in the write buffer, and messages in the inbox. Limited by
-    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max). Does not count the uncompressed rest of a large
-    /// message, nor bytes that the kernel buffers.
+    /// The number of bytes that wait to be written: frames in the write buffer, messages in the inbox, and messages of
+    /// outboxes that are not encoded yet. Limited by
+    /// [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); with [`Overflow::DropOldest`] by twice as much. Does not
+    /// count the uncompressed rest of a large message, reserved room, nor bytes that the kernel buffers.
     pub fn queued_bytes(&self) -> usize {
         self.shared.queued_bytes()
     }
@@ -364,6 +410,16 @@ impl Sender {
     /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
+    }
+
+    /// What was sent and received so far, by all halves: see [`WebSocket::stats`](crate::WebSocket::stats). Waits while
+    /// another task uses the connection, for the duration of one poll of that task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn stats(&self) -> Stats {
+        Operation::new(&self.shared).stats().await
     }
 
     /// The negotiated subprotocol.
@@ -427,6 +483,16 @@ impl Receiver {
     /// The round-trip time of the most recently answered ping, with a resolution of one microsecond.
     pub fn rtt(&self) -> Option<Duration> {
         self.shared.rtt()
+    }
+
+    /// What was sent and received so far, by all halves: see [`WebSocket::stats`](crate::WebSocket::stats). Waits while
+    /// another task uses the connection, for the duration of one poll of that task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn stats(&self) -> Stats {
+        Operation::new(&self.shared).stats().await
     }
 
     /// The negotiated subprotocol.

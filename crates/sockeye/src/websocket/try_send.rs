@@ -78,12 +78,12 @@ impl std::error::Error for TrySendAllError {
 pub(crate) fn try_send(driver: &mut Driver, message: Outbound) -> Result<(), TrySendError> {
     if driver.has_room_for(message.len()) {
         let queued = driver.queue(&message).map_err(TrySendError::Closed);
-        driver.clear_full();
+        driver.clear_queue_full();
         return queued;
     }
     Err(TrySendError::Full {
         message,
         queued_bytes: driver.waiting_len(),
-        since: driver.record_full(),
+        since: driver.record_queue_full(),
     })
 }

@@ -1,7 +1,7 @@
 //! Shared by the tests of this crate: a scripted transport, frames, and helpers that open connections.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub(crate) mod hostile;
+pub(crate) mod distinct_wakers;
 pub(crate) mod link;
 pub(crate) mod script;
 #[cfg(feature = "tls")]
@@ -46,10 +46,10 @@ pub(crate) async fn open(local: Local) -> (WebSocket, Peer) {
 
 pub(crate) async fn open_server(server: &Server) -> (WebSocket, Peer) {
     let (io, peer) = script::transport(true);
-    peer.sends_bytes(REQUEST);
+    peer.send_bytes(REQUEST);
     let ws = server.accept(io).await.unwrap().accept().await.unwrap();
-    peer.takes_bytes();
-    peer.writes();
+    peer.take_bytes();
+    peer.take_writes();
     (ws, peer)
 }
 
@@ -57,9 +57,9 @@ pub(crate) async fn open_client(client: &Client) -> (WebSocket, Peer) {
     let (io, peer) = script::transport(false);
     let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
     assert!(poll_once(&mut connecting).await.is_pending());
-    peer.sends_bytes(answer(&peer.takes_bytes()));
+    peer.send_bytes(answer(&peer.take_bytes()));
     let (ws, _) = connecting.await.unwrap();
-    peer.writes();
+    peer.take_writes();
     (ws, peer)
 }
 
@@ -142,7 +142,7 @@ pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F
 pub(crate) async fn finish<T>(connection: T, peer: &Peer) {
     drop(connection);
     within(60, async {
-        while !peer.sees_end() {
+        while !peer.is_transport_closed() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })

@@ -111,63 +111,63 @@ impl Peer {
     }
 
     /// Changes the behaviour of the transport.
-    pub(crate) fn rule(&self, change: impl FnOnce(&mut Rules)) {
+    pub(crate) fn change_rules(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.script().rules);
         self.wake();
     }
 
     /// Fails after this many further operations.
-    pub(crate) fn fails_after(&self, operations: usize) {
+    pub(crate) fn fail_after(&self, operations: usize) {
         let fails_at = self.script().operations + operations;
-        self.rule(|rules| rules.fails_at = fails_at);
+        self.change_rules(|rules| rules.fails_at = fails_at);
     }
 
-    pub(crate) fn sends_bytes(&self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send_bytes(&self, bytes: impl AsRef<[u8]>) {
         self.script().incoming.extend(bytes.as_ref());
         self.wake();
     }
 
-    pub(crate) fn sends(&self, frames: impl IntoIterator<Item = Frame>) {
+    pub(crate) fn send(&self, frames: impl IntoIterator<Item = Frame>) {
         let bytes: Vec<u8> = frames.into_iter().flat_map(|frame| frame.bytes(self.masks)).collect();
-        self.sends_bytes(bytes);
+        self.send_bytes(bytes);
     }
 
     /// Closes the peer's sending direction.
-    pub(crate) fn ends(&self) {
+    pub(crate) fn end(&self) {
         self.script().is_ended = true;
         self.wake();
     }
 
     /// Resets the connection: reading fails after what was sent.
-    pub(crate) fn resets(&self) {
+    pub(crate) fn reset(&self) {
         self.script().end = Some(io::ErrorKind::ConnectionReset);
-        self.ends();
+        self.end();
     }
 
     /// Makes writes fail. What was sent can still be read, then the end.
-    pub(crate) fn breaks(&self) {
-        self.rule(|rules| rules.write_fails = true);
-        self.ends();
+    pub(crate) fn fail_writes_and_end(&self) {
+        self.change_rules(|rules| rules.write_fails = true);
+        self.end();
     }
 
     /// All complete frames that reached the peer since the last call.
-    pub(crate) fn takes(&self) -> Vec<Frame> {
+    pub(crate) fn take_frames(&self) -> Vec<Frame> {
         let mut script = self.script();
         std::iter::from_fn(|| Frame::take(&mut script.outgoing)).collect()
     }
 
     /// All bytes that reached the peer since the last call.
-    pub(crate) fn takes_bytes(&self) -> Vec<u8> {
+    pub(crate) fn take_bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.script().outgoing)
     }
 
     /// The writes since the last call.
-    pub(crate) fn writes(&self) -> Vec<Write> {
+    pub(crate) fn take_writes(&self) -> Vec<Write> {
         std::mem::take(&mut self.script().writes)
     }
 
     /// The number of reads that returned bytes.
-    pub(crate) fn reads(&self) -> usize {
+    pub(crate) fn read_count(&self) -> usize {
         self.script().reads
     }
 
@@ -177,12 +177,12 @@ impl Peer {
     }
 
     /// Whether the local side has shut down its sending direction.
-    pub(crate) fn sees_half_close(&self) -> bool {
+    pub(crate) fn is_half_closed(&self) -> bool {
         self.script().is_shut_down
     }
 
     /// Whether the local side has closed the transport.
-    pub(crate) fn sees_end(&self) -> bool {
+    pub(crate) fn is_transport_closed(&self) -> bool {
         self.script().is_dropped
     }
 

@@ -44,18 +44,18 @@ const HALVES: [Half; 7] = [
 /// Runs a connection that its peer keeps half closed, until it ends.
 async fn half_closed(half: Half, mut ws: WebSocket, peer: &Peer) -> Result<(), Error> {
     match half {
-        Half::ZeroWindow | Half::AnswerUntaken | Half::FinUntaken => peer.rule(|rules| rules.room = 0),
-        Half::ShutdownHangs => peer.rule(|rules| rules.shutdown_hangs = true),
+        Half::ZeroWindow | Half::AnswerUntaken | Half::FinUntaken => peer.change_rules(|rules| rules.room = 0),
+        Half::ShutdownHangs => peer.change_rules(|rules| rules.shutdown_hangs = true),
         Half::Unanswered | Half::NeverFin | Half::ProtocolError => {}
     }
     match half {
         Half::Unanswered | Half::ZeroWindow => return ws.close(CloseCode::NORMAL, "").await,
-        Half::NeverFin | Half::AnswerUntaken | Half::ShutdownHangs => peer.sends([close(1000, "")]),
+        Half::NeverFin | Half::AnswerUntaken | Half::ShutdownHangs => peer.send([close(1000, "")]),
         Half::FinUntaken => {
             ws.feed("queued").await?;
-            peer.ends();
+            peer.end();
         }
-        Half::ProtocolError => peer.sends([frame(0x3, "")]),
+        Half::ProtocolError => peer.send([frame(0x3, "")]),
     }
     echo(&mut ws).await
 }
@@ -98,7 +98,7 @@ async fn cve_2024_23672_close_ends_5_s_after_writing_its_frame_or_10_s_after_sta
         for (half, secs_max) in [(Half::Unanswered, 5), (Half::ZeroWindow, 10)] {
             let (ws, peer) = open(local).await;
             let (closed, secs, _) = watched(half_closed(half, ws, &peer)).await;
-            assert!(closed.unwrap_err().is_timeout() && peer.sees_end());
+            assert!(closed.unwrap_err().is_timeout() && peer.is_transport_closed());
             assert_eq!(secs, secs_max, "{local:?}, {half:?}");
         }
     }
@@ -108,12 +108,12 @@ async fn cve_2024_23672_close_ends_5_s_after_writing_its_frame_or_10_s_after_sta
 async fn cve_2026_79677_stalled_write_is_detected_despite_endless_input() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         ws.feed("queued").await.unwrap();
         let start = Instant::now();
         let talking = async {
             loop {
-                peer.sends([text("still"), pong("")]);
+                peer.send([text("still"), pong("")]);
                 sleep(Duration::from_millis(90)).await;
             }
         };
@@ -131,7 +131,7 @@ async fn cve_2026_79677_stalled_write_is_detected_despite_endless_input() {
             }
         };
         let error = within(60, ended).await;
-        assert!(error.is_timeout() && peer.sees_end(), "{error:?}");
+        assert!(error.is_timeout() && peer.is_transport_closed(), "{error:?}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 }
@@ -140,13 +140,13 @@ async fn cve_2026_79677_stalled_write_is_detected_despite_endless_input() {
 async fn cve_2024_22201_flood_after_protocol_violation_costs_one_buffer_and_5_s() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([frame(0x3, "")]);
+        peer.send([frame(0x3, "")]);
         assert!(ws.recv().await.unwrap_err().is_protocol());
-        peer.takes_bytes();
+        peer.take_bytes();
         let flooding = async {
             let flood = vec![0; 100_000];
             loop {
-                peer.sends_bytes(&flood);
+                peer.send_bytes(&flood);
                 sleep(Duration::from_millis(100)).await;
             }
         };
@@ -169,10 +169,10 @@ async fn cve_2021_3690_pings_and_pongs_leak_no_memory() {
         let (mut ws, peer) = open(local).await;
         let mut round = async |count: usize| {
             for _ in 0..count {
-                peer.sends((0..50).flat_map(|_| [ping("?"), pong("unasked for")]));
+                peer.send((0..50).flat_map(|_| [ping("?"), pong("unasked for")]));
                 assert!(poll_once(pin!(ws.recv())).await.is_pending());
-                assert_eq!(peer.takes().len(), 50);
-                peer.writes();
+                assert_eq!(peer.take_frames().len(), 50);
+                peer.take_writes();
             }
             live()
         };

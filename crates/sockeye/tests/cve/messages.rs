@@ -24,10 +24,10 @@ async fn open_limited(local: Local) -> (WebSocket, Peer) {
 /// The protocol error of a connection whose peer sends `first` and then `more` endlessly, and its cost in bytes.
 async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (ProtocolError, usize) {
     let (mut ws, peer) = open_limited(local).await;
-    peer.sends_bytes(first);
+    peer.send_bytes(first);
     // The thread now has its read buffer.
     assert!(poll_once(pin!(ws.recv())).await.is_pending());
-    peer.rule(|rules| rules.endless = more);
+    peer.change_rules(|rules| rules.endless = more);
     let mut cause = None;
     let (((), secs, _), most) = peak_during(watched(async {
         assert!(ws.recv().await.is_err());
@@ -46,10 +46,10 @@ async fn flooded(local: Local, first: Vec<u8>, more: Vec<u8>) -> (ProtocolError,
 async fn cve_rustsec_2022_0035_header_without_payload_costs_no_memory_and_30_s() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.sends([binary("").declaring(16 * 1024 * 1024)]);
+        peer.send([binary("").declaring(16 * 1024 * 1024)]);
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
         let ((received, secs, _), most) = peak_during(watched(ws.recv())).await;
-        assert!(received.unwrap_err().is_timeout() && peer.sees_end());
+        assert!(received.unwrap_err().is_timeout() && peer.is_transport_closed());
         assert_eq!(secs, 30);
         assert!(most <= IDLE, "{local:?}: {most}");
     }
@@ -60,15 +60,15 @@ async fn cve_2018_21035_excessive_length_is_rejected_before_its_payload() {
     for local in BOTH {
         for declared in [LIMIT as u64 + 1, 1 << 31, 1 << 32, (1 << 63) - 1] {
             let (mut ws, peer) = open_limited(local).await;
-            peer.sends([binary("").declaring(declared)]);
+            peer.send([binary("").declaring(declared)]);
             let error = within(60, ws.recv()).await.unwrap_err();
             assert_eq!(
                 error.close_info().unwrap().cause(),
                 CloseCause::ProtocolError(ProtocolError::MessageTooBig)
             );
-            peer.ends();
+            peer.end();
             assert!(ws.recv().await.is_err());
-            assert!(peer.sees_end());
+            assert!(peer.is_transport_closed());
             let held = held_by(ws);
             assert!(held <= IDLE, "{held}");
         }
@@ -108,8 +108,8 @@ async fn cve_2026_123817_a_message_in_single_bytes_costs_twice_its_bytes() {
     const LEN: usize = 50_000;
     for local in BOTH {
         let (mut ws, peer) = open_limited(local).await;
-        peer.rule(|rules| rules.read_max = 1);
-        peer.sends([binary(vec![1; LEN]).declaring(LEN as u64 + 1)]);
+        peer.change_rules(|rules| rules.read_max = 1);
+        peer.send([binary(vec![1; LEN]).declaring(LEN as u64 + 1)]);
         let receiving = async {
             while peer.unread_len() > 0 {
                 assert!(poll_once(pin!(ws.recv())).await.is_pending());
@@ -173,12 +173,12 @@ async fn cve_2026_27571_compressed_frame_without_negotiation_is_rejected() {
         // A text frame with RSV1 and a compressed payload.
         let mut bytes = frame(0x1, [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]).bytes(local == Local::Server);
         bytes[0] |= 0x40;
-        peer.sends_bytes(bytes);
+        peer.send_bytes(bytes);
         let error = within(60, ws.recv()).await.unwrap_err();
         assert_eq!(
             error.close_info().unwrap().cause(),
             CloseCause::ProtocolError(ProtocolError::ReservedBits)
         );
-        assert_eq!(peer.takes()[0].payload()[..2], 1002_u16.to_be_bytes());
+        assert_eq!(peer.take_frames()[0].payload()[..2], 1002_u16.to_be_bytes());
     }
 }

@@ -12,8 +12,8 @@ use crate::echo;
 /// Disconnects with a reset or an orderly end.
 fn goes(peer: &Peer, resets: bool) {
     match resets {
-        true => peer.resets(),
-        false => peer.ends(),
+        true => peer.reset(),
+        false => peer.end(),
     }
 }
 
@@ -22,11 +22,11 @@ async fn cve_2026_126343_end_at_any_byte_of_a_request_is_an_error() {
     for resets in [false, true] {
         for len in 0..REQUEST.len() {
             let (io, peer) = transport(true);
-            peer.sends_bytes(&REQUEST[..len]);
+            peer.send_bytes(&REQUEST[..len]);
             goes(&peer, resets);
             let error = within(60, Server::default().accept(io)).await.unwrap_err();
             assert_eq!(error.is_io(), resets, "{len}: {error:?}");
-            assert!(peer.sees_end() && peer.takes_bytes().is_empty());
+            assert!(peer.is_transport_closed() && peer.take_bytes().is_empty());
         }
     }
 }
@@ -39,15 +39,15 @@ async fn cve_2026_126343_end_at_any_byte_of_a_response_is_an_error() {
             let (io, peer) = transport(false);
             let mut connecting = pin!(client.request("ws://localhost/").connect_over(io));
             assert!(poll_once(&mut connecting).await.is_pending());
-            let response = answer(&peer.takes_bytes());
+            let response = answer(&peer.take_bytes());
             if len == response.len() {
                 break;
             }
-            peer.sends_bytes(&response[..len]);
+            peer.send_bytes(&response[..len]);
             goes(&peer, resets);
             let error = within(60, connecting).await.unwrap_err();
             assert_eq!(error.is_io(), resets, "{len}: {error:?}");
-            assert!(peer.sees_end());
+            assert!(peer.is_transport_closed());
         }
     }
 }
@@ -57,16 +57,16 @@ async fn cve_2022_41940_reset_at_any_byte_of_a_response_is_an_error() {
     for request in [REQUEST.to_owned(), REQUEST.replace("GET", "POST")] {
         for operation in 0.. {
             let (io, peer) = transport(true);
-            peer.rule(|rules| rules.write_max = 1);
-            peer.fails_after(operation);
-            peer.sends_bytes(&request);
-            peer.ends();
+            peer.change_rules(|rules| rules.write_max = 1);
+            peer.fail_after(operation);
+            peer.send_bytes(&request);
+            peer.end();
             let accepted = within(60, async { Server::default().accept(io).await?.accept().await }).await;
             if accepted.is_ok() {
                 break;
             }
-            assert!(peer.sees_end(), "{operation}");
-            if peer.takes_bytes().ends_with(b"\r\n\r\n") && !request.starts_with("GET") {
+            assert!(peer.is_transport_closed(), "{operation}");
+            if peer.take_bytes().ends_with(b"\r\n\r\n") && !request.starts_with("GET") {
                 break;
             }
             assert!(operation < 1000, "neither answered nor failed");
@@ -77,13 +77,13 @@ async fn cve_2022_41940_reset_at_any_byte_of_a_response_is_an_error() {
 /// An echo over a transport that fails at one of its operations.
 async fn failing(local: Local, operation: usize) -> (WebSocket, Peer, Result<(), Error>) {
     let (mut ws, peer) = open(local).await;
-    peer.rule(|rules| {
+    peer.change_rules(|rules| {
         rules.read_max = 3;
         rules.write_max = 3;
     });
-    peer.fails_after(operation);
-    peer.sends([text("hello"), ping("there"), binary([0; 40]), close(1000, "")]);
-    peer.ends();
+    peer.fail_after(operation);
+    peer.send([text("hello"), ping("there"), binary([0; 40]), close(1000, "")]);
+    peer.end();
     let ended = within(60, echo(&mut ws)).await;
     (ws, peer, ended)
 }
@@ -95,7 +95,7 @@ async fn cve_2026_129500_failure_at_any_operation_closes_the_connection() {
         for operation in 0..1000 {
             let (mut ws, peer, ended) = failing(local, operation).await;
             assert!(!ws.is_open(), "{operation}");
-            if ended.is_ok() && peer.takes().contains(&close(1000, "")) {
+            if ended.is_ok() && peer.take_frames().contains(&close(1000, "")) {
                 break;
             }
             failures += usize::from(ended.is_err());
@@ -122,7 +122,7 @@ async fn cve_2026_129500_end_at_any_byte_of_a_frame_is_1006() {
         for len in 0..wire.len() {
             for resets in [false, true] {
                 let (mut ws, peer) = open(local).await;
-                peer.sends_bytes(&wire[..len]);
+                peer.send_bytes(&wire[..len]);
                 goes(&peer, resets);
                 let error = within(60, ws.recv()).await.unwrap_err();
                 assert!(error.is_closed(), "{len}: {error:?}");
@@ -131,7 +131,7 @@ async fn cve_2026_129500_end_at_any_byte_of_a_frame_is_1006() {
                     close_info.code().0 == 1006 || close_info.cause() != CloseCause::TransportEnd,
                     "{len}"
                 );
-                assert!(peer.sees_end());
+                assert!(peer.is_transport_closed());
             }
         }
     }
@@ -142,14 +142,14 @@ async fn cve_2022_21676_arbitrary_first_bytes_never_panic() {
     for first in 0..=u8::MAX {
         for second in [0, b' ', b'\r', b'\n', b'E', 0x80, 0xff] {
             let (io, peer) = transport(true);
-            peer.sends_bytes([first, second]);
-            peer.sends_bytes(&REQUEST.as_bytes()[2..]);
-            peer.ends();
+            peer.send_bytes([first, second]);
+            peer.send_bytes(&REQUEST.as_bytes()[2..]);
+            peer.end();
             let accepted = within(60, Server::default().accept(io)).await;
             assert_eq!(accepted.is_ok(), [first, second] == *b"GE", "{first}, {second}");
             drop(accepted);
-            assert!(peer.sees_end());
-            let response = peer.takes_bytes();
+            assert!(peer.is_transport_closed());
+            let response = peer.take_bytes();
             assert!(response.is_empty() || response.starts_with(b"HTTP/1.1 4"));
         }
     }

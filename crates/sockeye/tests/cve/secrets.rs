@@ -20,7 +20,7 @@ async fn cve_2025_10148_masking_keys_do_not_repeat_across_connections() {
         let (mut ws, peer) = open(Local::Client).await;
         for _ in 0..20 {
             ws.send("x").await.unwrap();
-            let bytes = peer.takes_bytes();
+            let bytes = peer.take_bytes();
             keys.insert(<[u8; 4]>::try_from(&bytes[2..6]).unwrap());
         }
     }
@@ -39,13 +39,13 @@ fn shows_secret(bytes: &[u8]) -> bool {
 /// Fills the thread's read and write buffers with the secret.
 async fn spread_secret(local: Local) {
     let (mut ws, peer) = open(local).await;
-    peer.sends((0..1000).map(|_| binary(SECRET)));
+    peer.send((0..1000).map(|_| binary(SECRET)));
     for _ in 0..1000 {
         let message = ws.recv().await.unwrap().unwrap();
         ws.feed(message).await.unwrap();
     }
     ws.flush().await.unwrap();
-    assert_eq!(peer.takes().len(), 1000);
+    assert_eq!(peer.take_frames().len(), 1000);
 }
 
 /// Like [`spread_secret`], over a transport of a known type, which reads into buffers of the thread that contain old
@@ -133,7 +133,7 @@ async fn transport_that_inspects_its_read_buffer_sees_no_bytes_of_other_connecti
 async fn output_of(local: Local, peer_sends: impl FnOnce(&Peer)) -> Vec<u8> {
     let (mut ws, peer) = open(local).await;
     peer_sends(&peer);
-    peer.ends();
+    peer.end();
     let mut told = vec![];
     while let Ok(Some(message)) = ws.recv().await {
         told.extend_from_slice(message.as_bytes());
@@ -141,7 +141,7 @@ async fn output_of(local: Local, peer_sends: impl FnOnce(&Peer)) -> Vec<u8> {
     }
     let mut receiving = pin!(ws.recv());
     let _ = poll_once(&mut receiving).await;
-    told.extend(peer.takes_bytes());
+    told.extend(peer.take_bytes());
     told
 }
 
@@ -152,12 +152,12 @@ async fn cve_2026_45736_output_contains_no_bytes_of_other_connections() {
         spread_secret(local).await;
         // Only for servers: a client masks its close frame, which would hide the secret from this test.
         for sends in [
-            |peer: &Peer| peer.sends([text(""), ping(""), close(1000, "")]),
-            |peer: &Peer| peer.sends([binary("ab"), binary([]), close(3000, "")]),
-            |peer: &Peer| peer.sends([binary("cut off").declaring(30_000)]),
-            |peer: &Peer| peer.sends([text("cut off").declaring(100)]),
-            |peer: &Peer| peer.sends([ping("cut off").declaring(125)]),
-            |peer: &Peer| peer.sends_bytes([0x88, 0x81, 0, 0, 0, 0, 1]),
+            |peer: &Peer| peer.send([text(""), ping(""), close(1000, "")]),
+            |peer: &Peer| peer.send([binary("ab"), binary([]), close(3000, "")]),
+            |peer: &Peer| peer.send([binary("cut off").declaring(30_000)]),
+            |peer: &Peer| peer.send([text("cut off").declaring(100)]),
+            |peer: &Peer| peer.send([ping("cut off").declaring(125)]),
+            |peer: &Peer| peer.send_bytes([0x88, 0x81, 0, 0, 0, 0, 1]),
         ] {
             let told = output_of(local, sends).await;
             assert!(!shows_secret(&told), "{local:?}: {told:?}");

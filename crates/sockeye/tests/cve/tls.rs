@@ -23,7 +23,7 @@ async fn client_hello() -> Vec<u8> {
     let client = client(&certified());
     let mut connecting = pin!(client.request("wss://localhost/").connect_over(io));
     assert!(poll_once(&mut connecting).await.is_pending());
-    let hello = peer.takes_bytes();
+    let hello = peer.take_bytes();
     assert_eq!(hello[0], 22, "a handshake record");
     assert_eq!(
         hello.len(),
@@ -38,13 +38,13 @@ async fn cve_2026_126343_end_at_any_byte_of_a_client_hello_is_an_error() {
     for resets in [false, true] {
         for len in 0..hello.len() {
             let (io, peer) = transport(true);
-            peer.sends_bytes(&hello[..len]);
+            peer.send_bytes(&hello[..len]);
             match resets {
-                true => peer.resets(),
-                false => peer.ends(),
+                true => peer.reset(),
+                false => peer.end(),
             }
             assert!(within(60, server.accept(io)).await.is_err(), "{len}");
-            assert!(peer.sees_end(), "{len}");
+            assert!(peer.is_transport_closed(), "{len}");
         }
     }
 }
@@ -56,17 +56,17 @@ async fn cve_2026_129500_failure_at_any_tls_operation_is_an_error() {
     let mut failures = 0;
     for operation in 0..1000 {
         let (io, peer) = transport(true);
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.read_max = 50;
             rules.write_max = 50;
         });
-        peer.fails_after(operation);
-        peer.sends_bytes(&hello);
-        peer.ends();
+        peer.fail_after(operation);
+        peer.send_bytes(&hello);
+        peer.end();
         let error = within(60, server.accept(io)).await.unwrap_err();
-        assert!(peer.sees_end(), "{operation}");
+        assert!(peer.is_transport_closed(), "{operation}");
         // From here on, the transport works until its end, which comes in the middle of the handshake.
-        if peer.takes_bytes().len() > 500 {
+        if peer.take_bytes().len() > 500 {
             break;
         }
         assert!(error.is_io() || error.is_tls(), "{error:?}");
@@ -83,10 +83,10 @@ async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
         let (io, peer) = transport(true);
         let start = Instant::now();
         let dripping = async {
-            peer.sends_bytes(&hello[..at_once]);
+            peer.send_bytes(&hello[..at_once]);
             for byte in hello[at_once..].iter().chain(&[22, 3, 3, 0, 200]).chain([&0; 1000]) {
                 sleep(Duration::from_millis(every)).await;
-                peer.sends_bytes([*byte]);
+                peer.send_bytes([*byte]);
             }
             std::future::pending().await
         };
@@ -98,7 +98,7 @@ async fn cve_ghsa_8j3g_f24p_4mpw_tls_and_request_share_10_s() {
         };
         let (accepted, most) = peak_during(ended).await;
         let error = accepted.unwrap_err();
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
         assert!(error.is_timeout() || error.is_tls(), "{error:?}");
         assert!(start.elapsed().as_secs() <= 10, "{at_once}, {every}");
         assert!(most <= TLS_HANDSHAKE, "{most}");
@@ -113,13 +113,13 @@ async fn cve_rustsec_2024_0336_close_notify_in_the_handshake_ends_it_without_spi
     for first in [&hello[..0], &hello[..]] {
         for ends in [true, false] {
             let (io, peer) = transport(true);
-            peer.sends_bytes(first);
-            peer.sends_bytes(CLOSE_NOTIFY);
+            peer.send_bytes(first);
+            peer.send_bytes(CLOSE_NOTIFY);
             if ends {
-                peer.ends();
+                peer.end();
             }
             let (accepted, secs, polls) = watched(server.accept(io)).await;
-            assert!(accepted.is_err() && peer.sees_end());
+            assert!(accepted.is_err() && peer.is_transport_closed());
             assert!(secs <= 10 && polls <= 16, "{secs} s, {polls} polls");
         }
     }
@@ -134,22 +134,22 @@ async fn cve_rustsec_2024_0399_client_hello_in_one_byte_records_does_not_panic()
         .collect();
     for read_max in [usize::MAX, 1] {
         let (io, peer) = transport(true);
-        peer.rule(|rules| rules.read_max = read_max);
-        peer.sends_bytes(&records);
+        peer.change_rules(|rules| rules.read_max = read_max);
+        peer.send_bytes(&records);
         let mut accepting = pin!(server.accept(io));
         let before = live();
         let answered = poll_once(&mut accepting).await;
-        let told = peer.takes_bytes();
+        let told = peer.take_bytes();
         assert!(
             answered.is_ready() || told.first() == Some(&22),
             "{answered:?}: {told:?}"
         );
         assert!(live() - before <= TLS_HANDSHAKE as isize);
-        peer.ends();
+        peer.end();
         if answered.is_pending() {
             assert!(within(60, accepting).await.is_err());
         }
-        assert!(peer.sees_end());
+        assert!(peer.is_transport_closed());
     }
 }
 
@@ -164,10 +164,10 @@ async fn cve_rustsec_2026_0346_endless_record_or_message_is_not_buffered() {
     for (first, more) in [(vec![22, 3, 3, 0xff, 0xff], vec![0; 1000]), (hello, more)] {
         let (io, peer) = transport(true);
         let more_len = more.len();
-        peer.sends_bytes(first);
-        peer.rule(|rules| rules.endless = more);
+        peer.send_bytes(first);
+        peer.change_rules(|rules| rules.endless = more);
         let ((accepted, secs, _), most) = peak_during(watched(server.accept(io))).await;
-        assert!(accepted.unwrap_err().is_tls() && peer.sees_end());
+        assert!(accepted.unwrap_err().is_tls() && peer.is_transport_closed());
         assert!(secs <= 1, "{secs}");
         assert!(most <= 2 * TLS_HANDSHAKE + 4 * more_len, "{most}");
     }
@@ -185,16 +185,16 @@ async fn cve_2026_126343_invalid_server_hello_is_an_error() {
     ] {
         for resets in [false, true] {
             let (io, peer) = transport(false);
-            peer.sends_bytes(bytes);
+            peer.send_bytes(bytes);
             match resets {
-                true => peer.resets(),
-                false => peer.ends(),
+                true => peer.reset(),
+                false => peer.end(),
             }
             let error = within(60, client.request("wss://localhost/").connect_over(io))
                 .await
                 .unwrap_err();
             assert!(error.is_tls() || error.is_io(), "{error:?}");
-            assert!(peer.sees_end());
+            assert!(peer.is_transport_closed());
         }
     }
 }

@@ -26,12 +26,12 @@ async fn cve_rustsec_2020_0043_unread_echoes_cost_the_queue_limit_and_end_after_
         let (mut ws, peer) = open(local).await;
         let flood = repeated(local, binary([1; MESSAGE_LEN]));
         let flood_len = flood.len();
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.room = 0;
             rules.endless = flood;
         });
         let ((ended, secs, _), most) = peak_during(watched(echo(&mut ws))).await;
-        assert!(ended.unwrap_err().is_timeout() && peer.sees_end());
+        assert!(ended.unwrap_err().is_timeout() && peer.is_transport_closed());
         assert_eq!(secs, 10);
         // Queued output, messages read ahead, read but undelivered bytes, and the script's own copy of the flood.
         let allowed = WRITE_BUFFER_MAX + READ_AHEAD_MAX + 2 * MESSAGE_LEN + READ_BUFFER + 4 * flood_len;
@@ -47,7 +47,7 @@ async fn cve_rustsec_2020_0043_broadcast_to_a_full_queue_is_rejected() {
     for local in BOTH {
         let (ws, peer) = open(local).await;
         let (sender, receiver) = ws.split();
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         let message = "m".repeat(1000);
         let count = (0..100_000)
             .take_while(|_| sender.try_send(message.as_str()).is_ok())
@@ -70,7 +70,7 @@ async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_a
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
         let flood = repeated(local, ping([7; 125]));
-        peer.rule(|rules| {
+        peer.change_rules(|rules| {
             rules.room = 0;
             rules.endless = flood;
         });
@@ -86,20 +86,20 @@ async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_a
         .await;
         // While output is queued, input is read into a buffer of 8 KiB.
         assert!(most <= 9 * 1024, "{local:?}: {most} bytes more");
-        peer.rule(|rules| rules.endless = vec![]);
+        peer.change_rules(|rules| rules.endless = vec![]);
         while peer.unread_len() > 0 {
             assert!(poll_once(pin!(ws.recv())).await.is_pending());
         }
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         assert!(poll_once(pin!(ws.recv())).await.is_pending());
-        let pongs = peer.takes();
+        let pongs = peer.take_frames();
         assert!(pongs.len() <= 2048 / 127 + 3, "{} pongs", pongs.len());
         assert!(pongs.iter().all(|frame| *frame == pong([7; 125])));
 
-        peer.rule(|rules| rules.room = 0);
-        peer.sends([ping("?")]);
+        peer.change_rules(|rules| rules.room = 0);
+        peer.send([ping("?")]);
         let (received, secs, polls) = watched(ws.recv()).await;
-        assert!(received.unwrap_err().is_timeout() && peer.sees_end());
+        assert!(received.unwrap_err().is_timeout() && peer.is_transport_closed());
         assert_eq!(secs, 10);
         assert!(polls <= ASLEEP, "{polls}");
     }
@@ -109,7 +109,7 @@ async fn cve_rustsec_2020_0043_a_flood_of_pings_with_a_zero_window_costs_2_kib_a
 async fn cve_rustsec_2020_0043_own_pings_do_not_accumulate() {
     for local in BOTH {
         let (mut ws, peer) = open(local).await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         for _ in 0..10_000 {
             // Waits for the transport, which takes nothing.
             assert!(poll_once(pin!(ws.send_ping(&[1; 125]))).await.is_pending());
@@ -123,7 +123,7 @@ async fn cve_rustsec_2020_0043_own_pings_do_not_accumulate() {
 async fn cve_rustsec_2024_0003_tasks_waiting_for_one_peer_all_fail_after_10_s() {
     let (ws, peer) = open(Local::Server).await;
     let (sender, mut receiver) = ws.split();
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     while sender.try_send("m".repeat(1000)).is_ok() {}
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..1000 {
@@ -144,5 +144,5 @@ async fn cve_rustsec_2024_0003_tasks_waiting_for_one_peer_all_fail_after_10_s() 
     // The queue was freed with the connection, although its handles still exist.
     let held = held_by((sender, receiver));
     assert!(held <= 8 * 1024, "{held}");
-    assert!(peer.sees_end());
+    assert!(peer.is_transport_closed());
 }

@@ -129,16 +129,21 @@ fn header(bytes: &[u8]) -> Option<(usize, usize)> {
 
 /// How a large message is sent.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum SendMethod {
     Send,
     FeedAndFlush,
     FeedTwiceAndFlush,
     Sink,
 }
 
-const WAYS: [Way; 4] = [Way::Send, Way::FeedAndFlush, Way::FeedTwiceAndFlush, Way::Sink];
+const SEND_METHODS: [SendMethod; 4] = [
+    SendMethod::Send,
+    SendMethod::FeedAndFlush,
+    SendMethod::FeedTwiceAndFlush,
+    SendMethod::Sink,
+];
 
-impl Way {
+impl SendMethod {
     async fn send(self, ws: &mut WebSocket, len: usize) {
         let message = || Message::binary(vec![7; len]);
         match self {
@@ -166,14 +171,14 @@ async fn receive(ws: &mut WebSocket, mut len: usize) {
 /// B03: programs that first send and then receive, as clients of python-websockets do.
 #[tokio::test(start_paused = true)]
 async fn peers_that_send_4_mib_before_receiving_succeed() {
-    for (near_way, far_way) in WAYS.into_iter().flat_map(|a| WAYS.map(|b| (a, b))) {
+    for (near_method, far_method) in SEND_METHODS.into_iter().flat_map(|a| SEND_METHODS.map(|b| (a, b))) {
         let (mut client, mut server) = both(64 * KIB).await;
         let near = async {
-            near_way.send(&mut client, 4 * MIB).await;
+            near_method.send(&mut client, 4 * MIB).await;
             receive(&mut client, 4 * MIB).await;
         };
         let far = async {
-            far_way.send(&mut server, 4 * MIB).await;
+            far_method.send(&mut server, 4 * MIB).await;
             receive(&mut server, 4 * MIB).await;
         };
         within(5, async { tokio::join!(near, far) }).await;

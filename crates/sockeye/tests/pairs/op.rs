@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use sockeye::{CloseCode, Compress, Error, Event, Message, PreparedMessage, Receiver, Sender, TrySendError, WebSocket};
+use sockeye::{
+    CloseCode, Compress, Error, Event, Message, Overflow, PreparedMessage, Receiver, Sender, TryReserveError,
+    TrySendError, WebSocket,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::peer;
@@ -45,10 +48,18 @@ pub(crate) enum Call {
     TrySend,
     TrySendPrepared,
     TrySendAll,
+    /// `reserve`, then `Permit::send`.
+    Reserve,
+    /// `try_reserve`, then `Permit::send`.
+    TryReserve,
+    /// `send` of an outbox with this policy.
+    Outbox(Overflow),
+    SendPing,
+    /// `ping`, which waits for the pong.
     Ping,
     Close,
     StartClose,
-    /// `close_info`, `is_open` and `rtt`.
+    /// `close_info`, `is_open`, `rtt` and `stats`.
     Questions,
     SinkFeed,
     SinkSend,
@@ -77,7 +88,7 @@ pub(crate) const OF_WHOLE: [Call; 19] = [
     Call::Flush,
     Call::TrySend,
     Call::TrySendPrepared,
-    Call::Ping,
+    Call::SendPing,
     Call::Close,
     Call::StartClose,
     Call::Questions,
@@ -87,8 +98,8 @@ pub(crate) const OF_WHOLE: [Call; 19] = [
     Call::SinkClose,
 ];
 
-/// Every method of `Sender`.
-pub(crate) const OF_SENDER: [Call; 12] = [
+/// Every method of `Sender` that does not need a receiver.
+pub(crate) const OF_SENDER: [Call; 17] = [
     Call::Send,
     Call::Feed,
     Call::FeedWith,
@@ -98,7 +109,12 @@ pub(crate) const OF_SENDER: [Call; 12] = [
     Call::TrySend,
     Call::TrySendPrepared,
     Call::TrySendAll,
-    Call::Ping,
+    Call::Reserve,
+    Call::TryReserve,
+    Call::Outbox(Overflow::Wait),
+    Call::Outbox(Overflow::DropNewest),
+    Call::Outbox(Overflow::DropOldest),
+    Call::SendPing,
     Call::Close,
     Call::Questions,
 ];
@@ -128,8 +144,11 @@ impl Call {
 
     /// Whether it may skip a message because the queue is full.
     pub(crate) fn may_be_full(self) -> bool {
-        use Call::{Flush, SinkFlush, TrySend, TrySendAll, TrySendPrepared};
-        matches!(self, Flush | TrySend | TrySendPrepared | TrySendAll | SinkFlush)
+        use Call::{Flush, Outbox, SinkFlush, TryReserve, TrySend, TrySendAll, TrySendPrepared};
+        matches!(
+            self,
+            Flush | TrySend | TrySendPrepared | TrySendAll | SinkFlush | TryReserve | Outbox(_)
+        )
     }
 }
 
@@ -276,12 +295,13 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
         }
         Call::TrySend => tried(ws.try_send(message())),
         Call::TrySendPrepared => tried(ws.try_send(PreparedMessage::new(message()))),
-        Call::Ping => done(ws.send_ping(b"there?").await),
+        Call::SendPing => done(ws.send_ping(b"there?").await),
+        Call::Ping => done(ws.ping().await.map(drop)),
         Call::Close => done(ws.close(CloseCode::NORMAL, "bye").await),
         Call::StartClose => done(ws.start_close(CloseCode::NORMAL, "bye")),
         Call::Questions => {
             assert!(ws.close_info().is_none() || !ws.is_open());
-            let _ = ws.rtt();
+            let _ = (ws.rtt(), ws.stats());
             Ok(Got::Done)
         }
         Call::SinkFeed => done(SinkExt::feed(ws, message()).await),
@@ -292,7 +312,9 @@ async fn call_whole(ws: &mut WebSocket, call: Call, message: Option<Message>) ->
             Ok(full)
         }
         Call::SinkClose => done(SinkExt::<Message>::close(ws).await),
-        Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
+        Call::TrySendAll | Call::Reserve | Call::TryReserve | Call::Outbox(_) | Call::Wait => {
+            unreachable!("not of a WebSocket")
+        }
     }
 }
 
@@ -341,7 +363,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         }
         Call::TrySend => tried(ws.lock().unwrap().try_send(of())),
         Call::TrySendPrepared => tried(ws.lock().unwrap().try_send(PreparedMessage::new(of()))),
-        Call::Ping => {
+        Call::SendPing => {
             let begun = locked(ws, |ws, cx| Poll::Ready(once(cx, ws.send_ping(b"there?")))).await;
             match begun {
                 Poll::Ready(result) => done(result),
@@ -353,7 +375,7 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
         Call::Questions => {
             let ws = ws.lock().unwrap();
             assert!(ws.close_info().is_none() || !ws.is_open());
-            let _ = ws.rtt();
+            let _ = (ws.rtt(), ws.stats());
             Ok(Got::Done)
         }
         Call::SinkFeed | Call::SinkSend => {
@@ -371,7 +393,10 @@ async fn call_locked(ws: &Mutex<WebSocket>, call: Call, message: Option<Message>
             Ok(full)
         }
         Call::SinkClose => done(locked(ws, SinkExt::<Message>::poll_close_unpin).await),
-        Call::TrySendAll | Call::Wait => unreachable!("not of a WebSocket"),
+        Call::Ping => unreachable!("it borrows the connection"),
+        Call::TrySendAll | Call::Reserve | Call::TryReserve | Call::Outbox(_) | Call::Wait => {
+            unreachable!("not of a WebSocket")
+        }
     }
 }
 
@@ -394,11 +419,33 @@ async fn call_sender(sender: &Sender, call: Call, message: Option<Message>) -> G
             let sent = sender.try_send_all(&[PreparedMessage::new(message())]);
             tried(sent.map_err(|error| error.cause))
         }
-        Call::Ping => done(sender.send_ping(b"there?").await),
+        Call::Reserve => {
+            let message = message();
+            tried(sender.reserve(message.len()).await?.send(message))
+        }
+        Call::TryReserve => {
+            let message = message();
+            match sender.try_reserve(message.len()) {
+                Ok(permit) => tried(permit.send(message)),
+                Err(TryReserveError::Full { .. }) => Ok(Got::Full),
+                Err(TryReserveError::Closed(error)) => Err(error),
+            }
+        }
+        Call::Outbox(overflow) => {
+            let outbox = sender.clone().with_overflow(overflow);
+            outbox.send(message()).await?;
+            // With `DropOldest`, it may be dropped later.
+            match outbox.dropped() > 0 || overflow == Overflow::DropOldest {
+                true => Ok(Got::Full),
+                false => Ok(Got::Done),
+            }
+        }
+        Call::SendPing => done(sender.send_ping(b"there?").await),
+        Call::Ping => done(sender.ping().await.map(drop)),
         Call::Close => done(sender.close(CloseCode::NORMAL, "bye").await),
         Call::Questions => {
             assert!(sender.close_info().is_none() || !sender.is_open());
-            let _ = sender.rtt();
+            let _ = (sender.rtt(), sender.stats().await);
             Ok(Got::Done)
         }
         call => unreachable!("{call:?} of a sender"),
@@ -508,7 +555,7 @@ impl Op {
                 sleep(Duration::from_secs(1)).await;
                 true
             }
-            Call::Ping | Call::Questions => {
+            Call::SendPing | Call::Ping | Call::Questions => {
                 self.steps += 1;
                 let given = self.handle.call(self.call, None).await;
                 self.take(given);

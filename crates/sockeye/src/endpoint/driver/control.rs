@@ -43,7 +43,7 @@ impl Driver {
             if is_drained && self.has_input() && !self.budget.is_spent() && !self.receive_into_backlog() {
                 let is_turn_over = self.budget.is_spent();
                 if !is_turn_over && self.pong(ping).is_none() {
-                    return Poll::Ready(Err(Error::misuse(ReadAheadFull)));
+                    return Poll::Ready(Err(Error::invalid_input(ReadAheadFull)));
                 }
             }
             if let Some(ended) = self.pong(ping) {
@@ -64,7 +64,7 @@ impl Driver {
         if self.connection.is_answered(ping) {
             return self.connection.rtt().map(Ok);
         }
-        self.refusal().map(Err)
+        self.check_open().err().map(Err)
     }
 
     /// The next message or control frame; `None` after a normal end.
@@ -87,7 +87,7 @@ impl Driver {
                     }
                 }
             }
-            if self.has_ended() {
+            if self.is_receive_closed() {
                 return self.poll_end(cx).map_ok(|end| end.map(Event::Message));
             }
             ready!(self.poll_more(cx));

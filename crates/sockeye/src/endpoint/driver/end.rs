@@ -7,12 +7,12 @@ use sockeye_proto::{CloseInfo, SendError, State, TransportAction};
 use super::Driver;
 use crate::endpoint::budget::Budget;
 use crate::endpoint::linger;
-use crate::endpoint::state::{EndReport, Ended};
+use crate::endpoint::state::{EndStatus, Ended};
 use crate::error::{Error, Kind};
 
 impl Driver {
     /// Whether the transport is closed, or must be closed now.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_transport_ended(&self) -> bool {
         self.transport.is_failed() || self.connection.transport_action() == TransportAction::Close
     }
 
@@ -78,7 +78,7 @@ impl Driver {
     /// Hands a closing connection to a background task, if a slot is available.
     #[cold]
     pub(super) fn finish_in_background(&mut self) {
-        if self.end != EndReport::Background
+        if self.end != EndStatus::Background
             && let Some(slot) = linger::try_reserve(self.runtime())
         {
             slot.finish(self.take_closing());
@@ -89,19 +89,21 @@ impl Driver {
     pub(super) fn take_closing(&mut self) -> Self {
         // A flush on this driver cannot know whether the background task writes it.
         self.has_dropped_output |= !self.is_drained();
+        let (input, output) = (self.input.without_content(), self.output.without_content());
         Self {
             connection: self.connection.take_closing(),
             transport: self.transport.take(),
             settings: self.settings.clone(),
-            input: std::mem::take(&mut self.input),
-            output: std::mem::take(&mut self.output),
+            input: std::mem::replace(&mut self.input, input),
+            output: std::mem::replace(&mut self.output, output),
             backlog: self.backlog.take(),
             timer: self.settings.runtime.timer(),
             window_edge: self.window_edge,
             budget: Budget::default(),
             observes_control: false,
             has_dropped_output: self.has_dropped_output,
-            end: EndReport::Background,
+            end: EndStatus::Background,
+            high_counts: self.high_counts,
         }
     }
 

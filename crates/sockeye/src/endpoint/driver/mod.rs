@@ -4,14 +4,17 @@
 //! waits for the transport and deadlines, and [`end`] ends the transport.
 
 mod control;
+mod deferred;
 mod end;
 mod queue;
 mod receive;
 mod room;
+mod stats;
 mod try_recv;
 mod wait;
 mod write;
 
+pub(crate) use deferred::Acceptance;
 pub(crate) use try_recv::NotReceived;
 
 use std::any::Any;
@@ -29,12 +32,13 @@ use super::budget::Budget;
 use super::compress_job::CompressJob;
 use super::input::Input;
 use super::output::Output;
-use super::state::{EndReport, TransportState, WakeState};
+use super::state::{EndStatus, TransportState, WakeFlags};
 use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::runtime::{Runtime, Timer};
 use crate::settings::Settings;
 use crate::transport::Io;
+use stats::HighCounts;
 
 /// A connection and its transport.
 pub(crate) struct Driver {
@@ -55,7 +59,8 @@ pub(crate) struct Driver {
     has_dropped_output: bool,
     /// Whether control frames are kept for `recv_event`. Reset when another method receives.
     observes_control: bool,
-    end: EndReport,
+    end: EndStatus,
+    high_counts: HighCounts,
 }
 
 /// The result of [`Driver::write_queued`].
@@ -97,7 +102,8 @@ impl Driver {
             budget: Budget::default(),
             has_dropped_output: false,
             observes_control: false,
-            end: EndReport::NotReturned,
+            end: EndStatus::NotReported,
+            high_counts: HighCounts::default(),
         }
     }
 
@@ -126,29 +132,35 @@ impl Driver {
         self.connection.state() == State::Open && !self.transport.has_failure()
     }
 
+    /// Whether both directions of the transport are usable and neither side has begun to close.
+    #[inline]
+    fn is_fully_open(&self) -> bool {
+        matches!(self.transport, TransportState::Open(_)) && self.connection.state() == State::Open
+    }
+
     /// Whether no more messages can arrive. Messages that have arrived may still wait to be received.
     #[inline]
-    fn has_ended(&self) -> bool {
+    fn is_receive_closed(&self) -> bool {
         matches!(self.connection.state(), State::Draining | State::Closed)
     }
 
     /// The state that other pending operations depend on.
     #[inline]
-    pub(crate) fn wake_state(&self) -> WakeState {
+    pub(crate) fn wake_flags(&self) -> WakeFlags {
         let mut bits = 0;
         if self.is_open() {
-            bits |= WakeState::OPEN;
+            bits |= WakeFlags::OPEN;
         }
-        if self.is_lost() {
-            bits |= WakeState::LOST;
+        if self.is_terminated() {
+            bits |= WakeFlags::TERMINATED;
         }
         if self.transport.transport().is_some() {
-            bits |= WakeState::TRANSPORT;
+            bits |= WakeFlags::TRANSPORT;
         }
         if self.has_read_ahead() {
-            bits |= WakeState::READ_AHEAD;
+            bits |= WakeFlags::READ_AHEAD;
         }
-        WakeState::from_bits(bits)
+        WakeFlags::from_bits(bits)
     }
 
     /// Whether messages received while a send waited have not been taken yet.
@@ -157,10 +169,10 @@ impl Driver {
         self.backlog.as_ref().is_some_and(|backlog| backlog.ahead.cost() > 0)
     }
 
-    /// See [`WakeState::LOST`].
+    /// See [`WakeFlags::TERMINATED`].
     #[inline]
-    fn is_lost(&self) -> bool {
-        self.transport.has_failure() || self.has_ended()
+    fn is_terminated(&self) -> bool {
+        self.transport.has_failure() || self.is_receive_closed()
     }
 
     /// The next message; `None` after a [normal](sockeye_proto::CloseInfo::is_normal) end. The end is returned as soon
@@ -173,7 +185,7 @@ impl Driver {
             {
                 return Poll::Ready(Ok(Some(message)));
             }
-            if self.has_ended() {
+            if self.is_receive_closed() {
                 return self.poll_end(cx);
             }
             ready!(self.poll_more(cx));
@@ -189,16 +201,16 @@ impl Driver {
         if self.poll_finish(cx).is_pending() {
             self.finish_in_background();
         }
-        if let EndReport::Returned { has_yielded, .. } = &mut self.end {
+        if let EndStatus::Reported { has_yielded, .. } = &mut self.end {
             *has_yielded = !*has_yielded;
             if *has_yielded {
                 self.runtime().reschedule(cx);
                 return Poll::Pending;
             }
         } else {
-            self.end = EndReport::Returned {
+            self.end = EndStatus::Reported {
                 has_yielded: false,
-                is_stream_over: false,
+                is_stream_terminated: false,
             };
         }
         Poll::Ready(self.close_result().map(|()| None))
@@ -225,7 +237,7 @@ impl Driver {
             while self.has_input() && !self.budget.is_overdrawn() {
                 drop(self.parse_message());
             }
-            if self.is_over() {
+            if self.is_transport_ended() {
                 self.close_transport(None);
                 return Poll::Ready(());
             }
@@ -246,18 +258,22 @@ impl Driver {
             let was_spent = self.budget.is_spent();
             // Write everything that is queued before waiting for input.
             let is_drained = self.has_nothing_to_write() || self.poll_drain(cx).is_ready();
-            if is_drained && self.transport.is_read_closed() {
-                self.end_transport(None);
-            }
-            if self.is_over() {
-                return Poll::Ready(());
+            if !self.is_fully_open() {
+                if is_drained && self.transport.is_read_closed() {
+                    self.end_transport(None);
+                }
+                if self.is_transport_ended() {
+                    return Poll::Ready(());
+                }
             }
             if was_spent {
                 ready!(self.poll_yield(cx));
                 continue;
             }
+            // `poll_drain` is also pending while the writing direction is being shut down.
+            let is_drained = is_drained || self.is_drained();
             // Handle input before deadlines: the process may have been suspended.
-            if self.poll_read(cx).is_ready() {
+            if self.poll_read(cx, is_drained).is_ready() {
                 return Poll::Ready(());
             }
             if self.budget.is_spent() {
@@ -279,25 +295,40 @@ impl Driver {
 
     /// [`poll_recv`](Self::poll_recv) for a stream: an error is returned once, then `None`.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
-        if let EndReport::Returned {
-            is_stream_over: true, ..
+        if let EndStatus::Reported {
+            is_stream_terminated: true,
+            ..
         } = self.end
         {
             return Poll::Ready(None);
         }
         let next = ready!(self.poll_recv(cx));
         if next.is_err()
-            && let EndReport::Returned { is_stream_over, .. } = &mut self.end
+            && let EndStatus::Reported {
+                is_stream_terminated, ..
+            } = &mut self.end
         {
-            *is_stream_over = true;
+            *is_stream_terminated = true;
         }
         Poll::Ready(next.transpose())
     }
 
-    /// The number of bytes that wait to be written.
+    /// The number of bytes that wait to be written, including messages that are not encoded yet.
     #[inline]
     pub(crate) fn waiting_len(&self) -> usize {
-        self.output.len()
+        self.output.len().saturating_add(self.deferred_cost())
+    }
+
+    /// Whether anything waits to be encoded or written.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.output.is_empty() || self.has_unencoded()
+    }
+
+    /// Whether a message is being compressed in parts, or messages are deferred.
+    #[inline]
+    fn has_unencoded(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        backlog.is_some_and(|backlog| backlog.compress_job.is_some() || !backlog.deferred.is_empty())
     }
 
     /// Whether a message is being compressed in parts. Nothing can be queued behind it.
@@ -315,6 +346,7 @@ impl Driver {
     /// Begins the closing handshake. If the code or reason must not be sent, uses the nearest valid ones and returns
     /// the error.
     pub(crate) fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.encode_deferred();
         let Err(invalid) = self.connection.close(code, reason) else {
             return Ok(());
         };

@@ -46,7 +46,7 @@ impl Driver {
         if let Err(error) = self.queue(message) {
             return self.poll_error(cx, error);
         }
-        self.clear_full();
+        self.clear_queue_full();
         self.write_if_much(cx);
         Poll::Ready(Ok(()))
     }
@@ -54,42 +54,10 @@ impl Driver {
     #[inline]
     pub(crate) fn write_if_much(&mut self, cx: &mut Context<'_>) {
         if self.output.len() >= WRITE_EAGERLY_FROM {
+            self.carry_counts();
             // If this is pending or fails, the next call continues or reports the failure.
             let _ = self.poll_drain(cx);
         }
-    }
-
-    /// Ready when a message of this length may be queued.
-    #[inline]
-    pub(crate) fn poll_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
-        match self.has_room_for(len) {
-            true => Poll::Ready(Ok(())),
-            false => self.poll_until_room_for(cx, len),
-        }
-    }
-
-    #[cold]
-    fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
-        while !self.has_room_for(len) {
-            // There will never be room again.
-            if self.connection.state() != State::Open {
-                return Poll::Ready(Err(self.send_error(SendError::Closed)));
-            }
-            self.record_full();
-            if self.poll_drain(cx).is_pending() {
-                ready!(self.poll_blocked(cx));
-            }
-            self.find_close_after_write_failure(cx);
-            self.check_writable()?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Whether a message of this length may be queued with [`queue`](Self::queue).
-    #[inline]
-    pub(crate) fn has_room_for(&self, len: usize) -> bool {
-        let waiting = self.output.len();
-        (waiting == 0 || waiting.saturating_add(len) <= self.settings.write_buffer_max) && self.compress_job().is_none()
     }
 
     /// Records that a message was dropped although its sender was told that it is queued. The next flush fails.
@@ -97,12 +65,13 @@ impl Driver {
         self.has_dropped_output = true;
     }
 
-    /// The error that [`queue`](Self::queue) would return.
-    pub(crate) fn refusal(&self) -> Option<Error> {
-        match self.check_writable() {
-            Ok(()) if self.connection.state() == State::Open => None,
-            Ok(()) => Some(self.send_error(SendError::Closed)),
-            Err(error) => Some(error),
+    /// Checks whether messages can still be sent, as far as is known. Otherwise returns the error that
+    /// [`queue`](Self::queue) would return.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        match self.connection.state() {
+            State::Open => Ok(()),
+            _ => Err(self.send_error(SendError::Closed)),
         }
     }
 
@@ -139,6 +108,7 @@ impl Driver {
             Ok(None) => message.append_to(out),
             Err(error) => return Err(self.send_error(error)),
         }
+        self.output.messages += 1;
         Ok(())
     }
 
@@ -157,7 +127,10 @@ impl Driver {
             sent.map(|()| true)
         };
         match is_begun {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.output.messages += 1;
+                Ok(())
+            }
             Ok(false) => self.queue_uncompressed(outgoing, len),
             Err(error) => Err(self.send_error(error)),
         }
@@ -177,8 +150,6 @@ impl Driver {
     }
 
     /// Queues the next part of the message that is being compressed.
-    #[cold]
-    #[inline(never)]
     pub(super) fn queue_part(&mut self) {
         let job = self.backlog.as_mut().and_then(|backlog| backlog.compress_job.as_mut());
         let Some(job) = job else { return };
@@ -219,6 +190,7 @@ impl Driver {
             let out = self.output.buffer_for(bytes.len(), self.settings.write_buffer_max);
             out.extend_from_slice(bytes);
         }
+        self.output.messages += 1;
         Ok(())
     }
 }

@@ -96,6 +96,7 @@ impl Driver {
                 return None;
             }
             if let Some(message) = to_message(event) {
+                self.input.messages += 1;
                 self.input.release_or_retain();
                 return Some(message);
             }
@@ -116,15 +117,16 @@ impl Driver {
         };
         self.input.lease.release();
         let message = to_message(event)?;
+        self.input.messages += 1;
         self.budget.charge_assembled(message.len());
         Some(message)
     }
 
-    /// Reads once. Ready when input has arrived or the transport has ended.
+    /// Reads once. Ready when input has arrived or the transport has ended. `is_drained`: whether everything that was
+    /// queued has been written, which the caller knows.
     // Always inlined into its two callers: saves 70 instructions for a message that arrives alone.
     #[inline(always)]
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_drained = self.is_drained();
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, is_drained: bool) -> Poll<()> {
         let io = match &mut self.transport {
             TransportState::Open(io) | TransportState::WriteClosed(io) => io,
             state => match state.poll_readable() {
@@ -154,7 +156,11 @@ impl Driver {
             // Our answer to the peer's close frame is not written yet.
             Ok(0) if self.connection.state() == State::Draining && !is_drained => self.transport.close_read(),
             Ok(0) => self.end_transport(None),
-            Ok(_) => self.input.at = self.settings.runtime.now(),
+            Ok(len) => {
+                self.input.at = self.settings.runtime.now();
+                self.input.bytes += len as u64;
+                self.carry_counts();
+            }
             Err(error) => self.end_transport(Some(error.into())),
         }
         Poll::Ready(())
@@ -167,11 +173,12 @@ impl Driver {
         let Some(io) = self.transport.transport() else {
             return false;
         };
-        let has_read = self.input.try_fill(io);
-        if has_read {
+        let len = self.input.try_fill(io);
+        if len > 0 {
             self.input.at = self.settings.runtime.now();
+            self.input.bytes += len as u64;
         }
-        has_read
+        len > 0
     }
 }
 

@@ -1,13 +1,162 @@
-//! Records since when the queue has been full.
+//! Room in the send queue: whether a message may be queued, reservations, and since when the queue has been full.
 
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use sockeye_proto::{SendError, State};
+
 use super::Driver;
+use crate::endpoint::reservations::Ticket;
+use crate::error::Error;
 
 impl Driver {
+    /// Ready when a message of this length may be queued.
+    #[inline]
+    pub(crate) fn poll_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+        match self.has_room_for(len) {
+            true => Poll::Ready(Ok(())),
+            false => self.poll_until_room_for(cx, len),
+        }
+    }
+
+    #[cold]
+    fn poll_until_room_for(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), Error>> {
+        while !self.has_room_for(len) {
+            ready!(self.poll_room(cx))?;
+            if self.is_drained() && !self.has_room_for(len) {
+                // The room is reserved. Releasing it wakes this task.
+                self.change_backlog(|backlog| backlog.reservations.record_blocked());
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is queued, once or until the transport is full. Ready when there may be more room.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        // There will never be room again.
+        if self.connection.state() != State::Open {
+            return Poll::Ready(Err(self.send_error(SendError::Closed)));
+        }
+        self.record_queue_full();
+        if self.poll_drain(cx).is_pending() {
+            ready!(self.poll_blocked(cx));
+        }
+        self.find_close_after_write_failure(cx);
+        Poll::Ready(self.check_writable())
+    }
+
+    /// Whether a message of this length may be queued with [`queue`](Self::queue).
+    #[inline]
+    pub(crate) fn has_room_for(&self, len: usize) -> bool {
+        match &self.backlog {
+            None => self.fits(0, len),
+            Some(backlog) => {
+                let reservations = &backlog.reservations;
+                backlog.compress_job.is_none() && !reservations.has_waiting() && self.fits(reservations.len(), len)
+            }
+        }
+    }
+
+    /// Whether `len` bytes fit into the queue beside `reserved` bytes. A message of any length fits into an empty queue.
+    #[inline]
+    fn fits(&self, reserved: usize, len: usize) -> bool {
+        let taken = self.output.len().saturating_add(reserved);
+        taken == 0 || taken.saturating_add(len) <= self.settings.write_buffer_max
+    }
+
+    /// The number of bytes that are queued or reserved.
+    pub(crate) fn taken(&self) -> usize {
+        let backlog = self.backlog.as_ref();
+        let reserved = backlog.map_or(0, |backlog| backlog.reservations.len());
+        self.output.len().saturating_add(reserved)
+    }
+
+    /// Whether nothing can be queued, whatever its length: behind a message that is being compressed in parts, or while
+    /// tasks wait for a reservation.
+    pub(crate) fn is_queue_blocked(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        backlog.is_some_and(|backlog| backlog.compress_job.is_some() || backlog.reservations.has_waiting())
+    }
+
+    /// Reserves room for `len` bytes. Tasks get their reservations in the order in which they first called this;
+    /// `ticket` stores the place of a waiting task. Returns whether other tasks may have room now.
+    pub(crate) fn poll_reserve(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: &mut Option<Ticket>,
+        len: usize,
+    ) -> Poll<Result<bool, Error>> {
+        loop {
+            if let Err(error) = self.check_open() {
+                self.leave_line(ticket);
+                return Poll::Ready(Err(error));
+            }
+            if let Some(wakes) = self.try_reserve(ticket, len) {
+                return Poll::Ready(Ok(wakes));
+            }
+            self.change_backlog(|backlog| backlog.reservations.enqueue(ticket, len));
+            if let Err(error) = ready!(self.poll_room(cx)) {
+                self.leave_line(ticket);
+                return Poll::Ready(Err(error));
+            }
+            if self.is_drained() && !self.can_reserve(*ticket, len) {
+                // The room is reserved, or another task is first.
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reserves room for `len` bytes, if there is room and it is the turn of the task with this ticket. Returns whether
+    /// other tasks may have room now.
+    pub(crate) fn try_reserve(&mut self, ticket: &mut Option<Ticket>, len: usize) -> Option<bool> {
+        if !self.can_reserve(*ticket, len) {
+            return None;
+        }
+        self.add_reservation(len);
+        Some(self.leave_line(ticket))
+    }
+
+    fn can_reserve(&self, ticket: Option<Ticket>, len: usize) -> bool {
+        match &self.backlog {
+            None => self.fits(0, len),
+            Some(backlog) => {
+                let reservations = &backlog.reservations;
+                backlog.compress_job.is_none() && reservations.is_next(ticket) && self.fits(reservations.len(), len)
+            }
+        }
+    }
+
+    /// Reserves room for `len` bytes, regardless of the limit.
+    pub(crate) fn add_reservation(&mut self, len: usize) {
+        self.change_backlog(|backlog| backlog.reservations.add(len));
+    }
+
+    /// Gives a reservation back. Returns whether a task may wait for its room.
+    pub(crate) fn release_reservation(&mut self, len: usize) -> bool {
+        self.backlog.is_some() && self.change_backlog(|backlog| backlog.reservations.remove(len))
+    }
+
+    /// Removes a task from the line for reservations. Returns whether other tasks may have room now.
+    pub(crate) fn leave_line(&mut self, ticket: &mut Option<Ticket>) -> bool {
+        let Some(ticket) = ticket.take() else { return false };
+        let unblocks_others =
+            self.backlog.is_some() && self.change_backlog(|backlog| backlog.reservations.leave(ticket));
+        unblocks_others || self.can_next_reserve()
+    }
+
+    /// Whether the task that is first in line can get its reservation now.
+    fn can_next_reserve(&self) -> bool {
+        let backlog = self.backlog.as_deref();
+        backlog.is_some_and(|backlog| {
+            let first = backlog.reservations.first_waiting();
+            first.is_some_and(|len| backlog.compress_job.is_none() && self.fits(backlog.reservations.len(), len))
+        })
+    }
+
     /// Records that a message found no room. Returns the time since when this is so.
     #[cold]
-    pub(crate) fn record_full(&mut self) -> Instant {
+    pub(crate) fn record_queue_full(&mut self) -> Instant {
         let runtime = self.runtime();
         let since = self.change_backlog(|backlog| *backlog.full_since.get_or_insert_with(|| runtime.now()));
         runtime.to_std(since)
@@ -15,7 +164,7 @@ impl Driver {
 
     /// Records that a message was accepted, or that the queue is empty.
     #[inline]
-    pub(crate) fn clear_full(&mut self) {
+    pub(crate) fn clear_queue_full(&mut self) {
         if self.backlog.is_some() {
             self.clear_full_since();
         }

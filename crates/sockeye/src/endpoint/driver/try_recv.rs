@@ -4,7 +4,7 @@ use std::task::Context;
 
 use super::Driver;
 use crate::endpoint::fast_path;
-use crate::endpoint::state::EndReport;
+use crate::endpoint::state::EndStatus;
 use crate::error::Error;
 use crate::message::Message;
 
@@ -47,7 +47,7 @@ impl Driver {
                     return Ok(());
                 }
             }
-            if self.has_ended() {
+            if self.is_receive_closed() {
                 return Err(NotReceived::Ended(self.try_end(cx)));
             }
             if self.budget.is_spent() {
@@ -69,10 +69,10 @@ impl Driver {
             self.finish_in_background();
         }
         // Makes the next `recv` yield first.
-        if self.end == EndReport::NotReturned {
-            self.end = EndReport::Returned {
+        if self.end == EndStatus::NotReported {
+            self.end = EndStatus::Reported {
                 has_yielded: false,
-                is_stream_over: false,
+                is_stream_terminated: false,
             };
         }
         self.close_result()

@@ -30,7 +30,8 @@ impl Driver {
         if !self.receive_into_backlog() {
             return Poll::Pending;
         }
-        ready!(self.poll_read(cx));
+        let is_drained = self.is_drained();
+        ready!(self.poll_read(cx, is_drained));
         self.receive_into_backlog();
         Poll::Ready(())
     }
@@ -64,11 +65,12 @@ impl Driver {
     #[cold]
     pub(super) fn read_after_write_failure(&mut self, cx: &mut Context<'_>) {
         while self.transport.is_write_failed()
-            && !self.has_ended()
+            && !self.is_receive_closed()
             && !self.budget.is_spent()
             && self.receive_into_backlog()
         {
-            if self.poll_read(cx).is_pending() && !self.try_read() {
+            let is_drained = self.is_drained();
+            if self.poll_read(cx, is_drained).is_pending() && !self.try_read() {
                 return;
             }
         }
@@ -81,7 +83,7 @@ impl Driver {
     pub(super) fn poll_yield(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.budget.reset();
         self.handle_deadlines(self.runtime().now());
-        if self.is_over() {
+        if self.is_transport_ended() {
             return Poll::Ready(());
         }
         self.runtime().reschedule(cx);

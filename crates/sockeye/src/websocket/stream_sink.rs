@@ -11,7 +11,7 @@ use crate::endpoint::Driver;
 use crate::websocket::wakers::{SlotKey, WakerSlots};
 
 /// The wakers of the task that uses the stream and of the task that uses the sink.
-pub(crate) struct Halves {
+pub(crate) struct StreamSinkWakers {
     wakers: Arc<WakerSlots>,
     /// Wakes both tasks.
     waker: Waker,
@@ -21,12 +21,12 @@ pub(crate) struct Halves {
 
 /// The trait through which a task uses the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Half {
+pub(crate) enum UsedAs {
     Stream,
     Sink,
 }
 
-impl Halves {
+impl StreamSinkWakers {
     pub(crate) fn new() -> Self {
         let wakers = Arc::new(WakerSlots::new());
         Self {
@@ -42,34 +42,34 @@ impl Halves {
         &self.waker
     }
 
-    /// Polls the driver for one half, and registers the task if the result is pending.
+    /// Polls the driver for one task, and registers it if the result is pending.
     pub(crate) fn poll<R>(
         &mut self,
-        half: Half,
+        used_as: UsedAs,
         driver: &mut Driver,
         cx: &Context<'_>,
         poll: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let seen = self.wakers.seen();
-        let before = driver.wake_state();
+        let before = driver.wake_flags();
         let polled = poll(driver, &mut Context::from_waker(&self.waker));
-        let key = match half {
-            Half::Stream => &mut self.stream,
-            Half::Sink => &mut self.sink,
+        let key = match used_as {
+            UsedAs::Stream => &mut self.stream,
+            UsedAs::Sink => &mut self.sink,
         };
         // A ready operation leaves the waker in the slot: another operation of the same task may depend on it.
         if polled.is_pending() && !self.wakers.register(key, cx.waker(), seen) {
             cx.waker().wake_by_ref();
         }
-        if driver.wake_state().must_wake_since(before) {
+        if driver.wake_flags().must_wake_since(before) {
             self.wakers.wake_all();
         }
         polled
     }
 }
 
-impl fmt::Debug for Halves {
+impl fmt::Debug for StreamSinkWakers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Halves").finish_non_exhaustive()
+        f.debug_struct("StreamSinkWakers").finish_non_exhaustive()
     }
 }

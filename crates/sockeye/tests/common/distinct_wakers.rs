@@ -1,4 +1,4 @@
-//! Counted wakers that never equal their clones for `will_wake`.
+//! Counted wakers that never equal each other for `will_wake`, not even a waker and its clone.
 #![allow(
     unsafe_code,
     reason = "wakers that are not equal to their clones cannot be made without"
@@ -10,28 +10,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-/// The counts.
+/// WakerCounts the polls and wakers of a future.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct WakerCounts {
     pub(crate) polls: AtomicUsize,
     pub(crate) clones: AtomicUsize,
     pub(crate) wake_ups: AtomicUsize,
     /// The number of live wakers.
     pub(crate) live: AtomicUsize,
     /// The peak number of live wakers.
-    pub(crate) most: AtomicUsize,
+    pub(crate) live_max: AtomicUsize,
 }
 
 /// The data of a waker.
 struct Counted {
     task: Waker,
-    counts: Arc<Counts>,
+    counts: Arc<WakerCounts>,
 }
 
 impl Counted {
     fn count_one_more(&self) {
         let live = self.counts.live.fetch_add(1, Relaxed) + 1;
-        self.counts.most.fetch_max(live, Relaxed);
+        self.counts.live_max.fetch_max(live, Relaxed);
     }
 }
 
@@ -43,30 +43,48 @@ impl Drop for Counted {
 
 /// A future that is polled with wakers that differ from their clones and from those of other polls, according to
 /// [`Waker::will_wake`]. Its documentation allows that, and tokio's wakers do it if a program contains a vtable twice.
-pub(crate) struct WithDistinctWakers<F> {
+pub(crate) struct DistinctWakers<F> {
     future: Pin<Box<F>>,
-    counts: Arc<Counts>,
+    counts: Arc<WakerCounts>,
+    has_spurious_polls: bool,
 }
 
-pub(crate) fn with_distinct_wakers<F: Future>(future: F, counts: &Arc<Counts>) -> WithDistinctWakers<F> {
-    WithDistinctWakers {
-        future: Box::pin(future),
-        counts: counts.clone(),
+impl<F: Future> DistinctWakers<F> {
+    pub(crate) fn new(future: F, counts: Arc<WakerCounts>) -> Self {
+        Self {
+            future: Box::pin(future),
+            counts,
+            has_spurious_polls: false,
+        }
     }
-}
 
-impl<F: Future> Future for WithDistinctWakers<F> {
-    type Output = F::Output;
+    /// Polls again, without a wake-up, after every third poll.
+    pub(crate) fn with_spurious_polls(mut self) -> Self {
+        self.has_spurious_polls = true;
+        self
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.counts.polls.fetch_add(1, Relaxed);
+    fn poll_once(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
         let waker = new_waker(cx.waker(), &self.counts);
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 
+impl<F: Future> Future for DistinctWakers<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let polls = self.counts.polls.fetch_add(1, Relaxed) + 1;
+        let mut polled = self.poll_once(cx);
+        if polled.is_pending() && self.has_spurious_polls && polls.is_multiple_of(3) {
+            polled = self.poll_once(cx);
+        }
+        polled
+    }
+}
+
 /// Each waker owns its own box, so no two have the same data.
-fn new_waker(task: &Waker, counts: &Arc<Counts>) -> Waker {
+fn new_waker(task: &Waker, counts: &Arc<WakerCounts>) -> Waker {
     let counted = Counted {
         task: task.clone(),
         counts: counts.clone(),

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
-static ALONE: Mutex<()> = Mutex::new(());
+static COUNTERS_IN_USE: Mutex<()> = Mutex::new(());
 
 struct Counting;
 
@@ -48,24 +48,24 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Allocations {
     pub(crate) allocations: usize,
     /// The peak number of allocated bytes, minus those allocated before.
     pub(crate) memory_max: usize,
 }
 
 /// Counts the allocations while `future` runs.
-pub(crate) async fn during<F: Future<Output = ()>>(future: F) -> Tally {
+pub(crate) async fn count_during<F: Future<Output = ()>>(future: F) -> Allocations {
     let (allocations, live) = (ALLOCATIONS.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed));
     PEAK.store(live, Ordering::Relaxed);
     future.await;
-    Tally {
+    Allocations {
         allocations: ALLOCATIONS.load(Ordering::Relaxed) - allocations,
         memory_max: usize::try_from(PEAK.load(Ordering::Relaxed) - live).unwrap_or(0),
     }
 }
 
 /// Excludes all other counting tests of this process until it is dropped.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock_counters() -> MutexGuard<'static, ()> {
+    COUNTERS_IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }

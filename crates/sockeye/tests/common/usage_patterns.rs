@@ -1,4 +1,4 @@
-//! The ways to use a connection: each sends small messages to a peer that echoes them, and receives the echoes.
+//! The usage patterns of a connection: each sends small messages to a peer that echoes them, and receives the echoes.
 #![allow(dead_code, reason = "each program uses its part")]
 
 use std::pin::Pin;
@@ -12,7 +12,7 @@ const WINDOW: usize = 16;
 const PAYLOAD: &str = "twenty bytes of text";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum UsagePattern {
     /// `send`, `recv`, one message at a time.
     Whole,
     /// `feed` several times, `flush`, then `recv` as often.
@@ -33,16 +33,16 @@ pub(crate) enum Way {
     FuturesInTwoTasks,
 }
 
-pub(crate) const WAYS: [Way; 9] = [
-    Way::Whole,
-    Way::WholeInBursts,
-    Way::WholeInSelect,
-    Way::SinkAndStream,
-    Way::SplitInOneTask,
-    Way::SplitInTwoTasks,
-    Way::TrySend,
-    Way::FuturesInOneTask,
-    Way::FuturesInTwoTasks,
+pub(crate) const USAGE_PATTERNS: [UsagePattern; 9] = [
+    UsagePattern::Whole,
+    UsagePattern::WholeInBursts,
+    UsagePattern::WholeInSelect,
+    UsagePattern::SinkAndStream,
+    UsagePattern::SplitInOneTask,
+    UsagePattern::SplitInTwoTasks,
+    UsagePattern::TrySend,
+    UsagePattern::FuturesInOneTask,
+    UsagePattern::FuturesInTwoTasks,
 ];
 
 pub(crate) type Boxed<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -63,34 +63,39 @@ pub(crate) async fn echo(mut ws: WebSocket) -> Result<(), Error> {
 }
 
 /// Sends and receives `count` messages.
-pub(crate) async fn run(way: Way, mut ws: WebSocket, count: usize, watch: &dyn Watch) {
-    match way {
-        Way::Whole | Way::WholeInBursts | Way::WholeInSelect | Way::SinkAndStream => {
-            let window = if way == Way::Whole { 1 } else { WINDOW };
+pub(crate) async fn run(pattern: UsagePattern, mut ws: WebSocket, count: usize, watch: &dyn Watch) {
+    match pattern {
+        UsagePattern::Whole
+        | UsagePattern::WholeInBursts
+        | UsagePattern::WholeInSelect
+        | UsagePattern::SinkAndStream => {
+            let window = if pattern == UsagePattern::Whole { 1 } else { WINDOW };
             let rounds = async {
                 for begin in (0..count).step_by(window) {
-                    round(way, &mut ws, window.min(count - begin)).await;
+                    round(pattern, &mut ws, window.min(count - begin)).await;
                 }
             };
             watch.watch(Box::pin(rounds)).await;
         }
-        Way::SplitInOneTask | Way::TrySend => {
+        UsagePattern::SplitInOneTask | UsagePattern::TrySend => {
             let (sender, mut receiver) = ws.split();
             let both = async {
-                match way {
-                    Way::TrySend => _ = tokio::join!(try_send_all(&sender, count), receive_all(&mut receiver, count)),
+                match pattern {
+                    UsagePattern::TrySend => {
+                        _ = tokio::join!(try_send_all(&sender, count), receive_all(&mut receiver, count))
+                    }
                     _ => _ = tokio::join!(feed_all(&sender, count), receive_all(&mut receiver, count)),
                 }
             };
             watch.watch(Box::pin(both)).await;
         }
-        Way::SplitInTwoTasks => {
+        UsagePattern::SplitInTwoTasks => {
             let (sender, mut receiver) = ws.split();
             let sending = watch.watch(Box::pin(async move { feed_all(&sender, count).await }));
             let receiving = watch.watch(Box::pin(async move { receive_all(&mut receiver, count).await }));
             in_two_tasks(sending, receiving).await;
         }
-        Way::FuturesInOneTask | Way::FuturesInTwoTasks => {
+        UsagePattern::FuturesInOneTask | UsagePattern::FuturesInTwoTasks => {
             let (mut sink, mut stream) = StreamExt::split(ws);
             let sending = async move {
                 for _ in 0..count {
@@ -103,7 +108,7 @@ pub(crate) async fn run(way: Way, mut ws: WebSocket, count: usize, watch: &dyn W
                     check(stream.next().await.transpose());
                 }
             };
-            if way == Way::FuturesInOneTask {
+            if pattern == UsagePattern::FuturesInOneTask {
                 let both = async { _ = tokio::join!(sending, receiving) };
                 watch.watch(Box::pin(both)).await;
             } else {
@@ -119,10 +124,10 @@ async fn in_two_tasks(sending: Boxed<'static>, receiving: Boxed<'static>) {
     receiving.await.unwrap();
 }
 
-async fn round(way: Way, ws: &mut WebSocket, window: usize) {
-    match way {
-        Way::Whole => ws.send(PAYLOAD).await.unwrap(),
-        Way::SinkAndStream => {
+async fn round(pattern: UsagePattern, ws: &mut WebSocket, window: usize) {
+    match pattern {
+        UsagePattern::Whole => ws.send(PAYLOAD).await.unwrap(),
+        UsagePattern::SinkAndStream => {
             for _ in 0..window {
                 SinkExt::feed(ws, Message::text(PAYLOAD)).await.unwrap();
             }
@@ -136,9 +141,9 @@ async fn round(way: Way, ws: &mut WebSocket, window: usize) {
         }
     }
     for _ in 0..window {
-        match way {
-            Way::SinkAndStream => check(ws.next().await.transpose()),
-            Way::WholeInSelect => tokio::select! {
+        match pattern {
+            UsagePattern::SinkAndStream => check(ws.next().await.transpose()),
+            UsagePattern::WholeInSelect => tokio::select! {
                 received = ws.recv() => check(received),
                 () = std::future::pending() => {}
             },

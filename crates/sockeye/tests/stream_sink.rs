@@ -92,11 +92,11 @@ async fn sink_close_leaves_messages_to_the_stream() {
         run_until_idle().await;
         sink.feed(Message::text("first")).await.unwrap();
         within(1, sink.close()).await.unwrap();
-        assert_eq!(peer.takes(), [text("first"), close(1000, "")]);
-        peer.sends([text("a"), text("b")]);
+        assert_eq!(peer.take_frames(), [text("first"), close(1000, "")]);
+        peer.send([text("a"), text("b")]);
         run_until_idle().await;
-        peer.sends([text("c"), close(1000, "")]);
-        peer.ends();
+        peer.send([text("c"), close(1000, "")]);
+        peer.end();
         let received = within(60, receiving).await.unwrap();
         let received: Vec<_> = received.into_iter().map(Result::unwrap).collect();
         assert_eq!(received, ["a", "b", "c"].map(Message::text), "{local:?}");
@@ -113,13 +113,13 @@ async fn sink_close_waits_until_the_close_frame_is_written() {
         let (mut sink, stream) = StreamExt::split::<Message>(ws);
         let _receiving = tokio::spawn(stream.collect::<Vec<_>>());
         run_until_idle().await;
-        peer.rule(|rules| rules.room = 0);
+        peer.change_rules(|rules| rules.room = 0);
         let closing = tokio::spawn(async move { sink.close().await });
         run_until_idle().await;
         assert!(!closing.is_finished());
-        peer.rule(|rules| rules.room = usize::MAX);
+        peer.change_rules(|rules| rules.room = usize::MAX);
         within(1, closing).await.unwrap().unwrap();
-        assert_eq!(peer.takes(), [close(1000, "")]);
+        assert_eq!(peer.take_frames(), [close(1000, "")]);
     }
 }
 
@@ -145,7 +145,7 @@ async fn half_is_woken_when_the_other_detects_a_lost_connection() {
         let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
         let receiving = tokio::spawn(async move { stream.next().await });
         run_until_idle().await;
-        peer.fails_after(0);
+        peer.fail_after(0);
         run_until_idle().await;
         let start = Instant::now();
         assert!(sink.send(Message::text("x")).await.unwrap_err().is_io());
@@ -160,12 +160,12 @@ async fn half_is_woken_when_the_other_detects_a_lost_connection() {
 async fn sink_is_woken_although_the_stream_was_polled_later() {
     let (ws, peer) = open(common::Local::Server).await;
     let (mut sink, mut stream) = StreamExt::split::<Message>(ws);
-    peer.rule(|rules| rules.room = 0);
+    peer.change_rules(|rules| rules.room = 0);
     let sending = tokio::spawn(async move { sink.send(Message::text("x")).await });
     run_until_idle().await;
     // Registers another waker for the same direction, of a task that is never polled again.
     assert!(poll_once(Box::pin(stream.next())).await.is_pending());
-    peer.rule(|rules| rules.room = usize::MAX);
+    peer.change_rules(|rules| rules.room = usize::MAX);
     within(1, sending).await.unwrap().unwrap();
-    assert_eq!(peer.takes(), [text("x")]);
+    assert_eq!(peer.take_frames(), [text("x")]);
 }

@@ -1,0 +1,162 @@
+//! Messages that are accepted but not encoded yet, because the connection is busy.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::message::outbound::Outbound;
+
+/// Memory per message in addition to its payload.
+const MESSAGE_COST: usize = size_of::<Deferred>();
+
+/// A message that is not encoded yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Deferred {
+    pub(crate) message: Outbound,
+    /// Counts the message if it is dropped for a newer one. `None` for a message that must not be dropped.
+    pub(crate) drop_count: Option<Arc<AtomicU64>>,
+}
+
+/// Messages that wait to be encoded. Those that may be dropped have a queue of their own, so that dropping one takes
+/// the same time however many others wait. The two queues take turns.
+#[derive(Debug, Default)]
+pub(crate) struct DeferredQueue {
+    kept: VecDeque<Deferred>,
+    droppable: VecDeque<Deferred>,
+    /// The length of the messages, plus [`MESSAGE_COST`] for each.
+    cost: usize,
+    /// Whether the last message was taken from `kept`.
+    was_kept_last: bool,
+}
+
+impl DeferredQueue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.droppable.is_empty()
+    }
+
+    /// Memory used by the messages, in bytes.
+    pub(crate) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// Whether there are messages that must not be dropped.
+    pub(crate) fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Whether a message of `len` bytes fits into `cost_max`, of which `taken` is in use elsewhere. One message of any
+    /// length fits if nothing else is queued.
+    pub(crate) fn has_room_for(&self, len: usize, taken: usize, cost_max: usize) -> bool {
+        let taken = taken.saturating_add(self.cost);
+        taken == 0 || taken.saturating_add(len).saturating_add(MESSAGE_COST) <= cost_max
+    }
+
+    pub(crate) fn push(&mut self, deferred: Deferred) {
+        self.cost += deferred.message.len() + MESSAGE_COST;
+        match deferred.drop_count {
+            Some(_) => self.droppable.push_back(deferred),
+            None => self.kept.push_back(deferred),
+        }
+    }
+
+    /// Adds a message and drops the oldest ones that may be dropped, until `cost_max` is observed or only the new one
+    /// and those that must not be dropped are left.
+    pub(crate) fn push_and_drop_oldest(&mut self, deferred: Deferred, cost_max: usize) {
+        while !self.has_room_for(deferred.message.len(), 0, cost_max)
+            && let Some(oldest) = self.droppable.pop_front()
+        {
+            self.uncharge(&oldest);
+            if let Some(count) = oldest.drop_count {
+                count.fetch_add(1, Relaxed);
+            }
+        }
+        self.push(deferred);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Deferred> {
+        self.was_kept_last = !self.kept.is_empty() && (!self.was_kept_last || self.droppable.is_empty());
+        let next = match self.was_kept_last {
+            true => self.kept.pop_front(),
+            false => self.droppable.pop_front(),
+        }?;
+        self.uncharge(&next);
+        Some(next)
+    }
+
+    fn uncharge(&mut self, deferred: &Deferred) {
+        self.cost -= deferred.message.len() + MESSAGE_COST;
+    }
+}
+
+/// Empties the queue in the order of [`DeferredQueue::pop`].
+impl Iterator for DeferredQueue {
+    type Item = Deferred;
+
+    fn next(&mut self) -> Option<Deferred> {
+        self.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str, drop_count: Option<&Arc<AtomicU64>>) -> Deferred {
+        Deferred {
+            message: text.into(),
+            drop_count: drop_count.cloned(),
+        }
+    }
+
+    fn texts(mut queue: DeferredQueue) -> Vec<String> {
+        let text = |deferred: Deferred| deferred.message.to_message().as_text().unwrap().to_owned();
+        let texts = queue.by_ref().map(text).collect();
+        assert_eq!((queue.cost(), queue.is_empty()), (0, true));
+        texts
+    }
+
+    #[test]
+    fn both_kinds_keep_their_order_and_take_turns() {
+        let count = Arc::new(AtomicU64::new(0));
+        let mut queue = DeferredQueue::default();
+        for number in 0..4 {
+            queue.push(message(&format!("k{number}"), None));
+        }
+        for number in 0..2 {
+            queue.push(message(&format!("d{number}"), Some(&count)));
+        }
+        assert_eq!(texts(queue), ["k0", "d0", "k1", "d1", "k2", "k3"]);
+        assert_eq!(count.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn oldest_messages_are_dropped_and_kept_ones_are_not() {
+        let [first, second] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let cost_max = 3 * (MESSAGE_COST + 1);
+        let mut queue = DeferredQueue::default();
+        for (text, count) in [
+            ("a", Some(&first)),
+            ("k", None),
+            ("b", Some(&second)),
+            ("c", Some(&first)),
+        ] {
+            queue.push_and_drop_oldest(message(text, count), cost_max);
+            assert!(queue.cost() <= cost_max);
+        }
+        assert_eq!((first.load(Relaxed), second.load(Relaxed)), (1, 0));
+        queue.push_and_drop_oldest(message(&"d".repeat(cost_max), Some(&first)), cost_max);
+        // It does not fit beside `k`, which is kept anyway.
+        assert_eq!((first.load(Relaxed), second.load(Relaxed)), (2, 1));
+        assert_eq!(texts(queue), ["k".to_owned(), "d".repeat(cost_max)]);
+    }
+
+    #[test]
+    fn message_of_any_length_fits_into_an_empty_queue() {
+        let mut queue = DeferredQueue::default();
+        assert!(queue.has_room_for(usize::MAX, 0, 10));
+        assert!(!queue.has_room_for(1, 1, 10));
+        queue.push(message("x", None));
+        assert!(queue.has_kept() && !queue.has_room_for(0, 0, 10));
+    }
+}

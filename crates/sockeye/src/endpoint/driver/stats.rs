@@ -1,0 +1,75 @@
+//! Counts what the connection has sent and received.
+//!
+//! The counters of messages are split, so that they fit into space that is otherwise padding: the hot path increments
+//! the low part, and the high part takes over at each read or flush.
+
+use sockeye_proto::deflate::CompressionTotals;
+
+use super::Driver;
+use crate::stats::{Stats, Traffic};
+
+/// The unit of the high part of a counter.
+const HIGH_UNIT: u32 = 1 << 31;
+
+/// The high parts of the counters of messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HighCounts {
+    sent: u16,
+    received: u16,
+}
+
+impl Driver {
+    pub(crate) fn stats(&self) -> Stats {
+        let [sent, received] = self.connection.compression_totals();
+        let HighCounts {
+            sent: high_sent,
+            received: high_received,
+        } = self.high_counts;
+        Stats {
+            sent: traffic(high_sent, self.output.messages, self.output.written_total(), sent),
+            received: traffic(high_received, self.input.messages, self.input.bytes, received),
+        }
+    }
+
+    /// Must be called before another 2^31 messages are sent or received.
+    #[inline]
+    pub(super) fn carry_counts(&mut self) {
+        if (self.input.messages | self.output.messages) >= HIGH_UNIT {
+            carry(&mut self.input.messages, &mut self.high_counts.received);
+            carry(&mut self.output.messages, &mut self.high_counts.sent);
+        }
+    }
+}
+
+#[cold]
+fn carry(low: &mut u32, high: &mut u16) {
+    if *low >= HIGH_UNIT {
+        *low -= HIGH_UNIT;
+        *high = high.saturating_add(1);
+    }
+}
+
+fn traffic(high: u16, low: u32, bytes: u64, compressed: CompressionTotals) -> Traffic {
+    Traffic {
+        messages: u64::from(high) * u64::from(HIGH_UNIT) + u64::from(low),
+        bytes,
+        compressed_messages: compressed.messages,
+        payload_before_compression: compressed.payload_before,
+        payload_after_compression: compressed.payload_after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carried_messages_are_counted() {
+        let (mut low, mut high) = (HIGH_UNIT + 5, 0);
+        let before = traffic(high, low, 0, CompressionTotals::default()).messages;
+        carry(&mut low, &mut high);
+        carry(&mut low, &mut high);
+        assert_eq!((low, high), (5, 1));
+        assert_eq!(traffic(high, low, 0, CompressionTotals::default()).messages, before);
+    }
+}

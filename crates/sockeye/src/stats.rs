@@ -1,0 +1,30 @@
+//! What a connection has sent and received.
+
+/// What a connection has sent and received since the opening handshake, returned by
+/// [`WebSocket::stats`](crate::WebSocket::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What this side has sent.
+    pub sent: Traffic,
+    /// What this side has received.
+    pub received: Traffic,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// The number of messages. A message counts once it is encoded, or once it is completely received and decoded.
+    pub messages: u64,
+    /// The number of bytes that the transport has taken or delivered: frame headers, payloads and control frames. The
+    /// overhead of TLS and TCP and the opening handshake are not included.
+    pub bytes: u64,
+    /// The number of compressed messages, which are included in `messages`. A message that compression would not make
+    /// smaller is sent uncompressed.
+    pub compressed_messages: u64,
+    /// The payload bytes of the compressed messages before compression.
+    pub payload_before_compression: u64,
+    /// The payload bytes of the compressed messages after compression.
+    pub payload_after_compression: u64,
+}
