@@ -10,6 +10,7 @@
 
 pub mod autobahn;
 mod cases;
+pub mod centrifugo;
 mod certificate;
 pub mod client;
 pub mod connect;
