@@ -612,7 +612,10 @@ impl Session {
             expires_at,
         };
         self.update_expiry();
-        let subscriptions = token.map(|token| token.subscriptions).unwrap_or_default();
+        let mut subscriptions = token.map(|token| token.subscriptions).unwrap_or_default();
+        if let Some(channel) = self.personal_channel() {
+            subscriptions.entry(channel).or_default();
+        }
         let subscriptions = self.subscribe_server_side(subscriptions, connect.wishes)?;
         let result = ConnectResult {
             client: self.client.to_string(),
@@ -628,6 +631,16 @@ impl Session {
             true => Step::Reply(ReplyBody::Connect(result)),
             false => Step::Connect(result, subscriptions),
         })
+    }
+
+    /// The channel to which each client of this user is subscribed, if there is one.
+    fn personal_channel(&self) -> Option<String> {
+        let namespace = self.config.personal_channels.as_ref()?;
+        match (&**namespace, self.user()) {
+            (_, "") => None,
+            ("", user) => Some(format!("#{user}")),
+            (namespace, user) => Some(format!("{namespace}:#{user}")),
+        }
     }
 
     /// Grants the server-side subscriptions of a connection token.

@@ -17,7 +17,7 @@ use crate::{Process, Sockeye, free_address, patience, tool};
 pub(super) enum Setup {
     /// Clients may connect without a token.
     Open,
-    /// Clients need a token, have a second to connect, and are pinged every second.
+    /// Clients need a token, have a second to connect, and are pinged every second. Users have a personal channel.
     Strict,
     /// There is no key for tokens.
     Keyless,
@@ -203,6 +203,9 @@ fn extend(options: &mut Value, more: Value) {
 
 fn sockeye_config(setup: Setup) -> String {
     let mut config = format!("api_keys = [\"{API_KEY}\"]\nanonymous = {}\n", setup != Setup::Strict);
+    if setup == Setup::Strict {
+        config += "personal_channels = \"\"\n";
+    }
     if setup != Setup::Keyless {
         config += &format!("[tokens]\nhmac_secret = \"{SECRET}\"\n");
     }
@@ -228,7 +231,12 @@ fn centrifugo_config(setup: Setup, address: &str) -> Value {
     if setup == Setup::Strict {
         extend(
             &mut client,
-            json!({"ping_interval": "1s", "pong_timeout": "500ms", "stale_close_delay": "1s"}),
+            json!({
+                "ping_interval": "1s",
+                "pong_timeout": "500ms",
+                "stale_close_delay": "1s",
+                "subscribe_to_user_personal_channel": {"enabled": true},
+            }),
         );
     }
     json!({

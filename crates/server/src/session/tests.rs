@@ -317,6 +317,27 @@ fn a_subscription_expires_25_seconds_after_its_token_unless_it_is_refreshed() {
 }
 
 #[test]
+fn users_are_subscribed_to_their_personal_channels() {
+    for (namespace, claims, channel) in [
+        ("", r#"{"sub":"ada"}"#, Some("#ada")),
+        ("chat", r#"{"sub":"ada"}"#, Some("chat:#ada")),
+        ("", "{}", None),
+    ] {
+        let mut client = Client::with_config(Config {
+            personal_channels: Some(namespace.to_owned()),
+            ..Default::default()
+        });
+        client.handle_token(CONNECT, verify(claims).0).unwrap();
+        let channels: Vec<_> = client.session.take_subscriptions();
+        let channels: Vec<_> = channels
+            .iter()
+            .map(|known| known.subscription.channel.as_str())
+            .collect();
+        assert_eq!(channels, Vec::from_iter(channel), "{claims}");
+    }
+}
+
+#[test]
 fn a_channel_may_name_its_users() {
     let subscribe = r#"{"id":2,"subscribe":{"channel":"dialog#ada,bob"}}"#;
     assert_eq!(

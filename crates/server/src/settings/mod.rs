@@ -135,6 +135,7 @@ impl Settings {
         };
         config.anonymous = program.anonymous;
         config.demos = program.demos;
+        config.personal_channels.clone_from(&program.personal_channels);
         config.api_keys.clone_from(&program.api_keys);
         config.insecure_api = program.insecure_api;
         config.insecure_clients = program.insecure_clients;

@@ -37,6 +37,9 @@ options! {
         pub compression: CompressionMode = CompressionMode::NoTakeover,
         /// Whether clients without a token may connect.
         pub anonymous: bool = false,
+        /// Namespace of personal channels. With `users`, a client of the user 42 is subscribed to `users:#42` when it connects,
+        /// and with an empty text to `#42`. Without it, there are no personal channels.
+        pub personal_channels: Option<String> = None,
         /// Keys of the HTTP API. Without one, every request is answered with 401.
         pub api_keys: Vec<Secret> = Vec::new(),
         /// Whether the demonstrations are served at `/`.
