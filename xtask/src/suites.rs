@@ -27,7 +27,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 9] = [
+pub(crate) const SUITES: [Suite; 12] = [
     Suite {
         name: "node_ws",
         needs: &[Tool::Node],
@@ -47,6 +47,18 @@ pub(crate) const SUITES: [Suite; 9] = [
     Suite {
         name: "centrifuge",
         needs: &[Tool::Node],
+    },
+    Suite {
+        name: "centrifuge_python",
+        needs: &[Tool::Python],
+    },
+    Suite {
+        name: "centrifuge_go",
+        needs: &[Tool::CentrifugeGo],
+    },
+    Suite {
+        name: "centrifuge_java",
+        needs: &[Tool::Java, Tool::CentrifugeJava],
     },
     Suite {
         name: "centrifugo",

@@ -31,7 +31,7 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
-use crate::engine::LogConfig;
+use crate::engine::{LogConfig, LogRepair};
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
@@ -142,6 +142,9 @@ impl Settings {
         if let Some(folder) = &program.data {
             let mut log = LogConfig::new(folder);
             log.fsync = program.fsync;
+            if program.repair_log {
+                log.repair = LogRepair::KeepValid;
+            }
             config.log = Some(log);
         }
         if program.engine.is_some() {

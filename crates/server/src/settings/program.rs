@@ -20,6 +20,9 @@ options! {
         /// When publications are written to the disk: `always` before they are acknowledged, at most some time after that,
         /// such as `50ms`, or `never`.
         pub fsync: Fsync = Fsync::Every(Duration::from_millis(50)),
+        /// Starts with a damaged log: keeps every valid record, and gives all channels new epochs, so that clients load them
+        /// anew. For a single start, with `SOCKEYE_REPAIR_LOG=true`: with it, no client recovers across a restart.
+        pub repair_log: bool = false,
         /// Address of the engine that several servers share. Without it, this server works alone.
         pub engine: Option<String> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
