@@ -613,7 +613,7 @@ impl Session {
         };
         self.update_expiry();
         let mut subscriptions = token.map(|token| token.subscriptions).unwrap_or_default();
-        if let Some(channel) = self.personal_channel() {
+        if let Some(channel) = self.config.personal_channel(self.user()) {
             subscriptions.entry(channel).or_default();
         }
         let subscriptions = self.subscribe_server_side(subscriptions, connect.wishes)?;
@@ -631,16 +631,6 @@ impl Session {
             true => Step::Reply(ReplyBody::Connect(result)),
             false => Step::Connect(result, subscriptions),
         })
-    }
-
-    /// The channel to which each client of this user is subscribed, if there is one.
-    fn personal_channel(&self) -> Option<String> {
-        let namespace = self.config.personal_channels.as_ref()?;
-        match (&**namespace, self.user()) {
-            (_, "") => None,
-            ("", user) => Some(format!("#{user}")),
-            (namespace, user) => Some(format!("{namespace}:#{user}")),
-        }
     }
 
     /// Grants the server-side subscriptions of a connection token.

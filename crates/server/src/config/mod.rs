@@ -119,6 +119,16 @@ impl Config {
         }
     }
 
+    /// The channel to which every client of a user is subscribed, if there is one. An anonymous client has none.
+    pub(crate) fn personal_channel(&self, user: &str) -> Option<String> {
+        let namespace = self.personal_channels.as_ref()?;
+        match (&**namespace, user) {
+            (_, "") => None,
+            ("", user) => Some(format!("#{user}")),
+            (namespace, user) => Some(format!("{namespace}:#{user}")),
+        }
+    }
+
     /// Checks that no field contradicts another. [`serve`](crate::serve) calls this first.
     ///
     /// ```
