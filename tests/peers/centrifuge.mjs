@@ -1,10 +1,11 @@
 // The official JavaScript SDK `centrifuge` as two clients of a real-time server.
-// usage: node centrifuge.mjs ADDRESS [websocket|http_stream [json|protobuf]]     (such as 127.0.0.1:8080)
+// usage: node centrifuge.mjs ADDRESS [websocket|http_stream|sse [json|protobuf]]     (such as 127.0.0.1:8080)
 
 import { strict as assert } from 'node:assert';
 import { once } from 'node:events';
 import { Centrifuge as JsonCentrifuge } from 'centrifuge';
 import { Centrifuge as ProtobufCentrifuge } from 'centrifuge/build/protobuf';
+import { EventSource } from 'eventsource';
 import { WebSocket } from 'ws';
 import { check, finish, Inbox, report } from './report.mjs';
 
@@ -26,7 +27,7 @@ const reached = (target, event) => once(target, event).then(([context]) => conte
 /** A client with a subscription to each channel; what arrives goes to its inbox, joins and leaves to another. */
 function client() {
   const centrifuge = new Centrifuge(endpoints, {
-    websocket: WebSocket, emulationEndpoint: `http://${address}/emulation`, minReconnectDelay: 50, maxReconnectDelay: 200,
+    websocket: WebSocket, eventsource: EventSource, emulationEndpoint: `http://${address}/emulation`, minReconnectDelay: 50, maxReconnectDelay: 200,
   });
   const inbox = new Inbox();
   const visits = new Inbox();

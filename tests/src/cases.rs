@@ -42,6 +42,18 @@ const REALTIME_CASES: [&str; 10] = [
     "disconnect",
 ];
 
+/// Cases of the SDKs in other languages than JavaScript.
+const SDK_CASES: [&str; 8] = [
+    "connect and subscribe",
+    "publish",
+    "history",
+    "presence",
+    "call without a handler",
+    "leave",
+    "resubscribe after a restart",
+    "disconnect",
+];
+
 /// Cases of two people in the chat page.
 pub const CHAT_CASES: &[&str] = &[
     "both people are listed",
@@ -129,6 +141,17 @@ pub async fn run_client(client: Command, server: Sockeye, expected: &BTreeSet<St
 /// If a case failed or was not run.
 pub async fn run_realtime_client(client: Command, server: Sockeye) {
     let expected = REALTIME_CASES.iter().map(|&case| case.to_owned()).collect();
+    run_cases(client, server, &expected).await;
+}
+
+/// Runs two clients of an SDK, whose program gets the address of a real-time server and then `arguments`.
+///
+/// # Panics
+/// If a case failed or was not run.
+pub async fn run_sdk(mut client: Command, arguments: &[&str]) {
+    let server = Sockeye::serve("127.0.0.1:0", &[]).await;
+    client.arg(server.address()).args(arguments);
+    let expected = SDK_CASES.iter().map(|&case| case.to_owned()).collect();
     run_cases(client, server, &expected).await;
 }
 

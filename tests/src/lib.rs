@@ -10,6 +10,7 @@
 
 pub mod autobahn;
 mod cases;
+pub mod centrifugo;
 mod certificate;
 pub mod client;
 pub mod connect;
@@ -26,12 +27,12 @@ pub mod server;
 
 pub use cases::{
     CHAT_CASES, CONSOLE_CASES, FRAGMENT_CASES, GAME_CASES, MARKET_CASES, MESSAGE_SIZE_MAX, PING_CASES, SIZES,
-    client_cases, run_cases, run_client, run_page, run_realtime_client,
+    client_cases, run_cases, run_client, run_page, run_realtime_client, run_sdk,
 };
 pub use certificate::{Certificate, trusting};
 pub use foreign_server::ForeignServer;
 pub use net::{free_address, http_get};
 pub use patience::patience;
 pub use process::{Process, Signal};
-pub use programs::{Sockeye, artifacts, java, nginx, node, peers, python, tool};
+pub use programs::{Sockeye, artifacts, centrifuge_go, centrifuge_java, java, nginx, node, peers, python, tool};
 pub use report::Report;

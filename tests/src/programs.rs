@@ -108,6 +108,19 @@ pub fn java(source: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// The Java peer `CentrifugeClient.java` with the jars of `centrifuge-java`.
+pub fn centrifuge_java() -> Command {
+    let mut command = peer(tool("java"));
+    command.arg("-cp").arg(peers().join("java/*"));
+    command.arg(sources().join("CentrifugeClient.java"));
+    command
+}
+
+/// The Go peer in `tests/peers/centrifuge-go`.
+pub fn centrifuge_go() -> Command {
+    peer(peers().join("go/centrifuge-go"))
+}
+
 /// nginx in the foreground; `folder` holds its files and `nginx.conf`.
 pub fn nginx(folder: &Path) -> Command {
     let mut command = peer(tool("nginx"));

@@ -1,4 +1,4 @@
-//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`, with each encoding and over two transports.
+//! The official JavaScript SDK `centrifuge`: two clients of `sockeye serve`, with each encoding and over each transport.
 
 use sockeye_tests::{Sockeye, node, run_realtime_client};
 
@@ -25,4 +25,11 @@ async fn centrifuge_clients_with_protobuf() {
 async fn centrifuge_clients_without_websocket() {
     check("http_stream", "json").await;
     check("http_stream", "protobuf").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: run `cargo xtask test`"]
+async fn centrifuge_clients_with_server_sent_events() {
+    // Events are text, so the SDK has no Protobuf over them.
+    check("sse", "json").await;
 }

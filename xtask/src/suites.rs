@@ -27,7 +27,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 8] = [
+pub(crate) const SUITES: [Suite; 12] = [
     Suite {
         name: "node_ws",
         needs: &[Tool::Node],
@@ -49,6 +49,22 @@ pub(crate) const SUITES: [Suite; 8] = [
         needs: &[Tool::Node],
     },
     Suite {
+        name: "centrifuge_python",
+        needs: &[Tool::Python],
+    },
+    Suite {
+        name: "centrifuge_go",
+        needs: &[Tool::CentrifugeGo],
+    },
+    Suite {
+        name: "centrifuge_java",
+        needs: &[Tool::Java, Tool::CentrifugeJava],
+    },
+    Suite {
+        name: "centrifugo",
+        needs: &[Tool::Centrifugo],
+    },
+    Suite {
         name: "nginx",
         needs: &[Tool::Nginx, Tool::Node],
     },
@@ -63,6 +79,12 @@ impl Suite {
     /// Prepares the tools. The error says what is missing and how to install it.
     pub(crate) fn prepare(&self, workspace: &Workspace, environment: &mut Environment) -> Result<()> {
         self.needs.iter().try_for_each(|tool| environment.add(workspace, *tool))
+    }
+
+    /// Whether the suite may be skipped without making the run fail: Go, unlike the other tools, is not installed by this
+    /// program.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.needs.iter().any(|tool| tool.is_optional())
     }
 
     /// Runs the tests of the suite whose names contain `filter`.

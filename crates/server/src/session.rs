@@ -21,7 +21,7 @@ use crate::engine::{Content, Epoch, Position};
 use crate::presence::{ClientId, ClientInfo, Generation, Membership, Subscription};
 use crate::protocol::{
     Command, ConnectRequest, ConnectResult, Data, DataField, Empty, ExpiryResult, HistoryRequest, InvalidJson,
-    Malformed, PublishRequest, RefreshResult, ReplyBody, Request, SubRefreshRequest, SubscribeRequest,
+    Malformed, PublishRequest, ReplyBody, Request, SubRefreshRequest, SubscribeRequest,
 };
 use crate::queue::{ServerRefresh, ServerSubscribe};
 
@@ -294,6 +294,11 @@ impl Session {
             return Err(code);
         }
         let step = match (unverified.command, result) {
+            // SDKs give up a subscription whose refresh fails. Without an error they keep it until it expires, and then
+            // subscribe again with a new token. Centrifugo answers in the same way.
+            (Pending::SubRefresh(_), Err(TokenError::Expired | TokenError::NotYetValid)) => {
+                Ok(Step::Reply(ReplyBody::SubRefresh(ExpiryResult::default())))
+            }
             (command, Err(error)) => Err(self.refuse_token(&command, error)),
             (Pending::Connect(connect), Ok(Verified::Connection(token))) => self.connect(*connect, Some(token), clock),
             (Pending::Subscribe(channel, wish), Ok(Verified::Subscription(token))) => {
@@ -552,7 +557,6 @@ impl Session {
             (Pending::Connect(_) | Pending::Subscribe(..), TokenError::Expired | TokenError::NotYetValid) => {
                 ErrorCode::TokenExpired
             }
-            (Pending::SubRefresh(_), TokenError::Expired | TokenError::NotYetValid) => ErrorCode::Expired,
             (Pending::Refresh, TokenError::Expired | TokenError::NotYetValid) => {
                 return CommandError::Disconnect(DisconnectCode::Expired);
             }
@@ -608,7 +612,10 @@ impl Session {
             expires_at,
         };
         self.update_expiry();
-        let subscriptions = token.map(|token| token.subscriptions).unwrap_or_default();
+        let mut subscriptions = token.map(|token| token.subscriptions).unwrap_or_default();
+        if let Some(channel) = self.config.personal_channel(self.user()) {
+            subscriptions.entry(channel).or_default();
+        }
         let subscriptions = self.subscribe_server_side(subscriptions, connect.wishes)?;
         let result = ConnectResult {
             client: self.client.to_string(),
@@ -691,11 +698,7 @@ impl Session {
         let (expiry, at) = expiry(token.expire_at, clock);
         *expires_at = at;
         self.update_expiry();
-        Ok(Step::Reply(ReplyBody::Refresh(RefreshResult {
-            client: self.client.to_string(),
-            version: VERSION,
-            expiry,
-        })))
+        Ok(Step::Reply(ReplyBody::Refresh(expiry)))
     }
 
     fn start_refresh_of_subscription(&mut self, request: &SubRefreshRequest<'_>) -> Result<Step, CommandError> {

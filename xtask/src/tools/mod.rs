@@ -4,6 +4,9 @@
 mod apt;
 mod autobahn;
 pub(crate) mod cargo_deny;
+pub(crate) mod centrifugo;
+mod go;
+mod maven;
 mod node;
 mod python;
 mod stamp;
@@ -33,6 +36,19 @@ pub(crate) enum Tool {
     Chromium,
     /// Autobahn|Testsuite on CPython 2.7.
     Autobahn,
+    /// Centrifugo, built with Go.
+    Centrifugo,
+    /// The SDK of the test peer in Go.
+    CentrifugeGo,
+    /// The jars of the test peer in Java.
+    CentrifugeJava,
+}
+
+impl Tool {
+    /// Whether the machine may lack the tool: it needs a language that this program does not install.
+    pub(crate) fn is_optional(self) -> bool {
+        matches!(self, Self::Centrifugo | Self::CentrifugeGo)
+    }
 }
 
 /// Returns the path of valgrind, for `cargo xtask count`.
@@ -78,6 +94,9 @@ impl Environment {
             Tool::Nginx => self.set("SOCKEYE_TOOL_NGINX", apt::ensure("nginx", "nginx-light")?),
             Tool::Chromium => self.set("SOCKEYE_TOOL_CHROMIUM", apt::ensure("chromium", "chromium")?),
             Tool::Autobahn => autobahn::prepare(workspace)?,
+            Tool::CentrifugeGo => go::prepare(workspace)?,
+            Tool::CentrifugeJava => maven::prepare(workspace)?,
+            Tool::Centrifugo => self.set("SOCKEYE_TOOL_CENTRIFUGO", centrifugo::prepare(workspace)?),
         }
         self.prepared.insert(tool);
         Ok(())

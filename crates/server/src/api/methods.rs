@@ -11,7 +11,7 @@ use super::types::{
 use super::{ApiMethod, CallResult, Malformed};
 use crate::codes::ErrorCode;
 use crate::handle::{
-    Disconnect, HistoryOptions, PublishOptions, RefreshOptions, ServerHandle, SubscribeOptions, Target,
+    Disconnect, HistoryOptions, Pattern, PublishOptions, RefreshOptions, ServerHandle, SubscribeOptions, Target,
 };
 use crate::presence::ClientInfo;
 use crate::protocol::{PresenceResult, encode};
@@ -49,9 +49,10 @@ async fn batch(handle: &ServerHandle, body: &str) -> Result<String, Malformed> {
     let batch: types::Batch<'_> = parse(body)?;
     let mut calls = Vec::with_capacity(batch.commands.len());
     for command in &batch.commands {
-        let known = command.iter().filter(|(_, arguments)| arguments.get() != "null");
-        let mut known = known.filter_map(|(name, arguments)| Some((ApiMethod::from_name(name)?, arguments.get())));
-        calls.push(match known.find(|(method, _)| *method != ApiMethod::Batch) {
+        // Of several calls in one command, the first in this order counts.
+        let methods = ApiMethod::ALL.into_iter().filter(|method| *method != ApiMethod::Batch);
+        let mut calls_named = methods.filter_map(|method| Some((method, command.get(method.name())?.get())));
+        calls.push(match calls_named.find(|(_, arguments)| *arguments != "null") {
             Some((method, arguments)) => Some((method, Call::parse(method, arguments)?)),
             None => None,
         });
@@ -162,6 +163,7 @@ impl<'a> Call<'a> {
                 result(&Empty {})
             }
             Self::Channels(request) => {
+                Pattern::new(&request.pattern).map_err(|_| ErrorCode::BadRequest)?;
                 let channels = handle.channels(&request.pattern).into_iter();
                 result(&ChannelsResult {
                     channels: channels

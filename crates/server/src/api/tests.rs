@@ -90,7 +90,12 @@ impl Fixture {
         .into_iter()
         .find(|known| known.code() == code)
         .unwrap();
-        json!({"error": {"code": code.code(), "message": code.message()}})
+        let message = if code == ErrorCode::MethodNotFound {
+            "not found"
+        } else {
+            code.message()
+        };
+        json!({"error": {"code": code.code(), "message": message}})
     }
 
     /// Returns a client that is connected and has sent further commands, whose replies are discarded.
@@ -329,6 +334,13 @@ async fn presence_channels_and_info_count_clients() {
     );
     let some = api.call("channels", json!({"pattern": "chat:*"})).await;
     assert_eq!(some, json!({"result": {"channels": {"chat:x": {"num_clients": 1}}}}));
+
+    let either = api.call("channels", json!({"pattern": "{chat:[x-z],none}"})).await;
+    assert_eq!(either, some);
+    assert_eq!(
+        api.call("channels", json!({"pattern": "chat:["})).await,
+        Fixture::error(107)
+    );
 
     let info = api.call("info", json!({})).await;
     let node = &info["result"]["nodes"][0];

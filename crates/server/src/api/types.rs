@@ -188,7 +188,11 @@ impl From<ErrorCode> for WireError {
     fn from(code: ErrorCode) -> Self {
         Self {
             code: code.code(),
-            message: code.message(),
+            // The API of Centrifugo has a text of its own.
+            message: match code {
+                ErrorCode::MethodNotFound => "not found",
+                code => code.message(),
+            },
         }
     }
 }

@@ -37,10 +37,10 @@ impl ChannelName {
         self.0.starts_with('$')
     }
 
-    /// Whether the name admits a user, if it names the users that it admits: they follow `#`, separated by commas. `None` if
-    /// the name does not limit users.
+    /// Whether the name admits a user, if it names the users that it admits: they follow the last `#`, separated by commas.
+    /// `None` if the name does not limit users.
     pub(crate) fn allows_user(&self, user: &str) -> Option<bool> {
-        let (_, users) = self.0.split_once('#')?;
+        let (_, users) = self.0.rsplit_once('#')?;
         Some(!user.is_empty() && users.split(',').any(|allowed| allowed == user))
     }
 
@@ -110,6 +110,8 @@ mod tests {
             ("dialog#bob,adam", false, Some(false)),
             ("chat:x#ada", false, Some(true)),
             ("dialog#", false, Some(false)),
+            ("dialog#bob#ada", false, Some(true)),
+            ("dialog#ada#bob", false, Some(false)),
             ("chat:general", false, None),
             ("a$b", false, None),
         ] {

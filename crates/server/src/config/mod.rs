@@ -56,6 +56,9 @@ pub struct Config {
     /// Hooks, by which a backend decides about the events of clients. Not public, because sessions do not call them yet: an
     /// operator who configured them would believe that the backend is asked.
     pub(crate) hooks: HookOptions,
+    /// Namespace of personal channels: every client with a user is subscribed to the channel of that user, such as `users:#42`
+    /// for `users` and `#42` for the empty namespace. `None` if there are no personal channels.
+    pub personal_channels: Option<String>,
     /// Keys of the HTTP API. Without one, every request is answered with 401.
     pub api_keys: Vec<Secret>,
     /// Accepts requests of the HTTP API without a key. For development only.
@@ -91,6 +94,7 @@ impl Default for Config {
             tokens: TokenConfig::default(),
             subscription_tokens: None,
             hooks: HookOptions::default(),
+            personal_channels: None,
             api_keys: Vec::new(),
             insecure_api: false,
             insecure_clients: false,
@@ -117,6 +121,16 @@ impl Config {
         match namespace_of(channel) {
             "" => self.without_namespace.as_ref(),
             name => self.namespaces.get(name),
+        }
+    }
+
+    /// The channel to which every client of a user is subscribed, if there is one. An anonymous client has none.
+    pub(crate) fn personal_channel(&self, user: &str) -> Option<String> {
+        let namespace = self.personal_channels.as_ref()?;
+        match (&**namespace, user) {
+            (_, "") => None,
+            ("", user) => Some(format!("#{user}")),
+            (namespace, user) => Some(format!("{namespace}:#{user}")),
         }
     }
 
@@ -188,6 +202,15 @@ impl Config {
                     "usable".to_owned(),
                 ));
             }
+        }
+        let personal = self.personal_channels.as_ref();
+        if let Some(namespace) = personal.filter(|name| !name.is_empty() && !self.namespaces.contains_key(*name)) {
+            let must = "a namespace that exists, or empty".to_owned();
+            return Err(ConfigError::new(
+                "personal_channels",
+                format_args!("{namespace:?}"),
+                must,
+            ));
         }
         let (drain, shutdown) = (self.timeouts.drain, self.timeouts.shutdown);
         if drain >= shutdown {
@@ -494,6 +517,18 @@ mod tests {
     #[test]
     fn default_config_passes_the_check() {
         check(|_| {}, Ok(()));
+    }
+
+    #[test]
+    fn personal_channels_need_their_namespace() {
+        let personal = |name: &str| {
+            let name = Some(name.to_owned());
+            |config: &mut Config| config.personal_channels = name
+        };
+        check(personal(""), Ok(()));
+        check(personal("chat"), Ok(()));
+        let error = "personal_channels is \"users\", but must be a namespace that exists, or empty";
+        check(personal("users"), Err(error));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::presence::{ClientId, ClientInfo};
 use crate::protocol::Data;
 use crate::queue::{Item, Queue, ServerCommand, ServerRefresh, ServerSubscribe};
 
+pub(crate) use self::pattern::Pattern;
 pub use types::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, StreamPosition, SubscribeOptions, Target,
@@ -223,12 +224,18 @@ impl ServerHandle {
         Ok(self.node.engine().history_remove(&channel).await?)
     }
 
-    /// Returns the channels with subscribers whose names match a pattern. `*` stands for any number of characters, `?` for
-    /// one; the empty pattern matches all.
+    /// Returns the channels with subscribers whose names match a pattern.
+    ///
+    /// `*` stands for any number of characters, `?` for one, `[a-z]` and `[!a-z]` for one inside or outside of a set, `{a,b}`
+    /// for one of several patterns, and `\` makes the next character an ordinary one. The empty pattern matches all names, an
+    /// invalid one none.
     pub fn channels(&self, pattern: &str) -> Vec<ChannelStats> {
+        let Ok(pattern) = Pattern::new(pattern) else {
+            return Vec::new();
+        };
         let channels = self.node.hub().channels().into_iter();
         channels
-            .filter(|(name, _)| pattern::matches(pattern, name.as_str()))
+            .filter(|(name, _)| pattern.matches(name.as_str()))
             .map(|(name, subscribers)| ChannelStats {
                 name: name.as_str().to_owned(),
                 clients: subscribers,

@@ -463,8 +463,8 @@ impl fmt::Display for OpenError {
             ),
             Self::Damaged(damage) => write!(
                 f,
-                "{damage}, and no crash explains that; restore a backup, or start once with repair, \
-                 which keeps all valid records and makes clients load their channels anew"
+                "{damage}, and no crash explains that; restore a backup, or start once with repair \
+                 (SOCKEYE_REPAIR_LOG=true), which keeps all valid records and makes clients load their channels anew"
             ),
             Self::Io { path, error } => write!(f, "cannot use the log in {}: {error}", path.display()),
         }

@@ -102,12 +102,10 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
                 data: result.data.as_bytes().to_vec(),
             });
         }
-        ReplyBody::Refresh(result) => {
+        ReplyBody::Refresh(expiry) => {
             wire.refresh = Some(WireRefreshResult {
-                client: result.client.clone(),
-                version: result.version.to_owned(),
-                expires: result.expiry.expires,
-                ttl: result.expiry.ttl,
+                expires: expiry.expires,
+                ttl: expiry.ttl,
             });
         }
         ReplyBody::SubRefresh(expiry) => wire.sub_refresh = Some((*expiry).into()),
@@ -401,10 +399,6 @@ struct WireConnectResult {
 
 #[derive(Clone, PartialEq, Message)]
 struct WireRefreshResult {
-    #[prost(string, tag = "1")]
-    client: String,
-    #[prost(string, tag = "2")]
-    version: String,
     #[prost(bool, tag = "3")]
     expires: bool,
     #[prost(uint32, tag = "4")]

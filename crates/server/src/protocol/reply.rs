@@ -36,7 +36,7 @@ pub(crate) enum ReplyBody<'a> {
     Ping(Empty),
     #[expect(dead_code, reason = "no handler can be registered yet")]
     Rpc(DataResult),
-    Refresh(RefreshResult),
+    Refresh(ExpiryResult),
     SubRefresh(ExpiryResult),
 }
 
@@ -75,14 +75,6 @@ pub(crate) struct ExpiryResult {
     /// Seconds until then.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) ttl: u32,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct RefreshResult {
-    pub(crate) client: String,
-    pub(crate) version: &'static str,
-    #[serde(flatten)]
-    pub(crate) expiry: ExpiryResult,
 }
 
 #[derive(Debug, Serialize)]

@@ -253,10 +253,7 @@ fn a_connection_expires_25_seconds_after_its_token_unless_it_is_refreshed() {
     client.wait(60 + 24).unwrap();
     let refresh = r#"{"id":2,"refresh":{"token":"t"}}"#;
     let reply = client.handle_token(refresh, verify(&claims(60)).0).unwrap();
-    assert!(
-        reply.starts_with(r#"{"id":2,"refresh":{"client":""#) && reply.contains(r#""ttl":60"#),
-        "{reply}"
-    );
+    assert!(reply == r#"{"id":2,"refresh":{"expires":true,"ttl":60}}"#, "{reply}");
     client.wait(60 + 24).unwrap();
     assert_eq!(client.wait(1), Err(DisconnectCode::Expired));
 }
@@ -310,10 +307,34 @@ fn a_subscription_expires_25_seconds_after_its_token_unless_it_is_refreshed() {
     assert_eq!(reply, r#"{"id":3,"sub_refresh":{"expires":true,"ttl":60}}"#);
     client.wait(84).unwrap();
     assert!(client.session.take_expired(client.now).unwrap().is_none());
+    // An expired token changes nothing.
+    let reply = client.handle_token(refresh, Err(TokenError::Expired)).unwrap();
+    assert_eq!(reply, r#"{"id":3,"sub_refresh":{}}"#);
     assert_eq!(client.session.deadline(), Some(client.now + Duration::from_secs(1)));
     client.wait(1).unwrap();
     assert!(client.session.take_expired(client.now).unwrap().is_some());
     assert_eq!(client.session.deadline(), None);
+}
+
+#[test]
+fn users_are_subscribed_to_their_personal_channels() {
+    for (namespace, claims, channel) in [
+        ("", r#"{"sub":"ada"}"#, Some("#ada")),
+        ("chat", r#"{"sub":"ada"}"#, Some("chat:#ada")),
+        ("", "{}", None),
+    ] {
+        let mut client = Client::with_config(Config {
+            personal_channels: Some(namespace.to_owned()),
+            ..Default::default()
+        });
+        client.handle_token(CONNECT, verify(claims).0).unwrap();
+        let channels: Vec<_> = client.session.take_subscriptions();
+        let channels: Vec<_> = channels
+            .iter()
+            .map(|known| known.subscription.channel.as_str())
+            .collect();
+        assert_eq!(channels, Vec::from_iter(channel), "{claims}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ use sockeye::{DeflateConfig, Origin, OriginPolicy, Takeover};
 use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, ConsoleOptions, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
-use crate::engine::LogConfig;
+use crate::engine::{LogConfig, LogRepair};
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
@@ -138,12 +138,16 @@ impl Settings {
         };
         config.anonymous = program.anonymous;
         config.demos = program.demos;
+        config.personal_channels.clone_from(&program.personal_channels);
         config.api_keys.clone_from(&program.api_keys);
         config.insecure_api = program.insecure_api;
         config.insecure_clients = program.insecure_clients;
         if let Some(folder) = &program.data {
             let mut log = LogConfig::new(folder);
             log.fsync = program.fsync;
+            if program.repair_log {
+                log.repair = LogRepair::KeepValid;
+            }
             config.log = Some(log);
         }
         if program.engine.is_some() {

@@ -20,6 +20,9 @@ options! {
         /// When publications are written to the disk: `always` before they are acknowledged, at most some time after that,
         /// such as `50ms`, or `never`.
         pub fsync: Fsync = Fsync::Every(Duration::from_millis(50)),
+        /// Starts with a damaged log: keeps every valid record, and gives all channels new epochs, so that clients load them
+        /// anew. For a single start, with `SOCKEYE_REPAIR_LOG=true`: with it, no client recovers across a restart.
+        pub repair_log: bool = false,
         /// Address of the engine that several servers share. Without it, this server works alone.
         pub engine: Option<String> = None,
         /// Time for a shutdown. Clients are disconnected in random order over four fifths of it, so that they do not all
@@ -37,6 +40,9 @@ options! {
         pub compression: CompressionMode = CompressionMode::NoTakeover,
         /// Whether clients without a token may connect.
         pub anonymous: bool = false,
+        /// Namespace of personal channels. With `users`, a client of the user 42 is subscribed to `users:#42` when it connects,
+        /// and with an empty text to `#42`. Without it, there are no personal channels.
+        pub personal_channels: Option<String> = None,
         /// Keys of the HTTP API. Without one, every request is answered with 401.
         pub api_keys: Vec<Secret> = Vec::new(),
         /// Whether the demonstrations are served at `/`.

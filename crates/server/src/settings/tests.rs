@@ -243,7 +243,13 @@ fn the_log_has_a_folder_and_a_policy() {
     let mut expected = crate::LogConfig::new("/data");
     assert_eq!(log("data = \"/data\"").unwrap(), Some(expected.clone()));
     expected.fsync = crate::Fsync::Always;
-    assert_eq!(log("data = \"/data\"\nfsync = \"always\"").unwrap(), Some(expected));
+    assert_eq!(
+        log("data = \"/data\"\nfsync = \"always\"").unwrap(),
+        Some(expected.clone())
+    );
+    expected.repair = crate::LogRepair::KeepValid;
+    let repair = "data = \"/data\"\nfsync = \"always\"\nrepair_log = true";
+    assert_eq!(log(repair).unwrap(), Some(expected));
     let error = log("data = \"/data\"\nfsync = \"sometimes\"").unwrap_err();
     assert!(error.to_string().starts_with("line 2: fsync"), "{error}");
 }
