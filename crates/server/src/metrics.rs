@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     disconnects: Family<CodeLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     handshakes: Counter,
+    panics: Counter,
     recoveries: Family<RecoveredLabel, Counter>,
     api_requests: Family<ApiLabel, Counter>,
     api_seconds: Histogram,
@@ -106,6 +107,7 @@ impl Metrics {
             disconnects: Family::default(),
             refusals: Family::default(),
             handshakes: Counter::default(),
+            panics: Counter::default(),
             recoveries: Family::default(),
             api_requests: Family::default(),
             // 0.1 ms to 1.6 s.
@@ -183,6 +185,11 @@ impl Metrics {
             self.handshakes.clone(),
         );
         registry.register(
+            "panics",
+            "Panics in the task of a client, which end only its connection",
+            self.panics.clone(),
+        );
+        registry.register(
             "recoveries",
             "Recoveries that clients asked for",
             self.recoveries.clone(),
@@ -222,6 +229,11 @@ impl Metrics {
 
     pub(crate) fn handshake(&self) {
         self.handshakes.inc();
+    }
+
+    /// Counts a panic in the task of a client.
+    pub(crate) fn panic(&self) {
+        self.panics.inc();
     }
 
     pub(crate) fn recovery(&self, recovered: bool) {
