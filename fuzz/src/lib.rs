@@ -12,6 +12,7 @@
 //! | `http` | a reference parser for HTTP heads |
 //! | `inflate` | a reference inflater |
 //! | `codecs` | a codec pool |
+//! | `json`, `protobuf` | reference readers for the frames of the client protocol |
 
 pub mod codecs;
 pub mod cuts;
@@ -19,6 +20,9 @@ pub mod frames;
 pub mod grammar;
 pub mod http;
 pub mod inflate;
+#[cfg(feature = "server")]
+pub mod json;
 pub mod memory;
+pub mod protobuf;
 pub mod reading;
 pub mod trace;

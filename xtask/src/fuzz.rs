@@ -98,7 +98,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
     call(workspace.cargo(["fmt", "--check"]).args(manifest))?;
-    let mut clippy = workspace.cargo(["clippy", "--quiet", "--all-targets", "--no-default-features"]);
+    let mut clippy = workspace.cargo([
+        "clippy",
+        "--quiet",
+        "--all-targets",
+        "--no-default-features",
+        "--features=server",
+    ]);
     clippy.args(manifest).args(["--", "-D", "warnings"]);
     call(clippy.env("CARGO_TARGET_DIR", workspace.target.join("fuzz/check")))
 }

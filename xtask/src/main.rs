@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod count;
 mod deny;
+mod faults;
 mod fuzz;
 mod hostile;
 mod process;
@@ -43,7 +44,9 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Attack `sockeye echo` with thousands of misbehaving peers and measure what they cost.
     Hostile(hostile::Options),
-    /// Compare Sockeye with other crates and raw TCP: processor time, memory, latency.
+    /// Do to `sockeye serve` what happens in production (crashes, full disks, dead peers) and check what clients see.
+    Faults(faults::Options),
+    /// Compare Sockeye with other crates and raw TCP, or `sockeye serve` with Centrifugo: processor time, memory, latency.
     Bench(bench::Options),
     /// Count the instructions of the inner loops and compare them with a budget.
     Count(count::Options),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Autobahn(options) => autobahn::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Hostile(options) => hostile::run(&workspace, &options),
+        Command::Faults(options) => faults::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Count(options) => count::run(&workspace, &options),
         Command::Spec(options) => spec::run(&workspace, &options),

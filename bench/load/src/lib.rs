@@ -15,9 +15,11 @@
 //! | `counters`, `report` | counters and the report made of them |
 //! | `account` | processor time and memory, read from `/proc` |
 //! | `idle` | memory of idle connections |
+//! | `channels` | servers of the Centrifugo client protocol |
 //! | `self_check` | measurements of a server with known delays |
 
 mod account;
+mod channels;
 mod connection;
 mod counters;
 mod fanout;
@@ -35,6 +37,7 @@ mod self_check;
 mod transport;
 mod wire;
 
+pub use channels::{ChannelsPlan, Scenario, channels};
 pub use idle::{IdlePlan, IdleReport, idle};
 pub use plan::{Drive, Kind, Plan, Protocol, Target, Verify, trust};
 pub use report::{Cpu, Generator, Latency, Report, Server, Verdict};

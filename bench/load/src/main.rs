@@ -4,7 +4,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Dura
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use load::{Check, Drive, IdlePlan, Kind, Plan, Protocol, Target, Verify};
+use load::{ChannelsPlan, Check, Drive, IdlePlan, Kind, Plan, Protocol, Scenario, Target, Verify};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
@@ -30,6 +30,8 @@ enum Command {
     Fanout(FanoutOptions),
     /// Measure the memory of idle connections in a server that echoes.
     Idle(IdleOptions),
+    /// Measure a server of the Centrifugo client protocol. The report is JSON.
+    Channels(ChannelsOptions),
     /// Measure a server with known delays, and check that they are reported.
     SelfCheck,
     /// Create a self-signed certificate for `localhost`: cert.pem and key.pem.
@@ -144,6 +146,45 @@ struct IdleOptions {
     size: usize,
 }
 
+#[derive(Args, Debug)]
+struct ChannelsOptions {
+    /// What to measure.
+    #[arg(value_enum)]
+    scenario: ScenarioName,
+    /// The address of the server.
+    address: SocketAddr,
+    /// Process id of the server.
+    #[arg(long)]
+    pid: u32,
+    /// Number of clients; of `publish`, the number of publishers.
+    #[arg(short, long, default_value_t = 10_000)]
+    clients: usize,
+    /// Number of channels.
+    #[arg(long, default_value_t = 1)]
+    channels: usize,
+    /// Bytes of JSON in a publication.
+    #[arg(long, default_value_t = 128)]
+    size: usize,
+    /// Measured time in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    duration: f64,
+    /// Number of source addresses, from 127.0.0.1 up.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    sources: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ScenarioName {
+    /// Memory of idle clients, and the processor time of their pings.
+    Idle,
+    /// One publication after the other to all clients.
+    Broadcast,
+    /// As many publications as the server takes, into many channels.
+    Publish,
+    /// All clients connect again at once and recover.
+    Storm,
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     match options.run() {
@@ -183,6 +224,10 @@ impl Options {
                         .context("--pid is needed: the process id of the server")?,
                 })?;
                 self.print(&report)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Channels(options) => {
+                println!("{}", load::channels(&options.plan()?)?);
                 Ok(ExitCode::SUCCESS)
             }
             Command::SelfCheck => {
@@ -229,6 +274,26 @@ impl Options {
             println!("{report}");
         }
         Ok(())
+    }
+}
+
+impl ChannelsOptions {
+    fn plan(&self) -> Result<ChannelsPlan> {
+        Ok(ChannelsPlan {
+            scenario: match self.scenario {
+                ScenarioName::Idle => Scenario::Idle,
+                ScenarioName::Broadcast => Scenario::Broadcast,
+                ScenarioName::Publish => Scenario::Publish,
+                ScenarioName::Storm => Scenario::Storm,
+            },
+            address: self.address,
+            pid: self.pid,
+            clients: self.clients,
+            channels: self.channels,
+            size: self.size,
+            duration: Duration::try_from_secs_f64(self.duration).context("invalid duration")?,
+            sources: self.sources,
+        })
     }
 }
 

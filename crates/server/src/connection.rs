@@ -226,14 +226,18 @@ async fn write_slowly(sender: &Sender, client: &Client, frame: PreparedMessage) 
     }
 }
 
-/// Resets the timer if the deadline is earlier or the timer has expired. For a later deadline the timer expires too early
-/// and is then reset, which is cheaper than a reset on every pong.
+/// Resets the timer if the deadline is earlier or much later, or the timer has expired. For a deadline that is a little
+/// later, the timer expires too early and is then reset. A pong moves the deadline from its own timeout to the next ping,
+/// which is worth a reset: otherwise each idle client would be woken once more per ping.
 fn rearm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     let deadline = deadline.unwrap_or_else(far_away);
-    if timer.is_elapsed() || deadline < timer.deadline() {
+    if timer.is_elapsed() || deadline < timer.deadline() || deadline > timer.deadline() + LATE_MIN {
         timer.reset(deadline);
     }
 }
+
+/// How much later a deadline must be for the timer to be reset.
+const LATE_MIN: Duration = Duration::from_secs(1);
 
 /// The deadline of a client that waits for nothing.
 fn far_away() -> Instant {

@@ -29,7 +29,7 @@
 //!   information about the client.
 //! - A command that fails is answered with an error, and the connection stays open. That includes unsupported features:
 //!   maps, shared polls, and calls (`rpc`) without a handler.
-//! - A client that stops responding is removed from its channels within 33 s.
+//! - A client that stops responding is removed from its channels within about 33 s.
 //!
 //! Guarantees for operators: every limit is finite ([`Limits`], [`Timeouts`]). A client that exceeds one receives an error
 //! or a close code ([`codes`]), and other clients are not affected.
@@ -54,6 +54,9 @@ mod door;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 mod filter;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 #[allow(dead_code, unused_imports, reason = "sessions do not call hooks yet")]
 mod hooks;

@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     handshakes: Counter,
     connects: Family<TransportLabel, Counter>,
     transports: Family<TransportLabel, Gauge>,
+    panics: Counter,
     recoveries: Family<RecoveredLabel, Counter>,
     api_requests: Family<ApiLabel, Counter>,
     api_seconds: Histogram,
@@ -117,6 +118,7 @@ impl Metrics {
             handshakes: Counter::default(),
             connects: Family::default(),
             transports: Family::default(),
+            panics: Counter::default(),
             recoveries: Family::default(),
             api_requests: Family::default(),
             // 0.1 ms to 1.6 s.
@@ -167,6 +169,11 @@ impl Metrics {
             "disconnects",
             "Clients that the server disconnected, by code",
             &self.disconnects,
+        );
+        to.add(
+            "panics",
+            "Panics in the task of a client, a bug: its connection ended, the others went on",
+            &self.panics,
         );
         to.add("commands", "Commands of clients", &self.commands);
         to.add("errors", "Error replies to clients, by code", &self.errors);
@@ -316,6 +323,11 @@ impl Metrics {
     pub(crate) fn refusal(&self, reason: &'static str) {
         self.sums.refusals.fetch_add(1, Ordering::Relaxed);
         self.refusals.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a panic in the task of a client.
+    pub(crate) fn panic(&self) {
+        self.panics.inc();
     }
 
     pub(crate) fn handshake(&self) {

@@ -366,6 +366,10 @@ impl Node {
         &self.uid
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }

@@ -6,6 +6,7 @@
 //!
 //! | file | contents |
 //! |---|---|
+//! | `channels` | `--server`: `sockeye serve` beside Centrifugo |
 //! | `workload` | the workloads |
 //! | `servers` | the servers, and how each is built and started |
 //! | `trial` | one measurement, and the rounds of a workload |
@@ -16,6 +17,7 @@
 //! | `render`, `page.md` | the results as docs/performance.md |
 //! | `charts`, `plot` | its charts: their figures, and how they are drawn |
 
+mod channels;
 mod charts;
 mod goals;
 mod machine;
@@ -44,6 +46,9 @@ use crate::{
 /// Options of `cargo xtask bench`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
+    /// Compare `sockeye serve` with Centrifugo instead, which needs Go.
+    #[arg(long, conflicts_with = "servers")]
+    server: bool,
     /// Two short rounds: to check that everything runs, not to quote.
     #[arg(long)]
     quick: bool,
@@ -65,7 +70,7 @@ pub(crate) struct Options {
     /// List the workloads and servers without measuring.
     #[arg(long)]
     list: bool,
-    /// Render docs/performance.md from the last results without measuring.
+    /// Render docs/performance.md, or docs/performance-server.md, from the last results without measuring.
     #[arg(long)]
     render: bool,
 }
@@ -85,6 +90,9 @@ struct Folders {
 
 /// Measures, prints a table per workload, and stores the results.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if options.server {
+        return channels::run(workspace, options);
+    }
     let folders = Folders::of(workspace);
     if options.render {
         return render::run(workspace, &folders);
@@ -143,6 +151,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         false => println!("results not stored: that needs all servers, without --quick"),
     }
     Ok(())
+}
+
+/// The machine and the date in one line, for other pages.
+pub(crate) fn machine_line() -> Result<(String, String)> {
+    let machine = machine::describe();
+    let line = format!(
+        "{}, {} processors, {} GiB, {}",
+        machine.processor, machine.processors, machine.memory_gib, machine.kernel
+    );
+    Ok((line, channels::today()?))
 }
 
 /// Builds the load generator and each server separately, so that cargo does not unify features across servers.

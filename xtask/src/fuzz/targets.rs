@@ -27,10 +27,12 @@ pub(crate) struct Target {
     sanitizes: bool,
     /// Whether libFuzzer gets a dictionary of HTTP words.
     pub(crate) speaks_http: bool,
+    /// Whether it needs the server, which takes longer to build.
+    is_of_server: bool,
 }
 
 /// All targets, the fastest first.
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 13] = [
     Target::new("server_read", 192),
     Target::new("client_read", 192),
     Target::new("close_utf8", 64),
@@ -40,6 +42,10 @@ pub(crate) const TARGETS: [Target; 9] = [
     Target::new("inflate", 128).sanitizes(),
     Target::new("deflate_round_trip", 96).sanitizes(),
     Target::new("pair", 80),
+    Target::new("commands_json", 400).of_server(),
+    Target::new("commands_protobuf", 200).of_server(),
+    Target::new("token", 300).of_server(),
+    Target::new("log_segments", 200).of_server(),
 ];
 
 impl Target {
@@ -49,6 +55,14 @@ impl Target {
             len_max,
             sanitizes: false,
             speaks_http: false,
+            is_of_server: false,
+        }
+    }
+
+    const fn of_server(self) -> Self {
+        Self {
+            is_of_server: true,
+            ..self
         }
     }
 
@@ -75,6 +89,9 @@ impl Target {
             .join(if self.sanitizes { "fuzz/asan" } else { "fuzz/plain" });
         let mut cargo = workspace.cargo(["build", "--quiet", "--release", "--manifest-path", "fuzz/Cargo.toml"]);
         cargo.args(["--target", &host, "--bin", self.name]);
+        if self.is_of_server {
+            cargo.args(["--features", "server"]);
+        }
         cargo.env("CARGO_TARGET_DIR", &folder);
         if self.sanitizes {
             // -Z needs a nightly compiler or RUSTC_BOOTSTRAP.

@@ -1,31 +1,44 @@
-//! Centrifugo, built from the Go module proxy where Go is installed. Debian's Go is too old for it.
+//! Builds Centrifugo, whose client protocol Sockeye speaks, with the Go that is installed.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, ensure};
 
-use super::{find, stamp::Stamp};
+use super::{empty_folder, find, stamp::Stamp};
 use crate::{process::output, workspace::Workspace};
 
-const MODULE: &str = "github.com/centrifugal/centrifugo/v6";
+/// The package, from the Go module proxy.
+const PACKAGE: &str = "github.com/centrifugal/centrifugo/v6";
 
-/// The version that `docs/differences-centrifugo.md` is about.
-const VERSION: &str = "v6.9.1";
+/// The version that the bench and `docs/differences-centrifugo.md` compare with.
+pub(crate) const VERSION: &str = "v6.9.1";
 
-/// Builds Centrifugo in `target/tools/centrifugo` if it is missing, and returns the path of the program.
+/// Builds the program in `target/tools/centrifugo` and returns its path.
+///
+/// # Errors
+/// If Go is not installed, or the build fails.
 pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
-    let Some(go) = find("go") else {
-        bail!("Go is missing; install it to compare the server with Centrifugo");
-    };
+    let go = find("go").context("Go is not installed; install Go 1.26 or newer and run again")?;
+    let version = output(Command::new(&go).arg("version"))?;
     let folder = workspace.target.join("tools/centrifugo");
-    fs::create_dir_all(&folder)?;
-    let stamp = Stamp::new(&folder, &[], VERSION)?;
-    if !stamp.holds() {
-        println!("    go install {MODULE}@{VERSION} (takes some minutes, only once)");
-        let mut install = Command::new(go);
-        install.arg("install").arg(format!("{MODULE}@{VERSION}"));
-        output(install.env("GOBIN", &folder).current_dir(&folder))?;
-        stamp.write()?;
+    let program = folder.join("centrifugo");
+    let stamp = Stamp::new(&folder, &[], &format!("{VERSION} {}", version.trim()))?;
+    if stamp.holds() && program.is_file() {
+        return Ok(program);
     }
-    Ok(folder.join("centrifugo"))
+    empty_folder(&folder)?;
+    println!("    go install {PACKAGE}@{VERSION} (takes some minutes, only once)");
+    output(
+        Command::new(go)
+            .args(["install", &format!("{PACKAGE}@{VERSION}")])
+            // The build must not depend on the folder or on a module in it.
+            .env("GOFLAGS", "-trimpath -buildvcs=false")
+            .env("GOBIN", &folder)
+            .env("CGO_ENABLED", "0")
+            .current_dir(&folder),
+    )
+    .context("Centrifugo could not be built")?;
+    ensure!(program.is_file(), "go install wrote no program to {}", folder.display());
+    stamp.write()?;
+    Ok(program)
 }

@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 
@@ -54,6 +54,23 @@ impl Tool {
 /// Returns the path of valgrind, for `cargo xtask count`.
 pub(crate) fn valgrind() -> Result<PathBuf> {
     apt::ensure("valgrind", "valgrind")
+}
+
+/// Returns the path of nft, for `cargo xtask faults`.
+pub(crate) fn nft() -> Result<PathBuf> {
+    apt::ensure("nft", "nftables")
+}
+
+/// Returns the path of the library that changes the wall clock of a process, for `cargo xtask faults`.
+pub(crate) fn faketime() -> Result<PathBuf> {
+    apt::ensure("faketime", "faketime")?;
+    let name = "faketime/libfaketimeMT.so.1";
+    let folder = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
+    let found = [folder.as_str(), "/usr/lib", "/usr/local/lib"]
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file());
+    found.with_context(|| format!("faketime is installed, but {name} is not"))
 }
 
 /// The environment variables that tell the tests where the programs are.

@@ -27,7 +27,7 @@ type Response = hyper::Response<Full<Bytes>>;
 pub(crate) const PREFIX: &str = "/api/";
 
 /// Time to receive the body of a request.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of a body that is too large is read and discarded. A connection that is closed with unread input is reset, and
 /// the client may lose the response.

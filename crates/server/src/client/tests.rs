@@ -299,7 +299,8 @@ async fn a_client_is_pinged_within_the_interval_and_removed_after_33_seconds() {
     assert_eq!(ada.receive().await, ["{}"]);
     tokio::time::sleep_until(ada.0.deadline().unwrap()).await;
     assert_eq!(ada.0.handle_timeout(), Err(DisconnectCode::NoPong));
-    assert!(start.elapsed() <= Duration::from_secs(33));
+    // Both timeouts are noticed up to a tick later.
+    assert!(start.elapsed() <= Duration::from_secs(33) + 2 * TICK);
 }
 
 #[tokio::test]
@@ -510,4 +511,36 @@ async fn a_slow_client_receives_the_latest_publication_and_sees_the_gap() {
         assert_eq!(offsets, expected);
         assert_eq!(node.hub().stats().dropped.total(), 3 - expected.len() as u64);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_of_all_clients_share_ticks_and_are_never_early() {
+    let node = node();
+    let mut deadlines = Vec::new();
+    for _ in 0..20 {
+        tokio::time::advance(Duration::from_millis(7)).await;
+        let client = Peer::connected(&node, "ada").await.0;
+        let session = Instant::from_std(client.session.deadline().unwrap());
+        let deadline = client.deadline().unwrap();
+        assert!(deadline >= session && deadline < session + TICK);
+        assert_eq!((deadline - node.started()).as_nanos() % TICK.as_nanos(), 0);
+        deadlines.push(deadline);
+    }
+    // The first pings are spread over 12.5 s, whatever their ticks.
+    let (first, last) = (deadlines.iter().min().unwrap(), deadlines.iter().max().unwrap());
+    assert!(*last - *first > Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_panic_in_the_task_of_a_client_is_counted() {
+    let node = node();
+    let client = Peer::connected(&node, "ada").await;
+    let task = tokio::spawn(async move {
+        let _client = client;
+        panic!("asked for by the test");
+    });
+    assert!(task.await.unwrap_err().is_panic());
+    drop(Peer::connected(&node, "bob").await);
+    let metrics = node.encode_metrics();
+    assert!(metrics.contains("sockeye_panics_total 1\n"), "{metrics}");
 }

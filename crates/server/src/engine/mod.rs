@@ -8,6 +8,8 @@
 
 mod durable;
 mod epochs;
+#[cfg(feature = "__fuzz")]
+pub(crate) mod fuzzing;
 mod idempotency;
 mod log_config;
 mod memory;

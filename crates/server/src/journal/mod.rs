@@ -48,6 +48,8 @@
 
 mod compact;
 mod format;
+#[cfg(feature = "__fuzz")]
+pub mod fuzzing;
 mod recover;
 mod segment;
 mod storage;

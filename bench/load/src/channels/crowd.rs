@@ -1,0 +1,177 @@
+//! Many clients on one epoll loop.
+
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::{
+    buffer::spare_capacity,
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    },
+};
+
+use super::{
+    ChannelsPlan,
+    client::{Client, Line},
+};
+
+/// Maximum number of connections that are being opened: the backlog of a listener is limited, by default to 4,096.
+const OPENING_MAX: usize = 512;
+
+/// Maximum number of events per wait.
+const EVENTS: usize = 512;
+
+/// A server that sends nothing for this long while something is expected has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Size of the read buffer that all clients share.
+const ROOM_LEN: usize = 256 << 10;
+
+/// Clients by index. A closed one leaves a gap.
+pub(super) struct Crowd {
+    epoll: OwnedFd,
+    clients: Vec<Option<Client>>,
+    address: SocketAddr,
+    sources: u8,
+    room: Vec<u8>,
+    events: Vec<Event>,
+    /// When something arrived last.
+    heard_at: Instant,
+}
+
+impl Crowd {
+    pub(super) fn new(plan: &ChannelsPlan) -> Result<Self> {
+        Ok(Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            clients: Vec::new(),
+            address: plan.address,
+            sources: plan.sources.max(1),
+            room: vec![0; ROOM_LEN],
+            events: Vec::with_capacity(EVENTS),
+            heard_at: Instant::now(),
+        })
+    }
+
+    /// Starts to open the client with this index.
+    pub(super) fn connect(&mut self, idx: usize) -> Result<()> {
+        let source = (idx % usize::from(self.sources)) as u8 + 1;
+        let client = Client::connect(self.address, source)?;
+        epoll::add(
+            &self.epoll,
+            &client,
+            EventData::new_u64(idx as u64),
+            EventFlags::IN | EventFlags::OUT | EventFlags::ET,
+        )?;
+        if self.clients.len() <= idx {
+            self.clients.resize_with(idx + 1, || None);
+        }
+        self.clients[idx] = Some(client);
+        Ok(())
+    }
+
+    /// Opens all these clients, so many at a time, and returns when `is_ready` says so of each, after its line.
+    /// `each` handles every line of every client.
+    pub(super) fn open(
+        &mut self,
+        wanted: std::ops::Range<usize>,
+        mut each: impl FnMut(usize, &mut Client, Line<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let (mut next, mut ready) = (wanted.start, 0);
+        self.heard_at = Instant::now();
+        while ready < wanted.len() {
+            while next < wanted.end && next - wanted.start - ready < OPENING_MAX {
+                self.connect(next).with_context(|| format!("client {next}"))?;
+                next += 1;
+            }
+            let mut newly = 0;
+            self.turn(Duration::from_millis(100), |idx, client, line| {
+                newly += usize::from(each(idx, client, line)?);
+                Ok(())
+            })?;
+            ready += newly;
+            self.check_patience()?;
+        }
+        Ok(())
+    }
+
+    /// Handles what arrives within this time, and returns after the first batch of events.
+    pub(super) fn turn(
+        &mut self,
+        within: Duration,
+        mut each: impl FnMut(usize, &mut Client, Line<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let timeout = Timespec {
+            tv_sec: within.as_secs() as i64,
+            tv_nsec: i64::from(within.subsec_nanos()),
+        };
+        self.events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            other => other?,
+        };
+        let events = std::mem::take(&mut self.events);
+        for event in &events {
+            let (idx, flags) = (event.data.u64() as usize, event.flags);
+            let Some(client) = self.clients.get_mut(idx).and_then(Option::as_mut) else {
+                continue;
+            };
+            let mut handle = || {
+                if flags.contains(EventFlags::OUT) {
+                    client.handle_writable()?;
+                }
+                if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+                    self.heard_at = Instant::now();
+                    while client.receive(&mut self.room, |client, line| each(idx, client, line))? {}
+                }
+                Ok::<_, anyhow::Error>(())
+            };
+            handle().with_context(|| format!("client {idx}"))?;
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// Handles what arrives until this moment.
+    pub(super) fn run_until(
+        &mut self,
+        end: Instant,
+        mut each: impl FnMut(usize, &mut Client, Line<'_>) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.turn(left.min(Duration::from_millis(100)), &mut each)?;
+        }
+    }
+
+    /// Fails if nothing has arrived for too long.
+    pub(super) fn check_patience(&self) -> Result<()> {
+        ensure!(
+            self.heard_at.elapsed() < PATIENCE,
+            "the server sent nothing for {PATIENCE:?}"
+        );
+        Ok(())
+    }
+
+    pub(super) fn client(&mut self, idx: usize) -> Result<&mut Client> {
+        let client = self.clients.get_mut(idx).and_then(Option::as_mut);
+        client.with_context(|| format!("client {idx} is not open"))
+    }
+
+    /// Closes these clients with a TCP reset.
+    pub(super) fn reset(&mut self, wanted: std::ops::Range<usize>) -> Result<()> {
+        for client in &mut self.clients[wanted] {
+            if let Some(client) = client.take() {
+                client.reset()?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Entry points of the fuzz targets (`fuzz/targets`) into private modules. Only with the feature `__fuzz`; not part of the
+//! API.
+
+#![allow(missing_docs, reason = "not part of the API")]
+
+use crate::protocol::{Data, DataField, Encoding, Request};
+
+pub use crate::engine::fuzzing::decode_payload;
+pub use crate::journal::fuzzing as log;
+
+/// A decoded command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    pub id: u32,
+    /// Whether it has a request that is valid.
+    pub is_valid: bool,
+    /// Application data that would be forwarded.
+    pub data: Option<Vec<u8>>,
+    /// All fields.
+    pub shown: String,
+}
+
+/// Decodes the commands of a frame as a client's task does. `None` if the frame has none; a part that is no command is
+/// `None` in the list.
+pub fn commands(is_protobuf: bool, frame: &[u8]) -> Option<Vec<Option<Command>>> {
+    let commands = encoding(is_protobuf).commands(frame).ok()?;
+    let commands = commands.map(|command| {
+        let command = command.ok()?;
+        Some(Command {
+            id: command.id,
+            is_valid: !matches!(command.request, None | Some(Request::Invalid)),
+            data: match &command.request {
+                Some(Request::Publish(publish)) => forwarded(publish.data.as_ref()),
+                Some(Request::Connect(connect)) => forwarded(connect.data.as_ref()),
+                _ => None,
+            },
+            shown: format!("{command:?}"),
+        })
+    });
+    Some(commands.collect())
+}
+
+/// Decodes and drops the commands of a frame, to measure that. Returns their number.
+pub fn count_commands(is_protobuf: bool, frame: &[u8]) -> usize {
+    encoding(is_protobuf).commands(frame).map_or(0, Iterator::count)
+}
+
+fn encoding(is_protobuf: bool) -> Encoding {
+    match is_protobuf {
+        false => Encoding::Json,
+        true => Encoding::Protobuf,
+    }
+}
+
+fn forwarded(data: Option<&DataField>) -> Option<Vec<u8>> {
+    let data: &Data = data?.as_ref().ok()?;
+    Some(data.as_bytes().to_vec())
+}

@@ -1,0 +1,267 @@
+//! The results of a workload, as stored between measuring and rendering, and whether the goals are reached.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    super::{machine::Machine, results::median},
+    servers::Kind,
+    workload::{Bound, Figure, Goal, Workload},
+};
+
+/// The results of one workload for all servers.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Results {
+    pub(super) workload: String,
+    pub(super) commit: String,
+    pub(super) machine: Machine,
+    pub(super) date: String,
+    pub(super) rounds: Vec<Round>,
+}
+
+/// One measurement of one server: a report, or the reason why there is none.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Round {
+    pub(super) round: u16,
+    pub(super) server: String,
+    pub(super) report: Option<Value>,
+    pub(super) failure: Option<String>,
+}
+
+/// A median with the smallest and the largest value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+/// The measured value of a goal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) value: Spread,
+    pub(super) is_reached: bool,
+}
+
+impl Spread {
+    pub(super) fn of(values: Vec<f64>) -> Option<Self> {
+        Some(Self {
+            min: values.iter().copied().reduce(f64::min)?,
+            max: values.iter().copied().reduce(f64::max)?,
+            median: median(values)?,
+        })
+    }
+
+    pub(super) fn show(self, unit: f64, decimals: usize) -> String {
+        let show = |value: f64| format!("{:.decimals$}", value / unit);
+        match (show(self.min), show(self.median), show(self.max)) {
+            (min, median, max) if min == max => median,
+            (min, median, max) => format!("{median} ({min} to {max})"),
+        }
+    }
+}
+
+impl Round {
+    fn number(&self, pointer: &str) -> Option<f64> {
+        self.report.as_ref()?.pointer(pointer)?.as_f64()
+    }
+
+    /// Whether other programs kept the server or the load generator from its processor for more than a twentieth of the
+    /// time.
+    fn is_disturbed(&self) -> bool {
+        let shares = ["/shares/server_waited", "/shares/generator_waited"];
+        shares
+            .iter()
+            .filter_map(|pointer| self.number(pointer))
+            .any(|share| share > 0.05)
+    }
+
+    /// The figures of one measurement, for the terminal.
+    pub(super) fn line(&self, workload: &Workload) -> String {
+        if let Some(failure) = &self.failure {
+            return format!("{:20} FAILED: {failure}", self.server);
+        }
+        let mut line = format!("{:20}", self.server);
+        for figure in workload.figures {
+            if let Some(value) = self.number(figure.pointer) {
+                let decimals = figure.decimals;
+                let _ = write!(line, " {}: {:.decimals$};", figure.title, value / figure.unit);
+            }
+        }
+        if self.is_disturbed() {
+            line.push_str(" (disturbed)");
+        }
+        line
+    }
+}
+
+impl Results {
+    /// The values of a figure of one server.
+    pub(super) fn spread(&self, server: Kind, pointer: &str) -> Option<Spread> {
+        let rounds = self.rounds.iter().filter(|round| round.server == server.name());
+        Spread::of(rounds.filter_map(|round| round.number(pointer)).collect())
+    }
+
+    /// Why a measurement of a server failed, if one did.
+    pub(super) fn failure(&self, server: Kind) -> Option<&str> {
+        let mut rounds = self.rounds.iter().filter(|round| round.server == server.name());
+        rounds.find_map(|round| round.failure.as_deref())
+    }
+
+    pub(super) fn disturbed(&self) -> usize {
+        self.rounds.iter().filter(|round| round.is_disturbed()).count()
+    }
+
+    /// The ratios of two servers within rounds.
+    fn ratios(&self, server: Kind, other: Kind, pointer: &str) -> Option<Spread> {
+        let of = |round: u16, server: Kind| {
+            let found = self
+                .rounds
+                .iter()
+                .find(|found| found.round == round && found.server == server.name());
+            found?.number(pointer)
+        };
+        let last = self.rounds.iter().map(|round| round.round).max()?;
+        let ratios = (0..=last).filter_map(|round| Some(of(round, server)? / of(round, other)?));
+        Spread::of(ratios.collect())
+    }
+
+    /// The value of a goal; `None` if a server failed in every round.
+    pub(super) fn outcome(&self, goal: &Goal) -> Option<Outcome> {
+        let (value, is_reached) = match goal.bound {
+            Bound::Max(max) => {
+                let value = self.spread(Kind::Sockeye, goal.pointer)?;
+                (value, value.median <= max)
+            }
+            Bound::OfCentrifugoMax(max) => {
+                let value = self.ratios(Kind::Sockeye, Kind::Centrifugo, goal.pointer)?;
+                (value, value.median <= max)
+            }
+            Bound::OfCentrifugoMin(min) => {
+                let value = self.ratios(Kind::Sockeye, Kind::Centrifugo, goal.pointer)?;
+                (value, value.median >= min)
+            }
+            Bound::WithLogMin(min) => {
+                let value = self.ratios(Kind::SockeyeLog, Kind::Sockeye, goal.pointer)?;
+                (value, value.median >= min)
+            }
+        };
+        let is_complete = self.failure(Kind::Sockeye).is_none();
+        Some(Outcome {
+            value,
+            is_reached: is_reached && is_complete,
+        })
+    }
+
+    /// The goals with their outcomes, for the terminal.
+    pub(super) fn summary(&self, workload: &Workload) -> String {
+        let mut text = String::new();
+        for goal in workload.goals {
+            let _ = match self.outcome(goal) {
+                Some(outcome) => writeln!(
+                    text,
+                    "    goal {}: {} {}",
+                    goal.text,
+                    show(goal, &outcome),
+                    if outcome.is_reached { "reached" } else { "missed" }
+                ),
+                None => writeln!(text, "    goal {}: not measured", goal.text),
+            };
+        }
+        text
+    }
+}
+
+/// The value of an outcome: in the unit of the figure, or a ratio.
+pub(super) fn show(goal: &Goal, outcome: &Outcome) -> String {
+    match goal.bound {
+        Bound::Max(max) if max >= 1024.0 => format!("{} KiB", outcome.value.show(1024.0, 2)),
+        Bound::Max(_) => outcome.value.show(1.0, 0),
+        _ => outcome.value.show(1.0, 2),
+    }
+}
+
+/// The values of a figure of one server, for display.
+pub(super) fn cell(results: &Results, server: Kind, figure: &Figure) -> String {
+    match (results.failure(server), results.spread(server, figure.pointer)) {
+        (Some(_), _) => "failed".into(),
+        (None, Some(spread)) => spread.show(figure.unit, figure.decimals),
+        (None, None) => "–".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Bound, Goal, Kind, Results, Round, Spread};
+    use crate::bench::machine;
+
+    fn results(values: &[(u16, Kind, f64)]) -> Results {
+        let rounds = values.iter().map(|(round, server, value)| Round {
+            round: *round,
+            server: server.name().into(),
+            report: Some(json!({ "value": value, "shares": { "server_waited": 0.06 } })),
+            failure: None,
+        });
+        Results {
+            workload: "idle".into(),
+            commit: "abc".into(),
+            machine: machine::describe(),
+            date: "2026-11-30".into(),
+            rounds: rounds.collect(),
+        }
+    }
+
+    #[test]
+    fn goals_compare_within_rounds_and_can_be_missed() {
+        // Half in each round, although the machine was ten times slower in the last.
+        let results = results(&[
+            (0, Kind::Sockeye, 1.0),
+            (0, Kind::Centrifugo, 2.0),
+            (1, Kind::Centrifugo, 20.0),
+            (1, Kind::Sockeye, 10.0),
+        ]);
+        let outcome = |bound| {
+            let goal = Goal {
+                text: "",
+                pointer: "/value",
+                bound,
+            };
+            results.outcome(&goal)
+        };
+        let reached = |bound| outcome(bound).expect("it was measured").is_reached;
+        assert!(reached(Bound::OfCentrifugoMax(0.5)));
+        assert!(!reached(Bound::OfCentrifugoMax(0.49)));
+        assert!(reached(Bound::OfCentrifugoMin(0.5)));
+        assert!(!reached(Bound::OfCentrifugoMin(0.51)));
+        assert!(reached(Bound::Max(5.5)));
+        assert!(!reached(Bound::Max(5.4)));
+        assert!(outcome(Bound::WithLogMin(0.7)).is_none());
+        assert_eq!(results.disturbed(), 4);
+    }
+
+    #[test]
+    fn a_failure_is_no_success() {
+        let mut results = results(&[(0, Kind::Sockeye, 1.0), (1, Kind::Sockeye, 1.0)]);
+        let goal = Goal {
+            text: "",
+            pointer: "/value",
+            bound: Bound::Max(5.0),
+        };
+        assert!(results.outcome(&goal).expect("it was measured").is_reached);
+        results.rounds[0].report = None;
+        results.rounds[0].failure = Some("it ended".into());
+        assert!(!results.outcome(&goal).expect("it was measured").is_reached);
+    }
+
+    #[test]
+    fn spreads_are_shown_with_their_range() {
+        let spread = Spread::of(vec![2048.0, 1024.0, 4096.0]).expect("there are values");
+        assert_eq!(spread.show(1024.0, 1), "2.0 (1.0 to 4.0)");
+        assert_eq!(spread.show(1e9, 1), "0.0");
+        assert_eq!(Spread::of(vec![]), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! The measurements, and the figures that are compared.
+
+use super::servers::Kind;
+
+/// One measurement of several servers.
+#[derive(Debug)]
+pub(super) struct Workload {
+    /// Name for `--only`, and of the result file.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    /// The scenario of the load generator, and its arguments.
+    pub(super) scenario: &'static str,
+    load: &'static str,
+    /// The arguments of a run with `--quick`.
+    quick: &'static str,
+    pub(super) servers: &'static [Kind],
+    pub(super) rounds: u16,
+    pub(super) figures: &'static [Figure],
+    pub(super) goals: &'static [Goal],
+}
+
+/// A number of the report.
+#[derive(Debug)]
+pub(super) struct Figure {
+    pub(super) title: &'static str,
+    /// JSON pointer to the number.
+    pub(super) pointer: &'static str,
+    /// What the number is divided by for display.
+    pub(super) unit: f64,
+    pub(super) decimals: usize,
+}
+
+/// A bound on a figure of Sockeye.
+#[derive(Debug)]
+pub(super) struct Goal {
+    pub(super) text: &'static str,
+    pub(super) pointer: &'static str,
+    pub(super) bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    /// At most this value.
+    Max(f64),
+    /// At most this share of Centrifugo's value.
+    OfCentrifugoMax(f64),
+    /// At least this many times Centrifugo's value.
+    OfCentrifugoMin(f64),
+    /// With the log, at least this share of the value without.
+    WithLogMin(f64),
+}
+
+const BOTH: &[Kind] = &[Kind::Sockeye, Kind::Centrifugo];
+
+const fn figure(title: &'static str, pointer: &'static str, unit: f64, decimals: usize) -> Figure {
+    Figure {
+        title,
+        pointer,
+        unit,
+        decimals,
+    }
+}
+
+const fn goal(text: &'static str, pointer: &'static str, bound: Bound) -> Goal {
+    Goal { text, pointer, bound }
+}
+
+const KIB: f64 = 1024.0;
+const MS: f64 = 1e6;
+const US: f64 = 1e3;
+
+const IDLE_FIGURES: &[Figure] = &[
+    figure("memory per client (KiB)", "/open", KIB, 2),
+    figure("after 25 s (KiB)", "/after", KIB, 2),
+    figure(
+        "processor time of 10,000 clients (% of a core)",
+        "/idle_cpu_ns",
+        1e9 / 10_000.0 / 100.0,
+        2,
+    ),
+    figure("to open a client (µs)", "/open_cpu_ns", US, 0),
+    figure("pings", "/pings", 1.0, 0),
+];
+
+const MEMORY_GOALS: &[Goal] = &[
+    goal("memory per client at most 4 KiB", "/after", Bound::Max(4.0 * KIB)),
+    goal(
+        "memory per client at most 1/6 of Centrifugo's",
+        "/after",
+        Bound::OfCentrifugoMax(1.0 / 6.0),
+    ),
+    goal(
+        "processor time of idle clients at most half",
+        "/idle_cpu_ns",
+        Bound::OfCentrifugoMax(0.5),
+    ),
+];
+
+/// All measurements, in the order of the page.
+pub(super) const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "idle",
+        title: "10,000 idle clients, one channel each",
+        scenario: "idle",
+        load: "--clients 10000 --channels 10000 --duration 25",
+        quick: "--clients 1000 --channels 1000 --duration 2",
+        servers: BOTH,
+        rounds: 3,
+        figures: IDLE_FIGURES,
+        goals: MEMORY_GOALS,
+    },
+    Workload {
+        name: "idle-shared",
+        title: "10,000 idle clients in 100 channels",
+        scenario: "idle",
+        load: "--clients 10000 --channels 100 --duration 25",
+        quick: "--clients 1000 --channels 10 --duration 2",
+        servers: BOTH,
+        rounds: 3,
+        figures: IDLE_FIGURES,
+        goals: MEMORY_GOALS,
+    },
+    Workload {
+        name: "broadcast",
+        title: "128 B to 10,000 clients, one publication at a time",
+        scenario: "broadcast",
+        load: "--clients 10000 --duration 5",
+        quick: "--clients 1000 --duration 1",
+        servers: BOTH,
+        rounds: 5,
+        figures: &[
+            figure("p50 (ms)", "/latency/p50", MS, 1),
+            figure("p99 (ms)", "/latency/p99", MS, 1),
+            figure("until all have it (ms)", "/complete_ns", MS, 1),
+            figure("processor time per delivery (µs)", "/cpu_ns", US, 2),
+        ],
+        goals: &[
+            goal("p50 at most half", "/latency/p50", Bound::OfCentrifugoMax(0.5)),
+            goal("p99 at most half", "/latency/p99", Bound::OfCentrifugoMax(0.5)),
+            goal(
+                "processor time per delivery at most half",
+                "/cpu_ns",
+                Bound::OfCentrifugoMax(0.5),
+            ),
+        ],
+    },
+    Workload {
+        name: "publish",
+        title: "20 publishers with 16 publications in flight each, 1,000 channels with history and one subscriber each",
+        scenario: "publish",
+        load: "--clients 20 --channels 1000 --duration 5",
+        quick: "--clients 20 --channels 1000 --duration 1",
+        servers: &[Kind::Sockeye, Kind::SockeyeLog, Kind::Centrifugo],
+        rounds: 5,
+        figures: &[
+            figure("publications per second", "/rate", 1.0, 0),
+            figure("processor time per publication (µs)", "/cpu_ns", US, 2),
+        ],
+        goals: &[
+            goal(
+                "publications per second at least twice",
+                "/rate",
+                Bound::OfCentrifugoMin(2.0),
+            ),
+            goal("with the log at least 0.7 of without", "/rate", Bound::WithLogMin(0.7)),
+        ],
+    },
+    Workload {
+        name: "storm",
+        title: "10,000 clients in 100 channels lose their connections, miss 10 publications, and recover",
+        scenario: "storm",
+        load: "--clients 10000 --channels 100",
+        quick: "--clients 1000 --channels 10",
+        servers: BOTH,
+        rounds: 5,
+        figures: &[
+            figure("until all are back (ms)", "/all_back_ns", MS, 0),
+            figure("median client (ms)", "/back/p50", MS, 0),
+            figure("processor time per client (µs)", "/cpu_ns", US, 0),
+            figure("publications recovered", "/recovered_publications", 1.0, 0),
+            figure("clients not recovered", "/not_recovered", 1.0, 0),
+            figure("publications lost", "/lost", 1.0, 0),
+        ],
+        goals: &[
+            goal("nothing lost", "/lost", Bound::Max(0.0)),
+            goal("every client recovers", "/not_recovered", Bound::Max(0.0)),
+        ],
+    },
+];
+
+impl Workload {
+    pub(super) fn arguments(&self, is_quick: bool) -> impl Iterator<Item = &'static str> {
+        if is_quick { self.quick } else { self.load }.split(' ')
+    }
+}
