@@ -1,7 +1,9 @@
 //! Tests of the session with frames of the protocol and virtual time.
 
 use super::*;
+use crate::auth::TokenError;
 use crate::config::{NamespaceOptions, Who};
+use crate::engine::Epoch;
 use crate::protocol::{Encoding, Reply, commands};
 
 /// A session that is driven by JSON frames.
