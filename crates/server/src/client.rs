@@ -1,13 +1,19 @@
 //! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of sockets:
 //! frames go in, and the frames to write come out of the queue.
 
+mod events;
+mod input;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::http::HeaderMap;
 use sockeye::{Message, PreparedMessage, Sender};
 use tokio::time::Instant;
 
+use self::events::PendingEvent;
+use self::input::{Input, next_command};
 use crate::channel::{ChannelName, Gap};
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::engine::{EngineError, History, HistoryQuery, Publication, Tags, is_recovered};
@@ -18,9 +24,10 @@ use crate::protocol::{
     Command, ConnectResult, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push,
     PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult,
 };
-use crate::queue::{Item, Outgoing, Queue, ServerCommand};
+use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::session::{
-    Call, Clock, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified, Verified,
+    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified,
+    Verified,
 };
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -36,6 +43,17 @@ pub(crate) struct Client {
     generation: u64,
     /// Commands of the server API that are not executed yet.
     commands: Vec<ServerCommand>,
+    input: Input,
+    /// Events without a decision.
+    pending: Vec<PendingEvent>,
+    /// Number of events so far.
+    tickets: u64,
+    /// Decisions that are not executed yet.
+    answers: Vec<Answer>,
+    /// The name of the transport, for the backend.
+    transport: &'static str,
+    /// Headers of the client's request, for the backend.
+    headers: Option<Arc<HeaderMap>>,
 }
 
 /// How the server detects that a client is gone.
@@ -55,6 +73,10 @@ pub(crate) struct Link {
     pub(crate) encoding: Encoding,
     /// Secret with which the client sends commands over other requests; empty if it sends them over this connection.
     pub(crate) secret: String,
+    /// The name of the transport, for the backend.
+    pub(crate) transport: &'static str,
+    /// Headers of the client's request, for the backend.
+    pub(crate) headers: Option<Arc<HeaderMap>>,
 }
 
 impl From<PingedBy> for Link {
@@ -63,6 +85,8 @@ impl From<PingedBy> for Link {
             pinged_by,
             encoding: Encoding::Json,
             secret: String::new(),
+            transport: "websocket",
+            headers: None,
         }
     }
 }
@@ -92,6 +116,11 @@ impl Client {
         let generation = node.generation();
         let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
         session.set_secret(&link.secret);
+        let handlers = node.handlers();
+        session.set_handled(Handled {
+            rpc: handlers.rpc.is_some(),
+            message: handlers.message.is_some(),
+        });
         let queue = Queue::new(node.config().limits.queue_bytes_max, sender);
         let queue = Arc::new(queue.with_encoding(link.encoding));
         node.register(id, &queue);
@@ -103,7 +132,49 @@ impl Client {
             ended: Vec::new(),
             generation,
             commands: Vec::new(),
+            input: Input::default(),
+            pending: Vec::new(),
+            tickets: 0,
+            answers: Vec::new(),
+            transport: link.transport,
+            headers: link.headers,
         }
+    }
+
+    /// Adds a message of the client, for [`handle_next`](Self::handle_next).
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if the message cannot contain a command.
+    pub(crate) fn receive(&mut self, message: Message) -> Result<(), DisconnectCode> {
+        self.input.push(self.queue.encoding(), message)
+    }
+
+    /// Whether further messages should be received. Not while many of them wait for a decision of the backend.
+    pub(crate) fn wants_input(&self) -> bool {
+        !self.input.is_full()
+    }
+
+    /// Executes the next command of the received messages. Returns `false` if there is none, or if it must wait for a
+    /// decision about an earlier one. After that decision, [`run_pending`](Self::run_pending) must be called, and this again.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client.
+    pub(crate) async fn handle_next(&mut self) -> Result<bool, DisconnectCode> {
+        let Some((message, at)) = self.input.take() else {
+            return Ok(false);
+        };
+        let Some((command, next)) = next_command(self.queue.encoding(), &message, at) else {
+            let end = message.len();
+            self.input.put_back(message, end);
+            return Ok(true);
+        };
+        if !self.may_start(&command) {
+            self.input.put_back(message, at);
+            return Ok(false);
+        }
+        self.handle_command(command).await?;
+        self.input.put_back(message, next);
+        Ok(true)
     }
 
     /// Executes one command and queues the reply.
@@ -125,20 +196,33 @@ impl Client {
         if let Step::Verify(unverified) = step {
             step = Box::pin(self.verify(*unverified)).await?;
         }
+        self.execute_step(id, step).await
+    }
+
+    /// Executes the result of a command or of a decision.
+    async fn execute_step(&mut self, id: u32, step: Step) -> Result<(), DisconnectCode> {
         if let (Step::Reply(ReplyBody::Connect(_)) | Step::Connect(..), Some(info)) = (&step, self.session.info()) {
             self.node.set_user(self.id, &info.user)?;
         }
         match step {
             Step::Nothing => {}
             Step::Reply(body) => {
-                if let ReplyBody::Error(code) = body
-                    && self.session.info().is_none()
-                {
-                    // SDKs do not reconnect after most errors, so the operator should see them.
-                    let log = || tracing::info!(%code, "refused the connect command of a client");
-                    self.node.refusals().log(log);
+                if self.session.info().is_none() {
+                    self.log_refusal(&body);
                 }
                 self.reply(id, body);
+            }
+            Step::Ask(event) => self.ask(id, event),
+            Step::Refreshed(body, changed) => {
+                if let Some(body) = body {
+                    self.reply(id, body);
+                }
+                Box::pin(self.update_presence(changed)).await;
+            }
+            Step::Expire(membership) => self.end(membership, UnsubscribeCode::Expired),
+            Step::Close(close) => {
+                self.queue.close_with(close.code, close.reason);
+                return Err(DisconnectCode::ForceDisconnect);
             }
             Step::Connect(result, subscriptions) => Box::pin(self.connect(id, result, subscriptions)).await?,
             Step::Subscribe(call) => self.subscribe(id, *call).await?,
@@ -159,12 +243,19 @@ impl Client {
     /// Returns the code with which to disconnect the client.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
         let now = Instant::now().into_std();
+        if !self.input.is_empty() {
+            // The pong may be among what is not processed yet.
+            self.session.extend_pong(now);
+        }
         if let Some(PingDue) = self.session.handle_timeout(now)? {
             self.queue
                 .push(Item::Push(PreparedMessage::new(self.queue.encoding().ping())));
         }
         while let Some(expired) = self.session.take_expired(now)? {
-            self.end(expired.membership, UnsubscribeCode::Expired);
+            match expired {
+                Expired::Subscription(expired) => self.end(expired.membership, UnsubscribeCode::Expired),
+                Expired::Ask(event) => self.ask(0, event),
+            }
         }
         Ok(())
     }
@@ -185,6 +276,7 @@ impl Client {
                 Some(Outgoing::Frame(frame)) => return Ok(Some(frame)),
                 Some(Outgoing::Close(code)) => return Err(code),
                 Some(Outgoing::Command(command)) => self.commands.push(*command),
+                Some(Outgoing::Answer(answer)) => self.answers.push(*answer),
                 Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
                     match self.session.handle_unsubscribed(&subscription) {
                         // The client cannot resubscribe to a channel that the server chose; it recovers when it reconnects.
@@ -206,11 +298,11 @@ impl Client {
 
     /// Whether [`run_pending`](Self::run_pending) must be called.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.ended.is_empty() || !self.commands.is_empty()
+        !self.ended.is_empty() || !self.commands.is_empty() || !self.answers.is_empty()
     }
 
-    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes the commands
-    /// of the server API.
+    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands of
+    /// the server API and decisions of the backend.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -227,6 +319,9 @@ impl Client {
         }
         for command in std::mem::take(&mut self.commands) {
             Box::pin(self.execute_server_command(command)).await?;
+        }
+        for answer in std::mem::take(&mut self.answers) {
+            Box::pin(self.handle_answer(answer)).await?;
         }
         Ok(())
     }
@@ -271,12 +366,40 @@ impl Client {
             }
             ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
             ServerCommand::Refresh(refresh) => {
-                if let Some(expiry) = self.session.refresh_by_server(refresh, clock()) {
+                if let Some((expiry, changed)) = self.session.refresh_by_server(refresh, clock()) {
                     self.push(PushTarget::connection(), &Push::Refresh(expiry));
+                    self.update_presence(changed).await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Replaces the information about the client in the presence of its channels.
+    async fn update_presence(&self, changed: Vec<Membership>) {
+        for Membership {
+            subscription,
+            info,
+            presence,
+            ..
+        } in changed
+        {
+            if presence && let Err(error) = self.node.engine().presence_add(&subscription, info).await {
+                let channel = &subscription.channel;
+                tracing::warn!(%channel, %error, "the engine could not replace the information about a client");
+            }
+        }
+    }
+
+    /// Logs a `connect` command that is refused. SDKs do not reconnect after most errors, so the operator should see them.
+    fn log_refusal(&self, body: &ReplyBody<'_>) {
+        let code = match body {
+            ReplyBody::Error(code) => code.to_string(),
+            ReplyBody::Rejected(rejection) => format!("{} ({})", rejection.message, rejection.code),
+            _ => return,
+        };
+        let log = || tracing::info!(%code, "refused the connect command of a client");
+        self.node.refusals().log(log);
     }
 
     /// Ends a subscription that the session has removed, and tells the client.
@@ -431,8 +554,8 @@ impl Client {
                 self.node.announce_leave(&membership).await;
                 self.reply(id, ReplyBody::Unsubscribe(Empty {}));
             }
-            Call::Publish(channel, content) => {
-                self.node.publish_from_client(&channel, content).await?;
+            Call::Publish(channel, publish) => {
+                self.node.publish_from_client(&channel, publish).await?;
                 self.node.metrics().publication(Source::client);
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
@@ -486,8 +609,10 @@ impl Client {
     }
 
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
-        if let ReplyBody::Error(code) = body {
-            self.node.metrics().error(code);
+        match &body {
+            ReplyBody::Error(code) => self.node.metrics().error(code.code()),
+            ReplyBody::Rejected(rejection) => self.node.metrics().error(rejection.code),
+            _ => {}
         }
         let reply = self.encode(id, body).unwrap_or_else(|code| {
             let body = ReplyBody::Error(code);

@@ -311,6 +311,7 @@ impl Site {
                 let subprotocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
                 let is_protobuf = is_protobuf || subprotocol.is_some_and(|name| name == PROTOBUF_SUBPROTOCOL);
                 let mut link = Link::from(pinged_by);
+                link.headers = node.hooks().forwarded(request.headers());
                 if is_protobuf {
                     link.encoding = Encoding::Protobuf;
                 }

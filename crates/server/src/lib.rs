@@ -54,7 +54,7 @@ mod door;
 mod engine;
 mod filter;
 mod handle;
-#[allow(dead_code, unused_imports, reason = "sessions do not call hooks yet")]
+mod handlers;
 mod hooks;
 mod http;
 #[allow(dead_code, reason = "the metrics do not use all of it yet")]
@@ -82,6 +82,8 @@ pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
 };
+pub use handlers::{ClientMessage, RpcCall, RpcError};
+pub use hooks::HookOptions;
 pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::Authority;
 pub use sockeye::{DeflateConfig, HostPolicy, Origin, OriginPolicy, Takeover};

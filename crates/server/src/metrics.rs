@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::ApiMethod;
-use crate::codes::{DisconnectCode, ErrorCode};
+use crate::codes::DisconnectCode;
 
 /// The metrics of one server.
 pub(crate) struct Metrics {
@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     publications: Family<SourceLabel, Counter>,
     commands: Counter,
     errors: Family<CodeLabel, Counter>,
+    hook_failures: Family<HookLabel, Counter>,
     disconnects: Family<CodeLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     handshakes: Counter,
@@ -86,6 +87,11 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabel {
+    hook: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RecoveredLabel {
     recovered: &'static str,
 }
@@ -103,6 +109,7 @@ impl Metrics {
             publications: Family::default(),
             commands: Counter::default(),
             errors: Family::default(),
+            hook_failures: Family::default(),
             disconnects: Family::default(),
             refusals: Family::default(),
             handshakes: Counter::default(),
@@ -168,6 +175,11 @@ impl Metrics {
         registry.register("commands", "Commands of clients", self.commands.clone());
         registry.register("errors", "Error replies to clients, by code", self.errors.clone());
         registry.register(
+            "hook_failures",
+            "Events of clients that the backend or a handler did not decide about",
+            self.hook_failures.clone(),
+        );
+        registry.register(
             "disconnects",
             "Clients disconnected by the server, by code",
             self.disconnects.clone(),
@@ -207,8 +219,13 @@ impl Metrics {
         self.commands.inc();
     }
 
-    pub(crate) fn error(&self, code: ErrorCode) {
-        self.errors.get_or_create(&CodeLabel { code: code.code() }).inc();
+    pub(crate) fn error(&self, code: u32) {
+        self.errors.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts an event without a decision.
+    pub(crate) fn hook_failure(&self, hook: &'static str) {
+        self.hook_failures.get_or_create(&HookLabel { hook }).inc();
     }
 
     pub(crate) fn disconnect(&self, code: DisconnectCode) {
@@ -324,7 +341,8 @@ mod tests {
         metrics.publication(Source::client);
         metrics.publication(Source::server);
         metrics.command();
-        metrics.error(ErrorCode::PermissionDenied);
+        metrics.error(103);
+        metrics.hook_failure("publish");
         metrics.disconnect(DisconnectCode::Slow);
         metrics.refusal("connections");
         metrics.handshake();

@@ -21,6 +21,7 @@ use crate::door::{Door, RateLimit};
 use crate::engine::{
     Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
+use crate::handlers::Handlers;
 use crate::hooks::Hooks;
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::{ClientId, Generation, Membership, Subscription};
@@ -49,6 +50,7 @@ pub(crate) struct Node {
     refusals: RefusalLog,
     metrics: SharedMetrics,
     hooks: RwLock<Hooks>,
+    handlers: RwLock<Handlers>,
     /// Certificates for new connections; `None` without TLS.
     tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     door: Door,
@@ -146,6 +148,7 @@ impl Node {
             refusals: RefusalLog::new(),
             metrics: Arc::new(Metrics::new()),
             hooks: RwLock::new(hooks),
+            handlers: RwLock::default(),
             tls: RwLock::new(None),
             door,
             handshakes: RateLimit::new(),
@@ -203,10 +206,15 @@ impl Node {
     }
 
     /// Publishes for a client. A demonstration may take the publication, which is then not delivered.
-    pub(crate) async fn publish_from_client(&self, channel: &ChannelName, content: Content) -> Result<(), EngineError> {
+    pub(crate) async fn publish_from_client(
+        &self,
+        channel: &ChannelName,
+        publish: impl Into<Publish>,
+    ) -> Result<(), EngineError> {
+        let publish = publish.into();
         match &self.demos {
-            Some(demos) if demos.consume(self, channel, &content) => Ok(()),
-            _ => self.engine.publish(channel, content).await.map(drop),
+            Some(demos) if demos.consume(self, channel, &publish.content) => Ok(()),
+            _ => self.engine.publish(channel, publish).await.map(drop),
         }
     }
 
@@ -234,9 +242,24 @@ impl Node {
     }
 
     /// The calls to the backend.
-    #[allow(dead_code, reason = "sessions do not call hooks yet")]
     pub(crate) fn hooks(&self) -> Hooks {
         self.hooks.read().clone()
+    }
+
+    /// Replaces the backend.
+    #[cfg(test)]
+    pub(crate) fn set_hooks(&self, hooks: Hooks) {
+        *self.hooks.write() = hooks;
+    }
+
+    /// The handlers of the embedding program.
+    pub(crate) fn handlers(&self) -> Handlers {
+        self.handlers.read().clone()
+    }
+
+    /// Sets the handlers of the embedding program, for new connections.
+    pub(crate) fn set_handlers(&self, handlers: Handlers) {
+        *self.handlers.write() = handlers;
     }
 
     /// The TLS configuration for new connections.

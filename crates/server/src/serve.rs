@@ -16,6 +16,7 @@ use crate::accept::accept_all;
 use crate::config::Config;
 use crate::door::{Admission, DoorClosed};
 use crate::handle::ServerHandle;
+use crate::handlers::{ClientMessage, Handlers, RpcCall, RpcError};
 use crate::http::{self, Site};
 use crate::node::Node;
 
@@ -42,6 +43,7 @@ pub struct Server<S = Pending<()>> {
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
     config: Config,
+    handlers: Handlers,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -58,6 +60,43 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets the handler of calls (`rpc`) of clients. It replaces the hook of [`HookOptions::rpc_url`](crate::HookOptions).
+    ///
+    /// The result is sent to the client: as JSON if it is JSON. The calls of one client are handled one after the other,
+    /// those of different clients at the same time. A handler that takes longer than
+    /// [`HookOptions::timeout`](crate::HookOptions) is dropped at an await point, and the client gets the temporary error 100;
+    /// so it does if the handler panics. If the client disconnects, its handlers are dropped.
+    ///
+    /// ```
+    /// use sockeye_server::codes::ErrorCode;
+    /// use sockeye_server::{RpcCall, Server};
+    ///
+    /// let server = Server::builder().on_rpc(async |call: RpcCall| match &*call.method {
+    ///     "time" => Ok(br#"{"hour":12}"#.to_vec()),
+    ///     _ => Err(ErrorCode::MethodNotFound.into()),
+    /// });
+    /// # drop(server);
+    /// ```
+    pub fn on_rpc<F, R>(mut self, handler: F) -> Self
+    where
+        F: Fn(RpcCall) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Vec<u8>, RpcError>> + Send + 'static,
+    {
+        self.handlers.set_rpc(handler);
+        self
+    }
+
+    /// Sets the handler of messages (`send`) of clients, to which there is no reply. Without one, they are ignored. The
+    /// messages and calls of one client are handled one after the other; the limits of [`on_rpc`](Self::on_rpc) apply.
+    pub fn on_message<F, R>(mut self, handler: F) -> Self
+    where
+        F: Fn(ClientMessage) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.handlers.set_message(handler);
+        self
+    }
+
     /// Builds the server. It does not accept connections until [`Server::serve`]. With a [log](Config::log), this blocks
     /// while it reads the log.
     ///
@@ -69,6 +108,7 @@ impl ServerBuilder {
             .check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let node = Node::open(self.config)?;
+        node.set_handlers(self.handlers);
         if let Some(tls) = self.tls {
             node.set_tls(tls);
         }
@@ -271,6 +311,8 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = timeout(REFUSAL_TIMEOUT, answer).await;
 }
 
+#[cfg(test)]
+mod hook_tests;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]

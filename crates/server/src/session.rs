@@ -6,6 +6,7 @@
 
 mod channels;
 mod connect;
+mod event;
 mod grant;
 mod heartbeat;
 mod rate;
@@ -16,19 +17,23 @@ mod token;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
+
+pub(crate) use self::event::{Decision, Event};
 use self::grant::Standing;
 use self::heartbeat::Heartbeat;
 pub(crate) use self::heartbeat::{PingDue, Pings};
 use self::rate::Rate;
+pub(crate) use self::refresh::Expired;
 use self::refresh::expiry;
-use self::token::{Pending, verify};
 pub(crate) use self::token::{TokenKind, Unverified, Verified};
 use crate::channel::{ChannelName, SubscriberOptions};
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::config::{Config, NamespaceOptions};
-use crate::engine::{Content, Position};
+use crate::engine::{Position, Publish};
+use crate::hooks::{Hook, ReplyDisconnect};
 use crate::presence::{ClientId, ClientInfo, Generation, Membership};
-use crate::protocol::{Command, ConnectResult, Data, Empty, ExpiryResult, Malformed, ReplyBody, Request};
+use crate::protocol::{Command, ConnectResult, Data, Empty, ExpiryResult, Malformed, Rejection, ReplyBody, Request};
 
 /// The session of one client.
 #[derive(Debug)]
@@ -37,7 +42,11 @@ pub(crate) struct Session {
     client: ClientId,
     /// Secret with which the client sends commands, if its transport has one direction. Empty for others.
     secret: Box<str>,
+    /// Which calls the embedding program handles.
+    handled: Handled,
     state: State,
+    /// Data for the backend, from the token or the backend.
+    meta: Option<Box<RawValue>>,
     /// A list, because a linear search of 128 entries (the default limit) is as fast as hashing.
     subscriptions: Vec<Subscribed>,
     /// The generation of the newest subscription.
@@ -49,6 +58,13 @@ pub(crate) struct Session {
     expires_at: Option<Instant>,
     /// The code with which the client is disconnected.
     failed: Option<DisconnectCode>,
+}
+
+/// Which calls of clients the embedding program handles.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Handled {
+    pub(crate) rpc: bool,
+    pub(crate) message: bool,
 }
 
 #[derive(Debug)]
@@ -96,13 +112,21 @@ pub(crate) enum Step {
     Call(Call),
     /// A token to verify. The result goes to [`Session::handle_token`].
     Verify(Box<Unverified>),
+    /// An event to decide about. The decision goes to [`Session::handle_decision`], possibly after other commands.
+    Ask(Event),
+    /// A reply, if there is one, and the memberships whose information has changed.
+    Refreshed(Option<ReplyBody<'static>>, Vec<Membership>),
+    /// A subscription that has expired, which the session has removed.
+    Expire(Membership),
+    /// Disconnects the client with a code and reason of the backend.
+    Close(ReplyDisconnect),
 }
 
 /// A call to the hub or the engine.
 #[derive(Debug)]
 pub(crate) enum Call {
     Unsubscribe(Membership),
-    Publish(ChannelName, Content),
+    Publish(ChannelName, Publish),
     Presence(ChannelName),
     PresenceStats(ChannelName),
     History(ChannelName, ReadHistory),
@@ -139,7 +163,11 @@ pub(crate) struct ReadHistory {
 /// Why a command is rejected.
 enum CommandError {
     Error(ErrorCode),
+    /// An error of the backend or a handler.
+    Rejected(Rejection),
     Disconnect(DisconnectCode),
+    /// A close code and reason of the backend.
+    Close(ReplyDisconnect),
 }
 
 /// The time of a verification.
@@ -162,7 +190,9 @@ impl Session {
             config,
             client,
             secret: Box::default(),
+            handled: Handled::default(),
             state,
+            meta: None,
             subscriptions: Vec::new(),
             generation: Generation::default(),
             commands: Rate::new(now),
@@ -180,6 +210,11 @@ impl Session {
     /// Sets the secret with which the client sends commands over other requests.
     pub(crate) fn set_secret(&mut self, secret: &str) {
         self.secret = secret.into();
+    }
+
+    /// Sets which calls the embedding program handles.
+    pub(crate) fn set_handled(&mut self, handled: Handled) {
+        self.handled = handled;
     }
 
     /// Handles one command.
@@ -213,6 +248,11 @@ impl Session {
         }
     }
 
+    /// Data for the backend, from the token or the backend.
+    pub(crate) fn meta(&self) -> Option<&RawValue> {
+        self.meta.as_deref()
+    }
+
     /// Removes and returns all subscriptions. The caller must end them in the hub and the engine.
     pub(crate) fn take_subscriptions(&mut self) -> Vec<Membership> {
         let subscriptions = std::mem::take(&mut self.subscriptions);
@@ -223,7 +263,12 @@ impl Session {
         match step {
             Ok(step) => Ok(step),
             Err(CommandError::Error(code)) => Ok(Step::Reply(ReplyBody::Error(code))),
+            Err(CommandError::Rejected(rejection)) => Ok(Step::Reply(ReplyBody::Rejected(rejection))),
             Err(CommandError::Disconnect(code)) => Err(self.fail(code)),
+            Err(CommandError::Close(close)) => {
+                self.fail(DisconnectCode::ForceDisconnect);
+                Ok(Step::Close(close))
+            }
         }
     }
 
@@ -241,41 +286,36 @@ impl Session {
             }
             (State::Connected { .. }, None) if command.id == 0 => self.pong(),
             (State::Connected { .. }, None) => Err(ErrorCode::MethodNotFound.into()),
-            (State::Connected { info, .. }, Some(request)) => {
-                let info = info.clone();
-                self.request(command.id, request, &info, now)
-            }
+            (State::Connected { .. }, Some(request)) => self.request(command.id, request, now),
         }
     }
 
     /// Handles a request of a connected client.
-    fn request(
-        &mut self,
-        id: u32,
-        request: Request<'_>,
-        info: &Arc<ClientInfo>,
-        now: Instant,
-    ) -> Result<Step, CommandError> {
+    fn request(&mut self, id: u32, request: Request<'_>, now: Instant) -> Result<Step, CommandError> {
         match request {
             Request::Connect(_) => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
-            // No handler is registered.
+            Request::Send(send) if self.handled.message => {
+                let data = send.data.transpose().map_err(|_| ErrorCode::BadRequest);
+                // There is no reply, so invalid data can only be ignored.
+                Ok(data.map_or(Step::Nothing, |data| Step::Ask(Event::Message(data))))
+            }
             Request::Send(_) => Ok(Step::Nothing),
             // Without an id there can be no reply.
             _ if id == 0 => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
             Request::Subscribe(subscribe) => self.subscribe(&subscribe),
             Request::Unsubscribe(request) => self.unsubscribe(&request.channel),
-            Request::Publish(publish) => self.publish(publish, info, now),
+            Request::Publish(publish) => self.publish(publish, now),
             Request::Presence(request) => Ok(Step::Call(Call::Presence(self.presence(&request.channel)?))),
             Request::PresenceStats(request) => Ok(Step::Call(Call::PresenceStats(self.presence(&request.channel)?))),
             Request::History(history) => self.history(&history),
             Request::Ping => Ok(Step::Reply(ReplyBody::Ping(Empty {}))),
             Request::Invalid => Err(ErrorCode::BadRequest.into()),
-            // No handler is registered.
+            Request::Rpc(rpc) if self.handled.rpc || self.config.hooks.has(Hook::Rpc) => {
+                let data = rpc.data.transpose().map_err(|_| ErrorCode::BadRequest)?;
+                Ok(Step::Ask(Event::Rpc(rpc.method.into_owned(), data)))
+            }
             Request::Rpc(_) => Err(ErrorCode::NotAvailable.into()),
-            Request::Refresh(request) => match &*request.token {
-                "" => Err(ErrorCode::BadRequest.into()),
-                token => Ok(verify(token, TokenKind::Connection, Pending::Refresh)),
-            },
+            Request::Refresh(request) => self.start_refresh(&request.token),
             Request::SubRefresh(request) => self.start_refresh_of_subscription(&request),
         }
     }

@@ -696,6 +696,7 @@ mod tests {
                 },
                 Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
                 Outgoing::Command(_) => "command".to_owned(),
+                Outgoing::Answer(_) => "answer".to_owned(),
                 Outgoing::Close(code) => code.to_string(),
             });
         }

@@ -211,6 +211,7 @@ impl Client {
                     return;
                 }
                 Some(Outgoing::Command(command)) => panic!("{command:?}"),
+                Some(Outgoing::Answer(answer)) => panic!("{answer:?}"),
                 Some(Outgoing::Close(code)) => panic!("{code}"),
                 None => {
                     assert_eq!(self.last, published, "something is missing, and nobody said so");

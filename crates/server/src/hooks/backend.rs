@@ -18,8 +18,8 @@ pub(crate) type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Hoo
 
 /// What decides about the events of clients.
 pub(crate) trait Backend: Send + Sync + fmt::Debug {
-    /// Whether this event has a hook.
-    fn has(&self, hook: Hook) -> bool;
+    /// The headers of a client's request that are forwarded.
+    fn forwarded(&self, headers: &HeaderMap) -> HeaderMap;
 
     /// Sends the JSON of a call, and returns the JSON of the answer. `headers` are those of the client's request.
     fn call<'a>(&'a self, hook: Hook, headers: &'a HeaderMap, body: String) -> HookFuture<'a>;
@@ -99,11 +99,12 @@ impl HttpBackend {
         if !endpoint.breaker.admit() {
             return Err(HookError::Paused);
         }
-        // Collected, because a closure that borrows the headers would not live across the request.
-        let mut forwarded = Vec::new();
-        for name in &self.forward_headers {
-            forwarded.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        }
+        // Again, because the list may have been shortened since the client connected.
+        let forwarded = self.forwarded(headers);
+        let forwarded: Vec<_> = forwarded
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         let left = deadline.saturating_duration_since(Instant::now());
         match endpoint.source.post(forwarded.into_iter(), body, left).await {
             Ok(answer) => {
@@ -138,8 +139,14 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 impl Backend for HttpBackend {
-    fn has(&self, hook: Hook) -> bool {
-        self.endpoint(hook).is_some()
+    fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut forwarded = HeaderMap::new();
+        for name in &self.forward_headers {
+            for value in headers.get_all(name) {
+                forwarded.append(name, value.clone());
+            }
+        }
+        forwarded
     }
 
     fn call<'a>(&'a self, hook: Hook, headers: &'a HeaderMap, body: String) -> HookFuture<'a> {

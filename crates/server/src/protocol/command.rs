@@ -68,14 +68,28 @@ pub(crate) enum Request<'a> {
     PresenceStats(ChannelRequest<'a>),
     History(HistoryRequest<'a>),
     Ping,
-    #[expect(dead_code, reason = "no handler can be registered yet")]
     Send(DataRequest),
-    #[expect(dead_code, reason = "no handler can be registered yet")]
     Rpc(RpcRequest<'a>),
     Refresh(RefreshRequest<'a>),
     SubRefresh(SubRefreshRequest<'a>),
     /// A field has a wrong type, or the command contains several requests.
     Invalid,
+}
+
+impl Request<'_> {
+    /// The channel of the request, if it concerns one.
+    pub(crate) fn channel(&self) -> Option<&str> {
+        Some(match self {
+            Self::Subscribe(request) => &request.channel,
+            Self::Unsubscribe(request) | Self::Presence(request) | Self::PresenceStats(request) => &request.channel,
+            Self::Publish(request) => &request.channel,
+            Self::History(request) => &request.channel,
+            Self::SubRefresh(request) => &request.channel,
+            Self::Connect(_) | Self::Ping | Self::Send(_) | Self::Rpc(_) | Self::Refresh(_) | Self::Invalid => {
+                return None;
+            }
+        })
+    }
 }
 
 /// Data of the application, or the error if it is not forwarded.
@@ -121,7 +135,10 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) delta: Cow<'a, str>,
     /// A filter by tags.
     #[serde(rename = "tf")]
-    pub(crate) filter: Option<FilterNode>,
+    pub(crate) filter: Option<Box<FilterNode>>,
+    /// Data for the backend.
+    #[serde(deserialize_with = "data")]
+    pub(crate) data: Option<DataField>,
     // Pagination of the state of a map.
     pub(super) phase: i64,
     #[serde(borrow)]

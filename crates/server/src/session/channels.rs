@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::rate::Rate;
-use super::{Call, CommandError, ReadHistory, Session, Step};
+use super::{Call, CommandError, Event, ReadHistory, Session, Step};
 use crate::channel::ChannelName;
 use crate::codes::ErrorCode;
+use crate::config::Who;
 use crate::engine::{Content, Epoch, Position};
+use crate::hooks::Hook;
 use crate::presence::ClientInfo;
 use crate::protocol::{HistoryRequest, PublishRequest};
 
@@ -15,12 +17,7 @@ use crate::protocol::{HistoryRequest, PublishRequest};
 const PUBLICATIONS_BURST: Duration = Duration::from_secs(1);
 
 impl Session {
-    pub(super) fn publish(
-        &mut self,
-        request: PublishRequest<'_>,
-        info: &Arc<ClientInfo>,
-        now: Instant,
-    ) -> Result<Step, CommandError> {
+    pub(super) fn publish(&mut self, request: PublishRequest<'_>, now: Instant) -> Result<Step, CommandError> {
         if request.kind != 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
@@ -36,7 +33,11 @@ impl Session {
         if data.len_bytes() > size_max {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        if !self.standing(&channel).may_use(&channel, namespace.allow_publish) {
+        let who = match namespace.publish_hook {
+            true => Who::Anyone,
+            false => namespace.allow_publish,
+        };
+        if !self.standing(&channel).may_use(&channel, who) {
             return Err(ErrorCode::PermissionDenied.into());
         }
         if let Some(per_second_max) = namespace.publication_rate_max
@@ -44,14 +45,24 @@ impl Session {
         {
             return Err(ErrorCode::TooManyRequests.into());
         }
-        // With the data of the client in this channel, if there is any.
-        let info = self.subscribed(&channel).map_or(info, |known| &known.membership.info);
+        if namespace.publish_hook {
+            return match config.hooks.has(Hook::Publish) {
+                true => Ok(Step::Ask(Event::Publish(channel, data))),
+                false => Err(ErrorCode::NotAvailable.into()),
+            };
+        }
         let content = Content {
             data,
-            info: Some(info.clone()),
+            info: self.info_in(&channel),
             tags: None,
         };
-        Ok(Step::Call(Call::Publish(channel, content)))
+        Ok(Step::Call(Call::Publish(channel, content.into())))
+    }
+
+    /// The information about the client, with that for this channel if there is any.
+    pub(super) fn info_in(&self, channel: &ChannelName) -> Option<Arc<ClientInfo>> {
+        let subscribed = self.subscribed(channel).map(|known| &known.membership.info);
+        subscribed.or(self.info()).cloned()
     }
 
     fn may_publish_now(&mut self, channel: &ChannelName, per_second_max: u32, now: Instant) -> bool {

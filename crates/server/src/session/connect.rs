@@ -1,23 +1,55 @@
-//! The `connect` command, and the server-side subscriptions of its token.
+//! The `connect` command, and the server-side subscriptions of a client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::value::RawValue;
+
+use super::event::{ConnectEvent, Event};
 use super::grant::{self, Grant, Wish};
 use super::token::{Pending, TokenKind, verify};
 use super::{Clock, CommandError, Heartbeat, Pings, Session, State, Step, Subscribe, expiry};
 use crate::auth::{ConnectToken, SubscribeOptions};
 use crate::codes::{DisconnectCode, ErrorCode};
+use crate::hooks::Hook;
 use crate::presence::ClientInfo;
 use crate::protocol::{ConnectRequest, ConnectResult, Data, DataField, InvalidJson, ReplyBody};
 
-/// The parts of a `connect` command that matter after the verification of the token.
+/// The parts of a `connect` command that matter after the decision about it.
 #[derive(Debug)]
 pub(super) struct Connect {
     pub(super) data: Option<DataField>,
     /// The server-side subscriptions that the client wants to recover.
     pub(super) wishes: BTreeMap<String, Wish>,
+}
+
+/// Who a client is, and what it is subscribed to by the server.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    pub(super) user: String,
+    pub(super) info: Option<Data>,
+    pub(super) expire_at: Option<u64>,
+    pub(super) subscriptions: BTreeMap<String, SubscribeOptions>,
+    /// Data for the backend, which is never sent to clients.
+    pub(super) meta: Option<Box<RawValue>>,
+    /// Data for the client.
+    pub(super) data: Option<Data>,
+}
+
+impl TryFrom<ConnectToken> for Credentials {
+    type Error = ErrorCode;
+
+    fn try_from(token: ConnectToken) -> Result<Self, ErrorCode> {
+        Ok(Self {
+            user: token.user,
+            info: token.info.as_ref().map(grant::payload).transpose()?,
+            expire_at: token.expire_at,
+            subscriptions: token.subscriptions,
+            meta: token.meta,
+            data: None,
+        })
+    }
 }
 
 pub(super) const VERSION: &str = concat!("sockeye ", env!("CARGO_PKG_VERSION"));
@@ -38,8 +70,22 @@ impl Session {
             data: request.data,
         };
         match &*request.token {
+            "" if self.config.hooks.has(Hook::Connect) => {
+                let data = connect.data.as_ref().and_then(|data| data.as_ref().ok()).cloned();
+                if data.is_none() && connect.data.is_some() {
+                    return Err(self.refuse(ErrorCode::BadRequest));
+                }
+                let event = ConnectEvent {
+                    connect,
+                    data,
+                    name: request.name.into_owned(),
+                    version: request.version.into_owned(),
+                };
+                Ok(Step::Ask(Event::Connect(event.into())))
+            }
             "" if self.config.anonymous || self.config.insecure_clients => {
-                self.connect(connect, None, Clock { now, unix: 0 })
+                let clock = Clock { now, unix: 0 };
+                self.connect(connect.wishes, Credentials::default(), connect.data.as_ref(), clock)
             }
             // As Centrifugo: a client without credentials may not retry.
             "" => Err(CommandError::Disconnect(DisconnectCode::BadRequest)),
@@ -49,30 +95,44 @@ impl Session {
 
     /// Refuses the `connect` command, after which no command is allowed.
     pub(super) fn refuse(&mut self, code: ErrorCode) -> CommandError {
+        self.refuse_connect(code.into())
+    }
+
+    pub(super) fn refuse_connect(&mut self, error: CommandError) -> CommandError {
         if let State::Opening { deadline, .. } = self.state {
             self.state = State::Refused { deadline };
         }
-        code.into()
+        error
     }
 
-    pub(super) fn connect(
+    pub(super) fn connect_with_token(
         &mut self,
         connect: Connect,
-        token: Option<ConnectToken>,
+        token: ConnectToken,
+        clock: Clock,
+    ) -> Result<Step, CommandError> {
+        let credentials = Credentials::try_from(token).map_err(|code| self.refuse(code))?;
+        self.connect(connect.wishes, credentials, connect.data.as_ref(), clock)
+    }
+
+    /// Connects the client. Without information about it, others see `unverified`.
+    pub(super) fn connect(
+        &mut self,
+        wishes: BTreeMap<String, Wish>,
+        credentials: Credentials,
+        unverified: Option<&DataField>,
         clock: Clock,
     ) -> Result<Step, CommandError> {
         let State::Opening { pings, .. } = self.state else {
             return Err(ErrorCode::Internal.into());
         };
-        let conn_info = match token.as_ref().and_then(|token| token.info.as_ref()) {
-            Some(info) => grant::payload(info).map(Some),
-            None => self.unverified_info(connect.data.as_ref()),
+        let conn_info = match credentials.info {
+            Some(info) => Ok(Some(info)),
+            None => self.unverified_info(unverified),
         };
         let info = Arc::new(ClientInfo {
             client: self.client,
-            user: token
-                .as_ref()
-                .map_or_else(Arc::default, |token| token.user.as_str().into()),
+            user: credentials.user.into(),
             conn_info: conn_info.map_err(|code| self.refuse(code))?,
             chan_info: None,
         });
@@ -88,10 +148,9 @@ impl Session {
                 )
             }
         };
-        let expire_at = token.as_ref().and_then(|token| token.expire_at);
         // As in Centrifugo, insecure clients do not expire.
-        let expire_at = expire_at.filter(|_| !self.config.insecure_clients);
-        let (expiry, expires_at) = expiry(expire_at, clock);
+        let expire_at = credentials.expire_at.filter(|_| !self.config.insecure_clients);
+        let (expiry, expires_at) = expiry(expire_at, self.connection_renewal(), clock);
         if expire_at.is_some_and(|expire_at| expire_at <= clock.unix) {
             return Err(self.refuse(ErrorCode::Expired));
         }
@@ -100,13 +159,14 @@ impl Session {
             heartbeat,
             expires_at,
         };
+        self.meta = credentials.meta;
         self.update_expiry();
-        let subscriptions = token.map(|token| token.subscriptions).unwrap_or_default();
-        let subscriptions = self.subscribe_server_side(subscriptions, connect.wishes)?;
+        let subscriptions = self.subscribe_server_side(credentials.subscriptions, wishes)?;
         let result = ConnectResult {
             client: self.client.to_string(),
             version: VERSION,
             expiry,
+            data: credentials.data,
             subs: BTreeMap::new(),
             ping,
             pong: ping.is_some(),
@@ -119,7 +179,7 @@ impl Session {
         })
     }
 
-    /// Grants the server-side subscriptions of a connection token.
+    /// Grants the server-side subscriptions of a connection token or of the backend.
     fn subscribe_server_side(
         &mut self,
         subscriptions: BTreeMap<String, SubscribeOptions>,
@@ -139,7 +199,7 @@ impl Session {
                 Ok(subscribe) => granted.push(subscribe),
                 Err(ErrorCode::LimitExceeded) => return Err(CommandError::Disconnect(DisconnectCode::ChannelLimit)),
                 Err(code) => {
-                    tracing::warn!(channel = name, %code, "a connection token subscribes to an invalid channel");
+                    tracing::warn!(channel = name, %code, "a connection token or the backend subscribes a client to an invalid channel");
                     return Err(CommandError::Disconnect(DisconnectCode::BadRequest));
                 }
             }

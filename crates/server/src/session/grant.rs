@@ -75,7 +75,7 @@ pub(super) struct Standing<'a> {
     pub(super) user: &'a str,
     /// Whether the client is subscribed to the channel.
     pub(super) is_subscribed: bool,
-    /// Whether it subscribed with a token.
+    /// Whether a token, the backend or the server API granted the subscription.
     pub(super) has_token: bool,
     /// Whether permissions are not checked at all.
     pub(super) is_insecure: bool,
@@ -102,6 +102,12 @@ impl Standing<'_> {
             Some(is_allowed) => is_allowed || self.is_insecure,
             None => self.satisfies(options.allow_subscribe),
         }
+    }
+
+    /// Whether the backend may decide about a subscription without a token. Private channels need a token, and user-limited
+    /// ones a user.
+    pub(super) fn may_ask(self, channel: &ChannelName) -> bool {
+        !channel.is_private() && channel.allows_user(self.user).is_none()
     }
 
     /// Whether the client may publish into a channel or read from it, if the namespace allows it to `who`.

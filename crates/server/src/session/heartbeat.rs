@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{CommandError, Session, State, Step};
 use crate::codes::DisconnectCode;
+use crate::hooks::Hook;
 
 /// How a connected client is pinged.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,7 @@ impl Session {
             State::Connected {
                 expires_at: Some(expires_at),
                 ..
-            } if now >= *expires_at => Err(self.fail(DisconnectCode::Expired)),
+            } if now >= *expires_at && !self.config.hooks.has(Hook::Refresh) => Err(self.fail(DisconnectCode::Expired)),
             State::Connected { heartbeat, .. } => match *heartbeat {
                 Heartbeat::Idle { ping_at } if now >= ping_at => {
                     let (pong_by, ping_at) = (now + timeouts.pong, now + timeouts.ping_interval);
@@ -62,6 +63,19 @@ impl Session {
                 _ => Ok(None),
             },
             _ => Ok(None),
+        }
+    }
+
+    /// Gives the client more time to answer a ping, because input of it is not processed yet.
+    pub(crate) fn extend_pong(&mut self, now: Instant) {
+        let extended = now + self.config.timeouts.pong;
+        if let State::Connected {
+            heartbeat: Heartbeat::AwaitingPong { pong_by, ping_at },
+            ..
+        } = &mut self.state
+        {
+            *pong_by = extended.max(*pong_by);
+            *ping_at = (*pong_by).max(*ping_at);
         }
     }
 

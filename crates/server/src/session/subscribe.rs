@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::event::{Event, SubscribeEvent};
 use super::grant::{self, Grant, Wish};
 use super::token::{Pending, TokenKind, verify};
 use super::{Call, Clock, CommandError, Session, Step, Subscribe, Subscribed, expiry};
 use crate::auth::{SubscribeOptions, SubscribeToken, Subscriber};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
+use crate::hooks::Hook;
 use crate::presence::Subscription;
 use crate::protocol::{Empty, ReplyBody, SubscribeRequest};
 use crate::queue::ServerSubscribe;
@@ -31,7 +33,8 @@ impl Session {
             overrides: command.overrides,
             ..Default::default()
         };
-        let (expiry, expires_at) = expiry(command.expire_at.and_then(|at| at.try_into().ok()), clock);
+        let renewal = self.subscription_renewal(&command.channel);
+        let (expiry, expires_at) = expiry(command.expire_at.and_then(|at| at.try_into().ok()), renewal, clock);
         let grant = Grant {
             options,
             expiry,
@@ -68,11 +71,21 @@ impl Session {
     pub(super) fn subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<Step, CommandError> {
         let wish = Wish::new(request)?;
         let (channel, namespace) = self.known_channel(&request.channel)?;
-        let is_allowed = self.standing(&channel).may_subscribe(&channel, namespace);
+        let standing = self.standing(&channel);
+        let is_allowed = standing.may_subscribe(&channel, namespace);
+        let asks = namespace.subscribe_hook && standing.may_ask(&channel);
         self.check_new(&channel)?;
         if !request.token.is_empty() {
             let command = Pending::Subscribe(channel, wish.into());
             return Ok(verify(&request.token, TokenKind::Subscription, command));
+        }
+        if asks {
+            if !self.config.hooks.has(Hook::Subscribe) {
+                return Err(ErrorCode::NotAvailable.into());
+            }
+            let data = request.data.clone().transpose().map_err(|_| ErrorCode::BadRequest)?;
+            let event = SubscribeEvent { channel, data, wish };
+            return Ok(Step::Ask(Event::Subscribe(event.into())));
         }
         if !is_allowed {
             return Err(ErrorCode::PermissionDenied.into());
@@ -92,7 +105,7 @@ impl Session {
         if token.expire_at.is_some_and(|expire_at| expire_at <= clock.unix) {
             return Err(ErrorCode::Expired.into());
         }
-        let (expiry, expires_at) = expiry(token.expire_at, clock);
+        let (expiry, expires_at) = expiry(token.expire_at, self.subscription_renewal(&channel), clock);
         let grant = Grant {
             options: token.options,
             expiry,

@@ -54,13 +54,15 @@ impl Session {
         }
         let step = match (unverified.command, result) {
             (command, Err(error)) => Err(self.refuse_token(&command, error)),
-            (Pending::Connect(connect), Ok(Verified::Connection(token))) => self.connect(*connect, Some(token), clock),
+            (Pending::Connect(connect), Ok(Verified::Connection(token))) => {
+                self.connect_with_token(*connect, token, clock)
+            }
             (Pending::Subscribe(channel, wish), Ok(Verified::Subscription(token))) => {
                 self.subscribe_with_token(channel, *wish, token, clock)
             }
-            (Pending::Refresh, Ok(Verified::Connection(token))) => self.refresh(&token, clock),
+            (Pending::Refresh, Ok(Verified::Connection(token))) => self.refresh(token, clock),
             (Pending::SubRefresh(channel), Ok(Verified::Subscription(token))) => {
-                self.refresh_subscription(&channel, &token, clock)
+                self.refresh_subscription(&channel, token, clock)
             }
             _ => Err(ErrorCode::Internal.into()),
         };

@@ -32,6 +32,7 @@ use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
 use crate::engine::LogConfig;
+use crate::hooks::HookOptions;
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `[timeouts]`
     pub timeouts: Timeouts,
+    /// `[hooks]`
+    pub hooks: HookOptions,
     /// `[channels]`: options of channels without a namespace.
     pub channels: NamespaceOptions,
     /// `[namespaces.NAME]`: options of the channels of each namespace.
@@ -81,6 +84,7 @@ impl Settings {
             subscription_tokens: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            hooks: HookOptions::default(),
             channels: NamespaceOptions::default(),
             namespaces: Namespaces::new(),
             lines: BTreeMap::new(),
@@ -150,6 +154,7 @@ impl Settings {
         config.subscription_tokens.clone_from(&self.subscription_tokens);
         config.limits = self.limits.clone();
         config.timeouts = self.timeouts.clone();
+        config.hooks = self.hooks.clone();
         // A fifth of the time is for the closing handshakes.
         config.timeouts.shutdown = program.drain.max(Duration::from_secs(1));
         config.timeouts.drain = program.drain * 4 / 5;
@@ -244,6 +249,7 @@ impl Settings {
             "subscription_tokens" => self.subscription_tokens.get_or_insert_default(),
             "limits" => &mut self.limits,
             "timeouts" => &mut self.timeouts,
+            "hooks" => &mut self.hooks,
             "channels" => &mut self.channels,
             _ => {
                 let namespace = name.strip_prefix("namespaces.").filter(|name| is_namespace(name))?;
@@ -261,6 +267,7 @@ impl Settings {
         }
         tables.push(("limits".to_owned(), &self.limits));
         tables.push(("timeouts".to_owned(), &self.timeouts));
+        tables.push(("hooks".to_owned(), &self.hooks));
         tables.push(("channels".to_owned(), &self.channels));
         for (name, namespace) in &self.namespaces {
             tables.push((format!("namespaces.{name}"), namespace));
@@ -270,7 +277,8 @@ impl Settings {
 }
 
 /// The tables beside the namespaces.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
+    "hooks",
     "tokens",
     "subscription_tokens",
     "limits",

@@ -42,7 +42,7 @@ pub(super) fn page() -> String {
     let mut page = String::from(HEAD);
     let (closed, open) = (Settings::closed(), Settings::default());
     let namespace = NamespaceOptions::default();
-    let sections: [(&str, &str, &dyn Options, &dyn Options); 5] = [
+    let sections: [(&str, &str, &dyn Options, &dyn Options); 6] = [
         ("Settings without a table", "", &closed.program, &open.program),
         (
             "`[tokens]` and `[subscription_tokens]`",
@@ -52,6 +52,7 @@ pub(super) fn page() -> String {
         ),
         ("`[limits]`", "LIMITS_", &closed.limits, &open.limits),
         ("`[timeouts]`", "TIMEOUTS_", &closed.timeouts, &open.timeouts),
+        ("`[hooks]`", "HOOKS_", &closed.hooks, &open.hooks),
         (
             "`[channels]` and `[namespaces.NAME]`",
             "CHANNELS_",

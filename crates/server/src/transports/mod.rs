@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ::http::header::{self, HeaderValue};
-use ::http::{Method, StatusCode};
+use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use parking_lot::Mutex;
@@ -80,6 +80,7 @@ impl Sessions {
             .headers()
             .get(header::CONTENT_TYPE)
             .is_some_and(|kind| kind == "application/octet-stream");
+        let headers = node.hooks().forwarded(request.headers());
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
         if !(is_get && path == SSE || request.method() == Method::POST) {
@@ -103,11 +104,18 @@ impl Sessions {
             (_, true) => Framing::Messages,
             (_, false) => Framing::Lines,
         };
-        (self.open(body, framing, node, permit), true)
+        (self.open(body, framing, headers, node, permit), true)
     }
 
     /// Starts a session whose frames are the body of the response.
-    fn open(self: &Arc<Self>, first: Bytes, framing: Framing, node: &Arc<Node>, permit: &Permit) -> Response {
+    fn open(
+        self: &Arc<Self>,
+        first: Bytes,
+        framing: Framing,
+        headers: Option<Arc<HeaderMap>>,
+        node: &Arc<Node>,
+        permit: &Permit,
+    ) -> Response {
         let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let link = Link {
             pinged_by: PingedBy::Commands,
@@ -116,6 +124,11 @@ impl Sessions {
                 Framing::Messages => Encoding::Protobuf,
             },
             secret: secret.clone(),
+            transport: match framing {
+                Framing::Events => "sse",
+                Framing::Lines | Framing::Messages => "http_stream",
+            },
+            headers,
         };
         let (commands, received) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (frames, body) = Frames::channel();
