@@ -271,7 +271,21 @@ impl Site {
         sockeye::hyper::upgrade(&self.server, &mut handshake).map(|_| ())
     }
 
-    fn upgrade(&self, request: &mut Request, peer: SocketAddr, permit: &Permit) -> Response {
+    /// Accepts a WebSocket whose connection is not counted yet.
+    pub(crate) fn admit<B>(&self, request: &mut ::http::Request<B>, peer: SocketAddr) -> Response {
+        let per_address_max = self.node.current_config().limits.connections_per_address_max;
+        match self.node.door().admit(peer.ip(), per_address_max) {
+            Ok(permit) => self.upgrade(request, peer, &Arc::new(permit)),
+            Err(_) => {
+                self.node.metrics().refusal("connections");
+                let reason = "too many connections are open; try again later\n";
+                self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || reason.to_owned());
+                text(StatusCode::SERVICE_UNAVAILABLE, reason)
+            }
+        }
+    }
+
+    fn upgrade<B>(&self, request: &mut ::http::Request<B>, peer: SocketAddr, permit: &Permit) -> Response {
         if self.node.is_draining() {
             self.node.metrics().refusal("draining");
             self.log_refusal(peer, StatusCode::SERVICE_UNAVAILABLE, || SHUTTING_DOWN.to_owned());

@@ -50,6 +50,7 @@ mod connection;
 mod delta;
 mod demo;
 mod door;
+mod endpoint;
 #[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 mod filter;
@@ -77,6 +78,7 @@ pub use config::{
     ChannelOptions, Config, ConfigError, Limits, NamespaceOptions, Namespaces, PublishPolicy, SlowConsumer, Timeouts,
     Who,
 };
+pub use endpoint::Endpoint;
 pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,

@@ -4,6 +4,7 @@ use std::future::Pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::accept::accept_all;
 use crate::config::Config;
 use crate::door::{Admission, DoorClosed};
+use crate::endpoint::Endpoint;
 use crate::handle::ServerHandle;
 use crate::handlers::{ClientMessage, Handlers, RpcCall, RpcError};
 use crate::http::{self, Site};
@@ -149,7 +151,24 @@ impl<S: Future<Output = ()>> Server<S> {
     /// # Cancel safety
     /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
-        run(listener, self.node, self.shutdown).await
+        run(Some(listener), self.node, self.shutdown).await
+    }
+
+    /// The WebSocket endpoint, for an application with its own HTTP server. Needs [`run`](Self::run).
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::new(self.node.clone())
+    }
+
+    /// Does what [`serve`](Self::serve) does besides accepting connections: for an application whose HTTP server passes
+    /// requests to the [`endpoint`](Self::endpoint). Returns after the shutdown.
+    ///
+    /// # Errors
+    /// None at present.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the eviction of expired history. Connected clients stay until the runtime shuts down.
+    pub async fn run(self) -> io::Result<()> {
+        run(None, self.node, self.shutdown).await
     }
 }
 
@@ -193,8 +212,11 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     server.with_shutdown(shutdown).serve(listener).await
 }
 
-async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let is_loopback = listener.local_addr()?.ip().is_loopback();
+async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let is_loopback = match &listener {
+        Some(listener) => listener.local_addr()?.ip().is_loopback(),
+        None => false,
+    };
     let site = Arc::new(Site::new(node.clone(), is_loopback));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (drain, shutdown_timeout) = {
@@ -203,7 +225,10 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
     };
 
     let accepting = accept_all(
-        |cx| listener.poll_accept(cx),
+        |cx| match &listener {
+            Some(listener) => listener.poll_accept(cx),
+            None => Poll::Pending,
+        },
         |(stream, peer)| {
             let per_address_max = node.current_config().limits.connections_per_address_max;
             match node.door().admit(peer.ip(), per_address_max) {
