@@ -3,8 +3,8 @@
 
 mod events;
 mod input;
+mod subscribe;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,20 +14,19 @@ use tokio::time::Instant;
 
 use self::events::PendingEvent;
 use self::input::{Input, next_command};
-use crate::channel::{ChannelName, Gap};
+use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
-use crate::engine::{EngineError, History, HistoryQuery, Publication, Tags, is_recovered};
+use crate::engine::{EngineError, HistoryQuery, Publication};
 use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, Membership};
 use crate::protocol::{
-    Command, ConnectResult, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push,
-    PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult,
+    Command, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push, PushTarget, Reply,
+    ReplyBody,
 };
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::session::{
-    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified,
-    Verified,
+    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, TokenKind, Unverified, Verified,
 };
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -89,12 +88,6 @@ impl From<PingedBy> for Link {
             headers: None,
         }
     }
-}
-
-/// Why a subscription failed.
-enum SubscribeFailure {
-    Refused(ErrorCode),
-    Gap,
 }
 
 impl Client {
@@ -416,136 +409,6 @@ impl Client {
         self.queue.push(Item::Push(PreparedMessage::new(push)));
     }
 
-    /// Executes the server-side subscriptions of a new connection, and replies to `connect`.
-    async fn connect(
-        &mut self,
-        id: u32,
-        mut result: ConnectResult<'_>,
-        calls: Vec<Subscribe>,
-    ) -> Result<(), DisconnectCode> {
-        let mut started = Vec::with_capacity(calls.len());
-        for call in &calls {
-            started.push(self.start(call).await.map_err(|_| DisconnectCode::ServerError)?);
-        }
-        let mut subs = BTreeMap::new();
-        for (call, history) in calls.iter().zip(&started) {
-            let result = subscribe_result(call, history.as_ref()).map_err(|_| DisconnectCode::ServerError)?;
-            subs.insert(call.membership.subscription.channel.as_str(), result);
-        }
-        result.subs = subs;
-        self.reply(id, ReplyBody::Connect(result));
-        for (call, history) in calls.iter().zip(&started) {
-            self.activate(call, history.as_ref(), None)
-                .map_err(|Gap| DisconnectCode::InsufficientState)?;
-            self.announce_join(call).await;
-        }
-        Ok(())
-    }
-
-    async fn subscribe_by_server(&mut self, call: Subscribe) -> Result<(), DisconnectCode> {
-        let history = self.start(&call).await.map_err(|_| DisconnectCode::ServerError)?;
-        let result = subscribe_result(&call, history.as_ref()).map_err(|_| DisconnectCode::ServerError)?;
-        let target = PushTarget::channel(call.membership.subscription.channel.as_str());
-        let push = Push::Subscribe(ServerSubscription {
-            recoverable: result.recoverable,
-            epoch: result.epoch,
-            offset: result.offset.unwrap_or_default(),
-            positioned: result.positioned,
-            data: result.data,
-        });
-        let mut message = self.queue.encoding().push(target, &push);
-        let mut pushes = Vec::new();
-        for publication in result.publications {
-            pushes.push(self.queue.encoding().push(target, &Push::Pub(publication)));
-        }
-        if !pushes.is_empty() {
-            let mut joined = crate::protocol::bytes(&message).to_vec();
-            pushes.iter().for_each(|push| Encoding::join(&mut joined, push));
-            message = self.queue.encoding().frame(joined);
-        }
-        self.activate(&call, history.as_ref(), Some(message))
-            .map_err(|Gap| DisconnectCode::InsufficientState)?;
-        self.announce_join(&call).await;
-        Ok(())
-    }
-
-    async fn subscribe(&mut self, id: u32, call: Subscribe) -> Result<(), DisconnectCode> {
-        let Err(failure) = self.try_subscribe(id, &call).await else {
-            return Ok(());
-        };
-        // The join was not announced, so the leave is not announced either.
-        self.session.handle_unsubscribed(&call.membership.subscription);
-        self.node.hub().unsubscribe(&call.membership.subscription, self.id);
-        self.node.remove_presence(&call.membership).await;
-        match failure {
-            SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
-            SubscribeFailure::Refused(code) => {
-                self.reply(id, ReplyBody::Error(code));
-                Ok(())
-            }
-        }
-    }
-
-    async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
-        let history = self.start(call).await?;
-        let result = subscribe_result(call, history.as_ref())?;
-        if result.was_recovering {
-            self.node.metrics().recovery(result.recovered);
-        }
-        let reply = self.encode(id, ReplyBody::Subscribe(result))?;
-        self.activate(call, history.as_ref(), Some(reply))?;
-        self.announce_join(call).await;
-        Ok(())
-    }
-
-    /// Starts to buffer publications, and only then reads the history, so that none is lost in between.
-    async fn start(&self, call: &Subscribe) -> Result<Option<History>, ErrorCode> {
-        let Membership { subscription, info, .. } = &call.membership;
-        let channel = &subscription.channel;
-        let engine = self.node.engine();
-        self.node
-            .hub()
-            .subscribe(subscription, self.id, self.queue.clone(), call.options.clone());
-        self.node.interest_changed(channel).await?;
-        if call.membership.presence {
-            engine.presence_add(subscription, info.clone()).await?;
-        }
-        if !call.options.positioned {
-            return Ok(None);
-        }
-        let query = match &call.recover_from {
-            None => HistoryQuery::default(),
-            Some(_) if call.is_cache => HistoryQuery {
-                since: None,
-                limit: 1,
-                is_reversed: true,
-            },
-            Some(from) => HistoryQuery {
-                since: Some(from.offset),
-                limit: usize::MAX,
-                is_reversed: false,
-            },
-        };
-        Ok(Some(engine.history(channel, query).await?))
-    }
-
-    /// Queues the reply, and starts the delivery of pushes.
-    fn activate(&self, call: &Subscribe, history: Option<&History>, reply: Option<Message>) -> Result<(), Gap> {
-        let channel = &call.membership.subscription.channel;
-        let top = history.map(|history| &history.top);
-        self.node.hub().activate(channel, self.id, reply, top)
-    }
-
-    async fn announce_join(&self, call: &Subscribe) {
-        let Membership { subscription, info, .. } = &call.membership;
-        let channel = &subscription.channel;
-        if call.membership.join_leave
-            && let Err(error) = self.node.engine().publish_join(channel, info.clone()).await
-        {
-            tracing::warn!(%channel, %error, "the engine could not announce that a client joined");
-        }
-    }
-
     async fn execute(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
@@ -630,64 +493,6 @@ impl Client {
     }
 }
 
-/// Builds the reply to a subscription from the history since the position of the client.
-///
-/// # Errors
-/// Fails if recovery is impossible and the client rejects a subscription without it.
-fn subscribe_result<'a>(call: &'a Subscribe, history: Option<&'a History>) -> Result<SubscribeResult<'a>, ErrorCode> {
-    let mut result = SubscribeResult {
-        expiry: call.expiry,
-        data: call.data.as_ref(),
-        ..Default::default()
-    };
-    let Some(history) = history else {
-        return Ok(result);
-    };
-    result.positioned = true;
-    result.recoverable = call.is_recoverable;
-    result.epoch = history.top.epoch.as_str();
-    result.offset = Some(history.top.offset);
-    result.delta = call.options.delta;
-    let Some(from) = &call.recover_from else {
-        return Ok(result);
-    };
-    result.was_recovering = true;
-    let newest = history.publications.first();
-    let is_current = from.offset > 0 && *from == history.top;
-    result.recovered = match call.is_cache {
-        false => is_recovered(from, history),
-        true => newest.map_or(is_current, |newest| newest.offset == history.top.offset),
-    };
-    if result.recovered {
-        if !call.is_cache {
-            // The client advances the offset as it processes the publications.
-            result.offset = Some(from.offset);
-        }
-        let missed = history.publications.iter().filter(|_| !call.is_cache || !is_current);
-        let wanted = missed.filter(|publication| is_wanted(call, publication));
-        result.publications = wanted
-            .map(|publication| match call.options.delta {
-                false => publication.wire(),
-                true => publication.wire_complete(),
-            })
-            .collect();
-    } else if call.rejects_unrecovered {
-        return Err(ErrorCode::UnrecoverablePosition);
-    }
-    Ok(result)
-}
-
-/// Whether the filter of a subscription includes a publication.
-fn is_wanted(call: &Subscribe, publication: &Publication) -> bool {
-    let Some(filter) = &call.options.filter else {
-        return true;
-    };
-    match &publication.content.tags {
-        Some(tags) => filter.matches(&**tags),
-        None => filter.matches(&Tags::new()),
-    }
-}
-
 fn clock() -> Clock {
     Clock {
         now: Instant::now().into_std(),
@@ -705,24 +510,6 @@ impl Drop for Client {
         let mut left = self.session.take_subscriptions();
         left.append(&mut self.ended);
         self.node.unregister(self.id, left);
-    }
-}
-
-impl From<ErrorCode> for SubscribeFailure {
-    fn from(code: ErrorCode) -> Self {
-        Self::Refused(code)
-    }
-}
-
-impl From<EngineError> for SubscribeFailure {
-    fn from(error: EngineError) -> Self {
-        Self::Refused(error.into())
-    }
-}
-
-impl From<Gap> for SubscribeFailure {
-    fn from(Gap: Gap) -> Self {
-        Self::Gap
     }
 }
 

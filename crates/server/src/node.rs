@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenVerifier;
-use crate::channel::{ChannelName, Hub, SubscriberOptions};
+use crate::channel::{ChannelName, Hub, PositionCheck, STEPS, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
@@ -340,7 +340,7 @@ impl Node {
         let _probe = Probe(self, subscription, client);
         self.engine.interest_changed(&channel).await.map_err(|_| FAILED)?;
         self.hub
-            .activate(&channel, client, Default::default(), None)
+            .activate(&channel, client, Default::default(), None, None)
             .map_err(|_| FAILED)?;
         // Concurrent probes see each other's publications.
         let token = client.to_string();
@@ -480,6 +480,25 @@ impl Node {
         match &self.demos {
             Some(demos) => demos.run(self).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Periodically compares the positions of channels with the engine. Never returns.
+    pub(crate) async fn run_position_check(&self) {
+        // Not zero, which an interval must not be.
+        let step = (self.config.timeouts.position_check / STEPS).max(Duration::from_millis(1));
+        let mut interval = tokio::time::interval(step);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = PositionCheck::default();
+        loop {
+            interval.tick().await;
+            let behind = check.step(&self.hub, &self.engine, Instant::now()).await;
+            if behind > 0 {
+                tracing::warn!(
+                    behind,
+                    "channels missed publications; unsubscribed their subscribers, which recover"
+                );
+            }
         }
     }
 

@@ -253,6 +253,7 @@ async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Futu
     tokio::select! {
         never = accepting.as_mut() => match never {},
         () = node.run_maintenance() => {}
+        () = node.run_position_check() => {}
         () = node.run_demos() => {}
         () = shutdown => {}
     }
@@ -340,6 +341,8 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 mod hook_tests;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod protocol_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing, all
 //! subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover.
 
+mod encoder;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
@@ -19,14 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use sockeye::{Message, PreparedMessage};
 
+use self::encoder::{PublicationEncoder, target};
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
 use crate::config::SlowConsumer;
-use crate::delta;
 use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
-use crate::protocol::{Data, Encoding, Push, PushCache, PushTarget, Shape, WireData};
+use crate::protocol::{Data, Push, PushCache, PushTarget, Shape};
 use crate::queue::{Item, Queue};
 
 /// Options of a subscription.
@@ -43,6 +45,8 @@ pub(crate) struct SubscriberOptions {
     /// What happens to publications while the client reads too slowly; `None` disconnects it. Otherwise each publication is
     /// sent as a whole also if the client accepts deltas, because the one before it may be missing.
     pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
+    /// Pushes have the id of the channel instead of its name.
+    pub(crate) by_id: bool,
 }
 
 /// Error: a publication was lost while the client subscribed.
@@ -53,6 +57,8 @@ pub(crate) struct Gap;
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
+    /// The newest id of a channel.
+    channel_ids: AtomicU64,
     /// Number of publications that slow clients did not receive, because of the policies of their channels.
     dropped: AtomicU64,
 }
@@ -62,6 +68,8 @@ type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
 #[derive(Debug, Default)]
 struct Channel {
     subscribers: ClientMap<Subscriber>,
+    /// Replaces the name in pushes to subscribers that want it. Zero if there was none yet.
+    id: u64,
     /// The position of the newest publication, in a channel with history.
     position: Option<Position>,
     /// The newest publication, which deltas are made from. `None` if no subscriber wants deltas.
@@ -101,7 +109,8 @@ struct Buffered {
     has_gap: bool,
 }
 
-const SHARDS: usize = 64;
+/// Number of parts of a hub, each with a lock.
+pub(crate) const SHARDS: usize = 64;
 
 /// Maximum size of buffered pushes. Beyond it the subscription fails, and the client retries.
 const BUFFERED_BYTES_MAX: usize = 256 << 10;
@@ -111,6 +120,7 @@ impl Hub {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            channel_ids: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
     }
@@ -120,14 +130,17 @@ impl Hub {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
+    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate). Returns the id of the channel, if pushes
+    /// have it instead of the name. It is not reused when the channel is removed.
     pub(crate) fn subscribe(
         &self,
         subscription: &Subscription,
         client: ClientId,
         queue: Arc<Queue>,
         options: SubscriberOptions,
-    ) {
+    ) -> Option<u64> {
+        let by_id = options.by_id;
+        let mut id = None;
         let Subscription {
             channel: name,
             generation,
@@ -146,11 +159,17 @@ impl Hub {
                 subscriber = Some(waiting);
             } else {
                 channel.subscribers.insert(client, waiting);
+                if by_id && channel.id == 0 {
+                    channel.id = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
+                }
+                id = by_id.then_some(channel.id);
             }
         }
+        id
     }
 
-    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`.
+    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`. `base` is the data of the
+    /// last publication in the reply, from which the next one may be sent as a delta.
     ///
     /// # Errors
     /// Returns [`Gap`] and queues nothing if the buffered publications do not continue `from`.
@@ -160,6 +179,7 @@ impl Hub {
         client: ClientId,
         reply: Option<Message>,
         from: Option<&Position>,
+        base: Option<&Data>,
     ) -> Result<(), Gap> {
         let channel = self.channel(name).ok_or(Gap)?;
         let mut channel = channel.lock();
@@ -175,10 +195,15 @@ impl Hub {
                 if let Some(from) = from {
                     channel.adopt_epoch(name, client, from);
                 }
+                let has_numbered = pushes.iter().any(|(offset, push)| *offset != 0 && push.is_some());
+                let knows_newest = has_numbered || channel.is_newest(base, from);
                 let Some(subscriber) = channel.subscribers.get_mut(&client) else {
                     return Err(Gap);
                 };
-                subscriber.phase = Phase::live(after);
+                subscriber.phase = Phase::Live {
+                    after,
+                    has_previous: subscriber.options.delta && knows_newest,
+                };
                 if let Some(reply) = reply {
                     subscriber.queue.push(Item::Reply(reply));
                 }
@@ -240,6 +265,42 @@ impl Hub {
         }
     }
 
+    /// The channels of one part of the hub with numbered publications, and the position of the newest one. See [`SHARDS`].
+    pub(crate) fn positions(&self, shard: usize) -> Vec<(ChannelName, Position)> {
+        // Not under the lock of the shard: a channel may be locked for a whole delivery.
+        let shard = self.shards[shard].lock();
+        let channels: Vec<_> = shard
+            .iter()
+            .map(|(name, channel)| (name.clone(), channel.clone()))
+            .collect();
+        drop(shard);
+        let positions = channels.into_iter().filter_map(|(name, channel)| {
+            let position = channel.lock().position.clone()?;
+            Some((name, position))
+        });
+        positions.collect()
+    }
+
+    /// Ends the positioned subscriptions to a channel with "insufficient state", if the channel is still at `seen`, which the
+    /// engine has left behind long ago. Returns whether it did. The channel continues at `top`.
+    pub(crate) fn catch_up(&self, name: &ChannelName, seen: &Position, top: &Position) -> bool {
+        let Some(channel) = self.channel(name) else {
+            return false;
+        };
+        let mut channel = channel.lock();
+        if channel.position.as_ref() != Some(seen) || !seen.is_behind(top) {
+            return false;
+        }
+        channel.position = Some(top.clone());
+        channel.newest = None;
+        channel.unsubscribe_positioned(name, GapScope::All);
+        if channel.subscribers.is_empty() {
+            drop(channel);
+            self.remove_if_empty(name);
+        }
+        true
+    }
+
     /// The channels with subscribers, and their number of subscribers.
     pub(crate) fn channels(&self) -> Vec<(ChannelName, usize)> {
         let mut channels = Vec::new();
@@ -283,6 +344,7 @@ impl Hub {
     fn notify_members(&self, name: &ChannelName, push: &Push<'_>) {
         let Some(channel) = self.channel(name) else { return };
         let mut channel = channel.lock();
+        let id = channel.id;
         let mut interested = channel
             .subscribers
             .values_mut()
@@ -293,9 +355,9 @@ impl Hub {
         }
         let mut cache = PushCache::default();
         for subscriber in interested {
-            let encoding = subscriber.queue.encoding();
-            let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
-            let push = cache.get(encoding, Shape::Plain, false, encode);
+            let (encoding, by_id) = (subscriber.queue.encoding(), subscriber.options.by_id);
+            let encode = || encoding.push(target(name, id, by_id), push);
+            let push = cache.get(encoding, Shape::Plain, by_id, encode);
             subscriber.deliver(0, None, Item::Push(push.clone()));
         }
     }
@@ -360,7 +422,8 @@ impl Channel {
     fn deliver(&mut self, name: &ChannelName, publication: &Publication, epoch: Option<&Epoch>) -> usize {
         let mut dropped = 0;
         let mut encoder = PublicationEncoder {
-            target: PushTarget::channel(name.as_str()),
+            name,
+            id: self.id,
             publication,
             previous: self.newest.take(),
             deltas: Default::default(),
@@ -379,7 +442,7 @@ impl Channel {
                 Phase::Live { has_previous: true, .. } => Shape::Delta,
                 _ => Shape::Complete,
             };
-            let push = encoder.encode(subscriber.queue.encoding(), shape);
+            let push = encoder.encode(subscriber.queue.encoding(), shape, subscriber.options.by_id);
             let item = match &subscriber.options.slow_consumer {
                 None => Item::Push(push.clone()),
                 Some(policy) => Item::publication(push.clone(), policy, name, tags),
@@ -390,6 +453,15 @@ impl Channel {
             self.newest = Some(publication.content.data.clone());
         }
         dropped
+    }
+
+    /// Whether this data, of the publication at a position, is the newest one of the channel, which deltas are made from.
+    fn is_newest(&mut self, data: Option<&Data>, position: Option<&Position>) -> bool {
+        let Some(data) = data else { return false };
+        if self.newest.is_none() && self.position.as_ref() == position {
+            self.newest = Some(data.clone());
+        }
+        self.newest.as_ref() == Some(data)
     }
 
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
@@ -466,51 +538,6 @@ impl Channel {
                 }
             }
         });
-    }
-}
-
-/// Encodes a publication for many subscribers.
-struct PublicationEncoder<'a> {
-    target: PushTarget<'a>,
-    publication: &'a Publication,
-    /// The previous publication, from which deltas are made.
-    previous: Option<Data>,
-    /// The deltas of both encodings, each `Some(None)` if it would not be smaller than the data.
-    deltas: [Option<Option<Vec<u8>>>; 2],
-    cache: PushCache,
-}
-
-impl PublicationEncoder<'_> {
-    fn encode(&mut self, encoding: Encoding, mut shape: Shape) -> &PreparedMessage {
-        let (previous, next) = (self.previous.as_ref(), &self.publication.content.data);
-        let deltas = &mut self.deltas[encoding as usize];
-        if shape == Shape::Delta
-            && deltas
-                .get_or_insert_with(|| delta_between(encoding, previous?, next))
-                .is_none()
-        {
-            shape = Shape::Complete;
-        }
-        let (target, publication) = (self.target, self.publication);
-        self.cache.get(encoding, shape, false, || {
-            let data = match shape {
-                Shape::Plain => WireData::Plain(next),
-                Shape::Complete => WireData::Complete(next),
-                Shape::Delta => {
-                    let delta = deltas.as_ref().and_then(|delta| delta.as_deref());
-                    WireData::Delta(delta.unwrap_or_default().into())
-                }
-            };
-            encoding.push(target, &Push::Pub(publication.wire_with(data)))
-        })
-    }
-}
-
-/// Returns the delta between two publications, or `None` if it would not be smaller.
-fn delta_between(encoding: Encoding, previous: &Data, next: &Data) -> Option<Vec<u8>> {
-    match encoding {
-        Encoding::Json => delta::create_text(&previous.to_json(), &next.to_json()).map(String::into_bytes),
-        Encoding::Protobuf => delta::create(previous.as_bytes(), next.as_bytes()),
     }
 }
 
@@ -600,362 +627,4 @@ impl fmt::Debug for Hub {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Content;
-    use crate::protocol::Data;
-    use crate::queue::Outgoing;
-
-    const ALL: SubscriberOptions = SubscriberOptions {
-        join_leave: true,
-        positioned: true,
-        delta: false,
-        filter: None,
-        slow_consumer: None,
-    };
-
-    struct Room {
-        hub: Hub,
-        name: ChannelName,
-    }
-
-    impl Room {
-        fn new() -> Self {
-            Self {
-                hub: Hub::new(),
-                name: ChannelName::new("room").unwrap(),
-            }
-        }
-
-        fn join(&self, bits: u128, options: SubscriberOptions) -> Arc<Queue> {
-            let queue = Arc::new(Queue::new(1 << 20, None));
-            self.hub.subscribe(
-                &self.subscription(1),
-                ClientId::from_random(bits),
-                queue.clone(),
-                options,
-            );
-            queue
-        }
-
-        fn subscription(&self, generation: u64) -> Subscription {
-            let mut subscription = Subscription {
-                channel: self.name.clone(),
-                generation: Generation::default(),
-            };
-            (0..generation).for_each(|_| subscription.generation = subscription.generation.next());
-            subscription
-        }
-
-        fn release(&self, bits: u128, from: Option<Position>) -> Result<(), Gap> {
-            self.hub.activate(
-                &self.name,
-                ClientId::from_random(bits),
-                Some("reply".into()),
-                from.as_ref(),
-            )
-        }
-
-        fn say(&self, epoch: &str, offset: u64) {
-            let content = Content {
-                data: Data::json(offset.to_string()).unwrap(),
-                info: None,
-                tags: None,
-            };
-            let epoch = (offset > 0).then(|| Epoch::new(epoch));
-            self.hub.publication(
-                &self.name,
-                &Publication {
-                    content,
-                    offset,
-                    time_ms: 0,
-                },
-                epoch.as_ref(),
-            );
-        }
-    }
-
-    fn at(epoch: &str, offset: u64) -> Option<Position> {
-        Some(Position {
-            epoch: Epoch::new(epoch),
-            offset,
-        })
-    }
-
-    /// Removes all items of a queue. Returns offsets for publications, and the kind of other items.
-    fn drain(queue: &Queue) -> Vec<String> {
-        let mut seen = Vec::new();
-        while let Some(outgoing) = queue.take() {
-            seen.push(match outgoing {
-                Outgoing::Frame(frame) => match frame.message().as_text().unwrap() {
-                    text if text.contains("\"join\"") => "join".to_owned(),
-                    text => match text.split_once("\"data\":") {
-                        Some((_, data)) => data.split([',', '}']).next().unwrap().to_owned(),
-                        None => text.to_owned(),
-                    },
-                },
-                Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
-                Outgoing::Command(_) => "command".to_owned(),
-                Outgoing::Answer(_) => "answer".to_owned(),
-                Outgoing::Close(code) => code.to_string(),
-            });
-        }
-        seen
-    }
-
-    #[test]
-    fn the_reply_is_first_and_its_publications_are_not_repeated() {
-        let room = Room::new();
-        let queue = room.join(1, ALL);
-        for offset in 4..=6 {
-            room.say("e", offset);
-        }
-        assert_eq!(drain(&queue), [""; 0]);
-        room.release(1, at("e", 5)).unwrap();
-        room.say("e", 7);
-        assert_eq!(drain(&queue), ["reply", "6", "7"]);
-    }
-
-    #[test]
-    fn publications_covered_by_the_reply_are_skipped_later() {
-        let room = Room::new();
-        let early = room.join(1, ALL);
-        room.release(1, at("e", 1)).unwrap();
-        let late = room.join(2, ALL);
-        room.release(2, at("e", 3)).unwrap();
-        for offset in 2..=4 {
-            room.say("e", offset);
-        }
-        assert_eq!(drain(&early), ["reply", "2", "3", "4"]);
-        assert_eq!(drain(&late), ["reply", "4"]);
-    }
-
-    #[test]
-    fn a_gap_unsubscribes_positioned_subscribers() {
-        let room = Room::new();
-        let strict = room.join(1, ALL);
-        let loose = room.join(2, SubscriberOptions::default());
-        for client in [1, 2] {
-            room.release(client, at("e", 0)).unwrap();
-        }
-        for offset in [1, 2, 2, 4] {
-            room.say("e", offset);
-        }
-        assert_eq!(drain(&strict), ["reply", "1", "2", "unsubscribed"]);
-        assert_eq!(drain(&loose), ["reply", "1", "2", "4"]);
-    }
-
-    #[test]
-    fn a_new_epoch_is_a_gap() {
-        let room = Room::new();
-        let strict = room.join(1, ALL);
-        let loose = room.join(2, SubscriberOptions::default());
-        for client in [1, 2] {
-            room.release(client, at("old", 7)).unwrap();
-        }
-        room.say("new", 1);
-        assert_eq!(drain(&strict), ["reply", "unsubscribed"]);
-        assert_eq!(drain(&loose), ["reply", "1"]);
-    }
-
-    #[test]
-    fn a_gap_between_subscribe_and_activate_is_an_error() {
-        let room = Room::new();
-        let _queue = room.join(1, ALL);
-        room.say("e", 7);
-        assert_eq!(room.release(1, at("e", 5)), Err(Gap));
-
-        let room = Room::new();
-        let _queue = room.join(1, ALL);
-        room.say("new", 1);
-        assert_eq!(room.release(1, at("old", 0)), Err(Gap));
-    }
-
-    /// The history was evicted, so a new subscriber reads an epoch that the hub does not know yet.
-    #[test]
-    fn a_channel_with_evicted_history_accepts_new_subscribers() {
-        let room = Room::new();
-        let old = room.join(1, ALL);
-        room.say("old", 7);
-        room.release(1, at("old", 7)).unwrap();
-        let (first, second) = (room.join(2, ALL), room.join(3, ALL));
-        room.release(2, at("new", 0)).unwrap();
-        room.release(3, at("new", 0)).unwrap();
-        assert_eq!(drain(&old), ["reply", "unsubscribed"]);
-        room.say("new", 1);
-        assert_eq!(drain(&old), [""; 0]);
-        for queue in [first, second] {
-            assert_eq!(drain(&queue), ["reply", "1"]);
-        }
-    }
-
-    #[test]
-    fn a_subscriber_that_is_not_activated_receives_nothing() {
-        let room = Room::new();
-        let queue = room.join(1, ALL);
-        room.say("e", 7);
-        assert_eq!(room.release(1, at("e", 5)), Err(Gap));
-        room.say("e", 8);
-        assert_eq!(drain(&queue), [""; 0]);
-    }
-
-    #[test]
-    fn a_channel_without_history_delivers_everything() {
-        let room = Room::new();
-        let queue = room.join(1, ALL);
-        room.say("", 0);
-        room.release(1, None).unwrap();
-        room.say("", 0);
-        assert_eq!(drain(&queue), ["reply", "0", "0"]);
-    }
-
-    #[test]
-    fn joins_are_delivered_on_request() {
-        let room = Room::new();
-        let curious = room.join(1, ALL);
-        let busy = room.join(2, SubscriberOptions::default());
-        for client in [1, 2] {
-            room.release(client, None).unwrap();
-        }
-        let info = ClientInfo {
-            client: ClientId::from_random(2),
-            user: "".into(),
-            conn_info: None,
-            chan_info: None,
-        };
-        Deliver::join(&room.hub, &room.name, &info);
-        assert_eq!(drain(&curious), ["reply", "join"]);
-        assert_eq!(drain(&busy), ["reply"]);
-    }
-
-    /// A publication with tags, in a channel with history.
-    fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
-        let tags: Tags = tags
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        let content = Content {
-            data: Data::json(data).unwrap(),
-            info: None,
-            tags: (!tags.is_empty()).then(|| Arc::new(tags)),
-        };
-        let publication = Publication {
-            content,
-            offset,
-            time_ms: 0,
-        };
-        room.hub.publication(&room.name, &publication, Some(&Epoch::new("e")));
-    }
-
-    fn texts(queue: &Queue) -> Vec<String> {
-        let frames = std::iter::from_fn(|| match queue.take()? {
-            Outgoing::Frame(frame) => Some(frame),
-            other => panic!("{other:?}"),
-        });
-        frames
-            .map(|frame| frame.message().as_text().unwrap().to_owned())
-            .collect()
-    }
-
-    #[test]
-    fn the_first_publication_of_a_delta_subscription_is_complete() {
-        let room = Room::new();
-        let options = SubscriberOptions { delta: true, ..ALL };
-        let (deltas, plain) = (room.join(1, options), room.join(2, ALL));
-        for client in [1, 2] {
-            room.release(client, at("e", 0)).unwrap();
-        }
-        let long = |text: &str| format!("{{\"long\":\"{}{text}\"}}", "x".repeat(200));
-        publish(&room, 1, &long("a"), &[]);
-        publish(&room, 2, &long("b"), &[]);
-        // Nothing in common: the data itself is smaller than a delta.
-        publish(&room, 3, "1", &[]);
-        let heard = texts(&deltas);
-        assert!(
-            heard[1].contains(r#""data":"{\"long\":"#) && !heard[1].contains("delta"),
-            "{heard:?}"
-        );
-        assert!(
-            heard[2].len() < 150 && heard[2].contains(r#""delta":true"#),
-            "{heard:?}"
-        );
-        assert!(
-            heard[3].contains(r#""data":"1""#) && !heard[3].contains("delta"),
-            "{heard:?}"
-        );
-        assert!(texts(&plain)[2].contains(&long("b")));
-    }
-
-    #[test]
-    fn a_filter_excludes_publications_without_a_gap() {
-        let room = Room::new();
-        let node = serde_json::from_str(r#"{"key":"symbol","cmp":"eq","val":"A"}"#).unwrap();
-        let filter = Some(Arc::new(Filter::new(&node).unwrap()));
-        let queue = room.join(1, SubscriberOptions { filter, ..ALL });
-        publish(&room, 1, "1", &[("symbol", "B")]);
-        publish(&room, 2, "2", &[("symbol", "A")]);
-        room.release(1, at("e", 0)).unwrap();
-        publish(&room, 3, "3", &[]);
-        publish(&room, 4, "4", &[("symbol", "A")]);
-        assert_eq!(drain(&queue), ["reply", "2", "4"]);
-    }
-
-    #[test]
-    fn a_publication_is_encoded_for_each_subscriber() {
-        let room = Room::new();
-        let queue = Arc::new(Queue::new(1 << 20, None).with_encoding(Encoding::Protobuf));
-        let client = ClientId::from_random(1);
-        room.hub.subscribe(&room.subscription(1), client, queue.clone(), ALL);
-        room.release(1, at("e", 0)).unwrap();
-        queue.take().unwrap();
-        publish(&room, 1, "7", &[]);
-        let Some(Outgoing::Frame(frame)) = queue.take() else {
-            panic!("no publication")
-        };
-        let expect = [
-            &[15, 4 << 3 | 2, 13][..],
-            &[2 << 3 | 2, 4],
-            b"room",
-            // Publication: data and offset.
-            &[4 << 3 | 2, 5, 4 << 3 | 2, 1, b'7', 6 << 3, 1],
-        ];
-        assert_eq!(crate::protocol::bytes(frame.message()), expect.concat());
-    }
-
-    #[test]
-    fn a_channel_is_removed_with_its_last_subscriber() {
-        let room = Room::new();
-        let _queue = room.join(1, ALL);
-        assert!(room.hub.has_subscribers(&room.name));
-        room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(2));
-        assert!(room.hub.has_subscribers(&room.name));
-        // A newer subscription is not ended.
-        room.hub.unsubscribe(&room.subscription(0), ClientId::from_random(1));
-        assert!(room.hub.has_subscribers(&room.name));
-        room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(1));
-        assert!(!room.hub.has_subscribers(&room.name));
-        let queue = room.join(1, ALL);
-        room.release(1, None).unwrap();
-        assert_eq!(drain(&queue), ["reply"]);
-    }
-
-    #[test]
-    fn buffered_publications_are_limited_in_size() {
-        let room = Room::new();
-        let _queue = room.join(1, ALL);
-        let content = Content {
-            data: Data::json(format!("\"{}\"", "x".repeat(60_000))).unwrap(),
-            info: None,
-            tags: None,
-        };
-        for _ in 0..10 {
-            let publication = Publication {
-                content: content.clone(),
-                offset: 0,
-                time_ms: 0,
-            };
-            room.hub.publication(&room.name, &publication, None);
-        }
-        assert_eq!(room.release(1, None), Err(Gap));
-    }
-}
+mod tests;

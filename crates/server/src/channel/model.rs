@@ -23,6 +23,7 @@ const STRICT: SubscriberOptions = SubscriberOptions {
     delta: false,
     filter: None,
     slow_consumer: None,
+    by_id: false,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -137,9 +138,9 @@ impl World {
                 client.phase = Phase::Read(history, self.published);
             }
             Phase::Read(history, published) => {
-                let activated = self
-                    .hub
-                    .activate(&self.room, client.id, Some("reply".into()), Some(&history.top));
+                let activated =
+                    self.hub
+                        .activate(&self.room, client.id, Some("reply".into()), Some(&history.top), None);
                 if activated.is_err() {
                     // The server disconnects the client, which reconnects.
                     self.hub.unsubscribe(&client.subscription, client.id);

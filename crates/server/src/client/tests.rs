@@ -1,5 +1,6 @@
 //! Several clients on one node, without sockets and with paused time.
 
+mod channels;
 mod events;
 
 use super::*;

@@ -406,6 +406,10 @@ options! {
         /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
         /// removed from its channels after the sum of both, 33 s by default.
         pub pong: Duration = Duration::from_secs(8),
+        /// How often each channel with history is compared with the engine. If a publication is missing, its subscribers are
+        /// unsubscribed with 2500, and recover. The server examines at most 1,000 channels at a time, 64 times per interval;
+        /// with more channels, the check of each takes place less often.
+        pub position_check: Duration = Duration::from_secs(40),
         /// Time for a slow client to read 64 KiB. Then the client is disconnected with 3008.
         pub write: Duration = Duration::from_secs(33),
         /// Time for the closing handshake of one connection. Then TCP is closed without it.
@@ -467,6 +471,7 @@ mod tests {
             connect,
             ping_interval,
             pong,
+            position_check,
             write,
             close,
             drain,
@@ -478,6 +483,7 @@ mod tests {
             connect,
             ping_interval,
             pong,
+            position_check,
             write,
             close,
             shutdown,

@@ -148,11 +148,18 @@ pub(crate) struct SubscribeRequest<'a> {
 }
 
 impl SubscribeRequest<'_> {
+    /// Bit of `flag`: pushes may have the id of the channel instead of its name.
+    const FLAG_CHANNEL_ID: i64 = 1;
+
     /// Bit of `flag`: the subscription fails if recovery is impossible.
     const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
     pub(crate) fn rejects_unrecovered(&self) -> bool {
         self.flag & Self::FLAG_REJECT_UNRECOVERED != 0
+    }
+
+    pub(crate) fn accepts_channel_id(&self) -> bool {
+        self.flag & Self::FLAG_CHANNEL_ID != 0
     }
 
     /// Whether the client paginates the state of a map.

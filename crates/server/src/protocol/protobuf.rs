@@ -116,7 +116,7 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
 /// Encodes a push behind its length.
 pub(super) fn push(target: PushTarget<'_>, push: &Push<'_>) -> Vec<u8> {
     let mut wire = WirePush {
-        id: target.id.into(),
+        id: target.id as i64,
         channel: target.channel.to_owned(),
         ..Default::default()
     };
@@ -717,7 +717,7 @@ impl From<&SubscribeResult<'_>> for WireSubscribeResult {
             data: bytes(result.data),
             was_recovering: result.was_recovering,
             delta: result.delta,
-            id: result.id.into(),
+            id: result.id as i64,
         }
     }
 }

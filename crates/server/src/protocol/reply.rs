@@ -130,7 +130,7 @@ pub(crate) struct SubscribeResult<'a> {
     pub(crate) delta: bool,
     /// The id that replaces the channel name in pushes; zero if there is none.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) id: u32,
+    pub(crate) id: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -305,6 +305,11 @@ impl<'a> PushTarget<'a> {
         Self { id: 0, channel }
     }
 
+    /// A channel by the id that the client knows.
+    pub(crate) fn id(id: u64) -> Self {
+        Self { id, channel: "" }
+    }
+
     /// The whole connection.
     pub(crate) fn connection() -> Self {
         Self { id: 0, channel: "" }
@@ -316,7 +321,7 @@ impl<'a> PushTarget<'a> {
 pub(crate) struct PushTarget<'a> {
     /// The id that replaces the name of the channel; zero if the name is sent.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) id: u32,
+    pub(crate) id: u64,
     /// Empty if the push concerns the connection.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) channel: &'a str,

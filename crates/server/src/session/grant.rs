@@ -22,6 +22,7 @@ pub(crate) struct Wish {
     delta: bool,
     filter: Option<Arc<Filter>>,
     rejects_unrecovered: bool,
+    channel_id: bool,
 }
 
 impl Wish {
@@ -56,6 +57,7 @@ impl Wish {
             delta,
             filter,
             rejects_unrecovered: request.rejects_unrecovered(),
+            channel_id: request.accepts_channel_id(),
         })
     }
 
@@ -173,6 +175,8 @@ pub(super) fn subscription(
                 SlowConsumer::Disconnect => None,
                 policy => Some(Arc::new(policy.clone())),
             },
+            // SDKs find the channels that the server chose only by their names.
+            by_id: wish.channel_id && namespace.channel_ids && !grant.is_server_side,
         },
         is_recoverable,
         is_cache: namespace.cache,
