@@ -51,14 +51,12 @@ mod delta;
 mod demo;
 mod door;
 mod endpoint;
-#[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
 mod engine;
 mod filter;
 mod handle;
 mod handlers;
 mod hooks;
 mod http;
-#[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
 mod metrics;
 mod node;
