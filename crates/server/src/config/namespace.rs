@@ -40,7 +40,8 @@ options! {
         pub join_leave: bool = false,
         /// Whether subscribers may ask for `fossil` deltas instead of whole publications. Needs history.
         pub delta: bool = false,
-        /// Whether pushes to clients that accept it (`flag` 1) have a short number in place of the name of the channel.
+        /// Whether pushes to JSON clients that accept it (`flag` 1) have a short number in place of the name of the channel.
+        /// Protobuf clients always get the name, because the JavaScript SDK does not recognize the number there.
         pub channel_ids: bool = true,
         /// Recovers only the newest publication of a channel, as a cache, also for clients without a position. Needs history.
         pub cache: bool = false,
