@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::presence::{ClientId, Membership};
 use crate::protocol::{
     Command, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push, PushTarget, Reply,
-    ReplyBody,
+    ReplyBody, Request,
 };
 use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::session::{
@@ -185,6 +185,14 @@ impl Client {
         }
         // Announce earlier leaves first, in case the client subscribes again.
         self.run_pending().await?;
+        if let Ok(Command {
+            request: Some(Request::Connect(connect)),
+            ..
+        }) = &command
+            && !connect.headers.is_empty()
+        {
+            self.node.hooks().add_emulated(&mut self.headers, &connect.headers);
+        }
         let mut step = self.session.handle_command(command, Instant::now().into_std())?;
         if let Step::Verify(unverified) = step {
             step = Box::pin(self.verify(*unverified)).await?;

@@ -11,11 +11,13 @@ mod backend;
 mod breaker;
 mod types;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::config::options::options;
@@ -61,6 +63,10 @@ options! {
         pub pause: Duration = Duration::from_secs(5),
         /// Names of the headers of the client's request that are forwarded to the backend, such as `Cookie`.
         pub forward_headers: Vec<String> = Vec::new(),
+        /// Names of the headers that clients may send in their `connect` command (`headers` of the SDK), because browsers cannot
+        /// set headers of a WebSocket. They are forwarded like those of the request, which take precedence. The client
+        /// chooses the values: list no header that a proxy in front of the server sets.
+        pub emulated_headers: Vec<String> = Vec::new(),
     }
 }
 
@@ -174,6 +180,26 @@ impl Hooks {
     pub(crate) fn forwarded(&self, headers: &HeaderMap) -> Option<Arc<HeaderMap>> {
         let forwarded = self.backend.forwarded(headers);
         (!forwarded.is_empty()).then(|| Arc::new(forwarded))
+    }
+
+    /// Adds the headers of a client's `connect` command that are forwarded to the backend.
+    pub(crate) fn add_emulated(
+        &self,
+        headers: &mut Option<Arc<HeaderMap>>,
+        emulated: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
+    ) {
+        let mut all = headers.as_deref().cloned().unwrap_or_default();
+        for name in self.backend.emulated_headers() {
+            let given = emulated
+                .iter()
+                .find(|(given, _)| given.eq_ignore_ascii_case(name.as_str()));
+            // A value that is not valid in a header is left out.
+            let value = given.and_then(|(_, value)| HeaderValue::from_str(value).ok());
+            if let (Some(value), false) = (value, all.contains_key(name)) {
+                all.insert(name.clone(), value);
+            }
+        }
+        *headers = (!all.is_empty()).then(|| Arc::new(all));
     }
 
     /// Sends the JSON of a call, and parses the answer.

@@ -101,6 +101,39 @@ async fn a_call_has_the_fields_of_the_protocol_and_only_listed_headers() {
 }
 
 #[tokio::test]
+async fn listed_headers_of_the_connect_command_are_forwarded_behind_those_of_the_request() {
+    let (address, mut requests) = backend("{}").await;
+    let hooks = hooks(address, |options| {
+        options.forward_headers = vec!["X-User".to_owned()];
+        options.emulated_headers = vec!["authorization".to_owned(), "X-User".to_owned(), "X-Bad".to_owned()];
+    });
+    let mut request = HeaderMap::new();
+    request.insert("x-user", "from the proxy".parse().unwrap());
+    let mut headers = hooks.forwarded(&request);
+    let emulated = [
+        ("Authorization", "Bearer 1"),
+        ("X-User", "forged"),
+        ("X-Bad", "a\r\nb"),
+        ("X-Other", "not listed"),
+    ];
+    hooks.add_emulated(
+        &mut headers,
+        &emulated.map(|(name, value)| (name.into(), value.into())).into(),
+    );
+    call(&hooks, &headers.unwrap()).await.unwrap();
+    let request = requests.recv().await.unwrap();
+    assert!(request.contains("\r\nauthorization: Bearer 1\r\n"), "{request}");
+    assert!(request.contains("\r\nx-user: from the proxy\r\n"), "{request}");
+    for absent in ["forged", "x-bad", "not listed"] {
+        assert!(!request.contains(absent), "{request}");
+    }
+    // A header that only clients may send is not taken from their request.
+    let mut request = HeaderMap::new();
+    request.insert("authorization", "Basic 2".parse().unwrap());
+    assert_eq!(hooks.forwarded(&request), None);
+}
+
+#[tokio::test]
 async fn a_backend_that_does_not_answer_is_a_timeout_and_then_a_pause() {
     let (address, mut requests) = backend("").await;
     let hooks = hooks(address, |options| {

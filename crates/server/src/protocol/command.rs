@@ -105,6 +105,9 @@ pub(crate) struct ConnectRequest<'a> {
     /// Server-side subscriptions to recover.
     #[serde(borrow, deserialize_with = "null_as_default")]
     pub(crate) subs: BTreeMap<Cow<'a, str>, SubscribeRequest<'a>>,
+    /// Headers for the backend, of clients that cannot set those of their request.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub(crate) headers: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     /// The name of the client library.
     #[serde(borrow)]
     pub(crate) name: Cow<'a, str>,

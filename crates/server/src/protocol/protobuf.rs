@@ -208,6 +208,8 @@ struct WireConnect {
     name: String,
     #[prost(string, tag = "5")]
     version: String,
+    #[prost(map = "string, string", tag = "6")]
+    headers: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -619,6 +621,11 @@ impl From<WireConnect> for ConnectRequest<'static> {
                 .into_iter()
                 .map(|(channel, subscribe)| (Cow::Owned(channel), subscribe.into()))
                 .collect::<BTreeMap<_, _>>(),
+            headers: wire
+                .headers
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             name: wire.name.into(),
             version: wire.version.into(),
         }

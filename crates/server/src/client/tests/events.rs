@@ -20,6 +20,11 @@ impl Backend for Script {
         HeaderMap::new()
     }
 
+    fn emulated_headers(&self) -> &[::http::HeaderName] {
+        const NAMES: &[::http::HeaderName] = &[::http::header::AUTHORIZATION];
+        NAMES
+    }
+
     fn call<'a>(
         &'a self,
         hook: Hook,
@@ -212,7 +217,8 @@ async fn everything_waits_for_the_decision_about_the_connection() {
         config.without_namespace.as_mut().unwrap().subscribe_hook = false;
     });
     let mut ada = Peer::new(&node);
-    let frame = format!("{{\"id\":1,\"connect\":{{\"name\":\"js\"}}}}\n{}", subscribe(2, "a"));
+    let connect = r#"{"id":1,"connect":{"name":"js","headers":{"authorization":"Bearer 1"}}}"#;
+    let frame = format!("{connect}\n{}", subscribe(2, "a"));
     assert!(ada.feed(&frame).await.is_empty());
     assert!(ada.feed(r#"{"id":3,"ping":{}}"#).await.is_empty());
     let body = script.answer(r#"{"result":{"user":"ada","data":{"x":1},"channels":["news"]}}"#);
@@ -221,6 +227,7 @@ async fn everything_waits_for_the_decision_about_the_connection() {
     assert!(heard[0].contains(r#""data":{"x":1},"subs":{"news":{}}"#), "{heard:?}");
     assert_eq!(heard[1..], [r#"{"id":2,"subscribe":{}}"#, r#"{"id":3,"ping":{}}"#]);
     assert_eq!(node.clients().of_user("ada").len(), 1);
+    assert_eq!(ada.0.headers.as_ref().unwrap()["authorization"], "Bearer 1");
 
     // A client that the backend disconnects gets its code.
     let mut eve = Peer::new(&node);
