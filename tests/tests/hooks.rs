@@ -49,7 +49,9 @@ async fn the_backend_of_the_page_decides_about_clients() {
     backend.line_after("listening").await;
 
     let settings = folder.path().join("sockeye.toml");
-    let toml = block(&page, "toml").replace(":3000/", &format!(":{port}/"));
+    // Patient, for busy machines.
+    let toml = block(&page, "toml").replace("[hooks]\n", "[hooks]\ntimeout = \"9s\"\n");
+    let toml = toml.replace(":3000/", &format!(":{port}/"));
     std::fs::write(&settings, toml).unwrap();
     let mut server = Sockeye::serve("127.0.0.1:0", &["--config", settings.to_str().unwrap()]).await;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::HookError;
+use crate::filter::FilterNode;
 
 /// The fields of every call.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -192,6 +193,8 @@ pub(crate) struct SubscribeDecision {
     pub(crate) b64data: String,
     #[serde(rename = "override")]
     pub(crate) overrides: Option<DecisionOverrides>,
+    /// Only publications whose tags match are delivered.
+    pub(crate) server_tags_filter: Option<FilterNode>,
 }
 
 /// Options of the namespace that are different for this subscription.

@@ -50,6 +50,8 @@ fn config(backend: SocketAddr) -> Config {
     config.hooks.subscribe_url = url("subscribe");
     config.hooks.rpc_url = url("rpc");
     config.hooks.forward_headers = vec!["Cookie".to_owned()];
+    // Patient, for busy machines.
+    config.hooks.timeout = Duration::from_secs(9);
     let options = config.without_namespace.as_mut().unwrap();
     options.subscribe_hook = true;
     options.allow_subscribe = Who::Nobody;
@@ -113,7 +115,7 @@ async fn a_backend_over_http_decides_about_clients_over_websocket() {
 async fn a_slow_backend_delays_only_its_channel_and_then_gives_a_temporary_error() {
     let (address, requests) = backend(by_cookie).await;
     let mut config = config(address);
-    config.hooks.timeout = Duration::from_millis(300);
+    config.hooks.timeout = Duration::from_secs(2);
     let server = Fixture::start(config).await;
     let mut ada = connect(&server, "session=ada").await;
     assert!(text(&mut ada).await.contains("\"client\""));

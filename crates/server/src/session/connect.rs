@@ -12,6 +12,7 @@ use super::token::{Pending, TokenKind, verify};
 use super::{Clock, CommandError, Heartbeat, Pings, Session, State, Step, Subscribe, expiry};
 use crate::auth::{ConnectToken, SubscribeOptions};
 use crate::codes::{DisconnectCode, ErrorCode};
+use crate::filter::Filter;
 use crate::hooks::Hook;
 use crate::presence::ClientInfo;
 use crate::protocol::{ConnectRequest, ConnectResult, Data, DataField, InvalidJson, ReplyBody};
@@ -31,6 +32,8 @@ pub(super) struct Credentials {
     pub(super) info: Option<Data>,
     pub(super) expire_at: Option<u64>,
     pub(super) subscriptions: BTreeMap<String, SubscribeOptions>,
+    /// Filters of some of the subscriptions.
+    pub(super) filters: BTreeMap<String, Filter>,
     /// Data for the backend, which is never sent to clients.
     pub(super) meta: Option<Box<RawValue>>,
     /// Data for the client.
@@ -46,6 +49,7 @@ impl TryFrom<ConnectToken> for Credentials {
             info: token.info.as_ref().map(grant::payload).transpose()?,
             expire_at: token.expire_at,
             subscriptions: token.subscriptions,
+            filters: BTreeMap::new(),
             meta: token.meta,
             data: None,
         })
@@ -161,7 +165,7 @@ impl Session {
         };
         self.meta = credentials.meta;
         self.update_expiry();
-        let subscriptions = self.subscribe_server_side(credentials.subscriptions, wishes)?;
+        let subscriptions = self.subscribe_server_side(credentials.subscriptions, credentials.filters, wishes)?;
         let result = ConnectResult {
             client: self.client.to_string(),
             version: VERSION,
@@ -183,6 +187,7 @@ impl Session {
     fn subscribe_server_side(
         &mut self,
         subscriptions: BTreeMap<String, SubscribeOptions>,
+        mut filters: BTreeMap<String, Filter>,
         mut wishes: BTreeMap<String, Wish>,
     ) -> Result<Vec<Subscribe>, CommandError> {
         let mut granted = Vec::with_capacity(subscriptions.len());
@@ -190,6 +195,7 @@ impl Session {
             let wish = wishes.remove(&name).unwrap_or_default();
             let grant = Grant {
                 options,
+                filter: filters.remove(&name),
                 has_token: true,
                 is_server_side: true,
                 ..Grant::default()

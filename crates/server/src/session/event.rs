@@ -3,6 +3,7 @@
 //! The session returns [`Step::Ask`] and continues with other commands. The caller passes the decision to
 //! [`Session::handle_decision`], which checks again whatever may have changed in the meantime.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -16,6 +17,7 @@ use crate::auth::{Overrides, Payload, SubscribeOptions};
 use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode};
 use crate::engine::{Content, Publish, Version};
+use crate::filter::Filter;
 use crate::hooks::{
     BoolValue, ConnectDecision, Hook, HookError, HookReply, PublishDecision, RefreshDecision, ReplyError, RpcDecision,
     SubRefreshDecision, SubscribeDecision,
@@ -195,13 +197,14 @@ impl Session {
         reply: HookReply<SubscribeDecision>,
         clock: Clock,
     ) -> Result<Step, CommandError> {
-        let decision = decided(reply)?.unwrap_or_default();
+        let mut decision = decided(reply)?.unwrap_or_default();
         let expire_at = u64::try_from(decision.expire_at).ok().filter(|at| *at > 0);
         if expire_at.is_some_and(|at| at <= clock.unix) {
             return Err(ErrorCode::Expired.into());
         }
         let (expiry, expires_at) = expiry(expire_at, self.subscription_renewal(&event.channel), clock);
         let grant = Grant {
+            filter: take_filter(&mut decision)?,
             options: SubscribeOptions::try_from(decision)?,
             expiry,
             has_token: true,
@@ -306,6 +309,16 @@ fn decided<T>(reply: HookReply<T>) -> Result<Option<T>, CommandError> {
     }
 }
 
+/// The filter of a subscription.
+///
+/// # Errors
+/// 100 if the filter is not valid. Without it, the client would receive what it must not.
+fn take_filter(decision: &mut SubscribeDecision) -> Result<Option<Filter>, ErrorCode> {
+    let node = decision.server_tags_filter.take();
+    let filter = node.as_ref().map(Filter::new).transpose();
+    filter.map_err(|_| ErrorCode::Internal)
+}
+
 /// A time in the future, or `None`.
 fn future(expire_at: i64, clock: Clock) -> Option<u64> {
     u64::try_from(expire_at).ok().filter(|at| *at > clock.unix)
@@ -336,9 +349,13 @@ impl TryFrom<ConnectDecision> for Credentials {
 
     fn try_from(decision: ConnectDecision) -> Result<Self, ErrorCode> {
         let channels = decision.channels.into_iter();
-        let mut subscriptions: std::collections::BTreeMap<_, _> =
+        let mut subscriptions: BTreeMap<_, _> =
             channels.map(|channel| (channel, SubscribeOptions::default())).collect();
-        for (channel, options) in decision.subs {
+        let mut filters = BTreeMap::new();
+        for (channel, mut options) in decision.subs {
+            if let Some(filter) = take_filter(&mut options)? {
+                filters.insert(channel.clone(), filter);
+            }
             subscriptions.insert(channel, options.try_into()?);
         }
         Ok(Self {
@@ -346,6 +363,7 @@ impl TryFrom<ConnectDecision> for Credentials {
             info: data(decision.info, decision.b64info)?,
             expire_at: u64::try_from(decision.expire_at).ok().filter(|at| *at > 0),
             subscriptions,
+            filters,
             meta: decision.meta,
             data: data(decision.data, decision.b64data)?,
         })

@@ -119,9 +119,11 @@ impl Standing<'_> {
     }
 }
 
-/// What a token says about a subscription.
+/// What a token or the backend says about a subscription.
 #[derive(Debug, Default)]
 pub(super) struct Grant {
+    /// Excludes publications, beside the filter of the client.
+    pub(super) filter: Option<Filter>,
     pub(super) options: auth::SubscribeOptions,
     pub(super) expiry: ExpiryResult,
     pub(super) has_token: bool,
@@ -148,8 +150,13 @@ pub(super) fn subscription(
     let positioned = is_recoverable || has_history && (force_positioning || wish.positioned && namespace.positioning);
     let join_leave = choose(overrides.join_leave, namespace.join_leave);
     let push_join_leave = choose(overrides.force_push_join_leave, namespace.force_push_join_leave);
-    // A consumer that drops publications does not have the one that a delta is made from.
-    let delta = wish.delta && namespace.delta && positioned && namespace.slow_consumer == SlowConsumer::Disconnect;
+    // A subscriber that does not receive every publication does not have the one that a delta is made from.
+    let receives_all = namespace.slow_consumer == SlowConsumer::Disconnect && grant.filter.is_none();
+    let delta = wish.delta && namespace.delta && positioned && receives_all;
+    let filter = match (wish.filter, grant.filter) {
+        (Some(wanted), Some(allowed)) => Some(Arc::new(wanted.and(&allowed))),
+        (wanted, allowed) => wanted.or(allowed.map(Arc::new)),
+    };
     let chan_info = grant.options.info.as_ref().map(payload).transpose()?;
     let data = grant.options.data.as_ref().map(payload).transpose()?;
     let info = match chan_info {
@@ -170,7 +177,7 @@ pub(super) fn subscription(
             join_leave: join_leave && (wish.join_leave || push_join_leave),
             positioned,
             delta,
-            filter: wish.filter,
+            filter,
             slow_consumer: match &namespace.slow_consumer {
                 SlowConsumer::Disconnect => None,
                 policy => Some(Arc::new(policy.clone())),

@@ -40,6 +40,7 @@ impl Session {
             expiry,
             has_token: true,
             is_server_side: true,
+            filter: None,
         };
         let wish = Wish::recovering(command.recover_since);
         match self.grant(command.channel, wish, grant, expires_at) {
@@ -111,6 +112,7 @@ impl Session {
             expiry,
             has_token: true,
             is_server_side: false,
+            filter: None,
         };
         let subscribe = self.grant(channel, wish, grant, expires_at)?;
         Ok(Step::Subscribe(subscribe.into()))

@@ -274,6 +274,55 @@ fn the_backend_decides_about_subscriptions_and_their_options() {
 }
 
 #[test]
+fn the_backend_may_exclude_publications_by_their_tags() {
+    let tags = |pairs: &[(&str, &str)]| -> crate::engine::Tags {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let wanted = r#"{"id":2,"subscribe":{"channel":"c","tf":{"key":"kind","cmp":"eq","val":"new"}}}"#;
+    let answer = r#"{"result":{"server_tags_filter":{"key":"team","cmp":"eq","val":"red"}}}"#;
+    let mut client = connected();
+    let event = client.ask(wanted);
+    let Step::Subscribe(subscribe) = client.decide(event, answer).unwrap() else {
+        panic!("not subscribed")
+    };
+    let filter = subscribe.options.filter.unwrap();
+    assert!(filter.matches(&tags(&[("kind", "new"), ("team", "red")])));
+    for excluded in [
+        &[("kind", "new"), ("team", "blue")][..],
+        &[("kind", "old"), ("team", "red")],
+        &[],
+    ] {
+        assert!(!filter.matches(&tags(excluded)));
+    }
+    // Deltas are made from publications that such a subscriber may not have.
+    let mut client = connected();
+    let deltas = SUBSCRIBE.replace("\"recoverable\":true", "\"recoverable\":true,\"delta\":\"fossil\"");
+    let event = client.ask(&deltas);
+    let Step::Subscribe(subscribe) = client.decide(event, answer).unwrap() else {
+        panic!("not subscribed")
+    };
+    assert!(subscribe.options.filter.is_some() && !subscribe.options.delta);
+    // An invalid filter is not ignored.
+    let invalid = r#"{"result":{"server_tags_filter":{"key":"team","cmp":"like"}}}"#;
+    assert!(
+        connected()
+            .decided(SUBSCRIBE, invalid)
+            .unwrap()
+            .contains("\"code\":100")
+    );
+    let connect = r#"{"result":{"subs":{"c":{"server_tags_filter":{"key":"team","cmp":"eq","val":"red"}}}}}"#;
+    let mut client_of = self::client(config());
+    let event = client_of.ask(CONNECT);
+    let Step::Connect(_, granted) = client_of.decide(event, connect).unwrap() else {
+        panic!("not connected")
+    };
+    assert!(granted[0].options.filter.is_some());
+}
+
+#[test]
 fn a_subscription_that_the_backend_refuses_leaves_nothing() {
     for (answer, expect) in [
         (
