@@ -27,7 +27,7 @@ pub(crate) const AUTOBAHN: Suite = Suite {
 };
 
 /// All suites, the fast ones first.
-pub(crate) const SUITES: [Suite; 12] = [
+pub(crate) const SUITES: [Suite; 13] = [
     Suite {
         name: "node_ws",
         needs: &[Tool::Node],
@@ -38,6 +38,10 @@ pub(crate) const SUITES: [Suite; 12] = [
     },
     Suite {
         name: "python_aiohttp",
+        needs: &[Tool::Python],
+    },
+    Suite {
+        name: "hooks",
         needs: &[Tool::Python],
     },
     Suite {

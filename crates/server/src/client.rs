@@ -1,27 +1,33 @@
 //! Executes the commands of one client: drives its [`Session`] and calls the hub and the engine. Independent of sockets:
 //! frames go in, and the frames to write come out of the queue.
 
-use std::collections::BTreeMap;
+mod events;
+mod input;
+mod subscribe;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::http::HeaderMap;
 use sockeye::{Message, PreparedMessage, Sender};
 use tokio::time::Instant;
 
-use crate::channel::{ChannelName, Gap};
+use self::events::PendingEvent;
+use self::input::{Input, next_command};
+use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
-use crate::engine::{EngineError, History, HistoryQuery, Publication, Tags, is_recovered};
+use crate::engine::{EngineError, HistoryQuery, Publication};
 use crate::metrics::{Source, Transport};
 use crate::node::Node;
 use crate::presence::{ClientId, Membership};
 use crate::protocol::{
-    Command, ConnectResult, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push,
-    PushTarget, Reply, ReplyBody, ServerSubscription, SubscribeResult,
+    Command, Empty, Encoding, HistoryResult, Malformed, PresenceResult, PresenceStatsResult, Push, PushTarget, Reply,
+    ReplyBody, Request,
 };
-use crate::queue::{Item, Outgoing, Queue, ServerCommand};
+use crate::queue::{Answer, Item, Outgoing, Queue, ServerCommand};
 use crate::request_id::{Caller, RequestId};
 use crate::session::{
-    Call, Clock, PingDue, Pings, ReadHistory, Session, Step, Subscribe, TokenKind, Unverified, Verified,
+    Call, Clock, Expired, Handled, PingDue, Pings, ReadHistory, Session, Step, TokenKind, Unverified, Verified,
 };
 
 /// A connected client. It is registered with the node from construction until it is dropped.
@@ -40,6 +46,15 @@ pub(crate) struct Client {
     generation: u64,
     /// Commands of the server API that are not executed yet.
     commands: Vec<ServerCommand>,
+    input: Input,
+    /// Events without a decision.
+    pending: Vec<PendingEvent>,
+    /// Number of events so far.
+    tickets: u64,
+    /// Decisions that are not executed yet.
+    answers: Vec<Answer>,
+    /// Headers of the client's request, for the backend.
+    headers: Option<Arc<HeaderMap>>,
 }
 
 /// How the server detects that a client is gone.
@@ -62,6 +77,8 @@ pub(crate) struct Link {
     pub(crate) caller: Option<Caller>,
     /// Secret with which the client sends commands over other requests; empty if it sends them over this connection.
     pub(crate) secret: String,
+    /// Headers of the client's request, for the backend.
+    pub(crate) headers: Option<Arc<HeaderMap>>,
 }
 
 impl From<PingedBy> for Link {
@@ -72,18 +89,13 @@ impl From<PingedBy> for Link {
             transport: Transport::WebSocket,
             caller: None,
             secret: String::new(),
+            headers: None,
         }
     }
 }
 
 /// How late a timeout may be noticed.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Why a subscription failed.
-enum SubscribeFailure {
-    Refused(ErrorCode),
-    Gap,
-}
 
 impl Client {
     /// Creates and registers a client. Without a `sender`, all frames are queued for [`next_frame`](Self::next_frame).
@@ -104,6 +116,11 @@ impl Client {
         let generation = node.generation();
         let mut session = Session::new(node.current_config(), id, pings, Instant::now().into_std());
         session.set_secret(&link.secret);
+        let handlers = node.handlers();
+        session.set_handled(Handled {
+            rpc: handlers.rpc.is_some(),
+            message: handlers.message.is_some(),
+        });
         let queue = Queue::new(node.config().limits.queue_bytes_max, sender);
         let queue = Arc::new(queue.with_encoding(link.encoding));
         node.register(id, &queue);
@@ -126,7 +143,48 @@ impl Client {
             ended: Vec::new(),
             generation,
             commands: Vec::new(),
+            input: Input::default(),
+            pending: Vec::new(),
+            tickets: 0,
+            answers: Vec::new(),
+            headers: link.headers,
         }
+    }
+
+    /// Adds a message of the client, for [`handle_next`](Self::handle_next).
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, if the message cannot contain a command.
+    pub(crate) fn receive(&mut self, message: Message) -> Result<(), DisconnectCode> {
+        self.input.push(self.queue.encoding(), message)
+    }
+
+    /// Whether further messages should be received. Not while many of them wait for a decision of the backend.
+    pub(crate) fn wants_input(&self) -> bool {
+        !self.input.is_full()
+    }
+
+    /// Executes the next command of the received messages. Returns `false` if there is none, or if it must wait for a
+    /// decision about an earlier one. After that decision, [`run_pending`](Self::run_pending) must be called, and this again.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client.
+    pub(crate) async fn handle_next(&mut self) -> Result<bool, DisconnectCode> {
+        let Some((message, at)) = self.input.take() else {
+            return Ok(false);
+        };
+        let Some((command, next)) = next_command(self.queue.encoding(), &message, at) else {
+            let end = message.len();
+            self.input.put_back(message, end);
+            return Ok(true);
+        };
+        if !self.may_start(&command) {
+            self.input.put_back(message, at);
+            return Ok(false);
+        }
+        self.handle_command(command).await?;
+        self.input.put_back(message, next);
+        Ok(true)
     }
 
     /// Executes one command and queues the reply.
@@ -144,25 +202,45 @@ impl Client {
         }
         // Announce earlier leaves first, in case the client subscribes again.
         self.run_pending().await?;
+        if let Ok(Command {
+            request: Some(Request::Connect(connect)),
+            ..
+        }) = &command
+            && !connect.headers.is_empty()
+        {
+            self.node.hooks().add_emulated(&mut self.headers, &connect.headers);
+        }
         let mut step = self.session.handle_command(command, Instant::now().into_std())?;
         if let Step::Verify(unverified) = step {
             step = Box::pin(self.verify(*unverified)).await?;
         }
+        self.execute_step(id, step).await
+    }
+
+    /// Executes the result of a command or of a decision.
+    async fn execute_step(&mut self, id: u32, step: Step) -> Result<(), DisconnectCode> {
         if let (Step::Reply(ReplyBody::Connect(_)) | Step::Connect(..), Some(info)) = (&step, self.session.info()) {
             self.node.set_user(self.id, &info.user)?;
         }
         match step {
             Step::Nothing => {}
             Step::Reply(body) => {
-                if let ReplyBody::Error(code) = body
-                    && self.session.info().is_none()
-                {
-                    // SDKs do not reconnect after most errors, so the operator should see them.
-                    let (client, request_id) = (self.id, &self.request);
-                    let log = || tracing::info!(%client, %request_id, %code, "refused the connect command of a client");
-                    self.node.refusals().log(log);
+                if self.session.info().is_none() {
+                    self.log_refusal(&body);
                 }
                 self.reply(id, body);
+            }
+            Step::Ask(event) => self.ask(id, event),
+            Step::Refreshed(body, changed) => {
+                if let Some(body) = body {
+                    self.reply(id, body);
+                }
+                Box::pin(self.update_presence(changed)).await;
+            }
+            Step::Expire(membership) => self.end(membership, UnsubscribeCode::Expired),
+            Step::Close(close) => {
+                self.queue.close_with(close.code, close.reason);
+                return Err(DisconnectCode::ForceDisconnect);
             }
             Step::Connect(result, subscriptions) => Box::pin(self.connect(id, result, subscriptions)).await?,
             Step::Subscribe(call) => self.subscribe(id, *call).await?,
@@ -183,12 +261,19 @@ impl Client {
     /// Returns the code with which to disconnect the client.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), DisconnectCode> {
         let now = Instant::now().into_std();
+        if !self.input.is_empty() {
+            // The pong may be among what is not processed yet.
+            self.session.extend_pong(now);
+        }
         if let Some(PingDue) = self.session.handle_timeout(now)? {
             self.queue
                 .push(Item::Push(PreparedMessage::new(self.queue.encoding().ping())));
         }
         while let Some(expired) = self.session.take_expired(now)? {
-            self.end(expired.membership, UnsubscribeCode::Expired);
+            match expired {
+                Expired::Subscription(expired) => self.end(expired.membership, UnsubscribeCode::Expired),
+                Expired::Ask(event) => self.ask(0, event),
+            }
         }
         Ok(())
     }
@@ -219,6 +304,7 @@ impl Client {
                 Some(Outgoing::Frame(frame)) => return Ok(Some(frame)),
                 Some(Outgoing::Close(code)) => return Err(code),
                 Some(Outgoing::Command(command)) => self.commands.push(*command),
+                Some(Outgoing::Answer(answer)) => self.answers.push(*answer),
                 Some(Outgoing::Unsubscribe(subscription, code, frame)) => {
                     match self.session.handle_unsubscribed(&subscription) {
                         // The client cannot resubscribe to a channel that the server chose; it recovers when it reconnects.
@@ -240,11 +326,11 @@ impl Client {
 
     /// Whether [`run_pending`](Self::run_pending) must be called.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.ended.is_empty() || !self.commands.is_empty()
+        !self.ended.is_empty() || !self.commands.is_empty() || !self.answers.is_empty()
     }
 
-    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes the commands
-    /// of the server API.
+    /// Removes the subscriptions that have ended from the engine, announces that the client left, and executes commands of
+    /// the server API and decisions of the backend.
     ///
     /// # Errors
     /// Returns the code with which to disconnect the client.
@@ -261,6 +347,9 @@ impl Client {
         }
         for command in std::mem::take(&mut self.commands) {
             Box::pin(self.execute_server_command(command)).await?;
+        }
+        for answer in std::mem::take(&mut self.answers) {
+            Box::pin(self.handle_answer(answer)).await?;
         }
         Ok(())
     }
@@ -310,12 +399,40 @@ impl Client {
             }
             ServerCommand::Refresh(refresh) if refresh.is_expired => return Err(DisconnectCode::Expired),
             ServerCommand::Refresh(refresh) => {
-                if let Some(expiry) = self.session.refresh_by_server(refresh, clock()) {
+                if let Some((expiry, changed)) = self.session.refresh_by_server(refresh, clock()) {
                     self.push(PushTarget::connection(), &Push::Refresh(expiry));
+                    self.update_presence(changed).await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Replaces the information about the client in the presence of its channels.
+    async fn update_presence(&self, changed: Vec<Membership>) {
+        for Membership {
+            subscription,
+            info,
+            presence,
+            ..
+        } in changed
+        {
+            if presence && let Err(error) = self.node.engine().presence_add(&subscription, info).await {
+                let channel = &subscription.channel;
+                tracing::warn!(%channel, %error, "the engine could not replace the information about a client");
+            }
+        }
+    }
+
+    /// Logs a `connect` command that is refused. SDKs do not reconnect after most errors, so the operator should see them.
+    fn log_refusal(&self, body: &ReplyBody<'_>) {
+        let code = match body {
+            ReplyBody::Error(code) => code.to_string(),
+            ReplyBody::Rejected(rejection) => format!("{} ({})", rejection.message, rejection.code),
+            _ => return,
+        };
+        let log = || tracing::info!(%code, "refused the connect command of a client");
+        self.node.refusals().log(log);
     }
 
     /// Ends a subscription that the session has removed, and tells the client.
@@ -332,136 +449,6 @@ impl Client {
         self.queue.push(Item::Push(PreparedMessage::new(push)));
     }
 
-    /// Executes the server-side subscriptions of a new connection, and replies to `connect`.
-    async fn connect(
-        &mut self,
-        id: u32,
-        mut result: ConnectResult<'_>,
-        calls: Vec<Subscribe>,
-    ) -> Result<(), DisconnectCode> {
-        let mut started = Vec::with_capacity(calls.len());
-        for call in &calls {
-            started.push(self.start(call).await.map_err(|_| DisconnectCode::ServerError)?);
-        }
-        let mut subs = BTreeMap::new();
-        for (call, history) in calls.iter().zip(&started) {
-            let result = subscribe_result(call, history.as_ref()).map_err(|_| DisconnectCode::ServerError)?;
-            subs.insert(call.membership.subscription.channel.as_str(), result);
-        }
-        result.subs = subs;
-        self.reply(id, ReplyBody::Connect(result));
-        for (call, history) in calls.iter().zip(&started) {
-            self.activate(call, history.as_ref(), None)
-                .map_err(|Gap| DisconnectCode::InsufficientState)?;
-            self.announce_join(call).await;
-        }
-        Ok(())
-    }
-
-    async fn subscribe_by_server(&mut self, call: Subscribe) -> Result<(), DisconnectCode> {
-        let history = self.start(&call).await.map_err(|_| DisconnectCode::ServerError)?;
-        let result = subscribe_result(&call, history.as_ref()).map_err(|_| DisconnectCode::ServerError)?;
-        let target = PushTarget::channel(call.membership.subscription.channel.as_str());
-        let push = Push::Subscribe(ServerSubscription {
-            recoverable: result.recoverable,
-            epoch: result.epoch,
-            offset: result.offset.unwrap_or_default(),
-            positioned: result.positioned,
-            data: result.data,
-        });
-        let mut message = self.queue.encoding().push(target, &push);
-        let mut pushes = Vec::new();
-        for publication in result.publications {
-            pushes.push(self.queue.encoding().push(target, &Push::Pub(publication)));
-        }
-        if !pushes.is_empty() {
-            let mut joined = crate::protocol::bytes(&message).to_vec();
-            pushes.iter().for_each(|push| Encoding::join(&mut joined, push));
-            message = self.queue.encoding().frame(joined);
-        }
-        self.activate(&call, history.as_ref(), Some(message))
-            .map_err(|Gap| DisconnectCode::InsufficientState)?;
-        self.announce_join(&call).await;
-        Ok(())
-    }
-
-    async fn subscribe(&mut self, id: u32, call: Subscribe) -> Result<(), DisconnectCode> {
-        let Err(failure) = self.try_subscribe(id, &call).await else {
-            return Ok(());
-        };
-        // The join was not announced, so the leave is not announced either.
-        self.session.handle_unsubscribed(&call.membership.subscription);
-        self.node.hub().unsubscribe(&call.membership.subscription, self.id);
-        self.node.remove_presence(&call.membership).await;
-        match failure {
-            SubscribeFailure::Gap => Err(DisconnectCode::InsufficientState),
-            SubscribeFailure::Refused(code) => {
-                self.reply(id, ReplyBody::Error(code));
-                Ok(())
-            }
-        }
-    }
-
-    async fn try_subscribe(&self, id: u32, call: &Subscribe) -> Result<(), SubscribeFailure> {
-        let history = self.start(call).await?;
-        let result = subscribe_result(call, history.as_ref())?;
-        if result.was_recovering {
-            self.node.metrics().recovery(result.recovered);
-        }
-        let reply = self.encode(id, ReplyBody::Subscribe(result))?;
-        self.activate(call, history.as_ref(), Some(reply))?;
-        self.announce_join(call).await;
-        Ok(())
-    }
-
-    /// Starts to buffer publications, and only then reads the history, so that none is lost in between.
-    async fn start(&self, call: &Subscribe) -> Result<Option<History>, ErrorCode> {
-        let Membership { subscription, info, .. } = &call.membership;
-        let channel = &subscription.channel;
-        let engine = self.node.engine();
-        self.node
-            .hub()
-            .subscribe(subscription, self.id, self.queue.clone(), call.options.clone());
-        self.node.interest_changed(channel).await?;
-        if call.membership.presence {
-            engine.presence_add(subscription, info.clone()).await?;
-        }
-        if !call.options.positioned {
-            return Ok(None);
-        }
-        let query = match &call.recover_from {
-            None => HistoryQuery::default(),
-            Some(_) if call.is_cache => HistoryQuery {
-                since: None,
-                limit: 1,
-                is_reversed: true,
-            },
-            Some(from) => HistoryQuery {
-                since: Some(from.offset),
-                limit: usize::MAX,
-                is_reversed: false,
-            },
-        };
-        Ok(Some(engine.history(channel, query).await?))
-    }
-
-    /// Queues the reply, and starts the delivery of pushes.
-    fn activate(&self, call: &Subscribe, history: Option<&History>, reply: Option<Message>) -> Result<(), Gap> {
-        let channel = &call.membership.subscription.channel;
-        let top = history.map(|history| &history.top);
-        self.node.hub().activate(channel, self.id, reply, top)
-    }
-
-    async fn announce_join(&self, call: &Subscribe) {
-        let Membership { subscription, info, .. } = &call.membership;
-        let channel = &subscription.channel;
-        if call.membership.join_leave
-            && let Err(error) = self.node.engine().publish_join(channel, info.clone()).await
-        {
-            tracing::warn!(%channel, %error, "the engine could not announce that a client joined");
-        }
-    }
-
     async fn execute(&self, id: u32, call: Call) -> Result<(), ErrorCode> {
         let engine = self.node.engine();
         match call {
@@ -472,8 +459,8 @@ impl Client {
             }
             #[cfg(feature = "__faults")]
             Call::Publish(channel, _) if channel.as_str() == "__panic" => panic!("asked for by a fault test"),
-            Call::Publish(channel, content) => {
-                self.node.publish_from_client(&channel, content).await?;
+            Call::Publish(channel, publish) => {
+                self.node.publish_from_client(&channel, publish).await?;
                 self.node.metrics().publication(Source::client);
                 self.reply(id, ReplyBody::Publish(Empty {}));
             }
@@ -527,8 +514,10 @@ impl Client {
     }
 
     fn reply(&self, id: u32, body: ReplyBody<'_>) {
-        if let ReplyBody::Error(code) = body {
-            self.node.metrics().error(code);
+        match &body {
+            ReplyBody::Error(code) => self.node.metrics().error(code.code()),
+            ReplyBody::Rejected(rejection) => self.node.metrics().error(rejection.code),
+            _ => {}
         }
         let reply = self.encode(id, body).unwrap_or_else(|code| {
             let body = ReplyBody::Error(code);
@@ -543,64 +532,6 @@ impl Client {
             return Err(ErrorCode::LimitExceeded);
         }
         Ok(reply)
-    }
-}
-
-/// Builds the reply to a subscription from the history since the position of the client.
-///
-/// # Errors
-/// Fails if recovery is impossible and the client rejects a subscription without it.
-fn subscribe_result<'a>(call: &'a Subscribe, history: Option<&'a History>) -> Result<SubscribeResult<'a>, ErrorCode> {
-    let mut result = SubscribeResult {
-        expiry: call.expiry,
-        data: call.data.as_ref(),
-        ..Default::default()
-    };
-    let Some(history) = history else {
-        return Ok(result);
-    };
-    result.positioned = true;
-    result.recoverable = call.is_recoverable;
-    result.epoch = history.top.epoch.as_str();
-    result.offset = Some(history.top.offset);
-    result.delta = call.options.delta;
-    let Some(from) = &call.recover_from else {
-        return Ok(result);
-    };
-    result.was_recovering = true;
-    let newest = history.publications.first();
-    let is_current = from.offset > 0 && *from == history.top;
-    result.recovered = match call.is_cache {
-        false => is_recovered(from, history),
-        true => newest.map_or(is_current, |newest| newest.offset == history.top.offset),
-    };
-    if result.recovered {
-        if !call.is_cache {
-            // The client advances the offset as it processes the publications.
-            result.offset = Some(from.offset);
-        }
-        let missed = history.publications.iter().filter(|_| !call.is_cache || !is_current);
-        let wanted = missed.filter(|publication| is_wanted(call, publication));
-        result.publications = wanted
-            .map(|publication| match call.options.delta {
-                false => publication.wire(),
-                true => publication.wire_complete(),
-            })
-            .collect();
-    } else if call.rejects_unrecovered {
-        return Err(ErrorCode::UnrecoverablePosition);
-    }
-    Ok(result)
-}
-
-/// Whether the filter of a subscription includes a publication.
-fn is_wanted(call: &Subscribe, publication: &Publication) -> bool {
-    let Some(filter) = &call.options.filter else {
-        return true;
-    };
-    match &publication.content.tags {
-        Some(tags) => filter.matches(&**tags),
-        None => filter.matches(&Tags::new()),
     }
 }
 
@@ -625,24 +556,6 @@ impl Drop for Client {
         left.append(&mut self.ended);
         self.node.unregister(self.id, left);
         self.node.metrics().client_closed(self.transport, self.queue.encoding());
-    }
-}
-
-impl From<ErrorCode> for SubscribeFailure {
-    fn from(code: ErrorCode) -> Self {
-        Self::Refused(code)
-    }
-}
-
-impl From<EngineError> for SubscribeFailure {
-    fn from(error: EngineError) -> Self {
-        Self::Refused(error.into())
-    }
-}
-
-impl From<Gap> for SubscribeFailure {
-    fn from(Gap: Gap) -> Self {
-        Self::Gap
     }
 }
 

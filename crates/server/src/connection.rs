@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sockeye::{CloseCause, CloseCode, Message, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
+use sockeye::{CloseCause, CloseCode, PreparedMessage, ProtocolError, Receiver, Sender, WebSocket};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::client::{Client, Link};
@@ -20,7 +20,6 @@ use crate::codes::DisconnectCode;
 use crate::door::Admission;
 use crate::node::Node;
 use crate::presence::ClientId;
-use crate::protocol::Encoding;
 use crate::request_id::RequestId;
 
 /// The place of a connection among the limited number of them, shared by the tasks of one connection.
@@ -93,7 +92,9 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
         let message = tokio::select! {
             // Messages before timeouts: after a pause of the whole process, the pong may be received but unread.
             biased;
-            message = receiver.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX => Some(message),
+            message = receiver.recv(), if messages_in_a_row < MESSAGES_IN_A_ROW_MAX && client.wants_input() => {
+                Some(message)
+            }
             () = client.queue().ready() => None,
             () = timer.as_mut() => {
                 client.handle_timeout()?;
@@ -105,7 +106,8 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
             None => messages_in_a_row = 0,
             Some(Ok(Some(message))) => {
                 messages_in_a_row += 1;
-                Box::pin(handle_frame(sender, client, message)).await?;
+                client.receive(message)?;
+                Box::pin(handle_input(sender, client)).await?;
             }
             Some(Ok(None)) => return Err(End::Closed),
             Some(Err(error)) => return Err(classify_error(error)),
@@ -115,22 +117,23 @@ async fn serve_client(sender: &Sender, receiver: &mut Receiver, client: &mut Cli
         }
         while client.has_pending() {
             Box::pin(client.run_pending()).await?;
+            // What waited for a decision.
+            Box::pin(handle_input(sender, client)).await?;
             while let Some(unwritten) = write_queued(sender, client)? {
                 Box::pin(write_slowly(sender, client, unwritten)).await?;
             }
+        }
+        if !client.wants_input() {
+            // Nothing is received, so nothing else flushes.
+            Box::pin(flush(sender, client)).await?;
         }
         rearm(timer.as_mut(), client.deadline());
     }
 }
 
-async fn handle_frame(sender: &Sender, client: &mut Client, frame: Message) -> Result<(), End> {
-    let encoding = client.queue().encoding();
-    let commands = match encoding.commands(payload(encoding, &frame)?) {
-        Ok(commands) => commands,
-        Err(malformed) => return Ok(client.handle_command(Err(malformed)).await?),
-    };
-    for command in commands {
-        client.handle_command(command).await?;
+/// Executes the received commands, until there are none or the next one must wait.
+async fn handle_input(sender: &Sender, client: &mut Client) -> Result<(), End> {
+    while client.handle_next().await? {
         while client.queue().bytes() > REPLIES_BYTES_MAX
             && let Some(unwritten) = write_queued(sender, client)?
         {
@@ -140,18 +143,6 @@ async fn handle_frame(sender: &Sender, client: &mut Client, frame: Message) -> R
         tokio::task::coop::consume_budget().await;
     }
     Ok(())
-}
-
-/// Returns the payload of a message. Binary messages with JSON are accepted, because some WebSocket libraries send them by
-/// default.
-fn payload(encoding: Encoding, frame: &Message) -> Result<&[u8], DisconnectCode> {
-    match (encoding, frame) {
-        (Encoding::Json, Message::Text(text)) => Ok(text.as_bytes()),
-        (Encoding::Json, Message::Binary(bytes)) if bytes.trim_ascii_start().starts_with(b"{") => Ok(bytes),
-        (Encoding::Protobuf, Message::Binary(bytes)) => Ok(bytes),
-        // Most likely the other encoding.
-        _ => Err(DisconnectCode::InappropriateProtocol),
-    }
 }
 
 /// Classifies an error of `recv`. A close frame with any code is a normal end.
@@ -218,6 +209,18 @@ fn write_queued(sender: &Sender, client: &mut Client) -> Result<Option<PreparedM
 async fn write_slowly(sender: &Sender, client: &Client, frame: PreparedMessage) -> Result<(), End> {
     tokio::select! {
         fed = timeout(client.write_timeout(), sender.feed(&frame)) => match fed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Closed),
+            Err(_) => Err(DisconnectCode::Slow.into()),
+        },
+        code = client.queue().closed() => Err(code.into()),
+    }
+}
+
+/// Writes what is in the write buffer of the WebSocket.
+async fn flush(sender: &Sender, client: &Client) -> Result<(), End> {
+    tokio::select! {
+        flushed = timeout(client.write_timeout(), sender.flush()) => match flushed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Closed),
             Err(_) => Err(DisconnectCode::Slow.into()),

@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, reason = "not part of the API")]
 
-use crate::protocol::{Data, DataField, Encoding, Request};
+use crate::protocol::{self, Data, DataField, Encoding, Malformed, Request};
 
 pub use crate::engine::fuzzing::decode_payload;
 pub use crate::journal::fuzzing as log;
@@ -23,8 +23,11 @@ pub struct Command {
 /// Decodes the commands of a frame as a client's task does. `None` if the frame has none; a part that is no command is
 /// `None` in the list.
 pub fn commands(is_protobuf: bool, frame: &[u8]) -> Option<Vec<Option<Command>>> {
-    let commands = encoding(is_protobuf).commands(frame).ok()?;
-    let commands = commands.map(|command| {
+    let encoding = encoding(is_protobuf);
+    if encoding.is_blank(frame) {
+        return None;
+    }
+    let commands = decoded(encoding, frame).map(|command| {
         let command = command.ok()?;
         Some(Command {
             id: command.id,
@@ -42,7 +45,17 @@ pub fn commands(is_protobuf: bool, frame: &[u8]) -> Option<Vec<Option<Command>>>
 
 /// Decodes and drops the commands of a frame, to measure that. Returns their number.
 pub fn count_commands(is_protobuf: bool, frame: &[u8]) -> usize {
-    encoding(is_protobuf).commands(frame).map_or(0, Iterator::count)
+    decoded(encoding(is_protobuf), frame).count()
+}
+
+/// The commands of a frame, in order. A client's task stops at the first part that is no command.
+fn decoded(encoding: Encoding, frame: &[u8]) -> impl Iterator<Item = Result<protocol::Command<'_>, Malformed>> {
+    let mut rest = Some(frame);
+    std::iter::from_fn(move || {
+        let (command, len) = encoding.next_command(rest?)?;
+        rest = rest?.get(len..).filter(|_| command.is_ok());
+        Some(command)
+    })
 }
 
 fn encoding(is_protobuf: bool) -> Encoding {

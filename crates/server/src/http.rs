@@ -325,7 +325,25 @@ impl Site {
         sockeye::hyper::upgrade(&self.server, &mut handshake).map(|_| ())
     }
 
-    fn upgrade(&self, request: &mut Request, caller: &Caller, permit: &Permit) -> Response {
+    /// Accepts a WebSocket whose connection is not counted yet.
+    pub(crate) fn admit<B>(&self, request: &mut ::http::Request<B>, peer: SocketAddr) -> Response {
+        let caller = Caller {
+            peer,
+            request: RequestId::of(request.headers()),
+        };
+        let per_address_max = self.node.current_config().limits.connections_per_address_max;
+        match self.node.door().admit(peer.ip(), per_address_max) {
+            Ok(permit) => self.upgrade(request, &caller, &Arc::new(permit)),
+            Err(_) => {
+                self.node.metrics().refusal("connections");
+                let reason = "too many connections are open; try again later\n";
+                self.log_refusal(&caller, StatusCode::SERVICE_UNAVAILABLE, || reason.to_owned());
+                text(StatusCode::SERVICE_UNAVAILABLE, reason)
+            }
+        }
+    }
+
+    fn upgrade<B>(&self, request: &mut ::http::Request<B>, caller: &Caller, permit: &Permit) -> Response {
         let Some(arrival) = self.node.arrive() else {
             return self.refuse_draining(caller);
         };
@@ -364,6 +382,7 @@ impl Site {
                 let is_protobuf = is_protobuf || subprotocol.is_some_and(|name| name == PROTOBUF_SUBPROTOCOL);
                 let mut link = Link::from(pinged_by);
                 link.caller = Some(caller.clone());
+                link.headers = node.hooks().forwarded(request.headers());
                 if is_protobuf {
                     link.encoding = Encoding::Protobuf;
                 }

@@ -51,17 +51,16 @@ mod console;
 mod delta;
 mod demo;
 mod door;
-#[allow(dead_code, reason = "the HTTP API and the metrics do not use all of it yet")]
+mod endpoint;
 mod engine;
 mod filter;
 #[cfg(feature = "__fuzz")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
-#[allow(dead_code, unused_imports, reason = "sessions do not call hooks yet")]
+mod handlers;
 mod hooks;
 mod http;
-#[allow(dead_code, reason = "the metrics do not use all of it yet")]
 mod journal;
 mod metrics;
 mod node;
@@ -81,11 +80,14 @@ pub use config::{
     ChannelOptions, Config, ConfigError, ConsoleOptions, Limits, NamespaceOptions, Namespaces, PublishPolicy,
     SlowConsumer, Timeouts, Who,
 };
+pub use endpoint::Endpoint;
 pub use engine::{Fsync, InvalidFsync, LogConfig, LogRepair};
 pub use handle::{
     ChannelStats, Disconnect, HistoryOptions, HistoryPage, HistoryPublication, Member, NodeInfo, PresenceCount,
     PublishOptions, RefreshOptions, ServerHandle, StreamPosition, SubscribeOptions, Target,
 };
+pub use handlers::{ClientMessage, RpcCall, RpcError};
+pub use hooks::HookOptions;
 pub use serve::{Server, ServerBuilder, serve};
 pub use sockeye::handshake::Authority;
 pub use sockeye::{DeflateConfig, HostPolicy, Origin, OriginPolicy, Takeover};

@@ -17,12 +17,15 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::api::ApiMethod;
 use crate::channel::HubStats;
-use crate::codes::{DisconnectCode, ErrorCode};
+use crate::codes::DisconnectCode;
 use crate::engine::EngineStats;
 use crate::journal;
 use crate::protocol::Encoding;
 use labels::TransportLabel;
-use labels::{ApiLabel, CodeLabel, ConsoleLabel, HookLabel, PolicyLabel, ReasonLabel, RecoveredLabel, SourceLabel};
+use labels::{
+    ApiLabel, CodeLabel, ConsoleLabel, HookFailureLabel, HookLabel, PolicyLabel, ReasonLabel, RecoveredLabel,
+    SourceLabel,
+};
 pub(crate) use labels::{Source, Transport};
 pub(crate) use process::Process;
 
@@ -32,6 +35,7 @@ pub(crate) struct Metrics {
     publications: Family<SourceLabel, Counter>,
     commands: Counter,
     errors: Family<CodeLabel, Counter>,
+    hook_failures: Family<HookFailureLabel, Counter>,
     disconnects: Family<CodeLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     handshakes: Counter,
@@ -113,6 +117,7 @@ impl Metrics {
             publications: Family::default(),
             commands: Counter::default(),
             errors: Family::default(),
+            hook_failures: Family::default(),
             disconnects: Family::default(),
             refusals: Family::default(),
             handshakes: Counter::default(),
@@ -260,6 +265,11 @@ impl Metrics {
             &self.api_requests,
         );
         to.add(
+            "hook_failures",
+            "Events of clients that the backend or a handler did not decide about: timeouts, pauses, invalid answers",
+            &self.hook_failures,
+        );
+        to.add(
             "hook_calls",
             "Calls of the backend, by hook and outcome: `ok`, `failed`, `timeout`, or `paused` after failures",
             &self.hook_calls,
@@ -309,9 +319,14 @@ impl Metrics {
         self.commands.inc();
     }
 
-    pub(crate) fn error(&self, code: ErrorCode) {
+    pub(crate) fn error(&self, code: u32) {
         self.sums.errors.fetch_add(1, Ordering::Relaxed);
-        self.errors.get_or_create(&CodeLabel { code: code.code() }).inc();
+        self.errors.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts an event without a decision.
+    pub(crate) fn hook_failure(&self, hook: &'static str) {
+        self.hook_failures.get_or_create(&HookFailureLabel { hook }).inc();
     }
 
     pub(crate) fn disconnect(&self, code: DisconnectCode) {

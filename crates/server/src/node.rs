@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::TokenVerifier;
-use crate::channel::{ChannelName, Hub, SubscriberOptions};
+use crate::channel::{ChannelName, Hub, PositionCheck, STEPS, SubscriberOptions};
 use crate::clients::{Clients, TooManyConnections};
 use crate::codes::DisconnectCode;
 use crate::config::Config;
@@ -21,6 +21,7 @@ use crate::door::{Door, RateLimit};
 use crate::engine::{
     Broker, Content, Engine, EngineError, Health, HistoryLimits, HistoryLimitsOf, MemoryBroker, MemoryPresence, Publish,
 };
+use crate::handlers::Handlers;
 use crate::hooks::Hooks;
 use crate::metrics::{Metrics, SharedMetrics, Snapshot};
 use crate::presence::{ClientId, Generation, Membership, Subscription};
@@ -53,6 +54,7 @@ pub(crate) struct Node {
     refusals: RefusalLog,
     metrics: SharedMetrics,
     hooks: RwLock<Hooks>,
+    handlers: RwLock<Handlers>,
     /// Certificates for new connections; `None` without TLS.
     tls: RwLock<Option<Arc<rustls::ServerConfig>>>,
     door: Door,
@@ -157,6 +159,7 @@ impl Node {
             arriving: AtomicUsize::new(0),
             is_drain_listed: AtomicBool::new(false),
             refusals: RefusalLog::new(),
+            handlers: RwLock::default(),
             tls: RwLock::new(None),
             door,
             handshakes: RateLimit::new(),
@@ -214,10 +217,15 @@ impl Node {
     }
 
     /// Publishes for a client. A demonstration may take the publication, which is then not delivered.
-    pub(crate) async fn publish_from_client(&self, channel: &ChannelName, content: Content) -> Result<(), EngineError> {
+    pub(crate) async fn publish_from_client(
+        &self,
+        channel: &ChannelName,
+        publish: impl Into<Publish>,
+    ) -> Result<(), EngineError> {
+        let publish = publish.into();
         match &self.demos {
-            Some(demos) if demos.consume(self, channel, &content) => Ok(()),
-            _ => self.engine.publish(channel, content).await.map(drop),
+            Some(demos) if demos.consume(self, channel, &publish.content) => Ok(()),
+            _ => self.engine.publish(channel, publish).await.map(drop),
         }
     }
 
@@ -245,9 +253,24 @@ impl Node {
     }
 
     /// The calls to the backend.
-    #[allow(dead_code, reason = "sessions do not call hooks yet")]
     pub(crate) fn hooks(&self) -> Hooks {
         self.hooks.read().clone()
+    }
+
+    /// Replaces the backend.
+    #[cfg(test)]
+    pub(crate) fn set_hooks(&self, hooks: Hooks) {
+        *self.hooks.write() = hooks;
+    }
+
+    /// The handlers of the embedding program.
+    pub(crate) fn handlers(&self) -> Handlers {
+        self.handlers.read().clone()
+    }
+
+    /// Sets the handlers of the embedding program, for new connections.
+    pub(crate) fn set_handlers(&self, handlers: Handlers) {
+        *self.handlers.write() = handlers;
     }
 
     /// The TLS configuration for new connections.
@@ -334,7 +357,7 @@ impl Node {
         let _probe = Probe(self, subscription, client);
         self.engine.interest_changed(&channel).await.map_err(|_| FAILED)?;
         self.hub
-            .activate(&channel, client, Default::default(), None)
+            .activate(&channel, client, Default::default(), None, None)
             .map_err(|_| FAILED)?;
         // Concurrent probes see each other's publications.
         let token = client.to_string();
@@ -490,6 +513,25 @@ impl Node {
         match &self.demos {
             Some(demos) => demos.run(self).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Periodically compares the positions of channels with the engine. Never returns.
+    pub(crate) async fn run_position_check(&self) {
+        // Not zero, which an interval must not be.
+        let step = (self.config.timeouts.position_check / STEPS).max(Duration::from_millis(1));
+        let mut interval = tokio::time::interval(step);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = PositionCheck::default();
+        loop {
+            interval.tick().await;
+            let behind = check.step(&self.hub, &self.engine, Instant::now()).await;
+            if behind > 0 {
+                tracing::warn!(
+                    behind,
+                    "channels missed publications; unsubscribed their subscribers, which recover"
+                );
+            }
         }
     }
 

@@ -24,8 +24,10 @@ use crate::channel::ChannelName;
 use crate::codes::{DisconnectCode, UnsubscribeCode};
 use crate::config::SlowConsumer;
 use crate::engine::{Position, Tags};
+use crate::hooks::HookError;
 use crate::presence::Subscription;
 use crate::protocol::{Data, Encoding, bytes};
+use crate::session::Decision;
 pub(crate) use backlog::Slot;
 pub(crate) use dropped::Dropped;
 
@@ -76,7 +78,25 @@ pub(crate) enum Item {
     Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// A command of the server API for the session of the client.
     Command(Box<ServerCommand>),
+    /// The decision about an event of the client.
+    Answer(Box<Answer>),
 }
+
+/// The decision about an event of a client, or why there is none.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Number of the event among those of the client.
+    pub(crate) ticket: u64,
+    pub(crate) decision: Result<Decision, HookError>,
+}
+
+impl PartialEq for Answer {
+    fn eq(&self, other: &Self) -> bool {
+        self.ticket == other.ticket
+    }
+}
+
+impl Eq for Answer {}
 
 /// A command of the server API that the session of a client executes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +142,8 @@ pub(crate) enum Outgoing {
     Unsubscribe(Subscription, UnsubscribeCode, PreparedMessage),
     /// Execute this command.
     Command(Box<ServerCommand>),
+    /// Continue this event.
+    Answer(Box<Answer>),
     /// Close the connection.
     Close(DisconnectCode),
 }
@@ -262,6 +284,7 @@ impl Queue {
             Item::Push(push) | Item::Droppable(push) | Item::Latest(_, push) => Outgoing::Frame(push),
             Item::Unsubscribe(subscription, code, push) => Outgoing::Unsubscribe(subscription, code, push),
             Item::Command(command) => Outgoing::Command(command),
+            Item::Answer(answer) => Outgoing::Answer(answer),
         })
     }
 
@@ -393,7 +416,7 @@ impl Item {
     pub(crate) fn message(&self) -> Option<&PreparedMessage> {
         match self {
             Self::Push(push) | Self::Droppable(push) | Self::Latest(_, push) => Some(push),
-            Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) => None,
+            Self::Reply(_) | Self::Unsubscribe(..) | Self::Command(_) | Self::Answer(_) => None,
         }
     }
 
@@ -404,6 +427,8 @@ impl Item {
             // The text of the key is also in the message.
             Self::Latest(_, push) => ITEM_BYTES + push.message().len(),
             Self::Command(command) => command.cost(),
+            // A client has few of them, and their size is limited.
+            Self::Answer(_) => size_of::<Answer>(),
         };
         ITEM_BYTES + len
     }

@@ -4,6 +4,7 @@ use std::future::Pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::accept::accept_all;
 use crate::config::Config;
 use crate::door::{Admission, DoorClosed};
+use crate::endpoint::Endpoint;
 use crate::handle::ServerHandle;
+use crate::handlers::{ClientMessage, Handlers, RpcCall, RpcError};
 use crate::http::{self, Site};
 use crate::node::Node;
 
@@ -42,6 +45,7 @@ pub struct Server<S = Pending<()>> {
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
     config: Config,
+    handlers: Handlers,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -58,6 +62,43 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets the handler of calls (`rpc`) of clients. It replaces the hook of [`HookOptions::rpc_url`](crate::HookOptions).
+    ///
+    /// The result is sent to the client: as JSON if it is JSON. The calls of one client are handled one after the other,
+    /// those of different clients at the same time. A handler that takes longer than
+    /// [`HookOptions::timeout`](crate::HookOptions) is dropped at an await point, and the client gets the temporary error 100;
+    /// so it does if the handler panics. If the client disconnects, its handlers are dropped.
+    ///
+    /// ```
+    /// use sockeye_server::codes::ErrorCode;
+    /// use sockeye_server::{RpcCall, Server};
+    ///
+    /// let server = Server::builder().on_rpc(async |call: RpcCall| match &*call.method {
+    ///     "time" => Ok(br#"{"hour":12}"#.to_vec()),
+    ///     _ => Err(ErrorCode::MethodNotFound.into()),
+    /// });
+    /// # drop(server);
+    /// ```
+    pub fn on_rpc<F, R>(mut self, handler: F) -> Self
+    where
+        F: Fn(RpcCall) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Vec<u8>, RpcError>> + Send + 'static,
+    {
+        self.handlers.set_rpc(handler);
+        self
+    }
+
+    /// Sets the handler of messages (`send`) of clients, to which there is no reply. Without one, they are ignored. The
+    /// messages and calls of one client are handled one after the other; the limits of [`on_rpc`](Self::on_rpc) apply.
+    pub fn on_message<F, R>(mut self, handler: F) -> Self
+    where
+        F: Fn(ClientMessage) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.handlers.set_message(handler);
+        self
+    }
+
     /// Builds the server. It does not accept connections until [`Server::serve`]. With a [log](Config::log), this blocks
     /// while it reads the log.
     ///
@@ -69,6 +110,7 @@ impl ServerBuilder {
             .check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let node = Node::open(self.config)?;
+        node.set_handlers(self.handlers);
         if let Some(tls) = self.tls {
             node.set_tls(tls);
         }
@@ -109,7 +151,24 @@ impl<S: Future<Output = ()>> Server<S> {
     /// # Cancel safety
     /// Dropping the future stops accepting connections. Connected clients stay until the runtime shuts down.
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
-        run(listener, self.node, self.shutdown).await
+        run(Some(listener), self.node, self.shutdown).await
+    }
+
+    /// The WebSocket endpoint, for an application with its own HTTP server. Needs [`run`](Self::run).
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::new(self.node.clone())
+    }
+
+    /// Does what [`serve`](Self::serve) does besides accepting connections: for an application whose HTTP server passes
+    /// requests to the [`endpoint`](Self::endpoint). Returns after the shutdown.
+    ///
+    /// # Errors
+    /// None at present.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the eviction of expired history. Connected clients stay until the runtime shuts down.
+    pub async fn run(self) -> io::Result<()> {
+        run(None, self.node, self.shutdown).await
     }
 }
 
@@ -153,8 +212,11 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
     server.with_shutdown(shutdown).serve(listener).await
 }
 
-async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let is_loopback = listener.local_addr()?.ip().is_loopback();
+async fn run(listener: Option<TcpListener>, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let is_loopback = match &listener {
+        Some(listener) => listener.local_addr()?.ip().is_loopback(),
+        None => false,
+    };
     let site = Arc::new(Site::new(node.clone(), is_loopback));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (drain, shutdown_timeout) = {
@@ -163,7 +225,10 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
     };
 
     let accepting = accept_all(
-        |cx| listener.poll_accept(cx),
+        |cx| match &listener {
+            Some(listener) => listener.poll_accept(cx),
+            None => Poll::Pending,
+        },
         |(stream, peer)| {
             let per_address_max = node.current_config().limits.connections_per_address_max;
             match node.door().admit(peer.ip(), per_address_max) {
@@ -188,6 +253,7 @@ async fn run(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Outpu
     tokio::select! {
         never = accepting.as_mut() => match never {},
         () = node.run_maintenance() => {}
+        () = node.run_position_check() => {}
         () = node.run_demos() => {}
         () = shutdown => {}
     }
@@ -274,9 +340,13 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 #[cfg(test)]
 mod drain_tests;
 #[cfg(test)]
+mod hook_tests;
+#[cfg(test)]
 mod log_tests;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod protocol_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]

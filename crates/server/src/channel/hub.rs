@@ -10,6 +10,8 @@
 //! In channels with history, the hub checks the offsets once per channel, not once per client. If an offset is missing, all
 //! subscribers with a positioned subscription are unsubscribed with "insufficient state", and recover.
 
+mod encoder;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
@@ -19,14 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use sockeye::{Message, PreparedMessage};
 
+use self::encoder::{PublicationEncoder, target};
 use super::ChannelName;
 use crate::codes::UnsubscribeCode;
 use crate::config::SlowConsumer;
-use crate::delta;
 use crate::engine::{Deliver, Epoch, Position, Publication, Tags};
 use crate::filter::Filter;
 use crate::presence::{ClientId, ClientInfo, ClientMap, Generation, Subscription};
-use crate::protocol::{Data, Encoding, Push, PushCache, PushTarget, Shape, WireData};
+use crate::protocol::{Data, Push, PushCache, PushTarget, Shape};
 use crate::queue::{Dropped, Item, Queue};
 
 /// Options of a subscription.
@@ -45,6 +47,8 @@ pub(crate) struct SubscriberOptions {
     pub(crate) slow_consumer: Option<Arc<SlowConsumer>>,
     /// Do not count the subscriber, and drop joins and leaves if it is slow: a live view of an operator.
     pub(crate) is_hidden: bool,
+    /// Pushes have the id of the channel instead of its name.
+    pub(crate) by_id: bool,
 }
 
 /// Figures of all channels.
@@ -70,6 +74,8 @@ pub(crate) struct Gap;
 pub(crate) struct Hub {
     shards: Box<[Mutex<ChannelMap>]>,
     hasher: RandomState,
+    /// The newest id of a channel.
+    channel_ids: AtomicU64,
     deliveries: AtomicU64,
     /// Publications that slow clients did not receive, because of the policies of their channels.
     dropped: Dropped<AtomicU64>,
@@ -81,6 +87,8 @@ type ChannelMap = HashMap<ChannelName, Arc<Mutex<Channel>>>;
 #[derive(Debug, Default)]
 struct Channel {
     subscribers: ClientMap<Subscriber>,
+    /// Replaces the name in pushes to subscribers that want it. Zero if there was none yet.
+    id: u64,
     /// The position of the newest publication, in a channel with history.
     position: Option<Position>,
     /// The newest publication, which deltas are made from. `None` if no subscriber wants deltas.
@@ -122,7 +130,8 @@ struct Buffered {
     has_gap: bool,
 }
 
-const SHARDS: usize = 64;
+/// Number of parts of a hub, each with a lock.
+pub(crate) const SHARDS: usize = 64;
 
 /// Maximum size of buffered pushes. Beyond it the subscription fails, and the client retries.
 const BUFFERED_BYTES_MAX: usize = 256 << 10;
@@ -132,6 +141,7 @@ impl Hub {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            channel_ids: AtomicU64::new(0),
             deliveries: AtomicU64::new(0),
             dropped: Dropped::default(),
             gaps: AtomicU64::new(0),
@@ -157,14 +167,17 @@ impl Hub {
         stats
     }
 
-    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate).
+    /// Adds a subscriber. Its pushes are buffered until [`activate`](Self::activate). Returns the id of the channel, if pushes
+    /// have it instead of the name. It is not reused when the channel is removed.
     pub(crate) fn subscribe(
         &self,
         subscription: &Subscription,
         client: ClientId,
         queue: Arc<Queue>,
         options: SubscriberOptions,
-    ) {
+    ) -> Option<u64> {
+        let by_id = options.by_id;
+        let mut id = None;
         let Subscription {
             channel: name,
             generation,
@@ -184,11 +197,17 @@ impl Hub {
             } else {
                 channel.has_hidden |= waiting.options.is_hidden;
                 channel.subscribers.insert(client, waiting);
+                if by_id && channel.id == 0 {
+                    channel.id = self.channel_ids.fetch_add(1, Ordering::Relaxed) + 1;
+                }
+                id = by_id.then_some(channel.id);
             }
         }
+        id
     }
 
-    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`.
+    /// Queues the reply to the subscription, if there is one, and the buffered pushes after `from`. `base` is the data of the
+    /// last publication in the reply, from which the next one may be sent as a delta.
     ///
     /// # Errors
     /// Returns [`Gap`] and queues nothing if the buffered publications do not continue `from`.
@@ -198,6 +217,7 @@ impl Hub {
         client: ClientId,
         reply: Option<Message>,
         from: Option<&Position>,
+        base: Option<&Data>,
     ) -> Result<(), Gap> {
         let channel = self.channel(name).ok_or(Gap)?;
         let mut channel = channel.lock();
@@ -213,10 +233,15 @@ impl Hub {
                 if let Some(from) = from {
                     channel.adopt_epoch(name, client, from);
                 }
+                let has_numbered = pushes.iter().any(|(offset, push)| *offset != 0 && push.is_some());
+                let knows_newest = has_numbered || channel.is_newest(base, from);
                 let Some(subscriber) = channel.subscribers.get_mut(&client) else {
                     return Err(Gap);
                 };
-                subscriber.phase = Phase::live(after);
+                subscriber.phase = Phase::Live {
+                    after,
+                    has_previous: subscriber.options.delta && knows_newest,
+                };
                 if let Some(reply) = reply {
                     subscriber.queue.push(Item::Reply(reply));
                 }
@@ -278,6 +303,42 @@ impl Hub {
         }
     }
 
+    /// The channels of one part of the hub with numbered publications, and the position of the newest one. See [`SHARDS`].
+    pub(crate) fn positions(&self, shard: usize) -> Vec<(ChannelName, Position)> {
+        // Not under the lock of the shard: a channel may be locked for a whole delivery.
+        let shard = self.shards[shard].lock();
+        let channels: Vec<_> = shard
+            .iter()
+            .map(|(name, channel)| (name.clone(), channel.clone()))
+            .collect();
+        drop(shard);
+        let positions = channels.into_iter().filter_map(|(name, channel)| {
+            let position = channel.lock().position.clone()?;
+            Some((name, position))
+        });
+        positions.collect()
+    }
+
+    /// Ends the positioned subscriptions to a channel with "insufficient state", if the channel is still at `seen`, which the
+    /// engine has left behind long ago. Returns whether it did. The channel continues at `top`.
+    pub(crate) fn catch_up(&self, name: &ChannelName, seen: &Position, top: &Position) -> bool {
+        let Some(channel) = self.channel(name) else {
+            return false;
+        };
+        let mut channel = channel.lock();
+        if channel.position.as_ref() != Some(seen) || !seen.is_behind(top) {
+            return false;
+        }
+        channel.position = Some(top.clone());
+        channel.newest = None;
+        channel.unsubscribe_positioned(name, GapScope::All);
+        if channel.subscribers.is_empty() {
+            drop(channel);
+            self.remove_if_empty(name);
+        }
+        true
+    }
+
     /// The channels with subscribers, and their number of subscribers.
     pub(crate) fn channels(&self) -> Vec<(ChannelName, usize)> {
         let mut channels = Vec::new();
@@ -317,6 +378,7 @@ impl Hub {
     fn notify_members(&self, name: &ChannelName, push: &Push<'_>) {
         let Some(channel) = self.channel(name) else { return };
         let mut channel = channel.lock();
+        let id = channel.id;
         let mut interested = channel
             .subscribers
             .values_mut()
@@ -327,9 +389,9 @@ impl Hub {
         }
         let mut cache = PushCache::default();
         for subscriber in interested {
-            let encoding = subscriber.queue.encoding();
-            let encode = || encoding.push(PushTarget::channel(name.as_str()), push);
-            let push = cache.get(encoding, Shape::Plain, false, encode);
+            let (encoding, by_id) = (subscriber.queue.encoding(), subscriber.options.by_id);
+            let encode = || encoding.push(target(name, id, by_id), push);
+            let push = cache.get(encoding, Shape::Plain, by_id, encode);
             let item = match subscriber.options.is_hidden {
                 true => Item::Droppable(push.clone()),
                 false => Item::Push(push.clone()),
@@ -417,7 +479,8 @@ impl Channel {
     ) -> (usize, Dropped<usize>) {
         let (mut deliveries, mut dropped) = (0, Dropped::default());
         let mut encoder = PublicationEncoder {
-            target: PushTarget::channel(name.as_str()),
+            name,
+            id: self.id,
             publication,
             previous: self.newest.take(),
             deltas: Default::default(),
@@ -436,7 +499,7 @@ impl Channel {
                 Phase::Live { has_previous: true, .. } => Shape::Delta,
                 _ => Shape::Complete,
             };
-            let push = encoder.encode(subscriber.queue.encoding(), shape);
+            let push = encoder.encode(subscriber.queue.encoding(), shape, subscriber.options.by_id);
             let item = match &subscriber.options.slow_consumer {
                 None => Item::Push(push.clone()),
                 Some(policy) => Item::publication(push.clone(), policy, name, tags),
@@ -451,6 +514,15 @@ impl Channel {
             self.newest = Some(publication.content.data.clone());
         }
         (deliveries, dropped)
+    }
+
+    /// Whether this data, of the publication at a position, is the newest one of the channel, which deltas are made from.
+    fn is_newest(&mut self, data: Option<&Data>, position: Option<&Position>) -> bool {
+        let Some(data) = data else { return false };
+        if self.newest.is_none() && self.position.as_ref() == position {
+            self.newest = Some(data.clone());
+        }
+        self.newest.as_ref() == Some(data)
     }
 
     /// Adopts the epoch that a new subscriber has read. A changed epoch means that the history was evicted, so older
@@ -527,51 +599,6 @@ impl Channel {
                 }
             }
         });
-    }
-}
-
-/// Encodes a publication for many subscribers.
-struct PublicationEncoder<'a> {
-    target: PushTarget<'a>,
-    publication: &'a Publication,
-    /// The previous publication, from which deltas are made.
-    previous: Option<Data>,
-    /// The deltas of both encodings, each `Some(None)` if it would not be smaller than the data.
-    deltas: [Option<Option<Vec<u8>>>; 2],
-    cache: PushCache,
-}
-
-impl PublicationEncoder<'_> {
-    fn encode(&mut self, encoding: Encoding, mut shape: Shape) -> &PreparedMessage {
-        let (previous, next) = (self.previous.as_ref(), &self.publication.content.data);
-        let deltas = &mut self.deltas[encoding as usize];
-        if shape == Shape::Delta
-            && deltas
-                .get_or_insert_with(|| delta_between(encoding, previous?, next))
-                .is_none()
-        {
-            shape = Shape::Complete;
-        }
-        let (target, publication) = (self.target, self.publication);
-        self.cache.get(encoding, shape, false, || {
-            let data = match shape {
-                Shape::Plain => WireData::Plain(next),
-                Shape::Complete => WireData::Complete(next),
-                Shape::Delta => {
-                    let delta = deltas.as_ref().and_then(|delta| delta.as_deref());
-                    WireData::Delta(delta.unwrap_or_default().into())
-                }
-            };
-            encoding.push(target, &Push::Pub(publication.wire_with(data)))
-        })
-    }
-}
-
-/// Returns the delta between two publications, or `None` if it would not be smaller.
-fn delta_between(encoding: Encoding, previous: &Data, next: &Data) -> Option<Vec<u8>> {
-    match encoding {
-        Encoding::Json => delta::create_text(&previous.to_json(), &next.to_json()).map(String::into_bytes),
-        Encoding::Protobuf => delta::create(previous.as_bytes(), next.as_bytes()),
     }
 }
 

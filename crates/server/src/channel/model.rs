@@ -24,6 +24,7 @@ const STRICT: SubscriberOptions = SubscriberOptions {
     filter: None,
     slow_consumer: None,
     is_hidden: false,
+    by_id: false,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -138,9 +139,9 @@ impl World {
                 client.phase = Phase::Read(history, self.published);
             }
             Phase::Read(history, published) => {
-                let activated = self
-                    .hub
-                    .activate(&self.room, client.id, Some("reply".into()), Some(&history.top));
+                let activated =
+                    self.hub
+                        .activate(&self.room, client.id, Some("reply".into()), Some(&history.top), None);
                 if activated.is_err() {
                     // The server disconnects the client, which reconnects.
                     self.hub.unsubscribe(&client.subscription, client.id);
@@ -212,6 +213,7 @@ impl Client {
                     return;
                 }
                 Some(Outgoing::Command(command)) => panic!("{command:?}"),
+                Some(Outgoing::Answer(answer)) => panic!("{answer:?}"),
                 Some(Outgoing::Close(code)) => panic!("{code}"),
                 None => {
                     assert_eq!(self.last, published, "something is missing, and nobody said so");

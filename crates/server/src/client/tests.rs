@@ -1,5 +1,8 @@
 //! Several clients on one node, without sockets and with paused time.
 
+mod channels;
+mod events;
+
 use super::*;
 use crate::config::{Config, SlowConsumer};
 use crate::protocol::commands;

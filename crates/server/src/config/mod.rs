@@ -15,7 +15,7 @@ use sockeye::{DeflateConfig, OriginPolicy};
 
 use crate::auth::{Secret, TokenConfig, TokenVerifier};
 use crate::engine::LogConfig;
-use crate::hooks::{HookOptions, Hooks};
+use crate::hooks::{Hook, HookOptions, Hooks};
 pub use console::ConsoleOptions;
 pub(crate) use namespace::default_namespaces;
 pub(crate) use namespace::namespace_of;
@@ -53,9 +53,8 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Keys of subscription tokens; `None` if they are the keys of [`tokens`](Self::tokens).
     pub subscription_tokens: Option<TokenConfig>,
-    /// Hooks, by which a backend decides about the events of clients. Not public, because sessions do not call them yet: an
-    /// operator who configured them would believe that the backend is asked.
-    pub(crate) hooks: HookOptions,
+    /// Hooks, by which a backend decides about the events of clients. None by default.
+    pub hooks: HookOptions,
     /// Namespace of personal channels: every client with a user is subscribed to the channel of that user, such as `users:#42`
     /// for `users` and `#42` for the empty namespace. `None` if there are no personal channels.
     pub personal_channels: Option<String>,
@@ -217,16 +216,41 @@ impl Config {
             let must = format!("shorter than timeouts.shutdown, {shutdown:?}");
             return Err(ConfigError::new("timeouts.drain", format_args!("{drain:?}"), must));
         }
-        if let Err((field, problem)) = Hooks::from_options(&self.hooks) {
-            return Err(ConfigError::new(
-                field,
-                format_args!("unusable ({problem})"),
-                "usable".to_owned(),
-            ));
-        }
+        self.check_hooks()?;
         if pong >= ping_interval {
             let must = format!("shorter than timeouts.ping_interval, {ping_interval:?}");
             return Err(ConfigError::new("timeouts.pong", format_args!("{pong:?}"), must));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn check_hooks(&self) -> Result<(), ConfigError> {
+        if let Err((field, problem)) = Hooks::from_options(&self.hooks) {
+            let value = format_args!("unusable ({problem})");
+            return Err(ConfigError::new(field, value, "usable".to_owned()));
+        }
+        let (timeout, connect) = (self.hooks.timeout, self.timeouts.connect);
+        if timeout >= connect && self.hooks.has(Hook::Connect) {
+            let must = format!("shorter than timeouts.connect, {connect:?}");
+            return Err(ConfigError::new("hooks.timeout", format_args!("{timeout:?}"), must));
+        }
+        let without_name = self.without_namespace.iter().map(|options| ("channels", options));
+        let named = self.namespaces.iter().map(|(name, options)| (name.as_str(), options));
+        for (name, options) in without_name.chain(named) {
+            let wanted = [
+                (options.subscribe_hook, Hook::Subscribe, "subscribe_hook"),
+                (options.sub_refresh_hook, Hook::SubRefresh, "sub_refresh_hook"),
+                (options.publish_hook, Hook::Publish, "publish_hook"),
+            ];
+            if let Some((_, hook, option)) = wanted
+                .into_iter()
+                .find(|(is_on, hook, _)| *is_on && !self.hooks.has(*hook))
+            {
+                let must = format!("set, because {option} of {name} is true");
+                return Err(ConfigError::new(hook.option(), "not set", must));
+            }
         }
         Ok(())
     }
@@ -410,6 +434,10 @@ options! {
         /// [`ping_interval`](Self::ping_interval), so that at most one ping is unanswered. A client that stops responding is
         /// removed from its channels after the sum of both, 33 s by default.
         pub pong: Duration = Duration::from_secs(8),
+        /// How often each channel with history is compared with the engine. If a publication is missing, its subscribers are
+        /// unsubscribed with 2500, and recover. The server examines at most 1,000 channels at a time, 64 times per interval;
+        /// with more channels, the check of each takes place less often.
+        pub position_check: Duration = Duration::from_secs(40),
         /// Time for a slow client to read 64 KiB. Then the client is disconnected with 3008.
         pub write: Duration = Duration::from_secs(33),
         /// Time for the closing handshake of one connection. Then TCP is closed without it.
@@ -471,6 +499,7 @@ mod tests {
             connect,
             ping_interval,
             pong,
+            position_check,
             write,
             close,
             drain,
@@ -482,6 +511,7 @@ mod tests {
             connect,
             ping_interval,
             pong,
+            position_check,
             write,
             close,
             shutdown,
@@ -593,6 +623,27 @@ mod tests {
             config.limits.reply_size_max = 0;
         };
         check(without_history, Ok(()));
+    }
+
+    #[test]
+    fn a_namespace_uses_only_hooks_that_have_an_address() {
+        let change = |url: Option<&'static str>| {
+            move |config: &mut Config| {
+                config.hooks.publish_url = url.map(str::to_owned);
+                config.namespaces.get_mut("chat").unwrap().publish_hook = true;
+            }
+        };
+        check(change(Some("http://127.0.0.1:1/")), Ok(()));
+        let error = "hooks.publish_url is not set, but must be set, because publish_hook of chat is true";
+        check(change(None), Err(error));
+        let slow = |config: &mut Config| {
+            config.hooks.connect_url = Some("http://127.0.0.1:1/".to_owned());
+            config.hooks.timeout = Duration::from_secs(10);
+        };
+        check(
+            slow,
+            Err("hooks.timeout is 10s, but must be shorter than timeouts.connect, 10s"),
+        );
     }
 
     #[test]

@@ -40,8 +40,19 @@ options! {
         pub join_leave: bool = false,
         /// Whether subscribers may ask for `fossil` deltas instead of whole publications. Needs history.
         pub delta: bool = false,
+        /// Whether pushes to JSON clients that accept it (`flag` 1) have a short number in place of the name of the channel.
+        /// Protobuf clients always get the name, because the JavaScript SDK does not recognize the number there.
+        pub channel_ids: bool = true,
         /// Recovers only the newest publication of a channel, as a cache, also for clients without a position. Needs history.
         pub cache: bool = false,
+        /// Whether the backend decides about subscriptions without a token, instead of `allow_subscribe`. Private (`$`) and
+        /// user-limited (`#`) channels keep their rules. Needs `hooks.subscribe_url`.
+        pub subscribe_hook: bool = false,
+        /// Whether the backend is asked when a subscription expires, instead of the client. Needs `hooks.sub_refresh_url`.
+        pub sub_refresh_hook: bool = false,
+        /// Whether the backend decides about publications of clients, instead of `allow_publish`. It may change them. Needs
+        /// `hooks.publish_url`.
+        pub publish_hook: bool = false,
         /// Who may subscribe.
         pub allow_subscribe: Who = Who::Token,
         /// Who may publish.
@@ -75,7 +86,7 @@ pub enum Who {
     Authenticated,
     /// Subscribers of the channel.
     Subscriber,
-    /// Clients with a subscription token for the channel.
+    /// Clients whose subscription a token, the backend or the server API granted.
     Token,
 }
 

@@ -58,7 +58,7 @@ impl Tap {
         node.hub()
             .subscribe(&tap.subscription, tap.client, tap.queue.clone(), options);
         node.interest_changed(channel).await.ok()?;
-        node.hub().activate(channel, tap.client, None, None).ok()?;
+        node.hub().activate(channel, tap.client, None, None, None).ok()?;
         Some(tap)
     }
 
@@ -101,7 +101,7 @@ impl Tap {
                     lines.push(b'\n');
                 }
                 Some(Outgoing::Close(_)) => return None,
-                Some(Outgoing::Unsubscribe(..) | Outgoing::Command(_)) => {}
+                Some(Outgoing::Unsubscribe(..) | Outgoing::Command(_) | Outgoing::Answer(_)) => {}
                 None if lines.is_empty() => return Some(b"{}\n".to_vec()),
                 None => return Some(lines),
             }

@@ -17,11 +17,21 @@ mod tests;
 
 use std::fmt;
 
+use crate::protocol::{Data, Encoding};
+
 pub(crate) use self::create::{create, create_text};
 
 /// Largest source or target that deltas are made for. Offsets and sizes are 32 bits in the format; publications are
 /// much smaller.
 pub(crate) const SIZE_MAX: usize = 16 << 20;
+
+/// Creates the delta between two publications in the form for an encoding, or returns `None` if it would not be smaller.
+pub(crate) fn between(encoding: Encoding, previous: &Data, next: &Data) -> Option<Vec<u8>> {
+    match encoding {
+        Encoding::Json => create_text(&previous.to_json(), &next.to_json()).map(String::into_bytes),
+        Encoding::Protobuf => create(previous.as_bytes(), next.as_bytes()),
+    }
+}
 
 /// Applies a delta to the source it was made from.
 ///

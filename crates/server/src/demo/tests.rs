@@ -60,6 +60,7 @@ impl Fixture {
                 self.client,
                 Some(Message::Text("{}".into())),
                 None,
+                None,
             )
             .unwrap();
         subscription

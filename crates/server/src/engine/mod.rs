@@ -70,8 +70,8 @@ pub(crate) trait Broker: Send + Sync + fmt::Debug {
     /// nothing can still recover.
     fn history_remove<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, ()>;
 
-    /// Returns the position of the newest publication, for the check whether subscribers have missed one. Channels without
-    /// history have no position.
+    /// Returns the position of the newest publication, for the check whether subscribers have missed one. It does not count as
+    /// a use of the history. Channels without history have no position.
     fn position<'a>(&'a self, channel: &'a ChannelName) -> EngineFuture<'a, Position>;
 
     /// Frees what has expired. To be called periodically.
@@ -351,11 +351,6 @@ impl Publication {
         self.wire_with(WireData::Plain(&self.content.data))
     }
 
-    /// The publication for a subscription with deltas, as a whole.
-    pub(crate) fn wire_complete(&self) -> WirePublication<'_> {
-        self.wire_with(WireData::Complete(&self.content.data))
-    }
-
     /// The publication with another form of its data.
     pub(crate) fn wire_with<'a>(&'a self, data: WireData<'a>) -> WirePublication<'a> {
         WirePublication {
@@ -366,6 +361,13 @@ impl Publication {
             tags: self.content.tags.as_deref(),
             time: self.time_ms,
         }
+    }
+}
+
+impl Position {
+    /// Whether there are later publications than this position, or those after it are of another epoch.
+    pub(crate) fn is_behind(&self, top: &Self) -> bool {
+        self.epoch != top.epoch || self.offset < top.offset
     }
 }
 

@@ -174,10 +174,21 @@ impl Streams {
         let _ = self.with_existing(channel, |_, stream| stream.remove_all());
     }
 
-    /// The position of the newest publication.
+    /// The position of the newest publication. Does not count as use.
     pub(super) fn position(&self, channel: &ChannelName) -> Position {
-        self.with_existing(channel, |_, stream| stream.top())
-            .unwrap_or_else(|epoch| Position { epoch, offset: 0 })
+        loop {
+            let hash = self.hash(channel);
+            let (_, shard) = self.shard(hash);
+            let Some(shared) = shard.peek(channel.as_str()).cloned() else {
+                let epoch = self.epochs.of(channel.as_str(), shard.evictions(hash));
+                return Position { epoch, offset: 0 };
+            };
+            drop(shard);
+            let stream = shared.lock();
+            if !stream.is_evicted() {
+                return stream.top();
+            }
+        }
     }
 
     /// Applies a record of the log at the start.

@@ -139,6 +139,12 @@ impl Filter {
         Ok(Self { root })
     }
 
+    /// The filter that matches what both match.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let root = Node::And([self.root.clone(), other.root.clone()].into());
+        Self { root }
+    }
+
     /// Whether a publication with these tags matches.
     pub(crate) fn matches<T: Tags + ?Sized>(&self, tags: &T) -> bool {
         self.root.matches(tags)

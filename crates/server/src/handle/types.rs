@@ -211,8 +211,8 @@ impl HistoryPublication {
     }
 }
 
-/// A client that is subscribed to a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A client, such as a subscriber of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
     /// The id of the client.
@@ -224,7 +224,7 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn of(info: &ClientInfo) -> Self {
+    pub(crate) fn of(info: &ClientInfo) -> Self {
         Self {
             client: info.client.to_string(),
             user: info.user.to_string(),

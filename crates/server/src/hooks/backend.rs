@@ -18,8 +18,11 @@ pub(crate) type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Hoo
 
 /// What decides about the events of clients.
 pub(crate) trait Backend: Send + Sync + fmt::Debug {
-    /// Whether this event has a hook.
-    fn has(&self, hook: Hook) -> bool;
+    /// The headers of a client's request that are forwarded.
+    fn forwarded(&self, headers: &HeaderMap) -> HeaderMap;
+
+    /// Names of the headers of `connect` commands that are forwarded.
+    fn emulated_headers(&self) -> &[HeaderName];
 
     /// Sends the JSON of a call, and returns the JSON of the answer. `headers` are those of the client's request.
     fn call<'a>(&'a self, hook: Hook, headers: &'a HeaderMap, body: String) -> HookFuture<'a>;
@@ -30,6 +33,7 @@ pub(crate) struct HttpBackend {
     endpoints: Vec<(Hook, Endpoint)>,
     timeout: Duration,
     forward_headers: Vec<HeaderName>,
+    emulated_headers: Vec<HeaderName>,
 }
 
 struct Endpoint {
@@ -56,27 +60,11 @@ impl HttpBackend {
             };
             endpoints.push((hook, endpoint));
         }
-        let names = options.forward_headers.iter().map(|name| {
-            let header = HeaderName::from_bytes(name.as_bytes());
-            header.map_err(|_| {
-                (
-                    "hooks.forward_headers",
-                    format!("has {name:?}, which is not the name of a header"),
-                )
-            })
-        });
-        let forward_headers: Vec<HeaderName> = names.collect::<Result<_, _>>()?;
-        let is_forbidden = |name: &&HeaderName| HOP_BY_HOP.contains(&name.as_str());
-        if let Some(name) = forward_headers.iter().find(is_forbidden) {
-            return Err((
-                "hooks.forward_headers",
-                format!("has {name}, which belongs to the connection of the client"),
-            ));
-        }
         Ok(Self {
             endpoints,
             timeout: options.timeout,
-            forward_headers,
+            forward_headers: header_names("hooks.forward_headers", &options.forward_headers)?,
+            emulated_headers: header_names("hooks.emulated_headers", &options.emulated_headers)?,
         })
     }
 
@@ -99,11 +87,10 @@ impl HttpBackend {
         if !endpoint.breaker.admit() {
             return Err(HookError::Paused);
         }
-        // Collected, because a closure that borrows the headers would not live across the request.
-        let mut forwarded = Vec::new();
-        for name in &self.forward_headers {
-            forwarded.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
-        }
+        // Again, because the lists may have been shortened since the client connected.
+        let is_listed = |name: &HeaderName| self.forward_headers.contains(name) || self.emulated_headers.contains(name);
+        let forwarded = headers.iter().filter(|(name, _)| is_listed(name));
+        let forwarded: Vec<_> = forwarded.map(|(name, value)| (name.clone(), value.clone())).collect();
         let left = deadline.saturating_duration_since(Instant::now());
         match endpoint.source.post(forwarded.into_iter(), body, left).await {
             Ok(answer) => {
@@ -123,6 +110,22 @@ impl HttpBackend {
     }
 }
 
+/// Checks the names of headers that are forwarded.
+fn header_names(option: &'static str, names: &[String]) -> Result<Vec<HeaderName>, (&'static str, String)> {
+    let names = names.iter().map(|text| {
+        let name = HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| (option, format!("has {text:?}, which is not the name of a header")))?;
+        match HOP_BY_HOP.contains(&name.as_str()) {
+            true => Err((
+                option,
+                format!("has {name}, which belongs to the connection of the client"),
+            )),
+            false => Ok(name),
+        }
+    });
+    names.collect()
+}
+
 /// Headers that describe the connection or the body of the client's request.
 const HOP_BY_HOP: [&str; 10] = [
     "connection",
@@ -138,8 +141,18 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 impl Backend for HttpBackend {
-    fn has(&self, hook: Hook) -> bool {
-        self.endpoint(hook).is_some()
+    fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut forwarded = HeaderMap::new();
+        for name in &self.forward_headers {
+            for value in headers.get_all(name) {
+                forwarded.append(name, value.clone());
+            }
+        }
+        forwarded
+    }
+
+    fn emulated_headers(&self) -> &[HeaderName] {
+        &self.emulated_headers
     }
 
     fn call<'a>(&'a self, hook: Hook, headers: &'a HeaderMap, body: String) -> HookFuture<'a> {

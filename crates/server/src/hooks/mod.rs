@@ -4,55 +4,77 @@
 //! several failures in a row a hook pauses (circuit breaker): calls then fail at once instead of waiting for a backend that
 //! is down. Only the headers of an allow-list are forwarded.
 //!
-//! [`Hooks`] has the typed calls; [`Backend`] is what they are sent to, so that tests need no HTTP.
+//! The session of a client asks, and its [`Client`](crate::client::Client) sends the calls, without waiting for the answer.
+//! [`Backend`] is what they are sent to, so that tests need no HTTP.
 
 mod backend;
 mod breaker;
 mod types;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::HeaderMap;
-use serde::Serialize;
+use ::http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::config::options::options;
 use crate::metrics::SharedMetrics;
-use crate::protocol::encode;
 pub(crate) use backend::{Backend, HttpBackend};
 pub(crate) use types::{
-    Common, ConnectCall, ConnectDecision, HookReply, PublishCall, PublishDecision, RefreshCall, RefreshDecision,
-    RpcCall, RpcDecision, SubRefreshCall, SubRefreshDecision, SubscribeCall, SubscribeDecision,
+    BoolValue, CallData, Common, ConnectCall, ConnectDecision, HookReply, PublishCall, PublishDecision, RefreshCall,
+    RefreshDecision, ReplyDisconnect, ReplyError, RpcCall, RpcDecision, SubRefreshCall, SubRefreshDecision,
+    SubscribeCall, SubscribeDecision,
 };
 
 options! {
     /// Hooks to the backend.
     #[derive(PartialEq, Eq)]
-    pub(crate) struct HookOptions {
+    pub struct HookOptions {
         /// Address that decides about connections of clients without a token.
-        pub(crate) connect_url: Option<String> = None,
-        /// Address that is asked when a connection expires.
-        pub(crate) refresh_url: Option<String> = None,
-        /// Address that decides about subscriptions.
-        pub(crate) subscribe_url: Option<String> = None,
-        /// Address that is asked when a subscription expires.
-        pub(crate) sub_refresh_url: Option<String> = None,
-        /// Address that decides about publications of clients.
-        pub(crate) publish_url: Option<String> = None,
-        /// Address of the calls (`rpc`) of clients. Without it, calls fail with error 108.
-        pub(crate) rpc_url: Option<String> = None,
-        /// Time for the answer of the backend. Then the command of the client fails with error 100, and may be repeated.
-        pub(crate) timeout: Duration = Duration::from_secs(1),
-        /// Maximum number of calls at the same time, for each hook. Further ones wait, within the timeout.
-        pub(crate) concurrency_max: usize = 256,
+        pub connect_url: Option<String> = None,
+        /// Address that is asked when a connection expires. Clients then need no new token.
+        pub refresh_url: Option<String> = None,
+        /// Address that decides about subscriptions without a token, in namespaces with
+        /// [`subscribe_hook`](crate::NamespaceOptions::subscribe_hook).
+        pub subscribe_url: Option<String> = None,
+        /// Address that is asked when a subscription expires, in namespaces with
+        /// [`sub_refresh_hook`](crate::NamespaceOptions::sub_refresh_hook).
+        pub sub_refresh_url: Option<String> = None,
+        /// Address that decides about publications of clients, in namespaces with
+        /// [`publish_hook`](crate::NamespaceOptions::publish_hook).
+        pub publish_url: Option<String> = None,
+        /// Address of the calls (`rpc`) of clients. Without it, calls fail with error 108, unless the embedding program
+        /// handles them.
+        pub rpc_url: Option<String> = None,
+        /// Time for the answer of the backend, or of a handler of the embedding program. Then the command of the client
+        /// fails with error 100, and may be repeated. With [`connect_url`](Self::connect_url), it must be shorter than
+        /// [`connect`](crate::Timeouts::connect).
+        pub timeout: Duration = Duration::from_secs(1),
+        /// Maximum number of calls to the backend at the same time, for each hook. Further ones wait, within the timeout.
+        pub concurrency_max: usize = 256,
+        /// Maximum number of calls (`rpc`) of one client at the same time. With 1, the backend gets them in the order in
+        /// which the client sent them. Further ones wait, and so do all later commands of the client.
+        pub rpc_per_client_max: usize = 1,
         /// Number of failures in a row after which a hook pauses.
-        pub(crate) failures_max: u32 = 10,
+        pub failures_max: u32 = 10,
         /// How long a hook pauses. Then one call tries whether the backend is back.
-        pub(crate) pause: Duration = Duration::from_secs(5),
+        pub pause: Duration = Duration::from_secs(5),
         /// Names of the headers of the client's request that are forwarded to the backend, such as `Cookie`.
-        pub(crate) forward_headers: Vec<String> = Vec::new(),
+        pub forward_headers: Vec<String> = Vec::new(),
+        /// Names of the headers that clients may send in their `connect` command (`headers` of the SDK), because browsers cannot
+        /// set headers of a WebSocket. They are forwarded like those of the request, which take precedence. The client
+        /// chooses the values: list no header that a proxy in front of the server sets.
+        pub emulated_headers: Vec<String> = Vec::new(),
+    }
+}
+
+impl HookOptions {
+    /// Whether the backend decides about this event.
+    pub(crate) fn has(&self, hook: Hook) -> bool {
+        hook.url(self).is_some()
     }
 }
 
@@ -88,14 +110,20 @@ impl Hook {
         }
     }
 
-    /// The value of the label `hook`.
-    fn name(self) -> &'static str {
-        let option = self.option().trim_start_matches("hooks.");
-        option.trim_end_matches("_url")
+    /// The name of the hook.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Refresh => "refresh",
+            Self::Subscribe => "subscribe",
+            Self::SubRefresh => "sub_refresh",
+            Self::Publish => "publish",
+            Self::Rpc => "rpc",
+        }
     }
 
     /// The option with the address.
-    fn option(self) -> &'static str {
+    pub(crate) fn option(self) -> &'static str {
         match self {
             Self::Connect => "hooks.connect_url",
             Self::Refresh => "hooks.refresh_url",
@@ -168,66 +196,43 @@ impl Hooks {
         Ok(Self::new(Arc::new(HttpBackend::new(options)?)))
     }
 
-    /// Whether the backend decides about this event.
-    pub(crate) fn has(&self, hook: Hook) -> bool {
-        self.backend.has(hook)
+    /// The headers of a client's request that are forwarded to the backend; `None` if there are none.
+    pub(crate) fn forwarded(&self, headers: &HeaderMap) -> Option<Arc<HeaderMap>> {
+        let forwarded = self.backend.forwarded(headers);
+        (!forwarded.is_empty()).then(|| Arc::new(forwarded))
     }
 
-    pub(crate) async fn connect(
+    /// Adds the headers of a client's `connect` command that are forwarded to the backend.
+    pub(crate) fn add_emulated(
         &self,
-        headers: &HeaderMap,
-        call: &ConnectCall<'_>,
-    ) -> Result<HookReply<ConnectDecision>, HookError> {
-        self.call(Hook::Connect, headers, call).await
+        headers: &mut Option<Arc<HeaderMap>>,
+        emulated: &BTreeMap<Cow<'_, str>, Cow<'_, str>>,
+    ) {
+        let mut all = headers.as_deref().cloned().unwrap_or_default();
+        for name in self.backend.emulated_headers() {
+            let given = emulated
+                .iter()
+                .find(|(given, _)| given.eq_ignore_ascii_case(name.as_str()));
+            // A value that is not valid in a header is left out.
+            let value = given.and_then(|(_, value)| HeaderValue::from_str(value).ok());
+            if let (Some(value), false) = (value, all.contains_key(name)) {
+                all.insert(name.clone(), value);
+            }
+        }
+        *headers = (!all.is_empty()).then(|| Arc::new(all));
     }
 
-    pub(crate) async fn refresh(
-        &self,
-        headers: &HeaderMap,
-        call: &RefreshCall<'_>,
-    ) -> Result<HookReply<RefreshDecision>, HookError> {
-        self.call(Hook::Refresh, headers, call).await
-    }
-
-    pub(crate) async fn subscribe(
-        &self,
-        headers: &HeaderMap,
-        call: &SubscribeCall<'_>,
-    ) -> Result<HookReply<SubscribeDecision>, HookError> {
-        self.call(Hook::Subscribe, headers, call).await
-    }
-
-    pub(crate) async fn sub_refresh(
-        &self,
-        headers: &HeaderMap,
-        call: &SubRefreshCall<'_>,
-    ) -> Result<HookReply<SubRefreshDecision>, HookError> {
-        self.call(Hook::SubRefresh, headers, call).await
-    }
-
-    pub(crate) async fn publish(
-        &self,
-        headers: &HeaderMap,
-        call: &PublishCall<'_>,
-    ) -> Result<HookReply<PublishDecision>, HookError> {
-        self.call(Hook::Publish, headers, call).await
-    }
-
-    pub(crate) async fn rpc(
-        &self,
-        headers: &HeaderMap,
-        call: &RpcCall<'_>,
-    ) -> Result<HookReply<RpcDecision>, HookError> {
-        self.call(Hook::Rpc, headers, call).await
-    }
-
-    async fn call<T: DeserializeOwned + Default>(
+    /// Sends the JSON of a call, and parses the answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection to the backend, which may or may not have seen the call.
+    pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         hook: Hook,
         headers: &HeaderMap,
-        call: &impl Serialize,
+        body: String,
     ) -> Result<HookReply<T>, HookError> {
-        let body = self.backend.call(hook, headers, encode(call)).await;
+        let body = self.backend.call(hook, headers, body).await;
         let reply = body.and_then(|body| HookReply::parse(&body));
         if let Some(metrics) = &self.metrics {
             metrics.hook_call(hook.name(), reply.as_ref().map_or_else(HookError::outcome, |_| "ok"));

@@ -70,18 +70,20 @@ fn rpc<'a>(method: &'a str, data: &'a serde_json::value::RawValue) -> RpcCall<'a
 
 async fn call(hooks: &Hooks, headers: &HeaderMap) -> Result<HookReply<RpcDecision>, HookError> {
     let data = serde_json::value::to_raw_value(&[1, 2]).unwrap();
-    hooks.rpc(headers, &rpc("sum", &data)).await
+    let body = crate::protocol::encode(&rpc("sum", &data));
+    hooks.call(Hook::Rpc, headers, body).await
 }
 
 #[tokio::test]
 async fn a_call_has_the_fields_of_the_protocol_and_only_listed_headers() {
     let (address, mut requests) = backend(r#"{"result":{"data":{"sum":3},"new":1}}"#).await;
     let hooks = hooks(address, |options| options.forward_headers = vec!["Cookie".to_owned()]);
-    assert!(hooks.has(Hook::Rpc) && !hooks.has(Hook::Connect));
     let mut headers = HeaderMap::new();
     headers.insert("cookie", "session=1".parse().unwrap());
     headers.insert("authorization", "secret".parse().unwrap());
-    let HookReply::Result(result) = call(&hooks, &headers).await.unwrap() else {
+    assert_eq!(hooks.forwarded(&headers).unwrap().len(), 1);
+    assert_eq!(hooks.forwarded(&HeaderMap::new()), None);
+    let HookReply::Result(Some(result)) = call(&hooks, &headers).await.unwrap() else {
         panic!("no result")
     };
     assert_eq!(result.data.unwrap().get(), r#"{"sum":3}"#);
@@ -96,6 +98,39 @@ async fn a_call_has_the_fields_of_the_protocol_and_only_listed_headers() {
         r#""user":"ada","method":"sum","data":[1,2]}"#
     );
     assert!(request.ends_with(body), "{request}");
+}
+
+#[tokio::test]
+async fn listed_headers_of_the_connect_command_are_forwarded_behind_those_of_the_request() {
+    let (address, mut requests) = backend("{}").await;
+    let hooks = hooks(address, |options| {
+        options.forward_headers = vec!["X-User".to_owned()];
+        options.emulated_headers = vec!["authorization".to_owned(), "X-User".to_owned(), "X-Bad".to_owned()];
+    });
+    let mut request = HeaderMap::new();
+    request.insert("x-user", "from the proxy".parse().unwrap());
+    let mut headers = hooks.forwarded(&request);
+    let emulated = [
+        ("Authorization", "Bearer 1"),
+        ("X-User", "forged"),
+        ("X-Bad", "a\r\nb"),
+        ("X-Other", "not listed"),
+    ];
+    hooks.add_emulated(
+        &mut headers,
+        &emulated.map(|(name, value)| (name.into(), value.into())).into(),
+    );
+    call(&hooks, &headers.unwrap()).await.unwrap();
+    let request = requests.recv().await.unwrap();
+    assert!(request.contains("\r\nauthorization: Bearer 1\r\n"), "{request}");
+    assert!(request.contains("\r\nx-user: from the proxy\r\n"), "{request}");
+    for absent in ["forged", "x-bad", "not listed"] {
+        assert!(!request.contains(absent), "{request}");
+    }
+    // A header that only clients may send is not taken from their request.
+    let mut request = HeaderMap::new();
+    request.insert("authorization", "Basic 2".parse().unwrap());
+    assert_eq!(hooks.forwarded(&request), None);
 }
 
 #[tokio::test]
@@ -162,14 +197,16 @@ async fn a_backend_that_is_down_fails() {
 #[test]
 fn answers_are_results_errors_or_disconnects() {
     let parse = |text: &str| HookReply::<SubscribeDecision>::parse(text.as_bytes());
-    assert!(matches!(parse("{}"), Ok(HookReply::Result(_))));
-    let Ok(HookReply::Result(result)) = parse(r#"{"result":{"override":{"presence":{"value":false}},"expire_at":7}}"#)
+    assert!(matches!(parse("{}"), Ok(HookReply::Result(None))));
+    assert!(matches!(parse(r#"{"result":{}}"#), Ok(HookReply::Result(Some(_)))));
+    let Ok(HookReply::Result(Some(result))) =
+        parse(r#"{"result":{"override":{"presence":{"value":false}},"expire_at":7}}"#)
     else {
         panic!("no result")
     };
     assert_eq!(
         (
-            result.overrides.presence.map(|presence| presence.value),
+            result.overrides.unwrap().presence.map(|presence| presence.value),
             result.expire_at
         ),
         (Some(false), 7)

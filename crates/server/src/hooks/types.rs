@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::HookError;
+use crate::filter::FilterNode;
 
 /// The fields of every call.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -43,7 +44,7 @@ pub(crate) struct ConnectCall<'a> {
     pub(crate) version: &'a str,
     /// Server-side channels that the client asks for.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(crate) channels: &'a [String],
+    pub(crate) channels: &'a [&'a str],
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -61,8 +62,6 @@ pub(crate) struct SubscribeCall<'a> {
     pub(crate) common: Common<'a>,
     pub(crate) user: &'a str,
     pub(crate) channel: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) token: &'a str,
     #[serde(flatten)]
     pub(crate) data: CallData<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,8 +106,8 @@ pub(crate) struct RpcCall<'a> {
 /// The answer of the backend.
 #[derive(Clone, Debug)]
 pub(crate) enum HookReply<T> {
-    /// The event is allowed.
-    Result(T),
+    /// The answer has a result, or is empty.
+    Result(Option<T>),
     /// The client gets an error reply.
     Error(ReplyError),
     /// The client is disconnected.
@@ -130,9 +129,9 @@ pub(crate) struct ReplyDisconnect {
     pub(crate) reason: String,
 }
 
-impl<T: DeserializeOwned + Default> HookReply<T> {
-    /// Parses an answer: `result`, `error` or `disconnect`. Without any of them, the event is allowed.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, HookError> {
+impl<T: DeserializeOwned> HookReply<T> {
+    /// Parses an answer: `result`, `error` or `disconnect`, or none of them.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, HookError> {
         #[derive(Deserialize)]
         struct Wire<T> {
             result: Option<T>,
@@ -153,7 +152,7 @@ impl<T: DeserializeOwned + Default> HookReply<T> {
                 0 => return Err(invalid("the code of an error must not be 0")),
                 _ => Self::Error(error),
             },
-            Wire { result, .. } => Self::Result(result.unwrap_or_default()),
+            Wire { result, .. } => Self::Result(result),
         })
     }
 }
@@ -193,7 +192,9 @@ pub(crate) struct SubscribeDecision {
     pub(crate) data: Option<Box<RawValue>>,
     pub(crate) b64data: String,
     #[serde(rename = "override")]
-    pub(crate) overrides: DecisionOverrides,
+    pub(crate) overrides: Option<DecisionOverrides>,
+    /// Only publications whose tags match are delivered.
+    pub(crate) server_tags_filter: Option<FilterNode>,
 }
 
 /// Options of the namespace that are different for this subscription.
@@ -232,7 +233,8 @@ pub(crate) struct PublishDecision {
     pub(crate) skip_history: bool,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) idempotency_key: String,
-    pub(crate) delta: bool,
+    pub(crate) version: u64,
+    pub(crate) version_epoch: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -305,7 +305,7 @@ impl Journal {
     /// [`AppendError`]
     ///
     /// # Cancel safety
-    /// The record is stored or not. Use [`reserve`](Self::reserve) and [`Permit::append_then`] where that matters.
+    /// The record is stored or not. Use [`reserve`](Self::reserve) and [`Permit::append`] where that matters.
     pub(crate) async fn append(&self, record: &Record<'_>) -> Result<(), AppendError> {
         self.reserve(record.payload.len()).await?.append(record).await
     }
@@ -366,28 +366,17 @@ impl Permit {
     /// The record is stored even if the [`Ack`] is dropped.
     pub(crate) fn append(self, record: &Record<'_>) -> Ack {
         let (sender, receiver) = oneshot::channel();
-        self.queue(record, Done::Ack(sender));
-        Ack(receiver)
-    }
-
-    /// Queues a record, as [`append`](Self::append) does, and has `then` called with the result.
-    ///
-    /// Calls come in the order of the log, from the writer's thread: `then` must be quick, and must neither block nor drop
-    /// the [`Journal`]. An error that is known at once is reported from this thread, before the method returns.
-    pub(crate) fn append_then(self, record: &Record<'_>, then: impl FnOnce(Result<(), AppendError>) + Send + 'static) {
-        self.queue(record, Done::Callback(Box::new(then)));
-    }
-
-    fn queue(self, record: &Record<'_>, done: Done) {
+        let done = Done(sender);
         let mut body = Vec::new();
         match record.encode(&mut body) {
             Ok(()) => self.shared.queue(Entry {
                 body,
                 done,
-                permit: self.permit,
+                _permit: self.permit,
             }),
             Err(format::TooLarge) => done.call(Err(AppendError::TooLarge)),
         }
+        Ack(receiver)
     }
 }
 

@@ -22,28 +22,17 @@ pub(super) struct Entry {
     pub(super) body: Vec<u8>,
     pub(super) done: Done,
     /// Its share of the queue, returned when the entry is dropped.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// Who gets the result of an append.
-pub(super) enum Done {
-    Ack(oneshot::Sender<Result<(), AppendError>>),
-    Callback(Box<dyn FnOnce(Result<(), AppendError>) + Send>),
-}
+#[derive(Debug)]
+pub(super) struct Done(pub(super) oneshot::Sender<Result<(), AppendError>>);
 
 impl Done {
     pub(super) fn call(self, result: Result<(), AppendError>) {
-        match self {
-            // An appender that gave up wants no result.
-            Self::Ack(sender) => drop(sender.send(result)),
-            Self::Callback(callback) => callback(result),
-        }
-    }
-}
-
-impl std::fmt::Debug for Done {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Done")
+        // An appender that gave up wants no result.
+        let _ = self.0.send(result);
     }
 }
 

@@ -68,18 +68,30 @@ pub(super) struct HookLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct HookFailureLabel {
+    pub(super) hook: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ConsoleLabel {
     pub(super) result: &'static str,
+}
+
+impl Transport {
+    /// The name in metrics and in calls of the backend.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::HttpStream => "http_stream",
+        }
+    }
 }
 
 impl TransportLabel {
     pub(super) fn new(transport: Transport, encoding: Encoding) -> Self {
         Self {
-            transport: match transport {
-                Transport::WebSocket => "websocket",
-                Transport::Sse => "sse",
-                Transport::HttpStream => "http_stream",
-            },
+            transport: transport.name(),
             format: match encoding {
                 Encoding::Json => "json",
                 Encoding::Protobuf => "protobuf",

@@ -12,7 +12,8 @@ fn encoded() -> String {
     metrics.publication(Source::client);
     metrics.publication(Source::server);
     metrics.command();
-    metrics.error(ErrorCode::PermissionDenied);
+    metrics.error(103);
+    metrics.hook_failure("publish");
     metrics.disconnect(DisconnectCode::Slow);
     metrics.refusal("connections");
     metrics.handshake();

@@ -68,14 +68,28 @@ pub(crate) enum Request<'a> {
     PresenceStats(ChannelRequest<'a>),
     History(HistoryRequest<'a>),
     Ping,
-    #[expect(dead_code, reason = "no handler can be registered yet")]
     Send(DataRequest),
-    #[expect(dead_code, reason = "no handler can be registered yet")]
     Rpc(RpcRequest<'a>),
     Refresh(RefreshRequest<'a>),
     SubRefresh(SubRefreshRequest<'a>),
     /// A field has a wrong type, or the command contains several requests.
     Invalid,
+}
+
+impl Request<'_> {
+    /// The channel of the request, if it concerns one.
+    pub(crate) fn channel(&self) -> Option<&str> {
+        Some(match self {
+            Self::Subscribe(request) => &request.channel,
+            Self::Unsubscribe(request) | Self::Presence(request) | Self::PresenceStats(request) => &request.channel,
+            Self::Publish(request) => &request.channel,
+            Self::History(request) => &request.channel,
+            Self::SubRefresh(request) => &request.channel,
+            Self::Connect(_) | Self::Ping | Self::Send(_) | Self::Rpc(_) | Self::Refresh(_) | Self::Invalid => {
+                return None;
+            }
+        })
+    }
 }
 
 /// Data of the application, or the error if it is not forwarded.
@@ -91,6 +105,9 @@ pub(crate) struct ConnectRequest<'a> {
     /// Server-side subscriptions to recover.
     #[serde(borrow, deserialize_with = "null_as_default")]
     pub(crate) subs: BTreeMap<Cow<'a, str>, SubscribeRequest<'a>>,
+    /// Headers for the backend, of clients that cannot set those of their request.
+    #[serde(borrow, deserialize_with = "null_as_default")]
+    pub(crate) headers: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     /// The name of the client library.
     #[serde(borrow)]
     pub(crate) name: Cow<'a, str>,
@@ -121,7 +138,10 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) delta: Cow<'a, str>,
     /// A filter by tags.
     #[serde(rename = "tf")]
-    pub(crate) filter: Option<FilterNode>,
+    pub(crate) filter: Option<Box<FilterNode>>,
+    /// Data for the backend.
+    #[serde(deserialize_with = "data")]
+    pub(crate) data: Option<DataField>,
     // Pagination of the state of a map.
     pub(super) phase: i64,
     #[serde(borrow)]
@@ -131,11 +151,18 @@ pub(crate) struct SubscribeRequest<'a> {
 }
 
 impl SubscribeRequest<'_> {
+    /// Bit of `flag`: pushes may have the id of the channel instead of its name.
+    const FLAG_CHANNEL_ID: i64 = 1;
+
     /// Bit of `flag`: the subscription fails if recovery is impossible.
     const FLAG_REJECT_UNRECOVERED: i64 = 2;
 
     pub(crate) fn rejects_unrecovered(&self) -> bool {
         self.flag & Self::FLAG_REJECT_UNRECOVERED != 0
+    }
+
+    pub(crate) fn accepts_channel_id(&self) -> bool {
+        self.flag & Self::FLAG_CHANNEL_ID != 0
     }
 
     /// Whether the client paginates the state of a map.

@@ -36,6 +36,11 @@ impl Data {
         }
     }
 
+    /// The bytes in base64.
+    pub(crate) fn to_base64(&self) -> String {
+        BASE64_STANDARD.encode(self.as_bytes())
+    }
+
     /// The length in bytes.
     pub(crate) fn len_bytes(&self) -> usize {
         self.as_bytes().len()

@@ -15,21 +15,21 @@ pub(crate) enum Encoding {
     Protobuf,
 }
 
-/// The commands of a frame, in order.
-type Commands<'a> = Box<dyn Iterator<Item = Result<Command<'a>, Malformed>> + Send + 'a>;
-
 impl Encoding {
-    /// Returns the commands of a frame.
-    ///
-    /// # Errors
-    /// Returns [`Malformed`] for a frame without a command, and as an item for a part that is not a command.
-    pub(crate) fn commands(self, frame: &[u8]) -> Result<Commands<'_>, Malformed> {
+    /// Whether a frame contains no command.
+    pub(crate) fn is_blank(self, frame: &[u8]) -> bool {
         match self {
-            Self::Json => {
-                let text = std::str::from_utf8(frame).map_err(|_| Malformed)?;
-                Ok(Box::new(frame::commands(text)?))
-            }
-            Self::Protobuf => Ok(Box::new(protobuf::commands(frame)?)),
+            Self::Json => frame.trim_ascii().is_empty(),
+            Self::Protobuf => frame.is_empty(),
+        }
+    }
+
+    /// Parses the first command of the rest of a frame. Also returns the size of its encoding with the separators around
+    /// it. `None` if there is no further command.
+    pub(crate) fn next_command(self, rest: &[u8]) -> Option<(Result<Command<'_>, Malformed>, usize)> {
+        match self {
+            Self::Json => frame::next_command(rest),
+            Self::Protobuf => protobuf::next_command(rest),
         }
     }
 

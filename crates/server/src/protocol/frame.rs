@@ -6,19 +6,40 @@ use super::command::Command;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
+/// Parses the first command of the rest of a frame. Also returns the size of its line with the separators around it.
+pub(super) fn next_command(rest: &[u8]) -> Option<(Result<Command<'_>, Malformed>, usize)> {
+    let mut at = 0;
+    loop {
+        let left = rest.get(at..).filter(|left| !left.is_empty())?;
+        let line_len = left.iter().position(|&byte| byte == b'\n').unwrap_or(left.len());
+        let line = &left[..line_len];
+        at += (line_len + 1).min(left.len());
+        if !line.trim_ascii().is_empty() {
+            let command = std::str::from_utf8(line)
+                .map_err(|_| Malformed)
+                .and_then(Command::parse);
+            return Some((command, at));
+        }
+    }
+}
+
 /// Returns the commands of one frame, in order.
 ///
 /// # Errors
 /// Returns [`Malformed`] for a frame without a command, and as an item for a line that is not a command.
+#[cfg(test)]
 pub(crate) fn commands(frame: &str) -> Result<impl Iterator<Item = Result<Command<'_>, Malformed>>, Malformed> {
-    let mut lines = frame
-        .split('\n')
-        .filter(|line| !line.trim_ascii().is_empty())
-        .peekable();
-    if lines.peek().is_none() {
-        return Err(Malformed);
+    let mut rest = frame.as_bytes();
+    let mut commands = std::iter::from_fn(move || {
+        let (command, len) = next_command(rest)?;
+        rest = &rest[len..];
+        Some(command)
+    })
+    .peekable();
+    match commands.peek() {
+        None => Err(Malformed),
+        Some(_) => Ok(commands),
     }
-    Ok(lines.map(Command::parse))
 }
 
 #[cfg(test)]

@@ -44,6 +44,11 @@ impl Json {
         self.0.get()
     }
 
+    /// The value, for JSON that contains it.
+    pub(crate) fn as_raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// Copies a parsed value from a line of a frame, which contains no line break.
     ///
     /// # Errors

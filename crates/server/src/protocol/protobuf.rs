@@ -17,27 +17,17 @@ use super::reply::{
 };
 use crate::filter::{self, FilterNode};
 
-/// Returns the commands of one frame, in order.
-///
-/// # Errors
-/// Returns [`Malformed`] for an empty frame, and as the last item for a part that is not a command.
-pub(super) fn commands(
-    frame: &[u8],
-) -> Result<impl Iterator<Item = Result<Command<'_>, Malformed>> + Send + '_, Malformed> {
-    if frame.is_empty() {
-        return Err(Malformed);
+/// Decodes the first command of the rest of a frame. Also returns the size of its encoding, which is that of the whole rest
+/// if it is malformed.
+pub(super) fn next_command(rest: &[u8]) -> Option<(Result<Command<'static>, Malformed>, usize)> {
+    if rest.is_empty() {
+        return None;
     }
-    let mut rest = frame;
-    Ok(std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let command = WireCommand::decode_length_delimited(&mut rest);
-        if command.is_err() {
-            rest = &[];
-        }
-        Some(command.map(Command::from).map_err(|_| Malformed))
-    }))
+    let mut after = rest;
+    Some(match WireCommand::decode_length_delimited(&mut after) {
+        Ok(command) => (Ok(command.into()), rest.len() - after.len()),
+        Err(_) => (Err(Malformed), rest.len()),
+    })
 }
 
 /// Encodes a reply behind its length.
@@ -54,12 +44,20 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
                 temporary: code.is_temporary(),
             });
         }
+        ReplyBody::Rejected(rejection) => {
+            wire.error = Some(WireError {
+                code: rejection.code,
+                message: rejection.message.clone(),
+                temporary: rejection.temporary,
+            });
+        }
         ReplyBody::Connect(result) => {
             wire.connect = Some(WireConnectResult {
                 client: result.client.clone(),
                 version: result.version.to_owned(),
                 expires: result.expiry.expires,
                 ttl: result.expiry.ttl,
+                data: bytes(result.data.as_ref()),
                 subs: result
                     .subs
                     .iter()
@@ -99,7 +97,7 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
         ReplyBody::Ping(_) => wire.ping = Some(WireEmpty {}),
         ReplyBody::Rpc(result) => {
             wire.rpc = Some(WireData {
-                data: result.data.as_bytes().to_vec(),
+                data: bytes(result.data.as_ref()),
             });
         }
         ReplyBody::Refresh(expiry) => {
@@ -116,7 +114,7 @@ pub(super) fn reply(reply: &Reply<'_>) -> Vec<u8> {
 /// Encodes a push behind its length.
 pub(super) fn push(target: PushTarget<'_>, push: &Push<'_>) -> Vec<u8> {
     let mut wire = WirePush {
-        id: target.id.into(),
+        id: target.id as i64,
         channel: target.channel.to_owned(),
         ..Default::default()
     };
@@ -139,11 +137,11 @@ pub(super) fn push(target: PushTarget<'_>, push: &Push<'_>) -> Vec<u8> {
                 data: bytes(subscription.data),
             });
         }
-        Push::Disconnect(code) => {
+        Push::Disconnect(disconnect) => {
             wire.disconnect = Some(WireDisconnect {
-                code: code.code().into(),
-                reason: code.reason().to_owned(),
-                reconnect: code.is_reconnect(),
+                code: disconnect.code.into(),
+                reason: disconnect.reason.clone(),
+                reconnect: disconnect.is_reconnect(),
             });
         }
         Push::Refresh(expiry) => wire.refresh = Some((*expiry).into()),
@@ -208,6 +206,8 @@ struct WireConnect {
     name: String,
     #[prost(string, tag = "5")]
     version: String,
+    #[prost(map = "string, string", tag = "6")]
+    headers: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -222,6 +222,8 @@ struct WireSubscribe {
     epoch: String,
     #[prost(uint64, tag = "7")]
     offset: u64,
+    #[prost(bytes = "vec", tag = "8")]
+    data: Vec<u8>,
     #[prost(bool, tag = "9")]
     positioned: bool,
     #[prost(bool, tag = "10")]
@@ -385,6 +387,8 @@ struct WireConnectResult {
     expires: bool,
     #[prost(uint32, tag = "4")]
     ttl: u32,
+    #[prost(bytes = "vec", tag = "5")]
+    data: Vec<u8>,
     #[prost(map = "string, message", tag = "6")]
     subs: HashMap<String, WireSubscribeResult>,
     #[prost(uint32, tag = "7")]
@@ -611,6 +615,11 @@ impl From<WireConnect> for ConnectRequest<'static> {
                 .into_iter()
                 .map(|(channel, subscribe)| (Cow::Owned(channel), subscribe.into()))
                 .collect::<BTreeMap<_, _>>(),
+            headers: wire
+                .headers
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             name: wire.name.into(),
             version: wire.version.into(),
         }
@@ -631,7 +640,8 @@ impl From<WireSubscribe> for SubscribeRequest<'static> {
             flag: wire.flag,
             kind: wire.kind.into(),
             delta: wire.delta.into(),
-            filter: wire.filter.map(|filter| filter.into_node(filter::DEPTH_MAX)),
+            filter: wire.filter.map(|filter| filter.into_node(filter::DEPTH_MAX).into()),
+            data: present(wire.data),
             phase: wire.phase.into(),
             cursor: wire.cursor.into(),
             limit: wire.limit.into(),
@@ -708,7 +718,7 @@ impl From<&SubscribeResult<'_>> for WireSubscribeResult {
             data: bytes(result.data),
             was_recovering: result.was_recovering,
             delta: result.delta,
-            id: result.id.into(),
+            id: result.id as i64,
         }
     }
 }

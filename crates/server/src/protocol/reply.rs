@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::data::Data;
-use crate::codes::{DisconnectCode, ErrorCode, UnsubscribeCode};
+use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::engine::Tags;
 
 /// The reply to one command.
@@ -26,6 +26,9 @@ pub(crate) struct Reply<'a> {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplyBody<'a> {
     Error(#[serde(serialize_with = "error")] ErrorCode),
+    /// An error of the backend or of a handler.
+    #[serde(rename = "error")]
+    Rejected(Rejection),
     Connect(ConnectResult<'a>),
     Subscribe(SubscribeResult<'a>),
     Unsubscribe(Empty),
@@ -34,10 +37,18 @@ pub(crate) enum ReplyBody<'a> {
     PresenceStats(PresenceStatsResult),
     History(HistoryResult<'a>),
     Ping(Empty),
-    #[expect(dead_code, reason = "no handler can be registered yet")]
     Rpc(DataResult),
     Refresh(ExpiryResult),
     SubRefresh(ExpiryResult),
+}
+
+/// An error with a code and message of the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Rejection {
+    pub(crate) code: u32,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) temporary: bool,
 }
 
 /// A result without fields.
@@ -50,6 +61,9 @@ pub(crate) struct ConnectResult<'a> {
     pub(crate) version: &'static str,
     #[serde(flatten)]
     pub(crate) expiry: ExpiryResult,
+    /// Data of the backend for the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<Data>,
     /// Server-side subscriptions by channel.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) subs: BTreeMap<&'a str, SubscribeResult<'a>>,
@@ -79,7 +93,8 @@ pub(crate) struct ExpiryResult {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct DataResult {
-    pub(crate) data: Data,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<Data>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -107,7 +122,7 @@ pub(crate) struct SubscribeResult<'a> {
     pub(crate) delta: bool,
     /// The id that replaces the channel name in pushes; zero if there is none.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) id: u32,
+    pub(crate) id: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -210,8 +225,22 @@ pub(crate) enum Push<'a> {
     /// A subscription that the server started.
     Subscribe(ServerSubscription<'a>),
     /// The server closes the connection. Only for transports that have no close code.
-    Disconnect(#[serde(serialize_with = "disconnect")] DisconnectCode),
+    Disconnect(WireClose),
     Refresh(ExpiryResult),
+}
+
+/// The close code and reason.
+#[derive(Debug, Serialize)]
+pub(crate) struct WireClose {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+}
+
+impl WireClose {
+    /// Whether clients reconnect after this code.
+    pub(crate) fn is_reconnect(&self) -> bool {
+        !matches!(self.code, 3500..4000 | 4500..5000)
+    }
 }
 
 /// The client that joined or left.
@@ -268,6 +297,11 @@ impl<'a> PushTarget<'a> {
         Self { id: 0, channel }
     }
 
+    /// A channel by the id that the client knows.
+    pub(crate) fn id(id: u64) -> Self {
+        Self { id, channel: "" }
+    }
+
     /// The whole connection.
     pub(crate) fn connection() -> Self {
         Self { id: 0, channel: "" }
@@ -279,7 +313,7 @@ impl<'a> PushTarget<'a> {
 pub(crate) struct PushTarget<'a> {
     /// The id that replaces the name of the channel; zero if the name is sent.
     #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) id: u32,
+    pub(crate) id: u64,
     /// Empty if the push concerns the connection.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) channel: &'a str,
@@ -310,19 +344,6 @@ fn unsubscribe<S: Serializer>(code: &UnsubscribeCode, serializer: S) -> Result<S
     #[derive(Serialize)]
     struct Wire {
         code: u32,
-        reason: &'static str,
-    }
-    Wire {
-        code: code.code(),
-        reason: code.reason(),
-    }
-    .serialize(serializer)
-}
-
-fn disconnect<S: Serializer>(code: &DisconnectCode, serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Wire {
-        code: u16,
         reason: &'static str,
     }
     Wire {

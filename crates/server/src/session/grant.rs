@@ -22,6 +22,7 @@ pub(crate) struct Wish {
     delta: bool,
     filter: Option<Arc<Filter>>,
     rejects_unrecovered: bool,
+    channel_id: bool,
 }
 
 impl Wish {
@@ -56,6 +57,7 @@ impl Wish {
             delta,
             filter,
             rejects_unrecovered: request.rejects_unrecovered(),
+            channel_id: request.accepts_channel_id(),
         })
     }
 
@@ -75,7 +77,7 @@ pub(super) struct Standing<'a> {
     pub(super) user: &'a str,
     /// Whether the client is subscribed to the channel.
     pub(super) is_subscribed: bool,
-    /// Whether it subscribed with a token.
+    /// Whether a token, the backend or the server API granted the subscription.
     pub(super) has_token: bool,
     /// Whether permissions are not checked at all.
     pub(super) is_insecure: bool,
@@ -104,6 +106,12 @@ impl Standing<'_> {
         }
     }
 
+    /// Whether the backend may decide about a subscription without a token. Private channels need a token, and user-limited
+    /// ones a user.
+    pub(super) fn may_ask(self, channel: &ChannelName) -> bool {
+        !channel.is_private() && channel.allows_user(self.user).is_none()
+    }
+
     /// Whether the client may publish into a channel or read from it, if the namespace allows it to `who`.
     pub(super) fn may_use(self, channel: &ChannelName, who: Who) -> bool {
         let is_reachable = !channel.is_private() && channel.allows_user(self.user) != Some(false);
@@ -111,9 +119,11 @@ impl Standing<'_> {
     }
 }
 
-/// What a token says about a subscription.
+/// What a token or the backend says about a subscription.
 #[derive(Debug, Default)]
 pub(super) struct Grant {
+    /// Excludes publications, beside the filter of the client.
+    pub(super) filter: Option<Filter>,
     pub(super) options: auth::SubscribeOptions,
     pub(super) expiry: ExpiryResult,
     pub(super) has_token: bool,
@@ -140,8 +150,13 @@ pub(super) fn subscription(
     let positioned = is_recoverable || has_history && (force_positioning || wish.positioned && namespace.positioning);
     let join_leave = choose(overrides.join_leave, namespace.join_leave);
     let push_join_leave = choose(overrides.force_push_join_leave, namespace.force_push_join_leave);
-    // A consumer that drops publications does not have the one that a delta is made from.
-    let delta = wish.delta && namespace.delta && positioned && namespace.slow_consumer == SlowConsumer::Disconnect;
+    // A subscriber that does not receive every publication does not have the one that a delta is made from.
+    let receives_all = namespace.slow_consumer == SlowConsumer::Disconnect && grant.filter.is_none();
+    let delta = wish.delta && namespace.delta && positioned && receives_all;
+    let filter = match (wish.filter, grant.filter) {
+        (Some(wanted), Some(allowed)) => Some(Arc::new(wanted.and(&allowed))),
+        (wanted, allowed) => wanted.or(allowed.map(Arc::new)),
+    };
     let chan_info = grant.options.info.as_ref().map(payload).transpose()?;
     let data = grant.options.data.as_ref().map(payload).transpose()?;
     let info = match chan_info {
@@ -162,12 +177,14 @@ pub(super) fn subscription(
             join_leave: join_leave && (wish.join_leave || push_join_leave),
             positioned,
             delta,
-            filter: wish.filter,
+            filter,
             slow_consumer: match &namespace.slow_consumer {
                 SlowConsumer::Disconnect => None,
                 policy => Some(Arc::new(policy.clone())),
             },
             is_hidden: false,
+            // SDKs find the channels that the server chose only by their names.
+            by_id: wish.channel_id && namespace.channel_ids && !grant.is_server_side,
         },
         is_recoverable,
         is_cache: namespace.cache,

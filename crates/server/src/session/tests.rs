@@ -1,7 +1,11 @@
 //! Tests of the session with frames of the protocol and virtual time.
 
+mod events;
+
 use super::*;
+use crate::auth::TokenError;
 use crate::config::{NamespaceOptions, Who};
+use crate::engine::Epoch;
 use crate::protocol::{Encoding, Reply, commands};
 
 /// A session that is driven by JSON frames.
@@ -50,17 +54,8 @@ impl Client {
         let mut said = Vec::new();
         for line in lines {
             let id = line.as_ref().map_or(0, |command| command.id);
-            match self.session.handle_command(line, self.now)? {
-                Step::Nothing => {}
-                Step::Reply(body) => {
-                    let reply = Encoding::Json.reply(&Reply { id, body });
-                    said.push(reply.as_text().unwrap().to_owned());
-                }
-                Step::Connect(..) => said.push("Connect".to_owned()),
-                Step::Verify(_) => said.push("Verify".to_owned()),
-                Step::Subscribe(_) => said.push("Subscribe".to_owned()),
-                Step::Call(call) => said.push(format!("{call:?}").split(['(', ' ']).next().unwrap().to_owned()),
-            }
+            let step = self.session.handle_command(line, self.now)?;
+            said.extend(described(id, step));
         }
         Ok(said)
     }
@@ -76,21 +71,29 @@ impl Client {
             now: self.now,
             unix: UNIX,
         };
-        Ok(match self.session.handle_token(*unverified, result, clock)? {
-            Step::Reply(body) => {
-                let reply = Encoding::Json.reply(&Reply { id, body });
-                reply.as_text().unwrap().to_owned()
-            }
-            Step::Connect(_, subscriptions) => format!("Connect with {}", subscriptions.len()),
-            Step::Subscribe(_) => "Subscribe".to_owned(),
-            step => panic!("{step:?}"),
-        })
+        let step = self.session.handle_token(*unverified, result, clock)?;
+        Ok(described(id, step).expect("a token always has a result"))
     }
 
     fn wait(&mut self, seconds: u64) -> Result<Option<PingDue>, DisconnectCode> {
         self.now += Duration::from_secs(seconds);
         self.session.handle_timeout(self.now)
     }
+}
+
+/// A reply as JSON, and anything else by its name.
+fn described(id: u32, step: Step) -> Option<String> {
+    Some(match step {
+        Step::Nothing => return None,
+        Step::Reply(body) | Step::Refreshed(Some(body), _) => {
+            let reply = Encoding::Json.reply(&Reply { id, body });
+            reply.as_text().unwrap().to_owned()
+        }
+        Step::Connect(_, subscriptions) => format!("Connect with {}", subscriptions.len()),
+        Step::Call(call) => format!("{call:?}").split(['(', ' ']).next().unwrap().to_owned(),
+        Step::Close(close) => format!("Close {} {}", close.code, close.reason),
+        step => format!("{step:?}").split(['(', ' ']).next().unwrap().to_owned(),
+    })
 }
 
 /// The time at which tokens are verified.

@@ -32,6 +32,7 @@ use crate::auth::TokenConfig;
 use crate::config::options::{OptionInfo, Options, Value};
 use crate::config::{Config, ConsoleOptions, Limits, NamespaceOptions, Namespaces, Timeouts, default_namespaces};
 use crate::engine::{LogConfig, LogRepair};
+use crate::hooks::HookOptions;
 
 pub use program::{CompressionMode, LogFormat, ProgramOptions};
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `[timeouts]`
     pub timeouts: Timeouts,
+    /// `[hooks]`
+    pub hooks: HookOptions,
     /// `[channels]`: options of channels without a namespace.
     pub channels: NamespaceOptions,
     /// `[namespaces.NAME]`: options of the channels of each namespace.
@@ -84,6 +87,7 @@ impl Settings {
             console: ConsoleOptions::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            hooks: HookOptions::default(),
             channels: NamespaceOptions::default(),
             namespaces: Namespaces::new(),
             lines: BTreeMap::new(),
@@ -158,6 +162,7 @@ impl Settings {
         config.console = self.console.clone();
         config.limits = self.limits.clone();
         config.timeouts = self.timeouts.clone();
+        config.hooks = self.hooks.clone();
         // A fifth of the time is for the closing handshakes.
         config.timeouts.shutdown = program.drain.max(Duration::from_secs(1));
         config.timeouts.drain = program.drain * 4 / 5;
@@ -253,6 +258,7 @@ impl Settings {
             "console" => &mut self.console,
             "limits" => &mut self.limits,
             "timeouts" => &mut self.timeouts,
+            "hooks" => &mut self.hooks,
             "channels" => &mut self.channels,
             _ => {
                 let namespace = name.strip_prefix("namespaces.").filter(|name| is_namespace(name))?;
@@ -271,6 +277,7 @@ impl Settings {
         tables.push(("console".to_owned(), &self.console));
         tables.push(("limits".to_owned(), &self.limits));
         tables.push(("timeouts".to_owned(), &self.timeouts));
+        tables.push(("hooks".to_owned(), &self.hooks));
         tables.push(("channels".to_owned(), &self.channels));
         for (name, namespace) in &self.namespaces {
             tables.push((format!("namespaces.{name}"), namespace));
@@ -280,7 +287,8 @@ impl Settings {
 }
 
 /// The tables beside the namespaces.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
+    "hooks",
     "tokens",
     "subscription_tokens",
     "console",

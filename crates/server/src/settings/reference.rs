@@ -42,7 +42,7 @@ pub(super) fn page() -> String {
     let mut page = String::from(HEAD);
     let (closed, open) = (Settings::closed(), Settings::default());
     let namespace = NamespaceOptions::default();
-    let sections: [(&str, &str, &dyn Options, &dyn Options); 6] = [
+    let sections: [(&str, &str, &dyn Options, &dyn Options); 7] = [
         ("Settings without a table", "", &closed.program, &open.program),
         (
             "`[tokens]` and `[subscription_tokens]`",
@@ -53,6 +53,7 @@ pub(super) fn page() -> String {
         ("`[console]`", "CONSOLE_", &closed.console, &open.console),
         ("`[limits]`", "LIMITS_", &closed.limits, &open.limits),
         ("`[timeouts]`", "TIMEOUTS_", &closed.timeouts, &open.timeouts),
+        ("`[hooks]`", "HOOKS_", &closed.hooks, &open.hooks),
         (
             "`[channels]` and `[namespaces.NAME]`",
             "CHANNELS_",

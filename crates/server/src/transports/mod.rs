@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ::http::header::{self, HeaderValue};
-use ::http::{Method, StatusCode};
+use ::http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use parking_lot::Mutex;
@@ -82,6 +82,7 @@ impl Sessions {
             .headers()
             .get(header::CONTENT_TYPE)
             .is_some_and(|kind| kind == "application/octet-stream");
+        let headers = node.hooks().forwarded(request.headers());
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
         if !(is_get && path == SSE || request.method() == Method::POST) {
@@ -105,7 +106,7 @@ impl Sessions {
             (_, true) => Framing::Messages,
             (_, false) => Framing::Lines,
         };
-        (self.open(body, framing, node, caller, permit), true)
+        (self.open(body, framing, headers, node, caller, permit), true)
     }
 
     /// Starts a session whose frames are the body of the response.
@@ -113,6 +114,7 @@ impl Sessions {
         self: &Arc<Self>,
         first: Bytes,
         framing: Framing,
+        headers: Option<Arc<HeaderMap>>,
         node: &Arc<Node>,
         caller: &Caller,
         permit: &Permit,
@@ -130,6 +132,7 @@ impl Sessions {
             },
             caller: Some(caller.clone()),
             secret: secret.clone(),
+            headers,
         };
         let (commands, received) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (frames, body) = Frames::channel();

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use hyper::body::Bytes;
+use sockeye::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -12,7 +13,7 @@ use super::Framing;
 use crate::client::Client;
 use crate::codes::DisconnectCode;
 use crate::node::Node;
-use crate::protocol::{Push, PushTarget, bytes};
+use crate::protocol::{Encoding, Push, PushTarget, WireClose, bytes};
 
 /// Why a client's task ends.
 enum End {
@@ -49,7 +50,8 @@ pub(super) async fn run(
         append(&mut last, bytes(frame.message()), framing);
     }
     // There is no close code, so the client learns the reason by a push.
-    let push = Push::Disconnect(code);
+    let (code, reason) = client.queue().close_frame(code);
+    let push = Push::Disconnect(WireClose { code, reason });
     let push = client.queue().encoding().push(PushTarget::connection(), &push);
     append(&mut last, bytes(&push), framing);
     drop(client);
@@ -67,17 +69,19 @@ async fn serve(
     let mut received = Some(first);
     loop {
         if let Some(frame) = received.take() {
-            handle_frame(client, &frame).await?;
+            receive(client, &frame)?;
+            handle_input(client).await?;
         }
         write_queued(client, frames, framing).await?;
         while client.has_pending() {
             client.run_pending().await?;
+            handle_input(client).await?;
             write_queued(client, frames, framing).await?;
         }
         let far_away = || Instant::now() + Duration::from_secs(24 * 60 * 60);
         timer.as_mut().reset(client.deadline().unwrap_or_else(far_away));
         tokio::select! {
-            command = commands.recv() => received = command,
+            command = commands.recv(), if client.wants_input() => received = command,
             () = client.queue().ready() => {}
             () = timer.as_mut() => client.handle_timeout()?,
             () = frames.closed() => return Err(End::Closed),
@@ -85,17 +89,20 @@ async fn serve(
     }
 }
 
-async fn handle_frame(client: &mut Client, frame: &[u8]) -> Result<(), DisconnectCode> {
-    match client.queue().encoding().commands(frame) {
-        Err(malformed) => client.handle_command(Err(malformed)).await,
-        Ok(commands) => {
-            for command in commands {
-                client.handle_command(command).await?;
-                tokio::task::coop::consume_budget().await;
-            }
-            Ok(())
-        }
+/// Adds the commands of a request.
+fn receive(client: &mut Client, body: &Bytes) -> Result<(), DisconnectCode> {
+    let message = match client.queue().encoding() {
+        Encoding::Protobuf => Message::binary(&body[..]),
+        Encoding::Json => Message::text(std::str::from_utf8(body).map_err(|_| DisconnectCode::BadRequest)?),
+    };
+    client.receive(message)
+}
+
+async fn handle_input(client: &mut Client) -> Result<(), DisconnectCode> {
+    while client.handle_next().await? {
+        tokio::task::coop::consume_budget().await;
     }
+    Ok(())
 }
 
 /// Sends queued frames as one part of the body.

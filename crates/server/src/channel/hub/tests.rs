@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::Content;
 use crate::protocol::Data;
+use crate::protocol::Encoding;
 use crate::queue::Outgoing;
 
 const ALL: SubscriberOptions = SubscriberOptions {
@@ -12,6 +13,7 @@ const ALL: SubscriberOptions = SubscriberOptions {
     filter: None,
     slow_consumer: None,
     is_hidden: false,
+    by_id: false,
 };
 
 struct Room {
@@ -53,6 +55,7 @@ impl Room {
             ClientId::from_random(bits),
             Some("reply".into()),
             from.as_ref(),
+            None,
         )
     }
 
@@ -96,6 +99,7 @@ fn drain(queue: &Queue) -> Vec<String> {
             },
             Outgoing::Unsubscribe(..) => "unsubscribed".to_owned(),
             Outgoing::Command(_) => "command".to_owned(),
+            Outgoing::Answer(_) => "answer".to_owned(),
             Outgoing::Close(code) => code.to_string(),
         });
     }
@@ -243,7 +247,9 @@ fn publish(room: &Room, offset: u64, data: &str, tags: &[(&str, &str)]) {
         offset,
         time_ms: 0,
     };
-    room.hub.publication(&room.name, &publication, Some(&Epoch::new("e")));
+    // An unstored publication has no offset.
+    let epoch = (offset > 0).then(|| Epoch::new("e"));
+    room.hub.publication(&room.name, &publication, epoch.as_ref());
 }
 
 fn texts(queue: &Queue) -> Vec<String> {
@@ -356,4 +362,120 @@ fn buffered_publications_are_limited_in_size() {
         room.hub.publication(&room.name, &publication, None);
     }
     assert_eq!(room.release(1, None), Err(Gap));
+}
+
+/// The text of the last push: whether it is a delta.
+#[track_caller]
+fn is_delta(queue: &Queue) -> bool {
+    let texts = texts(queue);
+    texts.last().expect("no push").contains(r#""delta":true"#)
+}
+
+#[test]
+fn after_a_recovery_the_next_publication_is_a_delta_only_to_what_the_client_has() {
+    let long = |text: &str| format!("{{\"long\":\"{}{text}\"}}", "x".repeat(200));
+    let data = |text: &str| Data::json(long(text)).unwrap();
+    let options = || SubscriberOptions { delta: true, ..ALL };
+    let release = |room: &Room, client: u128, offset: u64, base: &Data| {
+        let id = ClientId::from_random(client);
+        let from = at("e", offset);
+        room.hub
+            .activate(&room.name, id, Some("reply".into()), from.as_ref(), Some(base))
+            .unwrap();
+    };
+    // The reply contained the newest publication.
+    let room = Room::new();
+    let queue = room.join(1, options());
+    release(&room, 1, 2, &data("b"));
+    publish(&room, 3, &long("c"), &[]);
+    assert!(is_delta(&queue));
+    // A newer one arrived in the meantime.
+    let room = Room::new();
+    let queue = room.join(1, options());
+    publish(&room, 3, &long("c"), &[]);
+    release(&room, 1, 2, &data("b"));
+    assert!(!is_delta(&queue));
+    publish(&room, 4, &long("d"), &[]);
+    assert!(is_delta(&queue));
+    // An unstored one was delivered to others before, so the channel's newest is not what this client has.
+    let room = Room::new();
+    let other = room.join(1, options());
+    release(&room, 1, 2, &data("b"));
+    publish(&room, 0, &long("unstored"), &[]);
+    let queue = room.join(2, options());
+    release(&room, 2, 2, &data("b"));
+    publish(&room, 3, &long("c"), &[]);
+    assert!(is_delta(&other) && !is_delta(&queue));
+    publish(&room, 4, &long("d"), &[]);
+    assert!(is_delta(&other) && is_delta(&queue));
+}
+
+#[test]
+fn subscribers_that_accept_it_receive_the_id_of_the_channel_in_place_of_its_name() {
+    let room = Room::new();
+    let by_id = SubscriberOptions { by_id: true, ..ALL };
+    let queue = Arc::new(Queue::new(1 << 20, None));
+    let client = ClientId::from_random(1);
+    let id = room
+        .hub
+        .subscribe(&room.subscription(1), client, queue.clone(), by_id.clone());
+    assert_eq!(id, Some(1));
+    let named = room.join(2, ALL);
+    for client in [1, 2] {
+        room.release(client, at("e", 0)).unwrap();
+    }
+    publish(&room, 1, "7", &[]);
+    let info = ClientInfo {
+        client,
+        user: "ada".into(),
+        conn_info: None,
+        chan_info: None,
+    };
+    room.hub.join(&room.name, &info);
+    let heard = texts(&queue);
+    assert_eq!(heard[1], r#"{"push":{"id":1,"pub":{"data":7,"offset":1}}}"#);
+    assert!(heard[2].starts_with(r#"{"push":{"id":1,"join":{"#), "{heard:?}");
+    assert!(texts(&named)[1].starts_with(r#"{"push":{"channel":"room","pub":{"#));
+    // The end of a subscription has the name, by which SDKs find it.
+    room.hub.end_subscription(&room.name, client, UnsubscribeCode::Server);
+    let Some(Outgoing::Unsubscribe(_, _, push)) = queue.take() else {
+        panic!("not unsubscribed")
+    };
+    assert!(push.message().as_text().unwrap().contains(r#""channel":"room""#));
+    // A channel that was removed gets another id.
+    room.hub.unsubscribe(&room.subscription(1), ClientId::from_random(2));
+    let id = room.hub.subscribe(&room.subscription(2), client, queue, by_id);
+    assert_eq!(id, Some(2));
+}
+
+#[test]
+fn a_channel_that_stays_behind_tells_its_positioned_subscribers_to_recover() {
+    let room = Room::new();
+    let queue = room.join(1, ALL);
+    let unpositioned = room.join(2, SubscriberOptions::default());
+    room.release(1, at("e", 0)).unwrap();
+    room.release(2, None).unwrap();
+    room.say("e", 1);
+    assert_eq!(drain(&queue), ["reply", "1"]);
+    let (seen, top) = (at("e", 1).unwrap(), at("e", 3).unwrap());
+    let shard = (0..SHARDS).flat_map(|shard| room.hub.positions(shard));
+    assert_eq!(shard.collect::<Vec<_>>(), [(room.name.clone(), seen.clone())]);
+    // It has caught up or made progress.
+    assert!(!room.hub.catch_up(&room.name, &seen, &seen));
+    assert!(!room.hub.catch_up(&room.name, &at("e", 0).unwrap(), &top));
+    assert_eq!(drain(&queue), [""; 0]);
+    assert!(room.hub.catch_up(&room.name, &seen, &top));
+    assert_eq!(drain(&queue), ["unsubscribed"]);
+    // The others continue behind the gap, and the next publication is no second one.
+    room.say("e", 4);
+    assert_eq!(drain(&unpositioned), ["reply", "1", "4"]);
+    assert!(!room.hub.catch_up(&room.name, &seen, &top));
+    // Another epoch.
+    let queue = room.join(3, ALL);
+    room.release(3, at("e", 4)).unwrap();
+    assert!(
+        room.hub
+            .catch_up(&room.name, &at("e", 4).unwrap(), &at("f", 0).unwrap())
+    );
+    assert_eq!(drain(&queue), ["reply", "unsubscribed"]);
 }

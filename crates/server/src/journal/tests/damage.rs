@@ -492,20 +492,14 @@ async fn queued_records_share_one_sync() {
         is_stalled: true,
         ..Default::default()
     });
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let mut acks = Vec::new();
     for record in publications(1..=100) {
-        let sender = sender.clone();
-        let then = move |result| sender.send((record.offset, result)).unwrap();
-        let record = Owned::publication("chat", record.offset);
-        journal.reserve(100).await.unwrap().append_then(&record.record(), then);
+        acks.push(journal.reserve(100).await.unwrap().append(&record.record()));
     }
     disk.set_faults(Faults::default());
-    drop(sender);
-    let results: Vec<_> = tokio::task::spawn_blocking(move || receiver.iter().collect())
-        .await
-        .unwrap();
-    let expected: Vec<_> = (1..=100).map(|offset| (offset, Ok(()))).collect();
-    assert_eq!(results, expected);
+    for ack in acks {
+        assert_eq!(ack.await, Ok(()));
+    }
     let syncs = journal.stats().syncs;
     assert!(syncs <= 2, "{syncs} syncs");
 }

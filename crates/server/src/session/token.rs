@@ -1,0 +1,106 @@
+//! Commands with a token, which the caller verifies.
+
+use super::connect::Connect;
+use super::grant::Wish;
+use super::{Clock, CommandError, Session, Step};
+use crate::auth::{ConnectToken, SubscribeToken, TokenError};
+use crate::channel::ChannelName;
+use crate::codes::{DisconnectCode, ErrorCode};
+use crate::protocol::{ExpiryResult, ReplyBody};
+
+/// A command whose token must be verified.
+#[derive(Debug)]
+pub(crate) struct Unverified {
+    pub(crate) token: String,
+    pub(crate) kind: TokenKind,
+    pub(super) command: Pending,
+}
+
+/// The kind of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    Connection,
+    Subscription,
+}
+
+/// A command without its token.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Connect(Box<Connect>),
+    Subscribe(ChannelName, Box<Wish>),
+    Refresh,
+    SubRefresh(ChannelName),
+}
+
+/// A verified token.
+#[derive(Debug)]
+pub(crate) enum Verified {
+    Connection(ConnectToken),
+    Subscription(SubscribeToken),
+}
+
+impl Session {
+    /// Continues a command after the verification of its token.
+    ///
+    /// # Errors
+    /// Returns the code with which to disconnect the client, such as for an invalid connection token.
+    pub(crate) fn handle_token(
+        &mut self,
+        unverified: Unverified,
+        result: Result<Verified, TokenError>,
+        clock: Clock,
+    ) -> Result<Step, DisconnectCode> {
+        if let Some(code) = self.failed {
+            return Err(code);
+        }
+        let step = match (unverified.command, result) {
+            // SDKs give up a subscription whose refresh fails. Without an error they keep it until it expires, and then
+            // subscribe again with a new token. Centrifugo answers in the same way.
+            (Pending::SubRefresh(_), Err(TokenError::Expired | TokenError::NotYetValid)) => {
+                Ok(Step::Reply(ReplyBody::SubRefresh(ExpiryResult::default())))
+            }
+            (command, Err(error)) => Err(self.refuse_token(&command, error)),
+            (Pending::Connect(connect), Ok(Verified::Connection(token))) => {
+                self.connect_with_token(*connect, token, clock)
+            }
+            (Pending::Subscribe(channel, wish), Ok(Verified::Subscription(token))) => {
+                self.subscribe_with_token(channel, *wish, token, clock)
+            }
+            (Pending::Refresh, Ok(Verified::Connection(token))) => self.refresh(token, clock),
+            (Pending::SubRefresh(channel), Ok(Verified::Subscription(token))) => {
+                self.refresh_subscription(&channel, token, clock)
+            }
+            _ => Err(ErrorCode::Internal.into()),
+        };
+        self.finish(step)
+    }
+
+    pub(super) fn refuse_token(&mut self, command: &Pending, error: TokenError) -> CommandError {
+        tracing::debug!(%error, client = %self.client, "refused a token");
+        let code = match (command, error) {
+            (_, TokenError::KeysUnavailable) => ErrorCode::Internal,
+            (Pending::Connect(_) | Pending::Subscribe(..), TokenError::Expired | TokenError::NotYetValid) => {
+                ErrorCode::TokenExpired
+            }
+            (Pending::Refresh, TokenError::Expired | TokenError::NotYetValid) => {
+                return CommandError::Disconnect(DisconnectCode::Expired);
+            }
+            (Pending::Connect(_) | Pending::Refresh, _) => {
+                return CommandError::Disconnect(DisconnectCode::InvalidToken);
+            }
+            (Pending::Subscribe(..) | Pending::SubRefresh(_), _) => ErrorCode::PermissionDenied,
+        };
+        match command {
+            Pending::Connect(_) => self.refuse(code),
+            _ => code.into(),
+        }
+    }
+}
+
+pub(super) fn verify(token: &str, kind: TokenKind, command: Pending) -> Step {
+    Step::Verify(Box::new(Unverified {
+        token: token.to_owned(),
+        kind,
+        command,
+    }))
+}
