@@ -25,8 +25,10 @@
 //!   subscribe, publish, and read presence and history ([`NamespaceOptions`]). Channels named `$private` need a token, and
 //!   `dialog#42` admits the user `42`. Connections and subscriptions end 25 s after their token has expired, unless the
 //!   client presents a new one.
+//! - A backend decides about connections, subscriptions, publications and calls over HTTP ([`HookOptions`]), or the embedding
+//!   program handles calls ([`ServerBuilder::on_rpc`]). A pending decision delays only commands of the same channel.
 //! - The `data` of the `connect` command is shown to others as `conn_info.unverified`, up to 4 KiB, if the token contains no
-//!   information about the client.
+//!   information about the client. The `data` for a backend that decides about the connection is shown to nobody.
 //! - A command that fails is answered with an error, and the connection stays open. That includes unsupported features:
 //!   maps, shared polls, and calls (`rpc`) without a handler.
 //! - A client that stops responding is removed from its channels within about 33 s.
