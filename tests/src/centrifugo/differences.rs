@@ -33,6 +33,11 @@ pub(super) fn check(found: &BTreeMap<String, Difference>) -> Vec<String> {
         std::fs::write(&path, &document).expect("the document is writable");
         explained = parse(&document);
     }
+    faults(found, &explained)
+}
+
+/// A message for each difference that is not explained, and each explanation that is not right.
+fn faults(found: &BTreeMap<String, Difference>, explained: &BTreeMap<String, Explained>) -> Vec<String> {
     let mut faults = Vec::new();
     for (case, difference) in found {
         match explained.get(case) {
@@ -145,5 +150,21 @@ mod tests {
             rows
         });
         assert!(again.ends_with("| because |\n\nafter\n"), "{again}");
+    }
+
+    #[test]
+    fn every_difference_needs_its_row_and_every_row_its_difference() {
+        let difference = |line: &str| Difference {
+            sockeye: vec![line.to_owned()],
+            centrifugo: Vec::new(),
+        };
+        let found = |line| BTreeMap::from([("a".to_owned(), difference(line))]);
+        let row = |reason: &str| format!("{HEAD}| a | `1` | nothing | {reason} |\n");
+        let faults = |found, document: &str| super::faults(&found, &parse(document));
+        assert_eq!(faults(found("1"), &row("because")), [""; 0]);
+        assert!(faults(found("1"), &row(""))[0].contains("no reason"));
+        assert!(faults(found("2"), &row("because"))[0].contains("in another way"));
+        assert!(faults(found("1"), HEAD)[0].contains("does not say why"));
+        assert!(faults(BTreeMap::new(), &row("because"))[0].contains("but it does not"));
     }
 }

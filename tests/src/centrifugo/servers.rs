@@ -17,7 +17,7 @@ use crate::{Process, Sockeye, free_address, patience, tool};
 pub(super) enum Setup {
     /// Clients may connect without a token.
     Open,
-    /// Clients need a token, have a second to connect, and are pinged every second. Users have a personal channel.
+    /// Clients need a token, have two seconds to connect, and are pinged every two seconds. Users have a personal channel.
     Strict,
     /// There is no key for tokens.
     Keyless,
@@ -210,7 +210,7 @@ fn sockeye_config(setup: Setup) -> String {
         config += &format!("[tokens]\nhmac_secret = \"{SECRET}\"\n");
     }
     if setup == Setup::Strict {
-        config += "[timeouts]\nping_interval = \"1s\"\npong = \"500ms\"\nconnect = \"1s\"\n";
+        config += "[timeouts]\nping_interval = \"2s\"\npong = \"1500ms\"\nconnect = \"2s\"\n";
     }
     NAMESPACES
         .iter()
@@ -232,9 +232,9 @@ fn centrifugo_config(setup: Setup, address: &str) -> Value {
         extend(
             &mut client,
             json!({
-                "ping_interval": "1s",
-                "pong_timeout": "500ms",
-                "stale_close_delay": "1s",
+                "ping_interval": "2s",
+                "pong_timeout": "1500ms",
+                "stale_close_delay": "2s",
                 "subscribe_to_user_personal_channel": {"enabled": true},
             }),
         );
