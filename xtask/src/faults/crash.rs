@@ -58,7 +58,7 @@ pub(super) const FAULTS: &[Fault] = &[
 const CHANNELS: usize = 10;
 const MEMBERS: usize = 100;
 
-/// Pace of each of two publishers; together they stay below the limit of 250 commands per second of one client.
+/// Pace of the publisher, below the limit of 250 commands per second of one client.
 const PACE: Duration = Duration::from_millis(5);
 
 /// How long a client may take to be back.

@@ -338,14 +338,8 @@ impl Writer {
 
     fn wait(&self) -> Step {
         let mut queue = self.shared.queue.lock();
-        let mut was_woken = false;
         loop {
             if !queue.entries.is_empty() {
-                if was_woken {
-                    // The first entry of a burst woke this thread. On a busy processor it would otherwise run before the
-                    // others are queued, and write each alone.
-                    MutexGuard::unlocked(&mut queue, std::thread::yield_now);
-                }
                 return Step::Write(take_batch(&mut queue.entries));
             }
             if let Some(ending) = queue.ending.take() {
@@ -354,16 +348,12 @@ impl Writer {
                 return Step::End(ending);
             }
             match self.deadline() {
-                None => {
-                    self.shared.queue_changed.wait(&mut queue);
-                    was_woken = true;
-                }
+                None => self.shared.queue_changed.wait(&mut queue),
                 Some(deadline) => {
                     if deadline <= Instant::now() {
                         return Step::Timer;
                     }
-                    let waited = self.shared.queue_changed.wait_until(&mut queue, deadline);
-                    was_woken = !waited.timed_out();
+                    self.shared.queue_changed.wait_until(&mut queue, deadline);
                 }
             }
         }

@@ -146,9 +146,9 @@ pub(super) const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "publish",
-        title: "20 publishers with 16 publications in flight each, 1,000 channels with history and one subscriber each",
+        title: "100 publishers with 16 publications in flight each, 1,000 channels with history and one subscriber each",
         scenario: "publish",
-        load: "--clients 20 --channels 1000 --duration 5",
+        load: "--clients 100 --channels 1000 --duration 5",
         quick: "--clients 20 --channels 1000 --duration 1",
         servers: &[Kind::Sockeye, Kind::SockeyeLog, Kind::Centrifugo],
         rounds: 5,
