@@ -332,7 +332,7 @@ impl Site {
             request: RequestId::of(request.headers()),
         };
         let per_address_max = self.node.current_config().limits.connections_per_address_max;
-        match self.node.door().admit(peer.ip(), per_address_max) {
+        let mut response = match self.node.door().admit(peer.ip(), per_address_max) {
             Ok(permit) => self.upgrade(request, &caller, &Arc::new(permit)),
             Err(_) => {
                 self.node.metrics().refusal("connections");
@@ -340,7 +340,9 @@ impl Site {
                 self.log_refusal(&caller, StatusCode::SERVICE_UNAVAILABLE, || reason.to_owned());
                 text(StatusCode::SERVICE_UNAVAILABLE, reason)
             }
-        }
+        };
+        response.headers_mut().insert(REQUEST_ID, caller.request.header());
+        response
     }
 
     fn upgrade<B>(&self, request: &mut ::http::Request<B>, caller: &Caller, permit: &Permit) -> Response {
