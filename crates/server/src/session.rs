@@ -721,8 +721,11 @@ impl Session {
     ) -> Result<Step, CommandError> {
         self.check_owner(channel, token)?;
         let (expiry, expires_at) = expiry(token.expire_at, clock);
+        let chan_info = token.options.info.as_ref().map(grant::payload).transpose()?;
         let known = self.subscriptions.iter_mut().find(|known| known.channel() == channel);
-        known.ok_or(ErrorCode::PermissionDenied)?.expires_at = expires_at;
+        let known = known.ok_or(ErrorCode::PermissionDenied)?;
+        known.expires_at = expires_at;
+        Arc::make_mut(&mut known.membership.info).chan_info = chan_info;
         self.update_expiry();
         Ok(Step::Reply(ReplyBody::SubRefresh(expiry)))
     }
