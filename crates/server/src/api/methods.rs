@@ -237,6 +237,8 @@ fn publish_options(request: types::Publish<'_>) -> Result<PublishOptions, ErrorC
         data,
         tags: request.tags,
         idempotency_key: (!request.idempotency_key.is_empty()).then_some(request.idempotency_key),
+        version: request.version,
+        version_epoch: request.version_epoch,
         skip_history: request.skip_history,
         delta: request.delta,
     })

@@ -85,6 +85,7 @@ impl Fixture {
             ErrorCode::LimitExceeded,
             ErrorCode::BadRequest,
             ErrorCode::NotAvailable,
+            ErrorCode::Expired,
             ErrorCode::UnrecoverablePosition,
         ]
         .into_iter()
@@ -287,6 +288,18 @@ async fn a_repeated_idempotency_key_publishes_once_per_channel() {
     let broadcast = api.call("broadcast", broadcast).await;
     assert_eq!(broadcast["result"]["responses"][0], results[0]);
     assert_eq!(broadcast["result"]["responses"][1]["result"]["offset"], 1);
+}
+
+#[tokio::test]
+async fn an_outdated_version_is_not_published() {
+    let api = Fixture::start().await;
+    let publish = |version: u64, epoch: &str| json!({"channel": "room", "data": version, "version": version, "version_epoch": epoch});
+    for (version, epoch, offset) in [(5, "a", 1), (4, "a", 1), (5, "a", 1), (6, "a", 2), (1, "b", 3)] {
+        let result = api.call("publish", publish(version, epoch)).await;
+        assert_eq!(result["result"]["offset"], offset, "{version} {epoch}: {result}");
+    }
+    let expired = json!({"user": "ada", "channel": "room", "expire_at": 1});
+    assert_eq!(api.call("subscribe", expired).await, Fixture::error(110));
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ pub(super) struct Publish<'a> {
     #[serde(deserialize_with = "nullable")]
     pub(super) idempotency_key: String,
     #[serde(deserialize_with = "nullable")]
+    pub(super) version: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub(super) version_epoch: String,
+    #[serde(deserialize_with = "nullable")]
     pub(super) delta: bool,
 }
 

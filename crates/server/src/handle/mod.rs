@@ -4,12 +4,13 @@ mod pattern;
 mod types;
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::auth::Overrides;
 use crate::channel::ChannelName;
 use crate::codes::{ErrorCode, UnsubscribeCode};
 use crate::config::{Config, ConfigError, NamespaceOptions};
-use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish, PublishOutcome};
+use crate::engine::{Content, Epoch, History, HistoryQuery, Position, Publish, PublishOutcome, Version};
 use crate::metrics::Source;
 use crate::node::Node;
 use crate::presence::{ClientId, ClientInfo};
@@ -101,6 +102,10 @@ impl ServerHandle {
         options: SubscribeOptions,
     ) -> Result<(), ErrorCode> {
         let (channel, _) = self.channel(channel)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if options.expire_at.is_some_and(|at| at <= now.as_secs() as i64) {
+            return Err(ErrorCode::Expired);
+        }
         let command = ServerCommand::Subscribe(ServerSubscribe {
             channel,
             info: options.info.map(|info| json(info.as_bytes())).transpose()?,
@@ -295,7 +300,8 @@ impl ServerHandle {
     ) -> Result<StreamPosition, ErrorCode> {
         let (channel, _) = self.channel(channel)?;
         let key = options.idempotency_key.as_deref().filter(|key| !key.is_empty());
-        if key.is_some_and(|key| key.len() > IDEMPOTENCY_KEY_BYTES_MAX) {
+        let is_key_long = key.is_some_and(|key| key.len() > IDEMPOTENCY_KEY_BYTES_MAX);
+        if is_key_long || options.version_epoch.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             return Err(ErrorCode::LimitExceeded);
         }
         let publish = Publish {
@@ -305,7 +311,10 @@ impl ServerHandle {
                 tags: (!options.tags.is_empty()).then(|| Arc::new(options.tags.clone())),
             },
             idempotency_key: key.map(Into::into),
-            version: None,
+            version: (options.version > 0).then(|| Version {
+                number: options.version,
+                epoch: options.version_epoch.as_str().into(),
+            }),
             skips_history: options.skip_history,
         };
         let published = self.node.engine().publish(&channel, publish).await?;

@@ -320,6 +320,19 @@ fn a_subscription_expires_25_seconds_after_its_token_unless_it_is_refreshed() {
 }
 
 #[test]
+fn a_refreshed_subscription_has_the_info_of_the_new_token() {
+    let mut client = Client::connected();
+    let claims = |info| format!(r#"{{"channel":"$c","exp":{},"info":{info}}}"#, UNIX + 60);
+    let subscribe = r#"{"id":2,"subscribe":{"channel":"$c","token":"t"}}"#;
+    client.handle_token(subscribe, verify(&claims("1")).1).unwrap();
+    let refresh = r#"{"id":3,"sub_refresh":{"channel":"$c","token":"t"}}"#;
+    client.handle_token(refresh, verify(&claims("2")).1).unwrap();
+    let memberships = client.session.take_subscriptions();
+    let chan_info = memberships[0].info.chan_info.as_ref().unwrap();
+    assert_eq!(chan_info.to_json(), "2");
+}
+
+#[test]
 fn users_are_subscribed_to_their_personal_channels() {
     for (namespace, claims, channel) in [
         ("", r#"{"sub":"ada"}"#, Some("#ada")),
