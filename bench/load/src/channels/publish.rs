@@ -63,8 +63,8 @@ pub(super) fn run(plan: &ChannelsPlan) -> Result<Report> {
         .map(|idx| Publisher { next: idx, replies: 0 })
         .collect();
     let mut numbers = vec![0; plan.channels];
-    for idx in 0..plan.clients {
-        let lines = publishers[idx].publish(IN_FLIGHT, plan, &mut numbers);
+    for (idx, publisher) in publishers.iter_mut().enumerate() {
+        let lines = publisher.publish(IN_FLIGHT, plan, &mut numbers);
         crowd.client(subscribers + idx)?.send(lines.as_bytes())?;
     }
     let mut state = None;
