@@ -3,7 +3,7 @@
 //!
 //! `cargo run -p sockeye --example feed -- wss://feed.example/ BTC-USD`
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sockeye::{Client, CloseCode, Error};
 use tokio::time::{interval, sleep};
@@ -14,18 +14,30 @@ async fn main() -> Result<(), Error> {
     let url = args.next().unwrap_or_else(|| "ws://127.0.0.1:9001/".into());
     let symbol = args.next().unwrap_or_else(|| "BTC-USD".into());
     let client = Client::new();
-    let mut wait = Duration::from_secs(1);
+    let mut failures = 0;
     loop {
+        let started = Instant::now();
         match follow(&client, &url, &symbol).await {
-            Err(error) if error.is_retryable() => eprintln!("{error}; trying again in {wait:?}"),
-            result => return result,
+            Ok(End::Done) => return Ok(()),
+            Ok(End::ServerLeaves) => eprint!("the server restarts"),
+            Err(error) if error.is_retryable() => eprint!("{error}"),
+            Err(error) => return Err(error),
         }
-        sleep(wait).await;
-        wait = (2 * wait).min(Duration::from_secs(60));
+        // The delay is short again after a connection that has worked, and random, so that clients do not return at once.
+        let has_worked = started.elapsed() > Duration::from_secs(60);
+        failures = if has_worked { 0 } else { (failures + 1).min(6) };
+        let delay = Duration::from_secs(1 << failures).mul_f64(rand::random());
+        eprintln!("; trying again in {delay:.1?}");
+        sleep(delay).await;
     }
 }
 
-async fn follow(client: &Client, url: &str, symbol: &str) -> Result<(), Error> {
+enum End {
+    Done,
+    ServerLeaves,
+}
+
+async fn follow(client: &Client, url: &str, symbol: &str) -> Result<End, Error> {
     let request = client.request(url).subprotocols(["v1.feed"]);
     let mut ws = request.timeout(Duration::from_secs(5)).await?;
     ws.send(format!("subscribe {symbol}")).await?;
@@ -37,10 +49,16 @@ async fn follow(client: &Client, url: &str, symbol: &str) -> Result<(), Error> {
                     println!("{}", message.as_text().unwrap_or("(binary)"));
                     count += 1;
                 }
-                None => return Ok(()),
+                None if ws.close_info().is_some_and(|info| info.code() == CloseCode::GOING_AWAY) => {
+                    return Ok(End::ServerLeaves);
+                }
+                None => return Ok(End::Done),
             },
             _ = second.tick() => eprintln!("{} messages/s", std::mem::take(&mut count)),
-            _ = tokio::signal::ctrl_c() => return ws.close(CloseCode::NORMAL, "done").await,
+            _ = tokio::signal::ctrl_c() => {
+                ws.close(CloseCode::NORMAL, "done").await?;
+                return Ok(End::Done);
+            }
         }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) enum Kind {
     Stalled,
     /// The same, while the messages received ahead filled `Limits::read_ahead_max`.
     MutualStall,
+    /// This side aborted the connection.
+    Aborted,
     /// The send queue was full, so an outbox closed the connection: see `Overflow::Close`.
     Overflow,
     /// The caller passed something invalid, such as a close code that must not be sent.
@@ -145,7 +147,7 @@ impl Error {
                 CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout => ErrorKind::Timeout,
                 _ => ErrorKind::Closed,
             },
-            Kind::Overflow => ErrorKind::Closed,
+            Kind::Aborted | Kind::Overflow => ErrorKind::Closed,
             Kind::Other(_) => ErrorKind::Other,
         }
     }
@@ -173,7 +175,7 @@ impl Error {
                 (CloseCause::KeepaliveTimeout | CloseCause::CloseTimeout, _) | (_, None) => true,
                 (_, Some(frame)) => matches!(u16::from(frame.code), 1001 | 1011..=1014),
             },
-            Kind::Overflow | Kind::InvalidInput(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
+            Kind::Aborted | Kind::Overflow | Kind::InvalidInput(_) | Kind::InvalidUrl(_) | Kind::Other(_) => false,
         }
     }
 
@@ -190,6 +192,7 @@ impl Error {
             | Kind::Io(_)
             | Kind::Stalled
             | Kind::MutualStall
+            | Kind::Aborted
             | Kind::Overflow
             | Kind::Handshake(HandshakeError::ClosedEarly) => true,
             Kind::Connect(error) => !error.is_timeout() && !error.is_invalid_input(),
@@ -340,6 +343,7 @@ impl fmt::Display for Error {
                 "both sides wait to send: the peer takes too little, and the messages received ahead fill \
                  Limits::read_ahead_max",
             ),
+            Kind::Aborted => f.write_str("this side aborted the connection"),
             Kind::Overflow => {
                 f.write_str("the send queue was full, so the connection is closed with 1013 (try again later)")
             }
@@ -371,6 +375,7 @@ impl StdError for Error {
             | Kind::Timeout(_)
             | Kind::Stalled
             | Kind::MutualStall
+            | Kind::Aborted
             | Kind::Overflow
             | Kind::Rejected(_) => None,
         }

@@ -20,11 +20,12 @@ pub struct Traffic {
     /// The number of bytes that the transport has taken or delivered: frame headers, payloads and control frames. The
     /// overhead of TLS and TCP and the opening handshake are not included.
     pub bytes: u64,
-    /// The number of compressed messages, which are included in `messages`. A message that compression would not make
-    /// smaller is sent uncompressed.
+    /// The number of compressed messages, which are included in `messages`. A message of up to 64 KiB that compression
+    /// would not make smaller is sent uncompressed; a larger one is, if its first 64 KiB would not become smaller.
     pub compressed_messages: u64,
     /// The payload bytes of the compressed messages before compression.
     pub payload_before_compression: u64,
-    /// The payload bytes of the compressed messages after compression.
+    /// The payload bytes of the compressed messages after compression. Can be more than before, if only the beginning of
+    /// large messages can be compressed.
     pub payload_after_compression: u64,
 }

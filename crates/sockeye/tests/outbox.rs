@@ -9,7 +9,7 @@ use common::{Local, Peer, open, open_server, poll_once, within};
 use futures_util::future::FutureExt;
 use sockeye::{
     Client, CloseCode, DeflateConfig, Error, ErrorKind, Limits, Outbox, Overflow, PreparedMessage, Receiver, Sender,
-    Server, WebSocket,
+    Server, TrySendError, WebSocket,
 };
 use tokio::task::yield_now;
 
@@ -70,6 +70,26 @@ async fn wait_delivers_everything() {
     assert_eq!(numbers(&peer.take_frames()), Vec::from_iter(0..50));
     assert_eq!(outbox.dropped(), 0);
     receiving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_send_never_waits() {
+    for overflow in [
+        Overflow::Wait,
+        Overflow::DropNewest,
+        Overflow::DropOldest,
+        Overflow::Close,
+    ] {
+        let (sender, _receiver, _peer) = connection().await;
+        let outbox = sender.with_overflow(overflow);
+        let failed = (0..50).find_map(|number| outbox.try_send(message(number)).err());
+        match (overflow, failed) {
+            (Overflow::Wait, Some(TrySendError::Full { .. })) => assert_eq!(outbox.dropped(), 0),
+            (Overflow::Close, Some(TrySendError::Closed(error))) => assert!(error.is_closed()),
+            (Overflow::DropNewest | Overflow::DropOldest, None) => assert!(outbox.dropped() > 20),
+            (_, failed) => panic!("{overflow:?}: {failed:?}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -100,13 +100,15 @@ async fn abort_does_not_wait_for_queued_messages() {
         run_until_idle().await;
         sender.abort();
         assert!(peer.is_transport_closed());
-        assert!(within(1, sending).await.unwrap().unwrap_err().is_io());
+        let error = within(1, sending).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), sockeye::ErrorKind::Closed);
+        assert!(error.is_closed() && !error.is_retryable(), "{error}");
         within(1, closed).await.unwrap();
         assert!(sender.try_send("late").is_err());
         let received = receiver.recv().await;
         // The waiting sender has read ahead.
         assert_eq!(received.unwrap(), Some("before".into()));
-        assert!(receiver.recv().await.unwrap_err().is_io());
+        assert_eq!(receiver.recv().await.unwrap_err().to_string(), error.to_string());
         sender.abort();
     }
 }

@@ -1,6 +1,6 @@
 //! The same frames sent to `sockeye serve` and to Centrifugo, and what both answer.
 //!
-//! The cases are scripts in `tests/centrifugo/`, explained in [`script`]. Each runs against both servers, with JSON and with
+//! The cases are scripts in `tests/centrifugo/`, explained in `script.rs`. Each runs against both servers, with JSON and with
 //! Protobuf. Ids, epochs, times and versions are replaced by names; then what the clients received must be equal, or the
 //! difference must be explained in `docs/differences-centrifugo.md`.
 

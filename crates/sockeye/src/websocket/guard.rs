@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use sockeye_proto::CloseCode;
 
 use crate::endpoint::{Acceptance, Ticket, WriteOutcome};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::message::Message;
 use crate::websocket::flush_batch::{self, NewBatch};
 use crate::websocket::inbox::{Command, Inbox};
@@ -92,7 +92,7 @@ impl<'a> ConnectionGuard<'a> {
 
     /// Closes the transport at once.
     pub(crate) fn abort(&mut self) {
-        self.driver.abort_with(aborted());
+        self.driver.abort_with(Error::new(Kind::Aborted));
         self.wake_all();
     }
 
@@ -299,10 +299,4 @@ impl DerefMut for ConnectionGuard<'_> {
     fn deref_mut(&mut self) -> &mut State {
         &mut self.guard
     }
-}
-
-#[cold]
-fn aborted() -> Error {
-    let message = "this side aborted the connection";
-    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, message).into()
 }

@@ -329,8 +329,9 @@ impl WebSocket {
     /// a background task does.
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let started = self.start_close(code, reason);
-        poll_fn(|cx| self.driver.poll_close(cx)).await?;
-        started
+        let closed = poll_fn(|cx| self.driver.poll_close(cx)).await;
+        // The caller's own mistake first: it would be hidden by a peer that does not answer.
+        started.and(closed)
     }
 
     /// Begins the closing handshake without waiting: the close frame is sent after everything queued, when

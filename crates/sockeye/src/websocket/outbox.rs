@@ -13,6 +13,7 @@ use crate::error::{Error, Kind};
 use crate::message::outbound::Outbound;
 use crate::websocket::operation::Operation;
 use crate::websocket::split::Sender;
+use crate::websocket::try_send::TrySendError;
 
 /// What an [`Outbox`] does with a message for which the send queue has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,11 +76,28 @@ impl Outbox {
     /// A message that is not queued yet is not sent.
     pub async fn send(&self, message: impl Into<Outbound>) -> Result<(), Error> {
         let message = message.into();
-        let drop_count = match self.overflow {
-            Overflow::Wait => return self.send_when_room(&message).await,
-            Overflow::DropNewest | Overflow::Close => None,
-            Overflow::DropOldest => Some(self.dropped.clone()),
-        };
+        match self.overflow {
+            Overflow::Wait => self.send_when_room(&message).await,
+            _ => self.queue(message),
+        }
+    }
+
+    /// Queues a message without waiting, as [`send`](Self::send) does: for code that is not async, or that holds a lock.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Closed`]: as the error of [`send`](Self::send). [`TrySendError::Full`]: the queue is full, and the
+    /// policy is [`Overflow::Wait`]; no other policy returns it.
+    pub fn try_send(&self, message: impl Into<Outbound>) -> Result<(), TrySendError> {
+        match self.overflow {
+            Overflow::Wait => self.sender.try_send(message),
+            _ => self.queue(message.into()).map_err(TrySendError::Closed),
+        }
+    }
+
+    /// Queues a message, or does what the policy says, which is not [`Overflow::Wait`].
+    fn queue(&self, message: Outbound) -> Result<(), Error> {
+        let drop_count = (self.overflow == Overflow::DropOldest).then(|| self.dropped.clone());
         if self.sender.shared.accept(Deferred { message, drop_count })? {
             return Ok(());
         }

@@ -64,7 +64,8 @@ impl Drop for Sender {
 /// Receiving half of a connection that was [split](crate::WebSocket::split).
 ///
 /// Pings are answered and a silent peer is detected while [`recv`](Self::recv) is awaited. The connection stays open as
-/// long as the receiver or any sender exists; without the receiver, nothing is read.
+/// long as the receiver or any sender exists. Without the receiver, nothing is read and the end is not detected: remove
+/// the senders of a connection from a registry when the task that receives ends.
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
