@@ -166,7 +166,7 @@ async fn close_closes_with_1013() {
     assert_eq!(numbers(messages), Vec::from_iter(0..queued));
 }
 
-/// Every policy: a ping is answered, and the close frame follows everything that was accepted.
+/// `DropNewest` and `DropOldest`: a ping is answered, and the close frame follows everything that was accepted.
 #[tokio::test(start_paused = true)]
 async fn control_frames_are_not_dropped() {
     for overflow in [Overflow::DropNewest, Overflow::DropOldest] {

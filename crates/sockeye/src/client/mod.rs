@@ -357,7 +357,7 @@ impl ClientBuilder {
 
     /// Enables compression (permessage-deflate, RFC 7692), if the server supports it. Default: off.
     ///
-    /// Compression costs processor time for each message. An idle connection holds 120 bytes more, plus its windows
+    /// Compression costs processor time for each message. An idle connection holds 168 bytes more, plus its windows
     /// with [`DeflateConfig::takeover`]. Do not compress secrets together with data that others control (RFC 7692 §8):
     /// send them with [`Compress::Never`](crate::Compress::Never).
     pub fn compression(mut self, config: DeflateConfig) -> Self {

@@ -218,7 +218,7 @@ impl<L: Listener> Serve<L> {
     }
 
     /// Accepts connections and calls `handler` for each valid request in its own task, until the
-    /// [shutdown](Self::graceful_shutdown). Returns the number of handlers that were aborted at the shutdown deadline.
+    /// [shutdown](Self::graceful_shutdown). Returns the number of connections that were aborted at the shutdown deadline.
     ///
     /// The handler accepts or rejects the request. Errors that it returns are reported to [`on_error`](Self::on_error),
     /// except a [normal close](Error::is_normal_close); [`Error::other`] wraps an application's error. A panic in a

@@ -16,13 +16,14 @@ pub(super) type Inbox = Option<Box<InboxState>>;
 #[derive(Debug, Default)]
 pub(super) struct InboxState {
     pub(super) commands: Vec<Command>,
-    /// The total length of the messages and new reservations, plus [`COMMAND_COST`] for each.
+    /// The total length of the messages and new reservations, plus [`COMMAND_COST`] for each, and what messages exceed
+    /// their permits by.
     pub(super) len: usize,
     /// The total length of the messages for which room was already reserved.
     pub(super) reserved_len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
     pub(super) is_full: bool,
-    /// Messages of outboxes. They are accepted before the commands are executed: one may be a close frame.
+    /// Messages of outboxes. Accepted before the commands are executed, because a command may close the connection.
     pub(super) deferred: DeferredQueue,
     pub(super) close_info: Option<CloseInfo>,
     /// The error of sending, once the connection has ended.

@@ -50,7 +50,8 @@ use crate::websocket::try_send::TrySendError;
 /// if a task only sends, and receive in another task.
 ///
 /// Dropping it closes TCP without a closing handshake, and the peer sees 1006. If the closing handshake has begun, a
-/// task of the current runtime finishes it in the background, within the timeouts in [`Timeouts`](crate::Timeouts).
+/// task of the current runtime finishes it in the background, for at most 60 s. Outside a runtime, or while 1,024
+/// connections of the process are finishing, TCP is closed immediately.
 ///
 /// # The end
 ///

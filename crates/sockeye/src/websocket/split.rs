@@ -205,7 +205,8 @@ impl Sender {
     /// Tasks get their permits in the order in which they first polled this. While one waits, `send`, `feed` and
     /// `try_send` of all senders wait or find the queue full too; so poll or drop the future. Reservations count
     /// against [`Limits::write_buffer_max`](crate::Limits::write_buffer_max); more than that can be reserved while nothing
-    /// is queued or reserved. While a large message is being compressed there is no room.
+    /// is queued or reserved. While a large message is being compressed there is no room. Messages of an [`Outbox`] do not
+    /// wait for reservations, except with [`Overflow::Wait`].
     ///
     /// # Errors
     ///
@@ -213,7 +214,7 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is reserved. The task loses its place in the line.
+    /// Dropping the future reserves nothing and gives up the task's place in the wait queue.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, Error> {
         let mut reserve = Reserve::new(&self.shared, bytes);
         poll_fn(|cx| reserve.poll(cx)).await?;
