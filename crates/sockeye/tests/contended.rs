@@ -211,7 +211,7 @@ async fn permits_and_outboxes_do_not_wait_for_a_busy_receiver() {
 
 /// The limits apply while the receiver is busy, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inbox_of_permits_and_outboxes_is_bounded() {
+async fn command_queue_of_permits_and_outboxes_is_bounded() {
     let mut limits = Limits::default();
     limits.write_buffer_max = 4000;
     let mut setup = set_up(limits, None).await;
@@ -277,7 +277,7 @@ async fn close_follows_the_messages_of_outboxes() {
 
 /// The messages are sent although the receiver does not receive again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inbox_is_flushed_without_another_recv() {
+async fn command_queue_is_flushed_without_another_recv() {
     let mut setup = set_up(Limits::default(), None).await;
     setup.client.send("to be received").await.unwrap();
     let busy = setup.make_busy();
@@ -328,7 +328,7 @@ async fn close_dropped_while_the_receiver_is_busy_takes_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inbox_is_bounded() {
+async fn command_queue_is_bounded() {
     let mut limits = Limits::default();
     // Each message costs 64 bytes in addition to its length: three of 300 bytes fit, and one of 40.
     limits.write_buffer_max = 1200;
@@ -376,7 +376,7 @@ fn sender_of(setup: &Setup) -> &Sender {
 
 /// A message that is compressed in parts: nothing can be queued behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_message_in_the_inbox_is_the_last_one() {
+async fn large_message_in_the_command_queue_is_the_last_one() {
     let mut setup = set_up(Limits::default(), Some(DeflateConfig::default())).await;
     let busy = setup.make_busy();
     let large = "again ".repeat(50_000);

@@ -37,8 +37,8 @@ pub trait Listener: Send + 'static {
     /// The transport of an accepted connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost (such
-    /// as `ConnectionAborted` or `HostUnreachable`), otherwise after 5 ms to 1 s.
+    /// Accepts the next connection. It is called again after an error: immediately if only one connection was lost
+    /// (such as `ConnectionAborted` or `HostUnreachable`), otherwise after 5 ms to 1 s.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Io>>;
 }
 
@@ -218,7 +218,8 @@ impl<L: Listener> Serve<L> {
     }
 
     /// Accepts connections and calls `handler` for each valid request in its own task, until the
-    /// [shutdown](Self::graceful_shutdown). Returns the number of connections that were aborted at the shutdown deadline.
+    /// [shutdown](Self::graceful_shutdown). Returns the number of connections that were aborted at the shutdown
+    /// deadline.
     ///
     /// The handler accepts or rejects the request. Errors that it returns are reported to [`on_error`](Self::on_error),
     /// except a [normal close](Error::is_normal_close); [`Error::other`] wraps an application's error. A panic in a
@@ -288,8 +289,8 @@ struct ServeState<H> {
 pin_project! {
     /// The task of an open connection: runs the handler until it returns or is aborted.
     ///
-    /// Not an async block, which would have room for the handler twice. The rest is boxed, because tokio rounds the size of
-    /// a task up to 128 bytes, and the handler of an echo server leaves 16.
+    /// Not an async block, which would have room for the handler twice. The rest is boxed, because tokio rounds the
+    /// size of a task up to 128 bytes, and the handler of an echo server leaves 16.
     struct RunHandler<H, R> {
         context: Box<HandlerContext<H>>,
         #[pin]
@@ -352,7 +353,8 @@ where
     }
 }
 
-/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending errors.
+/// Whether the error concerns only the connection that was being accepted: on Linux, `accept` returns its pending
+/// errors.
 fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(

@@ -1,9 +1,9 @@
 //! The connection as an application uses it.
 
 pub(crate) mod batch;
+mod command_queue;
 mod flush_batch;
 mod guard;
-mod inbox;
 mod operation;
 pub(crate) mod outbox;
 pub(crate) mod permit;
@@ -284,7 +284,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too
+    /// slowly.
     ///
     /// # Cancel safety
     ///
@@ -299,7 +300,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too slowly.
+    /// The payload is too long ([`Error::is_invalid_input`]), the connection is closed or lost, or the peer reads too
+    /// slowly.
     ///
     /// # Cancel safety
     ///

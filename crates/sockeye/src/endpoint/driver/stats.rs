@@ -1,7 +1,7 @@
 //! Counts what the connection has sent and received.
 //!
-//! The counters of messages are split, so that they fit into space that is otherwise padding: the hot path increments
-//! the low part, and the high part takes over at each read or flush.
+//! Each message counter is split so that it fits into padding: the hot path increments the low 32 bits, and
+//! [`carry_counts`](Driver::carry_counts) moves their overflow into the high part at each read or flush.
 
 use sockeye_proto::deflate::CompressionTotals;
 
@@ -31,7 +31,7 @@ impl Driver {
         }
     }
 
-    /// Must be called before another 2^31 messages are sent or received.
+    /// Moves overflow of the message counters into their high parts. Must be called before another 2^31 messages.
     #[inline]
     pub(super) fn carry_counts(&mut self) {
         if (self.input.messages | self.output.messages) >= HIGH_UNIT {

@@ -1,28 +1,29 @@
-//! The inbox of a split connection: commands of tasks that found it locked.
+//! The command queue of a split connection: commands of tasks that found it locked, for the lock holder.
 
 use sockeye_proto::{CloseCode, CloseInfo};
 
-use crate::endpoint::{DeferredQueue, Ticket};
+use crate::endpoint::{DeferredQueue, WaiterId};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
+use crate::websocket::try_lock::EnqueueError;
 
-/// The cost of a message in the inbox, in addition to its length.
-pub(super) const COMMAND_COST: usize = 64;
+/// The cost of a message in the command queue, in addition to its length.
+pub(super) const COMMAND_OVERHEAD: usize = 64;
 
 /// Boxed, because it is empty most of the time.
-pub(super) type Inbox = Option<Box<InboxState>>;
+pub(super) type CommandQueue = Option<Box<CommandQueueState>>;
 
 /// The commands of tasks that found the connection locked, and how the connection was closed.
 #[derive(Debug, Default)]
-pub(super) struct InboxState {
+pub(super) struct CommandQueueState {
     pub(super) commands: Vec<Command>,
-    /// The total length of the messages and new reservations, plus [`COMMAND_COST`] for each, and what messages exceed
-    /// their permits by.
+    /// The total length of the messages and new reservations, plus [`COMMAND_OVERHEAD`] for each, and what messages
+    /// exceed their permits by.
     pub(super) len: usize,
     /// The total length of the messages for which room was already reserved.
     pub(super) reserved_len: usize,
     /// Whether one of the messages may be compressed in parts, so that nothing can be queued behind it.
-    pub(super) is_full: bool,
+    pub(super) is_blocked: bool,
     /// Messages of outboxes. Accepted before the commands are executed, because a command may close the connection.
     pub(super) deferred: DeferredQueue,
     pub(super) close_info: Option<CloseInfo>,
@@ -35,21 +36,30 @@ pub(super) struct InboxState {
 pub(super) enum Command {
     Message(Outbound),
     /// A message for which this many bytes were reserved.
-    ReservedMessage(Outbound, usize),
-    Reserve(usize),
-    Release(usize),
-    LeaveLine(Ticket),
+    PermitMessage(Outbound, usize),
+    AddReservation(usize),
+    ReleaseReservation(usize),
+    CancelReserve(WaiterId),
     Close(CloseCode, Box<str>),
     Abort,
 }
 
-/// Why nothing was put into the inbox.
+/// Why nothing was added to the command queue.
 #[derive(Debug)]
 pub(crate) enum NotQueued {
     /// The connection is no longer locked: lock it.
     Unlocked,
-    /// The inbox has no room.
+    /// The command queue has no room.
     Full,
     /// The connection is closed or lost.
     Closed(Error),
+}
+
+impl From<EnqueueError> for NotQueued {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::Unlocked => Self::Unlocked,
+            EnqueueError::Closed => Self::Full,
+        }
+    }
 }
