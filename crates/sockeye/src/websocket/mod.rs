@@ -35,7 +35,7 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::settings::Settings;
-use crate::stats::Stats;
+use crate::stats::ConnectionStats;
 use crate::transport::Io;
 use crate::transport::socket;
 use crate::websocket::split::{Receiver, Sender};
@@ -365,7 +365,7 @@ impl WebSocket {
 
     /// What was sent and received so far. Costs a few loads; the connection keeps the counters anyway. Bytes that a
     /// background task writes after the end was reported are not counted.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ConnectionStats {
         self.driver.stats()
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use crate::endpoint::{Driver, WaiterId};
 use crate::error::Error;
 use crate::message::outbound::Outbound;
-use crate::stats::Stats;
+use crate::stats::ConnectionStats;
 use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
 use crate::websocket::shared::Shared;
@@ -55,7 +55,7 @@ impl<'a> Operation<'a> {
             })
     }
 
-    pub(crate) async fn stats(mut self) -> Stats {
+    pub(crate) async fn stats(mut self) -> ConnectionStats {
         poll_fn(|cx| self.poll(cx, |driver, _| Poll::Ready(driver.stats()))).await
     }
 

@@ -69,7 +69,7 @@ impl Snapshot {
         self.full_since.store(driver.full_since().map_or(0, millis), Relaxed);
         self.rtt.store(rtt, Relaxed);
         self.status.store(status, Relaxed);
-        let answered = driver.connection().answered_ping();
+        let answered = driver.connection().last_answered_ping();
         let is_new_pong = self.answered_ping.load(Relaxed) != answered;
         self.answered_ping.store(answered, Relaxed);
         wake_flags.must_wake_since(before) || is_new_pong

@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::message::event::Event;
 use crate::message::outbound::Outbound;
 use crate::message::prepared::PreparedMessage;
-use crate::stats::Stats;
+use crate::stats::ConnectionStats;
 use crate::websocket::command_queue::NotQueued;
 use crate::websocket::guard::ConnectionGuard;
 use crate::websocket::operation::{Operation, ReserveOperation, needs_lock};
@@ -421,7 +421,7 @@ impl Sender {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn stats(&self) -> Stats {
+    pub async fn stats(&self) -> ConnectionStats {
         Operation::new(&self.shared).stats().await
     }
 
@@ -494,7 +494,7 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn stats(&self) -> Stats {
+    pub async fn stats(&self) -> ConnectionStats {
         Operation::new(&self.shared).stats().await
     }
 

@@ -29,7 +29,7 @@ impl Driver {
     /// Queues a ping, unless one is unanswered. Returns the number of the ping to wait for.
     pub(crate) fn start_ping(&mut self) -> Result<u32, Error> {
         self.check_writable()?;
-        self.connection.probe().map_err(|error| self.send_error(error))
+        self.connection.start_ping().map_err(|error| self.send_error(error))
     }
 
     /// Waits until this ping or a later one is answered. Writes, and receives ahead.
@@ -65,7 +65,7 @@ impl Driver {
 
     /// The round-trip time once the ping is answered, or an error if it never will be.
     fn pong(&self, ping: u32) -> Option<Result<Duration, Error>> {
-        if self.connection.is_answered(ping) {
+        if self.connection.is_ping_answered(ping) {
             return self.connection.rtt().map(Ok);
         }
         self.check_open().err().map(Err)
