@@ -43,9 +43,9 @@ impl Blocking {
         if !self.block.is_armed.swap(false, Ordering::SeqCst) {
             return;
         }
-        let (blocked, goes_on) = self.block.ends.lock().unwrap().take().unwrap();
+        let (blocked, released) = self.block.ends.lock().unwrap().take().unwrap();
         blocked.send(()).unwrap();
-        if goes_on.recv_timeout(STUCK).is_err() {
+        if released.recv_timeout(STUCK).is_err() {
             self.block.is_stuck.store(true, Ordering::SeqCst);
         }
         assert!(!self.block.panics.load(Ordering::SeqCst), "as the test wants it");
@@ -116,8 +116,8 @@ impl Setup {
     /// Makes the receiver read on another thread, and waits until it is blocked.
     fn make_busy(&mut self) -> Busy {
         let (blocked, is_blocked) = channel();
-        let (release, goes_on) = channel();
-        *self.block.ends.lock().unwrap() = Some((blocked, goes_on));
+        let (release, released) = channel();
+        *self.block.ends.lock().unwrap() = Some((blocked, released));
         self.block.is_armed.store(true, Ordering::SeqCst);
         let mut receiver = self.receiver.take().unwrap();
         let receiving = tokio::spawn(async move {
@@ -194,14 +194,14 @@ async fn permits_and_outboxes_do_not_wait_for_a_busy_receiver() {
     }
     let mut reserving = pin!(sender.reserve(10));
     assert!(poll_once(&mut reserving).await.is_pending());
-    let mut asking = pin!(sender.stats());
-    assert!(poll_once(&mut asking).await.is_pending());
+    let mut counting = pin!(sender.stats());
+    assert!(poll_once(&mut counting).await.is_pending());
     let _receiving = busy.release();
     let mut texts = receive(&mut setup.client, 6).await;
     // The messages of outboxes may overtake others.
     texts.sort();
     assert_eq!(texts, ["1", "2", "333", "4", "4", "4"]);
-    assert_eq!(within(30, asking).await.sent.messages, 6);
+    assert_eq!(within(30, counting).await.sent.messages, 6);
     within(30, reserving).await.unwrap().send("5").unwrap();
     assert_eq!(receive(&mut setup.client, 1).await, ["5"]);
     // All room was given back.
