@@ -1,5 +1,3 @@
-//! What a connection has sent and received.
-
 /// What a connection has sent and received since the opening handshake, returned by
 /// [`WebSocket::stats`](crate::WebSocket::stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -45,11 +45,11 @@ impl DeferredQueue {
         !self.undroppable.is_empty()
     }
 
-    /// Whether a message of `len` bytes fits into `cost_max`, of which `taken` is in use elsewhere. One message of any
+    /// Whether a message of `len` bytes fits into `cost_max`, of which `used_len` is in use elsewhere. One message of any
     /// length fits if nothing else is queued.
-    pub(crate) fn has_room_for(&self, len: usize, taken: usize, cost_max: usize) -> bool {
-        let taken = taken.saturating_add(self.cost);
-        taken == 0 || taken.saturating_add(len).saturating_add(DEFERRED_OVERHEAD) <= cost_max
+    pub(crate) fn has_room_for(&self, len: usize, used_len: usize, cost_max: usize) -> bool {
+        let used_len = used_len.saturating_add(self.cost);
+        used_len == 0 || used_len.saturating_add(len).saturating_add(DEFERRED_OVERHEAD) <= cost_max
     }
 
     pub(crate) fn push(&mut self, deferred: DeferredMessage) {

@@ -149,8 +149,8 @@ impl Shared {
                 state.deferred.push_and_drop_oldest(deferred.clone(), cost_max);
                 return Ok(());
             }
-            let taken = state.len.saturating_add(queued);
-            if !state.deferred.has_room_for(deferred.message.len(), taken, cost_max) {
+            let used_len = state.len.saturating_add(queued);
+            if !state.deferred.has_room_for(deferred.message.len(), used_len, cost_max) {
                 return Err(NotQueued::Full);
             }
             state.deferred.push(deferred.clone());

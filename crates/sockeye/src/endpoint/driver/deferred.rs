@@ -61,10 +61,10 @@ impl Driver {
         self.deferred().is_some_and(|deferred| !deferred.is_empty())
     }
 
-    fn deferred_has_room_for(&self, len: usize, taken: usize) -> bool {
+    fn deferred_has_room_for(&self, len: usize, used_len: usize) -> bool {
         let cost_max = self.settings.write_buffer_max;
         let empty = DeferredQueue::default();
-        self.deferred().unwrap_or(&empty).has_room_for(len, taken, cost_max)
+        self.deferred().unwrap_or(&empty).has_room_for(len, used_len, cost_max)
     }
 
     /// Memory used by deferred messages, in bytes.

@@ -62,8 +62,8 @@ impl Driver {
     /// queue.
     #[inline]
     fn fits(&self, reserved: usize, len: usize) -> bool {
-        let taken = self.output.len().saturating_add(reserved);
-        taken == 0 || taken.saturating_add(len) <= self.settings.write_buffer_max
+        let used_len = self.output.len().saturating_add(reserved);
+        used_len == 0 || used_len.saturating_add(len) <= self.settings.write_buffer_max
     }
 
     /// The number of bytes that are queued or reserved.
